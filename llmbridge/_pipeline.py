@@ -1,0 +1,373 @@
+"""One call, from the first request to the end of the answer: open (with retries), read, frame, decode, end.
+
+`Pipeline.advance()` is the one blocking step that everything is made of: it returns what one network read brought, as a
+list, so that a loop costs next to nothing per piece and a worker thread hands over all that has arrived in one go.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from llmbridge._text import SurrogateMender
+from llmbridge.errors import (
+    Cancelled,
+    ClockExpired,
+    LLMBridgeError,
+    ProtocolError,
+    StreamTruncated,
+)
+from llmbridge.events import End, Finish, Item, Reasoning
+from llmbridge.options import Timeout
+from llmbridge.provider import Provider, parsed_json
+from llmbridge.retry import Retry
+from llmbridge.secret import scrub
+from llmbridge.service_errors import BODY_LIMIT, error_for_status
+
+if TYPE_CHECKING:
+    from llmbridge._framing import Framing
+    from llmbridge._transport import Call, Exchange, HTTPRequest, Transport
+
+__all__ = ["Pipeline"]
+
+_log = logging.getLogger("llmbridge")
+_DOCUMENT_LIMIT = 64 * 1024 * 1024
+_SUCCESS = range(200, 300)
+
+
+class Pipeline:
+    """A call that runs as far as `advance()` is called.
+
+    Args:
+        provider: Decodes the answer.
+        model: For errors and logs.
+        prepare: Makes the request, just before it is sent.
+        transport: Sends it.
+        timeout: The call's limits; the total starts with the first `advance()`.
+        retry: When to try again.
+
+    Attributes:
+        status, headers: Of the answer, once it is there; headers in lower case.
+        request_id: The service's name for the request, once it is known.
+        started, ended: `time.monotonic()` of the first step and of the end.
+    """
+
+    def __init__(
+        self,
+        provider: type[Provider],
+        model: str,
+        prepare: Callable[[], HTTPRequest],
+        transport: Callable[[], Transport],
+        timeout: Timeout,
+        retry: Retry,
+    ) -> None:
+        self._provider = provider
+        self._model = model
+        self._prepare = prepare
+        self._transport = transport
+        self._timeout = timeout
+        self._retry = retry
+        self._busy = threading.Lock()
+        self._call: Call | None = None
+        self._exchange: Exchange | None = None
+        self._source: _Source | None = None
+        self._failure: BaseException | None = None
+        self._secrets: tuple[str, ...] = ()
+        self._cancelled = False
+        self._over = False
+        self._attempts = 0
+        self.status: int | None = None
+        self.headers: dict[str, str] = {}
+        self.request_id: str | None = None
+        self.started: float | None = None
+        self.ended: float | None = None
+
+    def advance(self) -> list[Item] | None:
+        """What the next read brings, at least one item; None at the end. Blocks.
+
+        Raises:
+            LLMBridgeError: After everything that had arrived before was returned.
+        """
+        with self._busy:
+            try:
+                items = self._step()
+            except BaseException as error:
+                self._release()
+                if isinstance(error, LLMBridgeError):
+                    self._complete(error)
+                raise
+            if items is None:
+                self._release()
+            return items
+
+    def cancel(self) -> None:
+        """Ends the call from any thread: a blocked `advance()` raises Cancelled at once."""
+        self._cancelled = True
+        if (call := self._call) is not None:
+            call.cancel()
+
+    def close(self) -> None:
+        """Like `cancel`, and closes the connection here if no other thread is reading from it."""
+        self.cancel()
+        if self._busy.acquire(blocking=False):
+            try:
+                self._release()
+            finally:
+                self._busy.release()
+
+    def _step(self) -> list[Item] | None:
+        if self._failure is not None:
+            raise self._failure
+        if self._over:
+            if self._cancelled and not (self._source and self._source.ended):
+                raise Cancelled("the call was cancelled")
+            return None
+        if self._source is None:
+            self._open()
+        source = self._source
+        assert source is not None and self._call is not None
+        while not source.ended:
+            items, self._failure = source.read()
+            if items:
+                self._call.content()
+                return items
+            if self._failure is not None:
+                raise self._failure
+        if source.end_mark:
+            self._finish(source)
+        return source.last_items()
+
+    def _finish(self, source: _Source) -> None:
+        assert self._exchange is not None
+        whole = self._exchange.finish()
+        if not whole and source.finish is None and self._provider.done_needs_finish:
+            raise StreamTruncated("the answer was broken off: the service gave no reason to finish, and cut the body")
+
+    def _open(self) -> None:
+        """Sends the request, again where that may help, until there is an answer with a success status."""
+        from llmbridge._transport import Call
+
+        if self._cancelled:
+            raise Cancelled("the call was cancelled before it began")
+        self.started = monotonic()
+        self._call = Call(self._timeout)
+        if self._cancelled:
+            self._call.cancel()
+        request, transport = self._prepare(), self._transport()
+        self._secrets = request.secrets
+        while True:
+            try:
+                exchange = self._exchange = transport.post(self._call, request)
+                self._take_headers(exchange)
+                if exchange.status in _SUCCESS:
+                    self._source = _Source(exchange, self._provider)
+                    return
+                raise self._status_error(exchange, request)
+            except LLMBridgeError as error:
+                self._wait_before_retry(error)
+
+    def _wait_before_retry(self, error: LLMBridgeError) -> None:
+        """Returns when it is time to try again; raises the error if that is of no use."""
+        assert self._call is not None
+        wait = None
+        if getattr(error, "retryable", False):
+            wait = self._retry.wait(self._attempts, getattr(error, "retry_after", None))
+        if wait is None:
+            raise error
+        self._attempts += 1
+        if self._exchange is not None:
+            self._exchange.close()
+            self._exchange = None
+        _log.debug("%s: attempt %d failed, next in %.2f s", self._provider.name, self._attempts, wait)
+        if not self._call.leaves(wait):
+            raise ClockExpired(
+                f"the total limit leaves no time for the wait of {wait:g} s before the next attempt", clock="total"
+            ) from error
+        self._call.sleep(wait)
+
+    def _take_headers(self, exchange: Exchange) -> None:
+        self.status, self.headers = exchange.status, exchange.headers
+        self.request_id = next(
+            (self.headers[name] for name in ("x-request-id", "request-id") if name in self.headers), None
+        )
+        assert self.started is not None
+        _log.debug("%s answered %d after %.3f s", self._provider.name, exchange.status, monotonic() - self.started)
+
+    def _status_error(self, exchange: Exchange, request: HTTPRequest) -> LLMBridgeError:
+        body = b""
+        try:
+            while len(body) < BODY_LIMIT and (data := exchange.read()):
+                body += data
+        except (StreamTruncated, ProtocolError):
+            pass  # what arrived of the body says enough; the status is the error
+        exchange.finish()
+        text = body[: BODY_LIMIT + _longest(request.secrets)].decode("utf-8", "replace")
+        return error_for_status(exchange.status, exchange.headers, text, request.secrets, exchange.host)
+
+    def _complete(self, error: LLMBridgeError) -> None:
+        """Adds what only the call knows, and takes out what nobody should see."""
+        error.message = scrub(error.message, self._secrets)
+        error.provider = error.provider or self._provider.name
+        error.model = error.model or self._model
+        error.request_id = error.request_id or self.request_id
+        since = self._provider.offline_since
+        if since and since not in error.message and not isinstance(error, Cancelled):
+            error.message += (
+                f" ({self._provider.name} has been offline since {since}: "
+                "give base_url= to use another host that speaks its format)"
+            )
+        error.args = (error.message,)
+
+    def _release(self) -> None:
+        """Ends everything that is held. What belongs to the reader is closed by the reader."""
+        if self.ended is None:
+            self.ended = monotonic()
+        self._over = True
+        if self._exchange is not None:
+            self._exchange.close()
+        if self._call is not None:
+            self._call.end()
+
+
+class _Source:
+    """The items of one answer, from its bytes on.
+
+    Attributes:
+        ended: Nothing more is to be read.
+        end_mark: The dialect's end mark has come.
+        finish: The last Finish.
+    """
+
+    def __init__(self, exchange: Exchange, provider: type[Provider]) -> None:
+        self._exchange = exchange
+        self._provider = provider
+        self._framing: Framing | None = None
+        self._head = b""
+        self._frames_seen = 0
+        self._mend = SurrogateMender()
+        self._mend_reasoning = SurrogateMender()
+        self.ended = False
+        self.end_mark = False
+        self.finish: Finish | None = None
+
+    def read(self) -> tuple[list[Item], LLMBridgeError | None]:
+        """What one network read brings, and the error that came behind it, if one did."""
+        items: list[Item] = []
+        try:
+            data = self._exchange.read()
+            if self._framing is None:
+                data = self._begin(data, items)
+            if self._framing is not None and data:
+                self._decode(self._framing.feed(data), items)
+            elif not data and not self.ended:
+                self._end_of_body(items)
+        except StreamTruncated as error:
+            return items, self._cut(error, items)
+        except LLMBridgeError as error:
+            return items, error
+        return items, None
+
+    def last_items(self) -> list[Item] | None:
+        """What was held back for a better continuation that did not come."""
+        rest: list[Item] = [*self._mend.rest(), *map(Reasoning, self._mend_reasoning.rest())]
+        return rest or None
+
+    def _begin(self, data: bytes, items: list[Item]) -> bytes:
+        """Finds out from the first bytes what the answer is; returns what the framing gets."""
+        self._head += data
+        start = self._head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+        kind = self._exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self._exchange.status == 204 or (not data and not start):
+            raise ProtocolError(f"the service answered {self._exchange.status} with nothing in it")
+        if start == b"<" or (kind == "text/html" and start):
+            raise ProtocolError("the service answered with an HTML page instead of a stream: check the base_url")
+        if start in (b"{", b"[") and not self._provider.framing().begins_with_json:
+            self._document(items)
+        elif start:
+            self._framing = self._provider.framing()
+            head, self._head = self._head, b""
+            return head
+        return data
+
+    def _document(self, items: list[Item]) -> None:
+        """One whole JSON document in place of a stream."""
+        parts, size = [self._head], len(self._head)
+        while data := self._exchange.read():
+            parts.append(data)
+            size += len(data)
+            if size > _DOCUMENT_LIMIT:
+                raise ProtocolError(f"the answer is one JSON document of more than {_DOCUMENT_LIMIT} bytes")
+        document = parsed_json(b"".join(parts).decode("utf-8-sig", "replace").strip())
+        self._take(self._provider.decode_document(document), items)
+        self.ended = True
+
+    def _decode(self, frames: Iterable[Any], items: list[Item]) -> None:
+        decode = self._provider.decode
+        for frame in frames:
+            self._frames_seen += 1
+            self._take(decode(frame), items)
+            if self.ended:
+                break
+
+    def _take(self, decoded: Iterable[Item | End], items: list[Item]) -> None:
+        for item in decoded:
+            if item.__class__ is str:
+                if not item.isascii() or self._mend.half:
+                    item = self._mend(item)
+                if item:
+                    items.append(item)
+            elif isinstance(item, End):
+                self.end_mark = self.ended = True
+                return
+            elif isinstance(item, Reasoning):
+                if text := self._mend_reasoning(item.text):
+                    items.append(Reasoning(text))
+            else:
+                if isinstance(item, Finish):
+                    self.finish = item
+                items.append(item)
+
+    def _end_of_body(self, items: list[Item]) -> None:
+        """The body is over: what it leaves unterminated counts if it is whole, and without an end mark it is too short.
+
+        Raises:
+            StreamTruncated, ProtocolError: It is too short, or was never a stream.
+        """
+        last_is_whole = self._decode_last(items)
+        if self.ended:
+            return
+        self.ended = True
+        if self.finish is not None:
+            return
+        if not self._frames_seen and last_is_whole:
+            raise ProtocolError(
+                "the service answered with a stream without a single event "
+                "(some servers do so when the prompt is longer than the context)"
+            )
+        raise StreamTruncated("the stream ended before the answer was complete: its end mark is missing")
+
+    def _cut(self, error: StreamTruncated, items: list[Item]) -> LLMBridgeError | None:
+        """The body was cut short: whether that matters depends on what had come until then."""
+        try:
+            self._decode_last(items)
+        except LLMBridgeError as reported:
+            return reported
+        self.ended = True
+        return None if self.end_mark or self.finish is not None else error
+
+    def _decode_last(self, items: list[Item]) -> bool:
+        """Decodes an event that lacks its end; False if it lacks more than that."""
+        if self._framing is None:
+            return True
+        try:
+            self._decode(self._framing.finish(), items)
+        except ProtocolError:
+            return False
+        return True
+
+
+def _longest(secrets: tuple[str, ...]) -> int:
+    return max(map(len, secrets), default=0)

@@ -1,0 +1,326 @@
+"""HTTP: a request goes out, its answer comes in as bytes the moment they arrive.
+
+The only importer of requests and urllib3. `Transport.post` sends one request over a `requests.Session` (an own one, or
+the caller's) and gives an `Exchange`, whose `read()` blocks until something has arrived. Every failure is an error of
+llmbridge by then. See `call` for time limits and cancelling, `body` for the decoding, `connections` for what is added
+to urllib3, `proxies` and `failures` for what their names say.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+from collections.abc import Mapping
+from time import monotonic
+from typing import Any, NoReturn
+from urllib.parse import urlsplit
+
+import requests
+from requests.cookies import RequestsCookieJar
+
+from llmbridge._transport.body import Body, Inflated, SoftBody, WireBody
+from llmbridge._transport.call import Call, serving
+from llmbridge._transport.connections import WatchedAdapter, watch_pool
+from llmbridge._transport.failures import FOREIGN, mapped, root_of
+from llmbridge._transport.proxies import ProxySetting, passwords_of, proxies_for
+from llmbridge.errors import ConfigError, InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
+from llmbridge.secret import scrub
+
+__all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "passwords_of"]
+
+_DRAIN_SECONDS = 0.1
+_DRAIN_BYTES = 64 * 1024
+_TEMPLATES = 64
+
+
+class HTTPRequest:
+    """What goes out.
+
+    Args:
+        url: Where to.
+        headers: All of them but those that follow from the body.
+        body: What is sent as JSON.
+        secrets: What must not show up again in what the server sends back.
+    """
+
+    __slots__ = ("body", "headers", "secrets", "url")
+
+    def __init__(
+        self, url: str, headers: Mapping[str, str], body: Mapping[str, Any], secrets: tuple[str, ...] = ()
+    ) -> None:
+        self.url = url
+        self.headers = headers
+        self.body = body
+        self.secrets = secrets
+
+
+class Exchange:
+    """One request that was answered: status, headers, and the body as it comes.
+
+    Attributes:
+        status: The HTTP status.
+        host: Host and port that answered.
+        headers: Names in lower case to values; the caller's secrets are masked.
+    """
+
+    def __init__(self, call: Call, response: requests.Response, host: str, secrets: tuple[str, ...]) -> None:
+        self._call = call
+        self._response = response
+        self.host = host
+        self._closed = False
+        self.status = response.status_code
+        self.headers = {name.lower(): scrub(value, secrets) for name, value in response.headers.items()}
+        original = getattr(response.raw, "_original_response", None)
+        self._wire = original if isinstance(original, http.client.HTTPResponse) and original.fp is not None else None
+        if self._wire is not None and self._wire.fp is not None:
+            call.adopt(getattr(getattr(self._wire.fp, "raw", None), "_sock", None))
+        self._body = self._decoded_body()
+
+    def _decoded_body(self) -> Body:
+        if self._wire is None:
+            return SoftBody(self._response.raw, lambda: self._response.iter_content(1))
+        body = WireBody(self._wire)
+        coding = self.headers.get("content-encoding", "identity").strip().lower()
+        if coding in ("identity", ""):
+            return body
+        if coding in ("gzip", "x-gzip", "deflate"):
+            return Inflated(body, coding)
+        self.close()
+        raise ProtocolError(f"the answer is compressed with {coding[:40]}, which was not asked for")
+
+    def read(self) -> bytes:
+        """The next bytes as soon as there are some; b"" at the clean end of the body.
+
+        Raises:
+            StreamTruncated: The connection ended before the body did.
+            ClockExpired, Cancelled: The call has ended.
+            ProtocolError, TransportError: The body is not coded as it says; the network failed otherwise.
+        """
+        call = self._call
+        call.check()
+        call.wait_begins()
+        data, failure = b"", None
+        try:
+            data = self._body.read()
+        except (LLMBridgeError, *FOREIGN) as error:
+            failure = _Failure(error, call, self.host)
+        call.wait_ends()
+        if failure is not None:
+            failure.throw()
+        if not data:
+            call.check()  # a socket that was shut down reads as a clean end where nothing marks the end
+        return data
+
+    def finish(self) -> bool:
+        """Reads on to the end of the body within a small budget, and gives the connection back for reuse.
+
+        Returns:
+            False if the body turned out to be cut short.
+        """
+        try:
+            return self._drained()
+        finally:
+            self.close()
+
+    def _drained(self) -> bool:
+        deadline = monotonic() + _DRAIN_SECONDS
+        left = _DRAIN_BYTES
+        try:
+            while left > 0 and not self._body.reusable and self._call.limit_reads(deadline - monotonic()):
+                data = self._body.read()
+                left -= len(data)
+                if not data:
+                    break
+        except StreamTruncated:
+            return False
+        except (LLMBridgeError, *FOREIGN):
+            return True  # the answer was complete: what is wrong behind its end mark costs the connection only
+        self._call.limit_reads(None)
+        return True
+
+    def close(self) -> None:
+        """Gives the connection back if its answer was read to the end, and closes it otherwise. May be repeated."""
+        if self._closed:
+            return
+        self._closed = True
+        sound = self._call.detach()
+        raw = self._response.raw
+        if self._wire is not None:
+            reusable = sound and self._body.reusable
+            self._wire.close()
+            if reusable:
+                raw.release_conn()
+                return
+        self._response.close()
+
+
+class Transport:
+    """Sends requests, over connections that are kept for the next one. Safe to share between threads.
+
+    Args:
+        session: The caller's own: its adapters, auth, headers, cookies, CA and proxies count. It is not closed here.
+        proxy: See `ProxySetting`.
+        verify: True, False, or the path of a CA file or folder.
+    """
+
+    def __init__(
+        self, session: requests.Session | None = None, proxy: ProxySetting = None, verify: bool | str = True
+    ) -> None:
+        if isinstance(verify, str) and not os.path.exists(verify):
+            raise ConfigError(f"verify: there is no CA file or folder {verify!r}")
+        self._foreign = session
+        self._own: requests.Session | None = None
+        self._pid = 0
+        self._proxy = proxy
+        self._verify = verify
+        self._templates: dict[Any, requests.PreparedRequest] = {}
+
+    def post(self, call: Call, request: HTTPRequest) -> Exchange:
+        """The answer to a request, whatever its status, as soon as its headers are there.
+
+        A kept connection that the server had closed meanwhile shows only when it is used: then, once, the request is
+        sent again over a new one.
+
+        Raises:
+            ConnectFailed, ClockExpired, Cancelled, StreamTruncated, ProtocolError, TransportError: No answer.
+            ConfigError: The URL, proxy or a header cannot be used.
+        """
+        host = _host(request.url)
+        body = _json_bytes(request.body)
+        for last in (False, True):
+            response, failure = None, None
+            call.check()
+            call.reused_connection = False
+            call.start("connect")
+            try:
+                with serving(call):
+                    response = self._send(call, request, body)
+            except (LLMBridgeError, *FOREIGN) as error:
+                failure = _Failure(error, call, host)
+            call.wait_ends()
+            if response is not None:
+                return Exchange(call, response, host, self._secrets(request))
+            call.detach()
+            if failure is not None and (last or not (call.reused_connection and failure.broken)):
+                failure.throw()
+        raise AssertionError("the second attempt either answers or fails")
+
+    def close(self) -> None:
+        """Closes the kept connections of the own session."""
+        own, self._own = self._own, None
+        if own is not None and self._pid == os.getpid():
+            own.close()
+
+    def _send(self, call: Call, request: HTTPRequest, body: bytes) -> requests.Response:
+        if self._foreign is not None:
+            return self._send_foreign(self._foreign, call, request, body)
+        verify = self._verify
+        if verify is True:
+            verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
+        # Not Session.send: it would keep cookies, and read the body of a redirect whole, however long it is.
+        adapter = self._session().get_adapter(request.url)
+        return adapter.send(
+            self._prepared(request, body),
+            stream=True,
+            timeout=None,  # the call's clocks do that, for every phase
+            proxies=proxies_for(request.url, self._proxy),
+            verify=verify,
+            cert=None,
+        )
+
+    def _send_foreign(
+        self, session: requests.Session, call: Call, request: HTTPRequest, body: bytes
+    ) -> requests.Response:
+        prepared = session.prepare_request(
+            requests.Request("POST", request.url, headers=request.headers, data=body, auth=session.auth or _no_auth)
+        )
+        proxies = {} if self._proxy is None else proxies_for(request.url, self._proxy)
+        settings: dict[str, Any] = dict(
+            session.merge_environment_settings(
+                prepared.url, proxies, True, None if self._verify is True else self._verify, None
+            )
+        )
+        if self._proxy is False:
+            settings["proxies"] = {}
+        adapter = session.get_adapter(url=request.url)
+        if hasattr(adapter, "get_connection_with_tls_context"):
+            proxied = settings["proxies"], settings["cert"]
+            watch_pool(adapter.get_connection_with_tls_context(prepared, settings["verify"], *proxied))
+        settings["timeout"] = call.socket_timeouts()  # for an adapter whose sockets the call does not get to know
+        return session.send(prepared, allow_redirects=False, **settings)
+
+    def _session(self) -> requests.Session:
+        """The own session of this process: sockets of before a fork belong to the parent."""
+        if self._own is None or self._pid != os.getpid():
+            session = requests.Session()
+            adapter = WatchedAdapter()
+            session.mount("https://", adapter)
+            session.mount("http://", adapter)
+            self._own, self._pid = session, os.getpid()
+        return self._own
+
+    def _prepared(self, request: HTTPRequest, body: bytes) -> requests.PreparedRequest:
+        """The request, made from one that requests has prepared before for the same URL and headers."""
+        key = (request.url, tuple(request.headers.items()))
+        template = self._templates.get(key)
+        if template is None:
+            auth = _no_auth if any(name.lower() == "authorization" for name in request.headers) else None
+            template = requests.Request("POST", request.url, headers=request.headers, data=b"-", auth=auth).prepare()
+            if len(self._templates) >= _TEMPLATES:
+                self._templates.clear()
+            self._templates[key] = template
+        prepared = requests.PreparedRequest()
+        prepared.method, prepared.url = template.method, template.url
+        prepared.headers = template.headers.copy()
+        prepared.headers["Content-Length"] = str(len(body))
+        prepared.body = body
+        prepared.hooks = template.hooks
+        prepared._cookies = _NO_COOKIES  # type: ignore[attr-defined]
+        return prepared
+
+    def _secrets(self, request: HTTPRequest) -> tuple[str, ...]:
+        return (*request.secrets, *passwords_of(self._proxy)) if isinstance(self._proxy, str) else request.secrets
+
+
+_NO_COOKIES = RequestsCookieJar()
+
+
+def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
+    """Leaves the request alone: without any `auth`, requests overwrites the key's header with one from ~/.netrc."""
+    return request
+
+
+class _Failure:
+    """What goes wrong, kept until the foreign error is out of the way: it would stand in the context otherwise.
+
+    Args:
+        error: The foreign error, or one of llmbridge.
+        call: Whose end explains the error, if it has ended: then its own socket was shut down.
+        host: The host that the request was for.
+    """
+
+    def __init__(self, error: BaseException, call: Call, host: str) -> None:
+        reason = call.reason()
+        self._error = reason or mapped(error, host, call.connecting)
+        self._cause = None if reason is not None or isinstance(error, LLMBridgeError) else root_of(error)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection broke before any answer."""
+        return isinstance(self._cause, ConnectionError)
+
+    def throw(self) -> NoReturn:
+        """Raises it."""
+        raise self._error from self._cause
+
+
+def _host(url: str) -> str:
+    return urlsplit(url).netloc.rpartition("@")[2]
+
+
+def _json_bytes(body: Mapping[str, Any]) -> bytes:
+    try:
+        return json.dumps(body, allow_nan=False).encode("utf-8")
+    except (TypeError, ValueError, RecursionError) as error:  # encode() of a provider made it: the rest was checked
+        raise InvalidRequest(f"the request's body cannot be sent as JSON: {type(error).__name__}") from None

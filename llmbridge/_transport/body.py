@@ -1,0 +1,229 @@
+"""The body of a response as it arrives: one network read at a time, however many HTTP chunks it holds.
+
+urllib3 stops at every chunk, and servers send one event per chunk: a busy stream would cost one pass through all layers
+per event. Here one read of the socket takes what has arrived, and the transfer coding is taken off all of it at once.
+Every end is told apart: a clean one, and one that cuts the body short.
+
+Source: RFC 9112, 6 and 7.1 (message body length, chunked coding).
+"""
+
+from __future__ import annotations
+
+import http.client
+import re
+import zlib
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from llmbridge.errors import ProtocolError, StreamTruncated
+
+__all__ = ["Body", "Chunked", "Inflated", "SoftBody", "WireBody"]
+
+READ_SIZE = 64 * 1024
+_INFLATED_SIZE = 256 * 1024  # bytes unpacked in one go: what a few bytes swell to is handed on bit by bit
+_SIZE_LINE_LIMIT = 4096
+_HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
+
+
+class Body(Protocol):
+    """What is left of a response."""
+
+    @property
+    def reusable(self) -> bool:
+        """True once the end was read and nothing came after it, so that the connection may serve again."""
+
+    def read(self) -> bytes:
+        """The next bytes as soon as there are some; b"" at the clean end.
+
+        Raises:
+            StreamTruncated: The connection ended before the body did.
+            ProtocolError: The body is not coded as it says.
+        """
+
+
+class Chunked:
+    r"""Takes the chunked coding off, in any cut.
+
+    Example:
+        >>> coding = Chunked()
+        >>> coding.feed(b"5\r\nHello\r\n3\r"), coding.feed(b"\n wo\r\n0\r\n\r\n"), coding.done
+        (b'Hello', b' wo', True)
+    """
+
+    def __init__(self) -> None:
+        self.done = False
+        self.excess = b""
+        self._pending = b""
+        self._left = 0  # bytes of the open chunk still to come, its line end included
+        self._in_trailers = False
+
+    def feed(self, data: bytes) -> bytes:
+        """The payload in `data`.
+
+        Raises:
+            ProtocolError: There is no chunk where one should be.
+        """
+        if self._pending:
+            data, self._pending = self._pending + data, b""
+        payload: list[bytes] = []
+        position, size = 0, len(data)
+        while position < size and not self.done:
+            if self._left:
+                position = self._chunk(data, position, payload)
+                continue
+            line_end = data.find(b"\n", position)
+            if line_end < 0:
+                self._pending = data[position:]
+                if len(self._pending) > _SIZE_LINE_LIMIT:
+                    raise ProtocolError("the chunked body holds a size line without end")
+                break
+            self._line(data[position:line_end])
+            position = line_end + 1
+        if self.done:
+            self.excess = data[position:]
+        return payload[0] if len(payload) == 1 else b"".join(payload)
+
+    def _chunk(self, data: bytes, position: int, payload: list[bytes]) -> int:
+        """Takes what there is of the open chunk; returns where it ends."""
+        end = position + self._left
+        if end <= len(data):
+            if data[end - 2 : end] != b"\r\n" and not (self._left == 1 and data[end - 1] == 10):
+                raise ProtocolError("a chunk of the body is longer than it says")
+            if self._left > 2:
+                payload.append(data[position : end - 2])
+            self._left = 0
+            return end
+        taken = min(len(data), end - 2)
+        if taken > position:
+            payload.append(data[position:taken])
+        self._left -= len(data) - position
+        return len(data)
+
+    def _line(self, line: bytes) -> None:
+        if self._in_trailers:
+            self.done = line in (b"", b"\r")
+            return
+        size = line.partition(b";")[0].strip()
+        if not _HEX.fullmatch(size):
+            raise ProtocolError("the chunked body holds no chunk size where one should be")
+        length = int(size, 16)
+        if length:
+            self._left = length + 2
+        else:
+            self._in_trailers = True
+
+
+class WireBody:
+    """The body of a real http.client response.
+
+    Args:
+        response: With its headers read and its body not.
+        end: Called once, when the body has ended or is given up.
+    """
+
+    def __init__(self, response: http.client.HTTPResponse) -> None:
+        self._file: Any = response.fp
+        self._chunked = Chunked() if response.chunked else None
+        self._left: int | None = None if response.chunked else response.length
+        self.reusable = False
+        self._done = self._left == 0
+
+    def read(self) -> bytes:
+        while not self._done:
+            data = self._file.read1(READ_SIZE)
+            payload = self._decoded(data) if data else self._ended()
+            if payload:
+                return payload
+        return b""
+
+    def _decoded(self, data: bytes) -> bytes:
+        if self._chunked is not None:
+            payload = self._chunked.feed(data)
+            self._done = self._chunked.done
+            self.reusable = self._done and not self._chunked.excess
+            return payload
+        if self._left is None:
+            return data
+        payload = data[: self._left]
+        self._left -= len(payload)
+        self._done = self._left == 0
+        self.reusable = self._done and len(payload) == len(data)
+        return payload
+
+    def _ended(self) -> bytes:
+        if self._chunked is not None or self._left:
+            raise StreamTruncated("the connection ended in the middle of the answer")
+        self._done = True
+        return b""
+
+
+class Inflated:
+    """A body with gzip or deflate taken off, a bounded amount at a time.
+
+    Args:
+        body: The coded body.
+        coding: "gzip" or "deflate".
+    """
+
+    def __init__(self, body: Body, coding: str) -> None:
+        self._body = body
+        self._gzip = coding != "deflate"
+        self._inflate: Any = None
+        self._rest = b""
+        self._members = 0
+
+    @property
+    def reusable(self) -> bool:
+        return self._body.reusable
+
+    def read(self) -> bytes:
+        while True:
+            data = self._rest or self._body.read()
+            if not data:
+                if self._inflate is not None and not self._inflate.eof:
+                    raise StreamTruncated("the compressed answer ended in the middle")
+                return b""
+            if plain := self._plain(data):
+                return plain
+
+    def _plain(self, data: bytes) -> bytes:
+        try:
+            if self._inflate is None or self._inflate.eof:
+                if self._members and not (self._gzip and data.startswith(b"\x1f")):
+                    self._rest = b""  # padding after the last member
+                    return b""
+                self._inflate = zlib.decompressobj(self._window_bits(data))
+                self._members += 1
+            plain: bytes = self._inflate.decompress(data, _INFLATED_SIZE)
+        except zlib.error:
+            raise ProtocolError("the answer's compression is broken") from None
+        self._rest = self._inflate.unconsumed_tail or self._inflate.unused_data
+        return plain
+
+    def _window_bits(self, data: bytes) -> int:
+        if self._gzip:
+            return 16 + zlib.MAX_WBITS
+        # "deflate" is zlib's format by the standard, and the bare one from some servers: the first byte tells.
+        return zlib.MAX_WBITS if data[0] & 0x0F == 8 else -zlib.MAX_WBITS
+
+
+class SoftBody:
+    """The body of a response that no http.client connection stands behind: of a mock, a cache, another adapter.
+
+    Args:
+        raw: The response's raw file.
+        chunks: Iterates over its content byte by byte, for a file that has no better way.
+    """
+
+    def __init__(self, raw: Any, chunks: Callable[[], Any]) -> None:
+        self.reusable = False
+        self._read1 = getattr(raw, "read1", None)
+        self._chunks = chunks() if self._read1 is None else None
+
+    def read(self) -> bytes:
+        if self._read1 is not None:
+            data: bytes = self._read1(READ_SIZE, decode_content=True)
+        else:
+            data = next(self._chunks, b"")  # type: ignore[arg-type]
+        self.reusable = not data
+        return data

@@ -1,0 +1,300 @@
+"""One call while it runs: its time limits, and the way to wake whoever is blocked in it.
+
+A blocking read cannot be stopped from outside but by its socket. So a call knows the socket that serves it, and
+`Call.cancel()` or the watchdog (one daemon thread a process, asleep until the earliest limit of all calls) shuts that
+socket down: the reader wakes within a millisecond, finds out from the call why, and closes what it holds. No socket
+timeouts are used: they restart with every byte, and cost a system call each.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, TypeVar
+
+from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError
+from llmbridge.options import Timeout
+
+__all__ = ["Call", "current_call", "serving"]
+
+T = TypeVar("T")
+_NEVER = float("inf")
+
+
+class Call:
+    """The life of one call, over all its attempts. Only `cancel` and `expire` are for other threads.
+
+    Args:
+        timeout: Its limits; the total starts now.
+    """
+
+    def __init__(self, timeout: Timeout) -> None:
+        self._timeout = timeout
+        self._lock = threading.RLock()  # a signal handler may cancel while its own thread is in here
+        self._woken = threading.Event()
+        self._socket: socket.socket | None = None
+        self._guard: socket.socket | None = None
+        self._clock: Clock = "connect"
+        self._since: float | None = None
+        self._total_at = monotonic() + (_NEVER if timeout.total is None else timeout.total)
+        self.deadline = self._total_at
+        self.cancelled = False
+        self.expired: Clock | None = None
+        self.reused_connection = False
+        _watchdog.watch(self)
+
+    @property
+    def connecting(self) -> bool:
+        """Whether the present attempt has no connection yet."""
+        return self._clock == "connect"
+
+    # -- time --------------------------------------------------------------------------------------------------
+
+    def start(self, clock: Clock) -> None:
+        """A new stretch of time begins, measured by `clock`."""
+        self._clock, self._since = clock, None
+        self.wait_begins()
+
+    def content(self) -> None:
+        """Content has come: from the next wait on, the idle clock counts."""
+        self._clock, self._since = "idle", None
+
+    def wait_begins(self) -> None:
+        """The caller is about to wait for the server."""
+        if self._since is None:
+            self._since = monotonic()
+        limit: float | None = getattr(self._timeout, self._clock)
+        self._expect(self._total_at if limit is None else min(self._total_at, self._since + limit))
+
+    def wait_ends(self) -> None:
+        """The server has sent something: what the caller does with it takes the time it takes."""
+        self.deadline = _NEVER
+
+    def _expect(self, deadline: float) -> None:
+        self.deadline = deadline
+        if deadline < _watchdog.wakes_at:
+            _watchdog.poke()
+
+    def expire(self, now: float) -> None:
+        """Ends the call if a limit has run out by `now`."""
+        if self.deadline > now:
+            return
+        self.deadline = _NEVER
+        with self._lock:
+            if self.expired is None and not self.cancelled:
+                self.expired = "total" if now >= self._total_at else self._clock
+        self._wake()
+
+    def check(self) -> None:
+        """Raises what ended the call, if something has.
+
+        Raises:
+            Cancelled: `cancel()` was called.
+            ClockExpired: A limit has run out.
+        """
+        if self.deadline is _NEVER and monotonic() >= self._total_at:
+            self.expired = self.expired or "total"
+        if error := self.reason():
+            raise error
+
+    def reason(self) -> LLMBridgeError | None:
+        """What ended the call, or None while nothing has."""
+        if self.cancelled:
+            return Cancelled("the call was cancelled")
+        if self.expired is None:
+            return None
+        limit = getattr(self._timeout, self.expired)
+        return ClockExpired(f"{_EXPIRED[self.expired]} within {limit:g} s", clock=self.expired)
+
+    def leaves(self, seconds: float) -> bool:
+        """Whether that much of the total limit is left."""
+        return monotonic() + seconds < self._total_at
+
+    def sleep(self, seconds: float) -> None:
+        """Waits, unless the call ends before.
+
+        Raises:
+            Cancelled, ClockExpired: It has.
+        """
+        self._clock = "total"
+        self._expect(self._total_at)
+        self.check()
+        self._woken.wait(seconds)
+        self.check()
+
+    # -- the socket --------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Ends the call from any thread; whoever is blocked in it wakes at once."""
+        self.cancelled = True
+        self._wake()
+
+    def attach(self, sock: Any) -> None:
+        """This socket serves the call from now on. One that comes too late is shut down at once."""
+        while sock is not None and not isinstance(sock, socket.socket):
+            sock = getattr(sock, "socket", None)  # TLS within TLS wraps the socket of the proxy
+        with self._lock:
+            self._socket = sock
+            self._drop_guard()
+        if self.cancelled or self.expired is not None:
+            self._wake()
+
+    def adopt(self, sock: Any) -> None:
+        """Like `attach`, for a connection that did not report by itself."""
+        if self._socket is None:
+            self.attach(sock)
+
+    def limit_reads(self, seconds: float | None) -> bool:
+        """Lets no read take longer, None for no limit. False if no time is left, or no socket is known."""
+        if self._socket is None or (seconds is not None and seconds <= 0):
+            return False
+        self._socket.settimeout(seconds)
+        return True
+
+    def socket_timeouts(self) -> tuple[float | None, float | None]:
+        """Limits for a connection and for a read, in the way of requests."""
+        limits = [at for at in (self._timeout.first_content, self._timeout.total) if at is not None]
+        return self._timeout.connect, min(limits, default=None)
+
+    def guard(self, sock: socket.socket) -> None:
+        """Like `attach` for a socket about to be wrapped for TLS, which would leave this one without its file."""
+        with self._lock:
+            self._guard = sock.dup()
+
+    def detach(self) -> bool:
+        """The socket is no longer the call's. True if nobody had shut it down, so that it may serve others."""
+        with self._lock:
+            self._socket = None
+            self._drop_guard()
+            return not (self.cancelled or self.expired is not None)
+
+    def end(self) -> None:
+        """The call is over: no clock runs any more."""
+        self.detach()
+        _watchdog.forget(self)
+
+    def _drop_guard(self) -> None:
+        if self._guard is not None:
+            self._guard.close()
+            self._guard = None
+
+    def _wake(self) -> None:
+        self._woken.set()
+        with self._lock:
+            for sock in (self._socket, self._guard):
+                if sock is None:
+                    continue
+                try:
+                    # Not SSLSocket.shutdown: it takes the TLS layer away, and the reader would get cipher text.
+                    socket.socket.shutdown(sock, socket.SHUT_RDWR)
+                except OSError:
+                    continue  # not connected (any more): then nobody is blocked in it
+
+    def run(self, function: Callable[[], T]) -> T:
+        """The result of a function that cannot be interrupted, as a name lookup, unless the call ends before.
+
+        Raises:
+            Cancelled, ClockExpired: It has; the function's thread is left to itself.
+            Exception: The function's own.
+        """
+        results: list[T] = []
+        failures: list[Exception] = []
+
+        def target() -> None:
+            try:
+                results.append(function())
+            except Exception as error:  # noqa: BLE001 - carried over to the thread that waits
+                failures.append(error)
+            self._woken.set()
+
+        threading.Thread(target=target, name="llmbridge-lookup", daemon=True).start()
+        self._woken.wait()
+        self._woken.clear()
+        self.check()  # after the clearing: a cancel in between has left its flag
+        if failures:
+            raise failures[0]
+        return results[0]
+
+
+_EXPIRED: dict[Clock, str] = {
+    "connect": "no connection was made",
+    "first_content": "the service sent no content",
+    "idle": "the stream stalled: no further content came",
+    "total": "the call did not end",
+}
+
+
+class _Watchdog:
+    """Expires calls, with one thread that sleeps until the earliest deadline it has seen."""
+
+    def __init__(self) -> None:
+        self.wakes_at = _NEVER
+        self._calls: set[Call] = set()
+        self._condition = threading.Condition()  # reentrant: a garbage collection inside may end another call
+        self._thread: threading.Thread | None = None
+
+    def watch(self, call: Call) -> None:
+        with self._condition:
+            self._calls.add(call)
+            if self._thread is None:
+                self._thread = threading.Thread(target=self._run, name="llmbridge-watchdog", daemon=True)
+                self._thread.start()
+
+    def forget(self, call: Call) -> None:
+        with self._condition:
+            self._calls.discard(call)
+
+    def poke(self) -> None:
+        with self._condition:
+            self._condition.notify()
+
+    def _run(self) -> None:
+        while True:
+            with self._condition:
+                self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
+                self.wakes_at = min((call.deadline for call in self._calls), default=_NEVER)
+                wait = self.wakes_at - monotonic()
+                if wait > 0:
+                    self._condition.wait(None if wait == _NEVER else min(wait, threading.TIMEOUT_MAX))
+                calls = list(self._calls)
+            now = monotonic()
+            for call in calls:
+                call.expire(now)
+
+
+_watchdog = _Watchdog()
+
+
+def _after_fork() -> None:
+    """Threads do not survive a fork, and a lock may have been held by one of them."""
+    global _watchdog
+    _watchdog = _Watchdog()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
+_local = threading.local()
+
+
+def current_call() -> Call | None:
+    """The call that the present thread is serving: a new connection learns from it whom to report to."""
+    return getattr(_local, "call", None)
+
+
+class serving:  # noqa: N801 - reads as a word of the with statement
+    """`with serving(call):` the connections used by this thread are the call's."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> Call:
+        _local.call = self._call
+        return self._call
+
+    def __exit__(self, *_: object) -> None:
+        _local.call = None

@@ -1,0 +1,212 @@
+"""Connections that report to the call they serve, so that it can be timed and cancelled in every phase.
+
+urllib3 and http.client do the work. What is added: the socket is known to the call from before it connects, a name
+lookup and a connect can be interrupted, headers that end in the middle are an error, and 1xx answers are skipped.
+"""
+
+from __future__ import annotations
+
+import http.client
+import ipaddress
+import queue
+import socket
+from typing import Any
+
+from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.exceptions import NewConnectionError
+
+from llmbridge._transport.call import Call, current_call
+
+__all__ = ["WatchedAdapter", "watch_pool"]
+
+_IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
+_CONTINUE, _OK = 100, 200
+
+
+class HeadersTruncated(http.client.HTTPException):
+    """The connection ended inside the status line's or the headers' block."""
+
+
+class _HeaderLines:
+    """Remembers the last header line read: http.client takes the end of the file for the end of the headers."""
+
+    def __init__(self, file: Any) -> None:
+        self._file = file
+        self.last = b""
+
+    def readline(self, limit: int = -1) -> bytes:
+        self.last = self._file.readline(limit)
+        return self.last
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._file, name)
+
+
+class _Response(http.client.HTTPResponse):
+    def begin(self) -> None:
+        file = self.fp
+        lines = _HeaderLines(file)
+        self.fp = lines  # type: ignore[assignment]
+        try:
+            super().begin()
+        except http.client.BadStatusLine:
+            if lines.last.endswith(b"\n") or not lines.last:
+                raise
+        finally:
+            if self.fp is lines:  # type: ignore[comparison-overlap]
+                self.fp = file
+        if not lines.last.endswith(b"\n"):
+            raise HeadersTruncated("the connection ended inside the headers")
+
+    def _read_status(self) -> tuple[str, int, str]:
+        """The final status. http.client itself skips 100 only, and takes 102 and 103 for an answer."""
+        while True:
+            version, status, reason = super()._read_status()  # type: ignore[misc]
+            if not _CONTINUE < status < _OK:
+                return version, status, reason
+            while self.fp.readline(65537).strip():
+                continue
+
+
+class _Watched:
+    """Mixed into a connection class of urllib3."""
+
+    debuglevel = 0  # http.client would print the headers, and the key with them
+    response_class = _Response
+    sock: Any
+    _served = False
+
+    def putrequest(self, *args: Any, **kwargs: Any) -> None:
+        if (call := current_call()) is not None and self.sock is not None:
+            call.reused_connection = self._served
+            call.attach(self.sock)
+            call.start("first_content")
+        super().putrequest(*args, **kwargs)  # type: ignore[misc]
+
+    def connect(self) -> None:
+        call = current_call()
+        if call is not None:
+            call.reused_connection = False
+        super().connect()  # type: ignore[misc]
+        self._served = False
+        if call is not None:
+            call.attach(self.sock)
+            call.start("first_content")
+
+    def getresponse(self) -> Any:
+        self._served = True
+        return super().getresponse()  # type: ignore[misc]
+
+
+class _Interruptible(_Watched):
+    """Mixed into a connection class that makes plain TCP connections."""
+
+    def _new_conn(self) -> socket.socket:
+        call = current_call()
+        if call is None:
+            connected: socket.socket = super()._new_conn()  # type: ignore[misc]
+            return connected
+        host = getattr(self, "_dns_host", None) or self.host  # type: ignore[attr-defined]
+        try:
+            sock = _open(call, host.strip("[]"), self.port, self.socket_options, self.source_address)  # type: ignore[attr-defined]
+            call.guard(sock)
+        except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be looked up at all
+            raise NewConnectionError(self, f"{error}") from error  # type: ignore[arg-type]
+        return sock
+
+
+def _open(call: Call, host: str, port: int, options: Any, source: Any) -> socket.socket:
+    """A socket connected to the first address of the host that accepts."""
+    failure: OSError = OSError(f"{host} has no address")
+    for family, kind, protocol, _, address in _addresses(call, host, port):
+        call.check()
+        sock = socket.socket(family, kind, protocol)
+        try:
+            for option in options or ():
+                sock.setsockopt(*option)
+            if source:
+                sock.bind(source)
+            call.attach(sock)
+            sock.connect(address)
+        except OSError as error:
+            failure = error
+            call.attach(None)
+            sock.close()
+        except BaseException:
+            call.attach(None)
+            sock.close()
+            raise
+        else:
+            return sock
+    call.check()
+    raise failure
+
+
+def _addresses(call: Call, host: str, port: int) -> list[Any]:
+    if _is_address(host):
+        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
+    return call.run(lambda: socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
+
+
+def _is_address(host: str) -> bool:
+    try:
+        ipaddress.ip_address(host)
+    except ValueError:
+        return False
+    return True
+
+
+class _Idle(queue.LifoQueue[Any]):
+    """The idle connections of a pool. One too many is closed in silence: urllib3 would warn."""
+
+    def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
+        try:
+            super().put(item, block=False)
+        except queue.Full:
+            if item is not None:
+                item.close()
+
+
+def _watched_connection(plain: Any) -> type[Any]:
+    base = _Interruptible if plain in (HTTPConnection, HTTPSConnection) else _Watched
+    return type(f"Watched{plain.__name__}", (base, plain), {})
+
+
+def _watched_pool(plain: Any) -> type[Any]:
+    return type(
+        f"Watched{plain.__name__}",
+        (plain,),
+        {"ConnectionCls": _watched_connection(plain.ConnectionCls), "QueueCls": _Idle},
+    )
+
+
+def watch_pool(pool: Any) -> None:
+    """Makes the further connections of a caller's own pool report to their calls."""
+    connection = getattr(pool, "ConnectionCls", None)
+    if isinstance(connection, type) and not issubclass(connection, _Watched):
+        pool.ConnectionCls = _watched_connection(connection)
+
+
+class WatchedAdapter(HTTPAdapter):
+    """The adapter of requests, with connections that report to the call they serve."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_maxsize=_IDLE_CONNECTIONS)
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        _watch_manager(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        known = proxy in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not known:
+            _watch_manager(manager)
+        return manager
+
+
+def _watch_manager(manager: Any) -> None:
+    manager.pool_classes_by_scheme = {
+        scheme: _watched_pool(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+    }

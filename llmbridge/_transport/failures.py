@@ -1,0 +1,134 @@
+"""The one place where errors of requests, urllib3, http.client, ssl and the system become errors of llmbridge."""
+
+from __future__ import annotations
+
+import http.client
+import ssl
+from collections.abc import Iterator
+
+import requests
+import urllib3
+
+from llmbridge._transport.connections import HeadersTruncated
+from llmbridge.errors import (
+    ClockExpired,
+    ConfigError,
+    ConnectFailed,
+    LLMBridgeError,
+    ProtocolError,
+    StreamTruncated,
+    TransportError,
+)
+
+__all__ = ["FOREIGN", "mapped", "root_of"]
+
+FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
+"""What can come out of a request or a read, and is to be mapped. (ValueError: a read of a closed file.)"""
+
+_SETUP = (
+    requests.exceptions.InvalidURL,
+    requests.exceptions.InvalidSchema,
+    requests.exceptions.MissingSchema,
+    requests.exceptions.InvalidHeader,
+    urllib3.exceptions.LocationParseError,
+)
+
+
+def mapped(error: BaseException, host: str, connecting: bool = False) -> LLMBridgeError:
+    """The error of llmbridge that says what `error` means for a caller.
+
+    Nothing of the foreign message is taken over but the system's own words: they quote URLs, headers and passwords.
+
+    Args:
+        error: One of FOREIGN, as it came out of the request or of a read.
+        host: The host that the request was for.
+        connecting: No connection had been made yet.
+    """
+    chain = list(_chain(error))
+    for own in chain:
+        if isinstance(own, LLMBridgeError):
+            return own
+    if any(isinstance(link, _SETUP) for link in chain):
+        return _setup_error(chain)
+    if any(isinstance(link, HeadersTruncated) for link in chain):
+        return StreamTruncated(f"{host} closed the connection in the middle of the answer's headers")
+    for link in chain:
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return _final(
+                f"the certificate of {host} is not trusted ({link.verify_message}): "
+                "give the CA's file with verify=, or correct the base_url"
+            )
+    if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
+        return _proxy_error(chain, host)
+    if connecting or any(isinstance(link, requests.exceptions.SSLError) for link in chain):
+        return ConnectFailed(f"no connection to {host}: {_reason(chain)}")
+    return _connection_error(chain, host)
+
+
+def _setup_error(chain: list[BaseException]) -> LLMBridgeError:
+    if any("SOCKS" in str(link) for link in chain):
+        return ConfigError("a SOCKS proxy needs one more package: pip install 'llmbridge[socks]'")
+    return ConfigError("the URL, the proxy or a header cannot be used by requests: check base_url, proxy and headers")
+
+
+def _proxy_error(chain: list[BaseException], host: str) -> LLMBridgeError:
+    text = " ".join(str(link) for link in chain)
+    if "407" in text:
+        return _final(f"the proxy on the way to {host} asks for credentials: proxy='http://user:password@host:port'")
+    return ConnectFailed(f"no connection to {host} through the proxy: {_reason(chain)}")
+
+
+def _connection_error(chain: list[BaseException], host: str) -> LLMBridgeError:
+    names = urllib3.exceptions
+    if any(isinstance(link, names.NewConnectionError) for link in chain):
+        return ConnectFailed(f"no connection to {host}: {_reason(chain)}")
+    if any(isinstance(link, (requests.exceptions.ConnectTimeout, names.ConnectTimeoutError)) for link in chain):
+        return ClockExpired(f"no connection to {host} was made in time", clock="connect")
+    if any(isinstance(link, (requests.exceptions.ReadTimeout, names.ReadTimeoutError)) for link in chain):
+        return ClockExpired(f"{host} sent nothing in time", clock="first_content")
+    if any(isinstance(link, http.client.RemoteDisconnected) for link in chain):
+        return StreamTruncated(f"{host} closed the connection before it answered")
+    if any(isinstance(link, (http.client.BadStatusLine, http.client.UnknownProtocol)) for link in chain):
+        return ProtocolError(f"{host} does not speak HTTP: check the base_url's scheme and port")
+    if any(isinstance(link, http.client.IncompleteRead) for link in chain):
+        return StreamTruncated("the connection ended in the middle of the answer")
+    if any(isinstance(link, (http.client.LineTooLong, http.client.HTTPException)) for link in chain):
+        return ProtocolError(f"{host} sent an answer that is no valid HTTP")
+    if any(isinstance(link, (ConnectionError, ssl.SSLError)) for link in chain):
+        return StreamTruncated(f"the connection to {host} broke: {_reason(chain)}")
+    return TransportError(f"the request to {host} failed: {_reason(chain)}")
+
+
+def _final(message: str) -> ConnectFailed:
+    error = ConnectFailed(message)
+    error.final = True
+    return error
+
+
+def _reason(chain: list[BaseException]) -> str:
+    """The system's own words, which come last in the chain."""
+    for link in reversed(chain):
+        if isinstance(link, ssl.SSLError) and link.reason:
+            return f"TLS: {link.reason.lower().replace('_', ' ')}"
+        if isinstance(link, OSError) and link.strerror:
+            return link.strerror
+    return type(chain[-1]).__name__
+
+
+def root_of(error: BaseException) -> BaseException:
+    """The first cause, to chain to, without its frames: those in between hold requests, headers and pools."""
+    root = list(_chain(error))[-1]
+    if isinstance(root, requests.RequestException):
+        root.request = root.response = None
+    root.__cause__ = root.__context__ = None
+    return root.with_traceback(None)
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """The error and what caused it; urllib3 and requests also carry causes in their arguments."""
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        yield error
+        inner = [arg for arg in (*error.args, getattr(error, "reason", None)) if isinstance(arg, BaseException)]
+        error = inner[0] if inner else error.__cause__ or error.__context__

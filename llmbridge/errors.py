@@ -1,0 +1,243 @@
+"""The exceptions of llmbridge: a class exists only where a caller would act differently on it.
+
+::
+
+    LLMBridgeError                  .message .provider .model .partial .request_id
+    ├─ ConfigError                  the setup is wrong; nothing was sent                (also a ValueError)
+    │  ├─ UnknownProvider           no provider of that name; the message lists the known ones
+    │  ├─ MissingKey                no API key; the message names the variable to set
+    │  └─ InvalidRequest            the caller's messages or parameters cannot be sent  (also a TypeError)
+    ├─ TransportError               the network failed, before or after the first piece
+    │  ├─ ConnectFailed             no connection: DNS, refused, TLS, proxy             (also a ConnectionError)
+    │  ├─ StreamTruncated           the answer ended before its end mark
+    │  └─ ClockExpired              .clock = connect | first_content | idle | total     (also a TimeoutError)
+    ├─ ServiceError                 the service said no: .status .code .body .retry_after .retryable
+    │  ├─ StatusError               ... with an HTTP status that no class below describes
+    │  │  ├─ AuthError              the key is missing, wrong or expired
+    │  │  ├─ PermissionDenied       the key is right, but not allowed to do this
+    │  │  ├─ NotFound               no such model or endpoint
+    │  │  ├─ BadRequest             the request is not valid for this service
+    │  │  │  └─ ContextLengthExceeded   the prompt is longer than the model's context
+    │  │  ├─ RateLimited            too many requests; wait `.retry_after` seconds
+    │  │  ├─ QuotaExceeded          no credit left; waiting does not help
+    │  │  └─ ServerError            the service failed
+    │  │     └─ Overloaded          the service has no capacity right now
+    │  └─ StreamError               reported inside the stream, and no class above describes it
+    ├─ ProtocolError                a success status, but not the answer that was promised
+    └─ Cancelled                    `cancel()` or `close()` ended the call
+
+An error that a service reports in the middle of a stream has the class that its code or type says (a rate limit is
+`RateLimited` wherever it is reported), and `StreamError` where that says nothing.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+__all__ = [
+    "AuthError",
+    "BadRequest",
+    "Cancelled",
+    "ClockExpired",
+    "ConfigError",
+    "ConnectFailed",
+    "ContextLengthExceeded",
+    "InvalidRequest",
+    "LLMBridgeError",
+    "MissingKey",
+    "NotFound",
+    "Overloaded",
+    "PermissionDenied",
+    "ProtocolError",
+    "QuotaExceeded",
+    "RateLimited",
+    "ServerError",
+    "ServiceError",
+    "StatusError",
+    "StreamError",
+    "StreamTruncated",
+    "TransportError",
+    "UnknownProvider",
+]
+
+Clock = Literal["connect", "first_content", "idle", "total"]
+
+
+def _rebuild(cls: type[LLMBridgeError], message: str, fields: dict[str, Any]) -> LLMBridgeError:
+    error = cls(message)
+    error.__dict__.update(fields)
+    return error
+
+
+class LLMBridgeError(Exception):
+    """Anything that llmbridge raises. Pickles and copies whole.
+
+    Attributes:
+        message: What went wrong and what to do about it, without secrets.
+        provider: Name of the provider, where one was chosen.
+        model: Name of the model, where one was chosen.
+        partial: The text that had been handed out before the error; "" if none.
+        request_id: The service's identifier of the request, to quote to its support.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        provider: str | None = None,
+        model: str | None = None,
+        partial: str = "",
+        request_id: str | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.message = message
+        self.provider = provider
+        self.model = model
+        self.partial = partial
+        self.request_id = request_id
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.message, dict(self.__dict__))
+
+
+class ConfigError(LLMBridgeError, ValueError):
+    """The setup is wrong (base URL, proxy, key, header, model string); nothing was sent."""
+
+
+class UnknownProvider(ConfigError):
+    """No provider has that name; the message lists the known ones."""
+
+
+class MissingKey(ConfigError):
+    """The service needs an API key and none was given; the message names the variable to set."""
+
+
+class InvalidRequest(ConfigError, TypeError):
+    """The messages or parameters cannot be sent as they are; nothing was sent."""
+
+
+class TransportError(LLMBridgeError):
+    """The network failed. `.partial` holds what had arrived."""
+
+    @property
+    def retryable(self) -> bool:
+        """Whether the same call may be repeated without doing its work twice."""
+        return False
+
+
+class ConnectFailed(TransportError, ConnectionError):
+    """No connection could be made: name not found, refused, TLS not trusted, proxy not reachable."""
+
+    final: bool = False
+
+    @property
+    def retryable(self) -> bool:
+        """True unless the cause does not pass by waiting (a certificate that is not trusted)."""
+        return not self.final
+
+
+class StreamTruncated(TransportError):
+    """The answer ended before its end mark; all text that arrived was handed out first."""
+
+
+class ClockExpired(TransportError, TimeoutError):
+    """A time limit ran out.
+
+    Attributes:
+        clock: Which one: "connect", "first_content" (request sent, no content yet), "idle" (between two pieces of
+            content) or "total" (the whole call with its retries).
+    """
+
+    def __init__(self, message: str, *, clock: Clock = "total", **context: Any) -> None:
+        super().__init__(message, **context)
+        self.clock: Clock = clock
+
+    @property
+    def retryable(self) -> bool:
+        """True for the connect clock: nothing had been sent."""
+        return self.clock == "connect"
+
+
+class ServiceError(LLMBridgeError):
+    """The service answered with an error, by its status or inside the stream.
+
+    Attributes:
+        status: HTTP status, or the one that an error inside the stream names; None if it names none.
+        code: The service's own code or type of the error, e.g. "insufficient_quota".
+        body: The error's body as text, cut to 64 KiB and without the caller's key.
+        retry_after: Seconds that the service asks to wait, or None.
+        retryable: Whether the same request may succeed later.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        code: str | None = None,
+        body: str = "",
+        retry_after: float | None = None,
+        retryable: bool = False,
+        **context: Any,
+    ) -> None:
+        super().__init__(message, **context)
+        self.status = status
+        self.code = code
+        self.body = body
+        self.retry_after = retry_after
+        self.retryable = retryable
+
+
+class StatusError(ServiceError):
+    """The service answered with an HTTP status that is not a success."""
+
+
+class AuthError(StatusError):
+    """The API key is missing, wrong or expired (401)."""
+
+
+class PermissionDenied(StatusError):
+    """The key is known, but not allowed to do this (403)."""
+
+
+class NotFound(StatusError):
+    """The model or the endpoint does not exist (404)."""
+
+
+class BadRequest(StatusError):
+    """The service does not accept the request as it is (400, 413, 422)."""
+
+
+class ContextLengthExceeded(BadRequest):
+    """The prompt is longer than the model's context: shorten it or take another model."""
+
+
+class RateLimited(StatusError):
+    """Too many requests or tokens in a time (429): wait `.retry_after` seconds."""
+
+
+class QuotaExceeded(StatusError):
+    """The account has no credit left (402, insufficient_quota): waiting does not help."""
+
+
+class ServerError(StatusError):
+    """The service failed (5xx)."""
+
+
+class Overloaded(ServerError):
+    """The service has no capacity right now (503, 529)."""
+
+
+class StreamError(ServiceError):
+    """The service reported an error inside the stream that no more special class describes."""
+
+
+class ProtocolError(LLMBridgeError):
+    """A success status, but not what was promised: HTML, broken JSON, an event past its limit, no events at all."""
+
+
+class Cancelled(LLMBridgeError):
+    """`cancel()` or `close()` ended the call; `.partial` holds what had been handed out."""

@@ -1,0 +1,232 @@
+"""What a caller can set about how a request travels, checked before anything is sent."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, fields, replace
+from typing import TYPE_CHECKING, Any, Union
+from urllib.parse import SplitResult, urlsplit
+
+from llmbridge.errors import ConfigError
+from llmbridge.retry import Retry
+from llmbridge.secret import MaskedStr, Secret
+
+if TYPE_CHECKING:
+    import requests
+
+__all__ = [
+    "OPTION_NAMES",
+    "CallOptions",
+    "Timeout",
+    "TimeoutLike",
+    "checked_base_url",
+    "checked_headers",
+    "checked_proxy",
+]
+
+PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
+
+# RFC 9110, 5.6.2: what a field name is made of.
+_TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
+_SENSITIVE = re.compile(r"authorization|key|token|secret|cookie|password|signature", re.IGNORECASE)
+_FRAMING = ("content-length", "transfer-encoding")
+
+
+@dataclass(frozen=True, slots=True)
+class Timeout:
+    """The time limits of a call, in seconds; None switches one off.
+
+    Args:
+        connect: To look the name up, connect, pass a proxy and shake hands for TLS.
+        first_content: From the sent request to the first content. A comment or a ping is not content.
+        idle: Between two pieces of content, while waiting for the server (time spent by the caller does not count).
+        total: The whole call, with its retries, waits and error bodies.
+
+    Raises:
+        ConfigError: A value is no positive number.
+
+    Example:
+        >>> Timeout(idle=30).total
+        1800.0
+        >>> Timeout.of(20) == Timeout(total=20)
+        True
+    """
+
+    connect: float | None = 10.0
+    first_content: float | None = 300.0
+    idle: float | None = 120.0
+    total: float | None = 1800.0
+
+    def __post_init__(self) -> None:
+        for limit in fields(self):
+            value = getattr(self, limit.name)
+            if value is None:
+                continue
+            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < float("inf"):
+                raise ConfigError(f"timeout {limit.name} must be a positive number of seconds or None, not {value!r}")
+
+    @classmethod
+    def of(cls, value: TimeoutLike) -> Timeout:
+        """The limits that `value` stands for: None the defaults, a number the total."""
+        if value is None:
+            return cls()
+        return value if isinstance(value, Timeout) else cls(total=value)
+
+
+TimeoutLike = Union[None, float, Timeout]
+
+
+@dataclass(frozen=True)
+class CallOptions:
+    """What a caller set, checked. None where nothing was set."""
+
+    api_key: Secret | None = None
+    base_url: str | None = None
+    proxy: str | bool | None = None
+    timeout: Timeout | None = None
+    retries: Retry | None = None
+    headers: Mapping[str, str | None] | None = None
+    session: requests.Session | None = None
+    verify: bool | str | None = None
+
+    @classmethod
+    def checked(cls, options: Mapping[str, Any]) -> CallOptions:
+        """From named arguments as the caller gave them.
+
+        Raises:
+            ConfigError: One of them cannot be used; says which, and quotes no secret.
+        """
+        given = {name: value for name, value in options.items() if value is not None}
+        return cls(**{name: _CHECKS[name](value) for name, value in given.items()})
+
+    def over(self, defaults: CallOptions) -> CallOptions:
+        """These options, and where nothing was set the defaults; headers add up."""
+        changed = {name: value for name, value in vars(self).items() if value is not None}
+        if self.headers is not None and defaults.headers is not None:
+            changed["headers"] = {**defaults.headers, **self.headers}
+        return replace(defaults, **changed)
+
+
+OPTION_NAMES = tuple(CallOptions.__dataclass_fields__)
+"""The named arguments that say how a request travels; every other one is a parameter of the service."""
+
+
+def checked_base_url(base_url: str) -> str:
+    """The base URL without trailing slashes.
+
+    Args:
+        base_url: `http://` or `https://`, a host, perhaps a port and a path.
+
+    Raises:
+        ConfigError: It is not that; what it holds of a password is not quoted.
+
+    Example:
+        >>> checked_base_url("http://127.0.0.1:8080/v1/")
+        'http://127.0.0.1:8080/v1'
+    """
+    parts = _split(base_url, "base_url")
+    if parts.scheme not in ("http", "https"):
+        raise ConfigError("base_url must begin with http:// or https://, like http://127.0.0.1:8080/v1")
+    if parts.query or parts.fragment or base_url.endswith(("?", "#")):
+        raise ConfigError("base_url must not have a query or a fragment: paths are appended to it")
+    return base_url.strip().rstrip("/")
+
+
+def checked_proxy(proxy: str) -> str:
+    """The proxy's URL; without a scheme it is an HTTP proxy.
+
+    Raises:
+        ConfigError: It is no proxy URL; its password is not quoted.
+
+    Example:
+        >>> checked_proxy("127.0.0.1:3128")
+        'http://127.0.0.1:3128'
+    """
+    if isinstance(proxy, str) and "://" not in proxy:
+        proxy = f"http://{proxy.strip()}"
+    if _split(proxy, "proxy").scheme not in PROXY_SCHEMES:
+        raise ConfigError(f"proxy must be a URL like http://host:3128; its scheme one of {', '.join(PROXY_SCHEMES)}")
+    return proxy.strip()
+
+
+def checked_headers(headers: Mapping[str, str | None]) -> dict[str, str | None]:
+    """The caller's headers, stripped; sensitive ones are masked in every repr.
+
+    Args:
+        headers: Names to values; None takes a header of the provider away.
+
+    Raises:
+        ConfigError: A name or value that HTTP cannot carry, or a header that frames the body. No value is quoted.
+    """
+    if not isinstance(headers, Mapping):
+        raise ConfigError(f"headers must be a mapping of str to str, not {type(headers).__name__}")
+    return {_checked_name(name): _checked_value(name, value) for name, value in headers.items()}
+
+
+def _checked_name(name: str) -> str:
+    if not isinstance(name, str) or not _TOKEN.fullmatch(name):
+        raise ConfigError("a header name holds a character that is not allowed there, or is no str")
+    if name.lower() in _FRAMING:
+        raise ConfigError(f"header {name} follows from the body and cannot be set")
+    return name
+
+
+def _checked_value(name: str, value: str | None) -> str | None:
+    if value is None:
+        return None
+    if not isinstance(value, str):
+        raise ConfigError(f"header {name} must be a str or None, not {type(value).__name__}")
+    value = value.strip()
+    if not (value.isascii() and value.replace("\t", " ").isprintable()):
+        raise ConfigError(f"header {name} holds a line break, a control character or a non-ASCII character")
+    return MaskedStr(value) if _SENSITIVE.search(name) else value
+
+
+def _split(url: str, what: str) -> SplitResult:
+    """The URL's parts, once it is sure that it has a host and nothing that would end up somewhere else."""
+    if not isinstance(url, str):
+        raise ConfigError(f"{what} must be a str, not {type(url).__name__}")
+    url = url.strip()
+    try:
+        parts = urlsplit(url)
+        sound = bool(parts.hostname) and parts.port != 0 and not _UNPRINTABLE.search(url) and "\\" not in url
+    except ValueError:
+        sound = False
+    if not sound:
+        raise ConfigError(f"{what} is not a URL with a host, like http://127.0.0.1:8080")
+    return urlsplit(url)
+
+
+def _checked_proxy_setting(proxy: str | bool) -> str | bool:
+    if isinstance(proxy, bool):
+        if proxy:
+            raise ConfigError("proxy=True says nothing: give a URL, None for the environment's, or False for none")
+        return False
+    return checked_proxy(proxy)
+
+
+def _checked_session(session: Any) -> Any:
+    if not callable(getattr(session, "prepare_request", None)):
+        raise ConfigError(f"session must be a requests.Session, not {type(session).__name__}")
+    return session
+
+
+def _checked_verify(verify: bool | str) -> bool | str:
+    if not isinstance(verify, (bool, str, os.PathLike)):
+        raise ConfigError("verify must be True, False or the path of a CA file")
+    return verify if isinstance(verify, bool) else os.fspath(verify)
+
+
+_CHECKS: dict[str, Callable[[Any], Any]] = {
+    "api_key": lambda key: key if isinstance(key, Secret) else Secret(key),
+    "base_url": checked_base_url,
+    "proxy": _checked_proxy_setting,
+    "timeout": Timeout.of,
+    "retries": Retry.of,
+    "headers": checked_headers,
+    "session": _checked_session,
+    "verify": _checked_verify,
+}

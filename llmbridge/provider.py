@@ -1,0 +1,241 @@
+"""The two things a provider is: the ancestors' interface, and the recipe by which llmbridge carries it out.
+
+`AsyncGeneratorProvider` is how a provider is used as a class. `Provider` is how one is written: some data, and two pure
+functions: `encode` makes the body of a request, `decode` says what a frame of the answer means. Everything that is the
+same for all of them (the network, framing, time limits, retries, threads for `async for`) stands elsewhere, once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar, Union
+
+from llmbridge.errors import MissingKey, ProtocolError
+from llmbridge.events import End, Item
+from llmbridge.messages import ChatRequest, Messages
+from llmbridge.secret import Secret
+
+if TYPE_CHECKING:
+    from llmbridge._aio import AsyncResult
+    from llmbridge._framing import Frame, Framing
+
+__all__ = ["AsyncGeneratorProvider", "Encoded", "Provider", "frame_json", "parsed_json"]
+
+
+class AsyncGeneratorProvider:
+    """The interface of a provider that is used as a class, without an instance.
+
+    Attributes:
+        url: The service's home page.
+        working: Whether the service answers these days.
+        supports_gpt_35_turbo: Whether it offers that model.
+    """
+
+    url: ClassVar[str] = ""
+    working: ClassVar[bool] = False
+    supports_gpt_35_turbo: ClassVar[bool] = False
+
+    @classmethod
+    def create_completion(
+        cls, model: str, messages: Messages, stream: bool = True, **kwargs: Any
+    ) -> Iterator[str] | str:
+        """The answer, as a blocking generator of its pieces, or joined with `stream=False`.
+
+        Args:
+            model: The model's name.
+            messages: A str, or a list of `{"role", "content"}`.
+            stream: Only how the answer is handed out: what is sent is the same.
+            **kwargs: `api_key`, `base_url`, `proxy`, `timeout`, `retries`, `headers`, `session` and `verify` say how
+                the request travels; all others are parameters of the service, sent in the body.
+
+        Raises:
+            LLMBridgeError: See `llmbridge.errors`. Bad input is refused at the call, everything else while iterating.
+        """
+        from llmbridge.client import class_stream
+
+        answer = class_stream(cls, model, messages, kwargs)
+        return iter(answer) if stream else answer.complete().text
+
+    @classmethod
+    def create_async_generator(
+        cls, model: str, messages: Messages, proxy: str | None = None, **kwargs: Any
+    ) -> AsyncResult:
+        """The pieces of the answer for `async for`; awaiting the result gives the result itself.
+
+        Args:
+            model: The model's name.
+            messages: A str, or a list of `{"role", "content"}`.
+            proxy: URL of a proxy; it is not sent to the service.
+            **kwargs: As for `create_completion`.
+        """
+        from llmbridge._aio import AsyncResult
+        from llmbridge.client import class_stream
+
+        return AsyncResult(class_stream(cls, model, messages, {"proxy": proxy, **kwargs}))
+
+    @classmethod
+    async def create_async(cls, model: str, messages: Messages, **kwargs: Any) -> str:
+        """The whole text of the answer; arguments as for `create_completion`."""
+        from llmbridge.client import class_stream
+
+        return (await class_stream(cls, model, messages, kwargs)).text
+
+
+class Encoded:
+    """What a provider makes of a request.
+
+    Args:
+        body: Sent as JSON.
+        path: Appended to the base URL.
+        headers: Those of this request alone, beside the provider's own.
+    """
+
+    __slots__ = ("body", "headers", "path")
+
+    def __init__(self, body: Mapping[str, Any], path: str, headers: Mapping[str, str] | None = None) -> None:
+        self.body = body
+        self.path = path
+        self.headers = headers or {}
+
+
+class Provider(AsyncGeneratorProvider):
+    """The recipe. A provider is a subclass with some data and two pure functions, `encode` and `decode`.
+
+    Attributes:
+        name: What stands before the colon in `chat(model="name:model")`.
+        base_url: Where the service lives; paths are appended. Empty if a caller must give it.
+        path: The path of its chat endpoint.
+        key_env: Environment variables that may hold the API key, in order.
+        base_url_env: The environment variable that may hold another base URL; "" for none.
+        needs_key: Whether the service at `base_url` refuses to work without a key.
+        default_model: The model if the caller names none; None if it must be named.
+        headers: Sent with every request; a caller's own win.
+        note: One line on the provider's state, for people.
+        offline_since: When the service went away for good, or "".
+        direct: Whether no proxy of the environment may stand between, as for a server inside the process.
+        done_needs_finish: Whether an end mark without a reason to finish is to be doubted when the body was cut short.
+
+    Example:
+        >>> from llmbridge.providers.openai import OpenAI
+        >>> class MyGateway(OpenAI):
+        ...     name = "mygateway"
+        ...     base_url = "https://llm.example.com/v1"
+        ...     key_env = ("MYGATEWAY_KEY",)
+        >>> from llmbridge import register
+        >>> register(MyGateway) is MyGateway
+        True
+    """
+
+    name: ClassVar[str] = ""
+    base_url: ClassVar[str] = ""
+    path: ClassVar[str] = ""
+    key_env: ClassVar[tuple[str, ...]] = ()
+    base_url_env: ClassVar[str] = ""
+    needs_key: ClassVar[bool] = False
+    default_model: ClassVar[str | None] = None
+    headers: ClassVar[Mapping[str, str]] = {}
+    note: ClassVar[str] = ""
+    offline_since: ClassVar[str] = ""
+    direct: ClassVar[bool] = False
+    done_needs_finish: ClassVar[bool] = False
+
+    @classmethod
+    def encode(cls, request: ChatRequest) -> Encoded:
+        """The body and path for a request. Pure: no clock, no environment, no network."""
+        raise NotImplementedError(f"{cls.__name__} lacks encode()")
+
+    @classmethod
+    def decode(cls, frame: Frame) -> Iterable[Item | End]:
+        """What a frame of the stream says, in order: a str is a piece of the answer, `END` the dialect's end mark.
+
+        Raises:
+            ServiceError: The frame reports an error; see `llmbridge.service_errors.error_in_stream`.
+            ProtocolError: The frame is not what the dialect promises.
+        """
+        raise NotImplementedError(f"{cls.__name__} lacks decode()")
+
+    @classmethod
+    def decode_document(cls, document: Any) -> Iterable[Item | End]:
+        """What a whole JSON answer says, sent where a stream was asked for; errors as for `decode`."""
+        raise ProtocolError("the service answered with one JSON document instead of a stream")
+
+    @classmethod
+    def framing(cls) -> Framing:
+        """How the answer's bytes become frames; server-sent events unless a provider says otherwise."""
+        from llmbridge._framing import SSE
+
+        return SSE()
+
+    @classmethod
+    def auth_headers(cls, key: str) -> dict[str, str]:
+        """The headers that carry the API key."""
+        return {"Authorization": f"Bearer {key}"}
+
+    @classmethod
+    def resolve_base_url(cls) -> str:
+        """The base URL where the caller gives none: the environment's, or the service's own."""
+        return (cls.base_url_env and os.environ.get(cls.base_url_env, "").strip()) or cls.base_url
+
+    @classmethod
+    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Secret | None:
+        """The API key: the argument, or the first of `key_env` that is set.
+
+        Args:
+            api_key: The caller's.
+            elsewhere: Whether the caller gave a base URL: a server of one's own may need no key.
+
+        Raises:
+            MissingKey: There is none and the service needs one.
+            ConfigError: It cannot be a key; it is not quoted.
+        """
+        if api_key is not None:
+            return api_key
+        for variable in cls.key_env:
+            if value := os.environ.get(variable, "").strip():
+                return Secret(value, variable)
+        if cls.needs_key and not elsewhere:
+            variables = " or ".join(cls.key_env)
+            raise MissingKey(
+                f"{cls.name} needs an API key: set the environment variable {variables}, or pass api_key=",
+                provider=cls.name,
+            )
+        return None
+
+
+_decoder = json.JSONDecoder(strict=False)  # raw control characters in strings: llama-cpp-python sends them
+_scan: Any = getattr(_decoder, "scan_once")  # noqa: B009 - not in the type stubs; half the cost of decode()
+
+
+def parsed_json(text: str) -> Any:
+    """The JSON value that `text` is.
+
+    Raises:
+        ProtocolError: It is none.
+    """
+    try:
+        value, end = _scan(text, 0)
+        if end == len(text) or not text[end:].strip():
+            return value
+        raise ValueError("more after the value")
+    except StopIteration:
+        pass  # white space in front of the value, or no value: the slower way tells
+    except (ValueError, RecursionError):
+        raise ProtocolError(f"the service sent no valid JSON: {_excerpt(text)}") from None
+    try:
+        return _decoder.decode(text)
+    except (ValueError, RecursionError):
+        raise ProtocolError(f"the service sent no valid JSON: {_excerpt(text)}") from None
+
+
+def frame_json(frame: Frame) -> Any:
+    """The JSON value that a frame holds; errors as for `parsed_json`."""
+    return parsed_json(frame.data)
+
+
+def _excerpt(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:60]}...{text[-17:]}")
+
+
+ProviderType = Union[type[Provider], type[AsyncGeneratorProvider]]

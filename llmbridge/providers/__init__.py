@@ -1,0 +1,119 @@
+"""The providers: found by the modules of this package, by entry points of other packages, and by `register`.
+
+To add one here is to add a module; no list names them. A module that is called as its provider is found without
+importing the others.
+"""
+
+from __future__ import annotations
+
+import importlib
+import pkgutil
+from typing import Any, TypeVar
+
+from llmbridge.errors import ConfigError, LLMBridgeError, UnknownProvider
+from llmbridge.provider import Provider
+
+__all__ = ["ENTRY_POINTS", "find", "known", "register"]
+
+ENTRY_POINTS = "llmbridge.providers"
+"""The entry point group in which other packages name their Provider classes."""
+
+P = TypeVar("P", bound=type[Provider])
+
+_registered: dict[str, type[Provider]] = {}
+_of_entry_points: dict[str, type[Provider]] | None = None
+
+
+def register(provider: P) -> P:
+    """Makes a provider known by its name, in place of any other of that name; usable as a class decorator.
+
+    Args:
+        provider: A subclass of Provider with a `name`.
+
+    Raises:
+        ConfigError: It is no such class, or its name cannot stand in "name:model".
+    """
+    if not (isinstance(provider, type) and issubclass(provider, Provider)):
+        raise ConfigError("register() takes a subclass of llmbridge.Provider")
+    if not provider.name or set(provider.name) & set(":/ \t\n"):
+        raise ConfigError(f"{provider.__name__}.name must be set, without colon, slash or white space")
+    _registered[provider.name] = provider
+    return provider
+
+
+def find(name: str) -> type[Provider]:
+    """The provider of that name.
+
+    Raises:
+        UnknownProvider: There is none; the message lists those that there are.
+
+    Example:
+        >>> find("openai").__name__
+        'OpenAI'
+    """
+    if name in _registered:
+        return _registered[name]
+    if name in _module_names() and (found := _in_module(name).get(name)):
+        return found
+    everything = known()
+    if name not in everything:
+        raise UnknownProvider(f"no provider is called {name[:40]!r}: known are {', '.join(sorted(everything))}")
+    return everything[name]
+
+
+def known() -> dict[str, type[Provider]]:
+    """All providers by name; registered ones first, then those of this package, then those of entry points.
+
+    Raises:
+        ConfigError: An entry point of another package cannot be loaded; says which.
+    """
+    found = dict(_entry_points())
+    for module in _module_names():
+        found.update(_in_module(module))
+    return {**found, **_registered}
+
+
+def _module_names() -> list[str]:
+    return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+
+
+def _in_module(module: str) -> dict[str, type[Provider]]:
+    full_name = f"{__name__}.{module}"
+    return {
+        value.name: value
+        for value in vars(importlib.import_module(full_name)).values()
+        if isinstance(value, type)
+        and issubclass(value, Provider)
+        and value.__module__ == full_name
+        and "name" in vars(value)
+    }
+
+
+def _entry_points() -> dict[str, type[Provider]]:
+    global _of_entry_points
+    if _of_entry_points is None:
+        from importlib.metadata import entry_points  # costs more than all of llmbridge: only when it is needed
+
+        loaded = {}
+        for entry in entry_points(group=ENTRY_POINTS):
+            try:
+                provider = entry.load()
+            except (ImportError, AttributeError, LLMBridgeError) as error:
+                raise ConfigError(
+                    f"the entry point {entry.name!r} = {entry.value!r} cannot be loaded: {error}"
+                ) from error
+            if not (isinstance(provider, type) and issubclass(provider, Provider)):
+                raise ConfigError(f"the entry point {entry.name!r} = {entry.value!r} is no llmbridge.Provider")
+            loaded[provider.name or entry.name] = provider
+        _of_entry_points = loaded
+    return _of_entry_points
+
+
+def __getattr__(name: str) -> Any:
+    """Provider classes by their class name: `from llmbridge.providers import Vitalentum`."""
+    if name[:1].isupper():
+        for module in _module_names():
+            for provider in _in_module(module).values():
+                if provider.__name__ == name:
+                    return provider
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

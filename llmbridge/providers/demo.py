@@ -1,0 +1,33 @@
+"""The demo: an answer over real HTTP with no key and no network, from a server inside this process."""
+
+from __future__ import annotations
+
+from llmbridge.providers.openai import OpenAI
+
+__all__ = ["Demo"]
+
+
+class Demo(OpenAI):
+    """OpenAI's dialect, spoken by the testing server on an ephemeral loopback port, started at the first request.
+
+    Example:
+        >>> from llmbridge import chat
+        >>> "demo" in chat("Hello", model="demo").complete().text
+        True
+    """
+
+    name = "demo"
+    url = ""
+    base_url = ""
+    key_env = ()
+    base_url_env = ""
+    needs_key = False
+    default_model = "demo"
+    note = "no model: a fixed answer from inside the process, to try things without key and network"
+    direct = True
+
+    @classmethod
+    def resolve_base_url(cls) -> str:
+        from llmbridge.testing.demo import demo_server
+
+        return demo_server().base_url("openai")

@@ -1,0 +1,87 @@
+"""Vitalentum: the conversation as JSON text inside JSON, answered in OpenAI chunks, a line each.
+
+Source: the service's own web client, as it was until October 2023.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llmbridge.events import End, Item
+from llmbridge.messages import ChatRequest
+from llmbridge.provider import Encoded, Provider
+from llmbridge.providers.openai import decode_chunk, decode_completion
+
+if TYPE_CHECKING:
+    from llmbridge._framing import Frame, Framing
+
+__all__ = ["BROWSER", "LineChat", "Vitalentum"]
+
+BROWSER = (
+    "Mozilla/5.0 (Windows NT 10.0; Win64; x64) AppleWebKit/537.36 (KHTML, like Gecko) Chrome/116.0.0.0 Safari/537.36"
+)
+
+
+class LineChat(Provider):
+    """What the two first services have in common: a web client's headers, and OpenAI chunks a line each."""
+
+    supports_gpt_35_turbo = True
+    default_model = "gpt-3.5-turbo"
+    offline_since = "October 2023"
+    note = "offline since October 2023; base_url= points it to another host"
+
+    @classmethod
+    def decode(cls, frame: Frame) -> Iterable[Item | End]:
+        return decode_chunk(frame)
+
+    @classmethod
+    def decode_document(cls, document: Any) -> Iterable[Item | End]:
+        return decode_completion(document)
+
+    @classmethod
+    def framing(cls) -> Framing:
+        from llmbridge._framing import DataLines
+
+        return DataLines()
+
+
+def browser_headers(url: str, accept: str, languages: str) -> dict[str, str]:
+    """The headers of the web client that lives at `url`."""
+    return {
+        "User-Agent": BROWSER,
+        "Accept": accept,
+        "Accept-language": languages,
+        "Origin": url,
+        "Referer": f"{url}/",
+        "Sec-Fetch-Dest": "empty",
+        "Sec-Fetch-Mode": "cors",
+        "Sec-Fetch-Site": "same-origin",
+    }
+
+
+class Vitalentum(LineChat):
+    """The Vitalentum service: `{url}/api/converse-edge`. The model's name is accepted and not sent.
+
+    Example:
+        >>> request = ChatRequest.checked("gpt-3.5-turbo", "Hi", {})
+        >>> Vitalentum.encode(request).body
+        {'conversation': '{"history": [{"speaker": "human", "text": "Hi"}]}', 'temperature': 0.7}
+    """
+
+    name = "vitalentum"
+    url = "https://app.vitalentum.io"
+    base_url = url
+    path = "/api/converse-edge"
+    headers: ClassVar[Mapping[str, str]] = browser_headers(url, "text/event-stream", "de,en-US;q=0.7,en;q=0.3")
+
+    @classmethod
+    def encode(cls, request: ChatRequest) -> Encoded:
+        history = [
+            {"speaker": "human" if message.role == "user" else "bot", "text": message.text}
+            for message in request.messages
+        ]
+        return Encoded(
+            {"conversation": json.dumps({"history": history}), "temperature": 0.7, **request.params}, cls.path
+        )

@@ -1,0 +1,85 @@
+"""Keys and passwords that never show: held behind a mask, checked before use, removed from what a server echoes."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+from llmbridge.errors import ConfigError
+
+__all__ = ["MASK", "Secret", "scrub"]
+
+MASK = "***"
+
+
+class Secret:
+    """A string whose `str`, `repr` and format are a mask, and which refuses to be pickled.
+
+    Args:
+        value: The key. Outer white space, the usual left-over of reading it from a file, is removed.
+        name: What to call it in an error, e.g. "api_key".
+
+    Raises:
+        ConfigError: The value is no text, is empty, or holds a line break, NUL or another character that no HTTP
+            header can carry. The value is not quoted.
+
+    Example:
+        >>> key = Secret(" sk-123\\n")
+        >>> print(key, repr(key), key.reveal())
+        *** Secret('***') sk-123
+    """
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str, name: str = "api_key") -> None:
+        if not isinstance(value, str):
+            raise ConfigError(f"{name} must be a str, not {type(value).__name__}")
+        stripped = value.strip()
+        if not stripped:
+            raise ConfigError(f"{name} is empty: pass the key itself, or leave the argument out")
+        if not (stripped.isascii() and stripped.isprintable()):
+            raise ConfigError(
+                f"{name} holds a line break, a control character or a non-ASCII character: copy it again, "
+                "without quotes, file names or text around it"
+            )
+        self._value = stripped
+
+    def reveal(self) -> str:
+        """The value itself, for the one place that puts it on the wire."""
+        return self._value
+
+    def __str__(self) -> str:
+        return MASK
+
+    def __repr__(self) -> str:
+        return f"Secret('{MASK}')"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash((Secret, self._value))
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled: give the key again where it is used")
+
+
+class MaskedStr(str):
+    """A header value that goes out as it is, and shows as a mask in every repr (a dict's, a traceback's locals)."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return f"'{MASK}'"
+
+
+def scrub(text: str, secrets: tuple[str, ...]) -> str:
+    """`text` with each of the secrets replaced by a mask: servers echo keys in their error messages.
+
+    Example:
+        >>> scrub("Incorrect API key provided: sk-123", ("sk-123",))
+        'Incorrect API key provided: ***'
+    """
+    for secret in secrets:
+        if secret and secret in text:
+            text = text.replace(secret, MASK)
+    return text

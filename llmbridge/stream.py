@@ -1,0 +1,278 @@
+"""`ChatStream`: one answer, as one object for `for`, `with`, `async for`, `async with` and `await`."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
+from dataclasses import dataclass, field
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.errors import InvalidRequest, LLMBridgeError
+from llmbridge.events import Event, Finish, FinishReason, Item, Reasoning, Text, Usage
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from llmbridge._pipeline import Pipeline
+
+__all__ = ["ChatStream", "Completion"]
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer. `str()` of it is its text.
+
+    Args:
+        text: The answer.
+        reasoning: What the model thought before, if the service shows it.
+        finish_reason: stop, length, tool_calls, content_filter, error or other; None if the service gave none.
+        raw_finish_reason: The service's own word for it.
+        usage: Counted tokens, or None if the service did not say.
+        model: The model that was asked.
+        provider: The provider's name.
+        headers: Of the answer, names in lower case.
+        request_id: The service's name for the request.
+        first_piece_seconds: From the start of the call to its first piece; None if there was none.
+        total_seconds: From the start of the call to its end.
+    """
+
+    text: str
+    reasoning: str = ""
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    usage: Usage | None = None
+    model: str = ""
+    provider: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    request_id: str | None = None
+    first_piece_seconds: float | None = None
+    total_seconds: float | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+
+class ChatStream:
+    """One answer, live. Nothing is sent before the first piece is asked for.
+
+    Iterate over it for the pieces of the text, over `.events()` for everything, or call `.complete()`; in async code
+    use `async for`, or `await` it for the `Completion`. It is read once. Leaving the loop early (`break`, an exception)
+    closes the connection. What was handed out so far is always in `.text` and the attributes beside it.
+
+    Raises, while iterating:
+        LLMBridgeError: See `llmbridge.errors`; its `.partial` is the text handed out before.
+
+    Example:
+        >>> from llmbridge import chat
+        >>> stream = chat("Hello", model="demo")
+        >>> "".join(stream) == stream.text
+        True
+        >>> stream.finish_reason
+        'stop'
+    """
+
+    def __init__(self, pipeline: Pipeline, provider: str, model: str) -> None:
+        self._pipeline = pipeline
+        self._generator: Generator[str, None, None] | None = None
+        self._taken = False
+        self._done = False
+        self._parts: list[str] = []
+        self._reasoning: list[str] = []
+        self._finish: Finish | None = None
+        self._first_piece_at: float | None = None
+        self.provider = provider
+        self.model = model
+        self.usage: Usage | None = None
+
+    def __repr__(self) -> str:
+        state = "finished" if self._done else "open" if self._taken else "not started"
+        return f"<ChatStream {self.provider}:{self.model} {state}, {len(self.text)} characters>"
+
+    # -- reading -----------------------------------------------------------------------------------------------
+
+    def __iter__(self) -> Iterator[str]:
+        # The loop alone holds the generator: leaving it closes the connection, though the stream lives on.
+        generator, self._generator = self._generator, None
+        return generator or self._pieces(self._claim())
+
+    def __next__(self) -> str:
+        if self._generator is None:
+            self._generator = self._pieces(self._claim())
+        return next(self._generator)
+
+    def events(self) -> Iterator[Event]:
+        """Everything that the stream says, in order: Text, Reasoning, Usage, Finish."""
+        return self._events(self._claim())
+
+    def complete(self) -> Completion:
+        """The whole answer; reads what has not been read yet.
+
+        Raises:
+            LLMBridgeError: The answer did not come to its end; `.partial` holds what came.
+        """
+        if not self._done:
+            generator, self._generator = self._generator, None
+            for _ in generator or self._pieces(self._claim()):
+                pass
+        return self._completion()
+
+    def _claim(self) -> Pipeline:
+        if self._taken:
+            raise InvalidRequest("this stream has been read already: an answer comes once, its text is in .text")
+        self._taken = True
+        return self._pipeline
+
+    def _pieces(self, pipeline: Pipeline) -> Generator[str, None, None]:
+        add = self._parts.append
+        try:
+            while (items := self._advance(pipeline)) is not None:
+                for item in items:
+                    if item.__class__ is str:
+                        add(item)
+                        yield item
+                    else:
+                        self._note(item)
+        finally:
+            pipeline.close()
+
+    def _events(self, pipeline: Pipeline) -> Generator[Event, None, None]:
+        try:
+            while (items := self._advance(pipeline)) is not None:
+                for item in items:
+                    self._note(item)
+                    yield Text(item) if isinstance(item, str) else item
+        finally:
+            pipeline.close()
+
+    def _advance(self, pipeline: Pipeline) -> list[Item] | None:
+        """One blocking step. The error that ends the stream carries the text that was handed out before."""
+        try:
+            items = pipeline.advance()
+        except LLMBridgeError as error:
+            error.partial = self.text
+            raise
+        if items is None:
+            self._done = True
+        elif self._first_piece_at is None and any(isinstance(item, str) for item in items):
+            self._first_piece_at = monotonic()
+        return items
+
+    def _steps(self) -> Callable[[], list[str] | None]:
+        """For the async side: a step that blocks, and returns the pieces that one read brought."""
+        pipeline = self._claim()
+
+        def step() -> list[str] | None:
+            items = self._advance(pipeline)
+            if items is None:
+                return None
+            for item in items:
+                if not isinstance(item, str):
+                    self._note(item)
+            return [item for item in items if isinstance(item, str)]
+
+        return step
+
+    def _note(self, item: Item) -> None:
+        """Keeps what was handed out."""
+        if isinstance(item, str):
+            self._parts.append(item)
+        elif isinstance(item, Reasoning):
+            self._reasoning.append(item.text)
+        elif isinstance(item, Usage):
+            self.usage = item
+        else:
+            self._finish = item
+
+    def _completion(self) -> Completion:
+        return Completion(
+            text=self.text,
+            reasoning=self.reasoning,
+            finish_reason=self.finish_reason,
+            raw_finish_reason=self._finish.raw if self._finish else None,
+            usage=self.usage,
+            model=self.model,
+            provider=self.provider,
+            headers=dict(self.headers),
+            request_id=self.request_id,
+            first_piece_seconds=self.first_piece_seconds,
+            total_seconds=self.total_seconds,
+        )
+
+    # -- what is known so far ----------------------------------------------------------------------------------
+
+    @property
+    def text(self) -> str:
+        """The text handed out so far."""
+        return "".join(self._parts)
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning that came so far, if the service shows it."""
+        return "".join(self._reasoning)
+
+    @property
+    def finish_reason(self) -> FinishReason | None:
+        """Why the answer ended; None before, and if the service does not say."""
+        return self._finish.reason if self._finish else None
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """The answer's headers, names in lower case; empty before the first piece."""
+        return self._pipeline.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """The service's name for the request, to quote to its support."""
+        return self._pipeline.request_id
+
+    @property
+    def first_piece_seconds(self) -> float | None:
+        """Seconds from the start of the call to the first piece."""
+        return self._since_start(self._first_piece_at)
+
+    @property
+    def total_seconds(self) -> float | None:
+        """Seconds from the start of the call to its end, or to now."""
+        return self._since_start(self._pipeline.ended or monotonic())
+
+    def _since_start(self, moment: float | None) -> float | None:
+        started = self._pipeline.started
+        return None if moment is None or started is None else moment - started
+
+    # -- ending ------------------------------------------------------------------------------------------------
+
+    def cancel(self) -> None:
+        """Ends the call at once, from any thread; who is blocked in it gets `Cancelled`. May be repeated."""
+        self._pipeline.cancel()
+
+    def close(self) -> None:
+        """Ends the call and closes its connection, from any thread. May be repeated; after the end it does nothing."""
+        self._pipeline.close()
+
+    def __enter__(self) -> ChatStream:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
+
+    # -- async: the same, in worker threads --------------------------------------------------------------------
+
+    def __aiter__(self) -> AsyncIterator[str]:
+        from llmbridge._aio import AsyncResult
+
+        return AsyncResult(self)
+
+    def __await__(self) -> Generator[Any, Any, Completion]:
+        from llmbridge._aio import complete
+
+        return complete(self).__await__()
+
+    async def __aenter__(self) -> ChatStream:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()

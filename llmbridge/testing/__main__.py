@@ -1,0 +1,69 @@
+"""`python -m llmbridge.testing`: the loopback server in the foreground, until Ctrl-C."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import threading
+from collections.abc import Sequence
+
+from .dialects import DEFAULT_MODEL, words
+from .received import Received
+from .reply import Reply
+from .server import LLMServer, echo
+
+_INTERRUPTED = 130
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """The exit code, after the server was stopped."""
+    options = _parse(arguments)
+
+    def answer(received: Received) -> Reply:
+        pieces = echo(received).pieces if options.text is None else words(options.text)
+        return Reply(pieces, delay=options.delay)
+
+    try:
+        server = LLMServer(answer, port=options.port, record=False)
+    except (OSError, ValueError) as exc:
+        sys.stderr.write(f"cannot listen on port {options.port}: {exc}\n")
+        return 1
+    try:
+        sys.stdout.write(_greeting(server))
+        sys.stdout.flush()
+        threading.Event().wait()
+    except KeyboardInterrupt:
+        return _INTERRUPTED
+    finally:
+        server.close()
+    return 0
+
+
+def seconds(text: str) -> float:
+    """The number in an argument; argparse turns the ValueError of a bad one into a message."""
+    return Reply(delay=float(text)).delay
+
+
+def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(
+        prog="python -m llmbridge.testing", description="A loopback chat server for tests: no model, no network."
+    )
+    parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
+    parser.add_argument("--text", help="what to answer (default: a test answer that repeats the prompt)")
+    parser.add_argument(
+        "--delay", type=seconds, default=0.0, help="seconds between the words of an answer (default: 0)"
+    )
+    return parser.parse_args(arguments)
+
+
+def _greeting(server: LLMServer) -> str:
+    return (
+        f"{server.root}\n"
+        f'OpenAI format:  llmbridge chat "Hello" -m {DEFAULT_MODEL} --base-url {server.base_url("openai")}\n'
+        f"Vitalentum and CodeLinkAva:  base_url={server.root!r}\n"
+        "Ctrl-C stops it.\n"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,185 @@
+"""One client's socket, never waited on without watching for the client's departure."""
+
+from __future__ import annotations
+
+import contextlib
+import selectors
+import socket
+import ssl
+import struct
+import threading
+import time
+from collections.abc import Sequence
+
+from .received import MalformedRequest
+from .steps import CLOSE, RESET, Step
+
+__all__ = ["ClientGone", "Connection", "Selector"]
+
+# Not epoll, which costs a descriptor per connection, and not select, which ends at descriptor 1023.
+Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
+_NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+_LINGER = 30.0
+
+
+class ClientGone(Exception):
+    """The client closed or reset the connection, or the server is shutting down."""
+
+
+class Connection:
+    """The server's end of one TCP (or TLS) connection.
+
+    Attributes:
+        number: counted from 1 in order of acceptance.
+        gone: set as soon as the client was seen to leave.
+        open: False once either side has closed.
+    """
+
+    def __init__(self, sock: socket.socket, number: int, context: ssl.SSLContext | None = None) -> None:
+        sock.setblocking(False)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            sock = context.wrap_socket(sock, server_side=True, do_handshake_on_connect=False)
+        self.number = number
+        self.gone = threading.Event()
+        self.open = True
+        self._sock = sock
+        self._buffer = bytearray()
+        self._abandoned = False
+        self._closing = threading.Lock()
+        self._selector = Selector()
+        self._selector.register(sock, selectors.EVENT_READ)
+
+    def handshake(self) -> None:
+        """Returns once TLS is agreed on; at once without TLS. Raises ClientGone if it fails."""
+        while isinstance(self._sock, ssl.SSLSocket):
+            try:
+                self._sock.do_handshake()
+                break
+            except _NOT_YET:
+                self._selector.select()
+            except OSError as exc:
+                raise self._departure() from exc
+
+    def read_until(self, mark: bytes, limit: int) -> bytes:
+        """The bytes up to and with `mark`; more than `limit` bytes without it raise MalformedRequest."""
+        searched = 0
+        while (found := self._buffer.find(mark, searched)) < 0:
+            if len(self._buffer) > limit:
+                raise MalformedRequest(f"more than {limit} bytes without an end")
+            searched = max(0, len(self._buffer) - len(mark) + 1)
+            self._await_bytes(None)
+        return self._take(found + len(mark))
+
+    def read_exactly(self, count: int) -> bytes:
+        """The next `count` bytes."""
+        while len(self._buffer) < count:
+            self._await_bytes(None)
+        return self._take(count)
+
+    def write(self, data: bytes) -> None:
+        """Returns when all of `data` was given to the kernel, in one send if it has room."""
+        view = memoryview(data)
+        while view:
+            try:
+                view = view[self._sock.send(view) :]
+            except _NOT_YET:
+                self._await_room()
+            except OSError as exc:
+                raise self._departure() from exc
+
+    def sleep(self, seconds: float) -> None:
+        """Returns after that time, or raises ClientGone as soon as the client leaves."""
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            self._await_bytes(left)
+
+    def play(self, steps: Sequence[Step]) -> bool:
+        """Performs the steps of one answer; True if the connection can carry another."""
+        for step in steps:
+            if isinstance(step, bytes):
+                self.write(step)
+            elif isinstance(step, (int, float)):
+                self.sleep(step)
+            elif step is CLOSE:
+                return self._finish()
+            elif step is RESET:
+                return self._reset()
+            else:
+                self._linger(None)
+        return True
+
+    def abandon(self) -> None:
+        """Makes whoever waits on this connection raise ClientGone at once; callable from any thread."""
+        with self._closing:
+            self._abandoned = True
+            # Past ssl.SSLSocket.shutdown(), which would drop the TLS state under the thread that is using it.
+            with contextlib.suppress(OSError):  # the client may have reset it already
+                socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
+
+    def close(self) -> None:
+        """Gives the socket back; for the thread that owns the connection."""
+        self.open = False
+        with self._closing:
+            self._selector.close()
+            self._sock.close()
+
+    def _departure(self) -> ClientGone:
+        self.open = False
+        if not self._abandoned:
+            self.gone.set()
+        return ClientGone()
+
+    def _take(self, count: int) -> bytes:
+        taken = bytes(memoryview(self._buffer)[:count])
+        del self._buffer[:count]
+        return taken
+
+    def _receive(self) -> None:
+        try:
+            data = self._sock.recv(1 << 16)
+        except _NOT_YET:
+            return
+        except OSError as exc:
+            raise self._departure() from exc
+        if not data:
+            raise self._departure()
+        self._buffer += data
+
+    def _await_bytes(self, timeout: float | None) -> None:
+        pending = isinstance(self._sock, ssl.SSLSocket) and self._sock.pending() > 0
+        if pending or self._selector.select(timeout):
+            self._receive()
+
+    def _await_room(self) -> None:
+        self._selector.modify(self._sock, selectors.EVENT_READ | selectors.EVENT_WRITE)
+        ready = self._selector.select()
+        self._selector.modify(self._sock, selectors.EVENT_READ)
+        if any(events & selectors.EVENT_READ for _, events in ready):
+            self._receive()
+
+    def _linger(self, seconds: float | None) -> None:
+        """Reads and drops until the client leaves; raises ClientGone when it does."""
+        end = None if seconds is None else time.monotonic() + seconds
+        while end is None or time.monotonic() < end:
+            self._buffer.clear()
+            self._await_bytes(None if end is None else max(0.0, end - time.monotonic()))
+
+    def _finish(self) -> bool:
+        # A socket that is closed with unread input sends RST, which can destroy the answer on its way:
+        # end the sending side first and wait for the client to do the same.
+        self.open = False
+        try:
+            if isinstance(self._sock, ssl.SSLSocket):
+                with contextlib.suppress(*_NOT_YET):  # the client's own farewell is not waited for
+                    self._sock.unwrap()
+            socket.socket.shutdown(self._sock, socket.SHUT_WR)
+        except OSError as exc:
+            raise self._departure() from exc
+        self._linger(_LINGER)
+        return False
+
+    def _reset(self) -> bool:
+        self._sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.close()
+        return False
