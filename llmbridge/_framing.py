@@ -27,7 +27,10 @@ EVENT_LIMIT = 64 * 1024 * 1024
 """Bytes that one event may have at the most."""
 
 _BOM = b"\xef\xbb\xbf"
-_MANY_LINES = 64  # sseclient-py copies an event once per line: beyond this it is parsed here, in linear time
+# sseclient-py copies an event once per line, which takes quadratic time: an event of more lines is parsed here, unless
+# all that came is so little that it does not matter.
+_MANY_LINES = 64
+_LITTLE = 64 * 1024
 
 
 class Frame(Protocol):
@@ -149,7 +152,7 @@ class SSE(Framing):
     terminator = b"\n\n"
 
     def _frames(self, whole: bytes) -> list[Frame]:
-        if whole.count(b"\n") > _MANY_LINES:
+        if len(whole) > _LITTLE and any(event.count(b"\n") > _MANY_LINES for event in whole.split(b"\n\n")):
             return list(_events_of_any_length(whole))
         return list(_QuietClient((whole,)).events())
 

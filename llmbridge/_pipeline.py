@@ -246,7 +246,7 @@ class _Source:
         self._provider = provider
         self._framing: Framing | None = None
         self._head = b""
-        self._frames_seen = 0
+        self._frames_seen = False
         self._mend = SurrogateMender()
         self._mend_reasoning = SurrogateMender()
         self.ended = False
@@ -301,34 +301,35 @@ class _Source:
             if size > _DOCUMENT_LIMIT:
                 raise ProtocolError(f"the answer is one JSON document of more than {_DOCUMENT_LIMIT} bytes")
         document = parsed_json(b"".join(parts).decode("utf-8-sig", "replace").strip())
-        self._take(self._provider.decode_document(document), items)
+        for item in self._provider.decode_document(document):
+            self._take(item, items)
         self.ended = True
 
     def _decode(self, frames: Iterable[Any], items: list[Item]) -> None:
-        decode = self._provider.decode
+        decode, take, mend, add = self._provider.decode, self._take, self._mend, items.append
         for frame in frames:
-            self._frames_seen += 1
-            self._take(decode(frame), items)
+            self._frames_seen = True
+            for item in decode(frame):
+                if item.__class__ is str and item.isascii() and item and not mend.half:
+                    add(item)
+                else:
+                    take(item, items)
             if self.ended:
                 break
 
-    def _take(self, decoded: Iterable[Item | End], items: list[Item]) -> None:
-        for item in decoded:
-            if item.__class__ is str:
-                if not item.isascii() or self._mend.half:
-                    item = self._mend(item)
-                if item:
-                    items.append(item)
-            elif isinstance(item, End):
-                self.end_mark = self.ended = True
-                return
-            elif isinstance(item, Reasoning):
-                if text := self._mend_reasoning(item.text):
-                    items.append(Reasoning(text))
-            else:
-                if isinstance(item, Finish):
-                    self.finish = item
-                items.append(item)
+    def _take(self, item: Item | End, items: list[Item]) -> None:
+        if isinstance(item, str):
+            if text := self._mend(item):
+                items.append(text)
+        elif isinstance(item, Reasoning):
+            if text := self._mend_reasoning(item.text):
+                items.append(Reasoning(text))
+        elif isinstance(item, End):
+            self.end_mark = self.ended = True
+        else:
+            if isinstance(item, Finish):
+                self.finish = item
+            items.append(item)
 
     def _end_of_body(self, items: list[Item]) -> None:
         """The body is over: what it leaves unterminated counts if it is whole, and without an end mark it is too short.

@@ -22,7 +22,7 @@ import logging
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -78,9 +78,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         options = _parser().parse_args(words)
         _prepare_stdout()
-        if debug:
-            _log_to_stderr()
-        options.run(options)
+        with _log_on_stderr() if debug else contextlib.nullcontext():
+            options.run(options)
     except KeyboardInterrupt:
         _end_line(sys.stderr if as_json else sys.stdout)
         return INTERRUPTED
@@ -277,11 +276,17 @@ def _prepare_stdout() -> None:
         sys.stdout.reconfigure(errors="replace")
 
 
-def _log_to_stderr() -> None:
+@contextlib.contextmanager
+def _log_on_stderr() -> Iterator[None]:
     logger = logging.getLogger("llmbridge")
-    if not logger.handlers:
-        logger.addHandler(logging.StreamHandler())
+    handler, level = logging.StreamHandler(), logger.level
+    logger.addHandler(handler)
     logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
 
 
 class _Parser(argparse.ArgumentParser):

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
     from llmbridge._framing import Frame, Framing
 
-__all__ = ["AsyncGeneratorProvider", "Encoded", "Provider", "frame_json", "parsed_json"]
+__all__ = ["AsyncGeneratorProvider", "Encoded", "Provider", "frame_json", "parsed_json", "scan_json"]
 
 
 class AsyncGeneratorProvider:
@@ -205,7 +205,8 @@ class Provider(AsyncGeneratorProvider):
 
 
 _decoder = json.JSONDecoder(strict=False)  # raw control characters in strings: llama-cpp-python sends them
-_scan: Any = getattr(_decoder, "scan_once")  # noqa: B009 - not in the type stubs; half the cost of decode()
+scan_json: Any = getattr(_decoder, "scan_once")  # noqa: B009 - not in the type stubs; half the cost of decode()
+"""`scan_json(text, 0)`: the value that a text begins with, and where it ends. For hot paths; it raises anything."""
 
 
 def parsed_json(text: str) -> Any:
@@ -215,7 +216,7 @@ def parsed_json(text: str) -> Any:
         ProtocolError: It is none.
     """
     try:
-        value, end = _scan(text, 0)
+        value, end = scan_json(text, 0)
         if end == len(text) or not text[end:].strip():
             return value
         raise ValueError("more after the value")

@@ -5,11 +5,12 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import datetime, timezone
-from email.utils import parsedate_to_datetime
-from typing import Union
+from typing import TYPE_CHECKING, Union
 
 from llmbridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from datetime import datetime
 
 __all__ = ["Retry", "RetryLike", "retry_after_seconds"]
 
@@ -93,6 +94,13 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
     seconds = _number(text)
     if seconds is not None or not text:
         return seconds
+    return _seconds_until(text, now)
+
+
+def _seconds_until(text: str, now: datetime | None) -> float | None:
+    from datetime import datetime, timezone  # these two cost more than the rest of this package's import
+    from email.utils import parsedate_to_datetime
+
     try:
         date = parsedate_to_datetime(text)
     except (TypeError, ValueError):

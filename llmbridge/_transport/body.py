@@ -22,6 +22,7 @@ __all__ = ["Body", "Chunked", "Inflated", "SoftBody", "WireBody"]
 READ_SIZE = 64 * 1024
 _INFLATED_SIZE = 256 * 1024  # bytes unpacked in one go: what a few bytes swell to is handed on bit by bit
 _SIZE_LINE_LIMIT = 4096
+_SIZES_KEPT = 4096
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 
@@ -77,8 +78,20 @@ class Chunked:
                 if len(self._pending) > _SIZE_LINE_LIMIT:
                     raise ProtocolError("the chunked body holds a size line without end")
                 break
-            self._line(data[position:line_end])
+            line = data[position:line_end]
             position = line_end + 1
+            if self._in_trailers:
+                self.done = line in (b"", b"\r")
+                continue
+            length = _sizes.get(line) or _size(line)
+            end = position + length
+            if length and data[end : end + 2] == b"\r\n":  # the usual case: all of it is there
+                payload.append(data[position:end])
+                position = end + 2
+            elif length:
+                self._left = length + 2
+            else:
+                self._in_trailers = True
         if self.done:
             self.excess = data[position:]
         return payload[0] if len(payload) == 1 else b"".join(payload)
@@ -87,7 +100,7 @@ class Chunked:
         """Takes what there is of the open chunk; returns where it ends."""
         end = position + self._left
         if end <= len(data):
-            if data[end - 2 : end] != b"\r\n" and not (self._left == 1 and data[end - 1] == 10):
+            if not b"\r\n".endswith(data[max(position, end - 2) : end]):
                 raise ProtocolError("a chunk of the body is longer than it says")
             if self._left > 2:
                 payload.append(data[position : end - 2])
@@ -99,18 +112,18 @@ class Chunked:
         self._left -= len(data) - position
         return len(data)
 
-    def _line(self, line: bytes) -> None:
-        if self._in_trailers:
-            self.done = line in (b"", b"\r")
-            return
-        size = line.partition(b";")[0].strip()
-        if not _HEX.fullmatch(size):
-            raise ProtocolError("the chunked body holds no chunk size where one should be")
-        length = int(size, 16)
-        if length:
-            self._left = length + 2
-        else:
-            self._in_trailers = True
+
+_sizes: dict[bytes, int] = {}  # the size lines of chunks repeat: events of a stream are of a few lengths
+
+
+def _size(line: bytes) -> int:
+    """The length that a chunk's first line gives. `int()` alone would take signs, spaces and underscores too."""
+    digits = line.partition(b";")[0].strip()
+    if not _HEX.fullmatch(digits):
+        raise ProtocolError("the chunked body holds no chunk size where one should be")
+    if len(_sizes) < _SIZES_KEPT and len(line) < 16:
+        _sizes[line] = int(digits, 16)
+    return int(digits, 16)
 
 
 class WireBody:

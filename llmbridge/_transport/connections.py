@@ -76,6 +76,7 @@ class _Watched:
     response_class = _Response
     sock: Any
     _served = False
+    _headers: bytes | None = b""
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         if (call := current_call()) is not None and self.sock is not None:
@@ -94,7 +95,25 @@ class _Watched:
             call.attach(self.sock)
             call.start("first_content")
 
+    def endheaders(self, *args: Any, **kwargs: Any) -> None:
+        self._headers = None
+        super().endheaders(*args, **kwargs)  # type: ignore[misc]
+
+    def send(self, data: Any) -> None:
+        """Keeps the header block until the body comes: one system call and one packet for both."""
+        if self._headers is None:
+            self._headers = data
+            return
+        headers, self._headers = self._headers, b""
+        if headers and isinstance(data, bytes):
+            data = headers + data
+        elif headers:
+            super().send(headers)  # type: ignore[misc]
+        super().send(data)  # type: ignore[misc]
+
     def getresponse(self) -> Any:
+        if self._headers:  # there was no body
+            self.send(b"")
         self._served = True
         return super().getresponse()  # type: ignore[misc]
 

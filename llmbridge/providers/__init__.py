@@ -7,7 +7,7 @@ importing the others.
 from __future__ import annotations
 
 import importlib
-import pkgutil
+from functools import lru_cache
 from typing import Any, TypeVar
 
 from llmbridge.errors import ConfigError, LLMBridgeError, UnknownProvider
@@ -51,10 +51,9 @@ def find(name: str) -> type[Provider]:
         >>> find("openai").__name__
         'OpenAI'
     """
-    if name in _registered:
-        return _registered[name]
-    if name in _module_names() and (found := _in_module(name).get(name)):
-        return found
+    provider = _registered.get(name) or _of_own_module(name)
+    if provider is not None:
+        return provider
     everything = known()
     if name not in everything:
         raise UnknownProvider(f"no provider is called {name[:40]!r}: known are {', '.join(sorted(everything))}")
@@ -73,10 +72,27 @@ def known() -> dict[str, type[Provider]]:
     return {**found, **_registered}
 
 
-def _module_names() -> list[str]:
-    return [module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_")]
+@lru_cache
+def _of_own_module(name: str) -> type[Provider] | None:
+    """The provider in the module that is called as it is, without a look at the others."""
+    if not name.isidentifier():
+        return None
+    try:
+        return _in_module(name).get(name)
+    except ModuleNotFoundError as error:
+        if error.name != f"{__name__}.{name}":
+            raise
+        return None
 
 
+@lru_cache
+def _module_names() -> tuple[str, ...]:
+    import pkgutil
+
+    return tuple(module.name for module in pkgutil.iter_modules(__path__) if not module.name.startswith("_"))
+
+
+@lru_cache
 def _in_module(module: str) -> dict[str, type[Provider]]:
     full_name = f"{__name__}.{module}"
     return {

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmbridge.errors import ProtocolError
 from llmbridge.events import END, End, Finish, FinishReason, Item, Reasoning, Usage
 from llmbridge.messages import ChatRequest
-from llmbridge.provider import Encoded, Provider, parsed_json
+from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -26,7 +26,6 @@ _FINISH: dict[str, FinishReason] = {
     "error": "error",
 }
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
-_PLAIN_DELTAS = ({"content"}, {"role", "content"})
 
 
 class OpenAI(Provider):
@@ -95,32 +94,42 @@ def decode_chunk(frame: Frame) -> Iterable[Item | End]:
         ServiceError: It reports an error, in any of the shapes in use.
         ProtocolError: It is no JSON object.
     """
-    data = frame.data
-    if data.startswith("[DONE]"):
-        return (END,)
     try:
-        chunk = parsed_json(data)
+        # The usual event, found out fast: one choice, and nothing in it but a piece of text.
+        chunk, end = scan_json(frame.data, 0)
+        (choice,) = chunk["choices"]
+        content = choice["delta"]["content"]
+        if (
+            content.__class__ is str
+            and content
+            and len(choice["delta"]) == 1
+            and not (choice.get("finish_reason") or choice.get("index") or chunk.get("usage"))
+            and "error" not in chunk
+            and frame.event != "error"
+            and end == len(frame.data)
+        ):
+            return (content,)
+    except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
+        pass  # it is not the usual one
+    return _decode_frame(frame)
+
+
+def _decode_frame(frame: Frame) -> Iterator[Item | End]:
+    """What any event says."""
+    if frame.data.startswith("[DONE]"):
+        yield END
+        return
+    try:
+        chunk = parsed_json(frame.data)
     except ProtocolError:
-        return _separate_lines(data)
-    # The usual event first: one choice, nothing but a piece of text.
-    if type(chunk) is dict and frame.event != "error" and "error" not in chunk:
-        choices = chunk.get("choices")
-        if choices and len(choices) == 1 and not chunk.get("usage") and type(choices[0]) is dict:
-            choice = choices[0]
-            delta = choice.get("delta")
-            if delta and delta.keys() in _PLAIN_DELTAS and not choice.get("finish_reason") and not choice.get("index"):
-                content = delta["content"]
-                if type(content) is str:
-                    return (content,) if content else ()
-    return _decode_any(chunk, frame.event)
+        yield from _separate_lines(frame.data)
+    else:
+        yield from _decode_any(chunk, frame.event)
 
 
 def _separate_lines(data: str) -> Iterator[Item | End]:
     """The items of an event that is several: the blank lines between them had been forgotten."""
-    lines = data.split("\n")
-    if len(lines) == 1:
-        parsed_json(data)
-    for line in lines:
+    for line in data.split("\n"):
         yield from (END,) if line.startswith("[DONE]") else _decode_any(parsed_json(line), "message")
 
 

@@ -11,10 +11,9 @@ import threading
 import time
 from collections.abc import Sequence
 
-from .received import MalformedRequest
 from .steps import CLOSE, RESET, Step
 
-__all__ = ["ClientGone", "Connection", "Selector"]
+__all__ = ["ClientGone", "Connection", "MalformedRequest", "Selector"]
 
 # Not epoll, which costs a descriptor per connection, and not select, which ends at descriptor 1023.
 Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
@@ -24,6 +23,10 @@ _LINGER = 30.0
 
 class ClientGone(Exception):
     """The client closed or reset the connection, or the server is shutting down."""
+
+
+class MalformedRequest(Exception):
+    """The bytes are no HTTP/1.x request, so there is nothing to answer but a bare 400."""
 
 
 class Connection:

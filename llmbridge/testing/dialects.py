@@ -23,6 +23,8 @@ STREAM = "text/event-stream"
 JSON = "application/json"
 DEFAULT_MODEL = "test-model"
 
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
 _ERROR_KINDS = {
     401: ("authentication_error", "invalid_api_key"),
     403: ("permission_error", None),
@@ -59,7 +61,7 @@ def answer(reply: Reply, received: Received, answer_id: str) -> Answer:
     """
     if isinstance(reply.body, bytes):
         return Answer(reply.status, STREAM if reply.status < 400 else JSON, [reply.body])
-    if reply.status in (204, 304):
+    if reply.status == 204 or 300 <= reply.status < 400:
         return Answer(reply.status, "", [])
     if reply.status >= 400:
         error = reply.error or _error(reply.status, "".join(reply.pieces) or phrase(reply.status))
@@ -242,4 +244,4 @@ def _error(status: int, message: str, code: str | None = None) -> dict[str, Any]
 
 
 def _dump(value: Any) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
+    return _encoder.encode(value).encode("utf-8", "replace")

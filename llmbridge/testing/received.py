@@ -5,19 +5,14 @@ from __future__ import annotations
 import json
 import threading
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-if TYPE_CHECKING:
-    from .connection import Connection
+from .connection import Connection, MalformedRequest
 
-__all__ = ["MalformedRequest", "Received", "read_request"]
+__all__ = ["Received", "read_request"]
 
 _HEAD_LIMIT = 1 << 20
 _BODY_LIMIT = 1 << 30
-
-
-class MalformedRequest(Exception):
-    """The bytes are no HTTP/1.x request, so there is nothing to answer but a bare 400."""
 
 
 @dataclass(frozen=True, eq=False)

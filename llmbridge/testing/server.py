@@ -16,9 +16,9 @@ from types import TracebackType
 from typing import Union
 
 from . import wire
-from .connection import ClientGone, Connection, Selector
+from .connection import ClientGone, Connection, MalformedRequest, Selector
 from .dialects import last_user_text, words
-from .received import MalformedRequest, Received, read_request
+from .received import Received, read_request
 from .reply import Reply
 
 __all__ = ["LLMServer", "Script"]
@@ -181,7 +181,7 @@ class LLMServer:
         with Selector() as selector:
             selector.register(self._listener, selectors.EVENT_READ)
             while not self._closing:
-                if not selector.select(0.5):
+                if not selector.select(0.5) or self._closing:
                     continue
                 try:
                     sock, _ = self._listener.accept()
@@ -202,12 +202,12 @@ class LLMServer:
         with self._changed:
             self._accepted += 1
             self._open.add(connection)
-        self._threads.add(thread)
         try:
             thread.start()
         except RuntimeError:
             self._forget(connection)
             raise
+        self._threads.add(thread)
 
     def _serve(self, connection: Connection) -> None:
         try:
@@ -252,5 +252,5 @@ def _reply(scripted: Script, received: Received) -> Reply:
         if not isinstance(reply, Reply):
             raise TypeError(f"the function returned {type(reply).__name__}, not Reply")
     except Exception as exc:  # noqa: BLE001 - a test's own function failed: its client is told, the server goes on
-        return Reply(f"{type(exc).__name__}: {exc}", status=500)
+        return Reply(f"{type(exc).__name__}: {exc}".encode("utf-8", "replace").decode(), status=500)
     return reply
