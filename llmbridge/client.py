@@ -29,6 +29,7 @@ __all__ = ["MODEL_VARIABLE", "Client", "chat", "class_stream", "resolve_model"]
 MODEL_VARIABLE = "LLMBRIDGE_MODEL"
 """The environment variable that names the model where a caller names none."""
 
+_TRANSPORTS = 32  # ways to travel whose connections are kept
 _USER_AGENT = f"llmbridge/{__version__}"
 
 
@@ -140,15 +141,16 @@ class Client:
 
     def _transport(self, session: requests.Session | None, proxy: str | bool | None, verify: bool | str) -> Transport:
         """Calls that travel in the same way share their connections."""
-        key = (session and id(session), proxy, verify)
-        with self._lock:
-            transport = self._transports.get(key)
-            if transport is None:
-                from llmbridge._transport import Transport
+        from llmbridge._transport import Transport
 
-                if len(self._transports) >= 32:
+        if session is not None:
+            return Transport(session, proxy, verify)
+        with self._lock:
+            transport = self._transports.get((proxy, verify))
+            if transport is None:
+                if len(self._transports) >= _TRANSPORTS:
                     self._transports.pop(next(iter(self._transports)))
-                transport = self._transports[key] = Transport(session, proxy, verify)
+                transport = self._transports[proxy, verify] = Transport(None, proxy, verify)
             return transport
 
     def close(self) -> None:

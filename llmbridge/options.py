@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Union
 from urllib.parse import SplitResult, urlsplit
 
@@ -84,8 +84,8 @@ class CallOptions:
     """What a caller set, checked. None where nothing was set."""
 
     api_key: Secret | None = None
-    base_url: str | None = None
-    proxy: str | bool | None = None
+    base_url: str | None = field(default=None, repr=False)
+    proxy: str | bool | None = field(default=None, repr=False)
     timeout: Timeout | None = None
     retries: Retry | None = None
     headers: Mapping[str, str | None] | None = None

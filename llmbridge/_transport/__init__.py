@@ -11,6 +11,7 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import threading
 from collections.abc import Mapping
 from time import monotonic
 from typing import Any, NoReturn
@@ -172,6 +173,7 @@ class Transport:
         self._foreign = session
         self._own: requests.Session | None = None
         self._pid = 0
+        self._lock = threading.Lock()
         self._proxy = proxy
         self._verify = verify
         self._templates: dict[Any, requests.PreparedRequest] = {}
@@ -247,18 +249,21 @@ class Transport:
         if hasattr(adapter, "get_connection_with_tls_context"):
             proxied = settings["proxies"], settings["cert"]
             watch_pool(adapter.get_connection_with_tls_context(prepared, settings["verify"], *proxied))
-        settings["timeout"] = call.socket_timeouts()  # for an adapter whose sockets the call does not get to know
+        # The caller's connections may be of before, or of a kind that does not report: requests itself bounds connecting.
+        settings["timeout"] = call.socket_timeouts()
+        call.start("first_content")
         return session.send(prepared, allow_redirects=False, **settings)
 
     def _session(self) -> requests.Session:
         """The own session of this process: sockets of before a fork belong to the parent."""
-        if self._own is None or self._pid != os.getpid():
-            session = requests.Session()
-            adapter = WatchedAdapter()
-            session.mount("https://", adapter)
-            session.mount("http://", adapter)
-            self._own, self._pid = session, os.getpid()
-        return self._own
+        with self._lock:
+            if self._own is None or self._pid != os.getpid():
+                session = requests.Session()
+                adapter = WatchedAdapter()
+                session.mount("https://", adapter)
+                session.mount("http://", adapter)
+                self._own, self._pid = session, os.getpid()
+            return self._own
 
     def _prepared(self, request: HTTPRequest, body: bytes) -> requests.PreparedRequest:
         """The request, made from one that requests has prepared before for the same URL and headers."""
