@@ -1,29 +1,35 @@
-"""`async for` over the blocking core: each step that may block runs in a worker thread. The only importer of anyio.
+"""`async for` over the blocking core, on asyncio and trio. The only importer of anyio.
 
-A step hands over all that one network read brought, so that a thread is asked once per read and not once per piece.
-When the waiting task is cancelled, the call is cancelled first: its thread wakes at once and goes back to the pool.
+Whatever may block (a name lookup, a connect, TLS, waiting for headers, retries, an error's body) runs in a worker
+thread. Once an answer streams, its thread goes back: the event loop itself waits until the socket is readable, and the
+same step that the sync loop makes takes what has arrived, which cannot block then. So a stalled stream holds no thread,
+a busy one pays for no thread switch, and a slow consumer slows the server, because nobody reads ahead.
+
+Answers without a socket of their own (mocks, caches, TLS within TLS) take a worker thread for every step.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import deque
 from collections.abc import AsyncGenerator, Callable, Generator
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anyio import CapacityLimiter, get_cancelled_exc_class
-from anyio.lowlevel import RunVar
+from anyio import CapacityLimiter, get_cancelled_exc_class, wait_readable
+from anyio.lowlevel import RunVar, checkpoint
 from anyio.to_thread import run_sync
 
-if TYPE_CHECKING:
-    from llmbridge.stream import ChatStream, Completion
+from llmbridge._pipeline import Wait
 
-__all__ = ["AsyncResult", "complete"]
+if TYPE_CHECKING:
+    from llmbridge.stream import ChatStream, Completion, Steps
+
+__all__ = ["AsyncResult", "complete", "set_thread_limit", "text_of"]
 
 T = TypeVar("T")
+Piece = TypeVar("Piece")
 
-_THREADS = 2048  # anyio's own limit is 40 for a whole event loop: stalled streams would starve everything else
+_THREADS = 2048  # anyio's own limit is 40 for a whole event loop: slow services would starve everything else
 _limiter: RunVar[CapacityLimiter] = RunVar("llmbridge_limiter")
 
 
@@ -36,84 +42,129 @@ def _thread_limit() -> CapacityLimiter:
         return limiter
 
 
-async def _in_thread(stream: ChatStream, step: Callable[[], T]) -> T:
+def set_thread_limit(threads: int) -> None:
+    """How many worker threads llmbridge may use at once in the running event loop; 2048 if never called.
+
+    Args:
+        threads: At least 1. Calls beyond it wait for their turn before they connect.
+
+    Raises:
+        ValueError, TypeError: It is no such number.
+    """
+    _thread_limit().total_tokens = threads
+
+
+async def _in_thread(step: Callable[[], T], cancel: Callable[[], None]) -> T:
     try:
         return await run_sync(step, abandon_on_cancel=True, limiter=_thread_limit())
     except get_cancelled_exc_class():
-        stream.cancel()  # wakes the thread, which closes the connection
+        cancel()  # wakes the thread, which closes the connection
         raise
 
 
 async def complete(stream: ChatStream) -> Completion:
     """The whole answer, in one hop to a worker thread."""
-    return await _in_thread(stream, stream.complete)
+    return await _in_thread(stream.complete, stream.close)
 
 
-class AsyncResult(AsyncGenerator[str, None]):
-    """The pieces of an answer, for `async for`. Awaiting it gives itself.
+async def text_of(stream: ChatStream) -> str:
+    """The whole text of an answer."""
+    return (await stream).text
 
-    Both ways of use work::
+
+class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
+    """The pieces of an answer, for `async for`. Awaiting it gives itself, so that both ways of use work::
 
         async for piece in Provider.create_async_generator(...): ...
         pieces = await Provider.create_async_generator(...)
+
+    Nothing is sent before the first piece is asked for. No task group and no cancel scope is open between two pieces.
     """
 
-    def __init__(self, stream: ChatStream) -> None:
-        self._stream = stream
-        self._steps = stream._steps()
-        self._ready: deque[str] = deque()
+    def __init__(self, steps: Steps[Piece]) -> None:
+        self._steps = steps
+        self._ready: list[Piece] = []  # in reverse: the next one is the last
         self._over = False
+        self._running = False
 
-    def __await__(self) -> Generator[Any, Any, AsyncResult]:
+    def __await__(self) -> Generator[Any, Any, AsyncResult[Piece]]:
         return _itself(self).__await__()
 
-    def __aiter__(self) -> AsyncResult:
+    def __aiter__(self) -> AsyncResult[Piece]:
         return self
 
-    async def __anext__(self) -> str:
-        while not self._ready:
-            if self._over:
-                raise StopAsyncIteration
-            try:
-                pieces = await _in_thread(self._stream, self._steps)
-            except BaseException:
-                self._over = True
-                raise
-            if pieces is None:
-                self._over = True
-            else:
-                self._ready.extend(pieces)
-        piece = self._ready.popleft()
-        self._stream._parts.append(piece)
+    async def __anext__(self) -> Piece:
+        if not self._ready:
+            await self._fill()
+        piece = self._ready.pop()
+        self._steps.handed_out(piece)
         return piece
 
-    async def asend(self, value: None) -> str:
+    async def _fill(self) -> None:
+        """Waits until there is a piece.
+
+        Raises:
+            StopAsyncIteration: There will be none.
+        """
+        if self._running:
+            raise RuntimeError("another task is waiting for this stream's next piece already")
+        self._running = True
+        try:
+            while not self._ready:
+                if self._over:
+                    raise StopAsyncIteration
+                pieces = await self._step()
+                if pieces is None:
+                    self._over = True
+                else:
+                    self._ready = pieces[::-1]
+        except BaseException:
+            self._over = True
+            self._steps.abandon()
+            raise
+        finally:
+            self._running = False
+
+    async def _step(self) -> list[Piece] | None:
+        """What the next read brings. Each step gives other tasks their turn, and can be cancelled."""
+        steps = self._steps
+        outcome = steps.poll()
+        if isinstance(outcome, list):
+            await checkpoint()
+        while outcome is Wait.SOCKET:
+            await wait_readable(steps.readable())
+            outcome = steps.poll()
+        if outcome is Wait.THREAD:
+            outcome = await _in_thread(steps.advance, steps.cancel)
+        return None if isinstance(outcome, Wait) else outcome
+
+    async def asend(self, value: None) -> Piece:
         """The next piece; there is nothing that could be sent."""
         if value is not None:
             raise TypeError("an answer takes no values: asend(None) only")
         return await self.__anext__()
 
     async def athrow(
-        self,
-        kind: Any,
-        value: BaseException | object = None,
-        traceback: TracebackType | None = None,
-    ) -> str:
+        self, kind: Any, value: BaseException | object = None, traceback: TracebackType | None = None
+    ) -> Piece:
         """Ends the answer, and raises what was thrown."""
         await self.aclose()
         error = value if isinstance(value, BaseException) else kind() if isinstance(kind, type) else kind
-        raise error.with_traceback(traceback) if traceback else error
+        raise error.with_traceback(traceback) if traceback is not None else error
 
     async def aclose(self) -> None:
         """Ends the answer and closes its connection. May be repeated, and called from another task."""
         self._over = True
         self._ready.clear()
-        self._stream.close()
+        if self._running:
+            self._steps.cancel()  # the task that waits closes what it waits for
+        else:
+            self._steps.abandon()
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
-            self._stream.close()
+            self._steps.abandon()
 
 
-async def _itself(result: AsyncResult) -> AsyncResult:
+async def _itself(result: AsyncResult[Piece]) -> AsyncResult[Piece]:
     return result

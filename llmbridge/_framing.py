@@ -238,8 +238,8 @@ def _long_event(event: bytes) -> Iterator[Frame]:
             data.append(value)
         elif field == "event":
             name = value
-    if text := "\n".join(data):
-        yield Record(text, name or "message")
+    if data:
+        yield Record("\n".join(data), name or "message")
 
 
 def _repaired(data: bytes) -> bytes:

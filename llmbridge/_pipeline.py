@@ -9,15 +9,18 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable
+from enum import Enum
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from llmbridge._framing import Record
 from llmbridge._text import SurrogateMender
 from llmbridge.errors import (
     Cancelled,
     ClockExpired,
     LLMBridgeError,
     ProtocolError,
+    ServiceError,
     StreamTruncated,
 )
 from llmbridge.events import End, Finish, Item, Reasoning
@@ -28,14 +31,25 @@ from llmbridge.secret import scrub
 from llmbridge.service_errors import BODY_LIMIT, error_for_status
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Framing
+    from llmbridge._framing import Frame, Framing
     from llmbridge._transport import Call, Exchange, HTTPRequest, Transport
 
-__all__ = ["Pipeline"]
+__all__ = ["Pipeline", "Wait"]
+
+
+class Wait(Enum):
+    """What to wait for before the next step."""
+
+    SOCKET = "until the socket is readable"
+    THREAD = "in a worker thread: the step blocks"
+
 
 _log = logging.getLogger("llmbridge")
 _DOCUMENT_LIMIT = 64 * 1024 * 1024
 _SUCCESS = range(200, 300)
+_BOM = b"\xef\xbb\xbf"
+_WHITE = b" \t\r\n"
+_Decode = Callable[["Frame"], "Iterable[Item | End]"]
 
 
 class Pipeline:
@@ -77,6 +91,7 @@ class Pipeline:
         self._failure: BaseException | None = None
         self._secrets: tuple[str, ...] = ()
         self._cancelled = False
+        self._awaited = False  # an event loop watches the socket: to close it would leave the loop waiting for ever
         self._over = False
         self._attempts = 0
         self.status: int | None = None
@@ -86,7 +101,7 @@ class Pipeline:
         self.ended: float | None = None
 
     def advance(self) -> list[Item] | None:
-        """What the next read brings, at least one item; None at the end. Blocks.
+        """What the next read brings, at least one item; None at the end. Blocks until there is something.
 
         Raises:
             LLMBridgeError: After everything that had arrived before was returned.
@@ -103,6 +118,38 @@ class Pipeline:
                 self._release()
             return items
 
+    def poll(self) -> list[Item] | Wait | None:
+        """Like `advance`, without ever blocking: says what to wait for where it would have to.
+
+        Raises:
+            LLMBridgeError: As for `advance`.
+        """
+        source, exchange = self._source, self._exchange
+        self._awaited = False
+        if self._over:
+            return self.advance()
+        if source is None or exchange is None or exchange.readable is None:
+            return Wait.THREAD
+        if source.end_mark and not exchange.complete:
+            return Wait.THREAD  # the rest of the body has to be waited for
+        exchange.set_blocking(False)
+        items = self.advance()
+        if items is None or items:
+            return items
+        self._awaited = True
+        return Wait.SOCKET
+
+    @property
+    def readable(self) -> int | None:
+        """The file descriptor to wait for after `Wait.SOCKET`."""
+        return self._exchange.readable if self._exchange is not None else None
+
+    def advance_in_thread(self) -> list[Item] | None:
+        """`advance()` after `poll()`: blocks again."""
+        if self._exchange is not None and not self._over:
+            self._exchange.set_blocking(True)
+        return self.advance()
+
     def cancel(self) -> None:
         """Ends the call from any thread: a blocked `advance()` raises Cancelled at once."""
         self._cancelled = True
@@ -110,13 +157,19 @@ class Pipeline:
             call.cancel()
 
     def close(self) -> None:
-        """Like `cancel`, and closes the connection here if no other thread is reading from it."""
+        """Like `cancel`, and closes the connection here if nobody is reading from it or waiting for it."""
         self.cancel()
         if self._busy.acquire(blocking=False):
             try:
-                self._release()
+                if not self._awaited:
+                    self._release()
             finally:
                 self._busy.release()
+
+    def abandon(self) -> None:
+        """Like `close`, by the task itself that has waited for the socket."""
+        self._awaited = False
+        self.close()
 
     def _step(self) -> list[Item] | None:
         if self._failure is not None:
@@ -136,6 +189,8 @@ class Pipeline:
                 return items
             if self._failure is not None:
                 raise self._failure
+            if source.waiting:
+                return []
         if source.end_mark:
             self._finish(source)
         return source.last_items()
@@ -182,6 +237,7 @@ class Pipeline:
             self._exchange.close()
             self._exchange = None
         _log.debug("%s: attempt %d failed, next in %.2f s", self._provider.name, self._attempts, wait)
+        self._call.renew()
         if not self._call.leaves(wait):
             raise ClockExpired(
                 f"the total limit leaves no time for the wait of {wait:g} s before the next attempt", clock="total"
@@ -210,6 +266,9 @@ class Pipeline:
     def _complete(self, error: LLMBridgeError) -> None:
         """Adds what only the call knows, and takes out what nobody should see."""
         error.message = scrub(error.message, self._secrets)
+        if isinstance(error, ServiceError):
+            error.body = scrub(error.body, self._secrets)
+            error.code = error.code and scrub(error.code, self._secrets)
         error.provider = error.provider or self._provider.name
         error.model = error.model or self._model
         error.request_id = error.request_id or self.request_id
@@ -236,6 +295,7 @@ class _Source:
     """The items of one answer, from its bytes on.
 
     Attributes:
+        waiting: The last read would have had to wait.
         ended: Nothing more is to be read.
         end_mark: The dialect's end mark has come.
         finish: The last Finish.
@@ -246,9 +306,12 @@ class _Source:
         self._provider = provider
         self._framing: Framing | None = None
         self._head = b""
+        self._document: list[bytes] | None = None
+        self._document_size = 0
         self._frames_seen = False
         self._mend = SurrogateMender()
         self._mend_reasoning = SurrogateMender()
+        self.waiting = False
         self.ended = False
         self.end_mark = False
         self.finish: Finish | None = None
@@ -258,64 +321,92 @@ class _Source:
         items: list[Item] = []
         try:
             data = self._exchange.read()
-            if self._framing is None:
-                data = self._begin(data, items)
-            if self._framing is not None and data:
-                self._decode(self._framing.feed(data), items)
-            elif not data and not self.ended:
-                self._end_of_body(items)
+            self.waiting = data is None
+            if data is not None:
+                self._take_bytes(data, items)
         except StreamTruncated as error:
-            return items, self._cut(error, items)
+            return items, _bare(self._cut(error, items))
         except LLMBridgeError as error:
-            return items, error
+            return items, _bare(error)
         return items, None
+
+    def _take_bytes(self, data: bytes, items: list[Item]) -> None:
+        if self._framing is None and self._document is None:
+            data = self._begin(data)
+        if self._document is not None:
+            self._take_part(data, items)
+        elif self._framing is not None and data:
+            self._decode(self._framing.feed(data), items)
+        elif not data and not self._head:
+            self._end_of_body(items)
 
     def last_items(self) -> list[Item] | None:
         """What was held back for a better continuation that did not come."""
         rest: list[Item] = [*self._mend.rest(), *map(Reasoning, self._mend_reasoning.rest())]
         return rest or None
 
-    def _begin(self, data: bytes, items: list[Item]) -> bytes:
-        """Finds out from the first bytes what the answer is; returns what the framing gets."""
-        self._head += data
-        start = self._head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1]
+    def _begin(self, data: bytes) -> bytes:
+        """Finds out from the first bytes what the answer is; returns what is to be looked at now."""
+        head = (self._head + data).lstrip(_WHITE)
+        start = b"" if _BOM.startswith(head) else head.removeprefix(_BOM).lstrip(_WHITE)[:1]
+        self._head = head if start else head[: len(_BOM)]
         kind = self._exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
         if self._exchange.status == 204 or (not data and not start):
             raise ProtocolError(f"the service answered {self._exchange.status} with nothing in it")
         if start == b"<" or (kind == "text/html" and start):
             raise ProtocolError("the service answered with an HTML page instead of a stream: check the base_url")
-        if start in (b"{", b"[") and not self._provider.framing().begins_with_json:
-            self._document(items)
-        elif start:
-            self._framing = self._provider.framing()
-            head, self._head = self._head, b""
-            return head
-        return data
+        if not start:
+            return b""
+        framing = self._provider.framing()
+        if start in (b"{", b"[") and not framing.begins_with_json:
+            self._document = []
+        else:
+            self._framing = framing
+        self._head = b""
+        return head
 
-    def _document(self, items: list[Item]) -> None:
-        """One whole JSON document in place of a stream."""
-        parts, size = [self._head], len(self._head)
-        while data := self._exchange.read():
-            parts.append(data)
-            size += len(data)
-            if size > _DOCUMENT_LIMIT:
-                raise ProtocolError(f"the answer is one JSON document of more than {_DOCUMENT_LIMIT} bytes")
-        document = parsed_json(b"".join(parts).decode("utf-8-sig", "replace").strip())
-        for item in self._provider.decode_document(document):
-            self._take(item, items)
-        self.ended = True
+    def _take_part(self, data: bytes, items: list[Item]) -> None:
+        """A part of one whole JSON document in place of a stream; the document counts at its end."""
+        assert self._document is not None
+        self._document.append(data)
+        self._document_size += len(data)
+        if self._document_size > _DOCUMENT_LIMIT:
+            raise ProtocolError(f"the answer is one JSON document of more than {_DOCUMENT_LIMIT} bytes")
+        if not data:
+            text = b"".join(self._document).decode("utf-8-sig", "replace").strip()
+            self._decode([Record(text)], items, self._decode_document)
+            self.ended = True
 
-    def _decode(self, frames: Iterable[Any], items: list[Item]) -> None:
-        decode, take, mend, add = self._provider.decode, self._take, self._mend, items.append
+    def _decode_document(self, document: Frame) -> Iterable[Item | End]:
+        return self._provider.decode_document(parsed_json(document.data))
+
+    def _decode(self, frames: list[Frame], items: list[Item], decode: _Decode | None = None) -> None:
+        decode = decode or self._provider.decode
+        take, mend, add = self._take, self._mend, items.append
         for frame in frames:
             self._frames_seen = True
-            for item in decode(frame):
-                if item.__class__ is str and item.isascii() and item and not mend.half:
-                    add(item)
-                else:
-                    take(item, items)
+            try:
+                for item in decode(frame):
+                    if item.__class__ is str and item.isascii() and item and not mend.half:
+                        add(item)
+                    else:
+                        take(item, items)
+            except LLMBridgeError as error:
+                raise self._masked(frame, decode, error) from None
             if self.ended:
                 break
+
+    def _masked(self, frame: Frame, decode: _Decode, error: LLMBridgeError) -> LLMBridgeError:
+        """The error that the frame would have caused if it did not repeat the caller's secrets."""
+        text = scrub(frame.data, self._exchange.secrets)
+        if text == frame.data:
+            return error
+        try:
+            for _ in decode(Record(text, frame.event)):
+                continue
+        except LLMBridgeError as masked:
+            return masked
+        return error
 
     def _take(self, item: Item | End, items: list[Item]) -> None:
         if isinstance(item, str):
@@ -368,6 +459,14 @@ class _Source:
         except ProtocolError:
             return False
         return True
+
+
+def _bare(error: LLMBridgeError | None) -> LLMBridgeError | None:
+    """The error without the frames it passed: they hold what was received, which may repeat a key."""
+    if error is not None:
+        error.__context__ = None
+        error.__traceback__ = None
+    return error
 
 
 def _longest(secrets: tuple[str, ...]) -> int:

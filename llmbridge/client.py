@@ -15,7 +15,7 @@ from llmbridge.messages import ChatRequest, Messages
 from llmbridge.options import OPTION_NAMES, CallOptions, Timeout, TimeoutLike, checked_base_url
 from llmbridge.provider import Provider
 from llmbridge.retry import Retry, RetryLike
-from llmbridge.secret import MaskedStr, Secret
+from llmbridge.secret import MaskedStr, Secret, discreet
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
@@ -58,6 +58,7 @@ class Client:
         stop
     """
 
+    @discreet
     def __init__(
         self,
         model: str | None = None,
@@ -73,9 +74,9 @@ class Client:
         system: str | None = None,
         **params: Any,
     ) -> None:
+        self._model = model
         given = locals()
         self._options = CallOptions.checked({name: given[name] for name in OPTION_NAMES})
-        self._model = model
         self._system = system
         self._params = params
         self._transports: dict[Any, Transport] = {}
@@ -86,6 +87,7 @@ class Client:
     def __repr__(self) -> str:
         return f"<Client {self._model or 'without a model'}>"
 
+    @discreet
     def chat(
         self,
         messages: Messages,
@@ -171,6 +173,7 @@ class Client:
 _shared = Client()
 
 
+@discreet
 def chat(messages: Messages, model: str | None = None, **options: Any) -> ChatStream:
     """The answer of a model, as a stream of text.
 

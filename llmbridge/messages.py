@@ -49,6 +49,8 @@ class Message:
     def __post_init__(self) -> None:
         if self.role not in ROLES:
             raise InvalidRequest(f"role {_short(self.role)} is unknown: use one of {', '.join(ROLES)}")
+        if not isinstance(self.extra, Mapping) or {"role", "content"} & set(self.extra):
+            raise InvalidRequest("extra must be a mapping of what the message has beside its role and content")
         object.__setattr__(self, "content", _checked_content(self.content, self.role, self.extra))
         object.__setattr__(self, "extra", json_copy(self.extra, "message"))
 
@@ -104,6 +106,7 @@ class ChatRequest:
         Raises:
             InvalidRequest: See `checked_messages` and `json_copy`.
         """
+        _check_text(model, "model")
         turns = checked_messages(messages)
         if system is not None:
             turns = (Message("system", system), *turns)

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, Union
 
 from llmbridge.errors import MissingKey, ProtocolError
 from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest, Messages
-from llmbridge.secret import Secret
+from llmbridge.secret import Secret, discreet
 
 if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
@@ -38,6 +38,7 @@ class AsyncGeneratorProvider:
     supports_gpt_35_turbo: ClassVar[bool] = False
 
     @classmethod
+    @discreet
     def create_completion(
         cls, model: str, messages: Messages, stream: bool = True, **kwargs: Any
     ) -> Iterator[str] | str:
@@ -59,9 +60,10 @@ class AsyncGeneratorProvider:
         return iter(answer) if stream else answer.complete().text
 
     @classmethod
+    @discreet
     def create_async_generator(
         cls, model: str, messages: Messages, proxy: str | None = None, **kwargs: Any
-    ) -> AsyncResult:
+    ) -> AsyncResult[str]:
         """The pieces of the answer for `async for`; awaiting the result gives the result itself.
 
         Args:
@@ -70,17 +72,18 @@ class AsyncGeneratorProvider:
             proxy: URL of a proxy; it is not sent to the service.
             **kwargs: As for `create_completion`.
         """
-        from llmbridge._aio import AsyncResult
         from llmbridge.client import class_stream
 
-        return AsyncResult(class_stream(cls, model, messages, {"proxy": proxy, **kwargs}))
+        return class_stream(cls, model, messages, {"proxy": proxy, **kwargs})._async_pieces()
 
     @classmethod
-    async def create_async(cls, model: str, messages: Messages, **kwargs: Any) -> str:
-        """The whole text of the answer; arguments as for `create_completion`."""
+    @discreet
+    def create_async(cls, model: str, messages: Messages, **kwargs: Any) -> Coroutine[Any, Any, str]:
+        """Await it for the whole text of the answer; arguments as for `create_completion`."""
+        from llmbridge._aio import text_of
         from llmbridge.client import class_stream
 
-        return (await class_stream(cls, model, messages, kwargs)).text
+        return text_of(class_stream(cls, model, messages, kwargs))
 
 
 class Encoded:

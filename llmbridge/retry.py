@@ -15,6 +15,10 @@ if TYPE_CHECKING:
 __all__ = ["Retry", "RetryLike", "retry_after_seconds"]
 
 
+_DOUBLINGS = 64
+_PREFIXES = ("", "llm_provider-")  # LiteLLM passes the header of the service behind it on under this name
+
+
 @dataclass(frozen=True, slots=True)
 class Retry:
     """How often and how soon a call that failed before its first piece is repeated.
@@ -67,7 +71,7 @@ class Retry:
         if retry_after is not None:
             return retry_after if retry_after <= self.max_retry_after else None
         jitter = 1 - 0.25 * random.random()  # noqa: S311 - spreads load, guards nothing
-        return float(min(self.backoff * 2**attempt, self.max_backoff)) * jitter
+        return float(min(self.backoff * 2 ** min(attempt, _DOUBLINGS), self.max_backoff)) * jitter
 
 
 RetryLike = Union[None, int, Retry]
@@ -87,14 +91,14 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
     Source:
         RFC 9110 10.2.3 (seconds or date); `retry-after-ms` is sent by OpenAI and Azure.
     """
-    milliseconds = _number(headers.get("retry-after-ms", ""))
-    if milliseconds is not None:
-        return milliseconds / 1000
-    text = headers.get("retry-after", "").strip()
-    seconds = _number(text)
-    if seconds is not None or not text:
-        return seconds
-    return _seconds_until(text, now)
+    for prefix in _PREFIXES:
+        milliseconds = _number(headers.get(f"{prefix}retry-after-ms", ""))
+        if milliseconds is not None:
+            return milliseconds / 1000
+        if text := headers.get(f"{prefix}retry-after", "").strip():
+            seconds = _number(text)
+            return _seconds_until(text, now) if seconds is None else seconds
+    return None
 
 
 def _seconds_until(text: str, now: datetime | None) -> float | None:
@@ -103,7 +107,7 @@ def _seconds_until(text: str, now: datetime | None) -> float | None:
 
     try:
         date = parsedate_to_datetime(text)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=timezone.utc)

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from typing import NoReturn
+import functools
+from collections.abc import Callable
+from typing import NoReturn, ParamSpec, TypeVar
 
-from llmbridge.errors import ConfigError
+from llmbridge.errors import ConfigError, LLMBridgeError
 
-__all__ = ["MASK", "Secret", "scrub"]
+__all__ = ["MASK", "MaskedStr", "Secret", "discreet", "scrub"]
+
+P = ParamSpec("P")
+T = TypeVar("T")
 
 MASK = "***"
 
@@ -72,6 +77,22 @@ class MaskedStr(str):
         return f"'{MASK}'"
 
 
+def discreet(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, whose errors leave its frames behind: their locals hold keys, and crash reports show locals."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except LLMBridgeError as error:
+            failure = error.with_traceback(None)
+        del args, kwargs
+        failure.__context__ = None
+        raise failure
+
+    return wrapper
+
+
 def scrub(text: str, secrets: tuple[str, ...]) -> str:
     """`text` with each of the secrets replaced by a mask: servers echo keys in their error messages.
 
@@ -79,7 +100,7 @@ def scrub(text: str, secrets: tuple[str, ...]) -> str:
         >>> scrub("Incorrect API key provided: sk-123", ("sk-123",))
         'Incorrect API key provided: ***'
     """
-    for secret in secrets:
+    for secret in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
         if secret and secret in text:
             text = text.replace(secret, MASK)
     return text

@@ -152,7 +152,7 @@ def error_for_status(
     """
     body = scrub(body, secrets)[:BODY_LIMIT]
     if 300 <= status < 400:
-        host = urlsplit(headers.get("location", "")).netloc.rpartition("@")[2] or "nowhere"
+        host = _host_of(headers.get("location", ""))
         text = f"{reached} redirects to {host}, and redirects are not followed: give the right base_url"
         return StatusError(scrub(text, secrets), status=status, body=body)
     report = ServiceReport.of(body)
@@ -171,7 +171,7 @@ def error_for_status(
 
 def error_in_stream(report: Any, secrets: tuple[str, ...] = ()) -> ServiceError:
     """The error for a report inside a stream, as text or parsed JSON; see `error_for_status`."""
-    text = report if isinstance(report, str) else json.dumps(report, default=str)
+    text = report if isinstance(report, str) else _dumped(report)
     body = scrub(text, secrets)[:BODY_LIMIT]
     parsed = ServiceReport.of(report)
     kind = _kind(parsed, parsed.status)
@@ -230,7 +230,7 @@ def _parsed(body: str) -> Any:
 
 def _codes(report: Mapping[str, Any]) -> dict[str, Any]:
     """Code, words and status of a report; codes may be numbers, text or null."""
-    values = [report.get(key) for key in ("code", "type", "status")]
+    values = [value if isinstance(value := report.get(key), (str, int)) else None for key in ("code", "type", "status")]
     numbers = [int(str(value)) for value in values if re.fullmatch(r"[1-5]\d\d", str(value))]
     texts = [str(value) for value in values if isinstance(value, str) and value and not value.isdigit()]
     named = next((str(value) for value in values[:2] if value not in (None, "") and not isinstance(value, bool)), None)
@@ -245,11 +245,27 @@ def _words_of(value: Any) -> str:
     if isinstance(value, str):
         return _html_title(value)
     if isinstance(value, list):
-        return "; ".join(_words_of(item) for item in value[:5])
+        return "; ".join(_words_of(item) if not isinstance(item, list) else _dumped(item) for item in value[:5])
     if isinstance(value, Mapping) and "msg" in value:
-        place = ".".join(str(step) for step in value.get("loc") or ())
-        return f"{place}: {value['msg']}" if place else str(value["msg"])
-    return "" if value is None else json.dumps(value, default=str)
+        steps = value.get("loc")
+        place = ".".join(_dumped(step).strip('"') for step in steps) if isinstance(steps, list) else ""
+        message = value["msg"] if isinstance(value["msg"], str) else _dumped(value["msg"])
+        return f"{place}: {message}" if place else message
+    return "" if value is None else _dumped(value)
+
+
+def _dumped(value: Any) -> str:
+    try:
+        return json.dumps(value, default=str)
+    except (RecursionError, ValueError):
+        return "(nested too deeply)"
+
+
+def _host_of(url: str) -> str:
+    try:
+        return urlsplit(url).netloc.rpartition("@")[2] or "another path"
+    except ValueError:
+        return "an address that is none"
 
 
 def _html_title(text: str) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
 from llmbridge.errors import InvalidRequest, LLMBridgeError
 from llmbridge.events import Event, Finish, FinishReason, Item, Reasoning, Text, Usage
@@ -13,9 +14,12 @@ from llmbridge.events import Event, Finish, FinishReason, Item, Reasoning, Text,
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from llmbridge._pipeline import Pipeline
+    from llmbridge._aio import AsyncResult
+    from llmbridge._pipeline import Pipeline, Wait
 
-__all__ = ["ChatStream", "Completion"]
+__all__ = ["ChatStream", "Completion", "EventStream", "Steps"]
+
+Piece = TypeVar("Piece")
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,9 +104,9 @@ class ChatStream:
             self._generator = self._pieces(self._claim())
         return next(self._generator)
 
-    def events(self) -> Iterator[Event]:
-        """Everything that the stream says, in order: Text, Reasoning, Usage, Finish."""
-        return self._events(self._claim())
+    def events(self) -> EventStream:
+        """Everything that the stream says, in order: Text, Reasoning, Usage, Finish; for `for` and `async for`."""
+        return EventStream(self)
 
     def complete(self) -> Completion:
         """The whole answer; reads what has not been read yet.
@@ -151,26 +155,14 @@ class ChatStream:
         except LLMBridgeError as error:
             error.partial = self.text
             raise
+        self._look_at(items)
+        return items
+
+    def _look_at(self, items: list[Item] | None) -> None:
         if items is None:
             self._done = True
         elif self._first_piece_at is None and any(isinstance(item, str) for item in items):
             self._first_piece_at = monotonic()
-        return items
-
-    def _steps(self) -> Callable[[], list[str] | None]:
-        """For the async side: a step that blocks, and returns the pieces that one read brought."""
-        pipeline = self._claim()
-
-        def step() -> list[str] | None:
-            items = self._advance(pipeline)
-            if items is None:
-                return None
-            for item in items:
-                if not isinstance(item, str):
-                    self._note(item)
-            return [item for item in items if isinstance(item, str)]
-
-        return step
 
     def _note(self, item: Item) -> None:
         """Keeps what was handed out."""
@@ -260,9 +252,12 @@ class ChatStream:
     # -- async: the same, in worker threads --------------------------------------------------------------------
 
     def __aiter__(self) -> AsyncIterator[str]:
+        return self._async_pieces()
+
+    def _async_pieces(self) -> AsyncResult[str]:
         from llmbridge._aio import AsyncResult
 
-        return AsyncResult(self)
+        return AsyncResult(TextSteps(self))
 
     def __await__(self) -> Generator[Any, Any, Completion]:
         from llmbridge._aio import complete
@@ -276,3 +271,102 @@ class ChatStream:
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
         self.close()
+
+
+class EventStream:
+    """The events of an answer, for `for` and `async for`; read once."""
+
+    def __init__(self, stream: ChatStream) -> None:
+        self._stream = stream
+
+    def __iter__(self) -> Iterator[Event]:
+        return self._stream._events(self._stream._claim())
+
+    def __aiter__(self) -> AsyncIterator[Event]:
+        from llmbridge._aio import AsyncResult
+
+        return AsyncResult(EventSteps(self._stream))
+
+
+class Steps(ABC, Generic[Piece]):
+    """The steps of a stream that is read asynchronously: each returns the pieces that one read brought.
+
+    Args:
+        stream: Claimed at the first step.
+    """
+
+    def __init__(self, stream: ChatStream) -> None:
+        self._stream = stream
+        self._pipeline: Pipeline | None = None
+
+    @abstractmethod
+    def handed_out(self, piece: Piece) -> None:
+        """This piece is the reader's now."""
+
+    @abstractmethod
+    def _pieces(self, items: list[Item]) -> list[Piece]:
+        """What of the items is handed out."""
+
+    def poll(self) -> list[Piece] | Wait | None:
+        """A step that does not block; says what to wait for where it would have to."""
+        return self._step(self._claimed().poll)
+
+    def advance(self) -> list[Piece] | Wait | None:
+        """A step that blocks, for a worker thread."""
+        return self._step(self._claimed().advance_in_thread)
+
+    def readable(self) -> int:
+        """The file descriptor to wait for."""
+        descriptor = self._claimed().readable
+        assert descriptor is not None
+        return descriptor
+
+    def cancel(self) -> None:
+        """Ends the call: whoever waits for it gets Cancelled, and closes the connection."""
+        self._stream.cancel()
+
+    def abandon(self) -> None:
+        """Ends the call and closes its connection: nobody waits for it any more."""
+        if self._pipeline is not None:
+            self._pipeline.abandon()
+
+    def _claimed(self) -> Pipeline:
+        if self._pipeline is None:
+            self._pipeline = self._stream._claim()
+        return self._pipeline
+
+    def _step(self, step: Callable[[], list[Item] | Wait | None]) -> list[Piece] | Wait | None:
+        try:
+            outcome = step()
+        except LLMBridgeError as error:
+            error.partial = self._stream.text
+            raise
+        if outcome is not None and not isinstance(outcome, list):
+            return outcome
+        self._stream._look_at(outcome)
+        return None if outcome is None else self._pieces(outcome)
+
+
+class TextSteps(Steps[str]):
+    """The pieces of the answer's text."""
+
+    def handed_out(self, piece: str) -> None:
+        self._stream._parts.append(piece)
+
+    def _pieces(self, items: list[Item]) -> list[str]:
+        pieces = [item for item in items if isinstance(item, str)]
+        if len(pieces) < len(items):
+            for item in items:
+                if not isinstance(item, str):
+                    self._stream._note(item)
+        return pieces
+
+
+class EventSteps(Steps[Event]):
+    """All events."""
+
+    def handed_out(self, piece: Event) -> None:
+        self._stream._note(piece.text if isinstance(piece, Text) else piece)
+
+    def _pieces(self, items: list[Item]) -> list[Event]:
+        return [Text(item) if isinstance(item, str) else item for item in items]

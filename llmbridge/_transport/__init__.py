@@ -11,9 +11,10 @@ from __future__ import annotations
 import http.client
 import json
 import os
+import socket
+import ssl
 import threading
 from collections.abc import Mapping
-from time import monotonic
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
 
@@ -62,6 +63,7 @@ class Exchange:
     Attributes:
         status: The HTTP status.
         host: Host and port that answered.
+        secrets: What nothing that is shown may hold.
         headers: Names in lower case to values; the caller's secrets are masked.
     """
 
@@ -69,29 +71,52 @@ class Exchange:
         self._call = call
         self._response = response
         self.host = host
+        self.secrets = secrets
         self._closed = False
         self.status = response.status_code
         self.headers = {name.lower(): scrub(value, secrets) for name, value in response.headers.items()}
         original = getattr(response.raw, "_original_response", None)
         self._wire = original if isinstance(original, http.client.HTTPResponse) and original.fp is not None else None
-        if self._wire is not None and self._wire.fp is not None:
-            call.adopt(getattr(getattr(self._wire.fp, "raw", None), "_sock", None))
+        if location := getattr(response, _LOCATION, None):
+            self.headers["location"] = location
+        sock = getattr(getattr(self._wire and self._wire.fp, "raw", None), "_sock", None)
+        call.adopt(sock)
+        # TLS within TLS has a file, and is no socket.
+        self._socket = sock if isinstance(sock, socket.socket) and sock.fileno() >= 0 else None
+        self._blocking = True
         self._body = self._decoded_body()
 
     def _decoded_body(self) -> Body:
         if self._wire is None:
             return SoftBody(self._response.raw, lambda: self._response.iter_content(1))
-        body = WireBody(self._wire)
+        body = WireBody(self._wire, self._socket)
         coding = self.headers.get("content-encoding", "identity").strip().lower()
         if coding in ("identity", ""):
             return body
         if coding in ("gzip", "x-gzip", "deflate"):
             return Inflated(body, coding)
-        self.close()
+        self._wire.close()
+        self._response.close()
         raise ProtocolError(f"the answer is compressed with {coding[:40]}, which was not asked for")
 
-    def read(self) -> bytes:
-        """The next bytes as soon as there are some; b"" at the clean end of the body.
+    @property
+    def readable(self) -> int | None:
+        """The file descriptor that becomes readable when there is something to read; None if there is no such thing."""
+        return None if self._socket is None else self._socket.fileno()
+
+    @property
+    def complete(self) -> bool:
+        """Whether the body was read to its end, so that `finish()` has nothing to wait for."""
+        return self._body.reusable
+
+    def set_blocking(self, blocking: bool) -> None:
+        """Whether `read()` waits for the server, or says None where it would have to."""
+        if blocking != self._blocking and self._socket is not None:
+            self._socket.settimeout(None if blocking else 0)
+            self._blocking = blocking
+
+    def read(self) -> bytes | None:
+        """The next bytes as soon as there are some; b"" at the clean end of the body; None if it would have to wait.
 
         Raises:
             StreamTruncated: The connection ended before the body did.
@@ -104,6 +129,8 @@ class Exchange:
         data, failure = b"", None
         try:
             data = self._body.read()
+        except (BlockingIOError, ssl.SSLWantReadError):
+            return None
         except (LLMBridgeError, *FOREIGN) as error:
             failure = _Failure(error, call, self.host)
         call.wait_ends()
@@ -119,25 +146,26 @@ class Exchange:
         Returns:
             False if the body turned out to be cut short.
         """
+        self.set_blocking(True)
         try:
             return self._drained()
         finally:
             self.close()
 
     def _drained(self) -> bool:
-        deadline = monotonic() + _DRAIN_SECONDS
+        if self._body.reusable or self._socket is None or self._closed:
+            return True
         left = _DRAIN_BYTES
+        self._call.ends_within(_DRAIN_SECONDS)
         try:
-            while left > 0 and not self._body.reusable and self._call.limit_reads(deadline - monotonic()):
-                data = self._body.read()
+            while left > 0 and (data := self._body.read()):
                 left -= len(data)
-                if not data:
-                    break
         except StreamTruncated:
-            return False
+            return self._call.reason() is not None  # it was this side that cut it
         except (LLMBridgeError, *FOREIGN):
             return True  # the answer was complete: what is wrong behind its end mark costs the connection only
-        self._call.limit_reads(None)
+        finally:
+            self._call.wait_ends()
         return True
 
     def close(self) -> None:
@@ -191,18 +219,19 @@ class Transport:
         host = _host(request.url)
         body = _json_bytes(request.body)
         for last in (False, True):
-            response, failure = None, None
+            exchange, failure = None, None
             call.check()
             call.reused_connection = False
             call.start("connect")
             try:
                 with serving(call):
                     response = self._send(call, request, body)
+                exchange = Exchange(call, response, host, self._secrets(request))
             except (LLMBridgeError, *FOREIGN) as error:
                 failure = _Failure(error, call, host)
             call.wait_ends()
-            if response is not None:
-                return Exchange(call, response, host, self._secrets(request))
+            if exchange is not None:
+                return exchange
             call.detach()
             if failure is not None and (last or not (call.reused_connection and failure.broken)):
                 failure.throw()
@@ -237,7 +266,7 @@ class Transport:
         prepared = session.prepare_request(
             requests.Request("POST", request.url, headers=request.headers, data=body, auth=session.auth or _no_auth)
         )
-        proxies = {} if self._proxy is None else proxies_for(request.url, self._proxy)
+        proxies = proxies_for(request.url, self._proxy if self._proxy is not None or session.trust_env else False)
         settings: dict[str, Any] = dict(
             session.merge_environment_settings(
                 prepared.url, proxies, True, None if self._verify is True else self._verify, None
@@ -249,9 +278,10 @@ class Transport:
         if hasattr(adapter, "get_connection_with_tls_context"):
             proxied = settings["proxies"], settings["cert"]
             watch_pool(adapter.get_connection_with_tls_context(prepared, settings["verify"], *proxied))
-        # The caller's connections may be of before, or of a kind that does not report: requests itself bounds connecting.
+        # The caller's connections may not report, as those made before do not: requests itself bounds connecting.
         settings["timeout"] = call.socket_timeouts()
         call.start("first_content")
+        prepared.hooks["response"] = [*prepared.hooks["response"], _stay]
         return session.send(prepared, allow_redirects=False, **settings)
 
     def _session(self) -> requests.Session:
@@ -296,6 +326,15 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+_LOCATION = "_llmbridge_location"
+
+
+def _stay(response: requests.Response, **_: Any) -> None:
+    """Hides a redirect from the session: it would read the whole body, however long, though it is not to follow."""
+    if response.is_redirect:
+        setattr(response, _LOCATION, response.headers.pop("location"))
+
+
 class _Failure:
     """What goes wrong, kept until the foreign error is out of the way: it would stand in the context otherwise.
 
@@ -307,7 +346,7 @@ class _Failure:
 
     def __init__(self, error: BaseException, call: Call, host: str) -> None:
         reason = call.reason()
-        self._error = reason or mapped(error, host, call.connecting)
+        self._error = (reason or mapped(error, host, call.connecting)).with_traceback(None)
         self._cause = None if reason is not None or isinstance(error, LLMBridgeError) else root_of(error)
 
     @property

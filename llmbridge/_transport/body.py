@@ -11,6 +11,8 @@ from __future__ import annotations
 
 import http.client
 import re
+import socket
+import ssl
 import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
@@ -23,6 +25,7 @@ READ_SIZE = 64 * 1024
 _INFLATED_SIZE = 256 * 1024  # bytes unpacked in one go: what a few bytes swell to is handed on bit by bit
 _SIZE_LINE_LIMIT = 4096
 _SIZES_KEPT = 4096
+_TRAILERS_LIMIT = 64 * 1024
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 
@@ -39,6 +42,7 @@ class Body(Protocol):
         Raises:
             StreamTruncated: The connection ended before the body did.
             ProtocolError: The body is not coded as it says.
+            BlockingIOError, ssl.SSLWantReadError: Nothing is there yet, and the socket does not block.
         """
 
 
@@ -57,6 +61,7 @@ class Chunked:
         self._pending = b""
         self._left = 0  # bytes of the open chunk still to come, its line end included
         self._in_trailers = False
+        self._trailers = 0
 
     def feed(self, data: bytes) -> bytes:
         """The payload in `data`.
@@ -82,6 +87,9 @@ class Chunked:
             position = line_end + 1
             if self._in_trailers:
                 self.done = line in (b"", b"\r")
+                self._trailers += len(line) + 1
+                if self._trailers > _TRAILERS_LIMIT:
+                    raise ProtocolError("the chunked body holds trailers without end")
                 continue
             length = _sizes.get(line) or _size(line)
             end = position + length
@@ -95,6 +103,11 @@ class Chunked:
         if self.done:
             self.excess = data[position:]
         return payload[0] if len(payload) == 1 else b"".join(payload)
+
+    @property
+    def has_all_payload(self) -> bool:
+        """Whether only trailers may follow."""
+        return self._in_trailers
 
     def _chunk(self, data: bytes, position: int, payload: list[bytes]) -> int:
         """Takes what there is of the open chunk; returns where it ends."""
@@ -127,23 +140,23 @@ def _size(line: bytes) -> int:
 
 
 class WireBody:
-    """The body of a real http.client response.
+    """The body of a real http.client response, read from its socket.
 
     Args:
         response: With its headers read and its body not.
-        end: Called once, when the body has ended or is given up.
+        sock: What it came over; without it, its file is read, and always blocks.
     """
 
-    def __init__(self, response: http.client.HTTPResponse) -> None:
-        self._file: Any = response.fp
+    def __init__(self, response: http.client.HTTPResponse, sock: socket.socket | None = None) -> None:
+        self._receive: Callable[[int], bytes] = response.fp.read1 if sock is None else sock.recv
+        self._head = b"" if sock is None else _read_ahead(response, sock)
         self._chunked = Chunked() if response.chunked else None
         self._left: int | None = None if response.chunked else response.length
-        self.reusable = False
-        self._done = self._left == 0
+        self._done = self.reusable = self._left == 0
 
     def read(self) -> bytes:
         while not self._done:
-            data = self._file.read1(READ_SIZE)
+            data, self._head = self._head or self._receive(READ_SIZE), b""
             payload = self._decoded(data) if data else self._ended()
             if payload:
                 return payload
@@ -164,10 +177,21 @@ class WireBody:
         return payload
 
     def _ended(self) -> bytes:
-        if self._chunked is not None or self._left:
+        if self._left or (self._chunked is not None and not self._chunked.has_all_payload):
             raise StreamTruncated("the connection ended in the middle of the answer")
         self._done = True
         return b""
+
+
+def _read_ahead(response: http.client.HTTPResponse, sock: socket.socket) -> bytes:
+    """What came in one go with the headers, and waits in the response's buffer now."""
+    sock.settimeout(0)
+    try:
+        return response.fp.read1(READ_SIZE) or b""
+    except (BlockingIOError, ssl.SSLWantReadError):
+        return b""
+    finally:
+        sock.settimeout(None)
 
 
 class Inflated:

@@ -147,12 +147,21 @@ class Call:
         if self._socket is None:
             self.attach(sock)
 
-    def limit_reads(self, seconds: float | None) -> bool:
-        """Lets no read take longer, None for no limit. False if no time is left, or no socket is known."""
-        if self._socket is None or (seconds is not None and seconds <= 0):
-            return False
-        self._socket.settimeout(seconds)
-        return True
+    def ends_within(self, seconds: float) -> None:
+        """Lets everything that is still to be read take no longer than that."""
+        self._expect(min(self._total_at, monotonic() + seconds))
+
+    def renew(self) -> None:
+        """A connection that was not made in time may be tried again."""
+        with self._lock:
+            if self.expired == "connect":
+                self.expired = None
+                self._woken.clear()
+
+    @property
+    def connect_limit(self) -> float | None:
+        """Seconds that connecting may take."""
+        return self._timeout.connect
 
     def socket_timeouts(self) -> tuple[float | None, float | None]:
         """Limits for a connection and for a read, in the way of requests."""
@@ -255,7 +264,7 @@ class _Watchdog:
         while True:
             with self._condition:
                 self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
-                self.wakes_at = min((call.deadline for call in self._calls), default=_NEVER)
+                self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
                 wait = self.wakes_at - monotonic()
                 if wait > 0:
                     self._condition.wait(None if wait == _NEVER else min(wait, threading.TIMEOUT_MAX))

@@ -58,6 +58,9 @@ class _Response(http.client.HTTPResponse):
                 self.fp = file
         if not lines.last.endswith(b"\n"):
             raise HeadersTruncated("the connection ended inside the headers")
+        # What is no header line ends the headers here, and urllib3 would log it, whatever it holds.
+        self.msg.set_payload("")
+        self.msg.defects.clear()
 
     def _read_status(self) -> tuple[str, int, str]:
         """The final status. http.client itself skips 100 only, and takes 102 and 103 for an answer."""
@@ -135,6 +138,29 @@ class _Interruptible(_Watched):
         return sock
 
 
+class _Threaded(_Watched):
+    """Mixed into a connection class that connects in a way of its own (SOCKS), which nothing can interrupt."""
+
+    timeout: Any
+
+    def _new_conn(self) -> Any:
+        call = current_call()
+        plain = super()._new_conn  # type: ignore[misc]
+        if call is None:
+            return plain()
+
+        def connect() -> Any:
+            sock = plain()
+            if call.reason() is not None:
+                sock.close()  # it comes too late, and nobody waits for it
+            return sock
+
+        self.timeout = call.connect_limit
+        sock = call.run(connect)
+        call.guard(sock)
+        return sock
+
+
 def _open(call: Call, host: str, port: int, options: Any, source: Any) -> socket.socket:
     """A socket connected to the first address of the host that accepts."""
     failure: OSError = OSError(f"{host} has no address")
@@ -188,7 +214,7 @@ class _Idle(queue.LifoQueue[Any]):
 
 
 def _watched_connection(plain: Any) -> type[Any]:
-    base = _Interruptible if plain in (HTTPConnection, HTTPSConnection) else _Watched
+    base = _Interruptible if plain in (HTTPConnection, HTTPSConnection) else _Threaded
     return type(f"Watched{plain.__name__}", (base, plain), {})
 
 
@@ -201,10 +227,20 @@ def _watched_pool(plain: Any) -> type[Any]:
 
 
 def watch_pool(pool: Any) -> None:
-    """Makes the further connections of a caller's own pool report to their calls."""
+    """Makes the connections of a caller's own pool report to their calls."""
     connection = getattr(pool, "ConnectionCls", None)
-    if isinstance(connection, type) and not issubclass(connection, _Watched):
-        pool.ConnectionCls = _watched_connection(connection)
+    if not isinstance(connection, type) or issubclass(connection, _Watched):
+        return
+    pool.ConnectionCls = _watched_connection(connection)
+    idle: queue.LifoQueue[Any] = getattr(pool, "pool", None) or queue.LifoQueue()
+    for _ in range(idle.qsize()):  # those made before report to nobody: they make place
+        try:
+            old = idle.get(block=False)
+        except queue.Empty:
+            return
+        if old is not None:
+            old.close()
+        idle.put(None, block=False)
 
 
 class WatchedAdapter(HTTPAdapter):

@@ -72,8 +72,7 @@ def _setup_error(chain: list[BaseException]) -> LLMBridgeError:
 
 
 def _proxy_error(chain: list[BaseException], host: str) -> LLMBridgeError:
-    text = " ".join(str(link) for link in chain)
-    if "407" in text:
+    if any(str(link).startswith("Tunnel connection failed: 407") for link in chain):
         return _final(f"the proxy on the way to {host} asks for credentials: proxy='http://user:password@host:port'")
     return ConnectFailed(f"no connection to {host} through the proxy: {_reason(chain)}")
 
@@ -118,8 +117,9 @@ def _reason(chain: list[BaseException]) -> str:
 def root_of(error: BaseException) -> BaseException:
     """The first cause, to chain to, without its frames: those in between hold requests, headers and pools."""
     root = list(_chain(error))[-1]
-    if isinstance(root, requests.RequestException):
-        root.request = root.response = None
+    if not (isinstance(root, OSError) and root.errno is not None):
+        root.args = ()  # not the system's own words: they may quote what a server sent, or a URL
+        root.__dict__.clear()
     root.__cause__ = root.__context__ = None
     return root.with_traceback(None)
 

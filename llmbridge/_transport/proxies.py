@@ -24,6 +24,7 @@ _VARIABLES = tuple(
 # Elsewhere the system's own settings count too, and can change behind the environment's back.
 _ENVIRONMENT_IS_ALL = sys.platform not in ("win32", "darwin")
 
+_UNKNOWN = "unknown"
 _known: dict[tuple[str | None, ...], str | None] = {}
 
 
@@ -43,8 +44,8 @@ def _from_environment(url: str) -> str | None:
     """Asking requests costs more than all else in preparing a short call: its answer is kept while nothing changes."""
     parts = urlsplit(url)
     key = (parts.scheme, parts.netloc.rpartition("@")[2], *map(os.environ.get, _VARIABLES))
-    if key in _known and _ENVIRONMENT_IS_ALL:
-        return _known[key]
+    if _ENVIRONMENT_IS_ALL and (known := _known.get(key, _UNKNOWN)) is not _UNKNOWN:
+        return known
     chosen = select_proxy(url, get_environ_proxies(url))
     if chosen:
         try:
@@ -54,7 +55,7 @@ def _from_environment(url: str) -> str | None:
     if len(_known) > 100:
         _known.clear()
     _known[key] = chosen or None
-    return _known[key]
+    return chosen or None
 
 
 def passwords_of(url: str) -> tuple[str, ...]:

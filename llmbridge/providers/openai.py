@@ -25,6 +25,7 @@ _FINISH: dict[str, FinishReason] = {
     "content_filter": "content_filter",
     "error": "error",
 }
+_NESTED = 4  # lists and objects that reasoning is wrapped in, at the most
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 
 
@@ -122,6 +123,8 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
     try:
         chunk = parsed_json(frame.data)
     except ProtocolError:
+        if frame.event == "error":
+            raise error_in_stream(frame.data) from None
         yield from _separate_lines(frame.data)
     else:
         yield from _decode_any(chunk, frame.event)
@@ -191,8 +194,8 @@ def _part(part: Any) -> Iterator[str | Reasoning]:
     elif isinstance(part, Mapping) and part.get("type") == "thinking":
         if text := _joined(part.get("thinking")):
             yield Reasoning(text)
-    elif isinstance(part, Mapping):
-        yield from _content(part.get("text"))
+    elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
+        yield from _content(part["text"])
 
 
 def _reasoning(delta: Mapping[str, Any]) -> str:
@@ -200,13 +203,14 @@ def _reasoning(delta: Mapping[str, Any]) -> str:
     return next((text for field in _REASONING if (text := _joined(delta.get(field)))), "")
 
 
-def _joined(value: Any) -> str:
+def _joined(value: Any, depth: int = 0) -> str:
     if isinstance(value, str):
         return value
-    if isinstance(value, Mapping):
-        return _joined(value.get("text") or value.get("content"))
-    if isinstance(value, list):
-        return "".join(_joined(item) for item in value)
+    if depth < _NESTED:
+        if isinstance(value, Mapping):
+            return _joined(value.get("text") or value.get("content"), depth + 1)
+        if isinstance(value, list):
+            return "".join(_joined(item, depth + 1) for item in value)
     return ""
 
 
