@@ -331,14 +331,15 @@ class _Source:
         return items, None
 
     def _take_bytes(self, data: bytes, items: list[Item]) -> None:
+        at_end = not data
         if self._framing is None and self._document is None:
             data = self._begin(data)
         if self._document is not None:
             self._take_part(data, items)
-        elif self._framing is not None and data:
-            self._decode(self._framing.feed(data), items)
-        elif not data and not self._head:
+        elif at_end:
             self._end_of_body(items)
+        elif self._framing is not None:
+            self._decode(self._framing.feed(data), items)
 
     def last_items(self) -> list[Item] | None:
         """What was held back for a better continuation that did not come."""

@@ -209,7 +209,7 @@ def _checked_proxy_setting(proxy: str | bool) -> str | bool:
 
 
 def _checked_session(session: Any) -> Any:
-    if not callable(getattr(session, "prepare_request", None)):
+    if isinstance(session, type) or not callable(getattr(session, "prepare_request", None)):
         raise ConfigError(f"session must be a requests.Session, not {type(session).__name__}")
     return session
 

@@ -171,17 +171,16 @@ def error_for_status(
 
 def error_in_stream(report: Any, secrets: tuple[str, ...] = ()) -> ServiceError:
     """The error for a report inside a stream, as text or parsed JSON; see `error_for_status`."""
-    text = report if isinstance(report, str) else _dumped(report)
-    body = scrub(text, secrets)[:BODY_LIMIT]
-    parsed = ServiceReport.of(report)
+    body = scrub(report if isinstance(report, str) else _dumped(report), secrets)
+    parsed = ServiceReport.of(body)
     kind = _kind(parsed, parsed.status)
-    message = f"the service reported an error in its answer: {scrub(_cleaned(parsed.message), secrets)}"
+    message = f"the service reported an error in its answer: {_cleaned(parsed.message)}"
     error_class: type[ServiceError] = kind or StreamError
     return error_class(
         _advised(message, kind, None) if kind else message,
         status=parsed.status,
         code=parsed.code,
-        body=body,
+        body=body[:BODY_LIMIT],
         retryable=kind is not None and _retryable(kind, parsed.status or 0, {}),
     )
 

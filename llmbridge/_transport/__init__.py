@@ -14,6 +14,7 @@ import os
 import socket
 import ssl
 import threading
+import weakref
 from collections.abc import Mapping
 from typing import Any, NoReturn
 from urllib.parse import urlsplit
@@ -293,6 +294,7 @@ class Transport:
                 session.mount("https://", adapter)
                 session.mount("http://", adapter)
                 self._own, self._pid = session, os.getpid()
+                weakref.finalize(self, session.close)  # urllib3 1.26 leaves idle sockets to the garbage collector
             return self._own
 
     def _prepared(self, request: HTTPRequest, body: bytes) -> requests.PreparedRequest:

@@ -114,11 +114,11 @@ class _Watched:
             super().send(headers)  # type: ignore[misc]
         super().send(data)  # type: ignore[misc]
 
-    def getresponse(self) -> Any:
+    def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         if self._headers:  # there was no body
             self.send(b"")
         self._served = True
-        return super().getresponse()  # type: ignore[misc]
+        return super().getresponse(*args, **kwargs)  # type: ignore[misc]
 
 
 class _Interruptible(_Watched):

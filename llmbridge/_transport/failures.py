@@ -116,7 +116,8 @@ def _reason(chain: list[BaseException]) -> str:
 
 def root_of(error: BaseException) -> BaseException:
     """The first cause, to chain to, without its frames: those in between hold requests, headers and pools."""
-    root = list(_chain(error))[-1]
+    # A TypeError at the bottom is of no interest: urllib3 1.26 tries arguments out.
+    root = [link for link in _chain(error) if not isinstance(link, TypeError)][-1]
     if not (isinstance(root, OSError) and root.errno is not None):
         root.args = ()  # not the system's own words: they may quote what a server sent, or a URL
         root.__dict__.clear()
