@@ -110,12 +110,14 @@ class Pipeline:
             try:
                 items = self._step()
             except BaseException as error:
+                self._awaited = False
                 self._release()
                 if isinstance(error, LLMBridgeError):
                     self._complete(error)
                 raise
             if items is None:
                 self._release()
+            self._awaited = items == []  # while the lock is held: see close()
             return items
 
     def poll(self) -> list[Item] | Wait | None:
@@ -125,7 +127,6 @@ class Pipeline:
             LLMBridgeError: As for `advance`.
         """
         source, exchange = self._source, self._exchange
-        self._awaited = False
         if self._over:
             return self.advance()
         if source is None or exchange is None or exchange.readable is None:
@@ -134,10 +135,7 @@ class Pipeline:
             return Wait.THREAD  # the rest of the body has to be waited for
         exchange.set_blocking(False)
         items = self.advance()
-        if items is None or items:
-            return items
-        self._awaited = True
-        return Wait.SOCKET
+        return Wait.SOCKET if items == [] else items
 
     @property
     def readable(self) -> int | None:
