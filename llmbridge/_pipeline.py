@@ -88,11 +88,12 @@ class Pipeline:
         self._call: Call | None = None
         self._exchange: Exchange | None = None
         self._source: _Source | None = None
-        self._failure: BaseException | None = None
+        self._failure: LLMBridgeError | None = None
         self._secrets: tuple[str, ...] = ()
         self._cancelled = False
         self._awaited = False  # an event loop watches the socket: to close it would leave the loop waiting for ever
         self._over = False
+        self._answered = False
         self._attempts = 0
         self.status: int | None = None
         self.headers: dict[str, str] = {}
@@ -170,10 +171,9 @@ class Pipeline:
         self.close()
 
     def _step(self) -> list[Item] | None:
-        if self._failure is not None:
-            raise self._failure
+        self._raise_failure()
         if self._over:
-            if self._cancelled and not (self._source and self._source.ended):
+            if self._cancelled and not self._answered:
                 raise Cancelled("the call was cancelled")
             return None
         if self._source is None:
@@ -185,13 +185,21 @@ class Pipeline:
             if items:
                 self._call.content()
                 return items
-            if self._failure is not None:
-                raise self._failure
+            self._raise_failure()
             if source.waiting:
                 return []
         if source.end_mark:
             self._finish(source)
         return source.last_items()
+
+    def _raise_failure(self) -> None:
+        """Raises the error that came behind what was returned before. No frame keeps it, or it would keep the frame."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
 
     def _finish(self, source: _Source) -> None:
         assert self._exchange is not None
@@ -229,7 +237,10 @@ class Pipeline:
         if getattr(error, "retryable", False):
             wait = self._retry.wait(self._attempts, getattr(error, "retry_after", None))
         if wait is None:
-            raise error
+            try:
+                raise error
+            finally:
+                del error  # or its traceback would hold the frame that holds it
         self._attempts += 1
         if self._exchange is not None:
             self._exchange.close()
@@ -283,10 +294,13 @@ class Pipeline:
         if self.ended is None:
             self.ended = monotonic()
         self._over = True
+        if self._source is not None:
+            self._answered = self._source.ended
         if self._exchange is not None:
             self._exchange.close()
         if self._call is not None:
             self._call.end()
+        self._exchange = self._source = None
 
 
 class _Source:

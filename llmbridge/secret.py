@@ -88,7 +88,10 @@ def discreet(function: Callable[P, T]) -> Callable[P, T]:
             failure = error.with_traceback(None)
         del args, kwargs
         failure.__context__ = None
-        raise failure
+        try:
+            raise failure
+        finally:
+            del failure  # or its traceback would hold the frame that holds it
 
     return wrapper
 

@@ -348,7 +348,8 @@ class _Failure:
 
     def __init__(self, error: BaseException, call: Call, host: str) -> None:
         reason = call.reason()
-        self._error = (reason or mapped(error, host, call.connecting)).with_traceback(None)
+        self._error: LLMBridgeError | None = reason or mapped(error, host, call.connecting)
+        self._error.__traceback__ = None
         self._cause = None if reason is not None or isinstance(error, LLMBridgeError) else root_of(error)
 
     @property
@@ -357,8 +358,13 @@ class _Failure:
         return isinstance(self._cause, ConnectionError)
 
     def throw(self) -> NoReturn:
-        """Raises it."""
-        raise self._error from self._cause
+        """Raises it, once. No frame keeps the error: it would keep the connection until the garbage collector comes."""
+        error, self._error = self._error, None
+        assert error is not None
+        try:
+            raise error from self._cause
+        finally:
+            del error
 
 
 def _host(url: str) -> str:

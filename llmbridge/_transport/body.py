@@ -25,6 +25,7 @@ READ_SIZE = 64 * 1024
 _INFLATED_SIZE = 256 * 1024  # bytes unpacked in one go: what a few bytes swell to is handed on bit by bit
 _SIZE_LINE_LIMIT = 4096
 _SIZES_KEPT = 4096
+_TOO_LONG = "a chunk of the body is longer than it says"
 _TRAILERS_LIMIT = 64 * 1024
 _HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
@@ -114,12 +115,14 @@ class Chunked:
         end = position + self._left
         if end <= len(data):
             if not b"\r\n".endswith(data[max(position, end - 2) : end]):
-                raise ProtocolError("a chunk of the body is longer than it says")
+                raise ProtocolError(_TOO_LONG)
             if self._left > 2:
                 payload.append(data[position : end - 2])
             self._left = 0
             return end
         taken = min(len(data), end - 2)
+        if not b"\r".startswith(data[end - 2 : end - 1] if end - 2 >= position else b""):
+            raise ProtocolError(_TOO_LONG)
         if taken > position:
             payload.append(data[position:taken])
         self._left -= len(data) - position
