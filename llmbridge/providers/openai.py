@@ -104,7 +104,7 @@ def decode_chunk(frame: Frame) -> Iterable[Item | End]:
             content.__class__ is str
             and content
             and len(choice["delta"]) == 1
-            and not (choice.get("finish_reason") or choice.get("index") or chunk.get("usage"))
+            and not (choice.get("finish_reason") or choice.get("index") or chunk.get("usage") or chunk.get("x_groq"))
             and "error" not in chunk
             and frame.event != "error"
             and end == len(frame.data)
