@@ -101,15 +101,18 @@ class Pipeline:
         self.started: float | None = None
         self.ended: float | None = None
 
-    def advance(self) -> list[Item] | None:
+    def advance(self, may_skip_read: bool = False) -> list[Item] | None:
         """What the next read brings, at least one item; None at the end. Blocks until there is something.
+
+        Args:
+            may_skip_read: Where reading does not block: whether to say `[]` at once if nothing is to be expected.
 
         Raises:
             LLMBridgeError: After everything that had arrived before was returned.
         """
         with self._busy:
             try:
-                items = self._step()
+                items = self._step(may_skip_read)
             except BaseException as error:
                 self._awaited = False
                 self._release()
@@ -135,7 +138,7 @@ class Pipeline:
         if source.end_mark and not exchange.complete:
             return Wait.THREAD  # the rest of the body has to be waited for
         exchange.set_blocking(False)
-        items = self.advance()
+        items = self.advance(may_skip_read=True)
         return Wait.SOCKET if items == [] else items
 
     @property
@@ -170,7 +173,7 @@ class Pipeline:
         self._awaited = False
         self.close()
 
-    def _step(self) -> list[Item] | None:
+    def _step(self, may_skip_read: bool) -> list[Item] | None:
         self._raise_failure()
         if self._over:
             if self._cancelled and not self._answered:
@@ -180,6 +183,8 @@ class Pipeline:
             self._open()
         source = self._source
         assert source is not None and self._call is not None
+        if may_skip_read and not source.ended and self._exchange is not None and self._exchange.must_wait():
+            return []
         while not source.ended:
             items, self._failure = source.read()
             if items:

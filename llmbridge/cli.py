@@ -210,7 +210,7 @@ def _answer(completion: Completion) -> dict[str, Any]:
 
 
 def _as_json(value: dict[str, Any]) -> str:
-    readable = (sys.stdout.encoding or "").lower().replace("-", "") == "utf8"
+    readable = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
     return json.dumps(value, ensure_ascii=not readable)
 
 

@@ -110,6 +110,18 @@ class Exchange:
         """Whether the body was read to its end, so that `finish()` has nothing to wait for."""
         return self._body.reusable
 
+    def must_wait(self) -> bool:
+        """Whether another `read()` right now would find nothing, as far as that is known without a system call.
+
+        If so, the call's clock begins to run, as in a `read()`.
+        """
+        if not isinstance(self._body, WireBody) or not self._body.emptied or isinstance(self._socket, ssl.SSLSocket):
+            return False
+        self._body.emptied = False
+        self._call.check()
+        self._call.wait_begins()
+        return True
+
     def set_blocking(self, blocking: bool) -> None:
         """Whether `read()` waits for the server, or says None where it would have to."""
         if blocking != self._blocking and self._socket is not None:

@@ -156,10 +156,13 @@ class WireBody:
         self._chunked = Chunked() if response.chunked else None
         self._left: int | None = None if response.chunked else response.length
         self._done = self.reusable = self._left == 0
+        self.emptied = False
+        """Whether the last read took less than it would have: there was no more."""
 
     def read(self) -> bytes:
         while not self._done:
             data, self._head = self._head or self._receive(READ_SIZE), b""
+            self.emptied = len(data) < READ_SIZE
             payload = self._decoded(data) if data else self._ended()
             if payload:
                 return payload

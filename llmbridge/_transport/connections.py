@@ -98,6 +98,11 @@ class _Watched:
             call.attach(self.sock)
             call.start("first_content")
 
+    def _tunnel(self) -> None:
+        super()._tunnel()  # type: ignore[misc]
+        if (call := current_call()) is not None:
+            call.check()  # the end of a socket that was shut down looks like the end of the proxy's headers
+
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         self._headers = None
         super().endheaders(*args, **kwargs)  # type: ignore[misc]
