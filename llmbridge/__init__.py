@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any
 from llmbridge._version import __version__
 
 if TYPE_CHECKING:
+    from llmbridge._aio import set_thread_limit
     from llmbridge.client import Client, chat
     from llmbridge.errors import (
         AuthError,
@@ -97,9 +98,11 @@ __all__ = [
     "__version__",
     "chat",
     "register",
+    "set_thread_limit",
 ]
 
 _MODULES = {
+    "_aio": ("set_thread_limit",),
     "client": ("Client", "chat"),
     "events": ("Finish", "Reasoning", "Text", "Usage"),
     "messages": ("Message",),

@@ -15,14 +15,16 @@ from collections.abc import AsyncGenerator, Callable, Generator
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anyio import CapacityLimiter, get_cancelled_exc_class, wait_readable
+from anyio import CapacityLimiter, wait_readable
 from anyio.lowlevel import RunVar, checkpoint
 from anyio.to_thread import run_sync
 
 from llmbridge._pipeline import Wait
+from llmbridge.errors import ConfigError
 
 if TYPE_CHECKING:
-    from llmbridge.stream import ChatStream, Completion, Steps
+    from llmbridge._reading import Steps
+    from llmbridge.stream import ChatStream, Completion
 
 __all__ = ["AsyncResult", "complete", "set_thread_limit", "text_of"]
 
@@ -49,16 +51,18 @@ def set_thread_limit(threads: int) -> None:
         threads: At least 1. Calls beyond it wait for their turn before they connect.
 
     Raises:
-        ValueError, TypeError: It is no such number.
+        ConfigError: It is no such number.
     """
+    if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
+        raise ConfigError(f"the thread limit must be a whole number from 1, not {threads!r}")
     _thread_limit().total_tokens = threads
 
 
 async def _in_thread(step: Callable[[], T], cancel: Callable[[], None]) -> T:
     try:
         return await run_sync(step, abandon_on_cancel=True, limiter=_thread_limit())
-    except get_cancelled_exc_class():
-        cancel()  # wakes the thread, which closes the connection
+    except BaseException:  # the task's cancellation, Ctrl-C, the end of the loop
+        cancel()  # wakes the thread, if it still runs, which closes the connection
         raise
 
 
@@ -149,7 +153,9 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
     ) -> Piece:
         """Ends the answer, and raises what was thrown."""
         await self.aclose()
-        error = value if isinstance(value, BaseException) else kind() if isinstance(kind, type) else kind
+        if isinstance(kind, type) and not isinstance(value, BaseException):
+            value = kind() if value is None else kind(value)
+        error = value if isinstance(value, BaseException) else kind
         raise error.with_traceback(traceback) if traceback is not None else error
 
     async def aclose(self) -> None:

@@ -30,7 +30,7 @@ _BOM = b"\xef\xbb\xbf"
 # sseclient-py copies an event once per line, which takes quadratic time: an event of more lines is parsed here, unless
 # all that came is so little that it does not matter.
 _MANY_LINES = 64
-_LITTLE = 64 * 1024
+_LITTLE = 80 * 1024
 
 
 class Frame(Protocol):

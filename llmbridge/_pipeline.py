@@ -22,6 +22,7 @@ from llmbridge.errors import (
     ProtocolError,
     ServiceError,
     StreamTruncated,
+    without_frames,
 )
 from llmbridge.events import End, Finish, Item, Reasoning
 from llmbridge.options import Timeout
@@ -342,9 +343,10 @@ class _Source:
             if data is not None:
                 self._take_bytes(data, items)
         except StreamTruncated as error:
-            return items, _bare(self._cut(error, items))
+            cut = self._cut(error, items)
+            return items, cut and without_frames(cut)
         except LLMBridgeError as error:
-            return items, _bare(error)
+            return items, without_frames(error)
         return items, None
 
     def _take_bytes(self, data: bytes, items: list[Item]) -> None:
@@ -477,14 +479,6 @@ class _Source:
         except ProtocolError:
             return False
         return True
-
-
-def _bare(error: LLMBridgeError | None) -> LLMBridgeError | None:
-    """The error without the frames it passed: they hold what was received, which may repeat a key."""
-    if error is not None:
-        error.__context__ = None
-        error.__traceback__ = None
-    return error
 
 
 def _longest(secrets: tuple[str, ...]) -> int:

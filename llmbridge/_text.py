@@ -1,8 +1,13 @@
-"""Text that UTF-8 can carry: JSON may hold half of a surrogate pair, and servers split pairs over two pieces."""
+"""The text of an answer: made such that UTF-8 can carry it, and kept in little more room than it takes.
+
+JSON may hold half of a surrogate pair, and servers split pairs over two pieces.
+"""
 
 from __future__ import annotations
 
-__all__ = ["SurrogateMender"]
+__all__ = ["SurrogateMender", "TextSoFar"]
+
+_FOLD_AT = 2048
 
 
 class SurrogateMender:
@@ -34,3 +39,30 @@ class SurrogateMender:
         """The half that waited in vain, as the sign for a character that could not be read."""
         half, self.half = self.half, ""
         return ["\N{REPLACEMENT CHARACTER}"] if half else []
+
+
+class TextSoFar:
+    """Pieces put together: a str object takes ten times the room of the few characters in it.
+
+    What is joined goes into one growing buffer. Many strings of middling size would lie scattered between what comes
+    and goes, and keep the memory around them from being used again.
+
+    Attributes:
+        add: Adds a piece; the plain method of a list, for hot loops.
+    """
+
+    __slots__ = ("_folded", "_pieces", "add")
+
+    def __init__(self) -> None:
+        self._folded = bytearray()
+        self._pieces: list[str] = []
+        self.add = self._pieces.append
+
+    def fold(self) -> None:
+        """Joins what was added, if that is worth it; to be called now and then."""
+        if len(self._pieces) >= _FOLD_AT:
+            self._folded += "".join(self._pieces).encode()
+            self._pieces.clear()
+
+    def __str__(self) -> str:
+        return self._folded.decode() + "".join(self._pieces)

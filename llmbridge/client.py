@@ -129,6 +129,8 @@ class Client:
         return self._stream(provider, request, options)
 
     def _stream(self, provider: type[Provider], request: ChatRequest, options: CallOptions) -> ChatStream:
+        if options.base_url is not None and provider.path and options.base_url.endswith(provider.path):
+            raise ConfigError(f"base_url ends with {provider.path}, which is appended to it: leave it out")
         key = provider.find_key(options.api_key, options.base_url is not None)
         proxy: str | bool | None = False if provider.direct and options.base_url is None else options.proxy
         pipeline = Pipeline(
@@ -151,7 +153,7 @@ class Client:
             transport = self._transports.get((proxy, verify))
             if transport is None:
                 if len(self._transports) >= _TRANSPORTS:
-                    self._transports.pop(next(iter(self._transports)))
+                    self._transports.pop(next(iter(self._transports))).close()
                 transport = self._transports[proxy, verify] = Transport(None, proxy, verify)
             return transport
 
@@ -174,14 +176,28 @@ _shared = Client()
 
 
 @discreet
-def chat(messages: Messages, model: str | None = None, **options: Any) -> ChatStream:
+def chat(
+    messages: Messages,
+    model: str | None = None,
+    *,
+    api_key: str | Secret | None = None,
+    base_url: str | None = None,
+    proxy: str | bool | None = None,
+    timeout: TimeoutLike = None,
+    retries: RetryLike = None,
+    headers: Mapping[str, str | None] | None = None,
+    session: requests.Session | None = None,
+    verify: bool | str | None = None,
+    system: str | None = None,
+    **params: Any,
+) -> ChatStream:
     """The answer of a model, as a stream of text.
 
     Args:
         messages: A str is one user message; otherwise a list of `{"role", "content"}`.
         model: "provider:model", e.g. "openai:gpt-5-mini", or "demo", which needs no key and no network. If missing,
             the environment variable LLMBRIDGE_MODEL.
-        **options: As for `Client`.
+        **params: Parameters of the service, sent as given. All other arguments are those of `Client`.
 
     Returns:
         A `ChatStream`: iterate over it, or call `.complete()`; in async code use `async for`, or `await` it.
@@ -193,7 +209,8 @@ def chat(messages: Messages, model: str | None = None, **options: Any) -> ChatSt
         >>> for piece in chat("Hello", model="demo"):
         ...     assert piece
     """
-    return _shared.chat(messages, model, **options)
+    given = locals()
+    return _shared.chat(messages, model, system=system, **{name: given[name] for name in OPTION_NAMES}, **params)
 
 
 def class_stream(

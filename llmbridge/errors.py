@@ -32,7 +32,7 @@ An error that a service reports in the middle of a stream has the class that its
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 __all__ = [
     "AuthError",
@@ -60,12 +60,23 @@ __all__ = [
     "UnknownProvider",
 ]
 
+E = TypeVar("E", bound=BaseException)
 Clock = Literal["connect", "first_content", "idle", "total"]
 
 
 def _rebuild(cls: type[LLMBridgeError], message: str, fields: dict[str, Any]) -> LLMBridgeError:
     error = cls(message)
     error.__dict__.update(fields)
+    return error
+
+
+def without_frames(error: E) -> E:
+    """The error without the frames it passed, and without what it came up in: both hold what nobody is to see.
+
+    They hold keys, prompts and what was received, and crash reports show the locals of frames.
+    """
+    error.__traceback__ = None
+    error.__context__ = None
     return error
 
 

@@ -19,6 +19,7 @@ ROLES = ("system", "developer", "user", "assistant", "tool")
 
 Messages = Union[str, Sequence[Union["Message", Mapping[str, Any]]]]
 
+_LONGEST_INT = 4096  # bits; Python itself refuses to write numbers three times as long
 _DEEPEST = 200  # below the recursion limits of CPython's own JSON encoder and decoder
 
 
@@ -189,7 +190,11 @@ def json_copy(value: Any, where: str, *, root: bool = False, depth: int = 0) -> 
     if isinstance(value, str):
         _check_text(value, where)
         return value
-    if value is None or isinstance(value, int):
+    if value is None:
+        return value
+    if isinstance(value, int):
+        if value.bit_length() > _LONGEST_INT:
+            raise InvalidRequest(f"{where} is a number of {value.bit_length()} bits, which no service reads")
         return value
     if isinstance(value, float):
         if math.isfinite(value):
@@ -209,8 +214,8 @@ def json_copy(value: Any, where: str, *, root: bool = False, depth: int = 0) -> 
 
 def _checked_key(key: Any, where: str) -> str:
     if not isinstance(key, str):
-        raise InvalidRequest(f"{where} has a key of type {type(key).__name__}: JSON keys are str")
-    _check_text(key, f"a key of {where}")
+        raise InvalidRequest(f"{where or 'params'} has a key of type {type(key).__name__}: JSON keys are str")
+    _check_text(key, f"a key of {where or 'params'}")
     return key
 
 

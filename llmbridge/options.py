@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 from collections.abc import Callable, Mapping
@@ -193,6 +194,8 @@ def _split(url: str, what: str) -> SplitResult:
     try:
         parts = urlsplit(url)
         sound = bool(parts.hostname) and parts.port != 0 and not _UNPRINTABLE.search(url) and "\\" not in url
+        if "[" in parts.netloc:
+            ipaddress.IPv6Address((parts.hostname or "").partition("%")[0])
     except ValueError:
         sound = False
     if not sound:

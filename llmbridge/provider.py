@@ -131,6 +131,7 @@ class Provider(AsyncGeneratorProvider):
         True
     """
 
+    working: ClassVar[bool] = True
     name: ClassVar[str] = ""
     base_url: ClassVar[str] = ""
     path: ClassVar[str] = ""

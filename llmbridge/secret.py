@@ -6,7 +6,7 @@ import functools
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
-from llmbridge.errors import ConfigError, LLMBridgeError
+from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
 
 __all__ = ["MASK", "MaskedStr", "Secret", "discreet", "scrub"]
 
@@ -85,9 +85,8 @@ def discreet(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except LLMBridgeError as error:
-            failure = error.with_traceback(None)
+            failure = without_frames(error)
         del args, kwargs
-        failure.__context__ = None
         try:
             raise failure
         finally:

@@ -27,7 +27,7 @@ from llmbridge._transport.call import Call, serving
 from llmbridge._transport.connections import WatchedAdapter, watch_pool
 from llmbridge._transport.failures import FOREIGN, mapped, root_of
 from llmbridge._transport.proxies import ProxySetting, passwords_of, proxies_for
-from llmbridge.errors import ConfigError, InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
+from llmbridge.errors import ConfigError, InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated, without_frames
 from llmbridge.secret import scrub
 
 __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "passwords_of"]
@@ -360,8 +360,7 @@ class _Failure:
 
     def __init__(self, error: BaseException, call: Call, host: str) -> None:
         reason = call.reason()
-        self._error: LLMBridgeError | None = reason or mapped(error, host, call.connecting)
-        self._error.__traceback__ = None
+        self._error: LLMBridgeError | None = without_frames(reason or mapped(error, host, call.connecting))
         self._cause = None if reason is not None or isinstance(error, LLMBridgeError) else root_of(error)
 
     @property

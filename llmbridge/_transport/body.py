@@ -9,6 +9,7 @@ Source: RFC 9112, 6 and 7.1 (message body length, chunked coding).
 
 from __future__ import annotations
 
+import functools
 import http.client
 import re
 import socket
@@ -156,14 +157,13 @@ class WireBody:
         self._chunked = Chunked() if response.chunked else None
         self._left: int | None = None if response.chunked else response.length
         self._done = self.reusable = self._left == 0
-        self.emptied = False
-        """Whether the last read took less than it would have: there was no more."""
+        self.emptied = False  # the last read took less than it would have: there was no more, and there will be
 
     def read(self) -> bytes:
         while not self._done:
             data, self._head = self._head or self._receive(READ_SIZE), b""
-            self.emptied = len(data) < READ_SIZE
             payload = self._decoded(data) if data else self._ended()
+            self.emptied = len(data) < READ_SIZE and not self._done
             if payload:
                 return payload
         return b""
@@ -260,13 +260,16 @@ class SoftBody:
 
     def __init__(self, raw: Any, chunks: Callable[[], Any]) -> None:
         self.reusable = False
-        self._read1 = getattr(raw, "read1", None)
-        self._chunks = chunks() if self._read1 is None else None
+        read1: Any = getattr(raw, "read1", None)
+        self._read: Callable[[], bytes]
+        if read1 is None:
+            self._read = functools.partial(next, chunks(), b"")
+        elif hasattr(raw, "stream"):  # urllib3's own, and no plain file
+            self._read = functools.partial(read1, READ_SIZE, decode_content=True)
+        else:
+            self._read = functools.partial(read1, READ_SIZE)
 
     def read(self) -> bytes:
-        if self._read1 is not None:
-            data: bytes = self._read1(READ_SIZE, decode_content=True)
-        else:
-            data = next(self._chunks, b"")  # type: ignore[arg-type]
+        data = self._read()
         self.reusable = not data
         return data

@@ -18,6 +18,7 @@ from llmbridge.errors import (
     ProtocolError,
     StreamTruncated,
     TransportError,
+    without_frames,
 )
 
 __all__ = ["FOREIGN", "mapped", "root_of"]
@@ -121,8 +122,8 @@ def root_of(error: BaseException) -> BaseException:
     if not (isinstance(root, OSError) and root.errno is not None):
         root.args = ()  # not the system's own words: they may quote what a server sent, or a URL
         root.__dict__.clear()
-    root.__cause__ = root.__context__ = None
-    return root.with_traceback(None)
+    root.__cause__ = None
+    return without_frames(root)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -7,6 +7,7 @@ importing the others.
 from __future__ import annotations
 
 import importlib
+import warnings
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -22,6 +23,7 @@ P = TypeVar("P", bound=type[Provider])
 
 _registered: dict[str, type[Provider]] = {}
 _of_entry_points: dict[str, type[Provider]] | None = None
+_broken: dict[str, str] = {}
 
 
 def register(provider: P) -> P:
@@ -46,6 +48,7 @@ def find(name: str) -> type[Provider]:
 
     Raises:
         UnknownProvider: There is none; the message lists those that there are.
+        ConfigError: The package that offers it is broken.
 
     Example:
         >>> find("openai").__name__
@@ -55,6 +58,8 @@ def find(name: str) -> type[Provider]:
     if provider is not None:
         return provider
     everything = known()
+    if name in _broken:
+        raise ConfigError(_broken[name])
     if name not in everything:
         raise UnknownProvider(f"no provider is called {name[:40]!r}: known are {', '.join(sorted(everything))}")
     return everything[name]
@@ -63,8 +68,7 @@ def find(name: str) -> type[Provider]:
 def known() -> dict[str, type[Provider]]:
     """All providers by name; registered ones first, then those of this package, then those of entry points.
 
-    Raises:
-        ConfigError: An entry point of another package cannot be loaded; says which.
+    An entry point that cannot be loaded is left out with a warning; `find` says what is wrong with it.
     """
     found = dict(_entry_points())
     for module in _module_names():
@@ -106,6 +110,7 @@ def _in_module(module: str) -> dict[str, type[Provider]]:
 
 
 def _entry_points() -> dict[str, type[Provider]]:
+    """Those of other packages. One that cannot be loaded must not stand in the way of all others."""
     global _of_entry_points
     if _of_entry_points is None:
         from importlib.metadata import entry_points  # costs more than all of llmbridge: only when it is needed
@@ -115,13 +120,15 @@ def _entry_points() -> dict[str, type[Provider]]:
             try:
                 provider = entry.load()
             except (ImportError, AttributeError, LLMBridgeError) as error:
-                raise ConfigError(
-                    f"the entry point {entry.name!r} = {entry.value!r} cannot be loaded: {error}"
-                ) from error
-            if not (isinstance(provider, type) and issubclass(provider, Provider)):
-                raise ConfigError(f"the entry point {entry.name!r} = {entry.value!r} is no llmbridge.Provider")
-            loaded[provider.name or entry.name] = provider
+                _broken[entry.name] = f"the entry point {entry.name!r} = {entry.value!r} cannot be loaded: {error}"
+                continue
+            if isinstance(provider, type) and issubclass(provider, Provider):
+                loaded[provider.name or entry.name] = provider
+            else:
+                _broken[entry.name] = f"the entry point {entry.name!r} = {entry.value!r} is no llmbridge.Provider"
         _of_entry_points = loaded
+        for problem in _broken.values():
+            warnings.warn(f"llmbridge leaves a provider out: {problem}", RuntimeWarning, stacklevel=2)
     return _of_entry_points
 
 

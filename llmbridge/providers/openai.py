@@ -45,7 +45,6 @@ class OpenAI(Provider):
     url = "https://platform.openai.com"
     base_url = "https://api.openai.com/v1"
     path = "/chat/completions"
-    working = True
     supports_gpt_35_turbo = True
     key_env: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
     base_url_env = "OPENAI_BASE_URL"
@@ -120,6 +119,8 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
     if frame.data.startswith("[DONE]"):
         yield END
         return
+    if not frame.data.strip() and frame.event != "error":
+        return  # a heartbeat
     try:
         chunk = parsed_json(frame.data)
     except ProtocolError:

@@ -27,6 +27,7 @@ BROWSER = (
 class LineChat(Provider):
     """What the two first services have in common: a web client's headers, and OpenAI chunks a line each."""
 
+    working = False
     supports_gpt_35_turbo = True
     default_model = "gpt-3.5-turbo"
     offline_since = "October 2023"

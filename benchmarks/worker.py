@@ -1,0 +1,84 @@
+"""The child process of one contender: one job per line of standard input, answered with one line of JSON.
+
+{"open": base_url}     make the contender's client              -> {} or {"absent": why}
+{"check": true}        one call, its text told apart exactly    -> {"pieces", "chars", "digest"}
+{"run": calls}         so many calls, timed                     -> {"pieces", "chars", "cpu", "wall"}
+{"peak": true}         the highest resident size so far         -> {"peak"} in bytes
+"""
+
+from __future__ import annotations
+
+import gc
+import hashlib
+import json
+import os
+import re
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from benchmarks.contenders import CONTENDERS, Pieces
+
+
+def check(pieces: Pieces) -> dict[str, Any]:
+    """What one call yields: count, length and a digest of the text."""
+    texts = list(pieces())
+    text = "".join(texts)
+    return {"pieces": len(texts), "chars": len(text), "digest": hashlib.sha256(text.encode()).hexdigest()}
+
+
+def run(pieces: Pieces, calls: int) -> dict[str, Any]:
+    """CPU seconds (user and system, all threads of this process) and wall seconds of so many calls."""
+    count = chars = 0
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(calls):
+        for piece in pieces():
+            count += 1
+            chars += len(piece)
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {"pieces": count, "chars": chars, "cpu": cpu, "wall": wall}
+
+
+def peak_bytes() -> int:
+    """The highest resident size of this process so far, in bytes."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Not ru_maxrss: Linux hands that on through exec, so a large parent would hide what this process grew by.
+        found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
+        if found:
+            return int(found[1]) * 1024
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def main() -> None:
+    """Answer jobs until standard input ends."""
+    # Whatever a contender might print must not come between the answers.
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)
+    contender = CONTENDERS[sys.argv[1]]
+    pieces: Pieces | None = None
+    for line in sys.stdin:
+        job = json.loads(line)
+        reply: dict[str, Any] = {}
+        if "open" in job:
+            try:
+                pieces = contender(job["open"])
+            except ModuleNotFoundError as error:
+                reply = {"absent": str(error)}
+        elif "peak" in job:
+            reply = {"peak": peak_bytes()}
+        elif pieces is None:
+            raise SystemExit(f"{sys.argv[1]}: a job before its client was made")
+        else:
+            reply = check(pieces) if "check" in job else run(pieces, job["run"])
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    main()

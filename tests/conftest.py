@@ -1,0 +1,139 @@
+"""What all tests share: a server, a client of it, an environment without settings, and a check that nothing is left."""
+
+from __future__ import annotations
+
+import gc
+import os
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbridge import Client
+from llmbridge.testing import LLMServer
+
+KEY = "sk-canary-0123456789abcdef"
+
+_SETTINGS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUEST_METHOD", "NETRC")
+_GRACE = 2.0
+# One thread a process watches the clocks of all calls; trio keeps its idle worker threads for ten seconds.
+_KNOWN_THREADS = ("llmbridge-watchdog", "Trio thread")
+_DESCRIPTORS = Path("/proc/self/fd")
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No proxy, key, model, CA or netrc of the developer's shell decides what a test sees."""
+    for name in list(os.environ):
+        if name.upper().endswith("_PROXY") or name.startswith(("LLMBRIDGE_", "OPENAI_")) or name in _SETTINGS:
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("NETRC", os.devnull)
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left(_no_settings: None) -> Iterator[None]:
+    """After the test there is no thread, socket or file descriptor that was not there before it."""
+    threads, descriptors = set(threading.enumerate()), _descriptors()
+    yield
+    _close_what_a_process_keeps()
+    end = time.monotonic() + _GRACE
+    collected = False
+    while left := [*_new_threads(threads), *_new_descriptors(descriptors)]:
+        if time.monotonic() > end:
+            pytest.fail(f"the test left behind: {', '.join(left)}")
+        if not collected and time.monotonic() > end - _GRACE + 0.01:
+            gc.collect()
+            collected = True
+        time.sleep(0.005)
+
+
+def _close_what_a_process_keeps() -> None:
+    """The idle connections of `chat()`, and the demo's server, are meant to live as long as the process."""
+    client: Any = sys.modules.get("llmbridge.client")
+    if client is not None:
+        client._shared.close()
+    demo: Any = sys.modules.get("llmbridge.testing.demo")
+    if demo is not None and demo._server is not None:
+        demo._server.close()
+        demo._forget()
+
+
+def _new_threads(known: set[threading.Thread]) -> list[str]:
+    return [
+        f"thread {thread.name}"
+        for thread in threading.enumerate()
+        if thread not in known and thread.is_alive() and not thread.name.startswith(_KNOWN_THREADS)
+    ]
+
+
+def _new_descriptors(known: dict[str, str]) -> list[str]:
+    return [f"descriptor {number} ({what})" for number, what in _descriptors().items() if known.get(number) != what]
+
+
+def _descriptors() -> dict[str, str]:
+    if not _DESCRIPTORS.exists():
+        return {}
+    found = {}
+    for entry in list(_DESCRIPTORS.iterdir()):
+        try:
+            found[entry.name] = os.readlink(entry)
+        except FileNotFoundError:  # the one that listed the folder
+            continue
+    return found
+
+
+@pytest.fixture
+def server() -> Iterator[LLMServer]:
+    """A fresh server that answers what the test scripts."""
+    with LLMServer() as running:
+        yield running
+
+
+@pytest.fixture
+def client(server: LLMServer) -> Iterator[Client]:
+    """A client of `server`, in OpenAI's dialect, with a key and without retries."""
+    with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=0, timeout=20) as made:
+        yield made
+
+
+@pytest.fixture(scope="session")
+def authority() -> Any:
+    """A certificate authority that nobody trusts unless told so."""
+    return pytest.importorskip("trustme").CA()
+
+
+@pytest.fixture(scope="session")
+def ca_file(authority: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
+    """The file to trust `authority` by."""
+    path = tmp_path_factory.mktemp("ca") / "ca.pem"
+    authority.cert_pem.write_to_path(path)
+    return str(path)
+
+
+@pytest.fixture(scope="session")
+def tls_context(authority: Any) -> Any:
+    """What a server of 127.0.0.1 and localhost needs to speak TLS."""
+    import ssl
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1", "localhost").configure_cert(context)
+    return context
+
+
+@pytest.fixture
+def tls_server(tls_context: Any) -> Iterator[LLMServer]:
+    """`server`, over TLS."""
+    with LLMServer(ssl_context=tls_context) as running:
+        yield running
+
+
+@pytest.fixture
+def tls_client(tls_server: LLMServer, ca_file: str) -> Iterator[Client]:
+    """A client that trusts `tls_server`."""
+    base_url = tls_server.base_url("openai")
+    with Client("openai:m", base_url=base_url, api_key=KEY, retries=0, timeout=20, verify=ca_file) as made:
+        yield made

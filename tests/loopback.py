@@ -1,0 +1,168 @@
+"""What the tests put on the wire and between client and server: events byte by byte, bare listeners, a small proxy."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import json
+import selectors
+import socket
+import threading
+from collections.abc import Callable
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from llmbridge.testing import LLMServer
+
+DONE = b"data: [DONE]\n\n"
+FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
+
+
+def event(text: str, **more: Any) -> bytes:
+    """One event of OpenAI's stream with a piece of text."""
+    choice = {"index": 0, "delta": {"content": text}, **more}
+    return b"data: " + json.dumps({"choices": [choice]}, ensure_ascii=False).encode() + b"\n\n"
+
+
+def head(*lines: str, status: str = "200 OK", kind: str = "text/event-stream") -> bytes:
+    """Status line and headers of an answer."""
+    return "\r\n".join([f"HTTP/1.1 {status}", f"Content-Type: {kind}", *lines, "", ""]).encode("latin-1")
+
+
+def chunk(data: bytes) -> bytes:
+    """One HTTP chunk."""
+    return b"%x\r\n%s\r\n" % (len(data), data)
+
+
+def free_port() -> int:
+    """A port of 127.0.0.1 on which nobody listens."""
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port: int = listener.getsockname()[1]
+        return port
+
+
+class Listener:
+    """A bare server: a function of its own for each connection, which gets the socket and may keep it as it likes.
+
+    Args:
+        serve: Called in a thread of its own with each accepted socket, which is closed afterwards. Without it, nothing
+            is ever accepted: the system completes the connection, and silence follows.
+    """
+
+    def __init__(self, serve: Callable[[socket.socket], None] | None = None) -> None:
+        self._serve = serve
+        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        self.port: int = self._listener.getsockname()[1]
+        self._sockets: list[socket.socket] = []
+        self._threads: list[threading.Thread] = []
+        self.accepted = 0
+        if serve is not None:
+            self._start(self._accept)
+
+    def _start(self, target: Callable[..., None], *args: Any) -> None:
+        thread = threading.Thread(target=target, args=args, name="test-listener", daemon=True)
+        self._threads.append(thread)
+        thread.start()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            self.accepted += 1
+            self._sockets.append(sock)
+            self._start(self._run, sock)
+
+    def _run(self, sock: socket.socket) -> None:
+        assert self._serve is not None
+        with sock, contextlib.suppress(OSError):
+            self._serve(sock)
+
+    def __enter__(self) -> Listener:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for sock in (self._listener, *self._sockets):
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        for thread in self._threads:
+            thread.join(5)
+        for sock in self._sockets:
+            sock.close()
+
+
+class Proxy(Listener):
+    """An HTTP proxy that tunnels (CONNECT) and forwards.
+
+    Args:
+        credentials: "user:password" that it asks for, or none.
+        target: Host and port that every request ends up at, whatever it names.
+
+    Attributes:
+        seen: Head of each request, as text.
+    """
+
+    def __init__(self, credentials: str | None = None, target: tuple[str, int] | None = None) -> None:
+        self.seen: list[str] = []
+        self._credentials = credentials
+        self._target = target
+        super().__init__(self._pass_on)
+
+    @property
+    def url(self) -> str:
+        """Its address, with the credentials."""
+        return f"http://{self._credentials + '@' if self._credentials else ''}127.0.0.1:{self.port}"
+
+    def _pass_on(self, sock: socket.socket) -> None:
+        received = read_head(sock)
+        if not received:
+            return
+        first, _, rest = received.partition(b"\r\n")
+        self.seen.append(received.partition(b"\r\n\r\n")[0].decode("latin-1"))
+        if self._credentials is not None:
+            wanted = base64.b64encode(self._credentials.encode()).decode()
+            if f"Proxy-Authorization: Basic {wanted}" not in self.seen[-1]:
+                sock.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
+                return
+        method, where, version = first.decode("latin-1").split(" ")
+        parts = urlsplit(f"//{where}" if method == "CONNECT" else where)
+        address = self._target or (str(parts.hostname), parts.port or 80)
+        with socket.create_connection(address, 5) as onward:
+            if method == "CONNECT":
+                sock.sendall(b"HTTP/1.1 200 Connection established\r\n\r\n")
+            else:
+                onward.sendall(f"{method} {parts.path or '/'} {version}\r\n".encode("latin-1") + rest)
+            _relay(sock, onward)
+
+
+def read_head(sock: socket.socket) -> bytes:
+    """What came until the empty line, and perhaps more; b"" if the client left before."""
+    received = b""
+    while b"\r\n\r\n" not in received:
+        data = sock.recv(65536)
+        if not data:
+            return b""
+        received += data
+    return received
+
+
+def _relay(one: socket.socket, other: socket.socket) -> None:
+    with selectors.SelectSelector() as selector:
+        selector.register(one, selectors.EVENT_READ, other)
+        selector.register(other, selectors.EVENT_READ, one)
+        while True:
+            for key, _ in selector.select():
+                data = key.fileobj.recv(65536)  # type: ignore[union-attr]
+                if not data:
+                    return
+                key.data.sendall(data)
+
+
+def port_of(server: LLMServer) -> int:
+    """The port that the server listens on."""
+    return int(server.root.rpartition(":")[2])

@@ -1,0 +1,338 @@
+"""What every provider promises, checked for each one that is found: a new one is tested by being there."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import json
+import socket
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmbridge import (
+    AsyncGeneratorProvider,
+    AuthError,
+    Client,
+    Finish,
+    LLMBridgeError,
+    ProtocolError,
+    Provider,
+    Reasoning,
+    ServerError,
+    StreamTruncated,
+    UnknownProvider,
+    Usage,
+    providers,
+)
+from llmbridge._framing import Framing, Record
+from llmbridge.events import End
+from llmbridge.messages import ChatRequest
+from llmbridge.options import OPTION_NAMES, checked_base_url, checked_headers
+from llmbridge.provider import Encoded
+from llmbridge.testing import LLMServer, Reply
+
+PROVIDERS = list(providers.known().values())
+EVERY = pytest.mark.parametrize("provider", PROVIDERS, ids=lambda provider: provider.name)
+PIECES = ["Grüße", ", ", "世界 ", "🌍", "!"]
+TURNS = [
+    {"role": "system", "content": "Be brief."},
+    {"role": "user", "content": "Привет"},
+    {"role": "assistant", "content": "Hm?"},
+    {"role": "user", "content": [{"type": "text", "text": "Hi "}, {"type": "text", "text": "there"}]},
+]
+
+
+@pytest.fixture
+def server() -> Iterator[LLMServer]:
+    """A fresh loopback server."""
+    with LLMServer() as running:
+        yield running
+
+
+def base_url(provider: type[Provider], server: LLMServer) -> str:
+    """Where the loopback server speaks the provider's dialect."""
+    return server.base_url("openai") if provider.path == "/chat/completions" else server.root
+
+
+def request(**params: Any) -> ChatRequest:
+    """A request of several turns."""
+    return ChatRequest.checked("some-model", TURNS, params)
+
+
+@EVERY
+class TestData:
+    """What stands in a provider's class."""
+
+    def test_it_is_found_by_its_name(self, provider: type[Provider]) -> None:
+        """The name is one that can stand before a colon, in lower case."""
+        assert providers.find(provider.name) is provider
+        assert providers.known()[provider.name] is provider
+        assert provider.name == provider.name.lower().strip()
+        assert not set(provider.name) & set(":/ \t\n")
+
+    def test_it_is_used_as_the_ancestors_were(self, provider: type[Provider]) -> None:
+        """A class with the interface's methods, without an instance."""
+        assert issubclass(provider, Provider)
+        assert issubclass(provider, AsyncGeneratorProvider)
+        for method in ("create_completion", "create_async_generator", "create_async"):
+            assert callable(getattr(provider, method))
+
+    def test_it_says_in_one_line_how_it_is(self, provider: type[Provider]) -> None:
+        """For `llmbridge providers`."""
+        assert provider.note.strip() == provider.note != ""
+        assert "\n" not in provider.note
+        assert len(provider.note) <= 120
+
+    def test_it_has_a_docstring_of_its_own(self, provider: type[Provider]) -> None:
+        """The first line says what it is."""
+        assert (provider.__dict__.get("__doc__") or "").strip()
+
+    def test_its_data_has_the_promised_types(self, provider: type[Provider]) -> None:
+        """So that everything around it can rely on them."""
+        assert isinstance(provider.working, bool)
+        assert isinstance(provider.needs_key, bool)
+        assert isinstance(provider.supports_gpt_35_turbo, bool)
+        assert isinstance(provider.url, str)
+        assert isinstance(provider.key_env, tuple)
+        assert all(name.isupper() for name in provider.key_env)
+        assert provider.default_model is None or provider.default_model.strip()
+
+    def test_its_urls_are_sound(self, provider: type[Provider]) -> None:
+        """As a caller's own would have to be; paths begin with a slash."""
+        if provider.base_url:
+            assert checked_base_url(provider.base_url) == provider.base_url
+        if provider.url:
+            assert checked_base_url(provider.url) == provider.url
+        assert provider.path.startswith("/")
+
+    def test_its_headers_are_sound(self, provider: type[Provider]) -> None:
+        """As a caller's own would have to be."""
+        assert checked_headers(provider.headers) == dict(provider.headers)
+
+    def test_a_needed_key_has_a_variable(self, provider: type[Provider]) -> None:
+        """Otherwise the advice to set it would be empty."""
+        assert provider.key_env or not provider.needs_key
+
+    def test_its_key_goes_into_a_header(self, provider: type[Provider]) -> None:
+        """Never into the URL."""
+        assert "sk-1" in " ".join(checked_headers(provider.auth_headers("sk-1")).values())  # type: ignore[arg-type]
+
+
+def texts_in(value: Any) -> Iterator[str]:
+    """Every str in a body, also in JSON that is a str in it."""
+    if isinstance(value, str):
+        yield value
+        if value.startswith("{"):
+            yield from texts_in(json.loads(value))
+    elif isinstance(value, (dict, list)):
+        for inner in value.values() if isinstance(value, dict) else value:
+            yield from texts_in(inner)
+
+
+@EVERY
+class TestEncode:
+    """What a provider makes of a request: a pure function."""
+
+    def test_the_body_is_strict_json(self, provider: type[Provider]) -> None:
+        """P23: without NaN, without lone surrogates."""
+        encoded = provider.encode(request(temperature=0.5))
+        assert isinstance(encoded, Encoded)
+        json.dumps(encoded.body, allow_nan=False, ensure_ascii=False).encode()
+        assert encoded.path.startswith("/")
+
+    def test_the_same_request_gives_the_same_body(self, provider: type[Provider]) -> None:
+        """No clock, no chance, no state."""
+        first, second = provider.encode(request(seed=1)), provider.encode(request(seed=1))
+        assert (first.body, first.path, first.headers) == (second.body, second.path, second.headers)
+
+    def test_the_request_is_not_changed(self, provider: type[Provider]) -> None:
+        """It is sent again in a retry."""
+        asked = request(options={"a": [1]})
+        before = copy.deepcopy(asked)
+        provider.encode(asked)
+        assert asked == before
+
+    def test_nothing_is_sent(self, provider: type[Provider], monkeypatch: pytest.MonkeyPatch) -> None:
+        """No socket is opened."""
+
+        def refuse(*_: Any, **__: Any) -> None:
+            raise AssertionError("encode() opened a socket")
+
+        monkeypatch.setattr(socket, "socket", refuse)
+        monkeypatch.setattr(socket, "create_connection", refuse)
+        monkeypatch.setattr(socket, "getaddrinfo", refuse)
+        provider.encode(request())
+
+    def test_every_text_is_in_the_body(self, provider: type[Provider]) -> None:
+        """No turn is lost, the system's included."""
+        texts = "\n".join(texts_in(provider.encode(request()).body))
+        for text in ("Be brief.", "Привет", "Hm?", "Hi ", "there"):
+            assert text in texts
+
+    def test_parameters_are_in_the_body(self, provider: type[Provider]) -> None:
+        """Every keyword that is no option of the transport is one of the service."""
+        body = provider.encode(request(temperature=0.25, wibble=[1])).body
+        assert "0.25" in json.dumps(body)
+        assert "wibble" in json.dumps(body)
+
+    def test_no_option_of_the_transport_is_in_the_body(self, provider: type[Provider]) -> None:
+        """Proxy, key and time limits are nobody else's business."""
+        assert not set(OPTION_NAMES) & set(provider.encode(request()).body)
+
+
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 600) | st.text(max_size=4) | st.sampled_from(["error", "stop", "text"]),
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(
+                "choices delta content index error message usage finish_reason reasoning text type code detail".split()
+            ),
+            inner,
+            max_size=4,
+        )
+    ),
+    max_leaves=15,
+)
+
+
+def check_items(items: Callable[[], Iterable[Any]]) -> None:
+    """Everything that comes is of the vocabulary, or it is an error of the tree."""
+    with contextlib.suppress(LLMBridgeError):
+        for item in items():
+            assert isinstance(item, (str, Reasoning, Usage, Finish, End)), item
+            assert item != ""
+            assert not (isinstance(item, Reasoning) and item.text == "")
+
+
+@EVERY
+class TestDecode:
+    """What a provider makes of a frame: a pure function too."""
+
+    @given(value=ANY_JSON, event=st.sampled_from(["message", "error", "ping"]))
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def test_any_json_is_items_or_an_error_of_the_tree(self, provider: type[Provider], value: Any, event: str) -> None:
+        """P10: no KeyError, no IndexError, no TypeError; P5: no empty piece."""
+        check_items(lambda: provider.decode(Record(json.dumps(value), event)))
+
+    @given(text=st.text(max_size=40))
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def test_any_text_is_items_or_an_error_of_the_tree(self, provider: type[Provider], text: str) -> None:
+        """Frames that are no JSON."""
+        check_items(lambda: provider.decode(Record(text)))
+
+    @given(value=ANY_JSON)
+    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def test_any_document_is_items_or_an_error_of_the_tree(self, provider: type[Provider], value: Any) -> None:
+        """P8: a whole JSON document in place of a stream."""
+        check_items(lambda: provider.decode_document(value))
+
+    @pytest.mark.parametrize("key", ["content", "reasoning", "reasoning_content", "error", "usage", "choices"])
+    def test_deep_nesting_is_no_recursion_error(self, provider: type[Provider], key: str) -> None:
+        """P10: JSON that the parser still takes, at any place where decoding looks into it."""
+        for opening, closing in (("[", "]"), ('{"text":', "}"), ('{"message":', "}")):
+            nest = opening * 900 + '"x"' + closing * 900
+            delta = f'{{"choices": [{{"delta": {{"{key}": {nest}}}}}]}}'
+            check_items(lambda delta=delta: provider.decode(Record(delta)))
+            check_items(lambda nest=nest: provider.decode(Record(f'{{"{key}": {nest}}}')))
+
+    def test_each_answer_has_a_framing_of_its_own(self, provider: type[Provider]) -> None:
+        """Framings hold state: two streams must not share one."""
+        assert isinstance(provider.framing(), Framing)
+        assert provider.framing() is not provider.framing()
+
+
+@EVERY
+class TestOverTheWire:
+    """The whole way, against the loopback server."""
+
+    def test_a_stream_gives_its_pieces(self, provider: type[Provider], server: LLMServer) -> None:
+        """Text, finish reason and usage."""
+        server.script(Reply(PIECES, usage={"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}))
+        with Client(retries=0) as client:
+            stream = client.chat(TURNS, f"{provider.name}:m", base_url=base_url(provider, server), proxy=False)
+            assert list(stream) == PIECES
+        assert stream.finish_reason == "stop"
+        assert stream.usage == Usage(3, 5, 8)
+        assert stream.provider == provider.name
+
+    def test_the_class_streams_by_itself(self, provider: type[Provider], server: LLMServer) -> None:
+        """As the ancestors were used; `stream=False` joins, and sends the same."""
+        server.default = Reply(PIECES)
+        at = base_url(provider, server)
+        pieces = provider.create_completion("m", TURNS, base_url=at, proxy=False)
+        assert list(pieces) == PIECES
+        assert provider.create_completion("m", TURNS, stream=False, base_url=at, proxy=False) == "".join(PIECES)
+        first, second = server.requests
+        assert first.body == second.body
+
+    def test_what_is_encoded_is_what_is_sent(self, provider: type[Provider], server: LLMServer) -> None:
+        """To the path under the base URL, with the provider's headers."""
+        server.script(Reply("x"))
+        with Client(retries=0) as client:
+            client.chat(
+                TURNS, f"{provider.name}:some-model", base_url=base_url(provider, server), proxy=False, seed=7
+            ).complete()
+        (received,) = server.requests
+        encoded = provider.encode(request(seed=7))
+        assert received.method == "POST"
+        assert received.path.endswith(encoded.path)
+        assert received.json == encoded.body
+        for name, value in provider.headers.items():
+            assert received.header(name) == value
+
+    def test_the_key_is_sent_to_the_base_url(self, provider: type[Provider], server: LLMServer) -> None:
+        """In the provider's own header."""
+        server.script(Reply("x"))
+        with Client(retries=0, api_key="sk-0123456") as client:
+            client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
+        for name, value in provider.auth_headers("sk-0123456").items():
+            assert server.requests[0].header(name) == value
+
+    def test_a_stream_without_its_end_is_truncated(self, provider: type[Provider], server: LLMServer) -> None:
+        """P6: after all text that came."""
+        server.script(Reply(PIECES, finish_reason=None, end_mark=False, usage=False))
+        with Client(retries=0) as client, pytest.raises(StreamTruncated) as caught:
+            client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
+        assert caught.value.partial == "".join(PIECES)
+
+    def test_an_error_in_the_stream_is_raised(self, provider: type[Provider], server: LLMServer) -> None:
+        """P9: after all text that came."""
+        server.script(Reply(PIECES, error={"message": "boom", "type": "server_error"}))
+        with Client(retries=0) as client, pytest.raises(ServerError, match="boom") as caught:
+            client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
+        assert caught.value.partial == "".join(PIECES)
+        assert caught.value.provider == provider.name
+
+    def test_a_bad_status_is_raised(self, provider: type[Provider], server: LLMServer) -> None:
+        """P10: as the class that it says."""
+        server.script(Reply("No.", status=401))
+        with Client(retries=0) as client, pytest.raises(AuthError, match=r"No\.") as caught:
+            client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
+        assert (caught.value.status, caught.value.provider, caught.value.model) == (401, provider.name, "m")
+
+    @pytest.mark.parametrize("content_type", ["text/html", "text/event-stream"])
+    def test_a_page_in_place_of_a_stream_is_refused(
+        self, provider: type[Provider], server: LLMServer, content_type: str
+    ) -> None:
+        """P8: a login page, a captive portal, whatever it says that it is."""
+        server.script(Reply(body="<!doctype html><title>Login</title>", content_type=content_type))
+        with Client(retries=0) as client, pytest.raises(ProtocolError, match="HTML"):
+            client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
+
+
+def test_those_of_this_version_are_found() -> None:
+    """The two first services, OpenAI's dialect, and the demo; without a list that names them."""
+    assert {"vitalentum", "codelinkava", "openai", "openai-compatible", "demo"} <= set(providers.known())
+
+
+def test_an_unknown_name_lists_the_known_ones() -> None:
+    """So that a typing mistake is mended at once."""
+    with pytest.raises(UnknownProvider) as caught:
+        providers.find("opnai")
+    for name in providers.known():
+        assert name in str(caught.value)

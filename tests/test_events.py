@@ -1,0 +1,102 @@
+"""What a stream can say: small frozen values."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import pickle
+from typing import Any, get_args
+
+import pytest
+
+from llmbridge import Finish, Reasoning, Text, Usage
+from llmbridge.events import END, End, FinishReason
+
+EVENTS = [Text("ü"), Reasoning("hm"), Usage(1, 2, raw={"prompt_tokens": 1}), Finish("stop", "end_turn")]
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=repr)
+def test_an_event_cannot_be_changed(event: Any) -> None:
+    """Setting any of its attributes is an error."""
+    for field in dataclasses.fields(event):
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            setattr(event, field.name, None)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("event", EVENTS, ids=repr)
+def test_an_event_survives_pickling(event: Any, protocol: int) -> None:
+    """Also what does not count in a comparison."""
+    twin = pickle.loads(pickle.dumps(event, protocol))
+    assert twin == event
+    assert dataclasses.asdict(twin) == dataclasses.asdict(event) == dataclasses.asdict(copy.deepcopy(event))
+
+
+@pytest.mark.parametrize("event", EVENTS, ids=repr)
+def test_an_event_takes_no_further_attribute(event: Any) -> None:
+    """There are thousands of them: they are small."""
+    assert not hasattr(event, "__dict__")
+
+
+def test_the_text_of_an_event_is_its_str() -> None:
+    """Printing an event prints what it says."""
+    assert (str(Text("ü")), str(Reasoning("hm"))) == ("ü", "hm")
+
+
+def test_text_and_reasoning_are_not_equal() -> None:
+    """The same words are something else in the answer and before it."""
+    assert Text("a") == Text("a")
+    assert Text("a") != Reasoning("a")
+
+
+class TestUsage:
+    """Counted tokens."""
+
+    def test_the_total_is_the_sum_if_the_service_gave_none(self) -> None:
+        """From both parts."""
+        assert Usage(input_tokens=11, output_tokens=7).total_tokens == 18
+
+    def test_the_services_own_total_stays(self) -> None:
+        """Whatever it counts beside the two."""
+        assert Usage(input_tokens=11, output_tokens=7, total_tokens=30).total_tokens == 30
+        assert Usage(input_tokens=11, output_tokens=7, total_tokens=0).total_tokens == 0
+
+    @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=1), Usage(output_tokens=1)], ids=repr)
+    def test_nothing_is_estimated(self, usage: Usage) -> None:
+        """A part that the service did not say leaves the total unknown."""
+        assert usage.total_tokens is None
+
+    def test_zero_is_a_count(self) -> None:
+        """No tokens is not the same as not known."""
+        assert Usage(input_tokens=0, output_tokens=0).total_tokens == 0
+
+    def test_the_raw_object_does_not_show(self) -> None:
+        """It is there for who asks for it, and not in repr or comparison."""
+        usage = Usage(1, 2, raw={"wibble": 1})
+        assert usage.raw == {"wibble": 1}
+        assert "wibble" not in repr(usage)
+        assert usage == Usage(1, 2)
+
+    def test_all_fields_are_unknown_by_default(self) -> None:
+        """None, and an empty raw object that is not shared."""
+        assert dataclasses.astuple(Usage()) == (None, None, None, None, None, None, {})
+        assert Usage().raw is not Usage().raw
+
+
+class TestFinish:
+    """Why an answer ended."""
+
+    def test_the_vocabulary_is_the_documented_one(self) -> None:
+        """Six words for all services."""
+        assert get_args(FinishReason) == ("stop", "length", "tool_calls", "content_filter", "error", "other")
+
+    def test_the_services_own_word_is_kept(self) -> None:
+        """Beside the common one; empty if there was none."""
+        assert Finish("length", "MAX_TOKENS").raw == "MAX_TOKENS"
+        assert Finish("stop").raw == ""
+
+
+def test_the_end_mark_has_a_name() -> None:
+    """What a developer sees in a debugger."""
+    assert repr(END) == "END"
+    assert isinstance(END, End)

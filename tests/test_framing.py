@@ -1,0 +1,472 @@
+"""Bytes to frames: every cut of the same bytes gives the same frames, in linear time and bounded memory."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Iterable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sseclient import SSEClient
+
+from llmbridge._framing import EVENT_LIMIT, NDJSON, SSE, DataLines, Framing, Record
+from llmbridge.errors import ProtocolError
+
+FRAMINGS = [SSE, DataLines, NDJSON]
+
+# What a stream may hold, as the parts that can go wrong at their borders.
+PARTS = st.sampled_from(
+    [
+        b"\n",
+        b"\r",
+        b"\r\n",
+        b"\n\n",
+        b"\r\n\r\n",
+        b":",
+        b" ",
+        b"data",
+        b"data:",
+        b"data: ",
+        b"data: {}\n\n",
+        b"event: error\n",
+        b"event",
+        b"id: 7\n",
+        b"retry: 10\n",
+        b"wibble: x\n",
+        b": comment\n",
+        b": bad \xff\xfe\n",
+        b"\xef\xbb\xbf",
+        b"\xef",
+        b"\xbb",
+        b"[DONE]",
+        "ü世🌍".encode(),
+        "\u2028\u0085\u2029".encode(),
+        b"\x0b\x0c\x1c\x1d\x1e\x00",
+        b"\xe4\xb8",
+        b"\xff",
+        b"{",
+        b'{"a": 1}',
+    ]
+)
+STREAMS = st.lists(PARTS | st.binary(max_size=3), max_size=24).map(b"".join)
+CUTS = st.lists(st.integers(1, 5), min_size=1, max_size=40)
+
+STREAM = (
+    "\ufeff: hi\r\n\r\nevent: a\rdata: 1\r\rdata:zwei ü\n\r\ndata: 世界\n: c\ndata: 🌍\n\nid: 4\r\ndata\r\n\r\n"
+    "data: \u2028\u0085\u2029\n\nretry: 3\n\ndata: [DONE]\r\n\r\ndata: cut"
+).encode()
+
+
+def frames(framing: Framing, chunks: Iterable[bytes], finish: bool = False) -> list[tuple[str, str]]:
+    """Event name and data of every frame in the chunks."""
+    found = [frame for chunk in chunks for frame in framing.feed(chunk)]
+    if finish:
+        found += framing.finish()
+    return [(frame.event, frame.data) for frame in found]
+
+
+def texts(framing: Framing, *chunks: bytes) -> list[str]:
+    """The data alone."""
+    return [data for _, data in frames(framing, chunks)]
+
+
+def pieces(data: bytes, sizes: Iterable[int]) -> list[bytes]:
+    """`data` cut into pieces of these sizes, the last one repeated."""
+    cut: list[bytes] = []
+    size, sizes = 1, iter(sizes)
+    while data:
+        size = next(sizes, size)
+        cut.append(data[:size])
+        data = data[size:]
+    return cut
+
+
+def by_the_standard(stream: bytes) -> list[tuple[str, str]]:
+    """The events of a whole stream, as the WHATWG's text describes them, step by step."""
+    text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
+    found: list[tuple[str, str]] = []
+    name, data = "", ""
+    for line in re.split("\r\n|\n|\r", text)[:-1]:
+        if not line:
+            if data:
+                found.append((name or "message", data.removesuffix("\n")))
+            name, data = "", ""
+            continue
+        field, _, value = line.partition(":")
+        value = value.removeprefix(" ")
+        if field == "data":
+            data += value + "\n"
+        elif field == "event":
+            name = value
+    return found
+
+
+class TestAnyCut:
+    """P1: the network's chunks leave no trace in the frames."""
+
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    def test_every_split_point_gives_the_same_frames(self, framing: type[Framing]) -> None:
+        """Two reads give what one read gives, wherever the border is."""
+        whole = frames(framing(), [STREAM], finish=True)
+        assert len(whole) > 5
+        for cut in range(len(STREAM) + 1):
+            assert frames(framing(), [STREAM[:cut], STREAM[cut:]], finish=True) == whole, cut
+
+    @pytest.mark.parametrize("size", [1, 2, 3, 7])
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    def test_small_reads_give_the_same_frames(self, framing: type[Framing], size: int) -> None:
+        """One, two, three or seven bytes at a time give what one read gives."""
+        assert frames(framing(), pieces(STREAM, [size]), finish=True) == frames(framing(), [STREAM], finish=True)
+
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    @given(stream=STREAMS, sizes=CUTS)
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def test_any_cut_of_any_bytes_gives_the_same_frames(
+        self, framing: type[Framing], stream: bytes, sizes: list[int]
+    ) -> None:
+        """Whatever the bytes are and however they come, the frames and the rest are the same."""
+        whole = framing()
+        once = frames(whole, [stream]), frames(whole, [], finish=True)
+        cut = framing()
+        assert (frames(cut, pieces(stream, sizes)), frames(cut, [], finish=True)) == once
+
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    def test_an_empty_read_changes_nothing(self, framing: type[Framing]) -> None:
+        """Empty chunks in between are no end of anything."""
+        chunks = [chunk for byte in pieces(STREAM, [1]) for chunk in (b"", byte)]
+        assert frames(framing(), chunks) == frames(framing(), [STREAM])
+
+    @given(stream=STREAMS)
+    @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def test_events_are_those_of_the_standard(self, stream: bytes) -> None:
+        """Any bytes at all give the events that the standard's own algorithm finds in them."""
+        # A CR ends a line here at once, where the standard's grammar sees a pair: only the very last one matters.
+        expected = by_the_standard(stream)
+        assert frames(SSE(), [stream]) == expected
+
+    @given(stream=STREAMS, sizes=CUTS)
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def test_every_frame_can_be_encoded_as_utf8(self, stream: bytes, sizes: list[int]) -> None:
+        """No frame holds half of a character."""
+        for framing in FRAMINGS:
+            for _, data in frames(framing(), pieces(stream, sizes), finish=True):
+                data.encode("utf-8")
+
+
+class TestLive:
+    """P3 on this level: a frame is there with the byte that completes it."""
+
+    def test_an_event_comes_with_its_blank_line(self) -> None:
+        """The second line feed gives the event, and not the byte before it."""
+        framing = SSE()
+        assert texts(framing, b"data: 1\n") == []
+        assert texts(framing, b"\n") == ["1"]
+
+    @pytest.mark.parametrize("blank", [b"\n\n", b"\r\r", b"\r\n\r\n", b"\n\r", b"\r\n\n", b"\n\r\n", b"\r\r\n"])
+    def test_an_event_does_not_wait_for_the_next_one(self, blank: bytes) -> None:
+        """Any mixture of two line ends completes an event at once."""
+        assert texts(SSE(), b"data: 1" + blank) == ["1"]
+
+    def test_a_line_comes_with_its_line_end(self) -> None:
+        """The line framings wait for one line end, and not for more."""
+        for framing, line in ((DataLines(), b"data: {}"), (NDJSON(), b"{}")):
+            assert texts(framing, line) == []
+            assert texts(framing, b"\r") == ["{}"]
+            assert texts(framing, b"\n" + line + b"\n") == ["{}"]
+
+    def test_several_events_in_one_read_come_together(self) -> None:
+        """One read gives all events in it, in order."""
+        assert texts(SSE(), b"".join(b"data: %d\n\n" % i for i in range(5)) + b"data: 5") == list("01234")
+
+
+class TestLines:
+    """P1: what ends a line, and what does not."""
+
+    @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
+    def test_each_kind_of_line_end_is_one(self, end: bytes) -> None:
+        """LF, CR and CRLF end a line alike."""
+        stream = end.join([b"event: x", b"data: 1", b"data: 2", b"", b"data: 3", b"", b""])
+        assert frames(SSE(), [stream]) == [("x", "1\n2"), ("message", "3")]
+
+    def test_line_ends_may_be_mixed(self) -> None:
+        """One stream, and even one event, may hold all three."""
+        assert texts(SSE(), b"data: 1\rdata: 2\r\ndata: 3\n\r\ndata: 4\r\n\ndata: 5\n\r") == ["1\n2\n3", "4", "5"]
+
+    def test_a_pair_across_two_reads_is_one_line_end(self) -> None:
+        """CR at the end of one read and LF at the beginning of the next are no blank line."""
+        assert texts(SSE(), b"data: 1\r", b"\ndata: 2\r", b"\n\r", b"\n") == ["1\n2"]
+
+    @pytest.mark.parametrize("character", list("\u0085\u2028\u2029\x0b\x0c\x1c\x1d\x1e"))
+    @pytest.mark.parametrize("framing", [SSE, DataLines])
+    def test_no_other_character_ends_a_line(self, framing: type[Framing], character: str) -> None:
+        """What `str.splitlines` would split at is part of the text."""
+        assert texts(framing(), f"data: a{character}b\n\n".encode()) == [f"a{character}b"]
+
+    @pytest.mark.parametrize("character", list("\u0085\u2028\u2029\x0b\x0c\x1c"))
+    def test_no_other_character_ends_a_json_line(self, character: str) -> None:
+        """The same for NDJSON."""
+        assert texts(NDJSON(), f'"a{character}b"\n'.encode()) == [f'"a{character}b"']
+
+
+class TestByteOrderMark:
+    """P1: one mark at the beginning is no part of the stream."""
+
+    @pytest.mark.parametrize(("framing", "line"), [(SSE, b"data: 1\n\n"), (DataLines, b"data: 1\n"), (NDJSON, b"1\n")])
+    def test_one_mark_is_stripped(self, framing: type[Framing], line: bytes) -> None:
+        """A mark in front of the first line does not hide it, in one read or byte by byte."""
+        assert texts(framing(), b"\xef\xbb\xbf" + line) == ["1"]
+        assert texts(framing(), *pieces(b"\xef\xbb\xbf" + line, [1])) == ["1"]
+
+    def test_only_one_mark_is_stripped(self) -> None:
+        """A second mark belongs to the name of the first field, which nobody knows then."""
+        assert texts(SSE(), b"\xef\xbb\xbf\xef\xbb\xbfdata: 1\n\ndata: 2\n\n") == ["2"]
+
+    def test_a_mark_later_on_is_text(self) -> None:
+        """Inside of the stream it is a character like others."""
+        assert texts(SSE(), b"data: a\n\n", b"data: \xef\xbb\xbfb\n\n") == ["a", "\ufeffb"]
+
+    @pytest.mark.parametrize("start", [b"\xef", b"\xef\xbb", b"\xef\xbb\xbe", b"\xefdata: 0\n\n"])
+    def test_half_a_mark_is_none(self, start: bytes) -> None:
+        """Bytes that only begin like a mark are a bad field, and harm nothing behind them."""
+        assert texts(SSE(), *pieces(start + b"\n\ndata: 1\n\n", [1])) == ["1"]
+
+    def test_half_a_mark_alone_is_not_lost(self) -> None:
+        """A stream of two bytes that could have become a mark still counts as what it is."""
+        framing = NDJSON()
+        assert texts(framing, b"\xef\xbb") == []
+        assert [frame.data for frame in framing.finish()] == ["\ufffd"]
+
+
+class TestFields:
+    """P1: fields as the standard has them."""
+
+    def test_comments_and_unknown_fields_are_ignored(self) -> None:
+        """Keep-alives and fields of other protocols do not show."""
+        stream = b": OPENROUTER PROCESSING\n\n:\n\nwibble: 1\nid: 3\nretry: 5\ndata: x\n: y\nfoo\n\n"
+        assert texts(SSE(), stream) == ["x"]
+
+    @pytest.mark.parametrize("framing", [SSE, DataLines])
+    def test_a_bad_byte_in_a_comment_harms_nothing(self, framing: type[Framing]) -> None:
+        """Bytes that are no UTF-8, where nobody reads them, change nothing."""
+        stream = b": \xff\xfe\xed\xa0\x80\ndata: \xc3\xbc\n\n"
+        assert texts(framing(), stream) == ["ü"]
+        assert texts(framing(), *pieces(stream, [1])) == ["ü"]
+
+    def test_a_bad_byte_in_the_text_becomes_a_replacement_character(self) -> None:
+        """It is shown as what it is, and the rest of the text stays."""
+        assert texts(SSE(), b"data: a\xffb\xe4\xb8c\n\n") == ["a\ufffdb\ufffdc"]
+
+    def test_one_space_after_the_colon_is_removed(self) -> None:
+        """One, and not two."""
+        assert texts(SSE(), b"data:a\n\ndata: b\n\ndata:  c\n\n") == ["a", "b", " c"]
+
+    def test_several_data_lines_are_joined(self) -> None:
+        """A document over several lines is one event, its line feeds kept."""
+        assert texts(SSE(), b'data: {\ndata: "a": 1\ndata\ndata: }\n\n') == ['{\n"a": 1\n\n}']
+
+    def test_an_event_has_its_name(self) -> None:
+        """The last name counts, for its event alone; without one it is "message"."""
+        stream = b"event: a\nevent: error\ndata: 1\n\ndata: 2\n\nevent:\ndata: 3\n\n"
+        assert frames(SSE(), [stream]) == [("error", "1"), ("message", "2"), ("message", "3")]
+
+    def test_an_event_without_data_is_none(self) -> None:
+        """A name alone is not dispatched, and does not stick to the next event."""
+        assert frames(SSE(), [b"event: ping\n\nid: 1\n\ndata: 1\n\n"]) == [("message", "1")]
+
+
+class TestTheFirstServices:
+    """P4: lines, with or without blank ones between them."""
+
+    def test_lines_need_no_blank_line(self) -> None:
+        """Each data line is a frame of its own."""
+        assert texts(DataLines(), b'data: {"a": 1}\ndata: {"b": 2}\ndata: [DONE]\n') == [
+            '{"a": 1}',
+            '{"b": 2}',
+            "[DONE]",
+        ]
+
+    def test_blank_lines_are_allowed(self) -> None:
+        """Real servers put one after each event."""
+        assert texts(DataLines(), b"data: 1\n\ndata: 2\r\n\r\ndata: [DONE]\n\n") == ["1", "2", "[DONE]"]
+
+    def test_the_space_is_optional(self) -> None:
+        """With and without it, one space and no more is taken away."""
+        assert texts(DataLines(), b"data:1\ndata: 2\ndata:  3\ndata:[DONE]\n") == ["1", "2", " 3", "[DONE]"]
+
+    def test_other_lines_are_ignored(self) -> None:
+        """Names, comments and text do not show, nor a field whose name only begins like it."""
+        assert texts(DataLines(), b"event: x\n: c\n data: 0\ndatax: 0\nDATA: 0\nhello\ndata: 1\n") == ["1"]
+
+    def test_the_last_line_may_lack_its_end(self) -> None:
+        """Its content is not lost; whether it is whole, its reader must see."""
+        framing = DataLines()
+        assert texts(framing, b"data: 1\ndata: [DONE]") == ["1"]
+        assert [frame.data for frame in framing.finish()] == ["[DONE]"]
+
+    def test_a_frame_has_no_name(self) -> None:
+        """There are no event names in this framing."""
+        assert frames(DataLines(), [b"event: error\ndata: 1\n"]) == [("message", "1")]
+
+
+class TestJSONLines:
+    """NDJSON: one document a line."""
+
+    def test_empty_lines_are_skipped(self) -> None:
+        """Also those of white space."""
+        assert texts(NDJSON(), b'\n{"a": 1}\r\n \n\n{"b": 2}\n') == ['{"a": 1}', '{"b": 2}']
+
+    def test_the_last_line_may_lack_its_end(self) -> None:
+        """As the format's own readers allow."""
+        framing = NDJSON()
+        assert texts(framing, b'{"a": 1}\n{"b": 2}') == ['{"a": 1}']
+        assert [frame.data for frame in framing.finish()] == ['{"b": 2}']
+
+
+class TestFinish:
+    """The end of the bytes."""
+
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    def test_nothing_is_left_after_whole_records(self, framing: type[Framing]) -> None:
+        """A clean end has no further frames."""
+        clean = framing()
+        clean.feed(b"data: 1\n\n")
+        assert clean.finish() == []
+
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    def test_a_stream_without_a_byte_has_no_frame(self, framing: type[Framing]) -> None:
+        """Nothing in, nothing out."""
+        assert framing().finish() == []
+
+    def test_a_last_event_without_its_blank_line_is_given(self) -> None:
+        """With one line end or none."""
+        for rest in (b"data: 2", b"data: 2\n", b"data: 2\r", b"data: 2\r\n"):
+            framing = SSE()
+            assert texts(framing, b"data: 1\n\n", rest) == ["1"]
+            assert [frame.data for frame in framing.finish()] == ["2"]
+
+    def test_a_last_character_that_is_cut_is_repaired(self) -> None:
+        """Half of a character at the end is a replacement character, no error."""
+        framing = SSE()
+        framing.feed("data: 世".encode()[:-1])
+        assert [frame.data for frame in framing.finish()] == ["\ufffd"]
+
+
+class TestLimits:
+    """P2: one record has a size that it may not pass."""
+
+    def test_the_limit_is_64_mib(self) -> None:
+        """The default that is promised."""
+        assert EVENT_LIMIT == 64 * 1024 * 1024
+
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    @pytest.mark.parametrize("size", [1, 7, 4096])
+    def test_a_record_past_the_limit_is_refused(self, framing: type[Framing], size: int) -> None:
+        """A line that never ends is a typed error, soon after the limit."""
+        endless = framing(limit=1000)
+        endless.feed(b"data: 1\n\n")
+        for _ in range(1000 // size):
+            endless.feed(b"x" * size)
+        with pytest.raises(ProtocolError, match="longer than 1000 bytes"):
+            endless.feed(b"x" * size)
+
+    def test_an_event_of_endless_lines_is_refused(self) -> None:
+        """Many short lines without a blank one are one event too."""
+        with pytest.raises(ProtocolError):
+            frames(SSE(limit=1000), [b"data: x\n"] * 200)
+
+    def test_comments_alone_do_not_add_up(self) -> None:
+        """Hours of keep-alives with their blank lines never reach the limit."""
+        assert texts(SSE(limit=100), *[b": ping\n\n"] * 1000, b"data: 1\n\n") == ["1"]
+
+    @pytest.mark.parametrize("framing", FRAMINGS)
+    def test_many_records_do_not_add_up(self, framing: type[Framing]) -> None:
+        """The limit is for one record, however many there are and however they are cut."""
+        stream = b'data: {"a": 1}\n\n' * 200
+        assert len(texts(framing(limit=100), *pieces(stream, [33]))) == 200
+
+    def test_a_record_below_the_limit_passes(self) -> None:
+        """Up to the limit nothing is refused."""
+        assert texts(SSE(limit=1000), *pieces(b"data: " + b"x" * 950 + b"\n\n", [10])) == ["x" * 950]
+
+
+class TestLinearTime:
+    """P2: the work grows with the bytes, not with their square."""
+
+    def test_a_long_event_in_small_reads_is_parsed_once(self) -> None:
+        """However many reads it takes, every byte goes to the parser a single time."""
+        seen: list[int] = []
+
+        class Counting(SSE):
+            def _frames(self, whole: bytes) -> list[object]:  # type: ignore[override]
+                seen.append(len(whole))
+                return list(super()._frames(whole))
+
+        stream = b"data: " + b"x" * 200_000 + b"\n\n"
+        assert [len(text) for text in texts(Counting(), *pieces(stream, [100]))] == [200_000]
+        assert seen == [len(stream)]
+
+    def test_an_event_eight_times_as_long_takes_about_eight_times_as_long(self) -> None:
+        """Many lines and many small reads, where the square would take sixty-four times as long."""
+
+        def seconds(lines: int) -> float:
+            chunks = pieces(b"data: abcdefghijklmnopqrstuvwxyz\n" * lines + b"\n", [512])
+            started = time.process_time()
+            assert len(frames(SSE(), chunks)) == 1
+            return time.process_time() - started
+
+        small, large = (min(seconds(lines) for _ in range(3)) for lines in (4_000, 32_000))
+        assert large < 26 * small
+
+    def test_an_event_of_fifty_megabytes_passes(self) -> None:
+        """It is big, and below the limit."""
+        text = b"x" * (50 * 1024 * 1024)
+        framing = SSE()
+        chunks = [b"data: ", *(text[i : i + 65536] for i in range(0, len(text), 65536)), b"\n\n"]
+        (frame,) = [frame for chunk in chunks for frame in framing.feed(chunk)]
+        assert len(frame.data) == len(text)
+
+
+class TestAgreementWithSSEClient:
+    """Events of very many lines are parsed here, and must mean what sseclient-py would say."""
+
+    @staticmethod
+    def by_sseclient(stream: bytes) -> list[tuple[str, str]]:
+        """The events as the library finds them."""
+        return [(event.event, event.data) for event in SSEClient([stream]).events()]
+
+    @given(
+        lines=st.lists(
+            st.sampled_from(
+                ["data: a", "data:b", "data:", "data", "data:  x", "event: e", "event:", "id: 1", ": c", "foo: 1", " "]
+            ),
+            min_size=1,
+            max_size=6,
+        ),
+        repeated=st.sampled_from([1, 40, 70, 200]),
+        before=st.booleans(),
+    )
+    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def test_long_events_are_the_same(self, lines: list[str], repeated: int, before: bool) -> None:
+        """Any fields, however often, alone or beside usual events."""
+        event = "\n".join(lines * repeated) + "\n\n"
+        filler = "data: " + "x" * 150_000 + "\n\n"
+        stream = ((filler if before else "") + event + filler).encode()
+        assert frames(SSE(), [stream]) == self.by_sseclient(stream)
+
+    def test_a_single_empty_data_line_among_comments_is_an_event(self) -> None:
+        """An event of one empty line is dispatched in a long record as in a short one."""
+        stream = b": c\n" * 100 + b"data:\n\n" + b"data: " + b"x" * 150_000 + b"\n\n"
+        assert frames(SSE(), [stream]) == self.by_sseclient(stream)
+
+    def test_nothing_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
+        """The library logs unknown fields, which may be parts of a prompt; here it is silent."""
+        with caplog.at_level("DEBUG"):
+            texts(SSE(), b"secret prompt: 1\ndata: x\n\n")
+        assert caplog.records == []
+
+
+def test_a_record_shows_its_data() -> None:
+    """What a developer sees in a debugger."""
+    assert repr(Record("1", "error")) == "Record('1', 'error')"

@@ -1,0 +1,202 @@
+"""When a failed call is repeated, and after how long: rules without a clock."""
+
+from __future__ import annotations
+
+import pickle
+from datetime import datetime, timedelta, timezone
+from email.utils import format_datetime
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from llmbridge import ConfigError, Retry
+from llmbridge.retry import retry_after_seconds
+
+NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=timezone.utc)
+
+
+class TestPolicy:
+    """What a caller may set."""
+
+    def test_the_defaults_are_the_promised_ones(self) -> None:
+        """P13: two repetitions."""
+        assert Retry() == Retry(attempts=2, backoff=0.5, max_backoff=8.0, max_retry_after=120.0)
+
+    def test_none_a_number_and_a_policy_stand_for_a_policy(self) -> None:
+        """What `retries=` accepts."""
+        assert Retry.of(None) == Retry()
+        assert Retry.of(0) == Retry(attempts=0)
+        assert Retry.of(7) == Retry(attempts=7)
+        policy = Retry(attempts=1, backoff=0)
+        assert Retry.of(policy) is policy
+
+    @pytest.mark.parametrize("attempts", [-1, 1.5, 2.0, "2", True, False, [2], float("nan")])
+    def test_attempts_that_are_no_count_are_refused(self, attempts: Any) -> None:
+        """With an error that is a ValueError and says what to write."""
+        with pytest.raises(ConfigError, match="whole number from 0") as caught:
+            Retry.of(attempts)
+        assert isinstance(caught.value, ValueError)
+
+    @pytest.mark.parametrize("name", ["backoff", "max_backoff", "max_retry_after"])
+    @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), "1", None, True])
+    def test_seconds_that_are_none_are_refused(self, name: str, value: Any) -> None:
+        """The error names the field."""
+        with pytest.raises(ConfigError, match=f"^{name} must be"):
+            Retry(**{name: value})
+
+    def test_a_policy_is_a_value(self) -> None:
+        """Comparable, hashable and picklable."""
+        assert pickle.loads(pickle.dumps(Retry(3))) == Retry(3)
+        assert len({Retry(3), Retry(3), Retry(4)}) == 2
+
+
+class TestWait:
+    """How long to wait."""
+
+    def test_no_attempt_is_left_after_the_last(self) -> None:
+        """None means: give up."""
+        policy = Retry(attempts=2)
+        assert [policy.wait(attempt, None) is None for attempt in range(4)] == [False, False, True, True]
+
+    def test_zero_attempts_never_wait(self) -> None:
+        """Whatever the service asks for."""
+        assert Retry(attempts=0).wait(0, None) is None
+        assert Retry(attempts=0).wait(0, 1.0) is None
+
+    @pytest.mark.parametrize(
+        ("attempt", "longest"), [(0, 0.5), (1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 8.0), (60, 8.0)]
+    )
+    def test_the_wait_doubles_up_to_its_cap(self, attempt: int, longest: float) -> None:
+        """Shortened at random by up to a quarter."""
+        waits = [Retry(attempts=100).wait(attempt, None) for _ in range(200)]
+        assert all(wait is not None and 0.75 * longest <= wait <= longest for wait in waits)
+
+    def test_the_wait_is_jittered(self) -> None:
+        """Many clients do not come back at the same moment."""
+        assert len({Retry().wait(0, None) for _ in range(50)}) > 40
+
+    def test_many_attempts_do_not_overflow(self) -> None:
+        """2 to the power of thousands is more than a float holds."""
+        wait = Retry(attempts=10_000).wait(5_000, None)
+        assert wait is not None
+        assert wait <= 8.0
+
+    def test_what_the_service_asks_for_wins(self) -> None:
+        """Shorter or longer than the backoff, to the letter."""
+        assert Retry().wait(0, 0.0) == 0.0
+        assert Retry().wait(0, 0.25) == 0.25
+        assert Retry().wait(1, 60.0) == 60.0
+
+    def test_more_than_the_longest_wait_gives_up(self) -> None:
+        """P13: a service that asks for hours gets no hidden wait of hours."""
+        policy = Retry(max_retry_after=10)
+        assert policy.wait(0, 10.0) == 10.0
+        assert policy.wait(0, 10.01) is None
+
+    @given(st.integers(0, 50), st.none() | st.floats(0, 1e6))
+    def test_a_wait_is_never_negative_or_endless(self, attempt: int, asked: float | None) -> None:
+        """Whatever comes."""
+        wait = Retry(attempts=51).wait(attempt, asked)
+        assert wait is None or 0 <= wait <= 120
+
+
+class TestRetryAfter:
+    """P13: milliseconds, seconds or a date; garbage is as good as nothing."""
+
+    @pytest.mark.parametrize(
+        ("headers", "seconds"),
+        [
+            ({}, None),
+            ({"retry-after": "1"}, 1.0),
+            ({"retry-after": "0"}, 0.0),
+            ({"retry-after": " 7 "}, 7.0),
+            ({"retry-after": "1.5"}, 1.5),
+            ({"retry-after": "86400"}, 86400.0),
+            ({"retry-after-ms": "250"}, 0.25),
+            ({"retry-after-ms": "0"}, 0.0),
+            ({"retry-after-ms": "1500.5"}, 1.5005),
+            ({"retry-after-ms": "250", "retry-after": "9"}, 0.25),
+            ({"retry-after-ms": "soon", "retry-after": "9"}, 9.0),
+            ({"retry-after-ms": "", "retry-after": "9"}, 9.0),
+        ],
+    )
+    def test_numbers(self, headers: dict[str, str], seconds: float | None) -> None:
+        """Milliseconds before seconds, fractions allowed."""
+        assert retry_after_seconds(headers) == seconds
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "",
+            " ",
+            "soon",
+            "-1",
+            "-0.5",
+            "nan",
+            "inf",
+            "-inf",
+            "1e400",
+            "1,5",
+            "1 s",
+            "17ms",
+            "6m0s",
+            "0x10",
+            "tomorrow at noon",
+            "Mon, 99 Foo 2026 99:99:99 GMT",
+            "Sat, 21 Nov",
+            "Mon, 01 Jan 99999999999999999999 00:00:00 GMT",
+            "\x00",
+            "٣",
+        ],
+    )
+    def test_garbage_is_no_wait(self, text: str) -> None:
+        """Nothing is raised, and the usual backoff applies."""
+        found = retry_after_seconds({"retry-after": text})
+        assert found is None or (text == "٣" and found == 3.0)
+        assert retry_after_seconds({"retry-after-ms": text}) in (None, 0.003)
+
+    @pytest.mark.parametrize("seconds", [0, 1, 90, 86400])
+    def test_a_date(self, seconds: int) -> None:
+        """The time until then."""
+        text = format_datetime(NOW + timedelta(seconds=seconds), usegmt=True)
+        assert retry_after_seconds({"retry-after": text}, NOW) == seconds
+
+    def test_a_date_of_the_past_is_now(self) -> None:
+        """Clocks differ; a wait is never negative."""
+        assert retry_after_seconds({"retry-after": "Wed, 21 Oct 2015 07:28:00 GMT"}, NOW) == 0.0
+
+    @pytest.mark.parametrize(
+        "text",
+        [
+            "Sat, 21 Nov 2026 12:00:30 GMT",
+            "Sat, 21 Nov 2026 12:00:30 -0000",
+            "Sat, 21 Nov 2026 12:00:30",
+            "21 Nov 2026 12:00:30 +0000",
+            "Sat, 21 Nov 2026 13:00:30 +0100",
+            "Sat Nov 21 12:00:30 2026",
+            "Saturday, 21-Nov-26 12:00:30 GMT",
+        ],
+    )
+    def test_a_date_in_any_spelling(self, text: str) -> None:
+        """The three formats that HTTP knows, with and without a zone."""
+        assert retry_after_seconds({"retry-after": text}, NOW) == 30.0
+
+    def test_a_date_is_compared_with_the_present(self) -> None:
+        """If no other time is given."""
+        soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=60), usegmt=True)
+        wait = retry_after_seconds({"retry-after": soon})
+        assert wait is not None
+        assert 50 < wait <= 60
+
+    @given(st.text(max_size=40))
+    def test_no_text_is_an_error(self, text: str) -> None:
+        """Whatever a server sends: a number from 0, or None."""
+        found = retry_after_seconds({"retry-after": text, "retry-after-ms": text})
+        assert found is None or found >= 0
+
+    def test_a_gateway_passes_it_on_under_another_name(self) -> None:
+        """LiteLLM's name for what the service behind it asked for; its own header wins."""
+        assert retry_after_seconds({"llm_provider-retry-after": "4"}) == 4.0
+        assert retry_after_seconds({"llm_provider-retry-after": "4", "retry-after": "2"}) == 2.0
