@@ -14,6 +14,7 @@ Source: WHATWG HTML, 9.2.6 "Interpreting an event stream".
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
 
@@ -53,7 +54,7 @@ class Record:
         return f"Record({self.data!r}, {self.event!r})"
 
 
-class Framing:
+class Framing(ABC):
     """The recipe: normalized line ends, whole records cut off at the last terminator, the rest kept for later.
 
     Args:
@@ -95,8 +96,9 @@ class Framing:
         self._tail, self._head = [], None
         return self._frames(_repaired(rest) + self.terminator) if rest else []
 
+    @abstractmethod
     def _frames(self, whole: bytes) -> list[Frame]:
-        raise NotImplementedError
+        """The frames in some whole records."""
 
     def _without_bom(self, data: bytes) -> bytes:
         head = (self._head or b"") + data

@@ -1,20 +1,19 @@
 """One call, from the first request to the end of the answer: open (with retries), read, frame, decode, end.
 
 `Pipeline.advance()` is the one blocking step that everything is made of: it returns what one network read brought, as a
-list, so that a loop costs next to nothing per piece and a worker thread hands over all that has arrived in one go.
+list, so that a loop costs next to nothing per piece. `Pipeline.poll()` is the same step for an event loop.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from llmbridge._framing import Record
-from llmbridge._text import SurrogateMender
+from llmbridge._answer import Answer
 from llmbridge.errors import (
     Cancelled,
     ClockExpired,
@@ -22,17 +21,15 @@ from llmbridge.errors import (
     ProtocolError,
     ServiceError,
     StreamTruncated,
-    without_frames,
 )
-from llmbridge.events import End, Finish, Item, Reasoning
+from llmbridge.events import Item
 from llmbridge.options import Timeout
-from llmbridge.provider import Provider, parsed_json
+from llmbridge.provider import Provider
 from llmbridge.retry import Retry
 from llmbridge.secret import scrub
 from llmbridge.service_errors import BODY_LIMIT, error_for_status
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame, Framing
     from llmbridge._transport import Call, Exchange, HTTPRequest, Transport
 
 __all__ = ["Pipeline", "Wait"]
@@ -46,11 +43,7 @@ class Wait(Enum):
 
 
 _log = logging.getLogger("llmbridge")
-_DOCUMENT_LIMIT = 64 * 1024 * 1024
 _SUCCESS = range(200, 300)
-_BOM = b"\xef\xbb\xbf"
-_WHITE = b" \t\r\n"
-_Decode = Callable[["Frame"], "Iterable[Item | End]"]
 
 
 class Pipeline:
@@ -88,7 +81,7 @@ class Pipeline:
         self._busy = threading.Lock()
         self._call: Call | None = None
         self._exchange: Exchange | None = None
-        self._source: _Source | None = None
+        self._answer: Answer | None = None
         self._failure: LLMBridgeError | None = None
         self._secrets: tuple[str, ...] = ()
         self._cancelled = False
@@ -131,12 +124,12 @@ class Pipeline:
         Raises:
             LLMBridgeError: As for `advance`.
         """
-        source, exchange = self._source, self._exchange
+        answer, exchange = self._answer, self._exchange
         if self._over:
             return self.advance()
-        if source is None or exchange is None or exchange.readable is None:
+        if answer is None or exchange is None or exchange.readable is None:
             return Wait.THREAD
-        if source.end_mark and not exchange.complete:
+        if answer.end_mark and not exchange.complete:
             return Wait.THREAD  # the rest of the body has to be waited for
         exchange.set_blocking(False)
         items = self.advance(may_skip_read=True)
@@ -180,23 +173,23 @@ class Pipeline:
             if self._cancelled and not self._answered:
                 raise Cancelled("the call was cancelled")
             return None
-        if self._source is None:
+        if self._answer is None:
             self._open()
-        source = self._source
-        assert source is not None and self._call is not None
-        if may_skip_read and not source.ended and self._exchange is not None and self._exchange.must_wait():
+        answer = self._answer
+        assert answer is not None and self._call is not None
+        if may_skip_read and not answer.ended and self._exchange is not None and self._exchange.must_wait():
             return []
-        while not source.ended:
-            items, self._failure = source.read()
+        while not answer.ended:
+            items, self._failure = answer.read()
             if items:
                 self._call.content()
                 return items
             self._raise_failure()
-            if source.waiting:
+            if answer.waiting:
                 return []
-        if source.end_mark:
-            self._finish(source)
-        return source.last_items()
+        if answer.end_mark:
+            self._finish(answer)
+        return answer.last_items()
 
     def _raise_failure(self) -> None:
         """Raises the error that came behind what was returned before. No frame keeps it, or it would keep the frame."""
@@ -207,10 +200,10 @@ class Pipeline:
             finally:
                 del failure
 
-    def _finish(self, source: _Source) -> None:
+    def _finish(self, answer: Answer) -> None:
         assert self._exchange is not None
         whole = self._exchange.finish()
-        if not whole and source.finish is None and self._provider.done_needs_finish:
+        if not whole and answer.finish is None and self._provider.done_needs_finish:
             raise StreamTruncated("the answer was broken off: the service gave no reason to finish, and cut the body")
 
     def _open(self) -> None:
@@ -230,7 +223,7 @@ class Pipeline:
                 exchange = self._exchange = transport.post(self._call, request)
                 self._take_headers(exchange)
                 if exchange.status in _SUCCESS:
-                    self._source = _Source(exchange, self._provider)
+                    self._answer = Answer(exchange, self._provider)
                     return
                 raise self._status_error(exchange, request)
             except LLMBridgeError as error:
@@ -300,185 +293,13 @@ class Pipeline:
         if self.ended is None:
             self.ended = monotonic()
         self._over = True
-        if self._source is not None:
-            self._answered = self._source.ended
+        if self._answer is not None:
+            self._answered = self._answer.ended
         if self._exchange is not None:
             self._exchange.close()
         if self._call is not None:
             self._call.end()
-        self._exchange = self._source = None
-
-
-class _Source:
-    """The items of one answer, from its bytes on.
-
-    Attributes:
-        waiting: The last read would have had to wait.
-        ended: Nothing more is to be read.
-        end_mark: The dialect's end mark has come.
-        finish: The last Finish.
-    """
-
-    def __init__(self, exchange: Exchange, provider: type[Provider]) -> None:
-        self._exchange = exchange
-        self._provider = provider
-        self._framing: Framing | None = None
-        self._head = b""
-        self._document: list[bytes] | None = None
-        self._document_size = 0
-        self._frames_seen = False
-        self._mend = SurrogateMender()
-        self._mend_reasoning = SurrogateMender()
-        self.waiting = False
-        self.ended = False
-        self.end_mark = False
-        self.finish: Finish | None = None
-
-    def read(self) -> tuple[list[Item], LLMBridgeError | None]:
-        """What one network read brings, and the error that came behind it, if one did."""
-        items: list[Item] = []
-        try:
-            data = self._exchange.read()
-            self.waiting = data is None
-            if data is not None:
-                self._take_bytes(data, items)
-        except StreamTruncated as error:
-            cut = self._cut(error, items)
-            return items, cut and without_frames(cut)
-        except LLMBridgeError as error:
-            return items, without_frames(error)
-        return items, None
-
-    def _take_bytes(self, data: bytes, items: list[Item]) -> None:
-        at_end = not data
-        if self._framing is None and self._document is None:
-            data = self._begin(data)
-        if self._document is not None:
-            self._take_part(data, items)
-        elif at_end:
-            self._end_of_body(items)
-        elif self._framing is not None:
-            self._decode(self._framing.feed(data), items)
-
-    def last_items(self) -> list[Item] | None:
-        """What was held back for a better continuation that did not come."""
-        rest: list[Item] = [*self._mend.rest(), *map(Reasoning, self._mend_reasoning.rest())]
-        return rest or None
-
-    def _begin(self, data: bytes) -> bytes:
-        """Finds out from the first bytes what the answer is; returns what is to be looked at now."""
-        head = (self._head + data).lstrip(_WHITE)
-        start = b"" if _BOM.startswith(head) else head.removeprefix(_BOM).lstrip(_WHITE)[:1]
-        self._head = head if start else head[: len(_BOM)]
-        kind = self._exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if self._exchange.status == 204 or (not data and not start):
-            raise ProtocolError(f"the service answered {self._exchange.status} with nothing in it")
-        if start == b"<" or (kind == "text/html" and start):
-            raise ProtocolError("the service answered with an HTML page instead of a stream: check the base_url")
-        if not start:
-            return b""
-        framing = self._provider.framing()
-        if start in (b"{", b"[") and not framing.begins_with_json:
-            self._document = []
-        else:
-            self._framing = framing
-        self._head = b""
-        return head
-
-    def _take_part(self, data: bytes, items: list[Item]) -> None:
-        """A part of one whole JSON document in place of a stream; the document counts at its end."""
-        assert self._document is not None
-        self._document.append(data)
-        self._document_size += len(data)
-        if self._document_size > _DOCUMENT_LIMIT:
-            raise ProtocolError(f"the answer is one JSON document of more than {_DOCUMENT_LIMIT} bytes")
-        if not data:
-            text = b"".join(self._document).decode("utf-8-sig", "replace").strip()
-            self._decode([Record(text)], items, self._decode_document)
-            self.ended = True
-
-    def _decode_document(self, document: Frame) -> Iterable[Item | End]:
-        return self._provider.decode_document(parsed_json(document.data))
-
-    def _decode(self, frames: list[Frame], items: list[Item], decode: _Decode | None = None) -> None:
-        decode = decode or self._provider.decode
-        take, mend, add = self._take, self._mend, items.append
-        for frame in frames:
-            self._frames_seen = True
-            try:
-                for item in decode(frame):
-                    if item.__class__ is str and item.isascii() and item and not mend.half:
-                        add(item)
-                    else:
-                        take(item, items)
-            except LLMBridgeError as error:
-                raise self._masked(frame, decode, error) from None
-            if self.ended:
-                break
-
-    def _masked(self, frame: Frame, decode: _Decode, error: LLMBridgeError) -> LLMBridgeError:
-        """The error that the frame would have caused if it did not repeat the caller's secrets."""
-        text = scrub(frame.data, self._exchange.secrets)
-        if text == frame.data:
-            return error
-        try:
-            for _ in decode(Record(text, frame.event)):
-                continue
-        except LLMBridgeError as masked:
-            return masked
-        return error
-
-    def _take(self, item: Item | End, items: list[Item]) -> None:
-        if isinstance(item, str):
-            if text := self._mend(item):
-                items.append(text)
-        elif isinstance(item, Reasoning):
-            if text := self._mend_reasoning(item.text):
-                items.append(Reasoning(text))
-        elif isinstance(item, End):
-            self.end_mark = self.ended = True
-        else:
-            if isinstance(item, Finish):
-                self.finish = item
-            items.append(item)
-
-    def _end_of_body(self, items: list[Item]) -> None:
-        """The body is over: what it leaves unterminated counts if it is whole, and without an end mark it is too short.
-
-        Raises:
-            StreamTruncated, ProtocolError: It is too short, or was never a stream.
-        """
-        last_is_whole = self._decode_last(items)
-        if self.ended:
-            return
-        self.ended = True
-        if self.finish is not None:
-            return
-        if not self._frames_seen and last_is_whole:
-            raise ProtocolError(
-                "the service answered with a stream without a single event "
-                "(some servers do so when the prompt is longer than the context)"
-            )
-        raise StreamTruncated("the stream ended before the answer was complete: its end mark is missing")
-
-    def _cut(self, error: StreamTruncated, items: list[Item]) -> LLMBridgeError | None:
-        """The body was cut short: whether that matters depends on what had come until then."""
-        try:
-            self._decode_last(items)
-        except LLMBridgeError as reported:
-            return reported
-        self.ended = True
-        return None if self.end_mark or self.finish is not None else error
-
-    def _decode_last(self, items: list[Item]) -> bool:
-        """Decodes an event that lacks its end; False if it lacks more than that."""
-        if self._framing is None:
-            return True
-        try:
-            self._decode(self._framing.finish(), items)
-        except ProtocolError:
-            return False
-        return True
+        self._exchange = self._answer = None
 
 
 def _longest(secrets: tuple[str, ...]) -> int:

@@ -14,7 +14,7 @@ from llmbridge.service_errors import error_in_stream
 if TYPE_CHECKING:
     from llmbridge._framing import Frame
 
-__all__ = ["OpenAI", "OpenAICompatible", "decode_chunk", "decode_completion"]
+__all__ = ["ChatCompletions", "OpenAI", "OpenAICompatible", "decode_chunk", "decode_completion"]
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -29,7 +29,19 @@ _NESTED = 4  # lists and objects that reasoning is wrapped in, at the most
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 
 
-class OpenAI(Provider):
+class ChatCompletions(Provider):
+    """What all have in common whose answers are chat completions, in chunks or whole."""
+
+    @classmethod
+    def decode(cls, frame: Frame) -> Iterable[Item | End]:
+        return decode_chunk(frame)
+
+    @classmethod
+    def decode_document(cls, document: Any) -> Iterable[Item | End]:
+        return decode_completion(document)
+
+
+class OpenAI(ChatCompletions):
     """OpenAI's own service.
 
     Example:
@@ -65,14 +77,6 @@ class OpenAI(Provider):
         if not body["stream"] or body["stream_options"] is None:
             del body["stream_options"]  # the service refuses it without a stream
         return Encoded(body, cls.path)
-
-    @classmethod
-    def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        return decode_chunk(frame)
-
-    @classmethod
-    def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        return decode_completion(document)
 
 
 class OpenAICompatible(OpenAI):

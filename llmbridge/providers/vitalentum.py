@@ -6,16 +6,15 @@ Source: the service's own web client, as it was until October 2023.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, ClassVar
 
-from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest
-from llmbridge.provider import Encoded, Provider
-from llmbridge.providers.openai import decode_chunk, decode_completion
+from llmbridge.provider import Encoded
+from llmbridge.providers.openai import ChatCompletions
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame, Framing
+    from llmbridge._framing import Framing
 
 __all__ = ["BROWSER", "LineChat", "Vitalentum"]
 
@@ -24,7 +23,7 @@ BROWSER = (
 )
 
 
-class LineChat(Provider):
+class LineChat(ChatCompletions):
     """What the two first services have in common: a web client's headers, and OpenAI chunks a line each."""
 
     working = False
@@ -32,14 +31,6 @@ class LineChat(Provider):
     default_model = "gpt-3.5-turbo"
     offline_since = "October 2023"
     note = "offline since October 2023; base_url= points it to another host"
-
-    @classmethod
-    def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        return decode_chunk(frame)
-
-    @classmethod
-    def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        return decode_completion(document)
 
     @classmethod
     def framing(cls) -> Framing:

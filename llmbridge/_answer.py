@@ -1,0 +1,200 @@
+"""The items of one answer, from its bytes on: what kind of body it is, its frames, what they say, and how it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import TYPE_CHECKING
+
+from llmbridge._framing import Record
+from llmbridge._text import SurrogateMender
+from llmbridge.errors import LLMBridgeError, ProtocolError, StreamTruncated, without_frames
+from llmbridge.events import End, Finish, Item, Reasoning
+from llmbridge.provider import Provider, parsed_json
+from llmbridge.secret import scrub
+
+if TYPE_CHECKING:
+    from llmbridge._framing import Frame, Framing
+    from llmbridge._transport import Exchange
+
+__all__ = ["Answer"]
+
+_DOCUMENT_LIMIT = 64 * 1024 * 1024
+_BOM = b"\xef\xbb\xbf"
+_WHITE = b" \t\r\n"
+_Decode = Callable[["Frame"], "Iterable[Item | End]"]
+
+
+class Answer:
+    """The items of one answer.
+
+    Args:
+        exchange: Gives the bytes.
+        provider: Says what they mean.
+
+    Attributes:
+        waiting: The last read would have had to wait.
+        ended: Nothing more is to be read.
+        end_mark: The dialect's end mark has come.
+        finish: The last Finish.
+    """
+
+    def __init__(self, exchange: Exchange, provider: type[Provider]) -> None:
+        self._exchange = exchange
+        self._provider = provider
+        self._framing: Framing | None = None
+        self._head = b""
+        self._document: list[bytes] | None = None
+        self._document_size = 0
+        self._frames_seen = False
+        self._mend = SurrogateMender()
+        self._mend_reasoning = SurrogateMender()
+        self.waiting = False
+        self.ended = False
+        self.end_mark = False
+        self.finish: Finish | None = None
+
+    def read(self) -> tuple[list[Item], LLMBridgeError | None]:
+        """What one network read brings, and the error that came behind it, if one did."""
+        items: list[Item] = []
+        try:
+            data = self._exchange.read()
+            self.waiting = data is None
+            if data is not None:
+                self._take_bytes(data, items)
+        except StreamTruncated as error:
+            cut = self._cut(error, items)
+            return items, cut and without_frames(cut)
+        except LLMBridgeError as error:
+            return items, without_frames(error)
+        return items, None
+
+    def _take_bytes(self, data: bytes, items: list[Item]) -> None:
+        at_end = not data
+        if self._framing is None and self._document is None:
+            data = self._begin(data)
+        if self._document is not None:
+            self._take_part(data, items)
+        elif at_end:
+            self._end_of_body(items)
+        elif self._framing is not None:
+            self._decode(self._framing.feed(data), items)
+
+    def last_items(self) -> list[Item] | None:
+        """What was held back for a better continuation that did not come."""
+        rest: list[Item] = [*self._mend.rest(), *map(Reasoning, self._mend_reasoning.rest())]
+        return rest or None
+
+    def _begin(self, data: bytes) -> bytes:
+        """Finds out from the first bytes what the answer is; returns what is to be looked at now."""
+        head = (self._head + data).lstrip(_WHITE)
+        start = b"" if _BOM.startswith(head) else head.removeprefix(_BOM).lstrip(_WHITE)[:1]
+        self._head = head if start else head[: len(_BOM)]
+        kind = self._exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
+        if self._exchange.status == 204 or (not data and not start):
+            raise ProtocolError(f"the service answered {self._exchange.status} with nothing in it")
+        if start == b"<" or (kind == "text/html" and start):
+            raise ProtocolError("the service answered with an HTML page instead of a stream: check the base_url")
+        if not start:
+            return b""
+        framing = self._provider.framing()
+        if start in (b"{", b"[") and not framing.begins_with_json:
+            self._document = []
+        else:
+            self._framing = framing
+        self._head = b""
+        return head
+
+    def _take_part(self, data: bytes, items: list[Item]) -> None:
+        """A part of one whole JSON document in place of a stream; the document counts at its end."""
+        assert self._document is not None
+        self._document.append(data)
+        self._document_size += len(data)
+        if self._document_size > _DOCUMENT_LIMIT:
+            raise ProtocolError(f"the answer is one JSON document of more than {_DOCUMENT_LIMIT} bytes")
+        if not data:
+            text = b"".join(self._document).decode("utf-8-sig", "replace").strip()
+            self._decode([Record(text)], items, self._decode_document)
+            self.ended = True
+
+    def _decode_document(self, document: Frame) -> Iterable[Item | End]:
+        return self._provider.decode_document(parsed_json(document.data))
+
+    def _decode(self, frames: list[Frame], items: list[Item], decode: _Decode | None = None) -> None:
+        decode = decode or self._provider.decode
+        take, mend, add = self._take, self._mend, items.append
+        for frame in frames:
+            self._frames_seen = True
+            try:
+                for item in decode(frame):
+                    if item.__class__ is str and item.isascii() and item and not mend.half:
+                        add(item)
+                    else:
+                        take(item, items)
+            except LLMBridgeError as error:
+                raise self._masked(frame, decode, error) from None
+            if self.ended:
+                break
+
+    def _masked(self, frame: Frame, decode: _Decode, error: LLMBridgeError) -> LLMBridgeError:
+        """The error that the frame would have caused if it did not repeat the caller's secrets."""
+        text = scrub(frame.data, self._exchange.secrets)
+        if text == frame.data:
+            return error
+        try:
+            for _ in decode(Record(text, frame.event)):
+                continue
+        except LLMBridgeError as masked:
+            return masked
+        return error
+
+    def _take(self, item: Item | End, items: list[Item]) -> None:
+        if isinstance(item, str):
+            if text := self._mend(item):
+                items.append(text)
+        elif isinstance(item, Reasoning):
+            if text := self._mend_reasoning(item.text):
+                items.append(Reasoning(text))
+        elif isinstance(item, End):
+            self.end_mark = self.ended = True
+        else:
+            if isinstance(item, Finish):
+                self.finish = item
+            items.append(item)
+
+    def _end_of_body(self, items: list[Item]) -> None:
+        """The body is over: what it leaves unterminated counts if it is whole, and without an end mark it is too short.
+
+        Raises:
+            StreamTruncated, ProtocolError: It is too short, or was never a stream.
+        """
+        last_is_whole = self._decode_last(items)
+        if self.ended:
+            return
+        self.ended = True
+        if self.finish is not None:
+            return
+        if not self._frames_seen and last_is_whole:
+            raise ProtocolError(
+                "the service answered with a stream without a single event "
+                "(some servers do so when the prompt is longer than the context)"
+            )
+        raise StreamTruncated("the stream ended before the answer was complete: its end mark is missing")
+
+    def _cut(self, error: StreamTruncated, items: list[Item]) -> LLMBridgeError | None:
+        """The body was cut short: whether that matters depends on what had come until then."""
+        try:
+            self._decode_last(items)
+        except LLMBridgeError as reported:
+            return reported
+        self.ended = True
+        return None if self.end_mark or self.finish is not None else error
+
+    def _decode_last(self, items: list[Item]) -> bool:
+        """Decodes an event that lacks its end; False if it lacks more than that."""
+        if self._framing is None:
+            return True
+        try:
+            self._decode(self._framing.finish(), items)
+        except ProtocolError:
+            return False
+        return True
