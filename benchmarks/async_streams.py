@@ -1,4 +1,4 @@
-"""Many streams at once in one event loop: CPU and wall beside asyncio's peers, memory, and what cancelled streams leave.
+"""Many async streams at once: CPU and wall beside asyncio's peers, memory, and what cancelled streams leave.
 
 The server is this module's own, in a process of its own: one thread and a selector, because a thread per connection
 cannot pace 1,000 streams. `benchmarks.server` serves what is a single stream.
@@ -23,6 +23,7 @@ import threading
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import replace
 from importlib import import_module
 from typing import Any
 from urllib.parse import urlsplit
@@ -44,7 +45,6 @@ from benchmarks.harness import (
     at_most,
     main,
     microseconds,
-    shown,
 )
 from benchmarks.server import _writes, expected_text, mean_event_bytes
 from benchmarks.worker import peak_bytes
@@ -176,8 +176,14 @@ async def read_slowly(pieces: Streams, pause: float, every: int) -> dict[str, An
     return {"pieces": count, "grown": peak_bytes() - before, "wall": time.perf_counter() - start}
 
 
-async def start_and_cancel(pieces: Streams, streams: int, at_once: int, longest: float) -> dict[str, Any]:
-    """So many streams, each cancelled at a moment of its own between its start and after its end."""
+async def start_and_cancel(
+    pieces: Streams, streams: int, at_once: int, longest: float, settle: float
+) -> dict[str, Any]:
+    """So many streams, each cancelled at a moment of its own between its start and after its end.
+
+    What is left is counted after a pause of `settle` seconds and one more stream: anyio ends worker threads that have
+    been idle for ten seconds, but only when the next one is asked for.
+    """
     moments = random.Random(3)
     turn = asyncio.Semaphore(at_once)
     outcomes: dict[str, int] = {}
@@ -195,10 +201,11 @@ async def start_and_cancel(pieces: Streams, streams: int, at_once: int, longest:
     wall, cpu = time.perf_counter(), time.process_time()
     await asyncio.gather(*(one() for _ in range(streams)))
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    end = time.perf_counter() + 12  # anyio's idle worker threads end after ten seconds, at the next use
+    await asyncio.sleep(settle)
+    await read(pieces, [0, 0])
     gc.collect()
-    while (after := held()) != before and time.perf_counter() < end:
-        await asyncio.sleep(0.1)
+    await asyncio.sleep(settle / 10)
+    after = held()
     return {"outcomes": outcomes, "before": before, "after": after, "cpu": cpu, "wall": wall, "peak": peak_bytes()}
 
 
@@ -221,7 +228,7 @@ def work(name: str) -> None:
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # whatever a contender prints must not come between the answers
     loop = asyncio.new_event_loop()
-    pieces: Any = None
+    opened: list[Any] = []  # all of them: some clients complain when they are dropped
     jobs: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
         "run": run, "read_slowly": read_slowly, "start_and_cancel": start_and_cancel,
     }  # fmt: skip
@@ -230,11 +237,11 @@ def work(name: str) -> None:
         reply: dict[str, Any] = {}
         if job == "open":
             try:
-                pieces = CONTENDERS[name](*arguments)
+                opened.append(CONTENDERS[name](*arguments))
             except ModuleNotFoundError as error:
                 reply = {"absent": str(error)}
         else:
-            reply = loop.run_until_complete(jobs[job](pieces, *arguments))
+            reply = loop.run_until_complete(jobs[job](opened[-1], *arguments))
         replies.write(json.dumps(reply) + "\n")
         replies.flush()
 
@@ -392,42 +399,169 @@ class Worker(Child):
         return reply
 
 
-def interleave(names: list[str], url: str, events: int, processes: int, rounds: int, streams: int = 1) -> Rounds:
-    """Like `harness.interleave`, for jobs of so many streams at once; a wrong text from llmbridge voids the run.
+def interleave(names: list[str], url: str, events: int, sizes: Sizes, streams: int = 1) -> Rounds:
+    """Like `harness.interleave`, for jobs of so many streams at once; anything that llmbridge lacks voids the run.
 
     A peer that fails is noted as absent: some cannot carry a thousand streams.
     """
     result = Rounds()
     wanted = [events * streams, len(expected_text(events)) * streams]
-    for _ in range(processes):
+    for _ in range(sizes.processes):
         with ExitStack() as stack:
             workers = [stack.enter_context(Worker(name)) for name in names if name not in result.absent]
-            for number in range(-1, rounds):  # the first is to warm up
+            for worker in workers:
+                if absent := worker.job("open", url).get("absent"):
+                    result.absent[worker.name] = absent
+                else:
+                    worker.job("run", 1)
+            for number in range(sizes.rounds):
                 for worker in workers[number % len(workers) :] + workers[: number % len(workers)]:
-                    if worker.name in result.absent:
-                        continue
-                    if number < 0:
-                        absent = worker.job("open", url).get("absent")
-                        if absent:
-                            result.absent[worker.name] = absent
-                            continue
-                    got = worker.job("run", streams if number >= 0 else 1)
-                    if number < 0:
-                        continue
-                    if [got["pieces"], got["chars"]] != wanted or got["errors"]:
-                        said = f"{wanted[0] - got['pieces']} of {wanted[0]} pieces missing, {got['errors']}"
-                        if worker.name == OURS:
-                            raise WrongText(f"{OURS}: {said}")
-                        result.absent[worker.name] = said
-                        continue
-                    sample = Sample(got["cpu"], got["wall"])
-                    result.samples.setdefault(worker.name, []).append(sample)
-                    print(worker.name, streams, sample, f"{got['peak'] / 1e6:.0f} MB", file=sys.stderr)
+                    if worker.name not in result.absent:
+                        _take(result, worker, wanted, streams)
+    for name in result.absent:
+        result.samples.pop(name, None)
     return result
 
 
+def _take(result: Rounds, worker: Worker, wanted: list[int], streams: int) -> None:
+    got = worker.job("run", streams)
+    if [got["pieces"], got["chars"]] == wanted and not got["errors"]:
+        result.samples.setdefault(worker.name, []).append(Sample(got["cpu"], got["wall"]))
+        PEAKS[worker.name] = max(PEAKS.get(worker.name, 0), got["peak"])
+        return
+    said = f"{wanted[0] - got['pieces']} of {wanted[0]} pieces missing, {got['errors']}"
+    if worker.name == OURS:
+        raise WrongText(f"{OURS}: {said}")
+    result.absent[worker.name] = said
+
+
+PEAKS: dict[str, int] = {}
+
+
+def wall(rounds: Rounds, name: str) -> float:
+    """Median wall seconds of a contender."""
+    return statistics.median(sample.wall for sample in rounds.samples[name])
+
+
+def limit(says: str, measured: float, most: float, unit: str = "") -> Target:
+    """The target that what was measured is at most so much."""
+    return Target(f"{says} <= {most:g}{unit}", f"{measured:.2f}{unit}", measured <= most)
+
+
+def choose(options: Options) -> list[str]:
+    """The contenders that the command line wants; `floor` stands for asyncio's too."""
+    return [
+        name
+        for name in CONTENDERS
+        if not options.only or name in options.only or (name == FLOOR and "floor" in options.only)
+    ]
+
+
+def at_their_pace(options: Options) -> Iterator[Table]:
+    """200 and 1,000 streams of 50 pieces per second."""
+    smoke = options.sizes.events < QUICK.events
+    names = choose(options)
+    with Paced() as server:
+        for streams, seconds, processes in ((10, 0.2, 1),) if smoke else ((200, 5, 3), (1000, 5, 2)):
+            PEAKS.clear()
+            events = int(PER_SECOND * seconds)
+            sizes = replace(options.sizes, processes=min(processes, options.sizes.processes), rounds=1)
+            rounds = interleave(names, server.base_url(events, INTERVAL), events, sizes, streams)
+            rows = microseconds(rounds, names, AIOHTTP, events * streams)
+            for row in rows:
+                kept = row[0] in rounds.samples
+                row[-1] = f"{wall(rounds, row[0]) / seconds:.2f}" if kept else ""
+                row.append(f"{PEAKS[row[0]] / 1e6:.0f} MB" if kept else "")
+            targets = []
+            if streams < 1000:
+                targets += at_most(rounds, OURS, AIOHTTP, 1.5) + at_most(rounds, OURS, OPENAI, 0.5)
+                targets.append(limit(f"{OURS}, wall by pace", wall(rounds, OURS) / seconds, 1.1))
+            else:
+                targets.append(limit(f"{OURS}, peak memory", PEAKS[OURS] / 1e6, 200, " MB"))
+                if AIOHTTP in rounds.samples:
+                    ratio = wall(rounds, OURS) / wall(rounds, AIOHTTP)
+                    targets.append(limit(f"{OURS}, wall by {AIOHTTP}'s", ratio, 2))
+            columns = ("contender", "CPU us/piece", "lowest", f"x {AIOHTTP}", "wall / pace", "peak memory")
+            yield Table(f"{streams} streams x {PER_SECOND} pieces/s over {seconds:g} s", columns, rows, targets)
+
+
+def one_stream(options: Options) -> Iterator[Table]:
+    """CPU per piece of one stream, at full speed and at a model's pace."""
+    sizes, names = options.sizes, choose(options)
+    columns = ("contender", "CPU us/piece", "lowest", f"x {FLOOR}", "wall us/piece")
+    with Server() as server:
+        for mode, title in (("one", "one event per HTTP chunk"), ("coalesced", "50 events per HTTP chunk")):
+            rounds = interleave(names, server.base_url(mode, sizes.events), sizes.events, sizes)
+            rows = microseconds(rounds, names, FLOOR, sizes.events)
+            targets = at_most(rounds, OURS, FLOOR, 2.0) + at_least(rounds, OPENAI, OURS, 15)
+            yield Table(f"One async stream at full speed, {title}", columns, rows, targets)
+        rounds = interleave(names, server.base_url("paced", sizes.paced_events, 1000), sizes.paced_events, sizes)
+        rows = microseconds(rounds, names, FLOOR, sizes.paced_events)
+        targets = at_most(rounds, OURS, FLOOR, 1.5)
+        yield Table("One async stream, one event every 1000 us", columns, rows, targets)
+
+
+def slow_reader(options: Options) -> Iterator[Table]:
+    """A reader ten times slower than the server: who reads ahead grows by what waits for the reader."""
+    events = round(options.sizes.megabytes * 1e6 / mean_event_bytes("bulky"))
+    rows, targets = [], []
+    with Server() as server:
+        for name in choose(options):
+            with Worker(name) as worker:
+                if absent := worker.job("open", server.base_url("bulky", 2000)).get("absent"):
+                    rows.append([name, f"absent: {absent}", ""])
+                    continue
+                quick = worker.job("run", 1)["wall"] / 2000
+                worker.job("open", server.base_url("bulky", events))
+                # The reader's own rest makes the whole ten times as long as reading alone takes.
+                got = worker.job("read_slowly", quick * 9 * 50, 50)
+            if got["pieces"] != events:
+                raise WrongText(f"{name}: {got['pieces']} of {events} pieces")
+            rows.append([name, f"{got['grown'] / 1e6:.2f} MB", f"{got['wall']:.1f} s"])
+            if name == OURS:
+                targets.append(limit(f"{OURS}, growth", got["grown"] / 1e6, 8, " MB"))
+    title = f"Memory: a reader ten times slower than the server, {options.sizes.megabytes} MB"
+    yield Table(title, ("contender", "growth of the peak", "wall"), rows, targets)
+
+
+def cancelled(options: Options) -> Iterator[Table]:
+    """What is left of streams that were started and cancelled at random moments."""
+    streams = {FULL.events: 10_000, QUICK.events: 2_000}.get(options.sizes.events, 50)
+    rows, targets = [], []
+    with Paced() as server:
+        for name in choose(options):
+            with Worker(name) as worker:
+                if absent := worker.job("open", server.base_url(10, 2000)).get("absent"):
+                    rows.append([name, f"absent: {absent}", "", "", ""])
+                    continue
+                worker.job("run", 1)
+                got = worker.job("start_and_cancel", streams, 100, 0.5, 0.1 if streams < 100 else 11)
+                at_end = server.open()
+            left = {what: got["after"][what] - got["before"][what] for what in got["before"]}
+            outcomes = ", ".join(f"{count} {outcome}" for outcome, count in sorted(got["outcomes"].items()))
+            cpu = f"{got['cpu'] / streams * 1e6:.0f}"
+            shown_left = " ".join(f"{what} {count:+d}" for what, count in left.items())
+            rows.append([name, cpu, f"{got['wall']:.1f} s", shown_left, outcomes])
+            if name == OURS:
+                kept = left["sockets"]  # idle connections, kept for reuse
+                met = not any(left[what] for what in ("threads", "tasks")) and left["fds"] == kept <= 64
+                targets.append(Target(f"{OURS}: nothing left but idle connections", shown_left, met and at_end == kept))
+    columns = ("contender", "CPU us/stream", "wall", "left", "outcomes")
+    yield Table(f"{streams} streams started and cancelled at random moments", columns, rows, targets)
+
+
+def measure(options: Options) -> Iterator[Table]:
+    """All of them."""
+    for part in (at_their_pace, one_stream, slow_reader, cancelled):
+        yield from part(options)
+
+
 if __name__ == "__main__":
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))  # a thousand sockets are more than some systems grant
     if sys.argv[1:2] == ["serve"]:
         PacedServer().serve()
     elif sys.argv[1:2] == ["work"]:
         work(sys.argv[2])
+    else:
+        main(__doc__, measure)
