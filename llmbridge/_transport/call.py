@@ -8,6 +8,7 @@ timeouts are used: they restart with every byte, and cost a system call each.
 
 from __future__ import annotations
 
+import atexit
 import os
 import socket
 import threading
@@ -244,29 +245,37 @@ class _Watchdog:
         self._calls: set[Call] = set()
         self._condition = threading.Condition()  # reentrant: a garbage collection inside may end another call
         self._thread: threading.Thread | None = None
+        self._stopped = False
 
     def watch(self, call: Call) -> None:
-        with self._condition:
-            self._calls.add(call)
-            if self._thread is None:
-                self._thread = threading.Thread(target=self._run, name="llmbridge-watchdog", daemon=True)
-                self._thread.start()
+        self._calls.add(call)
+        if self._thread is None:
+            with self._condition:
+                if self._thread is None and not self._stopped:
+                    self._thread = threading.Thread(target=self._run, name="llmbridge-watchdog", daemon=True)
+                    self._thread.start()
 
     def forget(self, call: Call) -> None:
-        with self._condition:
-            self._calls.discard(call)
+        self._calls.discard(call)  # without the lock: a garbage collection may come here from anywhere
 
     def poke(self) -> None:
         with self._condition:
             self._condition.notify()
 
+    def stop(self) -> None:
+        """Ends the thread: one that the interpreter's exit froze inside the lock would block what is finalized then."""
+        self._stopped = True
+        self.poke()
+        if self._thread is not None:
+            self._thread.join(timeout=1)
+
     def _run(self) -> None:
-        while True:
+        while not self._stopped:
             with self._condition:
                 self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
                 self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
                 wait = self.wakes_at - monotonic()
-                if wait > 0:
+                if wait > 0 and not self._stopped:
                     self._condition.wait(None if wait == _NEVER else min(wait, threading.TIMEOUT_MAX))
                 calls = list(self._calls)
             now = monotonic()
@@ -275,6 +284,11 @@ class _Watchdog:
 
 
 _watchdog = _Watchdog()
+
+
+@atexit.register
+def _at_exit() -> None:
+    _watchdog.stop()
 
 
 def _after_fork() -> None:
