@@ -60,7 +60,7 @@ def mapped(error: BaseException, host: str, connecting: bool = False) -> LLMBrid
                 "give the CA's file with verify=, or correct the base_url"
             )
         if type(link).__name__ == "CertificateError":  # urllib3's own check of names: a ValueError in a private module
-            return _final(f"the certificate of {host} is for another name: correct the base_url")
+            return _final(f"the certificate of {host} is not trusted (it is for another name): correct the base_url")
     if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
         return _proxy_error(chain, host)
     if connecting or any(isinstance(link, requests.exceptions.SSLError) for link in chain):
