@@ -1,0 +1,278 @@
+"""A caller's own `requests.Session`: its adapters, headers, auth and CA count, and it stays the caller's."""
+
+from __future__ import annotations
+
+import gc
+import threading
+import time
+import weakref
+from typing import Any
+
+import pytest
+import requests
+import responses
+from conftest import KEY
+from loopback import DONE, FINISH, chunk, event, head
+from requests.adapters import HTTPAdapter
+from requests.auth import AuthBase, HTTPBasicAuth
+
+from llmbridge import (
+    Cancelled,
+    Client,
+    ClockExpired,
+    ConnectFailed,
+    LLMBridgeError,
+    RateLimited,
+    StreamTruncated,
+    Timeout,
+    Vitalentum,
+    chat,
+)
+from llmbridge.testing import HOLD, LLMServer, Reply
+
+BODY = (event("При") + event("вет") + FINISH + DONE).decode()
+URL = "https://api.openai.com/v1/chat/completions"
+
+
+@pytest.fixture
+def session() -> Any:
+    """A caller's own session."""
+    with requests.Session() as made:
+        yield made
+
+
+def test_session_pieces_are_live(server: LLMServer, client: Client, session: requests.Session) -> None:
+    """The first piece is there while the server holds the rest."""
+    server.script(Reply(raw=[head("Transfer-Encoding: chunked"), chunk(event("a")), HOLD]))
+    with client.chat("x", session=session) as stream:
+        assert next(stream) == "a"
+    assert server.requests[0].gone.wait(2)
+
+
+def test_session_connections_are_the_callers(server: LLMServer, client: Client, session: requests.Session) -> None:
+    """Calls and the caller's own later requests share the session's connections."""
+    session.get(server.root + "/v1/models").close()
+    for _ in range(5):
+        client.chat("x", session=session).complete()
+    assert session.get(server.root + "/v1/models").json()["object"] == "list"
+    assert server.connections <= 2  # the first one, not made for calls, may be replaced by one that can be woken
+
+
+def test_session_headers_and_auth_count(server: LLMServer, client: Client, session: requests.Session) -> None:
+    """The session's headers go out beside the provider's own, and its auth has the last word."""
+    session.headers["X-Team"] = "blue"
+    session.auth = HTTPBasicAuth("user", "password")
+    client.chat("x", session=session).complete()
+    received = server.requests[0]
+    assert received.header("X-Team") == "blue"
+    assert (received.header("Authorization") or "").startswith("Basic ")
+    assert received.header("Content-Type") == "application/json"
+
+
+def test_session_auth_may_sign_the_body(server: LLMServer, client: Client, session: requests.Session) -> None:
+    """A custom auth sees the prepared request with its body."""
+
+    class Signature(AuthBase):
+        def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+            assert isinstance(request.body, bytes)
+            request.headers["X-Signature"] = str(len(request.body))
+            return request
+
+    session.auth = Signature()
+    client.chat("x", session=session).complete()
+    assert server.requests[0].header("X-Signature") == str(len(server.requests[0].body))
+    assert server.requests[0].header("Authorization") == f"Bearer {KEY}"
+
+
+def test_session_adapters_count(server: LLMServer, client: Client, session: requests.Session) -> None:
+    """A mounted adapter gets the request."""
+    seen = []
+
+    class Noted(HTTPAdapter):
+        def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:  # type: ignore[override]
+            seen.append((request.url, kwargs["stream"]))
+            return super().send(request, **kwargs)
+
+    session.mount(server.root, Noted())
+    assert client.chat("x", session=session).complete().text
+    assert seen == [(server.base_url("openai") + "/chat/completions", True)]
+
+
+def test_session_verify_counts(tls_server: LLMServer, ca_file: str, session: requests.Session) -> None:
+    """The CA that the session trusts is trusted; an argument beats it."""
+    with Client("openai:m", base_url=tls_server.base_url("openai"), retries=0, session=session) as client:
+        with pytest.raises(ConnectFailed):
+            list(client.chat("x"))
+        session.verify = ca_file
+        assert client.chat("x").complete().text
+    assert len(tls_server.requests) == 1
+
+
+def test_session_is_not_closed(server: LLMServer, session: requests.Session) -> None:
+    """Neither finished nor broken calls, nor the end of a client, close the caller's session."""
+    closed = []
+    session.close = lambda: closed.append(1)  # type: ignore[method-assign]
+    with Client("openai:m", base_url=server.base_url("openai"), session=session, retries=0) as client:
+        client.chat("x").complete()
+        server.script(Reply(raw=[head(), event("a"), HOLD]), Reply(status=500))
+        for _ in client.chat("x"):
+            break
+        with pytest.raises(LLMBridgeError):
+            client.chat("x").complete()
+    assert not closed
+    assert session.get(server.root + "/v1/models").ok
+    session.__class__.close(session)
+
+
+def test_session_cookies_stay_in_it(server: LLMServer, client: Client, session: requests.Session) -> None:
+    """Cookies of the caller's session are sent with its calls, and with no others."""
+    session.cookies.set("a", "b")
+    client.chat("x", session=session).complete()
+    client.chat("x").complete()
+    assert server.requests[0].header("Cookie") == "a=b"
+    assert server.requests[1].header("Cookie") is None
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used before"])
+@pytest.mark.parametrize("where", ["headers", "body"])
+def test_session_cancel_works(
+    server: LLMServer, client: Client, session: requests.Session, where: str, used: bool
+) -> None:
+    """A reader blocked on a connection of the caller's session wakes as quickly as on an own one."""
+    if used:
+        session.get(server.root + "/v1/models")
+    server.script(Reply("x", header_delay=20) if where == "headers" else Reply(raw=[head(), event("a"), HOLD]))
+    stream = client.chat("x", session=session)
+    ended: list[BaseException] = []
+
+    def read() -> None:
+        try:
+            list(stream)
+        except LLMBridgeError as error:
+            ended.append(error)
+
+    thread = threading.Thread(target=read)
+    thread.start()
+    server.wait_for_requests(2 if used else 1)
+    time.sleep(0.1)
+    stream.cancel()
+    thread.join(2)
+    waiting = thread.is_alive()
+    if waiting:
+        server.close()
+        thread.join()
+    assert not waiting
+    assert isinstance(ended[0], Cancelled)
+    assert server.requests[-1].gone.wait(2)
+
+
+@pytest.mark.parametrize("used", [False, True], ids=["fresh", "used before"])
+@pytest.mark.parametrize("clock", ["first_content", "idle", "total"])
+def test_session_clocks_work(
+    server: LLMServer, client: Client, session: requests.Session, clock: str, used: bool
+) -> None:
+    """The clocks run for calls over the caller's session too."""
+    if used:
+        session.get(server.root + "/v1/models")
+    pings = [b": ping\n\n", 0.05] * 200
+    server.script(Reply(raw=[head(), *([event("a")] if clock == "idle" else []), *pings]))
+    started = time.monotonic()
+    with pytest.raises(ClockExpired) as caught:
+        list(client.chat("x", session=session, timeout=Timeout(**{clock: 0.3})))
+    assert caught.value.clock == clock
+    assert time.monotonic() - started < 4
+
+
+def test_session_breaks_are_seen_by_the_server(server: LLMServer, client: Client, session: requests.Session) -> None:
+    """Leaving the loop closes the connection, and the session goes on with others."""
+    server.script(Reply(raw=[head(), event("a"), HOLD]))
+    for _ in client.chat("x", session=session):
+        break
+    assert server.requests[0].gone.wait(2)
+    assert client.chat("x", session=session).complete().text
+
+
+def test_session_truncation_is_noticed(server: LLMServer, client: Client, session: requests.Session) -> None:
+    """The end of a body is told apart as on own connections."""
+    server.script(Reply(["a", "b"], finish_reason=None, end_mark=False), Reply(["a"] * 50, cut=600))
+    for _ in range(2):
+        with pytest.raises(StreamTruncated):
+            list(client.chat("x", session=session))
+
+
+def test_session_that_is_dropped_is_collected(server: LLMServer) -> None:
+    """A session that was used with `chat` once is not kept alive for ever by the library's own client."""
+    session = requests.Session()
+    chat("x", "openai:m", base_url=server.base_url("openai"), session=session, api_key=KEY).complete()
+    gone = weakref.ref(session)
+    session.close()
+    del session
+    gc.collect()
+    for _ in range(40):
+        with requests.Session() as other:
+            chat("x", "openai:m", base_url=server.base_url("openai"), session=other, api_key=KEY).complete()
+    del other
+    gc.collect()
+    assert gone() is None
+
+
+def test_session_threads_may_share_one(server: LLMServer, client: Client, session: requests.Session) -> None:
+    """Calls of several threads over one session do not mix."""
+    answers: dict[int, str] = {}
+
+    def run(number: int) -> None:
+        answers[number] = "".join(client.chat(f"number {number}", session=session))
+
+    threads = [threading.Thread(target=run, args=(number,)) for number in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(answers[number].endswith(f"number {number}") for number in range(8))
+
+
+@responses.activate
+@pytest.mark.parametrize("own", [True, False], ids=["own", "foreign"])
+def test_responses_mocks_work(session: requests.Session, own: bool) -> None:
+    """Tests of users that mock `requests` see the request, and the mocked answer is streamed."""
+    responses.post(URL, body=BODY, content_type="text/event-stream", headers={"X-Request-Id": "r-1"})
+    stream = chat("Привет", "openai:m", api_key=KEY, session=None if own else session)
+    assert list(stream) == ["При", "вет"]
+    assert (stream.finish_reason, stream.request_id) == ("stop", "r-1")
+    sent = responses.calls[0].request
+    assert sent.headers["Authorization"] == f"Bearer {KEY}"
+    assert b'"stream": true' in (sent.body or b"")  # type: ignore[operator]
+
+
+@responses.activate
+@pytest.mark.parametrize("own", [True, False], ids=["own", "foreign"])
+def test_responses_mocked_errors_work(session: requests.Session, own: bool) -> None:
+    """Mocked statuses, exceptions and unknown URLs are errors of the tree."""
+    responses.post(URL, status=429, json={"error": {"message": "slow"}}, headers={"Retry-After": "9"})
+    options: dict[str, Any] = {"api_key": KEY, "retries": 0, "session": None if own else session}
+    with pytest.raises(RateLimited, match="slow") as caught:
+        list(chat("x", "openai:m", **options))
+    assert caught.value.retry_after == 9
+    responses.reset()
+    responses.post(URL, body=requests.exceptions.ConnectionError("no"))
+    with pytest.raises(LLMBridgeError):
+        list(chat("x", "openai:m", **options))
+    responses.reset()
+    with pytest.raises(LLMBridgeError):
+        list(chat("x", "openai:m", **options))
+
+
+@responses.activate
+def test_responses_mocks_work_for_the_ancestors() -> None:
+    """A class that is used without a client can be mocked as well."""
+    responses.post("https://app.vitalentum.io/api/converse-edge", body=BODY, content_type="text/event-stream")
+    assert "".join(Vitalentum.create_completion("gpt-3.5-turbo", "x")) == "Привет"
+
+
+@responses.activate
+def test_responses_mocks_of_cut_bodies_are_truncated() -> None:
+    """The end mark is asked for in mocked answers, too."""
+    responses.post(URL, body=event("a").decode(), content_type="text/event-stream")
+    with pytest.raises(StreamTruncated) as caught:
+        list(chat("x", "openai:m", api_key=KEY))
+    assert caught.value.partial == "a"
