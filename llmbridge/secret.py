@@ -86,7 +86,7 @@ def discreet(function: Callable[P, T]) -> Callable[P, T]:
             return function(*args, **kwargs)
         except LLMBridgeError as error:
             failure = without_frames(error)
-        del args, kwargs
+        args, kwargs = (), {}  # type: ignore[assignment]
         try:
             raise failure
         finally:
