@@ -500,6 +500,7 @@ def slow_reader(options: Options) -> Iterator[Table]:
                 if absent := worker.job("open", server.base_url("bulky", 2000)).get("absent"):
                     rows.append([name, f"absent: {absent}", ""])
                     continue
+                worker.job("run", 1)
                 quick = worker.job("run", 1)["wall"] / 2000
                 worker.job("open", server.base_url("bulky", events))
                 # The reader's own rest makes the whole ten times as long as reading alone takes.

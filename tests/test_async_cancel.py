@@ -659,12 +659,13 @@ class TestMany:
         server.script(*[STALLED, Reply(header_delay=5), Reply(PIECES), Reply("no", status=503)] * 30)
         chance = random.Random(7)
         reads = list(READS.values())
+        held: list[Any] = []  # all of them, so that no garbage collection helps
 
         async def one(read: Callable[..., Any], wait: float) -> None:
             from anyio import move_on_after
 
             with move_on_after(wait), contextlib.suppress(LLMBridgeError):
-                await read(client.chat("x"), [])
+                await read(client.chat("x"), held)
 
         async def main() -> list[Any]:
             from anyio import create_task_group
