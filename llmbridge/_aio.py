@@ -20,7 +20,7 @@ from anyio.lowlevel import RunVar, checkpoint
 from anyio.to_thread import run_sync
 
 from llmbridge._pipeline import Wait
-from llmbridge.errors import ConfigError
+from llmbridge.errors import ConfigError, LLMBridgeError
 
 if TYPE_CHECKING:
     from llmbridge._reading import Steps
@@ -55,12 +55,17 @@ def set_thread_limit(threads: int) -> None:
     """
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ConfigError(f"the thread limit must be a whole number from 1, not {threads!r}")
-    _thread_limit().total_tokens = threads
+    try:
+        _thread_limit().total_tokens = threads
+    except RuntimeError:
+        raise ConfigError("set_thread_limit() is for one event loop: call it inside, in a coroutine") from None
 
 
 async def _in_thread(step: Callable[[], T], cancel: Callable[[], None]) -> T:
     try:
         return await run_sync(step, abandon_on_cancel=True, limiter=_thread_limit())
+    except LLMBridgeError:
+        raise  # the step is over, and has closed what was its own
     except BaseException:  # the task's cancellation, Ctrl-C, the end of the loop
         cancel()  # wakes the thread, if it still runs, which closes the connection
         raise

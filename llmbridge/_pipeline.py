@@ -43,6 +43,7 @@ class Wait(Enum):
 
 
 _log = logging.getLogger("llmbridge")
+_ERROR_BODY_SECONDS = 5.0
 _SUCCESS = range(200, 300)
 
 
@@ -99,13 +100,15 @@ class Pipeline:
         """What the next read brings, at least one item; None at the end. Blocks until there is something.
 
         Args:
-            may_skip_read: Where reading does not block: whether to say `[]` at once if nothing is to be expected.
+            may_skip_read: For `poll()`: nothing may block, and `[]` says that something would have to.
 
         Raises:
             LLMBridgeError: After everything that had arrived before was returned.
         """
         with self._busy:
             try:
+                if self._exchange is not None:
+                    self._exchange.set_blocking(not may_skip_read)
                 items = self._step(may_skip_read)
             except BaseException as error:
                 self._awaited = False
@@ -116,7 +119,9 @@ class Pipeline:
             if items is None:
                 self._release()
             self._awaited = items == []  # while the lock is held: see close()
-            return items
+        if self._cancelled and not self._over:
+            self.close()  # somebody wanted to while the lock was held
+        return items
 
     def poll(self) -> list[Item] | Wait | None:
         """Like `advance`, without ever blocking: says what to wait for where it would have to.
@@ -129,22 +134,16 @@ class Pipeline:
             return self.advance()
         if answer is None or exchange is None or exchange.readable is None:
             return Wait.THREAD
-        if answer.end_mark and not exchange.complete:
-            return Wait.THREAD  # the rest of the body has to be waited for
-        exchange.set_blocking(False)
         items = self.advance(may_skip_read=True)
-        return Wait.SOCKET if items == [] else items
+        if items == []:
+            # Behind the end mark, the rest of the body has to be read, which takes a while if it does not come.
+            return Wait.THREAD if answer.end_mark else Wait.SOCKET
+        return items
 
     @property
     def readable(self) -> int | None:
         """The file descriptor to wait for after `Wait.SOCKET`."""
         return self._exchange.readable if self._exchange is not None else None
-
-    def advance_in_thread(self) -> list[Item] | None:
-        """`advance()` after `poll()`: blocks again."""
-        if self._exchange is not None and not self._over:
-            self._exchange.set_blocking(True)
-        return self.advance()
 
     def cancel(self) -> None:
         """Ends the call from any thread: a blocked `advance()` raises Cancelled at once."""
@@ -188,6 +187,8 @@ class Pipeline:
             if answer.waiting:
                 return []
         if answer.end_mark:
+            if may_skip_read and self._exchange is not None and not self._exchange.complete:
+                return []
             self._finish(answer)
         return answer.last_items()
 
@@ -225,7 +226,7 @@ class Pipeline:
                 if exchange.status in _SUCCESS:
                     self._answer = Answer(exchange, self._provider)
                     return
-                raise self._status_error(exchange, request)
+                raise self._status_error(exchange, self._call)
             except LLMBridgeError as error:
                 self._wait_before_retry(error)
 
@@ -253,23 +254,28 @@ class Pipeline:
         self._call.sleep(wait)
 
     def _take_headers(self, exchange: Exchange) -> None:
-        self.status, self.headers = exchange.status, exchange.headers
+        self.status, self.headers, self._secrets = exchange.status, exchange.headers, exchange.secrets
         self.request_id = next(
             (self.headers[name] for name in ("x-request-id", "request-id") if name in self.headers), None
         )
         assert self.started is not None
         _log.debug("%s answered %d after %.3f s", self._provider.name, exchange.status, monotonic() - self.started)
 
-    def _status_error(self, exchange: Exchange, request: HTTPRequest) -> LLMBridgeError:
+    def _status_error(self, exchange: Exchange, call: Call) -> LLMBridgeError:
         body = b""
+        call.ends_within(_ERROR_BODY_SECONDS)
         try:
             while len(body) < BODY_LIMIT and (data := exchange.read()):
                 body += data
         except (StreamTruncated, ProtocolError):
             pass  # what arrived of the body says enough; the status is the error
+        except ClockExpired as error:
+            if error.clock == "total":
+                raise
+            call.renew()  # the body was given little time, the call has more
         exchange.finish()
-        text = body[: BODY_LIMIT + _longest(request.secrets)].decode("utf-8", "replace")
-        return error_for_status(exchange.status, exchange.headers, text, request.secrets, exchange.host)
+        text = body[: BODY_LIMIT + _longest(exchange.secrets)].decode("utf-8", "replace")
+        return error_for_status(exchange.status, exchange.headers, text, exchange.secrets, exchange.host)
 
     def _complete(self, error: LLMBridgeError) -> None:
         """Adds what only the call knows, and takes out what nobody should see."""

@@ -133,7 +133,7 @@ class Steps(ABC, Generic[Piece]):
 
     def advance(self) -> list[Piece] | Wait | None:
         """A step that blocks, for a worker thread."""
-        return self._step(self._claimed().advance_in_thread)
+        return self._step(self._claimed().advance)
 
     def readable(self) -> int:
         """The file descriptor to wait for."""

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbridge import providers
+from llmbridge._forking import keep_lock_free
 from llmbridge._pipeline import Pipeline
 from llmbridge._version import __version__
 from llmbridge.errors import ConfigError, UnknownProvider
@@ -15,7 +16,7 @@ from llmbridge.messages import ChatRequest, Messages
 from llmbridge.options import OPTION_NAMES, CallOptions, Timeout, TimeoutLike, checked_base_url
 from llmbridge.provider import Provider
 from llmbridge.retry import Retry, RetryLike
-from llmbridge.secret import MaskedStr, Secret, discreet
+from llmbridge.secret import SHORTEST_SECRET, MaskedStr, Secret, discreet
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
@@ -80,7 +81,8 @@ class Client:
         self._system = system
         self._params = params
         self._transports: dict[Any, Transport] = {}
-        self._lock = threading.Lock()
+        self._lock: threading.Lock
+        keep_lock_free(self)
         if model is not None:
             resolve_model(model, self._options.base_url is not None)
 
@@ -131,6 +133,10 @@ class Client:
     def _stream(self, provider: type[Provider], request: ChatRequest, options: CallOptions) -> ChatStream:
         if options.base_url is not None and provider.path and options.base_url.endswith(provider.path):
             raise ConfigError(f"base_url ends with {provider.path}, which is appended to it: leave it out")
+        if options.base_url is None and not provider.direct and not provider.resolve_base_url():
+            raise ConfigError(
+                f"{provider.name} needs a base_url=, like http://127.0.0.1:8080/v1", provider=provider.name
+            )
         key = provider.find_key(options.api_key, options.base_url is not None)
         proxy: str | bool | None = False if provider.direct and options.base_url is None else options.proxy
         pipeline = Pipeline(
@@ -230,7 +236,7 @@ def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[P
 
     Args:
         model: "provider:model", "provider/model" or a provider's name; None for LLMBRIDGE_MODEL.
-        has_base_url: A model without a provider is then one of an OpenAI-compatible server.
+        has_base_url: Whatever is no "provider:model" is then a model of an OpenAI-compatible server.
 
     Raises:
         ConfigError: No model is named; the message lists what is possible.
@@ -256,13 +262,11 @@ def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[P
         except UnknownProvider:
             if not has_base_url:  # a local model's own name may hold a colon: llama3:8b
                 raise
-    prefix, separator, name = model.partition("/")
-    if separator and prefix in providers.known():
-        return _with_model(providers.find(prefix), name)
-    if not separator and model in providers.known():
-        return _with_model(providers.find(model), "")
-    if has_base_url:
+    if has_base_url:  # there a slash is a part of the model's own name: openai/gpt-oss-20b
         return providers.find("openai-compatible"), model
+    prefix, _, name = model.partition("/")
+    if (provider := providers.look_up(prefix)) is not None:
+        return _with_model(provider, name)
     raise UnknownProvider(
         f"{model[:60]!r} names no provider: write 'provider:model' with one of {', '.join(sorted(providers.known()))}, "
         "or give base_url= for an OpenAI-compatible server"
@@ -289,7 +293,7 @@ def _http_request(
 ) -> HTTPRequest:
     from llmbridge._transport import HTTPRequest, passwords_of
 
-    base_url = options.base_url or checked_base_url(provider.resolve_base_url() or _no_base_url(provider))
+    base_url = options.base_url or checked_base_url(provider.resolve_base_url())
     encoded = provider.encode(request)
     # Identity: a compressing proxy would hold the pieces back until its buffer is full.
     headers: dict[str, str | None] = {
@@ -309,7 +313,9 @@ def _http_request(
         secrets += [word for value in masked for word in value.split()]
         _override(headers, options.headers)
     kept = {name: value for name, value in headers.items() if value is not None}
-    return HTTPRequest(base_url + encoded.path, kept, encoded.body, tuple(word for word in secrets if len(word) >= 6))
+    return HTTPRequest(
+        base_url + encoded.path, kept, encoded.body, tuple(word for word in secrets if len(word) >= SHORTEST_SECRET)
+    )
 
 
 def _override(headers: dict[str, str | None], others: Mapping[str, str | None]) -> None:
@@ -318,7 +324,3 @@ def _override(headers: dict[str, str | None], others: Mapping[str, str | None]) 
         for known in [known for known in headers if known.lower() == name.lower()]:
             del headers[known]
         headers[name] = value
-
-
-def _no_base_url(provider: type[Provider]) -> str:
-    raise ConfigError(f"{provider.name} needs a base_url=, like http://127.0.0.1:8080/v1")

@@ -25,6 +25,7 @@ __all__ = [
     "checked_base_url",
     "checked_headers",
     "checked_proxy",
+    "is_sensitive",
 ]
 
 PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
@@ -153,6 +154,11 @@ def checked_proxy(proxy: str) -> str:
     return proxy.strip()
 
 
+def is_sensitive(name: str) -> bool:
+    """Whether a header of that name is likely to hold a secret."""
+    return _SENSITIVE.search(name) is not None
+
+
 def checked_headers(headers: Mapping[str, str | None]) -> dict[str, str | None]:
     """The caller's headers, stripped; sensitive ones are masked in every repr.
 
@@ -183,7 +189,7 @@ def _checked_value(name: str, value: str | None) -> str | None:
     value = value.strip()
     if not (value.isascii() and value.replace("\t", " ").isprintable()):
         raise ConfigError(f"header {name} holds a line break, a control character or a non-ASCII character")
-    return MaskedStr(value) if _SENSITIVE.search(name) else value
+    return MaskedStr(value) if is_sensitive(name) else value
 
 
 def _split(url: str, what: str) -> SplitResult:
@@ -220,7 +226,11 @@ def _checked_session(session: Any) -> Any:
 def _checked_verify(verify: bool | str) -> bool | str:
     if not isinstance(verify, (bool, str, os.PathLike)):
         raise ConfigError("verify must be True, False or the path of a CA file")
-    return verify if isinstance(verify, bool) else os.fspath(verify)
+    if isinstance(verify, bool):
+        return verify
+    if not os.path.exists(verify):
+        raise ConfigError(f"verify: there is no CA file or folder {os.fspath(verify)!r}")
+    return os.fspath(verify)
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {

@@ -2,7 +2,7 @@
 
 `AsyncGeneratorProvider` is how a provider is used as a class. `Provider` is how one is written: some data, and two pure
 functions: `encode` makes the body of a request, `decode` says what a frame of the answer means. Everything that is the
-same for all of them (the network, framing, time limits, retries, threads for `async for`) stands elsewhere, once.
+same for all of them (the network, framing, time limits, retries, `async for`) stands elsewhere, once.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Coroutine, Iterable, Iterator, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, Union
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge.errors import MissingKey, ProtocolError
 from llmbridge.events import End, Item
@@ -241,6 +241,3 @@ def frame_json(frame: Frame) -> Any:
 
 def _excerpt(text: str) -> str:
     return repr(text if len(text) <= 80 else f"{text[:60]}...{text[-17:]}")
-
-
-ProviderType = Union[type[Provider], type[AsyncGeneratorProvider]]

@@ -8,12 +8,15 @@ from typing import NoReturn, ParamSpec, TypeVar
 
 from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
 
-__all__ = ["MASK", "MaskedStr", "Secret", "discreet", "scrub"]
+__all__ = ["MASK", "SHORTEST_SECRET", "MaskedStr", "Secret", "discreet", "scrub"]
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 MASK = "***"
+
+SHORTEST_SECRET = 6
+"""Characters: to mask what is shorter would garble texts, and guard nothing."""
 
 
 class Secret:

@@ -80,8 +80,9 @@ class ChatStream:
         self.model = model
 
     def __repr__(self) -> str:
-        over = "closed" if self._pipeline.ended is not None else "open"
-        state = "finished" if self._reading.done else over if self._reading.taken else "not started"
+        state = "open" if self._reading.taken else "not started"
+        if self._pipeline.ended is not None:
+            state = "finished" if self._reading.done else "closed"
         return f"<ChatStream {self.provider}:{self.model} {state}, {len(self.text)} characters>"
 
     # -- reading -----------------------------------------------------------------------------------------------
@@ -194,7 +195,7 @@ class ChatStream:
     ) -> None:
         self.close()
 
-    # -- async: the same, in worker threads --------------------------------------------------------------------
+    # -- async: the same steps, see _aio --------------------------------------------------------------------
 
     def __aiter__(self) -> AsyncIterator[str]:
         return self._async_pieces()

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from loopback import DONE, FINISH, Listener, event, head, port_of
 
-from llmbridge import Client, ClockExpired, Retry, ServerError, Timeout
+from llmbridge import AuthError, Client, ClockExpired, Retry, ServerError, Timeout
 from llmbridge.testing import HOLD, LLMServer, Reply
 
 SOON = 4.0
@@ -180,13 +180,26 @@ def test_p12_what_is_no_content_counts_for_no_clock(
         list(client.chat("x", timeout=Timeout(**{clock: 0.4})))
 
 
-@pytest.mark.parametrize("clock", ["first_content", "total"])
 @pytest.mark.parametrize("status", ["500 Oh", "400 No"])
-def test_p12_error_bodies_that_drip(server: LLMServer, client: Client, clock: str, status: str) -> None:
-    """The body of an error that never ends is not waited for."""
+def test_p12_error_bodies_that_drip(server: LLMServer, client: Client, status: str) -> None:
+    """The total bounds the body of an error too."""
     server.script(Reply(raw=[head(status=status), *[b"x", 0.03] * 200]))
-    with expires(clock, 0.4):
-        list(client.chat("x", timeout=Timeout(**{clock: 0.4})))
+    with expires("total", 0.4):
+        list(client.chat("x", timeout=Timeout(total=0.4)))
+
+
+@pytest.mark.parametrize("status", [401, 503])
+def test_p12_an_error_body_that_never_ends_does_not_hide_the_status(
+    server: LLMServer, client: Client, status: int
+) -> None:
+    """A status says enough when its body stalls, and a passing one is tried again."""
+    server.script(Reply(raw=[head(status=f"{status} No"), b"5\r\nHello\r\n", HOLD]), Reply("ok"))
+    stream = client.chat("x", timeout=Timeout(first_content=0.3), retries=Retry(1, backoff=0.01))
+    if status == 401:
+        with pytest.raises(AuthError, match="Hello"):
+            stream.complete()
+    else:
+        assert stream.complete().text == "ok"
 
 
 def test_p12_silence_before_the_headers(server: LLMServer, client: Client) -> None:

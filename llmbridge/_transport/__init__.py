@@ -22,13 +22,15 @@ from urllib.parse import urlsplit
 import requests
 from requests.cookies import RequestsCookieJar
 
-from llmbridge._transport.body import Body, Inflated, SoftBody, WireBody
+from llmbridge._forking import keep_lock_free
+from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, serving
 from llmbridge._transport.connections import WatchedAdapter, watch_pool
 from llmbridge._transport.failures import FOREIGN, mapped, root_of
 from llmbridge._transport.proxies import ProxySetting, passwords_of, proxies_for
-from llmbridge.errors import ConfigError, InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated, without_frames
-from llmbridge.secret import scrub
+from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated, without_frames
+from llmbridge.options import is_sensitive
+from llmbridge.secret import SHORTEST_SECRET, scrub
 
 __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "passwords_of"]
 
@@ -142,7 +144,7 @@ class Exchange:
         data, failure = b"", None
         try:
             data = self._body.read()
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except WOULD_BLOCK:
             return None
         except (LLMBridgeError, *FOREIGN) as error:
             failure = _Failure(error, call, self.host)
@@ -190,6 +192,8 @@ class Exchange:
         raw = self._response.raw
         if self._wire is not None:
             reusable = sound and self._body.reusable
+            if reusable:
+                self.set_blocking(True)  # before others get the connection
             self._wire.close()
             if reusable:
                 raw.release_conn()
@@ -209,12 +213,11 @@ class Transport:
     def __init__(
         self, session: requests.Session | None = None, proxy: ProxySetting = None, verify: bool | str = True
     ) -> None:
-        if isinstance(verify, str) and not os.path.exists(verify):
-            raise ConfigError(f"verify: there is no CA file or folder {verify!r}")
         self._foreign = session
         self._own: requests.Session | None = None
         self._pid = 0
-        self._lock = threading.Lock()
+        self._lock: threading.Lock
+        keep_lock_free(self)
         self._proxy = proxy
         self._verify = verify
         self._templates: dict[Any, requests.PreparedRequest] = {}
@@ -232,21 +235,23 @@ class Transport:
         host = _host(request.url)
         body = _json_bytes(request.body)
         for last in (False, True):
-            exchange, failure = None, None
+            exchange, response, failure = None, None, None
             call.check()
             call.reused_connection = False
             call.start("connect")
             try:
                 with serving(call):
                     response = self._send(call, request, body)
-                exchange = Exchange(call, response, host, self._secrets(request))
+                exchange = Exchange(call, response, host, self._secrets(request, response))
             except (LLMBridgeError, *FOREIGN) as error:
                 failure = _Failure(error, call, host)
             call.wait_ends()
             if exchange is not None:
                 return exchange
             call.detach()
-            if failure is not None and (last or not (call.reused_connection and failure.broken)):
+            if response is not None:
+                response.close()
+            if failure is not None and (last or response or not (call.reused_connection and failure.broken)):
                 failure.throw()
         raise AssertionError("the second attempt either answers or fails")
 
@@ -282,7 +287,7 @@ class Transport:
         proxies = proxies_for(request.url, self._proxy if self._proxy is not None or session.trust_env else False)
         settings: dict[str, Any] = dict(
             session.merge_environment_settings(
-                prepared.url, proxies, True, None if self._verify is True else self._verify, None
+                prepared.url, proxies, True, session.verify if self._verify is True else self._verify, None
             )
         )
         if self._proxy is False:
@@ -328,8 +333,15 @@ class Transport:
         prepared._cookies = _NO_COOKIES  # type: ignore[attr-defined]
         return prepared
 
-    def _secrets(self, request: HTTPRequest) -> tuple[str, ...]:
-        return (*request.secrets, *passwords_of(self._proxy)) if isinstance(self._proxy, str) else request.secrets
+    def _secrets(self, request: HTTPRequest, response: requests.Response) -> tuple[str, ...]:
+        """What the server may have seen and must not be quoted with: also what a caller's session or proxy added."""
+        found = list(request.secrets)
+        for name, value in response.request.headers.items() if response.request is not None else ():
+            if is_sensitive(name):
+                found += (value if isinstance(value, str) else value.decode("latin-1")).split()
+        for proxy in proxies_for(request.url, self._proxy).values():
+            found += passwords_of(proxy)
+        return tuple(dict.fromkeys(word for word in found if len(word) >= SHORTEST_SECRET))
 
 
 _NO_COOKIES = RequestsCookieJar()

@@ -20,7 +20,10 @@ from typing import Any, Protocol
 
 from llmbridge.errors import ProtocolError, StreamTruncated
 
-__all__ = ["Body", "Chunked", "Inflated", "SoftBody", "WireBody"]
+__all__ = ["WOULD_BLOCK", "Body", "Chunked", "Inflated", "SoftBody", "WireBody"]
+
+WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
+"""What a socket that does not block raises instead."""
 
 READ_SIZE = 64 * 1024
 _INFLATED_SIZE = 256 * 1024  # bytes unpacked in one go: what a few bytes swell to is handed on bit by bit
@@ -44,7 +47,7 @@ class Body(Protocol):
         Raises:
             StreamTruncated: The connection ended before the body did.
             ProtocolError: The body is not coded as it says.
-            BlockingIOError, ssl.SSLWantReadError: Nothing is there yet, and the socket does not block.
+            WOULD_BLOCK: Nothing is there yet, and the socket does not block.
         """
 
 
@@ -194,7 +197,7 @@ def _read_ahead(response: http.client.HTTPResponse, sock: socket.socket) -> byte
     sock.settimeout(0)
     try:
         return response.fp.read1(READ_SIZE) or b""
-    except (BlockingIOError, ssl.SSLWantReadError):
+    except WOULD_BLOCK:
         return b""
     finally:
         sock.settimeout(None)

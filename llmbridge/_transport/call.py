@@ -16,7 +16,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
 
-from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError
+from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
 from llmbridge.options import Timeout
 
 __all__ = ["Call", "current_call", "serving"]
@@ -34,12 +34,14 @@ class Call:
 
     def __init__(self, timeout: Timeout) -> None:
         self._timeout = timeout
+        self._pid = os.getpid()
         self._lock = threading.RLock()  # a signal handler may cancel while its own thread is in here
         self._woken = threading.Event()
         self._socket: socket.socket | None = None
         self._guard: socket.socket | None = None
         self._clock: Clock = "connect"
         self._since: float | None = None
+        self._ends_at = _NEVER
         self._total_at = monotonic() + (_NEVER if timeout.total is None else timeout.total)
         self.deadline = self._total_at
         self.cancelled = False
@@ -56,7 +58,7 @@ class Call:
 
     def start(self, clock: Clock) -> None:
         """A new stretch of time begins, measured by `clock`."""
-        self._clock, self._since = clock, None
+        self._clock, self._since, self._ends_at = clock, None, _NEVER
         self.wait_begins()
 
     def content(self) -> None:
@@ -68,7 +70,7 @@ class Call:
         if self._since is None:
             self._since = monotonic()
         limit: float | None = getattr(self._timeout, self._clock)
-        self._expect(self._total_at if limit is None else min(self._total_at, self._since + limit))
+        self._expect(min(self._total_at, self._ends_at, _NEVER if limit is None else self._since + limit))
 
     def wait_ends(self) -> None:
         """The server has sent something: what the caller does with it takes the time it takes."""
@@ -122,9 +124,12 @@ class Call:
         """
         self._clock = "total"
         self._expect(self._total_at)
+        end = monotonic() + seconds
         self.check()
-        self._woken.wait(seconds)
-        self.check()
+        while (left := end - monotonic()) > 0:
+            self._woken.wait(left)
+            self._woken.clear()  # a lookup that nobody waits for any more may have set it
+            self.check()
 
     # -- the socket --------------------------------------------------------------------------------------------
 
@@ -149,13 +154,14 @@ class Call:
             self.attach(sock)
 
     def ends_within(self, seconds: float) -> None:
-        """Lets everything that is still to be read take no longer than that."""
-        self._expect(min(self._total_at, monotonic() + seconds))
+        """Lets everything that is still to be read of this answer take no longer than that."""
+        self._ends_at = monotonic() + seconds
+        self._expect(min(self._total_at, self._ends_at))
 
     def renew(self) -> None:
-        """A connection that was not made in time may be tried again."""
+        """Another attempt may be made after one that took too long, as long as the total limit lasts."""
         with self._lock:
-            if self.expired == "connect":
+            if self.expired != "total":
                 self.expired = None
                 self._woken.clear()
 
@@ -193,6 +199,8 @@ class Call:
 
     def _wake(self) -> None:
         self._woken.set()
+        if self._pid != os.getpid():
+            return  # a forked child shares the parent's connection, and may close but not end it
         with self._lock:
             for sock in (self._socket, self._guard):
                 if sock is None:
@@ -221,9 +229,10 @@ class Call:
             self._woken.set()
 
         threading.Thread(target=target, name="llmbridge-lookup", daemon=True).start()
-        self._woken.wait()
-        self._woken.clear()
-        self.check()  # after the clearing: a cancel in between has left its flag
+        while not (results or failures):
+            self._woken.wait()
+            self._woken.clear()
+            self.check()  # after the clearing: a cancel in between has left its flag
         if failures:
             raise failures[0]
         return results[0]
@@ -251,9 +260,16 @@ class _Watchdog:
         self._calls.add(call)
         if self._thread is None:
             with self._condition:
-                if self._thread is None and not self._stopped:
-                    self._thread = threading.Thread(target=self._run, name="llmbridge-watchdog", daemon=True)
-                    self._thread.start()
+                if self._thread is None:
+                    self._thread = self._started()
+
+    def _started(self) -> threading.Thread:
+        thread = threading.Thread(target=self._run, name="llmbridge-watchdog", daemon=True)
+        try:
+            thread.start()
+        except RuntimeError as error:
+            raise TransportError(f"no thread can be started to watch over the call's time limits: {error}") from None
+        return thread
 
     def forget(self, call: Call) -> None:
         self._calls.discard(call)  # without the lock: a garbage collection may come here from anywhere
@@ -266,8 +282,10 @@ class _Watchdog:
         """Ends the thread: one that the interpreter's exit froze inside the lock would block what is finalized then."""
         self._stopped = True
         self.poke()
-        if self._thread is not None:
-            self._thread.join(timeout=1)
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            thread.join(timeout=1)
+        self._stopped = False
 
     def _run(self) -> None:
         while not self._stopped:

@@ -6,6 +6,7 @@ lookup and a connect can be interrupted, headers that end in the middle are an e
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import ipaddress
 import os
@@ -62,9 +63,10 @@ class _Response(http.client.HTTPResponse):
                 self.fp = file
         if not lines.last.endswith(b"\n"):
             raise HeadersTruncated("the connection ended inside the headers")
-        # What is no header line ends the headers here, and urllib3 would log it, whatever it holds.
-        self.msg.set_payload("")
-        self.msg.defects.clear()
+        if current_call() is not None:
+            # What is no header line ends the headers here, and urllib3 would log it, whatever it holds.
+            self.msg.set_payload("")
+            self.msg.defects.clear()
 
     def _read_status(self) -> tuple[str, int, str]:
         """The final status. http.client itself skips 100 only, and takes 102 and 103 for an answer."""
@@ -79,11 +81,20 @@ class _Response(http.client.HTTPResponse):
 class _Watched:
     """Mixed into a connection class of urllib3."""
 
-    debuglevel = 0  # http.client would print the headers, and the key with them
     response_class = _Response
     sock: Any
     _served = False
     _headers: bytes | None = b""
+
+    @property
+    def debuglevel(self) -> int:
+        """Of http.client, which prints the headers, and the key with them: not those of a call."""
+        own: int = self.__dict__.get("_debuglevel", http.client.HTTPConnection.debuglevel)
+        return own if current_call() is None else 0
+
+    @debuglevel.setter
+    def debuglevel(self, level: int) -> None:
+        self.__dict__["_debuglevel"] = level
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         if (call := current_call()) is not None and self.sock is not None:
@@ -133,11 +144,13 @@ class _Watched:
 class _Interruptible(_Watched):
     """Mixed into a connection class that makes plain TCP connections."""
 
+    shares_trust = False
+    """Whether nobody but llmbridge sets how TLS is done here."""
     ssl_context: Any
     ca_certs: Any
 
     def connect(self) -> None:
-        if getattr(self, "ca_certs", None) and self.ssl_context is None and not getattr(self, "cert_file", None):
+        if self.shares_trust and getattr(self, "ca_certs", None) and self.ssl_context is None:
             self.ssl_context = _trusting(os.fspath(self.ca_certs), os.stat(self.ca_certs).st_mtime_ns)
             self.ca_certs = None
         super().connect()
@@ -244,16 +257,16 @@ class _Idle(queue.LifoQueue[Any]):
                 item.close()
 
 
-def _watched_connection(plain: Any) -> type[Any]:
+def _watched_connection(plain: Any, own: bool) -> type[Any]:
     base = _Interruptible if plain in (HTTPConnection, HTTPSConnection) else _Threaded
-    return type(f"Watched{plain.__name__}", (base, plain), {})
+    return type(f"Watched{plain.__name__}", (base, plain), {"shares_trust": own})
 
 
 def _watched_pool(plain: Any) -> type[Any]:
     return type(
         f"Watched{plain.__name__}",
         (plain,),
-        {"ConnectionCls": _watched_connection(plain.ConnectionCls), "QueueCls": _Idle},
+        {"ConnectionCls": _watched_connection(plain.ConnectionCls, own=True), "QueueCls": _Idle},
     )
 
 
@@ -262,15 +275,15 @@ def watch_pool(pool: Any) -> None:
     connection = getattr(pool, "ConnectionCls", None)
     if not isinstance(connection, type) or issubclass(connection, _Watched):
         return
-    pool.ConnectionCls = _watched_connection(connection)
+    pool.ConnectionCls = _watched_connection(connection, own=False)
     idle: queue.LifoQueue[Any] = getattr(pool, "pool", None) or queue.LifoQueue()
-    for _ in range(idle.qsize()):  # those made before report to nobody: they make place
-        try:
-            old = idle.get(block=False)
-        except queue.Empty:
-            return
-        if old is not None:
-            old.close()
+    places = 0
+    with contextlib.suppress(queue.Empty):
+        while True:  # those made before report to nobody: they make place
+            if (old := idle.get(block=False)) is not None:
+                old.close()
+            places += 1
+    for _ in range(places):
         idle.put(None, block=False)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import sys
 from urllib.parse import unquote, urlsplit
@@ -63,9 +64,11 @@ def passwords_of(url: str) -> tuple[str, ...]:
 
     Example:
         >>> passwords_of("http://user:p%40ss@proxy:3128")
-        ('p%40ss', 'p@ss')
+        ('p%40ss', 'p@ss', 'dXNlcjpwQHNz')
     """
-    password = urlsplit(url).password
-    if not password:
+    parts = urlsplit(url)
+    if not parts.password:
         return ()
-    return tuple(dict.fromkeys((password, unquote(password))))
+    plain = unquote(parts.password)
+    basic = base64.b64encode(f"{unquote(parts.username or '')}:{plain}".encode()).decode()
+    return tuple(dict.fromkeys((parts.password, plain, basic)))

@@ -11,10 +11,10 @@ import warnings
 from functools import lru_cache
 from typing import Any, TypeVar
 
-from llmbridge.errors import ConfigError, LLMBridgeError, UnknownProvider
+from llmbridge.errors import ConfigError, UnknownProvider
 from llmbridge.provider import Provider
 
-__all__ = ["ENTRY_POINTS", "find", "known", "register"]
+__all__ = ["ENTRY_POINTS", "find", "known", "look_up", "register"]
 
 ENTRY_POINTS = "llmbridge.providers"
 """The entry point group in which other packages name their Provider classes."""
@@ -54,15 +54,17 @@ def find(name: str) -> type[Provider]:
         >>> find("openai").__name__
         'OpenAI'
     """
-    provider = _registered.get(name) or _of_own_module(name)
+    provider = look_up(name)
     if provider is not None:
         return provider
-    everything = known()
     if name in _broken:
         raise ConfigError(_broken[name])
-    if name not in everything:
-        raise UnknownProvider(f"no provider is called {name[:40]!r}: known are {', '.join(sorted(everything))}")
-    return everything[name]
+    raise UnknownProvider(f"no provider is called {name[:40]!r}: known are {', '.join(sorted(known()))}")
+
+
+def look_up(name: str) -> type[Provider] | None:
+    """The provider of that name, or None; other packages are asked last."""
+    return _registered.get(name) or _of_own_module(name) or known().get(name)
 
 
 def known() -> dict[str, type[Provider]]:
@@ -119,7 +121,7 @@ def _entry_points() -> dict[str, type[Provider]]:
         for entry in entry_points(group=ENTRY_POINTS):
             try:
                 provider = entry.load()
-            except (ImportError, AttributeError, LLMBridgeError) as error:
+            except Exception as error:  # noqa: BLE001 - whatever another package does wrong, the others still work
                 _broken[entry.name] = f"the entry point {entry.name!r} = {entry.value!r} cannot be loaded: {error}"
                 continue
             if isinstance(provider, type) and issubclass(provider, Provider):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from llmbridge.providers.openai import OpenAI
+from llmbridge.providers.openai import OpenAICompatible
 
 __all__ = ["Demo"]
 
 
-class Demo(OpenAI):
+class Demo(OpenAICompatible):
     """OpenAI's dialect, spoken by the testing server on an ephemeral loopback port, started at the first request.
 
     Example:
@@ -17,11 +17,6 @@ class Demo(OpenAI):
     """
 
     name = "demo"
-    url = ""
-    base_url = ""
-    key_env = ()
-    base_url_env = ""
-    needs_key = False
     default_model = "demo"
     note = "no model: a fixed answer from inside the process, to try things without key and network"
     direct = True

@@ -61,7 +61,6 @@ class OpenAI(ChatCompletions):
     key_env: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
     base_url_env = "OPENAI_BASE_URL"
     needs_key = True
-    headers: ClassVar[Mapping[str, str]] = {"Accept": "text/event-stream"}
     note = "set OPENAI_API_KEY; base_url= for any server that speaks the same dialect"
     done_needs_finish = True
 
@@ -83,6 +82,7 @@ class OpenAICompatible(OpenAI):
     """Any server that speaks OpenAI's dialect: give its `base_url`, and an `api_key` if it wants one."""
 
     name = "openai-compatible"
+    supports_gpt_35_turbo = False
     url = ""
     base_url = ""
     key_env = ()
@@ -141,12 +141,12 @@ def _separate_lines(data: str) -> Iterator[Item | End]:
         yield from (END,) if line.startswith("[DONE]") else _decode_any(parsed_json(line), "message")
 
 
-def _decode_any(chunk: Any, event: str) -> Iterator[Item | End]:
+def _decode_any(chunk: Any, event: str, field: str = "delta") -> Iterator[Item | End]:
     if event == "error" or not isinstance(chunk, Mapping):
         if event == "error" or (isinstance(chunk, list) and chunk) or isinstance(chunk, str):
             raise error_in_stream(chunk)
         raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
-    yield from _decode_choices(chunk)
+    yield from _decode_choices(chunk, field)
     usage = chunk.get("usage") or _mapping(chunk.get("x_groq")).get("usage")
     if isinstance(usage, Mapping) and usage:
         yield _usage(usage)
@@ -154,14 +154,17 @@ def _decode_any(chunk: Any, event: str) -> Iterator[Item | End]:
         raise error_in_stream(dict(chunk))
 
 
-def _decode_choices(chunk: Mapping[str, Any]) -> Iterator[Item]:
-    """What choice 0 says: services may leave its index out, send others between, or send none at all."""
+def _decode_choices(chunk: Mapping[str, Any], field: str) -> Iterator[Item]:
+    """What choice 0 says: services may leave its index out, send others between, or send none at all.
+
+    In a stream only the delta counts: some services repeat the whole message beside the last one.
+    """
     choices = chunk.get("choices")
     for choice in choices if isinstance(choices, list) else ():
         choice = _mapping(choice)
         if choice.get("index"):
             continue
-        delta = _mapping(choice.get("delta") or choice.get("message"))
+        delta = _mapping(choice.get(field))
         if reasoning := _reasoning(delta):
             yield Reasoning(reasoning)
         yield from _content(delta.get("content"))
@@ -179,7 +182,7 @@ def decode_completion(document: Any) -> Iterator[Item | End]:
         if fields.get("detail") or fields.get("object") == "error" or fields.get("message"):
             raise error_in_stream(document)
         raise ProtocolError("the service answered with JSON that is no chat completion: check the base_url")
-    yield from _decode_any(document, "message")
+    yield from _decode_any(document, "message", "message")
     yield END
 
 
