@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import os
+import signal
 import sys
 import threading
 import time
@@ -15,6 +16,10 @@ import pytest
 
 from llmbridge import Client
 from llmbridge.testing import LLMServer
+
+# Whoever runs tests in the background of a script may have Ctrl-C ignored, and every program started here with it.
+if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 KEY = "sk-canary-0123456789abcdef"
 

@@ -126,10 +126,13 @@ def test_the_command_runs_until_it_is_interrupted() -> None:
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
     ) as program:
         assert program.stdout
-        root, *advice = [program.stdout.readline().strip() for _ in range(4)]
-        answer = ask(f"{root}/v1/chat/completions", "Hi").json()
-        program.send_signal(signal.SIGINT)
-        rest, errors = program.communicate(timeout=SOON)
+        try:
+            root, *advice = [program.stdout.readline().strip() for _ in range(4)]
+            answer = ask(f"{root}/v1/chat/completions", "Hi").json()
+            program.send_signal(signal.SIGINT)
+            rest, errors = program.communicate(timeout=SOON)
+        finally:
+            program.kill()  # does nothing to one that has ended
     assert answer["choices"][0]["message"]["content"] == "Привет, мир"
     assert f"--base-url {root}/v1" in advice[0]
     assert (rest, errors, program.returncode) == ("", "", 130)
