@@ -126,6 +126,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
 
     def __init__(self, steps: Steps[Piece]) -> None:
         self._steps = steps
+        self._keep = steps.handed_out
         self._ready: list[Piece] = []  # in reverse: the next one is the last
         self._over = False
         self._running = False
@@ -140,7 +141,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         if not self._ready:
             await self._fill()
         piece = self._ready.pop()
-        self._steps.handed_out(piece)
+        self._keep(piece)
         return piece
 
     async def _fill(self) -> None:

@@ -115,13 +115,12 @@ class Steps(ABC, Generic[Piece]):
         reading: Claimed at the first step.
     """
 
+    handed_out: Callable[[Piece], None]
+    """To be told of each piece that is the reader's now."""
+
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
         self._pipeline: Pipeline | None = None
-
-    @abstractmethod
-    def handed_out(self, piece: Piece) -> None:
-        """This piece is the reader's now."""
 
     @abstractmethod
     def _pieces(self, items: list[Item]) -> list[Piece]:
@@ -171,8 +170,9 @@ class Steps(ABC, Generic[Piece]):
 class TextSteps(Steps[str]):
     """The pieces of the answer's text."""
 
-    def handed_out(self, piece: str) -> None:
-        self._reading.text.add(piece)
+    def __init__(self, reading: Reading) -> None:
+        super().__init__(reading)
+        self.handed_out = reading.text.add
 
     def _pieces(self, items: list[Item]) -> list[str]:
         pieces = [item for item in items if isinstance(item, str)]
@@ -186,8 +186,10 @@ class TextSteps(Steps[str]):
 class EventSteps(Steps[Event]):
     """All events."""
 
-    def handed_out(self, piece: Event) -> None:
-        self._reading.note(piece.text if isinstance(piece, Text) else piece)
+    def __init__(self, reading: Reading) -> None:
+        super().__init__(reading)
+        note = reading.note  # no method of this object's: that would be a cycle
+        self.handed_out = lambda piece: note(piece.text if isinstance(piece, Text) else piece)
 
     def _pieces(self, items: list[Item]) -> list[Event]:
         return [Text(item) if isinstance(item, str) else item for item in items]

@@ -17,8 +17,20 @@ import responses
 from loopback import DONE, FINISH, Listener, chunk, event, head, read_head
 from modes import LOOPS, Async
 
-from llmbridge import ChatStream, Client, ClockExpired, LLMBridgeError, StreamTruncated, Text, Timeout, Vitalentum, _aio
-from llmbridge.testing import LLMServer, Reply
+from llmbridge import (
+    ChatStream,
+    Client,
+    ClockExpired,
+    ConfigError,
+    LLMBridgeError,
+    StreamTruncated,
+    Text,
+    Timeout,
+    Vitalentum,
+    _aio,
+    _transport,
+)
+from llmbridge.testing import HOLD, LLMServer, Reply
 
 PIECES = ["a", "b", "c"]
 STALLED = Reply(PIECES, stall=900)
@@ -247,6 +259,33 @@ class TestThreads:
         assert loop.read(client.chat("x")).pieces == ["x"] * 200
         assert 1 <= len(hops) <= 3
 
+    def test_what_follows_the_end_mark_does_not_block_the_loop(
+        self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Other tasks run on while a stream waits for the end of a body whose server does not end it."""
+        monkeypatch.setattr(_transport, "_DRAIN_SECONDS", 0.5)
+        answer = chunk(b"".join(map(event, PIECES)) + FINISH)
+        server.script(Reply(raw=[head("Transfer-Encoding: chunked"), answer, 0.05, chunk(DONE), HOLD]))
+        ticks: list[int] = []
+
+        async def main() -> None:
+            from anyio import create_task_group, sleep
+
+            async def tick() -> None:
+                while True:
+                    await sleep(0.01)
+                    ticks.append(1)
+
+            async with create_task_group() as group:
+                group.start_soon(tick)
+                async for piece in client.chat("x"):
+                    if piece == PIECES[-1]:
+                        ticks.clear()
+                group.cancel_scope.cancel()
+
+        loop.run(main)
+        assert len(ticks) >= 15  # some 5 come before the end mark, and 50 after it
+
     def test_stalled_streams_hold_no_thread(self, server: LLMServer, client: Client) -> None:
         """While nothing comes, the event loop waits alone: 60 readers, not one worker busy."""
         server.default = STALLED
@@ -328,6 +367,11 @@ class TestThreads:
 
         loop.run(main)
 
+    def test_a_limit_outside_of_an_event_loop_is_refused(self) -> None:
+        """It would be nobody's; the error says where to set it."""
+        with pytest.raises(ConfigError, match="event loop"):
+            _aio.set_thread_limit(10)
+
     def test_context_variables_reach_the_callers_own_code(self, server: LLMServer, client: Client, loop: Async) -> None:
         """An auth of the caller's session runs in a worker thread, and sees the task's context."""
         tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant", default="nobody")
@@ -393,6 +437,17 @@ class TestLoops:
             assert LOOPS[name].read(client.chat("x")).pieces == PIECES
             assert LOOPS[name].complete(client.chat("x")).text == "abc"
         assert server.connections == 1
+
+    def test_a_kept_connection_blocks_again(self, server: LLMServer, client: Client, loop: Async) -> None:
+        """After an answer that ended by its finish_reason, the pool holds its socket as a script needs it."""
+        server.script(Reply(PIECES, end_mark=False))
+        assert loop.read(client.chat("x")).pieces == PIECES
+        (transport,) = client._transports.values()
+        assert transport._own is not None
+        pools = transport._own.get_adapter(server.root).poolmanager.pools  # type: ignore[attr-defined]
+        (pool,) = map(pools.get, pools.keys())
+        kept = [connection.sock for connection in pool.pool.queue if connection]
+        assert [sock.gettimeout() for sock in kept] == [None]
 
     def test_several_in_several_threads(self, server: LLMServer, client: Client) -> None:
         """Loops of both kinds side by side share one client without mixing."""

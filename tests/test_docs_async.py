@@ -1,40 +1,14 @@
-"""The web example of docs/async.md, and what it says about browsers that leave, where Starlette is installed."""
+"""What docs/async.md says about browsers that leave, where Starlette is installed."""
 
 from __future__ import annotations
 
 import asyncio
-import os
-import re
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from llmbridge import Client
 from llmbridge.testing import LLMServer, Reply
-
-ROOT = Path(__file__).parent.parent
-
-
-def test_the_web_example_runs(tmp_path: Path) -> None:
-    """It prints the demo's answer, and nothing on standard error."""
-    pytest.importorskip("starlette")
-    pytest.importorskip("httpx")
-    page = (ROOT / "docs" / "async.md").read_text(encoding="utf-8")
-    (code,) = (block for block in re.findall(r"^```python\n(.*?)^```$", page, re.M | re.S) if "starlette" in block)
-    (tmp_path / "app.py").write_text(code, encoding="utf-8")
-    run = subprocess.run(
-        [sys.executable, "-W", "error", "app.py"],
-        cwd=tmp_path,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=30,
-    )
-    assert (run.stderr, run.returncode) == ("", 0)
-    assert "Hello" in run.stdout
 
 
 def test_a_browser_that_leaves_ends_the_call(server: LLMServer, client: Client) -> None:

@@ -282,6 +282,8 @@ BAD_ARGUMENTS: dict[str, dict[str, Any]] = {
     "retries of text": {"retries": "2"},
     "session of another kind": {"session": object()},
     "verify of another kind": {"verify": 5},
+    "verify of a missing file": {"verify": "/nowhere/ca.pem"},
+    "no base_url where one is needed": {"model": "openai-compatible:m", "base_url": None},
     "unknown provider": {"model": "nobody:m", "base_url": None},
     "no model's name": {"model": "openai:"},
 }

@@ -292,6 +292,16 @@ def test_p05_reasoning_is_no_text(server: LLMServer, client: Client) -> None:
     assert stream.text == "answer"
 
 
+def test_p05_a_closing_chunk_that_repeats_the_message_gives_no_text_twice(server: LLMServer, client: Client) -> None:
+    """Some servers put the whole message beside the last, empty delta."""
+    last = {"index": 0, "finish_reason": "stop", "delta": {}, "message": {"role": "assistant", "content": "Hello"}}
+    closing = b"data: " + json.dumps({"object": "chat.completion", "choices": [last]}).encode() + b"\n\n"
+    server.script(Reply(body=delta(content="Hel") + delta(content="lo") + closing + DONE))
+    stream = client.chat("x")
+    assert list(stream) == ["Hel", "lo"]
+    assert stream.finish_reason == "stop"
+
+
 def test_p05_halves_of_a_pair_are_joined_and_lone_ones_replaced(server: LLMServer, client: Client) -> None:
     r"""A pair of surrogates split over two events is one character; a half that stays alone is U+FFFD."""
     halves = [r"a\ud83d", r"\ude00b", r"\ude00", r"c\ud83d", "d", r"e\ud83d"]

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from loopback import DONE, FINISH, Listener, chunk, event, head
+from loopback import DONE, FINISH, Listener, chunk, event, head, read_head
 
 from llmbridge import Cancelled, ChatStream, Client, InvalidRequest, LLMBridgeError, Vitalentum
 from llmbridge.testing import HOLD, LLMServer, Reply
@@ -447,6 +447,100 @@ def test_p14_processes_can_end_with_a_stream_open(server: LLMServer) -> None:
         ends = [(process.communicate(timeout=30)[1], process.returncode) for process in processes]
     assert ends == [("", 0)] * 6
     assert all(received.gone.wait(2) for received in server.requests)
+
+
+_LEFT_BY_A_CHILD = """
+import os, sys
+from llmbridge import Client
+stream = Client("openai:m", base_url=sys.argv[1], retries=0, timeout=60).chat("x")
+for piece in stream:
+    if piece == "b":
+        child = os.fork()
+        if not child:
+            LEAVES
+        os.waitpid(child, 0)
+        print("left", flush=True)
+print(stream.text, stream.finish_reason)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
+@pytest.mark.parametrize("way", ["sys.exit()", "stream.close(); os._exit(0)"])
+def test_p14_a_forked_child_that_leaves_does_not_end_the_parents_stream(way: str) -> None:
+    """What a child does with its copy of the connection does not reach the server."""
+    left = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(head("Connection: close") + event("a") + event("b"))
+        assert left.wait(30)
+        sock.sendall(event("c") + FINISH + DONE)
+
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(Listener(serve))
+        code = _LEFT_BY_A_CHILD.replace("LEAVES", way)
+        command = [sys.executable, "-W", "ignore", "-c", code, f"http://127.0.0.1:{listener.port}/v1"]
+        process = stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True))
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "left\n"
+        left.set()
+        assert process.communicate(timeout=30)[0] == "abc stop\n"
+
+
+_FORKED_WHILE_LOCKED = """
+import os, signal, sys, threading
+import requests
+from llmbridge import Client
+client = Client("openai:m", base_url=sys.argv[1], retries=0, timeout=60)
+begun, go = threading.Event(), threading.Event()
+plain = requests.Session.__init__
+
+def slow(self):
+    begun.set()
+    go.wait(30)
+    plain(self)
+
+requests.Session.__init__ = slow
+thread = threading.Thread(target=lambda: client.chat("x").complete())
+thread.start()
+begun.wait(30)
+child = os.fork()
+if not child:
+    requests.Session.__init__ = plain
+    signal.alarm(20)
+    client.chat("x").complete()
+    client.close()
+    os._exit(0)
+status = os.waitpid(child, 0)[1]
+go.set()
+thread.join()
+print(status)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
+def test_p17_a_child_forked_while_another_thread_holds_a_lock_can_call(server: LLMServer) -> None:
+    """A lock that a thread of the parent holds at the moment of a fork is free in the child."""
+    command = [sys.executable, "-W", "ignore", "-c", _FORKED_WHILE_LOCKED, server.base_url("openai")]
+    run = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert (run.stdout, run.stderr) == ("0\n", "")
+
+
+@pytest.mark.parametrize("read", [0, 1, 2])
+def test_the_repr_of_a_stream_that_was_closed_says_so(server: LLMServer, client: Client, read: int) -> None:
+    """Closed before, during or after it is read: only one that was read to its end is called finished."""
+    server.script(Reply(["a"]) if read == 2 else STALLED)
+    stream = client.chat("x")
+    assert repr(stream) == "<ChatStream openai:m not started, 0 characters>"
+    if read == 1:
+        next(stream)
+        assert repr(stream) == "<ChatStream openai:m open, 1 characters>"
+    if read == 2:
+        stream.complete()
+    stream.close()
+    state = "finished" if read == 2 else "closed"
+    assert repr(stream) == f"<ChatStream openai:m {state}, {min(read, 1)} characters>"
 
 
 def test_p14_a_stream_that_was_never_started_has_opened_nothing(server: LLMServer, client: Client) -> None:

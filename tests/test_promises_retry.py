@@ -5,6 +5,7 @@ from __future__ import annotations
 import email.utils
 import json
 import socket
+import struct
 import threading
 import time
 from typing import Any
@@ -28,6 +29,7 @@ from llmbridge import (
     StreamTruncated,
     Timeout,
 )
+from llmbridge._transport import body as transport_body
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
 QUICK = Retry(2, backoff=0.01, max_backoff=0.02)
@@ -326,6 +328,66 @@ def test_p13_a_stale_connection_is_replaced_no_second_time() -> None:
         with pytest.raises(StreamTruncated):
             list(client.chat("x", retries=0))
     assert serve.requests == [1, 1, 2]
+
+
+def test_p13_an_answer_that_had_begun_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kept connection that is reset right behind the headers of an answer did not go stale: that is the error."""
+    asked: list[bytes] = []
+    begun, was_reset = threading.Event(), threading.Event()
+    data = event("ok", finish_reason="stop")
+    read_ahead = transport_body._read_ahead
+
+    def late(*args: Any) -> bytes:
+        if len(asked) == 2:
+            begun.set()
+            assert was_reset.wait(10)
+            time.sleep(0.02)
+        return read_ahead(*args)
+
+    def serve(sock: socket.socket) -> None:
+        while received := read_head(sock):
+            asked.append(received)
+            if len(asked) == 2:
+                sock.sendall(head("Transfer-Encoding: chunked"))
+                assert begun.wait(10)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+                sock.close()
+                was_reset.set()
+                return
+            sock.sendall(head(f"Content-Length: {len(data)}") + data)
+
+    monkeypatch.setattr(transport_body, "_read_ahead", late)
+    with Listener(serve) as listener, Client("openai:m", base_url=f"http://127.0.0.1:{listener.port}") as client:
+        assert client.chat("x", retries=0).complete().text == "ok"
+        with pytest.raises(StreamTruncated):
+            list(client.chat("x", retries=0))
+    assert len(asked) == 2
+
+
+def test_p13_a_late_name_lookup_of_an_earlier_attempt_harms_nothing(
+    server: LLMServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lookup that ends after its attempt was given up does not wake the next one, which waits for its own."""
+    real = socket.getaddrinfo
+    lookups: list[threading.Thread] = []
+    second = threading.Event()
+
+    def lookup(_: str, *rest: Any, **more: Any) -> Any:
+        lookups.append(threading.current_thread())
+        if len(lookups) == 1:
+            assert second.wait(20)
+        elif len(lookups) == 2:
+            second.set()
+            lookups[0].join(20)
+            time.sleep(0.05)
+        return real("127.0.0.1", *rest, **more)
+
+    monkeypatch.setattr(socket, "getaddrinfo", lookup)
+    base_url = server.base_url("openai").replace("127.0.0.1", "some.test")
+    retries = Retry(5, backoff=0.01, max_backoff=0.01)  # of which one is needed, unless the machine is very busy
+    with Client("openai:m", base_url=base_url, timeout=Timeout(connect=0.4), retries=retries) as client:
+        assert client.chat("x").complete().text
+    assert len(lookups) >= 2
 
 
 def test_p13_a_connection_closed_while_idle_is_noticed(server: LLMServer, client: Client) -> None:

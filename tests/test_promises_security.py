@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import copy
 import http.client
@@ -39,6 +40,7 @@ from llmbridge import (
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
 PASSWORD = "pw-canary-9876543210"
+BASIC = base64.b64encode(f"user:{PASSWORD}".encode()).decode()
 PACKAGE = str(Path(llmbridge.__file__).parent)
 
 
@@ -517,13 +519,13 @@ def test_p21_a_dead_proxy_never_means_a_direct_request(server: LLMServer, client
     assert server.connections == 0
 
 
-@pytest.mark.parametrize("echo", [PASSWORD, f"user:{PASSWORD}"])
+@pytest.mark.parametrize("echo", [PASSWORD, f"user:{PASSWORD}", f"Basic {BASIC}"])
 def test_p21_a_password_in_the_base_url_is_sent_and_scrubbed(server: LLMServer, echo: str) -> None:
     """Credentials in base_url go out as Basic where there is no key, and show nowhere when they are echoed."""
     base_url = server.base_url("openai").replace("//", f"//user:{PASSWORD}@")
     server.script(Reply(status=401, error={"message": f"no {echo}"}), Reply("x"))
     with Client("openai-compatible:m", base_url=base_url, retries=0) as client:
-        assert_discreet(failure(client.chat("x")), PASSWORD)
+        assert_discreet(failure(client.chat("x")), PASSWORD, BASIC)
         client.chat("x", api_key=KEY).complete()
     assert (server.requests[0].header("Authorization") or "").startswith("Basic ")
     assert server.requests[1].header("Authorization") == f"Bearer {KEY}"
@@ -580,6 +582,25 @@ def test_p22_a_ca_in_code_beats_the_environment(
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", ca_file)
         with pytest.raises(ConnectFailed):
             list(client.chat("x", verify=str(other)))
+    assert len(tls_server.requests) == 1
+
+
+def test_p22_a_ca_of_the_session_beats_the_environment(
+    tls_server: LLMServer, ca_file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """What the caller has set as `session.verify` counts, whatever REQUESTS_CA_BUNDLE says."""
+    trustme = pytest.importorskip("trustme")
+    other = tmp_path / "other.pem"
+    trustme.CA().cert_pem.write_to_path(other)
+    with requests.Session() as session:
+        client = Client("openai:m", base_url=tls_server.base_url("openai"), retries=0, session=session)
+        session.verify = ca_file
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", str(other))
+        assert client.chat("x").complete().text
+        session.verify = str(other)
+        monkeypatch.setenv("REQUESTS_CA_BUNDLE", ca_file)
+        with pytest.raises(ConnectFailed):
+            list(client.chat("x"))
     assert len(tls_server.requests) == 1
 
 
@@ -672,6 +693,50 @@ def test_p24_sse_lines_are_not_logged(server: LLMServer, client: Client, caplog:
     server.script(Reply(body=b"the-answer\nthe-answer: x\n" + event("a", finish_reason="stop")))
     client.chat("x").complete()
     assert "the-answer" not in caplog.text
+
+
+@pytest.mark.parametrize("session", ["own", "foreign"])
+@pytest.mark.parametrize("way", ["argument", "environment"])
+def test_p18_a_proxy_password_that_is_echoed_does_not_show(
+    server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, way: str, session: str
+) -> None:
+    """A proxy that quotes the password that it was given, plain or as it was sent, is masked."""
+    server.script(Reply(status=407, body=f"no {PASSWORD} / Basic {BASIC}", content_type="text/plain"))
+    url = server.root.replace("//", f"//user:{PASSWORD}@")
+    with contextlib.ExitStack() as stack:
+        options: dict[str, Any] = {} if session == "own" else {"session": stack.enter_context(requests.Session())}
+        if way == "argument":
+            options["proxy"] = url
+        else:
+            monkeypatch.setenv("http_proxy", url)
+        error = failure(client.chat("x", base_url=ELSEWHERE, **options))
+    assert server.requests[0].header("Proxy-Authorization") == f"Basic {BASIC}"
+    assert isinstance(error, StatusError)
+    assert "***" in error.body
+    assert_discreet(error, PASSWORD, BASIC)
+
+
+def test_p18_the_authorization_of_a_session_that_is_echoed_does_not_show(server: LLMServer) -> None:
+    """A key that only the caller's session knew of is masked like one that was an argument."""
+    server.script(Reply(status=401, body=f"Incorrect key {PASSWORD}", content_type="text/plain"))
+    with requests.Session() as session:
+        session.headers["Authorization"] = f"Bearer {PASSWORD}"
+        with Client("m", base_url=server.base_url("openai"), session=session, retries=0) as client:
+            error = failure(client.chat("x"))
+    assert server.requests[0].header("Authorization") == f"Bearer {PASSWORD}"
+    assert "***" in str(error)
+    assert_discreet(error, PASSWORD)
+
+
+@pytest.mark.parametrize("model", ["openai/gpt-oss-20b", "openai"])
+def test_p20_a_model_that_is_called_like_a_provider_takes_no_key_of_the_environment(
+    server: LLMServer, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """Beside a base_url, a name with a slash is the model's own, and the provider's key stays at home."""
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    chat("x", model, base_url=server.base_url("openai")).complete()
+    assert server.requests[0].json["model"] == model
+    assert server.requests[0].header("Authorization") is None
 
 
 @pytest.mark.parametrize("name", ["Set-Cookie", "Set-Cookie2"])

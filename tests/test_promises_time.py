@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +14,8 @@ from typing import Any
 import pytest
 from loopback import DONE, FINISH, Listener, event, head, port_of
 
-from llmbridge import AuthError, Client, ClockExpired, Retry, ServerError, Timeout
+from llmbridge import AuthError, Client, ClockExpired, Retry, ServerError, Timeout, TransportError
+from llmbridge._transport import call as transport_call
 from llmbridge.testing import HOLD, LLMServer, Reply
 
 SOON = 4.0
@@ -308,6 +311,55 @@ def test_p12_a_clock_can_be_switched_off(server: LLMServer, client: Client) -> N
     never = Timeout(connect=None, first_content=None, idle=None, total=None)
     server.script(Reply(["a", "b"], header_delay=0.1, delay=0.1))
     assert list(client.chat("x", timeout=never)) == ["a", "b"]
+
+
+def test_p12_the_clocks_survive_a_thread_that_could_not_be_started(
+    server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A call that finds no thread for its clocks is an error; the next one, which finds one, is timed again."""
+    watchdog = transport_call._Watchdog()
+    monkeypatch.setattr(transport_call, "_watchdog", watchdog)
+    start = threading.Thread.start
+
+    def refuse(self: threading.Thread) -> None:
+        if "watchdog" in self.name:
+            raise RuntimeError("can't start new thread")
+        start(self)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(threading.Thread, "start", refuse)
+        with pytest.raises(TransportError, match="thread"):
+            list(client.chat("x"))
+    server.script(Reply(raw=[HOLD]))
+    try:
+        with expires("total", 0.2):
+            list(client.chat("x", timeout=0.2))
+    finally:
+        watchdog.stop()
+
+
+_AT_EXIT = """
+import atexit, sys
+
+def call(when):
+    from llmbridge import Client, LLMBridgeError
+    try:
+        Client("openai:m", base_url=sys.argv[1], retries=0, timeout=0.2).chat("x").complete()
+    except LLMBridgeError as error:
+        print(when, type(error).__name__, error.clock, flush=True)
+
+atexit.register(call, "late")
+call("before")
+"""
+
+
+def test_p12_calls_in_exit_handlers_have_clocks() -> None:
+    """A call made while the interpreter exits, after the clocks of all others were stopped, is bounded as well."""
+    with Listener() as silent:
+        command = [sys.executable, "-W", "error", "-c", _AT_EXIT, f"http://127.0.0.1:{silent.port}/v1"]
+        run = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert run.stderr == ""
+    assert run.stdout == "before ClockExpired total\nlate ClockExpired total\n"
 
 
 def test_p12_many_calls_at_once_expire_each_at_its_time(server: LLMServer, client: Client) -> None:

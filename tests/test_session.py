@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import gc
+import http.client
+import ssl
 import threading
 import time
 import weakref
@@ -11,6 +13,7 @@ from typing import Any
 import pytest
 import requests
 import responses
+import urllib3
 from conftest import KEY
 from loopback import DONE, FINISH, chunk, event, head
 from requests.adapters import HTTPAdapter
@@ -18,6 +21,7 @@ from requests.auth import AuthBase, HTTPBasicAuth
 
 from llmbridge import (
     Cancelled,
+    ChatStream,
     Client,
     ClockExpired,
     ConnectFailed,
@@ -108,6 +112,33 @@ def test_session_verify_counts(tls_server: LLMServer, ca_file: str, session: req
     assert len(tls_server.requests) == 1
 
 
+@pytest.mark.parametrize("least", [ssl.TLSVersion.TLSv1_2, ssl.TLSVersion.TLSv1_3])
+def test_session_tls_settings_of_an_adapter_count(
+    authority: Any, ca_file: str, session: requests.Session, least: ssl.TLSVersion
+) -> None:
+    """A server that speaks no better TLS than 1.2 is refused where the caller's adapter asks for 1.3."""
+    if urllib3.__version__.startswith("1."):
+        pytest.skip("urllib3 1 has no ssl_minimum_version")
+
+    class Strict(HTTPAdapter):
+        def init_poolmanager(self, *args: Any, **options: Any) -> None:
+            super().init_poolmanager(*args, ssl_minimum_version=least, **options)
+
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.maximum_version = ssl.TLSVersion.TLSv1_2
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    session.verify = ca_file
+    session.mount("https://", Strict())
+    with LLMServer(ssl_context=context) as server:
+        stream = chat("x", "openai:m", base_url=server.base_url("openai"), session=session, retries=0)
+        if least is ssl.TLSVersion.TLSv1_2:
+            assert stream.complete().text
+        else:
+            with pytest.raises(ConnectFailed, match="TLS"):
+                stream.complete()
+            assert not server.requests
+
+
 def test_session_is_not_closed(server: LLMServer, session: requests.Session) -> None:
     """Neither finished nor broken calls, nor the end of a client, close the caller's session."""
     closed = []
@@ -164,6 +195,57 @@ def test_session_cancel_works(
     assert not waiting
     assert isinstance(ended[0], Cancelled)
     assert server.requests[-1].gone.wait(2)
+
+
+def test_session_calls_can_be_cancelled_however_many_connections_were_idle(
+    server: LLMServer, client: Client, session: requests.Session
+) -> None:
+    """All connections that the caller's own requests have left in the pool make place for ones that can be woken."""
+    held = [session.get(server.root + "/v1/models", stream=True) for _ in range(3)]
+    assert all(response.json() for response in held)
+    assert server.connections == 3
+    server.default = Reply("x", header_delay=20)
+    streams = [client.chat("x", session=session) for _ in held]
+    ended: list[BaseException] = []
+
+    def read(stream: ChatStream) -> None:
+        try:
+            stream.complete()
+        except LLMBridgeError as error:
+            ended.append(error)
+
+    threads = [threading.Thread(target=read, args=(stream,)) for stream in streams]
+    for number, thread in enumerate(threads):
+        thread.start()
+        server.wait_for_requests(4 + number)
+    time.sleep(0.1)
+    for stream in streams:
+        stream.cancel()
+    for thread in threads:
+        thread.join(2)
+    waiting = sum(thread.is_alive() for thread in threads)
+    if waiting:
+        server.close()
+        for thread in threads:
+            thread.join()
+    assert not waiting
+    assert [type(error) for error in ended] == [Cancelled] * 3
+
+
+def test_session_requests_of_the_callers_own_keep_their_debug_output(
+    server: LLMServer,
+    client: Client,
+    session: requests.Session,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """`http.client`'s debug output is switched off for calls, which it would show the key of, and for nothing else."""
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
+    client.chat("x", session=session).complete()
+    assert capsys.readouterr().out == ""
+    session.get(server.root + "/v1/models").close()
+    assert "GET /v1/models" in capsys.readouterr().out
+    assert server.connections == 1
 
 
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used before"])

@@ -6,13 +6,14 @@ import contextlib
 import json
 import socket
 import threading
+import time
 from typing import Any
 
 import pytest
 import requests
 import responses
 from loopback import DONE, FINISH, Listener, chunk, event, free_port, head, read_head
-from modes import MODES, Mode
+from modes import MODES, Async, Mode
 
 from llmbridge import (
     AuthError,
@@ -595,6 +596,61 @@ class TestReadOnce:
             return True
 
         mode.each(stream, body)
+
+    def test_a_second_use_in_the_middle_does_not_end_the_first(
+        self, server: LLMServer, client: Client, mode: Mode
+    ) -> None:
+        """Whoever comes second is told, and the loop that came first gets all of its pieces."""
+        server.script(Reply(PIECES, delay=0.02))
+        stream = client.chat("x")
+        got: list[str] = []
+
+        async def main() -> None:
+            async for piece in stream:
+                got.append(piece)
+                if len(got) == 1:
+                    with pytest.raises(InvalidRequest):
+                        await stream
+                    for source in (stream, stream.events()):
+                        with pytest.raises(InvalidRequest):
+                            await anext(source.__aiter__())
+
+        if isinstance(mode, Async):
+            mode.run(main)
+        else:
+            for piece in stream:
+                got.append(piece)
+                if len(got) == 1:
+                    with pytest.raises(InvalidRequest):
+                        stream.complete()
+                    for source in (stream, stream.events()):
+                        with pytest.raises(InvalidRequest):
+                            next(iter(source))
+        assert got == PIECES
+        assert stream.finish_reason == "stop"
+
+    def test_a_second_whole_answer_does_not_end_the_first(self, mode: Mode) -> None:
+        """Of two that wait for the same whole answer, the second one is told, and the first one gets it."""
+        refused = threading.Event()
+        found: list[str] = []
+
+        def serve(sock: socket.socket) -> None:
+            read_head(sock)
+            assert refused.wait(10)
+            sock.sendall(head("Connection: close") + whole(PIECES))
+
+        with Listener(serve) as listener, _client(listener) as client:
+            stream = client.chat("x")
+            first = threading.Thread(target=lambda: found.append(mode.complete(stream).text))
+            first.start()
+            end = time.monotonic() + 10
+            while not listener.accepted and time.monotonic() < end:
+                time.sleep(0.005)
+            with pytest.raises(InvalidRequest):
+                mode.complete(stream)
+            refused.set()
+            first.join(10)
+        assert found == ["".join(PIECES)]
 
     @pytest.mark.parametrize("name", [name for name in MODES if name != "sync"])
     def test_both_ways_at_once_are_an_error(self, server: LLMServer, client: Client, name: str) -> None:

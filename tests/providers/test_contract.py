@@ -6,7 +6,9 @@ import contextlib
 import copy
 import json
 import socket
+import sys
 from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -17,6 +19,7 @@ from llmbridge import (
     AsyncGeneratorProvider,
     AuthError,
     Client,
+    ConfigError,
     Finish,
     LLMBridgeError,
     ProtocolError,
@@ -26,6 +29,7 @@ from llmbridge import (
     StreamTruncated,
     UnknownProvider,
     Usage,
+    chat,
     providers,
 )
 from llmbridge._framing import Framing, Record
@@ -328,6 +332,28 @@ class TestOverTheWire:
 def test_those_of_this_version_are_found() -> None:
     """The two first services, OpenAI's dialect, and the demo; without a list that names them."""
     assert {"vitalentum", "codelinkava", "openai", "openai-compatible", "demo"} <= set(providers.known())
+
+
+@pytest.mark.parametrize("code", ["def", "undefined", "import nowhere_to_be_found", "P = 5", "raise OSError('no')"])
+def test_a_broken_entry_point_breaks_nothing_else(
+    server: LLMServer, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A package whose provider cannot be loaded is told of once and by `find()`; all other providers work."""
+    metadata = tmp_path / "broken-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n", encoding="utf-8")
+    (metadata / "entry_points.txt").write_text("[llmbridge.providers]\nbroken = broken_module:P\n", encoding="utf-8")
+    (tmp_path / "broken_module.py").write_text(code, encoding="utf-8")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(providers, "_of_entry_points", None)
+    monkeypatch.setattr(providers, "_broken", {})
+    monkeypatch.delitem(sys.modules, "broken_module", raising=False)
+    with pytest.warns(RuntimeWarning, match="broken") as told:
+        assert {"vitalentum", "openai", "demo"} <= set(providers.known())
+    assert len(told) == 1
+    with pytest.raises(ConfigError, match="broken_module"):
+        providers.find("broken")
+    assert chat("Hello", "m", base_url=server.base_url("openai")).complete().text
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
