@@ -52,7 +52,13 @@ def set_thread_limit(threads: int) -> None:
         threads: At least 1. Calls beyond it wait for their turn before they connect.
 
     Raises:
-        ConfigError: It is no such number.
+        ConfigError: It is no such number, or no event loop is running.
+
+    Example:
+        >>> import asyncio
+        >>> async def main():
+        ...     set_thread_limit(100)
+        >>> asyncio.run(main())
     """
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ConfigError(f"the thread limit must be a whole number from 1, not {threads!r}")

@@ -110,10 +110,14 @@ class Client:
 
         Args:
             messages: A str is one user message; otherwise a list of `{"role", "content"}`.
-            model: This and all others: as for `Client`, for this call.
+            model: As for `Client`, and so are all other arguments; given here, they hold for this call.
 
         Raises:
             ConfigError: The model, the messages or an option cannot be used; nothing was sent.
+
+        Example:
+            >>> Client("demo").chat("Hello", timeout=30).complete().model
+            'demo'
         """
         given = locals()
         asked = CallOptions.checked({name: given[name] for name in OPTION_NAMES if given[name] is not None})

@@ -53,6 +53,11 @@ class AsyncGeneratorProvider:
 
         Raises:
             LLMBridgeError: See `llmbridge.errors`. Bad input is refused at the call, everything else while iterating.
+
+        Example:
+            >>> from llmbridge.providers.demo import Demo
+            >>> "demo" in "".join(Demo.create_completion("demo", "Hello"))
+            True
         """
         from llmbridge.client import class_stream
 
@@ -71,6 +76,17 @@ class AsyncGeneratorProvider:
             messages: A str, or a list of `{"role", "content"}`.
             proxy: URL of a proxy; it is not sent to the service.
             **kwargs: As for `create_completion`.
+
+        Raises:
+            LLMBridgeError: As for `create_completion`.
+
+        Example:
+            >>> import asyncio
+            >>> from llmbridge.providers.demo import Demo
+            >>> async def main():
+            ...     return [piece async for piece in Demo.create_async_generator("demo", "Hello")]
+            >>> "demo" in "".join(asyncio.run(main()))
+            True
         """
         from llmbridge.client import class_stream
 
@@ -79,7 +95,22 @@ class AsyncGeneratorProvider:
     @classmethod
     @discreet
     def create_async(cls, model: str, messages: Messages, **kwargs: Any) -> Coroutine[Any, Any, str]:
-        """Await it for the whole text of the answer; arguments as for `create_completion`."""
+        """Await it for the whole text of the answer.
+
+        Args:
+            model: The model's name.
+            messages: A str, or a list of `{"role", "content"}`.
+            **kwargs: As for `create_completion`.
+
+        Raises:
+            LLMBridgeError: As for `create_completion`; all but bad input when it is awaited.
+
+        Example:
+            >>> import asyncio
+            >>> from llmbridge.providers.demo import Demo
+            >>> "demo" in asyncio.run(Demo.create_async("demo", "Hello"))
+            True
+        """
         from llmbridge._aio import text_of
         from llmbridge.client import class_stream
 

@@ -102,14 +102,29 @@ class ChatStream:
         return self._reading.pieces()
 
     def events(self) -> EventStream:
-        """Everything that the stream says, in order: Text, Reasoning, Usage, Finish; for `for` and `async for`."""
+        """Everything that the stream says, in order: Text, Reasoning, Usage, Finish; for `for` and `async for`.
+
+        Raises:
+            InvalidRequest: While iterating, if the stream has been read already.
+
+        Example:
+            >>> from llmbridge import chat
+            >>> [type(event).__name__ for event in chat("Hello", model="demo").events()][-2:]
+            ['Finish', 'Usage']
+        """
         return EventStream(self._reading)
 
     def complete(self) -> Completion:
         """The whole answer; reads what has not been read yet.
 
         Raises:
+            InvalidRequest: Its loop was left early, so that the rest cannot be read any more.
             LLMBridgeError: The answer did not come to its end; `.partial` holds what came.
+
+        Example:
+            >>> from llmbridge import chat
+            >>> chat("Hello", model="demo").complete().finish_reason
+            'stop'
         """
         if not self._reading.done:
             for _ in self:
