@@ -313,9 +313,7 @@ class TestCallOptions:
 
     def test_values_are_normalized(self) -> None:
         """A key becomes a secret, a number a policy."""
-        options = CallOptions.checked(
-            {"api_key": f" {CANARY}\n", "timeout": 5, "retries": 1, "verify": Path(__file__)}
-        )
+        options = CallOptions.checked({"api_key": f" {CANARY}\n", "timeout": 5, "retries": 1, "verify": Path(__file__)})
         assert options.api_key == Secret(CANARY)
         assert (options.timeout, options.retries, options.verify) == (Timeout(total=5), Retry(1), __file__)
 

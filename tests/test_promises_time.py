@@ -346,7 +346,7 @@ def call(when):
     try:
         Client("openai:m", base_url=sys.argv[1], retries=0, timeout=0.2).chat("x").complete()
     except LLMBridgeError as error:
-        print(when, type(error).__name__, error.clock, flush=True)
+        print(when, type(error).__name__, getattr(error, "clock", None), flush=True)
 
 atexit.register(call, "late")
 call("before")
@@ -354,12 +354,15 @@ call("before")
 
 
 def test_p12_calls_in_exit_handlers_have_clocks() -> None:
-    """A call made while the interpreter exits, after the clocks of all others were stopped, is bounded as well."""
+    """A call made while the interpreter exits is bounded as well, or refused where no thread can be started then."""
     with Listener() as silent:
         command = [sys.executable, "-W", "error", "-c", _AT_EXIT, f"http://127.0.0.1:{silent.port}/v1"]
         run = subprocess.run(command, capture_output=True, text=True, timeout=30)
     assert run.stderr == ""
-    assert run.stdout == "before ClockExpired total\nlate ClockExpired total\n"
+    ends = ["before ClockExpired total", "late ClockExpired total"]
+    if sys.version_info >= (3, 12) and "TransportError" in run.stdout:
+        ends[1] = "late TransportError None"  # from 3.12 on, Python starts no thread in an exit handler
+    assert run.stdout.splitlines() == ends
 
 
 def test_p12_many_calls_at_once_expire_each_at_its_time(server: LLMServer, client: Client) -> None:

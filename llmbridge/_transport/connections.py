@@ -13,6 +13,7 @@ import os
 import queue
 import socket
 import ssl
+import threading
 from functools import lru_cache
 from typing import Any
 
@@ -273,13 +274,22 @@ def _watched_pool(plain: Any) -> type[Any]:
 def watch_pool(pool: Any) -> None:
     """Makes the connections of a caller's own pool report to their calls."""
     connection = getattr(pool, "ConnectionCls", None)
-    if not isinstance(connection, type) or issubclass(connection, _Watched):
-        return
-    pool.ConnectionCls = _watched_connection(connection, own=False)
+    if isinstance(connection, type) and not issubclass(connection, _Watched):
+        with _watching:
+            if not issubclass(pool.ConnectionCls, _Watched):
+                _replace_idle(pool)
+                pool.ConnectionCls = _watched_connection(connection, own=False)  # last: it says that the work is done
+
+
+_watching = threading.Lock()
+
+
+def _replace_idle(pool: Any) -> None:
+    """The kept connections of before report to nobody: they make place for others."""
     idle: queue.LifoQueue[Any] = getattr(pool, "pool", None) or queue.LifoQueue()
     places = 0
     with contextlib.suppress(queue.Empty):
-        while True:  # those made before report to nobody: they make place
+        while True:
             if (old := idle.get(block=False)) is not None:
                 old.close()
             places += 1
