@@ -188,7 +188,7 @@ class Exchange:
         if self._closed:
             return
         self._closed = True
-        sound = self._call.detach()
+        sound = self._call.detach(abort=not self._body.reusable)
         raw = self._response.raw
         if self._wire is not None:
             reusable = sound and self._body.reusable

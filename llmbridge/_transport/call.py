@@ -9,8 +9,11 @@ timeouts are used: they restart with every byte, and cost a system call each.
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import socket
+import struct
+import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
@@ -23,6 +26,7 @@ __all__ = ["Call", "current_call", "serving"]
 
 T = TypeVar("T")
 _NEVER = float("inf")
+_ABORTIVE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # linger for 0 s
 
 
 class Call:
@@ -180,9 +184,17 @@ class Call:
         with self._lock:
             self._guard = sock.dup()
 
-    def detach(self) -> bool:
-        """The socket is no longer the call's. True if nobody had shut it down, so that it may serve others."""
+    def detach(self, abort: bool = False) -> bool:
+        """The socket is no longer the call's. True if nobody had shut it down, so that it may serve others.
+
+        Args:
+            abort: Let its closing reset the connection. A server that waits for room to send into would not see the
+                plain end of a client that has emptied its buffers but announced no room any more, for up to a minute.
+        """
         with self._lock:
+            if abort and self._socket is not None and self._pid == os.getpid():
+                with contextlib.suppress(OSError):  # it is closed already
+                    self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _ABORTIVE)
             self._socket = None
             self._drop_guard()
             return not (self.cancelled or self.expired is not None)
