@@ -16,7 +16,7 @@ import ssl
 import threading
 import weakref
 from collections.abc import Mapping
-from typing import Any, NoReturn
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
@@ -26,9 +26,9 @@ from llmbridge._forking import keep_lock_free
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, serving
 from llmbridge._transport.connections import WatchedAdapter, watch_pool
-from llmbridge._transport.failures import FOREIGN, mapped, root_of
+from llmbridge._transport.failures import FOREIGN, Failure
 from llmbridge._transport.proxies import ProxySetting, passwords_of, proxies_for
-from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated, without_frames
+from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
 from llmbridge.secret import SHORTEST_SECRET, scrub
 
@@ -147,7 +147,7 @@ class Exchange:
         except WOULD_BLOCK:
             return None
         except (LLMBridgeError, *FOREIGN) as error:
-            failure = _Failure(error, call, self.host)
+            failure = Failure(error, call, self.host)
         call.wait_ends()
         if failure is not None:
             failure.throw()
@@ -244,7 +244,7 @@ class Transport:
                     response = self._send(call, request, body)
                 exchange = Exchange(call, response, host, self._secrets(request, response))
             except (LLMBridgeError, *FOREIGN) as error:
-                failure = _Failure(error, call, host)
+                failure = Failure(error, call, host)
             call.wait_ends()
             if exchange is not None:
                 return exchange
@@ -359,35 +359,6 @@ def _stay(response: requests.Response, **_: Any) -> None:
     """Hides a redirect from the session: it would read the whole body, however long, though it is not to follow."""
     if response.is_redirect:
         setattr(response, _LOCATION, response.headers.pop("location"))
-
-
-class _Failure:
-    """What goes wrong, kept until the foreign error is out of the way: it would stand in the context otherwise.
-
-    Args:
-        error: The foreign error, or one of llmbridge.
-        call: Whose end explains the error, if it has ended: then its own socket was shut down.
-        host: The host that the request was for.
-    """
-
-    def __init__(self, error: BaseException, call: Call, host: str) -> None:
-        reason = call.reason()
-        self._error: LLMBridgeError | None = without_frames(reason or mapped(error, host, call.connecting))
-        self._cause = None if reason is not None or isinstance(error, LLMBridgeError) else root_of(error)
-
-    @property
-    def broken(self) -> bool:
-        """Whether the connection broke before any answer."""
-        return isinstance(self._cause, ConnectionError)
-
-    def throw(self) -> NoReturn:
-        """Raises it, once. No frame keeps the error: it would keep the connection until the garbage collector comes."""
-        error, self._error = self._error, None
-        assert error is not None
-        try:
-            raise error from self._cause
-        finally:
-            del error
 
 
 def _host(url: str) -> str:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import http.client
 import ssl
 from collections.abc import Iterator
+from typing import NoReturn
 
 import requests
 import urllib3
 
+from llmbridge._transport.call import Call
 from llmbridge._transport.connections import HeadersTruncated
 from llmbridge.errors import (
     ClockExpired,
@@ -21,7 +23,7 @@ from llmbridge.errors import (
     without_frames,
 )
 
-__all__ = ["FOREIGN", "mapped", "root_of"]
+__all__ = ["FOREIGN", "Failure", "mapped", "root_of"]
 
 FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 """What can come out of a request or a read, and is to be mapped. (ValueError: a read of a closed file.)"""
@@ -33,6 +35,35 @@ _SETUP = (
     requests.exceptions.InvalidHeader,
     urllib3.exceptions.LocationParseError,
 )
+
+
+class Failure:
+    """What goes wrong, kept until the foreign error is out of the way: it would stand in the context otherwise.
+
+    Args:
+        error: The foreign error, or one of llmbridge.
+        call: Whose end explains the error, if it has ended: then its own socket was shut down.
+        host: The host that the request was for.
+    """
+
+    def __init__(self, error: BaseException, call: Call, host: str) -> None:
+        reason = call.reason()
+        self._error: LLMBridgeError | None = without_frames(reason or mapped(error, host, call.connecting))
+        self._cause = None if reason is not None or isinstance(error, LLMBridgeError) else root_of(error)
+
+    @property
+    def broken(self) -> bool:
+        """Whether the connection broke before any answer."""
+        return isinstance(self._cause, ConnectionError)
+
+    def throw(self) -> NoReturn:
+        """Raises it, once. No frame keeps the error: it would keep the connection until the garbage collector comes."""
+        error, self._error = self._error, None
+        assert error is not None
+        try:
+            raise error from self._cause
+        finally:
+            del error
 
 
 def mapped(error: BaseException, host: str, connecting: bool = False) -> LLMBridgeError:
