@@ -17,7 +17,8 @@ from typing import Any
 import pytest
 from loopback import DONE, FINISH, Listener, chunk, event, head, read_head
 
-from llmbridge import Cancelled, ChatStream, Client, InvalidRequest, LLMBridgeError, Vitalentum
+from llmbridge import Cancelled, ChatStream, Client, InvalidRequest, LLMBridgeError, Timeout, Vitalentum
+from llmbridge._transport.call import Call
 from llmbridge.testing import HOLD, LLMServer, Reply
 
 LONG = Reply(raw=[head("Transfer-Encoding: chunked"), *[chunk(event("a")), 0.02] * 2000])
@@ -547,3 +548,22 @@ def test_p14_a_stream_that_was_never_started_has_opened_nothing(server: LLMServe
     """Nothing is sent before the first piece is asked for."""
     client.chat("x")
     assert server.connections == 0
+
+
+@pytest.mark.parametrize("abort", [True, False])
+def test_p14_an_answer_that_is_given_up_resets_its_connection(abort: bool) -> None:
+    """A server without room to send into learns of a reset at once, and of a plain end perhaps not for a minute."""
+    with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
+        accepted, _ = listener.accept()
+        with accepted:
+            call = Call(Timeout())
+            call.attach(sock)
+            call.detach(abort=abort)
+            call.end()
+            accepted.settimeout(5)
+            sock.close()
+            if abort:
+                with pytest.raises(ConnectionResetError):
+                    accepted.recv(1)
+            else:
+                assert accepted.recv(1) == b""
