@@ -21,15 +21,21 @@ from llmbridge._version import __version__
 
 if TYPE_CHECKING:
     from llmbridge._aio import set_thread_limit
+    from llmbridge._listing import amodels, models
     from llmbridge.client import Client, chat
+    from llmbridge.completion import Choice, Completion
+    from llmbridge.embeddings import Embeddings, aembed, embed
     from llmbridge.errors import (
+        AllFailed,
         AuthError,
         BadRequest,
         Cancelled,
         ClockExpired,
         ConfigError,
         ConnectFailed,
+        ContentFiltered,
         ContextLengthExceeded,
+        InvalidOutput,
         InvalidRequest,
         LLMBridgeError,
         MissingKey,
@@ -45,45 +51,81 @@ if TYPE_CHECKING:
         StreamError,
         StreamTruncated,
         TransportError,
+        TurnsExceeded,
         UnknownProvider,
+        UnsupportedParameter,
     )
-    from llmbridge.events import Finish, Reasoning, Text, Usage
+    from llmbridge.events import (
+        Finish,
+        Logprobs,
+        OtherChoice,
+        Partial,
+        Reasoning,
+        Refusal,
+        Text,
+        ToolCall,
+        ToolCallDelta,
+        ToolResult,
+        Usage,
+    )
+    from llmbridge.limits import Limits
     from llmbridge.messages import Message
     from llmbridge.options import Timeout
+    from llmbridge.parts import Audio, Document, Image
     from llmbridge.provider import AsyncGeneratorProvider, Provider
     from llmbridge.providers import register
     from llmbridge.providers.codelinkava import CodeLinkAva
+    from llmbridge.providers.compatible import compatible
     from llmbridge.providers.vitalentum import Vitalentum
-    from llmbridge.retry import Retry
-    from llmbridge.stream import ChatStream, Completion
+    from llmbridge.rate_limits import RateLimits
+    from llmbridge.retry import Retry, RetryAttempt
+    from llmbridge.secret import Secret
+    from llmbridge.stream import ChatStream
+    from llmbridge.tools import Tool, tool
 
 __all__ = [
+    "AllFailed",
     "AsyncGeneratorProvider",
+    "Audio",
     "AuthError",
     "BadRequest",
     "Cancelled",
     "ChatStream",
+    "Choice",
     "Client",
     "ClockExpired",
     "CodeLinkAva",
     "Completion",
     "ConfigError",
     "ConnectFailed",
+    "ContentFiltered",
     "ContextLengthExceeded",
+    "Document",
+    "Embeddings",
     "Finish",
+    "Image",
+    "InvalidOutput",
     "InvalidRequest",
     "LLMBridgeError",
+    "Limits",
+    "Logprobs",
     "Message",
     "MissingKey",
     "NotFound",
+    "OtherChoice",
     "Overloaded",
+    "Partial",
     "PermissionDenied",
     "ProtocolError",
     "Provider",
     "QuotaExceeded",
     "RateLimited",
+    "RateLimits",
     "Reasoning",
+    "Refusal",
     "Retry",
+    "RetryAttempt",
+    "Secret",
     "ServerError",
     "ServiceError",
     "StatusError",
@@ -91,28 +133,87 @@ __all__ = [
     "StreamTruncated",
     "Text",
     "Timeout",
+    "Tool",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolResult",
     "TransportError",
+    "TurnsExceeded",
     "UnknownProvider",
+    "UnsupportedParameter",
     "Usage",
     "Vitalentum",
     "__version__",
+    "aembed",
+    "amodels",
     "chat",
+    "compatible",
+    "embed",
+    "models",
     "register",
     "set_thread_limit",
+    "tool",
 ]
 
 _MODULES = {
     "_aio": ("set_thread_limit",),
-    "client": ("Client", "chat"),
-    "events": ("Finish", "Reasoning", "Text", "Usage"),
+    "_listing": (
+        "amodels",
+        "models",
+    ),
+    "client": (
+        "Client",
+        "chat",
+    ),
+    "completion": (
+        "Choice",
+        "Completion",
+    ),
+    "embeddings": (
+        "Embeddings",
+        "aembed",
+        "embed",
+    ),
+    "events": (
+        "Finish",
+        "Logprobs",
+        "OtherChoice",
+        "Partial",
+        "Reasoning",
+        "Refusal",
+        "Text",
+        "ToolCall",
+        "ToolCallDelta",
+        "ToolResult",
+        "Usage",
+    ),
+    "limits": ("Limits",),
     "messages": ("Message",),
     "options": ("Timeout",),
-    "provider": ("AsyncGeneratorProvider", "Provider"),
+    "parts": (
+        "Audio",
+        "Document",
+        "Image",
+    ),
+    "provider": (
+        "AsyncGeneratorProvider",
+        "Provider",
+    ),
     "providers": ("register",),
     "providers.codelinkava": ("CodeLinkAva",),
+    "providers.compatible": ("compatible",),
     "providers.vitalentum": ("Vitalentum",),
-    "retry": ("Retry",),
-    "stream": ("ChatStream", "Completion"),
+    "rate_limits": ("RateLimits",),
+    "retry": (
+        "Retry",
+        "RetryAttempt",
+    ),
+    "secret": ("Secret",),
+    "stream": ("ChatStream",),
+    "tools": (
+        "Tool",
+        "tool",
+    ),
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
 

@@ -6,34 +6,41 @@ same step that the sync loop makes takes what has arrived, which cannot block th
 a busy one pays for no thread switch, and a slow consumer slows the server, because nobody reads ahead.
 
 Answers without a socket of their own (mocks, caches, TLS within TLS) take a worker thread for every step.
+
+Tools that are async functions run in the event loop, for a worker thread that waits for them.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anyio import CapacityLimiter, wait_readable
+from anyio import CancelScope, CapacityLimiter, Event, get_cancelled_exc_class, wait_readable
 from anyio.lowlevel import RunVar, checkpoint
 from anyio.to_thread import run_sync
 
 from llmbridge._pipeline import Wait
+from llmbridge._tool_runs import here
 from llmbridge.errors import ConfigError, LLMBridgeError
 
 if TYPE_CHECKING:
     from llmbridge._reading import Steps
+    from llmbridge._tool_runs import Job
     from llmbridge.stream import ChatStream, Completion
 
-__all__ = ["AsyncResult", "complete", "set_thread_limit", "text_of"]
+__all__ = ["AsyncResult", "complete", "in_thread", "set_thread_limit", "text_of"]
 
 T = TypeVar("T")
 Piece = TypeVar("Piece")
 
 _THREADS = 2048  # anyio's own limit is 40 for a whole event loop: slow services would starve everything else
 _limiter: RunVar[CapacityLimiter] = RunVar("llmbridge_limiter")
+_in_tool: ContextVar[bool] = ContextVar("llmbridge_in_tool", default=False)
 
 
 def _thread_limit() -> CapacityLimiter:
@@ -68,13 +75,124 @@ def set_thread_limit(threads: int) -> None:
         raise ConfigError("set_thread_limit() is for one event loop: call it inside, in a coroutine") from None
 
 
-async def _in_thread(step: Callable[[], T], cancel: Callable[[], None]) -> T:
+class _Coroutines:
+    """What a worker thread has the event loop run for it (`_tool_runs.Loop`): as if the task that waits ran it.
+
+    Args:
+        here: Made in the event loop, by the task that will wait.
+    """
+
+    def __init__(self) -> None:
+        self._loop = _running_loop()
+        self._token: Any = None if self._loop else _trio().current_trio_token()
+        self._running: set[Event] = set()
+
+    def start(self, jobs: Sequence[Job]) -> Callable[[], None]:
+        """See Loop."""
+        begun = [_Coroutine(job, self._running) for job in jobs]
+        context = copy_context()
+        context.run(_in_tool.set, True)
+        for one in begun:
+            begin = one.begin_asyncio if self._loop else one.begin_trio
+            self._soon(begin, context.copy())
+
+        def cancel() -> None:
+            for one in begun:
+                one.cancelled = True
+                self._soon(one.cancel)
+
+        return cancel
+
+    async def ended(self) -> None:
+        """Waits for those that run, after they were cancelled: what they clean up is theirs to do first."""
+        if self._running:
+            with CancelScope(shield=True):
+                for event in list(self._running):
+                    await event.wait()
+
+    def _soon(self, call: Callable[..., None], *args: Any) -> None:
+        with contextlib.suppress(RuntimeError):  # the event loop has ended, and all tasks with it
+            if self._loop is not None:
+                self._loop.call_soon_threadsafe(call, *args)
+            else:
+                self._token.run_sync_soon(call, *args)
+
+
+class _Coroutine:
+    """One of them. `begin` and `cancel` are called in the event loop."""
+
+    def __init__(self, job: Job, running: set[Event]) -> None:
+        self._job = job
+        self._running = running
+        self._stop: Callable[[], object] | None = None
+        self.cancelled = False
+
+    def begin_asyncio(self, context: Context) -> None:
+        if not self.cancelled:
+            task = context.run(asyncio.get_running_loop().create_task, self._run())
+            self._stop = task.cancel
+
+    def begin_trio(self, context: Context) -> None:
+        if not self.cancelled:
+            _trio().spawn_system_task(self._run_in_scope, context=context)
+
+    def cancel(self) -> None:
+        stop, self._stop = self._stop, None
+        if stop is not None:  # once: on asyncio, a second time would interrupt what it cleans up
+            stop()
+
+    async def _run_in_scope(self) -> None:
+        with CancelScope() as scope:
+            self._stop = scope.cancel
+            if self.cancelled:
+                scope.cancel()
+            await self._run()
+
+    async def _run(self) -> None:
+        event = Event()
+        self._running.add(event)
+        try:
+            await self._job()
+        except get_cancelled_exc_class():
+            raise
+        except BaseException:  # noqa: BLE001, S110 - the job has told it to the thread, which raises it
+            pass
+        finally:
+            self._running.discard(event)
+            event.set()
+
+
+def _trio() -> Any:
+    import trio
+
+    return trio.lowlevel
+
+
+async def in_thread(step: Callable[[], T], cancel: Callable[[], None], coroutines: _Coroutines | None = None) -> T:
+    """What a blocking step gives, made in a worker thread.
+
+    Args:
+        step: May run coroutines in this event loop, by `_tool_runs.here`, if `coroutines` is given.
+        cancel: Wakes it when the task is cancelled.
+        coroutines: Keeps them, also from step to step.
+    """
+
+    def step_here() -> T:
+        here.loop = coroutines
+        try:
+            return step()
+        finally:
+            here.loop = None
+
+    # A thread waits for what runs within a tool: if both had to share the limit, they might wait for ever.
+    limiter = CapacityLimiter(1) if _in_tool.get() else _thread_limit()
     try:
-        return await run_sync(step, abandon_on_cancel=True, limiter=_thread_limit())
-    except LLMBridgeError:
-        raise  # the step is over, and has closed what was its own
-    except BaseException:  # the task's cancellation, Ctrl-C, the end of the loop
-        cancel()  # wakes the thread, if it still runs, which closes the connection
+        return await run_sync(step if coroutines is None else step_here, abandon_on_cancel=True, limiter=limiter)
+    except BaseException as error:  # also the task's cancellation, Ctrl-C, the end of the loop
+        if not isinstance(error, LLMBridgeError):  # after one, the step is over, and has closed what was its own
+            cancel()  # wakes the thread, if it still runs, which closes the connection
+        if coroutines is not None and not isinstance(error, GeneratorExit):
+            await coroutines.ended()
         raise
 
 
@@ -113,7 +231,7 @@ def _arrive(arrived: asyncio.Future[None]) -> None:
 
 async def complete(stream: ChatStream) -> Completion:
     """The whole answer, in one hop to a worker thread."""
-    return await _in_thread(stream.complete, stream.close)
+    return await in_thread(stream.complete, stream.close, _Coroutines())
 
 
 async def text_of(stream: ChatStream) -> str:
@@ -136,6 +254,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         self._ready: list[Piece] = []  # in reverse: the next one is the last
         self._over = False
         self._running = False
+        self._coroutines: _Coroutines | None = None
 
     def __await__(self) -> Generator[Any, Any, AsyncResult[Piece]]:
         return _itself(self).__await__()
@@ -185,7 +304,8 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             await _readable(steps.readable())
             outcome = steps.poll()
         if outcome is Wait.THREAD:
-            outcome = await _in_thread(steps.advance, steps.cancel)
+            self._coroutines = self._coroutines or _Coroutines()
+            outcome = await in_thread(steps.advance, steps.cancel, self._coroutines)
         return None if isinstance(outcome, Wait) else outcome
 
     async def asend(self, value: None) -> Piece:
@@ -212,6 +332,8 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._steps.cancel()  # the task that waits closes what it waits for
         else:
             self._steps.abandon()
+            if self._coroutines is not None:
+                await self._coroutines.ended()
 
     def __del__(self) -> None:
         if not sys.is_finalizing():

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING
 
+from llmbridge._assembly import Assembly
 from llmbridge._framing import Record
-from llmbridge._text import SurrogateMender
 from llmbridge.errors import LLMBridgeError, ProtocolError, StreamTruncated, without_frames
-from llmbridge.events import End, Finish, Item, Reasoning
+from llmbridge.events import End, Finish, Item
 from llmbridge.provider import Provider, parsed_json
 from llmbridge.secret import scrub
 
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["Answer"]
 
 _DOCUMENT_LIMIT = 64 * 1024 * 1024
+_AWS = "application/vnd.amazon.eventstream"
 _BOM = b"\xef\xbb\xbf"
 _WHITE = b" \t\r\n"
 _Decode = Callable[["Frame"], "Iterable[Item | End]"]
@@ -30,15 +31,15 @@ class Answer:
     Args:
         exchange: Gives the bytes.
         provider: Says what they mean.
+        answer_tool: The tool whose arguments are the answer's text, if there is one.
 
     Attributes:
         waiting: The last read would have had to wait.
         ended: Nothing more is to be read.
         end_mark: The dialect's end mark has come.
-        finish: The last Finish.
     """
 
-    def __init__(self, exchange: Exchange, provider: type[Provider]) -> None:
+    def __init__(self, exchange: Exchange, provider: type[Provider], answer_tool: str | None = None) -> None:
         self._exchange = exchange
         self._provider = provider
         self._framing: Framing | None = None
@@ -46,12 +47,16 @@ class Answer:
         self._document: list[bytes] | None = None
         self._document_size = 0
         self._frames_seen = False
-        self._mend = SurrogateMender()
-        self._mend_reasoning = SurrogateMender()
+        self._assembly = Assembly(provider.think_tags, answer_tool)
+        self._closed = False
         self.waiting = False
         self.ended = False
         self.end_mark = False
-        self.finish: Finish | None = None
+
+    @property
+    def finish(self) -> Finish | None:
+        """The last Finish."""
+        return self._assembly.finish
 
     def read(self) -> tuple[list[Item], LLMBridgeError | None]:
         """What one network read brings, and the error that came behind it, if one did."""
@@ -63,8 +68,11 @@ class Answer:
                 self._take_bytes(data, items)
         except StreamTruncated as error:
             cut = self._cut(error, items)
+            if cut is not None:
+                self._close(items, cut=True)
             return items, cut and without_frames(cut)
         except LLMBridgeError as error:
+            self._close(items, cut=True)
             return items, without_frames(error)
         return items, None
 
@@ -81,8 +89,14 @@ class Answer:
 
     def last_items(self) -> list[Item] | None:
         """What was held back for a better continuation that did not come."""
-        rest: list[Item] = [*self._mend.rest(), *map(Reasoning, self._mend_reasoning.rest())]
+        rest: list[Item] = []
+        self._close(rest)
         return rest or None
+
+    def _close(self, items: list[Item], cut: bool = False) -> None:
+        if not self._closed:
+            self._closed = True
+            self._assembly.close(items, cut)
 
     def _begin(self, data: bytes) -> bytes:
         """Finds out from the first bytes what the answer is; returns what is to be looked at now."""
@@ -94,6 +108,8 @@ class Answer:
             raise ProtocolError(f"the service answered {self._exchange.status} with nothing in it")
         if start == b"<" or (kind == "text/html" and start):
             raise ProtocolError("the service answered with an HTML page instead of a stream: check the base_url")
+        if kind == _AWS:
+            raise ProtocolError("the service answered with the binary event stream of AWS, which is not spoken here")
         if not start:
             return b""
         framing = self._provider.framing()
@@ -121,15 +137,17 @@ class Answer:
 
     def _decode(self, frames: list[Frame], items: list[Item], decode: _Decode | None = None) -> None:
         decode = decode or self._provider.decode
-        take, mend, add = self._take, self._mend, items.append
+        assembly, add = self._assembly, items.append
         for frame in frames:
             self._frames_seen = True
             try:
                 for item in decode(frame):
-                    if item.__class__ is str and item.isascii() and item and not mend.half:
+                    if item.__class__ is str and item.isascii() and item and assembly.plain:
                         add(item)
+                    elif isinstance(item, End):
+                        self.end_mark = self.ended = True
                     else:
-                        take(item, items)
+                        assembly.take(item, items)
             except LLMBridgeError as error:
                 raise self._masked(frame, decode, error) from None
             if self.ended:
@@ -146,20 +164,6 @@ class Answer:
         except LLMBridgeError as masked:
             return masked
         return error
-
-    def _take(self, item: Item | End, items: list[Item]) -> None:
-        if isinstance(item, str):
-            if text := self._mend(item):
-                items.append(text)
-        elif isinstance(item, Reasoning):
-            if text := self._mend_reasoning(item.text):
-                items.append(Reasoning(text))
-        elif isinstance(item, End):
-            self.end_mark = self.ended = True
-        else:
-            if isinstance(item, Finish):
-                self.finish = item
-            items.append(item)
 
     def _end_of_body(self, items: list[Item]) -> None:
         """The body is over: what it leaves unterminated counts if it is whole, and without an end mark it is too short.

@@ -1,8 +1,8 @@
 """Bytes to frames, pure: feed it what arrived, in any cut, and get every frame that is complete by now.
 
-A frame is one raw record of a stream before its meaning is known: `.data` and `.event` as text. There are three
-framings: server-sent events (through sseclient-py), the line framing of the first chat services (`data: {...}` counts
-at its line end, no blank line needed) and NDJSON.
+A frame is one raw record of a stream before its meaning is known: `.data` and `.event` as text. There are four
+framings: server-sent events (through sseclient-py), the same with bare JSON between the events, the line framing of the
+first chat services (`data: {...}` counts at its line end, no blank line needed) and NDJSON.
 
 sseclient-py knows the event format, and nothing of hostile streams. What stands in front of it here strips the byte
 order mark, turns CR and CRLF into LF (it does not see a blank line in a mixture of them), repairs bytes that are not
@@ -14,6 +14,7 @@ Source: WHATWG HTML, 9.2.6 "Interpreting an event stream".
 
 from __future__ import annotations
 
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from typing import Any, Protocol
@@ -22,7 +23,7 @@ from sseclient import SSEClient
 
 from llmbridge.errors import ProtocolError
 
-__all__ = ["EVENT_LIMIT", "NDJSON", "SSE", "DataLines", "Frame", "Framing", "Record"]
+__all__ = ["EVENT_LIMIT", "NDJSON", "SSE", "DataLines", "Frame", "Framing", "Record", "SSEWithJSON"]
 
 EVENT_LIMIT = 64 * 1024 * 1024
 """Bytes that one event may have at the most."""
@@ -32,6 +33,7 @@ _BOM = b"\xef\xbb\xbf"
 # all that came is so little that it does not matter.
 _MANY_LINES = 64
 _LITTLE = 80 * 1024
+_JSON_TOKEN = re.compile(rb'\\.|["{}\[\]]', re.DOTALL)
 
 
 class Frame(Protocol):
@@ -159,6 +161,58 @@ class SSE(Framing):
         return list(_QuietClient((whole,)).events())
 
 
+class SSEWithJSON(SSE):
+    r"""Server-sent events, and between them JSON that stands there bare, over any number of lines: a frame as well.
+
+    Example:
+        >>> [frame.data for frame in SSEWithJSON().feed(b'data: 1\n\n{\n "error": {}\n}\n\n')]
+        ['1', '{\n "error": {}\n}']
+
+    Source:
+        Gemini: an error in mid-stream is an indented JSON document without `data:` (google-genai collects the lines
+        that lack it until the braces balance).
+    """
+
+    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+        super().__init__(limit)
+        self._json: _OpenJSON | None = None
+
+    def finish(self) -> list[Frame]:
+        frames = super().finish()
+        if self._json is not None:
+            frames.append(self._closed())
+        return frames
+
+    def _frames(self, whole: bytes) -> list[Frame]:
+        if self._json is None and not (b"\n{" in whole or b"\n[" in whole or whole[:1] in (b"{", b"[")):
+            return super()._frames(whole)
+        frames: list[Frame] = []
+        events: list[bytes] = []
+        for line in whole[:-1].split(b"\n"):
+            if self._json is not None and line.startswith(b"data:"):
+                frames.append(self._closed())  # it breaks off, which its content shows
+            if self._json is None and line[:1] in (b"{", b"["):
+                frames += self._frames_of(events)
+                self._json = _OpenJSON(self._limit)
+            if self._json is None:
+                events.append(line)
+            elif self._json.ends_with(line):
+                frames.append(self._closed())
+        return frames + self._frames_of(events)
+
+    def _frames_of(self, lines: list[bytes]) -> list[Frame]:
+        """The events in some lines, which are used up then."""
+        whole = b"\n".join(lines)
+        lines.clear()
+        return super()._frames(whole + self.terminator) if whole else []
+
+    def _closed(self) -> Frame:
+        """The open document as far as it came; none is open then."""
+        assert self._json is not None
+        record, self._json = Record(self._json.text), None
+        return record
+
+
 class DataLines(Framing):
     r"""The line framing of Vitalentum and CodeLinkAva: each line that begins with `data:` is a frame of its own.
 
@@ -193,6 +247,41 @@ class NDJSON(Framing):
 
     def _frames(self, whole: bytes) -> list[Frame]:
         return [Record(line.decode()) for line in whole.split(b"\n") if line.strip()]
+
+
+class _OpenJSON:
+    """A JSON document that has begun, with what tells where it ends."""
+
+    __slots__ = ("_depth", "_in_text", "_limit", "_lines", "_size")
+
+    def __init__(self, limit: int) -> None:
+        self._lines: list[bytes] = []
+        self._limit = limit
+        self._size = 0
+        self._depth = 0
+        self._in_text = False
+
+    @property
+    def text(self) -> str:
+        """What came of it."""
+        return b"\n".join(self._lines).decode().strip()
+
+    def ends_with(self, line: bytes) -> bool:
+        """Takes a line, and says whether it is the last one.
+
+        Raises:
+            ProtocolError: The document grows past the limit.
+        """
+        self._lines.append(line)
+        self._size += len(line) + 1
+        if self._size > self._limit:
+            raise ProtocolError(f"a document in the stream is longer than {self._limit} bytes: the server is not sane")
+        for token in _JSON_TOKEN.findall(line):
+            if token == b'"':
+                self._in_text = not self._in_text
+            elif not self._in_text and len(token) == 1:
+                self._depth += 1 if token in b"{[" else -1
+        return self._depth <= 0 and not self._in_text
 
 
 class _Silent:

@@ -3,20 +3,44 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Mapping
 from time import monotonic
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
+from llmbridge._notes import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.errors import InvalidRequest, LLMBridgeError
-from llmbridge.events import Event, Finish, Item, Reasoning, Text, Usage
+from llmbridge.events import Event, Item, Refusal, Text
 
 if TYPE_CHECKING:
-    from llmbridge._pipeline import Pipeline, Wait
+    from llmbridge._pipeline import Wait
 
-__all__ = ["EventSteps", "Reading", "Steps", "TextSteps"]
+__all__ = ["EventSteps", "ObjectSteps", "Reading", "Source", "Steps", "TextSteps"]
 
 Piece = TypeVar("Piece")
+
+
+class Source(Protocol):
+    """Where items come from: a call (`_pipeline.Pipeline`), or several in a row (`_tool_loop.ToolLoop`)."""
+
+    started: float | None
+    ended: float | None
+
+    @property
+    def readable(self) -> int | None: ...
+    @property
+    def headers(self) -> Mapping[str, str]: ...
+    @property
+    def request_id(self) -> str | None: ...
+    @property
+    def provider(self) -> str: ...
+    @property
+    def model(self) -> str: ...
+    def advance(self) -> list[Item] | None: ...
+    def poll(self) -> list[Item] | Wait | None: ...
+    def cancel(self) -> None: ...
+    def close(self) -> None: ...
+    def abandon(self) -> None: ...
 
 
 class Reading:
@@ -26,18 +50,17 @@ class Reading:
         pipeline: Where the items come from.
         taken: Somebody reads it, or has.
         done: It was read to its end.
-        text, reasoning, usage, finish: What was handed out.
+        text: The text that was handed out, of all turns.
+        noted: What else was.
         first_piece_at: `time.monotonic()` when the first piece had come.
     """
 
-    def __init__(self, pipeline: Pipeline) -> None:
+    def __init__(self, pipeline: Source) -> None:
         self.pipeline = pipeline
         self.taken = False
         self.done = False
         self.text = TextSoFar()
-        self.reasoning = TextSoFar()
-        self.usage: Usage | None = None
-        self.finish: Finish | None = None
+        self.noted = Notes(self.text)
         self.first_piece_at: float | None = None
 
     def claim(self) -> None:
@@ -63,7 +86,9 @@ class Reading:
                         add(item)
                         yield item
                     else:
-                        self.note(item)
+                        self.noted.note(item)
+                        if isinstance(item, Refusal):
+                            yield item.text
         finally:
             self.pipeline.close()
 
@@ -72,17 +97,31 @@ class Reading:
         try:
             while (items := self._advance()) is not None:
                 for item in items:
-                    self.note(item)
+                    self.noted.note(item)
                     yield Text(item) if isinstance(item, str) else item
         finally:
             self.pipeline.close()
 
+    def objects(self, partial: Callable[[str], Any]) -> Generator[Any, None, None]:
+        """What the text so far says as a growing object, whenever that has changed. Blocks."""
+        last = None
+        try:
+            while (items := self._advance()) is not None:
+                for item in items:
+                    self.noted.note(item)
+                value = partial(str(self.text))
+                if value is not None and value != last:
+                    last = value
+                    yield value
+        finally:
+            self.pipeline.close()
+
     def _advance(self) -> list[Item] | None:
-        """One blocking step. The error that ends the reading carries the text that was handed out before."""
+        """One blocking step. The error that ends the reading carries what was handed out before."""
         try:
             items = self.pipeline.advance()
         except LLMBridgeError as error:
-            error.partial = str(self.text)
+            error.partial = self.noted.partial()
             raise
         self.look_at(items)
         return items
@@ -90,22 +129,10 @@ class Reading:
     def look_at(self, items: list[Item] | None) -> None:
         """Takes notice of what has come and is about to be handed out."""
         self.text.fold()
-        self.reasoning.fold()
         if items is None:
             self.done = True
-        elif self.first_piece_at is None and any(isinstance(item, str) for item in items):
+        elif self.first_piece_at is None and any(isinstance(item, (str, Refusal)) for item in items):
             self.first_piece_at = monotonic()
-
-    def note(self, item: Item) -> None:
-        """Keeps what is handed out."""
-        if isinstance(item, str):
-            self.text.add(item)
-        elif isinstance(item, Reasoning):
-            self.reasoning.add(item.text)
-        elif isinstance(item, Usage):
-            self.usage = item
-        else:
-            self.finish = item
 
 
 class Steps(ABC, Generic[Piece]):
@@ -120,7 +147,7 @@ class Steps(ABC, Generic[Piece]):
 
     def __init__(self, reading: Reading) -> None:
         self._reading = reading
-        self._pipeline: Pipeline | None = None
+        self._pipeline: Source | None = None
 
     @abstractmethod
     def _pieces(self, items: list[Item]) -> list[Piece]:
@@ -149,7 +176,7 @@ class Steps(ABC, Generic[Piece]):
         if self._pipeline is not None:
             self._pipeline.abandon()
 
-    def _claimed(self) -> Pipeline:
+    def _claimed(self) -> Source:
         if self._pipeline is None:
             self._reading.claim()
             self._pipeline = self._reading.pipeline
@@ -159,7 +186,7 @@ class Steps(ABC, Generic[Piece]):
         try:
             outcome = step()
         except LLMBridgeError as error:
-            error.partial = str(self._reading.text)
+            error.partial = self._reading.noted.partial()
             raise
         if outcome is not None and not isinstance(outcome, list):
             return outcome
@@ -177,9 +204,15 @@ class TextSteps(Steps[str]):
     def _pieces(self, items: list[Item]) -> list[str]:
         pieces = [item for item in items if isinstance(item, str)]
         if len(pieces) < len(items):
+            pieces = []
             for item in items:
-                if not isinstance(item, str):
-                    self._reading.note(item)
+                if isinstance(item, str):
+                    pieces.append(item)
+                elif isinstance(item, Refusal):
+                    pieces.append(item.text)  # becomes a part of the text when it is handed out
+                    self._reading.noted.refusal.append(item.text)
+                else:
+                    self._reading.noted.note(item)
         return pieces
 
 
@@ -188,8 +221,36 @@ class EventSteps(Steps[Event]):
 
     def __init__(self, reading: Reading) -> None:
         super().__init__(reading)
-        note = reading.note  # no method of this object's: that would be a cycle
+        note = reading.noted.note  # no method of this object's: that would be a cycle
         self.handed_out = lambda piece: note(piece.text if isinstance(piece, Text) else piece)
 
     def _pieces(self, items: list[Item]) -> list[Event]:
         return [Text(item) if isinstance(item, str) else item for item in items]
+
+
+class ObjectSteps(Steps[Any]):
+    """The growing object that the text so far is.
+
+    Args:
+        reading: Claimed at the first step.
+        partial: Makes it of the text.
+    """
+
+    def __init__(self, reading: Reading, partial: Callable[[str], Any]) -> None:
+        super().__init__(reading)
+        self._partial = partial
+        self._last: Any = None
+        self.handed_out = _ignore
+
+    def _pieces(self, items: list[Item]) -> list[Any]:
+        for item in items:
+            self._reading.noted.note(item)
+        value = self._partial(str(self._reading.text))
+        if value is None or value == self._last:
+            return []
+        self._last = value
+        return [value]
+
+
+def _ignore(piece: object) -> None:
+    """What is handed out has been noted before."""

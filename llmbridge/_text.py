@@ -5,7 +5,7 @@ JSON may hold half of a surrogate pair, and servers split pairs over two pieces.
 
 from __future__ import annotations
 
-__all__ = ["SurrogateMender", "TextSoFar"]
+__all__ = ["SurrogateMender", "TextSoFar", "mended"]
 
 _FOLD_AT = 2048
 
@@ -32,13 +32,25 @@ class SurrogateMender:
         except UnicodeEncodeError:
             if "\ud800" <= text[-1] <= "\udbff":
                 text, self.half = text[:-1], text[-1]
-            return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+            return mended(text)
         return text
 
     def rest(self) -> list[str]:
         """The half that waited in vain, as the sign for a character that could not be read."""
         half, self.half = self.half, ""
         return ["\N{REPLACEMENT CHARACTER}"] if half else []
+
+
+def mended(text: str) -> str:
+    r"""The text, with pairs joined and each half that is alone replaced, so that UTF-8 can carry it.
+
+    Example:
+        >>> mended("Hi \ud83d\ude00\ud83d")
+        'Hi 😀�'
+    """
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
 
 
 class TextSoFar:

@@ -2,36 +2,34 @@
 
 from __future__ import annotations
 
-import os
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from llmbridge import providers
 from llmbridge._forking import keep_lock_free
-from llmbridge._pipeline import Pipeline
-from llmbridge._version import __version__
-from llmbridge.errors import ConfigError, UnknownProvider
-from llmbridge.messages import ChatRequest, Messages
-from llmbridge.options import OPTION_NAMES, CallOptions, Timeout, TimeoutLike, checked_base_url
+from llmbridge._model import MODEL_VARIABLE, resolve_model
+from llmbridge._plan import Plan, checked_models, plan_call
+from llmbridge._route import Breaker
+from llmbridge.errors import ConfigError
+from llmbridge.messages import Messages, SchemaMode
+from llmbridge.options import OPTION_NAMES, CallOptions, TimeoutLike, Unsupported, without_secrets
 from llmbridge.provider import Provider
-from llmbridge.retry import Retry, RetryLike
-from llmbridge.secret import SHORTEST_SECRET, MaskedStr, Secret, discreet
+from llmbridge.retry import RetryLike
+from llmbridge.secret import MaskedStr, Secret, discreet
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
     import requests
 
-    from llmbridge._transport import HTTPRequest, Transport
+    from llmbridge._transport import Transport
+    from llmbridge.embeddings import Embeddings
+    from llmbridge.limits import Limiter, Limits
     from llmbridge.provider import AsyncGeneratorProvider
 
 __all__ = ["MODEL_VARIABLE", "Client", "chat", "class_stream", "resolve_model"]
 
-MODEL_VARIABLE = "LLMBRIDGE_MODEL"
-"""The environment variable that names the model where a caller names none."""
-
 _TRANSPORTS = 32  # ways to travel whose connections are kept
-_USER_AGENT = f"llmbridge/{__version__}"
+_ASKED = ("tools", "tool_choice", "schema", "schema_mode")
 
 
 class Client:
@@ -39,7 +37,9 @@ class Client:
 
     Args:
         model: "provider:model", or only a provider's name if it has a default model. If missing, LLMBRIDGE_MODEL.
-        api_key: If missing, taken from the provider's environment variable.
+            A list of them, or of Clients, is tried in order: the next one when one has failed before its first piece.
+            One that failed is left out for a while, or for as long as its service asks.
+        api_key: If missing, taken from the provider's environment variable, then from the keys file.
         base_url: Where the provider's paths are appended to, instead of its own host.
         proxy: URL of a proxy; None for what the environment says, False for none at all.
         timeout: Seconds for a whole call, or a `Timeout`.
@@ -47,8 +47,13 @@ class Client:
         headers: Added to the provider's and winning over them; None as a value takes one away.
         session: Your own `requests.Session`; its adapters, auth, headers and CA count. It is not closed here.
         verify: True, False, or the path of a CA file or folder.
+        unsupported: What happens to a parameter that the service is known to refuse: "error" (before anything is
+            sent), "warn" (an `UnsupportedParameter` warning, and it is left out) or "drop".
         system: A system message put in front of every conversation.
-        **params: Parameters of the service, sent as given.
+        limits: How fast this client may ask, see `Limits`.
+        pickle_key: Whether a pickle of the client holds its `api_key`, secret headers and the passwords in URLs.
+            Without them, the process that unpickles the client finds the key as if none had been given.
+        **params: Parameters of the service, sent as given; and what `chat` takes by name.
 
     Raises:
         ConfigError: The model or an option cannot be used; nothing was sent.
@@ -62,7 +67,7 @@ class Client:
     @discreet
     def __init__(
         self,
-        model: str | None = None,
+        model: str | Sequence[str | Client] | None = None,
         *,
         api_key: str | Secret | None = None,
         base_url: str | None = None,
@@ -72,29 +77,89 @@ class Client:
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
         verify: bool | str | None = None,
+        unsupported: Unsupported | None = None,
+        run_tools: bool | None = None,
+        max_turns: int | None = None,
+        reask: int | None = None,
         system: str | None = None,
+        limits: Limits | None = None,
+        pickle_key: bool = False,
         **params: Any,
     ) -> None:
-        self._model = model
         given = locals()
         self._options = CallOptions.checked({name: given[name] for name in OPTION_NAMES})
+        one = model is None or isinstance(model, str)
+        self._model = model if one else checked_models(model, self._options)
+        if isinstance(model, str):
+            resolve_model(model, self._options.base_url is not None)
         self._system = system
         self._params = params
+        self._limits = limits
+        self._pickle_key = pickle_key
+        self._set_up()
+
+    def _set_up(self) -> None:
+        """What belongs to this process."""
         self._transports: dict[Any, Transport] = {}
+        self._breakers: dict[str, Breaker] = {}
         self._lock: threading.Lock
         keep_lock_free(self)
-        if model is not None:
-            resolve_model(model, self._options.base_url is not None)
+        self.limiter: Limiter | None = None
+        if self._limits is not None:
+            from llmbridge.limits import Limiter
+
+            self.limiter = Limiter(self._limits)
 
     def __repr__(self) -> str:
         return f"<Client {self._model or 'without a model'}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self._options.session is not None:
+            raise TypeError("a Client with a session of your own cannot be pickled: make it where it is used")
+        key = self._options.api_key
+        options = {**vars(self._options), "api_key": None}
+        return {
+            "model": self._model,
+            "options": options if self._pickle_key else without_secrets(options),
+            "key": key.reveal() if key is not None and self._pickle_key else None,
+            "system": self._system,
+            "params": self._params,
+            "limits": self._limits,
+            "pickle_key": self._pickle_key,
+        }
+
+    def __copy__(self) -> Client:
+        # Within a process nothing has to be left out, as it has for a pickle.
+        again = object.__new__(type(self))
+        for name in ("_model", "_options", "_system", "_params", "_limits", "_pickle_key"):
+            setattr(again, name, getattr(self, name))
+        again._set_up()
+        return again
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Client:
+        return self.__copy__()
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._model = state["model"]
+        key = None if state["key"] is None else Secret(state["key"])
+        self._options = CallOptions(**{**state["options"], "api_key": key})
+        self._system, self._params = state["system"], state["params"]
+        self._limits, self._pickle_key = state["limits"], state["pickle_key"]
+        self._set_up()
 
     @discreet
     def chat(
         self,
         messages: Messages,
-        model: str | None = None,
+        model: str | Sequence[str | Client] | None = None,
         *,
+        tools: Iterable[Any] | None = None,
+        tool_choice: Any = None,
+        run_tools: bool | None = None,
+        max_turns: int | None = None,
+        schema: Any = None,
+        schema_mode: SchemaMode | None = None,
+        reask: int | None = None,
         api_key: str | Secret | None = None,
         base_url: str | None = None,
         proxy: str | bool | None = None,
@@ -103,14 +168,26 @@ class Client:
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
         verify: bool | str | None = None,
+        unsupported: Unsupported | None = None,
         system: str | None = None,
         **params: Any,
     ) -> ChatStream:
         """The answer to the messages. Nothing is sent before its first piece is asked for.
 
         Args:
-            messages: A str is one user message; otherwise a list of `{"role", "content"}`.
-            model: As for `Client`, and so are all other arguments; given here, they hold for this call.
+            messages: A str is one user message; otherwise a list of `{"role", "content"}`, `Message`, `Completion`
+                and `ToolResult`.
+            model: As for `Client`, and so are all arguments that are not named here; given here, they hold for this
+                call.
+            tools: What the model may call: Python functions, `Tool`s, or mappings in a service's own form.
+            tool_choice: "auto", "none", "required", or the name of a tool.
+            run_tools: Whether the tools that are functions are called, and their results sent back, until the model
+                answers. Every call and result is an event of the stream.
+            max_turns: How many answers of the model `run_tools` allows; 10 if missing.
+            schema: What the answer has to fit: a dataclass, TypedDict, pydantic model or a JSON schema. The value is
+                in `.parsed`.
+            schema_mode: How the service is held to it: "native", "tool" or "json"; the service's best if missing.
+            reask: How often `complete()` and `await` ask again for an answer that does not fit; once if missing.
 
         Raises:
             ConfigError: The model, the messages or an option cannot be used; nothing was sent.
@@ -121,44 +198,63 @@ class Client:
         """
         given = locals()
         asked = CallOptions.checked({name: given[name] for name in OPTION_NAMES if given[name] is not None})
-        options = asked.over(self._options)
-        provider, name = resolve_model(model or self._model, options.base_url is not None)
-        if provider.offline_since and options.base_url is None:
-            raise ConfigError(
-                f"{provider.name} has been offline since {provider.offline_since}: give base_url= to use another host "
-                "that speaks its format",
-                provider=provider.name,
-            )
-        request = ChatRequest.checked(
-            name, messages, {**self._params, **params}, self._system if system is None else system
-        )
-        return self._stream(provider, request, options)
+        extra = {name: given[name] for name in _ASKED if given[name] is not None}
+        return Plan(self, model, {**params, **extra}, asked, system).stream(messages)
 
-    def _stream(self, provider: type[Provider], request: ChatRequest, options: CallOptions) -> ChatStream:
-        if options.base_url is not None and provider.path and options.base_url.endswith(provider.path):
-            raise ConfigError(f"base_url ends with {provider.path}, which is appended to it: leave it out")
-        if options.base_url is None and not provider.direct and not provider.resolve_base_url():
-            raise ConfigError(
-                f"{provider.name} needs a base_url=, like http://127.0.0.1:8080/v1", provider=provider.name
-            )
-        key = provider.find_key(options.api_key, options.base_url is not None)
-        proxy: str | bool | None = False if provider.direct and options.base_url is None else options.proxy
-        pipeline = Pipeline(
-            provider,
-            request.model,
-            lambda: _http_request(provider, request, options, key),
-            lambda: self._transport(options.session, proxy, True if options.verify is None else options.verify),
-            options.timeout or Timeout(),
-            options.retries or Retry(),
-        )
-        return ChatStream(pipeline, provider.name, request.model)
+    @discreet
+    def run(self, messages: Messages, model: str | Sequence[str | Client] | None = None, **options: Any) -> ChatStream:
+        """`chat` with `run_tools=True`: calls the tools and goes on until the answer is there.
 
-    def _transport(self, session: requests.Session | None, proxy: str | bool | None, verify: bool | str) -> Transport:
+        Example:
+            >>> def add(a: int, b: int) -> int:
+            ...     return a + b
+            >>> len(Client("demo").run("Please add 2 and 3.", tools=[add]).complete().turns)
+            3
+        """
+        return self.chat(messages, model, **{"run_tools": True, **options})
+
+    @discreet
+    def embed(self, texts: str | Iterable[str], model: str | None = None, **options: Any) -> Embeddings:
+        """The embeddings of texts; see `llmbridge.embed`."""
+        from llmbridge.embeddings import embed_with
+
+        return embed_with(self, texts, model, options)
+
+    @discreet
+    def models(self, provider: str | None = None, **options: Any) -> list[str]:
+        """The models that the service offers now; see `llmbridge.models`."""
+        from llmbridge._listing import models_with
+
+        return models_with(self, provider, options)
+
+    @property
+    def options(self) -> CallOptions:
+        """The defaults of how a request travels."""
+        return self._options
+
+    @property
+    def default_model(self) -> str | None:
+        """The model where none is named; None if there is none, or several."""
+        return self._model if isinstance(self._model, str) else None
+
+    @property
+    def several(self) -> bool:
+        """Whether it has several models, tried in order."""
+        return isinstance(self._model, tuple)
+
+    def breaker_of(self, model: str) -> Breaker:
+        """The memory of how a model did lately."""
+        with self._lock:
+            return self._breakers.setdefault(model, Breaker())
+
+    def transport(self, session: requests.Session | None, proxy: str | bool | None, verify: bool | str) -> Transport:
         """Calls that travel in the same way share their connections."""
         from llmbridge._transport import Transport
 
         if session is not None:
             return Transport(session, proxy, verify)
+        if isinstance(proxy, str):
+            proxy = MaskedStr(proxy)  # whoever shows this object shows the keys of its dict
         with self._lock:
             transport = self._transports.get((proxy, verify))
             if transport is None:
@@ -188,8 +284,15 @@ _shared = Client()
 @discreet
 def chat(
     messages: Messages,
-    model: str | None = None,
+    model: str | Sequence[str | Client] | None = None,
     *,
+    tools: Iterable[Any] | None = None,
+    tool_choice: Any = None,
+    run_tools: bool | None = None,
+    max_turns: int | None = None,
+    schema: Any = None,
+    schema_mode: SchemaMode | None = None,
+    reask: int | None = None,
     api_key: str | Secret | None = None,
     base_url: str | None = None,
     proxy: str | bool | None = None,
@@ -198,6 +301,7 @@ def chat(
     headers: Mapping[str, str | None] | None = None,
     session: requests.Session | None = None,
     verify: bool | str | None = None,
+    unsupported: Unsupported | None = None,
     system: str | None = None,
     **params: Any,
 ) -> ChatStream:
@@ -207,7 +311,9 @@ def chat(
         messages: A str is one user message; otherwise a list of `{"role", "content"}`.
         model: "provider:model", e.g. "openai:gpt-5-mini", or "demo", which needs no key and no network. If missing,
             the environment variable LLMBRIDGE_MODEL.
-        **params: Parameters of the service, sent as given. All other arguments are those of `Client`.
+        **params: Parameters of the service: those that llmbridge names for all services (`max_tokens`, `temperature`,
+            `stop`, `seed`, `reasoning_effort` ...) are translated, all others sent as given. All other arguments are
+            those of `Client` and `Client.chat`.
 
     Returns:
         A `ChatStream`: iterate over it, or call `.complete()`; in async code use `async for`, or `await` it.
@@ -220,7 +326,13 @@ def chat(
         ...     assert piece
     """
     given = locals()
-    return _shared.chat(messages, model, system=system, **{name: given[name] for name in OPTION_NAMES}, **params)
+    named = {name: given[name] for name in (*OPTION_NAMES, *_ASKED)}
+    return _shared.chat(messages, model, system=system, **named, **params)
+
+
+def shared_client() -> Client:
+    """The client of the module's functions."""
+    return _shared
 
 
 def class_stream(
@@ -231,100 +343,4 @@ def class_stream(
         raise ConfigError(f"{provider.__name__} is no llmbridge.Provider: it has no encode() and decode()")
     options = CallOptions.checked({name: kwargs[name] for name in OPTION_NAMES if name in kwargs})
     params = {name: value for name, value in kwargs.items() if name not in OPTION_NAMES}
-    request = ChatRequest.checked(model, messages, params)
-    return _shared._stream(provider, request, options)
-
-
-def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[Provider], str]:
-    """The provider and the model's own name that a model string stands for.
-
-    Args:
-        model: "provider:model", "provider/model" or a provider's name; None for LLMBRIDGE_MODEL.
-        has_base_url: Whatever is no "provider:model" is then a model of an OpenAI-compatible server.
-
-    Raises:
-        ConfigError: No model is named; the message lists what is possible.
-        UnknownProvider: Nobody knows the provider.
-
-    Example:
-        >>> resolve_model("openai:gpt-5-mini")
-        (<class 'llmbridge.providers.openai.OpenAI'>, 'gpt-5-mini')
-    """
-    model = (model if model is not None else os.environ.get(MODEL_VARIABLE, "")) or None
-    if model is None:
-        raise ConfigError(
-            f"no model is named: pass model=, or set {MODEL_VARIABLE}, to one of "
-            f"{', '.join(_possible_models())}; 'demo' needs no key and no network"
-        )
-    if not isinstance(model, str) or not model.strip():
-        raise ConfigError("model must be a str like 'openai:gpt-5-mini'")
-    model = model.strip()
-    prefix, separator, name = model.partition(":")
-    if separator and "/" not in prefix:
-        try:
-            return _with_model(providers.find(prefix), name)
-        except UnknownProvider:
-            if not has_base_url:  # a local model's own name may hold a colon: llama3:8b
-                raise
-    if has_base_url:  # there a slash is a part of the model's own name: openai/gpt-oss-20b
-        return providers.find("openai-compatible"), model
-    prefix, _, name = model.partition("/")
-    if (provider := providers.look_up(prefix)) is not None:
-        return _with_model(provider, name)
-    raise UnknownProvider(
-        f"{model[:60]!r} names no provider: write 'provider:model' with one of {', '.join(sorted(providers.known()))}, "
-        "or give base_url= for an OpenAI-compatible server"
-    )
-
-
-def _with_model(provider: type[Provider], name: str) -> tuple[type[Provider], str]:
-    name = name.strip() or provider.default_model or ""
-    if not name:
-        raise ConfigError(f"{provider.name} needs a model's name: write '{provider.name}:model'")
-    return provider, name
-
-
-def _possible_models() -> list[str]:
-    return [
-        f"'{name}:{provider.default_model or '<model>'}'" if name != "demo" else "'demo'"
-        for name, provider in sorted(providers.known().items())
-        if provider.working
-    ]
-
-
-def _http_request(
-    provider: type[Provider], request: ChatRequest, options: CallOptions, key: Secret | None
-) -> HTTPRequest:
-    from llmbridge._transport import HTTPRequest, passwords_of
-
-    base_url = options.base_url or checked_base_url(provider.resolve_base_url())
-    encoded = provider.encode(request)
-    # Identity: a compressing proxy would hold the pieces back until its buffer is full.
-    headers: dict[str, str | None] = {
-        "User-Agent": _USER_AGENT,
-        "Accept": "text/event-stream",
-        "Accept-Encoding": "identity",
-        "Content-Type": "application/json",
-    }
-    secrets = [*passwords_of(base_url)]
-    _override(headers, provider.headers)
-    _override(headers, encoded.headers)
-    if key is not None:
-        secrets.append(key.reveal())
-        _override(headers, {name: MaskedStr(value) for name, value in provider.auth_headers(key.reveal()).items()})
-    if options.headers:
-        masked = [value for value in options.headers.values() if isinstance(value, MaskedStr)]
-        secrets += [word for value in masked for word in value.split()]
-        _override(headers, options.headers)
-    kept = {name: value for name, value in headers.items() if value is not None}
-    return HTTPRequest(
-        base_url + encoded.path, kept, encoded.body, tuple(word for word in secrets if len(word) >= SHORTEST_SECRET)
-    )
-
-
-def _override(headers: dict[str, str | None], others: Mapping[str, str | None]) -> None:
-    """Header names are the same in any case; the later one's spelling stays."""
-    for name, value in others.items():
-        for known in [known for known in headers if known.lower() == name.lower()]:
-            del headers[known]
-        headers[name] = value
+    return plan_call(_shared, provider, model, messages, params, options)

@@ -20,10 +20,14 @@
     │  │  │  └─ ContextLengthExceeded   the prompt is longer than the model's context
     │  │  ├─ RateLimited            too many requests; wait `.retry_after` seconds
     │  │  ├─ QuotaExceeded          no credit left; waiting does not help
+    │  │  ├─ ContentFiltered        the service's content policy refuses the prompt or the answer
     │  │  └─ ServerError            the service failed
     │  │     └─ Overloaded          the service has no capacity right now
     │  └─ StreamError               reported inside the stream, and no class above describes it
     ├─ ProtocolError                a success status, but not the answer that was promised
+    ├─ InvalidOutput                the model's output does not fit the schema; .problems
+    ├─ TurnsExceeded                the model went on calling tools past the limit of turns
+    ├─ AllFailed                    none of several models answered; .errors holds each one's error
     └─ Cancelled                    `cancel()` or `close()` ended the call
 
 An error that a service reports in the middle of a stream has the class that its code or type says (a rate limit is
@@ -32,16 +36,22 @@ An error that a service reports in the middle of a stream has the class that its
 
 from __future__ import annotations
 
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 __all__ = [
+    "AllFailed",
     "AuthError",
     "BadRequest",
     "Cancelled",
     "ClockExpired",
     "ConfigError",
     "ConnectFailed",
+    "ContentFiltered",
     "ContextLengthExceeded",
+    "InvalidOutput",
     "InvalidRequest",
     "LLMBridgeError",
     "MissingKey",
@@ -57,7 +67,9 @@ __all__ = [
     "StreamError",
     "StreamTruncated",
     "TransportError",
+    "TurnsExceeded",
     "UnknownProvider",
+    "UnsupportedParameter",
 ]
 
 E = TypeVar("E", bound=BaseException)
@@ -234,6 +246,10 @@ class QuotaExceeded(StatusError):
     """The account has no credit left (402, insufficient_quota): waiting does not help."""
 
 
+class ContentFiltered(StatusError):
+    """The service's content policy refuses the prompt, or has broken the answer off: word it differently."""
+
+
 class ServerError(StatusError):
     """The service failed (5xx)."""
 
@@ -250,5 +266,37 @@ class ProtocolError(LLMBridgeError):
     """A success status, but not what was promised: HTML, broken JSON, an event past its limit, no events at all."""
 
 
+class InvalidOutput(LLMBridgeError):
+    """What the model wrote does not fit the schema that was asked for; `.partial` is what it wrote.
+
+    Attributes:
+        problems: One line for each place that does not fit: "path: what is wrong".
+    """
+
+    def __init__(self, message: str, *, problems: Sequence[str] = (), **context: Any) -> None:
+        super().__init__(message, **context)
+        self.problems = tuple(problems)
+
+
+class TurnsExceeded(LLMBridgeError):
+    """The model went on calling tools instead of answering, up to the limit of turns; raise it or mend the tools."""
+
+
+class AllFailed(LLMBridgeError):
+    """None of several models answered.
+
+    Attributes:
+        errors: The error of each that was tried, in order; each names its provider and model.
+    """
+
+    def __init__(self, message: str, *, errors: Sequence[LLMBridgeError] = (), **context: Any) -> None:
+        super().__init__(message, **context)
+        self.errors = tuple(errors)
+
+
 class Cancelled(LLMBridgeError):
     """`cancel()` or `close()` ended the call; `.partial` holds what had been handed out."""
+
+
+class UnsupportedParameter(UserWarning):
+    """A parameter that the service is known to refuse was left out, as `unsupported="warn"` asks."""

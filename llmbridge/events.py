@@ -9,7 +9,24 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
-__all__ = ["END", "End", "Event", "Finish", "FinishReason", "Item", "Reasoning", "Text", "Usage"]
+__all__ = [
+    "END",
+    "End",
+    "Event",
+    "Finish",
+    "FinishReason",
+    "Item",
+    "Logprobs",
+    "OtherChoice",
+    "Partial",
+    "Reasoning",
+    "Refusal",
+    "Text",
+    "ToolCall",
+    "ToolCallDelta",
+    "ToolResult",
+    "Usage",
+]
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error", "other"]
 
@@ -33,8 +50,8 @@ class Text:
 
 
 @dataclass(frozen=True, slots=True)
-class Reasoning:
-    """A piece of the model's reasoning, which is not part of the answer.
+class Refusal:
+    """A piece of the words with which the model refuses to answer; they stand in the place of the answer's text.
 
     Args:
         text: Never empty, always encodable as UTF-8.
@@ -44,6 +61,98 @@ class Reasoning:
 
     def __str__(self) -> str:
         return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class Reasoning:
+    """A piece of the model's reasoning, which is not part of the answer.
+
+    Args:
+        text: Always encodable as UTF-8; empty only beside a signature or redacted reasoning.
+        signature: The service's proof of the reasoning before it, to be sent back with it; ends a block.
+        redacted: Reasoning that the service shows only encrypted; a block of its own.
+    """
+
+    text: str
+    signature: str | None = field(default=None, repr=False)
+    redacted: str | None = field(default=None, repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCallDelta:
+    """A piece of a tool call that the model is still writing. `ToolCall` follows when it is whole.
+
+    Args:
+        index: Which of the calls of this answer it belongs to; None if the service does not say.
+        id: The call's name; None or "" if the service does not say.
+        name: The tool's name; services send it once, or with every piece.
+        arguments: A piece of the JSON text of the arguments.
+        signature: The service's proof of the reasoning behind the call, to be sent back with it.
+        whole: Nothing more of this call comes.
+    """
+
+    index: int | None = None
+    id: str | None = None
+    name: str | None = None
+    arguments: str = ""
+    signature: str | None = None
+    whole: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """A call of a tool that the model asks for.
+
+    Args:
+        id: Names the call in the answer to it; made up where the service gives none.
+        name: The tool's name.
+        arguments: Empty where they could not be read; `problem` says so.
+        text: The arguments as the model wrote them.
+        problem: Why the arguments cannot be used: they are no JSON object, or were cut off. None if all is well.
+        signature: The service's proof of the reasoning behind the call, to be sent back with it.
+
+    Example:
+        >>> ToolCall("call_1", "get_weather", {"city": "Oslo"}).arguments["city"]
+        'Oslo'
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    text: str = field(default="", repr=False)
+    problem: str | None = None
+    signature: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ToolResult:
+    """What a tool gave, as it goes back to the model.
+
+    Args:
+        call: The call that it answers.
+        text: What the model gets to read.
+        failed: The tool raised an error, or could not be called; the text says so.
+        value: What the function returned, or the exception that it raised.
+    """
+
+    call: ToolCall
+    text: str
+    failed: bool = False
+    value: Any = field(default=None, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Logprobs:
+    """Log-probabilities of the tokens of a piece of text.
+
+    Args:
+        raw: The service's own entries, one for each token.
+    """
+
+    raw: tuple[Any, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,6 +203,19 @@ class Finish:
     raw: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class OtherChoice:
+    """What a choice beside the first says, where several were asked for.
+
+    Args:
+        index: Of the choice, from 1.
+        event: What it says.
+    """
+
+    index: int
+    event: Event
+
+
 class End:
     """A dialect's end mark: nothing of the answer comes after it."""
 
@@ -105,7 +227,27 @@ class End:
 
 END = End()
 
-Event = Union[Text, Reasoning, Usage, Finish]
+Event = Union[
+    Text, Refusal, Reasoning, ToolCallDelta, ToolCall, ToolResult, Logprobs, Usage, Finish, OtherChoice
+]  # fmt: skip
 
-Item = Union[str, Reasoning, Usage, Finish]
-"""What a provider's `decode` gives: a plain str is a piece of the answer."""
+Item = Union[str, Refusal, Reasoning, ToolCallDelta, ToolCall, ToolResult, Logprobs, Usage, Finish, OtherChoice]
+"""What a provider's `decode` gives: a plain str is a piece of the answer. Of tool calls it gives only the deltas."""
+
+
+class Partial(str):
+    """The text of an answer that broke off, with what else had come.
+
+    Attributes:
+        reasoning: What the model thought.
+        tool_calls: Calls that had begun; their `problem` says which were cut off.
+        usage: Tokens, if the service had counted them.
+
+    Example:
+        >>> Partial("Hel") == "Hel", Partial("Hel").tool_calls
+        (True, ())
+    """
+
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage | None = None

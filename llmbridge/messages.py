@@ -6,18 +6,26 @@ itself) is refused here, with the place where it stands, before anything goes ou
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Union
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from llmbridge.errors import InvalidRequest
+from llmbridge.events import ToolCall, ToolResult
 
-__all__ = ["ROLES", "ChatRequest", "Message", "Messages", "checked_messages", "json_copy"]
+if TYPE_CHECKING:
+    from llmbridge.schema import Schema
+    from llmbridge.tools import Tool, ToolChoice
+
+__all__ = ["ROLES", "ChatRequest", "Message", "Messages", "check_text", "checked_messages", "json_copy"]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
-Messages = Union[str, Sequence[Union["Message", Mapping[str, Any]]]]
+Messages = Union[str, Sequence[Union["Message", Mapping[str, Any], ToolResult, Any]]]
+
+SchemaMode = Literal["native", "tool", "json"]
 
 _LONGEST_INT = 4096  # bits; Python itself refuses to write numbers three times as long
 _DEEPEST = 200  # below the recursion limits of CPython's own JSON encoder and decoder
@@ -29,9 +37,12 @@ class Message:
 
     Args:
         role: One of system, developer, user, assistant, tool.
-        content: Text, or a list of parts (`{"type": "text", "text": ...}` or what the service knows). None only for
-            an assistant's turn that made tool calls.
-        extra: What else the turn carries (`name`, `tool_call_id`, `tool_calls`), sent as given.
+        content: Text, or a list of parts: text, `Image`, `Audio`, `Document`, or mappings with a `type`. Of those,
+            `text`, `image_url`, `input_audio`, `file` (OpenAI's forms) and `reasoning` (text, signature, redacted)
+            are translated for every service; what a service knows beside them is sent as given. None only for an
+            assistant's turn that made tool calls.
+        extra: What else the turn carries: `name`, `tool_calls` (OpenAI's form), and in an answer to a call
+            `tool_call_id` and `is_error`; all else is sent as given.
 
     Raises:
         InvalidRequest: The role is unknown or the content is no text, no list of parts, or cannot be sent as JSON.
@@ -67,11 +78,53 @@ class Message:
         texts = []
         for part in self.content:
             if isinstance(part, dict):
+                if part["type"] == "reasoning":
+                    continue
                 if part["type"] not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
                     raise InvalidRequest(f"this service takes text only, not a part of type {_short(part['type'])}")
                 part = part["text"]
             texts.append(part)
         return "".join(texts)
+
+    @property
+    def parts(self) -> list[dict[str, Any]]:
+        """The content as parts with a `type`, text included.
+
+        Example:
+            >>> Message("user", "Hello").parts
+            [{'type': 'text', 'text': 'Hello'}]
+        """
+        content = [self.content] if isinstance(self.content, str) else self.content or []
+        return [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
+
+    @property
+    def calls(self) -> tuple[ToolCall, ...]:
+        """The tool calls of an assistant's turn.
+
+        Raises:
+            InvalidRequest: One of them is not of OpenAI's form.
+
+        Example:
+            >>> call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
+            >>> Message("assistant", None, {"tool_calls": [call]}).calls[0].arguments
+            {'a': 1}
+        """
+        from llmbridge._calls import read_call
+
+        calls = self.extra.get("tool_calls") or ()
+        if not isinstance(calls, (list, tuple)):
+            raise InvalidRequest("tool_calls must be a list")
+        made = []
+        for call in calls:
+            function = call.get("function") if isinstance(call, Mapping) else None
+            if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
+                raise InvalidRequest(
+                    "a tool call must be {'id': ..., 'type': 'function', 'function': {'name': ..., 'arguments': ...}}"
+                )
+            arguments = function.get("arguments")
+            text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+            made.append(read_call(str(call.get("id") or ""), function["name"], text, call.get("signature")))
+        return tuple(made)
 
     def to_dict(self) -> dict[str, Any]:
         """The turn as the mapping it was made from."""
@@ -85,12 +138,21 @@ class ChatRequest:
     Args:
         model: The model's name without the provider's.
         messages: At least one.
-        params: Parameters of the service, sent as given.
+        params: Parameters of the service: those that llmbridge names for all services (`max_tokens`, `stop`,
+            `reasoning_effort` ...) are translated, all others sent as given.
+        tools: What the model may call.
+        tool_choice: Whether it may, must, or must not; None leaves it to the service.
+        schema: What the answer has to fit.
+        schema_mode: How the service is asked for that; None leaves it to the provider.
     """
 
     model: str
     messages: tuple[Message, ...]
     params: Mapping[str, Any] = field(default_factory=dict)
+    tools: tuple[Tool, ...] = ()
+    tool_choice: ToolChoice | None = None
+    schema: Schema | None = None
+    schema_mode: SchemaMode | None = None
 
     @classmethod
     def checked(
@@ -101,17 +163,41 @@ class ChatRequest:
         Args:
             model: The model's name.
             messages: A str is one user message.
-            params: Values that JSON can hold.
+            params: Values that JSON can hold, and `tools`, `tool_choice`, `schema` and `schema_mode`.
             system: Put in front as a system message.
 
         Raises:
-            InvalidRequest: See `checked_messages` and `json_copy`.
+            InvalidRequest: See `checked_messages`, `json_copy`, `llmbridge.tools` and `llmbridge.schema`.
         """
-        _check_text(model, "model")
+        check_text(model, "model")
         turns = checked_messages(messages)
         if system is not None:
             turns = (Message("system", system), *turns)
-        return cls(model, turns, json_copy(params, "", root=True))
+        plain = {name: value for name, value in params.items() if name not in _STRUCTURED}
+        request = cls(model, turns, json_copy(plain, "", root=True))
+        return request if len(plain) == len(params) else replace(request, **_structured(params))
+
+
+_STRUCTURED = ("tools", "tool_choice", "schema", "schema_mode")
+
+
+def _structured(params: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a request for what is more than a value that is sent."""
+    fields: dict[str, Any] = {}
+    if params.get("tools") or params.get("tool_choice") is not None:
+        from llmbridge.tools import checked_tools, tool_choice
+
+        tools = fields["tools"] = checked_tools(params.get("tools") or ())
+        if params.get("tool_choice") is not None:
+            fields["tool_choice"] = tool_choice(params["tool_choice"], tools)
+    if params.get("schema") is not None:
+        from llmbridge.schema import Schema
+
+        fields["schema"] = Schema.of(params["schema"])
+    mode = params.get("schema_mode")
+    if mode not in (None, "native", "tool", "json"):
+        raise InvalidRequest(f"schema_mode must be 'native', 'tool', 'json' or None, not {_short(mode)}")
+    return {**fields, "schema_mode": mode}
 
 
 def checked_messages(messages: Messages) -> tuple[Message, ...]:
@@ -142,6 +228,11 @@ def checked_messages(messages: Messages) -> tuple[Message, ...]:
 def _checked_message(message: Any, where: str) -> Message:
     if isinstance(message, Message):
         return message
+    if isinstance(message, ToolResult):
+        failed = {"is_error": True} if message.failed else {}
+        return Message("tool", message.text, {"tool_call_id": message.call.id, "name": message.call.name, **failed})
+    if isinstance(own := getattr(message, "message", None), Message):  # a Completion
+        return own
     if not isinstance(message, Mapping):
         raise InvalidRequest(f"{where} must be a mapping with 'role' and 'content', not {type(message).__name__}")
     missing = [key for key in ("role", "content") if key not in message and not (key == "content" and len(message) > 1)]
@@ -156,7 +247,7 @@ def _checked_message(message: Any, where: str) -> Message:
 
 def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str | list[Any] | None:
     if isinstance(content, str):
-        _check_text(content, "content")
+        check_text(content, "content")
         return content
     if content is None:
         if role == "assistant" and extra:
@@ -164,10 +255,12 @@ def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str |
         raise InvalidRequest("content is None: only an assistant message with tool_calls may have no content")
     if not isinstance(content, (list, tuple)):
         raise InvalidRequest(f"content must be a str or a list of parts, not {type(content).__name__}")
+    content = [part.to_part() if hasattr(part, "to_part") else part for part in content]
     for i, part in enumerate(content):
-        if isinstance(part, str) or (isinstance(part, Mapping) and isinstance(part.get("type"), str)):
-            continue
-        raise InvalidRequest(f"content[{i}] must be a str or a mapping with a 'type', not {_short(part)}")
+        if not isinstance(part, str) and not (isinstance(part, Mapping) and isinstance(part.get("type"), str)):
+            raise InvalidRequest(f"content[{i}] must be a str or a mapping with a 'type', not {_short(part)}")
+        if not isinstance(part, str) and part["type"] == "text" and not isinstance(part.get("text"), str):
+            raise InvalidRequest(f"content[{i}] is a part of type 'text' whose 'text' is no str")
     copied: list[Any] = json_copy(content, "content")
     return copied
 
@@ -188,7 +281,7 @@ def json_copy(value: Any, where: str, *, root: bool = False, depth: int = 0) -> 
         {'stop': ['a', 'b']}
     """
     if isinstance(value, str):
-        _check_text(value, where)
+        check_text(value, where)
         return value
     if value is None:
         return value
@@ -215,11 +308,16 @@ def json_copy(value: Any, where: str, *, root: bool = False, depth: int = 0) -> 
 def _checked_key(key: Any, where: str) -> str:
     if not isinstance(key, str):
         raise InvalidRequest(f"{where or 'params'} has a key of type {type(key).__name__}: JSON keys are str")
-    _check_text(key, f"a key of {where or 'params'}")
+    check_text(key, f"a key of {where or 'params'}")
     return key
 
 
-def _check_text(text: str, where: str) -> None:
+def check_text(text: str, where: str) -> None:
+    """Refuses a text that UTF-8 cannot carry.
+
+    Raises:
+        InvalidRequest: It holds half of a surrogate pair; says where.
+    """
     if text.isascii():
         return
     try:

@@ -7,7 +7,7 @@ import os
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
-from typing import TYPE_CHECKING, Any, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import SplitResult, urlsplit
 
 from llmbridge.errors import ConfigError
@@ -22,10 +22,12 @@ __all__ = [
     "CallOptions",
     "Timeout",
     "TimeoutLike",
+    "Unsupported",
     "checked_base_url",
     "checked_headers",
     "checked_proxy",
     "is_sensitive",
+    "without_secrets",
 ]
 
 PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
@@ -79,6 +81,7 @@ class Timeout:
 
 
 TimeoutLike = Union[None, float, Timeout]
+Unsupported = Literal["error", "warn", "drop"]
 
 
 @dataclass(frozen=True)
@@ -93,6 +96,10 @@ class CallOptions:
     headers: Mapping[str, str | None] | None = None
     session: requests.Session | None = None
     verify: bool | str | None = None
+    unsupported: Unsupported | None = None
+    run_tools: bool | None = None
+    max_turns: int | None = None
+    reask: int | None = None
 
     @classmethod
     def checked(cls, options: Mapping[str, Any]) -> CallOptions:
@@ -114,6 +121,24 @@ class CallOptions:
 
 OPTION_NAMES = tuple(CallOptions.__dataclass_fields__)
 """The named arguments that say how a request travels; every other one is a parameter of the service."""
+
+
+def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options without passwords in URLs and without headers that are likely to hold a secret.
+
+    Example:
+        >>> without_secrets({"proxy": "http://me:pw@proxy.example:3128", "headers": {"X-Api-Key": "k", "X-App": "a"}})
+        {'proxy': 'http://proxy.example:3128', 'headers': {'X-App': 'a'}}
+    """
+    kept = dict(options)
+    for name in ("base_url", "proxy"):
+        if isinstance(url := kept.get(name), str):
+            parts = urlsplit(url)
+            kept[name] = parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
+    if kept.get("headers"):
+        headers = kept["headers"].items()
+        kept["headers"] = {name: value for name, value in headers if value is None or not is_sensitive(name)}
+    return kept
 
 
 def checked_base_url(base_url: str) -> str:
@@ -233,6 +258,27 @@ def _checked_verify(verify: bool | str) -> bool | str:
     return os.fspath(verify)
 
 
+def _checked_unsupported(value: Any) -> Any:
+    if value not in ("error", "warn", "drop"):
+        raise ConfigError(f"unsupported must be 'error', 'warn' or 'drop', not {value!r}")
+    return value
+
+
+def _checked_flag(value: Any) -> bool:
+    if not isinstance(value, bool):
+        raise ConfigError(f"run_tools must be True or False, not {value!r}")
+    return value
+
+
+def _checked_count(name: str, least: int) -> Callable[[Any], int]:
+    def check(value: Any) -> int:
+        if isinstance(value, bool) or not isinstance(value, int) or value < least:
+            raise ConfigError(f"{name} must be a whole number from {least}, not {value!r}")
+        return value
+
+    return check
+
+
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "api_key": lambda key: key if isinstance(key, Secret) else Secret(key),
     "base_url": checked_base_url,
@@ -242,4 +288,8 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "headers": checked_headers,
     "session": _checked_session,
     "verify": _checked_verify,
+    "unsupported": _checked_unsupported,
+    "run_tools": _checked_flag,
+    "max_turns": _checked_count("max_turns", 1),
+    "reask": _checked_count("reask", 0),
 }

@@ -9,11 +9,11 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Coroutine, Iterable, Iterator, Mapping
+from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge.errors import MissingKey, ProtocolError
-from llmbridge.events import End, Item
+from llmbridge.events import End, Item, Usage
 from llmbridge.messages import ChatRequest, Messages
 from llmbridge.secret import Secret, discreet
 
@@ -142,6 +142,7 @@ class Provider(AsyncGeneratorProvider):
         base_url: Where the service lives; paths are appended. Empty if a caller must give it.
         path: The path of its chat endpoint.
         key_env: Environment variables that may hold the API key, in order.
+        base_url_example: What a base URL looks like, for the error that asks for one.
         base_url_env: The environment variable that may hold another base URL; "" for none.
         needs_key: Whether the service at `base_url` refuses to work without a key.
         default_model: The model if the caller names none; None if it must be named.
@@ -150,6 +151,11 @@ class Provider(AsyncGeneratorProvider):
         offline_since: When the service went away for good, or "".
         direct: Whether no proxy of the environment may stand between, as for a server inside the process.
         done_needs_finish: Whether an end mark without a reason to finish is to be doubted when the body was cut short.
+        supports: What beside messages and parameters its `encode` takes: "tools", "schema".
+        refused: Parameters that the service is known to refuse, each with what to do instead. See `refusals`.
+        think_tags: Whether its models may write their reasoning between `<think>` tags at the start of the answer.
+        models_path: The path that lists the service's models, asked with GET; "" if there is none.
+        embeddings_batch: How many texts one request for embeddings may hold; 0 if the service makes none.
 
     Example:
         >>> from llmbridge.providers.openai import OpenAI
@@ -167,6 +173,7 @@ class Provider(AsyncGeneratorProvider):
     base_url: ClassVar[str] = ""
     path: ClassVar[str] = ""
     key_env: ClassVar[tuple[str, ...]] = ()
+    base_url_example: ClassVar[str] = "http://127.0.0.1:8080/v1"
     base_url_env: ClassVar[str] = ""
     needs_key: ClassVar[bool] = False
     default_model: ClassVar[str | None] = None
@@ -175,6 +182,11 @@ class Provider(AsyncGeneratorProvider):
     offline_since: ClassVar[str] = ""
     direct: ClassVar[bool] = False
     done_needs_finish: ClassVar[bool] = False
+    supports: ClassVar[frozenset[str]] = frozenset()
+    refused: ClassVar[Mapping[str, str]] = {}
+    think_tags: ClassVar[bool] = False
+    models_path: ClassVar[str] = ""
+    embeddings_batch: ClassVar[int] = 0
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
@@ -197,6 +209,54 @@ class Provider(AsyncGeneratorProvider):
         raise ProtocolError("the service answered with one JSON document instead of a stream")
 
     @classmethod
+    def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
+        """The parameters of a request that the service is known to refuse, each with what to do instead. Pure.
+
+        `tool_choice` may be among them.
+        """
+        return {name: advice for name, advice in cls.refused.items() if name in request.params}
+
+    @classmethod
+    def answer_tool(cls, request: ChatRequest) -> str | None:
+        """The tool that `encode` invents so that the model writes its structured answer as arguments; None if none."""
+        return None
+
+    @classmethod
+    def decode_models(cls, document: Any) -> list[str]:
+        """The names of the models that the answer from `models_path` lists.
+
+        Raises:
+            ProtocolError: It is no list of models.
+        """
+        raise ProtocolError(f"{cls.name} lists no models")
+
+    @classmethod
+    def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
+        """The body and path that ask for the embeddings of the texts. Pure.
+
+        Args:
+            model: The model's name.
+            texts: At least one, at most `embeddings_batch`.
+            params: `dimensions` is translated, all others sent as given.
+        """
+        raise NotImplementedError(f"{cls.__name__} makes no embeddings")
+
+    @classmethod
+    def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
+        """The vectors in an answer, in the order of the texts, and the tokens that were counted.
+
+        Raises:
+            ServiceError: The document reports an error.
+            ProtocolError: It holds no embeddings.
+        """
+        raise NotImplementedError(f"{cls.__name__} makes no embeddings")
+
+    @classmethod
+    def locate(cls, model: str) -> tuple[str, str]:
+        """The base URL and the model's name at the time of sending, where the caller gives no base URL. May block."""
+        return cls.resolve_base_url(), model
+
+    @classmethod
     def framing(cls) -> Framing:
         """How the answer's bytes become frames; server-sent events unless a provider says otherwise."""
         from llmbridge._framing import SSE
@@ -215,7 +275,7 @@ class Provider(AsyncGeneratorProvider):
 
     @classmethod
     def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Secret | None:
-        """The API key: the argument, or the first of `key_env` that is set.
+        """The API key: the argument, the first of `key_env` that is set, or the one in the keys file.
 
         Args:
             api_key: The caller's.
@@ -230,10 +290,16 @@ class Provider(AsyncGeneratorProvider):
         for variable in cls.key_env:
             if value := os.environ.get(variable, "").strip():
                 return Secret(value, variable)
+        if cls.key_env:
+            from llmbridge.keys import stored_key
+
+            if (stored := stored_key(cls.name)) is not None:
+                return stored
         if cls.needs_key and not elsewhere:
             variables = " or ".join(cls.key_env)
             raise MissingKey(
-                f"{cls.name} needs an API key: set the environment variable {variables}, or pass api_key=",
+                f"{cls.name} needs an API key: set the environment variable {variables}, pass api_key=, "
+                f"or type: llmbridge keys set {cls.name}",
                 provider=cls.name,
             )
         return None

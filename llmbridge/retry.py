@@ -3,20 +3,40 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Union
+from typing import Any, Union
 
-from llmbridge.errors import ConfigError
+from llmbridge._waits import retry_after_seconds
+from llmbridge.errors import (
+    AuthError,
+    ConfigError,
+    ContentFiltered,
+    ContextLengthExceeded,
+    LLMBridgeError,
+    QuotaExceeded,
+    ServiceError,
+)
 
-if TYPE_CHECKING:
-    from datetime import datetime
-
-__all__ = ["Retry", "RetryLike", "retry_after_seconds"]
-
+__all__ = ["Retry", "RetryAttempt", "RetryLike", "retry_after_seconds"]
 
 _DOUBLINGS = 64
-_PREFIXES = ("", "llm_provider-")  # LiteLLM passes the header of the service behind it on under this name
+_FINAL = (QuotaExceeded, AuthError, ContentFiltered, ContextLengthExceeded)
+
+
+@dataclass(frozen=True, slots=True)
+class RetryAttempt:
+    """A repetition that is about to be waited for.
+
+    Args:
+        error: Why the last try failed.
+        number: Which repetition it is, from 1.
+        wait: Seconds until it is made.
+    """
+
+    error: LLMBridgeError
+    number: int
+    wait: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,99 +44,112 @@ class Retry:
     """How often and how soon a call that failed before its first piece is repeated.
 
     Args:
-        attempts: Repetitions after the first try; 0 for none.
-        backoff: Seconds before the first repetition, doubled for each further one, and shortened at random by up to a
-            quarter so that many clients do not come back at once.
+        times: Repetitions after the first try; 0 for none.
+        backoff: Seconds before the first repetition, doubled for each further one.
         max_backoff: The longest wait of that kind, in seconds.
         max_retry_after: The longest wait that a service may ask for, in seconds; if it asks for more, the call fails
             at once with that error.
+        jitter: By which part of it, from 0 to 1, a wait of `backoff` is shortened at random, at the most, so that many
+            clients do not come back at once. What a service asks for is not shortened.
+        statuses: The HTTP statuses to repeat after. None is the default rule: 408, 409, 425, 429, and from 500 on,
+            unless the service says that a retry is of no use. Statuses given here take the place of that rule, in both
+            directions. Connections that fail are repeated in any case; an account without credit, a wrong key, a
+            prompt that is too long or forbidden by the content policy never are.
+        on_retry: Called before each wait, in the thread that waits. What it raises ends the call.
 
     Raises:
-        ConfigError: A value is negative or no number.
+        ConfigError: A value is negative, no number, no status, or cannot be called.
 
     Example:
-        >>> Retry(attempts=5).max_backoff
+        >>> Retry(times=5).max_backoff
         8.0
+        >>> Retry(statuses=[429, 503], jitter=0).statuses == {429, 503}
+        True
     """
 
-    attempts: int = 2
+    times: int = 2
     backoff: float = 0.5
     max_backoff: float = 8.0
     max_retry_after: float = 120.0
+    jitter: float = 0.25
+    statuses: Collection[int] | None = None
+    on_retry: Callable[[RetryAttempt], object] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.attempts, bool) or not isinstance(self.attempts, int) or self.attempts < 0:
-            raise ConfigError(f"retries must be a whole number from 0, or a Retry, not {self.attempts!r}")
+        if isinstance(self.times, bool) or not isinstance(self.times, int) or self.times < 0:
+            raise ConfigError(f"retries must be a whole number from 0, or a Retry, not {self.times!r}")
         for name in ("backoff", "max_backoff", "max_retry_after"):
-            value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < float("inf"):
+            if not _is_number(value := getattr(self, name)):
                 raise ConfigError(f"{name} must be a number of seconds from 0, not {value!r}")
+        if not (_is_number(self.jitter) and self.jitter <= 1):
+            raise ConfigError(f"jitter must be a number from 0 to 1, not {self.jitter!r}")
+        if self.statuses is not None:
+            object.__setattr__(self, "statuses", _checked_statuses(self.statuses))
+        if self.on_retry is not None and not callable(self.on_retry):
+            raise ConfigError(f"on_retry must be a function of one RetryAttempt, not {self.on_retry!r}")
 
     @classmethod
     def of(cls, value: RetryLike) -> Retry:
         """The policy that `value` stands for: None the default, a number the repetitions."""
         if value is None:
             return cls()
-        return value if isinstance(value, Retry) else cls(attempts=value)
+        return value if isinstance(value, Retry) else cls(times=value)
 
-    def wait(self, attempt: int, retry_after: float | None) -> float | None:
-        """Seconds to wait before repetition number `attempt` (from 0), or None to give up.
+    def decide(self, error: BaseException, number: int) -> float | None:
+        """Seconds to wait before the call is repeated after `error`, or None to give up.
 
         Args:
-            attempt: How many repetitions there were before.
+            error: Why it failed, before its first piece.
+            number: How many repetitions there were before.
+
+        Example:
+            >>> from llmbridge.errors import RateLimited
+            >>> error = RateLimited("slow down", status=429, retry_after=3.0, retryable=True)
+            >>> [Retry(times=2).decide(error, number) for number in range(3)]
+            [3.0, 3.0, None]
+        """
+        if not self.covers(error):
+            return None
+        return self.wait(number, getattr(error, "retry_after", None))
+
+    def covers(self, error: BaseException) -> bool:
+        """Whether the policy repeats a call after an error of this kind at all."""
+        if isinstance(error, _FINAL):
+            return False
+        if self.statuses is not None and isinstance(error, ServiceError) and error.status is not None:
+            return error.status in self.statuses
+        return bool(getattr(error, "retryable", False))
+
+    def wait(self, number: int, retry_after: float | None) -> float | None:
+        """Seconds to wait before the next repetition, or None to give up.
+
+        Args:
+            number: How many repetitions there were before.
             retry_after: What the service asked for.
         """
-        if attempt >= self.attempts:
+        if number >= self.times:
             return None
         if retry_after is not None:
             return retry_after if retry_after <= self.max_retry_after else None
-        jitter = 1 - 0.25 * random.random()  # noqa: S311 - spreads load, guards nothing
-        return float(min(self.backoff * 2 ** min(attempt, _DOUBLINGS), self.max_backoff)) * jitter
+        shortened = 1 - self.jitter * random.random()  # noqa: S311 - spreads load, guards nothing
+        return float(min(self.backoff * 2 ** min(number, _DOUBLINGS), self.max_backoff)) * shortened
+
+    def announce(self, error: LLMBridgeError, number: int, wait: float) -> None:
+        """Calls `on_retry`, if there is one; the arguments are those of `decide`, and what it returned."""
+        if self.on_retry is not None:
+            self.on_retry(RetryAttempt(error, number + 1, wait))
 
 
 RetryLike = Union[None, int, Retry]
 
 
-def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that a service asks to wait; None if it does not say, or says it in a way nobody understands.
-
-    Args:
-        headers: Of the response; looked up in lower case.
-        now: For a date; the present time if not given.
-
-    Example:
-        >>> retry_after_seconds({"retry-after-ms": "250"}), retry_after_seconds({"retry-after": "soon"})
-        (0.25, None)
-
-    Source:
-        RFC 9110 10.2.3 (seconds or date); `retry-after-ms` is sent by OpenAI and Azure.
-    """
-    for prefix in _PREFIXES:
-        milliseconds = _number(headers.get(f"{prefix}retry-after-ms", ""))
-        if milliseconds is not None:
-            return milliseconds / 1000
-        if text := headers.get(f"{prefix}retry-after", "").strip():
-            seconds = _number(text)
-            return _seconds_until(text, now) if seconds is None else seconds
-    return None
+def _is_number(value: Any) -> bool:
+    return not isinstance(value, bool) and isinstance(value, (int, float)) and 0 <= value < float("inf")
 
 
-def _seconds_until(text: str, now: datetime | None) -> float | None:
-    from datetime import datetime, timezone  # these two cost more than the rest of this package's import
-    from email.utils import parsedate_to_datetime
-
-    try:
-        date = parsedate_to_datetime(text)
-    except (TypeError, ValueError, OverflowError):
-        return None
-    if date.tzinfo is None:
-        date = date.replace(tzinfo=timezone.utc)
-    return max(0.0, (date - (now or datetime.now(timezone.utc))).total_seconds())
-
-
-def _number(text: str) -> float | None:
-    try:
-        value = float(text)
-    except ValueError:
-        return None
-    return value if 0 <= value < float("inf") else None
+def _checked_statuses(statuses: Any) -> frozenset[int]:
+    if isinstance(statuses, Collection) and not isinstance(statuses, (str, bytes)):
+        found = list(statuses)
+        if all(isinstance(status, int) and not isinstance(status, bool) and 400 <= status < 600 for status in found):
+            return frozenset(found)
+    raise ConfigError(f"statuses must be HTTP statuses from 400 to 599, as [429, 503], not {statuses!r}")

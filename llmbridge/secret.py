@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import re
 from collections.abc import Callable
 from typing import NoReturn, ParamSpec, TypeVar
 
@@ -108,4 +109,12 @@ def scrub(text: str, secrets: tuple[str, ...]) -> str:
     for secret in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
         if secret and secret in text:
             text = text.replace(secret, MASK)
+        if secret and "\\u00" in text:  # in JSON any character may be escaped
+            text = re.sub("".join(map(_also_escaped, secret)), MASK, text)
     return text
+
+
+def _also_escaped(character: str) -> str:
+    """A pattern for a character, as it is and as JSON may write it."""
+    code = "".join(f"[{digit}{digit.upper()}]" for digit in f"{ord(character):04x}")
+    return f"(?:{re.escape(character)}|\\\\u{code})"

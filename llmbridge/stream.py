@@ -2,55 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Generator, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from llmbridge._reading import EventSteps, Reading, TextSteps
-from llmbridge.events import Event, FinishReason, Usage
+from llmbridge._notes import added_usage
+from llmbridge._reading import EventSteps, ObjectSteps, Reading, Source, TextSteps
+from llmbridge.completion import Completion, choices_of
+from llmbridge.errors import InvalidOutput, InvalidRequest
+from llmbridge.events import Event, FinishReason, ToolCall, Usage
+from llmbridge.messages import Message
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from llmbridge._aio import AsyncResult
-    from llmbridge._pipeline import Pipeline
+    from llmbridge._notes import Notes
+    from llmbridge.rate_limits import RateLimits
+    from llmbridge.schema import Schema
 
-__all__ = ["ChatStream", "Completion", "EventStream"]
-
-
-@dataclass(frozen=True, slots=True)
-class Completion:
-    """A whole answer. `str()` of it is its text.
-
-    Args:
-        text: The answer.
-        reasoning: What the model thought before, if the service shows it.
-        finish_reason: stop, length, tool_calls, content_filter, error or other; None if the service gave none.
-        raw_finish_reason: The service's own word for it.
-        usage: Counted tokens, or None if the service did not say.
-        model: The model that was asked.
-        provider: The provider's name.
-        headers: Of the answer, names in lower case.
-        request_id: The service's name for the request.
-        first_piece_seconds: From the start of the call to its first piece; None if there was none.
-        total_seconds: From the start of the call to its end.
-    """
-
-    text: str
-    reasoning: str = ""
-    finish_reason: FinishReason | None = None
-    raw_finish_reason: str | None = None
-    usage: Usage | None = None
-    model: str = ""
-    provider: str = ""
-    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
-    request_id: str | None = None
-    first_piece_seconds: float | None = None
-    total_seconds: float | None = None
-
-    def __str__(self) -> str:
-        return self.text
+__all__ = ["ChatStream", "Completion", "EventStream", "ObjectStream"]
 
 
 class ChatStream:
@@ -72,12 +44,30 @@ class ChatStream:
         'stop'
     """
 
-    def __init__(self, pipeline: Pipeline, provider: str, model: str) -> None:
-        self._pipeline = pipeline
-        self._reading = Reading(pipeline)
+    def __init__(
+        self,
+        source: Source,
+        schema: Schema | None = None,
+        ask_again: Callable[[Sequence[Message]], ChatStream] | None = None,
+    ) -> None:
+        self._pipeline = source
+        self._reading = Reading(source)
+        self._schema = schema
+        self._ask_again = ask_again
+        self._again: ChatStream | None = None
+        self._correction: tuple[Message, ...] = ()
+        self._cancelled = False
         self._generator: Generator[str, None, None] | None = None
-        self.provider = provider
-        self.model = model
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that answers; of several, the one that is being tried."""
+        return self._pipeline.provider
+
+    @property
+    def model(self) -> str:
+        """The name of the model that answers, without the provider's."""
+        return self._pipeline.model
 
     def __repr__(self) -> str:
         state = "open" if self._reading.taken else "not started"
@@ -102,7 +92,9 @@ class ChatStream:
         return self._reading.pieces()
 
     def events(self) -> EventStream:
-        """Everything that the stream says, in order: Text, Reasoning, Usage, Finish; for `for` and `async for`.
+        """Everything that the stream says, in order: Text, Reasoning, ToolCallDelta, ToolCall, Finish, Usage ...
+
+        For `for` and `async for`. See `llmbridge.events` for all of them.
 
         Raises:
             InvalidRequest: While iterating, if the stream has been read already.
@@ -114,11 +106,24 @@ class ChatStream:
         """
         return EventStream(self._reading)
 
+    def objects(self) -> ObjectStream:
+        """The object that the `schema` asks for, as it grows: plain dicts and lists, whenever more of it has come.
+
+        For `for` and `async for`. They are not checked against the schema; `.parsed` is, afterwards.
+
+        Raises:
+            InvalidRequest: No schema was given; while iterating, if the stream has been read already.
+        """
+        if self._schema is None:
+            raise InvalidRequest("objects() needs a schema: chat(..., schema=...)")
+        return ObjectStream(self._reading, self._schema)
+
     def complete(self) -> Completion:
         """The whole answer; reads what has not been read yet.
 
         Raises:
             InvalidRequest: Its loop was left early, so that the rest cannot be read any more.
+            InvalidOutput: It does not fit the schema, also after having been asked again.
             LLMBridgeError: The answer did not come to its end; `.partial` holds what came.
 
         Example:
@@ -126,18 +131,49 @@ class ChatStream:
             >>> chat("Hello", model="demo").complete().finish_reason
             'stop'
         """
-        if not self._reading.done:
-            for _ in self:
-                continue
-        return self._completion()
+        if self._again is None:
+            if not self._reading.done:
+                for _ in self:
+                    continue
+            try:
+                return self._completion(self.parsed)
+            except InvalidOutput as error:
+                self._again = self._second_asking(error)
+        if self._cancelled:
+            self._again.cancel()
+        return self._with_second(self._again.complete())
 
-    def _completion(self) -> Completion:
+    def _second_asking(self, error: InvalidOutput) -> ChatStream:
+        """The call that tells the model what is wrong with its answer; raises the error where that is of no use."""
+        if self._ask_again is None or self._cancelled or self._reading.noted.broken_off:
+            raise error
+        assert self._schema is not None
+        self._correction = (Message("user", self._schema.correction(error)),)
+        return self._ask_again([*self._reading.noted.all_turns(), *self._correction])
+
+    def _with_second(self, second: Completion) -> Completion:
+        """The completion of the second asking, with the usage and the turns of both."""
+        notes = self._reading.noted
+        usage = second.usage if notes.usage is None else added_usage(notes.usage, second.usage)
+        return replace(second, usage=usage, turns=(*notes.all_turns(), *self._correction, *second.turns))
+
+    def _completion(self, parsed: Any) -> Completion:
+        notes = self._reading.noted
+        message = notes.message()
+        choices = choices_of(notes)
         return Completion(
-            text=self.text,
-            reasoning=self.reasoning,
-            finish_reason=self.finish_reason,
-            raw_finish_reason=self._reading.finish.raw if self._reading.finish else None,
-            usage=self.usage,
+            text=choices[0].text,
+            reasoning=choices[0].reasoning,
+            finish_reason=choices[0].finish_reason,
+            raw_finish_reason=choices[0].raw_finish_reason,
+            usage=notes.usage,
+            tool_calls=choices[0].tool_calls,
+            refusal=choices[0].refusal,
+            parsed=parsed,
+            choices=choices,
+            logprobs=choices[0].logprobs,
+            message=message,
+            turns=(*notes.turns, message),
             model=self.model,
             provider=self.provider,
             headers=dict(self.headers),
@@ -156,17 +192,44 @@ class ChatStream:
     @property
     def reasoning(self) -> str:
         """The reasoning that came so far, if the service shows it."""
-        return str(self._reading.reasoning)
+        return str(self._reading.noted.reasoning)
+
+    @property
+    def tool_calls(self) -> tuple[ToolCall, ...]:
+        """The calls that the model has asked for so far, those that are whole."""
+        return tuple(self._reading.noted.tool_calls)
 
     @property
     def usage(self) -> Usage | None:
         """The tokens that the service counted, once it has said so."""
-        return self._reading.usage
+        return self._reading.noted.usage
 
     @property
     def finish_reason(self) -> FinishReason | None:
         """Why the answer ended; None before, and if the service does not say."""
-        return self._reading.finish.reason if self._reading.finish else None
+        finish = self._reading.noted.finish
+        return finish.reason if finish else None
+
+    @property
+    def parsed(self) -> Any:
+        """The value that the whole text is by the schema that was asked for; None without a schema.
+
+        Raises:
+            InvalidOutput: It does not fit; `.problems` says where, `.partial` is the text.
+            InvalidRequest: The answer has not been read to its end.
+        """
+        if self._schema is None:
+            return None
+        if not self._reading.done:
+            raise InvalidRequest("parsed is there once the answer has been read to its end: call complete(), or loop")
+        return parsed_answer(self._schema, self._reading.noted, self.provider, self.model)
+
+    @property
+    def rate_limits(self) -> RateLimits | None:
+        """How much the service still allows, if the answer's headers say so."""
+        from llmbridge.rate_limits import RateLimits
+
+        return RateLimits.of(self.headers)
 
     @property
     def headers(self) -> Mapping[str, str]:
@@ -196,11 +259,17 @@ class ChatStream:
 
     def cancel(self) -> None:
         """Ends the call at once, from any thread; who is blocked in it gets `Cancelled`. May be repeated."""
+        self._cancelled = True
         self._pipeline.cancel()
+        if self._again is not None:
+            self._again.cancel()
 
     def close(self) -> None:
         """Ends the call and closes its connection, from any thread. May be repeated; after the end it does nothing."""
+        self._cancelled = True
         self._pipeline.close()
+        if self._again is not None:
+            self._again.close()
 
     def __enter__(self) -> ChatStream:
         return self
@@ -248,3 +317,43 @@ class EventStream:
         from llmbridge._aio import AsyncResult
 
         return AsyncResult(EventSteps(self._reading))
+
+
+class ObjectStream:
+    """The growing object of a structured answer, for `for` and `async for`; read once."""
+
+    def __init__(self, reading: Reading, schema: Schema) -> None:
+        self._reading = reading
+        self._schema = schema
+
+    def __iter__(self) -> Iterator[Any]:
+        self._reading.claim()
+        return self._reading.objects(self._schema.partial)
+
+    def __aiter__(self) -> AsyncIterator[Any]:
+        from llmbridge._aio import AsyncResult
+
+        return AsyncResult(ObjectSteps(self._reading, self._schema.partial))
+
+
+def parsed_answer(schema: Schema, notes: Notes, provider: str, model: str) -> Any:
+    """The value that the text of a turn is by a schema; None where the turn asks for tools instead of answering.
+
+    Raises:
+        InvalidOutput: It does not fit. The message says so if the answer was broken off, or refused.
+    """
+    if notes.tool_calls and not notes.turn_text.strip():
+        return None
+    try:
+        return schema.parse(notes.turn_text)
+    except InvalidOutput as error:
+        error.provider, error.model, error.partial = provider, model, notes.partial()
+        reason = notes.finish.reason if notes.finish else None
+        if notes.refusal:
+            error.message = "the model refused to answer"
+        elif reason == "length":
+            error.message += " (the answer was cut off at its longest: raise max_tokens)"
+        elif reason == "content_filter":
+            error.message += " (the service's content policy broke the answer off)"
+        error.args = (error.message,)
+        raise

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from canary import KEY, canary, pytest_runtest_makereport  # noqa: F401 - a key that is new in each run, and its watch
 
 from llmbridge import Client
 from llmbridge.testing import LLMServer
@@ -21,9 +22,9 @@ from llmbridge.testing import LLMServer
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-KEY = "sk-canary-0123456789abcdef"
 
-_SETTINGS = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUEST_METHOD", "NETRC")
+_KEYS = ("_API_KEY", "_AUTH_TOKEN", "_BASE_URL", "_ENDPOINT")
+_SETTINGS = ("OLLAMA_HOST", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUEST_METHOD", "NETRC")
 _GRACE = 2.0
 # One thread a process watches the clocks of all calls; trio keeps its idle worker threads for ten seconds.
 _KNOWN_THREADS = ("llmbridge-watchdog", "Trio thread")
@@ -34,8 +35,9 @@ _DESCRIPTORS = Path("/proc/self/fd")
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     """No proxy, key, model, CA or netrc of the developer's shell decides what a test sees."""
     for name in list(os.environ):
-        if name.upper().endswith("_PROXY") or name.startswith(("LLMBRIDGE_", "OPENAI_")) or name in _SETTINGS:
+        if name.upper().endswith(("_PROXY", *_KEYS)) or name.startswith(("LLMBRIDGE_", "OPENAI_")) or name in _SETTINGS:
             monkeypatch.delenv(name)
+    monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", os.devnull)
     monkeypatch.setenv("NETRC", os.devnull)
 
 

@@ -178,7 +178,14 @@ class TestChunked:
 
         def decoded(pieces: list[bytes]) -> Callable[[], bytes]:
             coding = Chunked()
-            return lambda: b"".join([coding.feed(piece) for piece in pieces]) + (b" done" if coding.done else b"")
+
+            def decode() -> bytes:
+                payload = b"".join([coding.feed(piece) for piece in pieces])
+                if coding.failure is not None:
+                    raise coding.failure
+                return payload + (b" done" if coding.done else b"")
+
+            return decode
 
         whole = b"".join(body)
         assert outcome(decoded(cut(whole, sizes))) == outcome(decoded([whole]))

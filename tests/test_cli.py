@@ -80,7 +80,8 @@ def _last_user(server: LLMServer) -> str:
     return text
 
 
-def _one_line(captured: str) -> str:
+def one_line(captured: str) -> str:
+    """What was said on standard error, once it is sure that it is one line of the command's own."""
     assert captured.startswith("llmbridge: ")
     assert captured.endswith("\n")
     assert captured.count("\n") == 1
@@ -150,7 +151,7 @@ def test_without_a_model_the_demo_answers_and_says_so(start: Start) -> None:
     assert process.returncode == 0
     assert "demo" in out.decode().lower()
     assert "Ein Brückengruß" in out.decode()
-    assert "demo" in _one_line(err.decode())
+    assert "demo" in one_line(err.decode())
 
 
 def test_the_demo_needs_no_proxy(start: Start) -> None:
@@ -168,14 +169,14 @@ def test_usage_goes_to_standard_error(server: LLMServer, capsys: pytest.CaptureF
     assert main(["chat", *_to(server), "--usage", "Hello"]) == 0
     out, err = capsys.readouterr()
     assert out == "Hi\n"
-    assert _one_line(err) == "llmbridge: openai:m: input_tokens 11, output_tokens 7, total_tokens 18\n"
+    assert one_line(err) == "llmbridge: openai:m: input_tokens 11, output_tokens 7, total_tokens 18\n"
 
 
 def test_usage_that_was_not_reported_is_not_made_up(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
     """--usage says it when the service did not count."""
     server.script(Reply("Hi", usage=False))
     assert main(["chat", *_to(server), "--usage", "Hello"]) == 0
-    assert "no usage" in _one_line(capsys.readouterr().err)
+    assert "no usage" in one_line(capsys.readouterr().err)
 
 
 def test_json_is_one_object(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -258,14 +259,14 @@ def test_a_wrong_command_is_code_2(words: list[str], hint: str, capsys: pytest.C
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
-    assert hint in _one_line(err)
+    assert hint in one_line(err)
 
 
 def test_a_missing_key_is_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
     """The line names the variable to set."""
     monkeypatch.delenv("OPENAI_API_KEY")
     assert main(["chat", "-m", "openai:m", "Hello"]) == 2
-    assert "OPENAI_API_KEY" in _one_line(capsys.readouterr().err)
+    assert "OPENAI_API_KEY" in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize(
@@ -279,7 +280,7 @@ def test_an_unusable_standard_input_is_code_2(
     """Without a prompt nothing is asked: a terminal is not waited for, and bytes are not guessed at."""
     _stdin(monkeypatch, data, tty=tty)
     assert main(["chat", "-m", "demo"]) == 2
-    assert hint in _one_line(capsys.readouterr().err)
+    assert hint in one_line(capsys.readouterr().err)
 
 
 @pytest.mark.parametrize("status", [401, 404, 400, 302])
@@ -289,7 +290,7 @@ def test_an_error_of_the_service_is_code_1(status: int, server: LLMServer, capsy
     assert main(["chat", *_to(server), "Hello"]) == 1
     out, err = capsys.readouterr()
     assert out == ""
-    assert "\x1b" not in _one_line(err)
+    assert "\x1b" not in one_line(err)
 
 
 def test_a_refused_connection_is_code_1(capsys: pytest.CaptureFixture[str]) -> None:
@@ -298,7 +299,7 @@ def test_a_refused_connection_is_code_1(capsys: pytest.CaptureFixture[str]) -> N
         unheard.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}/v1"
         assert main(["chat", "-m", "openai:m", "--base-url", url, "--timeout", "2", "Hello"]) == 1
-    _one_line(capsys.readouterr().err)
+    one_line(capsys.readouterr().err)
 
 
 def test_a_cut_answer_stays_on_standard_output(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -307,7 +308,7 @@ def test_a_cut_answer_stays_on_standard_output(server: LLMServer, capsys: pytest
     assert main(["chat", *_to(server), "Hello"]) == 1
     out, err = capsys.readouterr()
     assert out == "Half an ans\n"
-    _one_line(err)
+    one_line(err)
 
 
 def test_with_json_an_error_is_json(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
@@ -348,7 +349,7 @@ def test_a_bug_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.C
 
     monkeypatch.setattr("llmbridge.providers.known", known)
     assert main(["models"]) == 1
-    err = _one_line(capsys.readouterr().err)
+    err = one_line(capsys.readouterr().err)
     assert "unexpected RuntimeError: two lines" in err
     assert "\x1b" not in err
 
@@ -441,7 +442,7 @@ def test_a_full_disk_is_told(start: Start, server: LLMServer) -> None:
         process = start("chat", *_to(server), "Hello", stdout=full)
     err = process.communicate(timeout=20)[1]
     assert process.returncode == 1
-    assert "cannot write" in _one_line(err.decode())
+    assert "cannot write" in one_line(err.decode())
 
 
 @needs_posix

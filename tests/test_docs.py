@@ -70,9 +70,12 @@ BLOCKS = _blocks()
 
 def _environment() -> dict[str, str]:
     """The developer's environment without keys, models, proxies and options for pytest."""
-    unwanted = re.compile(r"LLMBRIDGE_.*|.*_API_KEY|OPENAI_.*|.*_PROXY|PYTEST_.*|PYTHON[A-Z]+", re.IGNORECASE)
+    unwanted = re.compile(
+        r"LLMBRIDGE_.*|.*_(API_KEY|AUTH_TOKEN|BASE_URL|ENDPOINT)|OLLAMA_.*|OPENAI_.*|.*_PROXY|PYTEST_.*|PYTHON[A-Z]+",
+        re.IGNORECASE,
+    )
     kept = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}
-    return {**kept, "PYTHONIOENCODING": "utf-8"}
+    return {**kept, "PYTHONIOENCODING": "utf-8", "LLMBRIDGE_KEYS_FILE": os.devnull}
 
 
 def _module(block: Block) -> str | None:

@@ -101,6 +101,10 @@ class TestTree:
         edges = {kind.__name__: kind.__bases__[0].__name__ for kind in CLASSES}
         assert edges == {
             "LLMBridgeError": "Exception",
+            "InvalidOutput": "LLMBridgeError",
+            "TurnsExceeded": "LLMBridgeError",
+            "AllFailed": "LLMBridgeError",
+            "ContentFiltered": "StatusError",
             "ConfigError": "LLMBridgeError",
             "UnknownProvider": "ConfigError",
             "MissingKey": "ConfigError",
@@ -159,7 +163,7 @@ class TestTree:
         tree = ast.parse(inspect.getsource(errors))
         modules = {node.module for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)}
         modules |= {name.name for node in ast.walk(tree) if isinstance(node, ast.Import) for name in node.names}
-        assert modules == {"__future__", "typing"}
+        assert modules == {"__future__", "collections.abc", "typing"}
 
 
 class TestWhole:

@@ -335,10 +335,13 @@ class TestText:
         content = [{"type": "text", "text": "a"}, "b", {"type": "input_text", "text": "c"}]
         assert Message("user", content).text == "abc"
 
-    @pytest.mark.parametrize(
-        "part",
-        [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "text"}, {"type": "text", "text": None}],
-    )
+    @pytest.mark.parametrize("part", [{"type": "text"}, {"type": "text", "text": None}])
+    def test_a_text_without_text_is_refused(self, part: dict[str, Any]) -> None:
+        """No service could make sense of it, and none should have to say so."""
+        with pytest.raises(InvalidRequest, match=r"content\[1\] is a part of type 'text'"):
+            Message("user", ["a", part])
+
+    @pytest.mark.parametrize("part", [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "input_text"}])
     def test_a_part_without_text_is_refused(self, part: dict[str, Any]) -> None:
         """A service that takes text only must not answer to half of a message."""
         message = Message("user", ["a", part])

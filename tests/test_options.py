@@ -305,6 +305,10 @@ class TestCallOptions:
             "headers",
             "session",
             "verify",
+            "unsupported",
+            "run_tools",
+            "max_turns",
+            "reask",
         }
 
     def test_nothing_set_is_nothing(self) -> None:

@@ -22,6 +22,7 @@ from llmbridge import (
     InvalidRequest,
     LLMBridgeError,
     Overloaded,
+    Partial,
     PermissionDenied,
     ProtocolError,
     RateLimited,
@@ -30,6 +31,7 @@ from llmbridge import (
     StreamError,
     StreamTruncated,
     Timeout,
+    Usage,
     Vitalentum,
     chat,
 )
@@ -358,7 +360,8 @@ def test_p11_errors_hold_values_only(server: LLMServer, client: Client, name: st
     server.script(*[reply] * 2 if reply else [])
     with pytest.raises(kind) as caught:
         list(client.chat("x", **options))
-    assert {type(value) for value in vars(caught.value).values()} <= {str, int, float, bool, type(None)}
+    values = [*vars(caught.value).values(), *vars(caught.value.partial).values()]
+    assert {type(value) for value in values} <= {str, int, float, bool, tuple, Partial, Usage, type(None)}
     link: BaseException | None = caught.value
     while link is not None:
         assert not {"request", "response"} & {name for name, value in vars(link).items() if value is not None}

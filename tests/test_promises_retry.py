@@ -11,9 +11,13 @@ import time
 from typing import Any
 
 import pytest
+from conftest import KEY
 from loopback import Listener, Proxy, event, free_port, head, read_head
+from modes import MODES, Async, Mode
 
 from llmbridge import (
+    Cancelled,
+    ChatStream,
     Client,
     ClockExpired,
     ConnectFailed,
@@ -22,12 +26,14 @@ from llmbridge import (
     QuotaExceeded,
     RateLimited,
     Retry,
+    RetryAttempt,
     ServerError,
     ServiceError,
     StatusError,
     StreamError,
     StreamTruncated,
     Timeout,
+    Usage,
 )
 from llmbridge._transport import body as transport_body
 from llmbridge.testing import CLOSE, LLMServer, Reply
@@ -398,3 +404,261 @@ def test_p13_a_connection_closed_while_idle_is_noticed(server: LLMServer, client
         assert client.chat("x", retries=0).complete().text == "ok"
         time.sleep(0.02)
     assert len(server.requests) == 5
+
+
+# -- the policy object, wherever a call runs ---------------------------------------------------------------------
+
+
+@pytest.fixture(params=sorted(MODES))
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """A script, an asyncio app and a trio app."""
+    return MODES[request.param]
+
+
+OVERLOADED = {"message": "busy", "type": "overloaded_error", "code": 503}
+
+
+def test_p13_the_callers_statuses_take_the_place_of_the_rule(server: LLMServer, client: Client, mode: Mode) -> None:
+    """A status of the caller's own is repeated, and one of the rule's that is missing in it is not."""
+    policy = Retry(2, backoff=0.01, statuses=[418])
+    server.script(Reply(status=418), Reply(status=418), Reply("ok"))
+    assert mode.complete(client.chat("x", retries=policy)).text == "ok"
+    server.script(Reply(status=500))
+    assert type(mode.read(client.chat("x", retries=policy)).error) is ServerError
+    assert len(server.requests) == 4
+
+
+def test_p13_no_status_of_the_caller_makes_an_empty_account_worth_a_retry(server: LLMServer, client: Client) -> None:
+    """What never passes is not repeated, whatever statuses were given; and a failed connection is, without any."""
+    server.script(Reply(status=429, error={"code": "insufficient_quota", "message": "m"}))
+    assert type(MODES["sync"].read(client.chat("x", retries=Retry(2, statuses=[429]))).error) is QuotaExceeded
+    assert len(server.requests) == 1
+    seen: list[RetryAttempt] = []
+    policy = Retry(2, backoff=0.01, statuses=[429], on_retry=seen.append)
+    with Client("openai:m", base_url=f"http://127.0.0.1:{free_port()}", retries=policy) as nobody:
+        assert type(MODES["sync"].read(nobody.chat("x")).error) is ConnectFailed
+    assert len(seen) == 2
+
+
+def test_p13_each_wait_is_announced_in_the_thread_that_waits(server: LLMServer, client: Client, mode: Mode) -> None:
+    """`on_retry` hears of every wait before it begins; the event loop's own thread never waits."""
+    seen: list[tuple[int, float, type, int, bool]] = []
+
+    def note(attempt: RetryAttempt) -> None:
+        here = threading.current_thread() is threading.main_thread()
+        seen.append((attempt.number, attempt.wait, type(attempt.error), len(server.requests), here))
+        assert attempt.error.provider == "openai"
+        assert attempt.error.__traceback__ is None
+
+    server.script(Reply(status=503), Reply(status=429), Reply("ok"))
+    policy = Retry(2, backoff=0.01, jitter=0, on_retry=note)
+    assert mode.complete(client.chat("x", retries=policy)).text == "ok"
+    here = not isinstance(mode, Async)
+    assert seen == [(1, 0.01, Overloaded, 1, here), (2, 0.02, RateLimited, 2, here)]
+
+
+def test_p13_jitter_shortens_the_backoff_and_nothing_else(server: LLMServer, client: Client) -> None:
+    """With jitter 1 the waits differ and stay below the backoff; what a service asks for is waited for whole."""
+    seen: list[RetryAttempt] = []
+    policy = Retry(9, backoff=0.01, max_backoff=0.01, jitter=1, on_retry=seen.append)
+    server.script(*[Reply(status=503)] * 8, Reply(status=503, headers={"retry-after-ms": "15"}), Reply("ok"))
+    assert client.chat("x", retries=policy).complete().text == "ok"
+    waits = [attempt.wait for attempt in seen]
+    assert waits[8] == 0.015
+    assert len(set(waits)) == 9
+    assert all(wait <= 0.01 for wait in waits[:8])
+
+
+@pytest.mark.parametrize("in_stream", [False, True])
+def test_p13_what_on_retry_raises_ends_the_call(server: LLMServer, client: Client, mode: Mode, in_stream: bool) -> None:
+    """The caller's own exception comes out as it is, and nothing is sent any more, nor left open."""
+
+    def stop(_: RetryAttempt) -> None:
+        raise LookupError("enough")
+
+    server.script(Reply(error=OVERLOADED, keep_open=True) if in_stream else Reply(status=503))
+    stream = client.chat("x", retries=Retry(2, backoff=0.01, on_retry=stop))
+    with pytest.raises(LookupError, match="enough") as caught:
+        mode.read(stream)
+    assert caught.value.__context__ is None
+    assert len(server.requests) == 1
+    assert server.requests[0].gone.wait(2) or not in_stream
+    assert "closed" in repr(stream)
+
+
+def test_p13_a_call_that_is_cancelled_in_on_retry_does_not_wait(server: LLMServer, client: Client, mode: Mode) -> None:
+    """`cancel()` and `close()` out of the callback end the call in place of the wait."""
+    server.default = Reply(status=503)
+    for end in ("cancel", "close"):
+        streams: list[ChatStream] = []
+        policy = Retry(2, backoff=60, on_retry=lambda _, end=end, streams=streams: getattr(streams[0], end)())
+        streams.append(client.chat("x", retries=policy))
+        assert type(mode.read(streams[0]).error) is Cancelled
+    assert len(server.requests) == 2
+
+
+def _info(delay: str) -> dict[str, Any]:
+    retry_info = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
+    return {"error": {"code": 429, "message": "slow", "status": "RESOURCE_EXHAUSTED", "details": [retry_info]}}
+
+
+@pytest.mark.parametrize(
+    ("provider", "reply"),
+    [
+        ("gemini", Reply(body=json.dumps(_info("0.03s")), status=429)),
+        ("gemini", Reply(body=json.dumps(_info("0.030000000s")), status=503)),
+        ("openai", Reply("Rate limit reached. Please try again in 30ms.", status=429)),
+        ("openai", Reply("Please retry after 0.03 seconds.", status=429)),
+        ("anthropic", Reply("slow down", status=529, headers={"retry-after": "0.03"})),
+        ("openai", Reply("x", status=429, headers={"llm_provider-retry-after": "0.03"})),
+        ("openai", Reply("x", status=429, headers={"llm_provider-retry-after-ms": "30"})),
+        (
+            "openai",
+            Reply("x", status=429, headers={"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "30ms"}),
+        ),
+        ("openai", Reply(error={"message": "Please try again in 30ms.", "code": "rate_limit_exceeded"})),
+    ],
+)
+def test_p13_the_wait_that_is_asked_for_wherever_it_hides(server: LLMServer, provider: str, reply: Reply) -> None:
+    """Details, words, headers of a gateway or of the limits, errors in the stream: the wait is the one asked for."""
+    seen: list[float] = []
+    policy = Retry(1, backoff=30, on_retry=lambda attempt: seen.append(round(attempt.wait, 6)))
+    server.script(reply, Reply("ok"))
+    with Client(f"{provider}:m", base_url=server.base_url(provider), api_key=KEY, retries=policy) as client:
+        assert client.chat("x").complete().text == "ok"
+    assert seen == [0.03]
+
+
+# -- errors inside the stream ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("provider", ["openai", "anthropic"])
+def test_p13_an_error_in_the_stream_before_the_first_piece_is_repeated(
+    server: LLMServer, mode: Mode, provider: str
+) -> None:
+    """A service that says after its 200 that it is overloaded is asked again; its Usage alone is no piece."""
+    usage = {"prompt_tokens": 77, "completion_tokens": 1} if provider == "openai" else {"input_tokens": 77}
+    broken = Reply(error=OVERLOADED, usage=usage, first_delay=0.02)
+    server.script(broken, broken, Reply(["o", "k"], usage=True))
+    with Client(f"{provider}:m", base_url=server.base_url(provider), api_key=KEY, retries=QUICK) as client:
+        stream = client.chat("x")
+        events: list[Any] = []
+        mode.each(stream.events(), events.append)
+    assert stream.text == "ok"
+    assert len(server.requests) == 3
+    assert 77 not in [event.input_tokens for event in events if isinstance(event, Usage)]
+    assert stream.usage is not None
+    assert stream.usage.input_tokens != 77
+
+
+def test_p13_usage_that_came_apart_from_its_error_is_not_handed_out() -> None:
+    """Tokens counted in a read of their own, then an error: the answer that follows is the only one to be seen."""
+    asked: list[bytes] = []
+    counted = b'data: {"choices": [], "usage": {"prompt_tokens": 77, "completion_tokens": 0}}\n\n'
+
+    def serve(sock: socket.socket) -> None:
+        while received := read_head(sock):
+            asked.append(received)
+            if len(asked) == 2:
+                data = event("ok", finish_reason="stop")
+                sock.sendall(head(f"Content-Length: {len(data)}") + data)
+                continue
+            sock.sendall(head("Connection: close") + counted)
+            time.sleep(0.05)
+            sock.sendall(b'data: {"error": {"message": "busy", "code": "overloaded"}}\n\n')
+            return
+
+    with (
+        Listener(serve) as listener,
+        Client("openai:m", base_url=f"http://127.0.0.1:{listener.port}", retries=QUICK) as client,
+    ):
+        completion = client.chat("x").complete()
+    assert (completion.text, completion.usage) == ("ok", None)
+    assert len(asked) == 2
+
+
+def test_p13_counted_tokens_of_an_empty_answer_are_handed_out(server: LLMServer, client: Client, mode: Mode) -> None:
+    """What is held back until the first piece comes in the end though there is none."""
+    server.script(Reply(finish_reason=None, usage={"prompt_tokens": 7, "completion_tokens": 0}))
+    assert mode.read(stream := client.chat("x", stream_options={"include_usage": True})).error is None
+    assert stream.usage is not None
+    assert stream.usage.input_tokens == 7
+
+
+def test_p13_an_error_in_the_stream_after_a_piece_is_never_repeated(
+    server: LLMServer, client: Client, mode: Mode
+) -> None:
+    """Also where a piece of reasoning is all that was handed out."""
+    for reply in (Reply(["a"], error=OVERLOADED), Reply(reasoning=["a"], error=OVERLOADED)):
+        server.script(reply)
+        before = len(server.requests)
+        stream = client.chat("x", retries=QUICK)
+        events: list[Any] = []
+        with pytest.raises(Overloaded):
+            mode.each(stream.events(), events.append)
+        assert len(server.requests) == before + 1
+        assert stream.text + stream.reasoning == "a"
+
+
+def test_p13_errors_in_the_stream_count_as_the_others_do(server: LLMServer, client: Client, mode: Mode) -> None:
+    """Statuses and errors in the stream share one count of repetitions."""
+    server.default = Reply(status=500)
+    server.script(Reply(error=OVERLOADED), Reply(status=503), Reply(error=OVERLOADED))
+    assert type(mode.read(client.chat("x", retries=QUICK)).error) is Overloaded
+    assert len(server.requests) == 3
+
+
+# -- the total clock ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("reply", [Reply(status=503), Reply(error=OVERLOADED)])
+def test_p13_a_wait_that_the_total_leaves_no_time_for_is_not_begun(
+    server: LLMServer, client: Client, mode: Mode, reply: Reply
+) -> None:
+    """The error says so at once, what failed is its cause, and `on_retry` does not announce what will not be."""
+    seen: list[RetryAttempt] = []
+    server.default = reply
+    stream = client.chat("x", timeout=5, retries=Retry(3, backoff=60, max_backoff=60, on_retry=seen.append))
+    started = time.monotonic()
+    error = mode.read(stream).error
+    assert time.monotonic() - started < 4
+    assert isinstance(error, ClockExpired)
+    assert error.clock == "total"
+    assert "before the next attempt" in error.message
+    assert type(error.__cause__) is Overloaded
+    assert (len(server.requests), seen) == (1, [])
+
+
+def test_p13_the_total_covers_all_attempts(server: LLMServer, client: Client, mode: Mode) -> None:
+    """Attempts that each take a while end with the clock, not with their number."""
+    server.default = Reply(status=503, header_delay=0.1)
+    started = time.monotonic()
+    error = mode.read(client.chat("x", timeout=0.5, retries=Retry(1000, backoff=0.001))).error
+    assert 0.3 < time.monotonic() - started < 2
+    assert isinstance(error, ClockExpired)
+    assert error.clock == "total"
+    assert 2 <= len(server.requests) <= 6
+
+
+def test_p13_a_stale_connection_is_replaced_for_free_everywhere(mode: Mode) -> None:
+    """In an app with an event loop as well, and it is no retry: nothing is announced."""
+    serve = Stale()
+    seen: list[RetryAttempt] = []
+    policy = Retry(0, on_retry=seen.append)
+    with (
+        Listener(serve) as listener,
+        Client("openai:m", base_url=f"http://127.0.0.1:{listener.port}", retries=policy) as client,
+    ):
+        assert mode.in_turn([client.chat("x") for _ in range(3)]) == [["ok"]] * 3
+    assert serve.requests == [1, 1, 2, 2, 3]
+    assert seen == []
+
+
+def test_p13_a_request_id_is_that_of_its_own_attempt(server: LLMServer, client: Client) -> None:
+    """An attempt without an answer does not bear the name of the one before."""
+    server.script(Reply(status=503, headers={"x-request-id": "r-1"}, transfer="close"), Reply(raw=[CLOSE]))
+    stream = client.chat("x", retries=QUICK)
+    with pytest.raises(StreamTruncated) as caught:
+        list(stream)
+    assert caught.value.request_id is None
+    assert (stream.request_id, stream.headers) == (None, {})

@@ -243,12 +243,29 @@ def test_p18_reprs_show_no_key(server: LLMServer, client: Client) -> None:
         assert PASSWORD not in text
 
 
-@pytest.mark.parametrize("target", ["client", "stream"])
-def test_p18_what_holds_a_key_is_not_pickled(client: Client, target: str) -> None:
-    """Neither a client nor a stream can be pickled with its key."""
+def test_p18_a_stream_is_not_pickled(client: Client) -> None:
+    """It holds a key, and a connection that no other process has."""
     with pytest.raises(Exception) as caught:  # noqa: PT011 - whichever part refuses first
-        pickle.dumps(client if target == "client" else client.chat("x"))
+        pickle.dumps(client.chat("x"))
     assert KEY not in str(caught.value)
+
+
+def test_p18_a_pickled_client_has_left_its_key_behind(server: LLMServer, client: Client) -> None:
+    """The process that unpickles it finds the key as if none had been given."""
+    pickled = pickle.dumps(client)
+    assert KEY.encode() not in pickled
+    with pickle.loads(pickled) as again:
+        again.chat("x").complete()
+    assert KEY not in str(server.requests[-1].headers)
+
+
+def test_p18_a_pickled_client_takes_its_key_along_if_asked(server: LLMServer) -> None:
+    """With `pickle_key=True`, for workers that have no environment of their own."""
+    with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, pickle_key=True) as client:
+        pickled = pickle.dumps(client)
+    with pickle.loads(pickled) as again:
+        again.chat("x").complete()
+    assert KEY in str(server.requests[-1].headers)
 
 
 def test_p18_the_key_is_in_no_url_and_only_in_its_header(server: LLMServer, client: Client) -> None:

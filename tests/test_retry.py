@@ -11,8 +11,26 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbridge import ConfigError, Retry
-from llmbridge.retry import retry_after_seconds
+from llmbridge.errors import (
+    AuthError,
+    BadRequest,
+    Cancelled,
+    ClockExpired,
+    ConfigError,
+    ConnectFailed,
+    ContentFiltered,
+    ContextLengthExceeded,
+    NotFound,
+    Overloaded,
+    ProtocolError,
+    QuotaExceeded,
+    RateLimited,
+    ServerError,
+    ServiceError,
+    StatusError,
+    StreamTruncated,
+)
+from llmbridge.retry import Retry, RetryAttempt, retry_after_seconds
 
 NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=timezone.utc)
 
@@ -22,21 +40,21 @@ class TestPolicy:
 
     def test_the_defaults_are_the_promised_ones(self) -> None:
         """P13: two repetitions."""
-        assert Retry() == Retry(attempts=2, backoff=0.5, max_backoff=8.0, max_retry_after=120.0)
+        assert Retry() == Retry(times=2, backoff=0.5, max_backoff=8.0, max_retry_after=120.0, jitter=0.25)
 
     def test_none_a_number_and_a_policy_stand_for_a_policy(self) -> None:
         """What `retries=` accepts."""
         assert Retry.of(None) == Retry()
-        assert Retry.of(0) == Retry(attempts=0)
-        assert Retry.of(7) == Retry(attempts=7)
-        policy = Retry(attempts=1, backoff=0)
+        assert Retry.of(0) == Retry(times=0)
+        assert Retry.of(7) == Retry(times=7)
+        policy = Retry(times=1, backoff=0)
         assert Retry.of(policy) is policy
 
-    @pytest.mark.parametrize("attempts", [-1, 1.5, 2.0, "2", True, False, [2], float("nan")])
-    def test_attempts_that_are_no_count_are_refused(self, attempts: Any) -> None:
+    @pytest.mark.parametrize("times", [-1, 1.5, 2.0, "2", True, False, [2], float("nan")])
+    def test_times_that_are_no_count_are_refused(self, times: Any) -> None:
         """With an error that is a ValueError and says what to write."""
         with pytest.raises(ConfigError, match="whole number from 0") as caught:
-            Retry.of(attempts)
+            Retry.of(times)
         assert isinstance(caught.value, ValueError)
 
     @pytest.mark.parametrize("name", ["backoff", "max_backoff", "max_retry_after"])
@@ -46,31 +64,130 @@ class TestPolicy:
         with pytest.raises(ConfigError, match=f"^{name} must be"):
             Retry(**{name: value})
 
+    @pytest.mark.parametrize("jitter", [-0.1, 1.01, float("nan"), float("inf"), "1", None, True])
+    def test_a_jitter_that_is_no_part_is_refused(self, jitter: Any) -> None:
+        """It is a part of the whole wait."""
+        with pytest.raises(ConfigError, match=r"^jitter must be"):
+            Retry(jitter=jitter)
+
+    @pytest.mark.parametrize("statuses", [429, "429", ["429"], [429.0], [True], [200], [399], [600], b"\x01"])
+    def test_statuses_that_are_none_are_refused(self, statuses: Any) -> None:
+        """The error shows how to write them."""
+        with pytest.raises(ConfigError, match=r"^statuses must be .*\[429, 503\]"):
+            Retry(statuses=statuses)
+
+    @pytest.mark.parametrize("statuses", [[429, 503], (503, 429), {429, 503}, frozenset({429, 503}), {429: 1, 503: 2}])
+    def test_statuses_may_be_any_collection(self, statuses: Any) -> None:
+        """They are kept as a set, so that a policy stays a value."""
+        assert Retry(statuses=statuses) == Retry(statuses=[429, 503])
+        assert hash(Retry(statuses=statuses)) == hash(Retry(statuses=[429, 503]))
+
+    def test_a_callback_that_cannot_be_called_is_refused(self) -> None:
+        """At once, not when the first call fails."""
+        with pytest.raises(ConfigError, match=r"^on_retry must be"):
+            Retry(on_retry="print")  # type: ignore[arg-type]
+
     def test_a_policy_is_a_value(self) -> None:
         """Comparable, hashable and picklable."""
-        assert pickle.loads(pickle.dumps(Retry(3))) == Retry(3)
+        for policy in (Retry(3), Retry(statuses=[500]), Retry(on_retry=print)):
+            assert pickle.loads(pickle.dumps(policy)) == policy
         assert len({Retry(3), Retry(3), Retry(4)}) == 2
+
+
+def service_error(kind: type[ServiceError], status: int | None, retryable: bool) -> ServiceError:
+    """An error of a service."""
+    return kind("x", status=status, retryable=retryable)
+
+
+class TestDecide:
+    """Which errors a call is repeated after."""
+
+    @pytest.mark.parametrize(
+        ("error", "again"),
+        [
+            (service_error(RateLimited, 429, True), True),
+            (service_error(ServerError, 500, True), True),
+            (service_error(ServerError, 500, False), False),
+            (service_error(BadRequest, 400, False), False),
+            (service_error(StatusError, 408, True), True),
+            (service_error(Overloaded, None, True), True),
+            (ConnectFailed("x"), True),
+            (ClockExpired("x", clock="connect"), True),
+            (ClockExpired("x", clock="idle"), False),
+            (StreamTruncated("x"), False),
+            (ProtocolError("x"), False),
+            (Cancelled("x"), False),
+            (ValueError("x"), False),
+        ],
+    )
+    def test_the_default_rule_is_the_errors_own(self, error: Exception, again: bool) -> None:
+        """What it says of itself."""
+        assert Retry().covers(error) is again
+        assert (Retry().decide(error, 0) is not None) is again
+        assert Retry(times=0).decide(error, 0) is None
+
+    @pytest.mark.parametrize(
+        ("error", "again"),
+        [
+            (service_error(BadRequest, 400, False), True),
+            (service_error(RateLimited, 429, True), False),
+            (service_error(ServerError, 500, True), False),
+            (service_error(NotFound, 404, False), True),
+            (service_error(Overloaded, None, True), True),
+            (ConnectFailed("x"), True),
+            (StreamTruncated("x"), False),
+        ],
+    )
+    def test_given_statuses_take_the_place_of_the_rule(self, error: Exception, again: bool) -> None:
+        """In both directions; what has no status goes by the rule."""
+        assert Retry(statuses=[400, 404]).covers(error) is again
+
+    @pytest.mark.parametrize("kind", [QuotaExceeded, AuthError, ContentFiltered, ContextLengthExceeded])
+    def test_what_cannot_pass_is_never_repeated(self, kind: type[ServiceError]) -> None:
+        """Whatever the statuses and the error itself say."""
+        for status in (400, 429):
+            assert not Retry(statuses=[400, 429]).covers(service_error(kind, status, True))
+
+    def test_the_services_wait_is_kept(self) -> None:
+        """As long as it is no longer than the policy allows."""
+        error = RateLimited("x", status=429, retry_after=7.5, retryable=True)
+        assert Retry().decide(error, 0) == 7.5
+        assert Retry(max_retry_after=7).decide(error, 0) is None
+
+    def test_the_callback_learns_what_comes(self) -> None:
+        """The error, the number of the repetition from 1, and the wait."""
+        seen: list[RetryAttempt] = []
+        error = service_error(RateLimited, 429, True)
+        Retry(on_retry=seen.append).announce(error, 0, 0.5)
+        Retry().announce(error, 1, 0.5)
+        assert seen == [RetryAttempt(error, 1, 0.5)]
 
 
 class TestWait:
     """How long to wait."""
 
+    def test_the_jitter_can_be_set(self) -> None:
+        """Not at all, or down to nothing."""
+        assert {Retry(jitter=0).wait(0, None) for _ in range(20)} == {0.5}
+        waits = [Retry(jitter=1).wait(0, None) for _ in range(200)]
+        assert min(wait for wait in waits if wait is not None) < 0.25
+
     def test_no_attempt_is_left_after_the_last(self) -> None:
         """None means: give up."""
-        policy = Retry(attempts=2)
+        policy = Retry(times=2)
         assert [policy.wait(attempt, None) is None for attempt in range(4)] == [False, False, True, True]
 
     def test_zero_attempts_never_wait(self) -> None:
         """Whatever the service asks for."""
-        assert Retry(attempts=0).wait(0, None) is None
-        assert Retry(attempts=0).wait(0, 1.0) is None
+        assert Retry(times=0).wait(0, None) is None
+        assert Retry(times=0).wait(0, 1.0) is None
 
     @pytest.mark.parametrize(
         ("attempt", "longest"), [(0, 0.5), (1, 1.0), (2, 2.0), (3, 4.0), (4, 8.0), (5, 8.0), (60, 8.0)]
     )
     def test_the_wait_doubles_up_to_its_cap(self, attempt: int, longest: float) -> None:
         """Shortened at random by up to a quarter."""
-        waits = [Retry(attempts=100).wait(attempt, None) for _ in range(200)]
+        waits = [Retry(times=100).wait(attempt, None) for _ in range(200)]
         assert all(wait is not None and 0.75 * longest <= wait <= longest for wait in waits)
 
     def test_the_wait_is_jittered(self) -> None:
@@ -79,7 +196,7 @@ class TestWait:
 
     def test_many_attempts_do_not_overflow(self) -> None:
         """2 to the power of thousands is more than a float holds."""
-        wait = Retry(attempts=10_000).wait(5_000, None)
+        wait = Retry(times=10_000).wait(5_000, None)
         assert wait is not None
         assert wait <= 8.0
 
@@ -98,7 +215,7 @@ class TestWait:
     @given(st.integers(0, 50), st.none() | st.floats(0, 1e6))
     def test_a_wait_is_never_negative_or_endless(self, attempt: int, asked: float | None) -> None:
         """Whatever comes."""
-        wait = Retry(attempts=51).wait(attempt, asked)
+        wait = Retry(times=51).wait(attempt, asked)
         assert wait is None or 0 <= wait <= 120
 
 

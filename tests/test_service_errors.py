@@ -571,6 +571,8 @@ class TestInAStream:
             (openai("x", "insufficient_quota", 429), False),
             (openai("x", INVALID, 400), False),
             (openai("x"), False),
+            (openai("x", None, 408), True),
+            (openai("x", None, 410), False),
         ],
     )
     def test_whether_to_try_again(self, report: Any, retryable: bool) -> None:
@@ -623,12 +625,19 @@ ANYTHING = st.recursive(
     | st.integers()
     | st.floats()
     | st.text(max_size=5)
-    | st.sampled_from(["500", "429", 402, 12]),
+    | st.sampled_from(
+        ["500", "429", 402, 12, 10**400, "46s", "1h", '{"error": {"message": "x"}}', "RESOURCE_EXHAUSTED"]
+    )
+    | st.sampled_from(["try again in 5s", "X-RateLimit-Reset", "exceeded your current quota", "insufficient_quota"]),
     lambda inner: (
         st.lists(inner, max_size=3)
         | st.dictionaries(
             st.sampled_from(
-                ["error", "detail", "details", "message", "msg", "loc", "code", "type", "status", "object", "errors"]
+                [
+                    *("error", "detail", "details", "message", "msg", "loc", "code", "type", "status", "object"),
+                    *("errors", "innererror", "metadata", "raw", "headers", "violations", "quotaId", "retryDelay"),
+                    *("request_id", "retry_after", "estimated_time", "reason", "provider_name", "error_type"),
+                ]
             ),
             inner,
             max_size=5,
@@ -657,6 +666,25 @@ class TestAnything:
         for error in (error_in_stream(report), error_in_stream(json.dumps(report))):
             assert isinstance(error, ServiceError)
             assert error.status is None or 400 <= error.status < 600
+
+    @given(
+        headers=st.dictionaries(
+            st.sampled_from(
+                [
+                    *("retry-after", "retry-after-ms", "llm_provider-retry-after", "x-should-retry", "location"),
+                    *("x-ratelimit-remaining-requests", "x-ratelimit-reset-requests", "x-ratelimit-reset"),
+                    *("anthropic-ratelimit-tokens-remaining", "anthropic-ratelimit-tokens-reset", "request-id"),
+                ]
+            ),
+            st.text(max_size=20) | st.sampled_from(["0", "1e400", "6m0s", "2030-01-01T00:00:00Z", "99999999999999"]),
+        ),
+        status=st.integers(300, 599),
+    )
+    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    def test_any_headers(self, headers: dict[str, str], status: int) -> None:
+        """A wait is a number from 0, or none."""
+        error = at_status(status, "", headers)
+        assert error.retry_after is None or 0 <= error.retry_after < float("inf")
 
     @given(text=st.text(max_size=200))
     @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])

@@ -201,7 +201,7 @@ def test_a_connection_carries_many_answers(server: LLMServer, transfer: str) -> 
     server.default = Reply(["a", "b"], transfer=transfer)  # type: ignore[arg-type]
     with requests.Session() as session:
         for _ in range(5):
-            assert "[DONE]" in session.post(f"{server.root}/api/chat", json=CHAT).text
+            assert "[DONE]" in session.post(f"{server.base_url('openai')}/chat/completions", json=CHAT).text
         assert (server.connections, server.open_connections) == (1, 1)
         assert [received.connection for received in server.requests] == [1] * 5
         assert not server.requests[-1].gone.is_set()
@@ -371,13 +371,13 @@ def test_tls() -> None:
         host, port = server.root.removeprefix("https://").split(":")
         server.script(Reply("Hello", headers={"Connection": "close"}), Reply(raw=[RESET]), Reply("x", stall=10))
         client = http.client.HTTPSConnection(host, int(port), context=outside, timeout=SOON)
-        client.request("POST", "/api/chat", BODY)
+        client.request("POST", "/v1/chat/completions", BODY)
         assert b"[DONE]" in client.getresponse().read()
-        client.request("POST", "/api/chat", BODY)
+        client.request("POST", "/v1/chat/completions", BODY)
         with pytest.raises(ConnectionError):
             client.getresponse()
         client.close()
-        client.request("POST", "/api/chat", BODY)
+        client.request("POST", "/v1/chat/completions", BODY)
         response = client.getresponse()
         assert response.read1(10) == b'data: {"id'
         response.close()

@@ -198,7 +198,8 @@ def test_a_redirect_is_only_a_head(server: LLMServer) -> None:
         ("/api/converse-edge", b'{"conversation": "{not json"}', 400, "'conversation'"),
         ("/api/converse-edge", b'{"conversation": "[1]"}', 400, "'conversation'"),
         ("/api/converse-edge", b'{"conversation": {"history": []}}', 400, "'conversation'"),
-        ("/v1/embeddings", b"{}", 404, "Unknown request URL: POST /v1/embeddings"),
+        ("/v1/embeddings", b"{}", 400, "Missing required parameter: 'model'"),
+        ("/v1/audio/speech", b"{}", 404, "Unknown request URL: POST /v1/audio/speech"),
     ],
 )
 def test_bad_requests_are_refused(server: LLMServer, path: str, body: bytes, status: int, message: str) -> None:

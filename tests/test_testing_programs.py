@@ -127,7 +127,7 @@ def test_the_command_runs_until_it_is_interrupted() -> None:
     ) as program:
         assert program.stdout
         try:
-            root, *advice = [program.stdout.readline().strip() for _ in range(4)]
+            root, *advice = [program.stdout.readline().strip() for _ in range(8)]
             answer = ask(f"{root}/v1/chat/completions", "Hi").json()
             program.send_signal(signal.SIGINT)
             rest, errors = program.communicate(timeout=SOON)
@@ -135,6 +135,10 @@ def test_the_command_runs_until_it_is_interrupted() -> None:
             program.kill()  # does nothing to one that has ended
     assert answer["choices"][0]["message"]["content"] == "Привет, мир"
     assert f"--base-url {root}/v1" in advice[0]
+    urls = dict(line.split(None, 1) for line in advice[2:6])
+    assert urls[f"{root}/mistral/v1"] == "mistral"
+    assert {"anthropic", "gemini", "ollama", "azure"} <= set(urls[root].split(", "))
+    assert advice[6] == "Ctrl-C stops it."
     assert (rest, errors, program.returncode) == ("", "", 130)
 
 

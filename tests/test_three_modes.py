@@ -445,7 +445,7 @@ class TestRetries:
     def test_what_may_pass_is_tried_again(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """Three refusals later, the answer is whole."""
         server.script(Reply(status=500), Reply(status=429), Reply(status=408), Reply(PIECES))
-        stream = client.chat("x", retries=Retry(attempts=3, backoff=0.01, max_backoff=0.02))
+        stream = client.chat("x", retries=Retry(times=3, backoff=0.01, max_backoff=0.02))
         assert mode.read(stream).pieces == PIECES
         assert len(server.requests) == 4
 
@@ -458,7 +458,7 @@ class TestRetries:
     def test_nothing_is_tried_again_after_a_piece(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """Half an answer is not followed by another one."""
         server.script(Reply(PIECES * 20, cut=500), Reply(PIECES))
-        outcome = mode.read(client.chat("x", retries=Retry(attempts=3, backoff=0.01)))
+        outcome = mode.read(client.chat("x", retries=Retry(times=3, backoff=0.01)))
         assert isinstance(outcome.error, StreamTruncated)
         assert len(server.requests) == 1
 

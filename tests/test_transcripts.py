@@ -1,4 +1,4 @@
-"""Answers recorded from real servers, replayed over real sockets: whole, byte by byte, and through every provider."""
+"""Answers recorded from real servers, replayed over real sockets: whole, byte by byte, cut, by every provider."""
 
 from __future__ import annotations
 
@@ -6,148 +6,17 @@ import json
 import pickle
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
+from modes import MODES, Async, Mode
+from recordings import ALL, DATA, HELLO, Answer, Failure, Listing, names, provider_of, recorded, steps
 
-from llmbridge import (
-    AuthError,
-    BadRequest,
-    Client,
-    ContextLengthExceeded,
-    LLMBridgeError,
-    NotFound,
-    Overloaded,
-    RateLimited,
-    ServerError,
-    ServiceError,
-    StreamTruncated,
-    Usage,
-)
+from llmbridge import Client, LLMBridgeError, ServiceError, StreamTruncated, amodels
 from llmbridge.stream import ChatStream, Completion
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
-DATA = Path(__file__).parent / "data" / "transcripts"
-BROKEN_OFF = "connection closed by peer before the response was complete"
-
-
-@dataclass(frozen=True)
-class Answer:
-    """What a recording of an answer holds, read off its bytes by eye."""
-
-    text: str
-    finish: str = "stop"
-    usage: Usage | None = None
-    reasoning: str = ""
-
-
-@dataclass(frozen=True)
-class Failure:
-    """What a recording of an error holds, read off its bytes by eye."""
-
-    error: type[LLMBridgeError]
-    status: int | None = None
-    code: str | None = None
-    says: str = ""
-    partial: str = ""
-    retry_after: float | None = None
-    retryable: bool = False
-
-
-def used(prompt: int, answer: int, total: int, cached: int | None = None) -> Usage:
-    """The tokens that a recording counts."""
-    return Usage(input_tokens=prompt, output_tokens=answer, total_tokens=total, cached_input_tokens=cached)
-
-
-HELLO = "Hello from a real engine: Grüße, 世界 🌍 bye."
-TOO_LONG = Failure(
-    ContextLengthExceeded,
-    400,
-    "exceed_context_size_error",
-    "request (6020 tokens) exceeds the available context size (2048 tokens), try increasing it",
-)
-WRONG_KEY = Failure(AuthError, 401, "authentication_error", "Invalid API Key")
-FIVE_HUNDRED = Failure(ServerError, 500, None, "Internal Server Error", retryable=True)
-
-EXPECTED: dict[str, Answer | Failure] = {
-    "aimock/chat_bad_json": Failure(BadRequest, 400, "invalid_json", "Malformed JSON: Expected property name or '}'"),
-    "aimock/chat_disconnect": Failure(StreamTruncated, partial="This stream will"),
-    "aimock/chat_err400": Failure(BadRequest, 400, "invalid_value", "Invalid parameter: temperature"),
-    "aimock/chat_err401": Failure(AuthError, 401, "invalid_api_key", "Incorrect API key provided"),
-    "aimock/chat_err404": Failure(NotFound, 404, "model_not_found", "The model does not exist"),
-    "aimock/chat_err429": Failure(
-        RateLimited, 429, "rate_limit_exceeded", "Rate limit exceeded", retry_after=1.0, retryable=True
-    ),
-    "aimock/chat_err500": Failure(ServerError, 500, "server_error", "The server had an error", retryable=True),
-    "aimock/chat_err503": Failure(Overloaded, 503, "overloaded_error", "Overloaded", retryable=True),
-    "aimock/chat_filter": Answer("I can", "content_filter"),
-    "aimock/chat_json": Answer('{"ok":true,"items":[1,2]}'),
-    "aimock/chat_late": Answer("The first token was three seconds late."),
-    "aimock/chat_length": Answer("This was cut by the limit", "length"),
-    "aimock/chat_no_fixture": Failure(
-        Overloaded, 503, "no_fixture_match", "Strict mode: no fixture matched", retryable=True
-    ),
-    "aimock/chat_no_messages": Failure(
-        BadRequest, 400, "invalid_request_error", "Missing required parameter: 'messages'"
-    ),
-    "aimock/chat_nostream": Answer("Counted answer.", usage=used(11, 7, 18)),
-    "aimock/chat_reasoning": Answer("The answer is 4.", reasoning="Two and two make four."),
-    "aimock/chat_slow": Answer("This one drips out slowly, token after token."),
-    "aimock/chat_text": Answer("Hello from a real server. Grüße, 世界 🌍!"),
-    "aimock/chat_tool": Answer("", "tool_calls"),
-    "aimock/chat_tool_nostream": Answer("", "tool_calls", used(3, 14, 17)),
-    "aimock/chat_toolfirst": Answer("Looking it up.", "tool_calls"),
-    "aimock/chat_truncate": Failure(StreamTruncated, partial="This str"),
-    "aimock/chat_twotools": Answer("", "tool_calls"),
-    "aimock/chat_usage": Answer("Counted answer.", usage=used(11, 7, 18)),
-    "llama_server/chat_bad_json": Failure(
-        ServerError, 500, "server_error", "parse error at line 1, column 3", retryable=True
-    ),
-    "llama_server/chat_bad_key": WRONG_KEY,
-    "llama_server/chat_bad_model": Answer(HELLO),
-    "llama_server/chat_bad_param": Failure(BadRequest, 400, "invalid_request_error", "Field 'temperature'"),
-    "llama_server/chat_bad_schema": Failure(BadRequest, 400, "invalid_request_error", "but got: wibble"),
-    "llama_server/chat_json": Answer('{"ok": true, "n": [1, 2]}'),
-    "llama_server/chat_length": Answer("tick tock " * 6, "length"),
-    "llama_server/chat_logprobs": Answer("Hello from a", "length"),
-    "llama_server/chat_no_key": WRONG_KEY,
-    "llama_server/chat_no_messages": Failure(BadRequest, 400, "invalid_request_error", "'messages' is required"),
-    "llama_server/chat_nostream": Answer(HELLO, usage=used(22, 13, 35, cached=21)),
-    "llama_server/chat_progress": Answer(HELLO),
-    "llama_server/chat_reasoning": Answer("The answer is 4.", reasoning="Two and two make four.\n"),
-    "llama_server/chat_schema": Answer('{"ok": true}'),
-    "llama_server/chat_stop": Answer("Hello from a"),
-    "llama_server/chat_text": Answer(HELLO),
-    "llama_server/chat_too_long": TOO_LONG,
-    "llama_server/chat_too_long_nostream": TOO_LONG,
-    "llama_server/chat_tool": Answer("", "tool_calls"),
-    "llama_server/chat_tool_nostream": Answer("", "tool_calls", used(311, 7, 318, cached=218)),
-    "llama_server/chat_twotools": Answer("", "tool_calls", used(449, 13, 462, cached=218)),
-    "llama_server/chat_unknown_param": Answer("Hello from a", "length"),
-    "llama_server/chat_usage": Answer(HELLO, usage=used(22, 13, 35, cached=21)),
-    "transformers/chat_bad_json": Failure(BadRequest, 422, None, "body.1: JSON decode error"),
-    "transformers/chat_bad_model": Failure(BadRequest, 400, None, "requested 'no-such-model'."),
-    "transformers/chat_bad_param": FIVE_HUNDRED,
-    "transformers/chat_json": Answer('{"ok": true, "n": [1, 2]}', usage=used(29, 5, 34)),
-    "transformers/chat_length": Answer("tick tock " * 6, "length", used(29, 12, 41)),
-    "transformers/chat_no_messages": FIVE_HUNDRED,
-    "transformers/chat_nostream": Answer(HELLO, usage=used(22, 13, 35)),
-    "transformers/chat_reasoning": Answer(
-        "\n\nThe answer is 4.", usage=used(30, 9, 39), reasoning="\nTwo and two make four.\n"
-    ),
-    "transformers/chat_stop": Answer("Hello from a real", usage=used(22, 4, 26)),
-    "transformers/chat_text": Answer(HELLO, usage=used(22, 13, 35)),
-    "transformers/chat_tool": Answer("", "tool_calls", used(311, 7, 318)),
-    "transformers/chat_tool_choice": Answer("", "tool_calls", used(311, 7, 318)),
-    "transformers/chat_tool_nostream": Answer("", "tool_calls", used(311, 7, 318)),
-    "transformers/chat_twotools": Answer("", "tool_calls", used(449, 13, 462)),
-    "transformers/chat_unknown_param": Failure(BadRequest, 422, None, "Unexpected fields in the request: {'wibble'}"),
-    "transformers/chat_usage": Answer(HELLO, usage=used(22, 13, 35)),
-}
-ANSWERS = [name for name, expected in EXPECTED.items() if isinstance(expected, Answer)]
-FAILURES = [name for name, expected in EXPECTED.items() if isinstance(expected, Failure)]
+EVERY_MODE = pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
 
 
 @pytest.fixture
@@ -157,26 +26,12 @@ def server() -> Iterator[LLMServer]:
         yield running
 
 
-def recorded(name: str) -> bytes:
-    """Everything the real server sent, status line and headers too."""
-    return (DATA / f"{name}.txt").read_bytes()
-
-
-def steps(name: str) -> list[Any]:
-    """The recorded bytes, and the end of the connection that the recording saw behind them."""
-    raw, end = recorded(name), json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))["end"]
-    assert end in ("complete", BROKEN_OFF)
-    closes = end == BROKEN_OFF or b"\r\nconnection: close\r\n" in raw.partition(b"\r\n\r\n")[0].lower() + b"\r\n"
-    return [raw, CLOSE] if closes else [raw]
-
-
 def ask(client: Client, server: LLMServer, provider: str = "openai") -> ChatStream:
     """A call that will be answered with what is scripted."""
-    dialect = provider if provider in ("vitalentum", "codelinkava") else "openai"
     return client.chat(
         "Hello",
         f"{provider}:tiny-script",
-        base_url=server.base_url(dialect),
+        base_url=server.root,
         api_key="sk-test",
         proxy=False,
         timeout=20,
@@ -186,16 +41,19 @@ def ask(client: Client, server: LLMServer, provider: str = "openai") -> ChatStre
 def check_answer(answer: Completion, expected: Answer) -> None:
     """Every field of an answer is the recorded one."""
     assert answer.text == expected.text
-    assert (answer.finish_reason, answer.raw_finish_reason) == (expected.finish, expected.finish)
+    assert (answer.finish_reason, answer.raw_finish_reason) == (expected.finish, expected.raw or expected.finish)
     assert answer.usage == expected.usage
     assert answer.reasoning == expected.reasoning
+    assert tuple((call.name, call.arguments) for call in answer.tool_calls) == expected.calls
+    assert all(call.id and call.problem is None for call in answer.tool_calls)
+    assert len(answer.logprobs) == expected.logprobs
 
 
 def check_failure(error: LLMBridgeError, expected: Failure, raw: bytes) -> None:
     """Every field of an error is the recorded one."""
     assert type(error) is expected.error, error
     assert error.partial == expected.partial
-    assert (error.provider, error.model) == ("openai", "tiny-script")
+    assert expected.says in error.message
     if not isinstance(error, ServiceError):
         return
     assert (error.status, error.code) == (expected.status, expected.code)
@@ -205,30 +63,49 @@ def check_failure(error: LLMBridgeError, expected: Failure, raw: bytes) -> None:
     assert (error.retry_after, error.retryable) == (expected.retry_after, expected.retryable)
 
 
-def replay(server: LLMServer, name: str, split: int | None = None) -> None:
-    """One recording, played and compared with the table."""
+@EVERY_MODE
+@pytest.mark.parametrize("split", [None, 1], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("name", names(Answer, Failure))
+def test_a_recording_replays(server: LLMServer, mode: Mode, name: str, split: int | None) -> None:
+    """The recorded bytes, in one send and each in a send of its own, give the recorded answer or error."""
     server.script(Reply(raw=steps(name), split=split))
-    expected = EXPECTED[name]
+    expected, provider = ALL[name], provider_of(name)
     with Client(retries=0) as client:
-        stream = ask(client, server)
-        if isinstance(expected, Answer):
-            check_answer(stream.complete(), expected)
-        else:
+        if provider is None:
+            assert isinstance(expected, Failure)
             with pytest.raises(expected.error) as caught:
-                stream.complete()
+                listed(client, server, name, mode)
             check_failure(caught.value, expected, recorded(name))
+        elif isinstance(expected, Answer):
+            check_answer(mode.complete(ask(client, server, provider)), expected)
+        else:
+            assert isinstance(expected, Failure)
+            with pytest.raises(expected.error) as caught:
+                mode.complete(ask(client, server, provider))
+            check_failure(caught.value, expected, recorded(name))
+            assert (caught.value.provider, caught.value.model) == (provider, "tiny-script")
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_recording_replays_whole(server: LLMServer, name: str) -> None:
-    """The recorded bytes in one send give the recorded answer or error."""
-    replay(server, name)
+@EVERY_MODE
+@pytest.mark.parametrize("split", [None, 1], ids=["whole", "byte by byte"])
+@pytest.mark.parametrize("name", names(Listing))
+def test_a_recorded_list_of_models_replays(server: LLMServer, mode: Mode, name: str, split: int | None) -> None:
+    """The names in it, in its order."""
+    server.script(Reply(raw=steps(name), split=split))
+    expected = ALL[name]
+    assert isinstance(expected, Listing)
+    with Client(retries=0) as client:
+        assert listed(client, server, name, mode) == list(expected.models)
 
 
-@pytest.mark.parametrize("name", EXPECTED)
-def test_a_recording_replays_byte_by_byte(server: LLMServer, name: str) -> None:
-    """The recorded bytes, each in a send of its own, give the same answer or error."""
-    replay(server, name, split=1)
+def listed(client: Client, server: LLMServer, name: str, mode: Mode) -> list[str]:
+    """The list of models, asked of whom the recording is of."""
+    provider = "ollama" if "ollama" in name else "openai-compatible"
+    options: dict[str, Any] = {"base_url": server.root, "api_key": "sk-test-key", "proxy": False, "retries": 0}
+    if not isinstance(mode, Async):
+        return client.models(provider, **options)
+    found: list[str] = mode.run(lambda: amodels(provider, **options))
+    return found
 
 
 @pytest.mark.parametrize("provider", ["openai-compatible", "vitalentum", "codelinkava"])
@@ -236,7 +113,7 @@ def test_a_recording_replays_byte_by_byte(server: LLMServer, name: str) -> None:
 def test_a_recorded_stream_replays_through_every_provider(server: LLMServer, name: str, provider: str) -> None:
     """The line framing of the first services and the events of the others read the same streams."""
     server.script(Reply(raw=steps(name), split=7))
-    expected = EXPECTED[name]
+    expected = ALL[name]
     assert isinstance(expected, Answer)
     with Client(retries=0) as client:
         check_answer(ask(client, server, provider).complete(), expected)
@@ -251,7 +128,7 @@ def test_the_pieces_are_those_that_the_server_sent(server: LLMServer, name: str)
         assert list(ask(client, server)) == [text for text in texts if text]
 
 
-@pytest.mark.parametrize("name", EXPECTED)
+@pytest.mark.parametrize("name", names(Answer, Failure, provider="openai"))
 def test_the_request_id_is_the_recorded_one(server: LLMServer, name: str) -> None:
     """Answers and errors alike carry the service's name for the request, where it sent one."""
     head = recorded(name).partition(b"\r\n\r\n")[0].decode()
@@ -266,7 +143,7 @@ def test_the_request_id_is_the_recorded_one(server: LLMServer, name: str) -> Non
     assert request_id == (named[0] if named else None)
 
 
-@pytest.mark.parametrize("name", FAILURES)
+@pytest.mark.parametrize("name", names(Failure, provider="openai"))
 def test_a_recorded_error_survives_pickling(server: LLMServer, name: str) -> None:
     """An error of a real call goes to another process and arrives with everything that it knew."""
     server.script(Reply(raw=steps(name)))
@@ -310,7 +187,7 @@ def delta_text(chunk: bytes) -> str:
 @pytest.mark.parametrize("name", ["aimock/chat_text", "llama_server/chat_length", "transformers/chat_usage"])
 def test_a_recording_cut_behind_its_finish_reason_is_whole(server: LLMServer, name: str) -> None:
     """What is lost then is the end mark, the end of the coding, or both; of the answer nothing is."""
-    raw, expected = recorded(name), EXPECTED[name]
+    raw, expected = recorded(name), ALL[name]
     assert isinstance(expected, Answer)
     finished = raw.index(b"\n\n", raw.index(f'"finish_reason":"{expected.finish}"'.encode())) + 2
     cuts = range(finished, len(raw))
@@ -327,7 +204,7 @@ def test_a_recording_without_its_last_line_ends_is_whole(server: LLMServer, name
     events = b"".join(re.findall(rb"data: [^\n]+\n\n", recorded(name)))
     body = events[: len(events) - lacking]
     server.script(Reply(body=body, content_type="text/event-stream", transfer="close"))
-    expected = EXPECTED[name]
+    expected = ALL[name]
     assert isinstance(expected, Answer)
     with Client(retries=0) as client:
         check_answer(ask(client, server).complete(), expected)
@@ -339,7 +216,7 @@ def test_a_recording_without_its_last_events_is_truncated(server: LLMServer, nam
     events = re.findall(rb"data: [^\n]+\n\n", recorded(name))
     kept = [event for event in events if b'"content"' in event or b'"role"' in event]
     server.script(Reply(body=b"".join(kept), content_type="text/event-stream"))
-    expected = EXPECTED[name]
+    expected = ALL[name]
     assert isinstance(expected, Answer)
     with Client(retries=0) as client, pytest.raises(StreamTruncated) as caught:
         ask(client, server).complete()
@@ -348,7 +225,7 @@ def test_a_recording_without_its_last_events_is_truncated(server: LLMServer, nam
 
 def test_every_recording_is_in_the_table() -> None:
     """No recording lies there without being checked."""
-    assert {f"{path.parent.name}/{path.stem}" for path in DATA.glob("*/*.txt")} == set(EXPECTED)
+    assert {f"{path.parent.name}/{path.stem}" for path in DATA.glob("*/*.txt")} == set(ALL)
 
 
 def test_recorded_bytes_are_kept_as_they_came() -> None:

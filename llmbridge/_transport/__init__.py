@@ -30,7 +30,7 @@ from llmbridge._transport.failures import FOREIGN, Failure
 from llmbridge._transport.proxies import ProxySetting, passwords_of, proxies_for
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
-from llmbridge.secret import SHORTEST_SECRET, scrub
+from llmbridge.secret import SHORTEST_SECRET, MaskedStr, scrub
 
 __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "passwords_of"]
 
@@ -45,19 +45,26 @@ class HTTPRequest:
     Args:
         url: Where to.
         headers: All of them but those that follow from the body.
-        body: What is sent as JSON.
+        body: What is sent as JSON; not with GET.
         secrets: What must not show up again in what the server sends back.
+        method: POST or GET.
     """
 
-    __slots__ = ("body", "headers", "secrets", "url")
+    __slots__ = ("body", "headers", "method", "secrets", "url")
 
     def __init__(
-        self, url: str, headers: Mapping[str, str], body: Mapping[str, Any], secrets: tuple[str, ...] = ()
+        self,
+        url: str,
+        headers: Mapping[str, str],
+        body: Mapping[str, Any],
+        secrets: tuple[str, ...] = (),
+        method: str = "POST",
     ) -> None:
         self.url = url
         self.headers = headers
         self.body = body
         self.secrets = secrets
+        self.method = method
 
 
 class Exchange:
@@ -74,7 +81,7 @@ class Exchange:
         self._call = call
         self._response = response
         self.host = host
-        self.secrets = secrets
+        self.secrets: tuple[str, ...] = tuple(map(MaskedStr, secrets))
         self._closed = False
         self.status = response.status_code
         self.headers = {name.lower(): scrub(value, secrets) for name, value in response.headers.items()}
@@ -222,7 +229,7 @@ class Transport:
         self._verify = verify
         self._templates: dict[Any, requests.PreparedRequest] = {}
 
-    def post(self, call: Call, request: HTTPRequest) -> Exchange:
+    def send(self, call: Call, request: HTTPRequest) -> Exchange:
         """The answer to a request, whatever its status, as soon as its headers are there.
 
         A kept connection that the server had closed meanwhile shows only when it is used: then, once, the request is
@@ -233,7 +240,7 @@ class Transport:
             ConfigError: The URL, proxy or a header cannot be used.
         """
         host = _host(request.url)
-        body = _json_bytes(request.body)
+        body = None if request.method == "GET" else _json_bytes(request.body)
         for last in (False, True):
             exchange, response, failure = None, None, None
             call.check()
@@ -245,6 +252,10 @@ class Transport:
                 exchange = Exchange(call, response, host, self._secrets(request, response))
             except (LLMBridgeError, *FOREIGN) as error:
                 failure = Failure(error, call, host)
+            except BaseException as error:  # noqa: BLE001 - raised again; Ctrl-C: the frames below hold the headers as they are sent
+                if response is not None:
+                    response.close()
+                raise error.with_traceback(None) from None
             call.wait_ends()
             if exchange is not None:
                 return exchange
@@ -261,7 +272,7 @@ class Transport:
         if own is not None and self._pid == os.getpid():
             own.close()
 
-    def _send(self, call: Call, request: HTTPRequest, body: bytes) -> requests.Response:
+    def _send(self, call: Call, request: HTTPRequest, body: bytes | None) -> requests.Response:
         if self._foreign is not None:
             return self._send_foreign(self._foreign, call, request, body)
         verify = self._verify
@@ -279,10 +290,12 @@ class Transport:
         )
 
     def _send_foreign(
-        self, session: requests.Session, call: Call, request: HTTPRequest, body: bytes
+        self, session: requests.Session, call: Call, request: HTTPRequest, body: bytes | None
     ) -> requests.Response:
         prepared = session.prepare_request(
-            requests.Request("POST", request.url, headers=request.headers, data=body, auth=session.auth or _no_auth)
+            requests.Request(
+                request.method, request.url, headers=request.headers, data=body, auth=session.auth or _no_auth
+            )
         )
         proxies = proxies_for(request.url, self._proxy if self._proxy is not None or session.trust_env else False)
         settings: dict[str, Any] = dict(
@@ -314,20 +327,24 @@ class Transport:
                 weakref.finalize(self, session.close)  # urllib3 1.26 leaves idle sockets to the garbage collector
             return self._own
 
-    def _prepared(self, request: HTTPRequest, body: bytes) -> requests.PreparedRequest:
+    def _prepared(self, request: HTTPRequest, body: bytes | None) -> requests.PreparedRequest:
         """The request, made from one that requests has prepared before for the same URL and headers."""
-        key = (request.url, tuple(request.headers.items()))
+        key = (request.method, request.url, tuple(request.headers.items()))
         template = self._templates.get(key)
         if template is None:
             auth = _no_auth if any(name.lower() == "authorization" for name in request.headers) else None
-            template = requests.Request("POST", request.url, headers=request.headers, data=b"-", auth=auth).prepare()
+            data = None if body is None else b"-"
+            template = requests.Request(
+                request.method, request.url, headers=request.headers, data=data, auth=auth
+            ).prepare()
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
             self._templates[key] = template
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = template.method, template.url
         prepared.headers = template.headers.copy()
-        prepared.headers["Content-Length"] = str(len(body))
+        if body is not None:
+            prepared.headers["Content-Length"] = str(len(body))
         prepared.body = body
         prepared.hooks = template.hooks
         prepared._cookies = _NO_COOKIES  # type: ignore[attr-defined]

@@ -18,7 +18,7 @@ import zlib
 from collections.abc import Callable
 from typing import Any, Protocol
 
-from llmbridge.errors import ProtocolError, StreamTruncated
+from llmbridge.errors import ProtocolError, StreamTruncated, without_frames
 
 __all__ = ["WOULD_BLOCK", "Body", "Chunked", "Inflated", "SoftBody", "WireBody"]
 
@@ -63,6 +63,7 @@ class Chunked:
     def __init__(self) -> None:
         self.done = False
         self.excess = b""
+        self.failure: ProtocolError | None = None
         self._pending = b""
         self._left = 0  # bytes of the open chunk still to come, its line end included
         self._in_trailers = False
@@ -72,11 +73,23 @@ class Chunked:
         """The payload in `data`.
 
         Raises:
-            ProtocolError: There is no chunk where one should be.
+            ProtocolError: There is no chunk where one should be. If payload came before it, that is returned first, and
+                the error waits in `failure`.
         """
+        if self.failure is not None:
+            raise self.failure
+        payload: list[bytes] = []
+        try:
+            self._take(data, payload)
+        except ProtocolError as error:
+            if not payload:
+                raise
+            self.failure = without_frames(error)
+        return payload[0] if len(payload) == 1 else b"".join(payload)
+
+    def _take(self, data: bytes, payload: list[bytes]) -> None:
         if self._pending:
             data, self._pending = self._pending + data, b""
-        payload: list[bytes] = []
         position, size = 0, len(data)
         while position < size and not self.done:
             if self._left:
@@ -107,7 +120,6 @@ class Chunked:
                 self._in_trailers = True
         if self.done:
             self.excess = data[position:]
-        return payload[0] if len(payload) == 1 else b"".join(payload)
 
     @property
     def has_all_payload(self) -> bool:
@@ -160,13 +172,16 @@ class WireBody:
         self._chunked = Chunked() if response.chunked else None
         self._left: int | None = None if response.chunked else response.length
         self._done = self.reusable = self._left == 0
+        self._broken: ProtocolError | None = None  # what came behind the payload that was returned last
         self.emptied = False  # the last read took less than it would have: there was no more, and there will be
 
     def read(self) -> bytes:
         while not self._done:
+            if self._broken is not None:
+                raise self._broken
             data, self._head = self._head or self._receive(READ_SIZE), b""
             payload = self._decoded(data) if data else self._ended()
-            self.emptied = len(data) < READ_SIZE and not self._done
+            self.emptied = len(data) < READ_SIZE and not self._done and self._broken is None
             if payload:
                 return payload
         return b""
@@ -175,6 +190,7 @@ class WireBody:
         if self._chunked is not None:
             payload = self._chunked.feed(data)
             self._done = self._chunked.done
+            self._broken = self._chunked.failure
             self.reusable = self._done and not self._chunked.excess
             return payload
         if self._left is None:

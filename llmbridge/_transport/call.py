@@ -135,6 +135,23 @@ class Call:
             self._woken.clear()  # a lookup that nobody waits for any more may have set it
             self.check()
 
+    def rest(self, seconds: float | None) -> None:
+        """Waits that long (None: without end), or until somebody calls `wake`.
+
+        Raises:
+            Cancelled, ClockExpired: The call has ended.
+        """
+        self._clock = "total"
+        self._expect(self._total_at)
+        self.check()
+        self._woken.wait(seconds)
+        self._woken.clear()
+        self.check()
+
+    def wake(self) -> None:
+        """Ends a `rest`, from any thread."""
+        self._woken.set()
+
     # -- the socket --------------------------------------------------------------------------------------------
 
     def cancel(self) -> None:

@@ -1,7 +1,10 @@
 """The providers: found by the modules of this package, by entry points of other packages, and by `register`.
 
-To add one here is to add a module; no list names them. A module that is called as its provider is found without
-importing the others.
+To add a dialect here is to add a module, to add a service that speaks OpenAI's is to add a row in `compatible`; no list
+names them. A module that is called as its provider, or as the first word of its name (`openai-compatible` is in
+`openai`), is found without importing the others, and so are the rows.
+
+`python -m llmbridge.providers` prints the table of docs/providers/README.md.
 """
 
 from __future__ import annotations
@@ -57,14 +60,19 @@ def find(name: str) -> type[Provider]:
     provider = look_up(name)
     if provider is not None:
         return provider
-    if name in _broken:
-        raise ConfigError(_broken[name])
     raise UnknownProvider(f"no provider is called {name[:40]!r}: known are {', '.join(sorted(known()))}")
 
 
 def look_up(name: str) -> type[Provider] | None:
-    """The provider of that name, or None; other packages are asked last."""
-    return _registered.get(name) or _of_own_module(name) or known().get(name)
+    """The provider of that name, or None; other packages are asked last.
+
+    Raises:
+        ConfigError: The package that offers it is broken.
+    """
+    provider = _registered.get(name) or _of_own_module(name) or _entry_points().get(name)
+    if provider is None and name in _broken:
+        raise ConfigError(_broken[name])
+    return provider
 
 
 def known() -> dict[str, type[Provider]]:
@@ -80,13 +88,22 @@ def known() -> dict[str, type[Provider]]:
 
 @lru_cache
 def _of_own_module(name: str) -> type[Provider] | None:
-    """The provider in the module that is called as it is, without a look at the others."""
-    if not name.isidentifier():
+    """The provider in the module that is called as it is, or in a row; without a look at the others."""
+    if (provider := _if_there(name.replace("-", "_"), name)) is not None:
+        return provider
+    from llmbridge.providers.compatible import SERVICES
+
+    return SERVICES.get(name) or _if_there(name.partition("-")[0], name)
+
+
+def _if_there(module: str, name: str) -> type[Provider] | None:
+    """The provider in a module of this package, if there is such a module."""
+    if not module.isidentifier() or module.startswith("_"):
         return None
     try:
-        return _in_module(name).get(name)
+        return _in_module(module).get(name)
     except ModuleNotFoundError as error:
-        if error.name != f"{__name__}.{name}":
+        if error.name != f"{__name__}.{module}":
             raise
         return None
 
@@ -101,9 +118,10 @@ def _module_names() -> tuple[str, ...]:
 @lru_cache
 def _in_module(module: str) -> dict[str, type[Provider]]:
     full_name = f"{__name__}.{module}"
+    contents = vars(importlib.import_module(full_name))
     return {
         value.name: value
-        for value in vars(importlib.import_module(full_name)).values()
+        for value in (*contents.values(), *contents.get("SERVICES", {}).values())
         if isinstance(value, type)
         and issubclass(value, Provider)
         and value.__module__ == full_name

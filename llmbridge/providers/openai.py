@@ -1,36 +1,26 @@
-"""OpenAI's Chat Completions, the dialect that most services and local servers speak, with what they do differently."""
+"""OpenAI's Chat Completions, the dialect that most services and local servers speak."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmbridge.errors import ProtocolError
-from llmbridge.events import END, End, Finish, FinishReason, Item, Reasoning, Usage
-from llmbridge.messages import ChatRequest
-from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
-from llmbridge.service_errors import error_in_stream
+from llmbridge.errors import InvalidRequest
+from llmbridge.events import End, Item, Usage
+from llmbridge.messages import ChatRequest, Message
+from llmbridge.provider import Encoded, Provider
+from llmbridge.providers import _completions_answer as answers
+from llmbridge.providers._completions_answer import decode_chunk, decode_completion
 
 if TYPE_CHECKING:
     from llmbridge._framing import Frame
+    from llmbridge.messages import SchemaMode
 
 __all__ = ["ChatCompletions", "OpenAI", "OpenAICompatible", "decode_chunk", "decode_completion"]
 
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "error": "error",
-}
-_NESTED = 4  # lists and objects that reasoning is wrapped in, at the most
-_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
-
 
 class ChatCompletions(Provider):
-    """What all have in common whose answers are chat completions, in chunks or whole."""
+    """What all have in common whose answers are chat completions, in events or whole."""
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
@@ -43,6 +33,14 @@ class ChatCompletions(Provider):
 
 class OpenAI(ChatCompletions):
     """OpenAI's own service.
+
+    Attributes:
+        renamed: Parameters that the service knows by another name than llmbridge.
+        asks_usage: Whether the tokens are to be asked for; some services send them unasked and refuse the question.
+        reasoning_field: Where the service wants the reasoning of earlier turns back; "" if it does not.
+        best_schema_mode: How it is asked for structured output unless the caller says.
+        system_role: What a developer's message is called; None leaves it as it is.
+        must_call: The word of `tool_choice` for a model that must call a tool, whichever.
 
     Example:
         >>> OpenAI.encode(ChatRequest.checked("gpt-5-mini", "Hi", {"seed": 1})).body["seed"]
@@ -63,19 +61,113 @@ class OpenAI(ChatCompletions):
     needs_key = True
     note = "set OPENAI_API_KEY; base_url= for any server that speaks the same dialect"
     done_needs_finish = True
+    supports = frozenset({"tools", "schema"})
+    models_path = "/models"
+    embeddings_path: ClassVar[str] = "/embeddings"
+    embeddings_batch = 2048
+    refused: ClassVar[Mapping[str, str]] = {"top_k": "OpenAI knows only top_p"}
+    renamed: ClassVar[Mapping[str, str]] = {"max_tokens": "max_completion_tokens"}
+    asks_usage: ClassVar[bool] = True
+    reasoning_field: ClassVar[str] = ""
+    best_schema_mode: ClassVar[SchemaMode] = "native"
+    system_role: ClassVar[str | None] = None
+    must_call: ClassVar[str] = "required"
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
-        body = {
+        body: dict[str, Any] = {
             "model": request.model,
-            "messages": [message.to_dict() for message in request.messages],
+            "messages": [cls.encode_message(message) for message in request.messages],
             "stream": True,
-            "stream_options": {"include_usage": True},
-            **request.params,
         }
-        if not body["stream"] or body["stream_options"] is None:
-            del body["stream_options"]  # the service refuses it without a stream
+        if cls.asks_usage:
+            body["stream_options"] = {"include_usage": True}
+        if request.tools or request.tool_choice is not None or request.schema is not None:
+            cls._add_structure(body, request)
+        body.update(cls.encode_params(request.params))
+        if not body["stream"] or body.get("stream_options") is None:
+            body.pop("stream_options", None)  # the service refuses it without a stream
         return Encoded(body, cls.path)
+
+    @classmethod
+    def encode_message(cls, message: Message) -> dict[str, Any]:
+        """A turn of the conversation, as the body holds it."""
+        from llmbridge.providers._completions_request import encode_message
+
+        encoded = encode_message(message, cls.reasoning_field)
+        if cls.system_role is not None and message.role == "developer":
+            encoded["role"] = cls.system_role
+        return encoded
+
+    @classmethod
+    def encode_params(cls, params: Mapping[str, Any]) -> dict[str, Any]:
+        """The parameters under the names that the service knows; one given by that name wins."""
+        if not (cls.renamed.keys() & params.keys()):
+            return dict(params)
+        named = {cls.renamed.get(name, name): value for name, value in params.items() if name in cls.renamed}
+        return {**named, **{name: value for name, value in params.items() if name not in cls.renamed}}
+
+    @classmethod
+    def encode_choice(cls, request: ChatRequest) -> Any:
+        """The value of `tool_choice`; None to leave it out."""
+        from llmbridge.providers._completions_request import encode_choice
+
+        return None if request.tool_choice is None else encode_choice(request.tool_choice)
+
+    @classmethod
+    def answer_tool(cls, request: ChatRequest) -> str | None:
+        if request.schema is not None and (request.schema_mode or cls.best_schema_mode) == "tool":
+            return request.schema.name
+        return None
+
+    @classmethod
+    def _add_structure(cls, body: dict[str, Any], request: ChatRequest) -> None:
+        """Adds the tools and the schema."""
+        from llmbridge.providers import _completions_request as requests
+
+        tools = [requests.encode_tool(tool) for tool in request.tools]
+        choice = cls.encode_choice(request)
+        if request.schema is not None:
+            mode = request.schema_mode or cls.best_schema_mode
+            if mode == "tool":
+                tools.append(requests.encode_schema_tool(request.schema))
+                one = {"type": "function", "function": {"name": request.schema.name}}
+                choice = choice or (cls.must_call if request.tools else one)
+            elif mode == "json":
+                body["messages"] = requests.with_instruction(body["messages"], request.schema)
+                body["response_format"] = {"type": "json_object"}
+            else:
+                body["response_format"] = requests.encode_format(request.schema)
+        if tools:
+            body["tools"] = tools
+        if choice is not None:
+            body["tool_choice"] = choice
+
+    @classmethod
+    def decode_models(cls, document: Any) -> list[str]:
+        return answers.decode_models(document)
+
+    @classmethod
+    def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
+        if "" in texts:
+            raise InvalidRequest("a text to embed is empty, which the service refuses")
+        return Encoded({"model": model, "input": list(texts), **params}, cls.embeddings_path)
+
+    @classmethod
+    def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
+        return answers.decode_embeddings(document)
+
+    @classmethod
+    def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
+        found = dict(super().refusals(request))
+        if cls.name == "openai":
+            if "stop" in request.params and request.model.startswith(("o3", "o4-mini")):
+                found["stop"] = f"{request.model} knows no stop sequences"
+            if isinstance(request.params.get("reasoning_effort"), int):
+                found["reasoning_effort"] = (
+                    "OpenAI takes a word (none, minimal, low, medium, high), no number of tokens"
+                )
+        return found
 
 
 class OpenAICompatible(OpenAI):
@@ -89,155 +181,7 @@ class OpenAICompatible(OpenAI):
     base_url_env = ""
     needs_key = False
     note = "any server that speaks OpenAI's dialect: give base_url="
-
-
-def decode_chunk(frame: Frame) -> Iterable[Item | End]:
-    """What one event of a chat completions stream says.
-
-    Raises:
-        ServiceError: It reports an error, in any of the shapes in use.
-        ProtocolError: It is no JSON object.
-    """
-    try:
-        # The usual event, found out fast: one choice, and nothing in it but a piece of text.
-        chunk, end = scan_json(frame.data, 0)
-        (choice,) = chunk["choices"]
-        content = choice["delta"]["content"]
-        if (
-            content.__class__ is str
-            and content
-            and len(choice["delta"]) == 1
-            and not (choice.get("finish_reason") or choice.get("index") or chunk.get("usage") or chunk.get("x_groq"))
-            and "error" not in chunk
-            and frame.event != "error"
-            and end == len(frame.data)
-        ):
-            return (content,)
-    except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
-        pass  # it is not the usual one
-    return _decode_frame(frame)
-
-
-def _decode_frame(frame: Frame) -> Iterator[Item | End]:
-    """What any event says."""
-    if frame.data.startswith("[DONE]"):
-        yield END
-        return
-    if not frame.data.strip() and frame.event != "error":
-        return  # a heartbeat
-    try:
-        chunk = parsed_json(frame.data)
-    except ProtocolError:
-        if frame.event == "error":
-            raise error_in_stream(frame.data) from None
-        yield from _separate_lines(frame.data)
-    else:
-        yield from _decode_any(chunk, frame.event)
-
-
-def _separate_lines(data: str) -> Iterator[Item | End]:
-    """The items of an event that is several: the blank lines between them had been forgotten."""
-    for line in data.split("\n"):
-        yield from (END,) if line.startswith("[DONE]") else _decode_any(parsed_json(line), "message")
-
-
-def _decode_any(chunk: Any, event: str, field: str = "delta") -> Iterator[Item | End]:
-    if event == "error" or not isinstance(chunk, Mapping):
-        if event == "error" or (isinstance(chunk, list) and chunk) or isinstance(chunk, str):
-            raise error_in_stream(chunk)
-        raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
-    yield from _decode_choices(chunk, field)
-    usage = chunk.get("usage") or _mapping(chunk.get("x_groq")).get("usage")
-    if isinstance(usage, Mapping) and usage:
-        yield _usage(usage)
-    if chunk.get("error") or chunk.get("object") == "error":
-        raise error_in_stream(dict(chunk))
-
-
-def _decode_choices(chunk: Mapping[str, Any], field: str) -> Iterator[Item]:
-    """What choice 0 says: services may leave its index out, send others between, or send none at all.
-
-    In a stream only the delta counts: some services repeat the whole message beside the last one.
-    """
-    choices = chunk.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        choice = _mapping(choice)
-        if choice.get("index"):
-            continue
-        delta = _mapping(choice.get(field))
-        if reasoning := _reasoning(delta):
-            yield Reasoning(reasoning)
-        yield from _content(delta.get("content"))
-        yield from _content(delta.get("refusal"))
-        raw = choice.get("finish_reason")
-        if isinstance(raw, str) and raw:
-            yield Finish(_FINISH.get(raw, "other"), raw)
-
-
-def decode_completion(document: Any) -> Iterator[Item | End]:
-    """What a whole chat completion says; errors as for `decode_chunk`."""
-    document = document[0] if isinstance(document, list) and len(document) == 1 else document
-    fields = _mapping(document)
-    if not fields.get("error") and not isinstance(fields.get("choices"), list):
-        if fields.get("detail") or fields.get("object") == "error" or fields.get("message"):
-            raise error_in_stream(document)
-        raise ProtocolError("the service answered with JSON that is no chat completion: check the base_url")
-    yield from _decode_any(document, "message", "message")
-    yield END
-
-
-def _content(content: Any) -> Iterator[str | Reasoning]:
-    """Text, or Mistral's list of parts, in which reasoning stands beside text."""
-    if isinstance(content, str):
-        if content:
-            yield content
-    elif isinstance(content, list):
-        for part in content:
-            yield from _part(part)
-
-
-def _part(part: Any) -> Iterator[str | Reasoning]:
-    if isinstance(part, str):
-        yield from _content(part)
-    elif isinstance(part, Mapping) and part.get("type") == "thinking":
-        if text := _joined(part.get("thinking")):
-            yield Reasoning(text)
-    elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
-        yield from _content(part["text"])
-
-
-def _reasoning(delta: Mapping[str, Any]) -> str:
-    """The first field that holds any: a service that sends two sends the same text twice."""
-    return next((text for field in _REASONING if (text := _joined(delta.get(field)))), "")
-
-
-def _joined(value: Any, depth: int = 0) -> str:
-    if isinstance(value, str):
-        return value
-    if depth < _NESTED:
-        if isinstance(value, Mapping):
-            return _joined(value.get("text") or value.get("content"), depth + 1)
-        if isinstance(value, list):
-            return "".join(_joined(item, depth + 1) for item in value)
-    return ""
-
-
-def _usage(usage: Mapping[str, Any]) -> Usage:
-    prompt, answer = _mapping(usage.get("prompt_tokens_details")), _mapping(usage.get("completion_tokens_details"))
-    return Usage(
-        input_tokens=_count(usage.get("prompt_tokens")),
-        output_tokens=_count(usage.get("completion_tokens")),
-        total_tokens=_count(usage.get("total_tokens")),
-        cached_input_tokens=_count(prompt.get("cached_tokens", usage.get("prompt_cache_hit_tokens"))),
-        cache_write_tokens=_count(prompt.get("cache_write_tokens")),
-        reasoning_tokens=_count(answer.get("reasoning_tokens")),
-        raw=dict(usage),
-    )
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}
+    refused: ClassVar[Mapping[str, str]] = {}
+    renamed: ClassVar[Mapping[str, str]] = {}
+    think_tags = True
+    system_role = "system"

@@ -7,7 +7,7 @@ import sys
 import threading
 from collections.abc import Sequence
 
-from .dialects import DEFAULT_MODEL, words
+from .dialects import DEFAULT_MODEL, PATHS, words
 from .received import Received
 from .reply import Reply
 from .server import LLMServer, echo
@@ -57,10 +57,14 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
 
 
 def _greeting(server: LLMServer) -> str:
+    urls: dict[str, list[str]] = {}
+    for dialect in PATHS:
+        urls.setdefault(server.base_url(dialect), []).append(dialect)
+    bases = "".join(f"  {url:{len(server.root) + 12}}  {', '.join(names)}\n" for url, names in urls.items())
     return (
         f"{server.root}\n"
-        f'OpenAI format:  llmbridge chat "Hello" -m {DEFAULT_MODEL} --base-url {server.base_url("openai")}\n'
-        f"Vitalentum and CodeLinkAva:  base_url={server.root!r}\n"
+        f'Try:  llmbridge chat "Hello" -m {DEFAULT_MODEL} --base-url {server.base_url("openai")}\n'
+        f"What to give as base_url:\n{bases}"
         "Ctrl-C stops it.\n"
     )
 

@@ -1,12 +1,21 @@
-"""The server behind the demo: deterministic answers without a model, over real HTTP."""
+"""The server behind the demo: deterministic answers without a model, over real HTTP.
+
+A prompt that has a word in common with the name or description of a tool on offer gets a call of it, a tool's result
+an answer that quotes it, a JSON schema a value that fits it; reasoning comes when it is asked for. Everything else is
+answered with one fixed text.
+"""
 
 from __future__ import annotations
 
 import atexit
+import json
 import os
+import re
 import threading
+from typing import Any
 
-from .dialects import last_user_text, words
+from . import asked, made_up
+from .dialects import words
 from .received import Received
 from .reply import Reply
 from .server import LLMServer
@@ -15,6 +24,18 @@ __all__ = ["demo_server"]
 
 _PACE = 0.025
 _QUOTED = 60
+_RESULT = 1000
+_TEXT = (
+    "This is the llmbridge demo: no model is at work here, and nothing left this computer. "
+    "Your message began “{}”. These words come one by one over a real HTTP connection, as a model's would — "
+    "naïve, but quick. Name a model, such as openai:gpt-5-mini, for a real answer. ✓"
+)
+_STOP_WORDS = frozenset(
+    (
+        "about", "does", "from", "give", "gives", "have", "into", "that", "their", "them", "then",
+        "this", "what", "when", "which", "will", "with", "your",
+    )
+)  # fmt: skip
 
 _lock = threading.Lock()
 _server: LLMServer | None = None
@@ -34,14 +55,65 @@ def demo_server() -> LLMServer:
 
 
 def _answer(received: Received) -> Reply:
-    prompt = " ".join(last_user_text(received).split())
-    quoted = prompt if len(prompt) <= _QUOTED else prompt[: _QUOTED - 1].rstrip() + "…"
-    text = (
-        "This is the llmbridge demo: no model is at work here, and nothing left this computer. "
-        f"Your message began “{quoted}”. These words come one by one over a real HTTP connection, as a model's would — "
-        "naïve, but quick. Name a model, such as openai:gpt-5-mini, for a real answer. ✓"
-    )
-    return Reply(words(text), usage=True, delay=_PACE)
+    request, prompt = received.fields, " ".join(received.user_text.split())
+    reasoning = "The demo thinks one thought and then answers." if asked.reasoning_asked(request) else None
+    options: dict[str, Any] = {"reasoning": reasoning, "usage": True, "delay": _PACE, "models": ["demo"]}
+    results = _results(received)
+    tool = None if results else _tool(received, prompt)
+    if tool is not None:
+        arguments = made_up.value(tool.parameters, made_up.Hints(prompt))
+        call = {"name": tool.name, "arguments": arguments if isinstance(arguments, dict) else {}}
+        return Reply(tool_calls=[call], **options)
+    schema = asked.schema(request)
+    if schema is not None:
+        made = made_up.value(schema, made_up.Hints(results or prompt))
+        return Reply(words(json.dumps(made, ensure_ascii=False)), **options)
+    if asked.json_asked(request):
+        made = {"demo": True, "prompt": _shortened(results or prompt, _QUOTED)}
+        return Reply(words(json.dumps(made, ensure_ascii=False)), **options)
+    if results:
+        return Reply(words(f"The demo asked a tool, and the tool said: {_shortened(results, _RESULT)}"), **options)
+    return Reply(words(_TEXT.format(_shortened(prompt, _QUOTED))), **options)
+
+
+def _results(received: Received) -> str:
+    """What the tools said, if that is what the conversation ends with."""
+    last: list[str] = []
+    for turn in reversed(received.turns):
+        if turn.role != "tool":
+            break
+        last.insert(0, turn.text or "(nothing)")
+    return " / ".join(last)
+
+
+def _shortened(text: str, most: int) -> str:
+    text = " ".join(text.split()).encode("utf-8", "replace").decode()
+    return text if len(text) <= most else text[: most - 1].rstrip() + "…"
+
+
+def _tool(received: Received, prompt: str) -> asked.Tool | None:
+    """The tool that must be called, or the first one that the prompt has a word in common with."""
+    tools, choice = received.tools, asked.tool_choice(received.fields)
+    if not tools or choice == "none" or not received.turns:
+        return None
+    if choice.startswith("name:"):
+        return next((tool for tool in tools if tool.name == choice.removeprefix("name:")), None)
+    said = set(_words(prompt))
+    fitting = (tool for tool in tools if _named(tool, prompt) or said & set(_topics(tool)))
+    return next(fitting, tools[0] if choice == "required" else None)
+
+
+def _named(tool: asked.Tool, prompt: str) -> bool:
+    return re.search(rf"(?<!\w){re.escape(tool.name)}(?!\w)", prompt, re.IGNORECASE) is not None
+
+
+def _words(text: str) -> list[str]:
+    """The words of a text in lower case, those inside of names like get_weather or getWeather too."""
+    return re.findall(r"[^\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
+
+
+def _topics(tool: asked.Tool) -> list[str]:
+    return [word for word in _words(f"{tool.name} {tool.description}") if len(word) > 3 and word not in _STOP_WORDS]
 
 
 def _forget() -> None:

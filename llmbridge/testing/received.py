@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+from . import asked
 from .connection import Connection, MalformedRequest
 
 __all__ = ["Received", "read_request"]
 
+_MODEL_IN_PATH = re.compile(r"/(?:models|tunedModels|deployments)/([^/:]+)[:/]")
 _HEAD_LIMIT = 1 << 20
 _BODY_LIMIT = 1 << 30
 
@@ -53,6 +56,49 @@ class Received:
         """The path alone: no query, and no scheme and host if a full URL was sent."""
         path = self.path.partition("?")[0]
         return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
+
+    @property
+    def model(self) -> str | None:
+        """The model that was asked for, in the body or, as Gemini and Azure have it, in the path; None without one."""
+        found = _MODEL_IN_PATH.search(self.route)
+        if found:
+            return found[1]
+        model = self.fields.get("model")
+        return model if isinstance(model, str) else None
+
+    @property
+    def turns(self) -> list[asked.Turn]:
+        """The conversation in the order of the request, instructions first, whatever the dialect.
+
+        Each has a `role`, as the dialect calls it, and a `text`; results of tools have the role `tool`. Empty where
+        the body is no chat request.
+        """
+        return asked.turns(self.fields)
+
+    @property
+    def user_text(self) -> str:
+        """What the user said last; "" where nothing can be found."""
+        texts = [turn.text for turn in self.turns if turn.role in ("user", "human")]
+        # JSON may smuggle in lone surrogates, which an answer could not carry.
+        return texts[-1].encode("utf-8", "replace").decode() if texts else ""
+
+    @property
+    def tools(self) -> list[asked.Tool]:
+        """The tools on offer, whatever the dialect: each has a `name`, a `description` and a schema `parameters`."""
+        return asked.tools(self.fields)
+
+    def with_json(self, value: Any) -> Received:
+        """The same request with another body."""
+        return replace(self, body=json.dumps(value).encode())
+
+    @property
+    def fields(self) -> dict[str, Any]:
+        """The body as a JSON object; {} if it is none."""
+        try:
+            parsed = self.json
+        except (ValueError, RecursionError):
+            return {}
+        return parsed if isinstance(parsed, dict) else {}
 
     @property
     def wants_close(self) -> bool:

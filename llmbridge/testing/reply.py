@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal, Union
 
+from .calls import Call, checked_calls
 from .steps import Action, Step
 
 __all__ = ["Reply"]
@@ -19,7 +20,16 @@ _TRANSFERS = ("chunked", "length", "close", "http10")
 _FLAGS = ("lines", "gzip", "reset", "keep_open")
 _SECONDS = ("header_delay", "first_delay", "delay")
 _COUNTS = {"split": 1, "per_chunk": 1, "cut": 0, "stall": 0}
-_STRINGS = ("finish_reason", "model", "reason", "content_type")
+_STRINGS = ("finish_reason", "model", "reason", "content_type", "refusal", "signature")
+
+
+class _Default(str):
+    """A finish reason that nobody chose: tool calls may replace it, which they must not do to a chosen "stop"."""
+
+    __slots__ = ()
+
+
+_STOP = _Default("stop")
 
 
 @dataclass(frozen=True)
@@ -28,19 +38,35 @@ class Reply:
 
     Args:
         content: the answer's text; a list of str is sent as one event per item, a str as a single one.
-        reasoning: text of the model's thinking, sent before the answer, in the same two forms.
-        usage: a dict is sent as it is, True a count made up from the texts, False never anything; None (the
-            default) sends the made-up count to those who ask for it and in answers that are not streamed.
-        finish_reason: None leaves the finish event out.
+        reasoning: text of the model's thinking, sent before the answer, in the same two forms and in the dialect's
+            own place: `reasoning_content`, thinking blocks, parts with `thought`, `thinking`, a list of content.
+        usage: a dict is sent as it is in the dialect's own place, True a count made up from the texts, False never
+            anything; None (the default) sends the made-up count where the real service would: in OpenAI's streams to
+            those who ask for it, everywhere else always.
+        finish_reason: in OpenAI's words, which are translated (`length` is `max_tokens`, `MAX_TOKENS`, ...); other
+            words go out as they are, and None leaves the finish event out. By default the regular end: that of a tool
+            call if there are `tool_calls`, of a refusal if there is one and the dialect marks it.
+        tool_calls: mappings of `name`, `arguments` (a mapping; a str is sent as it is, valid JSON or not) and
+            optionally `id`. Dialects that stream the arguments get them in small pieces.
+        refusal: what the model says instead of an answer.
+        signature: what signs the reasoning, or the tool calls, where a dialect has that; reasoning without one gets a
+            fixed signature.
+        choices: the texts of choice 1 and on, in dialects that have several (OpenAI, Mistral, Gemini).
+        logprobs: a raw list, sent as the log-probabilities of the content; item for item with the pieces of a stream.
+        embeddings: the vectors of an embeddings endpoint; by default one of 8 numbers and length 1 for each text,
+            made from the text, so that equal texts get equal vectors.
+        models: the names in a list of models.
         model: the model to name; by default the one that was asked for.
         status: the HTTP status; from 400 on, the content is the message of an error document.
         reason: the phrase after the status; by default the usual one.
         headers: more headers, a mapping or (name, value) pairs; they replace the server's own of the same name.
         content_type: by default `text/event-stream` for streams and a `body` under a good status, else JSON.
         body: exactly this body instead of an answer in the endpoint's format.
-        error: a str or dict, reported as `{"error": ...}` in the stream after the content, which then ends without
-            finish event and end mark; under a status from 400 on it is what the error document holds.
-        end_mark: whether `data: [DONE]` is sent; by default unless there is an `error`.
+        error: a str or dict, reported in the stream after the content, in the dialect's own way (OpenAI's is
+            `{"error": ...}`); the stream then ends without finish event and end mark. Under a status from 400 on it
+            is what the error document holds.
+        end_mark: whether `data: [DONE]` is sent, or what ends a stream in its place: Anthropic's `message_stop`,
+            Ollama's line with `done`; Gemini has nothing of the kind. By default unless there is an `error`.
         lines: leave out the blank lines between events.
         transfer: how the body's end is shown: `chunked`, `length` (Content-Length), `close`, or `http10` (close, under
             an HTTP/1.0 status line); by default `chunked` for event streams and `length` for all else.
@@ -68,6 +94,8 @@ class Reply:
         ('Hel', 'lo')
         >>> Reply("Slow down", status=429, headers={"Retry-After": "1"}).header_pairs
         (('Retry-After', '1'),)
+        >>> Reply(tool_calls=[{"name": "get_weather", "arguments": {"city": "Paris"}}]).finish
+        'tool_calls'
         >>> Reply("Hello", cut=-1)
         Traceback (most recent call last):
         ...
@@ -78,7 +106,14 @@ class Reply:
     _: KW_ONLY
     reasoning: str | Iterable[str] | None = None
     usage: Mapping[str, Any] | bool | None = None
-    finish_reason: str | None = "stop"
+    finish_reason: str | None = _STOP
+    tool_calls: Iterable[Mapping[str, Any]] = ()
+    refusal: str | None = None
+    signature: str | None = None
+    choices: Iterable[str] = ()
+    logprobs: Sequence[Any] | None = None
+    embeddings: Iterable[Sequence[float]] | None = None
+    models: Iterable[str] | None = None
     model: str | None = None
     status: int = 200
     reason: str | None = None
@@ -104,6 +139,7 @@ class Reply:
     def __post_init__(self) -> None:
         self._check_types()
         self._check_texts()
+        self._check_contents()
         self._check_numbers()
         self._check_headers()
         self._check_combinations()
@@ -117,6 +153,21 @@ class Reply:
     def reasoning_pieces(self) -> tuple[str, ...]:
         """The reasoning, one item per event."""
         return _pieces(self.reasoning)
+
+    @property
+    def calls(self) -> tuple[Call, ...]:
+        """The tool calls."""
+        return checked_calls(self.tool_calls)
+
+    @property
+    def finish(self) -> str | None:
+        """The finish reason in OpenAI's words: the one that was chosen, else the one that fits the content."""
+        return "tool_calls" if self.tool_calls and not self.finish_chosen else self.finish_reason
+
+    @property
+    def finish_chosen(self) -> bool:
+        """Whether `finish_reason` was given, be it the default value."""
+        return not isinstance(self.finish_reason, _Default)
 
     @property
     def header_pairs(self) -> tuple[tuple[str, str], ...]:
@@ -160,6 +211,20 @@ class Reply:
             value = getattr(self, name)
             if isinstance(value, Mapping):
                 self._set(name, json.loads(json.dumps(dict(value))))
+
+    def _check_contents(self) -> None:
+        self._set("tool_calls", tuple(call.as_mapping() for call in checked_calls(self.tool_calls)))
+        for name in ("choices", "models"):
+            if getattr(self, name) is not None:
+                _require(name, getattr(self, name), Iterable)
+                self._set(name, _checked_text(name, _no_string(name, getattr(self, name))))
+        for text in (self.refusal, self.signature, self.model):
+            (text or "").encode()
+        if self.logprobs is not None:
+            _require("logprobs", self.logprobs, (list, tuple))
+            self._set("logprobs", json.loads(json.dumps(list(self.logprobs))))
+        if self.embeddings is not None:
+            self._set("embeddings", tuple(_vector(vector) for vector in self.embeddings))
 
     def _check_numbers(self) -> None:
         for name in _SECONDS:
@@ -221,6 +286,18 @@ def _checked_text(name: str, text: str | Iterable[str]) -> str | tuple[str, ...]
         _require(f"a piece of {name}", piece, str)
         piece.encode()  # refuses lone surrogates, with a ValueError
     return kept
+
+
+def _no_string(name: str, texts: Any) -> Any:
+    if isinstance(texts, str):
+        raise TypeError(f"{name} must be a list of str, not one str")
+    return texts
+
+
+def _vector(vector: Sequence[float]) -> tuple[float, ...]:
+    for value in vector:
+        _require("a number of embeddings", value, (int, float))
+    return tuple(vector)
 
 
 def _pieces(text: str | Iterable[str] | None) -> tuple[str, ...]:

@@ -17,7 +17,7 @@ from typing import Union
 
 from . import wire
 from .connection import ClientGone, Connection, MalformedRequest, Selector
-from .dialects import last_user_text, words
+from .dialects import PATHS, words
 from .received import Received, read_request
 from .reply import Reply
 
@@ -25,22 +25,23 @@ __all__ = ["LLMServer", "Script"]
 
 Script = Union[Reply, Callable[[Received], Reply]]
 
-_PATHS = {"openai": "/v1", "vitalentum": "", "codelinkava": ""}
 _BACKLOG = 4096
 _PATIENCE = 1.0
 
 
 def echo(received: Received) -> Reply:
     """The answer of a server that was told nothing: it names itself, and repeats the last user text."""
-    text = f"This is a test answer from llmbridge.testing; no model was asked. You wrote: {last_user_text(received)}"
+    text = f"This is a test answer from llmbridge.testing; no model was asked. You wrote: {received.user_text}"
     return Reply(words(text))
 
 
 class LLMServer:
     """A running loopback server that answers as chat services do, and misbehaves as it is told.
 
-    It listens on 127.0.0.1 from its construction until `close()`, and speaks the formats of OpenAI, Vitalentum and
-    CodeLinkAva, chosen by the path of the request. All its threads are daemons.
+    It listens on 127.0.0.1 from its construction until `close()`, and speaks the formats of OpenAI (with Azure's URLs),
+    Anthropic, Gemini, Ollama, Mistral, Cohere, Vitalentum and CodeLinkAva, chosen by the path of the request: chats,
+    streamed or not, OpenAI's Responses, embeddings and lists of models. Requests that the real service would refuse
+    are refused in its own shape of error; keys are not looked at. All its threads are daemons.
 
     Args:
         default: what is answered while nothing is scripted, a Reply or a function from Received to Reply; without
@@ -99,10 +100,18 @@ class LLMServer:
         return f"{'https' if self._ssl_context else 'http'}://127.0.0.1:{self._port}"
 
     def base_url(self, provider: str) -> str:
-        """What to give as `base_url` for a provider: `openai`, `vitalentum` or `codelinkava`; else ValueError."""
-        if provider not in _PATHS:
-            raise ValueError(f"no format of that name: {provider!r}; there are {', '.join(_PATHS)}")
-        return self.root + _PATHS[provider]
+        """What to give as `base_url` for a dialect.
+
+        Args:
+            provider: `openai` (and whatever else speaks its format), `openai-responses`, `azure`, `anthropic`,
+                `gemini`, `ollama`, `mistral`, `cohere`, `vitalentum` or `codelinkava`.
+
+        Raises:
+            ValueError: there is no dialect of that name.
+        """
+        if provider not in PATHS:
+            raise ValueError(f"no format of that name: {provider!r}; there are {', '.join(PATHS)}")
+        return self.root + PATHS[provider]
 
     def script(self, *answers: Script) -> None:
         """Queues answers: each request, in order of arrival, takes the next; then `default` applies again."""

@@ -6,7 +6,7 @@ import email.utils
 import zlib
 from collections.abc import Iterator, Sequence
 
-from .dialects import STREAM, Answer, answer, phrase
+from .dialects import Answer, answer, phrase
 from .received import Received
 from .reply import Reply
 from .steps import CLOSE, HOLD, RESET, Action, Step
@@ -34,17 +34,17 @@ def steps(reply: Reply, received: Received, serial: int) -> Steps:
         if received.wants_close and not (plan and isinstance(plan[-1], Action)):
             plan = [*plan, CLOSE]
     else:
-        plan = _plan(reply, received, answer(reply, received, f"test-{serial}"), f"req-test-{serial}")
+        plan = _plan(reply, received, answer(reply, received, f"test-{serial}"))
     if reply.split is not None:
         plan = [part for step in plan for part in _split(step, reply.split)]
     return plan
 
 
-def _plan(reply: Reply, received: Received, said: Answer, request_id: str) -> list[Step]:
+def _plan(reply: Reply, received: Received, said: Answer) -> list[Step]:
     bodiless = received.method == "HEAD" or said.status in (204, 304)
     blocks = [] if bodiless else _blocks(reply, said.events)
     content_type = said.content_type if reply.content_type is None else reply.content_type
-    transfer: str = reply.transfer or ("chunked" if said.content_type == STREAM else "length")
+    transfer: str = reply.transfer or ("chunked" if said.streamed else "length")
     if transfer == "chunked" and received.version == "HTTP/1.0":
         transfer = "close"  # RFC 9112, 6.1: no transfer coding to a client that may not know it
     framing = []
@@ -55,9 +55,9 @@ def _plan(reply: Reply, received: Received, said: Answer, request_id: str) -> li
         framing = [("Content-Length", str(sum(map(len, blocks)) + reply.keep_open))]
     closes = received.wants_close or transfer in ("close", "http10") or _says_close(reply)
     headers = [
-        ("X-Request-Id", request_id),
+        *said.headers,
         *([("Content-Type", content_type)] if content_type else []),
-        *([("Cache-Control", "no-cache")] if content_type == STREAM else []),
+        *([("Cache-Control", "no-cache")] if said.streamed else []),
         *([("Content-Encoding", "gzip")] if reply.gzip else []),
         ("Date", email.utils.formatdate(usegmt=True)),
         ("Connection", "close" if closes else "keep-alive"),

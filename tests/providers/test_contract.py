@@ -59,7 +59,10 @@ def server() -> Iterator[LLMServer]:
 
 def base_url(provider: type[Provider], server: LLMServer) -> str:
     """Where the loopback server speaks the provider's dialect."""
-    return server.base_url("openai") if provider.path == "/chat/completions" else server.root
+    try:
+        return server.base_url(provider.name)
+    except ValueError:  # one of those that speak OpenAI's
+        return server.base_url("openai")
 
 
 def request(**params: Any) -> ChatRequest:
@@ -256,12 +259,14 @@ class TestOverTheWire:
 
     def test_a_stream_gives_its_pieces(self, provider: type[Provider], server: LLMServer) -> None:
         """Text, finish reason and usage."""
-        server.script(Reply(PIECES, usage={"prompt_tokens": 3, "completion_tokens": 5, "total_tokens": 8}))
+        server.script(Reply(PIECES, usage=True))
         with Client(retries=0) as client:
             stream = client.chat(TURNS, f"{provider.name}:m", base_url=base_url(provider, server), proxy=False)
             assert list(stream) == PIECES
         assert stream.finish_reason == "stop"
-        assert stream.usage == Usage(3, 5, 8)
+        assert stream.usage is not None
+        assert stream.usage.output_tokens == len("".join(PIECES).split())
+        assert stream.usage.input_tokens
         assert stream.provider == provider.name
 
     def test_the_class_streams_by_itself(self, provider: type[Provider], server: LLMServer) -> None:
@@ -279,10 +284,10 @@ class TestOverTheWire:
         server.script(Reply("x"))
         with Client(retries=0) as client:
             client.chat(
-                TURNS, f"{provider.name}:some-model", base_url=base_url(provider, server), proxy=False, seed=7
+                TURNS, f"{provider.name}:some-model", base_url=base_url(provider, server), proxy=False, max_tokens=7
             ).complete()
         (received,) = server.requests
-        encoded = provider.encode(request(seed=7))
+        encoded = provider.encode(request(max_tokens=7))
         assert received.method == "POST"
         assert received.path.endswith(encoded.path)
         assert received.json == encoded.body

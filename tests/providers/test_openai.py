@@ -27,9 +27,10 @@ from llmbridge import (
     Usage,
 )
 from llmbridge._framing import SSE, DataLines, Record
-from llmbridge.events import END
+from llmbridge.events import END, Logprobs, OtherChoice, Refusal, Text, ToolCallDelta
 from llmbridge.messages import ChatRequest
-from llmbridge.providers.openai import OpenAI, OpenAICompatible, _decode_frame, decode_completion
+from llmbridge.providers._completions_answer import _decode_frame
+from llmbridge.providers.openai import OpenAI, OpenAICompatible, decode_completion
 
 USED = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 COUNTED = Usage(11, 7, 18)
@@ -38,6 +39,9 @@ COUNTED = Usage(11, 7, 18)
 def items(data: Any, event: str = "message") -> list[Any]:
     """What an event says; data that is no str is sent as JSON."""
     return list(OpenAI.decode(Record(data if isinstance(data, str) else json.dumps(data), event)))
+
+
+CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
 def chunk(delta: Any = None, finish: Any = None, **more: Any) -> dict[str, Any]:
@@ -70,25 +74,37 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "Azure's first chunk": ({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}, []),
     "no index": ({"choices": [{"delta": {"content": "Hi"}}]}, ["Hi"]),
     "a null index": ({"choices": [{"index": None, "delta": {"content": "Hi"}}]}, ["Hi"]),
-    "another choice": ({"choices": [{"index": 1, "delta": {"content": "no"}}]}, []),
+    "another choice": ({"choices": [{"index": 1, "delta": {"content": "no"}}]}, [OtherChoice(1, Text("no"))]),
     "two choices": (
         {"choices": [{"index": 1, "delta": {"content": "no"}}, {"index": 0, "delta": {"content": "Hi"}}]},
-        ["Hi"],
+        [OtherChoice(1, Text("no")), "Hi"],
     ),
-    "another choice's end": ({"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]}, []),
+    "another choice's end": (
+        {"choices": [{"index": 1, "delta": {}, "finish_reason": "length"}]},
+        [OtherChoice(1, Finish("length", "length"))],
+    ),
     "text and end in one": (chunk({"content": "Hi"}, "stop"), ["Hi", Finish("stop", "stop")]),
     "logprobs": (
         {"choices": [{"index": 0, "delta": {"content": "Hi"}, "logprobs": {"content": [{"token": "Hi"}]}}]},
-        ["Hi"],
+        ["Hi", Logprobs(({"token": "Hi"},))],
     ),
     "progress of the prompt": (chunk({"role": "assistant", "content": None}, prompt_progress={"total": 22}), []),
     "half of a surrogate pair": ('{"choices":[{"delta":{"content":"\\ud83d"}}]}', ["\ud83d"]),
     "a raw control character": ('{"choices":[{"delta":{"content":"a\tb\x01"}}]}', ["a\tb\x01"]),
     "white space around": ('  {"choices":[{"delta":{"content":"Hi"}}]} \n', ["Hi"]),
-    "a tool call": (chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}), []),
-    "a tool call beside text": (chunk({"content": "Hi", "tool_calls": [{"index": 0, "function": {}}]}), ["Hi"]),
-    "an old function call": (chunk({"function_call": {"name": "f", "arguments": "{}"}}), []),
-    "a refusal": (chunk({"refusal": "I cannot."}), ["I cannot."]),
+    "a tool call": (
+        chunk({"tool_calls": [{"index": 0, "id": "c", "function": {"name": "f", "arguments": ""}}]}),
+        [ToolCallDelta(0, "c", "f")],
+    ),
+    "a tool call beside text": (
+        chunk({"content": "Hi", "tool_calls": [{"index": 0, "function": {}}]}),
+        ["Hi"],
+    ),
+    "an old function call": (
+        chunk({"function_call": {"name": "f", "arguments": "{}"}}),
+        [ToolCallDelta(0, None, "f", "{}")],
+    ),
+    "a refusal": (chunk({"refusal": "I cannot."}), [Refusal("I cannot.")]),
     "a null refusal": (chunk({"content": "Hi", "refusal": None}), ["Hi"]),
     # Mistral
     "a list of parts": (
@@ -426,10 +442,10 @@ class TestDecodeDocument:
             whole = {"choices": [{"message": {"content": content, "tool_calls": [{}]}, "finish_reason": "tool_calls"}]}
             assert list(decode_completion(whole)) == [Finish("tool_calls", "tool_calls"), END]
 
-    def test_only_the_first_choice_counts(self) -> None:
+    def test_the_first_choice_is_the_answer(self) -> None:
         """As in a stream."""
         whole = {"choices": [{"index": i, "message": {"content": str(i)}} for i in range(3)]}
-        assert list(decode_completion(whole)) == ["0", END]
+        assert list(decode_completion(whole)) == ["0", *(OtherChoice(i, Text(str(i))) for i in (1, 2)), END]
 
     @pytest.mark.parametrize(
         ("document", "kind"),
@@ -506,7 +522,7 @@ class TestEncode:
             {"role": "developer", "content": "a"},
             {"role": "system", "content": "b"},
             {"role": "user", "content": [{"type": "text", "text": "c"}]},
-            {"role": "assistant", "content": None, "tool_calls": [{"id": "1", "type": "function"}]},
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
             {"role": "tool", "content": "d", "tool_call_id": "1"},
         ]
         assert OpenAI.encode(ChatRequest.checked("m", turns, {})).body["messages"] == turns

@@ -1,0 +1,198 @@
+"""The items of an answer made whole: text that UTF-8 can carry, reasoning without tags, calls out of their pieces."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import replace
+from typing import Any
+
+from llmbridge._calls import CallAssembler, mended_json
+from llmbridge._text import SurrogateMender, mended
+from llmbridge._think import ThinkTags
+from llmbridge.errors import ProtocolError
+from llmbridge.events import Finish, Item, Logprobs, OtherChoice, Reasoning, Refusal, Text, ToolCallDelta, Usage
+
+__all__ = ["Assembly", "merged_usage"]
+
+_CUT_OFF = ("length", "content_filter", "error")
+_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
+
+
+class Assembly:
+    """What the decoded items of one answer make together.
+
+    Args:
+        think_tags: Whether the answer may begin with reasoning between tags.
+        answer_tool: The tool whose arguments are the answer's text; None if there is none.
+
+    Attributes:
+        plain: An ASCII piece of text may be handed out as it is.
+        finish: The last Finish.
+    """
+
+    def __init__(self, think_tags: bool = False, answer_tool: str | None = None) -> None:
+        self._think_tags = think_tags
+        self._answer_tool = answer_tool
+        self._tags = ThinkTags() if think_tags else None
+        self._mend = SurrogateMender()
+        self._mend_reasoning = SurrogateMender()
+        self._mend_refusal = SurrogateMender()
+        self._calls = CallAssembler()
+        self._answer_index: int | None = None
+        self._answering = False
+        self._others: dict[int, Assembly] = {}
+        self._usage: Usage | None = None
+        self.finish: Finish | None = None
+        self.plain = not think_tags
+
+    def take(self, item: Item, items: list[Item]) -> None:
+        """Adds to `items` what an item brings."""
+        if isinstance(item, str):
+            self._take_text(item, items)
+        elif isinstance(item, Reasoning):
+            self._take_reasoning(item, items)
+        elif isinstance(item, ToolCallDelta):
+            self._take_delta(item, items)
+        elif isinstance(item, Usage):
+            self._usage = merged_usage(self._usage, replace(item, raw=raw) if (raw := _mended(item.raw)) else item)
+            items.append(self._usage)
+        elif isinstance(item, Finish):
+            self._take_finish(item, items)
+        elif isinstance(item, OtherChoice):
+            self._take_other(item, items)
+        elif isinstance(item, Refusal):
+            if text := self._mend_refusal(item.text):
+                items.append(Refusal(text))
+        elif isinstance(item, Logprobs):
+            items.append(Logprobs(tuple(raw)) if (raw := _mended(list(item.raw))) else item)
+        else:
+            items.append(item)
+
+    def close(self, items: list[Item], cut: bool = False) -> None:
+        """Adds what was held back for a better continuation, and the calls that nothing has ended.
+
+        Args:
+            items: Added to.
+            cut: The answer broke off.
+        """
+        self._flush(items)
+        self._tags = None
+        self.plain = True
+        items += self._calls.finished(cut)
+        for index, choice in self._others.items():
+            said: list[Item] = []
+            choice.close(said, cut)
+            items += [_of_other(index, item) for item in said]
+
+    def _take_text(self, text: str, items: list[Item]) -> None:
+        if self._tags is None:
+            self._add_text(text, items)
+        else:
+            self._add_parts(self._tags(text), items)
+        self._now_plain()
+
+    def _now_plain(self) -> None:
+        if self._tags is not None and self._tags.done:
+            self._tags = None
+        self.plain = self._tags is None and not self._mend.half
+
+    def _add_text(self, text: str, items: list[Item]) -> None:
+        if text := self._mend(text):
+            items.append(text)
+
+    def _add_parts(self, parts: Iterable[str | Reasoning], items: list[Item]) -> None:
+        for part in parts:
+            if isinstance(part, str):
+                self._add_text(part, items)
+            elif text := self._mend_reasoning(part.text):
+                items.append(Reasoning(text))
+
+    def _take_reasoning(self, item: Reasoning, items: list[Item]) -> None:
+        text = self._mend_reasoning(item.text)
+        signature, redacted = (value and mended(value) for value in (item.signature, item.redacted))
+        if signature or redacted:  # a block ends
+            text += "".join(self._mend_reasoning.rest())
+        if text or signature or redacted:
+            items.append(Reasoning(text, signature, redacted))
+
+    def _flush_tags(self, items: list[Item]) -> None:
+        """Adds what might have been the beginning of a tag."""
+        if self._tags is not None:
+            self._add_parts(self._tags.rest(), items)
+
+    def _flush(self, items: list[Item]) -> None:
+        """Adds all that was held back."""
+        self._flush_tags(items)
+        items += map(Reasoning, self._mend_reasoning.rest())
+        items += self._mend.rest()
+        items += map(Refusal, self._mend_refusal.rest())
+        self._now_plain()
+
+    def _take_delta(self, delta: ToolCallDelta, items: list[Item]) -> None:
+        self._flush_tags(items)
+        if self._answer_tool is not None and self._is_answer(delta):
+            if delta.arguments:
+                self._add_text(delta.arguments, items)
+        elif (piece := self._calls.add(delta)) is not None:
+            items.append(piece)
+        self._now_plain()
+
+    def _is_answer(self, delta: ToolCallDelta) -> bool:
+        if delta.name:
+            self._answering = delta.name == self._answer_tool
+            if self._answering:
+                self._answer_index = delta.index
+            return self._answering
+        return self._answering if delta.index is None else delta.index == self._answer_index
+
+    def _take_finish(self, finish: Finish, items: list[Item]) -> None:
+        """Some services say with each piece that it is the last one: a call that is no JSON yet stays open."""
+        self._flush(items)
+        cut = finish.reason in _CUT_OFF
+        items += self._calls.finished(cut, final=cut)
+        called = self._calls.seen
+        reason = finish.reason
+        if reason in ("stop", "other") and called:
+            reason = "tool_calls"
+        elif reason == "tool_calls" and self._answer_tool is not None and not called:
+            reason = "stop"
+        self.finish = Finish(reason, mended(finish.raw))
+        items.append(self.finish)
+
+    def _take_other(self, item: OtherChoice, items: list[Item]) -> None:
+        """Another choice is an answer of its own."""
+        choice = self._others.get(item.index)
+        if choice is None:
+            choice = self._others[item.index] = Assembly(self._think_tags, self._answer_tool)
+        said: list[Item] = []
+        choice.take(item.event.text if isinstance(item.event, Text) else item.event, said)
+        items += [_of_other(item.index, of_choice) for of_choice in said]
+
+
+def _of_other(index: int, item: Item) -> OtherChoice:
+    return OtherChoice(index, Text(item) if isinstance(item, str) else item)
+
+
+def _mended(raw: Any) -> Any:
+    """A service's own JSON such that UTF-8 can carry it; None if it can as it is."""
+    try:
+        return mended_json(raw) if "\\ud" in repr(raw) else None
+    except RecursionError:
+        raise ProtocolError("the service sent JSON that is nested too deeply") from None
+
+
+def merged_usage(known: Usage | None, newer: Usage) -> Usage:
+    """The newer counts, and where it says nothing the known ones: some services tell the two halves apart.
+
+    Example:
+        >>> merged_usage(Usage(input_tokens=10, output_tokens=1), Usage(output_tokens=5)).total_tokens
+        15
+    """
+    if known is None:
+        return newer
+    counts = {name: count if (count := getattr(newer, name)) is not None else getattr(known, name) for name in _COUNTS}
+    total = newer.total_tokens
+    if total is None and (counts["input_tokens"] is None or counts["output_tokens"] is None):
+        total = known.total_tokens
+    raw = newer.raw if known.raw.keys() <= newer.raw.keys() else {**known.raw, **newer.raw}
+    return Usage(**counts, total_tokens=total, raw=raw)

@@ -1,0 +1,202 @@
+"""What was handed out of an answer: kept for the attributes of a stream, for its completion, and for an error."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+from llmbridge._assembly import merged_usage
+from llmbridge._text import TextSoFar
+from llmbridge.events import (
+    Finish,
+    Item,
+    Logprobs,
+    OtherChoice,
+    Partial,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from llmbridge.messages import Message
+
+__all__ = ["Notes", "added_usage"]
+
+
+class Notes:
+    """What was handed out so far. Where tools are run, a turn ends with the first result.
+
+    Args:
+        text: The text of all turns; whoever hands out plain text adds to it directly.
+
+    Attributes:
+        turns: The messages of the turns that are over, results of tools included.
+        tool_calls: Of the last turn.
+        refusal: The pieces of the words of refusal, of the last turn.
+        logprobs: All entries of the last turn.
+        finish: The last Finish; None again while tools are run.
+        usage: Of all turns together.
+    """
+
+    def __init__(self, text: TextSoFar) -> None:
+        self.text = text
+        self.reasoning = TextSoFar()
+        self.turns: list[Message] = []
+        self.tool_calls: list[ToolCall] = []
+        self.refusal: list[str] = []
+        self.logprobs: list[Any] = []
+        self.finish: Finish | None = None
+        self._usage: Usage | None = None
+        self._earlier_usage: Usage | None = None
+        self._blocks: list[Reasoning] = []
+        self._thought: list[str] = []
+        self._turn_at = 0
+        self._others: dict[int, Notes] = {}
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of all turns."""
+        return self._usage if self._earlier_usage is None else added_usage(self._earlier_usage, self._usage)
+
+    @property
+    def turn_text(self) -> str:
+        """The text of the last turn."""
+        return str(self.text)[self._turn_at :]
+
+    @property
+    def others(self) -> dict[int, Notes]:
+        """The notes of the choices beside the first, by index."""
+        return dict(sorted(self._others.items()))
+
+    def note(self, item: Item | Text) -> None:
+        """Keeps what is handed out."""
+        if isinstance(item, (str, Text)):
+            self.text.add(str(item))
+        elif isinstance(item, Reasoning):
+            self._note_reasoning(item)
+        elif isinstance(item, Usage):
+            self._usage = item
+        elif isinstance(item, Finish):
+            self.finish = item
+        elif isinstance(item, ToolCall):
+            self.tool_calls.append(item)
+        elif isinstance(item, ToolResult):
+            self._note_result(item)
+        elif isinstance(item, Refusal):
+            self.refusal.append(item.text)
+            self.text.add(item.text)
+        elif isinstance(item, Logprobs):
+            self.logprobs += item.raw
+        elif isinstance(item, OtherChoice):
+            self._others.setdefault(item.index, Notes(TextSoFar())).note(item.event)
+
+    def _note_reasoning(self, item: Reasoning) -> None:
+        self.reasoning.add(item.text)
+        self.reasoning.fold()
+        if item.text:
+            self._thought.append(item.text)
+        if item.signature or item.redacted:
+            self._end_block(item.signature, item.redacted)
+
+    def _end_block(self, signature: str | None = None, redacted: str | None = None) -> None:
+        text = "".join(self._thought)
+        self._thought.clear()
+        if text or signature:
+            self._blocks.append(Reasoning(text, signature))
+        if redacted:
+            self._blocks.append(Reasoning("", None, redacted))
+
+    def _note_result(self, result: ToolResult) -> None:
+        if self.tool_calls or not self.turns:
+            self.turns.append(self.message())
+            self._earlier_usage = self.usage
+            self._usage = None
+            self.tool_calls = []
+            self.refusal = []
+            self.logprobs = []
+            self.finish = None
+            self._blocks = []
+            self._others = {}
+            self._turn_at = len(str(self.text))
+        failed = {"is_error": True} if result.failed else {}
+        extra = {"tool_call_id": result.call.id, "name": result.call.name, **failed}
+        self.turns.append(Message("tool", result.text, extra))
+
+    def message(self) -> Message:
+        """The last turn as a message, with everything that a service may want back."""
+        self._end_block()
+        text = self.turn_text
+        extra = {"tool_calls": [_as_given(call) for call in self.tool_calls]} if self.tool_calls else {}
+        if self._blocks:
+            thoughts = [_as_part(block) for block in self._blocks]
+            return Message("assistant", [*thoughts, *([{"type": "text", "text": text}] if text else [])], extra)
+        return Message("assistant", text or (None if extra else ""), extra)
+
+    def all_turns(self) -> list[Message]:
+        """The messages of all turns, for another question; without the last one where it says nothing."""
+        last = self.message()
+        return [*self.turns, last] if last.content or last.extra else [*self.turns]
+
+    @property
+    def broken_off(self) -> bool:
+        """Whether the answer is no try at what was asked: it was refused, filtered, or cut off."""
+        return bool(self.refusal) or (self.finish is not None and self.finish.reason in ("length", "content_filter"))
+
+    def partial(self) -> Partial:
+        """What came before an error."""
+        partial = Partial(str(self.text))
+        partial.reasoning = str(self.reasoning)
+        partial.tool_calls = tuple(self.tool_calls)
+        partial.usage = self.usage
+        return partial
+
+
+def added_usage(first: Usage, second: Usage | None) -> Usage:
+    """The tokens of two calls together; what neither has counted stays unknown.
+
+    Example:
+        >>> added_usage(Usage(1, 2), Usage(10, 20)).total_tokens
+        33
+    """
+    if second is None:
+        return first
+    pairs = {
+        name: (getattr(first, name), getattr(second, name))
+        for name in (
+            "input_tokens",
+            "output_tokens",
+            "total_tokens",
+            "cached_input_tokens",
+            "cache_write_tokens",
+            "reasoning_tokens",
+        )
+    }
+    sums = {name: None if a is b is None else (a or 0) + (b or 0) for name, (a, b) in pairs.items()}
+    if None in pairs["total_tokens"] and sums["input_tokens"] is not None and sums["output_tokens"] is not None:
+        sums["total_tokens"] = None  # half a sum: Usage adds the two others up
+    return Usage(**sums, raw=merged_usage(first, second).raw)
+
+
+def _as_part(block: Reasoning) -> dict[str, Any]:
+    if block.redacted:
+        return {"type": "reasoning", "redacted": block.redacted}
+    signed = {"signature": block.signature} if block.signature else {}
+    return {"type": "reasoning", "text": block.text, **signed}
+
+
+def _as_given(call: ToolCall) -> dict[str, Any]:
+    signed = {"signature": call.signature} if call.signature else {}
+    function = {"name": call.name, "arguments": _sendable(call)}
+    return {"id": call.id, "type": "function", "function": function, **signed}
+
+
+def _sendable(call: ToolCall) -> str:
+    """The arguments as the model wrote them where that is a JSON object, which services insist on."""
+    try:
+        if isinstance(json.loads(call.text), dict) and call.problem is None:
+            return call.text
+    except (ValueError, RecursionError):
+        pass  # cut off, or with raw control characters: what could be read of it is sent
+    return json.dumps(dict(call.arguments), ensure_ascii=False)

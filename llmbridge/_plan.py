@@ -1,0 +1,268 @@
+"""How a call will be carried out: which models it may go to, and what each of them is sent."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llmbridge._http_request import http_request
+from llmbridge._model import resolve_model
+from llmbridge._pipeline import Pipeline
+from llmbridge._route import Breaker, Route
+from llmbridge.errors import (
+    ConfigError,
+    InvalidRequest,
+    LLMBridgeError,
+    UnsupportedParameter,
+    without_frames,
+)
+from llmbridge.messages import ChatRequest, Message, Messages, checked_messages
+from llmbridge.options import CallOptions, Timeout, checked_base_url
+from llmbridge.provider import Provider
+from llmbridge.retry import Retry
+from llmbridge.stream import ChatStream
+
+if TYPE_CHECKING:
+    from llmbridge._transport import HTTPRequest
+    from llmbridge.client import Client
+    from llmbridge.secret import Secret
+
+__all__ = ["Plan", "checked_models", "plan_call", "route_to", "usable_key"]
+
+_FREE = {"tool_choice": None}
+_REASKS = 1
+_TURNS = 10
+
+
+class Plan:
+    """A call as the caller wants it, to be made once or several times with different messages.
+
+    Args:
+        client: Its defaults, connections and limits count.
+        model: As the caller gave it; None for the client's.
+        params: Of the call, with tools and schema.
+        options: Of the call.
+        system: Of the call; None for the client's.
+    """
+
+    def __init__(
+        self, client: Client, model: Any, params: Mapping[str, Any], options: CallOptions, system: str | None
+    ) -> None:
+        self._client = client
+        self._model = client._model if model is None else model
+        self._params = params
+        self._options = options
+        self._system = system
+        self._all_options = options.over(client.options)
+
+    def stream(self, messages: Messages, reasks: int | None = None) -> ChatStream:
+        """The answer to the messages.
+
+        Args:
+            messages: As the caller gave them.
+            reasks: How often it may be asked for again; None for what the caller said.
+        """
+        turns = checked_messages(messages)
+        pipeline, request = self._pipeline(turns)
+        if reasks is None:
+            reasks = _REASKS if self._all_options.reask is None else self._all_options.reask
+
+        def ask_again(said: Sequence[Message]) -> ChatStream:
+            return self.stream([*turns, *said], reasks - 1)
+
+        if not self._all_options.run_tools:
+            return ChatStream(pipeline, request.schema, ask_again if reasks > 0 else None)
+        from llmbridge._tool_loop import ToolLoop
+
+        limit = self._all_options.max_turns or _TURNS
+        # A tool that must be called has been called then: the model would never come to an answer.
+        further = Plan(self._client, self._model, {**self._params, **_FREE}, self._options, self._system)
+        loop = ToolLoop(pipeline, lambda more: further._pipeline([*turns, *more])[0], request.tools, limit)
+        return ChatStream(loop, request.schema, ask_again if reasks > 0 else None)
+
+    def _pipeline(self, turns: Sequence[Message]) -> tuple[Pipeline, ChatRequest]:
+        """The call to the first model that takes it, the others behind; and the request as that first one gets it."""
+        timeout = self._all_options.timeout or Timeout()
+        limiter = self._client.limiter
+        if self._model is None or isinstance(self._model, str):
+            route, request = self._route(self._client, self._model, turns)
+            return Pipeline([route], timeout, limiter), request
+        routes, refused = [], []
+        for model in checked_models(self._model, self._all_options):
+            client, name = (self._client, model) if isinstance(model, str) else (model, model.default_model)
+            try:
+                routes.append(self._route(client, name, turns))
+            except LLMBridgeError as error:
+                refused.append(without_frames(error))
+        if not routes:
+            raise _all_refused(refused)
+        return Pipeline([route for route, _ in routes], timeout, limiter, refused), routes[0][1]
+
+    def _route(self, client: Client, model: Any, turns: Sequence[Message]) -> tuple[Route, ChatRequest]:
+        options = self._options.over(client.options)
+        provider, name = resolve_model(model, options.base_url is not None)
+        try:
+            system = client._system if self._system is None else self._system
+            request = ChatRequest.checked(name, turns, {**client._params, **self._params}, system)
+            breaker = client.breaker_of(f"{provider.name}:{name}")
+            route, request = route_to(client, provider, request, options, breaker)
+        except LLMBridgeError as error:
+            error.provider, error.model = error.provider or provider.name, error.model or name
+            raise
+        if client is not self._client:
+            route.limiter = client.limiter
+        return route, request
+
+
+def checked_models(models: Any, options: CallOptions) -> tuple[str | Client, ...]:
+    """Several models to be tried in order, once it is sure that each of them is one.
+
+    Raises:
+        ConfigError: One of them is none, or they are given what belongs to one service only.
+    """
+    from llmbridge.client import Client
+
+    if isinstance(models, (bytes, Mapping)) or not isinstance(models, Iterable):
+        raise ConfigError("model must be a str like 'openai:gpt-5-mini', or a list of them")
+    found = tuple(models)
+    if not found:
+        raise ConfigError("the list of models is empty")
+    if options.api_key is not None or options.base_url is not None:
+        raise ConfigError(
+            "api_key and base_url belong to one service: for several models, pass a Client for each instead of "
+            "its name, as in Client([Client('openai:gpt-5-mini', api_key=...), 'ollama:llama3'])"
+        )
+    for model in found:
+        if not isinstance(model, Client):
+            resolve_model(model)
+        elif model.several:
+            raise ConfigError("a Client in a list of models must have one model: put those of its own list there")
+    return found
+
+
+def _all_refused(errors: Sequence[LLMBridgeError]) -> LLMBridgeError:
+    """The error where no model of several can be asked at all."""
+    if len({(type(error), error.message) for error in errors}) == 1:
+        return errors[0]
+    causes = "; ".join(f"{error.provider}:{error.model}: {error.message}" for error in errors)
+    kind = type(errors[0]) if len(set(map(type, errors))) == 1 else ConfigError
+    return kind(f"none of the {len(errors)} models can be asked: {causes}")
+
+
+def plan_call(
+    client: Client,
+    provider: type[Provider],
+    model: str,
+    messages: Messages,
+    params: Mapping[str, Any],
+    options: CallOptions,
+) -> ChatStream:
+    """The answer of a provider that is known already, without the client's defaults."""
+    request = ChatRequest.checked(model, messages, params)
+    route, request = route_to(client, provider, request, options, Breaker(), even_offline=True)
+    return ChatStream(Pipeline([route], options.timeout or Timeout()), request.schema)
+
+
+def route_to(
+    client: Client,
+    provider: type[Provider],
+    request: ChatRequest,
+    options: CallOptions,
+    breaker: Breaker,
+    even_offline: bool = False,
+) -> tuple[Route, ChatRequest]:
+    """The way to one model, and the request as it will be sent.
+
+    Args:
+        client: Keeps the connections.
+        provider: The one to ask.
+        request: What is asked.
+        options: How it travels.
+        breaker: The model's memory.
+        even_offline: Whether a service that is gone may be tried.
+
+    Raises:
+        ConfigError: The request or an option cannot be used; nothing was sent.
+    """
+    key = usable_key(provider, options, even_offline)
+    request = _supported(provider, request, options.unsupported or "error")
+    encoded = provider.encode(request)
+
+    def prepare() -> HTTPRequest:
+        if options.base_url is not None:
+            return http_request(provider, encoded, options, key, options.base_url)
+        base_url, model = provider.locate(request.model)
+        route.model = model
+        found = encoded if model == request.model else provider.encode(replace(request, model=model))
+        return http_request(provider, found, options, key, checked_base_url(base_url))
+
+    proxy: str | bool | None = False if provider.direct and options.base_url is None else options.proxy
+    verify = True if options.verify is None else options.verify
+    route = Route(
+        provider,
+        request.model,
+        prepare,
+        lambda: client.transport(options.session, proxy, verify),
+        options.retries or Retry(),
+        provider.answer_tool(request),
+        breaker,
+    )
+    return route, request
+
+
+def usable_key(provider: type[Provider], options: CallOptions, even_offline: bool = False) -> Secret | None:
+    """The key to send, once it is sure that there is somewhere to send it.
+
+    Raises:
+        ConfigError: The service is gone, has no base URL, or needs a key that is missing.
+    """
+    if options.base_url is not None and provider.path and options.base_url.endswith(provider.path):
+        raise ConfigError(f"base_url ends with {provider.path}, which is appended to it: leave it out")
+    if provider.offline_since and options.base_url is None and not even_offline:
+        raise ConfigError(
+            f"{provider.name} has been offline since {provider.offline_since}: give base_url= to use another host "
+            "that speaks its format",
+            provider=provider.name,
+        )
+    if options.base_url is None and not provider.direct and not provider.resolve_base_url():
+        variable = f", or set {provider.base_url_env}" if provider.base_url_env else ""
+        raise ConfigError(
+            f"{provider.name} needs a base_url=, like {provider.base_url_example}{variable}", provider=provider.name
+        )
+    return provider.find_key(options.api_key, options.base_url is not None)
+
+
+def _supported(provider: type[Provider], request: ChatRequest, unsupported: str) -> ChatRequest:
+    """The request without what the service is known to refuse.
+
+    Raises:
+        InvalidRequest: It holds something of that kind, and the caller wants to know.
+    """
+    for name in ("tools", "schema"):
+        if getattr(request, name) and name not in provider.supports:
+            raise InvalidRequest(f"{provider.name} knows no {name}", provider=provider.name, model=request.model)
+    refused = provider.refusals(request)
+    if not refused:
+        return request
+    reasons = "; ".join(f"{name}: {advice}" for name, advice in refused.items())
+    message = f"{provider.name} refuses {', '.join(refused)} ({reasons})"
+    if unsupported == "error":
+        raise InvalidRequest(
+            f"{message}; unsupported='drop' leaves it out", provider=provider.name, model=request.model
+        )
+    if unsupported == "warn":
+        warnings.warn(f"{message}: left out", UnsupportedParameter, stacklevel=_caller())
+    kept = {name: value for name, value in request.params.items() if name not in refused}
+    return replace(request, params=kept, tool_choice=None if "tool_choice" in refused else request.tool_choice)
+
+
+def _caller() -> int:
+    """How far up the stack the first frame is that is not llmbridge's own."""
+    import sys
+
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "llmbridge":
+        level, frame = level + 1, frame.f_back
+    return level

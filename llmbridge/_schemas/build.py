@@ -1,0 +1,312 @@
+"""From type hints to a JSON schema."""
+
+from __future__ import annotations
+
+import collections
+import enum
+import types
+import typing
+from collections import abc
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+from llmbridge._schemas.hints import (
+    MISSING,
+    Field,
+    class_fields,
+    default_value,
+    enum_table,
+    is_enum,
+    is_pydantic,
+    is_pydantic_model,
+    literal_table,
+    type_name,
+    unwrapped,
+)
+from llmbridge._schemas.scalars import SCALARS, is_scalar
+from llmbridge._schemas.walk import JSON, children, rebuilt, resolve
+from llmbridge.errors import InvalidRequest
+
+__all__ = ["ARRAYS", "MAPPINGS", "identifier", "json_schema", "object_schema", "pydantic_schema", "type_adapter"]
+
+ARRAYS: dict[Any, Callable[[list[Any]], Any]] = {
+    list: list, abc.Sequence: list, abc.MutableSequence: list, abc.Iterable: list, abc.Collection: list,
+    set: set, abc.Set: set, abc.MutableSet: set, frozenset: frozenset, collections.deque: collections.deque,
+}  # fmt: skip
+MAPPINGS = (dict, abc.Mapping, abc.MutableMapping, collections.OrderedDict, collections.defaultdict)
+
+_UNION = (typing.Union, types.UnionType)
+_ANYTHING = (Any, object)
+_HELP = (
+    "use str, int, float, bool, a list, a dict, Literal, an Enum, a date or time, a dataclass, a TypedDict, "
+    "a NamedTuple or a pydantic model"
+)
+_REF = "#/$defs/"
+
+
+def json_schema(type_hint: Any) -> JSON:
+    """The JSON schema (draft 2020-12) of a Python type.
+
+    Objects have `"additionalProperties": false`, fields with defaults are not required, and classes that are used
+    twice or hold themselves stand in `$defs`. pydantic models give their own schema.
+
+    Args:
+        type_hint: str, int, float, bool, None, Any, Union, Optional, Literal, Enum, list, tuple, set, dict and their
+            abstract kin, dataclasses, TypedDict, NamedTuple, datetime, date, time, UUID, Decimal, Path, pydantic's
+            models and types, and all of them within each other. `Annotated[X, "..."]` gives a description.
+
+    Raises:
+        InvalidRequest: A type has no JSON form; says where it stands.
+
+    Example:
+        >>> json_schema(dict[str, float])
+        {'type': 'object', 'additionalProperties': {'type': 'number'}}
+        >>> json_schema(typing.Optional[typing.Literal["a", "b"]])
+        {'anyOf': [{'type': 'string', 'enum': ['a', 'b']}, {'type': 'null'}]}
+    """
+    builder = _Builder()
+    return _tidied(builder.schema(type_hint, type_name(type_hint)), builder.defs)
+
+
+def object_schema(fields: Sequence[Field], where: str) -> JSON:
+    """The schema of an object with these fields: the parameters of a function."""
+    builder = _Builder()
+    return _tidied(builder.object(fields, where), builder.defs)
+
+
+class _Builder:
+    """Builds one document; `defs` collects what has a name, `names` says which."""
+
+    def __init__(self) -> None:
+        self.defs: dict[str, JSON] = {}
+        self.names: dict[Any, str] = {}
+
+    def schema(self, hint: Any, where: str) -> JSON:
+        """The schema of the hint, references into `defs` included."""
+        found = unwrapped(hint)
+        schema = self._bare(found.bare, where)
+        for keyword, limit in found.constraints.items():
+            if schema.get("type") == "array" and keyword.endswith("Length"):
+                keyword = keyword.replace("Length", "Items")
+            schema[keyword] = limit
+        if found.description:
+            schema["description"] = found.description
+        return schema
+
+    def object(self, fields: Sequence[Field], where: str) -> JSON:
+        """An object with these properties and no others."""
+        properties = {}
+        for item in fields:
+            schema = self.schema(item.hint, f"{where}.{item.name}")
+            if item.description:
+                schema["description"] = item.description
+            if item.default is not MISSING and (default := default_value(item.default)) is not MISSING:
+                schema["default"] = default
+            properties[item.name] = schema
+        required = [item.name for item in fields if item.required]
+        return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
+
+    def _bare(self, hint: Any, where: str) -> JSON:
+        origin = typing.get_origin(hint) or hint
+        if hint in _ANYTHING:
+            return {}
+        if origin in _UNION:
+            return _any_of([self.schema(arg, where) for arg in typing.get_args(hint)])
+        if origin is typing.Literal:
+            return _enumeration([value for value, _ in literal_table(hint).values()], where)
+        if isinstance(hint, (str, dict, list, set)):
+            raise InvalidRequest(f"{where}: {hint!r:.60} is no type: {_HELP}")
+        if hint is None or is_scalar(hint):
+            return dict(SCALARS[types.NoneType if hint is None else hint].schema)
+        if is_pydantic(hint):
+            return self._pydantic(hint)
+        if hasattr(origin, "__value__"):  # `type Name = ...`
+            return self._named(hint, lambda: self.schema(_alias_value(hint), where))
+        if origin in ARRAYS:
+            return self._array(origin, typing.get_args(hint), where)
+        if origin in MAPPINGS:
+            return self._mapping(typing.get_args(hint), where)
+        return self._class(hint, origin, where)
+
+    def _class(self, hint: Any, origin: Any, where: str) -> JSON:
+        fields = class_fields(hint)
+        if fields is not None:
+            return self._named(hint, lambda: {**_described(origin), **self.object(fields, type_name(hint))})
+        if origin is tuple:
+            return self._tuple(typing.get_args(hint), where)
+        if is_enum(hint):
+            values = [value for value, _ in enum_table(hint).values()]
+            return self._named(hint, lambda: {**_enumeration(values, where), **_described(hint)})
+        raise InvalidRequest(f"{where}: the type {type_name(hint)} has no JSON form: {_HELP}")
+
+    def _array(self, origin: Any, args: tuple[Any, ...], where: str) -> JSON:
+        schema: JSON = {"type": "array", "items": self.schema(args[0] if args else Any, f"{where}[]")}
+        if ARRAYS[origin] in (set, frozenset):
+            schema["uniqueItems"] = True
+        return schema
+
+    def _tuple(self, args: tuple[Any, ...], where: str) -> JSON:
+        if not args or args[-1] is ...:
+            return {"type": "array", "items": self.schema(args[0] if args else Any, f"{where}[]")}
+        items = [self.schema(arg, f"{where}[{i}]") for i, arg in enumerate(args) if arg != ()]
+        # More services know `items` than `prefixItems`.
+        same = items and all(item == items[0] for item in items)
+        kind: JSON = {"items": items[0]} if same else {"prefixItems": items}
+        return {"type": "array", **kind, "minItems": len(items), "maxItems": len(items)}
+
+    def _mapping(self, args: tuple[Any, ...], where: str) -> JSON:
+        if not args:
+            return {"type": "object", "additionalProperties": True}
+        names = self.schema(args[0], f"{where} (its keys)")
+        if names and names.get("type") not in ("string", "integer") and "$ref" not in names:
+            raise InvalidRequest(f"{where}: the keys of JSON objects are strings, not {type_name(args[0])}")
+        schema: JSON = {"type": "object", "additionalProperties": self.schema(args[1], f"{where}[...]") or True}
+        if "enum" in names or "$ref" in names:
+            schema["propertyNames"] = names
+        elif names.get("type") == "integer":
+            schema["propertyNames"] = {"pattern": "^-?[0-9]+$"}
+        return schema
+
+    def _named(self, hint: Any, make: Callable[[], JSON]) -> JSON:
+        # An alias may hold what cannot be hashed: Box[Annotated[int, Field(ge=1)]].
+        key = hint if typing.get_origin(hint) is None else repr(hint)
+        if key not in self.names:
+            self.names[key] = self._reserved(identifier(type_name(hint)))
+            self.defs[self.names[key]] = make()
+        return {"$ref": _REF + self.names[key]}
+
+    def _reserved(self, wanted: str) -> str:
+        """A name nobody has, in `defs` at once: what is being made may refer to itself."""
+        wanted = wanted or "Type"  # a name of other letters than services take
+        name, number = wanted, 1
+        while name in self.defs:
+            number += 1
+            name = f"{wanted}_{number}"
+        self.defs[name] = {}
+        return name
+
+    def _pydantic(self, cls: Any) -> JSON:
+        if cls in self.names:
+            return {"$ref": _REF + self.names[cls]}
+        own = pydantic_schema(cls)
+        inner = own.pop("$defs", {})
+        # A model that holds itself is nothing but a reference to itself: its name is there already.
+        moved = {} if set(own) == {"$ref"} else {"": self._reserved(identifier(type_name(cls)))}
+        moved |= {_REF + name: self._reserved(name) for name in inner}
+
+        def renamed(schema: JSON) -> JSON:
+            if schema.get("$ref") in moved:
+                schema["$ref"] = _REF + moved[schema["$ref"]]
+            return schema
+
+        for name, schema in inner.items():
+            self.defs[moved[_REF + name]] = rebuilt(schema, renamed)
+        self.names[cls] = moved[""] if "" in moved else moved[own["$ref"]]
+        if "" in moved:
+            self.defs[moved[""]] = rebuilt(own, renamed)
+        return {"$ref": _REF + self.names[cls]}
+
+
+def pydantic_schema(cls: Any) -> JSON:
+    """pydantic's own schema, its objects closed as all objects here are."""
+    schema = cls.model_json_schema() if is_pydantic_model(cls) else type_adapter(cls).json_schema()
+
+    def closed(schema: JSON) -> JSON:
+        schema.pop("discriminator", None)  # OpenAPI's, and its references would not move with the rest
+        if "properties" in schema and schema.get("type") == "object":
+            schema.setdefault("additionalProperties", False)
+        return schema
+
+    result: JSON = rebuilt(schema, closed)
+    return result
+
+
+def type_adapter(cls: Any) -> Any:
+    """pydantic's way to a type that is no model; only called with a type that came from pydantic."""
+    from importlib import import_module
+
+    return import_module("pydantic").TypeAdapter(cls)
+
+
+def identifier(text: str) -> str:
+    """A name as services take it, from any text: [a-zA-Z0-9_-], at most 64."""
+    words = "".join(char if char.isascii() and (char.isalnum() or char in "_-") else " " for char in text).split()
+    return "_".join(words)[:64]
+
+
+def _alias_value(hint: Any) -> Any:
+    args, alias = typing.get_args(hint), typing.get_origin(hint) or hint
+    return alias.__value__[args] if args else alias.__value__
+
+
+def _described(cls: Any) -> JSON:
+    from llmbridge._schemas.docstrings import read_docstring
+
+    doc = cls.__doc__ or ""
+    if doc.startswith(f"{cls.__name__}(") or doc in ("An enumeration.", enum.Enum.__doc__):
+        return {}  # Python wrote it
+    summary, _ = read_docstring(doc)
+    return {"description": summary} if summary else {}
+
+
+def _any_of(schemas: list[JSON]) -> JSON:
+    options: list[JSON] = []
+    for schema in schemas:
+        for option in schema["anyOf"] if set(schema) == {"anyOf"} else [schema]:
+            if option not in options:
+                options.append(option)
+    if {} in options:
+        return {}
+    return options[0] if len(options) == 1 else {"anyOf": options}
+
+
+_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", types.NoneType: "null"}
+
+
+def _enumeration(values: list[Any], where: str) -> JSON:
+    kinds: list[str] = []
+    for value in values:
+        kind = next((name for cls, name in _JSON_TYPES.items() if isinstance(value, cls)), None)
+        if kind is None:
+            raise InvalidRequest(f"{where}: {value!r} has no JSON form: use str, int, bool or None there")
+        if kind not in kinds:
+            kinds.append(kind)
+    return {"type": kinds[0] if len(kinds) == 1 else kinds, "enum": values}
+
+
+# -- what stands where ------------------------------------------------------------------------------------------------
+
+
+def _references(schema: Any) -> Iterator[str]:
+    if isinstance(schema, dict):
+        if isinstance(ref := schema.get("$ref"), str) and ref.startswith(_REF):
+            yield ref.removeprefix(_REF)
+        for child in children(schema):
+            yield from _references(child)
+
+
+def _tidied(root: JSON, defs: dict[str, JSON]) -> JSON:
+    """The document, with what is used once where it is used, and an object at its root instead of a reference."""
+    uses = collections.Counter(name for schema in (root, *defs.values()) for name in _references(schema))
+
+    def inlined(schema: JSON) -> JSON:
+        name = str(schema.get("$ref")).removeprefix(_REF)
+        if (
+            "$ref" in schema and name in defs and uses[name] == 1
+        ):  # so it is not in a circle: what leads into one has two
+            siblings = {key: value for key, value in schema.items() if key != "$ref"}
+            return {**rebuilt(defs[name], inlined), **siblings}
+        return schema
+
+    document: JSON = rebuilt(root, inlined)
+    while "$ref" in document:
+        target = resolve(document.pop("$ref"), {"$defs": defs})
+        document = {**rebuilt(target, inlined), **document}
+    left: dict[str, JSON] = {}
+    waiting = list(_references(document))
+    while waiting:
+        name = waiting.pop(0)
+        if name not in left:
+            left[name] = rebuilt(defs[name], inlined)
+            waiting += _references(left[name])
+    return {**document, "$defs": left} if left else document

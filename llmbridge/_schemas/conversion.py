@@ -1,0 +1,211 @@
+"""From JSON values to the Python values that type hints ask for."""
+
+from __future__ import annotations
+
+import collections
+import json
+import types
+import typing
+from collections.abc import Sequence
+from typing import Any
+
+from llmbridge._schemas.build import ARRAYS, MAPPINGS, pydantic_schema, type_adapter
+from llmbridge._schemas.hints import (
+    MISSING,
+    Field,
+    class_fields,
+    enum_table,
+    is_enum,
+    is_pydantic,
+    is_pydantic_model,
+    literal_table,
+    table_entry,
+    unwrapped,
+)
+from llmbridge._schemas.scalars import SCALARS, is_scalar
+from llmbridge._schemas.validation import check, closest, joined, kind_of, listed, quoted
+
+__all__ = ["Conversion"]
+
+_UNION = (typing.Union, types.UnionType)
+
+
+class Conversion:
+    """One conversion, which goes on after a problem so that all of them are told at once.
+
+    Values are checked as JSON schema would: an int serves as a float and 2.0 as an int, but no str as a number. What
+    comes back is worthless as soon as there are problems.
+
+    Attributes:
+        problems: "path: what is wrong".
+
+    Example:
+        >>> conversion = Conversion()
+        >>> conversion.convert({"sizes": [1, "2"]}, dict[str, list[int]])
+        {'sizes': [1, MISSING]}
+        >>> conversion.problems
+        ['sizes[1]: expected an integer, got the string "2"']
+    """
+
+    def __init__(self) -> None:
+        self.problems: list[str] = []
+
+    def convert(self, value: Any, hint: Any, path: str = "") -> Any:
+        """The value as the hint wants it, or MISSING with a problem told."""
+        found = unwrapped(hint)
+        if found.constraints:
+            size = isinstance(value, (list, dict))
+            limits = {key.replace("Length", "Items") if size else key: item for key, item in found.constraints.items()}
+            problems = check(value, limits).problems
+            if problems:
+                self.problems += [f"{path or '(root)'}: {problem.partition(': ')[2]}" for problem in problems]
+                return MISSING
+        return self._bare(value, found.bare, path)
+
+    def fields(self, value: Any, fields: Sequence[Field], path: str) -> dict[str, Any]:
+        """The converted properties of an object: without those that are left out, or null where that says so."""
+        if not isinstance(value, dict):
+            self._wrong(path, f"expected an object, got {quoted(value)}")
+            return {}
+        converted: dict[str, Any] = {}
+        for item in fields:
+            where = joined(path, item.name)
+            if item.name not in value:
+                if item.required:
+                    self._wrong(where, "is missing")
+                continue
+            problems = len(self.problems)
+            result = self.convert(value[item.name], item.hint, where)
+            if value[item.name] is None and not item.required and self.problems[problems:]:
+                del self.problems[problems:]  # a service that wants every property says so that it is left out
+            else:
+                converted[item.name] = result
+        known = [item.name for item in fields]
+        for key in value:
+            if key not in known:
+                self._wrong(joined(path, key), f"is unknown; known are {listed(known) or 'none'}")
+        return converted
+
+    def _wrong(self, path: str, problem: str) -> Any:
+        self.problems.append(f"{path or '(root)'}: {problem}")
+        return MISSING
+
+    def _bare(self, value: Any, hint: Any, path: str) -> Any:
+        origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
+        if hint is Any or hint is object:
+            return value
+        if origin in _UNION:
+            return self._union(value, args, path)
+        if origin is typing.Literal:
+            return self._member(value, literal_table(hint), path)
+        if hint is None or is_scalar(hint):
+            return self._scalar(value, types.NoneType if hint is None else hint, path)
+        if is_pydantic(hint):
+            return self._pydantic(value, hint, path)
+        if hasattr(origin, "__value__"):
+            return self.convert(value, origin.__value__[args] if args else origin.__value__, path)
+        if origin in MAPPINGS:
+            return self._mapping(value, origin, args, path)
+        if (fields := class_fields(hint)) is not None:
+            return self._class(value, origin, fields, path)
+        if is_enum(hint):
+            return self._member(value, enum_table(hint), path)
+        return self._array(value, origin, args, path)
+
+    def _scalar(self, value: Any, hint: Any, path: str) -> Any:
+        scalar = SCALARS[hint]
+        try:
+            return scalar.convert(value)
+        except (TypeError, ValueError):
+            return self._wrong(path, f"expected {scalar.wanted}, got {quoted(value)}")
+
+    def _member(self, value: Any, table: dict[str, tuple[Any, Any]], path: str) -> Any:
+        member = table_entry(table, value)
+        if member is MISSING:
+            return self._wrong(path, f"must be {listed([item for item, _ in table.values()])}, got {quoted(value)}")
+        return member
+
+    def _union(self, value: Any, options: tuple[Any, ...], path: str) -> Any:
+        # 1 would become 1.0 if float came first.
+        exact = [option for option in options if type(value) in (int, str) and unwrapped(option).bare is type(value)]
+        tried = []
+        for option in exact if exact and type(value) is int else options:
+            attempt = Conversion()
+            result = attempt.convert(value, option, path)
+            if not attempt.problems:
+                return result
+            tried.append(attempt.problems)
+        self.problems += closest(tried)
+        return MISSING
+
+    def _pydantic(self, value: Any, cls: Any, path: str) -> Any:
+        given = check(value, pydantic_schema(cls)).value  # without the nulls that stand for what was left out
+        text = json.dumps(given)  # in pydantic's JSON mode a strict model takes dates and enums too
+        try:
+            if is_pydantic_model(cls):
+                return cls.model_validate_json(text)
+            return type_adapter(cls).validate_json(text)
+        except ValueError as error:
+            listing = getattr(error, "errors", None)
+            if not callable(listing):
+                return self._wrong(path, str(error))
+            for problem in listing():
+                where = path
+                for step in problem["loc"]:
+                    where = f"{where}[{step}]" if isinstance(step, int) else joined(where, str(step))
+                got = problem.get("input")
+                known = "" if isinstance(got, (dict, list)) or problem["type"] == "missing" else f", got {quoted(got)}"
+                self._wrong(where, f"{problem['msg']}{known}")
+            return MISSING
+
+    def _mapping(self, value: Any, origin: Any, args: tuple[Any, ...], path: str) -> Any:
+        if not isinstance(value, dict):
+            return self._wrong(path, f"expected an object, got {quoted(value)}")
+        names, items = args or (Any, Any)
+        converted = {}
+        for key, item in value.items():
+            where = joined(path, key)
+            converted[self._key(key, names, where)] = self.convert(item, items, where)
+        if origin is collections.defaultdict:
+            return collections.defaultdict(None, converted)
+        return collections.OrderedDict(converted) if origin is collections.OrderedDict else converted
+
+    def _key(self, key: str, hint: Any, path: str) -> Any:
+        attempt = Conversion()
+        result = attempt.convert(key, hint, path)
+        if attempt.problems and key.removeprefix("-").isascii() and key.removeprefix("-").isdigit():
+            number = Conversion()
+            result = number.convert(int(key), hint, path)
+            if not number.problems:
+                return result
+        self.problems += attempt.problems
+        return result
+
+    def _class(self, value: Any, cls: Any, fields: list[Field], path: str) -> Any:
+        problems = len(self.problems)
+        converted = self.fields(value, fields, path)
+        if self.problems[problems:]:
+            return MISSING
+        if issubclass(cls, dict):
+            return converted
+        try:
+            return cls(**converted)
+        except (TypeError, ValueError) as error:  # what __post_init__ checks
+            return self._wrong(path, str(error) or type(error).__name__)
+
+    def _array(self, value: Any, origin: Any, args: tuple[Any, ...], path: str) -> Any:
+        if not isinstance(value, list):
+            return self._wrong(path, f"expected an array, got {quoted(value)}")
+        if origin is tuple and args and args[-1] is not ...:
+            hints = [arg for arg in args if arg != ()]
+            if len(hints) != len(value):
+                return self._wrong(path, f"must have {len(hints)} items, has {len(value)}")
+        else:
+            hints = [args[0] if args else Any] * len(value)
+        pairs = enumerate(zip(value, hints, strict=True))
+        items = [self.convert(item, hint, f"{path}[{i}]") for i, (item, hint) in pairs]
+        make: Any = tuple if origin is tuple else ARRAYS[origin]
+        try:
+            return make(items)
+        except TypeError:  # a set of what cannot be in a set
+            return self._wrong(path, f"cannot hold {kind_of(value[0])} in a set")

@@ -1,0 +1,139 @@
+"""What a Python function says about itself to a model, and how a model's arguments become its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from llmbridge._schemas.build import json_schema, object_schema
+from llmbridge._schemas.conversion import Conversion
+from llmbridge._schemas.docstrings import read_docstring
+from llmbridge._schemas.hints import MISSING, Field, class_fields, is_pydantic, resolved, type_name
+from llmbridge._schemas.walk import JSON
+from llmbridge.errors import InvalidRequest
+
+__all__ = ["Signature", "read_class", "read_function"]
+
+_Parameter = inspect.Parameter
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Signature:
+    """What a tool takes, as Python has it.
+
+    Args:
+        name: The function's own name.
+        description: The first paragraph of its docstring.
+        parameters: The JSON schema of its arguments.
+        fields: Its parameters.
+        positional: Those that cannot be given by name.
+        cls: The class that the arguments make an instance of, if the tool is a class.
+        unbound: It is a method without its object.
+    """
+
+    name: str
+    description: str
+    parameters: JSON
+    fields: tuple[Field, ...] = ()
+    positional: tuple[str, ...] = ()
+    cls: Any = None
+    unbound: bool = False
+
+    def convert(self, arguments: Any) -> tuple[Any, list[str]]:
+        """The arguments by name (for a class: its instance), and what is wrong with them."""
+        conversion = Conversion()
+        if self.cls is not None:
+            return conversion.convert(arguments, self.cls), conversion.problems
+        return conversion.fields(arguments, self.fields, ""), conversion.problems
+
+    def call(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
+        """What the function gives for converted arguments."""
+        named, positional = dict(arguments), []
+        for item in self.fields:
+            if item.name in self.positional:
+                positional.append(named.pop(item.name, item.default))
+        return function(*positional, **named)
+
+
+def read_class(cls: Any) -> Signature:
+    """A class whose instances are the arguments: a pydantic model, a dataclass, a TypedDict, a NamedTuple.
+
+    Raises:
+        InvalidRequest: It is another class.
+    """
+    if not is_pydantic(cls) and class_fields(cls) is None:
+        raise InvalidRequest(
+            f"{type_name(cls)} is a class that says nothing about its fields: give a function, or make it a dataclass "
+            "or a pydantic model"
+        )
+    schema = json_schema(cls)
+    if schema.get("type") != "object":
+        raise InvalidRequest(f"{type_name(cls)} is no object in JSON: tools take objects")
+    return Signature(type_name(cls), str(schema.pop("description", "")), schema, cls=cls)
+
+
+def read_function(function: Callable[..., Any]) -> Signature:
+    """A function, method, `functools.partial` or object that can be called.
+
+    Raises:
+        InvalidRequest: Its parameters cannot be told to a model; says which and why.
+    """
+    plain = function
+    while isinstance(plain, functools.partial):
+        plain = plain.func
+    if not (inspect.isroutine(plain) or inspect.isfunction(plain)):
+        name, body, doc = (
+            type(plain).__name__,
+            type(plain).__call__,
+            type(plain).__doc__ or type(plain).__call__.__doc__,
+        )
+    else:
+        name, body, doc = getattr(plain, "__name__", ""), plain, plain.__doc__
+    if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
+        raise InvalidRequest(f"{name} yields its result in pieces: a tool returns it at once; return a list")
+    summary, described = read_docstring(doc)
+    parameters = _parameters(function, name)
+    unbound = bool(parameters) and parameters[0].name in ("self", "cls") and inspect.isfunction(plain)
+    if unbound:
+        parameters = parameters[1:]
+    hints = _hints(body, parameters, name)
+    fields = tuple(_field(item, hints, described, name) for item in parameters)
+    positional = tuple(item.name for item in parameters if item.kind is _Parameter.POSITIONAL_ONLY)
+    try:
+        schema = object_schema(fields, name)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{error.message}; what no model can give, fix with functools.partial") from None
+    return Signature(name, summary, schema, fields, positional, unbound=unbound)
+
+
+def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
+    """Those a model can give: not what a partial has fixed, and no *args and **kwargs, which say nothing."""
+    try:
+        signature = inspect.signature(function)
+    except (TypeError, ValueError) as error:
+        raise InvalidRequest(f"{name or function!r} does not tell its parameters: wrap it into a function") from error
+    fixed = function.keywords if isinstance(function, functools.partial) else {}
+    return [
+        item
+        for item in signature.parameters.values()
+        if item.name not in fixed and item.kind not in (_Parameter.VAR_POSITIONAL, _Parameter.VAR_KEYWORD)
+    ]
+
+
+def _hints(body: Any, parameters: list[inspect.Parameter], name: str) -> dict[str, Any]:
+    wanted = {item.name for item in parameters}
+    annotations = {key: hint for key, hint in getattr(body, "__annotations__", {}).items() if key in wanted}
+    return resolved(annotations, getattr(inspect.unwrap(body), "__globals__", {}), name)
+
+
+def _field(item: inspect.Parameter, hints: Mapping[str, Any], described: Mapping[str, str], function: str) -> Field:
+    default = MISSING if item.default is _Parameter.empty else item.default
+    if hasattr(default, "get_default") and hasattr(default, "is_required"):
+        raise InvalidRequest(
+            f"{function}.{item.name}: Python would pass pydantic's Field itself as the default: "
+            f"write `{item.name}: Annotated[..., Field(...)]`, and the default behind it"
+        )
+    return Field(item.name, hints.get(item.name, Any), default is MISSING, default, described.get(item.name, ""))

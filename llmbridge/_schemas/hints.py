@@ -1,0 +1,349 @@
+"""What type hints and classes say, in the few forms that building a schema and converting a value both need."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import enum
+import functools
+import re
+import sys
+import types
+import typing
+from collections.abc import Iterator, Mapping
+from typing import Any, TypeGuard
+
+from llmbridge.errors import InvalidRequest
+
+__all__ = [
+    "MISSING",
+    "Field",
+    "Hint",
+    "class_fields",
+    "default_value",
+    "enum_table",
+    "hints_of",
+    "is_enum",
+    "is_pydantic",
+    "is_pydantic_model",
+    "literal_table",
+    "resolved",
+    "table_entry",
+    "type_name",
+    "unwrapped",
+]
+
+
+class _Missing:
+    """No value; dataclasses' own sign for it cannot be a default of a dataclass."""
+
+    def __repr__(self) -> str:
+        return "MISSING"
+
+
+MISSING: Any = _Missing()
+
+_WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final", "ClassVar")
+# What annotated-types and pydantic's Field say about a value, and the keyword that says it in a JSON schema.
+_CONSTRAINTS = {
+    "ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum", "multiple_of": "multipleOf",
+    "min_length": "minLength", "max_length": "maxLength", "pattern": "pattern",
+}  # fmt: skip
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Field:
+    """One property of a class or one parameter of a function.
+
+    Args:
+        name: Its name in Python and in JSON.
+        hint: Its type hint, unresolved wrappers included.
+        required: Whether there must be a value.
+        default: What is used without one; MISSING if that is made anew each time.
+        description: What the docstring or the field says about it.
+    """
+
+    name: str
+    hint: Any
+    required: bool
+    default: Any = MISSING
+    description: str = ""
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Hint:
+    """A type hint without what is wrapped around it.
+
+    Args:
+        bare: The type itself.
+        description: What `Annotated` says about it.
+        constraints: Keywords of JSON schema that `Annotated` sets (`{"minimum": 1}`).
+        marks: Names of the wrappers that were there ("NotRequired", "ClassVar").
+    """
+
+    bare: Any
+    description: str = ""
+    constraints: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    marks: tuple[str, ...] = ()
+
+
+def unwrapped(hint: Any) -> Hint:
+    """The hint without Annotated, Required, Final, NewType, InitVar and type variables.
+
+    Example:
+        >>> from typing import Annotated
+        >>> unwrapped(Annotated[int, "Age in years"]).description
+        'Age in years'
+    """
+    description, constraints, marks = "", dict[str, Any](), list[str]()
+    while True:
+        origin = typing.get_origin(hint)
+        mark = getattr(origin, "_name", None) or getattr(hint, "_name", None)
+        if origin is typing.Annotated:
+            said, limits = _metadata(hint.__metadata__)
+            description, constraints = description or said, {**limits, **constraints}
+            hint = hint.__origin__
+        elif mark in _WRAPPERS and (origin is not None or mark in ("Final", "ClassVar")):
+            marks.append(mark)
+            hint = typing.get_args(hint)[0] if typing.get_args(hint) else Any
+        elif isinstance(hint, dataclasses.InitVar):
+            hint = hint.type
+        elif isinstance(hint, typing.TypeVar):
+            hint = hint.__bound__ or (typing.Union[hint.__constraints__] if hint.__constraints__ else Any)
+        elif hasattr(hint, "__supertype__"):
+            hint = hint.__supertype__
+        else:
+            return Hint(hint, description, constraints, tuple(marks))
+
+
+def _metadata(items: tuple[Any, ...]) -> tuple[str, dict[str, Any]]:
+    description, constraints = "", dict[str, Any]()
+    for item in items:
+        if isinstance(item, str):
+            description = description or item
+            continue
+        for name in ("description", "documentation"):
+            if isinstance(text := getattr(item, name, None), str):
+                description = description or text
+        for part in (item, *(getattr(item, "metadata", None) or ())):
+            for name, keyword in _CONSTRAINTS.items():
+                if isinstance(limit := getattr(part, name, None), (int, float, str)):
+                    constraints[keyword] = limit
+    return description, constraints
+
+
+def type_name(hint: Any) -> str:
+    """The hint as a reader would write it.
+
+    Example:
+        >>> type_name(list[int]), type_name(None), type_name(typing.Optional[int])
+        ('list[int]', 'None', 'int | None')
+    """
+    hint = unwrapped(hint).bare
+    if hint in (None, types.NoneType):
+        return "None"
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin in (typing.Union, types.UnionType):
+        return " | ".join(map(type_name, args))
+    if origin is typing.Literal:
+        return f"Literal[{', '.join(map(repr, args))}]"
+    if origin is not None and args:
+        return f"{type_name(origin)}[{', '.join('...' if arg is ... else type_name(arg) for arg in args)}]"
+    return getattr(hint, "__name__", None) or re.sub(r"\b(?:typing|builtins|__main__)\.", "", repr(hint))
+
+
+# -- classes ----------------------------------------------------------------------------------------------------------
+
+
+def is_pydantic_model(hint: Any) -> bool:
+    """Whether it is a pydantic model, told by what it can do: pydantic need not be there."""
+    return isinstance(hint, type) and all(
+        callable(getattr(hint, name, None)) for name in ("model_json_schema", "model_validate_json")
+    )
+
+
+def is_pydantic(hint: Any) -> bool:
+    """Whether pydantic knows best about the type: a model, a pydantic dataclass, or a type like `EmailStr`."""
+    marks = ("__pydantic_validator__", "__get_pydantic_core_schema__")
+    return is_pydantic_model(hint) or (isinstance(hint, type) and any(hasattr(hint, mark) for mark in marks))
+
+
+def class_fields(hint: Any) -> list[Field] | None:
+    """The fields of a dataclass, TypedDict or NamedTuple (or of a generic one with its arguments); None for others.
+
+    Raises:
+        InvalidRequest: A hint names something that is not known.
+    """
+    cls = typing.get_origin(hint) or hint
+    fields = _own_fields(cls) if isinstance(cls, type) else None
+    if fields is None:
+        return None
+    arguments = dict(zip(getattr(cls, "__parameters__", ()), typing.get_args(hint), strict=False))
+    return (
+        [dataclasses.replace(item, hint=_with_arguments(item.hint, arguments)) for item in fields]
+        if arguments
+        else fields
+    )
+
+
+@functools.lru_cache(maxsize=256)  # resolving hints takes longer than all else, and a list may hold thousands
+def _own_fields(cls: Any) -> list[Field] | None:
+    if dataclasses.is_dataclass(cls):
+        return _dataclass_fields(cls)
+    if issubclass(cls, dict) and hasattr(cls, "__total__") and hasattr(cls, "__required_keys__"):
+        return _typed_dict_fields(cls)
+    if issubclass(cls, tuple) and hasattr(cls, "_fields"):
+        return _named_tuple_fields(cls)
+    return None
+
+
+def _dataclass_fields(cls: Any) -> list[Field]:
+    from llmbridge._schemas.docstrings import read_docstring
+
+    hints, (_, described) = hints_of(cls), read_docstring(cls.__doc__)
+    found = []
+    for item in cls.__dataclass_fields__.values():  # `fields()` leaves out what only __init__ takes
+        if not item.init or "ClassVar" in unwrapped(hints[item.name]).marks:
+            continue
+        description = item.metadata.get("description") or described.get(item.name, "")
+        default = MISSING if item.default is dataclasses.MISSING else item.default
+        required = default is MISSING and item.default_factory is dataclasses.MISSING
+        found.append(Field(item.name, hints[item.name], required, default, description))
+    return found
+
+
+def _typed_dict_fields(cls: Any) -> list[Field]:
+    from llmbridge._schemas.docstrings import read_docstring
+
+    _, described = read_docstring(cls.__doc__)
+    found = []
+    for name, hint in hints_of(cls).items():
+        marks = unwrapped(hint).marks
+        # With postponed annotations the class itself does not see these marks.
+        required = "Required" in marks or (name in cls.__required_keys__ and "NotRequired" not in marks)
+        found.append(Field(name, hint, required, description=described.get(name, "")))
+    return found
+
+
+def _named_tuple_fields(cls: Any) -> list[Field]:
+    from llmbridge._schemas.docstrings import read_docstring
+
+    hints, (_, described) = hints_of(cls), read_docstring(cls.__doc__)
+    defaults = cls._field_defaults
+    return [
+        Field(name, hints.get(name, Any), name not in defaults, defaults.get(name, MISSING), described.get(name, ""))
+        for name in cls._fields
+    ]
+
+
+def _with_arguments(hint: Any, arguments: Mapping[Any, Any]) -> Any:
+    if isinstance(hint, typing.TypeVar):
+        return arguments.get(hint, hint)
+    parameters = getattr(hint, "__parameters__", ())
+    if not parameters or typing.get_origin(hint) is None:
+        return hint
+    return hint[tuple(arguments.get(parameter, parameter) for parameter in parameters)]
+
+
+# -- names in hints ---------------------------------------------------------------------------------------------------
+
+
+def hints_of(cls: type) -> dict[str, Any]:
+    """The resolved type hints of a class.
+
+    Raises:
+        InvalidRequest: A hint names something that is not known where the class was defined.
+    """
+    known = {cls.__name__: cls}
+    namespace = dict(vars(sys.modules.get(cls.__module__, types)))
+    with _naming(cls.__name__):
+        hints = typing.get_type_hints(cls, localns=known, include_extras=True)
+        return {name: _resolved(hint, namespace, known) for name, hint in hints.items()}
+
+
+def resolved(annotations: Mapping[str, Any], namespace: dict[str, Any], owner: str) -> dict[str, Any]:
+    """Annotations as they stand on a function, with the names in them looked up.
+
+    Raises:
+        InvalidRequest: One names something that is not known there.
+    """
+    carrier = types.SimpleNamespace(__annotations__=dict(annotations))
+    with _naming(owner):
+        hints = typing.get_type_hints(carrier, namespace, {}, include_extras=True)
+        return {name: _resolved(hint, namespace, {}) for name, hint in hints.items()}
+
+
+@contextlib.contextmanager
+def _naming(owner: str) -> Iterator[None]:
+    try:
+        yield
+    except NameError as error:
+        raise InvalidRequest(
+            f"{owner}: its type hints use {error.name!r}, which is not defined at the top of its module: "
+            "define or import it there (not inside a function, and not under TYPE_CHECKING)"
+        ) from None
+    except (TypeError, SyntaxError, AttributeError) as error:
+        raise InvalidRequest(f"{owner}: its type hints cannot be read: {error}") from error
+
+
+def _resolved(hint: Any, namespace: dict[str, Any], known: dict[str, Any]) -> Any:
+    """Python 3.10 leaves the str in `list["Node"]` as it is."""
+    if isinstance(hint, str):
+        carrier = types.SimpleNamespace(__annotations__={"hint": hint})
+        return typing.get_type_hints(carrier, namespace, known, include_extras=True)["hint"]
+    if isinstance(hint, types.GenericAlias):
+        return hint.__origin__[tuple(_resolved(arg, namespace, known) for arg in hint.__args__)]  # type: ignore[index]
+    return hint
+
+
+def is_enum(hint: Any) -> TypeGuard[type[enum.Enum]]:
+    """Whether it is an enum's class (on Python 3.10 `list[int]` is a `type` as well)."""
+    return isinstance(hint, enum.EnumMeta)
+
+
+# -- values -----------------------------------------------------------------------------------------------------------
+
+
+def enum_table(cls: type[enum.Enum]) -> dict[str, tuple[Any, Any]]:
+    """The members of an enum by the repr of what stands for them in JSON: (that value, the member).
+
+    Members whose values JSON does not have (tuples, objects) go by their names.
+    """
+    plain = all(isinstance(member.value, (str, int, float, bool, types.NoneType)) for member in cls)
+    values = [(member.value if plain else member.name, member) for member in cls]
+    return {_key(value): (value, member) for value, member in values}
+
+
+def literal_table(hint: Any) -> dict[str, tuple[Any, Any]]:
+    """The values of a Literal in the same form; enum members among them stand for their values."""
+    table = {}
+    for value in typing.get_args(hint):
+        plain = value.value if isinstance(value, enum.Enum) else value
+        table[_key(plain)] = (plain, value)
+    return table
+
+
+def _key(value: Any) -> str:
+    """True is no 1 in JSON, while 1.0 is: what a table is looked up by."""
+    if isinstance(value, str):
+        return f"str {str.__str__(value)}"
+    if isinstance(value, float) and value.is_integer():
+        return repr(int(value))
+    return repr(int(value)) if isinstance(value, int) and not isinstance(value, bool) else repr(value)
+
+
+def table_entry(table: Mapping[str, tuple[Any, Any]], value: Any) -> Any:
+    """The member that a JSON value stands for, or MISSING."""
+    if not isinstance(value, (str, int, float, types.NoneType)):
+        return MISSING
+    return table.get(_key(value), (None, MISSING))[1]
+
+
+def default_value(value: Any) -> Any:
+    """A default as JSON holds it, or MISSING where it cannot."""
+    from llmbridge._schemas.jsonable import as_json
+
+    try:
+        return as_json(value)
+    except (TypeError, ValueError, RecursionError):
+        return MISSING

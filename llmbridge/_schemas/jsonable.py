@@ -1,0 +1,91 @@
+"""Python values as JSON: defaults in schemas, results of tools."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Callable, Mapping, Set
+from typing import Any
+
+__all__ = ["as_json", "result_text"]
+
+
+def result_text(value: Any) -> str:
+    """What a tool returned, as text for the model: a str as it is, else JSON as far as it goes, else `str()`."""
+    if isinstance(value, str):
+        return value
+    try:
+        return json.dumps(as_json(value, otherwise=str), ensure_ascii=False, allow_nan=False)
+    except (TypeError, ValueError, RecursionError):  # it contains itself, or its own dump failed
+        return str(value)
+
+
+def as_json(value: Any, otherwise: Callable[[Any], Any] | None = None) -> Any:
+    """The value made of what JSON has: dict, list, str, int, float, bool, None.
+
+    Args:
+        value: Also dataclasses, named tuples, enums, dates, UUIDs, decimals, paths, sets, pydantic models, arrays.
+        otherwise: Makes a value of what JSON has no form for.
+
+    Raises:
+        TypeError: There is no form, and `otherwise` was not given.
+        ValueError: A float that JSON does not have (NaN, infinity).
+
+    Example:
+        >>> from decimal import Decimal
+        >>> as_json({"price": Decimal("1.50"), "sizes": (1, 2)})
+        {'price': '1.50', 'sizes': [1, 2]}
+    """
+    from enum import Enum
+
+    if isinstance(value, Enum):
+        return as_json(value.value, otherwise)
+    if value is None or isinstance(value, (str, bool, int)):
+        return value
+    if isinstance(value, float):
+        if not math.isfinite(value):
+            if otherwise:
+                return otherwise(value)
+            raise ValueError(f"JSON has no {value}")
+        return value
+    if isinstance(value, Mapping):
+        return {_key(key): as_json(item, otherwise) for key, item in value.items()}
+    if isinstance(value, tuple) and hasattr(value, "_asdict"):
+        return as_json(value._asdict(), otherwise)
+    if isinstance(value, (list, tuple, Set)):
+        return [as_json(item, otherwise) for item in value]
+    return _object(value, otherwise)
+
+
+def _object(value: Any, otherwise: Callable[[Any], Any] | None) -> Any:
+    import dataclasses
+    import datetime as dt
+    from decimal import Decimal
+    from pathlib import PurePath
+    from uuid import UUID
+
+    if isinstance(value, (dt.date, dt.time)):
+        return value.isoformat()
+    if isinstance(value, (Decimal, UUID, PurePath)):
+        return str(value)
+    if not isinstance(value, type):
+        if callable(dump := getattr(value, "model_dump", None)):
+            return dump(mode="json")
+        if dataclasses.is_dataclass(value):
+            fields = dataclasses.fields(value)
+            return {item.name: as_json(getattr(value, item.name), otherwise) for item in fields}
+        if callable(tolist := getattr(value, "tolist", None)):  # numpy's arrays and numbers
+            return as_json(tolist(), otherwise)
+    if otherwise:
+        return otherwise(value)
+    raise TypeError(f"JSON has no form for {type(value).__name__}")
+
+
+def _key(key: Any) -> str:
+    from enum import Enum
+
+    if isinstance(key, Enum):
+        key = key.value
+    if key is None or isinstance(key, (bool, float)):
+        return json.dumps(key)
+    return str(key)

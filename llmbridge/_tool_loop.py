@@ -1,0 +1,213 @@
+"""Several calls of a model in a row, with the tools that it asks for run in between, read as if they were one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING
+
+from llmbridge._notes import Notes
+from llmbridge._pipeline import Wait
+from llmbridge._text import TextSoFar
+from llmbridge._tool_runs import ToolRuns
+from llmbridge.errors import Cancelled, TurnsExceeded
+
+if TYPE_CHECKING:
+    from llmbridge._pipeline import Pipeline
+    from llmbridge.events import Item
+    from llmbridge.messages import Message
+    from llmbridge.tools import Tool
+
+__all__ = ["ToolLoop"]
+
+
+class ToolLoop:
+    """A `_reading.Source` that goes on after an answer that asks for tools, until there is one that does not.
+
+    A turn ends the loop as any answer would where it makes no calls, was cut off, or calls a tool without a function:
+    that one is for the caller. Results of tools are lists of their own, never mixed with a turn's items.
+
+    Args:
+        pipeline: The first call.
+        ask: Makes the next one, with these messages behind the caller's.
+        tools: What was offered.
+        limit: How many answers of the model there may be.
+
+    Attributes:
+        started, ended: `time.monotonic()` of the first step and of the end.
+    """
+
+    def __init__(
+        self, pipeline: Pipeline, ask: Callable[[list[Message]], Pipeline], tools: Sequence[Tool], limit: int
+    ) -> None:
+        self._pipeline = pipeline
+        self._ask = ask
+        self._tools = {tool.name: tool for tool in tools}
+        self._limit = limit
+        self._turn = 1
+        self._notes = Notes(TextSoFar())
+        self._runs: ToolRuns | None = None
+        self._cancelled = False
+        self._over = False
+        self._whole = False
+        self.started: float | None = None
+        self.ended: float | None = None
+
+    @property
+    def readable(self) -> int | None:
+        """The file descriptor to wait for after `Wait.SOCKET`."""
+        return self._pipeline.readable
+
+    @property
+    def headers(self) -> Mapping[str, str]:
+        """Of the present turn's answer."""
+        return self._pipeline.headers
+
+    @property
+    def request_id(self) -> str | None:
+        """Of the present turn."""
+        return self._pipeline.request_id
+
+    @property
+    def provider(self) -> str:
+        """The name of the provider that is asked."""
+        return self._pipeline.provider
+
+    @property
+    def model(self) -> str:
+        """The name of the model that is asked."""
+        return self._pipeline.model
+
+    def advance(self) -> list[Item] | None:
+        """What comes next of the model's items and the tools' results; None at the end. Blocks.
+
+        Raises:
+            TurnsExceeded: The model still calls tools at the limit.
+            LLMBridgeError: As for `Pipeline.advance`.
+        """
+        if self.started is None:
+            self.started = monotonic()
+        if self._over:
+            if self._cancelled and not self._whole:
+                raise self._cancellation()
+            return None
+        try:
+            return self._advance()
+        except BaseException:
+            self.close()
+            raise
+
+    def poll(self) -> list[Item] | Wait | None:
+        """Like `advance`, without ever blocking: says what to wait for where it would have to.
+
+        Raises:
+            LLMBridgeError: As for `advance`.
+        """
+        if self._over:
+            return self.advance()
+        if self._runs is not None:
+            return Wait.THREAD
+        try:
+            outcome = self._pipeline.poll()
+            if outcome is None:
+                return Wait.THREAD if self._goes_on() else None
+        except BaseException:
+            self.close()
+            raise
+        if isinstance(outcome, list):
+            self._note(outcome)
+        return outcome
+
+    def cancel(self) -> None:
+        """Ends everything from any thread; who is blocked in `advance()` gets Cancelled at once.
+
+        One function that runs alone in the thread that reads is not interrupted: its result is dropped.
+        """
+        self._cancelled = True
+        if (runs := self._runs) is not None:
+            runs.cancel()
+        self._pipeline.cancel()
+
+    def close(self) -> None:
+        """Like `cancel`, and closes the connection here if nobody is reading from it or waiting for it."""
+        self.cancel()
+        self._pipeline.close()
+        self._end()
+
+    def abandon(self) -> None:
+        """Like `close`, by the task itself that has waited for the socket."""
+        self.cancel()
+        self._pipeline.abandon()
+        self._end()
+
+    def _end(self) -> None:
+        self._over = True
+        if self.ended is None:
+            self.ended = monotonic()
+
+    def _advance(self) -> list[Item] | None:
+        while True:
+            if self._runs is not None:
+                results: list[Item] = [*self._runs.results()]
+                self._raise_if_cancelled()
+                if results:
+                    self._note(results)
+                    return results
+                self._begin_turn()
+            items = self._pipeline.advance()
+            if items is not None:
+                self._note(items)
+                return items
+            if not self._goes_on():
+                return None
+
+    def _note(self, items: list[Item]) -> None:
+        for item in items:
+            self._notes.note(item)
+        self._notes.text.fold()
+
+    def _begin_turn(self) -> None:
+        """Makes the call that sends the results."""
+        self._notes.finish = None
+        self._turn += 1
+        self._pipeline, self._runs = self._ask(self._notes.turns), None
+        self._raise_if_cancelled()  # cancel() may have met the pipeline before
+
+    def _goes_on(self) -> bool:
+        """Whether tools are to be run now that a turn has ended, which are then ready to begin; else all is over.
+
+        Raises:
+            TurnsExceeded: They would be, but it was the last turn.
+        """
+        if not self._wants_tools():
+            self._whole = True
+            self._end()
+            return False
+        if self._turn >= self._limit:
+            wanted = ", ".join(dict.fromkeys(call.name for call in self._notes.tool_calls))
+            times = "1 turn" if self._limit == 1 else f"{self._limit} turns"
+            raise TurnsExceeded(
+                f"after {times} the model still wants to call {wanted}: raise max_turns, or see in events() why the "
+                "results do not help it",
+                provider=self.provider,
+                model=self.model,
+                request_id=self.request_id,
+            )
+        self._runs = ToolRuns(tuple(self._notes.tool_calls), self._tools)
+        self._raise_if_cancelled()
+        return True
+
+    def _wants_tools(self) -> bool:
+        notes = self._notes
+        if not notes.tool_calls or (notes.finish is not None and notes.finish.reason != "tool_calls"):
+            return False
+        called = [self._tools.get(call.name) for call in notes.tool_calls]
+        runnable = any(tool.function is not None for tool in self._tools.values())
+        return runnable and all(tool is None or tool.function is not None for tool in called)
+
+    def _raise_if_cancelled(self) -> None:
+        if self._cancelled:
+            raise self._cancellation()
+
+    def _cancellation(self) -> Cancelled:
+        return Cancelled("the call was cancelled", provider=self.provider, model=self.model, request_id=self.request_id)

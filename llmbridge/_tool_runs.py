@@ -1,0 +1,253 @@
+"""The tools of one turn at work: functions in threads, coroutines in an event loop, all at the same time."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import threading
+from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
+from contextvars import copy_context
+from queue import Empty, SimpleQueue
+from typing import TYPE_CHECKING, Any, Protocol
+
+from llmbridge._text import mended
+from llmbridge.completion import Completion
+from llmbridge.errors import InvalidOutput
+from llmbridge.events import ToolCall, ToolResult
+
+if TYPE_CHECKING:
+    import asyncio
+    from types import TracebackType
+
+    from llmbridge.tools import Tool
+
+__all__ = ["Job", "Loop", "ToolRuns", "here"]
+
+_log = logging.getLogger("llmbridge")
+_LONGEST = 2000  # characters of an error that the model gets to read
+_PULSE = 0.5  # seconds
+
+Job = Callable[[], Coroutine[Any, Any, None]]
+
+
+class Loop(Protocol):
+    """An event loop that runs coroutines for a thread that waits for them."""
+
+    def start(self, jobs: Sequence[Job]) -> Callable[[], None]:
+        """Begins all jobs; returns what cancels them, from any thread."""
+
+
+class _Here(threading.local):
+    """What holds for the thread that reads.
+
+    Attributes:
+        loop: The event loop that waits for this thread's step; None in sync use.
+    """
+
+    loop: Loop | None = None
+
+
+here = _Here()
+
+
+class ToolRuns:
+    """The calls of one turn, begun by the first `results()`.
+
+    A function that is the only one runs in the thread that reads, where Ctrl-C reaches it, and what belongs to a thread
+    can be used. Several run each in a daemon thread of its own; so does one that an event loop waits for, since nobody
+    could leave it otherwise. Nothing here takes a lock: `cancel()` may come out of a garbage collection.
+
+    Args:
+        calls: What the model asked for.
+        tools: By name.
+    """
+
+    def __init__(self, calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> None:
+        self._calls = calls
+        self._tools = tools
+        self._outcomes: SimpleQueue[tuple[int, ToolResult | BaseException] | None] = SimpleQueue()
+        self._ready: dict[int, ToolResult] = {}
+        self._given = 0
+        self._begun = False
+        self._cancelled = False
+        self._loop: Loop | None = None
+        self._cancels: list[Callable[[], None]] = []
+
+    def results(self) -> list[ToolResult]:
+        """Those that come next in the order of the calls, as soon as there is one; [] after the last, and after
+        `cancel()`, which leaves functions that run alone. Blocks.
+
+        Raises:
+            BaseException: What a tool raised that is no Exception (KeyboardInterrupt, SystemExit).
+        """
+        if not self._begun:
+            self._begun = True
+            self._begin()
+        found: list[ToolResult] = []
+        while not found and self._given < len(self._calls):
+            outcome = self._next_outcome()
+            if outcome is None or self._cancelled:
+                return []
+            index, result = outcome
+            if isinstance(result, BaseException):
+                self.cancel()
+                raise result
+            self._ready[index] = result
+            while self._given in self._ready:
+                found.append(self._ready.pop(self._given))
+                self._given += 1
+        return found
+
+    def _next_outcome(self) -> tuple[int, ToolResult | BaseException] | None:
+        # Ctrl-C interrupts no wait that it comes just before, and none at all on Windows: so waits are short.
+        while not self._cancelled:
+            with contextlib.suppress(Empty):
+                return self._outcomes.get(timeout=_PULSE)
+        return None
+
+    def cancel(self) -> None:
+        """Ends the waiting, and the coroutines, from any thread. May be repeated."""
+        self._cancelled = True
+        self._outcomes.put(None)
+        for cancel in list(self._cancels):
+            cancel()
+
+    def _begin(self) -> None:
+        self._loop = here.loop
+        functions: list[tuple[int, ToolCall, Tool]] = []
+        jobs: list[Job] = []
+        for index, call in enumerate(self._calls):
+            tool = self._tools.get(call.name)
+            if tool is None or call.problem is not None:
+                self._outcomes.put((index, _impossible(call, self._tools)))
+            elif tool.is_async:
+                jobs.append(self._job(index, call, tool.run))
+            else:
+                functions.append((index, call, tool))
+        if jobs:
+            self._start(jobs)
+        if len(functions) == 1 and not jobs and self._loop is None:
+            self._call(*functions[0])
+            return
+        for index, call, tool in functions:
+            threading.Thread(
+                target=copy_context().run,
+                args=(self._call, index, call, tool),
+                name=f"llmbridge-tool-{call.name}",
+                daemon=True,
+            ).start()
+
+    def _start(self, jobs: Sequence[Job]) -> None:
+        cancel = (self._loop or _LoopThread()).start(jobs)
+        self._cancels.append(cancel)
+        if self._cancelled:
+            cancel()
+
+    def _call(self, index: int, call: ToolCall, tool: Tool) -> None:
+        """Runs a function in the present thread."""
+        try:
+            value = tool.run(call.arguments)
+            if isinstance(value, Awaitable):  # a function that returns a coroutine does not say so before
+                self._start([self._job(index, call, lambda _: value)])
+                return
+            result = _success(call, value)
+        except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model to read
+            self._outcomes.put((index, _failure(call, error)))
+        except BaseException as error:  # noqa: BLE001 - raised again in the thread that reads
+            self._outcomes.put((index, error))
+        else:
+            self._outcomes.put((index, result))
+
+    def _job(self, index: int, call: ToolCall, run: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Job:
+        """The coroutine function of an async tool. What is no Exception it also raises: the loop may have meant it."""
+
+        async def job() -> None:
+            try:
+                result = _success(call, await run(call.arguments))
+            except Exception as error:  # noqa: BLE001 - as in _call
+                self._outcomes.put((index, _failure(call, error)))
+            except BaseException as error:
+                self._outcomes.put((index, error))
+                raise
+            else:
+                self._outcomes.put((index, result))
+
+        return job
+
+
+class _LoopThread:
+    """A new event loop in a thread of its own, for the coroutines of a turn that is read by a plain loop."""
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._task: asyncio.Task[Any] | None = None
+        self._cancelled = False
+
+    def start(self, jobs: Sequence[Job]) -> Callable[[], None]:
+        """See Loop."""
+        threading.Thread(target=copy_context().run, args=(self._run, jobs), name="llmbridge-tools", daemon=True).start()
+        return self._cancel
+
+    def _run(self, jobs: Sequence[Job]) -> None:
+        import asyncio
+
+        # What is raised here has been told to the thread that reads.
+        with contextlib.suppress(KeyboardInterrupt, SystemExit, asyncio.CancelledError):
+            asyncio.run(self._all(jobs))
+
+    async def _all(self, jobs: Sequence[Job]) -> None:
+        import asyncio
+
+        self._task = asyncio.current_task()
+        self._loop = asyncio.get_running_loop()
+        if not self._cancelled:
+            await asyncio.gather(*(job() for job in jobs), return_exceptions=True)
+
+    def _cancel(self) -> None:
+        self._cancelled = True
+        if self._loop is not None:
+            with contextlib.suppress(RuntimeError):  # the loop is closed: all is over
+                self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        task, self._task = self._task, None
+        if task is not None:  # once: a second time would interrupt what the coroutines clean up
+            task.cancel()
+
+
+def _success(call: ToolCall, value: Any) -> ToolResult:
+    from llmbridge.tools import Tool
+
+    # A tool that asks a model itself means what that one says, not all that is known about the answer.
+    text = value.text if isinstance(value, Completion) else Tool.result_text(value)
+    return ToolResult(call, mended(text), value=value)
+
+
+def _impossible(call: ToolCall, tools: Mapping[str, Tool]) -> ToolResult:
+    """The answer to a call that cannot be made."""
+    if call.name not in tools:
+        problem = f"there is no tool {call.name!r}; there are {', '.join(map(repr, tools))}"
+    else:
+        problem = f"{call.problem}: write one JSON object"
+    return _failure(call, InvalidOutput(problem, problems=[problem]))
+
+
+def _failure(call: ToolCall, error: Exception) -> ToolResult:
+    """What the model reads of an error: its class and message, no traceback."""
+    try:
+        said = str(error)
+    except Exception:  # noqa: BLE001 - an error that cannot even say what it is
+        said = ""
+    kind = type(error).__name__
+    # What is wrong with the arguments is said in words for the model.
+    text = said if isinstance(error, InvalidOutput) and said else f"{kind}: {said}" if said else kind
+    _log.debug("the tool %s failed: %s", call.name, kind)
+    error.__traceback__ = _own_frames(error.__traceback__)
+    return ToolResult(call, mended(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."), True, error)
+
+
+def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
+    """The frames from the tool's own on: those above would keep everything that belongs to the call."""
+    while traceback is not None and str(traceback.tb_frame.f_globals.get("__name__")).startswith("llmbridge."):
+        traceback = traceback.tb_next
+    return traceback

@@ -1,0 +1,95 @@
+"""The `llmbridge` command: an answer in the terminal, piece by piece, and what it takes to get one.
+
+Exit codes:
+
+====  =====================================================================================================
+0     the answer was given whole, or nobody wanted the rest of it (`llmbridge chat "..." | head -1`)
+1     the service or the way to it failed; what had arrived before stays on standard output
+2     the command or its setup is wrong (an option, a key, a model's name, a base URL); nothing was sent
+130   Ctrl-C
+====  =====================================================================================================
+
+Standard output carries the answer and nothing else. All about it, errors included, is on standard error: one line that
+begins with `llmbridge: `, or, with `--json`, one JSON object `{"error": {...}}` as the last line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import logging
+import re
+import sys
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import NoReturn
+
+from llmbridge._version import __version__
+from llmbridge.cli import _chat, _check, _embed, _keys, _lists
+from llmbridge.cli._output import INTERRUPTED, OK, Misused, end_line, prepare_stdout, report
+
+__all__ = ["main"]
+
+# What may be a key shows in no message: neither the value of an option nor a word that begins as keys do.
+_VALUE = re.compile(r"(--?[\w-]+=)\S+")
+_LIKE_A_KEY = re.compile(r"\b(?:sk|gsk|xai|pplx|hf|AIza)[-_]?[\w-]{8,}")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command and gives its exit code; see the module's docstring.
+
+    Args:
+        argv: The words after `llmbridge`; None takes the process's own.
+
+    Returns:
+        0, 1, 2 or 130. Only `--help` and `--version` leave by SystemExit, as argparse has it.
+
+    Example:
+        >>> main(["chat", "--model", "nobody:nothing", "Hello"])
+        2
+    """
+    words = sys.argv[1:] if argv is None else list(argv)
+    as_json, debug = "--json" in words, "--debug" in words
+    try:
+        options = _parser().parse_args(words)
+        prepare_stdout()
+        with _log_on_stderr() if debug else contextlib.nullcontext():
+            code = options.run(options)
+    except KeyboardInterrupt:
+        end_line(sys.stderr if as_json else sys.stdout)
+        return INTERRUPTED
+    except Exception as error:  # noqa: BLE001 - whoever types a command gets a sentence, never a traceback
+        if debug:
+            traceback.print_exc()
+        return report(error, as_json)
+    return code or OK
+
+
+@contextlib.contextmanager
+def _log_on_stderr() -> Iterator[None]:
+    logger = logging.getLogger("llmbridge")
+    handler, level = logging.StreamHandler(), logger.level
+    logger.addHandler(handler)
+    logger.setLevel(logging.DEBUG)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
+        logger.removeHandler(handler)
+
+
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong in one line, like every other error of the command."""
+
+    def error(self, message: str) -> NoReturn:
+        message = _LIKE_A_KEY.sub("***", _VALUE.sub(r"\1***", message))
+        raise Misused(f"{message} (see {self.prog} --help)")
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = _Parser(prog="llmbridge", allow_abbrev=False, description="Chat models from the command line.")
+    parser.add_argument("--version", action="version", version=f"llmbridge {__version__}")
+    commands = parser.add_subparsers(metavar="COMMAND", required=True)
+    for module in (_chat, _embed, _lists, _check, _keys):
+        module.add(commands)
+    return parser

@@ -1,0 +1,150 @@
+"""`llmbridge check`: ask every provider that is set up, and every server on this machine, for its models."""
+
+from __future__ import annotations
+
+import argparse
+import threading
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmbridge.cli._input import add_debug, add_way, call_options, known_provider
+from llmbridge.cli._output import FAILED, OK, as_json, tell, write, write_table
+from llmbridge.cli._setup import Setup, setups
+from llmbridge.errors import ConnectFailed, LLMBridgeError
+
+__all__ = ["add"]
+
+_SHOWN_MODELS = 3
+_LONGEST_MODEL = 40
+_LONGEST_REASON = 160
+_ORDER = ("works", "fails", "not running", "unchecked", "no key", "no address", "offline")
+
+
+@dataclass(slots=True)
+class _Row:
+    """What is known about a provider after it was asked."""
+
+    setup: Setup
+    state: str
+    reason: str = ""
+    seconds: float | None = None
+    models: list[str] = field(default_factory=list)
+    error: LLMBridgeError | None = None
+
+    @property
+    def counts(self) -> bool:
+        """Whether that it works says anything: the demo always does."""
+        return not self.setup.provider.direct
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the parser."""
+    command = commands.add_parser(
+        "check",
+        allow_abbrev=False,
+        help="try each provider that is set up and each local server: what works, how fast, which models",
+        description="Asks each provider that has a key and each server on this machine for its list of models.",
+        epilog="Exit codes: 0 one of them works, or the one that was named does; 1 none; 2 the command is wrong.",
+    )
+    command.add_argument("provider", nargs="?", metavar="PROVIDER", help="try only this one")
+    add_way(command, default_timeout=3)
+    command.add_argument("--json", action="store_true", help="one JSON object, with all models")
+    add_debug(command)
+    command.set_defaults(run=_check)
+
+
+def _check(options: argparse.Namespace) -> int:
+    from llmbridge.options import CallOptions
+
+    way = {**call_options(options, "base_url", "proxy", "timeout"), "retries": 0}
+    CallOptions.checked(way)  # what is wrong with an option is no fault of the services
+    rows = [_untried(setup) for setup in _asked_for(options)]
+    _try_all([row for row in rows if row.state == "ready"], way)
+    rows.sort(key=lambda row: (_ORDER.index(row.state), not row.counts, row.setup.provider.name))
+    one = options.provider is not None or options.base_url is not None
+    works = any(row.state == "works" and (one or row.counts) for row in rows)
+    if options.json:
+        write(as_json({"works": works, "providers": [_as_dict(row) for row in rows]}) + "\n")
+    else:
+        write_table(_cells(row, one) for row in rows)
+        if not works and not one:
+            tell("no provider works: set a key (llmbridge keys set PROVIDER), or start a local server such as Ollama")
+    return OK if works else FAILED
+
+
+def _asked_for(options: argparse.Namespace) -> list[Setup]:
+    if options.provider is None and options.base_url is None:
+        return setups()
+    provider = known_provider("openai-compatible" if options.provider is None else options.provider)
+    if options.base_url is not None:
+        return [Setup(provider, "ready")]
+    return [setup for setup in setups() if setup.provider is provider]
+
+
+def _untried(setup: Setup) -> _Row:
+    if setup.state == "ready" and not setup.provider.models_path:
+        return _Row(setup, "unchecked", "it lists no models; llmbridge chat would tell")
+    return _Row(setup, setup.state, setup.hint)
+
+
+def _try_all(rows: Sequence[_Row], way: dict[str, Any]) -> None:
+    """All at the same time: most of the time goes into waiting for those that do not answer.
+
+    The threads are daemons, so that Ctrl-C need not wait for them.
+    """
+    import llmbridge._transport  # noqa: F401 - once, before any clock runs
+    from llmbridge import models
+
+    def thread_of(row: _Row) -> threading.Thread:
+        name = row.setup.provider.name
+        return threading.Thread(target=_try, args=(models, row, way), name=f"llmbridge-check-{name}", daemon=True)
+
+    threads = [thread_of(row) for row in rows]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+
+
+def _try(models: Callable[..., list[str]], row: _Row, way: dict[str, Any]) -> None:
+    started = time.monotonic()
+    try:
+        row.models = models(row.setup.provider.name, **way)
+        row.state, row.seconds = "works", time.monotonic() - started
+    except LLMBridgeError as error:
+        row.error = error
+        silent = isinstance(error, ConnectFailed) and row.setup.local and "base_url" not in way
+        row.state = "not running" if silent else "fails"
+        row.reason = f"nobody listens on {row.setup.host}" if silent else str(error)
+    except Exception as error:  # noqa: BLE001 - a provider of another package may do anything; the others still count
+        row.state, row.reason = "fails", f"unexpected {type(error).__name__}"
+
+
+def _cells(row: _Row, one: bool) -> tuple[str, str, str, str]:
+    seconds = "" if row.seconds is None else f"{row.seconds:.2f} s"
+    text = _models(row) if row.state == "works" else _cut(row)
+    if row.state == "works" and not row.counts and not one:
+        text += " (it always works, and does not count)"
+    return row.setup.provider.name, row.state, seconds, text
+
+
+def _models(row: _Row) -> str:
+    names = [name if len(name) <= _LONGEST_MODEL else f"{name[: _LONGEST_MODEL - 3]}..." for name in row.models]
+    shown = ", ".join(names[:_SHOWN_MODELS]) + (", ..." if len(names) > _SHOWN_MODELS else "")
+    count = f"{len(names)} model{'' if len(names) == 1 else 's'}"
+    return f"{count}: {shown}" if names else "no models"
+
+
+def _cut(row: _Row) -> str:
+    return row.reason if len(row.reason) <= _LONGEST_REASON else f"{row.reason[: _LONGEST_REASON - 3]}..."
+
+
+def _as_dict(row: _Row) -> dict[str, Any]:
+    answer: dict[str, Any] = {"name": row.setup.provider.name, "state": row.state, "counts": row.counts}
+    if row.state == "works":
+        return {**answer, "seconds": round(row.seconds or 0.0, 3), "models": row.models}
+    if row.error is not None:
+        return {**answer, "error": {"type": type(row.error).__name__, "message": str(row.error)}}
+    return {**answer, "reason": row.reason}

@@ -1,0 +1,133 @@
+"""What the command says, and where: the answer on standard output, everything else on standard error."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import sys
+from collections.abc import Iterable
+from typing import Any
+
+from llmbridge.errors import ConfigError, LLMBridgeError
+
+__all__ = [
+    "FAILED",
+    "HARMLESS",
+    "INTERRUPTED",
+    "MISUSED",
+    "OK",
+    "Misused",
+    "as_json",
+    "end_line",
+    "one_line",
+    "prepare_stdout",
+    "report",
+    "tell",
+    "to_stderr",
+    "write",
+    "write_table",
+]
+
+OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+# What a terminal would take as a command (colours, window titles, the clipboard) is shown as a picture of itself
+# (U+2400 and on): the text comes from a stranger. Tab and line feed are text.
+HARMLESS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
+HARMLESS |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+
+_ERROR_FIELDS = ("provider", "model", "status", "code", "clock", "retry_after", "request_id", "partial", "problems")
+
+
+class Misused(Exception):
+    """The command line or its input is wrong; the message is for the one who typed it."""
+
+
+class OutputLost(Exception):
+    """Standard output takes no more: its reader has left, or the disk is full. A name of its own keeps it apart from
+    the failures of the network, which are OSErrors too."""
+
+    def __init__(self, cause: OSError) -> None:
+        super().__init__(f"cannot write the answer: {cause.strerror or cause}")
+        self.wanted = not isinstance(cause, BrokenPipeError)
+
+
+def write(text: str) -> None:
+    """Puts text on standard output at once."""
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except OSError as error:
+        _forget_stdout()
+        raise OutputLost(error) from error
+
+
+def write_table(rows: Iterable[tuple[str, ...]]) -> None:
+    """Puts a table on standard output; what services say in it gives a terminal no commands."""
+    cells = [tuple(one_line(cell) for cell in row) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    for row in cells:
+        write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+
+
+def one_line(text: str) -> str:
+    """The text on one line, without anything that a terminal would obey."""
+    return " ".join(text.split()).translate(HARMLESS)
+
+
+def as_json(value: Any) -> str:
+    """The value on one line, in characters that the output can show."""
+    readable = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
+    return json.dumps(value, ensure_ascii=not readable)
+
+
+def tell(line: str) -> None:
+    """Says something beside the answer, in one line."""
+    to_stderr(f"llmbridge: {one_line(line)}\n")
+
+
+def to_stderr(text: str) -> None:
+    """Puts text on standard error. Who closed it wants to hear nothing, and the exit code stays."""
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        sys.stderr.write(text)
+        sys.stderr.flush()
+
+
+def report(error: Exception, json_wanted: bool) -> int:
+    """Tells what went wrong, and gives the exit code for it."""
+    if isinstance(error, OutputLost) and not error.wanted:
+        return OK
+    told = isinstance(error, (LLMBridgeError, Misused, OutputLost))
+    message = str(error) if told else f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+    if json_wanted:
+        about = {name: value for name in _ERROR_FIELDS if (value := getattr(error, name, None)) is not None}
+        to_stderr(as_json({"error": {"type": type(error).__name__, "message": message, **about}}) + "\n")
+    else:
+        tell(message)
+    return MISUSED if isinstance(error, (ConfigError, Misused)) else FAILED
+
+
+def end_line(stream: Any) -> None:
+    """Ends a line that was begun, where that is still possible."""
+    try:
+        stream.write("\n")
+        stream.flush()
+    except (OSError, ValueError):
+        _forget_stdout()
+
+
+def _forget_stdout() -> None:
+    """Nothing more reaches a standard output that is gone: the interpreter flushes it at exit and would complain."""
+    with contextlib.suppress(OSError, ValueError):
+        null = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(null, sys.stdout.fileno())
+        os.close(null)
+
+
+def prepare_stdout() -> None:
+    """Makes sure that there is a standard output, and that no character stops it in mid-answer."""
+    if sys.stdout is None:
+        raise Misused("standard output is closed: there is no place for the answer")
+    if hasattr(sys.stdout, "reconfigure"):
+        # A terminal that knows only ASCII or Latin-1 shows `?` for the rest.
+        sys.stdout.reconfigure(errors="replace")

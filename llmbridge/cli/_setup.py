@@ -1,0 +1,84 @@
+"""What a provider still lacks, and where its key comes from, as far as that can be told without a call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+from urllib.parse import urlsplit
+
+from llmbridge.cli._output import tell
+from llmbridge.errors import ConfigError
+
+if TYPE_CHECKING:
+    from llmbridge.provider import Provider
+
+__all__ = ["Setup", "kept_names", "key_variable", "setups"]
+
+State = Literal["ready", "no key", "no address", "offline"]
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """A provider, and whether a call to it could work right now.
+
+    Args:
+        provider: The class.
+        state: What it lacks, or "ready".
+        hint: What to do about that.
+    """
+
+    provider: type[Provider]
+    state: State
+    hint: str = ""
+
+    @property
+    def host(self) -> str:
+        """Host and port of its address, without what else the URL holds; "" where it has none of its own."""
+        if self.provider.direct:
+            return ""
+        parts = urlsplit(self.provider.resolve_base_url())
+        return parts.netloc.rpartition("@")[2]
+
+    @property
+    def local(self) -> bool:
+        """Whether it is a server on this machine."""
+        name = self.host.rpartition(":")[0] or self.host
+        return name in ("localhost", "[::1]") or name.startswith("127.")
+
+
+def setups() -> list[Setup]:
+    """All known providers by name."""
+    from llmbridge.providers import known
+
+    kept = kept_names()
+    return [_setup(provider, kept) for _, provider in sorted(known().items())]
+
+
+def kept_names() -> list[str]:
+    """The providers whose keys are in the keys file; a file that cannot be used is told, and counts as empty."""
+    from llmbridge.keys import stored_names
+
+    try:
+        return stored_names()
+    except ConfigError as error:
+        tell(str(error))
+        return []
+
+
+def key_variable(provider: type[Provider]) -> str | None:
+    """The environment variable that the provider's key comes from, if one is set."""
+    return next((name for name in provider.key_env if os.environ.get(name, "").strip()), None)
+
+
+def _setup(provider: type[Provider], kept: Collection[str]) -> Setup:
+    if not provider.working:
+        return Setup(provider, "offline", provider.note or "offline")
+    if not provider.direct and not provider.resolve_base_url():
+        variable = f"set {provider.base_url_env}, or " if provider.base_url_env else ""
+        return Setup(provider, "no address", f"{variable}give --base-url")
+    if not provider.needs_key or key_variable(provider) or provider.name in kept:
+        return Setup(provider, "ready")
+    variables = " or ".join(provider.key_env)
+    return Setup(provider, "no key", f"set {variables}, or type: llmbridge keys set {provider.name}")

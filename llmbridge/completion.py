@@ -1,0 +1,113 @@
+"""`Completion`: a whole answer, with everything that came beside its text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.events import FinishReason, ToolCall, Usage
+from llmbridge.messages import Message
+
+if TYPE_CHECKING:
+    from llmbridge._notes import Notes
+    from llmbridge.rate_limits import RateLimits
+
+__all__ = ["Choice", "Completion", "choices_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """One of several answers to the same request.
+
+    Args:
+        index: From 0; choice 0 is the answer.
+        text: What it says.
+        reasoning: What the model thought before, if the service shows it.
+        tool_calls: The calls that it asks for.
+        finish_reason: Why it ended, in one vocabulary.
+        raw_finish_reason: The service's own word for it.
+        refusal: The words in which the model refused, which are its text as well.
+        logprobs: The service's own entries, one for each token.
+    """
+
+    index: int
+    text: str
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    refusal: str | None = None
+    logprobs: tuple[Any, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Completion:
+    """A whole answer. `str()` of it is its text; put into the list of messages of the next call, it is its `message`.
+
+    Args:
+        text: The answer. Where tools were run, that of the last turn.
+        reasoning: What the model thought before, if the service shows it.
+        finish_reason: stop, length, tool_calls, content_filter, error or other; None if the service gave none.
+        raw_finish_reason: The service's own word for it.
+        usage: Counted tokens, of all turns together, or None if the service did not say.
+        tool_calls: What the model asks to be called.
+        refusal: The words in which the model refused, which are its text as well; None if it did not.
+        parsed: The value that the text is by the `schema` that was asked for; None without one.
+        choices: All answers, where several were asked for; the first one is this one.
+        logprobs: The service's own entries, one for each token.
+        message: The answer as a message, with what the service wants back in the next call (calls, signatures).
+        turns: Where tools were run: all messages that came after the caller's, this one included.
+        model: The model that was asked.
+        provider: The provider's name.
+        headers: Of the answer, names in lower case.
+        request_id: The service's name for the request.
+        first_piece_seconds: From the start of the call to its first piece; None if there was none.
+        total_seconds: From the start of the call to its end.
+    """
+
+    text: str
+    reasoning: str = ""
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    usage: Usage | None = None
+    tool_calls: tuple[ToolCall, ...] = ()
+    refusal: str | None = None
+    parsed: Any = None
+    choices: tuple[Choice, ...] = field(default=(), repr=False)
+    logprobs: tuple[Any, ...] = field(default=(), repr=False)
+    message: Message = field(default_factory=lambda: Message("assistant", ""), repr=False)
+    turns: tuple[Message, ...] = field(default=(), repr=False)
+    model: str = ""
+    provider: str = ""
+    headers: Mapping[str, str] = field(default_factory=dict, repr=False)
+    request_id: str | None = None
+    first_piece_seconds: float | None = None
+    total_seconds: float | None = None
+
+    def __str__(self) -> str:
+        return self.text
+
+    @property
+    def rate_limits(self) -> RateLimits | None:
+        """How much the service still allows, if the answer's headers say so."""
+        from llmbridge.rate_limits import RateLimits
+
+        return RateLimits.of(self.headers)
+
+
+def choices_of(notes: Notes) -> tuple[Choice, ...]:
+    """All choices of an answer: the first one, and those beside it."""
+    return tuple(
+        Choice(
+            index=index,
+            text=own.turn_text,
+            reasoning=str(own.reasoning),
+            tool_calls=tuple(own.tool_calls),
+            finish_reason=own.finish.reason if own.finish else None,
+            raw_finish_reason=own.finish.raw if own.finish else None,
+            refusal="".join(own.refusal) or None,
+            logprobs=tuple(own.logprobs),
+        )
+        for index, own in {0: notes, **notes.others}.items()
+    )

@@ -1,0 +1,350 @@
+"""Client-side rate limits: how many requests and tokens a minute, and how many requests at once, a client may send.
+
+There is no thread and no timer here. Whoever wants to send a request joins a queue, asks its ticket how long to wait,
+and waits in its own way: a thread in its sleep, a task in its event loop. All of them stand in one queue, first come,
+first served. Whatever ends a call (`release`, `pause`, `learn`) may be called from a garbage collection.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from types import TracebackType
+from typing import Any, Literal
+
+from llmbridge._forking import keep_lock_free
+from llmbridge.errors import ConfigError
+from llmbridge.rate_limits import RateLimits
+
+__all__ = ["Limiter", "Limits", "Ticket", "estimate_tokens"]
+
+_State = Literal["waiting", "granted", "over"]
+_MINUTE = 60.0
+_CHARACTERS_PER_TOKEN = 4
+_TOKENS_OF_A_FILE = 1_000
+_FILE_FIELDS = frozenset({"data", "file_data", "images", "b64_json"})
+_ANSWER_FIELDS = frozenset(
+    {"max_tokens", "max_completion_tokens", "max_output_tokens", "maxOutputTokens", "num_predict"}
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a client allows itself; None is no limit.
+
+    Args:
+        requests_per_minute: Requests that begin within any 60 seconds.
+        tokens_per_minute: Tokens of prompts and answers within any 60 seconds: estimated when a request begins, and
+            put right when the service has said how many they were. A request that is larger than the limit is sent
+            when nothing else was sent for a minute.
+        concurrency: Requests that are under way at once, until the end of their answers.
+
+    Raises:
+        ConfigError: A value is no whole number from 1.
+
+    Example:
+        >>> Limits(requests_per_minute=60, concurrency=4).tokens_per_minute is None
+        True
+    """
+
+    requests_per_minute: int | None = None
+    tokens_per_minute: int | None = None
+    concurrency: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("requests_per_minute", "tokens_per_minute", "concurrency"):
+            value = getattr(self, name)
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
+                raise ConfigError(f"{name} must be a whole number from 1, or None for no limit, not {value!r}")
+
+
+class Ticket:
+    """A place in the queue of a `Limiter`, and afterwards the permission to send one request.
+
+    Always give it back: `release()`, or the end of a `with` block. A ticket that waits holds up all behind it, one
+    that was granted takes up a place of `concurrency`. Both may be done from any thread, in any state, repeatedly, and
+    from a garbage collection.
+    """
+
+    __slots__ = ("_limiter", "_wake", "began", "signal", "state", "tokens")
+
+    def __init__(self, limiter: Limiter, tokens: int, wake: Callable[[], object] | None) -> None:
+        self._limiter = limiter
+        self.signal = _Signal()
+        self._wake = self.signal.set if wake is None else wake
+        self.tokens = tokens
+        self.state: _State = "waiting"
+        self.began = 0.0
+
+    def delay(self) -> float | None:
+        """0 to go, else seconds until it is worth asking again; None if that is not known before `wake` is called.
+
+        The permission is given at the call that returns 0: from then on the request counts. A number is no promise:
+        whoever waits has to ask again afterwards, and may be told to wait longer.
+        """
+        return self._limiter.delay_of(self)
+
+    def wait(self, rest: Callable[[float | None], object] | None = None) -> None:
+        """Blocks this thread until the request may be sent.
+
+        Args:
+            rest: Waits for that many seconds (None: without end), or until the `wake` of the ticket is called, and
+                raises what ends the call. Without it the thread waits for the ticket's own signal.
+
+        Raises:
+            BaseException: What `rest` raises; the ticket has to be given back then as well.
+        """
+        rest = self.signal.wait if rest is None else rest
+        while (delay := self.delay()) != 0:
+            rest(delay)
+
+    def wake(self) -> None:
+        """Tells whoever waits for this ticket to ask again."""
+        self._wake()
+
+    def release(self, used_tokens: int | None = None) -> None:
+        """The request is over, or was given up while it waited.
+
+        Args:
+            used_tokens: How many tokens it took, to put the estimate right; None if that is not known. 0 for a
+                request that was not answered.
+        """
+        self._limiter.take_back(self, used_tokens)
+
+    def __enter__(self) -> Ticket:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+
+class Limiter:
+    """Lets requests go as `Limits` and the service allow; to be shared by all threads and tasks of a client.
+
+    Args:
+        limits: What the client allows itself.
+        clock: Seconds from any beginning; for tests.
+        longest_pause: Seconds; a service that asks for more is not waited for: the next request learns from the
+            service itself, as a typed error, that it would have to wait so long.
+
+    Example:
+        What a thread does, with a `call` that can be woken and ended from elsewhere::
+
+            ticket = limiter.join(estimate_tokens(body), wake=call.wake)   # once for each attempt
+            try:
+                ticket.wait(call.rest)          # raises if the call is cancelled, or out of time
+                answer = transport.post(call, request)
+                limiter.learn(RateLimits.of(answer.headers))
+                ...                             # read the answer to its end
+            except RateLimited as error:
+                limiter.pause(error.retry_after)
+            finally:
+                ticket.release(used_tokens)     # before the wait of a retry, too
+
+        What a task does, without a thread::
+
+            ticket = limiter.join(tokens, wake=lambda: loop.call_soon_threadsafe(woken.set))
+            while (delay := ticket.delay()) != 0:
+                with anyio.move_on_after(math.inf if delay is None else delay):
+                    await woken.wait()
+                woken = ...                     # a new event, before the next question
+
+        >>> limiter = Limiter(Limits(requests_per_minute=1), clock=lambda: 5.0)
+        >>> first, second = limiter.join(), limiter.join()
+        >>> first.delay(), second.delay()
+        (0.0, 60.0)
+    """
+
+    def __init__(
+        self, limits: Limits, clock: Callable[[], float] = time.monotonic, longest_pause: float = 120.0
+    ) -> None:
+        self.limits = limits
+        self._clock = clock
+        self._longest_pause = longest_pause
+        self._lock: threading.Lock
+        keep_lock_free(self)
+        self._pid = os.getpid()
+        self._queue: deque[Ticket] = deque()
+        self._running: set[Ticket] = set()
+        self._begun: deque[Ticket] = deque()  # of the last minute
+        self._spent = 0  # tokens of those
+        self._paused_until = float("-inf")
+        # A garbage collection inside the lock may end a call: what it has to say is laid down here, without the lock.
+        self._returned: deque[tuple[Ticket, int | None]] = deque()
+        self._pauses: deque[float] = deque()
+
+    def join(self, tokens: int = 0, wake: Callable[[], object] | None = None) -> Ticket:
+        """A ticket at the end of the queue.
+
+        Args:
+            tokens: How many the request is likely to take; see `estimate_tokens`.
+            wake: Called when it is worth asking the ticket's `delay` again: from any thread, so it may do no more
+                than set a flag. By default the ticket's own signal, for which `Ticket.wait` waits.
+        """
+        ticket = Ticket(self, max(0, tokens), wake)
+        with self._lock:
+            if self._pid != os.getpid():
+                self._forget_the_parent()
+            self._queue.append(ticket)
+        self._settle()
+        return ticket
+
+    def learn(self, rates: RateLimits | None) -> None:
+        """Takes in what the headers of an answer say: if nothing remains of something, nobody goes until it is back."""
+        if rates is not None:
+            self.pause(rates.wait)
+
+    def pause(self, seconds: float | None) -> None:
+        """Nobody goes for that long, as a service has asked. None, or more than `longest_pause`, changes nothing."""
+        if seconds is None or not 0 < seconds <= self._longest_pause:
+            return
+        self._pauses.append(self._clock() + seconds)
+
+    def delay_of(self, ticket: Ticket) -> float | None:
+        """See `Ticket.delay`."""
+        with self._lock:
+            changed = self._take_in()
+            waited = ticket.state == "waiting"
+            delay = self._delay_of(ticket) if waited else 0.0
+            changed = changed or (waited and ticket.state != "waiting")
+            head = self._queue[0] if changed and self._queue else None
+        if head is not None and head is not ticket:
+            self._call(head)
+        self._settle()
+        return delay
+
+    def take_back(self, ticket: Ticket, used_tokens: int | None) -> None:
+        """See `Ticket.release`."""
+        self._returned.append((ticket, used_tokens))
+        self._settle()
+
+    def _delay_of(self, ticket: Ticket) -> float | None:
+        """The delay of a ticket that waits; inside the lock."""
+        if ticket is not self._queue[0]:
+            return None
+        if self.limits.concurrency is not None and len(self._running) >= self.limits.concurrency:
+            return None
+        now = self._clock()
+        while self._pauses:
+            self._paused_until = max(self._paused_until, self._pauses.popleft())
+        delay = max(self._paused_until - now, self._delay_by_limits(ticket, now))
+        if delay > 0:
+            return delay
+        self._queue.popleft()
+        ticket.state, ticket.began = "granted", now
+        self._running.add(ticket)
+        if self.limits.requests_per_minute is not None or self.limits.tokens_per_minute is not None:
+            self._begun.append(ticket)
+            self._spent += ticket.tokens
+        return 0.0
+
+    def _delay_by_limits(self, ticket: Ticket, now: float) -> float:
+        """Seconds until enough of what began in the last minute is a minute old; inside the lock."""
+        while self._begun and self._begun[0].began + _MINUTE <= now:
+            self._spent -= self._begun.popleft().tokens
+        until = float("-inf")
+        requests, tokens = self.limits.requests_per_minute, self.limits.tokens_per_minute
+        if requests is not None and len(self._begun) >= requests:
+            until = self._begun[0].began
+        over = 0 if tokens is None else self._spent + ticket.tokens - tokens
+        for earlier in self._begun:
+            if over <= 0:
+                break
+            over -= earlier.tokens
+            until = max(until, earlier.began)
+        return until + _MINUTE - now
+
+    def _take_in(self) -> bool:
+        """Takes in what was given back; inside the lock. Whether the ticket at the head may have a reason to ask."""
+        changed = False
+        while self._returned:
+            ticket, used_tokens = self._returned.popleft()
+            if ticket.state == "waiting":
+                self._queue.remove(ticket)
+            elif ticket.state == "granted":
+                self._running.discard(ticket)
+                if used_tokens is not None and ticket.began + _MINUTE > self._clock() and self._begun:
+                    self._spent += used_tokens - ticket.tokens
+                    ticket.tokens = used_tokens
+            changed = changed or ticket.state != "over"
+            ticket.state = "over"
+        return changed
+
+    def _forget_the_parent(self) -> None:
+        """After a fork: whoever waited or was under way is so in the parent. What it has sent still counts here."""
+        self._pid = os.getpid()
+        self._returned.clear()
+        for ticket in (*self._queue, *self._running):
+            ticket.state = "over"
+        self._queue.clear()
+        self._running.clear()
+
+    def _settle(self) -> None:
+        """Takes in what was given back while the lock was held: whoever held it comes here when it is free."""
+        while self._returned and self._lock.acquire(blocking=False):
+            try:
+                head = self._queue[0] if self._take_in() and self._queue else None
+            finally:
+                self._lock.release()
+            if head is not None:
+                self._call(head)
+
+    def _call(self, head: Ticket) -> None:
+        try:
+            head.wake()
+        except RuntimeError:  # the event loop that waited for it is closed
+            self._returned.append((head, None))
+
+
+class _Signal:
+    """A flag to wait for. It may be set from a garbage collection inside its own `wait`, unlike an Event."""
+
+    __slots__ = ("_lock",)
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._lock.acquire()
+
+    def set(self) -> None:
+        """Wakes whoever waits, or the next who does."""
+        with contextlib.suppress(RuntimeError):  # it is set already
+            self._lock.release()
+
+    def wait(self, seconds: float | None) -> None:
+        """Waits until it is set, at most that long, and takes it back."""
+        self._lock.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))
+
+
+def estimate_tokens(body: Mapping[str, Any]) -> int:
+    """Roughly how many tokens a request will take, prompt and answer together, from its JSON body.
+
+    A token is taken for four characters, a file or image for 1,000 tokens, and the answer for as long as it is
+    allowed to be. That is rough: code and other scripts than Latin take more tokens than that, answers mostly fewer.
+
+    Example:
+        >>> estimate_tokens({"messages": [{"role": "user", "content": "Write a haiku about rain."}], "max_tokens": 50})
+        65
+    """
+    characters, others = 0, 0
+    rest: list[tuple[str, Any]] = list(body.items())
+    while rest:
+        name, value = rest.pop()
+        characters += len(name)
+        if isinstance(value, str):
+            is_file = name in _FILE_FIELDS or value.startswith("data:")
+            others += _TOKENS_OF_A_FILE if is_file else 0
+            characters += 0 if is_file else len(value)
+        elif isinstance(value, Mapping):
+            rest.extend((str(key), item) for key, item in value.items())
+        elif isinstance(value, (list, tuple)):
+            rest.extend((name if name in _FILE_FIELDS else "", item) for item in value)
+        elif name in _ANSWER_FIELDS and isinstance(value, int) and value > 0:
+            others += value
+    return -(-characters // _CHARACTERS_PER_TOKEN) + others

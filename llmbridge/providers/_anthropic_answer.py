@@ -1,0 +1,198 @@
+"""What the answers in Anthropic's dialect mean: events of a stream, whole messages, lists of models."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.errors import ProtocolError
+from llmbridge.events import END, End, Finish, FinishReason, Item, Reasoning, ToolCallDelta, Usage
+from llmbridge.provider import frame_json, scan_json
+from llmbridge.service_errors import error_in_stream
+
+if TYPE_CHECKING:
+    from llmbridge._framing import Frame
+
+__all__ = ["decode_event", "decode_message", "decode_models"]
+
+_FINISH: dict[str, FinishReason] = {
+    "end_turn": "stop",
+    "stop_sequence": "stop",
+    "max_tokens": "length",
+    "model_context_window_exceeded": "length",
+    "tool_use": "tool_calls",
+    "refusal": "content_filter",
+}
+_INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
+
+
+def decode_event(frame: Frame) -> Iterable[Item | End]:
+    """What one event of a message stream says.
+
+    Raises:
+        ServiceError: It reports an error.
+        ProtocolError: It is no JSON object.
+    """
+    try:
+        # The usual event, found out fast: a piece of text.
+        event, end = scan_json(frame.data, 0)
+        delta = event["delta"]
+        text = delta["text"]
+        if (
+            text.__class__ is str
+            and text
+            and delta["type"] == "text_delta"
+            and event["type"] == "content_block_delta"
+            and end == len(frame.data)
+        ):
+            return (text,)
+    except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
+        pass  # it is not the usual one
+    return _decode_frame(frame)
+
+
+def _decode_frame(frame: Frame) -> Iterator[Item | End]:
+    """What any event says. Its type stands in its data; the event's name only repeats it, and may be missing."""
+    if frame.data.startswith("[DONE]"):  # from servers that speak OpenAI's dialect too
+        yield END
+        return
+    if not frame.data.strip() and frame.event != "error":
+        return  # a heartbeat
+    try:
+        event = frame_json(frame)
+    except ProtocolError:
+        if frame.event == "error":
+            raise error_in_stream(frame.data) from None
+        raise
+    if frame.event == "error" or (isinstance(event, Mapping) and (event.get("error") or event.get("type") == "error")):
+        raise error_in_stream(event)
+    if not isinstance(event, Mapping):
+        raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
+    yield from _decode_typed(event, event.get("type") or frame.event)
+
+
+def _decode_typed(event: Mapping[str, Any], kind: Any) -> Iterator[Item | End]:
+    index = _count(event.get("index"))
+    if kind == "content_block_delta":
+        yield from _decode_delta(_mapping(event.get("delta")), index)
+    elif kind == "content_block_start":
+        yield from _decode_block(_mapping(event.get("content_block")), index)
+    elif kind == "message_start":
+        yield from _decode_usage(_mapping(event.get("message")).get("usage"))
+    elif kind == "message_delta":
+        yield from _decode_usage(event.get("usage"))
+        yield from _decode_finish(_mapping(event.get("delta")).get("stop_reason"))
+    elif kind == "message_stop":
+        yield END
+
+
+def _decode_delta(delta: Mapping[str, Any], index: int | None) -> Iterator[Item]:
+    kind = delta.get("type")
+    if kind == "text_delta":
+        yield from _texts(delta.get("text"))
+    elif kind == "thinking_delta":
+        yield from map(Reasoning, _texts(delta.get("thinking")))
+    elif kind == "signature_delta":
+        for signature in _texts(delta.get("signature")):
+            yield Reasoning("", signature=signature)
+    elif kind == "input_json_delta":
+        for piece in _texts(delta.get("partial_json")):
+            yield ToolCallDelta(index, arguments=piece)
+
+
+def _decode_block(block: Mapping[str, Any], index: int | None, whole: bool = False) -> Iterator[Item]:
+    """What a block says where it begins, or in a whole message; other kinds, as of the service's own tools, nothing."""
+    kind = block.get("type")
+    if kind == "text":
+        yield from _texts(block.get("text"))
+    elif kind == "thinking":
+        text, signature = "".join(_texts(block.get("thinking"))), "".join(_texts(block.get("signature")))
+        if text or signature:
+            yield Reasoning(text, signature=signature or None)
+    elif kind == "redacted_thinking":
+        for data in _texts(block.get("data")):
+            yield Reasoning("", redacted=data)
+    elif kind == "tool_use":
+        id, name = "".join(_texts(block.get("id"))), "".join(_texts(block.get("name")))
+        # A stream begins a call with an empty input, and whatever comes in deltas would stand behind it.
+        given = block.get("input")
+        arguments = _dumped(given) if given else "{}" if whole else ""
+        yield ToolCallDelta(index, id or None, name or None, arguments, whole=whole)
+
+
+def _dumped(value: Any) -> str:
+    try:
+        return json.dumps(value, ensure_ascii=False)
+    except RecursionError:
+        raise ProtocolError("the input of a tool call is nested too deeply") from None
+
+
+def _decode_finish(raw: Any) -> Iterator[Finish]:
+    for word in _texts(raw):
+        yield Finish(_FINISH.get(word, "other"), word)
+
+
+def _decode_usage(usage: Any) -> Iterator[Usage]:
+    """The counts of the start, of which the end's replace those that it repeats.
+
+    `input_tokens` alone leaves out what was written to a cache or read from one.
+    """
+    if not isinstance(usage, Mapping) or not usage:
+        return
+    fresh, written, cached = (_count(usage.get(name)) for name in _INPUT)
+    yield Usage(
+        input_tokens=None if fresh is None else fresh + (written or 0) + (cached or 0),
+        output_tokens=_count(usage.get("output_tokens")),
+        cached_input_tokens=cached,
+        cache_write_tokens=written,
+        reasoning_tokens=_count(_mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
+        raw=dict(usage),
+    )
+
+
+def decode_message(document: Any) -> Iterator[Item | End]:
+    """What a whole message says, sent where a stream was asked for or not; errors as for `decode_event`."""
+    document = document[0] if isinstance(document, list) and len(document) == 1 else document
+    fields = _mapping(document)
+    content = fields.get("content")
+    if fields.get("error") or fields.get("type") == "error":
+        raise error_in_stream(document)
+    if not isinstance(content, list):
+        if fields.get("detail") or fields.get("message"):
+            raise error_in_stream(document)
+        raise ProtocolError("the service answered with JSON that is no message of Anthropic's: check the base_url")
+    for index, block in enumerate(content):
+        yield from _decode_block(_mapping(block), index, whole=True)
+    yield from _decode_usage(fields.get("usage"))
+    yield from _decode_finish(fields.get("stop_reason"))
+    yield END
+
+
+def decode_models(document: Any) -> list[str]:
+    """The names in a list of models.
+
+    Raises:
+        ServiceError: The document reports an error.
+        ProtocolError: It is no list of models.
+    """
+    fields = _mapping(document)
+    if fields.get("error"):
+        raise error_in_stream(document)
+    models = fields.get("data")
+    if not isinstance(models, list):
+        raise ProtocolError("the service answered with JSON that is no list of models: check the base_url")
+    return [name for model in models for name in _texts(_mapping(model).get("id"))]
+
+
+def _texts(value: Any) -> tuple[str, ...]:
+    """The value, if it is a text that is not empty."""
+    return (value,) if isinstance(value, str) and value else ()
+
+
+def _count(value: Any) -> int | None:
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,188 @@
+"""How a conversation is worded in Anthropic's dialect: turns of user and assistant, made of blocks.
+
+Source: Anthropic API reference, "Create a Message"; the guides to tool use, vision, PDFs and thinking.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.errors import InvalidRequest
+from llmbridge.messages import Message
+
+if TYPE_CHECKING:
+    from llmbridge.parts import Media
+
+__all__ = ["encode_messages", "text_block"]
+
+_IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
+_TEXTS = ("text", "input_text", "output_text")
+_THOUGHTS = ("thinking", "redacted_thinking")
+_Block = dict[str, Any]
+
+
+def encode_messages(messages: Sequence[Message], new_rules: bool = False) -> tuple[list[_Block], list[dict[str, Any]]]:
+    """The blocks of the system prompt, and the turns.
+
+    Args:
+        messages: All of them; instructions in the middle of a conversation go into the system prompt too.
+        new_rules: The version of the API refuses documents in an assistant's turn.
+
+    Raises:
+        InvalidRequest: A message has no counterpart; says which.
+
+    Example:
+        >>> encode_messages([Message("system", "Be brief."), Message("user", "Hi"), Message("user", "there")])[1]
+        [{'role': 'user', 'content': [{'type': 'text', 'text': 'Hi'}, {'type': 'text', 'text': 'there'}]}]
+    """
+    system: list[_Block] = []
+    turns: list[dict[str, Any]] = []
+    for place, message in enumerate(messages):
+        try:
+            _add_message(message, system, turns, new_rules)
+        except InvalidRequest as error:
+            raise InvalidRequest(f"messages[{place}]: {error.message}") from None
+    if not turns:
+        raise InvalidRequest("messages hold instructions only: Anthropic needs at least one message of the user")
+    for turn in turns:
+        turn["content"] = _ordered(turn["content"])
+    return system, turns
+
+
+def text_block(text: str) -> _Block:
+    """A text as a block."""
+    return {"type": "text", "text": text}
+
+
+def _add_message(message: Message, system: list[_Block], turns: list[dict[str, Any]], new_rules: bool) -> None:
+    extra = dict(message.extra)
+    if message.role == "tool":
+        _add_turn(turns, "user", [_tool_result(message, extra)], {})
+        return
+    if extra.pop("name", None):
+        raise InvalidRequest("Anthropic takes no name of who speaks: write it into the text")
+    blocks = _blocks(message)
+    if message.role in ("system", "developer"):
+        if any(block["type"] != "text" for block in blocks):
+            raise InvalidRequest("Anthropic takes only text as instructions: put the rest into a message of the user")
+        system += blocks
+    elif message.role == "user":
+        if not blocks:
+            raise InvalidRequest("the message is empty, which Anthropic refuses")
+        _add_turn(turns, "user", blocks, extra)
+    else:
+        if new_rules and any(block["type"] == "document" for block in blocks):
+            raise InvalidRequest("this version of Anthropic's API takes no document in an assistant's message")
+        calls = [_tool_use(call.id, call.name, call.arguments) for call in message.calls]
+        extra.pop("tool_calls", None)
+        if blocks or calls:  # an answer without anything in it is refused, and missed by nobody
+            _add_turn(turns, "assistant", _thoughts_first(blocks) + calls, extra)
+
+
+def _add_turn(turns: list[dict[str, Any]], role: str, blocks: list[_Block], extra: Mapping[str, Any]) -> None:
+    """Adds to the last turn if it is of the same role: roles take turns, and tools' results belong into one."""
+    if not turns or turns[-1]["role"] != role:
+        turns.append({"role": role, "content": []})
+    turns[-1]["content"] += blocks
+    turns[-1].update((name, value) for name, value in extra.items() if value is not None)
+
+
+def _ordered(blocks: list[_Block]) -> str | list[_Block]:
+    """The content of a turn: the results of tools first, as the service demands; one plain text as it is."""
+    if len(blocks) == 1 and set(blocks[0]) == {"type", "text"}:
+        text: str = blocks[0]["text"]
+        return text
+    return sorted(blocks, key=lambda block: block["type"] != "tool_result")
+
+
+def _thoughts_first(blocks: list[_Block]) -> list[_Block]:
+    """A turn with thinking must begin with it; where it does, the rest is left in the order in which it came."""
+    if not blocks or blocks[0]["type"] in _THOUGHTS:
+        return blocks
+    return sorted(blocks, key=lambda block: block["type"] not in _THOUGHTS)
+
+
+def _tool_use(id: str, name: str, arguments: Mapping[str, Any]) -> _Block:
+    if not id:
+        raise InvalidRequest(f"the call of {name!r} has no id, which names it in the tool's answer")
+    return {"type": "tool_use", "id": id, "name": name, "input": dict(arguments)}
+
+
+def _tool_result(message: Message, extra: dict[str, Any]) -> _Block:
+    call_id = extra.pop("tool_call_id", None)
+    if not isinstance(call_id, str) or not call_id:
+        raise InvalidRequest("an answer to a tool call needs 'tool_call_id', the id of the call")
+    extra.pop("name", None)
+    result: _Block = {"type": "tool_result", "tool_use_id": call_id}
+    if content := message.content if isinstance(message.content, str) else _blocks(message):
+        result["content"] = content
+    if extra.pop("is_error", None):
+        result["is_error"] = True
+    return {**result, **extra}
+
+
+def _blocks(message: Message) -> list[_Block]:
+    """The content without texts that hold nothing, which the service refuses."""
+    if isinstance(message.content, str):
+        return [text_block(message.content)] if message.content.strip() else []
+    found = (_block(part) for part in message.parts)
+    return [block for block in found if block is not None]
+
+
+def _block(part: dict[str, Any]) -> _Block | None:
+    """A part as a block; None for one that is left out. What is of no known type is the dialect's own."""
+    kind = part["type"]
+    if kind in _TEXTS and isinstance(part.get("text"), str):
+        return {**part, "type": "text"} if part["text"].strip() else None
+    if kind == "reasoning":
+        return _thought(part)
+    if kind not in ("image_url", "input_audio", "file"):
+        return part
+    from llmbridge.parts import Media
+
+    media = Media.of(part)
+    if media is None:
+        raise InvalidRequest(
+            "a file that was uploaded elsewhere cannot be read here; one uploaded to Anthropic is "
+            "{'type': 'document', 'source': {'type': 'file', 'file_id': ...}}"
+        )
+    rest = {name: value for name, value in part.items() if name not in ("type", kind)}
+    return {**_media_block(media), **rest}
+
+
+def _thought(part: Mapping[str, Any]) -> _Block | None:
+    """Reasoning goes back as it came; without its proof the service would refuse it."""
+    if part.get("redacted"):
+        return {"type": "redacted_thinking", "data": part["redacted"]}
+    if part.get("signature"):
+        return {"type": "thinking", "thinking": part.get("text") or "", "signature": part["signature"]}
+    return None
+
+
+def _media_block(media: Media) -> _Block:
+    if media.kind == "audio":
+        raise InvalidRequest("Anthropic takes no audio: transcribe it first, or ask another service")
+    if media.url:
+        return _titled(media, {"type": "url", "url": media.url})
+    kind = "image/jpeg" if media.media_type == "image/jpg" else media.media_type
+    if kind not in (_IMAGES if media.kind == "image" else ("application/pdf",)):
+        if media.kind == "document" and kind.startswith("text/"):
+            return _titled(media, {"type": "text", "media_type": "text/plain", "data": _plain_text(media.data)})
+        wanted = "JPEG, PNG, GIF and WebP images" if media.kind == "image" else "PDF and plain text"
+        raise InvalidRequest(f"Anthropic takes {wanted}, not {kind[:40]}: convert it first")
+    return _titled(media, {"type": "base64", "media_type": kind, "data": media.data})
+
+
+def _titled(media: Media, source: dict[str, Any]) -> _Block:
+    title = {"title": media.filename} if media.filename else {}
+    return {"type": media.kind, "source": source, **title}
+
+
+def _plain_text(data: str) -> str:
+    import base64
+
+    try:
+        return base64.b64decode(data, validate=True).decode("utf-8-sig")
+    except ValueError:
+        raise InvalidRequest("the document is no text in UTF-8: convert it first") from None

@@ -1,0 +1,264 @@
+"""How a request is worded in Anthropic's dialect: its parameters, tools and structured output.
+
+The messages are translated by `_anthropic_content`.
+
+Source: Anthropic API reference, "Create a Message"; the migration guide to version 2026-10-21.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.errors import InvalidRequest
+from llmbridge.messages import ChatRequest
+from llmbridge.providers._anthropic_content import encode_messages, text_block
+
+if TYPE_CHECKING:
+    from llmbridge.tools import Tool, ToolChoice
+
+__all__ = ["NO_SAMPLING", "VERSION", "encode_body", "encode_headers"]
+
+VERSION = "2023-06-01"
+"""The version of the API that is asked for unless a caller names another."""
+
+NO_SAMPLING = "2026-10-21"
+"""The first version that refuses temperature, top_p and top_k."""
+
+_ANSWER = 4096  # tokens: what every model that the service offers can write
+_THOUGHTFUL_ANSWER = 16384  # the thinking counts too
+_LEAST_BUDGET = 1024
+_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
+_CHOICES = {"auto": "auto", "required": "any", "none": "none"}
+_DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
+_FEATURE = re.compile(r"[!-+\--~]+")  # what a list in a header can hold: no white space, no comma
+_JSON_ONLY = "Answer with one JSON object and nothing else: no text around it, no code fence."
+
+
+def encode_headers(params: dict[str, Any]) -> tuple[str, dict[str, str]]:
+    """The version of the API that is asked for, and the headers that the settings make; they are taken out.
+
+    Args:
+        params: Changed: what is left is for the body.
+
+    Raises:
+        InvalidRequest: A setting is not what it must be.
+
+    Example:
+        >>> encode_headers({"beta": ["a", "b"]})
+        ('2023-06-01', {'anthropic-beta': 'a,b'})
+    """
+    headers: dict[str, str] = {}
+    version, beta = params.pop("api_version", None), params.pop("beta", None)
+    if version is not None:
+        if not isinstance(version, str) or not _DATE.fullmatch(version):
+            raise InvalidRequest(f"api_version must be a date like {VERSION!r}, not {str(version)[:40]!r}")
+        headers["anthropic-version"] = version
+    features = beta.split(",") if isinstance(beta, str) else beta or []
+    if not isinstance(features, list) or not all(isinstance(feature, str) for feature in features):
+        raise InvalidRequest("beta must be the name of a beta feature, or a list of names")
+    if names := [feature.strip() for feature in features]:
+        if not all(_FEATURE.fullmatch(name) for name in names):
+            raise InvalidRequest("beta holds a name that no header can carry: one name is letters, digits and dashes")
+        headers["anthropic-beta"] = ",".join(names)
+    return version or VERSION, headers
+
+
+def encode_body(request: ChatRequest, params: dict[str, Any], version: str, answer_tool: str | None) -> dict[str, Any]:
+    """The body of a request.
+
+    Args:
+        request: What to say.
+        params: The request's own without the settings; changed.
+        version: The version of the API.
+        answer_tool: The tool that is invented for the structured answer, or None.
+
+    Raises:
+        InvalidRequest: Something has no counterpart in this dialect.
+    """
+    system = _own_system(params)
+    instructions, turns = encode_messages(request.messages, version >= NO_SAMPLING)
+    system += instructions
+    _rename(params)
+    output = _output_config(request, params, system, answer_tool is not None)
+    max_tokens = _limit(params, _encode_effort(params, output))
+    if output:
+        _merge(params, "output_config", output)
+    body: dict[str, Any] = {"model": request.model, "max_tokens": max_tokens, "messages": turns, "stream": True}
+    if system:
+        body["system"] = system[0]["text"] if len(system) == 1 and _is_plain(system[0]) else system
+    parallel = params.pop("parallel_tool_calls", None)
+    if request.tools or request.tool_choice is not None or answer_tool is not None:
+        _add_tools(body, request, parallel is False, answer_tool)
+    body.update(params)
+    return body
+
+
+def _own_system(params: dict[str, Any]) -> list[dict[str, Any]]:
+    """The blocks of a `system` in the dialect's own form."""
+    own = params.pop("system", None)
+    if own is None or isinstance(own, str):
+        return [text_block(own)] if own else []
+    if isinstance(own, list) and all(isinstance(block, dict) for block in own):
+        return list(own)
+    raise InvalidRequest("system must be a str, or a list of text blocks")
+
+
+def _is_plain(block: Mapping[str, Any]) -> bool:
+    return set(block) == {"type", "text"}
+
+
+def _rename(params: dict[str, Any]) -> None:
+    """Names that the dialect has other words for; its own word wins."""
+    stop, user = params.pop("stop", None), params.pop("user", None)
+    if stop is not None:
+        params.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
+    if user is not None:
+        _merge(params, "metadata", {"user_id": user})
+
+
+def _merge(params: dict[str, Any], name: str, fields: Mapping[str, Any]) -> None:
+    """Adds fields to a parameter; those that the caller gave in the dialect's own form win."""
+    own = params.get(name)
+    if own is None or isinstance(own, Mapping):
+        params[name] = {**fields, **(own or {})}
+
+
+# -- thinking, and the room for the answer ----------------------------------------------------------------------------
+
+
+def _encode_effort(params: dict[str, Any], output: dict[str, Any]) -> int | None:
+    """Translates `reasoning_effort`; returns the budget, if it is one that the caller gave in this way."""
+    effort = params.pop("reasoning_effort", None)
+    if effort is None:
+        return None
+    if isinstance(effort, int) and not isinstance(effort, bool):
+        return _encode_budget(effort, params)
+    if effort == "none":
+        params.setdefault("thinking", {"type": "disabled"})
+        return None
+    if not isinstance(effort, str) or effort not in _EFFORTS:
+        raise InvalidRequest(
+            f"reasoning_effort must be one of none, {', '.join(_EFFORTS)}, or a number of tokens, "
+            f"not {str(effort)[:40]!r}"
+        )
+    params.setdefault("thinking", {"type": "adaptive"})
+    output["effort"] = _EFFORTS[effort]
+    return None
+
+
+def _encode_budget(budget: int, params: dict[str, Any]) -> int | None:
+    if budget == 0:
+        params.setdefault("thinking", {"type": "disabled"})
+        return None
+    if budget < _LEAST_BUDGET:
+        raise InvalidRequest(
+            f"reasoning_effort is a budget of {budget} tokens: Anthropic takes {_LEAST_BUDGET} or more, or 0 for none"
+        )
+    if params.get("thinking") is not None:
+        return None
+    params["thinking"] = {"type": "enabled", "budget_tokens": budget}
+    return budget
+
+
+def _limit(params: dict[str, Any], budget: int | None) -> Any:
+    """The `max_tokens` that the service demands; it counts the thinking, so that a budget must fit into it."""
+    given = params.pop("max_tokens", None)
+    thinking = params.get("thinking")
+    thinking = thinking if isinstance(thinking, Mapping) else {}
+    if given is None:
+        own = thinking.get("budget_tokens")
+        if isinstance(own, int):
+            return own + _ANSWER
+        return _THOUGHTFUL_ANSWER if thinking.get("type") == "adaptive" else _ANSWER
+    if budget is not None and isinstance(given, int) and given <= budget:
+        return budget + given
+    return given
+
+
+# -- structured output ------------------------------------------------------------------------------------------------
+
+
+def _output_config(
+    request: ChatRequest, params: dict[str, Any], system: list[dict[str, Any]], by_tool: bool
+) -> dict[str, Any]:
+    """How the answer's form is asked for; JSON without a schema only in words, which are added to `system`."""
+    form = params.pop("response_format", None)
+    schema = request.schema
+    if schema is None:
+        return _response_format(form, system)
+    if form is not None:
+        raise InvalidRequest("schema and response_format both say what the answer has to fit: give one of them")
+    if request.schema_mode == "json":
+        system.append(text_block(schema.instruction()))
+    if by_tool or request.schema_mode == "json":
+        return {}
+    strict = schema.strict_schema()
+    return _json_schema(schema.json_schema if strict is None else strict)
+
+
+def _response_format(form: Any, system: list[dict[str, Any]]) -> dict[str, Any]:
+    """OpenAI's `response_format`."""
+    kind = form.get("type") if isinstance(form, Mapping) else None
+    if form is None or kind == "text":
+        return {}
+    if kind == "json_object":
+        system.append(text_block(_JSON_ONLY))
+        return {}
+    inner = form.get("json_schema") if kind == "json_schema" else None
+    schema = inner.get("schema") if isinstance(inner, Mapping) else None
+    if not isinstance(schema, Mapping):
+        raise InvalidRequest(
+            "response_format must be {'type': 'text'}, {'type': 'json_object'} or "
+            "{'type': 'json_schema', 'json_schema': {'name': ..., 'schema': {...}}}"
+        )
+    return _json_schema(schema)
+
+
+def _json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    return {"format": {"type": "json_schema", "schema": dict(schema)}}
+
+
+# -- tools ------------------------------------------------------------------------------------------------------------
+
+
+def _add_tools(body: dict[str, Any], request: ChatRequest, one_by_one: bool, answer_tool: str | None) -> None:
+    tools = [_encode_tool(tool) for tool in request.tools]
+    choice = None if request.tool_choice is None else _encode_choice(request.tool_choice)
+    if answer_tool is not None and request.schema is not None:
+        if any(tool.name == answer_tool for tool in request.tools):
+            raise InvalidRequest(f"the schema and a tool are both called {answer_tool!r}: rename one of them")
+        # With other tools beside it the model may still call those first: it has to call one of all.
+        choice = choice or ({"type": "any"} if tools else {"type": "tool", "name": answer_tool})
+        description = request.schema.description or "Give the answer by calling this."
+        schema = request.schema.json_schema
+        tools.append({"name": answer_tool, "description": description, "input_schema": schema})
+    if one_by_one and tools:
+        choice = choice or {"type": "auto"}
+        if choice.get("type") != "none":
+            choice = {"disable_parallel_tool_use": True, **choice}
+    if tools:
+        body["tools"] = tools
+    if choice is not None:
+        body["tool_choice"] = choice
+
+
+def _encode_tool(tool: Tool) -> dict[str, Any]:
+    if tool.raw is not None:
+        return dict(tool.raw)
+    encoded: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        encoded["description"] = tool.description
+    encoded["input_schema"] = tool.parameters
+    if tool.strict is not None:
+        encoded["strict"] = tool.strict
+    return encoded
+
+
+def _encode_choice(choice: ToolChoice) -> dict[str, Any]:
+    if choice.raw is not None:
+        return dict(choice.raw)
+    if choice.mode == "tool":
+        return {"type": "tool", "name": choice.name}
+    return {"type": _CHOICES[choice.mode]}

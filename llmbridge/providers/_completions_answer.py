@@ -1,0 +1,293 @@
+"""What the answers of OpenAI's Chat Completions say, in events or whole, with what other services do differently.
+
+Source: OpenAI API reference, chat completions; the streams of llama.cpp, vLLM, transformers, LiteLLM, OpenRouter, Groq,
+DeepSeek, xAI, Mistral, Ollama and llama-cpp-python.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.errors import ProtocolError
+from llmbridge.events import (
+    END,
+    End,
+    Finish,
+    FinishReason,
+    Item,
+    Logprobs,
+    OtherChoice,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCallDelta,
+    Usage,
+)
+from llmbridge.provider import parsed_json, scan_json
+from llmbridge.service_errors import error_in_stream
+
+if TYPE_CHECKING:
+    from llmbridge._framing import Frame
+
+__all__ = ["count", "decode_chunk", "decode_completion", "decode_embeddings", "decode_models", "mapping"]
+
+_FINISH: dict[str, FinishReason] = {
+    "stop": "stop",
+    "length": "length",
+    "model_length": "length",
+    "tool_calls": "tool_calls",
+    "function_call": "tool_calls",
+    "content_filter": "content_filter",
+    "error": "error",
+}
+_NESTED = 4  # lists and objects that reasoning is wrapped in, at the most
+_REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
+
+
+def decode_chunk(frame: Frame) -> Iterable[Item | End]:
+    """What one event of a chat completions stream says.
+
+    Raises:
+        ServiceError: It reports an error, in any of the shapes in use.
+        ProtocolError: It is no JSON object.
+    """
+    try:
+        # The usual event, found out fast: one choice, and nothing in it but a piece of text.
+        chunk, end = scan_json(frame.data, 0)
+        (choice,) = chunk["choices"]
+        content = choice["delta"]["content"]
+        if (
+            content.__class__ is str
+            and content
+            and len(choice["delta"]) == 1
+            and not (choice.get("finish_reason") or choice.get("index") or choice.get("logprobs"))
+            and not (chunk.get("usage") or chunk.get("x_groq"))
+            and "error" not in chunk
+            and frame.event != "error"
+            and end == len(frame.data)
+        ):
+            return (content,)
+    except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
+        pass  # it is not the usual one
+    return _decode_frame(frame)
+
+
+def _decode_frame(frame: Frame) -> Iterator[Item | End]:
+    """What any event says."""
+    if frame.data.startswith("[DONE]"):
+        yield END
+        return
+    if not frame.data.strip() and frame.event != "error":
+        return  # a heartbeat
+    try:
+        chunk = parsed_json(frame.data)
+    except ProtocolError:
+        if frame.event == "error":
+            raise error_in_stream(frame.data) from None
+        yield from _separate_lines(frame.data)
+    else:
+        yield from _decode_any(chunk, frame.event)
+
+
+def _separate_lines(data: str) -> Iterator[Item | End]:
+    """The items of an event that is several: the blank lines between them had been forgotten."""
+    for line in data.split("\n"):
+        yield from (END,) if line.startswith("[DONE]") else _decode_any(parsed_json(line), "message")
+
+
+def _decode_any(chunk: Any, event: str, field: str = "delta") -> Iterator[Item | End]:
+    if event == "error" or not isinstance(chunk, Mapping):
+        if event == "error" or (isinstance(chunk, list) and chunk) or isinstance(chunk, str):
+            raise error_in_stream(chunk)
+        raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
+    choices = chunk.get("choices")
+    for choice in choices if isinstance(choices, list) else ():
+        yield from _decode_choice(mapping(choice), field)
+    usage = chunk.get("usage") or mapping(chunk.get("x_groq")).get("usage")
+    if isinstance(usage, Mapping) and usage:
+        yield _usage(usage)
+    if chunk.get("error") or chunk.get("object") == "error":
+        raise error_in_stream(dict(chunk))
+
+
+def _decode_choice(choice: Mapping[str, Any], field: str) -> Iterator[Item]:
+    """What a choice says. Services may leave its index out; the first one is the answer."""
+    index = choice.get("index")
+    if not index:
+        yield from _said(choice, field)
+    elif isinstance(index, int) and index > 0:
+        for item in _said(choice, field):
+            yield OtherChoice(index, Text(item) if isinstance(item, str) else item)
+
+
+def _said(choice: Mapping[str, Any], field: str) -> Iterator[Item]:
+    """In a stream only the delta counts: some services repeat the whole message beside the last one."""
+    delta = mapping(choice.get(field))
+    if reasoning := _reasoning(delta):
+        yield Reasoning(reasoning)
+    yield from _content(delta.get("content"))
+    if isinstance(refusal := delta.get("refusal"), str) and refusal:
+        yield Refusal(refusal)
+    yield from _content(choice.get("text"))  # the older endpoint for plain completions
+    yield from _calls(delta, whole=field == "message")
+    logprobs = mapping(choice.get("logprobs")).get("content")
+    if isinstance(logprobs, list) and logprobs:
+        yield Logprobs(tuple(logprobs))
+    raw = choice.get("finish_reason")
+    if isinstance(raw, str) and raw:
+        yield Finish(_FINISH.get(raw, "other"), raw)
+
+
+def _calls(delta: Mapping[str, Any], whole: bool) -> Iterator[ToolCallDelta]:
+    calls = delta.get("tool_calls")
+    if isinstance(calls, list) and calls:
+        pieces = [_call(mapping(call), position if whole else None) for position, call in enumerate(calls)]
+    else:  # the older form, which some services repeat beside the newer one
+        pieces = [_call({"function": delta.get("function_call")}, 0)]
+    yield from (piece for piece in pieces if piece.id or piece.name or piece.arguments)
+
+
+def _call(call: Mapping[str, Any], position: int | None) -> ToolCallDelta:
+    function = mapping(call.get("function"))
+    arguments = function.get("arguments")
+    if arguments is not None and not isinstance(arguments, str):
+        arguments = _json_text(arguments)
+    index = call.get("index") if position is None else position
+    return ToolCallDelta(
+        index=index if isinstance(index, int) else None,
+        id=_str(call.get("id")),
+        name=_str(function.get("name")),
+        arguments=arguments or "",
+    )
+
+
+def _json_text(arguments: Any) -> str:
+    try:
+        return json.dumps(arguments)
+    except RecursionError:
+        raise ProtocolError("the arguments of a tool call are nested too deeply") from None
+
+
+def decode_completion(document: Any) -> Iterator[Item | End]:
+    """What a whole chat completion says; errors as for `decode_chunk`."""
+    document = document[0] if isinstance(document, list) and len(document) == 1 else document
+    fields = mapping(document)
+    if not fields.get("error") and not isinstance(fields.get("choices"), list):
+        if fields.get("detail") or fields.get("object") == "error" or fields.get("message"):
+            raise error_in_stream(document)
+        raise ProtocolError("the service answered with JSON that is no chat completion: check the base_url")
+    yield from _decode_any(document, "message", "message")
+    yield END
+
+
+def decode_models(document: Any) -> list[str]:
+    """The names in a list of models.
+
+    Raises:
+        ServiceError: The document reports an error.
+        ProtocolError: It is no list of models.
+    """
+    entries = document if isinstance(document, list) else mapping(document).get("data")
+    if not isinstance(entries, list):
+        if mapping(document).get("error"):
+            raise error_in_stream(document)
+        raise ProtocolError("the service answered with JSON that is no list of models: check the base_url")
+    return [name for entry in entries if isinstance(name := mapping(entry).get("id"), str)]
+
+
+def decode_embeddings(document: Any) -> tuple[list[list[float]], Usage | None]:
+    """The vectors in an answer, sorted by their index, and the tokens; errors as for `decode_models`."""
+    fields = mapping(document)
+    entries = fields.get("data")
+    if fields.get("error") or not isinstance(entries, list):
+        if fields.get("error") or fields.get("detail") or fields.get("message"):
+            raise error_in_stream(document)
+        raise ProtocolError("the service answered with JSON that holds no embeddings: check the base_url")
+    numbered = [(index if isinstance(index := mapping(entry).get("index"), int) else place, mapping(entry))
+                for place, entry in enumerate(entries)]  # fmt: skip
+    vectors = [_vector(entry.get("embedding")) for _, entry in sorted(numbered, key=lambda pair: pair[0])]
+    usage = fields.get("usage")
+    return vectors, _usage(usage) if isinstance(usage, Mapping) and usage else None
+
+
+def _vector(value: Any) -> list[float]:
+    if isinstance(value, str):
+        import base64
+        from array import array
+
+        try:
+            numbers = array("f", base64.b64decode(value, validate=True))
+        except ValueError:
+            raise ProtocolError("an embedding is no base64 of 32-bit numbers") from None
+        return numbers.tolist()
+    if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
+        value = value[0]  # llama.cpp without /v1
+    if not isinstance(value, list) or not all(isinstance(number, (int, float)) for number in value):
+        raise ProtocolError("an embedding is no list of numbers")
+    return [float(number) for number in value]
+
+
+def _content(content: Any) -> Iterator[str | Reasoning]:
+    """Text, or Mistral's list of parts, in which reasoning stands beside text."""
+    if isinstance(content, str):
+        if content:
+            yield content
+    elif isinstance(content, list):
+        for part in content:
+            yield from _part(part)
+
+
+def _part(part: Any) -> Iterator[str | Reasoning]:
+    if isinstance(part, str):
+        yield from _content(part)
+    elif isinstance(part, Mapping) and part.get("type") == "thinking":
+        text, signature = _joined(part.get("thinking")), _str(part.get("signature"))
+        if text or signature:
+            yield Reasoning(text, signature)
+    elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
+        yield from _content(part["text"])
+
+
+def _reasoning(delta: Mapping[str, Any]) -> str:
+    """The first field that holds any: a service that sends two sends the same text twice."""
+    return next((text for field in _REASONING if (text := _joined(delta.get(field)))), "")
+
+
+def _joined(value: Any, depth: int = 0) -> str:
+    if isinstance(value, str):
+        return value
+    if depth < _NESTED:
+        if isinstance(value, Mapping):
+            return _joined(value.get("text") or value.get("content"), depth + 1)
+        if isinstance(value, list):
+            return "".join(_joined(item, depth + 1) for item in value)
+    return ""
+
+
+def _usage(usage: Mapping[str, Any]) -> Usage:
+    prompt, answer = mapping(usage.get("prompt_tokens_details")), mapping(usage.get("completion_tokens_details"))
+    return Usage(
+        input_tokens=count(usage.get("prompt_tokens")),
+        output_tokens=count(usage.get("completion_tokens")),
+        total_tokens=count(usage.get("total_tokens")),
+        cached_input_tokens=count(prompt.get("cached_tokens", usage.get("prompt_cache_hit_tokens"))),
+        cache_write_tokens=count(prompt.get("cache_write_tokens")),
+        reasoning_tokens=count(answer.get("reasoning_tokens")),
+        raw=dict(usage),
+    )
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens, or None for what is none."""
+    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The mapping that `value` is, or an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def _str(value: Any) -> str | None:
+    return value if isinstance(value, str) else None

@@ -1,0 +1,113 @@
+"""How a request is worded in OpenAI's Chat Completions: messages, tools, structured output.
+
+Source: OpenAI API reference, chat completions, "Create chat completion".
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.messages import Message
+
+if TYPE_CHECKING:
+    from llmbridge.schema import Schema
+    from llmbridge.tools import Tool, ToolChoice
+
+__all__ = ["encode_choice", "encode_format", "encode_message", "encode_schema_tool", "encode_tool", "with_instruction"]
+
+
+def encode_message(message: Message, reasoning_field: str = "") -> dict[str, Any]:
+    """A turn of the conversation.
+
+    Args:
+        message: In llmbridge's normal form, which is OpenAI's but for a few things that OpenAI does not know.
+        reasoning_field: Where the service wants the reasoning of earlier turns back; "" if it does not.
+    """
+    if message.content.__class__ is str and not message.extra:
+        return {"role": message.role, "content": message.content}
+    content = message.content
+    reasoning = ""
+    if isinstance(content, list):
+        parts = [part for part in content if isinstance(part, str) or part["type"] != "reasoning"]
+        thoughts = [part for part in content if not isinstance(part, str) and part["type"] == "reasoning"]
+        reasoning = "".join(str(part.get("text") or "") for part in thoughts)
+        content = _content(parts, bool(thoughts))
+    extra = {name: value for name, value in message.extra.items() if name != "is_error"}
+    if message.role == "tool":
+        extra.pop("name", None)
+    if message.calls:
+        extra["tool_calls"] = [_call(call) for call in extra["tool_calls"]]
+    if content is None and not extra:
+        content = ""  # it was cut off in its reasoning: only a turn with calls may have none
+    if reasoning and reasoning_field:
+        extra[reasoning_field] = reasoning
+    return {"role": message.role, "content": content, **extra}
+
+
+def _content(parts: list[Any], had_reasoning: bool) -> Any:
+    """The parts as OpenAI takes them; what is text alone, once the reasoning is out, as one text."""
+    if had_reasoning and all(isinstance(part, str) or set(part) == {"type", "text"} for part in parts):
+        return "".join(part if isinstance(part, str) else part["text"] for part in parts) or None
+    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
+
+
+def _call(call: Mapping[str, Any]) -> dict[str, Any]:
+    function = dict(call["function"])
+    if not isinstance(function.get("arguments"), str):
+        function["arguments"] = json.dumps(function.get("arguments") or {}, ensure_ascii=False)
+    return {
+        "type": "function",
+        **{name: value for name, value in call.items() if name != "signature"},
+        "function": function,
+    }
+
+
+def encode_tool(tool: Tool) -> dict[str, Any]:
+    """A tool that the model may call."""
+    if tool.raw is not None:
+        return dict(tool.raw)
+    function: dict[str, Any] = {"name": tool.name}
+    if tool.description:
+        function["description"] = tool.description
+    function["parameters"] = tool.parameters
+    if tool.strict is not None:
+        function["strict"] = tool.strict
+    return {"type": "function", "function": function}
+
+
+def encode_choice(choice: ToolChoice) -> Any:
+    """Whether the model may, must, or must not call a tool."""
+    if choice.raw is not None:
+        return dict(choice.raw)
+    if choice.mode == "tool":
+        return {"type": "function", "function": {"name": choice.name}}
+    return choice.mode
+
+
+def encode_format(schema: Schema) -> dict[str, Any]:
+    """The response format that makes the service hold the model to a schema; strictly where the schema allows it."""
+    strict = schema.strict_schema()
+    form: dict[str, Any] = {"name": schema.name, "schema": schema.json_schema if strict is None else strict}
+    if strict is not None:
+        form["strict"] = True
+    if schema.description:
+        form["description"] = schema.description
+    return {"type": "json_schema", "json_schema": form}
+
+
+def encode_schema_tool(schema: Schema) -> dict[str, Any]:
+    """The tool whose arguments are the structured answer."""
+    description = schema.description or "Give the answer by calling this."
+    function = {"name": schema.name, "description": description, "parameters": schema.json_schema}
+    return {"type": "function", "function": function}
+
+
+def with_instruction(messages: list[dict[str, Any]], schema: Schema) -> list[dict[str, Any]]:
+    """The messages, with the schema in the system message: for services that only know that JSON is wanted."""
+    text = schema.instruction()
+    if messages and messages[0]["role"] in ("system", "developer") and isinstance(messages[0]["content"], str):
+        first = messages[0]
+        return [{**first, "content": f"{first['content']}\n\n{text}"}, *messages[1:]]
+    return [{"role": "system", "content": text}, *messages]

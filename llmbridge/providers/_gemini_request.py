@@ -1,0 +1,323 @@
+"""How a request is worded for Gemini: contents with parts, tools, and one configuration for all that steers the answer.
+
+Source: Gemini API reference, models.generateContent and its guides on function calling, thinking, thought signatures
+and file input; google-genai, which writes the same bodies.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.errors import InvalidRequest
+from llmbridge.messages import ChatRequest, Message, json_copy
+from llmbridge.parts import Media
+
+if TYPE_CHECKING:
+    from llmbridge.schema import Schema
+    from llmbridge.tools import Tool, ToolChoice
+
+__all__ = ["encode_choice", "encode_contents", "encode_params", "encode_tools", "model_path", "thinks_in_levels"]
+
+FILES = "https://generativelanguage.googleapis.com/v1beta/"
+_UNSIGNED = "skip_thought_signature_validator"  # the service's own word for a call that another model has made
+_YOUTUBE = ("https://www.youtube.com/", "https://youtube.com/", "https://youtu.be/", "https://m.youtube.com/")
+_GENERATION = re.compile(r"gemini-([12])(?:\.(\d+))?(?!\d)")
+_SOUNDS = {"audio/mpeg": "audio/mp3", "audio/x-wav": "audio/wav"}
+
+_CONFIG = {
+    "temperature": "temperature",
+    "top_p": "topP",
+    "top_k": "topK",
+    "n": "candidateCount",
+    "max_tokens": "maxOutputTokens",
+    "max_completion_tokens": "maxOutputTokens",
+    "stop": "stopSequences",
+    "seed": "seed",
+    "presence_penalty": "presencePenalty",
+    "frequency_penalty": "frequencyPenalty",
+    "top_logprobs": "logprobs",
+}
+_OWN_CONFIG = (
+    "topP",
+    "topK",
+    "candidateCount",
+    "maxOutputTokens",
+    "stopSequences",
+    "presencePenalty",
+    "frequencyPenalty",
+    "responseMimeType",
+    "responseSchema",
+    "responseJsonSchema",
+    "responseLogprobs",
+    "responseModalities",
+    "thinkingConfig",
+    "mediaResolution",
+    "speechConfig",
+    "imageConfig",
+)
+_OWN_FIELDS = ("generationConfig", "safetySettings", "cachedContent", "systemInstruction", "toolConfig", "serviceTier")
+_BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
+_LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH", "xhigh": "XHIGH", "max": "XHIGH"}
+_MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
+
+
+def _spellings(names: Sequence[str]) -> dict[str, str]:
+    """The service's own names, as its reference and as its Python package spell them."""
+    snakes = {re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", name): name for name in names}
+    return {**snakes, **{name: name for name in names}}
+
+
+_OWN_CONFIG_NAMES = _spellings(_OWN_CONFIG)
+_OWN_FIELD_NAMES = _spellings(_OWN_FIELDS)
+
+
+def thinks_in_levels(model: str) -> bool:
+    """Whether a model's thinking is set by a level: all but Gemini 1 and 2, which know a budget of tokens.
+
+    Example:
+        >>> thinks_in_levels("gemini-3-pro"), thinks_in_levels("gemini-2.5-flash")
+        (True, False)
+    """
+    return _GENERATION.search(model) is None
+
+
+def model_path(model: str) -> str:
+    """A model's name as a part of a path.
+
+    Raises:
+        InvalidRequest: It is empty.
+
+    Example:
+        >>> model_path("gemini-2.5-flash"), model_path("tunedModels/mine")
+        ('models/gemini-2.5-flash', 'tunedModels/mine')
+    """
+    kind, slash, name = model.partition("/")
+    if not slash or kind not in ("models", "tunedModels"):
+        kind, name = "models", model
+    if not name:
+        raise InvalidRequest("the model's name is empty")
+    if not (name.isascii() and name.replace("-", "").replace(".", "").replace("_", "").isalnum()):
+        from urllib.parse import quote
+
+        name = quote(name, safe="")
+    return f"{kind}/{name}"
+
+
+def encode_contents(request: ChatRequest) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The turns of the conversation, and the parts of the system instruction.
+
+    Raises:
+        InvalidRequest: Something in a message has no counterpart; says which and what to do.
+    """
+    system: list[dict[str, Any]] = []
+    contents: list[dict[str, Any]] = []
+    names: dict[str, str] = {}
+    last = ""
+    for number, message in enumerate(request.messages):
+        where = f"messages[{number}]"
+        if message.role in ("system", "developer"):
+            system.append({"text": message.text})
+            continue
+        if message.role == "assistant":
+            parts = _model_parts(message, where, request.model)
+            names.update({call.id: call.name for call in message.calls})
+        elif message.role == "tool":
+            parts = [_function_response(message, names, where, request.model)]
+        else:
+            parts = [part for given in message.parts for part in _part(given, where, request.model)]
+        if contents and last == message.role:
+            contents[-1]["parts"] += parts
+        elif parts:
+            contents.append({"role": "model" if message.role == "assistant" else "user", "parts": parts})
+            last = message.role
+    if not contents:
+        raise InvalidRequest("messages hold nothing but instructions: Gemini needs a user's message to answer")
+    return contents, system
+
+
+def _model_parts(message: Message, where: str, model: str) -> list[dict[str, Any]]:
+    parts: list[dict[str, Any]] = []
+    signatures = []
+    for given in message.parts:
+        if given["type"] != "reasoning":
+            parts += [part for part in _part(given, where, model) if part != {"text": ""}]
+        elif given.get("text") and given.get("signature"):
+            parts.append({"text": given["text"], "thought": True, "thoughtSignature": given["signature"]})
+        elif signature := given.get("redacted") or given.get("signature"):
+            signatures.append(signature)  # it stood on a part of the text
+    for signature in signatures:
+        texts = [part for part in parts if "text" in part and "thoughtSignature" not in part]
+        holder = texts[-1] if texts else {"text": ""}
+        holder["thoughtSignature"] = signature
+        if not texts:
+            parts.append(holder)
+    for number, call in enumerate(message.calls):
+        arguments = json_copy(call.arguments, f"{where}.tool_calls[{number}]: the arguments")
+        function = {"name": call.name, "args": arguments}
+        part: dict[str, Any] = {"functionCall": {"id": call.id, **function} if call.id else function}
+        if call.signature:
+            part["thoughtSignature"] = call.signature
+        elif number == 0 and thinks_in_levels(model):
+            part["thoughtSignature"] = _UNSIGNED  # without one the service refuses the whole request
+        parts.append(part)
+    return parts
+
+
+def _function_response(message: Message, names: Mapping[str, str], where: str, model: str) -> dict[str, Any]:
+    call_id = str(message.extra.get("tool_call_id") or "")
+    name = message.extra.get("name") or names.get(call_id)
+    if not name:
+        raise InvalidRequest(
+            f"{where} answers a call that no earlier message has made: "
+            "give the tool's 'name' beside 'tool_call_id', or the assistant's message with the call"
+        )
+    parts = [part for given in message.parts for part in _part(given, where, model)]
+    text = "".join(part.get("text", "") for part in parts)
+    response: dict[str, Any] = {"name": name, "response": _response(text, bool(message.extra.get("is_error")))}
+    if media := [part for part in parts if "text" not in part]:
+        response["parts"] = media
+    return {"functionResponse": {"id": call_id, **response} if call_id else response}
+
+
+def _response(text: str, failed: bool) -> dict[str, Any]:
+    """What a tool gave, as the object that the service wants: text that is one goes out as it is."""
+    if failed:
+        return {"error": text}
+    if text.lstrip().startswith("{"):
+        try:
+            value = json_copy(json.loads(text), "a tool's result")
+        except (ValueError, RecursionError, InvalidRequest):
+            return {"result": text}
+        return dict(value)
+    return {"result": text}
+
+
+def _part(part: Mapping[str, Any], where: str, model: str) -> Iterator[dict[str, Any]]:
+    """A part of a message, in the service's form; what llmbridge does not know is taken for the service's own."""
+    kind = part["type"]
+    if kind in ("text", "input_text", "output_text", "refusal"):
+        text = part.get("refusal" if kind == "refusal" else "text")
+        if not isinstance(text, str):
+            raise InvalidRequest(f"{where}: a part of type {kind!r} has no text")
+        yield {"text": text}
+    elif kind == "file" and isinstance(file := part.get("file"), Mapping) and "file_id" in file:
+        name = str(file["file_id"])
+        yield {"fileData": {"fileUri": name if "://" in name else FILES + name}}
+    elif kind != "reasoning":
+        media = Media.of(part)
+        own = {key: value for key, value in part.items() if key != "type"}
+        if media is None and not own:
+            raise InvalidRequest(f"{where}: a part of type {kind!r} holds nothing")
+        yield own if media is None else _media(media, where, model)
+
+
+def _media(media: Media, where: str, model: str) -> dict[str, Any]:
+    if media.url:
+        return {"fileData": _file(media, where, model)}
+    return {"inlineData": {"mimeType": _SOUNDS.get(media.media_type, media.media_type), "data": media.data}}
+
+
+def _file(media: Media, where: str, model: str) -> dict[str, Any]:
+    """What the service fetches by itself: uploaded files, videos of YouTube, and since Gemini 2.5 any https URL."""
+    if media.url.startswith(_YOUTUBE):
+        return {"fileUri": media.url}  # with a media type it is refused
+    generation = _GENERATION.search(model)
+    fetches = media.url.startswith("https://") and (generation is None or generation[0].startswith("gemini-2.5"))
+    if not fetches and not media.url.startswith((FILES.removesuffix("v1beta/"), "gs://")):
+        raise InvalidRequest(
+            f"{where}: {'this model' if media.url.startswith('https://') else 'Gemini'} does not fetch such URLs: "
+            f"give the {media.kind}'s bytes or path, upload it with the Files API"
+            f"{'' if media.url.startswith('https://') else ', or give an https URL'}"
+        )
+    return {"mimeType": media.media_type, "fileUri": media.url} if media.media_type else {"fileUri": media.url}
+
+
+def encode_tools(tools: Sequence[Tool], schema_tool: Schema | None) -> list[dict[str, Any]]:
+    """The functions that the model may call, in one entry, and the service's own tools as given."""
+    functions: list[dict[str, Any]] = []
+    own: list[dict[str, Any]] = []
+    for tool in tools:
+        if tool.raw is not None:
+            own.append(dict(tool.raw))
+            continue
+        described = {"description": tool.description} if tool.description else {}
+        functions.append({"name": tool.name, **described, "parametersJsonSchema": tool.parameters})
+    if schema_tool is not None:
+        description = schema_tool.description or "Give the answer by calling this."
+        functions.append(
+            {"name": schema_tool.name, "description": description, "parametersJsonSchema": schema_tool.json_schema}
+        )
+    return [*([{"functionDeclarations": functions}] if functions else []), *own]
+
+
+def encode_choice(choice: ToolChoice) -> dict[str, Any]:
+    """Whether the model may, must, or must not call a function."""
+    if choice.raw is not None:
+        raw = dict(choice.raw)
+        return {"functionCallingConfig": raw} if "mode" in raw else raw
+    if choice.mode == "tool":
+        return {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": [choice.name]}}
+    return {"functionCallingConfig": {"mode": _MODES[choice.mode]}}
+
+
+def encode_params(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The generation configuration, and the fields that stand beside it.
+
+    What is given under the service's own name wins, and most of all what stands in `generationConfig`.
+
+    Raises:
+        InvalidRequest: A value cannot be translated.
+    """
+    config: dict[str, Any] = {}
+    own: dict[str, Any] = {}
+    fields: dict[str, Any] = {}
+    for name, value in params.items():
+        if name in _CONFIG:
+            config[_CONFIG[name]] = [value] if name == "stop" and isinstance(value, str) else value
+        elif name == "logprobs":
+            config.update({"responseLogprobs": value} if isinstance(value, bool) else {"logprobs": value})
+        elif name == "reasoning_effort":
+            if value is not None:
+                config["thinkingConfig"] = _thinking(value, model)
+        elif name == "response_format":
+            config.update(_response_format(value))
+        elif name in _OWN_CONFIG_NAMES:
+            own[_OWN_CONFIG_NAMES[name]] = value
+        else:
+            fields[_OWN_FIELD_NAMES.get(name, name)] = value
+    given = fields.pop("generationConfig", None)
+    if given is not None and not isinstance(given, Mapping):
+        raise InvalidRequest("generationConfig must be a mapping")
+    return {**config, **own, **(given or {})}, fields
+
+
+def _thinking(effort: Any, model: str) -> dict[str, Any]:
+    if isinstance(effort, int) and not isinstance(effort, bool):
+        return {"thinkingBudget": effort, **({"includeThoughts": True} if effort else {})}
+    if not isinstance(effort, str) or effort not in _BUDGETS:
+        raise InvalidRequest(
+            f"reasoning_effort must be a number of tokens or one of {', '.join(_BUDGETS)}: {str(effort)[:40]!r} is not"
+        )
+    if effort == "none":
+        return {"thinkingBudget": 0}
+    if thinks_in_levels(model):
+        return {"thinkingLevel": _LEVELS[effort], "includeThoughts": True}
+    return {"thinkingBudget": _BUDGETS[effort], "includeThoughts": True}
+
+
+def _response_format(form: Any) -> dict[str, Any]:
+    kind = form.get("type") if isinstance(form, Mapping) else None
+    if form is None or kind == "text":
+        return {}
+    if kind == "json_object":
+        return {"responseMimeType": "application/json"}
+    inner = form.get("json_schema") if isinstance(form, Mapping) else None
+    if kind == "json_schema" and isinstance(inner, Mapping) and isinstance(inner.get("schema"), Mapping):
+        return {"responseMimeType": "application/json", "responseJsonSchema": inner["schema"]}
+    raise InvalidRequest(
+        "response_format must be {'type': 'json_object'}, {'type': 'text'} or "
+        "{'type': 'json_schema', 'json_schema': {'schema': {...}}}"
+    )

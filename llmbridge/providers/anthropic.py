@@ -1,0 +1,140 @@
+"""Anthropic's Messages, the dialect of Claude; llama.cpp, LiteLLM and other servers speak it too."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llmbridge.events import End, Item
+from llmbridge.messages import ChatRequest
+from llmbridge.provider import Encoded, Provider
+from llmbridge.providers._anthropic_answer import decode_event, decode_message, decode_models
+from llmbridge.providers._anthropic_request import NO_SAMPLING, VERSION, encode_body, encode_headers
+from llmbridge.secret import Secret
+
+if TYPE_CHECKING:
+    from llmbridge._framing import Frame, Framing
+
+__all__ = ["Anthropic"]
+
+_TOKEN_VARIABLE = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the variable's name
+_SAMPLING = ("temperature", "top_p", "top_k")
+
+
+class _Token(str):
+    """A key that goes out as a Bearer token."""
+
+    __slots__ = ()
+
+
+class _BearerSecret(Secret):
+    """The secret of ANTHROPIC_AUTH_TOKEN, which looks like any other: tokens of gateways have no form of their own."""
+
+    __slots__ = ()
+
+    def reveal(self) -> str:
+        return _Token(super().reveal())
+
+
+class Anthropic(Provider):
+    """Anthropic's own service, and any other server that speaks its dialect: give its `base_url` without `/v1`.
+
+    The key comes from ANTHROPIC_API_KEY (header `x-api-key`) or ANTHROPIC_AUTH_TOKEN (a Bearer token, as is any key
+    that begins with `sk-ant-oat`), another base URL from ANTHROPIC_BASE_URL.
+
+    Settings, given like parameters: `api_version` is the version of the API, "2023-06-01" if missing; `beta` is the
+    name of a beta feature, or a list of names. Both become headers.
+
+    The service demands `max_tokens`: if missing, it is 4096, or 16384 if an effort is asked for, or 4096 more than a
+    budget for thinking.
+
+    Example:
+        >>> encoded = Anthropic.encode(ChatRequest.checked("claude-sonnet-4-5", "Hi", {"stop": "END", "beta": "x-1"}))
+        >>> encoded.body["max_tokens"], encoded.body["stop_sequences"], encoded.headers
+        (4096, ['END'], {'anthropic-beta': 'x-1'})
+
+    Source:
+        Anthropic API reference, Messages and streaming; the types of Anthropic's Python SDK, 0.121 and 2.11; streams of
+        llama.cpp's server and of a simulator.
+    """
+
+    name = "anthropic"
+    url = "https://platform.claude.com"
+    base_url = "https://api.anthropic.com"
+    path = "/v1/messages"
+    key_env: ClassVar[tuple[str, ...]] = ("ANTHROPIC_API_KEY", _TOKEN_VARIABLE)
+    base_url_env = "ANTHROPIC_BASE_URL"
+    needs_key = True
+    headers: ClassVar[Mapping[str, str]] = {"anthropic-version": VERSION}
+    note = "set ANTHROPIC_API_KEY; base_url= for any server that speaks the same dialect"
+    supports = frozenset({"tools", "schema"})
+    models_path = "/v1/models?limit=1000"  # the most that one page holds; 20 otherwise
+    refused: ClassVar[Mapping[str, str]] = {
+        "seed": "Anthropic cannot repeat an answer; a temperature of 0 comes closest",
+        "presence_penalty": "ask for variety in the system message",
+        "frequency_penalty": "ask for variety in the system message",
+        "n": "Anthropic gives one answer a request: ask several times",
+        "logprobs": "Anthropic tells no probabilities",
+        "top_logprobs": "Anthropic tells no probabilities",
+        "logit_bias": "say in the system message which words you want",
+        "max_completion_tokens": "write max_tokens",
+        "stream_options": "leave it out: usage always comes",
+    }
+
+    @classmethod
+    def encode(cls, request: ChatRequest) -> Encoded:
+        params = dict(request.params)
+        version, headers = encode_headers(params)
+        return Encoded(encode_body(request, params, version, cls.answer_tool(request)), cls.path, headers)
+
+    @classmethod
+    def decode(cls, frame: Frame) -> Iterable[Item | End]:
+        return decode_event(frame)
+
+    @classmethod
+    def decode_document(cls, document: Any) -> Iterable[Item | End]:
+        return decode_message(document)
+
+    @classmethod
+    def decode_models(cls, document: Any) -> list[str]:
+        return decode_models(document)
+
+    @classmethod
+    def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
+        found = dict(super().refusals(request))
+        version, temperature = request.params.get("api_version"), request.params.get("temperature")
+        if isinstance(version, str) and version >= NO_SAMPLING:
+            advice = f"versions from {NO_SAMPLING} on refuse it: leave it out, or give api_version='{VERSION}'"
+            found.update((name, advice) for name in _SAMPLING if name in request.params)
+        elif isinstance(temperature, (int, float)) and temperature > 1:
+            found["temperature"] = "Anthropic's temperatures end at 1"
+        return found
+
+    @classmethod
+    def answer_tool(cls, request: ChatRequest) -> str | None:
+        schema, mode = request.schema, request.schema_mode
+        # A schema that cannot be held to strictly is refused as a format; a tool may have any.
+        if schema is not None and (mode == "tool" or (mode is None and schema.strict_schema() is None)):
+            return schema.name
+        return None
+
+    @classmethod
+    def framing(cls) -> Framing:
+        from llmbridge.providers._anthropic_events import MessageEvents
+
+        return MessageEvents()
+
+    @classmethod
+    def auth_headers(cls, key: str) -> dict[str, str]:
+        if isinstance(key, _Token) or key.startswith("sk-ant-oat"):
+            return {"Authorization": f"Bearer {key}"}
+        return {"x-api-key": key}
+
+    @classmethod
+    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Secret | None:
+        if api_key is None and not os.environ.get(cls.key_env[0], "").strip():
+            token = os.environ.get(_TOKEN_VARIABLE, "").strip()
+            if token and _TOKEN_VARIABLE in cls.key_env:
+                return _BearerSecret(token, _TOKEN_VARIABLE)
+        return super().find_key(api_key, elsewhere)

@@ -1,0 +1,230 @@
+"""Cohere's Chat API, version 2: named events, a plan before tool calls, parameters by short names."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llmbridge.errors import ProtocolError
+from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Reasoning, ToolCallDelta, Usage
+from llmbridge.messages import ChatRequest
+from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
+from llmbridge.providers._cohere_request import encode_body, schema_mode
+from llmbridge.service_errors import error_in_stream
+
+if TYPE_CHECKING:
+    from llmbridge._framing import Frame
+
+__all__ = ["Cohere"]
+
+_FINISH: dict[str, FinishReason] = {
+    "COMPLETE": "stop",
+    "STOP_SEQUENCE": "stop",
+    "MAX_TOKENS": "length",
+    "ERROR_LIMIT": "length",
+    "TOOL_CALL": "tool_calls",
+    "ERROR_TOXIC": "content_filter",
+    "ERROR": "error",
+    "TIMEOUT": "error",
+}
+
+
+class Cohere(Provider):
+    """Cohere's own service.
+
+    What the model plans before it calls tools (`tool_plan`) counts as its reasoning, and goes back with the calls.
+    Embeddings are asked for as those of documents; `input_type="search_query"` makes those of questions.
+
+    Example:
+        >>> request = ChatRequest.checked("command-a-03-2025", "Hi", {"top_p": 0.5, "stop": "."})
+        >>> body = Cohere.encode(request).body
+        >>> body["p"], body["stop_sequences"]
+        (0.5, ['.'])
+
+    Source:
+        Cohere API reference, chat (v2), streaming, embed (v2) and list models.
+    """
+
+    name = "cohere"
+    url = "https://cohere.com"
+    base_url = "https://api.cohere.com"
+    path = "/v2/chat"
+    key_env: ClassVar[tuple[str, ...]] = ("COHERE_API_KEY", "CO_API_KEY")
+    base_url_env = "CO_API_URL"
+    needs_key = True
+    note = "set COHERE_API_KEY"
+    supports = frozenset({"tools", "schema"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "n": "Cohere gives one answer a request: ask once for each",
+        "logit_bias": "Cohere cannot weigh tokens",
+        "top_logprobs": "Cohere gives those of the chosen tokens alone: use logprobs=True",
+        "parallel_tool_calls": "Cohere leaves it to the model how many tools it calls at once",
+        "user": "Cohere keeps no users",
+        "metadata": "Cohere takes none",
+        "stream_options": "Cohere counts the tokens unasked",
+    }
+    models_path = "/v1/models?page_size=1000"
+    embeddings_batch = 96
+
+    @classmethod
+    def encode(cls, request: ChatRequest) -> Encoded:
+        return Encoded(encode_body(request), cls.path)
+
+    @classmethod
+    def decode(cls, frame: Frame) -> Iterable[Item | End]:
+        try:
+            # The usual event, found out fast: nothing in it but a piece of text.
+            event, end = scan_json(frame.data, 0)
+            content = event["delta"]["message"]["content"]
+            text = content["text"]
+            if (
+                text.__class__ is str
+                and text
+                and event["type"] == "content-delta"
+                and "thinking" not in content
+                and "logprobs" not in event
+                and end == len(frame.data)
+            ):
+                return (text,)
+        except (StopIteration, RecursionError, ValueError, TypeError, LookupError):
+            pass  # it is not the usual one
+        return _decode_frame(frame)
+
+    @classmethod
+    def decode_document(cls, document: Any) -> Iterable[Item | End]:
+        fields = _mapping(document)
+        message = fields.get("message")
+        if not isinstance(message, Mapping):
+            if message or fields.get("error"):
+                raise error_in_stream(document)
+            raise ProtocolError("the service answered with JSON that is no answer of Cohere's: check the base_url")
+        yield from _text("tool_plan", message, reasoning=True)
+        contents = message.get("content")
+        for content in contents if isinstance(contents, list) else ({"text": contents},):
+            yield from _content(_mapping(content))
+        calls = message.get("tool_calls")
+        for index, call in enumerate(calls if isinstance(calls, list) else ()):
+            yield _call(_mapping(call), index)
+        probabilities = fields.get("logprobs")
+        if isinstance(probabilities, list) and probabilities:
+            yield Logprobs(tuple(probabilities))
+        yield from _end(fields)
+        yield END
+
+    @classmethod
+    def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
+        refused = dict(super().refusals(request))
+        if request.params.get("n") in (None, 1):
+            refused.pop("n", None)
+        if request.params.get("parallel_tool_calls") in (None, True):
+            refused.pop("parallel_tool_calls", None)
+        return refused
+
+    @classmethod
+    def answer_tool(cls, request: ChatRequest) -> str | None:
+        return request.schema.name if request.schema is not None and schema_mode(request) == "tool" else None
+
+    @classmethod
+    def decode_models(cls, document: Any) -> list[str]:
+        models = _mapping(document).get("models")
+        if not isinstance(models, list):
+            raise ProtocolError("the service answered with JSON that is no list of Cohere's models")
+        return [name for model in models if isinstance(name := _mapping(model).get("name"), str)]
+
+    @classmethod
+    def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
+        named = {"output_dimension" if name == "dimensions" else name: value for name, value in params.items()}
+        body = {"model": model, "texts": list(texts), "input_type": "search_document", "embedding_types": ["float"]}
+        return Encoded({**body, **named}, "/v2/embed")
+
+    @classmethod
+    def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
+        fields = _mapping(document)
+        by_type = fields.get("embeddings")
+        vectors = next(iter(by_type.values()), None) if isinstance(by_type, Mapping) else by_type
+        if not isinstance(vectors, list) or not all(_is_vector(vector) for vector in vectors):
+            if fields.get("message") or fields.get("error"):
+                raise error_in_stream(document)
+            raise ProtocolError("the service answered with JSON that holds no embeddings of Cohere's")
+        billed = _mapping(_mapping(fields.get("meta")).get("billed_units"))
+        tokens = _count(billed.get("input_tokens"))
+        return vectors, None if tokens is None else Usage(input_tokens=tokens, raw=dict(billed))
+
+
+def _decode_frame(frame: Frame) -> Iterator[Item | End]:
+    """What any event says. Its name stands in the data too."""
+    if not frame.data.strip() or frame.data.startswith("[DONE]"):
+        return  # gateways put OpenAI's end mark behind Cohere's own
+    event = parsed_json(frame.data)
+    if not isinstance(event, Mapping):
+        raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
+    kind = event.get("type")
+    delta = _mapping(event.get("delta"))
+    message = _mapping(delta.get("message"))
+    if kind in ("content-start", "content-delta"):
+        yield from _content(_mapping(message.get("content")))
+        if isinstance(event.get("logprobs"), Mapping):
+            yield Logprobs((event["logprobs"],))
+    elif kind == "tool-plan-delta":
+        yield from _text("tool_plan", message, reasoning=True)
+    elif kind in ("tool-call-start", "tool-call-delta"):
+        calls = message.get("tool_calls")
+        index = event.get("index")
+        for call in calls if isinstance(calls, list) else (calls,):
+            yield _call(_mapping(call), index if isinstance(index, int) else None)
+    elif kind == "message-end":
+        if delta.get("error"):
+            raise error_in_stream(dict(delta))
+        yield from _end(delta)
+        yield END
+    elif frame.event == "error" or event.get("error") or (kind is None and isinstance(event.get("message"), str)):
+        raise error_in_stream(dict(event))
+
+
+def _content(content: Mapping[str, Any]) -> Iterator[Item]:
+    yield from _text("thinking", content, reasoning=True)
+    yield from _text("text", content)
+
+
+def _text(name: str, fields: Mapping[str, Any], reasoning: bool = False) -> Iterator[Item]:
+    text = fields.get(name)
+    if isinstance(text, str) and text:
+        yield Reasoning(text) if reasoning else text
+
+
+def _call(call: Mapping[str, Any], index: int | None) -> ToolCallDelta:
+    function = _mapping(call.get("function"))
+    id, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
+    return ToolCallDelta(
+        index,
+        id if isinstance(id, str) else None,
+        name if isinstance(name, str) else None,
+        arguments if isinstance(arguments, str) else "",
+    )
+
+
+def _end(fields: Mapping[str, Any]) -> Iterator[Item]:
+    """The tokens, and why the answer ended. `tokens` counts all, `billed_units` only what is paid for."""
+    usage = _mapping(fields.get("usage"))
+    counted = _mapping(usage.get("tokens")) or _mapping(usage.get("billed_units"))
+    prompt, answer = _count(counted.get("input_tokens")), _count(counted.get("output_tokens"))
+    if prompt is not None or answer is not None:
+        yield Usage(prompt, answer, cached_input_tokens=_count(usage.get("cached_tokens")), raw=dict(usage))
+    raw = fields.get("finish_reason")
+    if isinstance(raw, str) and raw:
+        yield Finish(_FINISH.get(raw.upper(), "other"), raw)
+
+
+def _is_vector(value: Any) -> bool:
+    return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}
+
+
+def _count(value: Any) -> int | None:
+    """A number of tokens, which Cohere may write as 7.0."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**53:
+        return None
+    return int(value)
+
+
+def _mapping(value: Any) -> Mapping[str, Any]:
+    return value if isinstance(value, Mapping) else {}

@@ -1,0 +1,163 @@
+"""Google's Gemini, through the Gemini Developer API."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llmbridge.errors import InvalidRequest
+from llmbridge.events import End, Item, Usage
+from llmbridge.messages import ChatRequest
+from llmbridge.provider import Encoded, Provider
+from llmbridge.providers import _gemini_answer as answers
+
+if TYPE_CHECKING:
+    from llmbridge._framing import Frame, Framing
+
+__all__ = ["Gemini"]
+
+_VERSION = re.compile(r"[A-Za-z0-9._-]{1,40}")
+
+
+class Gemini(Provider):
+    """Google's Gemini, through the Gemini Developer API; the key is in GOOGLE_API_KEY or GEMINI_API_KEY.
+
+    The setting `api_version` (default "v1beta") is a part of the path. `stream=False` asks for the whole answer at
+    once; it is handed out in the same way.
+
+    Example:
+        >>> encoded = Gemini.encode(ChatRequest.checked("gemini-2.5-flash", "Hi", {"max_tokens": 9}))
+        >>> encoded.path
+        '/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse'
+        >>> encoded.body["generationConfig"]
+        {'maxOutputTokens': 9}
+
+    Source:
+        Gemini API reference, models.generateContent, models.batchEmbedContents, models.list; google-genai: unnamed
+        events that are whole responses, no end mark, errors in mid-stream as bare JSON.
+    """
+
+    name = "gemini"
+    url = "https://ai.google.dev"
+    base_url = "https://generativelanguage.googleapis.com"
+    path = "/v1beta"
+    key_env: ClassVar[tuple[str, ...]] = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
+    needs_key = True
+    note = "set GOOGLE_API_KEY or GEMINI_API_KEY (of Google AI Studio)"
+    supports = frozenset({"tools", "schema"})
+    refused: ClassVar[Mapping[str, str]] = {
+        "user": "Gemini takes no name of an end user",
+        "metadata": "Gemini takes no metadata",
+        "logit_bias": "Gemini cannot weigh single tokens",
+    }
+    models_path = "/v1beta/models?pageSize=1000"
+    embeddings_batch = 100
+
+    @classmethod
+    def encode(cls, request: ChatRequest) -> Encoded:
+        from llmbridge.providers import _gemini_request as requests
+
+        params = dict(request.params)
+        version, stream = _version(params), params.pop("stream", True)
+        params.pop("parallel_tool_calls", None)  # they are always allowed
+        params.pop("stream_options", None)  # the tokens come unasked
+        contents, system = requests.encode_contents(request)
+        body: dict[str, Any] = {"contents": contents}
+        config: dict[str, Any] = {}
+        fields: dict[str, Any] = {}
+        if params:
+            config, fields = requests.encode_params(params, request.model)
+        if request.tools or request.tool_choice is not None or request.schema is not None:
+            config = {**cls._add_structure(body, system, request), **config}
+        if system:
+            body["systemInstruction"] = {"parts": system}
+        if config:
+            body["generationConfig"] = config
+        body.update(fields)
+        method = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
+        return Encoded(body, f"/{version}/{requests.model_path(request.model)}{method}")
+
+    @classmethod
+    def _add_structure(cls, body: dict[str, Any], system: list[dict[str, Any]], request: ChatRequest) -> dict[str, Any]:
+        """Adds the tools and the schema; returns what they put into the generation configuration."""
+        from llmbridge.providers import _gemini_request as requests
+
+        schema, mode = request.schema, request.schema_mode or "native"
+        choice = None if request.tool_choice is None else requests.encode_choice(request.tool_choice)
+        if tools := requests.encode_tools(request.tools, schema if mode == "tool" else None):
+            body["tools"] = tools
+        config: dict[str, Any] = {}
+        if schema is not None and mode == "tool":
+            only = {} if request.tools else {"allowedFunctionNames": [schema.name]}
+            choice = choice or {"functionCallingConfig": {"mode": "ANY", **only}}
+        elif schema is not None:
+            config["responseMimeType"] = "application/json"
+            if mode == "native":
+                config["responseJsonSchema"] = schema.json_schema
+            else:
+                system.append({"text": schema.instruction()})
+        if choice is not None:
+            body["toolConfig"] = choice
+        return config
+
+    @classmethod
+    def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
+        refused = dict(super().refusals(request))
+        if request.params.get("parallel_tool_calls") is False:
+            refused["parallel_tool_calls"] = "Gemini may always call several functions at once: leave it out"
+        return refused
+
+    @classmethod
+    def answer_tool(cls, request: ChatRequest) -> str | None:
+        if request.schema is None or request.schema_mode != "tool":
+            return None
+        name: str = request.schema.name
+        return name
+
+    @classmethod
+    def framing(cls) -> Framing:
+        from llmbridge._framing import SSEWithJSON
+
+        return SSEWithJSON()
+
+    @classmethod
+    def auth_headers(cls, key: str) -> dict[str, str]:
+        return {"x-goog-api-key": key}
+
+    @classmethod
+    def decode(cls, frame: Frame) -> Iterable[Item | End]:
+        return answers.decode_event(frame)
+
+    @classmethod
+    def decode_document(cls, document: Any) -> Iterable[Item | End]:
+        return answers.decode_answer(document)
+
+    @classmethod
+    def decode_models(cls, document: Any) -> list[str]:
+        return answers.decode_models(document)
+
+    @classmethod
+    def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
+        from llmbridge.providers._gemini_request import model_path
+
+        given = dict(params)
+        version, path = _version(given), model_path(model)
+        names = {"dimensions": "outputDimensionality", "task_type": "taskType"}
+        fields = {names.get(name, name): value for name, value in given.items()}
+        asked = [{"model": path, "content": {"parts": [{"text": text}]}, **fields} for text in texts]
+        return Encoded({"requests": asked}, f"/{version}/{path}:batchEmbedContents")
+
+    @classmethod
+    def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
+        return answers.decode_vectors(document)
+
+
+def _version(params: dict[str, Any]) -> str:
+    """The version of the API, taken out of the parameters."""
+    version = params.pop("api_version", None)
+    if version is None:
+        return "v1beta"
+    if not isinstance(version, str) or not _VERSION.fullmatch(version):
+        raise InvalidRequest("api_version must be a str like 'v1beta' or 'v1'")
+    return version

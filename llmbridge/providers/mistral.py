@@ -1,0 +1,132 @@
+"""Mistral's API: OpenAI's dialect with names, contents and tool calls of its own, which refuses all that it lacks."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from llmbridge.messages import ChatRequest, Message
+from llmbridge.parts import Media
+from llmbridge.provider import Encoded
+from llmbridge.providers.openai import OpenAI
+
+__all__ = ["Mistral"]
+
+_CALL_ID = re.compile(r"[a-zA-Z0-9]{9}")
+_TEXTS = ("text", "input_text", "output_text")
+
+
+class Mistral(OpenAI):
+    """Mistral's own service.
+
+    Ids of tool calls that another service made are replaced by ones that Mistral takes, the same id by the same one.
+    Reasoning goes back to the model as it came. Of embeddings, a request holds no more than 32 texts, because the
+    service takes 16,384 tokens at once.
+
+    Example:
+        >>> request = ChatRequest.checked("mistral-small-latest", "Hi", {"seed": 1, "safe_prompt": True})
+        >>> body = Mistral.encode(request).body
+        >>> body["random_seed"], body["safe_prompt"], "stream_options" in body
+        (1, True, False)
+
+    Source:
+        Mistral API reference, chat completions and embeddings; the models of its Python client, 3.7. Unknown parameters
+        are refused with status 422, other ids of tool calls with 400.
+    """
+
+    name = "mistral"
+    url = "https://mistral.ai"
+    base_url = "https://api.mistral.ai/v1"
+    supports_gpt_35_turbo = False
+    key_env: ClassVar[tuple[str, ...]] = ("MISTRAL_API_KEY",)
+    base_url_env = ""
+    note = "set MISTRAL_API_KEY"
+    embeddings_batch = 32
+    refused: ClassVar[Mapping[str, str]] = {
+        "top_k": "Mistral knows only top_p",
+        "logprobs": "Mistral gives no log-probabilities",
+        "top_logprobs": "Mistral gives no log-probabilities",
+        "logit_bias": "Mistral cannot weigh tokens",
+        "user": "Mistral keeps no users: put it into metadata",
+        "stream_options": "Mistral counts the tokens unasked",
+        "store": "Mistral stores no answers",
+        "service_tier": "Mistral has no tiers",
+        "verbosity": "Mistral cannot be told how much to say: say it in the prompt",
+        "modalities": "Mistral answers with text",
+    }
+    renamed: ClassVar[Mapping[str, str]] = {"seed": "random_seed", "max_completion_tokens": "max_tokens"}
+    asks_usage = False
+    think_tags = True
+    system_role = "system"
+    must_call = "any"
+
+    @classmethod
+    def encode_message(cls, message: Message) -> dict[str, Any]:
+        encoded = super().encode_message(message)
+        if isinstance(message.content, list):
+            encoded["content"] = [part for given in message.parts if (part := _part(given)) is not None] or ""
+        if not message.extra:
+            return encoded
+        if message.role == "tool":
+            if message.extra.get("name"):
+                encoded["name"] = message.extra["name"]
+            if message.extra.get("tool_call_id"):
+                encoded["tool_call_id"] = _call_id(str(message.extra["tool_call_id"]))
+        else:
+            encoded.pop("name", None)  # the service refuses it there
+        if message.calls:
+            encoded["tool_calls"] = [
+                {**call, "id": _call_id(str(call["id"]))} if call.get("id") else call for call in encoded["tool_calls"]
+            ]
+        return encoded
+
+    @classmethod
+    def encode_choice(cls, request: ChatRequest) -> Any:
+        choice = super().encode_choice(request)
+        return "any" if choice == "required" else choice
+
+    @classmethod
+    def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
+        named = {"output_dimension" if name == "dimensions" else name: value for name, value in params.items()}
+        return super().encode_embeddings(model, texts, named)
+
+    @classmethod
+    def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
+        found = dict(super().refusals(request))
+        effort = request.params.get("reasoning_effort")
+        if isinstance(effort, int) and not isinstance(effort, bool):
+            found["reasoning_effort"] = "Mistral takes a word (none, high), no number of tokens"
+        return found
+
+
+def _call_id(given: str) -> str:
+    """The id itself if it is of nine letters and digits, which the service insists on, or nine made from it."""
+    if _CALL_ID.fullmatch(given):
+        return given
+    from hashlib import sha256
+
+    return sha256(given.encode()).hexdigest()[:9]
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any] | None:
+    """A part as Mistral takes it; None for reasoning that only another service can read."""
+    kind = part["type"]
+    if kind in _TEXTS:
+        return {**part, "type": "text"}
+    if kind == "reasoning":
+        text = str(part.get("text") or "")
+        signed = {"signature": part["signature"]} if part.get("signature") else {}
+        return {"type": "thinking", "thinking": [{"type": "text", "text": text}], **signed} if text or signed else None
+    if kind == "file" and isinstance(part.get("file"), Mapping) and "file_id" in part["file"]:
+        return {"type": "file", "file_id": part["file"]["file_id"]}
+    # Mistral's own forms of these have no mapping inside.
+    if kind == "input_audio" and isinstance(part.get("input_audio"), str):
+        return part
+    media = Media.of(part) if kind in ("input_audio", "file") and "file_id" not in part else None
+    if media is None:
+        return part
+    if media.kind == "audio":
+        return {"type": "input_audio", "input_audio": media.data}
+    named = {"document_name": media.filename} if media.filename else {}
+    return {"type": "document_url", "document_url": media.data_url, **named}

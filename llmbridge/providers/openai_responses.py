@@ -1,0 +1,120 @@
+"""OpenAI's Responses API, the younger of its two dialects; other services and local servers speak it too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
+
+from llmbridge.events import End, Item
+from llmbridge.messages import ChatRequest
+from llmbridge.provider import Encoded, Provider
+from llmbridge.providers import _responses_answer as answers
+
+if TYPE_CHECKING:
+    from llmbridge._framing import Frame
+
+__all__ = ["OpenAIResponses"]
+
+_NO_PENALTY = "the Responses API knows no penalties: leave it out, or use the provider openai"
+
+
+class OpenAIResponses(Provider):
+    """OpenAI's Responses API; the key is in OPENAI_API_KEY.
+
+    It has no settings. The service keeps each answer for some time unless `store=False` is passed.
+
+    Example:
+        >>> request = ChatRequest.checked("gpt-5-mini", "Hi", {"reasoning_effort": "low"}, system="Be brief.")
+        >>> body = OpenAIResponses.encode(request).body
+        >>> body["instructions"], body["input"], body["reasoning"]
+        ('Be brief.', [{'type': 'message', 'role': 'user', 'content': 'Hi'}], {'effort': 'low'})
+
+    Source:
+        OpenAI API reference, responses: named events, the last of which is `response.completed`, `.incomplete` or
+        `.failed`; no `[DONE]`.
+    """
+
+    name = "openai-responses"
+    url = "https://platform.openai.com"
+    base_url = "https://api.openai.com/v1"
+    path = "/responses"
+    key_env: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
+    base_url_env = "OPENAI_BASE_URL"
+    needs_key = True
+    note = "set OPENAI_API_KEY; base_url= for any server with a Responses API"
+    supports = frozenset({"tools", "schema"})
+    models_path = "/models"
+    refused: ClassVar[Mapping[str, str]] = {
+        "stop": "the Responses API knows no stop sequences: leave it out, or use the provider openai",
+        "n": "the Responses API gives one answer: ask again, or use the provider openai",
+        "seed": "the Responses API knows no seed: leave it out, or use the provider openai",
+        "presence_penalty": _NO_PENALTY,
+        "frequency_penalty": _NO_PENALTY,
+        "logit_bias": "the Responses API cannot weigh single tokens: leave it out, or use the provider openai",
+        "top_k": "OpenAI knows only top_p",
+    }
+
+    @classmethod
+    def encode(cls, request: ChatRequest) -> Encoded:
+        from llmbridge.providers import _responses_request as requests
+
+        instructions, items = requests.encode_items(request.messages, "instructions" in request.params)
+        body: dict[str, Any] = {"model": request.model, "input": items, "stream": True}
+        if instructions is not None:
+            body["instructions"] = instructions
+        if request.params:
+            body.update(requests.encode_params(request.params))
+        if request.tools or request.tool_choice is not None or request.schema is not None:
+            cls._add_structure(body, request)
+        return Encoded(body, cls.path)
+
+    @classmethod
+    def _add_structure(cls, body: dict[str, Any], request: ChatRequest) -> None:
+        """Adds the tools and the schema."""
+        from llmbridge.providers import _responses_request as requests
+
+        schema, mode = request.schema, request.schema_mode or "native"
+        tools = [requests.encode_tool(tool) for tool in request.tools]
+        choice = None if request.tool_choice is None else requests.encode_choice(request.tool_choice)
+        if schema is not None and mode == "tool":
+            tools.append(requests.encode_schema_tool(schema))
+            choice = choice or ("required" if request.tools else {"type": "function", "name": schema.name})
+        elif schema is not None:
+            form = requests.encode_schema(schema) if mode == "native" else {"type": "json_object"}
+            body["text"] = {**body.get("text", {}), "format": form}
+            if mode == "json":  # the service wants to read the word among the messages, not in the instructions
+                told = {"type": "message", "role": "system", "content": schema.instruction()}
+                body["input"] = [told, *body["input"]]
+        if tools:
+            body["tools"] = tools
+        if choice is not None:
+            body["tool_choice"] = choice
+
+    @classmethod
+    def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
+        refused = dict(super().refusals(request))
+        effort = request.params.get("reasoning_effort")
+        if effort is not None and not isinstance(effort, str):
+            refused["reasoning_effort"] = "OpenAI knows no budget of tokens: give a word like 'low'"
+        return refused
+
+    @classmethod
+    def answer_tool(cls, request: ChatRequest) -> str | None:
+        if request.schema is None or request.schema_mode != "tool":
+            return None
+        name: str = request.schema.name
+        return name
+
+    @classmethod
+    def decode(cls, frame: Frame) -> Iterable[Item | End]:
+        return answers.decode_event(frame)
+
+    @classmethod
+    def decode_document(cls, document: Any) -> Iterable[Item | End]:
+        return answers.decode_response(document)
+
+    @classmethod
+    def decode_models(cls, document: Any) -> list[str]:
+        from llmbridge.providers._completions_answer import decode_models
+
+        return decode_models(document)

@@ -1,0 +1,308 @@
+"""What an answer has to look like: a JSON schema from a Python type, and the checked value from the answer's text."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from llmbridge._partial_json import partial_json
+from llmbridge._schemas.build import identifier, json_schema, pydantic_schema
+from llmbridge._schemas.conversion import Conversion
+from llmbridge._schemas.hints import is_pydantic_model, type_name
+from llmbridge._schemas.strict import strict_form
+from llmbridge._schemas.validation import check
+from llmbridge._schemas.walk import JSON, children, rebuilt, resolve
+from llmbridge.errors import InvalidOutput, InvalidRequest
+from llmbridge.messages import json_copy
+
+__all__ = ["Schema", "json_schema", "partial_json"]
+
+_FENCE = re.compile(r"```[ \t]*(?:json[0-9a-z]*)?[ \t]*\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
+_SHOWN = 10  # problems in a message
+_TOO_DEEP = "(root): is nested too deeply"
+
+
+@dataclass(frozen=True, slots=True)
+class Schema:
+    """What an answer has to look like; made with `Schema.of`.
+
+    Args:
+        name: What services call it: [a-zA-Z0-9_-], 1 to 64 characters.
+        json_schema: The JSON schema, whose root is an object.
+        description: What it is for; may be "".
+        wrapped: Whether the value is the property "value" of that object, because its own type is no object.
+        type_hint: The Python type of the value; None for a JSON schema, whose values are dicts and lists.
+
+    Example:
+        >>> from dataclasses import dataclass
+        >>> @dataclass
+        ... class City:
+        ...     name: str
+        ...     inhabitants: int = 0
+        >>> schema = Schema.of(City)
+        >>> schema.json_schema["required"]
+        ['name']
+        >>> schema.parse('{"name": "Paris", "inhabitants": 2100000}')
+        City(name='Paris', inhabitants=2100000)
+        >>> schema.partial('{"name": "Par')
+        {'name': 'Par'}
+    """
+
+    name: str
+    json_schema: JSON
+    description: str = ""
+    wrapped: bool = False
+    type_hint: Any = field(default=None, repr=False)
+
+    @classmethod
+    def of(cls, schema: Any) -> Schema:
+        """The schema of what a caller passed.
+
+        Args:
+            schema: A dataclass, TypedDict, NamedTuple, pydantic model or any other type that `json_schema` takes
+                (`list[City]`, `Literal["yes", "no"]`); a JSON schema; the `{"type": "json_schema", ...}` that OpenAI
+                calls a response format; or a Schema.
+
+        Raises:
+            InvalidRequest: It is none of these, or a type or reference in it cannot be used.
+
+        Example:
+            >>> Schema.of({"title": "city", "type": "object", "properties": {"name": {"type": "string"}}}).name
+            'city'
+            >>> Schema.of(list[int]).parse('{"value": [1, 2]}')
+            [1, 2]
+        """
+        if isinstance(schema, Schema):
+            return schema
+        if isinstance(schema, Mapping):
+            return _of_mapping(schema)
+        _refuse_values(schema)
+        name = identifier(type_name(schema)) or "answer"
+        document = pydantic_schema(schema) if is_pydantic_model(schema) else json_schema(schema)
+        if "$ref" in document:  # a model that holds itself
+            document = json_schema(schema)
+        document, wrapped = _with_object_root(document)
+        return cls(name, document, str(document.get("description", "")), wrapped, schema)
+
+    @property
+    def strict(self) -> bool:
+        """Whether the schema is in OpenAI's strict subset as it is: all properties required, all objects closed."""
+        return self.strict_schema() == self.json_schema
+
+    def strict_schema(self) -> JSON | None:
+        """The schema in OpenAI's strict subset, or None where that is impossible.
+
+        Properties that need not be there become required and may be null; `parse` reads such a null as left out.
+        """
+        return strict_form(self.json_schema)
+
+    def instruction(self) -> str:
+        """What tells a model in words to answer so: for services that cannot hold it to a schema."""
+        schema = json.dumps(self.json_schema, ensure_ascii=False)
+        return f"Answer with one JSON object that fits the following JSON schema, and with nothing else.\n{schema}"
+
+    def parse(self, text: str) -> Any:
+        """The value of an answer, checked.
+
+        A dataclass or NamedTuple becomes an instance, a TypedDict a dict, a pydantic model is validated by itself, a
+        JSON schema gives dicts and lists. A fence around the JSON, or prose around one object, is left aside. What is
+        checked of a JSON schema: see `llmbridge._schemas.validation.check`.
+
+        Args:
+            text: The whole answer.
+
+        Raises:
+            InvalidOutput: The text holds no JSON, several objects, or one that does not fit; `.problems` has one line
+                for each place that is wrong, written so that a model can mend it.
+        """
+        try:
+            return self.convert(self._json(text))
+        except InvalidOutput as error:
+            error.partial = text
+            raise
+
+    def convert(self, value: Any) -> Any:
+        """The checked value of JSON that was read already (the arguments of a tool call).
+
+        Raises:
+            InvalidOutput: It does not fit.
+        """
+        if self.wrapped and not (isinstance(value, dict) and set(value) == {"value"}):
+            value = {"value": value}  # not every model sees the need of the object around it
+        try:
+            result, problems = self._checked(value)
+        except RecursionError:
+            result, problems = None, [_TOO_DEEP]
+        if problems:
+            raise self._invalid(problems)
+        return result
+
+    def _checked(self, value: Any) -> tuple[Any, list[str]]:
+        if self.type_hint is None:
+            checked = check(value, self.json_schema)
+            result = checked.value
+            return (result.get("value") if self.wrapped else result), checked.problems
+        conversion = Conversion()
+        if self.wrapped:
+            return conversion.convert(value["value"], self.type_hint, "value"), conversion.problems
+        return conversion.convert(value, self.type_hint), conversion.problems
+
+    def partial(self, text: str) -> Any:
+        """The value so far of an answer that is still arriving: plain dicts and lists, unchecked.
+
+        Returns:
+            None until something is there.
+        """
+        start = re.search(r"[{\[]" if self.wrapped else r"\{", text)
+        value = partial_json(text[start.start() :]) if start else None
+        if self.wrapped and isinstance(value, dict) and (not value or "value" in value):
+            return value.get("value")
+        return value
+
+    def correction(self, error: InvalidOutput) -> str:
+        """What to tell a model whose answer does not fit, to get another one."""
+        problems = "\n".join(f"- {problem}" for problem in error.problems[:20]) or f"- {error.message}"
+        return f"That answer does not fit the schema:\n{problems}\n\n{self.instruction()}"
+
+    def _invalid(self, problems: list[str], text: str = "") -> InvalidOutput:
+        shown = "; ".join(problems[:_SHOWN])
+        more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+        return InvalidOutput(f"the answer does not fit {self.name}: {shown}{more}", problems=problems, partial=text)
+
+    def _json(self, text: str) -> Any:
+        try:
+            return self._found(text)
+        except RecursionError:
+            raise self._invalid([_TOO_DEEP]) from None
+
+    def _found(self, text: str) -> Any:
+        try:
+            return _loads(text)
+        except ValueError as error:
+            first = error
+        fenced = [match[1] for match in _FENCE.finditer(text)]
+        for within in [fenced[0]] if len(fenced) == 1 else []:
+            try:
+                return _loads(within)
+            except ValueError:
+                continue  # prose that quotes something else, or broken JSON: what follows tells
+        found, broken = _objects(text)
+        if len(found) == 1 and not broken:
+            return found[0]
+        if found and not broken:
+            raise self._invalid([f"(root): expected one JSON object, got {len(found)} different ones"])
+        raise self._invalid([_described(text, broken or first)])
+
+
+def _of_mapping(mapping: Mapping[str, Any]) -> Schema:
+    given = json_copy(mapping, "schema")
+    if given.get("type") == "json_schema" and isinstance(given.get("json_schema"), dict):
+        given = given["json_schema"]
+    name, description = given.get("title"), given.get("description")
+    if isinstance(given.get("schema"), dict):
+        name, description = given.get("name", name), description or given["schema"].get("description")
+        given = given["schema"]
+    if not given:
+        raise InvalidRequest('schema is empty: give a JSON schema such as {"type": "object", "properties": {...}}')
+    _check_references(given)
+    document, wrapped = _with_object_root(given)
+    name = identifier(name) if isinstance(name, str) else ""
+    return Schema(name or "answer", document, description if isinstance(description, str) else "", wrapped)
+
+
+def _refuse_values(schema: Any) -> None:
+    if schema is None or isinstance(schema, (str, bytes, int, float, list, tuple, set)):
+        raise InvalidRequest(
+            "schema must be a type (a dataclass, TypedDict, pydantic model, list[...]) or a JSON schema, "
+            f"not {repr(schema)[:60]}"
+        )
+    kind = type(schema)
+    if hasattr(kind, "__dataclass_fields__") or is_pydantic_model(kind):
+        raise InvalidRequest(f"schema is an instance of {kind.__name__}: give the class itself")
+
+
+def _check_references(document: JSON) -> None:
+    waiting: list[Any] = [document]
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, Mapping):
+            continue
+        waiting += children(part)
+        seen = set()
+        while isinstance(part, Mapping) and isinstance(ref := part.get("$ref"), str):
+            try:
+                part = resolve(ref, document)
+            except LookupError:
+                raise InvalidRequest(f'schema: "$ref": "{ref}" leads nowhere in it: use "#/$defs/NAME"') from None
+            if ref in seen:
+                raise InvalidRequest(f'schema: "$ref": "{ref}" only leads back to itself')
+            seen.add(ref)
+
+
+def _with_object_root(document: JSON) -> tuple[JSON, bool]:
+    """The schema with an object at its root, as services demand, and whether one had to be put around it."""
+    if set(document) - {"$defs", "definitions", "$schema", "title", "description"} == {"$ref"}:
+        target = resolve(document["$ref"], document)
+        if isinstance(target, dict) and document["$ref"] != "#":
+            rest = {key: value for key, value in document.items() if key != "$ref"}
+            document = {**target, **rest}
+    if document.get("type") == "object":
+        return document, False
+    if "type" not in document and "properties" in document:
+        return {"type": "object", **document}, False
+    outside = {key: document[key] for key in ("$schema", "$defs", "definitions") if key in document}
+    inner = {key: value for key, value in document.items() if key not in outside}
+
+    def moved(part: JSON) -> JSON:
+        ref = part.get("$ref")
+        if isinstance(ref, str) and not ref.startswith(("#/$defs/", "#/definitions/")):
+            part["$ref"] = f"#/properties/value{ref[1:]}"
+        return part
+
+    root = {"type": "object", "properties": {"value": inner}, "required": ["value"], "additionalProperties": False}
+    return rebuilt({**root, **outside}, moved), True
+
+
+# -- JSON in text -----------------------------------------------------------------------------------------------------
+
+
+def _no_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
+
+
+# Models write line breaks into strings as they are.
+_DECODER = json.JSONDecoder(strict=False, parse_constant=_no_constant)
+_loads: Callable[[str], Any] = lambda text: _DECODER.decode(text.strip("\ufeff \t\r\n"))  # noqa: E731 - one place
+
+
+def _objects(text: str) -> tuple[list[Any], ValueError | None]:
+    """The different JSON objects in prose, and why the text behind them could not be read."""
+    found: list[Any] = []
+    position = text.find("{")
+    while position >= 0:
+        try:
+            value, end = _DECODER.raw_decode(text, position)
+            if value not in found:
+                found.append(value)
+        except json.JSONDecodeError as error:
+            if error.pos >= len(text) or error.msg.startswith("Unterminated"):
+                return found, error
+            end = max(error.pos, position + 1)  # braces of prose; not before, or a broken object's inside would count
+        except ValueError as error:
+            return found, error
+        position = text.find("{", end)
+    return found, None
+
+
+def _described(text: str, error: ValueError) -> str:
+    if not text.strip():
+        return "(root): the answer is empty; expected a JSON object"
+    if "{" not in text and "[" not in text:
+        return "(root): expected a JSON object, got prose"
+    if isinstance(error, json.JSONDecodeError):
+        cut = " (it seems to be cut off)" if error.pos >= len(text.rstrip()) or "Unterminated" in error.msg else ""
+        return f"(root): is no JSON: {error.msg} at line {error.lineno} column {error.colno}{cut}"
+    return f"(root): is no JSON: {error}"

@@ -1,0 +1,133 @@
+"""What an endpoint says, before anything is decided about how it is sent: one module per dialect, found by the path.
+
+| path ends in | answers as |
+|---|---|
+| `/chat/completions`, `/responses`, `/embeddings`, `/models` | OpenAI; below `/mistral/` as Mistral |
+| `/v1/messages`, `/v1/messages/count_tokens`, and `/v1/models` for an `anthropic-version` | Anthropic |
+| `/models/{model}:{method}`, and `/models` for a Gemini key or below `/v1beta` | Gemini |
+| `/api/chat` of a request with a `model`, `/api/embed`, `/api/tags`, `/api/version` | Ollama |
+| `/v2/chat`, `/v2/embed`, and `/models` below `/cohere/` | Cohere |
+| `/api/chat` of one without, `/api/converse-edge` | the ancestors, CodeLinkAva and Vitalentum |
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from llmbridge.testing.received import Received
+from llmbridge.testing.reply import Reply
+
+from . import ancestors, anthropic, cohere, gemini, mistral, ollama, openai, responses
+from .base import DEFAULT_MODEL, JSON, STREAM, Answer, Dialect, Endpoint, Failure, Refused, dump, phrase, words
+
+__all__ = ["DEFAULT_MODEL", "JSON", "PATHS", "STREAM", "Answer", "answer", "phrase", "words"]
+
+PATHS = {
+    "openai": "/v1",
+    "vitalentum": "",
+    "codelinkava": "",
+    "anthropic": "",
+    "gemini": "",
+    "ollama": "",
+    "mistral": "/mistral/v1",
+    "azure": "",
+    "openai-responses": "/v1",
+    "cohere": "/cohere",
+}
+"""What follows the server's root in the `base_url` of every dialect."""
+
+_ENDPOINTS: tuple[tuple[str, str, Dialect, Endpoint], ...] = (
+    ("POST", "/chat/completions", openai.DIALECT, openai.chat),
+    ("POST", "/responses", openai.DIALECT, responses.responses),
+    ("GET", "/cohere/v1/models", cohere.DIALECT, cohere.models),
+    ("POST", "/v2/chat", cohere.DIALECT, cohere.chat),
+    ("POST", "/v2/embed", cohere.DIALECT, cohere.embed),
+    ("POST", "/embeddings", openai.DIALECT, openai.embeddings),
+    ("GET", "/models", openai.DIALECT, openai.models),
+    ("POST", "/v1/messages", anthropic.DIALECT, anthropic.messages),
+    ("POST", "/v1/messages/count_tokens", anthropic.DIALECT, anthropic.count_tokens),
+    ("POST", "/api/embed", ollama.DIALECT, ollama.embed),
+    ("GET", "/api/tags", ollama.DIALECT, ollama.tags),
+    ("GET", "/api/version", ollama.DIALECT, ollama.version),
+    ("POST", "/api/converse-edge", openai.DIALECT, ancestors.vitalentum),
+    ("POST", "/api/chat", openai.DIALECT, ancestors.codelinkava),
+)
+_MISTRAL: dict[str, Endpoint] = {
+    "/chat/completions": mistral.chat,
+    "/embeddings": mistral.embeddings,
+    "/models": mistral.models,
+}
+
+
+def answer(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """The answer to a request as the asked endpoint would word it.
+
+    Args:
+        reply: what to say; its `raw` and everything about the transport are not looked at.
+        received: the request, which decides about the format.
+        answer_id: what tells this answer from others; it becomes part of the `id` of its chunks.
+    """
+    dialect, endpoint = _route(received)
+    request_id = f"req-{answer_id}"
+    headers = ((dialect.request_id, request_id),) if dialect.request_id else ()
+    return replace(_said(reply, received, answer_id, dialect, endpoint), headers=headers)
+
+
+def _said(reply: Reply, received: Received, answer_id: str, dialect: Dialect, endpoint: Endpoint | None) -> Answer:
+    if isinstance(reply.body, bytes):
+        good = reply.status < 400
+        return Answer(reply.status, STREAM if good else JSON, [reply.body], streamed=good)
+    if reply.status == 204 or 300 <= reply.status < 400:
+        return Answer(reply.status, "", [])
+    request_id = f"req-{answer_id}"
+    if reply.status >= 400:
+        message = "".join(reply.pieces) or phrase(reply.status)
+        wait = next((value for name, value in reply.header_pairs if name.lower() == "retry-after"), None)
+        failure = Failure(reply.status, message, given=reply.error, retry_after=wait, request_id=request_id)
+        return Answer(reply.status, JSON, [dump(dialect.error(failure))])
+    try:
+        if endpoint is None:
+            raise Refused(404, f"Unknown request URL: {received.method} {received.route}", "unknown_url")
+        return endpoint(reply, received, answer_id)
+    except Refused as exc:
+        failure = Failure(exc.status, str(exc), exc.code, request_id=request_id, param=exc.param)
+        return Answer(exc.status, JSON, [dump(dialect.error(failure))])
+
+
+def _route(received: Received) -> tuple[Dialect, Endpoint | None]:
+    """Who answers; None in place of an endpoint if the dialect has none of that method and path."""
+    method, route = received.method, received.route
+    if route.startswith("/mistral/"):
+        known = next((known for ending, known in _MISTRAL.items() if route.endswith(ending)), None)
+        fits = known is not None and method == ("GET" if known is mistral.models else "POST")
+        return mistral.DIALECT, known if fits else None
+    if gemini.METHOD.search(route) and method == "POST":
+        return gemini.DIALECT, gemini.call
+    if method == "GET" and route.endswith("/models") and not route.startswith("/cohere/"):
+        return _listed_by(received)
+    if method == "POST" and route.endswith("/api/chat") and "model" in received.fields:
+        return ollama.DIALECT, ollama.chat
+    for asked, ending, dialect, endpoint in _ENDPOINTS:
+        if method == asked and route.endswith(ending):
+            return dialect, endpoint
+    return _stranger(received), None
+
+
+def _listed_by(received: Received) -> tuple[Dialect, Endpoint]:
+    """Three services list their models at one path: their clients are told apart by their headers."""
+    if received.header("anthropic-version") is not None:
+        return anthropic.DIALECT, anthropic.models
+    if received.header("x-goog-api-key") is not None or "/v1beta/" in received.route:
+        return gemini.DIALECT, gemini.models
+    return openai.DIALECT, openai.models
+
+
+def _stranger(received: Received) -> Dialect:
+    """Whose errors a path without an endpoint gives."""
+    if received.route.startswith("/cohere/"):
+        return cohere.DIALECT
+    if received.header("anthropic-version") is not None:
+        return anthropic.DIALECT
+    if received.header("x-goog-api-key") is not None:
+        return gemini.DIALECT
+    return openai.DIALECT

@@ -1,0 +1,218 @@
+"""What the dialects have in common: the answer as data, the refusal of a request, counts, vectors and pieces."""
+
+from __future__ import annotations
+
+import hashlib
+import http
+import json
+import math
+import re
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from llmbridge.testing.asked import embedding_inputs, turns
+from llmbridge.testing.received import Received
+from llmbridge.testing.reply import Reply
+
+__all__ = [
+    "DEFAULT_MODEL",
+    "JSON",
+    "NDJSON",
+    "SIGNATURE",
+    "STREAM",
+    "Answer",
+    "Dialect",
+    "Endpoint",
+    "Failure",
+    "Refused",
+    "Tokens",
+    "count",
+    "cut",
+    "document",
+    "dump",
+    "json_object",
+    "model_names",
+    "phrase",
+    "signature",
+    "sse",
+    "vectors",
+    "words",
+]
+
+STREAM = "text/event-stream"
+JSON = "application/json"
+NDJSON = "application/x-ndjson"
+DEFAULT_MODEL = "test-model"
+SIGNATURE = "bGxtYnJpZGdlLnRlc3Rpbmc="
+"""The signature of made-up reasoning: base64, as every dialect that signs wants it."""
+
+_DIMENSIONS = 8
+_PIECE = 8
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What an endpoint says, before anything is decided about how it is sent.
+
+    Attributes:
+        status: the HTTP status.
+        content_type: "" for an answer without a body.
+        events: the body, as the events or the one document it consists of.
+        headers: what the dialect adds of its own.
+        streamed: whether the events are sent one by one, without a length in front.
+    """
+
+    status: int
+    content_type: str
+    events: list[bytes]
+    headers: tuple[tuple[str, str], ...] = ()
+    streamed: bool = False
+
+
+@dataclass(frozen=True)
+class Failure:
+    """An error before it is put into a dialect's document.
+
+    Attributes:
+        status: the HTTP status it goes out under; of an error inside a stream, the one that it stands for.
+        message: in words.
+        code: OpenAI's word for it, where there is a special one.
+        given: what the test scripted as `error`, which goes in as it is.
+        retry_after: the scripted Retry-After header.
+        request_id: the id of the answer.
+        param: the part of the request that is wrong.
+    """
+
+    status: int
+    message: str
+    code: str | None = None
+    given: Any = None
+    retry_after: str | None = None
+    request_id: str = ""
+    param: str | None = None
+
+
+class Refused(Exception):
+    """The request is not one that the endpoint serves; the answer is an error document."""
+
+    def __init__(self, status: int, message: str, code: str | None = None, *, param: str | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.param = param
+
+
+Endpoint = Callable[[Reply, Received, str], Answer]
+
+
+@dataclass(frozen=True)
+class Dialect:
+    """How one family of endpoints answers.
+
+    Attributes:
+        name: as in `LLMServer.base_url()`.
+        error: the error document, as a value for JSON.
+        request_id: the header that carries the id of the answer; "" if the real service sends none.
+    """
+
+    name: str
+    error: Callable[[Failure], Any]
+    request_id: str = "X-Request-Id"
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """Made-up counts: the words of the texts. `output` contains `reasoning`."""
+
+    input: int
+    output: int
+    reasoning: int
+
+
+def dump(value: Any) -> bytes:
+    """Compact JSON as UTF-8; lone surrogates, which a request may smuggle in, become question marks."""
+    return _encoder.encode(value).encode("utf-8", "replace")
+
+
+def document(reply: Reply, value: Any) -> Answer:
+    """An answer that is one JSON document."""
+    return Answer(reply.status, JSON, [dump(value)])
+
+
+def sse(reply: Reply, value: bytes, event: str | None = None) -> bytes:
+    """One server-sent event; without the blank line after it if the reply says `lines`."""
+    name = f"event: {event}\n".encode() if event else b""
+    return name + b"data: " + value + (b"\n" if reply.lines else b"\n\n")
+
+
+def json_object(received: Received) -> dict[str, Any]:
+    """The body, which must be a JSON object; else Refused."""
+    try:
+        request = received.json
+    except (ValueError, RecursionError) as exc:
+        raise Refused(400, f"Malformed JSON: {exc}", "invalid_json") from exc
+    if not isinstance(request, dict):
+        raise Refused(400, "The request body must be a JSON object")
+    return request
+
+
+def phrase(status: int) -> str:
+    """The usual words for an HTTP status, "" if it has none."""
+    try:
+        return http.HTTPStatus(status).phrase
+    except ValueError:
+        return ""
+
+
+def words(text: str) -> list[str]:
+    """The text cut into words, each with the space in front of it; joined, they are the text again."""
+    return re.findall(r"\s*\S+(?:\s+\Z)?|\s+\Z", text)
+
+
+def cut(text: str) -> list[str]:
+    """The text in pieces of a few characters, as services stream the arguments of a tool call."""
+    return [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
+
+
+def count(reply: Reply, request: Any) -> Tokens:
+    """What a reply to a request would cost, a word being a token."""
+    asked = sum(len(turn.text.split()) for turn in turns(request))
+    reasoning = len("".join(reply.reasoning_pieces).split())
+    texts = ["".join(reply.pieces), reply.refusal or "", *reply.choices, *(call.text for call in reply.calls)]
+    return Tokens(asked, sum(len(text.split()) for text in texts) + reasoning, reasoning)
+
+
+def signature(reply: Reply) -> str | None:
+    """What signs the reasoning: the scripted signature, a fixed one for reasoning without, else None."""
+    return reply.signature if reply.signature is not None else SIGNATURE if reply.reasoning_pieces else None
+
+
+def model_names(reply: Reply) -> Sequence[str]:
+    """What the lists of models name."""
+    return tuple(reply.models) if reply.models is not None else (reply.model or DEFAULT_MODEL,)
+
+
+def vectors(reply: Reply, request: dict[str, Any], dimensions: Any = None) -> list[list[float]]:
+    """The scripted embeddings, or one made-up vector for every text of the request.
+
+    Args:
+        reply: the scripted answer.
+        request: what was sent.
+        dimensions: how long the vectors were asked to be.
+    """
+    if reply.embeddings is not None:
+        return [list(vector) for vector in reply.embeddings]
+    size = dimensions if isinstance(dimensions, int) and dimensions > 0 else _DIMENSIONS
+    return [_vector(text, size) for text in embedding_inputs(request)]
+
+
+def _vector(text: str, size: int) -> list[float]:
+    """A vector of length 1 that depends on the text alone: equal texts are equal vectors, others are far apart."""
+    raw: list[float] = []
+    while len(raw) < size:
+        digest = hashlib.sha256(f"{len(raw)} {text}".encode("utf-8", "replace")).digest()
+        raw += [int.from_bytes(digest[at : at + 4], "big") / 2**31 - 1 for at in range(0, 32, 4)]
+    length = math.sqrt(sum(value * value for value in raw[:size]))
+    return [round(value / length, 9) for value in raw[:size]]

@@ -1,0 +1,245 @@
+"""Gemini's Developer API: whole responses as events, parts, and Google's error document.
+
+Source:
+    Gemini API reference, generateContent, embeddings, models; google.rpc.Code for the words of the errors, and
+    google.rpc.RetryInfo.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from llmbridge.testing.received import Received
+from llmbridge.testing.reply import Reply
+
+from . import gemini_request
+from .base import (
+    DEFAULT_MODEL,
+    JSON,
+    STREAM,
+    Answer,
+    Dialect,
+    Failure,
+    Refused,
+    count,
+    document,
+    dump,
+    json_object,
+    model_names,
+    signature,
+    sse,
+    vectors,
+)
+
+__all__ = ["DIALECT", "METHOD", "call", "models"]
+
+METHOD = re.compile(r"/(?:models|tunedModels)/([^/:]+):(\w+)")
+"""The end of the path: the model, and what it is asked to do."""
+
+_STATUSES = {
+    400: "INVALID_ARGUMENT",
+    401: "UNAUTHENTICATED",
+    403: "PERMISSION_DENIED",
+    404: "NOT_FOUND",
+    409: "ABORTED",
+    429: "RESOURCE_EXHAUSTED",
+    499: "CANCELLED",
+    500: "INTERNAL",
+    501: "UNIMPLEMENTED",
+    503: "UNAVAILABLE",
+    504: "DEADLINE_EXCEEDED",
+}
+_FINISHES = {"stop": "STOP", "length": "MAX_TOKENS", "tool_calls": "STOP", "content_filter": "SAFETY"}
+
+
+def error(failure: Failure) -> Any:
+    """An error document; a scripted mapping is its inner object, a str the message of one."""
+    if isinstance(failure.given, dict):
+        return {"error": failure.given}
+    usual = "INTERNAL" if failure.status >= 500 else "INVALID_ARGUMENT"
+    inner: dict[str, Any] = {
+        "code": failure.status,
+        "message": failure.given or failure.message,
+        "status": _STATUSES.get(failure.status, usual),
+    }
+    if failure.retry_after is not None and failure.retry_after.replace(".", "", 1).isdigit():
+        retry = {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": f"{failure.retry_after}s"}
+        inner["details"] = [retry]
+    return {"error": inner}
+
+
+DIALECT = Dialect("gemini", error, "")
+
+
+def call(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """POST .../models/{model}:{method}."""
+    found = METHOD.search(received.route)
+    model, method = (found[1], found[2]) if found else (DEFAULT_MODEL, "")
+    if method not in _METHODS:
+        raise Refused(404, f"Method {method!r} is not found for this model.")
+    return _METHODS[method](reply, received, answer_id, model)
+
+
+def models(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """GET /{version}/models."""
+    methods = ["generateContent", "streamGenerateContent", "countTokens", "embedContent"]
+    listed = [
+        {
+            "name": f"models/{name}",
+            "version": "001",
+            "displayName": name,
+            "inputTokenLimit": 1048576,
+            "outputTokenLimit": 65536,
+            "supportedGenerationMethods": methods,
+        }
+        for name in model_names(reply)
+    ]
+    return document(reply, {"models": listed})
+
+
+def _generate(reply: Reply, received: Received, answer_id: str, model: str) -> Answer:
+    request = json_object(received)
+    gemini_request.check(request)
+    if reply.error is not None:
+        return document(reply, error(Failure(500, "", given=reply.error)))
+    parts = _merged([part for step in _steps(reply) for part in step])
+    return document(reply, {**_content(reply, parts), **_tail(reply, request, answer_id, model)})
+
+
+def _stream(reply: Reply, received: Received, answer_id: str, model: str) -> Answer:
+    request = json_object(received)
+    gemini_request.check(request)
+    chunks = _chunks(reply, request, answer_id, model)
+    if "alt=sse" in received.path.partition("?")[2].split("&"):
+        events = [sse(reply, dump(chunk)) for chunk in chunks]
+        return Answer(reply.status, STREAM, [*events, *_raw_error(reply)], streamed=True)
+    if reply.error is not None:
+        chunks.append(error(Failure(500, "", given=reply.error)))
+    array = [(b",\r\n" if index else b"[") + dump(chunk) for index, chunk in enumerate(chunks)]
+    return Answer(reply.status, JSON, [*array, b"]"], streamed=True)
+
+
+def _embed_one(reply: Reply, received: Received, answer_id: str, model: str) -> Answer:
+    request = json_object(received)
+    gemini_request.check_embedding(request)
+    found = vectors(reply, request, gemini_request.dimensions(request))
+    values = found[0] if found else []
+    return document(reply, {"embedding": {"values": values}, **_embedding_usage(reply)})
+
+
+def _embed_many(reply: Reply, received: Received, answer_id: str, model: str) -> Answer:
+    request = json_object(received)
+    gemini_request.check_embeddings(request)
+    found = vectors(reply, request, gemini_request.dimensions(request["requests"][0]))
+    return document(reply, {"embeddings": [{"values": values} for values in found], **_embedding_usage(reply)})
+
+
+def _count(reply: Reply, received: Received, answer_id: str, model: str) -> Answer:
+    request = json_object(received)
+    gemini_request.check(request)
+    return document(reply, {"totalTokens": count(reply, request).input})
+
+
+_METHODS = {
+    "generateContent": _generate,
+    "streamGenerateContent": _stream,
+    "embedContent": _embed_one,
+    "batchEmbedContents": _embed_many,
+    "countTokens": _count,
+}
+
+
+def _embedding_usage(reply: Reply) -> dict[str, Any]:
+    return {"usageMetadata": reply.usage} if isinstance(reply.usage, dict) else {}
+
+
+def _raw_error(reply: Reply) -> Iterator[bytes]:
+    """An error in the middle of a stream is no event: the service writes the document as it is, line by line."""
+    if reply.error is not None:
+        whole = dump(error(Failure(500, "", given=reply.error)))
+        yield (
+            re.sub(rb'^\{"error":|\}$', lambda found: b'{\n  "error": ' if found[0] != b"}" else b"\n}", whole) + b"\n"
+        )
+
+
+def _chunks(reply: Reply, request: dict[str, Any], answer_id: str, model: str) -> list[dict[str, Any]]:
+    """One response for every piece; the last one also says how it ended, unless an error follows."""
+    steps = list(_steps(reply)) or [[{"text": ""}]]
+    tail = _tail(reply, request, answer_id, model)
+    if reply.error is not None:
+        named = {name: value for name, value in tail.items() if name != "usageMetadata"}
+        return [{"candidates": [_candidate(0, step, None)], **named} for step in steps if step != [{"text": ""}]]
+    begun = {**tail, **_usage_so_far(reply, tail)}
+    chunks = [{"candidates": [_candidate(0, step, None)], **begun} for step in steps[:-1]]
+    return [*chunks, {**_content(reply, steps[-1]), **tail}]
+
+
+def _usage_so_far(reply: Reply, tail: dict[str, Any]) -> dict[str, Any]:
+    """The service counts in every chunk; before the last one only the prompt is certain."""
+    if reply.usage is False:
+        return {}
+    prompt = tail["usageMetadata"].get("promptTokenCount", 0)
+    return {"usageMetadata": {"promptTokenCount": prompt, "totalTokenCount": prompt}}
+
+
+def _steps(reply: Reply) -> Iterator[list[dict[str, Any]]]:
+    """The parts of every event: the thoughts, the texts, and all calls together."""
+    signed = signature(reply)
+    mark = {"thoughtSignature": signed} if signed else {}
+    yield from ([{"text": piece, "thought": True}] for piece in reply.reasoning_pieces)
+    last = len(reply.pieces) - 1
+    for index, piece in enumerate(reply.pieces):
+        yield [{"text": piece, **(mark if index == last and not reply.calls else {})}]
+    if reply.calls:
+        # The service signs the first of several parallel calls, and only that one.
+        yield [
+            {"functionCall": {**({"id": one.id} if one.id else {}), "name": one.name, "args": one.value}, **more}
+            for one, more in zip(reply.calls, [mark, *[{}] * len(reply.calls)], strict=False)
+        ]
+
+
+def _merged(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The same parts with neighbouring texts of one kind joined, as in an answer that is not streamed."""
+    merged: list[dict[str, Any]] = []
+    for part in parts:
+        before = merged[-1] if merged else {}
+        if "text" in part and "text" in before and part.get("thought") == before.get("thought"):
+            merged[-1] = {**before, **part, "text": before["text"] + part["text"]}
+        else:
+            merged.append(part)
+    return merged or [{"text": ""}]
+
+
+def _content(reply: Reply, parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """The candidates at their end; none if the prompt was refused before anything was said."""
+    refused = reply.refusal is not None and not reply.finish_chosen
+    if refused and not reply.pieces and not reply.calls:
+        return {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT", "blockReasonMessage": reply.refusal}}
+    finish = "SAFETY" if refused else _FINISHES.get(reply.finish or "", reply.finish)
+    first = _candidate(0, parts, finish)
+    if reply.refusal is not None:
+        first["finishMessage"] = reply.refusal
+    if reply.logprobs is not None:
+        first["logprobsResult"] = {"chosenCandidates": reply.logprobs}
+    others = [_candidate(index, [{"text": text}], "STOP") for index, text in enumerate(reply.choices, 1)]
+    return {"candidates": [first, *others]}
+
+
+def _candidate(index: int, parts: list[dict[str, Any]], finish: str | None) -> dict[str, Any]:
+    ended = {} if finish is None else {"finishReason": finish}
+    return {"content": {"parts": parts, "role": "model"}, **ended, "index": index}
+
+
+def _tail(reply: Reply, request: dict[str, Any], answer_id: str, model: str) -> dict[str, Any]:
+    named = {"modelVersion": reply.model or model, "responseId": answer_id}
+    if reply.usage is False:
+        return named
+    if isinstance(reply.usage, dict):
+        return {"usageMetadata": reply.usage, **named}
+    tokens = count(reply, request)
+    spoken = {"promptTokenCount": tokens.input, "candidatesTokenCount": tokens.output - tokens.reasoning}
+    total = {"totalTokenCount": tokens.input + tokens.output}
+    thought = {"thoughtsTokenCount": tokens.reasoning} if tokens.reasoning else {}
+    return {"usageMetadata": {**spoken, **total, **thought}, **named}

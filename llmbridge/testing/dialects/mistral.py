@@ -1,0 +1,188 @@
+"""Mistral's chat completions: OpenAI's shape with its own contents, calls, usage and errors.
+
+Source:
+    Mistral API reference and the models of its Python client: content as a list of chunks once there is thinking, tool
+    calls whole, usage in the last chunk without being asked for, fields it does not know refused with 422.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from llmbridge.testing.received import Received
+from llmbridge.testing.reply import Reply
+
+from . import openai, openai_request
+from .base import (
+    DEFAULT_MODEL,
+    STREAM,
+    Answer,
+    Dialect,
+    Failure,
+    Refused,
+    document,
+    dump,
+    json_object,
+    model_names,
+    sse,
+)
+
+__all__ = ["DIALECT", "chat", "embeddings", "models"]
+
+_CODES = {400: "3000", 401: "1900", 404: "1500", 429: "1300"}
+_KINDS = {
+    400: "invalid_request_error",
+    401: "unauthorized",
+    403: "forbidden",
+    404: "not_found",
+    422: "invalid_request_error",
+    429: "rate_limited",
+}
+_UNKNOWN = ("seed", "stream_options", "max_completion_tokens", "logit_bias", "user")
+
+
+def error(failure: Failure) -> Any:
+    """An error document: flat, or the list of what is wrong under 422; a scripted mapping is added to it."""
+    if failure.status == 422 and failure.given is None:
+        kind = failure.code or "value_error"
+        loc = ["body", *(failure.param or "").split(".")] if failure.param else ["body"]
+        return {"detail": [{"type": kind, "loc": loc, "msg": failure.message, "input": None}]}
+    usual = "internal_server_error" if failure.status >= 500 else "invalid_request_error"
+    given = failure.given if isinstance(failure.given, dict) else {}
+    message = failure.given if isinstance(failure.given, str) else failure.message
+    kind = _KINDS.get(failure.status, usual)
+    flat = {"object": "error", "message": message, "type": kind, "param": None, "code": _CODES.get(failure.status)}
+    return {**flat, **given}
+
+
+DIALECT = Dialect("mistral", error)
+
+
+def chat(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """POST /mistral/v1/chat/completions."""
+    request = json_object(received)
+    _check(request)
+    if request.get("stream"):
+        return Answer(reply.status, STREAM, list(_events(reply, request, answer_id)), streamed=True)
+    if reply.error is not None:
+        return document(reply, error(Failure(500, "", given=reply.error)))
+    message = {"role": "assistant", "content": _content(reply), "tool_calls": _calls(reply, answer_id) or None}
+    choices = [_choice(0, "message", message, reply.finish)]
+    choices += [
+        _choice(index, "message", {"role": "assistant", "content": text, "tool_calls": None}, "stop")
+        for index, text in enumerate(reply.choices, 1)
+    ]
+    whole = {**_identity(reply, request, answer_id, "chat.completion"), "choices": choices}
+    return document(reply, whole if reply.usage is False else {**whole, "usage": _usage(reply, request)})
+
+
+def embeddings(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """POST /mistral/v1/embeddings: OpenAI's, with an id, and its own name for the dimensions."""
+    request = json_object(received)
+    asked = {**request, "dimensions": request.get("output_dimension")}
+    made = openai.embeddings(reply, received.with_json(asked), answer_id)
+    return document(reply, {"id": answer_id, **json.loads(made.events[0])})
+
+
+def models(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """GET /mistral/v1/models."""
+    able = {"completion_chat": True, "function_calling": True, "vision": False, "fine_tuning": False}
+    listed = [
+        {
+            "id": name,
+            "object": "model",
+            "created": 1700000000,
+            "owned_by": "llmbridge",
+            "capabilities": able,
+            "name": name,
+            "type": "base",
+        }
+        for name in model_names(reply)
+    ]
+    return document(reply, {"object": "list", "data": listed})
+
+
+def _check(request: dict[str, Any]) -> None:
+    for name in ("model", "messages"):
+        if request.get(name) is None:
+            raise Refused(422, "Field required", "missing", param=name)
+    for name in _UNKNOWN:
+        if name in request:
+            raise Refused(422, "Extra inputs are not permitted", "extra_forbidden", param=name)
+    try:
+        openai_request.check(request)
+    except Refused as exc:
+        raise Refused(exc.status, str(exc)) from exc
+
+
+def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[bytes]:
+    head = _identity(reply, request, answer_id, "chat.completion.chunk")
+
+    def chunk(delta: dict[str, Any], finish: str | None = None, index: int = 0, used: Any = None) -> bytes:
+        more = {} if used is None else {"usage": used}
+        return sse(reply, dump({**head, "choices": [_choice(index, "delta", delta, finish)], **more}))
+
+    yield chunk({"role": "assistant", "content": ""})
+    yield from (chunk({"content": [_thinking(reply, piece)]}) for piece in reply.reasoning_pieces)
+    yield from (chunk({"content": _spoken(reply, piece)}) for piece in reply.pieces)
+    yield from (chunk({"content": reply.refusal}) for _ in range(1) if reply.refusal)
+    for index, text in enumerate(reply.choices, 1):
+        yield chunk({"role": "assistant", "content": text}, "stop", index)
+    if reply.error is not None:
+        yield sse(reply, dump(error(Failure(500, "", given=reply.error))))
+    else:
+        calls = _calls(reply, answer_id)
+        last = {"content": "", **({"tool_calls": calls} if calls else {})}
+        # Usage comes with the end, in one chunk with it.
+        used = None if reply.usage is False or reply.finish is None else _usage(reply, request)
+        if calls or reply.finish is not None:
+            yield chunk(last, reply.finish, used=used)
+    if reply.end_mark if reply.end_mark is not None else reply.error is None:
+        yield sse(reply, b"[DONE]")
+
+
+def _identity(reply: Reply, request: dict[str, Any], answer_id: str, kind: str) -> dict[str, Any]:
+    model = reply.model or request.get("model") or DEFAULT_MODEL
+    return {"id": f"cmpl-{answer_id}", "object": kind, "created": int(time.time()), "model": model}
+
+
+def _choice(index: int, kind: str, said: dict[str, Any], finish: str | None) -> dict[str, Any]:
+    return {"index": index, kind: said, "finish_reason": finish}
+
+
+def _usage(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
+    counted = openai.usage(reply, request)
+    return counted if isinstance(reply.usage, dict) else {**counted, "completion_tokens_details": None}
+
+
+def _thinking(reply: Reply, text: str) -> dict[str, Any]:
+    signed = {"signature": reply.signature} if reply.signature is not None else {}
+    return {"type": "thinking", "thinking": [{"type": "text", "text": text}], "closed": True, **signed}
+
+
+def _spoken(reply: Reply, text: str) -> Any:
+    """Text is a list of chunks, too, in an answer that has thinking."""
+    return [{"type": "text", "text": text}] if reply.reasoning_pieces else text
+
+
+def _content(reply: Reply) -> Any:
+    text = "".join([*reply.pieces, reply.refusal or ""])
+    if not reply.reasoning_pieces:
+        return text
+    return [_thinking(reply, "".join(reply.reasoning_pieces)), *([{"type": "text", "text": text}] if text else [])]
+
+
+def _calls(reply: Reply, answer_id: str) -> list[dict[str, Any]]:
+    return [
+        {
+            "id": call.id or hashlib.sha256(f"{answer_id} {index}".encode()).hexdigest()[:9],
+            "type": "function",
+            "function": {"name": call.name, "arguments": call.text},
+            "index": index,
+        }
+        for index, call in enumerate(reply.calls)
+    ]

@@ -1,0 +1,162 @@
+"""OpenAI's Responses: the answer as items in named events, each of which begins, fills and ends.
+
+Source:
+    OpenAI API reference, responses, streaming events.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from llmbridge.testing.received import Received
+from llmbridge.testing.reply import Reply
+
+from . import responses_request
+from .base import DEFAULT_MODEL, STREAM, Answer, count, cut, document, dump, json_object, signature, sse
+
+__all__ = ["responses"]
+
+_INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+
+
+def responses(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """POST .../responses."""
+    request = json_object(received)
+    responses_request.check(request)
+    if request.get("stream"):
+        return Answer(reply.status, STREAM, list(_events(reply, request, answer_id)), streamed=True)
+    if reply.error is not None:
+        failed = {**_response(reply, request, answer_id, "failed"), "error": _error(reply)}
+        return document(reply, failed)
+    return document(reply, _finished(reply, request, answer_id))
+
+
+@dataclass(frozen=True)
+class _Item:
+    """An item of the output: as it begins, the events that fill it, and as it is in the end."""
+
+    begun: dict[str, Any]
+    events: list[dict[str, Any]]
+    done: dict[str, Any]
+
+
+def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[bytes]:
+    number = -1
+
+    def event(kind: str, **fields: Any) -> bytes:
+        nonlocal number
+        number += 1
+        return sse(reply, dump({"type": kind, "sequence_number": number, **fields}), kind)
+
+    begun = _response(reply, request, answer_id, "in_progress")
+    yield event("response.created", response=begun)
+    yield event("response.in_progress", response=begun)
+    for index, item in enumerate(_items(reply, answer_id)):
+        yield event("response.output_item.added", output_index=index, item=item.begun)
+        for fields in item.events:
+            place = {"item_id": item.begun["id"], "output_index": index}
+            yield event(f"response.{fields['type']}", **place, **{key: fields[key] for key in fields if key != "type"})
+        yield event("response.output_item.done", output_index=index, item=item.done)
+    if reply.error is not None:
+        yield event("error", **_error(reply))
+    elif reply.finish is not None and reply.end_mark is not False:
+        whole = _finished(reply, request, answer_id)
+        yield event(f"response.{whole['status']}", response=whole)
+
+
+def _error(reply: Reply) -> dict[str, Any]:
+    given = reply.error if isinstance(reply.error, dict) else {"message": reply.error}
+    return {
+        "code": given.get("code") or given.get("type") or "server_error",
+        "message": given.get("message"),
+        "param": None,
+    }
+
+
+def _response(reply: Reply, request: dict[str, Any], answer_id: str, status: str) -> dict[str, Any]:
+    asked = {"tools": request.get("tools") or [], "tool_choice": request.get("tool_choice") or "auto"}
+    usual = {"parallel_tool_calls": True, "temperature": 1.0, "top_p": 1.0, "metadata": {}, "instructions": None}
+    model = reply.model or request.get("model") or DEFAULT_MODEL
+    head = {"id": f"resp_{answer_id}", "object": "response", "created_at": int(time.time()), "model": model}
+    return {**head, "status": status, "error": None, "incomplete_details": None, "output": [], **usual, **asked}
+
+
+def _finished(reply: Reply, request: dict[str, Any], answer_id: str) -> dict[str, Any]:
+    reason = _INCOMPLETE.get(reply.finish or "")
+    whole = _response(reply, request, answer_id, "incomplete" if reason else "completed")
+    whole["incomplete_details"] = {"reason": reason} if reason else None
+    whole["output"] = [item.done for item in _items(reply, answer_id)]
+    return whole if reply.usage is False else {**whole, "usage": _usage(reply, request)}
+
+
+def _usage(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
+    if isinstance(reply.usage, dict):
+        return reply.usage
+    tokens = count(reply, request)
+    return {
+        "input_tokens": tokens.input,
+        "input_tokens_details": {"cached_tokens": 0},
+        "output_tokens": tokens.output,
+        "output_tokens_details": {"reasoning_tokens": tokens.reasoning},
+        "total_tokens": tokens.input + tokens.output,
+    }
+
+
+def _items(reply: Reply, answer_id: str) -> list[_Item]:
+    items = [_reasoning(reply, f"rs_{answer_id}")] if reply.reasoning_pieces else []
+    if reply.pieces or reply.refusal is not None or not (items or reply.calls):
+        items.append(_message(reply, f"msg_{answer_id}"))
+    for index, call in enumerate(reply.calls):
+        head = {
+            "type": "function_call",
+            "id": f"fc_{answer_id}_{index}",
+            "call_id": call.id or f"call_{answer_id}_{index}",
+            "name": call.name,
+        }
+        kind = "function_call_arguments"
+        events = [{"type": f"{kind}.delta", "delta": piece} for piece in cut(call.text)]
+        events.append({"type": f"{kind}.done", "arguments": call.text})
+        begun = {**head, "arguments": "", "status": "in_progress"}
+        items.append(_Item(begun, events, {**head, "arguments": call.text, "status": "completed"}))
+    return items
+
+
+def _reasoning(reply: Reply, item_id: str) -> _Item:
+    head = {"type": "reasoning", "id": item_id}
+    text = "".join(reply.reasoning_pieces)
+    summary = {"type": "summary_text", "text": text}
+    at = {"summary_index": 0}
+    events = [
+        {"type": "reasoning_summary_part.added", **at, "part": {"type": "summary_text", "text": ""}},
+        *({"type": "reasoning_summary_text.delta", **at, "delta": piece} for piece in reply.reasoning_pieces),
+        {"type": "reasoning_summary_text.done", **at, "text": text},
+        {"type": "reasoning_summary_part.done", **at, "part": summary},
+    ]
+    done = {**head, "summary": [summary], "encrypted_content": signature(reply)}
+    return _Item({**head, "summary": []}, events, done)
+
+
+def _message(reply: Reply, item_id: str) -> _Item:
+    head = {"type": "message", "id": item_id, "role": "assistant"}
+    probabilities = reply.logprobs or []
+    parts = []
+    if reply.pieces or reply.refusal is None:
+        text = {"type": "output_text", "text": "".join(reply.pieces), "annotations": []}
+        parts.append((text, "output_text", list(reply.pieces), {"logprobs": probabilities}))
+    if reply.refusal is not None:
+        parts.append(({"type": "refusal", "refusal": reply.refusal}, "refusal", cut(reply.refusal), {}))
+    events: list[dict[str, Any]] = []
+    for index, (part, kind, pieces, more) in enumerate(parts):
+        name = "refusal" if kind == "refusal" else "text"
+        at = {"content_index": index}
+        events.append({"type": "content_part.added", **at, "part": {**part, name: ""}})
+        events += ({"type": f"{kind}.delta", **at, "delta": piece, **{key: [] for key in more}} for piece in pieces)
+        events.append({"type": f"{kind}.done", **at, name: part[name], **more})
+        events.append({"type": "content_part.done", **at, "part": {**part, **more}})
+    content = [{**part, **more} for part, _, _, more in parts]
+    return _Item(
+        {**head, "status": "in_progress", "content": []}, events, {**head, "status": "completed", "content": content}
+    )

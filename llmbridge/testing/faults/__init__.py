@@ -1,0 +1,53 @@
+"""Every way in which a chat service, or the way to it, can go wrong: to be played to any client, in any test.
+
+`FAULTS` is the catalogue. Each fault has a name, says in a line what happens, and how a correct client takes it::
+
+    from llmbridge.testing.faults import FAULTS
+
+    @pytest.mark.parametrize("fault", FAULTS.values(), ids=str)
+    def test_my_app_survives(fault):
+        with fault.serve() as base_url:     # a server that does nothing but this
+            my_app(base_url)                # fault.expected: "error" or "text"; fault.hangs: needs a time limit
+
+Those that are answers can also be queued on a server of your own, between good ones::
+
+    server.script(FAULTS["cut-in-chunk"].reply(), Reply("Hello"))
+
+The answers are in OpenAI's chat format. `HTTPProxy` and `SocksProxy` are proxies that note what goes through them,
+`Listener` is the bare listener under them, and `self_signed_context()` makes an `LLMServer` speak TLS with a
+certificate that everybody has the key of. `python -m llmbridge.testing.faults` prints the catalogue. Nothing here needs
+more than the standard library, and everything listens on 127.0.0.1 only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from .cuts import CUTS
+from .fault import Fault
+from .floods import FLOODS
+from .listener import Listener, read_head
+from .network import NETWORK
+from .proxies import HTTPProxy, Passed, SocksProxy
+from .selfsigned import SELF_SIGNED_CERTIFICATE, SELF_SIGNED_TEST_KEY, self_signed_context
+from .slow import SLOW
+from .wrong import WRONG
+
+__all__ = [
+    "FAULTS",
+    "SELF_SIGNED_CERTIFICATE",
+    "SELF_SIGNED_TEST_KEY",
+    "Fault",
+    "HTTPProxy",
+    "Listener",
+    "Passed",
+    "SocksProxy",
+    "read_head",
+    "self_signed_context",
+]
+
+FAULTS: Mapping[str, Fault] = MappingProxyType(
+    {fault.name: fault for fault in (*NETWORK, *SLOW, *FLOODS, *CUTS, *WRONG)}
+)
+"""All faults by their names."""

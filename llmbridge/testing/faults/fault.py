@@ -1,0 +1,84 @@
+"""What a fault is: a name, what it does on the wire, and what a correct client makes of it."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+from typing import Literal, Union
+
+from llmbridge.testing import LLMServer, Received, Reply
+
+__all__ = ["Fault", "Script"]
+
+Script = Union[Reply, Callable[[Received], Reply]]
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """One way in which a service can misbehave.
+
+    Attributes:
+        name: Its key in the catalogue.
+        summary: What happens, in one line.
+        promise: The number of the promise of llmbridge that it tests.
+        error: The class of llmbridge's errors that a call ends in; "" if the caller gets the whole answer all the same.
+        text: What reaches the caller before the end: the whole text, or what `.partial` of the error holds.
+        heavy: It moves or unpacks hundreds of megabytes, and tells about memory.
+        scripted: Makes the answer for an `LLMServer`; None if the fault lies below HTTP.
+        served: Runs a listener of its own and gives its base URL; None if an `LLMServer` can do it.
+
+    Example:
+        >>> from llmbridge.testing import LLMServer
+        >>> from llmbridge.testing.faults import FAULTS
+        >>> from llmbridge import Client, StreamTruncated
+        >>> fault = FAULTS["cut-in-chunk"]
+        >>> with fault.serve() as base_url, Client("openai:m", base_url=base_url) as client:
+        ...     try:
+        ...         client.chat("Hi").complete()
+        ...     except StreamTruncated as error:
+        ...         print(error.partial == fault.text)
+        True
+    """
+
+    name: str
+    summary: str
+    promise: str
+    error: str = ""
+    text: str = ""
+    heavy: bool = False
+    scripted: Callable[[], Script] | None = None
+    served: Callable[[], AbstractContextManager[str]] | None = None
+
+    def __str__(self) -> str:
+        return self.name
+
+    @property
+    def expected(self) -> Literal["error", "text"]:
+        """How a call ends with a correct client: in a typed error, or with the whole answer."""
+        return "error" if self.error else "text"
+
+    @property
+    def hangs(self) -> bool:
+        """Whether nothing but a time limit of the client ends the call."""
+        return self.error == "ClockExpired"
+
+    def reply(self) -> Script:
+        """What to give to `LLMServer.script()`, or to set as its `default`.
+
+        Raises:
+            ValueError: The fault needs a listener of its own: use `serve()`.
+        """
+        if self.scripted is None:
+            raise ValueError(f"{self.name} is no answer that an LLMServer could give: use serve()")
+        return self.scripted()
+
+    def serve(self) -> AbstractContextManager[str]:
+        """Runs a server that does nothing but this; gives what to use as base URL in OpenAI's format."""
+        return self.served() if self.served is not None else self._serve()
+
+    @contextlib.contextmanager
+    def _serve(self) -> Iterator[str]:
+        with LLMServer(self.reply()) as server:
+            yield server.base_url("openai")

@@ -1,0 +1,340 @@
+"""What a model may call: Python functions and described tools, in one form."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any, overload
+
+from llmbridge._tool_choice import ToolChoice, tool_choice
+from llmbridge.errors import InvalidOutput, InvalidRequest
+from llmbridge.messages import json_copy
+
+__all__ = ["Tool", "ToolChoice", "checked_tools", "tool", "tool_choice"]
+
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_SCHEMAS = ("parameters", "input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema")
+_DECLARATIONS = ("functionDeclarations", "function_declarations")
+_SHOWN = 10  # problems in a message
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A tool that a model may call; made with `Tool.of` or the decorator `tool`.
+
+    Args:
+        name: [a-zA-Z0-9_-], 1 to 64 characters.
+        description: What it does and when to use it.
+        parameters: The JSON schema of its arguments, an object.
+        function: What is called; None if the caller answers the calls.
+        strict: Whether the service holds the model strictly to the schema; None leaves it to the service.
+        raw: A service's own tool (`{"type": "web_search"}`), sent as given.
+
+    Raises:
+        InvalidRequest: The name or the schema cannot be sent.
+
+    Example:
+        >>> def weather(city: str, days: int = 1) -> str:
+        ...     '''The weather forecast.
+        ...
+        ...     Args:
+        ...         city: Name of the city.
+        ...     '''
+        ...     return f"{city}: sun for {days} days"
+        >>> forecast = Tool.of(weather)
+        >>> forecast.description, forecast.parameters["properties"]["city"]
+        ('The weather forecast.', {'type': 'string', 'description': 'Name of the city.'})
+        >>> forecast.run({"city": "Oslo", "days": 3})
+        'Oslo: sun for 3 days'
+    """
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    function: Callable[..., Any] | None = None
+    strict: bool | None = None
+    raw: Mapping[str, Any] | None = None
+    _signature: Any = field(default=None, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "parameters", _checked_parameters(self.parameters, self.name))
+        if self.raw is not None:
+            object.__setattr__(self, "raw", json_copy(self.raw, "tool"))
+            return
+        if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
+            raise InvalidRequest(
+                f"a tool cannot be called {self.name!r:.80}: services take 1 to 64 of a-z, A-Z, 0-9, _ and -; "
+                "give another one with tool(name=...)"
+            )
+        if not isinstance(self.description, str):
+            raise InvalidRequest(f"tool {self.name}: its description must be a str")
+        if self.function is not None and not callable(self.function):
+            raise InvalidRequest(f"tool {self.name}: its function cannot be called")
+
+    @classmethod
+    def of(cls, source: Any) -> Tool:
+        """The tool that something stands for.
+
+        Args:
+            source: A function, method, `functools.partial` or other callable, sync or async; a pydantic model, a
+                dataclass or a TypedDict, whose fields are the arguments; a mapping as OpenAI, Anthropic, Gemini or MCP
+                write a tool; a service's own tool (`{"type": "web_search"}`), sent as given; or a Tool.
+
+        Raises:
+            InvalidRequest: It is none of these, or its name or a parameter cannot be told to a model.
+
+        Example:
+            >>> Tool.of({"name": "now", "description": "The time.", "input_schema": {"type": "object"}}).name
+            'now'
+            >>> Tool.of({"type": "web_search"}).raw
+            {'type': 'web_search'}
+        """
+        made = _made(source)
+        if made._signature is not None and made._signature.unbound:
+            raise InvalidRequest(
+                f"{made.name} is a method without its object: give `object.{made.name}`, not `Class.{made.name}`"
+            )
+        return made
+
+    @property
+    def is_async(self) -> bool:
+        """Whether `run` gives something to await."""
+        import functools
+        import inspect
+
+        function = self.function
+        while isinstance(function, functools.partial):
+            function = function.func
+        if function is None:
+            return False
+        return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
+
+    def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
+        """A model's arguments as the Python values that the function's hints ask for.
+
+        What the model left out is not there, and a null for it counts as left out. A tool that was given with a schema
+        of its own gets what fits that, as JSON has it.
+
+        Raises:
+            InvalidOutput: They do not fit. `.problems` has one line for each, written for the model to read.
+
+        Example:
+            >>> from datetime import date
+            >>> def days_until(day: date) -> int: ...
+            >>> Tool.of(days_until).bind({"day": "2026-12-24"})
+            {'day': datetime.date(2026, 12, 24)}
+        """
+        value = self._converted(arguments)
+        if isinstance(value, dict):
+            return value
+        cls = type(value)
+        names = getattr(cls, "model_fields", None) or getattr(cls, "_fields", None) or vars(value)
+        return {name: getattr(value, name) for name in names}
+
+    def run(self, arguments: Mapping[str, Any]) -> Any:
+        """What the function gives for a model's arguments: a coroutine if it is async.
+
+        Raises:
+            InvalidRequest: The tool has no function.
+            InvalidOutput: The arguments do not fit; nothing was called.
+            Exception: Whatever the function raises.
+        """
+        if self.function is None:
+            raise InvalidRequest(f"tool {self.name} has no function: answer its calls yourself, or give Tool.function")
+        value = self._converted(arguments)
+        if self._signature is None:
+            return self.function(**value)
+        return value if self._signature.cls is not None else self._signature.call(self.function, value)
+
+    @staticmethod
+    def result_text(value: Any) -> str:
+        """A result as text for the model: a str as it is, else JSON as far as JSON goes.
+
+        Example:
+            >>> Tool.result_text({"rain": False, "at": None}), Tool.result_text("dry"), Tool.result_text(None)
+            ('{"rain": false, "at": null}', 'dry', 'null')
+        """
+        from llmbridge._schemas.jsonable import result_text
+
+        return result_text(value)
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Calls the function as if it had not been made a tool."""
+        if self.function is None:
+            raise InvalidRequest(f"tool {self.name} has no function to call")
+        return self.function(*args, **kwargs)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> Tool:
+        """The tool of one object, when a method was decorated."""
+        if instance is None or self._signature is None or not self._signature.unbound or self.function is None:
+            return self
+        bound = self.function.__get__(instance, owner)
+        return replace(self, function=bound, _signature=replace(self._signature, unbound=False))
+
+    def _converted(self, arguments: Mapping[str, Any]) -> Any:
+        """The arguments by name; for a class the instance that they make."""
+        given = dict(arguments) if isinstance(arguments, Mapping) else arguments
+        try:
+            if self._signature is not None:
+                value, problems = self._signature.convert(given)
+            else:
+                from llmbridge._schemas.validation import check
+
+                checked = check(given, self.parameters)
+                value, problems = checked.value, checked.problems
+        except RecursionError:
+            value, problems = None, ["(root): is nested too deeply"]
+        if problems:
+            more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
+            shown = "; ".join(problems[:_SHOWN])
+            raise InvalidOutput(f"the arguments of {self.name} do not fit: {shown}{more}", problems=problems)
+        return value
+
+
+@overload
+def tool(function: Callable[..., Any], /) -> Tool: ...
+@overload
+def tool(
+    *, name: str | None = None, description: str | None = None, strict: bool | None = None
+) -> Callable[[Callable[..., Any]], Tool]: ...
+def tool(
+    function: Callable[..., Any] | None = None,
+    /,
+    *,
+    name: str | None = None,
+    description: str | None = None,
+    strict: bool | None = None,
+) -> Any:
+    """Makes a function a tool that can still be called; a decorator with or without arguments.
+
+    Args:
+        function: The function, or a method of a class (`tools=[object.method]` then).
+        name: In place of the function's own.
+        description: In place of its docstring's first paragraph.
+        strict: True makes the service hold the model strictly to the schema; what is optional may be null there.
+
+    Raises:
+        InvalidRequest: See `Tool.of`; or strict=True and a parameter has no form in strict mode.
+
+    Example:
+        >>> @tool(name="add")
+        ... def plus(a: int, b: int) -> int:
+        ...     '''Adds two numbers.'''
+        ...     return a + b
+        >>> plus(1, 2), plus.name, plus.run({"a": 3, "b": 4})
+        (3, 'add', 7)
+    """
+
+    def decorate(function: Callable[..., Any]) -> Tool:
+        if not callable(function):
+            raise InvalidRequest(
+                f"@tool stands on a function, not on {type(function).__name__}: put it below the others"
+            )
+        return _from_callable(function, name, description, strict)
+
+    return decorate if function is None else decorate(function)
+
+
+def checked_tools(tools: Any) -> tuple[Tool, ...]:
+    """The caller's tools, each in the one form.
+
+    Raises:
+        InvalidRequest: One of them is no tool, or two have one name; says which.
+
+    Example:
+        >>> [item.name for item in checked_tools([Tool("now"), {"type": "web_search"}])]
+        ['now', 'web_search']
+    """
+    if isinstance(tools, (str, bytes, Mapping, Tool, type)) or not isinstance(tools, Iterable):
+        raise InvalidRequest(
+            f"tools must be a list of functions or tools, not {type(tools).__name__}: put it into a list"
+        )
+    found: dict[str, int] = {}
+    checked: list[Tool] = []
+    for i, source in enumerate(tools):
+        try:
+            made = [Tool.of(item) for item in _expanded(source)]
+        except InvalidRequest as error:
+            raise InvalidRequest(f"tools[{i}]: {error.message}") from None
+        for item in made:
+            if item.raw is None and item.name in found:
+                raise InvalidRequest(
+                    f"tools[{i}]: tools[{found[item.name]}] is called {item.name!r} too: rename one with tool(name=...)"
+                )
+            if item.raw is None:
+                found[item.name] = i
+        checked += made
+    return tuple(checked)
+
+
+def _expanded(source: Any) -> list[Any]:
+    """Gemini writes several tools as one."""
+    if isinstance(source, Mapping) and len(source) == 1:
+        for key in _DECLARATIONS:
+            if isinstance(source.get(key), (list, tuple)):
+                return list(source[key])
+    return [source]
+
+
+def _made(source: Any) -> Tool:
+    if isinstance(source, Tool):
+        return source
+    if isinstance(source, Mapping):
+        return _from_mapping(source)
+    schema = getattr(source, "inputSchema", None)
+    if isinstance(schema, Mapping) and not callable(source):  # a tool as MCP's own package gives it
+        return Tool(source.name, getattr(source, "description", None) or "", schema)
+    if callable(source):
+        return _from_callable(source)
+    raise InvalidRequest(
+        f"{source!r:.60} is no tool: give a function, a pydantic model or a mapping with 'name' and 'parameters'"
+    )
+
+
+def _from_callable(
+    source: Callable[..., Any], name: str | None = None, description: str | None = None, strict: bool | None = None
+) -> Tool:
+    from llmbridge._schemas.functions import read_class, read_function
+
+    signature = read_class(source) if isinstance(source, type) else read_function(source)
+    parameters = signature.parameters
+    if strict:
+        from llmbridge._schemas.strict import strict_form
+
+        strict_parameters = strict_form(parameters)
+        if strict_parameters is None:
+            raise InvalidRequest(
+                f"tool {name or signature.name}: strict mode has no form for a parameter without a type, a dict with "
+                "free keys or a tuple of mixed types: say more about it, or leave strict out"
+            )
+        parameters = strict_parameters
+    said = signature.description if description is None else description
+    return Tool(signature.name if name is None else name, said, parameters, source, strict, _signature=signature)
+
+
+def _from_mapping(mapping: Mapping[str, Any]) -> Tool:
+    kind, inner = mapping.get("type"), mapping
+    if kind == "function" and isinstance(mapping.get("function"), Mapping):
+        inner = mapping["function"]
+    elif kind not in (None, "function", "custom") or (kind == "custom" and "input_schema" not in mapping):
+        return Tool(str(mapping.get("name") or kind), raw=mapping)
+    if "name" not in inner:
+        if len(mapping) == 1 and isinstance(next(iter(mapping.values())), Mapping):
+            return Tool(str(next(iter(mapping))), raw=mapping)  # Gemini's own tools: {"googleSearch": {}}
+        raise InvalidRequest("a tool without 'name': write {'name': ..., 'description': ..., 'parameters': {...}}")
+    schema: Any = next((inner[key] for key in _SCHEMAS if inner.get(key) is not None), {})
+    description, strict = inner.get("description") or "", inner.get("strict")
+    # What only one service knows (Anthropic's cache_control) goes there as it is; MCP's own fields are for its clients.
+    foreign = set(inner) | set(mapping) if "inputSchema" not in inner else set()
+    raw = mapping if foreign - {"type", "function", "name", "description", "strict", *_SCHEMAS} else None
+    return Tool(inner["name"], description, schema, strict=strict, raw=raw)
+
+
+def _checked_parameters(parameters: Any, name: str) -> dict[str, Any]:
+    if not isinstance(parameters, Mapping):
+        raise InvalidRequest(f"tool {name}: its parameters must be a JSON schema, not {type(parameters).__name__}")
+    copied: dict[str, Any] = json_copy(parameters, f"tool {name}: parameters")
+    if copied.get("type", "object") != "object":
+        raise InvalidRequest(f'tool {name}: the type of its parameters must be "object", not {copied["type"]!r}')
+    return {"type": "object", "properties": {}, **copied}

@@ -1,0 +1,442 @@
+"""The rows of services and servers that speak OpenAI's dialect: what each of them sends, refuses and understands."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import subprocess
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from llmbridge import (
+    Client,
+    ConfigError,
+    InvalidRequest,
+    MissingKey,
+    Reasoning,
+    Text,
+    ToolCall,
+    UnsupportedParameter,
+    Usage,
+    chat,
+    embed,
+    models,
+    providers,
+)
+from llmbridge.options import checked_base_url
+from llmbridge.providers.compatible import SERVICES, Compatible, compatible
+from llmbridge.testing import LLMServer, Reply
+
+KEY = "sk-row-0123456789"
+ROWS = pytest.mark.parametrize("row", SERVICES.values(), ids=list(SERVICES))
+LOCAL = ("llamacpp", "llamafile", "vllm", "lmstudio", "ollama-v1", "transformers", "litellm")
+
+# Name: base URL, variables of the key.
+FACTS: dict[str, tuple[str, tuple[str, ...]]] = {
+    "openrouter": ("https://openrouter.ai/api/v1", ("OPENROUTER_API_KEY",)),
+    "groq": ("https://api.groq.com/openai/v1", ("GROQ_API_KEY",)),
+    "deepseek": ("https://api.deepseek.com/v1", ("DEEPSEEK_API_KEY",)),
+    "xai": ("https://api.x.ai/v1", ("XAI_API_KEY",)),
+    "together": ("https://api.together.ai/v1", ("TOGETHER_API_KEY",)),
+    "fireworks": ("https://api.fireworks.ai/inference/v1", ("FIREWORKS_API_KEY",)),
+    "cerebras": ("https://api.cerebras.ai/v1", ("CEREBRAS_API_KEY",)),
+    "nvidia": ("https://integrate.api.nvidia.com/v1", ("NVIDIA_API_KEY",)),
+    "huggingface": ("https://router.huggingface.co/v1", ("HF_TOKEN",)),
+    "moonshot": ("https://api.moonshot.ai/v1", ("MOONSHOT_API_KEY",)),
+    "zai": ("https://api.z.ai/api/paas/v4", ("ZAI_API_KEY",)),
+    "dashscope": ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", ("DASHSCOPE_API_KEY",)),
+    "deepinfra": ("https://api.deepinfra.com/v1/openai", ("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN")),
+    "sambanova": ("https://api.sambanova.ai/v1", ("SAMBANOVA_API_KEY",)),
+    "llamacpp": ("http://127.0.0.1:8080/v1", ()),
+    "llamafile": ("http://127.0.0.1:8080/v1", ()),
+    "vllm": ("http://127.0.0.1:8000/v1", ("VLLM_API_KEY",)),
+    "lmstudio": ("http://127.0.0.1:1234/v1", ()),
+    "ollama-v1": ("http://127.0.0.1:11434/v1", ()),
+    "transformers": ("http://127.0.0.1:8000/v1", ()),
+    "litellm": ("http://127.0.0.1:4000/v1", ("LITELLM_API_KEY", "LITELLM_PROXY_API_KEY")),
+}
+
+THOUGHT = [
+    {"role": "user", "content": "Weather?"},
+    {
+        "role": "assistant",
+        "content": [{"type": "reasoning", "text": "I need the tool."}],
+        "tool_calls": [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}],
+    },
+    {"role": "tool", "tool_call_id": "c1", "content": "Rain"},
+]
+
+
+def streamed(*deltas: Mapping[str, Any], usage: Mapping[str, Any] | None = None, **last: Any) -> Reply:
+    """A stream of these deltas, as a service words it."""
+    chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
+    chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], **last})
+    if usage is not None:
+        chunks.append({"choices": [], "usage": usage})
+    return Reply(body="".join(f"data: {json.dumps(chunk)}\n\n" for chunk in chunks) + "data: [DONE]\n\n")
+
+
+class TestData:
+    """What stands in the rows."""
+
+    def test_every_row_is_in_the_table_of_facts(self) -> None:
+        """A new row has its line there."""
+        found = {name: (row.base_url, row.key_env) for name, row in SERVICES.items()}
+        assert found == FACTS
+
+    @ROWS
+    def test_a_row_is_found_by_its_name(self, row: type[Compatible]) -> None:
+        """Without a list that names it, and by its class name for `from llmbridge.providers import ...`."""
+        assert providers.look_up(row.name) is row
+        assert getattr(providers, row.__name__) is row
+        assert pickle.loads(pickle.dumps(row)) is row
+
+    @ROWS
+    def test_a_service_needs_its_key_and_a_server_does_not(
+        self, row: type[Compatible], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The message names the variable."""
+        for variable in row.key_env:
+            monkeypatch.delenv(variable, raising=False)
+        assert row.needs_key is (row.name not in LOCAL)
+        if row.needs_key:
+            with pytest.raises(MissingKey, match=row.key_env[0]):
+                chat("Hi", f"{row.name}:m")
+
+    @ROWS
+    def test_only_services_are_asked_over_tls(self, row: type[Compatible]) -> None:
+        """A server on this computer speaks plain HTTP."""
+        assert checked_base_url(row.base_url) == row.base_url
+        assert row.base_url.startswith("http://127.0.0.1:" if row.name in LOCAL else "https://")
+
+    @ROWS
+    def test_the_key_of_each_variable_is_sent(
+        self, row: type[Compatible], server: LLMServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """As a bearer token, the first variable first."""
+        for variable in reversed(row.key_env):
+            monkeypatch.setenv(variable, f"{KEY}-{variable}")
+            chat("Hi", f"{row.name}:m", base_url=server.base_url("openai"), proxy=False, retries=0).complete()
+            assert server.requests[-1].header("Authorization") == f"Bearer {KEY}-{variable}"
+
+    @pytest.mark.parametrize("name", [name for name, row in SERVICES.items() if row.base_url_env])
+    def test_the_base_url_may_stand_in_the_environment(
+        self, name: str, server: LLMServer, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """For servers on other ports, and services with several regions."""
+        monkeypatch.setenv(SERVICES[name].base_url_env, server.base_url("openai") + "/")
+        assert chat("Hi", f"{name}:m", api_key=KEY, proxy=False, retries=0).complete().provider == name
+        assert server.requests[0].path == "/v1/chat/completions"
+
+    @pytest.mark.parametrize(
+        ("host", "expected"),
+        [
+            ("", "http://127.0.0.1:11434/v1"),
+            ("gpu.example.com", "http://gpu.example.com:11434/v1"),
+            ("0.0.0.0:8080", "http://127.0.0.1:8080/v1"),
+            ("https://ollama.com", "https://ollama.com/v1"),
+        ],
+    )
+    def test_ollama_is_where_its_own_variable_says(
+        self, host: str, expected: str, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """OLLAMA_HOST, as Ollama's own programs write it; OLLAMA_V1_BASE_URL wins."""
+        monkeypatch.setenv("OLLAMA_HOST", host)
+        assert SERVICES["ollama-v1"].resolve_base_url() == expected
+        monkeypatch.setenv("OLLAMA_V1_BASE_URL", "http://127.0.0.1:9/v1")
+        assert SERVICES["ollama-v1"].resolve_base_url() == "http://127.0.0.1:9/v1"
+
+
+@ROWS
+class TestOnTheWire:
+    """What a request of each row looks like, and its answer."""
+
+    def test_a_chat(self, row: type[Compatible], server: LLMServer) -> None:
+        """URL, headers, body, and the answer with its tokens where they are asked for or come unasked."""
+        server.script(Reply("Hello", usage={"prompt_tokens": 3, "completion_tokens": 1}))
+        done = chat(
+            [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+            f"{row.name}:org/model:7b",
+            base_url=server.base_url("openai"),
+            api_key=KEY,
+            proxy=False,
+            max_tokens=5,
+            temperature=0.5,
+        ).complete()
+        assert (done.text, done.finish_reason, done.provider) == ("Hello", "stop", row.name)
+        assert done.usage is not None
+        assert (done.usage.input_tokens, done.usage.output_tokens) == (3, 1)
+        (received,) = server.requests
+        assert (received.method, received.path) == ("POST", "/v1/chat/completions")
+        assert received.header("Authorization") == f"Bearer {KEY}"
+        assert received.header("Content-Type") == "application/json"
+        assert received.json == {
+            "model": "org/model:7b",
+            "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+            "stream": True,
+            "max_tokens": 5,
+            "temperature": 0.5,
+            **({"stream_options": {"include_usage": True}} if row.asks_usage else {}),
+        }
+
+    def test_what_it_is_known_to_refuse(self, row: type[Compatible], server: LLMServer) -> None:
+        """An error before anything is sent, a warning, or left out, as the caller wants it."""
+
+        def tool() -> str:
+            return ""
+
+        values: dict[str, Any] = {"n": 2, "tool_choice": "required"}
+        for name, advice in row.refused.items():
+            asked: dict[str, Any] = {name: values.get(name, 1)}
+            if name == "tool_choice":
+                asked["tools"] = [tool]
+            with Client(f"{row.name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False) as client:
+                with pytest.raises(InvalidRequest, match=name) as caught:
+                    client.chat("Hi", **asked)
+                assert advice in str(caught.value)
+                client.chat("Hi", unsupported="drop", **asked).complete()
+                with pytest.warns(UnsupportedParameter, match=name):
+                    client.chat("Hi", unsupported="warn", **asked).complete()
+        assert all(not row.refused.keys() & received.json.keys() for received in server.requests)
+        assert len(server.requests) == 2 * len(row.refused)
+
+    def test_a_tool_call_and_its_answer(self, row: type[Compatible], server: LLMServer) -> None:
+        """With the reasoning in between carried back where the service wants it, and nowhere else."""
+
+        def weather() -> str:
+            """Of here."""
+            return "Rain"
+
+        server.script(
+            Reply(reasoning="I need the tool.", tool_calls=[{"name": "weather", "arguments": {}}]), Reply("OK")
+        )
+        with Client(f"{row.name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False) as client:
+            assert client.run("Weather?", tools=[weather]).complete().text.endswith("OK")
+        turn = server.requests[1].json["messages"][1]
+        assert turn["tool_calls"][0]["function"] == {"name": "weather", "arguments": "{}"}
+        assert turn.get(row.reasoning_field or "reasoning_content") == (
+            "I need the tool." if row.reasoning_field else None
+        )
+        assert "reasoning" not in json.dumps(turn.get("content"))
+
+    def test_a_schema(self, row: type[Compatible], server: LLMServer) -> None:
+        """Natively, or as JSON with the schema told in words where the service knows no more."""
+        schema = {"title": "city", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+        server.script(Reply('{"name": "Oslo"}'))
+        with Client(f"{row.name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False) as client:
+            assert client.chat("City?", schema=schema).complete().parsed == {"name": "Oslo"}
+        body = server.requests[0].json
+        if row.best_schema_mode == "json":
+            assert body["response_format"] == {"type": "json_object"}
+            assert "JSON" in body["messages"][0]["content"]
+        else:
+            assert body["response_format"]["type"] == "json_schema"
+
+    def test_think_tags(self, row: type[Compatible], server: LLMServer) -> None:
+        """Reasoning that is written into the answer, its tags split over pieces."""
+        server.script(Reply(["<th", "ink>Hm", "m</thi", "nk>\n\nHel", "lo"]))
+        base_url = server.base_url("openai")
+        events = list(chat("Hi", f"{row.name}:m", base_url=base_url, api_key=KEY, proxy=False).events())
+        assert "".join(event.text for event in events if isinstance(event, Reasoning)) == "Hmm"
+        texts = [event.text for event in events if isinstance(event, Text)]
+        assert "".join(texts).strip() == "Hello"
+
+    def test_its_list_of_models(self, row: type[Compatible], server: LLMServer) -> None:
+        """Or that it has none, said before anything is sent."""
+        server.script(Reply(models=["b", "a"]))
+        asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "proxy": False}
+        if not row.models_path:
+            with pytest.raises(ConfigError, match=f"{row.name} has no list of models"):
+                models(row.name, **asked)
+            return
+        assert models(row.name, **asked) == ["b", "a"]
+        (received,) = server.requests
+        assert (received.method, received.path, received.body) == ("GET", "/v1/models", b"")
+        assert received.header("Authorization") == f"Bearer {KEY}"
+        assert received.header("Accept") == "application/json"
+        assert received.header("Content-Type") is None
+
+    def test_its_embeddings(self, row: type[Compatible], server: LLMServer) -> None:
+        """In requests of the size that it takes, or a refusal before anything is sent."""
+        texts = [f"text {number}" for number in range(min(row.embeddings_batch, 300) + 1)]
+        asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "proxy": False}
+        if not row.embeddings_batch:
+            with pytest.raises(ConfigError, match=f"{row.name} makes no embeddings"):
+                embed(texts, f"{row.name}:m", **asked)
+            return
+        assert len(embed(texts, f"{row.name}:m", dimensions=4, **asked)) == len(texts)
+        assert [len(received.json["input"]) for received in server.requests] == (
+            [row.embeddings_batch, 1] if row.embeddings_batch < 300 else [301]
+        )
+        assert server.requests[0].path == "/v1/embeddings"
+        assert server.requests[0].json["dimensions"] == 4
+
+
+class TestDeviations:
+    """What single services do differently."""
+
+    def test_deepseek_gets_its_reasoning_back(self, server: LLMServer) -> None:
+        """Turns with tool calls are refused without it; the history is the caller's own here."""
+        base_url = server.base_url("openai")
+        chat(THOUGHT, "deepseek:deepseek-chat", base_url=base_url, api_key=KEY, proxy=False).complete()
+        turn = server.requests[0].json["messages"][1]
+        assert turn["reasoning_content"] == "I need the tool."
+        assert not turn["content"]
+        chat(THOUGHT, "groq:m", base_url=base_url, api_key=KEY, proxy=False).complete()
+        assert "reasoning_content" not in server.requests[1].json["messages"][1]
+
+    def test_groq_counts_in_a_place_of_its_own(self, server: LLMServer) -> None:
+        """`x_groq.usage`, on the last chunk."""
+        used = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "queue_time": 0.1}
+        server.script(streamed({"content": "Hi"}, x_groq={"id": "r1", "usage": used}))
+        done = chat("Hi", "groq:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
+        assert done.usage == Usage(5, 2, 7, raw=used)
+
+    def test_deepseek_counts_its_cache(self, server: LLMServer) -> None:
+        """`prompt_cache_hit_tokens`."""
+        used = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "prompt_cache_hit_tokens": 8}
+        server.script(streamed({"content": "Hi"}, usage=used))
+        done = chat("Hi", "deepseek:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
+        assert done.usage is not None
+        assert done.usage.cached_input_tokens == 8
+
+    @pytest.mark.parametrize(
+        "delta",
+        [
+            {"reasoning_content": "Hm"},
+            {"reasoning": "Hm"},
+            {"reasoning": "Hm", "reasoning_details": [{"type": "reasoning.text", "text": "Hm"}]},
+        ],
+        ids=["llama.cpp, DeepSeek", "vLLM, Groq, Ollama", "OpenRouter"],
+    )
+    def test_reasoning_has_many_names(self, server: LLMServer, delta: dict[str, Any]) -> None:
+        """And comes once."""
+        server.script(streamed({"role": "assistant", **delta}, {"content": "Hi"}))
+        done = chat("Hi", "openrouter:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
+        assert (done.reasoning, done.text) == ("Hm", "Hi")
+
+    @pytest.mark.parametrize(("name", "n"), [("groq", 1), ("ollama-v1", 1)])
+    def test_one_answer_may_be_asked_for(self, server: LLMServer, name: str, n: int) -> None:
+        """`n=1` is what they give."""
+        chat("Hi", f"{name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False, n=n).complete()
+        assert server.requests[0].json["n"] == 1
+
+    def test_a_choice_that_says_nothing_is_no_choice(self, server: LLMServer) -> None:
+        """`tool_choice="auto"` is all that Z.ai knows."""
+
+        def tool() -> str:
+            return ""
+
+        base_url = server.base_url("openai")
+        asked: dict[str, Any] = {"base_url": base_url, "api_key": KEY, "proxy": False, "tools": [tool]}
+        chat("Hi", "zai:glm", tool_choice="auto", **asked).complete()
+        with pytest.raises(InvalidRequest, match="only 'auto'"):
+            chat("Hi", "zai:glm", tool_choice={"type": "allowed_tools", "mode": "auto"}, **asked)
+
+    def test_tool_calls_without_an_index(self, server: LLMServer) -> None:
+        """As Gemini's endpoint and others send them: told apart by their ids."""
+        calls = [{"id": f"c{number}", "function": {"name": f"f{number}", "arguments": "{}"}} for number in (1, 2)]
+        server.script(streamed({"tool_calls": [calls[0]]}, {"tool_calls": [calls[1]]}))
+        stream = chat("Hi", "openrouter:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False)
+        found = [event for event in stream.events() if isinstance(event, ToolCall)]
+        assert [(call.id, call.name) for call in found] == [("c1", "f1"), ("c2", "f2")]
+
+
+class TestRowsOfOthers:
+    """`compatible()` in another package."""
+
+    def test_all_that_a_row_may_say(self, server: LLMServer) -> None:
+        """Header of the key, headers, paths and names are on the wire."""
+        row = compatible(
+            "acme",
+            key_env=("ACME_KEY", "ACME_TOKEN"),
+            key_header="X-Acme-Key",
+            path="/talk?stream=sse",
+            headers={"X-Acme-App": "llmbridge"},
+            renamed={"max_tokens": "limit"},
+            asks_usage=False,
+            embeddings_path="/vectors",
+            embeddings_batch=2,
+        )
+        assert (row.__name__, row.__module__, row.note) == ("Acme", __name__, "set ACME_KEY or ACME_TOKEN")
+        server.default = Reply(body='{"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}')
+        asked: dict[str, Any] = {"base_url": server.root, "api_key": KEY, "proxy": False}
+        assert row.create_completion("m", "Hi", stream=False, max_tokens=3, **asked) == "Hi"
+        (received,) = server.requests
+        assert received.path == "/talk?stream=sse"
+        assert (received.header("X-Acme-Key"), received.header("Authorization")) == (KEY, None)
+        assert received.header("X-Acme-App") == "llmbridge"
+        assert received.json == {
+            "model": "m",
+            "messages": [{"role": "user", "content": "Hi"}],
+            "stream": True,
+            "limit": 3,
+        }
+
+    def test_rows_do_not_share_their_data(self) -> None:
+        """Each has its own."""
+        first, second = compatible("first", headers={"A": "1"}), compatible("second", key_env="SECOND_KEY")
+        assert (first.headers, second.headers) == ({"A": "1"}, {})
+        assert (first.key_env, second.key_env) == ((), ("SECOND_KEY",))
+        assert (first.needs_key, second.needs_key) == (False, True)
+
+
+IMPORTS = """
+import sys
+import llmbridge
+from llmbridge.testing import LLMServer, Reply
+model, base_url = sys.argv[1:]
+with LLMServer() as server:
+    asked = {"api_key": "k-123456", "base_url": server.base_url(base_url), "proxy": False}
+    assert llmbridge.chat("Hi", model=model, **asked).complete().text
+own = "llmbridge.providers."
+print(*sorted(name[len(own):] for name in sys.modules if name.startswith(own)))
+"""
+
+
+@pytest.mark.parametrize(
+    ("model", "dialect", "expected"),
+    [
+        ("openai:m", "openai", {"openai", "_completions_answer"}),
+        ("groq:m", "openai", {"openai", "_completions_answer", "compatible"}),
+        ("ollama-v1:m", "openai", {"openai", "_completions_answer", "compatible"}),
+        ("llama3:8b", "openai", {"openai", "_completions_answer", "compatible"}),
+        ("azure:m", "azure", {"openai", "_completions_answer", "azure"}),
+        ("anthropic:m", "anthropic", {"anthropic", "_anthropic_*"}),
+        ("gemini:m", "gemini", {"gemini", "_gemini_*"}),
+        ("ollama:m", "ollama", {"ollama", "_ollama_*"}),
+        ("cohere:m", "cohere", {"cohere", "_cohere_*"}),
+    ],
+)
+def test_a_chat_imports_one_dialect(model: str, dialect: str, expected: set[str]) -> None:
+    """What is not used is not loaded: the other dialects least of all."""
+    run = subprocess.run(
+        [sys.executable, "-c", IMPORTS, model, dialect],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "LLMBRIDGE_KEYS_FILE": os.devnull},
+    )
+    assert run.returncode == 0, run.stderr
+    allowed = tuple(name.removesuffix("*") for name in expected if name.endswith("*"))
+    found = set(run.stdout.split())
+    assert {name for name in found if not (allowed and name.startswith(allowed))} <= expected | {"_completions_request"}
+    assert next(name for name in expected if not name.startswith("_")) in found
+
+
+def test_the_page_of_all_providers_is_up_to_date() -> None:
+    """docs/providers/README.md holds the table that the code makes."""
+    run = subprocess.run(
+        [sys.executable, "-m", "llmbridge.providers"], capture_output=True, encoding="utf-8", timeout=60
+    )
+    assert (run.returncode, run.stderr) == (0, "")
+    page = Path(__file__).parents[2] / "docs" / "providers" / "README.md"
+    found = [line for line in page.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("|")]
+    assert "".join(found) == run.stdout, (
+        f"the table of {page.name} is old: replace it by what `python -m llmbridge.providers` prints"
+    )

@@ -1,0 +1,216 @@
+"""`local`: the first model server of this computer that answers."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import threading
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from loopback import Listener, free_port
+from modes import MODES, Mode
+
+from llmbridge import Client, ConnectFailed, InvalidRequest, aembed, amodels, chat, embed, models
+from llmbridge.providers.compatible import SERVICES
+from llmbridge.providers.local import Local
+from llmbridge.testing import LLMServer, Received, Reply
+
+EACH_MODE = pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
+
+
+class Machine:
+    """This computer: which servers run on it, in place of the usual ports."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._monkeypatch = monkeypatch
+        self._stack = contextlib.ExitStack()
+        for name in Local.servers:
+            self.put(name, f"http://127.0.0.1:{free_port()}/v1")
+
+    def put(self, name: str, base_url: str) -> None:
+        """Says where a server is."""
+        self._monkeypatch.setenv(SERVICES[name].base_url_env, base_url)
+
+    def run(self, name: str, *names: str, **reply: Any) -> LLMServer:
+        """A server with these models."""
+
+        def answer(received: Received) -> Reply:
+            return Reply(models=names) if received.method == "GET" else Reply(f"I am {received.model}.", **reply)
+
+        server = self._stack.enter_context(LLMServer(answer))
+        self.put(name, server.base_url("openai"))
+        return server
+
+    def close(self) -> None:
+        """Stops all."""
+        self._stack.close()
+
+
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
+    """One on which nothing runs yet."""
+    made = Machine(monkeypatch)
+    yield made
+    made.close()
+
+
+@EACH_MODE
+class TestChoice:
+    """Which server and which model."""
+
+    @pytest.mark.parametrize("name", Local.servers)
+    def test_the_one_that_runs(self, machine: Machine, mode: Mode, name: str) -> None:
+        """Whichever it is; the answer names its model."""
+        server = machine.run(name, "first", "second")
+        done = mode.complete(chat("Hi", "local"))
+        assert (done.text, done.model, done.provider) == ("I am first.", "first", "local")
+        assert [(received.method, received.path) for received in server.requests] == [
+            ("GET", "/v1/models"),
+            ("POST", "/v1/chat/completions"),
+        ]
+
+    def test_the_first_in_order(self, machine: Machine, mode: Mode) -> None:
+        """The others are not even asked."""
+        later = machine.run("vllm", "v")
+        machine.run("llamacpp", "l")
+        assert mode.complete(chat("Hi", "local")).model == "l"
+        assert later.requests == []
+
+    def test_a_model_by_name(self, machine: Machine, mode: Mode) -> None:
+        """Of the first server that has it."""
+        machine.run("ollama-v1", "llama3:8b", "phi:latest")
+        machine.run("lmstudio", "org/qwen")
+        assert mode.complete(chat("Hi", "local:org/qwen")).text == "I am org/qwen."
+        assert mode.complete(chat("Hi", "local:llama3:8b")).text == "I am llama3:8b."
+        assert mode.complete(chat("Hi", "local:phi")).model == "phi:latest"
+
+    def test_models_for_embeddings_are_left_out(self, machine: Machine, mode: Mode) -> None:
+        """And so is a server that has no others."""
+        machine.run("ollama-v1", "nomic-embed-text", "mxbai-embed-large")
+        machine.run("vllm", "BAAI/Embedder", "chatty")
+        assert mode.complete(chat("Hi", "local")).model == "chatty"
+
+    def test_the_next_call_looks_again(self, machine: Machine, mode: Mode) -> None:
+        """Servers come and go."""
+        machine.run("vllm", "v")
+        assert mode.complete(chat("Hi", "local")).model == "v"
+        machine.run("ollama-v1", "o")
+        assert mode.complete(chat("Hi", "local")).model == "o"
+
+    def test_nothing_runs(self, machine: Machine, mode: Mode) -> None:
+        """One error, which says what to start and what was tried; it is not tried again."""
+        read = mode.read(chat("Hi", "local"))
+        assert isinstance(read.error, ConnectFailed)
+        assert "no local server answers" in str(read.error)
+        assert "ollama serve" in str(read.error)
+        assert all(name in str(read.error) for name in Local.servers)
+        assert read.error.provider == "local"
+
+    def test_nobody_has_the_model(self, machine: Machine, mode: Mode) -> None:
+        """It says which ones there are."""
+        machine.run("ollama-v1", "a", "b", "c", "d", "e", "f")
+        read = mode.read(chat("Hi", "local:z"))
+        assert "no local server has the model 'z'" in str(read.error)
+        assert "has a, b, c, d, e, ..." in str(read.error)
+
+    def test_nobody_has_a_model_for_chats(self, machine: Machine, mode: Mode) -> None:
+        """An Ollama without any, to begin with."""
+        machine.run("ollama-v1")
+        machine.run("vllm", "embedder")
+        message = str(mode.read(chat("Hi", "local")).error)
+        assert "no local server has a model for chats" in message
+        assert "has no models" in message
+        assert "has embedder" in message
+
+    def test_another_program_on_the_port(self, machine: Machine, mode: Mode) -> None:
+        """It is passed over, and told of if nobody else answers."""
+        page = machine.run("ollama-v1")
+        page.default = Reply(body="<html>Hello</html>", content_type="text/html")
+        locked = machine.run("llamacpp")
+        locked.default = Reply("Invalid API Key", status=401)
+        message = str(mode.read(chat("Hi", "local")).error)
+        assert "HTML" in message
+        assert "Invalid API Key" in message
+        machine.run("vllm", "v")
+        assert mode.complete(chat("Hi", "local")).model == "v"
+
+    def test_a_variable_that_is_no_url(self, machine: Machine, mode: Mode) -> None:
+        """It is told of, not passed over in silence."""
+        machine.put("llamacpp", "127.0.0.1")
+        assert "llamacpp" in str(mode.read(chat("Hi", "local")).error)
+        assert "base_url" in str(mode.read(chat("Hi", "local")).error)
+
+    def test_a_fallback(self, machine: Machine, mode: Mode) -> None:
+        """`Client(["local", "demo"])`: the demo if nothing runs here."""
+        with Client(["local", "demo"]) as client:
+            assert mode.complete(client.chat("Hi")).provider == "demo"
+        machine.run("llamacpp", "l")
+        with Client(["local", "demo"]) as client:
+            assert mode.complete(client.chat("Hi")).provider == "local"
+
+    def test_no_proxy_stands_between(self, machine: Machine, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Whatever the environment says."""
+        for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
+            monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
+        machine.run("lmstudio", "m")
+        assert mode.complete(chat("Hi", "local")).text == "I am m."
+
+    def test_a_base_url_is_taken_as_it_is(self, machine: Machine, mode: Mode, server: LLMServer) -> None:
+        """Nobody is looked for then."""
+        assert mode.complete(chat("Hi", "local:m", base_url=server.base_url("openai"), proxy=False)).model == "m"
+        assert [received.method for received in server.requests] == ["POST"]
+
+
+def test_ollama_is_found_by_its_own_variable(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OLLAMA_HOST, without a path."""
+    server = machine.run("ollama-v1", "m")
+    monkeypatch.delenv("OLLAMA_V1_BASE_URL")
+    monkeypatch.setenv("OLLAMA_HOST", server.root.removeprefix("http://"))
+    assert chat("Hi", "local").complete().model == "m"
+
+
+def test_the_loop_goes_on_while_servers_are_looked_for(machine: Machine) -> None:
+    """A server that hangs keeps a worker thread waiting, nobody else."""
+    hang = threading.Event()
+
+    def serve(sock: Any) -> None:
+        sock.recv(4096)
+        hang.wait(10)
+
+    with Listener(serve) as listener:
+        machine.put("ollama-v1", f"http://127.0.0.1:{listener.port}/v1")
+        machine.run("vllm", "v")
+
+        async def text() -> str:
+            return (await chat("Hi", "local")).text
+
+        async def main() -> str:
+            answer = asyncio.create_task(text())
+            while not listener.accepted:  # noqa: ASYNC110 - by another thread; the loop turns, nothing blocks it
+                await asyncio.sleep(0.001)
+            assert not answer.done()
+            hang.set()
+            return await answer
+
+        assert asyncio.run(main()) == "I am v."
+
+
+def test_embeddings_need_a_name(machine: Machine) -> None:
+    """Any model would be the wrong one; a named one is found as for a chat."""
+    machine.run("vllm", "nomic-embed-text")
+    with pytest.raises(InvalidRequest, match="local:nomic-embed-text"):
+        embed("a", "local")
+    made = embed(["a", "b"], "local:nomic-embed-text")
+    assert (len(made), made.provider) == (2, "local")
+    assert asyncio.run(aembed("a", "local:nomic-embed-text"))[0] == made[0]
+
+
+def test_models_of_the_first_that_answers(machine: Machine) -> None:
+    """`models("local")`."""
+    with pytest.raises(ConnectFailed, match="no local server answers"):
+        models("local")
+    machine.run("vllm", "a", "embedder")
+    assert models("local") == ["a", "embedder"]
+    assert asyncio.run(amodels("local")) == ["a", "embedder"]

@@ -1,0 +1,673 @@
+"""The Responses API: tables of what is sent, and tables of what events and recordings say."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from llmbridge import (
+    Client,
+    Finish,
+    LLMBridgeError,
+    ProtocolError,
+    RateLimited,
+    Reasoning,
+    ServerError,
+    StreamTruncated,
+    Usage,
+    providers,
+)
+from llmbridge._framing import Record
+from llmbridge.errors import InvalidRequest
+from llmbridge.events import END, End, Logprobs, Refusal, ToolCallDelta
+from llmbridge.messages import ChatRequest
+from llmbridge.parts import Audio, Document, Image
+from llmbridge.providers._responses_answer import _decode_frame
+from llmbridge.providers.openai_responses import OpenAIResponses
+from llmbridge.testing import CLOSE, LLMServer, Reply
+from llmbridge.tools import Tool
+
+DATA = Path(__file__).parent.parent / "data" / "transcripts"
+PNG = b"\x89PNG\r\n\x1a\n"
+SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
+WEATHER = Tool("weather", "The weather.", SCHEMA)
+
+
+@dataclass
+class City:
+    """A value that an answer may have to fit."""
+
+    name: str
+
+
+def sent(messages: Any = "Hi", **params: Any) -> Any:
+    """The body that is sent for the messages."""
+    return OpenAIResponses.encode(ChatRequest.checked("gpt-5-mini", messages, params)).body
+
+
+def turn(role: str, content: Any) -> dict[str, Any]:
+    """A message among the items."""
+    return {"type": "message", "role": role, "content": content}
+
+
+def call(id: str, arguments: Any = '{"city": "Oslo"}') -> dict[str, Any]:
+    """A call in an assistant's message."""
+    return {"id": id, "type": "function", "function": {"name": "weather", "arguments": arguments}}
+
+
+class TestItems:
+    """The conversation."""
+
+    def test_a_plain_question(self) -> None:
+        """Nothing beside it."""
+        assert sent() == {"model": "gpt-5-mini", "input": [turn("user", "Hi")], "stream": True}
+
+    def test_what_the_system_says_first_is_the_instructions(self) -> None:
+        """What it says later stays where it stands."""
+        turns = [("system", "A"), ("developer", "B"), ("user", "x"), ("system", "C"), ("user", "y")]
+        body = sent([{"role": role, "content": text} for role, text in turns])
+        assert body["instructions"] == "A\n\nB"
+        assert body["input"] == [turn("user", "x"), turn("system", "C"), turn("user", "y")]
+
+    def test_own_instructions_leave_the_messages_alone(self) -> None:
+        """They are the caller's."""
+        body = sent([{"role": "system", "content": "A"}, {"role": "user", "content": "x"}], instructions="mine")
+        assert body["instructions"] == "mine"
+        assert body["input"] == [turn("system", "A"), turn("user", "x")]
+
+    def test_instructions_alone_are_messages(self) -> None:
+        """The service wants some input."""
+        body = sent([{"role": "system", "content": "A"}])
+        assert body["input"] == [turn("system", "A")]
+        assert "instructions" not in body
+
+    @pytest.mark.parametrize(
+        ("part", "item"),
+        [
+            ("x", {"type": "input_text", "text": "x"}),
+            ({"type": "text", "text": "x"}, {"type": "input_text", "text": "x"}),
+            (
+                Image(PNG, detail="low"),
+                {"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo=", "detail": "low"},
+            ),
+            (Image("https://x.y/a.png"), {"type": "input_image", "image_url": "https://x.y/a.png"}),
+            (
+                Document(b"%PDF-1", "a.pdf"),
+                {"type": "input_file", "filename": "a.pdf", "file_data": "data:application/pdf;base64,JVBERi0x"},
+            ),
+            (Document("https://x.y/a.pdf"), {"type": "input_file", "file_url": "https://x.y/a.pdf"}),
+            ({"type": "file", "file": {"file_id": "file-1"}}, {"type": "input_file", "file_id": "file-1"}),
+            (Audio(b"ID3x"), {"type": "input_audio", "input_audio": {"data": "SUQzeA==", "format": "mp3"}}),
+            ({"type": "input_image", "file_id": "f"}, {"type": "input_image", "file_id": "f"}),
+        ],
+    )
+    def test_a_part_is_translated(self, part: Any, item: dict[str, Any]) -> None:
+        """What llmbridge does not know goes out as given."""
+        assert sent([{"role": "user", "content": [part]}])["input"] == [turn("user", [item])]
+
+    def test_calls_and_results(self) -> None:
+        """Items of their own, behind what the model said."""
+        body = sent(
+            [
+                {"role": "user", "content": "x"},
+                {"role": "assistant", "content": "Wait.", "tool_calls": [call("c1"), call("c2", {})]},
+                {"role": "tool", "tool_call_id": "c1", "name": "weather", "content": "sun"},
+                {"role": "tool", "tool_call_id": "c2", "content": [Image(PNG)], "is_error": True},
+            ]
+        )
+        assert body["input"][1:] == [
+            turn("assistant", "Wait."),
+            {"type": "function_call", "call_id": "c1", "name": "weather", "arguments": '{"city": "Oslo"}'},
+            {"type": "function_call", "call_id": "c2", "name": "weather", "arguments": "{}"},
+            {"type": "function_call_output", "call_id": "c1", "output": "sun"},
+            {
+                "type": "function_call_output",
+                "call_id": "c2",
+                "output": [{"type": "input_image", "image_url": "data:image/png;base64,iVBORw0KGgo="}],
+            },
+        ]
+
+    def test_calls_alone_have_no_message(self) -> None:
+        """An empty one would be refused."""
+        body = sent([{"role": "assistant", "content": None, "tool_calls": [call("c1")]}])
+        assert [item["type"] for item in body["input"]] == ["function_call"]
+
+    def test_a_result_without_its_call_is_refused(self) -> None:
+        """It says which."""
+        with pytest.raises(InvalidRequest, match=r"messages\[0\].*tool_call_id"):
+            sent([{"role": "tool", "content": "x"}])
+
+    @pytest.mark.parametrize(
+        ("parts", "items"),
+        [
+            (
+                [{"type": "reasoning", "text": "hm", "signature": "rs_1:ENC"}, {"type": "text", "text": "a"}],
+                [
+                    {
+                        "type": "reasoning",
+                        "id": "rs_1",
+                        "summary": [{"type": "summary_text", "text": "hm"}],
+                        "encrypted_content": "ENC",
+                    },
+                    turn("assistant", "a"),
+                ],
+            ),
+            (
+                [{"type": "reasoning", "text": "", "signature": ":ENC"}],
+                [{"type": "reasoning", "summary": [], "encrypted_content": "ENC"}],
+            ),
+            ([{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "a"}], [turn("assistant", "a")]),
+            ([{"type": "reasoning", "text": "hm", "signature": "EqQB"}, "a"], [turn("assistant", "a")]),
+            ([{"type": "reasoning", "redacted": "R"}, "a", "b"], [turn("assistant", "ab")]),
+            (
+                ["a", {"type": "refusal", "refusal": "No."}],
+                [turn("assistant", [{"type": "output_text", "text": "a"}, {"type": "refusal", "refusal": "No."}])],
+            ),
+        ],
+    )
+    def test_reasoning_goes_back_if_the_service_encrypted_it(self, parts: list[Any], items: list[Any]) -> None:
+        """Not what another service has signed."""
+        assert sent([{"role": "assistant", "content": parts}])["input"] == items
+
+
+# Name: parameters, and what they add to the body.
+PARAMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "max_tokens": ({"max_tokens": 9}, {"max_output_tokens": 9}),
+    "max_completion_tokens": ({"max_completion_tokens": 9}, {"max_output_tokens": 9}),
+    "own name wins": ({"max_tokens": 9, "max_output_tokens": 5}, {"max_output_tokens": 5}),
+    "temperature": ({"temperature": 0.5, "top_p": 1}, {"temperature": 0.5, "top_p": 1}),
+    "effort": ({"reasoning_effort": "low"}, {"reasoning": {"effort": "low"}}),
+    "effort and summary": (
+        {"reasoning_effort": "low", "reasoning": {"summary": "auto"}},
+        {"reasoning": {"effort": "low", "summary": "auto"}},
+    ),
+    "own effort wins": (
+        {"reasoning_effort": "low", "reasoning": {"effort": "high"}},
+        {"reasoning": {"effort": "high"}},
+    ),
+    "effort None": ({"reasoning_effort": None}, {}),
+    "json": ({"response_format": {"type": "json_object"}}, {"text": {"format": {"type": "json_object"}}}),
+    "json_schema": (
+        {"response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": SCHEMA, "strict": True}}},
+        {"text": {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA, "strict": True}}},
+    ),
+    "json_schema in the service's own form": (
+        {"response_format": {"type": "json_schema", "name": "x", "schema": SCHEMA}},
+        {"text": {"format": {"type": "json_schema", "name": "x", "schema": SCHEMA}}},
+    ),
+    "verbosity": (
+        {"verbosity": "low", "text": {"format": {"type": "text"}}},
+        {"text": {"verbosity": "low", "format": {"type": "text"}}},
+    ),
+    "logprobs": (
+        {"logprobs": True, "top_logprobs": 2, "include": ["x"]},
+        {"top_logprobs": 2, "include": ["x", "message.output_text.logprobs"]},
+    ),
+    "no logprobs": ({"logprobs": False}, {}),
+    "others": (
+        {
+            "store": False,
+            "previous_response_id": "r",
+            "parallel_tool_calls": False,
+            "metadata": {"a": "b"},
+            "user": "u",
+        },
+        {
+            "store": False,
+            "previous_response_id": "r",
+            "parallel_tool_calls": False,
+            "metadata": {"a": "b"},
+            "user": "u",
+        },
+    ),
+    "no stream": ({"stream": False}, {"stream": False}),
+}
+
+
+class TestParameters:
+    """Everything that steers the answer."""
+
+    @pytest.mark.parametrize("name", PARAMS)
+    def test_it_stands_where_the_service_has_it(self, name: str) -> None:
+        """Under the service's name."""
+        params, added = PARAMS[name]
+        assert sent(**params) == {**sent(), **added}
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"reasoning_effort": "low", "reasoning": 7},
+            {"text": 7},
+            {"logprobs": True, "include": "x"},
+            {"response_format": "json"},
+            {"response_format": {}},
+        ],
+    )
+    def test_a_wrong_value_is_refused(self, params: dict[str, Any]) -> None:
+        """Before anything is sent."""
+        with pytest.raises(InvalidRequest):
+            sent(**params)
+
+    def test_what_the_service_refuses_is_named(self) -> None:
+        """Each with advice; an effort may only be a word."""
+        names = ["stop", "n", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "top_k"]
+        params = {**dict.fromkeys(names, 1), "reasoning_effort": 1024}
+        assert set(OpenAIResponses.refusals(ChatRequest.checked("m", "Hi", params))) == {*names, "reasoning_effort"}
+        assert not OpenAIResponses.refusals(ChatRequest.checked("m", "Hi", {"reasoning_effort": "low"}))
+
+
+FUNCTION = {"type": "function", "name": "weather", "description": "The weather.", "parameters": WEATHER.parameters}
+
+
+class TestTools:
+    """What the model may call, and what its answer has to fit."""
+
+    def test_a_function_is_flat_and_says_whether_it_is_strict(self) -> None:
+        """The service's default is not that of its older dialect."""
+        tools = [WEATHER, Tool("now", strict=True), {"type": "web_search"}]
+        first, second, third = sent(tools=tools)["tools"]
+        assert first == {**FUNCTION, "strict": False}
+        assert (second["name"], second["strict"], "description" in second) == ("now", True, False)
+        assert third == {"type": "web_search"}
+
+    @pytest.mark.parametrize(
+        ("choice", "value"),
+        [
+            ("auto", "auto"),
+            ("none", "none"),
+            ("required", "required"),
+            ("weather", {"type": "function", "name": "weather"}),
+            ({"type": "allowed_tools", "mode": "auto", "tools": []},) * 2,
+        ],
+    )
+    def test_the_choice(self, choice: Any, value: Any) -> None:
+        """A mapping may be the service's own."""
+        assert sent(tools=[WEATHER], tool_choice=choice)["tool_choice"] == value
+
+    def test_a_schema(self) -> None:
+        """Strict where it can be; beside what else the text should be."""
+        body = sent(schema=City, text={"verbosity": "low"})
+        assert body["text"]["verbosity"] == "low"
+        form = body["text"]["format"]
+        assert (form["type"], form["name"], form["strict"]) == ("json_schema", "City", True)
+        assert form["schema"]["properties"] == {"name": {"type": "string"}}
+
+    def test_a_schema_as_a_tool(self) -> None:
+        """A forced function, whose arguments are the answer; other tools stay possible."""
+        request = ChatRequest.checked("m", "Hi", {"schema": City, "schema_mode": "tool"})
+        body: Any = OpenAIResponses.encode(request).body
+        assert body["tool_choice"] == {"type": "function", "name": "City"}
+        assert [tool["name"] for tool in body["tools"]] == ["City"]
+        assert OpenAIResponses.answer_tool(request) == "City"
+        body = sent(schema=City, schema_mode="tool", tools=[WEATHER])
+        assert body["tool_choice"] == "required"
+        assert [tool["name"] for tool in body["tools"]] == ["weather", "City"]
+
+    def test_a_schema_as_json(self) -> None:
+        """The word JSON has to be among the messages."""
+        body = sent([{"role": "system", "content": "A"}, {"role": "user", "content": "x"}], schema=City,
+                    schema_mode="json")  # fmt: skip
+        assert body["text"] == {"format": {"type": "json_object"}}
+        assert body["instructions"] == "A"
+        assert body["input"][0]["role"] == "system"
+        assert "JSON" in body["input"][0]["content"]
+        assert '"name"' in body["input"][0]["content"]
+
+    def test_only_a_schema_as_a_tool_has_an_answer_tool(self) -> None:
+        """Else the text is the answer."""
+        assert OpenAIResponses.answer_tool(ChatRequest.checked("m", "Hi", {"schema": City})) is None
+
+
+def items(data: Any, event: str = "message") -> list[Any]:
+    """What an event says; data that is no str is sent as JSON."""
+    return list(OpenAIResponses.decode(Record(data if isinstance(data, str) else json.dumps(data), event)))
+
+
+def event(kind: str, **more: Any) -> dict[str, Any]:
+    """An event of the service's own."""
+    return {"type": f"response.{kind}", **more}
+
+
+USAGE = {
+    "input_tokens": 11,
+    "input_tokens_details": {"cached_tokens": 3, "cache_write_tokens": 2},
+    "output_tokens": 7,
+    "output_tokens_details": {"reasoning_tokens": 5},
+    "total_tokens": 18,
+}
+COUNTED = Usage(11, 7, 18, 3, 2, 5)
+CALL = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": ""}
+LIMIT = {"incomplete_details": {"reason": "max_output_tokens"}, "usage": USAGE}
+
+# Name: what the event holds, and what it says.
+EVENTS: dict[str, tuple[Any, list[Any]]] = {
+    "text": (event("output_text.delta", delta="Hi", item_id="m", output_index=0, content_index=0), ["Hi"]),
+    "text with empty logprobs": (event("output_text.delta", delta="Hi", logprobs=[]), ["Hi"]),
+    "text with logprobs": (event("output_text.delta", delta="Hi", logprobs=[{"token": "Hi"}]),
+                           ["Hi", Logprobs(({"token": "Hi"},))]),
+    "empty text": (event("output_text.delta", delta=""), []),
+    "text of a wrong type": (event("output_text.delta", delta=7), []),
+    "the whole text": (event("output_text.done", text="Hi"), []),
+    "a refusal": (event("refusal.delta", delta="No."), [Refusal("No.")]),
+    "reasoning": (event("reasoning_text.delta", delta="hm"), [Reasoning("hm")]),
+    "a summary": (event("reasoning_summary_text.delta", delta="hm"), [Reasoning("hm")]),
+    "the first part of a summary": (event("reasoning_summary_part.added", summary_index=0), []),
+    "another part of a summary": (event("reasoning_summary_part.added", summary_index=1), [Reasoning("\n\n")]),
+    "encrypted reasoning": (
+        event("output_item.done", item={"type": "reasoning", "id": "rs_1", "encrypted_content": "ENC", "summary": []}),
+        [Reasoning("", "rs_1:ENC")],
+    ),
+    "reasoning that is not encrypted": (event("output_item.done", item={"type": "reasoning", "id": "rs_1"}), []),
+    "a call begins": (event("output_item.added", output_index=2, item=CALL), [ToolCallDelta(2, "c1", "f")]),
+    "a call with its arguments": (
+        event("output_item.added", output_index=2, item={**CALL, "arguments": "{}"}),
+        [ToolCallDelta(2, "c1", "f", "{}")],
+    ),
+    "a call of llama.cpp": (
+        event("output_item.added", item={"type": "function_call", "call_id": "fc_1", "name": "f", "arguments": ""}),
+        [ToolCallDelta(None, "fc_1", "f")],
+    ),
+    "arguments": (event("function_call_arguments.delta", output_index=2, item_id="fc_1", delta="{"),
+                  [ToolCallDelta(2, None, None, "{")]),
+    "arguments without an index": (event("function_call_arguments.delta", item_id="fc_1", delta="{"),
+                                   [ToolCallDelta(None, None, None, "{")]),
+    "whole arguments": (event("function_call_arguments.done", output_index=2, arguments="{}"), []),
+    "a call ends": (event("output_item.done", output_index=2, item={**CALL, "arguments": "{}"}), []),
+    "a message begins": (event("output_item.added", output_index=0, item={"type": "message"}), []),
+    "the service's own tool": (event("web_search_call.searching", output_index=0), []),
+    "it begins": (event("created", response={"status": "in_progress", "output": []}), []),
+    "it ends": (event("completed", response={"status": "completed", "usage": USAGE}),
+                [COUNTED, Finish("stop", "completed"), END]),
+    "it ends without tokens": (event("completed", response={"usage": None}), [Finish("stop", "completed"), END]),
+    "it ends at the limit": (event("incomplete", response=LIMIT),
+                             [COUNTED, Finish("length", "max_output_tokens"), END]),
+    "it ends at the filter": (event("incomplete", response={"incomplete_details": {"reason": "content_filter"}}),
+                              [Finish("content_filter", "content_filter"), END]),
+    "it ends for a new reason": (event("incomplete", response={"incomplete_details": {"reason": "x"}}),
+                                 [Finish("other", "x"), END]),
+    "it ends for no reason": (event("incomplete", response={}), [Finish("other", "incomplete"), END]),
+    "it was cancelled": (event("cancelled", response={}), [Finish("error", "cancelled"), END]),
+    "a heartbeat": ({"type": "ping"}, []),
+    "an event without a type": ({}, []),
+    "a type of a wrong type": ({"type": 7}, []),
+    "nothing": ("", []),
+    "a gateway's end mark": ("[DONE]", [END]),
+}  # fmt: skip
+
+DOCUMENT = {
+    "object": "response",
+    "status": "completed",
+    "error": None,
+    "output": [
+        {"type": "reasoning", "id": "rs_1", "encrypted_content": "ENC",
+         "summary": [{"type": "summary_text", "text": "a"}, {"type": "summary_text", "text": "b"}]},
+        {"type": "message", "content": [{"type": "output_text", "text": "Hi", "logprobs": [{"token": "Hi"}]},
+                                        {"type": "refusal", "refusal": "No."}]},
+        {**CALL, "arguments": "{}"},
+        {"type": "web_search_call"},
+    ],
+    "usage": USAGE,
+}  # fmt: skip
+
+
+class TestEvents:
+    """What an event says."""
+
+    @pytest.mark.parametrize("name", EVENTS)
+    def test_an_event(self, name: str) -> None:
+        """Found out fast or not."""
+        data, expected = EVENTS[name]
+        assert items(data) == expected
+
+    @pytest.mark.parametrize("name", [name for name, (data, _) in EVENTS.items() if isinstance(data, dict)])
+    def test_the_fast_way_says_the_same_as_the_slow_one(self, name: str) -> None:
+        """It only saves time."""
+        frame = Record(json.dumps(EVENTS[name][0]))
+        assert list(OpenAIResponses.decode(frame)) == list(_decode_frame(frame))
+
+    def test_text_is_found_out_fast(self) -> None:
+        """Without a generator."""
+        assert isinstance(OpenAIResponses.decode(Record(json.dumps(EVENTS["text"][0]))), tuple)
+
+    @pytest.mark.parametrize(
+        ("data", "name", "error"),
+        [
+            (event("failed", response={"error": {"code": "server_error", "message": "x"}}), "message", ServerError),
+            (event("failed", response={"error": {"code": "rate_limit_exceeded"}}), "message", RateLimited),
+            (event("failed", response={}), "message", LLMBridgeError),
+            ({"type": "error", "code": "server_error", "message": "x", "param": None}, "message", ServerError),
+            ({"type": "error", "code": "server_error", "message": "x", "param": None}, "error", ServerError),
+            ({"type": "error", "error": {"type": "server_error", "message": "x"}}, "error", ServerError),
+            ({"error": {"message": "x", "code": 500}}, "message", ServerError),
+            ("Bad gateway", "error", LLMBridgeError),
+            ("{broken", "message", ProtocolError),
+            ("7", "message", ProtocolError),
+            ("[1]", "message", LLMBridgeError),
+        ],
+    )
+    def test_an_error(self, data: Any, name: str, error: type[LLMBridgeError]) -> None:
+        """Of the class that it says."""
+        with pytest.raises(error):
+            items(data, name)
+
+    def test_a_failure_counts_its_tokens(self) -> None:
+        """They come before the error."""
+        found: list[Any] = []
+        failed = event("failed", response={"error": {"code": "server_error", "message": "boom"}, "usage": USAGE})
+        with pytest.raises(ServerError, match="boom"):
+            found.extend(OpenAIResponses.decode(Record(json.dumps(failed))))
+        assert found == [COUNTED]
+
+    def test_a_document(self) -> None:
+        """A whole answer says what its stream would have said."""
+        assert list(OpenAIResponses.decode_document(DOCUMENT)) == [
+            *(Reasoning("a\n\nb"), Reasoning("", "rs_1:ENC"), "Hi", Logprobs(({"token": "Hi"},)), Refusal("No.")),
+            *(ToolCallDelta(2, "c1", "f", "{}", whole=True), COUNTED, Finish("stop", "completed"), END),
+        ]
+
+    @pytest.mark.parametrize(
+        ("change", "end"),
+        [
+            ({"status": "incomplete", **LIMIT}, Finish("length", "max_output_tokens")),
+            ({"status": "in_progress"}, Finish("other", "in_progress")),
+            ({"status": None}, Finish("stop", "")),
+        ],
+    )
+    def test_the_end_of_a_document(self, change: dict[str, Any], end: Finish) -> None:
+        """By its status."""
+        assert list(OpenAIResponses.decode_document({**DOCUMENT, **change}))[-2:] == [end, END]
+
+    @pytest.mark.parametrize(
+        ("document", "error"),
+        [
+            ({**DOCUMENT, "status": "failed", "error": {"code": "server_error", "message": "x"}}, ServerError),
+            ({"error": {"message": "x", "code": 500}}, ServerError),
+            ({"detail": "Not Found"}, LLMBridgeError),
+            ([{"error": "x"}], LLMBridgeError),
+            ({"choices": []}, ProtocolError),
+            ([], ProtocolError),
+            (7, ProtocolError),
+        ],
+    )
+    def test_another_document_is_an_error(self, document: Any, error: type[LLMBridgeError]) -> None:
+        """Never a KeyError."""
+        with pytest.raises(error):
+            list(OpenAIResponses.decode_document(document))
+
+
+NAMES = (
+    "type delta item id call_id name arguments output output_index response status usage input_tokens content text "
+    "refusal summary encrypted_content incomplete_details reason error message code input_tokens_details logprobs"
+).split()
+KINDS = sorted({data["type"] for data, _ in EVENTS.values() if isinstance(data, dict) and "type" in data}, key=str)
+ANY_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers(-1, 9) | st.sampled_from(["", "\ud83d", "failed", "reasoning", *KINDS]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
+    max_leaves=20,
+)  # fmt: skip
+VOCABULARY = (str, Refusal, Reasoning, Usage, Finish, End, ToolCallDelta, Logprobs)
+
+
+def check(found: Iterable[Any]) -> None:
+    """Everything that comes is of the vocabulary."""
+    for item in found:
+        assert isinstance(item, VOCABULARY)
+        assert item != ""
+
+
+@given(value=ANY_JSON, kind=st.sampled_from(KINDS))
+@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+def test_any_json_is_items_or_an_error_of_the_tree(value: Any, kind: Any) -> None:
+    """P10, in the dialect's own words."""
+    data = {**value, "type": kind} if isinstance(value, dict) else value
+    with contextlib.suppress(LLMBridgeError):
+        check(OpenAIResponses.decode(Record(json.dumps(data))))
+    with contextlib.suppress(LLMBridgeError):
+        check(OpenAIResponses.decode_document(value))
+    with contextlib.suppress(LLMBridgeError):
+        check(OpenAIResponses.decode_document({"output": value, "status": kind}))
+
+
+@pytest.fixture
+def server() -> Iterator[LLMServer]:
+    """A fresh loopback server."""
+    with LLMServer() as running:
+        yield running
+
+
+def ask(client: Client, server: LLMServer, **params: Any) -> Any:
+    """A call that will be answered with what is scripted."""
+    return client.chat(
+        "Hello", "openai-responses:m", base_url=server.root, api_key="sk-1234567", proxy=False, timeout=20, **params
+    )
+
+
+ENGINE = "Hello from a real engine: Grüße, 世界 🌍 bye."
+NOTHING = Usage(0, 0, 0)
+
+
+def used(prompt: int, answer: int) -> Usage:
+    """Tokens with all details, as transformers counts them."""
+    return Usage(prompt, answer, prompt + answer, 0, 0, 0)
+
+
+# Name: text, reason, tokens, reasoning, calls.
+ANSWERS: dict[str, tuple[str, str, Usage, str, list[tuple[str, str, Any]]]] = {
+    "aimock/responses_nostream": ("Counted answer.", "stop", Usage(11, 7, 18), "", []),
+    "aimock/responses_reasoning": ("The answer is 4.", "stop", NOTHING, "Two and two make four.", []),
+    "aimock/responses_text": ("Hello from a real server. Grüße, 世界 🌍!", "stop", NOTHING, "", []),
+    "aimock/responses_tool": (
+        *("", "tool_calls", NOTHING, ""),
+        [("call_peer_0", "get_weather", {"city": "San Francisco", "unit": "fahrenheit"})],
+    ),
+    "transformers/responses_nostream": (ENGINE, "stop", used(22, 13), "", []),
+    "transformers/responses_reasoning": (
+        *("\n\nThe answer is 4.", "stop", used(30, 9), "\nTwo and two make four.\n", []),
+    ),
+    "transformers/responses_text": (ENGINE, "stop", used(22, 13), "", []),
+    "transformers/responses_tool": (
+        *("", "tool_calls", used(311, 7), ""),
+        [("5cb0e446-8a0f-4efa-bd8e-b820843f29e9_tool_call_0", "get_weather", {"city": "Zürich"})],
+    ),
+}
+FAILURES: dict[str, tuple[type[LLMBridgeError], str]] = {
+    "aimock/responses_err429": (RateLimited, "Rate limit exceeded"),
+}
+
+
+class TestOverTheWire:
+    """The whole way, against a loopback server."""
+
+    def test_it_is_found_by_its_name(self) -> None:
+        """Although its module is called otherwise."""
+        assert providers.find("openai-responses") is OpenAIResponses
+
+    def test_every_recording_is_here(self) -> None:
+        """None lies there without being checked."""
+        found = {f"{path.parent.name}/{path.stem}" for path in DATA.glob("*/responses_*.txt")}
+        assert found == {*ANSWERS, *FAILURES}
+
+    @pytest.mark.parametrize("split", [None, 1])
+    @pytest.mark.parametrize("name", ANSWERS)
+    def test_a_recorded_answer(self, server: LLMServer, name: str, split: int | None) -> None:
+        """Whole and byte by byte."""
+        text, reason, usage, reasoning, calls = ANSWERS[name]
+        server.script(Reply(raw=[(DATA / f"{name}.txt").read_bytes()], split=split))
+        with Client(retries=0) as client:
+            answer = ask(client, server).complete()
+        assert (answer.text, answer.finish_reason, answer.raw_finish_reason) == (text, reason, "completed")
+        assert (answer.usage, answer.reasoning) == (usage, reasoning)
+        assert [(call.id, call.name, dict(call.arguments)) for call in answer.tool_calls] == calls
+
+    @pytest.mark.parametrize("split", [None, 1])
+    @pytest.mark.parametrize("name", FAILURES)
+    def test_a_recorded_error(self, server: LLMServer, name: str, split: int | None) -> None:
+        """Whole and byte by byte."""
+        error, says = FAILURES[name]
+        server.script(Reply(raw=[(DATA / f"{name}.txt").read_bytes()], split=split))
+        with Client(retries=0) as client, pytest.raises(error, match=says) as caught:
+            ask(client, server).complete()
+        assert type(caught.value) is error
+
+    @pytest.mark.parametrize("name", ["aimock/responses_text", "transformers/responses_text"])
+    def test_a_recording_without_its_last_event_is_truncated(self, server: LLMServer, name: str) -> None:
+        """Nothing else is an end."""
+        raw = (DATA / f"{name}.txt").read_bytes()
+        server.script(Reply(raw=[raw[: raw.rindex(b"data: ")], CLOSE]))
+        with Client(retries=0) as client, pytest.raises(StreamTruncated) as caught:
+            ask(client, server).complete()
+        assert caught.value.partial == ANSWERS[name][0]
+
+    def test_calls_without_indexes_are_told_apart(self, server: LLMServer) -> None:
+        """llama.cpp sends them one after the other."""
+        events: list[dict[str, Any]] = []
+        for n in range(2):
+            item = {"type": "function_call", "call_id": f"fc_{n}", "name": "f", "arguments": ""}
+            events.append(event("output_item.added", item=item))
+            events += [
+                event("function_call_arguments.delta", item_id=f"fc_{n}", delta=delta) for delta in ('{"n":', f"{n}}}")
+            ]
+            events.append(event("output_item.done", item={**item, "arguments": f'{{"n":{n}}}'}))
+        events.append(event("completed", response={"status": "completed"}))
+        body = "".join(f"event: {item['type']}\ndata: {json.dumps(item)}\n\n" for item in events)
+        server.script(Reply(body=body, content_type="text/event-stream"))
+        with Client(retries=0) as client:
+            answer = ask(client, server).complete()
+        assert [(call.id, call.arguments) for call in answer.tool_calls] == [("fc_0", {"n": 0}), ("fc_1", {"n": 1})]
+        assert answer.finish_reason == "tool_calls"
+
+    def test_encrypted_reasoning_comes_back_as_it_was(self, server: LLMServer) -> None:
+        """From an answer into the next request."""
+        server.script(Reply(body=json.dumps(DOCUMENT), content_type="application/json"))
+        with Client(retries=0) as client:
+            message = ask(client, server, include=["reasoning.encrypted_content"]).complete().message
+        (reasoning,) = (item for item in sent([message])["input"] if item["type"] == "reasoning")
+        assert reasoning == {
+            "type": "reasoning",
+            "id": "rs_1",
+            "summary": [{"type": "summary_text", "text": "a\n\nb"}],
+            "encrypted_content": "ENC",
+        }
+
+    def test_what_is_sent(self, server: LLMServer) -> None:
+        """Path, key and body, as the server gets them."""
+        server.script(Reply(raw=[(DATA / "aimock/responses_text.txt").read_bytes()]))
+        with Client(retries=0) as client:
+            ask(client, server, max_tokens=5).complete()
+        (received,) = server.requests
+        assert received.path == "/responses"
+        assert received.header("authorization") == "Bearer sk-1234567"
+        assert received.json == {**sent("Hello", max_tokens=5), "model": "m"}
+
+
+def test_the_models_are_those_of_openai() -> None:
+    """The same list."""
+    assert OpenAIResponses.decode_models({"data": [{"id": "gpt-5-mini"}]}) == ["gpt-5-mini"]

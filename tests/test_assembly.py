@@ -1,0 +1,292 @@
+"""The items of an answer made whole: texts, reasoning, calls, tokens, the end, and other choices."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmbridge import ProtocolError
+from llmbridge._assembly import Assembly, merged_usage
+from llmbridge.events import (
+    Finish,
+    Logprobs,
+    OtherChoice,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+D = ToolCallDelta
+HIGH, LOW, SIGN = "\ud83c", "\udf0d", "\N{REPLACEMENT CHARACTER}"
+STOP, CALLED = Finish("stop", "stop"), Finish("tool_calls", "tool_calls")
+
+
+def whole(*items: Any, think_tags: bool = False, answer_tool: str | None = None, cut: bool = False) -> list[Any]:
+    """What the items make, with what is held back until the end."""
+    assembly = Assembly(think_tags, answer_tool)
+    found: list[Any] = []
+    for item in items:
+        assembly.take(item, found)
+    assembly.close(found, cut)
+    return found
+
+
+def call(
+    id: str = "a", name: str = "f", arguments: Any = None, text: str = "{}", problem: str | None = None
+) -> ToolCall:
+    """A call as it is expected."""
+    return ToolCall(id, name, arguments or {}, text, problem)
+
+
+class TestText:
+    """P5: text that UTF-8 can carry, wherever it stands."""
+
+    @pytest.mark.parametrize("kind", [str, Reasoning, Refusal], ids=["text", "reasoning", "refusal"])
+    def test_halves_of_a_pair_are_joined(self, kind: Any) -> None:
+        """Over several pieces."""
+        assert whole(kind(f"a{HIGH}"), kind(f"{LOW}b")) == [kind("a"), kind("🌍b")]
+
+    @pytest.mark.parametrize("kind", [str, Reasoning, Refusal], ids=["text", "reasoning", "refusal"])
+    def test_a_half_that_stays_alone_becomes_a_sign(self, kind: Any) -> None:
+        """Before the end, of which it is no part."""
+        assert whole(kind(HIGH), STOP) == [kind(SIGN), STOP]
+        assert whole(kind(HIGH)) == [kind(SIGN)]
+        assert whole(kind(LOW), kind(HIGH + HIGH)) == [kind(SIGN), kind(SIGN), kind(SIGN)]
+
+    def test_halves_of_different_kinds_are_no_pair(self) -> None:
+        """Reasoning and text are two texts."""
+        assert whole(Reasoning(HIGH), LOW) == [SIGN, Reasoning(SIGN)]
+
+    def test_halves_in_other_choices(self) -> None:
+        """Each choice is a text of its own."""
+        items = [OtherChoice(1, Text(HIGH)), OtherChoice(2, Text(HIGH)), OtherChoice(1, Text(LOW))]
+        assert whole(*items) == [OtherChoice(1, Text("🌍")), OtherChoice(2, Text(SIGN))]
+
+    def test_halves_in_all_that_a_service_names(self) -> None:
+        """Words, proofs and objects of its own."""
+        assert whole(Finish("other", HIGH)) == [Finish("other", SIGN)]
+        assert whole(Reasoning("", signature=HIGH)) == [Reasoning("", signature=SIGN)]
+        assert whole(Reasoning("", redacted=HIGH)) == [Reasoning("", redacted=SIGN)]
+        assert whole(Logprobs(({"token": HIGH},))) == [Logprobs(({"token": SIGN},))]
+        (usage,) = whole(Usage(1, 2, raw={HIGH: [HIGH]}))
+        assert usage.raw == {SIGN: [SIGN]}
+
+    def test_a_service_s_own_objects_are_not_copied(self) -> None:
+        """Where nothing is wrong with them."""
+        logprobs, usage = Logprobs(({"token": "ü"},)), Usage(1, 2, raw={"a": 1})
+        assert whole(logprobs)[0] is logprobs
+        assert whole(usage)[0] is usage
+
+    def test_endless_nesting_is_a_protocol_error(self) -> None:
+        """P10: and no RecursionError."""
+        nest: Any = []
+        for _ in range(100_000):
+            nest = [nest]
+        with pytest.raises(ProtocolError):
+            whole(Usage(1, 2, raw={"a": nest}))
+        while nest:  # taken apart from outside, or CPython's own recursion would be deep
+            nest = nest.pop()
+
+    def test_nothing_empty_is_handed_out(self) -> None:
+        """Neither text nor reasoning nor refusal."""
+        assert whole("", Reasoning(""), Refusal(""), D(0), OtherChoice(1, Text(""))) == []
+
+    def test_plain_says_when_nothing_can_be_wrong(self) -> None:
+        """Then an ASCII piece needs no look."""
+        assembly, items = Assembly(), []  # type: ignore[var-annotated]
+        assert assembly.plain
+        assembly.take(HIGH, items)
+        assert not assembly.plain
+        assembly.take(LOW, items)
+        assert assembly.plain
+        assert items == ["🌍"]
+
+
+class TestThinkTags:
+    """Reasoning inside the text."""
+
+    def test_text_is_handed_out_piece_by_piece(self) -> None:
+        """From the first one that cannot begin a tag; then the short way is open."""
+        assembly, items = Assembly(think_tags=True), []  # type: ignore[var-annotated]
+        assert not assembly.plain
+        assembly.take("Hel", items)
+        assert items == ["Hel"]
+        assert assembly.plain
+
+    def test_reasoning_and_text_in_one_piece(self) -> None:
+        """In their order."""
+        assert whole("<think>a</think>b", think_tags=True) == [Reasoning("a"), "b"]
+
+    def test_without_tags_they_are_text(self) -> None:
+        """Of services that never write any."""
+        assert whole("<think>a</think>b") == ["<think>a</think>b"]
+
+    def test_halves_over_tags(self) -> None:
+        """Each text has its own."""
+        pieces = f"<think>{HIGH}", f"{LOW}</think>{HIGH}", LOW
+        assert whole(*pieces, think_tags=True) == [Reasoning("🌍"), "🌍"]
+
+    @pytest.mark.parametrize("item", [STOP, D(0, "a", "f")], ids=["end", "call"])
+    def test_what_might_have_begun_a_tag_comes_before(self, item: Any) -> None:
+        """The end, or a call."""
+        assert whole("<thi", item, think_tags=True)[:2] == ["<thi", item]
+
+    def test_an_end_with_each_piece_does_not_end_the_reasoning(self) -> None:
+        """Some services say with each that it is the last one."""
+        assert whole("<think>a", STOP, "b</think>c", STOP, think_tags=True) == [
+            Reasoning("a"),
+            STOP,
+            Reasoning("b"),
+            "c",
+            STOP,
+        ]
+
+    def test_never_closed(self) -> None:
+        """It is all reasoning."""
+        assert whole("<think>a</", think_tags=True) == [Reasoning("a"), Reasoning("</")]
+
+    def test_in_other_choices(self) -> None:
+        """As in the first one."""
+        items = [OtherChoice(1, Text("<thi")), OtherChoice(1, Text("nk>a</think>b"))]
+        assert whole(*items, think_tags=True) == [OtherChoice(1, Reasoning("a")), OtherChoice(1, Text("b"))]
+
+
+class TestCalls:
+    """Calls out of their pieces."""
+
+    def test_a_call_comes_whole_before_the_end(self) -> None:
+        """Behind its pieces."""
+        first, second = D(0, "a", "f", "{"), D(0, arguments="}")
+        assert whole(first, second, CALLED) == [first, second, call(), CALLED]
+
+    def test_a_call_without_an_end(self) -> None:
+        """Comes when the answer is over."""
+        assert whole(D(0, "a", "f", "{}")) == [D(0, "a", "f", "{}"), call()]
+
+    def test_an_end_before_the_last_piece(self) -> None:
+        """The call waits for it; one that is whole does not."""
+        first, second, third = D(0, "a", "f", "{}"), D(1, "b", "f", '{"x"'), D(1, arguments=": 1}")
+        assert whole(first, second, STOP, third, STOP) == [
+            first,
+            second,
+            call(),
+            Finish("tool_calls", "stop"),
+            third,
+            call("b", "f", {"x": 1}, '{"x": 1}'),
+            Finish("tool_calls", "stop"),
+        ]
+
+    def test_an_end_with_each_call(self) -> None:
+        """Each call is told once."""
+        items = whole(D(None, "a", "f", "{}", whole=True), STOP, D(None, "b", "f", "{}", whole=True), STOP)
+        assert [item for item in items if isinstance(item, ToolCall)] == [call("a"), call("b")]
+
+    @pytest.mark.parametrize("reason", ["length", "content_filter", "error"])
+    def test_an_answer_that_was_cut_off(self, reason: Any) -> None:
+        """The call says why it is broken, before the end."""
+        items = whole(D(0, "a", "f", '{"x": "y'), Finish(reason, reason))
+        assert items[1].problem == "the answer broke off inside the arguments"
+        assert items[2:] == [Finish(reason, reason)]
+
+    def test_an_answer_that_broke_off(self) -> None:
+        """As after a lost connection."""
+        assert whole(D(0, "a", "f", "{"), cut=True)[1].problem == "the answer broke off inside the arguments"
+
+    @pytest.mark.parametrize("raw", ["stop", "other", "STOP"])
+    def test_an_end_after_calls_says_so(self, raw: str) -> None:
+        """Some services say stop."""
+        finish = Finish("other" if raw == "other" else "stop", raw)
+        assert whole(D(0, "a", "f", "{}"), finish)[-1] == Finish("tool_calls", raw)
+
+    def test_an_end_without_calls_is_left_as_it_is(self) -> None:
+        """Whatever it says."""
+        assert whole("Hi", STOP) == ["Hi", STOP]
+        assert whole(D(0), STOP) == [STOP]
+
+    def test_calls_of_other_choices(self) -> None:
+        """Mixed with those of the first one."""
+        items = [D(0, "a", "f", "{"), OtherChoice(1, D(0, "b", "g", "{")), D(0, arguments="}")]
+        items += [OtherChoice(1, D(0, arguments="}")), STOP, OtherChoice(1, STOP)]
+        found = whole(*items)
+        assert [item for item in found if isinstance(item, ToolCall)] == [call()]
+        assert found[-2:] == [OtherChoice(1, call("b", "g")), OtherChoice(1, Finish("tool_calls", "stop"))]
+
+    def test_calls_of_other_choices_without_an_end(self) -> None:
+        """Come when the answer is over."""
+        assert whole(OtherChoice(1, D(0, "b", "g", "{}")))[1:] == [OtherChoice(1, call("b", "g"))]
+
+    def test_the_last_end_is_kept(self) -> None:
+        """As it was handed out."""
+        assembly, items = Assembly(), []  # type: ignore[var-annotated]
+        for item in (D(0, "a", "f", "{}"), STOP):
+            assembly.take(item, items)
+        assert assembly.finish == items[-1] == Finish("tool_calls", "stop")
+
+
+class TestAnswerTool:
+    """The tool whose arguments are the answer."""
+
+    def test_its_arguments_are_text(self) -> None:
+        """Live, and the end is a plain one."""
+        items = [D(0, "a", "answer"), D(0, arguments='{"x":'), D(0, arguments=" 1}"), CALLED]
+        assert whole(*items, answer_tool="answer") == ['{"x":', " 1}", Finish("stop", "tool_calls")]
+
+    def test_other_calls_stay_calls(self) -> None:
+        """Mixed with the answer's pieces."""
+        items = [D(0, "a", "f", "{"), D(1, "b", "answer", "{"), D(0, arguments="}"), D(1, arguments="}"), CALLED]
+        found = whole(*items, answer_tool="answer")
+        assert found == [D(0, "a", "f", "{"), "{", D(0, arguments="}"), "}", call(), CALLED]
+
+    def test_without_an_index(self) -> None:
+        """What names no tool goes on with the last one."""
+        items = [D(None, "a", "answer"), D(arguments="{}"), D(None, "b", "f"), D(arguments="{}")]
+        assert whole(*items, answer_tool="answer")[0] == "{}"
+        assert whole(*items, answer_tool="answer")[-1] == call("b")
+
+    def test_names_with_every_piece(self) -> None:
+        """As llama-cpp-python sends them."""
+        items = [D(0, "a", "answer", "{"), D(0, "a", "answer", "}")]
+        assert whole(*items, answer_tool="answer") == ["{", "}"]
+
+    def test_halves_of_a_pair(self) -> None:
+        """It is text as any other."""
+        assert whole(D(0, "a", "t", HIGH), D(0, arguments=LOW), answer_tool="t") == ["🌍"]
+
+    def test_in_other_choices(self) -> None:
+        """As in the first one."""
+        assert whole(OtherChoice(1, D(0, "a", "t", "{}")), answer_tool="t") == [OtherChoice(1, Text("{}"))]
+
+
+class TestUsage:
+    """Tokens that come in several parts."""
+
+    @pytest.mark.parametrize(
+        ("known", "newer", "both"),
+        [
+            (Usage(10, 1), Usage(output_tokens=5), Usage(10, 5, 15)),
+            (Usage(10, 1), Usage(12, 5), Usage(12, 5, 17)),
+            (Usage(10), Usage(output_tokens=5), Usage(10, 5, 15)),
+            (Usage(10, 1, 11), Usage(10, 5, 99), Usage(10, 5, 99)),
+            (Usage(total_tokens=7), Usage(3), Usage(3, None, 7)),
+            (Usage(10, 1, cached_input_tokens=4), Usage(reasoning_tokens=2), Usage(10, 1, 11, 4, None, 2)),
+            (Usage(10, 1), Usage(output_tokens=0), Usage(10, 0, 10)),
+        ],
+    )
+    def test_the_newer_counts_win(self, known: Usage, newer: Usage, both: Usage) -> None:
+        """Where they say anything."""
+        assert merged_usage(known, newer) == both
+        assert whole(known, newer) == [known, both]
+
+    def test_the_service_s_objects_are_merged(self) -> None:
+        """The newer fields win."""
+        merged = merged_usage(Usage(1, 2, raw={"a": 1, "b": 1}), Usage(1, 3, raw={"b": 2}))
+        assert merged.raw == {"a": 1, "b": 2}
+
+    def test_the_first_is_as_it_is(self) -> None:
+        """Nothing is added."""
+        usage = Usage(1)
+        assert merged_usage(None, usage) is usage

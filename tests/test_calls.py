@@ -1,0 +1,266 @@
+"""Tool calls put together from pieces: the styles of all services, and what is wrong with some of them."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmbridge._calls import CallAssembler, mended_json, read_call
+from llmbridge.events import ToolCall, ToolCallDelta
+
+D = ToolCallDelta
+HIGH, LOW = "\ud83c", "\udf0d"
+
+
+def calls(*deltas: ToolCallDelta) -> list[ToolCall]:
+    """What the pieces make."""
+    assembler = CallAssembler()
+    for delta in deltas:
+        assembler.add(delta)
+    return assembler.finished()
+
+
+def made(*deltas: ToolCallDelta) -> list[tuple[str, Any]]:
+    """Names and arguments of what the pieces make."""
+    found = calls(*deltas)
+    assert [call.problem for call in found] == [None] * len(found)
+    assert all(call.id for call in found)
+    assert len({call.id for call in found}) == len(found)
+    return [(call.name, call.arguments) for call in found]
+
+
+# Name: the pieces, and the calls that they make.
+STYLES: dict[str, tuple[list[ToolCallDelta], list[tuple[str, Any]]]] = {
+    "OpenAI": (
+        [D(0, "a", "f"), D(0, arguments='{"x"'), D(0, arguments=": 1}"), D(1, "b", "g"), D(1, arguments="{}")],
+        [("f", {"x": 1}), ("g", {})],
+    ),
+    "mixed": (
+        [
+            D(0, "a", "f"),
+            D(1, "b", "g"),
+            D(0, arguments='{"x": '),
+            D(1, arguments='{"y"'),
+            D(0, arguments="1}"),
+            D(1, arguments=": 2}"),
+        ],
+        [("f", {"x": 1}), ("g", {"y": 2})],
+    ),
+    "id and name with every piece": (
+        [D(0, "a", "f", '{"x"'), D(0, "a", "f", ": 1}"), D(1, "b", "f", "{}"), D(1, "b", "f", "")],
+        [("f", {"x": 1}), ("f", {})],
+    ),
+    "a name with every piece, and no id": ([D(0, None, "f", '{"x"'), D(0, None, "f", ": 1}")], [("f", {"x": 1})]),
+    "a name with every piece, and neither id nor index": (
+        [D(None, None, "f", '{"x"'), D(None, None, "f", ": 1}"), D(None, None, "f", "{}")],
+        [("f", {"x": 1}), ("f", {})],
+    ),
+    "no index: the only open call": (
+        [D(None, "a", "f"), D(arguments='{"x": 1'), D(arguments="}"), D(None, "b", "g"), D(arguments="{}")],
+        [("f", {"x": 1}), ("g", {})],
+    ),
+    "no index: by id": (
+        [D(None, "a", "f"), D(None, "b", "g"), D(None, "a", arguments='{"x": 1}'), D(None, "b", arguments="{}")],
+        [("f", {"x": 1}), ("g", {})],
+    ),
+    "neither index nor id, in one piece": (
+        [D(None, None, "f", '{"x": 1}'), D(None, None, "g", "{}"), D(None, None, "g", "{}")],
+        [("f", {"x": 1}), ("g", {}), ("g", {})],
+    ),
+    "the same index, new ids": (
+        [D(0, "a", "f", "{}"), D(0, "b", "f", '{"x"'), D(0, arguments=": 1}")],
+        [("f", {}), ("f", {"x": 1})],
+    ),
+    "the same index, no ids, new names": ([D(0, "", "f", "{}"), D(0, "", "g", "{}")], [("f", {}), ("g", {})]),
+    "the same index, no ids, the same name": (
+        [D(0, "", "f", "{}"), D(0, "", "f", '{"x": 1}')],
+        [("f", {}), ("f", {"x": 1})],
+    ),
+    "another id without a name": ([D(0, "a", "f", '{"x"'), D(0, "z", None, ": 1}")], [("f", {"x": 1})]),
+    "the id null of Mistral": ([D(0, "null", "f", "{}"), D(1, "null", "g", "{}")], [("f", {}), ("g", {})]),
+    "an id that comes late": ([D(0, None, "f"), D(0, "a", "f", "{}")], [("f", {})]),
+    "one id for two calls": ([D(0, "a", "f", "{}"), D(1, "a", "g", "{}")], [("f", {}), ("g", {})]),
+    "whole, with one index": (
+        [D(0, None, "f", '{"x": 1}', whole=True), D(0, None, "f", '{"x": 2}', whole=True)],
+        [("f", {"x": 1}), ("f", {"x": 2})],
+    ),
+    "whole, with one id": (
+        [D(0, "a", "f", "{}", whole=True), D(0, "a", "f", "{}", whole=True)],
+        [("f", {}), ("f", {})],
+    ),
+    "no arguments": ([D(0, "a", "f"), D(0, arguments="  ")], [("f", {})]),
+    "null for arguments": ([D(0, "a", "f", "null")], [("f", {})]),
+    "JSON in a JSON string": ([D(0, "a", "f", '"{\\"x\\": '), D(0, arguments='1}"')], [("f", {"x": 1})]),
+    "an empty JSON string": ([D(0, "a", "f", '""')], [("f", {})]),
+    "raw control characters": ([D(0, "a", "f", '{"x": "a\nb\x01"}')], [("f", {"x": "a\nb\x01"})]),
+    "halves of a pair": ([D(0, "a", "f", f'{{"x": "{HIGH}'), D(0, arguments=f'{LOW}"}}')], [("f", {"x": "🌍"})]),
+    "halves of two calls": (
+        [
+            D(0, "a", "f", f'{{"x": "{HIGH}'),
+            D(1, "b", "g", f'{{"x": "{HIGH}'),
+            D(0, arguments=f'{LOW}"}}'),
+            D(1, arguments=f'{LOW}"}}'),
+        ],
+        [("f", {"x": "🌍"}), ("g", {"x": "🌍"})],
+    ),
+    "half of a pair, escaped": ([D(0, "a", "f", '{"\\ud83c": "\\udf0d"}')], [("f", {"\ufffd": "\ufffd"})]),
+    "nothing": ([D(0), D(), D(0, "", ""), D(None, "null")], []),
+    "nothing behind a whole call": ([D(0, "a", "f", "{}", whole=True), D(0)], [("f", {})]),
+}
+
+
+class TestStyles:
+    """How services cut their calls."""
+
+    @pytest.mark.parametrize("case", STYLES)
+    def test_the_calls_come_whole(self, case: str) -> None:
+        """Each style gives its calls, in the order in which they began."""
+        deltas, expected = STYLES[case]
+        assert made(*deltas) == expected
+
+    def test_given_ids_stay(self) -> None:
+        """The first one of each call, and of two equal ones the first."""
+        found = calls(D(0, "a", "f", "{}"), D(0, "z", None, ""), D(1, "a", "f", "{}"))
+        assert found[0].id == "a"
+        assert found[1].id not in ("", "a", "z")
+
+    def test_made_up_ids_suit_every_service(self) -> None:
+        """Nine letters and digits, different each time."""
+        ids = [calls(D(None, None, "f", "{}"))[0].id for _ in range(200)]
+        assert len(set(ids)) == 200
+        assert all(len(id) == 9 and id.isalnum() and id.isascii() for id in ids)
+
+    def test_a_signature_stays_with_its_call(self) -> None:
+        """Whichever piece brings it."""
+        found = calls(D(0, "a", "f", "{}", "s1"), D(1, "b", "g"), D(1, None, None, "{}", "s2"))
+        assert [call.signature for call in found] == ["s1", "s2"]
+
+    def test_thousands_of_calls_take_linear_time(self) -> None:
+        """A server may send any number."""
+        many = [D(i, f"c{i}", "f", "{}") for i in range(30_000)]
+        assert len(calls(*many)) == len(many)
+
+    def test_thousands_of_pieces_take_linear_time(self) -> None:
+        """Each with the name, after each of which the call might be over."""
+        pieces = [D(0, None, "f", '{"a": {}, "b": "'), *[D(0, None, "f", '{"}"')] * 100_000]
+        (call,) = calls(*pieces)
+        assert call.problem == "the arguments are no JSON"
+
+
+class TestHandedOut:
+    """The pieces as a caller sees them."""
+
+    def test_a_usual_piece_is_handed_out_as_it_is(self) -> None:
+        """The very same object."""
+        delta = D(0, "a", "f", '{"x": "ü"}')
+        assert CallAssembler().add(delta) is delta
+
+    def test_a_half_is_held_back_for_the_other_one(self) -> None:
+        """P5: nothing that UTF-8 cannot carry."""
+        assembler = CallAssembler()
+        pieces = [assembler.add(D(0, "a", "f", f'{{"x": "{HIGH}')), assembler.add(D(0, arguments=LOW))]
+        assert pieces == [D(0, "a", "f", '{"x": "'), D(0, arguments="🌍")]
+
+    def test_a_half_alone_is_nothing_to_hand_out(self) -> None:
+        """And what stays alone becomes a sign."""
+        assembler = CallAssembler()
+        assembler.add(D(0, "a", "f", '{"x": "'))
+        assert assembler.add(D(0, arguments=HIGH)) is None
+        assert assembler.finished()[0].text == '{"x": "\ufffd'
+
+    def test_names_and_ids_are_mended(self) -> None:
+        """They are handed out and sent back."""
+        assembler = CallAssembler()
+        assert assembler.add(D(0, HIGH, LOW, "{}", HIGH)) == D(0, "\ufffd", "\ufffd", "{}", "\ufffd")
+        (call,) = assembler.finished()
+        assert (call.id, call.name, call.signature) == ("\ufffd", "\ufffd", "\ufffd")
+
+    def test_seen_tells_of_calls_only(self) -> None:
+        """A piece with nothing in it is none."""
+        assembler = CallAssembler()
+        assert assembler.add(D(0)) is None
+        assert not assembler.seen
+        assembler.add(D(0, "a", "f"))
+        assembler.finished()
+        assert assembler.seen
+
+
+class TestFinished:
+    """When calls are over."""
+
+    def test_each_call_is_told_once(self) -> None:
+        """The assembler has it no more then."""
+        assembler = CallAssembler()
+        assembler.add(D(0, "a", "f", "{}"))
+        assert len(assembler.finished()) == 1
+        assert assembler.finished() == []
+
+    def test_what_is_no_json_yet_can_go_on(self) -> None:
+        """Where a service says with each piece that it is the last one."""
+        assembler = CallAssembler()
+        assembler.add(D(0, "a", "f", "{}"))
+        assembler.add(D(1, "b", "g", '{"x"'))
+        assert [call.id for call in assembler.finished(final=False)] == ["a"]
+        assembler.add(D(1, arguments=": 1}"))
+        assert [(call.id, call.arguments) for call in assembler.finished(final=False)] == [("b", {"x": 1})]
+
+    @pytest.mark.parametrize(
+        ("arguments", "problem"),
+        [
+            ("", "the answer broke off before the arguments"),
+            ('{"x": 1', "the answer broke off inside the arguments"),
+            ('{"x": 1}', None),
+        ],
+    )
+    def test_a_call_that_was_cut_off_says_so(self, arguments: str, problem: str | None) -> None:
+        """Unless it was whole by then."""
+        assembler = CallAssembler()
+        assembler.add(D(0, "a", "f", arguments))
+        assert [call.problem for call in assembler.finished(cut=True)] == [problem]
+
+
+class TestReadCall:
+    """Arguments that are read."""
+
+    @pytest.mark.parametrize(
+        ("text", "problem"),
+        [
+            ("{", "the arguments are no JSON"),
+            ("{'a': 1}", "the arguments are no JSON"),
+            ("[1]", "the arguments are no JSON object"),
+            ("7", "the arguments are no JSON object"),
+            ('"x"', "the arguments are no JSON object"),
+            ('{"a": NaN}', "the input['a'] is nan: JSON has no NaN and no infinity"),
+            ('{"a": 1e999}', "the input['a'] is inf: JSON has no NaN and no infinity"),
+            ("[" * 100_000, "the arguments are nested too deeply"),
+            ('{"a": ' + "[" * 300 + "]" * 300 + "}", "the input is nested too deeply, or contains itself"),
+        ],
+        ids=range(9),
+    )
+    def test_what_cannot_be_used_says_why(self, text: str, problem: str) -> None:
+        """There are no arguments then, and the text stays."""
+        call = read_call("a", "f", text)
+        assert (call.arguments, call.problem, call.text) == ({}, problem, text)
+
+    def test_a_call_without_a_name_says_so(self) -> None:
+        """With what arguments it has."""
+        call = read_call("a", "", '{"x": 1}')
+        assert (call.arguments, call.problem) == ({"x": 1}, "the call names no tool")
+
+    @pytest.mark.parametrize("text", ["", " ", "\n"])
+    def test_no_arguments_are_an_empty_object(self, text: str) -> None:
+        """Also as text."""
+        assert read_call("a", "f", text) == ToolCall("a", "f", {}, "{}")
+
+    def test_arguments_can_be_sent_back(self) -> None:
+        """As strict JSON in UTF-8."""
+        call = read_call("a", "f", '{"\\ud83c": ["\\ud83c", {"x": "\\ud83c\\udf0d"}]}')
+        assert call.arguments == {"\ufffd": ["\ufffd", {"x": "🌍"}]}
+        json.dumps(call.arguments, ensure_ascii=False, allow_nan=False).encode()
+
+    def test_other_values_are_left_as_they_are(self) -> None:
+        """Only texts are mended."""
+        value = {"a": [1, 0.5, None, True, "ü"]}
+        assert mended_json(value) == value

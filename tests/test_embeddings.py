@@ -1,0 +1,366 @@
+"""Embeddings of every dialect that has them: requests of the right size, vectors in the order of the texts."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import struct
+import subprocess
+import sys
+from typing import Any
+
+import pytest
+from modes import LOOPS, Async
+
+from llmbridge import (
+    AuthError,
+    Client,
+    ClockExpired,
+    ConfigError,
+    Embeddings,
+    InvalidRequest,
+    ProtocolError,
+    RateLimited,
+    Retry,
+    ServerError,
+    Usage,
+    aembed,
+    embed,
+)
+from llmbridge.testing import LLMServer, Received, Reply
+
+KEY = "sk-embed-0123456789"
+DIALECTS = ("openai", "azure", "gemini", "ollama", "mistral", "cohere")
+EACH = pytest.mark.parametrize("dialect", DIALECTS)
+LOOP = pytest.mark.parametrize("loop", LOOPS.values(), ids=list(LOOPS))
+
+
+def way(server: LLMServer, dialect: str = "openai", **options: Any) -> dict[str, Any]:
+    """Model and options that lead to the server."""
+    found = {"model": f"{dialect}:m", "base_url": server.base_url(dialect), "api_key": KEY, "proxy": False}
+    return {**found, "retries": 0, **options}
+
+
+def texts_of(received: Received) -> list[str]:
+    """The texts in a request, whatever the dialect."""
+    body = received.json
+    if "requests" in body:
+        return [part["text"] for one in body["requests"] for part in one["content"]["parts"]]
+    found: list[str] = body.get("input", body.get("texts"))
+    return found
+
+
+def answer(vectors: list[Any], usage: Any = None, indices: list[Any] | None = None) -> Reply:
+    """OpenAI's answer, to the letter."""
+    entries = [{"object": "embedding", "embedding": vector} for vector in vectors]
+    for entry, index in zip(entries, indices or range(len(vectors)), strict=True):
+        entry["index"] = index
+    body = {"object": "list", "data": entries, **({} if usage is None else {"usage": usage})}
+    return Reply(body=json.dumps(body), content_type="application/json")
+
+
+@EACH
+class TestEveryDialect:
+    """The same everywhere."""
+
+    def test_a_text(self, server: LLMServer, dialect: str) -> None:
+        """A str is one text; the answer says who made it."""
+        made = embed("one", **way(server, dialect))
+        assert isinstance(made, Embeddings)
+        assert (len(made), made.provider, made.model) == (1, dialect, "m")
+        assert all(isinstance(number, float) for number in made[0])
+        (received,) = server.requests
+        assert (received.method, texts_of(received)) == ("POST", ["one"])
+        assert received.header("Accept") == "application/json"
+        assert (
+            KEY
+            in f"{received.header('Authorization')} {received.header('api-key')} {received.header('x-goog-api-key')}"
+        )
+
+    def test_texts_stay_in_order(self, server: LLMServer, dialect: str) -> None:
+        """The server's vectors depend on the text alone."""
+        texts = ["one", "two", "one", "three"]
+        made = embed(texts, **way(server, dialect))
+        assert list(made) == [embed(text, **way(server, dialect))[0] for text in texts]
+        assert made[0] == made[2] != made[1]
+
+    def test_batches(self, server: LLMServer, dialect: str) -> None:
+        """As large as the service takes them, one after the other; the vectors in the order of all texts."""
+        from llmbridge import providers
+
+        most = min(providers.find(dialect).embeddings_batch, 512)
+        texts = [f"text {number}" for number in range(2 * most + 1)]
+        made = embed(iter(texts), **way(server, dialect))
+        assert len(made) == len(texts)
+        assert [len(texts_of(received)) for received in server.requests] == [most, most, 1]
+        assert [text for received in server.requests for text in texts_of(received)] == texts
+        assert made[most] == embed(texts[most], **way(server, dialect))[0]
+
+    def test_tokens_are_added_up(self, server: LLMServer, dialect: str) -> None:
+        """Of all requests, where the service counts them."""
+        from llmbridge import providers
+
+        most = min(providers.find(dialect).embeddings_batch, 512)
+        made = embed(["one two"] * (most + 1), **way(server, dialect))
+        assert made.usage is None or made.usage.input_tokens == 2 * (most + 1)
+        assert (made.usage is None) is (dialect == "gemini")
+
+    def test_dimensions(self, server: LLMServer, dialect: str) -> None:
+        """One name for all services."""
+        assert len(embed("one", dimensions=5, **way(server, dialect))[0]) == 5
+
+    def test_none_at_all(self, server: LLMServer, dialect: str) -> None:
+        """No text, no request, no vector; not an error, so that a loop over batches needs no special case."""
+        made = embed([], **way(server, dialect))
+        assert (list(made), made.usage, made.provider) == ([], None, dialect)
+        assert server.requests == []
+
+    def test_an_error(self, server: LLMServer, dialect: str) -> None:
+        """In the dialect's own words, as the class that it says."""
+        server.script(Reply("No such key.", status=401))
+        with pytest.raises(AuthError, match="No such key") as caught:
+            embed("one", **way(server, dialect))
+        assert (caught.value.provider, caught.value.model) == (dialect, "m")
+        assert KEY not in str(caught.value)
+
+    @LOOP
+    def test_async(self, server: LLMServer, dialect: str, loop: Async) -> None:
+        """The same in asyncio and trio."""
+        made = loop.run(lambda: aembed(["one", "two"], **way(server, dialect)))
+        assert list(made) == list(embed(["one", "two"], **way(server, dialect)))
+
+
+class TestAnswers:
+    """What services do differently, and do wrong."""
+
+    def test_vectors_out_of_order(self, server: LLMServer) -> None:
+        """The index counts."""
+        server.script(answer([[3.0], [1.0], [2.0]], indices=[2, 0, 1]))
+        assert list(embed(["a", "b", "c"], **way(server))) == [[1.0], [2.0], [3.0]]
+
+    def test_vectors_without_an_index(self, server: LLMServer) -> None:
+        """Then they are in order."""
+        server.script(answer([[1], [2]], indices=[None, None]))
+        assert list(embed(["a", "b"], **way(server))) == [[1.0], [2.0]]
+
+    def test_base64(self, server: LLMServer) -> None:
+        """32-bit numbers, little-endian, as `encoding_format="base64"` asks for."""
+        packed = base64.b64encode(struct.pack("<3f", 0.5, -1.0, 2.0)).decode()
+        server.script(answer([packed]))
+        made = embed("a", encoding_format="base64", **way(server))
+        assert list(made) == [[0.5, -1.0, 2.0]]
+        assert server.requests[0].json["encoding_format"] == "base64"
+        assert embed("a", encoding_format="base64", **way(server))[0] == pytest.approx(embed("a", **way(server))[0])
+
+    @pytest.mark.parametrize(
+        ("vectors", "message"),
+        [
+            ([[1.0]], "2 texts were sent and 1 embeddings came back"),
+            ([[1.0], [2.0], [3.0]], "2 texts were sent and 3 embeddings came back"),
+            ([[1.0], [2.0, 3.0]], "not of one length"),
+            ([[1.0], ["x"]], "no list of numbers"),
+            ([[1.0], None], "no list of numbers"),
+            ([[1.0], "%%%"], "base64"),
+        ],
+    )
+    def test_what_is_no_answer(self, server: LLMServer, vectors: list[Any], message: str) -> None:
+        """Never a vector for the wrong text."""
+        server.script(answer(vectors))
+        with pytest.raises(ProtocolError, match=message) as caught:
+            embed(["a", "b"], **way(server))
+        assert caught.value.provider == "openai"
+
+    @pytest.mark.parametrize(
+        ("reply", "message"),
+        [
+            (Reply(body="{}", content_type="application/json"), "holds no embeddings"),
+            (Reply(body="[1]", content_type="application/json"), "holds no embeddings"),
+            (Reply(body="{", content_type="application/json"), "no valid JSON"),
+            (Reply(body="<html>", content_type="text/html"), "HTML"),
+            (Reply(body="data: {}\n\n"), "stream instead of one JSON document"),
+            (Reply(status=204), "nothing in it"),
+        ],
+    )
+    def test_what_is_something_else(self, server: LLMServer, reply: Reply, message: str) -> None:
+        """A wrong base URL mostly."""
+        server.script(reply)
+        with pytest.raises(ProtocolError, match=message):
+            embed("a", **way(server))
+
+    def test_an_error_with_a_good_status(self, server: LLMServer) -> None:
+        """It is no answer all the same."""
+        error = {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}}
+        server.script(Reply(body=json.dumps(error), content_type="application/json"))
+        with pytest.raises(RateLimited, match="Slow down"):
+            embed("a", **way(server))
+
+    def test_tokens_that_one_answer_does_not_count(self, server: LLMServer) -> None:
+        """Then nobody knows the sum."""
+        counted = {"prompt_tokens": 4, "total_tokens": 4}
+        server.script(answer([[1.0]] * 512, counted), answer([[1.0]]))
+        assert embed(["a"] * 513, **way(server)).usage is None
+        server.script(answer([[1.0]] * 512, counted), answer([[1.0]], counted))
+        made = embed(["a"] * 513, **way(server)).usage
+        assert isinstance(made, Usage)
+        assert (made.input_tokens, made.total_tokens, made.output_tokens) == (8, 8, None)
+
+    def test_the_longest_vectors_fit(self, server: LLMServer) -> None:
+        """512 of 4,096 numbers with all their digits are no oversized answer."""
+        server.script(answer([[0.012345678901234567] * 4096] * 512))
+        made = embed(["a"] * 512, **way(server))
+        assert (len(made), len(made[511])) == (512, 4096)
+
+
+class TestBatches:
+    """Where one request ends and the next begins."""
+
+    def test_long_texts_go_in_smaller_batches(self, server: LLMServer) -> None:
+        """Services limit the tokens of a request too; a text that is longer than that stands alone."""
+        texts = ["a" * 200_000, "b" * 200_000, "c" * 200_000, "d", "e" * 600_000, "f"]
+        embed(texts, **way(server))
+        assert [[text[0] for text in texts_of(received)] for received in server.requests] == [
+            ["a", "b"],
+            ["c", "d"],
+            ["e"],
+            ["f"],
+        ]
+
+    def test_a_failure_ends_the_work(self, server: LLMServer) -> None:
+        """The batches behind it are not asked for."""
+        server.script(Reply(), Reply("Down", status=500))
+        with pytest.raises(ServerError):
+            embed(["a"] * 2000, **way(server))
+        assert len(server.requests) == 2
+
+    def test_each_request_is_tried_again(self, server: LLMServer) -> None:
+        """As a chat would be."""
+        down = Reply("Down", status=503)
+        server.script(down, Reply(), down, Reply())
+        made = embed(["a"] * 513, **way(server, retries=Retry(times=1, backoff=0.001)))
+        assert (len(made), len(server.requests)) == (513, 4)
+
+    def test_the_total_is_that_of_all_requests(self, server: LLMServer) -> None:
+        """Not of each."""
+        server.default = Reply(header_delay=0.25)
+        with pytest.raises(ClockExpired) as caught:
+            embed(["a"] * 512 * 20, **way(server, timeout=0.6))
+        assert caught.value.clock == "total"
+        assert len(server.requests) <= 4
+
+
+class TestInput:
+    """What is refused before anything is sent."""
+
+    @pytest.mark.parametrize("texts", [None, 5, b"text", {"a": 1}, ["a", None], ["a", b"b"], [["a"]]])
+    def test_texts_are_texts(self, server: LLMServer, texts: Any) -> None:
+        """The message says which is not."""
+        with pytest.raises(InvalidRequest, match=r"texts\[\d\] must be a str|texts must be a str or several"):
+            embed(texts, **way(server))
+        assert server.requests == []
+
+    def test_half_a_surrogate_pair(self, server: LLMServer) -> None:
+        """UTF-8 cannot carry it."""
+        with pytest.raises(InvalidRequest, match=r"texts\[1\]"):
+            embed(["a", "\ud83d"], **way(server))
+
+    def test_an_empty_text_is_refused_before_the_first_batch(self, server: LLMServer) -> None:
+        """Even if it stands in the last one."""
+        with pytest.raises(InvalidRequest, match="empty"):
+            embed([*["a"] * 600, ""], **way(server))
+        assert server.requests == []
+
+    @pytest.mark.parametrize("model", ["anthropic:m", "groq:m", "deepseek:m"])
+    def test_providers_without_embeddings(self, model: str) -> None:
+        """They are named."""
+        with pytest.raises(ConfigError, match=f"{model.partition(':')[0]} makes no embeddings"):
+            embed("a", model, api_key=KEY)
+
+    def test_no_model_and_no_such_option(self, server: LLMServer) -> None:
+        """As for a chat."""
+        with pytest.raises(ConfigError, match="no model is named"):
+            embed("a")
+        with pytest.raises(ConfigError, match="timeout"):
+            embed("a", **way(server, timeout=-1))
+
+    def test_parameters_go_out_as_given(self, server: LLMServer) -> None:
+        """What is no option is the service's."""
+        embed("a", user="me", **way(server))
+        assert server.requests[0].json == {"model": "m", "input": ["a"], "user": "me"}
+
+    def test_async_input_is_refused_at_the_call(self) -> None:
+        """Before anything is awaited."""
+        with pytest.raises(InvalidRequest):
+            aembed(5, "demo")  # type: ignore[arg-type, unused-ignore]
+
+
+class TestClient:
+    """`Client.embed`."""
+
+    def test_the_defaults_of_a_client(self, server: LLMServer) -> None:
+        """Model, key, URL and headers; parameters of chats stay out."""
+        headers = {"X-App": "a"}
+        with Client(**way(server), headers=headers, temperature=0.5) as client:
+            assert client.embed("a").model == "m"
+            assert client.embed("a", "openai:n", headers={"X-App": "b"}).model == "n"
+        first, second = server.requests
+        assert first.json == {"model": "m", "input": ["a"]}
+        assert (first.header("X-App"), second.header("X-App"), second.json["model"]) == ("a", "b", "n")
+        assert server.connections == 1
+
+    def test_the_model_of_the_environment(self, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """LLMBRIDGE_MODEL."""
+        monkeypatch.setenv("LLMBRIDGE_MODEL", "openai:from-env")
+        options = {name: value for name, value in way(server).items() if name != "model"}
+        assert embed("a", **options).model == "from-env"
+
+
+class TestSequence:
+    """`Embeddings` as a sequence, and as an array."""
+
+    def test_it_is_a_sequence(self) -> None:
+        """Of lists of float."""
+        made = Embeddings([[1.0, 2.0], [3.0, 4.0]], Usage(2), "m", "openai")
+        assert (len(made), made[1], made[-1], made[:1]) == (2, [3.0, 4.0], [3.0, 4.0], [[1.0, 2.0]])
+        assert [3.0, 4.0] in made
+        assert "1.0" not in repr(made)
+
+    def test_an_array(self) -> None:
+        """numpy's, of 32-bit numbers."""
+        numpy = pytest.importorskip("numpy")
+        made = Embeddings([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
+        assert (made.array.shape, made.array.dtype) == ((3, 2), numpy.float32)
+        assert numpy.asarray(made).tolist() == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+        assert numpy.asarray(made, dtype="float64").dtype == numpy.float64
+        with pytest.raises(ValueError, match="copy"):
+            made.__array__(copy=False)
+
+    def test_without_numpy(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """It says what to install, or what to use in its place."""
+        monkeypatch.setitem(sys.modules, "numpy", None)
+        with pytest.raises(ConfigError, match=r"pip install numpy, or use \.vectors"):
+            _ = Embeddings([[1.0]]).array
+
+
+@LOOP
+def test_cancelling(server: LLMServer, loop: Async) -> None:
+    """The task goes at once, the connection is closed, and the next batch is not asked for."""
+    import anyio
+
+    server.default = Reply(header_delay=10)
+
+    async def main() -> bool:
+        with anyio.move_on_after(0.2) as scope:
+            await aembed(["a"] * 2000, **way(server))
+        return scope.cancelled_caught
+
+    assert loop.run(main)
+    assert server.requests[0].gone.wait(5)
+    assert len(server.requests) == 1
+
+
+def test_import_stays_small() -> None:
+    """numpy is loaded when an array is asked for, not before."""
+    code = "import sys, llmbridge; llmbridge.embed('a', 'demo'); print('numpy' in sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=dict(os.environ))
+    assert (run.stdout, run.stderr) == ("False\n", "")

@@ -1,0 +1,178 @@
+"""The lists of models: live from every dialect, in sync and async code."""
+
+from __future__ import annotations
+
+import contextlib
+from typing import Any
+
+import pytest
+from modes import LOOPS, Async
+
+from llmbridge import (
+    AuthError,
+    Client,
+    ConfigError,
+    ConnectFailed,
+    ProtocolError,
+    Retry,
+    ServerError,
+    UnknownProvider,
+    amodels,
+    models,
+    providers,
+)
+from llmbridge.testing import LLMServer, Reply
+
+KEY = "sk-list-0123456789"
+DIALECTS = {
+    "openai": "/v1/models",
+    "openai-compatible": "/v1/models",
+    "openai-responses": "/v1/models",
+    "azure": "/openai/models?api-version=2024-10-21",
+    "anthropic": "/v1/models",
+    "gemini": "/v1beta/models",
+    "ollama": "/api/tags",
+    "mistral": "/mistral/v1/models",
+    "cohere": "/cohere/v1/models",
+}
+EACH = pytest.mark.parametrize("dialect", DIALECTS)
+LOOP = pytest.mark.parametrize("loop", LOOPS.values(), ids=list(LOOPS))
+
+
+def way(server: LLMServer, dialect: str = "openai", **options: Any) -> dict[str, Any]:
+    """Options that lead to the server."""
+    base_url = server.base_url("openai" if dialect == "openai-compatible" else dialect)
+    return {"base_url": base_url, "api_key": KEY, "proxy": False, "retries": 0, **options}
+
+
+def test_every_dialect_is_here() -> None:
+    """All that have a list, but for the rows, which tests/providers/test_compatible.py has, and what needs no URL."""
+    rows = "llmbridge.providers.compatible"
+    with_list = {name for name, found in providers.known().items() if found.models_path and found.__module__ != rows}
+    assert with_list == {*DIALECTS, "demo", "local"}
+
+
+@EACH
+def test_a_list(server: LLMServer, dialect: str) -> None:
+    """The names, in the service's order; asked with GET, without a body, with the key."""
+    server.script(Reply(models=["b-2", "a-1"]))
+    assert models(dialect, **way(server, dialect)) == ["b-2", "a-1"]
+    (received,) = server.requests
+    assert (received.method, received.body, received.header("Content-Type")) == ("GET", b"", None)
+    assert received.path.partition("?")[0] == DIALECTS[dialect].partition("?")[0]
+    assert received.header("Accept") == "application/json"
+    assert KEY in "".join(value for _, value in received.headers)
+    assert KEY not in received.path
+
+
+@EACH
+def test_an_empty_list(server: LLMServer, dialect: str) -> None:
+    """A server without models is no error."""
+    server.script(Reply(models=[]))
+    assert models(dialect, **way(server, dialect)) == []
+
+
+@EACH
+def test_an_error(server: LLMServer, dialect: str) -> None:
+    """In the dialect's own words."""
+    server.script(Reply("No such key.", status=401))
+    with pytest.raises(AuthError, match="No such key") as caught:
+        models(dialect, **way(server, dialect))
+    assert caught.value.provider == dialect
+
+
+@EACH
+@pytest.mark.parametrize("body", ["{}", "[]", '{"data": 1, "models": 1}', '"x"', "1"])
+def test_what_is_no_list(server: LLMServer, dialect: str, body: str) -> None:
+    """An error of the tree, or nothing: never a name that is none."""
+    server.script(Reply(body=body, content_type="application/json"))
+    with contextlib.suppress(ProtocolError):
+        assert models(dialect, **way(server, dialect)) == []
+
+
+@EACH
+@LOOP
+def test_async(server: LLMServer, dialect: str, loop: Async) -> None:
+    """The same in asyncio and trio."""
+    server.script(Reply(models=["m"]))
+    assert loop.run(lambda: amodels(dialect, **way(server, dialect))) == ["m"]
+
+
+@pytest.mark.parametrize("name", ["zai", "dashscope", "vitalentum", "codelinkava"])
+def test_providers_without_a_list(name: str) -> None:
+    """They are named; nothing is sent."""
+    with pytest.raises(ConfigError, match=f"{name} has no list of models"):
+        models(name, api_key=KEY)
+
+
+def test_what_is_refused() -> None:
+    """Unknown names, options that are none, and nothing at all."""
+    with pytest.raises(UnknownProvider, match="known are anthropic"):
+        models("opnai")
+    with pytest.raises(ConfigError, match="models\\(\\) knows no temperature"):
+        models("openai", temperature=1)
+    with pytest.raises(ConfigError, match="no model is named"):
+        models()
+    with pytest.raises(ConfigError, match="provider must be a name"):
+        models(5)  # type: ignore[arg-type, unused-ignore]
+    with pytest.raises(ConfigError, match="knows no temperature"):
+        amodels("openai", temperature=1)
+
+
+def test_nobody_there() -> None:
+    """The address is in the message."""
+    with pytest.raises(ConnectFailed, match=r"127\.0\.0\.1:9"):
+        models("openai", base_url="http://127.0.0.1:9/v1", api_key=KEY, proxy=False, retries=0)
+
+
+def test_it_is_tried_again(server: LLMServer) -> None:
+    """As a chat would be."""
+    server.script(Reply("Down", status=503), Reply(models=["m"]))
+    assert models("openai", **way(server, retries=Retry(times=1, backoff=0.001))) == ["m"]
+    server.script(Reply("Down", status=503))
+    with pytest.raises(ServerError):
+        models("openai", **way(server))
+
+
+class TestClient:
+    """`Client.models`."""
+
+    def test_the_defaults_of_a_client(self, server: LLMServer) -> None:
+        """Its provider, key, URL and headers."""
+        server.default = Reply(models=["m"])
+        with Client("openai:m", headers={"X-App": "a"}, **way(server)) as client:
+            assert client.models() == ["m"]
+            assert client.models("openai-compatible", headers={"X-App": "b"}) == ["m"]
+        first, second = server.requests
+        assert (first.header("X-App"), second.header("X-App")) == ("a", "b")
+        assert first.header("Authorization") == f"Bearer {KEY}"
+        assert server.connections == 1
+
+    def test_a_client_of_any_server(self, server: LLMServer) -> None:
+        """With a base URL, a model's own name is enough."""
+        server.default = Reply(models=["m"])
+        with Client("llama3:8b", **way(server)) as client:
+            assert client.models() == ["m"]
+
+    def test_the_model_of_the_environment(self, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """LLMBRIDGE_MODEL names the provider."""
+        monkeypatch.setenv("LLMBRIDGE_MODEL", "mistral:m")
+        server.default = Reply(models=["m"])
+        assert models(**way(server, "mistral")) == ["m"]
+        assert server.requests[0].path == "/mistral/v1/models"
+
+
+@LOOP
+def test_cancelling(server: LLMServer, loop: Async) -> None:
+    """The task goes at once, and the connection is closed."""
+    import anyio
+
+    server.default = Reply(header_delay=10)
+
+    async def main() -> bool:
+        with anyio.move_on_after(0.2) as scope:
+            await amodels("openai", **way(server))
+        return scope.cancelled_caught
+
+    assert loop.run(main)
+    assert server.requests[0].gone.wait(5)
