@@ -22,6 +22,7 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import cache
 
 EVENTS_PER_CHUNK = 50
@@ -123,9 +124,14 @@ def _writes(mode: str, events: int) -> list[bytes]:
 
 
 class BenchServer:
-    """The server itself: one thread per connection, connections that carried a request are counted."""
+    """The server itself: one thread per connection, connections that carried a request are counted.
 
-    def __init__(self) -> None:
+    Args:
+        answer: Answers a request, given its connection and its path.
+    """
+
+    def __init__(self, answer: Callable[[socket.socket, str], None] | None = None) -> None:
+        self._answer = answer or _answer
         self.connections = 0
         self._lock = threading.Lock()
         self._listener = socket.create_server(("127.0.0.1", 0), backlog=128)
@@ -152,7 +158,7 @@ class BenchServer:
                         counted = True
                         with self._lock:
                             self.connections += 1
-                    _answer(connection, path)
+                    self._answer(connection, path)
                 except (ConnectionError, TimeoutError):
                     return
 

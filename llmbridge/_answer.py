@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llmbridge._assembly import Assembly
 from llmbridge._framing import Record
 from llmbridge.errors import LLMBridgeError, ProtocolError, StreamTruncated, without_frames
-from llmbridge.events import End, Finish, Item
+from llmbridge.events import End, Finish, Item, Usage
 from llmbridge.provider import Provider, parsed_json
 from llmbridge.secret import scrub
 
@@ -146,6 +146,8 @@ class Answer:
                         add(item)
                     elif isinstance(item, End):
                         self.end_mark = self.ended = True
+                    elif item.__class__ is Usage and "\\u" not in frame.data:
+                        assembly.take_usage(item, items)  # without an escape there is no half of a pair in it
                     else:
                         assembly.take(item, items)
             except LLMBridgeError as error:

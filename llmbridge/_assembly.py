@@ -54,8 +54,7 @@ class Assembly:
         elif isinstance(item, ToolCallDelta):
             self._take_delta(item, items)
         elif isinstance(item, Usage):
-            self._usage = merged_usage(self._usage, replace(item, raw=raw) if (raw := _mended(item.raw)) else item)
-            items.append(self._usage)
+            self.take_usage(replace(item, raw=raw) if (raw := _mended(item.raw)) else item, items)
         elif isinstance(item, Finish):
             self._take_finish(item, items)
         elif isinstance(item, OtherChoice):
@@ -67,6 +66,11 @@ class Assembly:
             items.append(Logprobs(tuple(raw)) if (raw := _mended(list(item.raw))) else item)
         else:
             items.append(item)
+
+    def take_usage(self, usage: Usage, items: list[Item]) -> None:
+        """Like `take`, for counted tokens that UTF-8 can carry as they are: some services count with every piece."""
+        known = self._usage = merged_usage(self._usage, usage)
+        items.append(known)
 
     def close(self, items: list[Item], cut: bool = False) -> None:
         """Adds what was held back for a better continuation, and the calls that nothing has ended.
@@ -181,6 +185,19 @@ def _mended(raw: Any) -> Any:
         raise ProtocolError("the service sent JSON that is nested too deeply") from None
 
 
+def _says_all_of(known: Usage, newer: Usage) -> bool:
+    """Whether the newer counts lack nothing that was known. Spelt out: some services count with every piece."""
+    return (
+        (newer.input_tokens is not None or known.input_tokens is None)
+        and (newer.output_tokens is not None or known.output_tokens is None)
+        and (newer.total_tokens is not None or known.total_tokens is None)
+        and (newer.cached_input_tokens is not None or known.cached_input_tokens is None)
+        and (newer.cache_write_tokens is not None or known.cache_write_tokens is None)
+        and (newer.reasoning_tokens is not None or known.reasoning_tokens is None)
+        and known.raw.keys() <= newer.raw.keys()
+    )
+
+
 def merged_usage(known: Usage | None, newer: Usage) -> Usage:
     """The newer counts, and where it says nothing the known ones: some services tell the two halves apart.
 
@@ -188,7 +205,7 @@ def merged_usage(known: Usage | None, newer: Usage) -> Usage:
         >>> merged_usage(Usage(input_tokens=10, output_tokens=1), Usage(output_tokens=5)).total_tokens
         15
     """
-    if known is None:
+    if known is None or _says_all_of(known, newer):
         return newer
     counts = {name: count if (count := getattr(newer, name)) is not None else getattr(known, name) for name in _COUNTS}
     total = newer.total_tokens

@@ -146,7 +146,7 @@ class Attempts:
         """Sends the request once."""
         self.headers, self.request_id, self.used_tokens, self._asked = {}, None, None, False
         if self._request is None:
-            self._request = self.route.prepare()
+            self._request = self.route.prepare(self.route)
             self._keep_secret(self._request.secrets)
         self._queue_up(call, self._request)
         self._asked = True

@@ -52,7 +52,7 @@ class DocumentCall:
         proxy: str | bool | None = False if provider.direct and options.base_url is None else options.proxy
         verify = True if options.verify is None else options.verify
 
-        def prepare() -> HTTPRequest:
+        def prepare(_: Route) -> HTTPRequest:
             base_url, name = (options.base_url, model) if options.base_url is not None else provider.locate(model)
             made = encoded(name)
             asked = Encoded(made.body, made.path, {"Accept": "application/json", **made.headers})

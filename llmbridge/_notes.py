@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, Protocol
 
 from llmbridge._assembly import merged_usage
 from llmbridge._text import TextSoFar
@@ -25,11 +25,19 @@ from llmbridge.messages import Message
 __all__ = ["Notes", "added_usage"]
 
 
+class Named(Protocol):
+    """Somebody who gives an answer."""
+
+    @property
+    def provider(self) -> str: ...
+
+
 class Notes:
     """What was handed out so far. Where tools are run, a turn ends with the first result.
 
     Args:
         text: The text of all turns; whoever hands out plain text adds to it directly.
+        source: Says who gives the answer; proofs of reasoning mean something to that service alone.
 
     Attributes:
         turns: The messages of the turns that are over, results of tools included.
@@ -40,8 +48,9 @@ class Notes:
         usage: Of all turns together.
     """
 
-    def __init__(self, text: TextSoFar) -> None:
+    def __init__(self, text: TextSoFar, source: Named | None = None) -> None:
         self.text = text
+        self.source = source
         self.reasoning = TextSoFar()
         self.turns: list[Message] = []
         self.tool_calls: list[ToolCall] = []
@@ -128,9 +137,10 @@ class Notes:
         """The last turn as a message, with everything that a service may want back."""
         self._end_block()
         text = self.turn_text
-        extra = {"tool_calls": [_as_given(call) for call in self.tool_calls]} if self.tool_calls else {}
+        by = {"by": self.source.provider} if self.source is not None else {}
+        extra = {"tool_calls": [_as_given(call, by) for call in self.tool_calls]} if self.tool_calls else {}
         if self._blocks:
-            thoughts = [_as_part(block) for block in self._blocks]
+            thoughts = [_as_part(block, by) for block in self._blocks]
             return Message("assistant", [*thoughts, *([{"type": "text", "text": text}] if text else [])], extra)
         return Message("assistant", text or (None if extra else ""), extra)
 
@@ -179,15 +189,15 @@ def added_usage(first: Usage, second: Usage | None) -> Usage:
     return Usage(**sums, raw=merged_usage(first, second).raw)
 
 
-def _as_part(block: Reasoning) -> dict[str, Any]:
+def _as_part(block: Reasoning, by: dict[str, str]) -> dict[str, Any]:
     if block.redacted:
-        return {"type": "reasoning", "redacted": block.redacted}
-    signed = {"signature": block.signature} if block.signature else {}
+        return {"type": "reasoning", "redacted": block.redacted, **by}
+    signed = {"signature": block.signature, **by} if block.signature else {}
     return {"type": "reasoning", "text": block.text, **signed}
 
 
-def _as_given(call: ToolCall) -> dict[str, Any]:
-    signed = {"signature": call.signature} if call.signature else {}
+def _as_given(call: ToolCall, by: dict[str, str]) -> dict[str, Any]:
+    signed = {"signature": call.signature, **by} if call.signature else {}
     function = {"name": call.name, "arguments": _sendable(call)}
     return {"id": call.id, "type": "function", "function": function, **signed}
 

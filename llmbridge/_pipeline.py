@@ -111,7 +111,7 @@ class Pipeline:
                 raise
             if items is None:
                 self._release()
-            self._awaited = items == [] and self._answer is not None  # while the lock is held: see close()
+            self._awaited = items == []  # while the lock is held: see close()
         if self._cancelled and not self._over:
             self.close()  # somebody wanted to while the lock was held
         return items
@@ -125,13 +125,12 @@ class Pipeline:
         answer, exchange = self._answer, self._attempts.exchange
         if self._over:
             return self.advance()
-        if answer is None or exchange is None or exchange.readable is None:
-            return Wait.THREAD
+        if answer is None or exchange is None or exchange.readable is None or not self._attempts.settled:
+            return Wait.THREAD  # before the first piece, an error is followed by waits and other requests
         items = self.advance(may_skip_read=True)
         if items == []:
-            # Behind the end mark, the rest of the body has to be read, which takes a while if it does not come. What
-            # follows an attempt that failed are waits and requests.
-            return Wait.THREAD if answer.end_mark or self._answer is None else Wait.SOCKET
+            # Behind the end mark, the rest of the body has to be read, which takes a while if it does not come.
+            return Wait.THREAD if answer.end_mark else Wait.SOCKET
         return items
 
     @property
@@ -176,8 +175,6 @@ class Pipeline:
                 self._attempts.failed(error)
             self._answer = None
             self._held.clear()
-            if may_skip_read:
-                return []  # what follows blocks
 
     def _open(self) -> Answer:
         from llmbridge._transport import Call

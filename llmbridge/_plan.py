@@ -18,7 +18,7 @@ from llmbridge.errors import (
     UnsupportedParameter,
     without_frames,
 )
-from llmbridge.messages import ChatRequest, Message, Messages, checked_messages
+from llmbridge.messages import ChatRequest, Message, Messages, checked_messages, with_own_proofs
 from llmbridge.options import CallOptions, Timeout, checked_base_url
 from llmbridge.provider import Provider
 from llmbridge.retry import Retry
@@ -187,10 +187,11 @@ def route_to(
         ConfigError: The request or an option cannot be used; nothing was sent.
     """
     key = usable_key(provider, options, even_offline)
+    request = replace(request, messages=with_own_proofs(request.messages, provider.name))
     request = _supported(provider, request, options.unsupported or "error")
     encoded = provider.encode(request)
 
-    def prepare() -> HTTPRequest:
+    def prepare(route: Route) -> HTTPRequest:
         if options.base_url is not None:
             return http_request(provider, encoded, options, key, options.base_url)
         base_url, model = provider.locate(request.model)

@@ -60,7 +60,7 @@ class Reading:
         self.taken = False
         self.done = False
         self.text = TextSoFar()
-        self.noted = Notes(self.text)
+        self.noted = Notes(self.text, pipeline)
         self.first_piece_at: float | None = None
 
     def claim(self) -> None:

@@ -108,7 +108,7 @@ class Route:
     Args:
         provider: Decodes the answer.
         model: The model's name.
-        prepare: Makes the request, just before it is sent. May block.
+        prepare: Makes the request of its route, just before it is sent. May block.
         transport: Sends it.
         retry: When to try again.
         answer_tool: The tool whose arguments are the answer's text, if there is one.
@@ -118,7 +118,7 @@ class Route:
 
     provider: type[Provider]
     model: str
-    prepare: Callable[[], HTTPRequest]
+    prepare: Callable[[Route], HTTPRequest]
     transport: Callable[[], Transport]
     retry: Retry
     answer_tool: str | None = None

@@ -45,7 +45,7 @@ class ToolLoop:
         self._tools = {tool.name: tool for tool in tools}
         self._limit = limit
         self._turn = 1
-        self._notes = Notes(TextSoFar())
+        self._notes = Notes(TextSoFar(), pipeline)
         self._runs: ToolRuns | None = None
         self._cancelled = False
         self._over = False
@@ -170,7 +170,8 @@ class ToolLoop:
         """Makes the call that sends the results."""
         self._notes.finish = None
         self._turn += 1
-        self._pipeline, self._runs = self._ask(self._notes.turns), None
+        self._notes.source = self._pipeline = self._ask(self._notes.turns)
+        self._runs = None
         self._raise_if_cancelled()  # cancel() may have met the pipeline before
 
     def _goes_on(self) -> bool:

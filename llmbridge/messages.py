@@ -19,7 +19,16 @@ if TYPE_CHECKING:
     from llmbridge.schema import Schema
     from llmbridge.tools import Tool, ToolChoice
 
-__all__ = ["ROLES", "ChatRequest", "Message", "Messages", "check_text", "checked_messages", "json_copy"]
+__all__ = [
+    "ROLES",
+    "ChatRequest",
+    "Message",
+    "Messages",
+    "check_text",
+    "checked_messages",
+    "json_copy",
+    "with_own_proofs",
+]
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
@@ -198,6 +207,38 @@ def _structured(params: Mapping[str, Any]) -> dict[str, Any]:
     if mode not in (None, "native", "tool", "json"):
         raise InvalidRequest(f"schema_mode must be 'native', 'tool', 'json' or None, not {_short(mode)}")
     return {**fields, "schema_mode": mode}
+
+
+def with_own_proofs(messages: Sequence[Message], provider: str) -> tuple[Message, ...]:
+    """The messages with those signatures only that the provider's own service gave: no other could read them.
+
+    Example:
+        >>> thought = {"type": "reasoning", "text": "Hm.", "signature": "s", "by": "anthropic"}
+        >>> with_own_proofs([Message("assistant", [thought, "Yes."])], "gemini")[0].content[0]
+        {'type': 'reasoning', 'text': 'Hm.'}
+    """
+    return tuple(
+        _with_own_proofs(message, provider) if message.role == "assistant" else message for message in messages
+    )
+
+
+def _with_own_proofs(message: Message, provider: str) -> Message:
+    content, extra = message.content, message.extra
+    if isinstance(content, list):
+        content = [part if isinstance(part, str) else _own(part, provider) for part in content]
+        content = [part for part in content if part != {"type": "reasoning"}]
+    if isinstance(calls := extra.get("tool_calls"), list):
+        extra = {**extra, "tool_calls": [_own(call, provider) for call in calls]}
+    same = content == message.content and extra == message.extra
+    return message if same else Message("assistant", content, extra)
+
+
+def _own(part: Any, provider: str) -> Any:
+    """A part or call without the signature of another service."""
+    if not isinstance(part, dict) or "by" not in part or not {"signature", "redacted"} & part.keys():
+        return part
+    foreign = ("by",) if part["by"] == provider else ("by", "signature", "redacted")
+    return {name: value for name, value in part.items() if name not in foreign}
 
 
 def checked_messages(messages: Messages) -> tuple[Message, ...]:

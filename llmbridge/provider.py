@@ -144,6 +144,7 @@ class Provider(AsyncGeneratorProvider):
         key_env: Environment variables that may hold the API key, in order.
         base_url_example: What a base URL looks like, for the error that asks for one.
         base_url_env: The environment variable that may hold another base URL; "" for none.
+        key_name: Under which provider's name its key is kept in the keys file; "" for its own.
         needs_key: Whether the service at `base_url` refuses to work without a key.
         default_model: The model if the caller names none; None if it must be named.
         headers: Sent with every request; a caller's own win.
@@ -175,6 +176,7 @@ class Provider(AsyncGeneratorProvider):
     key_env: ClassVar[tuple[str, ...]] = ()
     base_url_example: ClassVar[str] = "http://127.0.0.1:8080/v1"
     base_url_env: ClassVar[str] = ""
+    key_name: ClassVar[str] = ""
     needs_key: ClassVar[bool] = False
     default_model: ClassVar[str | None] = None
     headers: ClassVar[Mapping[str, str]] = {}
@@ -293,13 +295,13 @@ class Provider(AsyncGeneratorProvider):
         if cls.key_env:
             from llmbridge.keys import stored_key
 
-            if (stored := stored_key(cls.name)) is not None:
+            if (stored := stored_key(cls.key_name or cls.name)) is not None:
                 return stored
         if cls.needs_key and not elsewhere:
             variables = " or ".join(cls.key_env)
             raise MissingKey(
                 f"{cls.name} needs an API key: set the environment variable {variables}, pass api_key=, "
-                f"or type: llmbridge keys set {cls.name}",
+                f"or type: llmbridge keys set {cls.key_name or cls.name}",
                 provider=cls.name,
             )
         return None

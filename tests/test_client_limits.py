@@ -436,6 +436,18 @@ def test_what_one_of_several_services_asks_for_does_not_hold_up_the_others(serve
     assert paused_for(client) == 0
 
 
+def test_one_queue_for_several_services_listens_to_none_of_them(server: LLMServer, mode: Mode) -> None:
+    """Neither a rate limit of one nor its headers delay the other, which takes its place at once."""
+    options: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "retries": 0}
+    nothing_left = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30s"}
+    client = Client(
+        [Client("openai:a", **options), Client("openai:b", **options)], limits=Limits(concurrency=1), timeout=5
+    )
+    server.script(Reply(status=429, headers={"Retry-After": "30", **nothing_left}), Reply("ok"))
+    assert mode.complete(client.chat("x")).model == "b"
+    assert paused_for(client) == 0
+
+
 # -- everything that is a request --------------------------------------------------------------------------------
 
 

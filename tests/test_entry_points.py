@@ -177,9 +177,10 @@ def test_a_registered_provider_needs_no_package(tmp_path: Path) -> None:
     """`register(Acme)`, in a notebook say; it also goes before one of the same name from a package."""
     code = ROW + "\nfrom llmbridge import providers, register\n"
     code += "print(providers.find('acme') is Acme, register(Acme) is Acme, providers.find('acme') is Acme)\n"
+    code += "print(providers.known()['acme'] is Acme)\n"
     path = tmp_path / "mine.py"
     path.write_text(code, encoding="utf-8")
-    assert run(package(tmp_path, ROW), str(path)).split() == ["False", "True", "True"]
+    assert run(package(tmp_path, ROW), str(path)).split() == ["False", "True", "True", "True"]
 
 
 def test_a_name_of_llmbridge_is_its_own(tmp_path: Path) -> None:

@@ -48,7 +48,15 @@ from llmbridge.stream import ChatStream
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
 KNOWN = (Text, Refusal, Reasoning, ToolCallDelta, ToolCall, Logprobs, Usage, Finish, OtherChoice)
 PROVIDERS = list(providers.known().values())
-DECODERS = list({provider.decode.__func__: provider for provider in PROVIDERS}.values())  # type: ignore[attr-defined]
+
+
+def reading(provider: Any) -> tuple[Any, ...]:
+    """What makes a provider's way to read an answer another one."""
+    decoders = provider.decode.__func__, provider.decode_document.__func__
+    return (*decoders, type(provider.framing()), provider.think_tags, provider.done_needs_finish)
+
+
+DECODERS = list({reading(provider): provider for provider in PROVIDERS}.values())
 NAMES = [name for name in names(Recorded, Failure) if provider_of(name) is not None]
 
 

@@ -16,7 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbridge import Client, ConfigError, InvalidRequest, Message, chat
+from llmbridge import Client, ConfigError, Image, InvalidRequest, Message, chat
+from llmbridge.completion import Completion
+from llmbridge.events import ToolCall, ToolResult
 from llmbridge.messages import ROLES, ChatRequest, checked_messages, json_copy
 from llmbridge.testing import LLMServer
 
@@ -426,3 +428,120 @@ class TestFrozen:
         except InvalidRequest:
             return
         assert (turn["role"], turn["content"]) == ("user", "Hi")
+
+
+CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{"a": 1}'}}
+
+
+class TestObjects:
+    """What llmbridge itself has given goes back as it is."""
+
+    def test_a_result_is_the_answer_to_its_call(self) -> None:
+        """With the call's id and the tool's name, and whether it failed."""
+        result = ToolResult(ToolCall("c", "f"), "1")
+        (turn,) = checked_messages([result])
+        assert turn == Message("tool", "1", {"tool_call_id": "c", "name": "f"})
+        (turn,) = checked_messages([dataclasses.replace(result, failed=True)])
+        assert turn.extra["is_error"] is True
+
+    def test_a_completion_is_its_message(self) -> None:
+        """Beside whatever else."""
+        own = Message("assistant", "Hi")
+        assert checked_messages([USER, Completion("Hi", message=own)])[1] is own
+
+    def test_parts_of_the_package_are_mappings_then(self) -> None:
+        """Text as it is."""
+        turn = Message("user", ["see", Image("https://example.com/a.png")])
+        assert turn.content == ["see", {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]
+
+    @pytest.mark.parametrize("part", [Image, Message, type])
+    def test_a_class_in_place_of_a_part_is_refused(self, part: Any) -> None:
+        """A slip of the pen."""
+        with pytest.raises(InvalidRequest, match=r"content\[0\]"):
+            Message("user", [part])
+
+    @pytest.mark.parametrize("model", [None, 7, b"m", ["m"]])
+    def test_a_model_that_is_no_str_is_refused(self, model: Any) -> None:
+        """With its type."""
+        with pytest.raises(InvalidRequest, match=type(model).__name__):
+            ChatRequest.checked(model, "Hi", {})
+
+
+class TestCalls:
+    """Calls in an assistant's message."""
+
+    @pytest.mark.parametrize(
+        ("arguments", "expected"),
+        [('{"a": 1}', {"a": 1}), ({"a": 1}, {"a": 1}), ("", {}), (None, {}), ("{", {}), ({}, {})],
+    )
+    def test_arguments_are_read(self, arguments: Any, expected: dict[str, Any]) -> None:
+        """As text or as an object; what is no JSON counts as nothing."""
+        call = {**CALL, "function": {"name": "f", "arguments": arguments}}
+        assert Message("assistant", None, {"tool_calls": [call]}).calls[0].arguments == expected
+
+    def test_what_belongs_to_a_call_stays_with_it(self) -> None:
+        """Id, name and signature."""
+        (call,) = Message("assistant", None, {"tool_calls": [{**CALL, "signature": "s"}]}).calls
+        assert (call.id, call.name, call.signature) == ("c", "f", "s")
+
+    @pytest.mark.parametrize(
+        "calls", ["x", 7, {"id": "c"}, [7], [{}], [{"function": {}}], [{"function": {"name": 7}}], [{"function": "f"}]]
+    )
+    def test_a_call_of_another_form_is_refused(self, calls: Any) -> None:
+        """When it is looked at."""
+        with pytest.raises(InvalidRequest):
+            _ = Message("assistant", None, {"tool_calls": calls}).calls
+
+    def test_a_message_without_calls_has_none(self) -> None:
+        """Of any role."""
+        assert (Message("user", "x").calls, Message("assistant", "x", {"tool_calls": None}).calls) == ((), ())
+
+
+class TestStructured:
+    """Tools and schemas among the parameters."""
+
+    def test_they_are_no_parameters_of_the_service(self) -> None:
+        """They are translated."""
+        params = {
+            "tools": [{"name": "f"}],
+            "tool_choice": "f",
+            "schema": {"type": "object"},
+            "schema_mode": "tool",
+            "n": 1,
+        }
+        request = ChatRequest.checked("m", "Hi", params)
+        assert request.params == {"n": 1}
+        assert [tool.name for tool in request.tools] == ["f"]
+        assert request.tool_choice is not None
+        assert (request.tool_choice.mode, request.tool_choice.name) == ("tool", "f")
+        assert request.schema is not None
+        assert request.schema_mode == "tool"
+
+    @pytest.mark.parametrize(
+        "params",
+        [
+            {"tools": 7},
+            {"tools": "f"},
+            {"tools": [7]},
+            {"tools": [{"name": "f"}, {"name": "f"}]},
+            {"tools": [{"name": "a b"}]},
+            {"tools": [{"name": "f", "parameters": 7}]},
+            {"tool_choice": "f"},
+            {"tool_choice": 7},
+            {"tools": [{"name": "f"}], "tool_choice": "g"},
+            {"schema": 7},
+            {"schema_mode": "x"},
+            {"schema_mode": ["native"]},
+        ],
+        ids=repr,
+    )
+    def test_bad_ones_are_refused(self, params: dict[str, Any]) -> None:
+        """Before anything is sent, and as bad input."""
+        with pytest.raises(InvalidRequest) as caught:
+            ChatRequest.checked("m", "Hi", params)
+        assert isinstance(caught.value, ValueError)
+
+    @pytest.mark.parametrize("params", [{"tools": None}, {"tools": []}, {"schema": None}, {"tool_choice": None}])
+    def test_nothing_is_nothing(self, params: dict[str, Any]) -> None:
+        """As if it had not been given."""
+        assert ChatRequest.checked("m", "Hi", params) == ChatRequest.checked("m", "Hi", {})

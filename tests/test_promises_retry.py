@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import email.utils
+import gc
 import json
 import socket
 import struct
 import threading
 import time
+import weakref
 from typing import Any
 
 import pytest
@@ -450,11 +453,15 @@ def test_p13_each_wait_is_announced_in_the_thread_that_waits(server: LLMServer, 
         assert attempt.error.provider == "openai"
         assert attempt.error.__traceback__ is None
 
-    server.script(Reply(status=503), Reply(status=429), Reply("ok"))
-    policy = Retry(2, backoff=0.01, jitter=0, on_retry=note)
-    assert mode.complete(client.chat("x", retries=policy)).text == "ok"
+    server.script(Reply(status=429), Reply(error=OVERLOADED, first_delay=0.05), Reply(status=503), Reply("ok"))
+    policy = Retry(3, backoff=0.01, jitter=0, on_retry=note)
+    assert mode.read(client.chat("x", retries=policy)).pieces == ["ok"]
     here = not isinstance(mode, Async)
-    assert seen == [(1, 0.01, Overloaded, 1, here), (2, 0.02, RateLimited, 2, here)]
+    assert seen == [
+        (1, 0.01, RateLimited, 1, here),
+        (2, 0.02, Overloaded, 2, here),
+        (3, 0.04, Overloaded, 3, here),
+    ]
 
 
 def test_p13_jitter_shortens_the_backoff_and_nothing_else(server: LLMServer, client: Client) -> None:
@@ -662,3 +669,36 @@ def test_p13_a_request_id_is_that_of_its_own_attempt(server: LLMServer, client: 
         list(stream)
     assert caught.value.request_id is None
     assert (stream.request_id, stream.headers) == (None, {})
+
+
+def stop_it(_: RetryAttempt) -> None:
+    """An `on_retry` that has had enough."""
+    raise LookupError("enough")
+
+
+@pytest.mark.parametrize(
+    ("replies", "retry"),
+    [
+        ([Reply(status=503), Reply("ok")], QUICK),
+        ([Reply(status=503), Reply(status=401)], QUICK),
+        ([Reply(error=OVERLOADED), Reply(error=OVERLOADED), Reply(status=503)], QUICK),
+        ([Reply(status=503)], Retry(1, backoff=60, max_backoff=60)),
+        ([Reply(status=503)], Retry(1, on_retry=stop_it)),
+    ],
+)
+def test_p14_a_call_that_was_repeated_needs_no_garbage_collector(
+    server: LLMServer, client: Client, replies: list[Reply], retry: Retry
+) -> None:
+    """Neither the call nor its errors hold one another in a circle: what is left goes with the last name."""
+    server.script(*replies)
+    gc.collect()
+    gc.disable()
+    try:
+        stream = client.chat("x", retries=retry, timeout=20)
+        left = weakref.ref(stream._pipeline)
+        with contextlib.suppress(LLMBridgeError, LookupError):
+            list(stream)
+        del stream
+        assert left() is None
+    finally:
+        gc.enable()

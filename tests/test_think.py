@@ -67,7 +67,8 @@ class TestTags:
     def test_any_cut_says_the_same(self, parts: list[str], sizes: list[int]) -> None:
         """However tags are cut."""
         answer = "".join(parts)
-        pieces, rest = [], answer
+        pieces: list[str] = []
+        rest = answer
         while rest:
             size = sizes[len(pieces) % len(sizes)]
             pieces.append(rest[:size])

@@ -18,7 +18,7 @@ class Demo(OpenAICompatible):
 
     name = "demo"
     default_model = "demo"
-    note = "no model: a fixed answer from inside the process, to try things without key and network"
+    note = "no model: made-up answers from inside the process, to try things without key and network"
     direct = True
 
     @classmethod

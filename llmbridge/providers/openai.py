@@ -130,6 +130,10 @@ class OpenAI(ChatCompletions):
         if request.schema is not None:
             mode = request.schema_mode or cls.best_schema_mode
             if mode == "tool":
+                if any(tool.name == request.schema.name for tool in request.tools):
+                    raise InvalidRequest(
+                        f"the schema and a tool are both called {request.schema.name!r}: rename one of them"
+                    )
                 tools.append(requests.encode_schema_tool(request.schema))
                 one = {"type": "function", "function": {"name": request.schema.name}}
                 choice = choice or (cls.must_call if request.tools else one)

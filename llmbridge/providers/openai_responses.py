@@ -40,6 +40,7 @@ class OpenAIResponses(Provider):
     path = "/responses"
     key_env: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
     base_url_env = "OPENAI_BASE_URL"
+    key_name = "openai"
     needs_key = True
     note = "set OPENAI_API_KEY; base_url= for any server with a Responses API"
     supports = frozenset({"tools", "schema"})

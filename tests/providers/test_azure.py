@@ -98,6 +98,7 @@ def test_names_are_quoted() -> None:
     path = Azure.encode(ChatRequest.checked("a/b?c", "Hi", {"api_version": "1&x=2"})).path
     assert path == "/openai/deployments/a%2Fb%3Fc/chat/completions?api-version=1%26x%3D2"
     assert Azure.path_below("https://x/openai/v1", path) == "/chat/completions"
+    assert Azure.path_below("https://x/openai/v1/gateway", path) == path
 
 
 def test_without_an_endpoint_or_a_key() -> None:

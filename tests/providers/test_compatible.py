@@ -96,6 +96,12 @@ class TestData:
         assert getattr(providers, row.__name__) is row
         assert pickle.loads(pickle.dumps(row)) is row
 
+    def test_other_names_are_no_rows(self) -> None:
+        """Neither of the module nor of the package."""
+        with pytest.raises(ImportError):
+            from llmbridge.providers.compatible import Nobody  # noqa: F401
+        assert providers.look_up("nobody") is None
+
     @ROWS
     def test_a_service_needs_its_key_and_a_server_does_not(
         self, row: type[Compatible], monkeypatch: pytest.MonkeyPatch
@@ -320,11 +326,12 @@ class TestDeviations:
         done = chat("Hi", "openrouter:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
         assert (done.reasoning, done.text) == ("Hm", "Hi")
 
-    @pytest.mark.parametrize(("name", "n"), [("groq", 1), ("ollama-v1", 1)])
-    def test_one_answer_may_be_asked_for(self, server: LLMServer, name: str, n: int) -> None:
-        """`n=1` is what they give."""
+    @pytest.mark.parametrize("n", [1, None])
+    @pytest.mark.parametrize("name", ["groq", "ollama-v1"])
+    def test_one_answer_may_be_asked_for(self, server: LLMServer, name: str, n: int | None) -> None:
+        """It is what they give."""
         chat("Hi", f"{name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False, n=n).complete()
-        assert server.requests[0].json["n"] == 1
+        assert server.requests[0].json["n"] == n
 
     def test_a_choice_that_says_nothing_is_no_choice(self, server: LLMServer) -> None:
         """`tool_choice="auto"` is all that Z.ai knows."""

@@ -133,6 +133,7 @@ class TestChoice:
         message = str(mode.read(chat("Hi", "local")).error)
         assert "HTML" in message
         assert "Invalid API Key" in message
+        assert len(locked.requests) == 1  # the search is not repeated, as a call would be
         machine.run("vllm", "v")
         assert mode.complete(chat("Hi", "local")).model == "v"
 

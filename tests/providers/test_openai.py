@@ -15,6 +15,7 @@ from llmbridge import (
     BadRequest,
     ContextLengthExceeded,
     Finish,
+    InvalidRequest,
     LLMBridgeError,
     Overloaded,
     ProtocolError,
@@ -25,9 +26,11 @@ from llmbridge import (
     ServiceError,
     StreamError,
     Usage,
+    providers,
 )
+from llmbridge._assembly import Assembly
 from llmbridge._framing import SSE, DataLines, Record
-from llmbridge.events import END, Logprobs, OtherChoice, Refusal, Text, ToolCallDelta
+from llmbridge.events import END, Logprobs, OtherChoice, Refusal, Text, ToolCall, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.providers._completions_answer import _decode_frame
 from llmbridge.providers.openai import OpenAI, OpenAICompatible, decode_completion
@@ -536,3 +539,289 @@ class TestEncode:
         request = ChatRequest.checked("m", "Hi", {"seed": 1})
         assert OpenAICompatible.encode(request).body == OpenAI.encode(request).body
         assert (OpenAICompatible.base_url, OpenAICompatible.needs_key, OpenAICompatible.key_env) == ("", False, ())
+
+
+def piece(arguments: Any = None, name: str | None = None, **more: Any) -> dict[str, Any]:
+    """An entry of a delta's tool_calls, without what is None."""
+    function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
+    return {"function": function, **more}
+
+
+# Name: the deltas of a stream, and the calls in it.
+CALLS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, Any]]]] = {
+    "OpenAI": (
+        [
+            {"role": "assistant", "content": None},
+            {"tool_calls": [piece("", "f", index=0, id="a", type="function")]},
+            {"tool_calls": [piece('{"x"', index=0)]},
+            {"tool_calls": [piece(": 1}", index=0)]},
+            {"tool_calls": [piece("", "g", index=1, id="b", type="function")]},
+            {"tool_calls": [piece("{}", index=1)]},
+            {},
+        ],
+        [("f", {"x": 1}), ("g", {})],
+    ),
+    "llama-cpp-python: all with each piece, and the older form beside": (
+        [
+            {"tool_calls": [piece(part, "f", index=0, id="a")], "function_call": {"name": "f", "arguments": part}}
+            for part in ("", '{"x": "a', "\n\x01", '"}')
+        ],
+        [("f", {"x": "a\n\x01"})],
+    ),
+    "two entries with one index in a chunk": (
+        [
+            {"tool_calls": [piece("", "f", index=0, id="a"), piece('{"x"', index=0)]},
+            {"tool_calls": [piece(": 1}", index=0)]},
+        ],
+        [("f", {"x": 1})],
+    ),
+    "two calls in a chunk": (
+        [{"tool_calls": [piece("{}", "f", index=0, id="a"), piece("{}", "g", index=1, id="b")]}],
+        [("f", {}), ("g", {})],
+    ),
+    "no index": (
+        [{"tool_calls": [piece("", "f", id="a")]}, {"tool_calls": [piece('{"x": ')]}, {"tool_calls": [piece("1}")]}],
+        [("f", {"x": 1})],
+    ),
+    "Gemini's imitation: no index, whole calls": (
+        [{"tool_calls": [piece("{}", "f", id="a")]}, {"tool_calls": [piece("{}", "f", id="b")]}],
+        [("f", {}), ("f", {})],
+    ),
+    "the same index, a new id": (
+        [{"tool_calls": [piece("{}", "f", index=0, id="a")]}, {"tool_calls": [piece("{}", "g", index=0, id="b")]}],
+        [("f", {}), ("g", {})],
+    ),
+    "Mistral: an object, and the id null": (
+        [{"tool_calls": [piece({"x": ["ü"]}, "f", id="null", index=0), piece({}, "g", id="null", index=1)]}],
+        [("f", {"x": ["ü"]}), ("g", {})],
+    ),
+    "JSON in a JSON string": ([{"tool_calls": [piece('"{\\"x\\": 1}"', "f", index=0, id="a")]}], [("f", {"x": 1})]),
+    "no arguments": ([{"tool_calls": [piece(None, "f", index=0, id="a")]}], [("f", {})]),
+    "the older form": (
+        [{"function_call": {"name": "f", "arguments": ""}}, {"function_call": {"arguments": '{"x": 1}'}}],
+        [("f", {"x": 1})],
+    ),
+    "the older form beside an empty list": ([{"tool_calls": [], "function_call": {"name": "f"}}], [("f", {})]),
+    "halves of a pair": (
+        [{"tool_calls": [piece('{"x": "\ud83c', "f", index=0, id="a")]}, {"tool_calls": [piece('\udf0d"}', index=0)]}],
+        [("f", {"x": "🌍"})],
+    ),
+    "nothing": (
+        [{"tool_calls": None, "function_call": None}, {"tool_calls": [{}, None, 7]}, {"function_call": {}}],
+        [],
+    ),
+}
+
+
+class TestCalls:
+    """Calls over a stream, in every style in which services send them."""
+
+    @staticmethod
+    def told(chunks: list[dict[str, Any]]) -> list[Any]:
+        """What the chunks say, put together."""
+        assembly, found = Assembly(), []  # type: ignore[var-annotated]
+        for event in chunks:
+            for item in items(event):
+                assembly.take(item, found)
+        assembly.close(found)
+        return found
+
+    @pytest.mark.parametrize("case", CALLS)
+    def test_calls_come_whole(self, case: str) -> None:
+        """With their arguments, an id, and an end that says so whatever the service says."""
+        deltas, expected = CALLS[case]
+        found = self.told([*map(chunk, deltas), chunk({}, "stop")])
+        calls = [item for item in found if isinstance(item, ToolCall)]
+        assert [(call.name, call.arguments) for call in calls] == expected
+        assert all(call.id not in ("", "null") and call.problem is None for call in calls)
+        assert found[-1] == Finish("tool_calls" if expected else "stop", "stop")
+        for item in found:
+            if isinstance(item, ToolCallDelta):
+                item.arguments.encode()
+
+    def test_two_choices_mixed(self) -> None:
+        """Each has its own calls."""
+        delta = {"tool_calls": [piece('{"x"', "f", index=0, id="a")]}
+        rest = {"tool_calls": [piece(": 1}", index=0)]}
+        chunks = [{"choices": [{"index": i, "delta": what}]} for what in (delta, rest) for i in (0, 1)]
+        found = self.told([*chunks, {"choices": [{"index": i, "delta": {}, "finish_reason": "stop"} for i in (0, 1)]}])
+        call = ToolCall("a", "f", {"x": 1}, '{"x": 1}')
+        finish = Finish("tool_calls", "stop")
+        assert found[4:] == [call, finish, OtherChoice(1, call), OtherChoice(1, finish)]
+
+    @pytest.mark.parametrize("form", ["tool_calls", "function_call"])
+    def test_a_document_with_calls(self, form: str) -> None:
+        """Two calls without index are two."""
+        calls = [piece('{"x": 1}', "f", id="a"), piece({}, "f", id="b")]
+        message = (
+            {"content": None, "tool_calls": calls} if form == "tool_calls" else {"function_call": calls[0]["function"]}
+        )
+        assembly, found = Assembly(), []  # type: ignore[var-annotated]
+        for item in decode_completion({"choices": [{"message": message, "finish_reason": form}]}):
+            if item is not END:
+                assembly.take(item, found)  # type: ignore[arg-type]
+        got = [item.arguments for item in found if isinstance(item, ToolCall)]
+        assert got == ([{"x": 1}, {}] if form == "tool_calls" else [{"x": 1}])
+        assert found[-1] == Finish("tool_calls", form)
+
+
+SCHEMA = {"title": "City", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+TOOL = {"name": "f", "description": "Does.", "parameters": {"type": "object", "properties": {"x": {"type": "integer"}}}}
+THOUGHT = {"type": "reasoning", "text": "hm", "signature": "s"}
+
+
+class TestEncodeMessages:
+    """Turns of the conversation."""
+
+    @staticmethod
+    def sent(turn: dict[str, Any], provider: Any = OpenAI) -> dict[str, Any]:
+        """A turn as it is sent."""
+        (message,) = provider.encode(ChatRequest.checked("m", [turn], {})).body["messages"]
+        return dict(message)
+
+    def test_parts(self) -> None:
+        """Text as a part, everything else as given."""
+        image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
+        assert self.sent({"role": "user", "content": ["see", image]})["content"] == [
+            {"type": "text", "text": "see"},
+            image,
+        ]
+
+    def test_reasoning_is_left_out(self) -> None:
+        """OpenAI takes none back; what remains is text."""
+        turn = {"role": "assistant", "content": [THOUGHT, {"type": "text", "text": "4"}]}
+        assert self.sent(turn) == {"role": "assistant", "content": "4"}
+
+    def test_reasoning_alone(self) -> None:
+        """A turn without calls needs a content."""
+        assert self.sent({"role": "assistant", "content": [THOUGHT]}) == {"role": "assistant", "content": ""}
+        turn = {"role": "assistant", "content": [THOUGHT], "tool_calls": [CALL]}
+        assert self.sent(turn) == {"role": "assistant", "content": None, "tool_calls": [CALL]}
+
+    @pytest.mark.parametrize("name", ["deepseek", "moonshot"])
+    def test_reasoning_goes_where_the_service_wants_it(self, name: str) -> None:
+        """DeepSeek refuses turns with calls without it."""
+        provider: Any = providers.look_up(name)
+        if provider is None:
+            pytest.skip(f"no provider {name}")
+        turn = {"role": "assistant", "content": [THOUGHT, "4"], "tool_calls": [CALL]}
+        assert self.sent(turn, provider)[provider.reasoning_field] == "hm"
+
+    def test_a_call_is_sent_without_what_others_sign(self) -> None:
+        """Arguments as text, with a type."""
+        call = {"id": "c", "function": {"name": "f", "arguments": {"x": "ü"}}, "signature": "s"}
+        (sent,) = self.sent({"role": "assistant", "content": None, "tool_calls": [call]})["tool_calls"]
+        assert sent == {"type": "function", "id": "c", "function": {"name": "f", "arguments": '{"x": "ü"}'}}
+
+    def test_a_result_is_sent_without_what_others_want(self) -> None:
+        """The tool's name and whether it failed."""
+        turn = {"role": "tool", "content": "1", "tool_call_id": "c", "name": "f", "is_error": True}
+        assert self.sent(turn) == {"role": "tool", "content": "1", "tool_call_id": "c"}
+
+    def test_a_developer_is_the_system_elsewhere(self) -> None:
+        """Where nobody knows the newer word."""
+        turn = {"role": "developer", "content": "x"}
+        assert self.sent(turn)["role"] == "developer"
+        assert self.sent(turn, OpenAICompatible)["role"] == "system"
+
+
+class TestEncodeStructure:
+    """Tools and structured output."""
+
+    @staticmethod
+    def body(messages: Any = "Hi", **params: Any) -> dict[str, Any]:
+        """The body of a request."""
+        return dict(OpenAI.encode(ChatRequest.checked("m", messages, params)).body)
+
+    def test_tools(self) -> None:
+        """In OpenAI's form, a service's own as given."""
+        body = self.body(tools=[TOOL, {**TOOL, "name": "g", "strict": True}, {"type": "web_search"}])
+        assert body["tools"] == [
+            {"type": "function", "function": TOOL},
+            {"type": "function", "function": {**TOOL, "name": "g", "strict": True}},
+            {"type": "web_search"},
+        ]
+        assert "tool_choice" not in body
+
+    @pytest.mark.parametrize(
+        ("choice", "sent"),
+        [
+            ("auto", "auto"),
+            ("none", "none"),
+            ("any", "required"),
+            ("f", {"type": "function", "function": {"name": "f"}}),
+            ({"type": "allowed_tools"}, {"type": "allowed_tools"}),
+        ],
+    )
+    def test_tool_choice(self, choice: Any, sent: Any) -> None:
+        """In OpenAI's words."""
+        assert self.body(tools=[TOOL], tool_choice=choice)["tool_choice"] == sent
+
+    def test_a_schema_by_itself(self) -> None:
+        """Held to strictly where that is possible."""
+        form = self.body(schema=SCHEMA)["response_format"]
+        assert (form["type"], form["json_schema"]["name"], form["json_schema"]["strict"]) == (
+            "json_schema",
+            "City",
+            True,
+        )
+        assert form["json_schema"]["schema"]["additionalProperties"] is False
+        loose = self.body(schema={"title": "Any", "type": "object"})["response_format"]["json_schema"]
+        assert "strict" not in loose
+
+    def test_a_schema_as_a_tool(self) -> None:
+        """Which has to be called."""
+        body = self.body(schema=SCHEMA, schema_mode="tool")
+        assert [tool["function"]["name"] for tool in body["tools"]] == ["City"]
+        assert body["tool_choice"] == {"type": "function", "function": {"name": "City"}}
+        assert OpenAI.answer_tool(ChatRequest.checked("m", "Hi", {"schema": SCHEMA, "schema_mode": "tool"})) == "City"
+        assert OpenAI.answer_tool(ChatRequest.checked("m", "Hi", {"schema": SCHEMA})) is None
+
+    def test_a_schema_as_a_tool_beside_others(self) -> None:
+        """One of all has to be called, so that the model can ask before it answers."""
+        body = self.body(schema=SCHEMA, schema_mode="tool", tools=[TOOL])
+        assert [tool["function"]["name"] for tool in body["tools"]] == ["f", "City"]
+        assert body["tool_choice"] == "required"
+        assert self.body(schema=SCHEMA, schema_mode="tool", tools=[TOOL], tool_choice="auto")["tool_choice"] == "auto"
+
+    def test_a_schema_called_as_a_tool_is_refused(self) -> None:
+        """Nobody could tell the answer from a call."""
+        with pytest.raises(InvalidRequest, match="City"):
+            self.body(schema=SCHEMA, schema_mode="tool", tools=[{**TOOL, "name": "City"}])
+
+    def test_a_schema_in_words(self) -> None:
+        """For services that know only that JSON is wanted; into the instructions that are there."""
+        body = self.body(
+            [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
+            schema=SCHEMA,
+            schema_mode="json",
+        )
+        assert body["response_format"] == {"type": "json_object"}
+        assert body["messages"][0]["content"].startswith("Be brief.\n\n")
+        assert "JSON" in body["messages"][0]["content"]
+        alone = self.body(schema=SCHEMA, schema_mode="json")["messages"]
+        assert [turn["role"] for turn in alone] == ["system", "user"]
+
+    def test_parameters_by_their_newer_names(self) -> None:
+        """One that is given by the service's own name wins."""
+        assert self.body(max_tokens=7)["max_completion_tokens"] == 7
+        assert "max_tokens" not in self.body(max_tokens=7)
+        assert self.body(max_tokens=7, max_completion_tokens=8)["max_completion_tokens"] == 8
+        body = OpenAICompatible.encode(ChatRequest.checked("m", "Hi", {"max_tokens": 7})).body
+        assert body["max_tokens"] == 7
+
+    @pytest.mark.parametrize(
+        ("model", "params", "refused"),
+        [
+            ("gpt-5", {"top_k": 1}, {"top_k"}),
+            ("o3-mini", {"stop": "x"}, {"stop"}),
+            ("gpt-5", {"stop": "x"}, set()),
+            ("gpt-5", {"reasoning_effort": 1024}, {"reasoning_effort"}),
+            ("gpt-5", {"reasoning_effort": "low"}, set()),
+        ],
+    )
+    def test_what_the_service_refuses_is_known(self, model: str, params: dict[str, Any], refused: set[str]) -> None:
+        """With what to do instead."""
+        found = OpenAI.refusals(ChatRequest.checked(model, "Hi", params))
+        assert set(found) == refused
+        assert all(found.values())

@@ -1,0 +1,206 @@
+"""A whole answer: its fields, how it is shown, copied and pickled, and how it goes back into the next call."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import pickle
+from typing import Any
+
+import pytest
+
+from llmbridge import Client, LLMBridgeError, Provider, providers
+from llmbridge._notes import Notes
+from llmbridge._text import TextSoFar
+from llmbridge.completion import Choice, Completion, choices_of
+from llmbridge.events import (
+    Finish,
+    Logprobs,
+    OtherChoice,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+    ToolResult,
+    Usage,
+)
+from llmbridge.messages import ChatRequest, Message, checked_messages
+from llmbridge.testing import LLMServer, Reply
+
+TALKING = [
+    provider for provider in providers.known().values() if "tools" in provider.supports and provider.name != "demo"
+]
+CALL = ToolCall("call00001", "get_weather", {"city": "Zürich"}, '{"city": "Zürich"}')
+MODEL = {"gemini": "gemini-3-pro"}
+EVENTS: list[Any] = [
+    Text("Hi"),
+    Refusal("No."),
+    Reasoning("Hm", "s", "r"),
+    ToolCallDelta(0, "a", "f", "{}"),
+    CALL,
+    ToolResult(CALL, "rain", value=1),
+    Logprobs(({"token": "Hi"},)),
+    Usage(1, 2, raw={"a": 1}),
+    Finish("stop", "stop"),
+    OtherChoice(1, Text("Hi")),
+    Choice(0, "Hi"),
+]
+
+
+def of(*items: Any, **fields: Any) -> Completion:
+    """The completion that these items make."""
+    notes = Notes(TextSoFar())
+    for item in items:
+        notes.note(item)
+    choices = choices_of(notes)
+    shared = {field.name: getattr(choices[0], field.name) for field in dataclasses.fields(Choice)}
+    del shared["index"]
+    return Completion(**shared, choices=choices, message=notes.message(), usage=notes.usage, **fields)
+
+
+def chunk(index: int, delta: dict[str, Any], finish: str | None = None) -> dict[str, Any]:
+    """An event of the stream."""
+    return {"choices": [{"index": index, "delta": delta, "finish_reason": finish}]}
+
+
+class TestFields:
+    """What it says."""
+
+    def test_its_text_is_its_str(self) -> None:
+        """For `print`."""
+        assert str(of("Hel", "lo")) == "Hello"
+
+    def test_choices(self, client: Client, server: LLMServer) -> None:
+        """Several answers to one request, mixed on the wire."""
+        call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
+        chunks = [
+            chunk(0, {"role": "assistant", "content": "He"}),
+            chunk(1, {"role": "assistant", "content": "\ud83c"}),
+            chunk(0, {"content": "llo"}),
+            chunk(1, {"content": "\udf0d", "reasoning": "hm"}),
+            chunk(2, {"tool_calls": [call]}),
+            chunk(1, {}, "length"),
+            chunk(2, {}, "stop"),
+            chunk(0, {}, "stop"),
+        ]
+        body = "".join(f"data: {json.dumps(event)}\n\n" for event in chunks) + "data: [DONE]\n\n"
+        server.script(Reply(body=body, content_type="text/event-stream"))
+        done = client.chat("Hi", n=3).complete()
+        assert done.text == "Hello"
+        assert [choice.index for choice in done.choices] == [0, 1, 2]
+        assert [choice.text for choice in done.choices] == ["Hello", "🌍", ""]
+        assert [choice.finish_reason for choice in done.choices] == ["stop", "length", "tool_calls"]
+        assert done.choices[1].reasoning == "hm"
+        assert [call.name for call in done.choices[2].tool_calls] == ["f"]
+        assert (done.tool_calls, done.reasoning) == ((), "")
+
+    def test_the_first_choice_is_the_answer(self) -> None:
+        """Also where there is no other."""
+        done = of("Hi", Reasoning("hm"), CALL, Finish("tool_calls", "x"), Logprobs((1,)))
+        assert done.choices == (Choice(0, "Hi", "hm", (CALL,), "tool_calls", "x", None, (1,)),)
+
+    def test_a_refusal_is_told(self) -> None:
+        """None if there was none."""
+        assert (of(Refusal("I "), Refusal("cannot.")).refusal, of("Hi").refusal) == ("I cannot.", None)
+
+
+class TestValue:
+    """It is a value as any other."""
+
+    def test_its_repr_can_be_read(self) -> None:
+        """What it says, and nothing of headers, messages and the like."""
+        done = of("Hi", Usage(1, 2, raw={"x": "raw!"}), headers={"x": "header!"}, model="m", provider="p")
+        shown = repr(done)
+        assert shown.startswith("Completion(text='Hi', reasoning=''")
+        assert "raw!" not in shown
+        assert "header!" not in shown
+        assert "Message(" not in shown
+        assert len(shown) < 500
+
+    @pytest.mark.parametrize("event", EVENTS, ids=lambda event: type(event).__name__)
+    def test_events_have_short_reprs(self, event: Any) -> None:
+        """For a debugger."""
+        assert repr(event).startswith(f"{type(event).__name__}(")
+        assert len(repr(event)) < 260
+
+    @pytest.mark.parametrize("protocol", range(2, pickle.HIGHEST_PROTOCOL + 1))
+    @pytest.mark.parametrize("value", [*EVENTS, of("Hi", CALL)], ids=lambda value: type(value).__name__)
+    def test_everything_survives_pickling_and_copying(self, value: Any, protocol: int) -> None:
+        """For multiprocessing and caches."""
+        assert pickle.loads(pickle.dumps(value, protocol)) == value
+        assert copy.copy(value) == value
+        assert copy.deepcopy(value) == value
+
+    def test_an_error_survives_with_its_partial(self) -> None:
+        """All of it."""
+        notes = Notes(TextSoFar())
+        for item in ("Hel", Reasoning("hm"), CALL, Usage(1, 2)):
+            notes.note(item)
+        error = LLMBridgeError("cut")
+        error.partial = notes.partial()
+        same: Any
+        for same in (pickle.loads(pickle.dumps(error)), copy.copy(error), copy.deepcopy(error)):
+            assert same.partial == "Hel"
+            assert (same.partial.reasoning, same.partial.tool_calls) == ("hm", (CALL,))
+            assert same.partial.usage == Usage(1, 2)
+
+    def test_it_cannot_be_changed(self) -> None:
+        """As all of these."""
+        with pytest.raises(dataclasses.FrozenInstanceError):
+            of("Hi").text = "Ho"  # type: ignore[misc]
+
+    def test_equal_ones_are_equal(self) -> None:
+        """By what they say."""
+        assert of("Hi", CALL) == of("Hi", CALL)
+        assert of("Hi") != of("Ho")
+
+
+class TestReplay:
+    """Put into the messages of the next call, it is the assistant's turn."""
+
+    def test_it_is_its_message(self) -> None:
+        """Beside those of the caller, and results."""
+        done = of("Hi", CALL)
+        turns = checked_messages([{"role": "user", "content": "x"}, done, ToolResult(CALL, "rain")])
+        assert turns[1] == done.message == Message("assistant", "Hi", done.message.extra)
+        assert turns[2].extra == {"tool_call_id": "call00001", "name": "get_weather"}
+
+    @pytest.mark.parametrize("provider", TALKING, ids=lambda provider: provider.name)
+    @pytest.mark.parametrize(
+        "items",
+        [
+            ["Hi"],
+            ["Hi", Reasoning("hm")],
+            [Reasoning("hm", "sig"), Reasoning("", None, "secret"), "Hi"],
+            [CALL],
+            [Reasoning("hm", "sig"), "Hi", CALL],
+            [ToolCall("call00001", "get_weather", {}, '{"city": "Z', "cut off")],
+            [Reasoning("hm")],
+            [Refusal("No.")],
+        ],
+        ids=["text", "reasoning", "signed", "call", "all", "broken", "only reasoning", "refusal"],
+    )
+    def test_every_dialect_sends_it_back(self, provider: type[Provider], items: list[Any]) -> None:
+        """As strict JSON, with its text, its calls, and the result behind them."""
+        done = of(*items)
+        turns: list[Any] = [{"role": "user", "content": "x"}, done]
+        turns += [ToolResult(call, "rain") for call in done.tool_calls] or [{"role": "user", "content": "y"}]
+        request = ChatRequest.checked(MODEL.get(provider.name, "m"), turns, {})
+        sent = json.dumps(provider.encode(request).body, allow_nan=False, ensure_ascii=False)
+        sent.encode()
+        if done.text:
+            assert done.text in sent
+        if done.tool_calls:
+            assert "get_weather" in sent
+            assert "rain" in sent
+        if CALL in done.tool_calls:
+            assert "Zürich" in sent
+
+    def test_an_answer_over_the_wire_goes_back(self, client: Client, server: LLMServer) -> None:
+        """As OpenAI wants it."""
+        server.script(Reply(["Hel", "lo"]), Reply("x"))
+        done = client.chat("Hi").complete()
+        client.chat([{"role": "user", "content": "Hi"}, done, {"role": "user", "content": "And?"}]).complete()
+        assert server.requests[1].json["messages"][1] == {"role": "assistant", "content": "Hello"}

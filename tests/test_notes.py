@@ -1,0 +1,221 @@
+"""What is kept of what was handed out: the turns, the message to send back, the partial answer, the tokens."""
+
+from __future__ import annotations
+
+import json
+import pickle
+from typing import Any
+
+import pytest
+
+from llmbridge._notes import Notes, added_usage
+from llmbridge._text import TextSoFar
+from llmbridge.events import (
+    Finish,
+    Logprobs,
+    OtherChoice,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+    ToolResult,
+    Usage,
+)
+from llmbridge.messages import Message
+
+CALL = ToolCall("a", "f", {"x": 1}, '{"x": 1}')
+SENT = {"id": "a", "type": "function", "function": {"name": "f", "arguments": '{"x": 1}'}}
+CALLED = Finish("tool_calls", "tool_calls")
+
+
+def noted(*items: Any) -> Notes:
+    """The notes of these items."""
+    notes = Notes(TextSoFar())
+    for item in items:
+        notes.note(item)
+    return notes
+
+
+class TestNotes:
+    """One turn."""
+
+    def test_text_comes_as_pieces_or_as_events(self) -> None:
+        """Both are the same text."""
+        notes = noted("Hel", Text("lo"))
+        assert (str(notes.text), notes.turn_text, notes.message()) == ("Hello", "Hello", Message("assistant", "Hello"))
+
+    def test_a_refusal_is_text_as_well(self) -> None:
+        """And known for what it is."""
+        notes = noted(Refusal("I "), Refusal("cannot."))
+        assert (str(notes.text), "".join(notes.refusal)) == ("I cannot.", "I cannot.")
+
+    def test_everything_else_is_kept_by_its_kind(self) -> None:
+        """Pieces of calls are not: the calls are."""
+        notes = noted(
+            Reasoning("h"), Reasoning("m"), ToolCallDelta(0, "a"), CALL, Logprobs((1, 2)), Usage(1, 2), CALLED
+        )
+        assert str(notes.reasoning) == "hm"
+        assert notes.tool_calls == [CALL]
+        assert notes.logprobs == [1, 2]
+        assert notes.usage == Usage(1, 2)
+        assert notes.finish == CALLED
+
+    def test_other_choices_have_notes_of_their_own(self) -> None:
+        """In the order of their index."""
+        notes = noted("a", OtherChoice(2, Text("c")), OtherChoice(1, Text("b")), OtherChoice(1, CALLED))
+        assert {index: str(own.text) for index, own in notes.others.items()} == {1: "b", 2: "c"}
+        assert list(notes.others) == [1, 2]
+        assert notes.others[1].finish == CALLED
+        assert (notes.turn_text, notes.finish) == ("a", None)
+
+    def test_nothing(self) -> None:
+        """An answer of which nothing came."""
+        notes = noted()
+        assert (notes.message(), notes.usage, notes.turns) == (Message("assistant", ""), None, [])
+        assert notes.partial() == ""
+
+
+class TestMessage:
+    """What goes back to the service."""
+
+    def test_calls_without_text_have_no_content(self) -> None:
+        """As OpenAI writes them."""
+        assert noted(CALL).message() == Message("assistant", None, {"tool_calls": [SENT]})
+
+    def test_calls_beside_text(self) -> None:
+        """Both."""
+        assert noted("Hm.", CALL).message() == Message("assistant", "Hm.", {"tool_calls": [SENT]})
+
+    def test_reasoning_stands_before_the_text(self) -> None:
+        """Joined to one block."""
+        assert noted(Reasoning("h"), Reasoning("m"), "4").message().content == [
+            {"type": "reasoning", "text": "hm"},
+            {"type": "text", "text": "4"},
+        ]
+
+    def test_a_signature_ends_a_block(self) -> None:
+        """Each block with its own; redacted ones stand alone, in their order."""
+        items = Reasoning("a"), Reasoning("", "s1"), Reasoning("", None, "r"), Reasoning("b", "s2"), Reasoning("c")
+        assert noted(*items).message().content == [
+            {"type": "reasoning", "text": "a", "signature": "s1"},
+            {"type": "reasoning", "redacted": "r"},
+            {"type": "reasoning", "text": "b", "signature": "s2"},
+            {"type": "reasoning", "text": "c"},
+        ]
+
+    def test_a_late_signature_belongs_to_the_reasoning(self) -> None:
+        """llama-server sends it behind the text."""
+        assert noted(Reasoning("a"), "4", Reasoning("", "s")).message().content == [
+            {"type": "reasoning", "text": "a", "signature": "s"},
+            {"type": "text", "text": "4"},
+        ]
+
+    def test_a_call_s_signature_goes_back_with_it(self) -> None:
+        """Gemini's."""
+        (sent,) = noted(ToolCall("a", "f", {}, "{}", None, "s")).message().extra["tool_calls"]
+        assert sent["signature"] == "s"
+
+    @pytest.mark.parametrize(
+        ("text", "problem", "sent"),
+        [
+            ('{"x":  1}', None, '{"x":  1}'),
+            ('{"x": "a\tb"}', None, '{"x": 1}'),
+            ('"{}"', None, '{"x": 1}'),
+            ("", None, '{"x": 1}'),
+            ('{"x": ', "cut off", '{"x": 1}'),
+            ("[" * 100_000, "too deep", '{"x": 1}'),
+        ],
+        ids=range(6),
+    )
+    def test_arguments_go_back_as_json_that_anybody_reads(self, text: str, problem: str | None, sent: str) -> None:
+        """Many services refuse a whole conversation for one call that is none."""
+        notes = noted(ToolCall("a", "f", {"x": 1}, text, problem))
+        assert notes.message().extra["tool_calls"][0]["function"]["arguments"] == sent
+
+    def test_the_message_can_be_asked_for_twice(self) -> None:
+        """It is the same."""
+        notes = noted(Reasoning("a"), "b", CALL)
+        assert notes.message() == notes.message()
+
+
+class TestTurns:
+    """Where tools are run."""
+
+    def test_a_result_ends_the_turn(self) -> None:
+        """The turn, and the results behind it, are messages."""
+        failed = ToolResult(ToolCall("b", "g"), "No.", failed=True)
+        notes = noted("Hm.", CALL, ToolCall("b", "g", {}, "{}"), CALLED, ToolResult(CALL, "1"), failed, "One.")
+        assert [turn.to_dict() for turn in notes.turns[1:]] == [
+            {"role": "tool", "content": "1", "tool_call_id": "a", "name": "f"},
+            {"role": "tool", "content": "No.", "tool_call_id": "b", "name": "g", "is_error": True},
+        ]
+        assert (notes.turns[0].content, [call.id for call in notes.turns[0].calls]) == ("Hm.", ["a", "b"])
+        assert (notes.turn_text, str(notes.text), notes.message().content) == ("One.", "Hm.One.", "One.")
+
+    def test_a_new_turn_begins_with_nothing(self) -> None:
+        """But for the text, the reasoning and the tokens of all."""
+        other = OtherChoice(1, Text("x"))
+        first = [Reasoning("a", "s"), Refusal("no"), Logprobs((1,)), other, Usage(10, 1), CALL, CALLED]
+        notes = noted(*first, ToolResult(CALL, "1"))
+        assert (notes.tool_calls, notes.refusal, notes.logprobs, notes.finish) == ([], [], [], None)
+        assert notes.others == {}
+        assert notes.message() == Message("assistant", "")
+        assert (str(notes.reasoning), notes.usage) == ("a", Usage(10, 1))
+
+    def test_turns_with_several_rounds(self) -> None:
+        """Each turn's text is its own, and the tokens are added up."""
+        second = ToolCall("b", "f", {}, "{}")
+        notes = noted(
+            "x", CALL, Usage(10, 1), ToolResult(CALL, "1"), "y", second, Usage(20, 2), ToolResult(second, "2")
+        )
+        notes.note("z")
+        notes.note(Usage(30, 3))
+        assert [turn.role for turn in notes.turns] == ["assistant", "tool", "assistant", "tool"]
+        assert [turn.content for turn in notes.turns] == ["x", "1", "y", "2"]
+        assert notes.usage == Usage(60, 6)
+        assert notes.turn_text == "z"
+
+
+class TestPartial:
+    """What an error carries."""
+
+    def test_it_is_the_text_with_what_came_beside_it(self) -> None:
+        """And compares as text."""
+        partial = noted("Hel", Reasoning("hm"), CALL, Usage(1, 2)).partial()
+        assert partial == "Hel"
+        assert (partial.reasoning, partial.tool_calls, partial.usage) == ("hm", (CALL,), Usage(1, 2))
+
+    @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+    def test_it_survives_pickling(self, protocol: int) -> None:
+        """With everything."""
+        partial = noted("Hel", Reasoning("hm"), CALL, Usage(1, 2)).partial()
+        same = pickle.loads(pickle.dumps(partial, protocol))
+        assert (type(same), same, vars(same)) == (type(partial), partial, vars(partial))
+
+
+class TestAddedUsage:
+    """The tokens of two calls."""
+
+    @pytest.mark.parametrize(
+        ("first", "second", "both"),
+        [
+            (Usage(1, 2), Usage(10, 20), Usage(11, 22, 33)),
+            (Usage(1, 2), None, Usage(1, 2)),
+            (Usage(1), Usage(2), Usage(3)),
+            (Usage(1, 2), Usage(10), Usage(11, 2, 13)),
+            (Usage(total_tokens=3), Usage(total_tokens=4), Usage(total_tokens=7)),
+            (Usage(total_tokens=3), Usage(5), Usage(5, None, 3)),
+            (Usage(1, 2, 3, 4, 5, 6), Usage(1, 2, 3, 4, 5, 6), Usage(2, 4, 6, 8, 10, 12)),
+            (Usage(), Usage(), Usage()),
+            (Usage(1, 1, reasoning_tokens=0), Usage(1, 1), Usage(2, 2, reasoning_tokens=0)),
+        ],
+    )
+    def test_what_is_known_is_added(self, first: Usage, second: Usage | None, both: Usage) -> None:
+        """What neither has counted stays unknown."""
+        assert added_usage(first, second) == both
+
+    def test_the_service_s_object_is_the_newer_one(self) -> None:
+        """As JSON still."""
+        raw = added_usage(Usage(1, raw={"a": 1}), Usage(1, raw={"a": 2, "b": 1})).raw
+        assert json.loads(json.dumps(raw)) == {"a": 2, "b": 1}

@@ -1,0 +1,58 @@
+"""Signatures of reasoning go back to the service that gave them, and to no other."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmbridge import Client, Completion, Message
+from llmbridge.messages import with_own_proofs
+from llmbridge.testing import LLMServer, Reply
+
+SIGNED = Reply("Four.", reasoning="Two and two.", signature="c2lnbmVk", tool_calls=[{"name": "f", "arguments": {}}])
+
+
+def asked_again(server: LLMServer, first: str, second: str) -> tuple[Completion, Any]:
+    """An answer of one provider, and the request in which another one gets it back."""
+    tool = {"name": "f", "description": "F.", "parameters": {"type": "object", "properties": {}}}
+    server.script(SIGNED, Reply("Ok."))
+    with Client(api_key="sk-test-key", proxy=False, retries=0, tools=[tool]) as client:
+        answer = client.chat("2+2?", f"{first}:m", base_url=server.base_url(first)).complete()
+        result = {"role": "tool", "tool_call_id": answer.tool_calls[0].id, "name": "f", "content": "4"}
+        client.chat(
+            [{"role": "user", "content": "2+2?"}, answer, result], f"{second}:m", base_url=server.base_url(second)
+        ).complete()
+    return answer, server.requests[-1].json
+
+
+@pytest.mark.parametrize("provider", ["anthropic", "gemini"])
+def test_a_signature_goes_back_to_its_service(server: LLMServer, provider: str) -> None:
+    """Unchanged, and without the mark that says whose it is."""
+    answer, sent = asked_again(server, provider, provider)
+    assert "c2lnbmVk" in json.dumps(sent)
+    assert '"by"' not in json.dumps(sent)
+    assert provider in json.dumps(answer.message.to_dict())
+
+
+@pytest.mark.parametrize("pair", [("anthropic", "gemini"), ("gemini", "anthropic"), ("anthropic", "openai")])
+def test_a_signature_goes_to_no_other_service(server: LLMServer, pair: tuple[str, str]) -> None:
+    """It could not read it, and some refuse the whole request for it."""
+    _, sent = asked_again(server, *pair)
+    assert "c2lnbmVk" not in json.dumps(sent)
+    assert '"by"' not in json.dumps(sent)
+    assert "Four." in json.dumps(sent)
+
+
+def test_redacted_reasoning_of_another_service_is_left_out() -> None:
+    """Nothing of it can be read."""
+    message = Message("assistant", [{"type": "reasoning", "redacted": "x", "by": "anthropic"}, "Hi"])
+    assert with_own_proofs([message], "gemini")[0].content == ["Hi"]
+    assert with_own_proofs([message], "anthropic")[0].content == [{"type": "reasoning", "redacted": "x"}, "Hi"]
+
+
+def test_a_signature_without_a_mark_is_the_callers_business() -> None:
+    """Who writes messages by hand knows whom they are for."""
+    message = Message("assistant", [{"type": "reasoning", "text": "Hm.", "signature": "s"}, "Hi"])
+    assert with_own_proofs([message], "gemini") == (message,)
