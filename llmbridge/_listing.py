@@ -65,13 +65,14 @@ def models_with(client: Client, provider: str | None, options: Mapping[str, Any]
 def _call(client: Client, name: str | None, options: Mapping[str, Any]) -> DocumentCall:
     if unknown := sorted(set(options) - set(OPTION_NAMES)):
         raise ConfigError(f"models() knows no {unknown[0]}: it takes {', '.join(OPTION_NAMES)}")
-    asked = CallOptions.checked(options).over(client.options)
+    asked = CallOptions.checked(options)
     if name is None:
-        name = resolve_model(client.default_model, asked.base_url is not None)[0].name
+        has_base_url = asked.base_url is not None or client.options.base_url is not None
+        name = resolve_model(client.default_model, has_base_url)[0].name
     if not isinstance(name, str):
         raise ConfigError(f"provider must be a name like 'openai', not {type(name).__name__}")
     provider = providers.find(name)
     if not provider.models_path:
         raise ConfigError(f"{name} has no list of models to ask for", provider=name)
-    path = provider.models_path
-    return DocumentCall(client, provider, "", lambda _: Encoded({}, path), asked, "GET", provider.decode_models)
+    path, travel = provider.models_path, client.options_for(provider, asked)
+    return DocumentCall(client, provider, "", lambda _: Encoded({}, path), travel, "GET", provider.decode_models)

@@ -208,7 +208,8 @@ class Pipeline:
                 return []
             self._finish(answer)
         rest, self._held = [*self._held, *(answer.last_items() or ())], []
-        self._attempts.answered()
+        if not self._attempts.settled:
+            self._attempts.answered()
         return rest or None
 
     def _pieces(self, items: list[Item]) -> list[Item]:

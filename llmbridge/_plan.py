@@ -101,8 +101,9 @@ class Plan:
         return Pipeline([route for route, _ in routes], timeout, limiter, refused), routes[0][1]
 
     def _route(self, client: Client, model: Any, turns: Sequence[Message]) -> tuple[Route, ChatRequest]:
-        options = self._options.over(client.options)
-        provider, name = resolve_model(model, options.base_url is not None)
+        has_base_url = self._options.base_url is not None or client.options.base_url is not None
+        provider, name = resolve_model(model, has_base_url)
+        options = client.options_for(provider, self._options)
         try:
             system = client._system if self._system is None else self._system
             request = ChatRequest.checked(name, turns, {**client._params, **self._params}, system)

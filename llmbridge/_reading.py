@@ -109,7 +109,7 @@ class Reading:
             while (items := self._advance()) is not None:
                 for item in items:
                     self.noted.note(item)
-                value = partial(str(self.text))
+                value = partial(self.noted.turn_text)
                 if value is not None and value != last:
                     last = value
                     yield value
@@ -245,7 +245,7 @@ class ObjectSteps(Steps[Any]):
     def _pieces(self, items: list[Item]) -> list[Any]:
         for item in items:
             self._reading.noted.note(item)
-        value = self._partial(str(self._reading.text))
+        value = self._partial(self._reading.noted.turn_text)
         if value is None or value == self._last:
             return []
         self._last = value

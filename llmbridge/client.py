@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._forking import keep_lock_free
@@ -12,7 +13,7 @@ from llmbridge._plan import Plan, checked_models, plan_call
 from llmbridge._route import Breaker
 from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode
-from llmbridge.options import OPTION_NAMES, CallOptions, TimeoutLike, Unsupported, without_secrets
+from llmbridge.options import OPTION_NAMES, CallOptions, TimeoutLike, Unsupported, is_sensitive, without_secrets
 from llmbridge.provider import Provider
 from llmbridge.retry import RetryLike
 from llmbridge.secret import MaskedStr, Secret, discreet
@@ -231,6 +232,26 @@ class Client:
     def options(self) -> CallOptions:
         """The defaults of how a request travels."""
         return self._options
+
+    def options_for(self, provider: type[Provider], asked: CallOptions) -> CallOptions:
+        """How a request to a provider travels: as the call says, and else by this client's defaults.
+
+        A key that was given for one service is not sent to another: where the call names another provider than the
+        client's own, and so goes to another host, key and secret headers of the client stay behind.
+        """
+        own = self._own_provider
+        elsewhere = self._options.base_url is None or asked.base_url is not None
+        if own is None or own is provider or not elsewhere:
+            return asked.over(self._options)
+        headers = {name: value for name, value in (self._options.headers or {}).items() if not is_sensitive(name)}
+        return asked.over(replace(self._options, api_key=None, headers=headers or None))
+
+    @property
+    def _own_provider(self) -> type[Provider] | None:
+        """The provider of the client's own model; None if it has none, or several."""
+        if not isinstance(self._model, str):
+            return None
+        return resolve_model(self._model, self._options.base_url is not None)[0]
 
     @property
     def default_model(self) -> str | None:

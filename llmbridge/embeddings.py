@@ -138,9 +138,11 @@ class _Work:
     ) -> None:
         asked = {name: value for name, value in options.items() if name in OPTION_NAMES}
         self._client = client
-        self._options = CallOptions.checked(asked).over(client.options)
+        travel = CallOptions.checked(asked)
         named = client.default_model if model is None else model
-        self._provider, self._model = resolve_model(named, self._options.base_url is not None)
+        has_base_url = travel.base_url is not None or client.options.base_url is not None
+        self._provider, self._model = resolve_model(named, has_base_url)
+        self._options = client.options_for(self._provider, travel)
         if not self._provider.embeddings_batch:
             raise ConfigError(f"{self._provider.name} makes no embeddings", provider=self._provider.name)
         plain = {name: value for name, value in options.items() if name not in OPTION_NAMES}

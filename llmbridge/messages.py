@@ -178,6 +178,8 @@ class ChatRequest:
         Raises:
             InvalidRequest: See `checked_messages`, `json_copy`, `llmbridge.tools` and `llmbridge.schema`.
         """
+        if not isinstance(model, str):
+            raise InvalidRequest(f"model must be a str, not {type(model).__name__}")
         check_text(model, "model")
         turns = checked_messages(messages)
         if system is not None:
@@ -296,7 +298,9 @@ def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str |
         raise InvalidRequest("content is None: only an assistant message with tool_calls may have no content")
     if not isinstance(content, (list, tuple)):
         raise InvalidRequest(f"content must be a str or a list of parts, not {type(content).__name__}")
-    content = [part.to_part() if hasattr(part, "to_part") else part for part in content]
+    content = [
+        part.to_part() if hasattr(part, "to_part") and not isinstance(part, type) else part for part in content
+    ]
     for i, part in enumerate(content):
         if not isinstance(part, str) and not (isinstance(part, Mapping) and isinstance(part.get("type"), str)):
             raise InvalidRequest(f"content[{i}] must be a str or a mapping with a 'type', not {_short(part)}")

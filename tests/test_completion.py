@@ -101,6 +101,14 @@ class TestFields:
         done = of("Hi", Reasoning("hm"), CALL, Finish("tool_calls", "x"), Logprobs((1,)))
         assert done.choices == (Choice(0, "Hi", "hm", (CALL,), "tool_calls", "x", None, (1,)),)
 
+    def test_rate_limits_are_read_from_the_headers(self) -> None:
+        """Where there are any."""
+        limits = of("Hi", headers={"x-ratelimit-remaining-requests": "7"}).rate_limits
+        assert limits is not None
+        assert limits.requests is not None
+        assert limits.requests.remaining == 7
+        assert of("Hi").rate_limits is None
+
     def test_a_refusal_is_told(self) -> None:
         """None if there was none."""
         assert (of(Refusal("I "), Refusal("cannot.")).refusal, of("Hi").refusal) == ("I cannot.", None)

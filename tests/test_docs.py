@@ -71,7 +71,7 @@ BLOCKS = _blocks()
 def _environment() -> dict[str, str]:
     """The developer's environment without keys, models, proxies and options for pytest."""
     unwanted = re.compile(
-        r"LLMBRIDGE_.*|.*_(API_KEY|AUTH_TOKEN|BASE_URL|ENDPOINT)|OLLAMA_.*|OPENAI_.*|.*_PROXY|PYTEST_.*|PYTHON[A-Z]+",
+        r"LLMBRIDGE_.*|.*_(API_KEY|TOKEN|BASE_URL|ENDPOINT)|OLLAMA_.*|OPENAI_.*|.*_PROXY|PYTEST_.*|PYTHON[A-Z]+",
         re.IGNORECASE,
     )
     kept = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}

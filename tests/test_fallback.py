@@ -372,6 +372,17 @@ def test_while_one_tries_the_others_do_not_wait_for_it(pair: Pair, mode: Mode) -
     assert mode.complete(pair.both.chat("Hi")).provider == "openai"
 
 
+def test_the_end_of_a_long_answer_says_nothing_new(pair: Pair) -> None:
+    """A model that began an answer before it failed elsewhere is left out all the same when that answer ends."""
+    pair.first.script(Reply(["a", "b"], delay=0.05), Reply(status=500))
+    stream = pair.both.chat("Hi")
+    assert next(stream) == "a"
+    assert pair.both.chat("Hi").complete().provider == "anthropic"
+    assert list(stream) == ["b"]
+    assert pair.both.chat("Hi").complete().provider == "anthropic"
+    assert pair.asked == (2, 2)
+
+
 @pytest.mark.parametrize("way", ["cancel", "close"])
 def test_a_trial_that_is_given_up_leaves_room_for_the_next(pair: Pair, way: str) -> None:
     """A caller who leaves before anything is known has not decided anything."""

@@ -801,3 +801,30 @@ def test_p20_p22_a_plain_server_behind_https_gets_nothing() -> None:
     ):
         list(client.chat("x", api_key=KEY, retries=0))
     assert KEY.encode() not in seen.getvalue()
+
+
+@pytest.mark.parametrize("way", ["chat", "models", "embed"])
+def test_p20_a_clients_key_does_not_go_to_another_provider(
+    server: LLMServer, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    """A key is one service's. Another provider, at its own address, finds its own key, or none."""
+    monkeypatch.setenv("OLLAMA_HOST", server.base_url("ollama"))
+    with Client("openai:m", api_key=KEY, headers={"X-Api-Key": KEY, "X-Team": "a"}, proxy=False) as client:
+        if way == "chat":
+            client.chat("Hi", "ollama:m").complete()
+        elif way == "models":
+            client.models("ollama")
+        else:
+            client.embed("Hi", "ollama:m")
+    (received,) = server.requests
+    assert KEY not in str(received.headers)
+    assert received.header("X-Team") == "a"
+
+
+def test_p20_a_clients_key_goes_to_all_providers_at_its_own_address(server: LLMServer) -> None:
+    """One gateway, several models: the host is the one that the key was given for."""
+    with Client("openai:m", api_key=KEY, base_url=server.root, proxy=False) as client:
+        client.chat("Hi", "anthropic:m").complete()
+        client.chat("Hi", "another-model", base_url=server.base_url("openai")).complete()
+    assert server.requests[0].header("x-api-key") == KEY
+    assert KEY not in str(server.requests[1].headers)

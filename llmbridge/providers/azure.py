@@ -40,7 +40,7 @@ class Azure(PathByURL, OpenAICompatible):
     url = "https://azure.microsoft.com"
     base_url_env = "AZURE_OPENAI_ENDPOINT"
     base_url_example = "https://NAME.openai.azure.com"
-    key_env = ("AZURE_OPENAI_API_KEY",)  # type: ignore[assignment]
+    key_env = ("AZURE_OPENAI_API_KEY",)
     needs_key = True
     note = "the model is the deployment's name; set AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT"
     think_tags = False

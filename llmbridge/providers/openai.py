@@ -181,7 +181,7 @@ class OpenAICompatible(OpenAI):
     supports_gpt_35_turbo = False
     url = ""
     base_url = ""
-    key_env = ()
+    key_env: ClassVar[tuple[str, ...]] = ()
     base_url_env = ""
     needs_key = False
     note = "any server that speaks OpenAI's dialect: give base_url="

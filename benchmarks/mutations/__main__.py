@@ -1,0 +1,73 @@
+"""The command line."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from benchmarks.harness import ROOT, Table, versions
+from benchmarks.mutations.catalogue import MUTATIONS
+from benchmarks.mutations.copies import Verdict, copied
+from benchmarks.mutations.mutation import DoesNotApply, Mutation
+
+
+def listed(mutations: Sequence[Mutation]) -> bool:
+    """Prints the mutations; whether all of them apply to the source as it is."""
+    sound = True
+    for mutation in mutations:
+        try:
+            mutation.applied(ROOT)
+        except DoesNotApply as error:
+            sound = False
+            print(f"{mutation}: DOES NOT APPLY: {error}")
+        else:
+            print(mutation)
+    return sound
+
+
+def measured(mutations: Sequence[Mutation], seconds: float) -> list[Verdict]:
+    """What became of each mutation, in a copy that is thrown away afterwards."""
+    verdicts = []
+    with tempfile.TemporaryDirectory(prefix="llmbridge-mutations-") as folder:
+        copy = copied(ROOT, Path(folder))
+        print(f"tests run against {copy.imported()}", file=sys.stderr, flush=True)
+        for mutation in mutations:
+            verdicts.append(copy.meet(mutation, seconds))
+            print(f"{mutation}: {verdicts[-1].says}", file=sys.stderr, flush=True)
+    return verdicts
+
+
+def main() -> int:
+    """Runs what the arguments ask for; 1 if a mutation escaped or could not be tested."""
+    parser = argparse.ArgumentParser(prog="benchmarks.mutations", description="Breaks each promise, and sees it caught.")
+    parser.add_argument("--only", default="", metavar="PROMISES", help="comma-separated, as P7,P13")
+    parser.add_argument("--list", action="store_true", help="say what there is, and whether it still applies")
+    parser.add_argument("--seconds", type=float, default=300.0, help="after which the tests of one are killed")
+    options = parser.parse_args()
+    promises = {mutation.promise for mutation in MUTATIONS}
+    wanted = {*filter(None, options.only.upper().split(","))} or promises
+    if unknown := wanted - promises:
+        parser.error(f"unknown: {', '.join(sorted(unknown))}")
+    mutations = [mutation for mutation in MUTATIONS if mutation.promise in wanted]
+    if options.list:
+        return 0 if listed(mutations) else 1
+    if hasattr(os, "nice"):
+        os.nice(10)  # it takes minutes, and whoever works meanwhile comes first
+    print(versions(), flush=True)
+    verdicts = measured(mutations, options.seconds)
+    caught = sum(verdict.caught for verdict in verdicts)
+    rows = [
+        [mutation.promise, mutation.breaks, verdict.says, f"{verdict.seconds:.0f} s"]
+        for mutation, verdict in zip(mutations, verdicts, strict=True)
+    ]
+    notes = [f"{caught} of {len(verdicts)} caught by a test that bears the promise's number, and passes without the change"]
+    print(f"\n{Table('Mutations', ['promise', 'what is broken', 'caught by', 'time'], rows, notes=notes)}", end="")
+    return 0 if caught == len(verdicts) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
