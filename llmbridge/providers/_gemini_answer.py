@@ -195,20 +195,17 @@ def _logprobs(result: Mapping[str, Any]) -> Iterator[Logprobs]:
 def _usage(usage: Mapping[str, Any]) -> Usage:
     """The service leaves zeros out; thoughts stand beside the answer's tokens, and are paid for as these are."""
     get = usage.get
-    prompt, answer, thoughts = get("promptTokenCount"), get("candidatesTokenCount"), get("thoughtsTokenCount")
+    prompt, of_tools = _count(get("promptTokenCount")), _count(get("toolUsePromptTokenCount"))
+    answer, thoughts = _count(get("candidatesTokenCount")), _count(get("thoughtsTokenCount"))
     return Usage(
-        _sum(prompt, get("toolUsePromptTokenCount")),
-        _sum(answer, thoughts),
+        of_tools if prompt is None else prompt + (of_tools or 0),
+        thoughts if answer is None else answer + (thoughts or 0),
         _count(get("totalTokenCount")),
-        cached_input_tokens=_count(get("cachedContentTokenCount")),
-        reasoning_tokens=_count(thoughts),
-        raw=usage,
+        _count(get("cachedContentTokenCount")),
+        None,
+        thoughts,
+        usage,
     )
-
-
-def _sum(first: Any, second: Any) -> int | None:
-    one, other = _count(first), _count(second)
-    return other if one is None else one + (other or 0)
 
 
 def _count(value: Any) -> int | None:

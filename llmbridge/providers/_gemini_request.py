@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from llmbridge.schema import Schema
     from llmbridge.tools import Tool, ToolChoice
 
-__all__ = ["encode_choice", "encode_contents", "encode_params", "encode_tools", "model_path", "thinks_in_levels"]
+__all__ = ["encode_choice", "encode_contents", "encode_params", "encode_tools", "is_gemini_3", "model_path"]
 
 FILES = "https://generativelanguage.googleapis.com/v1beta/"
 _UNSIGNED = "skip_thought_signature_validator"  # the service's own word for a call that another model has made
@@ -74,11 +74,11 @@ _OWN_CONFIG_NAMES = _spellings(_OWN_CONFIG)
 _OWN_FIELD_NAMES = _spellings(_OWN_FIELDS)
 
 
-def thinks_in_levels(model: str) -> bool:
-    """Whether a model's thinking is set by a level: all but Gemini 1 and 2, which know a budget of tokens.
+def is_gemini_3(model: str) -> bool:
+    """Whether a model is none of Gemini 1 and 2, which think by a budget of tokens and write no JSON beside tools.
 
     Example:
-        >>> thinks_in_levels("gemini-3-pro"), thinks_in_levels("gemini-2.5-flash")
+        >>> is_gemini_3("gemini-3-pro"), is_gemini_3("gemini-2.5-flash")
         (True, False)
     """
     return _GENERATION.search(model) is None
@@ -160,7 +160,7 @@ def _model_parts(message: Message, where: str, model: str) -> list[dict[str, Any
         part: dict[str, Any] = {"functionCall": {"id": call.id, **function} if call.id else function}
         if call.signature:
             part["thoughtSignature"] = call.signature
-        elif number == 0 and thinks_in_levels(model):
+        elif number == 0 and is_gemini_3(model):
             part["thoughtSignature"] = _UNSIGNED  # without one the service refuses the whole request
         parts.append(part)
     return parts
@@ -303,7 +303,7 @@ def _thinking(effort: Any, model: str) -> dict[str, Any]:
         )
     if effort == "none":
         return {"thinkingBudget": 0}
-    if thinks_in_levels(model):
+    if is_gemini_3(model):
         return {"thinkingLevel": _LEVELS[effort], "includeThoughts": True}
     return {"thinkingBudget": _BUDGETS[effort], "includeThoughts": True}
 

@@ -14,6 +14,7 @@ from llmbridge.providers import _gemini_answer as answers
 
 if TYPE_CHECKING:
     from llmbridge._framing import Frame, Framing
+    from llmbridge.messages import SchemaMode
 
 __all__ = ["Gemini"]
 
@@ -83,7 +84,7 @@ class Gemini(Provider):
         """Adds the tools and the schema; returns what they put into the generation configuration."""
         from llmbridge.providers import _gemini_request as requests
 
-        schema, mode = request.schema, request.schema_mode or "native"
+        schema, mode = request.schema, cls._schema_mode(request)
         choice = None if request.tool_choice is None else requests.encode_choice(request.tool_choice)
         if tools := requests.encode_tools(request.tools, schema if mode == "tool" else None):
             body["tools"] = tools
@@ -101,6 +102,14 @@ class Gemini(Provider):
             body["toolConfig"] = choice
         return config
 
+    @staticmethod
+    def _schema_mode(request: ChatRequest) -> SchemaMode:
+        """How the service is held to the schema: models before Gemini 3 refuse a JSON answer beside tools."""
+        from llmbridge.providers._gemini_request import is_gemini_3
+
+        beside_tools: SchemaMode = "tool" if request.tools and not is_gemini_3(request.model) else "native"
+        return request.schema_mode or beside_tools
+
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         refused = dict(super().refusals(request))
@@ -110,7 +119,7 @@ class Gemini(Provider):
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:
-        if request.schema is None or request.schema_mode != "tool":
+        if request.schema is None or cls._schema_mode(request) != "tool":
             return None
         name: str = request.schema.name
         return name

@@ -1078,3 +1078,15 @@ class TestEmbeddings:
         """An error of the tree."""
         with pytest.raises(error):
             Gemini.decode_embeddings(document)
+
+
+@pytest.mark.parametrize(("model", "mode"), [("gemini-2.5-flash", "tool"), ("gemini-3-pro", "native")])
+def test_a_schema_beside_tools_goes_where_the_model_takes_it(model: str, mode: str) -> None:
+    """Models before Gemini 3 answer 400 to a JSON answer beside functions (googleapis/python-genai#867)."""
+    tool = {"name": "now", "description": "The time.", "parameters": {"type": "object", "properties": {}}}
+    schema = {"title": "City", "type": "object", "properties": {"name": {"type": "string"}}}
+    asked = ChatRequest.checked(model, "Hi", {"tools": [tool], "schema": schema})
+    body = Gemini.encode(asked).body
+    assert ("responseJsonSchema" in body.get("generationConfig", {})) == (mode == "native")
+    assert Gemini.answer_tool(asked) == ("City" if mode == "tool" else None)
+    assert Gemini.answer_tool(ChatRequest.checked(model, "Hi", {"schema": schema})) is None
