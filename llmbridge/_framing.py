@@ -33,6 +33,8 @@ _BOM = b"\xef\xbb\xbf"
 # all that came is so little that it does not matter.
 _MANY_LINES = 64
 _LITTLE = 80 * 1024
+_LONE_CR = re.compile(rb"\r(?!\n)")
+_JSON_LINE = re.compile(rb"\n[{\[]")  # to be searched for: twice as fast as `in` for each of the two
 _JSON_TOKEN = re.compile(rb'\\.|["{}\[\]]', re.DOTALL)
 
 
@@ -117,6 +119,8 @@ class Framing(ABC):
             self._after_cr = False
         if data:
             self._after_cr = data.endswith(b"\r")
+        if not _LONE_CR.search(data):
+            return data.replace(b"\r", b"")  # a single byte is found much faster than two
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
     def _cut(self, data: bytes) -> bytes:
@@ -184,7 +188,7 @@ class SSEWithJSON(SSE):
         return frames
 
     def _frames(self, whole: bytes) -> list[Frame]:
-        if self._json is None and not (b"\n{" in whole or b"\n[" in whole or whole[:1] in (b"{", b"[")):
+        if self._json is None and not (_JSON_LINE.search(whole) or whole[:1] in (b"{", b"[")):
             return super()._frames(whole)
         frames: list[Frame] = []
         events: list[bytes] = []
@@ -294,13 +298,11 @@ class _Silent:
 class _QuietClient(SSEClient):
     """Made without its constructor, which looks a logger up each time. The fields are those of 1.8 and 1.9."""
 
+    _logger = _Silent()
+    _char_enc = "utf-8"
+
     def __init__(self, event_source: Iterable[bytes]) -> None:
-        self._logger = _SILENT
         self._event_source = event_source
-        self._char_enc = "utf-8"
-
-
-_SILENT = _Silent()
 
 
 def _events_of_any_length(whole: bytes) -> Iterator[Frame]:

@@ -19,7 +19,7 @@ from llmbridge.errors import (
     without_frames,
 )
 from llmbridge.messages import ChatRequest, Message, Messages, checked_messages, with_own_proofs
-from llmbridge.options import CallOptions, Timeout, checked_base_url
+from llmbridge.options import CallOptions, Timeout, checked_base_url, is_sensitive
 from llmbridge.provider import Provider
 from llmbridge.retry import Retry
 from llmbridge.stream import ChatStream
@@ -130,10 +130,11 @@ def checked_models(models: Any, options: CallOptions) -> tuple[str | Client, ...
     found = tuple(models)
     if not found:
         raise ConfigError("the list of models is empty")
-    if options.api_key is not None or options.base_url is not None:
+    secret = any(value is not None and is_sensitive(name) for name, value in (options.headers or {}).items())
+    if options.api_key is not None or options.base_url is not None or secret:
         raise ConfigError(
-            "api_key and base_url belong to one service: for several models, pass a Client for each instead of "
-            "its name, as in Client([Client('openai:gpt-5-mini', api_key=...), 'ollama:llama3'])"
+            "api_key, base_url and headers that hold a secret belong to one service: for several models, pass a Client "
+            "for each instead of its name, as in Client([Client('openai:gpt-5-mini', api_key=...), 'ollama:llama3'])"
         )
     for model in found:
         if not isinstance(model, Client):

@@ -298,9 +298,7 @@ def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str |
         raise InvalidRequest("content is None: only an assistant message with tool_calls may have no content")
     if not isinstance(content, (list, tuple)):
         raise InvalidRequest(f"content must be a str or a list of parts, not {type(content).__name__}")
-    content = [
-        part.to_part() if hasattr(part, "to_part") and not isinstance(part, type) else part for part in content
-    ]
+    content = [part.to_part() if hasattr(part, "to_part") and not isinstance(part, type) else part for part in content]
     for i, part in enumerate(content):
         if not isinstance(part, str) and not (isinstance(part, Mapping) and isinstance(part.get("type"), str)):
             raise InvalidRequest(f"content[{i}] must be a str or a mapping with a 'type', not {_short(part)}")

@@ -797,9 +797,9 @@ async def _collect(stream: ChatStream, into: list[str]) -> None:
 async def _until(condition: Callable[[], bool]) -> None:
     from anyio import sleep
 
-    end = time.monotonic() + 5
+    end = time.monotonic() + 20
     while not condition():
-        assert time.monotonic() < end, "it did not come to pass within 5 s"
+        assert time.monotonic() < end, "it did not come to pass within 20 s"
         await sleep(0.005)
 
 

@@ -565,7 +565,10 @@ def test_a_name_that_nobody_knows_is_a_mistake_and_no_failure() -> None:
             make()
 
 
-@pytest.mark.parametrize("option", [{"api_key": "sk-123456"}, {"base_url": "http://127.0.0.1:9"}])
+@pytest.mark.parametrize(
+    "option",
+    [{"api_key": "sk-123456"}, {"base_url": "http://127.0.0.1:9"}, {"headers": {"Authorization": "Bearer sk-123456"}}],
+)
 def test_what_belongs_to_one_service_is_refused_for_several(option: dict[str, Any]) -> None:
     """The advice says how it is done, whichever way the option and the models came."""
     for make in (
@@ -574,7 +577,7 @@ def test_what_belongs_to_one_service_is_refused_for_several(option: dict[str, An
         lambda: Client("demo", **option).chat("Hi", model=["openai:a", "demo"]),
         lambda: chat("Hi", model=["openai:a", "demo"], **option),
     ):
-        with pytest.raises(ConfigError, match="pass a Client for each") as caught:
+        with pytest.raises(ConfigError, match="pass a Client for each instead") as caught:
             make()
         assert "sk-123456" not in str(caught.value)
 
