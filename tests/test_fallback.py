@@ -418,8 +418,16 @@ def test_a_trial_whose_task_is_cancelled_leaves_room_for_the_next(pair: Pair, lo
 
     LOOPS[loop].run(main)
     assert pair.first.requests[1].gone.wait(5)
+    _wait_for(lambda: pair.one._breakers["openai:a"]._trial_until < pair.now)  # its thread has come back, too
     assert pair.both.chat("Hi").complete().text == "back"
     assert pair.asked == (3, 1)
+
+
+def _wait_for(condition: Callable[[], bool]) -> None:
+    end = time.monotonic() + 20
+    while not condition():
+        assert time.monotonic() < end, "it did not come to pass within 20 s"
+        time.sleep(0.005)
 
 
 def test_a_model_that_cools_down_is_tried_at_last(pair: Pair, mode: Mode) -> None:
