@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import base64
-import contextlib
 import json
 import selectors
 import socket
-import threading
-from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 from urllib.parse import urlsplit
 
 from llmbridge.testing import LLMServer
+from llmbridge.testing.faults import Listener, read_head
+
+__all__ = [
+    "DONE",
+    "FINISH",
+    "Listener",
+    "Proxy",
+    "chunk",
+    "event",
+    "free_port",
+    "head",
+    "port_of",
+    "read_head",
+]
 
 DONE = b"data: [DONE]\n\n"
 FINISH = b'data: {"choices":[{"index":0,"delta":{},"finish_reason":"stop"}]}\n\n'
@@ -40,60 +50,6 @@ def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port: int = listener.getsockname()[1]
         return port
-
-
-class Listener:
-    """A bare server: a function of its own for each connection, which gets the socket and may keep it as it likes.
-
-    Args:
-        serve: Called in a thread of its own with each accepted socket, which is closed afterwards. Without it, nothing
-            is ever accepted: the system completes the connection, and silence follows.
-    """
-
-    def __init__(self, serve: Callable[[socket.socket], None] | None = None) -> None:
-        self._serve = serve
-        self._listener = socket.create_server(("127.0.0.1", 0), backlog=64)
-        self.port: int = self._listener.getsockname()[1]
-        self._sockets: list[socket.socket] = []
-        self._threads: list[threading.Thread] = []
-        self.accepted = 0
-        if serve is not None:
-            self._start(self._accept)
-
-    def _start(self, target: Callable[..., None], *args: Any) -> None:
-        thread = threading.Thread(target=target, args=args, name="test-listener", daemon=True)
-        self._threads.append(thread)
-        thread.start()
-
-    def _accept(self) -> None:
-        while True:
-            try:
-                sock, _ = self._listener.accept()
-            except OSError:
-                return
-            self.accepted += 1
-            self._sockets.append(sock)
-            self._start(self._run, sock)
-
-    def _run(self, sock: socket.socket) -> None:
-        assert self._serve is not None
-        with sock, contextlib.suppress(OSError):
-            self._serve(sock)
-
-    def __enter__(self) -> Listener:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        for sock in (self._listener, *self._sockets):
-            with contextlib.suppress(OSError):
-                sock.shutdown(socket.SHUT_RDWR)
-        self._listener.close()
-        for thread in self._threads:
-            thread.join(5)
-        for sock in self._sockets:
-            sock.close()
 
 
 class Proxy(Listener):
@@ -138,17 +94,6 @@ class Proxy(Listener):
             else:
                 onward.sendall(f"{method} {parts.path or '/'} {version}\r\n".encode("latin-1") + rest)
             _relay(sock, onward)
-
-
-def read_head(sock: socket.socket) -> bytes:
-    """What came until the empty line, and perhaps more; b"" if the client left before."""
-    received = b""
-    while b"\r\n\r\n" not in received:
-        data = sock.recv(65536)
-        if not data:
-            return b""
-        received += data
-    return received
 
 
 def _relay(one: socket.socket, other: socket.socket) -> None:

@@ -41,11 +41,12 @@ class _Proxy(Listener):
 
     def __init__(
         self,
-        user: str | None,
-        password: str | None,
-        target: tuple[str, int] | None,
-        refuse: bool,
-        hang: bool,
+        user: str | None = None,
+        password: str | None = None,
+        *,
+        target: tuple[str, int] | None = None,
+        refuse: bool = False,
+        hang: bool = False,
     ) -> None:
         if (user is None) != (password is None):
             raise ValueError("user and password belong together: give both, or neither")
@@ -113,17 +114,6 @@ class HTTPProxy(_Proxy):
 
     scheme = "http"
 
-    def __init__(
-        self,
-        user: str | None = None,
-        password: str | None = None,
-        *,
-        target: tuple[str, int] | None = None,
-        refuse: bool = False,
-        hang: bool = False,
-    ) -> None:
-        super().__init__(user, password, target, refuse, hang)
-
     def _pass_on(self, sock: socket.socket) -> None:
         received = read_head(sock)
         if not received:
@@ -175,17 +165,6 @@ class SocksProxy(_Proxy):
     """
 
     scheme = "socks5h"
-
-    def __init__(
-        self,
-        user: str | None = None,
-        password: str | None = None,
-        *,
-        target: tuple[str, int] | None = None,
-        refuse: bool = False,
-        hang: bool = False,
-    ) -> None:
-        super().__init__(user, password, target, refuse, hang)
 
     def _pass_on(self, sock: socket.socket) -> None:
         if self._hang:
