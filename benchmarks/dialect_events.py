@@ -1,4 +1,4 @@
-"""The streams of every dialect as its service sends them, and the least that plain Python can read each of them with."""
+"""The streams of every dialect as its service sends them, and the least that reads each of them in plain Python."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.server import END, FINISH, FIRST, PIECES, TEXTS, _choice, _event
+from benchmarks.server import END, FINISH, FIRST, PIECES, TEXTS, _event
 
 Data = Mapping[str, Any]
 
@@ -176,10 +176,10 @@ def _responses() -> Dialect:
             _named(type=kind, sequence_number=number, **item, delta=piece, logprobs=[], obfuscation="Xb3kLq9f")
             for number, piece in enumerate(PIECES, 4)
         ),
-        _named(type="response.created", sequence_number=0, response={**response, "status": "in_progress"}),
-        _named(type="response.completed", sequence_number=50, response={**response, "status": "completed", "usage": usage}),
-        lambda event: event["delta"] if event["type"] == "response.output_text.delta" else None,
-    )  # fmt: skip
+        _named(type="response.created", sequence_number=0, response=response),
+        _named(type="response.completed", sequence_number=50, response={**response, "usage": usage}),
+        lambda event: event["delta"] if event["type"] == kind else None,
+    )
 
 
 DIALECTS: Mapping[str, Dialect] = {

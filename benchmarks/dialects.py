@@ -48,6 +48,8 @@ class DialectWorker(Worker):
 def measure(options: Options, dialects: Sequence[str] = (), against: str = "") -> Iterator[Table]:
     """One table for each way in which the events arrive, a dialect a line."""
     sizes = options.sizes
+    if not options.choose((OURS,)):
+        return
     with DialectServer() as server:
         for title, step in WAYS.items():
             rows: list[list[str]] = []
@@ -72,7 +74,7 @@ def measure(options: Options, dialects: Sequence[str] = (), against: str = "") -
 
 def interleave(dialect: str, base_url: str, sizes: Sizes, against: str = "") -> Rounds:
     """The contenders of one dialect in turn, in several processes each; see `harness.interleave`."""
-    contenders = {FLOOR: (dialect, FLOOR), OURS: (dialect, OURS)}
+    contenders: dict[str, tuple[str, ...]] = {FLOOR: (dialect, FLOOR), OURS: (dialect, OURS)}
     if against and (Path(against) / "llmbridge/providers" / f"{dialect.replace('-', '_')}.py").exists():
         contenders[BEFORE] = (dialect, OURS, against)
     result = Rounds()

@@ -24,6 +24,11 @@ IMPORT_OURS = "import llmbridge"
 CASES: Mapping[str, tuple[str, str, str]] = {
     IMPORT_OURS: (OURS, "llmbridge", "import llmbridge"),
     "from llmbridge import chat": (OURS, "llmbridge", "from llmbridge import chat"),
+    "  and a chat that is not sent": (
+        OURS,
+        "llmbridge",
+        "from llmbridge import chat; chat('hi', 'openai:bench', base_url=URL, api_key='x')",
+    ),
     "  and a first chat": (
         OURS,
         "llmbridge",

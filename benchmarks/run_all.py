@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from benchmarks import connections, cpu_per_piece, import_time, memory, warm_call
+from benchmarks import connections, cpu_per_piece, dialects, import_time, memory, warm_call
 from benchmarks.harness import main
 
+MEASURES = (cpu_per_piece, dialects, import_time, warm_call, connections, memory)
+
 if __name__ == "__main__":
-    main(__doc__, cpu_per_piece.measure, import_time.measure, warm_call.measure, connections.measure, memory.measure)
+    main(__doc__, *(module.measure for module in MEASURES))

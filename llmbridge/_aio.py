@@ -31,7 +31,8 @@ from llmbridge.errors import ConfigError, LLMBridgeError
 if TYPE_CHECKING:
     from llmbridge._reading import Steps
     from llmbridge._tool_runs import Job
-    from llmbridge.stream import ChatStream, Completion
+    from llmbridge.completion import Completion
+    from llmbridge.stream import ChatStream
 
 __all__ = ["AsyncResult", "complete", "in_thread", "set_thread_limit", "text_of"]
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 from llmbridge._assembly import Assembly
 from llmbridge._framing import Record
 from llmbridge.errors import LLMBridgeError, ProtocolError, StreamTruncated, without_frames
-from llmbridge.events import End, Finish, Item, Usage
+from llmbridge.events import End, Finish, Item, Logprobs, Usage
 from llmbridge.provider import Provider, parsed_json
 from llmbridge.secret import scrub
 
@@ -148,6 +148,8 @@ class Answer:
                         self.end_mark = self.ended = True
                     elif item.__class__ is Usage and "\\u" not in frame.data:
                         assembly.take_usage(item, items)  # without an escape there is no half of a pair in it
+                    elif item.__class__ is Logprobs and "\\u" not in frame.data:
+                        add(item)
                     else:
                         assembly.take(item, items)
             except LLMBridgeError as error:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -14,6 +14,8 @@ from llmbridge.events import Finish, Item, Logprobs, OtherChoice, Reasoning, Ref
 
 __all__ = ["Assembly", "merged_usage"]
 
+_MOST_OTHERS = 128
+_MOST_KEYS = 64  # of a service's own count, where its parts are put together
 _CUT_OFF = ("length", "content_filter", "error")
 _COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
 
@@ -89,11 +91,13 @@ class Assembly:
             items += [_of_other(index, item) for item in said]
 
     def _take_text(self, text: str, items: list[Item]) -> None:
-        if self._tags is None:
-            self._add_text(text, items)
+        if self._tags is None:  # the path of every piece that is not ASCII
+            if text := self._mend(text):
+                items.append(text)
+            self.plain = not self._mend.half
         else:
             self._add_parts(self._tags(text), items)
-        self._now_plain()
+            self._now_plain()
 
     def _now_plain(self) -> None:
         if self._tags is not None and self._tags.done:
@@ -167,6 +171,8 @@ class Assembly:
         """Another choice is an answer of its own."""
         choice = self._others.get(item.index)
         if choice is None:
+            if len(self._others) >= _MOST_OTHERS:
+                return  # more than any service offers: each one takes a thousand times the room of its index
             choice = self._others[item.index] = Assembly(self._think_tags, self._answer_tool)
         said: list[Item] = []
         choice.take(item.event.text if isinstance(item.event, Text) else item.event, said)
@@ -211,5 +217,10 @@ def merged_usage(known: Usage | None, newer: Usage) -> Usage:
     total = newer.total_tokens
     if total is None and (counts["input_tokens"] is None or counts["output_tokens"] is None):
         total = known.total_tokens
-    raw = newer.raw if known.raw.keys() <= newer.raw.keys() else {**known.raw, **newer.raw}
-    return Usage(**counts, total_tokens=total, raw=raw)
+    return Usage(**counts, total_tokens=total, raw=_merged_raw(known.raw, newer.raw))
+
+
+def _merged_raw(known: Mapping[str, Any], newer: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The service's own words of both, those that are told again as they are now; not without end."""
+    kept = [key for key in known if key not in newer][: max(0, _MOST_KEYS - len(newer))]
+    return {**{key: known[key] for key in kept}, **newer} if kept else newer

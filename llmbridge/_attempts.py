@@ -21,7 +21,7 @@ from llmbridge.errors import (
     StreamTruncated,
     without_frames,
 )
-from llmbridge.secret import scrub
+from llmbridge.secret import MaskedStr, scrub
 
 if TYPE_CHECKING:
     from llmbridge._transport import Call, Exchange, HTTPRequest
@@ -31,6 +31,13 @@ __all__ = ["Attempts"]
 
 _log = logging.getLogger("llmbridge")
 _ERROR_BODY_SECONDS = 5.0
+_REQUEST_IDS = (
+    "x-request-id",
+    "request-id",  # Anthropic
+    "x-generation-id",  # OpenRouter
+    "apim-request-id",  # Azure
+    "mistral-correlation-id",
+)
 _SUCCESS = range(200, 300)
 
 
@@ -63,6 +70,7 @@ class Attempts:
         self._began: float | None = None
         self._repetitions = 0  # on the present route
         self._admitted = False  # the present route's breaker waits to hear how it went
+        self._admission = object()  # what it knows this call by
         self._asked = False  # the present attempt's request is on its way
         self._failed: LLMBridgeError | None = None  # what ended the last attempt
         self.settled = False
@@ -118,7 +126,7 @@ class Attempts:
         """The call is over: ends everything that is held."""
         if self._admitted:
             self._admitted = False
-            self.route.breaker.gave_up()
+            self.route.breaker.gave_up(self._admission)
         self._drop(error)
 
     def complete(self, error: LLMBridgeError) -> None:
@@ -146,7 +154,7 @@ class Attempts:
         """Sends the request once."""
         self.headers, self.request_id, self.used_tokens, self._asked = {}, None, None, False
         if self._request is None:
-            self._request = self.route.prepare(self.route)
+            self._request = self.route.prepare(self.route, call)
             self._keep_secret(self._request.secrets)
         self._queue_up(call, self._request)
         self._asked = True
@@ -163,7 +171,9 @@ class Attempts:
             return
         from llmbridge.limits import estimate_tokens
 
-        self._ticket = limiter.join(estimate_tokens(request.body), wake=call.wake)
+        # Kept before it enters: a Ctrl-C inside would leave it at the head of the queue, with nobody to give it back.
+        self._ticket = limiter.ticket(estimate_tokens(request.body), wake=call.wake)
+        limiter.enter(self._ticket)
         try:
             self._ticket.wait(call.rest)
         except ClockExpired as error:
@@ -178,9 +188,7 @@ class Attempts:
     def _take_headers(self, exchange: Exchange) -> None:
         self.headers = exchange.headers
         self._keep_secret(exchange.secrets)
-        self.request_id = next(
-            (self.headers[name] for name in ("x-request-id", "request-id") if name in self.headers), None
-        )
+        self.request_id = next((self.headers[name] for name in _REQUEST_IDS if name in self.headers), None)
         assert self._began is not None
         _log.debug("%s answered %d after %.3f s", self.route.provider.name, exchange.status, monotonic() - self._began)
         if (limiter := self._taught) is not None:
@@ -189,7 +197,7 @@ class Attempts:
             limiter.learn(RateLimits.of(self.headers))
 
     def _keep_secret(self, secrets: Sequence[str]) -> None:
-        self._secrets = tuple(dict.fromkeys((*self._secrets, *secrets)))
+        self._secrets = tuple(dict.fromkeys(map(MaskedStr, (*self._secrets, *secrets))))
 
     def _status_error(self, exchange: Exchange, call: Call) -> LLMBridgeError:
         from llmbridge.service_errors import BODY_LIMIT, error_for_status
@@ -218,7 +226,7 @@ class Attempts:
         self._end_ticket(error)
 
     def _end_ticket(self, error: BaseException | None) -> None:
-        ticket, self._ticket = self._ticket, None
+        ticket = self._ticket
         if ticket is None:
             return
         if isinstance(error, RateLimited) and (limiter := self._taught) is not None:
@@ -228,6 +236,7 @@ class Attempts:
         else:
             refused = isinstance(error, (ServiceError, ConnectFailed)) and not self.settled
             ticket.release(0 if refused else None)
+        self._ticket = None  # last: after a Ctrl-C in here it is given back again
 
     # -- what follows from a failure ---------------------------------------------------------------------------
 
@@ -276,7 +285,7 @@ class Attempts:
         """Takes the first route that is not cooling down; if all are, the first: better a late answer than none."""
         self.route = self._routes[0]
         if self._several:
-            ready = next((route for route in self._routes if route.breaker.admits()), None)
+            ready = next((route for route in self._routes if route.breaker.admits(self._admission)), None)
             self._admitted = ready is not None
             self.route = ready or self.route
 
@@ -287,7 +296,7 @@ class Attempts:
         if error is None:
             self.route.breaker.succeeded()
         else:
-            self.route.breaker.failed(error)
+            self.route.breaker.failed(error, self._admission)
 
 
 def _all_failed(errors: Sequence[LLMBridgeError]) -> AllFailed:

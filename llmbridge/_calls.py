@@ -19,13 +19,14 @@ __all__ = ["CallAssembler", "mended_json", "read_call"]
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _MOST_PIECES = 500  # that are looked at to find out whether a call is over
+_MOST_LOOKS = 32
 _TOO_DEEP = "the arguments are nested too deeply"
 
 
 class _Open:
     """A call that is being written."""
 
-    __slots__ = ("id", "index", "mend", "name", "pieces", "signature", "whole")
+    __slots__ = ("id", "index", "length", "looked_at", "looks", "mend", "name", "pieces", "signature", "whole")
 
     def __init__(self, index: int | None) -> None:
         self.index = index
@@ -34,12 +35,25 @@ class _Open:
         self.name = ""
         self.mend = SurrogateMender()
         self.pieces: list[str] = []
+        self.length = 0  # of the arguments
+        self.looked_at = 0  # how long they were when they were last found to be no JSON
+        self.looks = 0
         self.signature: str | None = None
 
     @property
     def text(self) -> str:
         """The arguments so far."""
         return "".join(self.pieces) + ("\N{REPLACEMENT CHARACTER}" if self.mend.half else "")
+
+    def is_over(self) -> bool:
+        """Whether nothing is to follow. A server may ask that with each piece: a long text is not read each time."""
+        if self.whole or not self.pieces:
+            return True
+        grown = self.length - self.looked_at
+        if not grown or (self.looks >= _MOST_LOOKS and grown * 16 < self.looked_at):
+            return False
+        self.looks, self.looked_at = self.looks + 1, self.length
+        return _is_json(self.text)
 
     def seems_over(self) -> bool:
         """Whether the arguments are a whole JSON value, so that nothing can be added to them."""
@@ -111,7 +125,7 @@ class CallAssembler:
         calls, self._open = self._open, []
         over: list[_Open] = []
         for call in calls:
-            (over if final or call.whole or not call.pieces or _is_json(call.text) else self._open).append(call)
+            (over if final or call.is_over() else self._open).append(call)
         self._find_unfinished()
         return [read_call(self._own_id(call.id), call.name, call.text, call.signature, cut) for call in over]
 
@@ -151,6 +165,7 @@ def _added(call: _Open, delta: ToolCallDelta) -> ToolCallDelta | None:
     arguments = call.mend(delta.arguments)
     if arguments:
         call.pieces.append(arguments)
+        call.length += len(arguments)
     call.whole = delta.whole
     texts = (delta.id or "", delta.name or "", delta.signature or "")
     if arguments == delta.arguments and all(text.isascii() for text in texts):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 from llmbridge._http_request import http_request
 from llmbridge._pipeline import Pipeline
 from llmbridge._plan import usable_key
-from llmbridge._route import Route
+from llmbridge._route import Route, located
 from llmbridge.errors import ProtocolError
 from llmbridge.events import END, End, Item, Logprobs
 from llmbridge.options import CallOptions, Timeout, checked_base_url
@@ -17,7 +17,7 @@ from llmbridge.retry import Retry
 
 if TYPE_CHECKING:
     from llmbridge._framing import Frame
-    from llmbridge._transport import HTTPRequest
+    from llmbridge._transport import Call, HTTPRequest
     from llmbridge.client import Client
 
 __all__ = ["DocumentCall"]
@@ -36,6 +36,7 @@ class DocumentCall:
         options: How the request travels.
         method: POST or GET.
         decode: Makes the result of the document.
+        total_at: `time.monotonic()` of the end of the total, where this is not the first question of a call.
     """
 
     def __init__(
@@ -47,13 +48,16 @@ class DocumentCall:
         options: CallOptions,
         method: str,
         decode: Callable[[Any], Any],
+        total_at: float | None = None,
     ) -> None:
         key = usable_key(provider, options)
         proxy: str | bool | None = False if provider.direct and options.base_url is None else options.proxy
         verify = True if options.verify is None else options.verify
 
-        def prepare(_: Route) -> HTTPRequest:
-            base_url, name = (options.base_url, model) if options.base_url is not None else provider.locate(model)
+        def prepare(_: Route, call: Call) -> HTTPRequest:
+            base_url, name = options.base_url, model
+            if base_url is None:
+                base_url, name = located(provider, model, call)
             made = encoded(name)
             asked = Encoded(made.body, made.path, {"Accept": "application/json", **made.headers})
             return http_request(provider, asked, options, key, checked_base_url(base_url), method)
@@ -66,7 +70,7 @@ class DocumentCall:
             lambda: client.transport(options.session, proxy, verify),
             options.retries or Retry(),
         )
-        self._pipeline = Pipeline([route], options.timeout or Timeout(), client.limiter)
+        self._pipeline = Pipeline([route], options.timeout or Timeout(), client.limiter, total_at=total_at)
 
     def result(self) -> Any:
         """What the document says. Blocks.

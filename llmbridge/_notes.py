@@ -38,17 +38,19 @@ class Notes:
     Args:
         text: The text of all turns; whoever hands out plain text adds to it directly.
         source: Says who gives the answer; proofs of reasoning mean something to that service alone.
+        keep_logprobs: Whether somebody has asked for them: a service may send more of them than text unasked.
 
     Attributes:
         turns: The messages of the turns that are over, results of tools included.
         tool_calls: Of the last turn.
         refusal: The pieces of the words of refusal, of the last turn.
-        logprobs: All entries of the last turn.
+        logprobs: All entries of the last turn, if they are kept.
         finish: The last Finish; None again while tools are run.
         usage: Of all turns together.
     """
 
-    def __init__(self, text: TextSoFar, source: Named | None = None) -> None:
+    def __init__(self, text: TextSoFar, source: Named | None = None, keep_logprobs: bool = True) -> None:
+        self._keep_logprobs = keep_logprobs
         self.text = text
         self.source = source
         self.reasoning = TextSoFar()
@@ -59,8 +61,10 @@ class Notes:
         self.finish: Finish | None = None
         self._usage: Usage | None = None
         self._earlier_usage: Usage | None = None
-        self._blocks: list[Reasoning] = []
-        self._thought: list[str] = []
+        self._blocks: list[tuple[int, Reasoning]] = []  # with the places where they stand in the text
+        self._thought = TextSoFar()
+        self._thinking = False
+        self._thought_at = 0
         self._turn_at = 0
         self._others: dict[int, Notes] = {}
 
@@ -79,12 +83,17 @@ class Notes:
         """The notes of the choices beside the first, by index."""
         return dict(sorted(self._others.items()))
 
-    def note(self, item: Item | Text) -> None:
-        """Keeps what is handed out."""
+    def note(self, item: Item | Text, ahead: int = 0) -> None:
+        """Keeps what is handed out.
+
+        Args:
+            item: Whatever it is.
+            ahead: How many characters stand before it that are still to be handed out.
+        """
         if isinstance(item, (str, Text)):
             self.text.add(str(item))
         elif isinstance(item, Reasoning):
-            self._note_reasoning(item)
+            self._note_reasoning(item, ahead)
         elif isinstance(item, Usage):
             self._usage = item
         elif isinstance(item, Finish):
@@ -97,25 +106,41 @@ class Notes:
             self.refusal.append(item.text)
             self.text.add(item.text)
         elif isinstance(item, Logprobs):
-            self.logprobs += item.raw
+            if self._keep_logprobs:
+                self.logprobs += item.raw
         elif isinstance(item, OtherChoice):
-            self._others.setdefault(item.index, Notes(TextSoFar())).note(item.event)
+            self._note_other(item)
 
-    def _note_reasoning(self, item: Reasoning) -> None:
+    def _note_other(self, item: OtherChoice) -> None:
+        other = self._others.get(item.index)
+        if other is None:
+            other = self._others[item.index] = Notes(TextSoFar(), keep_logprobs=self._keep_logprobs)
+        other.note(item.event)
+        other.text.fold()
+
+    def _note_reasoning(self, item: Reasoning, ahead: int) -> None:
         self.reasoning.add(item.text)
         self.reasoning.fold()
+        place = self.text.length + ahead
         if item.text:
-            self._thought.append(item.text)
-        if item.signature or item.redacted:
-            self._end_block(item.signature, item.redacted)
+            if place != self._thought_at:  # text came in between
+                self._end_block()
+            self._thought.add(item.text)
+            self._thought.fold()
+            self._thinking = True
+        if not self._thinking or item.text:
+            self._thought_at = place
+        if item.signature:  # of the thoughts that wait for one, however late it comes
+            self._end_block(item.signature)
+        if item.redacted:
+            self._end_block()
+            self._blocks.append((place, Reasoning("", None, item.redacted)))
 
-    def _end_block(self, signature: str | None = None, redacted: str | None = None) -> None:
-        text = "".join(self._thought)
-        self._thought.clear()
+    def _end_block(self, signature: str | None = None) -> None:
+        text = str(self._thought)
+        self._thought, self._thinking = TextSoFar(), False
         if text or signature:
-            self._blocks.append(Reasoning(text, signature))
-        if redacted:
-            self._blocks.append(Reasoning("", None, redacted))
+            self._blocks.append((self._thought_at, Reasoning(text, signature)))
 
     def _note_result(self, result: ToolResult) -> None:
         if self.tool_calls or not self.turns:
@@ -128,21 +153,35 @@ class Notes:
             self.finish = None
             self._blocks = []
             self._others = {}
-            self._turn_at = len(str(self.text))
-        failed = {"is_error": True} if result.failed else {}
-        extra = {"tool_call_id": result.call.id, "name": result.call.name, **failed}
-        self.turns.append(Message("tool", result.text, extra))
+            self._turn_at = self.text.length
+        from llmbridge._tool_values import result_message
+
+        self.turns.append(result_message(result))
 
     def message(self) -> Message:
-        """The last turn as a message, with everything that a service may want back."""
+        """The last turn as a message, with everything that a service may want back, in the order in which it came.
+
+        Calls alone have lost their place among the rest: they follow it.
+        """
         self._end_block()
         text = self.turn_text
         by = {"by": self.source.provider} if self.source is not None else {}
         extra = {"tool_calls": [_as_given(call, by) for call in self.tool_calls]} if self.tool_calls else {}
         if self._blocks:
-            thoughts = [_as_part(block, by) for block in self._blocks]
-            return Message("assistant", [*thoughts, *([{"type": "text", "text": text}] if text else [])], extra)
+            return Message("assistant", self._parts(text, by), extra)
         return Message("assistant", text or (None if extra else ""), extra)
+
+    def _parts(self, text: str, by: dict[str, str]) -> list[dict[str, Any]]:
+        """Text and reasoning, each in its place: proofs of reasoning hold for that place only."""
+        parts: list[dict[str, Any]] = []
+        said = 0
+        for at, block in [*self._blocks, (self._turn_at + len(text), None)]:
+            if piece := text[said : at - self._turn_at]:
+                parts.append({"type": "text", "text": piece})
+                said = at - self._turn_at
+            if block is not None:
+                parts.append(_as_part(block, by))
+        return parts
 
     def all_turns(self) -> list[Message]:
         """The messages of all turns, for another question; without the last one where it says nothing."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from llmbridge._answer import Answer
 from llmbridge._attempts import Attempts
 from llmbridge._route import Route
-from llmbridge.errors import Cancelled, LLMBridgeError, StreamTruncated
+from llmbridge.errors import Cancelled, ClockExpired, LLMBridgeError, StreamTruncated
 from llmbridge.events import Item, Usage
 from llmbridge.options import Timeout
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from llmbridge._transport import Call
     from llmbridge.limits import Limiter
 
-__all__ = ["Pipeline", "Wait"]
+__all__ = ["Pipeline", "TotalClock", "Wait"]
 
 
 class Wait(Enum):
@@ -31,6 +31,40 @@ class Wait(Enum):
 
     SOCKET = "until the socket is readable"
     THREAD = "in a worker thread: the step blocks"
+
+
+class TotalClock:
+    """The total time of a whole chat: one for all turns, for the tools between them, and for a second asking.
+
+    Args:
+        limit: Seconds; None for no limit.
+        runs_out_at: The moment, on the clock of `time.monotonic`, if it has been started.
+    """
+
+    __slots__ = ("_limit", "_runs_out_at")
+
+    def __init__(self, limit: float | None, runs_out_at: float | None = None) -> None:
+        self._limit = limit
+        self._runs_out_at = runs_out_at
+
+    def start(self) -> float:
+        """The moment when it runs out, on the clock of `time.monotonic`; it starts with the first question for it."""
+        if self._runs_out_at is None:
+            self._runs_out_at = monotonic() + (float("inf") if self._limit is None else self._limit)
+        return self._runs_out_at
+
+    def check(self, doing: str = "") -> float:
+        """The seconds that are left.
+
+        Args:
+            doing: What is being done, for the message.
+
+        Raises:
+            ClockExpired: None are.
+        """
+        if (left := self.start() - monotonic()) > 0:
+            return left
+        raise ClockExpired(f"the call did not end within {self._limit:g} s{doing}", clock="total")
 
 
 class Pipeline:
@@ -41,6 +75,8 @@ class Pipeline:
         timeout: The call's limits; the total starts with the first `advance()`, and covers all routes and waits.
         limiter: Lets requests through at the pace that the caller set; None for none.
         refused: The errors of routes that could not even be made.
+        total_at: `time.monotonic()` of the end of the total, where that began before, with an earlier call.
+        total: The clock of the chat that this call is a part of, in place of `total_at`.
 
     Attributes:
         started, ended: `time.monotonic()` of the first step and of the end.
@@ -52,9 +88,12 @@ class Pipeline:
         timeout: Timeout,
         limiter: Limiter | None = None,
         refused: Sequence[LLMBridgeError] = (),
+        total_at: float | None = None,
+        total: TotalClock | None = None,
     ) -> None:
         self._attempts = Attempts(routes, limiter, refused)
         self._timeout = timeout
+        self._total = total or TotalClock(timeout.total, total_at)
         self._busy = threading.Lock()
         self._call: Call | None = None
         self._answer: Answer | None = None
@@ -183,7 +222,8 @@ class Pipeline:
             if self._cancelled:
                 raise Cancelled("the call was cancelled before it began")
             self.started = monotonic()
-            self._call = Call(self._timeout)
+            self._total.check()
+            self._call = Call(self._timeout, self._total.start())
             if self._cancelled:
                 self._call.cancel()
         self._answer = self._attempts.open(self._call)
@@ -216,11 +256,12 @@ class Pipeline:
         """The items that may be handed out. Counted tokens alone are no piece: another attempt may follow them."""
         attempts = self._attempts
         if not attempts.settled:
-            if all(isinstance(item, Usage) for item in items):
-                self._held += items
+            first = next((at for at, item in enumerate(items) if not isinstance(item, Usage)), len(items))
+            self._held = [*self._held, *items[:first]][-1:]  # each says all that is known so far
+            if first == len(items):
                 return []
             attempts.answered()
-            items, self._held = [*self._held, *items], []
+            items, self._held = [*self._held, *items[first:]], []
         if attempts.metered:
             for item in items:
                 if isinstance(item, Usage):

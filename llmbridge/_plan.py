@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge._http_request import http_request
 from llmbridge._model import resolve_model
-from llmbridge._pipeline import Pipeline
-from llmbridge._route import Breaker, Route
+from llmbridge._pipeline import Pipeline, TotalClock
+from llmbridge._route import Breaker, Route, located
 from llmbridge.errors import (
     ConfigError,
     InvalidRequest,
@@ -25,13 +25,26 @@ from llmbridge.retry import Retry
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
-    from llmbridge._transport import HTTPRequest
+    import requests
+
+    from llmbridge._transport import Call, HTTPRequest
     from llmbridge.client import Client
     from llmbridge.secret import Secret
 
-__all__ = ["Plan", "checked_models", "plan_call", "route_to", "usable_key"]
+__all__ = [
+    "Plan",
+    "caller_level",
+    "checked_models",
+    "has_credentials",
+    "plan_call",
+    "refuse_of_client",
+    "route_to",
+    "usable_key",
+]
 
 _FREE = {"tool_choice": None}
+_OF_CLIENT = ("limits", "pickle_key")
+_NO_SETTINGS = ("tools", "schema")
 _REASKS = 1
 _TURNS = 10
 
@@ -45,11 +58,20 @@ class Plan:
         params: Of the call, with tools and schema.
         options: Of the call.
         system: Of the call; None for the client's.
+        first: Whether the caller waits for it in the line that asks, where warnings belong.
     """
 
     def __init__(
-        self, client: Client, model: Any, params: Mapping[str, Any], options: CallOptions, system: str | None
+        self,
+        client: Client,
+        model: Any,
+        params: Mapping[str, Any],
+        options: CallOptions,
+        system: str | None,
+        first: bool = True,
     ) -> None:
+        refuse_of_client(params)
+        self._first = first
         self._client = client
         self._model = client._model if model is None else model
         self._params = params
@@ -57,38 +79,47 @@ class Plan:
         self._system = system
         self._all_options = options.over(client.options)
 
-    def stream(self, messages: Messages, reasks: int | None = None) -> ChatStream:
+    def stream(self, messages: Messages, reasks: int | None = None, total: TotalClock | None = None) -> ChatStream:
         """The answer to the messages.
 
         Args:
             messages: As the caller gave them.
             reasks: How often it may be asked for again; None for what the caller said.
+            total: The clock of the chat that this answer is a part of; None if it begins one.
         """
         turns = checked_messages(messages)
-        pipeline, request = self._pipeline(turns)
+        clock = total or TotalClock((self._all_options.timeout or Timeout()).total)
+        pipeline, request = self._pipeline(turns, clock)
+        asked = asks_for_logprobs({**self._client._params, **self._params})
         if reasks is None:
             reasks = _REASKS if self._all_options.reask is None else self._all_options.reask
 
         def ask_again(said: Sequence[Message]) -> ChatStream:
-            return self.stream([*turns, *said], reasks - 1)
+            return self._further(self._params).stream([*turns, *said], reasks - 1, clock)
 
         if not self._all_options.run_tools:
-            return ChatStream(pipeline, request.schema, ask_again if reasks > 0 else None)
+            return ChatStream(pipeline, request.schema, ask_again if reasks > 0 else None, asked)
         from llmbridge._tool_loop import ToolLoop
 
         limit = self._all_options.max_turns or _TURNS
         # A tool that must be called has been called then: the model would never come to an answer.
-        further = Plan(self._client, self._model, {**self._params, **_FREE}, self._options, self._system)
-        loop = ToolLoop(pipeline, lambda more: further._pipeline([*turns, *more])[0], request.tools, limit)
-        return ChatStream(loop, request.schema, ask_again if reasks > 0 else None)
+        further = self._further({**self._params, **_FREE})
+        loop = ToolLoop(
+            pipeline, lambda more: further._pipeline([*turns, *more], clock)[0], request.tools, limit, clock
+        )
+        return ChatStream(loop, request.schema, ask_again if reasks > 0 else None, asked)
 
-    def _pipeline(self, turns: Sequence[Message]) -> tuple[Pipeline, ChatRequest]:
+    def _further(self, params: Mapping[str, Any]) -> Plan:
+        """The plan of the requests that follow the first."""
+        return Plan(self._client, self._model, params, self._options, self._system, first=False)
+
+    def _pipeline(self, turns: Sequence[Message], total: TotalClock) -> tuple[Pipeline, ChatRequest]:
         """The call to the first model that takes it, the others behind; and the request as that first one gets it."""
         timeout = self._all_options.timeout or Timeout()
         limiter = self._client.limiter
         if self._model is None or isinstance(self._model, str):
             route, request = self._route(self._client, self._model, turns)
-            return Pipeline([route], timeout, limiter), request
+            return Pipeline([route], timeout, limiter, total=total), request
         routes, refused = [], []
         for model in checked_models(self._model, self._all_options):
             client, name = (self._client, model) if isinstance(model, str) else (model, model.default_model)
@@ -98,16 +129,19 @@ class Plan:
                 refused.append(without_frames(error))
         if not routes:
             raise _all_refused(refused)
-        return Pipeline([route for route, _ in routes], timeout, limiter, refused), routes[0][1]
+        return Pipeline([route for route, _ in routes], timeout, limiter, refused, total=total), routes[0][1]
 
     def _route(self, client: Client, model: Any, turns: Sequence[Message]) -> tuple[Route, ChatRequest]:
         has_base_url = self._options.base_url is not None or client.options.base_url is not None
         provider, name = resolve_model(model, has_base_url)
         options = client.options_for(provider, self._options)
+        if options.unsupported == "warn" and not self._first:
+            options = replace(options, unsupported="drop")
         try:
             system = client._system if self._system is None else self._system
             request = ChatRequest.checked(name, turns, {**client._params, **self._params}, system)
-            breaker = client.breaker_of(f"{provider.name}:{name}")
+            one = self._model is None or isinstance(self._model, str)
+            breaker = Breaker() if one else client.breaker_of(f"{provider.name}:{name}")
             route, request = route_to(client, provider, request, options, breaker)
         except LLMBridgeError as error:
             error.provider, error.model = error.provider or provider.name, error.model or name
@@ -115,6 +149,17 @@ class Plan:
         if client is not self._client:
             route.limiter = client.limiter
         return route, request
+
+
+def refuse_of_client(params: Mapping[str, Any]) -> None:
+    """Refuses among a call's parameters what only a client can have.
+
+    Raises:
+        ConfigError: There is such a thing.
+    """
+    for name in _OF_CLIENT:
+        if name in params:
+            raise ConfigError(f"{name} belongs to a client, not to a single call: Client(..., {name}=...)")
 
 
 def checked_models(models: Any, options: CallOptions) -> tuple[str | Client, ...]:
@@ -136,12 +181,35 @@ def checked_models(models: Any, options: CallOptions) -> tuple[str | Client, ...
             "api_key, base_url and headers that hold a secret belong to one service: for several models, pass a Client "
             "for each instead of its name, as in Client([Client('openai:gpt-5-mini', api_key=...), 'ollama:llama3'])"
         )
+    services: set[tuple[type[Provider], str | None]] = set()
     for model in found:
         if not isinstance(model, Client):
-            resolve_model(model)
+            services.add((resolve_model(model)[0], None))
         elif model.several:
             raise ConfigError("a Client in a list of models must have one model: put those of its own list there")
+        else:
+            base_url = model.options.base_url
+            services.add((resolve_model(model.default_model, base_url is not None)[0], base_url))
+    if len(services) > 1 and has_credentials(options.session):
+        raise ConfigError(
+            "the session holds credentials (auth, or a header like Authorization), which belong to one service: for "
+            "models of several services, pass a Client for each, as in Client([Client('openai:gpt-5-mini', "
+            "session=...), 'ollama:llama3'])"
+        )
     return found
+
+
+def has_credentials(session: requests.Session | None) -> bool:
+    """Whether a caller's session adds something to each request that only one service should see."""
+    if session is None:
+        return False
+    params = session.params if isinstance(session.params, Mapping) else {}
+    named = {**params, **session.headers}
+    return (
+        session.auth is not None
+        or any(value is not None and is_sensitive(str(name)) for name, value in named.items())
+        or any(not cookie.domain for cookie in session.cookies)
+    )
 
 
 def _all_refused(errors: Sequence[LLMBridgeError]) -> LLMBridgeError:
@@ -162,9 +230,29 @@ def plan_call(
     options: CallOptions,
 ) -> ChatStream:
     """The answer of a provider that is known already, without the client's defaults."""
+    refuse_of_client(params)
     request = ChatRequest.checked(model, messages, params)
     route, request = route_to(client, provider, request, options, Breaker(), even_offline=True)
-    return ChatStream(Pipeline([route], options.timeout or Timeout()), request.schema)
+    pipeline = Pipeline([route], options.timeout or Timeout())
+    return ChatStream(pipeline, request.schema, keep_logprobs=asks_for_logprobs(params))
+
+
+def asks_for_logprobs(params: Mapping[str, Any]) -> bool:
+    """Whether a parameter wants the tokens' probabilities: services send them unasked too, and they are bulky.
+
+    Example:
+        >>> asks_for_logprobs({"top_logprobs": 3}), asks_for_logprobs({"generationConfig": {"responseLogprobs": True}})
+        (True, True)
+        >>> asks_for_logprobs({"temperature": 0, "logprobs": False})
+        False
+    """
+    for name, value in params.items():
+        if value is None or value is False or name in _NO_SETTINGS:
+            continue
+        words = [name, *(value if isinstance(value, (Mapping, list, tuple)) else ())]
+        if any(isinstance(word, str) and "logprobs" in word.lower() for word in words):
+            return True
+    return False
 
 
 def route_to(
@@ -193,10 +281,10 @@ def route_to(
     request = _supported(provider, request, options.unsupported or "error")
     encoded = provider.encode(request)
 
-    def prepare(route: Route) -> HTTPRequest:
+    def prepare(route: Route, call: Call) -> HTTPRequest:
         if options.base_url is not None:
             return http_request(provider, encoded, options, key, options.base_url)
-        base_url, model = provider.locate(request.model)
+        base_url, model = located(provider, request.model, call)
         route.model = model
         found = encoded if model == request.model else provider.encode(replace(request, model=model))
         return http_request(provider, found, options, key, checked_base_url(base_url))
@@ -256,13 +344,13 @@ def _supported(provider: type[Provider], request: ChatRequest, unsupported: str)
             f"{message}; unsupported='drop' leaves it out", provider=provider.name, model=request.model
         )
     if unsupported == "warn":
-        warnings.warn(f"{message}: left out", UnsupportedParameter, stacklevel=_caller())
+        warnings.warn(f"{message}: left out", UnsupportedParameter, stacklevel=caller_level())
     kept = {name: value for name, value in request.params.items() if name not in refused}
     return replace(request, params=kept, tool_choice=None if "tool_choice" in refused else request.tool_choice)
 
 
-def _caller() -> int:
-    """How far up the stack the first frame is that is not llmbridge's own."""
+def caller_level() -> int:
+    """For a warning: how far up the stack the first frame is that is not llmbridge's own."""
     import sys
 
     level, frame = 1, sys._getframe(1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping
 from time import monotonic
@@ -9,14 +10,15 @@ from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from llmbridge._notes import Notes
 from llmbridge._text import TextSoFar
-from llmbridge.errors import InvalidRequest, LLMBridgeError
-from llmbridge.events import Event, Item, Refusal, Text
+from llmbridge.errors import InvalidRequest, LLMBridgeError, without_frames
+from llmbridge.events import Event, Item, Refusal, Text, ToolResult
 
 if TYPE_CHECKING:
     from llmbridge._pipeline import Wait
 
 __all__ = ["EventSteps", "ObjectSteps", "Reading", "Source", "Steps", "TextSteps"]
 
+_SHORT = 1024  # characters, up to which each look is cheap
 Piece = TypeVar("Piece")
 
 
@@ -48,20 +50,24 @@ class Reading:
 
     Attributes:
         pipeline: Where the items come from.
-        taken: Somebody reads it, or has.
         done: It was read to its end.
         text: The text that was handed out, of all turns.
         noted: What else was.
         first_piece_at: `time.monotonic()` when the first piece had come.
     """
 
-    def __init__(self, pipeline: Source) -> None:
+    def __init__(self, pipeline: Source, keep_logprobs: bool = True) -> None:
         self.pipeline = pipeline
-        self.taken = False
+        self._claimed = threading.Lock()
         self.done = False
         self.text = TextSoFar()
-        self.noted = Notes(self.text, pipeline)
+        self.noted = Notes(self.text, pipeline, keep_logprobs)
         self.first_piece_at: float | None = None
+
+    @property
+    def taken(self) -> bool:
+        """Somebody reads it, or has."""
+        return self._claimed.locked()
 
     def claim(self) -> None:
         """Whoever comes first reads.
@@ -69,15 +75,15 @@ class Reading:
         Raises:
             InvalidRequest: Somebody came before.
         """
-        if self.taken:
+        if not self._claimed.acquire(blocking=False):
             raise InvalidRequest(
                 "this stream has been read already, or its loop was left early: an answer comes once, "
                 "what was handed out of it is in .text"
             )
-        self.taken = True
 
     def pieces(self) -> Generator[str, None, None]:
-        """The pieces of the text. Blocks."""
+        """The pieces of the text. Blocks. Claims at its first step: `str.join` hides what a mere `iter()` raises."""
+        self.claim()
         add = self.text.add
         try:
             while (items := self._advance()) is not None:
@@ -94,6 +100,7 @@ class Reading:
 
     def events(self) -> Generator[Event, None, None]:
         """Everything. Blocks."""
+        self.claim()
         try:
             while (items := self._advance()) is not None:
                 for item in items:
@@ -104,15 +111,19 @@ class Reading:
 
     def objects(self, partial: Callable[[str], Any]) -> Generator[Any, None, None]:
         """What the text so far says as a growing object, whenever that has changed. Blocks."""
-        last = None
+        self.claim()
+        growing = _Growing(partial, self.noted)
         try:
-            while (items := self._advance()) is not None:
-                for item in items:
-                    self.noted.note(item)
-                value = partial(self.noted.turn_text)
-                if value is not None and value != last:
-                    last = value
-                    yield value
+            while True:
+                try:
+                    items = self._advance()
+                except LLMBridgeError:
+                    yield from growing.rest()
+                    raise
+                if items is None:
+                    yield from growing.rest()
+                    return
+                yield from growing.after(items)
         finally:
             self.pipeline.close()
 
@@ -205,14 +216,16 @@ class TextSteps(Steps[str]):
         pieces = [item for item in items if isinstance(item, str)]
         if len(pieces) < len(items):
             pieces = []
+            ahead = 0
             for item in items:
-                if isinstance(item, str):
-                    pieces.append(item)
-                elif isinstance(item, Refusal):
-                    pieces.append(item.text)  # becomes a part of the text when it is handed out
-                    self._reading.noted.refusal.append(item.text)
+                if isinstance(item, (str, Refusal)):
+                    piece = item if isinstance(item, str) else item.text
+                    pieces.append(piece)  # becomes a part of the text when it is handed out
+                    ahead += len(piece)
+                    if isinstance(item, Refusal):
+                        self._reading.noted.refusal.append(piece)
                 else:
-                    self._reading.noted.note(item)
+                    self._reading.noted.note(item, ahead)
         return pieces
 
 
@@ -238,15 +251,73 @@ class ObjectSteps(Steps[Any]):
 
     def __init__(self, reading: Reading, partial: Callable[[str], Any]) -> None:
         super().__init__(reading)
-        self._partial = partial
-        self._last: Any = None
+        self._growing = _Growing(partial, reading.noted)
+        self._failure: LLMBridgeError | None = None
         self.handed_out = _ignore
 
     def _pieces(self, items: list[Item]) -> list[Any]:
+        return self._growing.after(items)
+
+    def _step(self, step: Callable[[], list[Item] | Wait | None]) -> list[Any] | Wait | None:
+        self._raise_failure()
+        try:
+            pieces = super()._step(step)
+        except LLMBridgeError as error:
+            rest = self._growing.rest()
+            if not rest:
+                raise
+            self._failure = without_frames(error)
+            return rest
+        return (self._growing.rest() or None) if pieces is None else pieces
+
+    def _raise_failure(self) -> None:
+        """Raises the error that came behind what was returned before. No frame keeps it, or it would keep the frame."""
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            try:
+                raise failure
+            finally:
+                del failure
+
+
+class _Growing:
+    """The object that a growing text says, made anew so seldom that all of it costs time in proportion to the text.
+
+    Args:
+        partial: Makes it of the text.
+        noted: Where the text is kept.
+    """
+
+    def __init__(self, partial: Callable[[str], Any], noted: Notes) -> None:
+        self._partial = partial
+        self._noted = noted
+        self._last: Any = None
+        self._length = 0
+        self._looked_at = 0
+
+    def after(self, items: list[Item]) -> list[Any]:
+        """Notes the items; the object, if they have changed it and it is time to look."""
         for item in items:
-            self._reading.noted.note(item)
-        value = self._partial(self._reading.noted.turn_text)
-        if value is None or value == self._last:
+            self._noted.note(item)
+            if isinstance(item, str):
+                self._length += len(item)
+            elif isinstance(item, Refusal):
+                self._length += len(item.text)
+            elif isinstance(item, ToolResult):  # another turn, with a text of its own
+                self._length = self._looked_at = 0
+        grown = self._length - self._looked_at
+        return self.rest() if self._length <= _SHORT or grown * 16 >= self._looked_at else []
+
+    def rest(self) -> list[Any]:
+        """The object, if anything has changed it since the last look."""
+        if self._length == self._looked_at:
+            return []
+        self._looked_at = self._length
+        try:
+            value = self._partial(self._noted.turn_text)
+            if value is None or value == self._last:
+                return []
+        except RecursionError:  # nested so deeply that nobody could use it; the check at the end says so
             return []
         self._last = value
         return [value]

@@ -21,10 +21,10 @@ from llmbridge.provider import Provider
 from llmbridge.retry import Retry
 
 if TYPE_CHECKING:
-    from llmbridge._transport import HTTPRequest, Transport
+    from llmbridge._transport import Call, HTTPRequest, Transport
     from llmbridge.limits import Limiter
 
-__all__ = ["Breaker", "Route"]
+__all__ = ["Breaker", "Route", "located"]
 
 COOL_DOWN = 30.0
 """Seconds for which a model that failed is left out, unless its service says how long."""
@@ -58,11 +58,16 @@ class Breaker:
         self._clock = clock
         self._open_until: float | None = None
         self._trial_until = _NEVER
+        self._trial: object = None
         self._lock: threading.Lock
         keep_lock_free(self)
 
-    def admits(self) -> bool:
-        """Whether a call may try. Who is let through has to say how it went: succeeded, failed or gave_up."""
+    def admits(self, call: object = None) -> bool:
+        """Whether a call may try. Who is let through has to say how it went: succeeded, failed or gave_up.
+
+        Args:
+            call: Anything that stands for it, to be named again in `failed` and `gave_up`.
+        """
         open_until = self._open_until
         if open_until is None:
             return True
@@ -72,7 +77,7 @@ class Breaker:
             now = self._clock()
             if now < max(open_until, self._trial_until):
                 return False
-            self._trial_until = now + COOL_DOWN
+            self._trial, self._trial_until = call, now + COOL_DOWN
             return True
         finally:
             self._lock.release()
@@ -82,19 +87,20 @@ class Breaker:
         self._open_until = None
         self._trial_until = _NEVER
 
-    def failed(self, error: LLMBridgeError) -> None:
+    def failed(self, error: LLMBridgeError, call: object = None) -> None:
         """The model has not answered. What is the request's own fault says nothing about the model."""
         if not _counts(error):
-            self.gave_up()
+            self.gave_up(call)
             return
         wait = error.retry_after if isinstance(error, ServiceError) else None
         until = self._clock() + min(COOL_DOWN if wait is None else wait, _LONGEST)
         self._open_until = max(self._open_until or _NEVER, until)
         self._trial_until = _NEVER
 
-    def gave_up(self) -> None:
-        """The call ended before it was known."""
-        self._trial_until = _NEVER
+    def gave_up(self, call: object = None) -> None:
+        """The call ended before it was known. One that was let through earlier leaves the trial of another alone."""
+        if self._trial is call:
+            self._trial_until = _NEVER
 
 
 def _counts(error: LLMBridgeError) -> bool:
@@ -108,7 +114,7 @@ class Route:
     Args:
         provider: Decodes the answer.
         model: The model's name.
-        prepare: Makes the request of its route, just before it is sent. May block.
+        prepare: Makes the request of its route, just before it is sent. May block, within the limits of the call.
         transport: Sends it.
         retry: When to try again.
         answer_tool: The tool whose arguments are the answer's text, if there is one.
@@ -118,9 +124,24 @@ class Route:
 
     provider: type[Provider]
     model: str
-    prepare: Callable[[Route], HTTPRequest]
+    prepare: Callable[[Route, Call], HTTPRequest]
     transport: Callable[[], Transport]
     retry: Retry
     answer_tool: str | None = None
     breaker: Breaker = field(default_factory=Breaker)
     limiter: Limiter | None = None
+
+
+def located(provider: type[Provider], model: str, call: Call) -> tuple[str, str]:
+    """The base URL and the model's name, from a provider that may have to ask for them first.
+
+    Raises:
+        Cancelled, ClockExpired: The call has ended meanwhile.
+        LLMBridgeError: There is none.
+    """
+    begin = getattr(provider, "begin_search", None)  # of `local` alone: all others know
+    if begin is None:
+        return provider.locate(model)
+    search = begin(model, lambda: call.left)
+    found: tuple[str, str] = call.search(search.result, search.stop)
+    return found

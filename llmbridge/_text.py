@@ -63,18 +63,26 @@ class TextSoFar:
         add: Adds a piece; the plain method of a list, for hot loops.
     """
 
-    __slots__ = ("_folded", "_pieces", "add")
+    __slots__ = ("_folded", "_folded_length", "_pieces", "add")
 
     def __init__(self) -> None:
         self._folded = bytearray()
+        self._folded_length = 0
         self._pieces: list[str] = []
         self.add = self._pieces.append
 
     def fold(self) -> None:
         """Joins what was added, if that is worth it; to be called now and then."""
         if len(self._pieces) >= _FOLD_AT:
-            self._folded += "".join(self._pieces).encode()
+            joined = "".join(self._pieces)
+            self._folded += joined.encode()
+            self._folded_length += len(joined)
             self._pieces.clear()
+
+    @property
+    def length(self) -> int:
+        """How many characters there are."""
+        return self._folded_length + sum(map(len, self._pieces))
 
     def __str__(self) -> str:
         return self._folded.decode() + "".join(self._pieces)

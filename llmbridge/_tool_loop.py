@@ -7,14 +7,14 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from llmbridge._notes import Notes
-from llmbridge._pipeline import Wait
+from llmbridge._pipeline import TotalClock, Wait
 from llmbridge._text import TextSoFar
 from llmbridge._tool_runs import ToolRuns
-from llmbridge.errors import Cancelled, TurnsExceeded
+from llmbridge.errors import Cancelled, ClockExpired, TurnsExceeded
 
 if TYPE_CHECKING:
     from llmbridge._pipeline import Pipeline
-    from llmbridge.events import Item
+    from llmbridge.events import Item, ToolResult
     from llmbridge.messages import Message
     from llmbridge.tools import Tool
 
@@ -32,20 +32,27 @@ class ToolLoop:
         ask: Makes the next one, with these messages behind the caller's.
         tools: What was offered.
         limit: How many answers of the model there may be.
+        total: The clock of the whole chat; None for no limit.
 
     Attributes:
         started, ended: `time.monotonic()` of the first step and of the end.
     """
 
     def __init__(
-        self, pipeline: Pipeline, ask: Callable[[list[Message]], Pipeline], tools: Sequence[Tool], limit: int
+        self,
+        pipeline: Pipeline,
+        ask: Callable[[list[Message]], Pipeline],
+        tools: Sequence[Tool],
+        limit: int,
+        total: TotalClock | None = None,
     ) -> None:
+        self._total = total or TotalClock(None)
         self._pipeline = pipeline
         self._ask = ask
         self._tools = {tool.name: tool for tool in tools}
         self._limit = limit
         self._turn = 1
-        self._notes = Notes(TextSoFar(), pipeline)
+        self._notes = Notes(TextSoFar(), pipeline, keep_logprobs=False)
         self._runs: ToolRuns | None = None
         self._cancelled = False
         self._over = False
@@ -148,7 +155,7 @@ class ToolLoop:
     def _advance(self) -> list[Item] | None:
         while True:
             if self._runs is not None:
-                results: list[Item] = [*self._runs.results()]
+                results: list[Item] = [*self._results(self._runs)]
                 self._raise_if_cancelled()
                 if results:
                     self._note(results)
@@ -160,6 +167,13 @@ class ToolLoop:
                 return items
             if not self._goes_on():
                 return None
+
+    def _results(self, runs: ToolRuns) -> list[ToolResult]:
+        try:
+            return runs.results()
+        except ClockExpired as error:
+            error.provider, error.model, error.request_id = self.provider, self.model, self.request_id
+            raise
 
     def _note(self, items: list[Item]) -> None:
         for item in items:
@@ -194,7 +208,7 @@ class ToolLoop:
                 model=self.model,
                 request_id=self.request_id,
             )
-        self._runs = ToolRuns(tuple(self._notes.tool_calls), self._tools)
+        self._runs = ToolRuns(tuple(self._notes.tool_calls), self._tools, self._total)
         self._raise_if_cancelled()
         return True
 

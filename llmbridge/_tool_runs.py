@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import threading
-from collections.abc import Awaitable, Callable, Coroutine, Mapping, Sequence
-from contextvars import copy_context
+from collections.abc import Awaitable, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from llmbridge._text import mended
-from llmbridge.completion import Completion
 from llmbridge.errors import InvalidOutput
 from llmbridge.events import ToolCall, ToolResult
 
@@ -19,13 +18,17 @@ if TYPE_CHECKING:
     import asyncio
     from types import TracebackType
 
+    from llmbridge._pipeline import TotalClock
     from llmbridge.tools import Tool
 
 __all__ = ["Job", "Loop", "ToolRuns", "here"]
 
+_T = TypeVar("_T")
 _log = logging.getLogger("llmbridge")
+_NOTE = "Raised in a tool (most recent call last):"
 _LONGEST = 2000  # characters of an error that the model gets to read
 _PULSE = 0.5  # seconds
+_MOST_THREADS = 32
 
 Job = Callable[[], Coroutine[Any, Any, None]]
 
@@ -54,15 +57,18 @@ class ToolRuns:
     """The calls of one turn, begun by the first `results()`.
 
     A function that is the only one runs in the thread that reads, where Ctrl-C reaches it, and what belongs to a thread
-    can be used. Several run each in a daemon thread of its own; so does one that an event loop waits for, since nobody
-    could leave it otherwise. Nothing here takes a lock: `cancel()` may come out of a garbage collection.
+    can be used. Several run in daemon threads, of which there are 32 at most: the model says how many calls there are.
+    So does one that an event loop waits for, since nobody could leave it otherwise. Nothing here takes a lock:
+    `cancel()` may come out of a garbage collection.
 
     Args:
         calls: What the model asked for.
         tools: By name.
+        total: Ends the waiting; None for no limit.
     """
 
-    def __init__(self, calls: Sequence[ToolCall], tools: Mapping[str, Tool]) -> None:
+    def __init__(self, calls: Sequence[ToolCall], tools: Mapping[str, Tool], total: TotalClock | None = None) -> None:
+        self._total = total
         self._calls = calls
         self._tools = tools
         self._outcomes: SimpleQueue[tuple[int, ToolResult | BaseException] | None] = SimpleQueue()
@@ -79,6 +85,7 @@ class ToolRuns:
 
         Raises:
             BaseException: What a tool raised that is no Exception (KeyboardInterrupt, SystemExit).
+            ClockExpired: The total time is over; the one function in the thread that reads has to end by itself before.
         """
         if not self._begun:
             self._begun = True
@@ -101,8 +108,9 @@ class ToolRuns:
     def _next_outcome(self) -> tuple[int, ToolResult | BaseException] | None:
         # Ctrl-C interrupts no wait that it comes just before, and none at all on Windows: so waits are short.
         while not self._cancelled:
+            left = _PULSE if self._total is None else self._total.check(", and its tools were still running then")
             with contextlib.suppress(Empty):
-                return self._outcomes.get(timeout=_PULSE)
+                return self._outcomes.get(timeout=min(_PULSE, left))
         return None
 
     def cancel(self) -> None:
@@ -115,13 +123,13 @@ class ToolRuns:
     def _begin(self) -> None:
         self._loop = here.loop
         functions: list[tuple[int, ToolCall, Tool]] = []
-        jobs: list[Job] = []
+        jobs: list[tuple[int, ToolCall, Job]] = []
         for index, call in enumerate(self._calls):
             tool = self._tools.get(call.name)
             if tool is None or call.problem is not None:
                 self._outcomes.put((index, _impossible(call, self._tools)))
             elif tool.is_async:
-                jobs.append(self._job(index, call, tool.run))
+                jobs.append((index, call, self._job(index, call, tool.run)))
             else:
                 functions.append((index, call, tool))
         if jobs:
@@ -129,16 +137,36 @@ class ToolRuns:
         if len(functions) == 1 and not jobs and self._loop is None:
             self._call(*functions[0])
             return
-        for index, call, tool in functions:
-            threading.Thread(
-                target=copy_context().run,
-                args=(self._call, index, call, tool),
-                name=f"llmbridge-tool-{call.name}",
-                daemon=True,
-            ).start()
+        if functions:
+            self._begin_threads(functions)
 
-    def _start(self, jobs: Sequence[Job]) -> None:
-        cancel = (self._loop or _LoopThread()).start(jobs)
+    def _begin_threads(self, functions: Sequence[tuple[int, ToolCall, Tool]]) -> None:
+        waiting: SimpleQueue[tuple[Context, int, ToolCall, Tool]] = SimpleQueue()
+        for index, call, tool in functions:
+            waiting.put((copy_context(), index, call, tool))
+        for begun in range(min(len(functions), _MOST_THREADS)):
+            try:
+                threading.Thread(target=self._work, args=(waiting,), name="llmbridge-tool", daemon=True).start()
+            except RuntimeError as error:  # the system gives no (more) threads
+                for _, index, call, _ in [] if begun else _all_of(waiting):
+                    self._outcomes.put((index, _failure(call, error)))
+                return
+
+    def _work(self, waiting: SimpleQueue[tuple[Context, int, ToolCall, Tool]]) -> None:
+        """Runs functions until there are no more, in the present thread."""
+        for context, index, call, tool in _all_of(waiting):
+            if self._cancelled:
+                return
+            threading.current_thread().name = f"llmbridge-tool-{call.name}"
+            context.run(self._call, index, call, tool)
+
+    def _start(self, jobs: Sequence[tuple[int, ToolCall, Job]]) -> None:
+        try:
+            cancel = (self._loop or _LoopThread()).start([job for _, _, job in jobs])
+        except RuntimeError as error:  # the system gives no thread
+            for index, call, _ in jobs:
+                self._outcomes.put((index, _failure(call, error)))
+            return
         self._cancels.append(cancel)
         if self._cancelled:
             cancel()
@@ -148,7 +176,7 @@ class ToolRuns:
         try:
             value = tool.run(call.arguments)
             if isinstance(value, Awaitable):  # a function that returns a coroutine does not say so before
-                self._start([self._job(index, call, lambda _: value)])
+                self._start([(index, call, self._job(index, call, lambda _: value))])
                 return
             result = _success(call, value)
         except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model to read
@@ -215,12 +243,19 @@ class _LoopThread:
             task.cancel()
 
 
-def _success(call: ToolCall, value: Any) -> ToolResult:
-    from llmbridge.tools import Tool
+def _all_of(waiting: SimpleQueue[_T]) -> Iterator[_T]:
+    """What waits, as long as there is something; others may take from it as well."""
+    while True:
+        try:
+            yield waiting.get_nowait()
+        except Empty:
+            return
 
-    # A tool that asks a model itself means what that one says, not all that is known about the answer.
-    text = value.text if isinstance(value, Completion) else Tool.result_text(value)
-    return ToolResult(call, mended(text), value=value)
+
+def _success(call: ToolCall, value: Any) -> ToolResult:
+    from llmbridge._tool_values import text_of
+
+    return ToolResult(call, text_of(value), value=value)
 
 
 def _impossible(call: ToolCall, tools: Mapping[str, Tool]) -> ToolResult:
@@ -242,12 +277,36 @@ def _failure(call: ToolCall, error: Exception) -> ToolResult:
     # What is wrong with the arguments is said in words for the model.
     text = said if isinstance(error, InvalidOutput) and said else f"{kind}: {said}" if said else kind
     _log.debug("the tool %s failed: %s", call.name, kind)
-    error.__traceback__ = _own_frames(error.__traceback__)
+    _without_frames(error)
     return ToolResult(call, mended(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."), True, error)
 
 
+def _without_frames(error: BaseException) -> None:
+    """Puts into a note where a tool failed, and lets go of its frames.
+
+    They lead to those above them, which hold everything that belongs to the call, this result included.
+    """
+    import traceback
+
+    frames = _own_frames(error.__traceback__)
+    if frames is not None:
+        with contextlib.suppress(AttributeError, TypeError):  # an exception that takes no attributes
+            note = f"{_NOTE}\n{''.join(traceback.format_tb(frames)).rstrip()}"
+            others = [text for text in getattr(error, "__notes__", ()) if not str(text).startswith(_NOTE)]
+            error.__notes__ = [*others, note]  # type: ignore[attr-defined,unused-ignore]  # Python 3.10 has no add_note
+    seen: dict[int, BaseException] = {}
+    waiting: list[BaseException | None] = [error]
+    while waiting:
+        found = waiting.pop()
+        if found is None or id(found) in seen:
+            continue
+        seen[id(found)] = found
+        found.__traceback__ = None
+        waiting += (found.__context__, found.__cause__)
+
+
 def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
-    """The frames from the tool's own on: those above would keep everything that belongs to the call."""
+    """The frames from the tool's own on."""
     while traceback is not None and str(traceback.tb_frame.f_globals.get("__name__")).startswith("llmbridge."):
         traceback = traceback.tb_next
     return traceback

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge._forking import keep_lock_free
 from llmbridge._model import MODEL_VARIABLE, resolve_model
-from llmbridge._plan import Plan, checked_models, plan_call
+from llmbridge._plan import Plan, checked_models, has_credentials, plan_call
 from llmbridge._route import Breaker
 from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode
@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["MODEL_VARIABLE", "Client", "chat", "class_stream", "resolve_model"]
 
 _TRANSPORTS = 32  # ways to travel whose connections are kept
+_BREAKERS = 256  # models of lists whose last failures are remembered
 _ASKED = ("tools", "tool_choice", "schema", "schema_mode")
 
 
@@ -50,11 +51,12 @@ class Client:
         verify: True, False, or the path of a CA file or folder.
         unsupported: What happens to a parameter that the service is known to refuse: "error" (before anything is
             sent), "warn" (an `UnsupportedParameter` warning, and it is left out) or "drop".
-        system: A system message put in front of every conversation.
+        system: A system message put in front of every conversation; "" takes that of a client away.
         limits: How fast this client may ask, see `Limits`.
         pickle_key: Whether a pickle of the client holds its `api_key`, secret headers and the passwords in URLs.
             Without them, the process that unpickles the client finds the key as if none had been given.
-        **params: Parameters of the service, sent as given; and what `chat` takes by name.
+        **params: Parameters of the service, sent as given; and what `chat` takes by name. None leaves a parameter to
+            the service, also where a client has another default.
 
     Raises:
         ConfigError: The model or an option cannot be used; nothing was sent.
@@ -186,7 +188,7 @@ class Client:
                 answers. Every call and result is an event of the stream.
             max_turns: How many answers of the model `run_tools` allows; 10 if missing.
             schema: What the answer has to fit: a dataclass, TypedDict, pydantic model or a JSON schema. The value is
-                in `.parsed`.
+                in `.parsed`. False takes that of the client away.
             schema_mode: How the service is held to it: "native", "tool" or "json"; the service's best if missing.
             reask: How often `complete()` and `await` ask again for an answer that does not fit; once if missing.
 
@@ -237,21 +239,25 @@ class Client:
         """How a request to a provider travels: as the call says, and else by this client's defaults.
 
         A key that was given for one service is not sent to another: where the call names another provider than the
-        client's own, and so goes to another host, key and secret headers of the client stay behind.
+        client's own, and so goes to another host, key and secret headers of the client stay behind, and so does a
+        session that holds credentials.
         """
         own = self._own_provider
         elsewhere = self._options.base_url is None or asked.base_url is not None
         if own is None or own is provider or not elsewhere:
             return asked.over(self._options)
         headers = {name: value for name, value in (self._options.headers or {}).items() if not is_sensitive(name)}
-        return asked.over(replace(self._options, api_key=None, headers=headers or None))
+        session = None if has_credentials(self._options.session) else self._options.session
+        return asked.over(replace(self._options, api_key=None, headers=headers or None, session=session))
 
     @property
     def _own_provider(self) -> type[Provider] | None:
-        """The provider of the client's own model; None if it has none, or several."""
-        if not isinstance(self._model, str):
+        """The provider of the client's own model, or of all of them; None if it has none, or several."""
+        if self._model is None:
             return None
-        return resolve_model(self._model, self._options.base_url is not None)[0]
+        names = [self._model] if isinstance(self._model, str) else [m for m in self._model if isinstance(m, str)]
+        found = {resolve_model(name, self._options.base_url is not None)[0] for name in names}
+        return found.pop() if len(found) == 1 else None
 
     @property
     def default_model(self) -> str | None:
@@ -266,7 +272,12 @@ class Client:
     def breaker_of(self, model: str) -> Breaker:
         """The memory of how a model did lately."""
         with self._lock:
-            return self._breakers.setdefault(model, Breaker())
+            breaker = self._breakers.get(model)
+            if breaker is None:
+                if len(self._breakers) >= _BREAKERS:
+                    del self._breakers[next(iter(self._breakers))]
+                breaker = self._breakers[model] = Breaker()
+            return breaker
 
     def transport(self, session: requests.Session | None, proxy: str | bool | None, verify: bool | str) -> Transport:
         """Calls that travel in the same way share their connections."""
@@ -284,6 +295,10 @@ class Client:
                 transport = self._transports[proxy, verify] = Transport(None, proxy, verify)
             return transport
 
+    def settings_for(self, provider: type[Provider]) -> dict[str, Any]:
+        """The defaults among this client's parameters that are settings of a provider, whatever it is asked for."""
+        return {name: self._params[name] for name in provider.settings if self._params.get(name) is not None}
+
     def close(self) -> None:
         """Closes the kept connections. The client may be used again."""
         with self._lock:
@@ -292,11 +307,23 @@ class Client:
         for transport in transports:
             transport.close()
 
+    async def aclose(self) -> None:
+        """`close` for async code: the event loop goes on meanwhile."""
+        from llmbridge._aio import in_thread
+
+        await in_thread(self.close, self.close)
+
     def __enter__(self) -> Client:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    async def __aenter__(self) -> Client:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
 
 
 _shared = Client()

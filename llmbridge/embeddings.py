@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 
 from llmbridge._document import DocumentCall
 from llmbridge._model import resolve_model
 from llmbridge._notes import added_usage
+from llmbridge._plan import refuse_of_client
 from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
 from llmbridge.events import Usage
 from llmbridge.messages import check_text, json_copy
@@ -140,13 +141,17 @@ class _Work:
         self._client = client
         travel = CallOptions.checked(asked)
         named = client.default_model if model is None else model
+        if named is None and client.several:
+            raise ConfigError("this client has several models: say with model= which one makes the embeddings")
         has_base_url = travel.base_url is not None or client.options.base_url is not None
         self._provider, self._model = resolve_model(named, has_base_url)
         self._options = client.options_for(self._provider, travel)
         if not self._provider.embeddings_batch:
             raise ConfigError(f"{self._provider.name} makes no embeddings", provider=self._provider.name)
         plain = {name: value for name, value in options.items() if name not in OPTION_NAMES}
-        self._params = json_copy(plain, "", root=True)
+        refuse_of_client(plain)
+        params = {**client.settings_for(self._provider), **plain}
+        self._params = json_copy({name: value for name, value in params.items() if value is not None}, "", root=True)
         self._batches = _batches(_checked_texts(texts), min(self._provider.embeddings_batch, MOST_TEXTS))
         for batch in self._batches:
             self._encode(batch, self._model)  # errors come at the call, before anything is paid for
@@ -159,11 +164,10 @@ class _Work:
     def result(self) -> Embeddings:
         vectors: list[list[float]] = []
         counts: list[Usage | None] = []
-        limits = self._options.timeout or Timeout()
-        end = None if limits.total is None else monotonic() + limits.total
+        total = (self._options.timeout or Timeout()).total
+        end = None if total is None else monotonic() + total
         for batch in self._batches:
-            left = None if end is None else max(end - monotonic(), 0.001)
-            more, counted = self._ask(batch, replace(limits, total=left))
+            more, counted = self._ask(batch, end)
             if len(more) != len(batch):
                 raise ProtocolError(
                     f"{len(batch)} texts were sent and {len(more)} embeddings came back",
@@ -176,16 +180,17 @@ class _Work:
             raise ProtocolError("the embeddings are not of one length", provider=self._provider.name, model=self._model)
         return Embeddings(vectors, _sum(counts), self._model, self._provider.name)
 
-    def _ask(self, texts: Sequence[str], timeout: Timeout) -> tuple[list[list[float]], Usage | None]:
+    def _ask(self, texts: Sequence[str], total_at: float | None) -> tuple[list[list[float]], Usage | None]:
         provider: type[Provider] = self._provider
         self._call = DocumentCall(
             self._client,
             provider,
             self._model,
             lambda model: self._encode(texts, model),
-            replace(self._options, timeout=timeout),
+            self._options,
             "POST",
             provider.decode_embeddings,
+            total_at,
         )
         if self._cancelled:
             self._call.cancel()

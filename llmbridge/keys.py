@@ -18,7 +18,7 @@ from typing import Any
 from llmbridge.errors import ConfigError
 from llmbridge.secret import Secret, discreet
 
-__all__ = ["KEYS_FILE_VARIABLE", "keys_path", "remove_key", "set_key", "stored_key", "stored_names"]
+__all__ = ["KEYS_FILE_VARIABLE", "key_if_usable", "keys_path", "remove_key", "set_key", "stored_key", "stored_names"]
 
 KEYS_FILE_VARIABLE = "LLMBRIDGE_KEYS_FILE"
 """The environment variable that may name another keys file; the null device stands for none."""
@@ -28,6 +28,7 @@ _PATIENCE = 10.0  # seconds to wait for another process that writes, which takes
 _NO_FILE = (FileNotFoundError, NotADirectoryError)
 
 _Signature = tuple[Any, ...]
+_warned: set[str] = set()
 _read: tuple[_Signature, dict[str, Secret]] | None = None  # what was read last, and from which state of which file
 
 
@@ -63,6 +64,28 @@ def stored_key(provider_name: str) -> Secret | None:
         True
     """
     return _stored().get(provider_name)
+
+
+@discreet
+def key_if_usable(provider_name: str) -> Secret | None:
+    """Like `stored_key`, where a key is a convenience: a file that cannot be used is warned of, once.
+
+    Example:
+        >>> key_if_usable("nobody") is None
+        True
+    """
+    try:
+        return stored_key(provider_name)
+    except ConfigError as error:
+        message = error.message
+    if message not in _warned:
+        import warnings
+
+        from llmbridge._plan import caller_level
+
+        _warned.add(message)
+        warnings.warn(f"{message} (a request goes out without a key)", UserWarning, stacklevel=caller_level())
+    return None
 
 
 @discreet

@@ -7,17 +7,17 @@ first served. Whatever ends a call (`release`, `pause`, `learn`) may be called f
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
-from collections import deque
+from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
 from llmbridge._forking import keep_lock_free
+from llmbridge._signal import Signal
 from llmbridge.errors import ConfigError
 from llmbridge.rate_limits import RateLimits
 
@@ -25,6 +25,7 @@ __all__ = ["Limiter", "Limits", "Ticket", "estimate_tokens"]
 
 _State = Literal["waiting", "granted", "over"]
 _MINUTE = 60.0
+_MOST_TOKENS = 10_000_000  # a service that counts more for one request is not believed
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_OF_A_FILE = 1_000
 _FILE_FIELDS = frozenset({"data", "file_data", "images", "b64_json"})
@@ -75,7 +76,7 @@ class Ticket:
 
     def __init__(self, limiter: Limiter, tokens: int, wake: Callable[[], object] | None) -> None:
         self._limiter = limiter
-        self.signal = _Signal()
+        self.signal = Signal()
         self._wake = self.signal.set if wake is None else wake
         self.tokens = tokens
         self.state: _State = "waiting"
@@ -171,7 +172,7 @@ class Limiter:
         self._lock: threading.Lock
         keep_lock_free(self)
         self._pid = os.getpid()
-        self._queue: deque[Ticket] = deque()
+        self._queue: OrderedDict[Ticket, None] = OrderedDict()  # anybody may leave it, also from its middle
         self._running: set[Ticket] = set()
         self._begun: deque[Ticket] = deque()  # of the last minute
         self._spent = 0  # tokens of those
@@ -188,13 +189,25 @@ class Limiter:
             wake: Called when it is worth asking the ticket's `delay` again: from any thread, so it may do no more
                 than set a flag. By default the ticket's own signal, for which `Ticket.wait` waits.
         """
-        ticket = Ticket(self, max(0, tokens), wake)
+        ticket = self.ticket(tokens, wake)
+        self.enter(ticket)
+        return ticket
+
+    def ticket(self, tokens: int = 0, wake: Callable[[], object] | None = None) -> Ticket:
+        """A ticket that is not in the queue yet: who keeps it before it enters can give it back whatever happens.
+
+        Args:
+            tokens, wake: See `join`.
+        """
+        return Ticket(self, max(0, tokens), wake)
+
+    def enter(self, ticket: Ticket) -> None:
+        """Puts a ticket of this limiter at the end of the queue."""
         with self._lock:
             if self._pid != os.getpid():
                 self._forget_the_parent()
-            self._queue.append(ticket)
+            self._queue[ticket] = None
         self._settle()
-        return ticket
 
     def learn(self, rates: RateLimits | None) -> None:
         """Takes in what the headers of an answer say: if nothing remains of something, nobody goes until it is back."""
@@ -214,7 +227,7 @@ class Limiter:
             waited = ticket.state == "waiting"
             delay = self._delay_of(ticket) if waited else 0.0
             changed = changed or (waited and ticket.state != "waiting")
-            head = self._queue[0] if changed and self._queue else None
+            head = self._head() if changed else None
         if head is not None and head is not ticket:
             self._call(head)
         self._settle()
@@ -227,7 +240,7 @@ class Limiter:
 
     def _delay_of(self, ticket: Ticket) -> float | None:
         """The delay of a ticket that waits; inside the lock."""
-        if ticket is not self._queue[0]:
+        if ticket is not self._head():
             return None
         if self.limits.concurrency is not None and len(self._running) >= self.limits.concurrency:
             return None
@@ -237,7 +250,7 @@ class Limiter:
         delay = max(self._paused_until - now, self._delay_by_limits(ticket, now))
         if delay > 0:
             return delay
-        self._queue.popleft()
+        del self._queue[ticket]
         ticket.state, ticket.began = "granted", now
         self._running.add(ticket)
         if self.limits.requests_per_minute is not None or self.limits.tokens_per_minute is not None:
@@ -261,18 +274,23 @@ class Limiter:
             until = max(until, earlier.began)
         return until + _MINUTE - now
 
+    def _head(self) -> Ticket | None:
+        """Whose turn it is; inside the lock."""
+        return next(iter(self._queue), None)
+
     def _take_in(self) -> bool:
         """Takes in what was given back; inside the lock. Whether the ticket at the head may have a reason to ask."""
         changed = False
         while self._returned:
             ticket, used_tokens = self._returned.popleft()
             if ticket.state == "waiting":
-                self._queue.remove(ticket)
+                self._queue.pop(ticket, None)  # it may have been given back before it entered
             elif ticket.state == "granted":
                 self._running.discard(ticket)
-                if used_tokens is not None and ticket.began + _MINUTE > self._clock() and self._begun:
-                    self._spent += used_tokens - ticket.tokens
-                    ticket.tokens = used_tokens
+                counted = ticket.tokens if used_tokens is None or not 0 <= used_tokens <= _MOST_TOKENS else used_tokens
+                if ticket.began + _MINUTE > self._clock() and self._begun:
+                    self._spent += counted - ticket.tokens
+                    ticket.tokens = counted
             changed = changed or ticket.state != "over"
             ticket.state = "over"
         return changed
@@ -290,7 +308,7 @@ class Limiter:
         """Takes in what was given back while the lock was held: whoever held it comes here when it is free."""
         while self._returned and self._lock.acquire(blocking=False):
             try:
-                head = self._queue[0] if self._take_in() and self._queue else None
+                head = self._head() if self._take_in() else None
             finally:
                 self._lock.release()
             if head is not None:
@@ -301,25 +319,6 @@ class Limiter:
             head.wake()
         except RuntimeError:  # the event loop that waited for it is closed
             self._returned.append((head, None))
-
-
-class _Signal:
-    """A flag to wait for. It may be set from a garbage collection inside its own `wait`, unlike an Event."""
-
-    __slots__ = ("_lock",)
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._lock.acquire()
-
-    def set(self) -> None:
-        """Wakes whoever waits, or the next who does."""
-        with contextlib.suppress(RuntimeError):  # it is set already
-            self._lock.release()
-
-    def wait(self, seconds: float | None) -> None:
-        """Waits until it is set, at most that long, and takes it back."""
-        self._lock.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))
 
 
 def estimate_tokens(body: Mapping[str, Any]) -> int:

@@ -172,8 +172,9 @@ class ChatRequest:
         Args:
             model: The model's name.
             messages: A str is one user message.
-            params: Values that JSON can hold, and `tools`, `tool_choice`, `schema` and `schema_mode`.
-            system: Put in front as a system message.
+            params: Values that JSON can hold, and `tools`, `tool_choice`, `schema` and `schema_mode`. None stands for
+                nothing given, and is left to the service; so is `schema=False`.
+            system: Put in front as a system message, if there is any text in it.
 
         Raises:
             InvalidRequest: See `checked_messages`, `json_copy`, `llmbridge.tools` and `llmbridge.schema`.
@@ -182,11 +183,14 @@ class ChatRequest:
             raise InvalidRequest(f"model must be a str, not {type(model).__name__}")
         check_text(model, "model")
         turns = checked_messages(messages)
-        if system is not None:
+        if system is not None and not isinstance(system, str):
+            raise InvalidRequest(f"system must be a str, not {type(system).__name__}")
+        if system:
             turns = (Message("system", system), *turns)
-        plain = {name: value for name, value in params.items() if name not in _STRUCTURED}
+        given = {name: value for name, value in params.items() if value is not None}
+        plain = {name: value for name, value in given.items() if name not in _STRUCTURED}
         request = cls(model, turns, json_copy(plain, "", root=True))
-        return request if len(plain) == len(params) else replace(request, **_structured(params))
+        return request if len(plain) == len(given) else replace(request, **_structured(given))
 
 
 _STRUCTURED = ("tools", "tool_choice", "schema", "schema_mode")
@@ -201,7 +205,7 @@ def _structured(params: Mapping[str, Any]) -> dict[str, Any]:
         tools = fields["tools"] = checked_tools(params.get("tools") or ())
         if params.get("tool_choice") is not None:
             fields["tool_choice"] = tool_choice(params["tool_choice"], tools)
-    if params.get("schema") is not None:
+    if params.get("schema") is not None and params["schema"] is not False:
         from llmbridge.schema import Schema
 
         fields["schema"] = Schema.of(params["schema"])
@@ -272,8 +276,9 @@ def _checked_message(message: Any, where: str) -> Message:
     if isinstance(message, Message):
         return message
     if isinstance(message, ToolResult):
-        failed = {"is_error": True} if message.failed else {}
-        return Message("tool", message.text, {"tool_call_id": message.call.id, "name": message.call.name, **failed})
+        from llmbridge._tool_values import result_message
+
+        return result_message(message)
     if isinstance(own := getattr(message, "message", None), Message):  # a Completion
         return own
     if not isinstance(message, Mapping):
@@ -281,9 +286,14 @@ def _checked_message(message: Any, where: str) -> Message:
     missing = [key for key in ("role", "content") if key not in message and not (key == "content" and len(message) > 1)]
     if missing:
         raise InvalidRequest(f"{where} has no {missing[0]!r}: write {{'role': 'user', 'content': '...'}}")
-    extra = {key: value for key, value in message.items() if key not in ("role", "content")}
+    extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
+    content = message.get("content")
+    if extra and message["role"] == "assistant":
+        from llmbridge._written_down import as_said
+
+        content, extra = as_said(content, extra)
     try:
-        return Message(message["role"], message.get("content"), extra)
+        return Message(message["role"], content, extra)
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}: {error.message}") from None
 

@@ -207,7 +207,7 @@ class Document:
     media_type: str | None = None
 
     def __post_init__(self) -> None:
-        loaded = _loaded(self.source, self.media_type, "document", "")
+        loaded = _loaded(self.source, self.media_type, "document", "", self.filename or "")
         if self.filename is None and isinstance(self.source, (str, os.PathLike)):
             path = os.fsdecode(self.source)
             path = re.split(r"[?#]", path)[0] if _is_web(path) else path
@@ -225,7 +225,7 @@ class Document:
         return {"type": "file", "file": {"filename": self.filename or f"document{ending}", "file_data": self.source}}
 
 
-def _loaded(source: Any, media_type: str | None, what: str, family: str) -> str:
+def _loaded(source: Any, media_type: str | None, what: str, family: str, name: str = "") -> str:
     """The source as a URL: the one that it is, or a data URL made of its bytes."""
     if media_type is not None and not (isinstance(media_type, str) and _MEDIA_TYPE.fullmatch(media_type)):
         raise InvalidRequest(f"media_type must be like {_EXAMPLES[family]!r}")
@@ -236,19 +236,19 @@ def _loaded(source: Any, media_type: str | None, what: str, family: str) -> str:
         if _BASE64.fullmatch(data) is None:
             raise InvalidRequest(f"the {what} is a data URL without base64 in it")
         return f"data:{_checked_type(media_type or given, what, family)};base64,{data}"
-    name = ""
+    path = ""
     if isinstance(source, (bytes, bytearray)):
         content = bytes(source)
     elif isinstance(source, (str, os.PathLike)):
-        name = os.fsdecode(source)
-        content = _read(name, what)
+        path = os.fsdecode(source)
+        content = _read(path, what)
     else:
         raise InvalidRequest(f"{what} must be bytes, a path or a URL, not {type(source).__name__}")
     if not content:
         raise InvalidRequest(f"the {what} is empty")
     if len(content) > _LARGEST:
         raise InvalidRequest(f"the {what} has more than {_LARGEST} bytes")
-    media_type = _checked_type(media_type or _media_type(content, name), what, family)
+    media_type = _checked_type(media_type or _media_type(content, path) or _type_of_name(name), what, family)
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 

@@ -156,6 +156,8 @@ class Provider(AsyncGeneratorProvider):
         refused: Parameters that the service is known to refuse, each with what to do instead. See `refusals`.
         think_tags: Whether its models may write their reasoning between `<think>` tags at the start of the answer.
         models_path: The path that lists the service's models, asked with GET; "" if there is none.
+        settings: Parameters that say how the service is asked (the version of its API), not what; those of a client
+            count for embeddings and the list of models as well.
         embeddings_batch: How many texts one request for embeddings may hold; 0 if the service makes none.
 
     Example:
@@ -188,6 +190,7 @@ class Provider(AsyncGeneratorProvider):
     refused: ClassVar[Mapping[str, str]] = {}
     think_tags: ClassVar[bool] = False
     models_path: ClassVar[str] = ""
+    settings: ClassVar[frozenset[str]] = frozenset()
     embeddings_batch: ClassVar[int] = 0
 
     @classmethod
@@ -222,6 +225,15 @@ class Provider(AsyncGeneratorProvider):
     def answer_tool(cls, request: ChatRequest) -> str | None:
         """The tool that `encode` invents so that the model writes its structured answer as arguments; None if none."""
         return None
+
+    @classmethod
+    def encode_models(cls, settings: Mapping[str, Any]) -> Encoded:
+        """The path and headers that ask for the list of models. Pure.
+
+        Args:
+            settings: Of those that `settings` names.
+        """
+        return Encoded({}, cls.models_path)
 
     @classmethod
     def decode_models(cls, document: Any) -> list[str]:
@@ -285,19 +297,21 @@ class Provider(AsyncGeneratorProvider):
 
         Raises:
             MissingKey: There is none and the service needs one.
-            ConfigError: It cannot be a key; it is not quoted.
+            ConfigError: It cannot be a key; it is not quoted. Or the keys file cannot be used, which is only worth a
+                warning where no key is needed.
         """
         if api_key is not None:
             return api_key
         for variable in cls.key_env:
             if value := os.environ.get(variable, "").strip():
                 return Secret(value, variable)
+        needed = cls.needs_key and not elsewhere
         if cls.key_env:
-            from llmbridge.keys import stored_key
+            from llmbridge.keys import key_if_usable, stored_key
 
-            if (stored := stored_key(cls.key_name or cls.name)) is not None:
+            if (stored := (stored_key if needed else key_if_usable)(cls.key_name or cls.name)) is not None:
                 return stored
-        if cls.needs_key and not elsewhere:
+        if needed:
             variables = " or ".join(cls.key_env)
             raise MissingKey(
                 f"{cls.name} needs an API key: set the environment variable {variables}, pass api_key=, "

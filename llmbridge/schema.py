@@ -15,13 +15,14 @@ from llmbridge._schemas.hints import is_pydantic_model, type_name
 from llmbridge._schemas.strict import strict_form
 from llmbridge._schemas.validation import check
 from llmbridge._schemas.walk import JSON, children, rebuilt, resolve
-from llmbridge.errors import InvalidOutput, InvalidRequest
+from llmbridge.errors import InvalidOutput, InvalidRequest, without_frames
 from llmbridge.messages import json_copy
 
 __all__ = ["Schema", "json_schema", "partial_json"]
 
 _FENCE = re.compile(r"```[ \t]*(?:json[0-9a-z]*)?[ \t]*\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _SHOWN = 10  # problems in a message
+_NO_NAME = "answer"
 _TOO_DEEP = "(root): is nested too deeply"
 
 
@@ -80,7 +81,7 @@ class Schema:
         if isinstance(schema, Mapping):
             return _of_mapping(schema)
         _refuse_values(schema)
-        name = identifier(type_name(schema)) or "answer"
+        name = identifier(type_name(schema)) or _NO_NAME
         document = pydantic_schema(schema) if is_pydantic_model(schema) else json_schema(schema)
         if "$ref" in document:  # a model that holds itself
             document = json_schema(schema)
@@ -170,7 +171,8 @@ class Schema:
     def _invalid(self, problems: list[str], text: str = "") -> InvalidOutput:
         shown = "; ".join(problems[:_SHOWN])
         more = f"; and {len(problems) - _SHOWN} more" if len(problems) > _SHOWN else ""
-        return InvalidOutput(f"the answer does not fit {self.name}: {shown}{more}", problems=problems, partial=text)
+        name = "the schema" if self.name == _NO_NAME else self.name
+        return InvalidOutput(f"the answer does not fit {name}: {shown}{more}", problems=problems, partial=text)
 
     def _json(self, text: str) -> Any:
         try:
@@ -182,7 +184,7 @@ class Schema:
         try:
             return _loads(text)
         except ValueError as error:
-            first = error
+            first = without_frames(error)  # its frame would hold it
         fenced = [match[1] for match in _FENCE.finditer(text)]
         for within in [fenced[0]] if len(fenced) == 1 else []:
             try:
@@ -210,7 +212,7 @@ def _of_mapping(mapping: Mapping[str, Any]) -> Schema:
     _check_references(given)
     document, wrapped = _with_object_root(given)
     name = identifier(name) if isinstance(name, str) else ""
-    return Schema(name or "answer", document, description if isinstance(description, str) else "", wrapped)
+    return Schema(name or _NO_NAME, document, description if isinstance(description, str) else "", wrapped)
 
 
 def _refuse_values(schema: Any) -> None:
@@ -289,10 +291,10 @@ def _objects(text: str) -> tuple[list[Any], ValueError | None]:
                 found.append(value)
         except json.JSONDecodeError as error:
             if error.pos >= len(text) or error.msg.startswith("Unterminated"):
-                return found, error
+                return found, without_frames(error)
             end = max(error.pos, position + 1)  # braces of prose; not before, or a broken object's inside would count
         except ValueError as error:
-            return found, error
+            return found, without_frames(error)
         position = text.find("{", end)
     return found, None
 

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
+import json
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NoReturn, ParamSpec, TypeVar
 
 from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
 
 __all__ = ["MASK", "SHORTEST_SECRET", "MaskedStr", "Secret", "discreet", "scrub"]
+
+_LEVELS = 3  # a service may quote, as a string of its JSON, the JSON of another one
+_ESCAPE = re.compile(r'\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|["\\/bfnrt])')
+
+_SHORT = {"\\\\": "\\", "\\/": "/", '\\"': '"'}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -106,15 +112,50 @@ def scrub(text: str, secrets: tuple[str, ...]) -> str:
         >>> scrub("Incorrect API key provided: sk-123", ("sk-123",))
         'Incorrect API key provided: ***'
     """
-    for secret in sorted(secrets, key=len, reverse=True):  # one may be the beginning of another
-        if secret and secret in text:
-            text = text.replace(secret, MASK)
-        if secret and "\\u00" in text:  # in JSON any character may be escaped
-            text = re.sub("".join(map(_also_escaped, secret)), MASK, text)
+    known = sorted(filter(None, secrets), key=len, reverse=True)  # one may be the beginning of another
+    if known and "\\" in text:
+        return _without_escaped(text, known)
+    for secret in known:
+        text = text.replace(secret, MASK)
     return text
 
 
-def _also_escaped(character: str) -> str:
-    """A pattern for a character, as it is and as JSON may write it."""
-    code = "".join(f"[{digit}{digit.upper()}]" for digit in f"{ord(character):04x}")
-    return f"(?:{re.escape(character)}|\\\\u{code})"
+def _without_escaped(text: str, secrets: Sequence[str]) -> str:
+    """`text` without the secrets, also where they are written with escapes of JSON, as any character may be."""
+    found: list[tuple[int, int]] = []
+    plain, places = text, list(range(len(text) + 1))
+    for level in range(_LEVELS + 1):
+        if level:
+            plain, places = _unescaped(plain, places)
+        for secret in secrets:
+            at = plain.find(secret)
+            while at >= 0:
+                found.append((places[at], places[at + len(secret)]))
+                at = plain.find(secret, at + len(secret))
+        if "\\" not in plain:
+            break
+    pieces, end = [], 0
+    for start, stop in sorted(found):
+        if start >= end:
+            pieces += [text[end:start], MASK]
+        end = max(end, stop)
+    return "".join([*pieces, text[end:]])
+
+
+def _unescaped(text: str, places: list[int]) -> tuple[str, list[int]]:
+    """`text` without one level of JSON's escapes.
+
+    Args:
+        text: What may hold some.
+        places: Where each character, and the end, stands in the text that it began as.
+
+    Returns:
+        The new text, and the places of its characters.
+    """
+    pieces, kept, end = [], [], 0
+    for escape in _ESCAPE.finditer(text):
+        start = escape.start()
+        pieces += [text[end:start], _SHORT.get(escape[0]) or json.loads(f'"{escape[0]}"')]
+        kept += places[end : start + 1]
+        end = escape.end()
+    return "".join([*pieces, text[end:]]), kept + places[end:]

@@ -1,17 +1,16 @@
 """What a service's error means: from any of the shapes in which services report one, to a class of the tree.
 
-`_error_report` brings a report into one shape, `_error_words` says which class it means; here the error is made.
+`_error_report` brings a report into one shape, `_error_words` says which class it means; here the error is made. Every
+dialect imports this module: what it needs is imported when there is an error.
 """
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llmbridge._error_report import ServiceReport, dumped
-from llmbridge._error_words import advice, kind_of, never_passes
 from llmbridge._waits import retry_after_seconds, wait_in_text
 from llmbridge.errors import (
     AuthError,
@@ -25,8 +24,10 @@ from llmbridge.errors import (
     StatusError,
     StreamError,
 )
-from llmbridge.rate_limits import RateLimits
 from llmbridge.secret import scrub
+
+if TYPE_CHECKING:
+    from llmbridge._error_report import ServiceReport
 
 __all__ = ["BODY_LIMIT", "ServiceReport", "error_for_status", "error_in_stream"]
 
@@ -57,6 +58,9 @@ def error_for_status(
         >>> type(error).__name__, error.retry_after, error.retryable
         ('RateLimited', 1.5, True)
     """
+    from llmbridge._error_report import ServiceReport
+    from llmbridge._error_words import kind_of
+
     body = scrub(body, secrets)[:BODY_LIMIT]
     if 300 <= status < 400:
         host = _host_of(headers.get("location", ""))
@@ -80,6 +84,9 @@ def error_for_status(
 
 def error_in_stream(report: Any, secrets: tuple[str, ...] = ()) -> ServiceError:
     """The error for a report inside a stream, as text or parsed JSON; see `error_for_status`."""
+    from llmbridge._error_report import ServiceReport, dumped
+    from llmbridge._error_words import kind_of
+
     body = scrub(report if isinstance(report, str) else dumped(report), secrets)
     parsed = ServiceReport.of(body)
     kind = kind_of(parsed, parsed.status)
@@ -97,11 +104,21 @@ def error_in_stream(report: Any, secrets: tuple[str, ...] = ()) -> ServiceError:
     )
 
 
+def __getattr__(name: str) -> Any:
+    if name == "ServiceReport":
+        from llmbridge._error_report import ServiceReport
+
+        return ServiceReport
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 def _retry_after(kind: type[StatusError], headers: Mapping[str, str], report: ServiceReport) -> float | None:
     """Seconds that the service asks to wait: by its header, its details, its words, or what its limits say.
 
     The headers of the limits come last, as they tell when a limit is whole again: a single request may pass earlier.
     """
+    from llmbridge.rate_limits import RateLimits
+
     asked = retry_after_seconds(headers)
     if asked is not None or not issubclass(kind, _MAY_ASK_TO_WAIT):
         return asked
@@ -112,6 +129,8 @@ def _retry_after(kind: type[StatusError], headers: Mapping[str, str], report: Se
 
 
 def _retryable(kind: type[StatusError] | None, status: int, headers: Mapping[str, str], report: ServiceReport) -> bool:
+    from llmbridge._error_words import never_passes
+
     if kind in _FINAL or never_passes(report):
         return False
     asked = headers.get("x-should-retry", "").lower()
@@ -121,6 +140,8 @@ def _retryable(kind: type[StatusError] | None, status: int, headers: Mapping[str
 
 
 def _advised(text: str, kind: type[StatusError], status: int | None, report: ServiceReport, wait: float | None) -> str:
+    from llmbridge._error_words import advice
+
     hint = advice(kind, status, report, wait)
     return f"{text} ({hint})" if hint else text
 

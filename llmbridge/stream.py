@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
 
 from llmbridge._notes import added_usage
 from llmbridge._reading import EventSteps, ObjectSteps, Reading, Source, TextSteps
-from llmbridge.completion import Completion, choices_of
-from llmbridge.errors import InvalidOutput, InvalidRequest
+from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import Event, FinishReason, ToolCall, Usage
 from llmbridge.messages import Message
 
@@ -19,10 +20,11 @@ if TYPE_CHECKING:
 
     from llmbridge._aio import AsyncResult
     from llmbridge._notes import Notes
+    from llmbridge.completion import Completion
     from llmbridge.rate_limits import RateLimits
     from llmbridge.schema import Schema
 
-__all__ = ["ChatStream", "Completion", "EventStream", "ObjectStream"]
+__all__ = ["ChatStream", "EventStream", "ObjectStream"]
 
 
 class ChatStream:
@@ -49,9 +51,12 @@ class ChatStream:
         source: Source,
         schema: Schema | None = None,
         ask_again: Callable[[Sequence[Message]], ChatStream] | None = None,
+        keep_logprobs: bool = True,
     ) -> None:
         self._pipeline = source
-        self._reading = Reading(source)
+        self._reading = Reading(source, keep_logprobs)
+        self._completing = threading.RLock()  # reentrant: a signal handler inside may ask for the same
+        self._second_failure: LLMBridgeError | None = None
         self._schema = schema
         self._ask_again = ask_again
         self._again: ChatStream | None = None
@@ -75,6 +80,9 @@ class ChatStream:
             state = "finished" if self._reading.done else "closed"
         return f"<ChatStream {self.provider}:{self.model} {state}, {len(self.text)} characters>"
 
+    def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
+        raise TypeError("a ChatStream is a live answer, not to be pickled or copied: take the Completion of complete()")
+
     # -- reading -----------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
@@ -88,7 +96,6 @@ class ChatStream:
         return next(self._generator)
 
     def _pieces(self) -> Generator[str, None, None]:
-        self._reading.claim()
         return self._reading.pieces()
 
     def events(self) -> EventStream:
@@ -109,7 +116,8 @@ class ChatStream:
     def objects(self) -> ObjectStream:
         """The object that the `schema` asks for, as it grows: plain dicts and lists, whenever more of it has come.
 
-        For `for` and `async for`. They are not checked against the schema; `.parsed` is, afterwards.
+        For `for` and `async for`. They are not checked against the schema; `.parsed` is, afterwards. Each is made from
+        the whole text so far: once that is long, whenever it has grown by a sixteenth, and at its end.
 
         Raises:
             InvalidRequest: No schema was given; while iterating, if the stream has been read already.
@@ -119,10 +127,13 @@ class ChatStream:
         return ObjectStream(self._reading, self._schema)
 
     def complete(self) -> Completion:
-        """The whole answer; reads what has not been read yet.
+        """The whole answer; reads what has not been read yet. Once it has been read, it may be had again and again.
+
+        Where the model was asked again, the Completion is its second answer, with the usage, turns and time of both;
+        the stream's own attributes stay those of the answer that was read.
 
         Raises:
-            InvalidRequest: Its loop was left early, so that the rest cannot be read any more.
+            InvalidRequest: Its loop was left early, or somebody else reads it: the rest cannot be read any more.
             InvalidOutput: It does not fit the schema, also after having been asked again.
             LLMBridgeError: The answer did not come to its end; `.partial` holds what came.
 
@@ -131,33 +142,56 @@ class ChatStream:
             >>> chat("Hello", model="demo").complete().finish_reason
             'stop'
         """
-        if self._again is None:
-            if not self._reading.done:
-                for _ in self:
-                    continue
-            try:
-                return self._completion(self.parsed)
-            except InvalidOutput as error:
-                self._again = self._second_asking(error)
-        if self._cancelled:
-            self._again.cancel()
-        return self._with_second(self._again.complete())
+        if not self._reading.done:
+            for _ in self:
+                continue
+        with self._completing:
+            if self._again is None:
+                try:
+                    return self._completion(self.parsed)
+                except InvalidOutput as error:
+                    if self._ask_again is None or self._cancelled or self._reading.noted.broken_off:
+                        raise
+                    self._again = self._second_asking(self._ask_again, error)
+            if self._cancelled:
+                self._again.cancel()
+            return self._with_second(self._second_answer(self._again))
 
-    def _second_asking(self, error: InvalidOutput) -> ChatStream:
-        """The call that tells the model what is wrong with its answer; raises the error where that is of no use."""
-        if self._ask_again is None or self._cancelled or self._reading.noted.broken_off:
-            raise error
+    def _second_asking(self, ask_again: Callable[[Sequence[Message]], ChatStream], error: InvalidOutput) -> ChatStream:
+        """The call that tells the model what is wrong with its answer."""
         assert self._schema is not None
         self._correction = (Message("user", self._schema.correction(error)),)
-        return self._ask_again([*self._reading.noted.all_turns(), *self._correction])
+        return ask_again([*self._reading.noted.all_turns(), *self._correction])
+
+    def _second_answer(self, again: ChatStream) -> Completion:
+        """What came of the second asking, whoever asks and however often."""
+        if self._second_failure is not None:
+            raise copy(self._second_failure)
+        try:
+            return again.complete()
+        except LLMBridgeError as error:
+            # A copy: the error itself will hold the frame that holds this stream.
+            self._second_failure = without_frames(copy(error))
+            raise
 
     def _with_second(self, second: Completion) -> Completion:
         """The completion of the second asking, with the usage and the turns of both."""
         notes = self._reading.noted
         usage = second.usage if notes.usage is None else added_usage(notes.usage, second.usage)
-        return replace(second, usage=usage, turns=(*notes.all_turns(), *self._correction, *second.turns))
+        turns = (*notes.all_turns(), *self._correction, *second.turns)
+        ended = self._again._pipeline.started if self._again is not None else None
+        before = self._since_start(ended) or 0.0
+        return replace(
+            second,
+            usage=usage,
+            turns=turns,
+            first_piece_seconds=self.first_piece_seconds,
+            total_seconds=None if second.total_seconds is None else before + second.total_seconds,
+        )
 
     def _completion(self, parsed: Any) -> Completion:
+        from llmbridge.completion import Completion, choices_of
+
         notes = self._reading.noted
         message = notes.message()
         choices = choices_of(notes)
@@ -310,7 +344,6 @@ class EventStream:
         self._reading = reading
 
     def __iter__(self) -> Iterator[Event]:
-        self._reading.claim()
         return self._reading.events()
 
     def __aiter__(self) -> AsyncIterator[Event]:
@@ -327,7 +360,6 @@ class ObjectStream:
         self._schema = schema
 
     def __iter__(self) -> Iterator[Any]:
-        self._reading.claim()
         return self._reading.objects(self._schema.partial)
 
     def __aiter__(self) -> AsyncIterator[Any]:

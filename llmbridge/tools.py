@@ -16,6 +16,7 @@ __all__ = ["Tool", "ToolChoice", "checked_tools", "tool", "tool_choice"]
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
 _SCHEMAS = ("parameters", "input_schema", "inputSchema", "parametersJsonSchema", "parameters_json_schema")
 _DECLARATIONS = ("functionDeclarations", "function_declarations")
+_CAPITALS = frozenset(("STRING", "NUMBER", "INTEGER", "BOOLEAN", "ARRAY", "OBJECT", "NULL"))
 _SHOWN = 10  # problems in a message
 
 
@@ -71,6 +72,17 @@ class Tool:
             raise InvalidRequest(f"tool {self.name}: its description must be a str")
         if self.function is not None and not callable(self.function):
             raise InvalidRequest(f"tool {self.name}: its function cannot be called")
+
+    def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+        from llmbridge._tool_pickles import reduce_tool
+
+        return reduce_tool(self)
+
+    def __copy__(self) -> Tool:
+        return self  # it never changes
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Tool:
+        return self
 
     @classmethod
     def of(cls, source: Any) -> Tool:
@@ -273,8 +285,34 @@ def _expanded(source: Any) -> list[Any]:
     if isinstance(source, Mapping) and len(source) == 1:
         for key in _DECLARATIONS:
             if isinstance(source.get(key), (list, tuple)):
-                return list(source[key])
+                return [_with_small_types(item) for item in source[key]]
     return [source]
+
+
+def _with_small_types(declaration: Any) -> Any:
+    """A function as Gemini declares it, whose types may be written in capitals."""
+    if not isinstance(declaration, Mapping):
+        return declaration
+    own = {key: _json_schema(declaration[key]) for key in ("parameters",) if key in declaration}
+    return {**declaration, **own}
+
+
+def _json_schema(schema: Any) -> Any:
+    """A schema of Gemini's as JSON schema: a type in capitals means the same in small letters."""
+    if not isinstance(schema, Mapping):
+        return schema
+    made = dict(schema)
+    kind = made.get("type")
+    if isinstance(kind, str) and kind in _CAPITALS:
+        made["type"] = kind.lower()
+    for key, inner in schema.items():
+        if key in ("properties", "$defs", "defs") and isinstance(inner, Mapping):
+            made[key] = {name: _json_schema(field) for name, field in inner.items()}
+        elif key in ("items", "additionalProperties"):
+            made[key] = _json_schema(inner)
+        elif key in ("anyOf", "prefixItems") and isinstance(inner, (list, tuple)):
+            made[key] = [_json_schema(option) for option in inner]
+    return made
 
 
 def _made(source: Any) -> Tool:

@@ -446,7 +446,7 @@ class TestLoops:
         assert transport._own is not None
         pools = transport._own.get_adapter(server.root).poolmanager.pools  # type: ignore[attr-defined]
         (pool,) = map(pools.get, pools.keys())
-        kept = [connection.sock for connection in pool.pool.queue if connection]
+        kept = [connection.sock for connection in pool.pool._kept if connection]
         assert [sock.gettimeout() for sock in kept] == [None]
 
     def test_several_in_several_threads(self, server: LLMServer, client: Client) -> None:

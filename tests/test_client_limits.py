@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from conftest import KEY
+from loopback import DONE, FINISH, event, head
 from modes import LOOPS, MODES, Mode
 
 from llmbridge import (
@@ -21,6 +22,8 @@ from llmbridge import (
     RateLimited,
     Retry,
     RetryAttempt,
+    TransportError,
+    Usage,
     set_thread_limit,
 )
 from llmbridge.limits import Limiter
@@ -486,3 +489,48 @@ def test_a_stream_that_hangs_gives_its_place_back_when_its_clock_ends(server: LL
     for thread in threads:
         thread.join(10)
     assert len(server.requests) == 2
+
+
+# -- what a service may send ---------------------------------------------------------------------------------------
+
+
+def test_an_absurd_count_of_tokens_stops_nobody(server: LLMServer, limited: MakeClient) -> None:
+    """The estimate counts instead."""
+    client = limited(tokens_per_minute=1_000)
+    usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 10**30}
+    server.script(Reply("one", usage=usage), Reply("two"))
+    assert client.chat("x").complete().text == "one"
+    assert 0 < spent(client) < 100
+    assert client.chat("x", timeout=5).complete().text == "two"
+
+
+def test_counts_before_the_first_piece_are_kept_as_one(server: LLMServer) -> None:
+    """A service that sends nothing else for minutes would fill the memory."""
+    count = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": %d}}\n\n'
+    counts = [count % number for number in range(50)]
+    server.script(Reply(raw=[head("Connection: close"), *counts, event("a"), FINISH, DONE]))
+    with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=0) as client:
+        stream = client.chat("x")
+        found = list(stream.events())
+    assert [item for item in found if isinstance(item, Usage)] == [stream.usage]
+    assert stream.usage is not None
+    assert (stream.text, stream.usage.input_tokens, stream.usage.output_tokens) == ("a", 7, 49)
+
+
+def test_a_system_without_threads_is_an_error_of_the_tree(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The name of a host is looked up in a thread, since that cannot be interrupted."""
+    start = threading.Thread.start
+
+    def refuse(thread: threading.Thread) -> None:
+        if thread.name == "llmbridge-lookup":
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    named = server.base_url("openai").replace("127.0.0.1", "localhost")
+    with (
+        Client("openai:m", base_url=named, retries=0) as client,
+        pytest.raises(TransportError, match="no thread can be started") as caught,
+    ):
+        client.chat("x").complete()
+    assert caught.value.partial is not None

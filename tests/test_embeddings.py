@@ -21,6 +21,7 @@ from llmbridge import (
     ConfigError,
     Embeddings,
     InvalidRequest,
+    Limits,
     ProtocolError,
     RateLimited,
     Retry,
@@ -248,6 +249,7 @@ class TestBatches:
         with pytest.raises(ClockExpired) as caught:
             embed(["a"] * 512 * 20, **way(server, timeout=0.6))
         assert caught.value.clock == "total"
+        assert "within 0.6 s" in caught.value.message  # as the caller said, not what was left of it
         assert len(server.requests) <= 4
 
 
@@ -377,3 +379,40 @@ def test_import_stays_small() -> None:
     code = "import sys, llmbridge; llmbridge.embed('a', 'demo'); print('numpy' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=dict(os.environ))
     assert (run.stdout, run.stderr) == ("False\n", "")
+
+
+@pytest.mark.parametrize(
+    ("dialect", "version", "within"),
+    [("azure", "2025-01-01-preview", "?api-version={}"), ("gemini", "v1", "/{}/models/m")],
+)
+def test_settings_of_the_client_count(server: LLMServer, dialect: str, version: str, within: str) -> None:
+    """Unless the call says otherwise; other parameters of a client are for chats."""
+    server.default = Reply(embeddings=[[1.0]])
+    with Client(api_version=version, temperature=0.5, **way(server, dialect)) as client:
+        client.embed("a")
+        client.embed("a", api_version=None)
+    first, bare = server.requests
+    assert within.format(version) in first.path
+    assert within.format(version) not in bare.path
+    assert "temperature" not in str(first.json)
+
+
+def test_one_of_several_models_must_be_named() -> None:
+    """A client of several has no single one for vectors."""
+    client = Client(["demo", "openai:m"])
+    with pytest.raises(ConfigError, match="several models: say with model="):
+        client.embed("a")
+    assert len(client.embed("a", model="demo")) == 1
+
+
+def test_what_belongs_to_a_client_is_refused() -> None:
+    """With the place where it belongs."""
+    with pytest.raises(ConfigError, match=r"limits belongs to a client.*Client\(\.\.\., limits=\.\.\.\)"):
+        embed("a", model="demo", limits=Limits(concurrency=1))
+
+
+def test_none_is_nothing_given(server: LLMServer) -> None:
+    """No null is sent."""
+    server.default = Reply(embeddings=[[1.0]])
+    embed("a", dimensions=None, user=None, **way(server))
+    assert not {"dimensions", "user"} & set(server.requests[0].json)

@@ -193,6 +193,60 @@ def test_of_many_threads_one_becomes_the_trial() -> None:
         assert sorted(admitted) == [False] * 7 + [True]
 
 
+def test_a_call_from_before_leaves_the_trial_of_another_alone() -> None:
+    """It was let through while all was well, and says nothing now: there would be two trials at once."""
+    clock = Clock()
+    breaker = Breaker(clock)
+    old, trial, late = object(), object(), object()
+    assert breaker.admits(old)
+    breaker.failed(ConnectFailed("down"), late)
+    clock.now = COOL_DOWN
+    assert breaker.admits(trial)
+    breaker.gave_up(old)
+    breaker.failed(BadRequest("no"), old)
+    assert not breaker.admits(late)
+    breaker.gave_up(trial)
+    assert breaker.admits(late)
+
+
+def test_a_cancelled_call_from_before_starts_no_second_trial(pair: Pair) -> None:
+    """The same, by way of calls."""
+    pair.first.script(Reply(header_delay=30))
+    outcome: list[type] = []
+
+    def read() -> None:
+        try:
+            old.complete()
+        except LLMBridgeError as error:
+            outcome.append(type(error))
+
+    with pair.both.chat("x") as old:
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        pair.first.wait_for_requests(1)
+        breaker = pair.one.breaker_of("openai:a")
+        breaker.failed(ConnectFailed("down"))
+        pair.now += COOL_DOWN
+        assert breaker.admits("the trial")
+        old.cancel()
+        reader.join(10)
+        assert outcome == [Cancelled]
+        assert not breaker.admits("another")
+
+
+def test_a_client_remembers_models_of_lists_only_and_not_for_ever() -> None:
+    """One that is asked for thousands of models must not keep something for each."""
+    client = Client(api_key=KEY, base_url="http://127.0.0.1:9")
+    for number in range(300):
+        client.chat("x", model=f"openai:m{number}")
+    assert not client._breakers
+    client = Client()
+    for number in range(300):
+        client.chat("x", model=[f"ollama:m{number}", "demo"])
+    assert 1 < len(client._breakers) <= 256
+    assert client.breaker_of("ollama:m299") is client.breaker_of("ollama:m299")
+
+
 def test_a_call_that_ends_inside_the_lock_blocks_nothing() -> None:
     """A garbage collection in the middle of a question may end another call, which tells the same breaker."""
 

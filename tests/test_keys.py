@@ -10,12 +10,13 @@ import subprocess
 import sys
 import threading
 import traceback
+import warnings
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from llmbridge import ConfigError, keys
+from llmbridge import ConfigError, chat, keys
 from llmbridge.keys import keys_path, remove_key, set_key, stored_key, stored_names
 from llmbridge.secret import Secret
 
@@ -33,6 +34,7 @@ def home(_no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
     monkeypatch.setenv("HOME", str(tmp_path))
     monkeypatch.setenv("USERPROFILE", str(tmp_path))
     monkeypatch.setattr(keys, "_read", None)
+    monkeypatch.setattr(keys, "_warned", set())
     return tmp_path
 
 
@@ -408,3 +410,27 @@ class TestTogether:
         finally:
             stop.set()
             thread.join()
+
+
+class TestWithoutNeed:
+    """A keys file that cannot be used, and a call that needs no key."""
+
+    @pytest.mark.parametrize(
+        ("model", "options"),
+        [("ollama:m", {}), ("vllm:m", {}), ("openai:m", {"base_url": "http://127.0.0.1:9/v1"})],
+    )
+    def test_it_is_warned_of_once(self, path: Path, model: str, options: dict[str, Any]) -> None:
+        """In the line that asks, without a word of what the file holds."""
+        written(path, "{")
+        with pytest.warns(UserWarning, match="keys file .* must hold a JSON object .*goes out without a key") as found:
+            chat("Hi", model, **options)
+        assert [warning.filename for warning in found] == [__file__]
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            chat("Hi", model, **options)
+
+    def test_who_needs_a_key_is_told(self, path: Path) -> None:
+        """Nothing could be sent."""
+        written(path, "{")
+        with pytest.raises(ConfigError, match="must hold a JSON object"):
+            chat("Hi", "openai:m")

@@ -127,6 +127,15 @@ class TestTokens:
         clock.now += 10
         assert delays(large, small) == [0, 0]
 
+    @pytest.mark.parametrize("used", [10**30, 10_000_001, -1])
+    def test_a_count_that_cannot_be_is_not_believed(self, clock: Clock, used: int) -> None:
+        """The service would stop the client, or let it go without any limit."""
+        limiter = limiter_of(clock, tokens_per_minute=100)
+        with limiter.join(90) as first:
+            assert first.delay() == 0
+            first.release(used_tokens=used)
+        assert delays(limiter.join(10), limiter.join(1)) == [0, 60]
+
     def test_what_was_used_puts_the_estimate_right(self, clock: Clock) -> None:
         """Downwards, and whoever waits for it is woken; upwards too."""
         limiter = limiter_of(clock, tokens_per_minute=100)

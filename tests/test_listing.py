@@ -111,8 +111,11 @@ def test_what_is_refused() -> None:
         models("opnai")
     with pytest.raises(ConfigError, match="models\\(\\) knows no temperature"):
         models("openai", temperature=1)
-    with pytest.raises(ConfigError, match="no model is named"):
+    with pytest.raises(ConfigError, match="no provider is named: pass provider=") as caught:
         models()
+    assert len(caught.value.message) < 100
+    with pytest.raises(ConfigError, match="several models: say with provider="):
+        Client(["demo", "openai:m"]).models()
     with pytest.raises(ConfigError, match="provider must be a name"):
         models(5)  # type: ignore[arg-type, unused-ignore]
     with pytest.raises(ConfigError, match="knows no temperature"):
@@ -176,3 +179,39 @@ def test_cancelling(server: LLMServer, loop: Async) -> None:
 
     assert loop.run(main)
     assert server.requests[0].gone.wait(5)
+
+
+@pytest.mark.parametrize(
+    ("dialect", "settings", "path", "headers"),
+    [
+        ("azure", {"api_version": "2025-01-01-preview"}, "/openai/models?api-version=2025-01-01-preview", {}),
+        ("gemini", {"api_version": "v1"}, "/v1/models?pageSize=1000", {}),
+        (
+            "anthropic",
+            {"api_version": "2026-10-21", "beta": ["a", "b"]},
+            "/v1/models?limit=1000",
+            {"anthropic-version": "2026-10-21", "anthropic-beta": "a,b"},
+        ),
+    ],
+)
+def test_settings_of_the_client_or_the_call_count(
+    server: LLMServer, dialect: str, settings: dict[str, Any], path: str, headers: dict[str, str]
+) -> None:
+    """The version of the API that is asked for; None takes the client's away. Other parameters stay away."""
+    server.default = Reply(models=["m"])
+    with Client(f"{dialect}:m", temperature=0.5, **settings, **way(server, dialect)) as client:
+        client.models()
+        client.models(**dict.fromkeys(settings))
+    models(dialect, **settings, **way(server, dialect))
+    first, bare, last = server.requests
+    for received in (first, last):
+        assert received.path.endswith(path)
+        assert {name: received.header(name) for name in headers} == headers
+    assert (bare.path, bare.headers) != (first.path, first.headers)
+
+
+@pytest.mark.parametrize("dialect", ["azure", "gemini", "anthropic"])
+def test_a_setting_that_is_none_is_refused_at_the_call(dialect: str) -> None:
+    """As it is for a chat."""
+    with pytest.raises(ConfigError, match="api_version"):
+        models(dialect, api_version=7, base_url="http://127.0.0.1:9", api_key=KEY)

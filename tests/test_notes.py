@@ -111,6 +111,68 @@ class TestMessage:
             {"type": "text", "text": "4"},
         ]
 
+    def test_text_and_reasoning_keep_their_order(self) -> None:
+        """Proofs of reasoning hold for their place: a service refuses what stands elsewhere."""
+        items = (
+            Reasoning("a"),
+            Reasoning("", "s1"),
+            "Let ",
+            Text("me"),
+            Reasoning("b"),
+            Reasoning("", "s2"),
+            "see.",
+            CALL,
+        )
+        message = noted(*items).message()
+        assert message.content == [
+            {"type": "reasoning", "text": "a", "signature": "s1"},
+            {"type": "text", "text": "Let me"},
+            {"type": "reasoning", "text": "b", "signature": "s2"},
+            {"type": "text", "text": "see."},
+        ]
+        assert message.extra == {"tool_calls": [SENT]}
+
+    def test_a_mark_of_the_text_stands_behind_it(self) -> None:
+        """Gemini's, which is none of the thoughts' before it."""
+        assert noted(Reasoning("a"), "A", Reasoning("", redacted="r"), "B").message().content == [
+            {"type": "reasoning", "text": "a"},
+            {"type": "text", "text": "A"},
+            {"type": "reasoning", "redacted": "r"},
+            {"type": "text", "text": "B"},
+        ]
+
+    def test_reasoning_between_texts_stays_there_without_a_proof(self) -> None:
+        """Also with nothing but a signature."""
+        assert noted(
+            "A", Reasoning("b"), "C", Reasoning("d"), "E", Reasoning("f"), Reasoning("", "s")
+        ).message().content == [
+            {"type": "text", "text": "A"},
+            {"type": "reasoning", "text": "b"},
+            {"type": "text", "text": "C"},
+            {"type": "reasoning", "text": "d"},
+            {"type": "text", "text": "E"},
+            {"type": "reasoning", "text": "f", "signature": "s"},
+        ]
+        assert noted("A", Reasoning("", "s"), "B").message().content == [
+            {"type": "text", "text": "A"},
+            {"type": "reasoning", "text": "", "signature": "s"},
+            {"type": "text", "text": "B"},
+        ]
+
+    def test_a_second_turn_counts_its_own_text(self) -> None:
+        """The places are those within it, however long the turns before were."""
+        notes = noted(
+            Reasoning("a", "s"), *"x" * 5000, CALL, CALLED, ToolResult(CALL, "1"), "A", Reasoning("b", "t"), "B"
+        )
+        notes.text.fold()
+        assert notes.message().content == [
+            {"type": "text", "text": "A"},
+            {"type": "reasoning", "text": "b", "signature": "t"},
+            {"type": "text", "text": "B"},
+        ]
+        assert isinstance(notes.turns[0].content, list)
+        assert [part.get("text", "")[:3] for part in notes.turns[0].content] == ["a", "xxx"]
+
     def test_a_call_s_signature_goes_back_with_it(self) -> None:
         """Gemini's."""
         (sent,) = noted(ToolCall("a", "f", {}, "{}", None, "s")).message().extra["tool_calls"]

@@ -355,3 +355,20 @@ def test_any_part_is_media_or_an_error_of_the_tree(kind: str, value: Any) -> Non
     except LLMBridgeError:
         return
     assert media is None or media.data or media.url
+
+
+def test_the_name_of_a_document_says_what_its_bytes_are() -> None:
+    """Where the bytes do not, and nothing else is known."""
+    part = Document(b"hello", filename="a.txt").to_part()
+    assert part["file"] == {"filename": "a.txt", "file_data": data_url("text/plain", b"hello")}
+    assert Document(b"%PDF-1.7", filename="a.txt").to_part()["file"]["file_data"].startswith("data:application/pdf;")
+    with pytest.raises(InvalidRequest, match="media_type="):
+        Document(b"hello", filename="a.xyz")
+
+
+def test_the_name_of_a_document_counts_where_its_path_says_nothing(tmp_path: Path) -> None:
+    """The path's own ending comes first."""
+    (tmp_path / "upload").write_bytes(b"hello")
+    (tmp_path / "page.html").write_bytes(b"hello")
+    assert "text/csv" in str(Document(tmp_path / "upload", filename="a.csv").to_part())
+    assert "text/html" in str(Document(tmp_path / "page.html", filename="a.csv").to_part())

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import concurrent.futures
 import copy
+import functools
 import multiprocessing
 import os
 import pickle
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from multiprocessing import resource_tracker
 from typing import Any
 
@@ -32,6 +34,8 @@ from llmbridge import (
     Secret,
     StreamTruncated,
     Timeout,
+    Tool,
+    tool,
 )
 from llmbridge._route import Breaker
 from llmbridge.limits import Limiter
@@ -335,3 +339,93 @@ def test_embeddings_and_events_travel(server: LLMServer, client: Client) -> None
     server.script(Reply(["a"], reasoning=["r"], usage=True))
     events = list(client.chat("x").events())
     assert pickle.loads(pickle.dumps(events)) == events
+
+
+@pytest.mark.parametrize("way", sorted(WAYS))
+def test_a_live_answer_does_not_travel(client: Client, way: str) -> None:
+    """The error says what does."""
+    with pytest.raises(TypeError, match=r"live answer.*Completion of complete\(\)"):
+        WAYS[way](client.chat("x"))
+
+
+# -- tools -------------------------------------------------------------------------------------------------------
+
+
+@tool
+def decorated(x: int) -> int:
+    """Doubles a number."""
+    return 2 * x
+
+
+@tool(name="other", strict=True)
+def renamed(x: int) -> int:
+    """Doubles a number."""
+    return 2 * x
+
+
+def plain(x: int) -> int:
+    """Doubles a number."""
+    return 2 * x
+
+
+class Thing:
+    """An object with tools."""
+
+    @tool
+    def decorated(self, x: int) -> int:
+        """Doubles a number."""
+        return 2 * x
+
+    def plain(self, x: int) -> int:
+        """Doubles a number."""
+        return 2 * x
+
+
+TOOLS = {
+    "decorated": decorated,
+    "renamed": renamed,
+    "made of a decorated one": replace(decorated, description="Twice."),
+    "a function": Tool.of(plain),
+    "a function with a schema": Tool("f", "F.", {"properties": {"x": {"type": "integer"}}}, plain),
+    "a described function": replace(Tool.of(plain), name="f", description="F."),
+    "partial": Tool.of(functools.partial(plain)),
+    "a method": Tool.of(Thing().plain),
+    "a decorated method": Thing().decorated,
+}
+
+
+@pytest.mark.parametrize("name", TOOLS)
+def test_a_tool_travels_by_the_name_of_its_function(name: str) -> None:
+    """And can still be called, by the model too."""
+    again = pickle.loads(pickle.dumps(TOOLS[name]))
+    known = TOOLS[name]
+    assert (again.name, again.description, again.parameters) == (known.name, known.description, known.parameters)
+    assert (again.strict, again.raw, again.run({"x": 2})) == (known.strict, known.raw, 4)
+
+
+def test_a_tool_without_a_function_travels() -> None:
+    """So do the services' own."""
+    for known in (Tool("f", "F."), Tool.of({"type": "web_search"})):
+        assert pickle.loads(pickle.dumps(known)) == known
+
+
+def test_a_tool_that_nobody_finds_does_not_travel() -> None:
+    """The error names it; within the process it can be copied."""
+
+    @tool
+    def inner(x: int) -> int:
+        """Doubles a number."""
+        return 2 * x
+
+    with pytest.raises(TypeError, match=r"tool inner cannot be pickled.*top of a module"):
+        pickle.dumps(Client("demo", tools=[inner]))
+    assert copy.copy(inner) is copy.deepcopy(inner) is inner
+
+
+def test_a_client_travels_with_decorated_tools(server: LLMServer, traveller: Client) -> None:
+    """And runs them where it arrives."""
+    server.script(Reply(tool_calls=[{"name": "decorated", "arguments": {"x": 2}}]), Reply("4"))
+    options: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "pickle_key": True}
+    again = pickle.loads(pickle.dumps(Client("openai:m", tools=[decorated], run_tools=True, **options)))
+    assert again.chat("x").complete().text == "4"
+    assert server.requests[1].json["messages"][-1]["content"] == "4"

@@ -828,3 +828,33 @@ def test_p20_a_clients_key_goes_to_all_providers_at_its_own_address(server: LLMS
         client.chat("Hi", "another-model", base_url=server.base_url("openai")).complete()
     assert server.requests[0].header("x-api-key") == KEY
     assert KEY not in str(server.requests[1].headers)
+
+
+def test_the_objects_in_a_traceback_keep_their_secrets_masked(server: LLMServer, client: Client) -> None:
+    """P18: crash reports show what the locals of the frames hold, as `vars` does."""
+    server.script(Reply(error={"message": f"bad key {KEY}", "type": "authentication_error"}, status=401))
+    with pytest.raises(LLMBridgeError) as caught:
+        client.chat("x").complete()
+    trace, shown = caught.value.__traceback__, []
+    while trace is not None:
+        if str(trace.tb_frame.f_code.co_filename).startswith(PACKAGE):
+            shown += [repr(vars(value)) for value in trace.tb_frame.f_locals.values() if hasattr(value, "__dict__")]
+        trace = trace.tb_next
+    assert any("_secrets" in text for text in shown)
+    assert KEY not in "".join(shown)
+
+
+def test_a_key_with_a_slash_stays_hidden_in_an_error_of_php(server: LLMServer) -> None:
+    """P18: its JSON escapes each slash, in an answer and within a stream."""
+    key = "sk-ab/cdefghijkl"
+    body = b'{"error": {"message": "Incorrect API key: sk-ab\\/cdefghijkl", "code": "sk-ab\\/cdefghijkl"}}'
+    with Client("openai:m", base_url=server.base_url("openai"), api_key=key, retries=0) as client:
+        server.script(
+            Reply(raw=[head(f"Content-Length: {len(body)}", status="401 Unauthorized", kind="application/json"), body]),
+            Reply(raw=[head("Connection: close"), b"data: " + body + b"\n\n", CLOSE]),
+        )
+        for _ in range(2):
+            with pytest.raises(LLMBridgeError) as caught:
+                client.chat("x").complete()
+            assert "cdefghijkl" not in repr(vars(caught.value)) + str(caught.value)
+            assert "***" in str(vars(caught.value)["body"])

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import contextvars
 import gc
+import json
 import os
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
-import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -28,6 +29,7 @@ from llmbridge import (
     Client,
     Completion,
     Finish,
+    Image,
     InvalidOutput,
     ServerError,
     Text,
@@ -38,6 +40,8 @@ from llmbridge import (
     Usage,
     set_thread_limit,
 )
+from llmbridge._pipeline import Pipeline
+from llmbridge.messages import checked_messages
 from llmbridge.testing import LLMServer, Reply
 
 WAIT = 10  # seconds after which a test gives up
@@ -73,6 +77,30 @@ def asks(*calls: str | tuple[str, dict[str, Any]], **more: Any) -> Reply:
     return Reply(more.pop("text", ""), tool_calls=[{"name": name, "arguments": given} for name, given in made], **more)
 
 
+def _interleaved() -> bytes:
+    """A turn of Anthropic's that thinks twice, with a text between, in one network read."""
+    blocks: list[tuple[dict[str, Any], list[dict[str, Any]]]] = []
+    for thought, signature in (("one", "S1"), ("two", "S2")):
+        deltas = [
+            {"type": "thinking_delta", "thinking": thought},
+            {"type": "signature_delta", "signature": signature},
+        ]
+        blocks.append(({"type": "thinking", "thinking": ""}, deltas))
+    blocks.insert(1, ({"type": "text", "text": ""}, [{"type": "text_delta", "text": "Let me"}]))
+    call = {"type": "tool_use", "id": "t1", "name": "add", "input": {}}
+    blocks.append((call, [{"type": "input_json_delta", "partial_json": '{"a": 2, "b": 3}'}]))
+    events: list[dict[str, Any]] = [{"type": "message_start", "message": {"id": "m", "content": [], "usage": {}}}]
+    for index, (block, deltas) in enumerate(blocks):
+        events.append({"type": "content_block_start", "index": index, "content_block": block})
+        events += [{"type": "content_block_delta", "index": index, "delta": delta} for delta in deltas]
+        events.append({"type": "content_block_stop", "index": index})
+    events += [{"type": "message_delta", "delta": {"stop_reason": "tool_use"}}, {"type": "message_stop"}]
+    return "".join(f"event: {said['type']}\ndata: {json.dumps(said)}\n\n" for said in events).encode()
+
+
+INTERLEAVED = _interleaved()
+
+
 def add(a: int, b: int) -> int:
     """Adds two numbers."""
     return a + b
@@ -105,6 +133,24 @@ class TestTheLoop:
         assert [call["function"] for call in assistant["tool_calls"]] == [{"name": "add", "arguments": '{"a":2,"b":3}'}]
         assert tool == {"role": "tool", "tool_call_id": assistant["tool_calls"][0]["id"], "content": "5"}
         assert stream.finish_reason == "stop"
+
+    def test_thoughts_go_back_in_the_place_where_they_stood(self, server: LLMServer, mode: Mode) -> None:
+        """Between the texts: Anthropic refuses a thought elsewhere."""
+        server.script(Reply(body=INTERLEAVED, content_type="text/event-stream"), Reply("5"))
+        base_url = server.base_url("anthropic")
+        with Client("anthropic:m", base_url=base_url, api_key="k", retries=0, timeout=20) as client:
+            stream = client.run("x", tools=[add])
+            mode.read(stream)
+            kept = stream.complete().turns[0].content
+        blocks = messages_sent(server)[1]["content"]
+        assert [block.get("signature") or block.get("text") or block["type"] for block in blocks] == [
+            "S1",
+            "Let me",
+            "S2",
+            "tool_use",
+        ]
+        assert isinstance(kept, list)
+        assert [part.get("signature") or part["text"] for part in kept] == ["S1", "Let me", "S2"]
 
     def test_run_tools_is_the_same_as_run(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """The argument of chat, and a client's default."""
@@ -464,6 +510,83 @@ class TestWhereToolsRun:
         assert loop.run(main) == "from inside"
 
 
+PNG = b"\x89PNG\r\n\x1a\n" + b"\0" * 3000
+
+
+def screenshot() -> Image:
+    """Takes a picture of the screen."""
+    return Image(PNG)
+
+
+def pages() -> list[Any]:
+    """The pages of a book."""
+    return ["Two pages:", Image(PNG), {"more": False}]
+
+
+def image_in(dialect: str, body: dict[str, Any]) -> str:
+    """The base64 of the image in the last message of a request."""
+    if dialect == "gemini":
+        data: str = body["contents"][-1]["parts"][0]["functionResponse"]["parts"][0]["inlineData"]["data"]
+        return data
+    if dialect == "openai-responses":
+        url: str = body["input"][-1]["output"][-1]["image_url"]
+        return url.partition(",")[2]
+    last = body["messages"][-1]
+    if dialect == "ollama":
+        found: list[str] = last["images"]
+        return found[0]
+    source: dict[str, str] = last["content"][0]["content"][0]["source"]
+    return source["data"]
+
+
+class TestImages:
+    """Tools that give more than text."""
+
+    @pytest.mark.parametrize("dialect", ["anthropic", "gemini", "openai-responses", "ollama"])
+    def test_an_image_is_an_image_to_the_model(self, server: LLMServer, mode: Mode, dialect: str) -> None:
+        """Where the service takes one in a tool's answer; the text of the result is short."""
+        server.script(asks("screenshot"), Reply("A screen."))
+        options: dict[str, Any] = {"base_url": server.base_url(dialect), "api_key": "k", "retries": 0, "timeout": 20}
+        with Client(f"{dialect}:m", **options) as client:
+            events = mode.read(client.run("x", tools=[screenshot]).events()).pieces
+        assert base64.b64decode(image_in(dialect, server.requests[1].json)) == PNG
+        (result,) = results_of(events)
+        assert result.text.startswith("Image('data:image/png;base64,")
+        assert len(result.text) < 100
+        assert result.value == Image(PNG)
+
+    def test_images_among_other_things_are_parts_in_their_order(self, server: LLMServer, mode: Mode) -> None:
+        """What is no image is text, as it would be alone."""
+        server.script(asks("pages"), Reply("Two."))
+        options: dict[str, Any] = {"base_url": server.base_url("anthropic"), "api_key": "k", "timeout": 20}
+        with Client("anthropic:m", **options) as client:
+            answer = mode.complete(client.run("x", tools=[pages]))
+        blocks = messages_sent(server)[-1]["content"][0]["content"]
+        assert [block.get("text", block["type"]) for block in blocks] == ["Two pages:", "image", '{"more": false}']
+        assert answer.turns[1].parts[1]["type"] == "image_url"
+
+    def test_an_image_deep_inside_is_named_only(self, server: LLMServer, client: Client) -> None:
+        """Its base64 would be read as text, and paid for."""
+
+        def nested() -> dict[str, Any]:
+            """Gives a picture and more."""
+            return {"image": Image(PNG), "scale": 2}
+
+        server.script(asks("nested"), Reply("A screen."))
+        client.run("x", tools=[nested]).complete()
+        content = messages_sent(server)[-1]["content"]
+        assert json.loads(content)["scale"] == 2
+        assert len(content) < 120
+
+    def test_a_result_may_be_sent_by_the_caller(self, server: LLMServer, client: Client) -> None:
+        """As a message."""
+        call = ToolCall("c1", "screenshot", {}, "{}")
+        result = ToolResult(call, "An image.", value=Image(PNG))
+        message = checked_messages([result])[0]
+        assert [part["type"] for part in message.parts] == ["image_url"]
+        assert checked_messages([ToolResult(call, "No.", True, ValueError())])[0].content == "No."
+
+
 class TestFailures:
     """What goes wrong is for the model to read."""
 
@@ -490,15 +613,93 @@ class TestFailures:
         assert stream.text == "Sorry."
         assert messages_sent(server)[-1]["content"] == "ValueError: no such city"
 
-    def test_the_traceback_begins_in_the_tool(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The caller sees where it failed, and no frame of the library, which would hold the call's."""
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_a_note_says_where_it_failed(self, server: LLMServer, client: Client, mode: Mode, count: int) -> None:
+        """The frames themselves lead to those above them, which hold the whole call."""
+        error = ValueError("no such city")
+
+        def fail() -> str:
+            try:
+                raise KeyError("x")
+            except KeyError:
+                raise error  # noqa: B904 - the context is what matters
+
+        server.script(asks(*["fail"] * count), Reply("Sorry."))
+        results = results_of(mode.read(client.run("x", tools=[fail]).events()).pieces)
+        assert [result.value for result in results] == [error] * count
+        assert error.__traceback__ is None
+        assert error.__context__ is not None
+        assert error.__context__.__traceback__ is None
+        (note,) = error.__notes__  # type: ignore[attr-defined,unused-ignore]
+        assert note.splitlines()[0] == "Raised in a tool (most recent call last):"
+        assert ", in fail" in note
+        assert os.path.join("llmbridge", "_") not in note
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_a_failing_tool_leaves_no_cycle(self, server: LLMServer, client: Client, count: int) -> None:
+        """The call is gone with the last name for it, without a garbage collection, though the results are kept."""
 
         def fail() -> str:
             raise KeyError("x")
 
-        server.script(asks("fail"), Reply("Sorry."))
-        (result,) = results_of(mode.read(client.run("x", tools=[fail]).events()).pieces)
-        assert [frame.name for frame in traceback.extract_tb(result.value.__traceback__)] == ["fail"]
+        server.script(asks(*["fail"] * count), Reply("Sorry."))
+        gc.collect()
+        known = {id(one) for one in gc.get_objects() if isinstance(one, Pipeline)}
+        gc.disable()
+        try:
+            results = results_of(list(client.run("x", tools=[fail]).events()))
+            assert len(results) == count
+            assert not [one for one in gc.get_objects() if isinstance(one, Pipeline) and id(one) not in known]
+        finally:
+            gc.enable()
+
+    @pytest.mark.parametrize("is_async", [False, True])
+    @pytest.mark.parametrize("given", [0, 1])
+    def test_a_system_without_threads(
+        self, server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, given: int, is_async: bool
+    ) -> None:
+        """Some are enough; with none at all the tools have failed, and the model reads it."""
+        start = threading.Thread.start
+        begun: list[threading.Thread] = []
+
+        def limited(thread: threading.Thread) -> None:
+            if thread.name.startswith("llmbridge-tool"):
+                begun.append(thread)
+                if len(begun) > given:
+                    raise RuntimeError("can't start new thread")
+            start(thread)
+
+        def work() -> str:
+            return "done"
+
+        async def async_work() -> str:
+            return "done"
+
+        async_work.__name__ = "work"
+        server.script(asks(*["work"] * 5), Reply("Ready."))
+        monkeypatch.setattr(threading.Thread, "start", limited)
+        results = results_of(list(client.run("x", tools=[async_work if is_async else work]).events()))
+        said = "done" if given else "RuntimeError: can't start new thread"
+        assert [(result.text, result.failed) for result in results] == [(said, not given)] * 5
+
+    def test_at_most_32_threads(self, server: LLMServer, client: Client, mode: Mode, release: threading.Event) -> None:
+        """The others wait for their turn, and are made in the end."""
+        working: list[str] = []
+        threads: set[int] = set()
+
+        def work() -> str:
+            threads.add(threading.get_ident())
+            working.append(threading.current_thread().name)
+            if len(working) == 32:
+                release.set()
+            assert release.wait(WAIT)
+            return "done"
+
+        server.script(asks(*["work"] * 100), Reply("Ready."))
+        results = results_of(mode.read(client.run("x", tools=[work]).events()).pieces)
+        assert [result.text for result in results] == ["done"] * 100
+        assert len(threads) <= 32
+        assert set(working) == {"llmbridge-tool-work"}
 
     def test_an_error_of_a_chat_inside_is_the_tools_failure(
         self, server: LLMServer, client: Client, mode: Mode

@@ -6,6 +6,8 @@ import copy
 import json
 import logging
 import pickle
+import re
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -158,3 +160,34 @@ class TestScrub:
     def test_a_secret_that_begins_with_another_is_replaced_whole(self, order: tuple[str, ...]) -> None:
         """The shorter one first would leave the rest of the longer one."""
         assert "0123" not in scrub(f"key {KEY}!", order)
+
+    @pytest.mark.parametrize(
+        "key", ["sk-ab/cdefghijkl", 'sk-"quoted"', "sk-back\\slash\\", 'a/b+c\\d"e/f\\\\"', "plain-key"]
+    )
+    @pytest.mark.parametrize("rounds", [1, 2, 3])
+    @pytest.mark.parametrize(
+        "escape",
+        [
+            lambda text: text,
+            lambda text: text.replace("/", "\\/"),
+            lambda text: re.sub(r"(?<!\\)[a-zA-Z/+-]", lambda c: f"\\u{ord(c[0]):04x}", text),
+            lambda text: re.sub(r"(?<!\\)[a-zA-Z/+-]", lambda c: f"\\u{ord(c[0]):04X}", text),
+        ],
+        ids=["json.dumps", "slashes", "codes", "capital codes"],
+    )
+    def test_escapes_of_json_hide_nothing(self, key: str, rounds: int, escape: Callable[[str], str]) -> None:
+        """However a service writes it, also as JSON within a string of JSON; all around it stays, and is JSON still."""
+        text = key
+        for _ in range(rounds):
+            text = escape(json.dumps(text)[1:-1])
+        found = scrub(f"C:\\new \\u00e4 {text}\\n{text}", (key, "sk"))
+        assert found == f"C:\\new \\u00e4 {MASK}\\n{MASK}"
+
+    def test_other_characters_than_ascii_may_be_escaped(self) -> None:
+        """As in the password of a proxy."""
+        assert scrub(json.dumps("is pä\U0001f511sswörd!"), ("pä\U0001f511sswörd",)) == f'"is {MASK}!"'
+
+    def test_escapes_without_a_secret_stay(self) -> None:
+        """Character by character."""
+        text = json.dumps({"a": 'x\\y"z/\U0001f511\n', "b": "\\"}) + "\\"
+        assert scrub(text, (KEY,)) == text

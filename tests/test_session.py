@@ -24,6 +24,7 @@ from llmbridge import (
     ChatStream,
     Client,
     ClockExpired,
+    ConfigError,
     ConnectFailed,
     LLMBridgeError,
     RateLimited,
@@ -358,3 +359,69 @@ def test_responses_mocks_of_cut_bodies_are_truncated() -> None:
     with pytest.raises(StreamTruncated) as caught:
         list(chat("x", "openai:m", api_key=KEY))
     assert caught.value.partial == "a"
+
+
+def give_auth(session: requests.Session) -> None:
+    """Goes into a header."""
+    session.auth = HTTPBasicAuth("user", "password")
+
+
+def give_header(session: requests.Session) -> None:
+    """One that holds a secret."""
+    session.headers["X-Api-Key"] = "of-one-service"
+
+
+def give_parameter(session: requests.Session) -> None:
+    """Some services take the key in the URL."""
+    session.params = {"key": "of-one-service"}
+
+
+def give_cookie(session: requests.Session) -> None:
+    """Without a domain it goes everywhere."""
+    session.cookies.set("login", "of-one-service")
+
+
+GIVEN = pytest.mark.parametrize("give", [give_auth, give_header, give_parameter, give_cookie])
+
+
+@GIVEN
+def test_session_with_credentials_is_for_one_service(session: requests.Session, give: Any) -> None:
+    """A list that goes to several would send them to each: refused, with advice, before anything is sent."""
+    several = ["openai:a", "ollama:b"]
+    assert Client(several, session=session)
+    give(session)
+    client, plain = Client(), Client("openai:a", base_url="http://127.0.0.1:9")
+    for ask in (
+        lambda: Client(several, session=session),
+        lambda: client.chat("x", several, session=session),
+        lambda: chat("x", several, session=session),
+        lambda: Client([plain, "openai:b"], session=session),
+        lambda: Client("openai:a", session=session).chat("x", several),
+    ):
+        with pytest.raises(ConfigError, match=r"session holds credentials.*pass a Client for each"):
+            ask()
+    assert Client(["openai:a", "openai:b"], session=session)
+    assert Client([Client("openai:a", session=session), "ollama:b"])
+
+
+@GIVEN
+@pytest.mark.parametrize("own", ["openai:a", ["openai:a", "openai:b"]], ids=["one model", "several of one service"])
+def test_session_with_credentials_stays_behind_like_the_key(
+    server: LLMServer, session: requests.Session, monkeypatch: pytest.MonkeyPatch, give: Any, own: Any
+) -> None:
+    """Where a call names another provider than the client's own; without credentials it goes along."""
+    monkeypatch.setenv("OLLAMA_HOST", server.root)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url("openai"))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    session.headers["X-Team"] = "blue"
+    with Client(own, session=session, retries=0) as client:
+        client.chat("x", "ollama:m").complete()
+        assert server.requests[-1].header("X-Team") == "blue"
+        give(session)
+        client.chat("x", "ollama:m").complete()
+        client.embed("x", "ollama:m")
+        client.models("ollama")
+        assert [received.header("X-Team") for received in server.requests[1:]] == [None] * 3
+        client.chat("x").complete()
+        client.chat("x", "ollama:m", session=session).complete()
+        assert [received.header("X-Team") for received in server.requests[4:]] == ["blue"] * 2

@@ -471,6 +471,37 @@ class TestChecked:
         assert names == ["weather", "web_search", "now", "a", "b"]
         assert checked_tools([]) == ()
 
+    def test_types_in_capitals_as_gemini_writes_them(self) -> None:
+        """They mean JSON schema's, at every depth; a name or a value in capitals stays."""
+        parameters = {
+            "type": "OBJECT",
+            "properties": {
+                "type": {"type": "STRING", "enum": ["OBJECT", "STRING"]},
+                "OBJECT": {"type": "ARRAY", "items": {"type": "NUMBER"}},
+                "either": {"anyOf": [{"type": "INTEGER"}, {"type": "NULL"}], "description": "type: OBJECT"},
+                "odd": True,
+            },
+            "required": ["OBJECT"],
+        }
+        declared = {"name": "f", "parameters": parameters}
+        for key in ("functionDeclarations", "function_declarations"):
+            (made,) = checked_tools([{key: [declared]}])
+            assert made.parameters == {
+                "type": "object",
+                "properties": {
+                    "type": {"type": "string", "enum": ["OBJECT", "STRING"]},
+                    "OBJECT": {"type": "array", "items": {"type": "number"}},
+                    "either": {"anyOf": [{"type": "integer"}, {"type": "null"}], "description": "type: OBJECT"},
+                    "odd": True,
+                },
+                "required": ["OBJECT"],
+            }
+        assert parameters["type"] == "OBJECT"
+        with pytest.raises(InvalidRequest, match="not 'string'"):
+            checked_tools([{"functionDeclarations": [{"name": "f", "parameters": {"type": "STRING"}}]}])
+        with pytest.raises(InvalidRequest, match=r"tools\[0\]: 3 is no tool"):
+            checked_tools([{"functionDeclarations": [3]}])
+
     @pytest.mark.parametrize(
         ("tools", "message"),
         [

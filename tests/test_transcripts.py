@@ -13,7 +13,8 @@ from modes import MODES, Async, Mode
 from recordings import ALL, DATA, HELLO, Answer, Failure, Listing, names, provider_of, recorded, steps
 
 from llmbridge import Client, LLMBridgeError, ServiceError, StreamTruncated, amodels
-from llmbridge.stream import ChatStream, Completion
+from llmbridge.completion import Completion
+from llmbridge.stream import ChatStream
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
 EVERY_MODE = pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
@@ -26,7 +27,7 @@ def server() -> Iterator[LLMServer]:
         yield running
 
 
-def ask(client: Client, server: LLMServer, provider: str = "openai") -> ChatStream:
+def ask(client: Client, server: LLMServer, provider: str = "openai", **params: Any) -> ChatStream:
     """A call that will be answered with what is scripted."""
     return client.chat(
         "Hello",
@@ -35,6 +36,7 @@ def ask(client: Client, server: LLMServer, provider: str = "openai") -> ChatStre
         api_key="sk-test",
         proxy=False,
         timeout=20,
+        **params,
     )
 
 
@@ -77,7 +79,8 @@ def test_a_recording_replays(server: LLMServer, mode: Mode, name: str, split: in
                 listed(client, server, name, mode)
             check_failure(caught.value, expected, recorded(name))
         elif isinstance(expected, Answer):
-            check_answer(mode.complete(ask(client, server, provider)), expected)
+            asked = {"logprobs": True} if expected.logprobs else {}
+            check_answer(mode.complete(ask(client, server, provider, **asked)), expected)
         else:
             assert isinstance(expected, Failure)
             with pytest.raises(expected.error) as caught:

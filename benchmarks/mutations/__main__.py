@@ -43,7 +43,9 @@ def measured(mutations: Sequence[Mutation], seconds: float) -> list[Verdict]:
 
 def main() -> int:
     """Runs what the arguments ask for; 1 if a mutation escaped or could not be tested."""
-    parser = argparse.ArgumentParser(prog="benchmarks.mutations", description="Breaks each promise, and sees it caught.")
+    parser = argparse.ArgumentParser(
+        prog="benchmarks.mutations", description="Breaks each promise, and sees it caught."
+    )
     parser.add_argument("--only", default="", metavar="PROMISES", help="comma-separated, as P7,P13")
     parser.add_argument("--list", action="store_true", help="say what there is, and whether it still applies")
     parser.add_argument("--seconds", type=float, default=300.0, help="after which the tests of one are killed")
@@ -64,7 +66,9 @@ def main() -> int:
         [mutation.promise, mutation.breaks, verdict.says, f"{verdict.seconds:.0f} s"]
         for mutation, verdict in zip(mutations, verdicts, strict=True)
     ]
-    notes = [f"{caught} of {len(verdicts)} caught by a test that bears the promise's number, and passes without the change"]
+    notes = [
+        f"{caught} of {len(verdicts)} caught by a test that bears the promise's number, and passes without the change"
+    ]
     print(f"\n{Table('Mutations', ['promise', 'what is broken', 'caught by', 'time'], rows, notes=notes)}", end="")
     return 0 if caught == len(verdicts) else 1
 

@@ -81,7 +81,9 @@ class Copy:
     def imported(self) -> Path:
         """Where `import llmbridge` finds the package, for those who run in the copy."""
         command = [sys.executable, "-c", "import llmbridge; print(llmbridge.__file__)"]
-        run = subprocess.run(command, cwd=self.root, env=self._environment(), capture_output=True, text=True, check=True)
+        run = subprocess.run(
+            command, cwd=self.root, env=self._environment(), capture_output=True, text=True, check=True
+        )
         return Path(run.stdout.strip()).resolve()
 
     def meet(self, mutation: Mutation, seconds: float) -> Verdict:
@@ -134,8 +136,10 @@ class Copy:
         try:
             output, _ = run.communicate(timeout=seconds)
         except subprocess.TimeoutExpired:
-            _end(run)
             return Verdict(True, self._last("began") or "nothing")
+        finally:
+            if run.poll() is None:  # too late, or Ctrl-C
+                _end(run)
         if run.returncode == _PASSED:
             return Verdict(False, "ESCAPED")
         if run.returncode == _FAILED and (test := self._last("failed")):

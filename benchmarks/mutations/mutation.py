@@ -8,7 +8,7 @@ from pathlib import Path
 __all__ = ["DoesNotApply", "Mutation"]
 
 
-class DoesNotApply(Exception):  # noqa: N818 - says what happened
+class DoesNotApply(Exception):
     """The text that is to be changed is not in its file, or more than once."""
 
 

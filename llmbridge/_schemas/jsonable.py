@@ -69,6 +69,8 @@ def _object(value: Any, otherwise: Callable[[Any], Any] | None) -> Any:
     if isinstance(value, (Decimal, UUID, PurePath)):
         return str(value)
     if not isinstance(value, type):
+        if otherwise and callable(getattr(value, "to_part", None)):
+            return repr(value)  # an image deep inside: its base64 would be read as text
         if callable(dump := getattr(value, "model_dump", None)):
             return dump(mode="json")
         if dataclasses.is_dataclass(value):

@@ -19,6 +19,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
 
+from llmbridge._signal import Signal
 from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
 from llmbridge.options import Timeout
 
@@ -34,19 +35,22 @@ class Call:
 
     Args:
         timeout: Its limits; the total starts now.
+        total_at: `time.monotonic()` of the end of the total, where that began before, with an earlier call.
     """
 
-    def __init__(self, timeout: Timeout) -> None:
+    def __init__(self, timeout: Timeout, total_at: float | None = None) -> None:
         self._timeout = timeout
         self._pid = os.getpid()
         self._lock = threading.RLock()  # a signal handler may cancel while its own thread is in here
-        self._woken = threading.Event()
+        self._woken = Signal()
         self._socket: socket.socket | None = None
         self._guard: socket.socket | None = None
         self._clock: Clock = "connect"
         self._since: float | None = None
         self._ends_at = _NEVER
-        self._total_at = monotonic() + (_NEVER if timeout.total is None else timeout.total)
+        if total_at is None:
+            total_at = monotonic() + (_NEVER if timeout.total is None else timeout.total)
+        self._total_at = total_at
         self.deadline = self._total_at
         self.cancelled = False
         self.expired: Clock | None = None
@@ -116,9 +120,14 @@ class Call:
         limit = getattr(self._timeout, self.expired)
         return ClockExpired(f"{_EXPIRED[self.expired]} within {limit:g} s", clock=self.expired)
 
+    @property
+    def left(self) -> float:
+        """Seconds until the total limit; infinite without one."""
+        return self._total_at - monotonic()
+
     def leaves(self, seconds: float) -> bool:
         """Whether that much of the total limit is left."""
-        return monotonic() + seconds < self._total_at
+        return seconds < self.left
 
     def sleep(self, seconds: float) -> None:
         """Waits, unless the call ends before.
@@ -126,13 +135,11 @@ class Call:
         Raises:
             Cancelled, ClockExpired: It has.
         """
-        self._clock = "total"
-        self._expect(self._total_at)
+        self._only_total_runs()
         end = monotonic() + seconds
         self.check()
         while (left := end - monotonic()) > 0:
-            self._woken.wait(left)
-            self._woken.clear()  # a lookup that nobody waits for any more may have set it
+            self._woken.wait(left)  # a lookup that nobody waits for any more may have set it
             self.check()
 
     def rest(self, seconds: float | None) -> None:
@@ -141,12 +148,14 @@ class Call:
         Raises:
             Cancelled, ClockExpired: The call has ended.
         """
-        self._clock = "total"
-        self._expect(self._total_at)
+        self._only_total_runs()
         self.check()
         self._woken.wait(seconds)
-        self._woken.clear()
         self.check()
+
+    def _only_total_runs(self) -> None:
+        self._clock = "total"
+        self._expect(self._total_at)
 
     def wake(self) -> None:
         """Ends a `rest`, from any thread."""
@@ -245,6 +254,7 @@ class Call:
 
         Raises:
             Cancelled, ClockExpired: It has; the function's thread is left to itself.
+            TransportError: The system gives no thread.
             Exception: The function's own.
         """
         results: list[T] = []
@@ -257,14 +267,36 @@ class Call:
                 failures.append(error)
             self._woken.set()
 
-        threading.Thread(target=target, name="llmbridge-lookup", daemon=True).start()
+        try:
+            threading.Thread(target=target, name="llmbridge-lookup", daemon=True).start()
+        except RuntimeError as error:
+            raise TransportError(f"no thread can be started for a step of the call that blocks: {error}") from None
         while not (results or failures):
-            self._woken.wait()
-            self._woken.clear()
-            self.check()  # after the clearing: a cancel in between has left its flag
+            self._woken.wait(None)
+            self.check()
         if failures:
-            raise failures[0]
+            raise failures.pop()  # no frame keeps it, or it would keep the frame
         return results[0]
+
+    def search(self, function: Callable[[], T], stop: Callable[[], None]) -> T:
+        """The result of a function that asks others before the request can be made; the total limit alone counts.
+
+        Args:
+            function: Runs in a thread.
+            stop: Ends it, if the call ends before; called by this thread.
+
+        Raises:
+            Cancelled, ClockExpired: The call has ended.
+            TransportError: The system gives no thread.
+            Exception: The function's own.
+        """
+        self._only_total_runs()
+        self.check()
+        try:
+            return self.run(function)
+        except BaseException:
+            stop()
+            raise
 
 
 _EXPIRED: dict[Clock, str] = {
@@ -281,14 +313,15 @@ class _Watchdog:
     def __init__(self) -> None:
         self.wakes_at = _NEVER
         self._calls: set[Call] = set()
-        self._condition = threading.Condition()  # reentrant: a garbage collection inside may end another call
+        self._starting = threading.RLock()  # reentrant: a signal handler inside may begin another call
+        self._poked = Signal()
         self._thread: threading.Thread | None = None
         self._stopped = False
 
     def watch(self, call: Call) -> None:
         self._calls.add(call)
         if self._thread is None:
-            with self._condition:
+            with self._starting:
                 if self._thread is None:
                     self._thread = self._started()
 
@@ -304,11 +337,10 @@ class _Watchdog:
         self._calls.discard(call)  # without the lock: a garbage collection may come here from anywhere
 
     def poke(self) -> None:
-        with self._condition:
-            self._condition.notify()
+        self._poked.set()
 
     def stop(self) -> None:
-        """Ends the thread: one that the interpreter's exit froze inside the lock would block what is finalized then."""
+        """Ends the thread, so that the interpreter's exit does not freeze it inside a call's lock."""
         self._stopped = True
         self.poke()
         thread, self._thread = self._thread, None
@@ -318,15 +350,13 @@ class _Watchdog:
 
     def _run(self) -> None:
         while not self._stopped:
-            with self._condition:
-                self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
-                self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
-                wait = self.wakes_at - monotonic()
-                if wait > 0 and not self._stopped:
-                    self._condition.wait(None if wait == _NEVER else min(wait, threading.TIMEOUT_MAX))
-                calls = list(self._calls)
+            self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
+            self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
+            wait = self.wakes_at - monotonic()
+            if wait > 0 and not self._stopped:
+                self._poked.wait(None if wait == _NEVER else wait)
             now = monotonic()
-            for call in calls:
+            for call in list(self._calls):
                 call.expire(now)
 
 

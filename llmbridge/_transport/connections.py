@@ -14,6 +14,7 @@ import queue
 import socket
 import ssl
 import threading
+from collections import deque
 from functools import lru_cache
 from typing import Any
 
@@ -247,15 +248,36 @@ def _is_address(host: str) -> bool:
     return True
 
 
-class _Idle(queue.LifoQueue[Any]):
-    """The idle connections of a pool. One too many is closed in silence: urllib3 would warn."""
+class _Idle:
+    """The idle connections of a pool, last in first out. One too many is closed in silence: urllib3 would warn.
+
+    It stands in for a queue.LifoQueue, whose lock a Ctrl-C can leave taken for ever. The steps of a deque need none.
+    """
+
+    def __init__(self, maxsize: int = 0) -> None:
+        self.maxsize = maxsize
+        self._kept: deque[Any] = deque()
+
+    def qsize(self) -> int:
+        return len(self._kept)
+
+    def get(self, block: bool = True, timeout: float | None = None) -> Any:
+        """The last one. Never blocks: these pools open as many connections as are needed.
+
+        Raises:
+            queue.Empty: There is none.
+        """
+        try:
+            return self._kept.pop()
+        except IndexError:
+            raise queue.Empty from None
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        try:
-            super().put(item, block=False)
-        except queue.Full:
+        if 0 < self.maxsize <= len(self._kept):
             if item is not None:
                 item.close()
+            return
+        self._kept.append(item)
 
 
 def _watched_connection(plain: Any, own: bool) -> type[Any]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import ProtocolError
 from llmbridge.events import END, End, Finish, FinishReason, Item, Reasoning, ToolCallDelta, Usage
 from llmbridge.provider import frame_json, scan_json
+from llmbridge.providers._values import count, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ def decode_event(frame: Frame) -> Iterable[Item | End]:
         ServiceError: It reports an error.
         ProtocolError: It is no JSON object.
     """
+    end = -1
     try:
         # The usual event, found out fast: a piece of text.
         event, end = scan_json(frame.data, 0)
@@ -49,7 +51,7 @@ def decode_event(frame: Frame) -> Iterable[Item | End]:
             return (text,)
     except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
         pass  # it is not the usual one
-    return _decode_frame(frame)
+    return _decode_any(event, frame.event) if end == len(frame.data) else _decode_frame(frame)
 
 
 def _decode_frame(frame: Frame) -> Iterator[Item | End]:
@@ -65,24 +67,28 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
         if frame.event == "error":
             raise error_in_stream(frame.data) from None
         raise
-    if frame.event == "error" or (isinstance(event, Mapping) and (event.get("error") or event.get("type") == "error")):
+    yield from _decode_any(event, frame.event)
+
+
+def _decode_any(event: Any, name: str) -> Iterator[Item | End]:
+    if name == "error" or (isinstance(event, Mapping) and (event.get("error") or event.get("type") == "error")):
         raise error_in_stream(event)
     if not isinstance(event, Mapping):
         raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
-    yield from _decode_typed(event, event.get("type") or frame.event)
+    yield from _decode_typed(event, event.get("type") or name)
 
 
 def _decode_typed(event: Mapping[str, Any], kind: Any) -> Iterator[Item | End]:
-    index = _count(event.get("index"))
+    index = count(event.get("index"))
     if kind == "content_block_delta":
-        yield from _decode_delta(_mapping(event.get("delta")), index)
+        yield from _decode_delta(mapping(event.get("delta")), index)
     elif kind == "content_block_start":
-        yield from _decode_block(_mapping(event.get("content_block")), index)
+        yield from _decode_block(mapping(event.get("content_block")), index)
     elif kind == "message_start":
-        yield from _decode_usage(_mapping(event.get("message")).get("usage"))
+        yield from _decode_usage(mapping(event.get("message")).get("usage"))
     elif kind == "message_delta":
         yield from _decode_usage(event.get("usage"))
-        yield from _decode_finish(_mapping(event.get("delta")).get("stop_reason"))
+        yield from _decode_finish(mapping(event.get("delta")).get("stop_reason"))
     elif kind == "message_stop":
         yield END
 
@@ -140,13 +146,13 @@ def _decode_usage(usage: Any) -> Iterator[Usage]:
     """
     if not isinstance(usage, Mapping) or not usage:
         return
-    fresh, written, cached = (_count(usage.get(name)) for name in _INPUT)
+    fresh, written, cached = (count(usage.get(name)) for name in _INPUT)
     yield Usage(
         input_tokens=None if fresh is None else fresh + (written or 0) + (cached or 0),
-        output_tokens=_count(usage.get("output_tokens")),
+        output_tokens=count(usage.get("output_tokens")),
         cached_input_tokens=cached,
         cache_write_tokens=written,
-        reasoning_tokens=_count(_mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
+        reasoning_tokens=count(mapping(usage.get("output_tokens_details")).get("thinking_tokens")),
         raw=dict(usage),
     )
 
@@ -154,7 +160,7 @@ def _decode_usage(usage: Any) -> Iterator[Usage]:
 def decode_message(document: Any) -> Iterator[Item | End]:
     """What a whole message says, sent where a stream was asked for or not; errors as for `decode_event`."""
     document = document[0] if isinstance(document, list) and len(document) == 1 else document
-    fields = _mapping(document)
+    fields = mapping(document)
     content = fields.get("content")
     if fields.get("error") or fields.get("type") == "error":
         raise error_in_stream(document)
@@ -163,7 +169,7 @@ def decode_message(document: Any) -> Iterator[Item | End]:
             raise error_in_stream(document)
         raise ProtocolError("the service answered with JSON that is no message of Anthropic's: check the base_url")
     for index, block in enumerate(content):
-        yield from _decode_block(_mapping(block), index, whole=True)
+        yield from _decode_block(mapping(block), index, whole=True)
     yield from _decode_usage(fields.get("usage"))
     yield from _decode_finish(fields.get("stop_reason"))
     yield END
@@ -176,23 +182,15 @@ def decode_models(document: Any) -> list[str]:
         ServiceError: The document reports an error.
         ProtocolError: It is no list of models.
     """
-    fields = _mapping(document)
+    fields = mapping(document)
     if fields.get("error"):
         raise error_in_stream(document)
     models = fields.get("data")
     if not isinstance(models, list):
         raise ProtocolError("the service answered with JSON that is no list of models: check the base_url")
-    return [name for model in models for name in _texts(_mapping(model).get("id"))]
+    return [name for model in models for name in _texts(mapping(model).get("id"))]
 
 
 def _texts(value: Any) -> tuple[str, ...]:
     """The value, if it is a text that is not empty."""
     return (value,) if isinstance(value, str) and value else ()
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

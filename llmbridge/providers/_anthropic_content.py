@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import Message
+from llmbridge.providers._media import media_of
 
 if TYPE_CHECKING:
     from llmbridge.parts import Media
@@ -18,7 +19,6 @@ __all__ = ["encode_messages", "text_block"]
 
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _TEXTS = ("text", "input_text", "output_text")
-_THOUGHTS = ("thinking", "redacted_thinking")
 _Block = dict[str, Any]
 
 
@@ -27,7 +27,7 @@ def encode_messages(messages: Sequence[Message], new_rules: bool = False) -> tup
 
     Args:
         messages: All of them; instructions in the middle of a conversation go into the system prompt too.
-        new_rules: The version of the API refuses documents in an assistant's turn.
+        new_rules: The version of the API refuses documents in an assistant's turn and citations in a user's text.
 
     Raises:
         InvalidRequest: A message has no counterpart; says which.
@@ -60,8 +60,7 @@ def _add_message(message: Message, system: list[_Block], turns: list[dict[str, A
     if message.role == "tool":
         _add_turn(turns, "user", [_tool_result(message, extra)], {})
         return
-    if extra.pop("name", None):
-        raise InvalidRequest("Anthropic takes no name of who speaks: write it into the text")
+    extra.pop("name", None)  # Anthropic knows no name of who speaks
     blocks = _blocks(message)
     if message.role in ("system", "developer"):
         if any(block["type"] != "text" for block in blocks):
@@ -70,6 +69,8 @@ def _add_message(message: Message, system: list[_Block], turns: list[dict[str, A
     elif message.role == "user":
         if not blocks:
             raise InvalidRequest("the message is empty, which Anthropic refuses")
+        if new_rules and any(block["type"] == "text" and block.get("citations") for block in blocks):
+            raise InvalidRequest("this version of Anthropic's API takes no citations in a user's text: leave them out")
         _add_turn(turns, "user", blocks, extra)
     else:
         if new_rules and any(block["type"] == "document" for block in blocks):
@@ -77,7 +78,7 @@ def _add_message(message: Message, system: list[_Block], turns: list[dict[str, A
         calls = [_tool_use(call.id, call.name, call.arguments) for call in message.calls]
         extra.pop("tool_calls", None)
         if blocks or calls:  # an answer without anything in it is refused, and missed by nobody
-            _add_turn(turns, "assistant", _thoughts_first(blocks) + calls, extra)
+            _add_turn(turns, "assistant", blocks + calls, extra)
 
 
 def _add_turn(turns: list[dict[str, Any]], role: str, blocks: list[_Block], extra: Mapping[str, Any]) -> None:
@@ -94,13 +95,6 @@ def _ordered(blocks: list[_Block]) -> str | list[_Block]:
         text: str = blocks[0]["text"]
         return text
     return sorted(blocks, key=lambda block: block["type"] != "tool_result")
-
-
-def _thoughts_first(blocks: list[_Block]) -> list[_Block]:
-    """A turn with thinking must begin with it; where it does, the rest is left in the order in which it came."""
-    if not blocks or blocks[0]["type"] in _THOUGHTS:
-        return blocks
-    return sorted(blocks, key=lambda block: block["type"] not in _THOUGHTS)
 
 
 def _tool_use(id: str, name: str, arguments: Mapping[str, Any]) -> _Block:
@@ -126,11 +120,11 @@ def _blocks(message: Message) -> list[_Block]:
     """The content without texts that hold nothing, which the service refuses."""
     if isinstance(message.content, str):
         return [text_block(message.content)] if message.content.strip() else []
-    found = (_block(part) for part in message.parts)
+    found = (_block(part, f"content[{place}]") for place, part in enumerate(message.parts))
     return [block for block in found if block is not None]
 
 
-def _block(part: dict[str, Any]) -> _Block | None:
+def _block(part: dict[str, Any], where: str) -> _Block | None:
     """A part as a block; None for one that is left out. What is of no known type is the dialect's own."""
     kind = part["type"]
     if kind in _TEXTS and isinstance(part.get("text"), str):
@@ -139,16 +133,14 @@ def _block(part: dict[str, Any]) -> _Block | None:
         return _thought(part)
     if kind not in ("image_url", "input_audio", "file"):
         return part
-    from llmbridge.parts import Media
-
-    media = Media.of(part)
+    media = media_of(part, where)
     if media is None:
         raise InvalidRequest(
-            "a file that was uploaded elsewhere cannot be read here; one uploaded to Anthropic is "
+            f"{where}: a file that was uploaded elsewhere cannot be read here; one uploaded to Anthropic is "
             "{'type': 'document', 'source': {'type': 'file', 'file_id': ...}}"
         )
     rest = {name: value for name, value in part.items() if name not in ("type", kind)}
-    return {**_media_block(media), **rest}
+    return {**_media_block(media, where), **rest}
 
 
 def _thought(part: Mapping[str, Any]) -> _Block | None:
@@ -160,17 +152,17 @@ def _thought(part: Mapping[str, Any]) -> _Block | None:
     return None
 
 
-def _media_block(media: Media) -> _Block:
+def _media_block(media: Media, where: str) -> _Block:
     if media.kind == "audio":
-        raise InvalidRequest("Anthropic takes no audio: transcribe it first, or ask another service")
+        raise InvalidRequest(f"{where}: Anthropic takes no audio: transcribe it first, or ask another service")
     if media.url:
         return _titled(media, {"type": "url", "url": media.url})
     kind = "image/jpeg" if media.media_type == "image/jpg" else media.media_type
     if kind not in (_IMAGES if media.kind == "image" else ("application/pdf",)):
         if media.kind == "document" and kind.startswith("text/"):
-            return _titled(media, {"type": "text", "media_type": "text/plain", "data": _plain_text(media.data)})
+            return _titled(media, {"type": "text", "media_type": "text/plain", "data": _plain_text(media.data, where)})
         wanted = "JPEG, PNG, GIF and WebP images" if media.kind == "image" else "PDF and plain text"
-        raise InvalidRequest(f"Anthropic takes {wanted}, not {kind[:40]}: convert it first")
+        raise InvalidRequest(f"{where}: Anthropic takes {wanted}, not {kind[:40]}: convert it first")
     return _titled(media, {"type": "base64", "media_type": kind, "data": media.data})
 
 
@@ -179,10 +171,10 @@ def _titled(media: Media, source: dict[str, Any]) -> _Block:
     return {"type": media.kind, "source": source, **title}
 
 
-def _plain_text(data: str) -> str:
+def _plain_text(data: str, where: str) -> str:
     import base64
 
     try:
         return base64.b64decode(data, validate=True).decode("utf-8-sig")
     except ValueError:
-        raise InvalidRequest("the document is no text in UTF-8: convert it first") from None
+        raise InvalidRequest(f"{where}: the document is no text in UTF-8: convert it first") from None

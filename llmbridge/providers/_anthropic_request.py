@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest
 from llmbridge.providers._anthropic_content import encode_messages, text_block
+from llmbridge.providers._anthropic_thinking import encode_effort, encode_limit, may_think, thinks
 
 if TYPE_CHECKING:
+    from llmbridge.messages import SchemaMode
     from llmbridge.tools import Tool, ToolChoice
 
-__all__ = ["NO_SAMPLING", "VERSION", "encode_body", "encode_headers"]
+__all__ = ["NO_SAMPLING", "VERSION", "encode_body", "encode_headers", "schema_mode"]
 
 VERSION = "2023-06-01"
 """The version of the API that is asked for unless a caller names another."""
@@ -26,10 +28,6 @@ VERSION = "2023-06-01"
 NO_SAMPLING = "2026-10-21"
 """The first version that refuses temperature, top_p and top_k."""
 
-_ANSWER = 4096  # tokens: what every model that the service offers can write
-_THOUGHTFUL_ANSWER = 16384  # the thinking counts too
-_LEAST_BUDGET = 1024
-_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _FEATURE = re.compile(r"[!-+\--~]+")  # what a list in a header can hold: no white space, no comma
@@ -81,8 +79,8 @@ def encode_body(request: ChatRequest, params: dict[str, Any], version: str, answ
     instructions, turns = encode_messages(request.messages, version >= NO_SAMPLING)
     system += instructions
     _rename(params)
-    output = _output_config(request, params, system, answer_tool is not None)
-    max_tokens = _limit(params, _encode_effort(params, output))
+    output = _output_config(request, params, system)
+    max_tokens = encode_limit(params, encode_effort(request.model, params, output))
     if output:
         _merge(params, "output_config", output)
     body: dict[str, Any] = {"model": request.model, "max_tokens": max_tokens, "messages": turns, "stream": True}
@@ -125,64 +123,21 @@ def _merge(params: dict[str, Any], name: str, fields: Mapping[str, Any]) -> None
         params[name] = {**fields, **(own or {})}
 
 
-# -- thinking, and the room for the answer ----------------------------------------------------------------------------
-
-
-def _encode_effort(params: dict[str, Any], output: dict[str, Any]) -> int | None:
-    """Translates `reasoning_effort`; returns the budget, if it is one that the caller gave in this way."""
-    effort = params.pop("reasoning_effort", None)
-    if effort is None:
-        return None
-    if isinstance(effort, int) and not isinstance(effort, bool):
-        return _encode_budget(effort, params)
-    if effort == "none":
-        params.setdefault("thinking", {"type": "disabled"})
-        return None
-    if not isinstance(effort, str) or effort not in _EFFORTS:
-        raise InvalidRequest(
-            f"reasoning_effort must be one of none, {', '.join(_EFFORTS)}, or a number of tokens, "
-            f"not {str(effort)[:40]!r}"
-        )
-    params.setdefault("thinking", {"type": "adaptive"})
-    output["effort"] = _EFFORTS[effort]
-    return None
-
-
-def _encode_budget(budget: int, params: dict[str, Any]) -> int | None:
-    if budget == 0:
-        params.setdefault("thinking", {"type": "disabled"})
-        return None
-    if budget < _LEAST_BUDGET:
-        raise InvalidRequest(
-            f"reasoning_effort is a budget of {budget} tokens: Anthropic takes {_LEAST_BUDGET} or more, or 0 for none"
-        )
-    if params.get("thinking") is not None:
-        return None
-    params["thinking"] = {"type": "enabled", "budget_tokens": budget}
-    return budget
-
-
-def _limit(params: dict[str, Any], budget: int | None) -> Any:
-    """The `max_tokens` that the service demands; it counts the thinking, so that a budget must fit into it."""
-    given = params.pop("max_tokens", None)
-    thinking = params.get("thinking")
-    thinking = thinking if isinstance(thinking, Mapping) else {}
-    if given is None:
-        own = thinking.get("budget_tokens")
-        if isinstance(own, int):
-            return own + _ANSWER
-        return _THOUGHTFUL_ANSWER if thinking.get("type") == "adaptive" else _ANSWER
-    if budget is not None and isinstance(given, int) and given <= budget:
-        return budget + given
-    return given
-
-
 # -- structured output ------------------------------------------------------------------------------------------------
 
 
-def _output_config(
-    request: ChatRequest, params: dict[str, Any], system: list[dict[str, Any]], by_tool: bool
-) -> dict[str, Any]:
+def schema_mode(request: ChatRequest) -> SchemaMode:
+    """How structured output is asked for.
+
+    A schema that cannot be held to strictly is refused as a format. A tool may have any, but none is forced while the
+    model thinks.
+    """
+    if request.schema_mode is not None or request.schema is None or request.schema.strict_schema() is not None:
+        return request.schema_mode or "native"
+    return "json" if may_think(request) else "tool"
+
+
+def _output_config(request: ChatRequest, params: dict[str, Any], system: list[dict[str, Any]]) -> dict[str, Any]:
     """How the answer's form is asked for; JSON without a schema only in words, which are added to `system`."""
     form = params.pop("response_format", None)
     schema = request.schema
@@ -190,9 +145,10 @@ def _output_config(
         return _response_format(form, system)
     if form is not None:
         raise InvalidRequest("schema and response_format both say what the answer has to fit: give one of them")
-    if request.schema_mode == "json":
+    mode = schema_mode(request)
+    if mode == "json":
         system.append(text_block(schema.instruction()))
-    if by_tool or request.schema_mode == "json":
+    if mode != "native":
         return {}
     strict = schema.strict_schema()
     return _json_schema(schema.json_schema if strict is None else strict)
@@ -230,6 +186,11 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, one_by_one: bool, ans
         if any(tool.name == answer_tool for tool in request.tools):
             raise InvalidRequest(f"the schema and a tool are both called {answer_tool!r}: rename one of them")
         # With other tools beside it the model may still call those first: it has to call one of all.
+        if choice is None and thinks(request.params):
+            raise InvalidRequest(
+                "schema_mode='tool': Anthropic forces no tool while the model thinks: leave schema_mode out, or "
+                "reasoning_effort"
+            )
         choice = choice or ({"type": "any"} if tools else {"type": "tool", "name": answer_tool})
         description = request.schema.description or "Give the answer by calling this."
         schema = request.schema.json_schema

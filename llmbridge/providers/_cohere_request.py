@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import InvalidRequest
 from llmbridge.events import ToolCall
 from llmbridge.messages import ChatRequest, Message
+from llmbridge.providers._media import media_of
 
 if TYPE_CHECKING:
     from llmbridge.messages import SchemaMode
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 __all__ = ["encode_body", "schema_mode"]
 
 _TEXTS = ("text", "input_text", "output_text")
+_DROPPED = ("tool_calls", "is_error", "name")
+_EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _ADVICE = {
     "audio": "Cohere takes no sound: transcribe it and send the text",
     "document": "Cohere takes documents as text alone: pass it as documents=[...], or send images of the pages",
@@ -59,9 +62,13 @@ def _format(value: Any) -> Any:
 
 
 def _thinking(value: Any) -> Any:
-    if isinstance(value, int) and not isinstance(value, bool):
-        return {"type": "enabled", "token_budget": value}
-    return {"type": "disabled" if value in ("none", False) else "enabled"}
+    if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+        return {"type": "enabled", "token_budget": value} if value else {"type": "disabled"}
+    if not isinstance(value, str) or value not in _EFFORTS:
+        raise InvalidRequest(
+            f"reasoning_effort must be one of {', '.join(_EFFORTS)}, or a number of tokens, not {str(value)[:40]!r}"
+        )
+    return {"type": "disabled" if value == "none" else "enabled"}
 
 
 def _as_given(value: Any) -> Any:
@@ -87,8 +94,8 @@ def _message(message: Message, where: str) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
     if isinstance(message.content, str) and not message.extra:
         return {"role": role, "content": message.content}
-    dropped = ("tool_calls", "is_error", "name") if role == "tool" else ("tool_calls",)
-    extra = {name: value for name, value in message.extra.items() if name not in dropped}
+    # Cohere knows no name of who speaks, and the text says what went wrong.
+    extra = {name: value for name, value in message.extra.items() if name not in _DROPPED}
     made: dict[str, Any] = {"role": role}
     content = _content(message, where)
     if message.calls:
@@ -112,11 +119,9 @@ def _content(message: Message, where: str) -> Any:
 
 
 def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
-    from llmbridge.parts import Media
-
     if part["type"] in _TEXTS:
         return {**part, "type": "text"}
-    media = Media.of(part)
+    media = media_of(part, where)
     if media is None:
         return part
     if media.kind != "image":

@@ -26,12 +26,13 @@ from llmbridge.events import (
     Usage,
 )
 from llmbridge.provider import parsed_json, scan_json
+from llmbridge.providers._values import count, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
     from llmbridge._framing import Frame
 
-__all__ = ["count", "decode_chunk", "decode_completion", "decode_embeddings", "decode_models", "mapping"]
+__all__ = ["decode_chunk", "decode_completion", "decode_embeddings", "decode_models"]
 
 _FINISH: dict[str, FinishReason] = {
     "stop": "stop",
@@ -46,13 +47,18 @@ _NESTED = 4  # lists and objects that reasoning is wrapped in, at the most
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 
 
-def decode_chunk(frame: Frame) -> Iterable[Item | End]:
+def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
     """What one event of a chat completions stream says.
+
+    Args:
+        frame: The event.
+        proofs: Where the service puts reasoning with its proofs; see `_completions_reasoning`.
 
     Raises:
         ServiceError: It reports an error, in any of the shapes in use.
         ProtocolError: It is no JSON object.
     """
+    end = -1
     try:
         # The usual event, found out fast: one choice, and nothing in it but a piece of text.
         chunk, end = scan_json(frame.data, 0)
@@ -71,10 +77,10 @@ def decode_chunk(frame: Frame) -> Iterable[Item | End]:
             return (content,)
     except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
         pass  # it is not the usual one
-    return _decode_frame(frame)
+    return _decode_any(chunk, frame.event, "delta", proofs) if end == len(frame.data) else _decode_frame(frame, proofs)
 
 
-def _decode_frame(frame: Frame) -> Iterator[Item | End]:
+def _decode_frame(frame: Frame, proofs: str = "") -> Iterator[Item | End]:
     """What any event says."""
     if frame.data.startswith("[DONE]"):
         yield END
@@ -86,25 +92,25 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
     except ProtocolError:
         if frame.event == "error":
             raise error_in_stream(frame.data) from None
-        yield from _separate_lines(frame.data)
+        yield from _separate_lines(frame.data, proofs)
     else:
-        yield from _decode_any(chunk, frame.event)
+        yield from _decode_any(chunk, frame.event, "delta", proofs)
 
 
-def _separate_lines(data: str) -> Iterator[Item | End]:
+def _separate_lines(data: str, proofs: str) -> Iterator[Item | End]:
     """The items of an event that is several: the blank lines between them had been forgotten."""
     for line in data.split("\n"):
-        yield from (END,) if line.startswith("[DONE]") else _decode_any(parsed_json(line), "message")
+        yield from (END,) if line.startswith("[DONE]") else _decode_any(parsed_json(line), "message", "delta", proofs)
 
 
-def _decode_any(chunk: Any, event: str, field: str = "delta") -> Iterator[Item | End]:
+def _decode_any(chunk: Any, event: str, field: str, proofs: str) -> Iterator[Item | End]:
     if event == "error" or not isinstance(chunk, Mapping):
         if event == "error" or (isinstance(chunk, list) and chunk) or isinstance(chunk, str):
             raise error_in_stream(chunk)
         raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
     choices = chunk.get("choices")
     for choice in choices if isinstance(choices, list) else ():
-        yield from _decode_choice(mapping(choice), field)
+        yield from _decode_choice(mapping(choice), field, proofs)
     usage = chunk.get("usage") or mapping(chunk.get("x_groq")).get("usage")
     if isinstance(usage, Mapping) and usage:
         yield _usage(usage)
@@ -112,20 +118,22 @@ def _decode_any(chunk: Any, event: str, field: str = "delta") -> Iterator[Item |
         raise error_in_stream(dict(chunk))
 
 
-def _decode_choice(choice: Mapping[str, Any], field: str) -> Iterator[Item]:
+def _decode_choice(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
     """What a choice says. Services may leave its index out; the first one is the answer."""
     index = choice.get("index")
     if not index:
-        yield from _said(choice, field)
-    elif isinstance(index, int) and index > 0:
-        for item in _said(choice, field):
+        yield from _said(choice, field, proofs)
+    elif index.__class__ is int and index > 0:
+        for item in _said(choice, field, proofs):
             yield OtherChoice(index, Text(item) if isinstance(item, str) else item)
 
 
-def _said(choice: Mapping[str, Any], field: str) -> Iterator[Item]:
+def _said(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
     """In a stream only the delta counts: some services repeat the whole message beside the last one."""
     delta = mapping(choice.get(field))
-    if reasoning := _reasoning(delta):
+    if proofs and delta.get(proofs):
+        yield from _proven(delta, proofs, whole=field == "message")
+    elif reasoning := _reasoning(delta):
         yield Reasoning(reasoning)
     yield from _content(delta.get("content"))
     if isinstance(refusal := delta.get("refusal"), str) and refusal:
@@ -170,15 +178,15 @@ def _json_text(arguments: Any) -> str:
         raise ProtocolError("the arguments of a tool call are nested too deeply") from None
 
 
-def decode_completion(document: Any) -> Iterator[Item | End]:
-    """What a whole chat completion says; errors as for `decode_chunk`."""
+def decode_completion(document: Any, proofs: str = "") -> Iterator[Item | End]:
+    """What a whole chat completion says; arguments and errors as for `decode_chunk`."""
     document = document[0] if isinstance(document, list) and len(document) == 1 else document
     fields = mapping(document)
     if not fields.get("error") and not isinstance(fields.get("choices"), list):
         if fields.get("detail") or fields.get("object") == "error" or fields.get("message"):
             raise error_in_stream(document)
         raise ProtocolError("the service answered with JSON that is no chat completion: check the base_url")
-    yield from _decode_any(document, "message", "message")
+    yield from _decode_any(document, "message", "message", proofs)
     yield END
 
 
@@ -255,6 +263,16 @@ def _reasoning(delta: Mapping[str, Any]) -> str:
     return next((text for field in _REASONING if (text := _joined(delta.get(field)))), "")
 
 
+def _proven(delta: Mapping[str, Any], proofs: str, whole: bool) -> Iterator[Reasoning]:
+    """Reasoning with its proofs; its text from another field only if it does not stand beside them."""
+    from llmbridge.providers._completions_reasoning import read_entries
+
+    pieces = list(read_entries(delta[proofs], whole))
+    if not any(piece.text for piece in pieces) and (text := _reasoning(delta)):
+        yield Reasoning(text)
+    yield from pieces
+
+
 def _joined(value: Any, depth: int = 0) -> str:
     if isinstance(value, str):
         return value
@@ -268,25 +286,16 @@ def _joined(value: Any, depth: int = 0) -> str:
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
     prompt, answer = mapping(usage.get("prompt_tokens_details")), mapping(usage.get("completion_tokens_details"))
+    cached = count(prompt.get("cached_tokens"))
     return Usage(
         input_tokens=count(usage.get("prompt_tokens")),
         output_tokens=count(usage.get("completion_tokens")),
         total_tokens=count(usage.get("total_tokens")),
-        cached_input_tokens=count(prompt.get("cached_tokens", usage.get("prompt_cache_hit_tokens"))),
+        cached_input_tokens=count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
         cache_write_tokens=count(prompt.get("cache_write_tokens")),
         reasoning_tokens=count(answer.get("reasoning_tokens")),
         raw=dict(usage),
     )
-
-
-def count(value: Any) -> int | None:
-    """A number of tokens, or None for what is none."""
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def mapping(value: Any) -> Mapping[str, Any]:
-    """The mapping that `value` is, or an empty one."""
-    return value if isinstance(value, Mapping) else {}
 
 
 def _str(value: Any) -> str | None:

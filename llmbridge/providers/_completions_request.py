@@ -18,21 +18,22 @@ if TYPE_CHECKING:
 __all__ = ["encode_choice", "encode_format", "encode_message", "encode_schema_tool", "encode_tool", "with_instruction"]
 
 
-def encode_message(message: Message, reasoning_field: str = "") -> dict[str, Any]:
+def encode_message(message: Message, reasoning_field: str | None = "", proofs: str = "") -> dict[str, Any]:
     """A turn of the conversation.
 
     Args:
         message: In llmbridge's normal form, which is OpenAI's but for a few things that OpenAI does not know.
-        reasoning_field: Where the service wants the reasoning of earlier turns back; "" if it does not.
+        reasoning_field: Where the service wants the reasoning of earlier turns back; "" if it does not, None for
+            wherever the caller gave it.
+        proofs: The list in which reasoning with its proofs goes back, in place of that; "" if there is none.
     """
     if message.content.__class__ is str and not message.extra:
         return {"role": message.role, "content": message.content}
     content = message.content
-    reasoning = ""
+    thoughts: list[Any] = []
     if isinstance(content, list):
         parts = [part for part in content if isinstance(part, str) or part["type"] != "reasoning"]
         thoughts = [part for part in content if not isinstance(part, str) and part["type"] == "reasoning"]
-        reasoning = "".join(str(part.get("text") or "") for part in thoughts)
         content = _content(parts, bool(thoughts))
     extra = {name: value for name, value in message.extra.items() if name != "is_error"}
     if message.role == "tool":
@@ -41,9 +42,23 @@ def encode_message(message: Message, reasoning_field: str = "") -> dict[str, Any
         extra["tool_calls"] = [_call(call) for call in extra["tool_calls"]]
     if content is None and not extra:
         content = ""  # it was cut off in its reasoning: only a turn with calls may have none
-    if reasoning and reasoning_field:
-        extra[reasoning_field] = reasoning
-    return {"role": message.role, "content": content, **extra}
+    back = _reasoning(thoughts, reasoning_field, proofs, given=proofs in extra)
+    return {"role": message.role, "content": content, **back, **extra}
+
+
+def _reasoning(thoughts: list[Any], field: str | None, proofs: str, given: bool) -> dict[str, Any]:
+    """Earlier reasoning as the service wants it back: with its proofs if there are any, or its text."""
+    if given:  # the caller gives them as they came
+        return {}
+    if thoughts and proofs:
+        from llmbridge.providers._completions_reasoning import write_entries
+
+        if entries := write_entries(thoughts, proofs):
+            return {proofs: entries}
+    text = "".join(str(part.get("text") or "") for part in thoughts)
+    if text and field is None:
+        field = next((part["field"] for part in thoughts if part.get("field")), "")
+    return {field: text} if text and field else {}
 
 
 def _content(parts: list[Any], had_reasoning: bool) -> Any:

@@ -24,6 +24,7 @@ from llmbridge.events import (
     Usage,
 )
 from llmbridge.provider import parsed_json, scan_json
+from llmbridge.providers._values import count, mapping, string
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -56,6 +57,7 @@ def decode_event(frame: Frame) -> Iterable[Item | End]:
         ContentFiltered: The prompt is refused.
         ProtocolError: It is no JSON object.
     """
+    end = -1
     try:
         # The usual event, found out fast: one candidate, and nothing in it but a piece of text.
         chunk, end = scan_json(frame.data, 0)
@@ -76,6 +78,8 @@ def decode_event(frame: Frame) -> Iterable[Item | End]:
             return (text, _usage(usage)) if usage else (text,)
     except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
         pass  # it is not the usual one
+    if end == len(frame.data) and frame.event != "error":
+        return _decode_any(chunk)
     return _decode_frame(frame)
 
 
@@ -93,7 +97,7 @@ def decode_answer(document: Any) -> Iterator[Item | End]:
     """What a whole answer says; errors as for `decode_event`."""
     chunks = document if isinstance(document, list) else [document]
     known = ("candidates", "promptFeedback", "error", "usageMetadata")
-    if not any(name in _mapping(chunk) for chunk in chunks for name in known):
+    if not any(name in mapping(chunk) for chunk in chunks for name in known):
         _refuse(document, "is no answer of Gemini's")
     for chunk in chunks:
         yield from _decode_any(chunk)
@@ -109,19 +113,19 @@ def _decode_any(chunk: Any) -> Iterator[Item]:
         raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
     candidates = chunk.get("candidates")
     for candidate in candidates if isinstance(candidates, list) else ():
-        yield from _decode_candidate(_mapping(candidate))
+        yield from _decode_candidate(mapping(candidate))
     usage = chunk.get("usageMetadata")
     if isinstance(usage, Mapping) and usage:
         yield _usage(usage)
     if chunk.get("error"):
         raise error_in_stream(dict(chunk))
-    reason = _mapping(chunk.get("promptFeedback")).get("blockReason")
+    reason = mapping(chunk.get("promptFeedback")).get("blockReason")
     if isinstance(reason, str) and reason:
         raise _blocked(reason, chunk)
 
 
 def _blocked(reason: str, chunk: Mapping[str, Any]) -> ContentFiltered:
-    words = _mapping(chunk.get("promptFeedback")).get("blockReasonMessage")
+    words = mapping(chunk.get("promptFeedback")).get("blockReasonMessage")
     return ContentFiltered(
         f"the service refuses the prompt: {words if isinstance(words, str) and words else reason} "
         "(word it differently, or set safetySettings)",
@@ -141,10 +145,10 @@ def _decode_candidate(candidate: Mapping[str, Any]) -> Iterator[Item]:
 
 
 def _said(candidate: Mapping[str, Any]) -> Iterator[Item]:
-    parts = _mapping(candidate.get("content")).get("parts")
+    parts = mapping(candidate.get("content")).get("parts")
     for part in parts if isinstance(parts, list) else ():
-        yield from _part(_mapping(part))
-    yield from _logprobs(_mapping(candidate.get("logprobsResult")))
+        yield from _part(mapping(part))
+    yield from _logprobs(mapping(candidate.get("logprobsResult")))
     raw = candidate.get("finishReason")
     if isinstance(raw, str) and raw and raw != "FINISH_REASON_UNSPECIFIED":
         yield Finish(_FINISH.get(raw) or ("content_filter" if raw.startswith("IMAGE_") else "other"), raw)
@@ -152,7 +156,7 @@ def _said(candidate: Mapping[str, Any]) -> Iterator[Item]:
 
 def _part(part: Mapping[str, Any]) -> Iterator[str | Reasoning | ToolCallDelta]:
     """Text, a thought, or a call, with the service's signature; code that it ran and images it made are left out."""
-    text, signature = _str(part.get("text")), _str(part.get("thoughtSignature")) or None
+    text, signature = string(part.get("text")), string(part.get("thoughtSignature")) or None
     call = part.get("functionCall")
     if isinstance(call, Mapping):
         if call:  # an empty one only says that nothing more comes
@@ -169,11 +173,11 @@ def _part(part: Mapping[str, Any]) -> Iterator[str | Reasoning | ToolCallDelta]:
 
 def _call(call: Mapping[str, Any], signature: str | None) -> ToolCallDelta:
     """A call, which always comes whole. Its id may be missing."""
-    name, arguments = _str(call.get("name")), call.get("args")
+    name, arguments = string(call.get("name")), call.get("args")
     if not name:
         raise ProtocolError("a function call of the answer names no function")
     text = arguments if isinstance(arguments, str) else _dumped({} if arguments is None else arguments)
-    return ToolCallDelta(None, _str(call.get("id")) or None, name, text, signature, whole=True)
+    return ToolCallDelta(None, string(call.get("id")) or None, name, text, signature, whole=True)
 
 
 def _logprobs(result: Mapping[str, Any]) -> Iterator[Logprobs]:
@@ -184,7 +188,7 @@ def _logprobs(result: Mapping[str, Any]) -> Iterator[Logprobs]:
     others = top if isinstance(top, list) else []
     yield Logprobs(
         tuple(
-            {**_mapping(token), "topCandidates": _mapping(others[place]).get("candidates") or []}
+            {**mapping(token), "topCandidates": mapping(others[place]).get("candidates") or []}
             if place < len(others)
             else token
             for place, token in enumerate(chosen)
@@ -195,21 +199,17 @@ def _logprobs(result: Mapping[str, Any]) -> Iterator[Logprobs]:
 def _usage(usage: Mapping[str, Any]) -> Usage:
     """The service leaves zeros out; thoughts stand beside the answer's tokens, and are paid for as these are."""
     get = usage.get
-    prompt, of_tools = _count(get("promptTokenCount")), _count(get("toolUsePromptTokenCount"))
-    answer, thoughts = _count(get("candidatesTokenCount")), _count(get("thoughtsTokenCount"))
+    prompt, of_tools = count(get("promptTokenCount")), count(get("toolUsePromptTokenCount"))
+    answer, thoughts = count(get("candidatesTokenCount")), count(get("thoughtsTokenCount"))
     return Usage(
         of_tools if prompt is None else prompt + (of_tools or 0),
         thoughts if answer is None else answer + (thoughts or 0),
-        _count(get("totalTokenCount")),
-        _count(get("cachedContentTokenCount")),
+        count(get("totalTokenCount")),
+        count(get("cachedContentTokenCount")),
         None,
         thoughts,
         usage,
     )
-
-
-def _count(value: Any) -> int | None:
-    return value if value.__class__ is int and value >= 0 else None
 
 
 def decode_models(document: Any) -> list[str]:
@@ -219,30 +219,30 @@ def decode_models(document: Any) -> list[str]:
         ServiceError: The document reports an error.
         ProtocolError: It is no list of models.
     """
-    entries = _mapping(document).get("models")
+    entries = mapping(document).get("models")
     if not isinstance(entries, list):
         _refuse(document, "is no list of models")
-    return [name.removeprefix("models/") for entry in entries if isinstance(name := _mapping(entry).get("name"), str)]
+    return [name.removeprefix("models/") for entry in entries if isinstance(name := mapping(entry).get("name"), str)]
 
 
 def decode_vectors(document: Any) -> tuple[list[list[float]], Usage | None]:
     """The vectors in an answer, and the tokens; errors as for `decode_models`."""
-    entries = _mapping(document).get("embeddings")
+    entries = mapping(document).get("embeddings")
     if not isinstance(entries, list):
         _refuse(document, "holds no embeddings")
     vectors = []
     for entry in entries:
-        values = _mapping(entry).get("values")
+        values = mapping(entry).get("values")
         if not isinstance(values, list) or not all(value.__class__ in (int, float) for value in values):
             raise ProtocolError("an embedding is no list of numbers")
         vectors.append([float(value) for value in values])
-    usage = _mapping(document).get("usageMetadata")
+    usage = mapping(document).get("usageMetadata")
     return vectors, _usage(usage) if isinstance(usage, Mapping) and usage else None
 
 
 def _refuse(document: Any, what: str) -> NoReturn:
     report = document[0] if isinstance(document, list) and document else document
-    if any(_mapping(report).get(name) for name in ("error", "message", "detail")):
+    if any(mapping(report).get(name) for name in ("error", "message", "detail")):
         raise error_in_stream(report)
     raise ProtocolError(f"the service answered with JSON that {what}: check the base_url")
 
@@ -257,11 +257,3 @@ def _dumped(value: Any) -> str:
     except (RecursionError, ValueError):
         raise ProtocolError("the service sent JSON that is nested too deeply") from None
     return text
-
-
-def _str(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

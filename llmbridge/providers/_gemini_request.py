@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest, Message, json_copy
-from llmbridge.parts import Media
+from llmbridge.providers._media import media_of
 
 if TYPE_CHECKING:
+    from llmbridge.parts import Media
     from llmbridge.schema import Schema
     from llmbridge.tools import Tool, ToolChoice
 
@@ -127,7 +128,7 @@ def encode_contents(request: ChatRequest) -> tuple[list[dict[str, Any]], list[di
         elif message.role == "tool":
             parts = [_function_response(message, names, where, request.model)]
         else:
-            parts = [part for given in message.parts for part in _part(given, where, request.model)]
+            parts = _parts(message, where, request.model)
         if contents and last == message.role:
             contents[-1]["parts"] += parts
         elif parts:
@@ -140,20 +141,15 @@ def encode_contents(request: ChatRequest) -> tuple[list[dict[str, Any]], list[di
 
 def _model_parts(message: Message, where: str, model: str) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
-    signatures = []
-    for given in message.parts:
+    for place, given in enumerate(message.parts):
         if given["type"] != "reasoning":
-            parts += [part for part in _part(given, where, model) if part != {"text": ""}]
+            parts += [part for part in _part(given, f"{where}: content[{place}]", model) if part != {"text": ""}]
         elif given.get("text") and given.get("signature"):
             parts.append({"text": given["text"], "thought": True, "thoughtSignature": given["signature"]})
         elif signature := given.get("redacted") or given.get("signature"):
-            signatures.append(signature)  # it stood on a part of the text
-    for signature in signatures:
-        texts = [part for part in parts if "text" in part and "thoughtSignature" not in part]
-        holder = texts[-1] if texts else {"text": ""}
-        holder["thoughtSignature"] = signature
-        if not texts:
-            parts.append(holder)
+            if not (parts and parts[-1].keys() == {"text"}):  # it stood on the text before it, or on an empty one
+                parts.append({"text": ""})
+            parts[-1]["thoughtSignature"] = signature
     for number, call in enumerate(message.calls):
         arguments = json_copy(call.arguments, f"{where}.tool_calls[{number}]: the arguments")
         function = {"name": call.name, "args": arguments}
@@ -174,7 +170,7 @@ def _function_response(message: Message, names: Mapping[str, str], where: str, m
             f"{where} answers a call that no earlier message has made: "
             "give the tool's 'name' beside 'tool_call_id', or the assistant's message with the call"
         )
-    parts = [part for given in message.parts for part in _part(given, where, model)]
+    parts = _parts(message, where, model)
     text = "".join(part.get("text", "") for part in parts)
     response: dict[str, Any] = {"name": name, "response": _response(text, bool(message.extra.get("is_error")))}
     if media := [part for part in parts if "text" not in part]:
@@ -195,6 +191,12 @@ def _response(text: str, failed: bool) -> dict[str, Any]:
     return {"result": text}
 
 
+def _parts(message: Message, where: str, model: str) -> list[dict[str, Any]]:
+    return [
+        made for place, part in enumerate(message.parts) for made in _part(part, f"{where}: content[{place}]", model)
+    ]
+
+
 def _part(part: Mapping[str, Any], where: str, model: str) -> Iterator[dict[str, Any]]:
     """A part of a message, in the service's form; what llmbridge does not know is taken for the service's own."""
     kind = part["type"]
@@ -207,7 +209,7 @@ def _part(part: Mapping[str, Any], where: str, model: str) -> Iterator[dict[str,
         name = str(file["file_id"])
         yield {"fileData": {"fileUri": name if "://" in name else FILES + name}}
     elif kind != "reasoning":
-        media = Media.of(part)
+        media = media_of(part, where)
         own = {key: value for key, value in part.items() if key != "type"}
         if media is None and not own:
             raise InvalidRequest(f"{where}: a part of type {kind!r} holds nothing")

@@ -10,6 +10,7 @@ from typing import Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest, Message
+from llmbridge.providers._media import media_of
 
 __all__ = ["encode_body", "split_options"]
 
@@ -137,6 +138,7 @@ def _message(message: Message, where: str, names: dict[str, str]) -> dict[str, A
         called = extra.pop("name", None) or names.get(str(extra.get("tool_call_id")))
         if called:
             made["tool_name"] = called
+    extra.pop("name", None)  # Ollama knows no name of who speaks
     return {**made, **extra}
 
 
@@ -160,9 +162,7 @@ def _content(message: Message, where: str) -> dict[str, Any]:
 
 def _image(part: dict[str, Any], where: str) -> str:
     """The bytes of an image in base64; nothing else stands beside text."""
-    from llmbridge.parts import Media
-
-    media = Media.of(part)
+    media = media_of(part, where)
     if media is None:
         raise InvalidRequest(f"{where}: Ollama takes text and images, not a part of type {part['type'][:40]!r}")
     if media.kind == "image" and media.data:
@@ -172,13 +172,7 @@ def _image(part: dict[str, Any], where: str) -> str:
 
 def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
     choice = request.tool_choice
-    if choice is not None and (choice.raw is not None or choice.mode not in ("auto", "none")):
-        raise InvalidRequest(
-            "tool_choice: Ollama cannot be told to call a tool: use 'auto' or 'none', or say in the prompt what to call"
-        )
-    if choice is not None and choice.mode == "none":
-        return
-    if request.tools:
+    if request.tools and not (choice is not None and choice.mode == "none"):
         from llmbridge.providers._completions_request import encode_tool
 
         body["tools"] = [encode_tool(tool) for tool in request.tools]
@@ -188,10 +182,11 @@ def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
     assert request.schema is not None
     if request.schema_mode == "tool":
         raise InvalidRequest("schema_mode='tool': Ollama cannot be told to call a tool: use 'native' or 'json'")
-    if request.schema_mode == "json":
+    # A format holds for all that the model writes, and so keeps it from calling tools: beside them words have to do.
+    in_words = "tools" in body and request.schema_mode != "native"
+    if in_words or request.schema_mode == "json":
         from llmbridge.providers._completions_request import with_instruction
 
         body["messages"] = with_instruction(body["messages"], request.schema)
-        body["format"] = "json"
-    else:
-        body["format"] = request.schema.json_schema
+    if not in_words:
+        body["format"] = "json" if request.schema_mode == "json" else request.schema.json_schema

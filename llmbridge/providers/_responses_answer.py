@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import ProtocolError
 from llmbridge.events import END, End, Finish, Item, Logprobs, Reasoning, Refusal, ToolCallDelta, Usage
 from llmbridge.provider import parsed_json, scan_json
+from llmbridge.providers._values import count, mapping, string
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -41,6 +42,7 @@ def decode_event(frame: Frame) -> Iterable[Item | End]:
         ServiceError: It reports an error.
         ProtocolError: It is no JSON object.
     """
+    end = -1
     try:
         # The usual event, found out fast: a piece of text.
         event, end = scan_json(frame.data, 0)
@@ -50,6 +52,8 @@ def decode_event(frame: Frame) -> Iterable[Item | End]:
                 return (text,)
     except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
         pass  # it is not the usual one
+    if end == len(frame.data) and frame.event != "error":
+        return _decode_any(event)
     return _decode_frame(frame)
 
 
@@ -62,7 +66,10 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
         return
     if frame.event == "error":
         raise error_in_stream(_report(frame.data))
-    event = parsed_json(frame.data)
+    yield from _decode_any(parsed_json(frame.data))
+
+
+def _decode_any(event: Any) -> Iterator[Item | End]:
     if not isinstance(event, Mapping):
         if isinstance(event, (list, str)) and event:
             raise error_in_stream(event)
@@ -75,7 +82,7 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
 
 
 def _decode_kind(kind: str, event: Mapping[str, Any]) -> Iterator[Item | End]:
-    delta = _str(event.get("delta"))
+    delta = string(event.get("delta"))
     if kind in _PIECES:
         if delta:
             yield _PIECES[kind](delta)
@@ -84,21 +91,24 @@ def _decode_kind(kind: str, event: Mapping[str, Any]) -> Iterator[Item | End]:
         if delta:
             yield ToolCallDelta(_index(event.get("output_index")), None, None, delta)
     elif kind == "response.output_item.added":
-        item = _mapping(event.get("item"))
+        item = mapping(event.get("item"))
         if item.get("type") == "function_call":
             yield _call(item, _index(event.get("output_index")))
     elif kind == "response.output_item.done":
-        yield from _encrypted(_mapping(event.get("item")))
+        item = mapping(event.get("item"))
+        yield from _encrypted(item)
+        if item.get("type") == "function_call":  # one that came before does not get here: see `_responses_events`
+            yield _call(item, _index(event.get("output_index")), whole=True)
     elif kind == "response.reasoning_summary_part.added":
         if event.get("summary_index"):
             yield Reasoning("\n\n")
     elif kind in _ENDS:
-        yield from _end(_mapping(event.get("response")), kind.partition(".")[2])
+        yield from _end(mapping(event.get("response")), kind.partition(".")[2])
 
 
 def decode_response(document: Any) -> Iterator[Item | End]:
     """What a whole answer says; errors as for `decode_event`."""
-    fields = _mapping(document)
+    fields = mapping(document)
     output = fields.get("output")
     if not isinstance(output, list):
         if any(fields.get(name) for name in ("error", "detail", "message")) or (
@@ -107,8 +117,8 @@ def decode_response(document: Any) -> Iterator[Item | End]:
             raise error_in_stream(document)
         raise ProtocolError("the service answered with JSON that is no response: check the base_url")
     for place, item in enumerate(output):
-        yield from _whole_item(_mapping(item), place)
-    yield from _end(fields, _str(fields.get("status")))
+        yield from _whole_item(mapping(item), place)
+    yield from _end(fields, string(fields.get("status")))
 
 
 def _whole_item(item: Mapping[str, Any], place: int) -> Iterator[Item]:
@@ -122,10 +132,10 @@ def _whole_item(item: Mapping[str, Any], place: int) -> Iterator[Item]:
         yield _call(item, place, whole=True)
     elif kind == "message":
         content = item.get("content")
-        for part in map(_mapping, content if isinstance(content, list) else ()):
-            if refusal := _str(part.get("refusal")):
+        for part in map(mapping, content if isinstance(content, list) else ()):
+            if refusal := string(part.get("refusal")):
                 yield Refusal(refusal)
-            elif text := _str(part.get("text")):
+            elif text := string(part.get("text")):
                 yield text
                 yield from _logprobs(part.get("logprobs"))
 
@@ -138,7 +148,7 @@ def _end(response: Mapping[str, Any], status: str) -> Iterator[Item | End]:
     if status == "failed" or response.get("error"):
         raise error_in_stream(_report(response.get("error") or {"message": "the response failed, no reason given"}))
     if status == "incomplete":
-        reason = _str(_mapping(response.get("incomplete_details")).get("reason")) or status
+        reason = string(mapping(response.get("incomplete_details")).get("reason")) or status
         yield _BROKEN_OFF.get(reason) or Finish("other", reason)
     elif status == "cancelled":
         yield Finish("error", status)
@@ -163,18 +173,18 @@ def _call(item: Mapping[str, Any], index: int | None, whole: bool = False) -> To
     """A call that begins: some services give its arguments here, the others in pieces afterwards."""
     return ToolCallDelta(
         index,
-        _str(item.get("call_id")) or _str(item.get("id")) or None,
-        _str(item.get("name")),
-        _str(item.get("arguments")),
+        string(item.get("call_id")) or string(item.get("id")) or None,
+        string(item.get("name")),
+        string(item.get("arguments")),
         whole=whole,
     )
 
 
 def _encrypted(item: Mapping[str, Any]) -> Iterator[Reasoning]:
     """Reasoning that can be sent back; the service wants it together with the name that it gave it."""
-    encrypted = _str(item.get("encrypted_content"))
+    encrypted = string(item.get("encrypted_content"))
     if item.get("type") == "reasoning" and encrypted:
-        yield Reasoning("", f"{_str(item.get('id'))}:{encrypted}")
+        yield Reasoning("", f"{string(item.get('id'))}:{encrypted}")
 
 
 def _logprobs(entries: Any) -> Iterator[Logprobs]:
@@ -183,33 +193,21 @@ def _logprobs(entries: Any) -> Iterator[Logprobs]:
 
 
 def _texts(parts: Any) -> list[str]:
-    return [text for part in (parts if isinstance(parts, list) else ()) if (text := _str(_mapping(part).get("text")))]
+    return [text for part in (parts if isinstance(parts, list) else ()) if (text := string(mapping(part).get("text")))]
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
-    read, written = _mapping(usage.get("input_tokens_details")), _mapping(usage.get("output_tokens_details"))
+    read, written = mapping(usage.get("input_tokens_details")), mapping(usage.get("output_tokens_details"))
     return Usage(
-        _count(usage.get("input_tokens")),
-        _count(usage.get("output_tokens")),
-        _count(usage.get("total_tokens")),
-        _count(read.get("cached_tokens")),
-        _count(read.get("cache_write_tokens")),
-        _count(written.get("reasoning_tokens")),
+        count(usage.get("input_tokens")),
+        count(usage.get("output_tokens")),
+        count(usage.get("total_tokens")),
+        count(read.get("cached_tokens")),
+        count(read.get("cache_write_tokens")),
+        count(written.get("reasoning_tokens")),
         dict(usage),
     )
 
 
 def _index(value: Any) -> int | None:
     return value if value.__class__ is int else None
-
-
-def _count(value: Any) -> int | None:
-    return value if value.__class__ is int and value >= 0 else None
-
-
-def _str(value: Any) -> str:
-    return value if isinstance(value, str) else ""
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import Message
-from llmbridge.parts import Media
+from llmbridge.providers._media import media_of
 
 if TYPE_CHECKING:
     from llmbridge.schema import Schema
@@ -43,30 +43,36 @@ def encode_items(messages: tuple[Message, ...], own_instructions: bool) -> tuple
         elif message.role == "tool":
             items.append(_call_output(message, f"messages[{number}]"))
         else:
-            items.append({"type": "message", "role": message.role, "content": _content(message)})
+            items.append({"type": "message", "role": message.role, "content": _content(message, f"messages[{number}]")})
     if not (items or own_instructions):  # the service wants something to answer
         return encode_items(messages, True)
     return "\n\n".join(instructions) or None, items
 
 
 def _assistant_items(message: Message) -> list[dict[str, Any]]:
+    """A turn as items, in the order of its parts: reasoning belongs to what stands behind it."""
     items: list[dict[str, Any]] = []
     texts: list[dict[str, Any]] = []
     for part in message.parts:
         if part["type"] == "reasoning":
-            items += _reasoning(part)
+            if thought := _reasoning(part):
+                items += [*_said(texts), *thought]
+                texts = []
         elif part["type"] in _TEXTS:
             texts.append({"type": "output_text", "text": part.get("text")})
         else:
             texts.append(part)
-    if texts:
-        plain = all(part["type"] == "output_text" and isinstance(part["text"], str) for part in texts)
-        content = "".join(part["text"] for part in texts) if plain else texts
-        if content:
-            items.append({"type": "message", "role": "assistant", "content": content})
+    items += _said(texts)
     for call in message.calls:
         items.append({"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.text})
     return items
+
+
+def _said(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The message that parts of an answer make, if there is anything in them."""
+    plain = all(part["type"] == "output_text" and isinstance(part["text"], str) for part in texts)
+    content = "".join(part["text"] for part in texts) if plain else texts
+    return [{"type": "message", "role": "assistant", "content": content}] if content else []
 
 
 def _reasoning(part: Mapping[str, Any]) -> list[dict[str, Any]]:
@@ -83,23 +89,27 @@ def _call_output(message: Message, where: str) -> dict[str, Any]:
     call_id = message.extra.get("tool_call_id")
     if not call_id:
         raise InvalidRequest(f"{where} answers a tool call: say which one with 'tool_call_id'")
-    return {"type": "function_call_output", "call_id": call_id, "output": _content(message)}
+    return {"type": "function_call_output", "call_id": call_id, "output": _content(message, where)}
 
 
-def _content(message: Message) -> str | list[dict[str, Any]]:
+def _content(message: Message, where: str) -> str | list[dict[str, Any]]:
     if isinstance(message.content, str):
         return message.content
-    return [_part(part) for part in message.parts if part["type"] != "reasoning"]
+    return [
+        _part(part, f"{where}: content[{place}]")
+        for place, part in enumerate(message.parts)
+        if part["type"] != "reasoning"
+    ]
 
 
-def _part(part: dict[str, Any]) -> dict[str, Any]:
+def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
     """A part of a message; what llmbridge does not know is taken for the service's own."""
     kind = part["type"]
     if kind in _TEXTS:
         return {"type": "input_text", "text": part.get("text")}
     if kind == "file" and isinstance(file := part.get("file"), Mapping) and "file_id" in file:
         return {"type": "input_file", "file_id": file["file_id"]}
-    media = Media.of(part)
+    media = media_of(part, where)
     if media is None or media.kind == "audio":
         return part
     if media.kind == "image":

@@ -10,7 +10,8 @@ from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers._anthropic_answer import decode_event, decode_message, decode_models
-from llmbridge.providers._anthropic_request import NO_SAMPLING, VERSION, encode_body, encode_headers
+from llmbridge.providers._anthropic_request import NO_SAMPLING, VERSION, encode_body, encode_headers, schema_mode
+from llmbridge.providers._anthropic_thinking import thinking_refusals
 from llmbridge.secret import Secret
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Anthropic(Provider):
     note = "set ANTHROPIC_API_KEY; base_url= for any server that speaks the same dialect"
     supports = frozenset({"tools", "schema"})
     models_path = "/v1/models?limit=1000"  # the most that one page holds; 20 otherwise
+    settings = frozenset({"api_version", "beta"})
     refused: ClassVar[Mapping[str, str]] = {
         "seed": "Anthropic cannot repeat an answer; a temperature of 0 comes closest",
         "presence_penalty": "ask for variety in the system message",
@@ -78,7 +80,6 @@ class Anthropic(Provider):
         "logprobs": "Anthropic tells no probabilities",
         "top_logprobs": "Anthropic tells no probabilities",
         "logit_bias": "say in the system message which words you want",
-        "max_completion_tokens": "write max_tokens",
         "stream_options": "leave it out: usage always comes",
     }
 
@@ -97,12 +98,16 @@ class Anthropic(Provider):
         return decode_message(document)
 
     @classmethod
+    def encode_models(cls, settings: Mapping[str, Any]) -> Encoded:
+        return Encoded({}, cls.models_path, encode_headers(dict(settings))[1])
+
+    @classmethod
     def decode_models(cls, document: Any) -> list[str]:
         return decode_models(document)
 
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
-        found = dict(super().refusals(request))
+        found = {**super().refusals(request), **dict(thinking_refusals(request))}
         version, temperature = request.params.get("api_version"), request.params.get("temperature")
         if isinstance(version, str) and version >= NO_SAMPLING:
             advice = f"versions from {NO_SAMPLING} on refuse it: leave it out, or give api_version='{VERSION}'"
@@ -113,11 +118,7 @@ class Anthropic(Provider):
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:
-        schema, mode = request.schema, request.schema_mode
-        # A schema that cannot be held to strictly is refused as a format; a tool may have any.
-        if schema is not None and (mode == "tool" or (mode is None and schema.strict_schema() is None)):
-            return schema.name
-        return None
+        return request.schema.name if request.schema is not None and schema_mode(request) == "tool" else None
 
     @classmethod
     def framing(cls) -> Framing:

@@ -11,7 +11,7 @@ from llmbridge._http_request import PathByURL
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded
-from llmbridge.providers.openai import OpenAICompatible
+from llmbridge.providers.openai import OpenAI, OpenAICompatible
 
 __all__ = ["Azure"]
 
@@ -43,8 +43,12 @@ class Azure(PathByURL, OpenAICompatible):
     key_env = ("AZURE_OPENAI_API_KEY",)
     needs_key = True
     note = "the model is the deployment's name; set AZURE_OPENAI_API_KEY and AZURE_OPENAI_ENDPOINT"
+    own_models = True
+    refused: ClassVar[Mapping[str, str]] = OpenAI.refused
+    reasoning_field = ""
     think_tags = False
     models_path = f"/openai/models?api-version={VERSION}"
+    settings = frozenset({"api_version"})
     renamed: ClassVar[Mapping[str, str]] = {"max_tokens": "max_completion_tokens"}
 
     @classmethod
@@ -54,6 +58,10 @@ class Azure(PathByURL, OpenAICompatible):
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
         return _deployed(super().encode(request), request.model)
+
+    @classmethod
+    def encode_models(cls, settings: Mapping[str, Any]) -> Encoded:
+        return Encoded({}, f"/openai/models?api-version={_version(dict(settings))}")
 
     @classmethod
     def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
@@ -68,8 +76,13 @@ class Azure(PathByURL, OpenAICompatible):
 def _deployed(encoded: Encoded, model: str) -> Encoded:
     """The same under the path of a deployment."""
     body = dict(encoded.body)
-    version = body.pop("api_version", VERSION)
+    version = _version(body)
+    return Encoded(body, f"/openai/deployments/{quote(model, safe='')}{encoded.path}?api-version={version}")
+
+
+def _version(params: dict[str, Any]) -> str:
+    """The version of the API as a part of a URL, taken out of the parameters."""
+    version = params.pop("api_version", VERSION)
     if not isinstance(version, str) or not version.strip():
         raise InvalidRequest(f"api_version must be a str like {VERSION!r}")
-    deployment, version = quote(model, safe=""), quote(version.strip(), safe="")
-    return Encoded(body, f"/openai/deployments/{deployment}{encoded.path}?api-version={version}")
+    return quote(version.strip(), safe="")

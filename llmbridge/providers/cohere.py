@@ -10,6 +10,7 @@ from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Rea
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
 from llmbridge.providers._cohere_request import encode_body, schema_mode
+from llmbridge.providers._values import is_vector, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -92,7 +93,7 @@ class Cohere(Provider):
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        fields = _mapping(document)
+        fields = mapping(document)
         message = fields.get("message")
         if not isinstance(message, Mapping):
             if message or fields.get("error"):
@@ -101,10 +102,10 @@ class Cohere(Provider):
         yield from _text("tool_plan", message, reasoning=True)
         contents = message.get("content")
         for content in contents if isinstance(contents, list) else ({"text": contents},):
-            yield from _content(_mapping(content))
+            yield from _content(mapping(content))
         calls = message.get("tool_calls")
         for index, call in enumerate(calls if isinstance(calls, list) else ()):
-            yield _call(_mapping(call), index)
+            yield _call(mapping(call), index)
         probabilities = fields.get("logprobs")
         if isinstance(probabilities, list) and probabilities:
             yield Logprobs(tuple(probabilities))
@@ -126,10 +127,10 @@ class Cohere(Provider):
 
     @classmethod
     def decode_models(cls, document: Any) -> list[str]:
-        models = _mapping(document).get("models")
+        models = mapping(document).get("models")
         if not isinstance(models, list):
             raise ProtocolError("the service answered with JSON that is no list of Cohere's models")
-        return [name for model in models if isinstance(name := _mapping(model).get("name"), str)]
+        return [name for model in models if isinstance(name := mapping(model).get("name"), str)]
 
     @classmethod
     def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
@@ -139,14 +140,14 @@ class Cohere(Provider):
 
     @classmethod
     def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
-        fields = _mapping(document)
+        fields = mapping(document)
         by_type = fields.get("embeddings")
         vectors = next(iter(by_type.values()), None) if isinstance(by_type, Mapping) else by_type
-        if not isinstance(vectors, list) or not all(_is_vector(vector) for vector in vectors):
+        if not isinstance(vectors, list) or not all(is_vector(vector) for vector in vectors):
             if fields.get("message") or fields.get("error"):
                 raise error_in_stream(document)
             raise ProtocolError("the service answered with JSON that holds no embeddings of Cohere's")
-        billed = _mapping(_mapping(fields.get("meta")).get("billed_units"))
+        billed = mapping(mapping(fields.get("meta")).get("billed_units"))
         tokens = _count(billed.get("input_tokens"))
         return vectors, None if tokens is None else Usage(input_tokens=tokens, raw=dict(billed))
 
@@ -159,10 +160,10 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
     if not isinstance(event, Mapping):
         raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
     kind = event.get("type")
-    delta = _mapping(event.get("delta"))
-    message = _mapping(delta.get("message"))
+    delta = mapping(event.get("delta"))
+    message = mapping(delta.get("message"))
     if kind in ("content-start", "content-delta"):
-        yield from _content(_mapping(message.get("content")))
+        yield from _content(mapping(message.get("content")))
         if isinstance(event.get("logprobs"), Mapping):
             yield Logprobs((event["logprobs"],))
     elif kind == "tool-plan-delta":
@@ -171,7 +172,7 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
         calls = message.get("tool_calls")
         index = event.get("index")
         for call in calls if isinstance(calls, list) else (calls,):
-            yield _call(_mapping(call), index if isinstance(index, int) else None)
+            yield _call(mapping(call), index if isinstance(index, int) else None)
     elif kind == "message-end":
         if delta.get("error"):
             raise error_in_stream(dict(delta))
@@ -193,7 +194,7 @@ def _text(name: str, fields: Mapping[str, Any], reasoning: bool = False) -> Iter
 
 
 def _call(call: Mapping[str, Any], index: int | None) -> ToolCallDelta:
-    function = _mapping(call.get("function"))
+    function = mapping(call.get("function"))
     id, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
     return ToolCallDelta(
         index,
@@ -205,8 +206,8 @@ def _call(call: Mapping[str, Any], index: int | None) -> ToolCallDelta:
 
 def _end(fields: Mapping[str, Any]) -> Iterator[Item]:
     """The tokens, and why the answer ended. `tokens` counts all, `billed_units` only what is paid for."""
-    usage = _mapping(fields.get("usage"))
-    counted = _mapping(usage.get("tokens")) or _mapping(usage.get("billed_units"))
+    usage = mapping(fields.get("usage"))
+    counted = mapping(usage.get("tokens")) or mapping(usage.get("billed_units"))
     prompt, answer = _count(counted.get("input_tokens")), _count(counted.get("output_tokens"))
     if prompt is not None or answer is not None:
         yield Usage(prompt, answer, cached_input_tokens=_count(usage.get("cached_tokens")), raw=dict(usage))
@@ -215,16 +216,8 @@ def _end(fields: Mapping[str, Any]) -> Iterator[Item]:
         yield Finish(_FINISH.get(raw.upper(), "other"), raw)
 
 
-def _is_vector(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}
-
-
 def _count(value: Any) -> int | None:
     """A number of tokens, which Cohere may write as 7.0."""
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 2**53:
         return None
     return int(value)
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

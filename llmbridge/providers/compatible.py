@@ -72,6 +72,7 @@ def compatible(
     renamed: Mapping[str, str] | None = None,
     refused: Mapping[str, str] | None = None,
     reasoning_field: str = "",
+    reasoning_proofs: str = "",
     schema_mode: SchemaMode = "native",
     asks_usage: bool = True,
     think_tags: bool = True,
@@ -99,6 +100,8 @@ def compatible(
         refused: Parameters that it is known to refuse, each with what to do instead. `n` is refused unless it is 1,
             `tool_choice` unless it is "auto".
         reasoning_field: Where it wants the reasoning of earlier turns back; "" if it does not.
+        reasoning_proofs: The list in which reasoning comes with its proofs, and goes back: `reasoning_details` or
+            `thinking_blocks`; "" if there is none.
         schema_mode: Its best way to be held to a schema.
         asks_usage: Whether `stream_options` asks for the tokens.
         think_tags: Whether reasoning may stand between `<think>` tags at the start of the answer.
@@ -131,6 +134,8 @@ def compatible(
     return type(class_name, (Compatible,), data)
 
 
+# Both names of the limit are known to some; a name that is not known is refused, or worse, looked away from.
+_ONLY_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 _LOCAL_NOTE = "a server on this computer; base_url= for another"
 
 _ROWS = (
@@ -139,6 +144,8 @@ _ROWS = (
         url="https://openrouter.ai",
         base_url="https://openrouter.ai/api/v1",
         key_env="OPENROUTER_API_KEY",
+        reasoning_field="reasoning",
+        reasoning_proofs="reasoning_details",
         embeddings_batch=256,
     ),
     compatible(
@@ -159,6 +166,7 @@ _ROWS = (
         url="https://www.deepseek.com",
         base_url="https://api.deepseek.com/v1",
         key_env="DEEPSEEK_API_KEY",
+        renamed=_ONLY_MAX_TOKENS,
         reasoning_field="reasoning_content",  # turns with tool calls are refused without it
         schema_mode="json",
         embeddings_batch=0,
@@ -175,6 +183,7 @@ _ROWS = (
         url="https://www.together.ai",
         base_url="https://api.together.ai/v1",
         key_env="TOGETHER_API_KEY",
+        renamed=_ONLY_MAX_TOKENS,
         embeddings_batch=128,
     ),
     compatible(
@@ -196,6 +205,7 @@ _ROWS = (
         url="https://build.nvidia.com",
         base_url="https://integrate.api.nvidia.com/v1",
         key_env="NVIDIA_API_KEY",
+        renamed=_ONLY_MAX_TOKENS,
         embeddings_batch=50,
         note="set NVIDIA_API_KEY; embed() mostly needs input_type='query' or 'passage'",
     ),
@@ -204,6 +214,7 @@ _ROWS = (
         url="https://huggingface.co/docs/inference-providers",
         base_url="https://router.huggingface.co/v1",
         key_env="HF_TOKEN",
+        renamed=_ONLY_MAX_TOKENS,
         embeddings_batch=0,
     ),
     compatible(
@@ -219,6 +230,7 @@ _ROWS = (
         url="https://z.ai",
         base_url="https://api.z.ai/api/paas/v4",
         key_env="ZAI_API_KEY",
+        renamed=_ONLY_MAX_TOKENS,
         refused={"tool_choice": "Z.ai knows only 'auto'"},
         schema_mode="json",
         asks_usage=False,
@@ -231,6 +243,7 @@ _ROWS = (
         base_url="https://dashscope-intl.aliyuncs.com/compatible-mode/v1",
         base_url_env="DASHSCOPE_BASE_URL",
         key_env="DASHSCOPE_API_KEY",
+        renamed=_ONLY_MAX_TOKENS,
         models_path="",
         embeddings_batch=10,
         note="Qwen of Alibaba Cloud, Singapore; set DASHSCOPE_API_KEY, and DASHSCOPE_BASE_URL for another region",
@@ -240,12 +253,14 @@ _ROWS = (
         url="https://deepinfra.com",
         base_url="https://api.deepinfra.com/v1/openai",
         key_env=("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN"),
+        renamed=_ONLY_MAX_TOKENS,
     ),
     compatible(
         "sambanova",
         url="https://sambanova.ai",
         base_url="https://api.sambanova.ai/v1",
         key_env="SAMBANOVA_API_KEY",
+        renamed=_ONLY_MAX_TOKENS,
         embeddings_batch=32,
     ),
     compatible(
@@ -261,6 +276,7 @@ _ROWS = (
         url="https://github.com/mozilla-ai/llamafile",
         base_url="http://127.0.0.1:8080/v1",
         base_url_env="LLAMAFILE_BASE_URL",
+        renamed=_ONLY_MAX_TOKENS,
         note=_LOCAL_NOTE,
     ),
     compatible(
@@ -277,6 +293,7 @@ _ROWS = (
         url="https://lmstudio.ai",
         base_url="http://127.0.0.1:1234/v1",
         base_url_env="LMSTUDIO_BASE_URL",
+        renamed=_ONLY_MAX_TOKENS,
         note=_LOCAL_NOTE,
     ),
     compatible(
@@ -285,6 +302,7 @@ _ROWS = (
         base_url="http://127.0.0.1:11434/v1",
         base_url_env="OLLAMA_V1_BASE_URL",
         host_env="OLLAMA_HOST",
+        renamed=_ONLY_MAX_TOKENS,
         refused={
             "tool_choice": "Ollama does not know it",
             "logit_bias": "Ollama does not know it",
@@ -298,6 +316,7 @@ _ROWS = (
         url="https://huggingface.co/docs/transformers",
         base_url="http://127.0.0.1:8000/v1",
         base_url_env="TRANSFORMERS_BASE_URL",
+        renamed=_ONLY_MAX_TOKENS,
         asks_usage=False,
         done_needs_finish=False,
         embeddings_batch=0,
@@ -310,6 +329,7 @@ _ROWS = (
         base_url_env="LITELLM_BASE_URL",
         key_env=("LITELLM_API_KEY", "LITELLM_PROXY_API_KEY"),
         needs_key=False,
+        reasoning_proofs="thinking_blocks",
         note="a LiteLLM proxy; " + _LOCAL_NOTE,
     ),
 )

@@ -53,6 +53,7 @@ class Gemini(Provider):
         "logit_bias": "Gemini cannot weigh single tokens",
     }
     models_path = "/v1beta/models?pageSize=1000"
+    settings = frozenset({"api_version"})
     embeddings_batch = 100
 
     @classmethod
@@ -141,6 +142,10 @@ class Gemini(Provider):
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
         return answers.decode_answer(document)
+
+    @classmethod
+    def encode_models(cls, settings: Mapping[str, Any]) -> Encoded:
+        return Encoded({}, f"/{_version(dict(settings))}/models?pageSize=1000")
 
     @classmethod
     def decode_models(cls, document: Any) -> list[str]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmbridge.errors import ConnectFailed, InvalidRequest, LLMBridgeError
+from llmbridge.errors import Cancelled, ClockExpired, ConnectFailed, InvalidRequest, LLMBridgeError
 from llmbridge.options import Timeout
 from llmbridge.provider import Encoded
 from llmbridge.providers.openai import OpenAICompatible
 
+if TYPE_CHECKING:
+    from llmbridge._document import DocumentCall
+
 __all__ = ["Local"]
 
 _ANY = "any"
-_PATIENCE = Timeout(connect=1.0, total=3.0)
+_CONNECT_SECONDS = 1.0
+_SECONDS = 3.0  # for one server
 _SHOWN = 5
 
 
@@ -51,29 +55,86 @@ class Local(OpenAICompatible):
         Raises:
             ConnectFailed: None answers, or none has the model; the message says who was asked.
         """
-        from llmbridge._listing import models
+        return cls.begin_search(model, lambda: float("inf")).result()
+
+    @classmethod
+    def begin_search(cls, model: str, left: Callable[[], float]) -> _Search:
+        """`locate` as a search that can be stopped.
+
+        Args:
+            model: As for `locate`.
+            left: Seconds that it may still take.
+        """
+        return _Search(cls.servers, model, left)
+
+
+class _Search:
+    """The question to one server after the other whether it has the model."""
+
+    def __init__(self, servers: Sequence[str], model: str, left: Callable[[], float]) -> None:
+        self._servers = servers
+        self._model = model
+        self._left = left
+        self._question: DocumentCall | None = None
+        self._stopped = False
+
+    def stop(self) -> None:
+        """Ends it at once, from any thread."""
+        self._stopped = True
+        if (question := self._question) is not None:
+            question.cancel()
+
+    def result(self) -> tuple[str, str]:
+        """See `Local.locate`. Blocks.
+
+        Raises:
+            Cancelled: It was stopped.
+            ClockExpired: Its time is over.
+            ConnectFailed: None answers, or none has the model.
+        """
         from llmbridge.providers.compatible import SERVICES
 
         silent, answered = [], []
-        for name in cls.servers:
+        for name in self._servers:
             where = name
             try:
                 base_url = SERVICES[name].resolve_base_url()
                 where = f"{name} at {base_url}"
-                found = models(name, base_url=base_url, proxy=False, timeout=_PATIENCE, retries=0)
+                found = self._ask(name, base_url)
             except ConnectFailed:
                 silent.append(where)
                 continue
             except LLMBridgeError as error:  # somebody else's port, a key that is needed, a variable that is no URL
+                self._check()
                 answered.append(f"{where}: {error}")
                 continue
-            if (chosen := _chosen(model, found)) is not None:
+            if (chosen := _chosen(self._model, found)) is not None:
                 return base_url, chosen
             answered.append(f"{where} has {_shown(found)}")
         if not answered:
             raise _final(f"no local server answers (tried {', '.join(silent)}): start one, for example `ollama serve`")
-        wanted = "a model for chats" if model == _ANY else f"the model {model!r}"
+        wanted = "a model for chats" if self._model == _ANY else f"the model {self._model!r}"
         raise _final(f"no local server has {wanted}: {'; '.join(answered)}")
+
+    def _ask(self, name: str, base_url: str) -> list[str]:
+        """The models of a server."""
+        from llmbridge._listing import question
+        from llmbridge.client import shared_client
+
+        self._check()
+        patience = Timeout(connect=_CONNECT_SECONDS, total=min(_SECONDS, self._left()))
+        travel = {"base_url": base_url, "proxy": False, "timeout": patience, "retries": 0}
+        self._question = question(shared_client(), name, travel)
+        if self._stopped:  # before there was a question to cancel
+            self._question.cancel()
+        found: list[str] = self._question.result()
+        return found
+
+    def _check(self) -> None:
+        if self._stopped:
+            raise Cancelled("the search for a local server was stopped")
+        if self._left() <= 0:
+            raise ClockExpired("the total limit ran out while the local servers were asked", clock="total")
 
 
 def _chosen(model: str, found: Sequence[str]) -> str | None:

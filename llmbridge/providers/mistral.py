@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 
 from llmbridge.messages import ChatRequest, Message
-from llmbridge.parts import Media
 from llmbridge.provider import Encoded
 from llmbridge.providers.openai import OpenAI
 
@@ -56,6 +55,7 @@ class Mistral(OpenAI):
         "modalities": "Mistral answers with text",
     }
     renamed: ClassVar[Mapping[str, str]] = {"seed": "random_seed", "max_completion_tokens": "max_tokens"}
+    own_models = False
     asks_usage = False
     think_tags = True
     system_role = "system"
@@ -123,6 +123,8 @@ def _part(part: dict[str, Any]) -> dict[str, Any] | None:
     # Mistral's own forms of these have no mapping inside.
     if kind == "input_audio" and isinstance(part.get("input_audio"), str):
         return part
+    from llmbridge.parts import Media
+
     media = Media.of(part) if kind in ("input_audio", "file") and "file_id" not in part else None
     if media is None:
         return part

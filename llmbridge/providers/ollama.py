@@ -13,6 +13,7 @@ from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Rea
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
 from llmbridge.providers._ollama_request import encode_body, split_options
+from llmbridge.providers._values import count, is_vector, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -70,6 +71,7 @@ class Ollama(Provider):
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
+        end = -1
         try:
             # The usual line, found out fast: nothing in it but a piece of text.
             line, end = scan_json(frame.data, 0)
@@ -88,7 +90,7 @@ class Ollama(Provider):
                 return (content,)
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError):
             pass  # it is not the usual one
-        return _decode_line(parsed_json(frame.data))
+        return _decode_line(line if end == len(frame.data) else parsed_json(frame.data))
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
@@ -107,6 +109,10 @@ class Ollama(Provider):
         effort = request.params.get("reasoning_effort")
         if isinstance(effort, int) and not isinstance(effort, bool):
             refused["reasoning_effort"] = "Ollama takes a word (none, low, medium, high, max), no number of tokens"
+        choice = request.tool_choice
+        if choice is not None and (choice.raw is not None or choice.mode not in ("auto", "none")):
+            advice = "Ollama cannot be told to call a tool: use 'auto' or 'none', or say in the prompt what to call"
+            refused["tool_choice"] = advice
         return refused
 
     @classmethod
@@ -135,7 +141,7 @@ class Ollama(Provider):
         models = document.get("models") if isinstance(document, Mapping) else None
         if not isinstance(models, list):
             raise ProtocolError("the service answered with JSON that is no list of Ollama's models")
-        names = (_mapping(model).get("name") or _mapping(model).get("model") for model in models)
+        names = (mapping(model).get("name") or mapping(model).get("model") for model in models)
         return [name for name in names if isinstance(name, str)]
 
     @classmethod
@@ -146,11 +152,11 @@ class Ollama(Provider):
 
     @classmethod
     def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
-        fields = _mapping(document)
+        fields = mapping(document)
         if fields.get("error"):
             raise error_in_stream(document)
         vectors = fields.get("embeddings")
-        if not isinstance(vectors, list) or not all(_is_vector(vector) for vector in vectors):
+        if not isinstance(vectors, list) or not all(is_vector(vector) for vector in vectors):
             raise ProtocolError("the service answered with JSON that holds no embeddings of Ollama's")
         return vectors, _usage(fields)
 
@@ -196,7 +202,7 @@ def _decode_line(line: Any) -> Iterator[Item | End]:
     """What any line says; that of /api/generate is understood too, which servers of the same dialect may send."""
     if not isinstance(line, Mapping):
         raise ProtocolError(f"a line of the stream is no JSON object, but {type(line).__name__}")
-    message = _mapping(line.get("message"))
+    message = mapping(line.get("message"))
     thoughts = [*map(message.get, _REASONING), line.get("thinking")]
     if thinking := next((text for text in thoughts if isinstance(text, str) and text), ""):
         yield Reasoning(thinking)
@@ -205,7 +211,7 @@ def _decode_line(line: Any) -> Iterator[Item | End]:
             yield text
     calls = message.get("tool_calls")
     for call in calls if isinstance(calls, list) else ():
-        yield from _decode_call(_mapping(call))
+        yield from _decode_call(mapping(call))
     if isinstance(probabilities := line.get("logprobs"), list) and probabilities:
         yield Logprobs(tuple(probabilities))
     if line.get("error"):
@@ -221,7 +227,7 @@ def _decode_line(line: Any) -> Iterator[Item | End]:
 
 def _decode_call(call: Mapping[str, Any]) -> Iterator[ToolCallDelta]:
     """A call, which is whole. `function.index` is not looked at: servers begin anew with 0 in each line."""
-    function = _mapping(call.get("function"))
+    function = mapping(call.get("function"))
     name, arguments, id = function.get("name"), function.get("arguments"), call.get("id")
     if not (isinstance(name, str) and name):
         return
@@ -235,20 +241,8 @@ def _decode_call(call: Mapping[str, Any]) -> Iterator[ToolCallDelta]:
 
 def _usage(line: Mapping[str, Any]) -> Usage | None:
     """The tokens that a line counts. Ollama leaves out what is zero, so that either may be missing."""
-    prompt, answer = _count(line.get("prompt_eval_count")), _count(line.get("eval_count"))
+    prompt, answer = count(line.get("prompt_eval_count")), count(line.get("eval_count"))
     if prompt is None and answer is None:
         return None
     raw = {name: value for name, value in line.items() if name.endswith(("_count", "_duration"))}
     return Usage(input_tokens=prompt, output_tokens=answer, raw=raw)
-
-
-def _is_vector(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}
-
-
-def _count(value: Any) -> int | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and value >= 0 else None
-
-
-def _mapping(value: Any) -> Mapping[str, Any]:
-    return value if isinstance(value, Mapping) else {}

@@ -37,7 +37,10 @@ class OpenAI(ChatCompletions):
     Attributes:
         renamed: Parameters that the service knows by another name than llmbridge.
         asks_usage: Whether the tokens are to be asked for; some services send them unasked and refuse the question.
-        reasoning_field: Where the service wants the reasoning of earlier turns back; "" if it does not.
+        own_models: Whether the service's models are OpenAI's own, which refuse more than others.
+        reasoning_field: Where the service wants the reasoning of earlier turns back; "" if it does not, None for
+            wherever the caller gave it.
+        reasoning_proofs: The list in which reasoning comes with its proofs, and goes back; "" if there is none.
         best_schema_mode: How it is asked for structured output unless the caller says.
         system_role: What a developer's message is called; None leaves it as it is.
         must_call: The word of `tool_choice` for a model that must call a tool, whichever.
@@ -68,10 +71,20 @@ class OpenAI(ChatCompletions):
     refused: ClassVar[Mapping[str, str]] = {"top_k": "OpenAI knows only top_p"}
     renamed: ClassVar[Mapping[str, str]] = {"max_tokens": "max_completion_tokens"}
     asks_usage: ClassVar[bool] = True
-    reasoning_field: ClassVar[str] = ""
+    own_models: ClassVar[bool] = True
+    reasoning_field: ClassVar[str | None] = ""
+    reasoning_proofs: ClassVar[str] = ""
     best_schema_mode: ClassVar[SchemaMode] = "native"
     system_role: ClassVar[str | None] = None
     must_call: ClassVar[str] = "required"
+
+    @classmethod
+    def decode(cls, frame: Frame) -> Iterable[Item | End]:
+        return decode_chunk(frame, cls.reasoning_proofs)
+
+    @classmethod
+    def decode_document(cls, document: Any) -> Iterable[Item | End]:
+        return decode_completion(document, cls.reasoning_proofs)
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
@@ -80,12 +93,16 @@ class OpenAI(ChatCompletions):
             "messages": [cls.encode_message(message) for message in request.messages],
             "stream": True,
         }
+        if cls.own_models and any(message.content.__class__ is list for message in request.messages):
+            from llmbridge.providers._openai_rules import checked_media
+
+            body["messages"] = checked_media(body["messages"])
         if cls.asks_usage:
             body["stream_options"] = {"include_usage": True}
         if request.tools or request.tool_choice is not None or request.schema is not None:
             cls._add_structure(body, request)
         body.update(cls.encode_params(request.params))
-        if not body["stream"] or body.get("stream_options") is None:
+        if not body["stream"] or not body.get("stream_options"):
             body.pop("stream_options", None)  # the service refuses it without a stream
         return Encoded(body, cls.path)
 
@@ -94,7 +111,7 @@ class OpenAI(ChatCompletions):
         """A turn of the conversation, as the body holds it."""
         from llmbridge.providers._completions_request import encode_message
 
-        encoded = encode_message(message, cls.reasoning_field)
+        encoded = encode_message(message, cls.reasoning_field, cls.reasoning_proofs)
         if cls.system_role is not None and message.role == "developer":
             encoded["role"] = cls.system_role
         return encoded
@@ -164,13 +181,10 @@ class OpenAI(ChatCompletions):
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         found = dict(super().refusals(request))
-        if cls.name == "openai":
-            if "stop" in request.params and request.model.startswith(("o3", "o4-mini")):
-                found["stop"] = f"{request.model} knows no stop sequences"
-            if isinstance(request.params.get("reasoning_effort"), int):
-                found["reasoning_effort"] = (
-                    "OpenAI takes a word (none, minimal, low, medium, high), no number of tokens"
-                )
+        if cls.own_models and request.params:
+            from llmbridge.providers._openai_rules import refusals
+
+            found.update(refusals(request.model, request.params))
         return found
 
 
@@ -187,5 +201,7 @@ class OpenAICompatible(OpenAI):
     note = "any server that speaks OpenAI's dialect: give base_url="
     refused: ClassVar[Mapping[str, str]] = {}
     renamed: ClassVar[Mapping[str, str]] = {}
+    own_models = False
+    reasoning_field: ClassVar[str | None] = None
     think_tags = True
     system_role = "system"

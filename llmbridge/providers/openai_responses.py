@@ -11,7 +11,7 @@ from llmbridge.provider import Encoded, Provider
 from llmbridge.providers import _responses_answer as answers
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame
+    from llmbridge._framing import Frame, Framing
 
 __all__ = ["OpenAIResponses"]
 
@@ -105,6 +105,12 @@ class OpenAIResponses(Provider):
             return None
         name: str = request.schema.name
         return name
+
+    @classmethod
+    def framing(cls) -> Framing:
+        from llmbridge.providers._responses_events import ResponseEvents
+
+        return ResponseEvents()
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:

@@ -50,12 +50,14 @@ PDF = b"%PDF-1.7 rest"
 PNG_64, PDF_64 = base64.b64encode(PNG).decode(), base64.b64encode(PDF).decode()
 CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
 CALLED = [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}]
+SHOWN = {"type": "adaptive", "display": "summarized"}
+LOOSE = {"title": "city", "type": "object", "additionalProperties": {"type": "integer"}}
 USED = {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Oslo"}}
 
 
-def request(messages: Any = "Hi", **params: Any) -> ChatRequest:
+def request(messages: Any = "Hi", model: str = "claude-x", **params: Any) -> ChatRequest:
     """A request."""
-    return ChatRequest.checked("claude-x", messages, params)
+    return ChatRequest.checked(model, messages, params)
 
 
 def body(messages: Any = "Hi", **params: Any) -> dict[str, Any]:
@@ -98,6 +100,8 @@ class TestParameters:
         "sampling": ({"temperature": 0.5, "top_p": 0.9, "top_k": 5}, {"temperature": 0.5, "top_p": 0.9, "top_k": 5}),
         "a limit": ({"max_tokens": 64}, {"max_tokens": 64}),
         "no limit": ({"max_tokens": None}, {}),
+        "a limit in OpenAI's newer word": ({"max_completion_tokens": 64}, {"max_tokens": 64}),
+        "its own limit wins": ({"max_completion_tokens": 64, "max_tokens": 32}, {"max_tokens": 32}),
         "no stream": ({"stream": False}, {"stream": False}),
         "a stop": ({"stop": "END"}, {"stop_sequences": ["END"]}),
         "stops": ({"stop": ["a", "b"]}, {"stop_sequences": ["a", "b"]}),
@@ -113,11 +117,11 @@ class TestParameters:
         "no effort named": ({"reasoning_effort": None}, {}),
         "minimal": (
             {"reasoning_effort": "minimal"},
-            {"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}, "max_tokens": 16384},
+            {"thinking": SHOWN, "output_config": {"effort": "low"}, "max_tokens": 16384},
         ),
         "max": (
             {"reasoning_effort": "max", "max_tokens": 9},
-            {"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}, "max_tokens": 9},
+            {"thinking": SHOWN, "output_config": {"effort": "max"}, "max_tokens": 9},
         ),
         "a budget": (
             {"reasoning_effort": 2000},
@@ -141,7 +145,7 @@ class TestParameters:
         ),
         "its own effort wins": (
             {"reasoning_effort": "low", "output_config": {"effort": "high"}},
-            {"thinking": {"type": "adaptive"}, "output_config": {"effort": "high"}, "max_tokens": 16384},
+            {"thinking": SHOWN, "output_config": {"effort": "high"}, "max_tokens": 16384},
         ),
         "text": ({"response_format": {"type": "text"}}, {}),
         "a schema in OpenAI's form": (
@@ -155,7 +159,7 @@ class TestParameters:
                 "response_format": {"type": "json_schema", "json_schema": {"name": "x", "schema": CITY}},
             },
             {
-                "thinking": {"type": "adaptive"},
+                "thinking": SHOWN,
                 "max_tokens": 99,
                 "output_config": {"effort": "high", "format": {"type": "json_schema", "schema": CITY}},
             },
@@ -228,7 +232,10 @@ class TestParameters:
             {"seed", "n", "logprobs", "top_logprobs", "logit_bias"},
         ),
         "penalties": ({"presence_penalty": 1, "frequency_penalty": 1}, {"presence_penalty", "frequency_penalty"}),
-        "another name": ({"max_completion_tokens": 5}, {"max_completion_tokens"}),
+        "another name": ({"max_completion_tokens": 5}, set()),
+        "a budget of the newest model": ({"reasoning_effort": 2000}, {"reasoning_effort"}),
+        "a budget of nothing": ({"reasoning_effort": 0}, set()),
+        "a budget beside its own thinking": ({"reasoning_effort": 2000, "thinking": {"type": "adaptive"}}, set()),
         "too hot": ({"temperature": 1.5}, {"temperature"}),
         "sampling in the new version": (
             {"temperature": 1, "top_p": 1, "top_k": 1, "stop": "x", "api_version": "2026-10-21"},
@@ -249,11 +256,89 @@ class TestParameters:
 TURN = [{"role": "user", "content": "Hi"}]
 
 
+class TestThinking:
+    """How much a model is told to think, by what its version knows."""
+
+    BUDGET: ClassVar[dict[str, dict[str, Any]]] = {
+        "claude-3-7-sonnet-latest": {"low": {"type": "enabled", "budget_tokens": 2048}},
+        "claude-sonnet-4-5": {"minimal": {"type": "enabled", "budget_tokens": 1024}},
+        "claude-haiku-4-5-20251001": {"medium": {"type": "enabled", "budget_tokens": 8192}},
+        "claude-opus-4-20250514": {"high": {"type": "enabled", "budget_tokens": 16384}},
+        "anthropic.claude-opus-4-5-20251101-v1:0": {"xhigh": {"type": "enabled", "budget_tokens": 24576}},
+        "claude-opus-4-1@20250805": {"max": {"type": "enabled", "budget_tokens": 24576}},
+    }
+
+    @pytest.mark.parametrize("model", BUDGET)
+    def test_an_older_model_gets_a_budget(self, model: str) -> None:
+        """It knows no efforts; the answer gets room beside the thinking."""
+        ((effort, thinking),) = self.BUDGET[model].items()
+        got = body(model=model, reasoning_effort=effort)
+        assert got["thinking"] == thinking
+        assert got["max_tokens"] == thinking["budget_tokens"] + 4096
+        assert "output_config" not in got
+        assert body(model=model, reasoning_effort=effort, max_tokens=100)["max_tokens"] > thinking["budget_tokens"]
+
+    @pytest.mark.parametrize(
+        ("model", "effort", "thinking", "sent"),
+        [
+            ("claude-opus-4-6", "low", {"type": "adaptive"}, "low"),
+            ("claude-4.6-sonnet", "xhigh", {"type": "adaptive"}, "high"),
+            ("claude-opus-4-7", "xhigh", SHOWN, "xhigh"),
+            ("claude-sonnet-5", "minimal", SHOWN, "low"),
+            ("claude-opus-10-20300101", "max", SHOWN, "max"),
+            ("claude-mythos-preview", "medium", SHOWN, "medium"),
+            ("gateway-4-5", "high", {"type": "adaptive"}, "high"),
+        ],
+    )
+    def test_a_newer_model_gets_an_effort(self, model: str, effort: str, thinking: dict[str, Any], sent: str) -> None:
+        """So does one of which nothing is known; since 4.7 the thinking has to be asked for too."""
+        got = body(model=model, reasoning_effort=effort)
+        assert (got["thinking"], got["output_config"]) == (thinking, {"effort": sent})
+
+    @pytest.mark.parametrize(
+        ("model", "effort", "refused"),
+        [
+            ("claude-sonnet-4-5", 2000, False),
+            ("claude-opus-4-6", 2000, False),
+            ("gateway", 2000, False),
+            ("claude-opus-4-7", 2000, True),
+            ("claude-sonnet-5", 2000, True),
+            ("claude-opus-4-7", "none", False),
+            ("claude-fable-5-1", "none", True),
+            ("claude-fable-5-1", 0, True),
+            ("claude-mythos-preview", "none", True),
+            ("claude-mythos-preview", "low", False),
+        ],
+    )
+    def test_what_a_model_refuses_is_known_before(self, model: str, effort: Any, refused: bool) -> None:
+        """A budget since 4.7, and not to think where it always does."""
+        found = Anthropic.refusals(request(model=model, reasoning_effort=effort))
+        assert set(found) == ({"reasoning_effort"} if refused else set())
+
+    def test_a_refused_budget_is_an_error_before_sending(self) -> None:
+        """It can be left out."""
+        with LLMServer() as server:
+            client = Client("anthropic:claude-opus-4-7", base_url=server.root, api_key="sk-ant-test", retries=0)
+            with client, pytest.raises(InvalidRequest, match=r"no budget of tokens since 4\.7: give a word like 'low'"):
+                client.chat("Hi", reasoning_effort=2000)
+            server.script(Reply("Hi"))
+            client.chat("Hi", reasoning_effort=2000, unsupported="drop").complete()
+            assert "thinking" not in server.requests[0].json
+
+
 class TestMessages:
     """What becomes of the conversation."""
 
     # Name: messages, and the turns.
     TURNS: ClassVar[dict[str, tuple[list[Any], list[Any]]]] = {
+        "names": (
+            [
+                {"role": "system", "content": "S", "name": "Sys"},
+                {"role": "user", "content": "Hi", "name": "Ann"},
+                {"role": "assistant", "content": "Hello", "name": "Bot"},
+            ],
+            [*TURN, {"role": "assistant", "content": "Hello"}],
+        ),
         "two of the user": (
             [*TURN, {"role": "user", "content": "there"}],
             [{"role": "user", "content": [{"type": "text", "text": "Hi"}, {"type": "text", "text": "there"}]}],
@@ -381,15 +466,15 @@ class TestMessages:
             [*TURN, {"role": "assistant", "content": [{"type": "reasoning", "text": "Hm."}, "Yes?"]}],
             [*TURN, {"role": "assistant", "content": "Yes?"}],
         ),
-        "reasoning behind a text comes first": (
+        "reasoning behind a text stays there": (
             [*TURN, {"role": "assistant", "content": ["a", {"type": "reasoning", "text": "b", "signature": "s"}]}],
             [
                 *TURN,
                 {
                     "role": "assistant",
                     "content": [
-                        {"type": "thinking", "thinking": "b", "signature": "s"},
                         {"type": "text", "text": "a"},
+                        {"type": "thinking", "thinking": "b", "signature": "s"},
                     ],
                 },
             ],
@@ -517,14 +602,16 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("messages", "says"),
         [
-            ([{"role": "user", "content": [Audio(b"ID3xxx")]}], r"messages\[0\]: Anthropic takes no audio"),
+            (
+                [{"role": "user", "content": [Audio(b"ID3xxx")]}],
+                r"messages\[0\]: content\[0\]: Anthropic takes no audio",
+            ),
             ([*TURN, {"role": "user", "content": [Image(b"x", media_type="image/bmp")]}], r"messages\[1\].*image/bmp"),
             ([{"role": "user", "content": [Document(b"x", "a", "application/zip")]}], "PDF and plain text, not appl"),
             ([{"role": "user", "content": [Document(b"\xff", "a", "text/plain")]}], "no text in UTF-8"),
             ([{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}], "'type': 'file'"),
-            ([{"role": "user", "content": [{"type": "image_url"}]}], "image_url"),
+            ([{"role": "user", "content": ["x", {"type": "image_url"}]}], r"messages\[0\]: content\[1\]: .*image_url"),
             ([{"role": "user", "content": ""}], r"messages\[0\]: the message is empty"),
-            ([{"role": "user", "content": "Hi", "name": "Ann"}], "takes no name"),
             ([{"role": "system", "content": "Hi"}], "at least one message of the user"),
             ([{"role": "system", "content": [Image(PNG)]}, *TURN], "only text as instructions"),
             ([{"role": "tool", "content": "4"}], "needs 'tool_call_id'"),
@@ -540,6 +627,18 @@ class TestMessages:
         """With the place of the message."""
         with pytest.raises(InvalidRequest, match=says):
             body(messages)
+
+    def test_citations_of_the_user_are_refused_by_the_new_version(self) -> None:
+        """Empty ones say nothing, and the older version takes them."""
+        cited = {"type": "text", "text": "x", "citations": [{"type": "char_location"}]}
+        turn = [*TURN, {"role": "user", "content": [cited]}]
+        with pytest.raises(InvalidRequest, match=r"messages\[1\]: this version .* no citations"):
+            body(turn, api_version="2026-10-21")
+        assert body(turn)["messages"][0]["content"][1] == cited
+        empty = [{"role": "user", "content": [{**cited, "citations": []}]}]
+        assert body(empty, api_version="2026-10-21")["messages"][0]["content"] == [{**cited, "citations": []}]
+        answer = [*TURN, {"role": "assistant", "content": [cited]}]
+        assert body(answer, api_version="2026-10-21")["messages"][1]["content"] == [cited]
 
     def test_the_new_version_takes_no_document_of_the_assistant(self) -> None:
         """The older one does."""
@@ -614,12 +713,63 @@ class TestTools:
         assert invented["description"]
         assert "output_config" not in got
 
-    def test_a_schema_that_cannot_be_strict_is_a_tool(self) -> None:
+    @pytest.mark.parametrize(
+        ("model", "params"),
+        [
+            ("claude-sonnet-4-5", {}),
+            ("claude-opus-4-8", {}),
+            ("gateway", {}),
+            ("claude-sonnet-5", {"reasoning_effort": "none"}),
+            ("claude-sonnet-5", {"thinking": {"type": "disabled"}, "reasoning_effort": "high"}),
+        ],
+    )
+    def test_a_schema_that_cannot_be_strict_is_a_tool(self, model: str, params: dict[str, Any]) -> None:
         """The service would refuse it as a format; whoever asks for that gets it all the same."""
-        loose = {"title": "city", "type": "object", "additionalProperties": {"type": "integer"}}
-        assert Anthropic.answer_tool(request(schema=loose)) == "city"
-        assert body(schema=loose) == body(schema=loose, schema_mode="tool")
-        assert body(schema=loose, schema_mode="native")["output_config"]["format"]["schema"] == loose
+        params = {"model": model, "schema": LOOSE, **params}
+        assert Anthropic.answer_tool(request(**params)) == "city"
+        assert body(**params) == body(**params, schema_mode="tool")
+        assert body(**params)["tool_choice"] == {"type": "tool", "name": "city"}
+        assert body(**params, schema_mode="native")["output_config"]["format"]["schema"] == LOOSE
+
+    @pytest.mark.parametrize(
+        ("model", "params"),
+        [
+            ("claude-sonnet-4-5", {"reasoning_effort": "high"}),
+            ("claude-sonnet-4-5", {"reasoning_effort": 2000}),
+            ("claude-sonnet-4-5", {"thinking": {"type": "enabled", "budget_tokens": 2000}}),
+            ("claude-opus-4-6", {"reasoning_effort": "low"}),
+            ("gateway", {"reasoning_effort": "low"}),
+            ("claude-sonnet-5", {}),
+            ("claude-fable-5", {}),
+            ("claude-fable-5", {"reasoning_effort": "none"}),
+        ],
+    )
+    def test_no_tool_is_forced_on_a_model_that_thinks(self, model: str, params: dict[str, Any]) -> None:
+        """A schema without a strict form is told in words: thinking and a forced tool do not go together."""
+        params = {"model": model, "schema": LOOSE, **params}
+        assert Anthropic.answer_tool(request(**params)) is None
+        got = body(**params)
+        assert got == body(**params, schema_mode="json")
+        assert not {"tools", "tool_choice"} & set(got)
+        assert "format" not in got.get("output_config", {})
+
+    def test_a_schema_as_a_tool_is_refused_beside_thinking(self) -> None:
+        """Unless it need not be called."""
+        params: dict[str, Any] = {"schema": schema(), "schema_mode": "tool", "reasoning_effort": "high"}
+        with pytest.raises(InvalidRequest, match="forces no tool while the model thinks"):
+            body(**params)
+        assert body(**params, tools=[tool()], tool_choice="auto")["tool_choice"] == {"type": "auto"}
+        assert body(**{**params, "reasoning_effort": "none"})["tool_choice"] == {"type": "tool", "name": "city"}
+
+    @pytest.mark.parametrize("chosen", [None, *(choice for choice, _ in CHOICES), {"type": "any", "wibble": 1}])
+    def test_a_tool_that_must_be_called_is_refused_beside_thinking(self, chosen: Any) -> None:
+        """As something that can be left out."""
+        forced = chosen in ("required", "weather", {"type": "any", "wibble": 1})
+        for params in ({"reasoning_effort": "low"}, {"thinking": {"type": "adaptive"}}):
+            found = Anthropic.refusals(request(tools=[tool()], tool_choice=chosen, **params))
+            assert set(found) == ({"tool_choice"} if forced else set())
+        for params in ({}, {"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}):
+            assert not Anthropic.refusals(request(tools=[tool()], tool_choice=chosen, **params))
 
     def test_a_schema_as_a_tool_beside_others(self) -> None:
         """Those may be called first, so that one of all has to be; a caller's own choice wins."""

@@ -86,11 +86,33 @@ def test_the_version_is_a_setting(server: LLMServer) -> None:
     assert all("api_version" not in received.json for received in server.requests)
 
 
-@pytest.mark.parametrize("version", ["", " ", None, 2024, ["v1"]])
+@pytest.mark.parametrize("version", ["", " ", 2024, ["v1"]])
 def test_a_version_is_text(version: Any) -> None:
     """Anything else would end up in the URL."""
     with pytest.raises(InvalidRequest, match="api_version"):
         Azure.encode(ChatRequest.checked("d", "Hi", {"api_version": version}))
+
+
+@pytest.mark.parametrize(
+    ("model", "params", "name"),
+    [
+        ("d", {"top_k": 3}, "top_k"),
+        ("d", {"reasoning_effort": 2000}, "reasoning_effort"),
+        ("gpt-5-mini", {"temperature": 0}, "temperature"),
+    ],
+)
+def test_it_refuses_what_openai_refuses(model: str, params: dict[str, Any], name: str) -> None:
+    """The models are the same; what a deployment is called tells them apart where it is the model's own name."""
+    with pytest.raises(InvalidRequest, match=f"azure refuses {name}"):
+        chat("Hi", f"azure:{model}", base_url="http://127.0.0.1:1", api_key=KEY, **params).complete()
+
+
+def test_it_takes_pictures_where_openai_does() -> None:
+    """From users, not from the system."""
+    image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+    turns = [{"role": "system", "content": [image]}, {"role": "user", "content": "Hi"}]
+    with pytest.raises(InvalidRequest, match="a system message holds a part of type 'image_url'"):
+        chat(turns, "azure:d", base_url="http://127.0.0.1:1", api_key=KEY).complete()
 
 
 def test_names_are_quoted() -> None:

@@ -74,6 +74,8 @@ class TestParameters:
             ({"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}),
             ({"reasoning_effort": "high"}, {"thinking": {"type": "enabled"}}),
             ({"reasoning_effort": 100}, {"thinking": {"type": "enabled", "token_budget": 100}}),
+            ({"reasoning_effort": 0}, {"thinking": {"type": "disabled"}}),
+            ({"reasoning_effort": None}, {}),
             ({"response_format": {"type": "json_object", "json_schema": SCHEMA}},) * 2,
             ({"response_format": {"type": "text"}},) * 2,
             (
@@ -87,6 +89,12 @@ class TestParameters:
         """Cohere's names; its own win, and what is unknown goes out as given."""
         sent = body(**params)
         assert sent == {"model": "m", "messages": sent["messages"], "stream": True, **expected}
+
+    @pytest.mark.parametrize("effort", ["bogus", "", True, False, -1, 1.5, ["low"]])
+    def test_an_effort_that_means_nothing_is_refused(self, effort: Any) -> None:
+        """It says what may be given."""
+        with pytest.raises(InvalidRequest, match=r"reasoning_effort must be one of none, .*max, or a number of tokens"):
+            body(reasoning_effort=effort)
 
     def test_what_is_refused(self) -> None:
         """What Cohere lacks, but for values that ask for nothing special."""
@@ -160,6 +168,8 @@ class TestMessages:
         [
             ({"role": "developer", "content": "Be brief."}, {"role": "system", "content": "Be brief."}),
             ({"role": "user", "content": ["a", "b"]}, {"role": "user", "content": "ab"}),
+            ({"role": "user", "content": "a", "name": "Ann"}, {"role": "user", "content": "a"}),
+            ({"role": "assistant", "content": "a", "name": "Bot"}, {"role": "assistant", "content": "a"}),
             (
                 {"role": "user", "content": ["Look", PNG, Image("https://a.b/c.png", "low")]},
                 {
@@ -218,6 +228,7 @@ class TestMessages:
         ("part", "says"),
         [
             (Audio(b"ID3"), "messages[0]: content[1]: Cohere takes no sound"),
+            ({"type": "input_audio"}, "messages[0]: content[1]: "),
             (Document(b"%PDF-"), "messages[0]: content[1]: Cohere takes documents as text alone"),
         ],
     )

@@ -326,12 +326,35 @@ class TestDeviations:
         done = chat("Hi", "openrouter:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
         assert (done.reasoning, done.text) == ("Hm", "Hi")
 
-    @pytest.mark.parametrize("n", [1, None])
+    @pytest.mark.parametrize(("n", "sent"), [(1, 1), (None, None)])
     @pytest.mark.parametrize("name", ["groq", "ollama-v1"])
-    def test_one_answer_may_be_asked_for(self, server: LLMServer, name: str, n: int | None) -> None:
+    def test_one_answer_may_be_asked_for(self, server: LLMServer, name: str, n: int | None, sent: Any) -> None:
         """It is what they give."""
         chat("Hi", f"{name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False, n=n).complete()
-        assert server.requests[0].json["n"] == n
+        assert server.requests[0].json.get("n") == sent
+
+    @pytest.mark.parametrize(("given", "sent"), [({}, 5), ({"max_tokens": 7}, 7)], ids=["alone", "beside its own"])
+    @pytest.mark.parametrize("name", [name for name, row in SERVICES.items() if row.renamed])
+    def test_the_newer_name_of_the_limit(self, server: LLMServer, name: str, given: dict[str, Any], sent: int) -> None:
+        """Where only `max_tokens` is known; the service's own name wins."""
+        asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "proxy": False}
+        chat("Hi", f"{name}:m", max_completion_tokens=5, **{**given, **asked}).complete()
+        assert server.requests[0].json["max_tokens"] == sent
+        assert "max_completion_tokens" not in server.requests[0].json
+
+    def test_rows_that_know_only_max_tokens(self) -> None:
+        """All others get both names as given."""
+        assert {name for name, row in SERVICES.items() if not row.renamed} == {
+            "openrouter", "groq", "xai", "fireworks", "cerebras", "moonshot", "llamacpp", "vllm", "litellm",
+        }  # fmt: skip
+
+    def test_documents_and_pictures_go_as_given(self, server: LLMServer) -> None:
+        """What OpenAI refuses, others may take."""
+        image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+        document = {"type": "file", "file": {"file_data": "https://example.com/a.pdf", "filename": "a.pdf"}}
+        turns = [{"role": "system", "content": [image]}, {"role": "user", "content": [document]}]
+        chat(turns, "vllm:m", base_url=server.base_url("openai"), proxy=False).complete()
+        assert server.requests[0].json["messages"] == turns
 
     def test_a_choice_that_says_nothing_is_no_choice(self, server: LLMServer) -> None:
         """`tool_choice="auto"` is all that Z.ai knows."""
@@ -393,6 +416,9 @@ class TestRowsOfOthers:
         assert (first.needs_key, second.needs_key) == (False, True)
 
 
+SHARED = {"_completions_request", "_media", "_values"}
+"""What dialects may have in common."""
+
 IMPORTS = """
 import sys
 import llmbridge
@@ -432,7 +458,7 @@ def test_a_chat_imports_one_dialect(model: str, dialect: str, expected: set[str]
     assert run.returncode == 0, run.stderr
     allowed = tuple(name.removesuffix("*") for name in expected if name.endswith("*"))
     found = set(run.stdout.split())
-    assert {name for name in found if not (allowed and name.startswith(allowed))} <= expected | {"_completions_request"}
+    assert {name for name in found if not (allowed and name.startswith(allowed))} <= expected | SHARED
     assert next(name for name in expected if not name.startswith("_")) in found
 
 

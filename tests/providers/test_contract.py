@@ -33,7 +33,7 @@ from llmbridge import (
     providers,
 )
 from llmbridge._framing import Framing, Record
-from llmbridge.events import End
+from llmbridge.events import End, Logprobs, OtherChoice, Refusal, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.options import OPTION_NAMES, checked_base_url, checked_headers
 from llmbridge.provider import Encoded
@@ -207,13 +207,16 @@ ANY_JSON = st.recursive(
 )
 
 
+ITEMS = (Refusal, Reasoning, ToolCallDelta, Logprobs, OtherChoice, Usage, Finish, End)
+
+
 def check_items(items: Callable[[], Iterable[Any]]) -> None:
     """Everything that comes is of the vocabulary, or it is an error of the tree."""
     with contextlib.suppress(LLMBridgeError):
         for item in items():
-            assert isinstance(item, (str, Reasoning, Usage, Finish, End)), item
+            assert isinstance(item, (str, *ITEMS)), item
             assert item != ""
-            assert not (isinstance(item, Reasoning) and item.text == "")
+            assert not isinstance(item, Reasoning) or item.text or item.signature or item.redacted
 
 
 @EVERY

@@ -228,6 +228,18 @@ class TestMessages:
     @pytest.mark.parametrize(
         "part", [{"type": "text"}, {"type": "wibble"}, {"type": "image_url"}, {"type": "text", "text": 7}]
     )
+    def test_a_part_that_cannot_be_read_is_named(self, part: dict[str, Any]) -> None:
+        """Which message, and which of its parts; names of who speaks are left out, as in every message."""
+        spoken = {"role": "user", "content": "x", "name": "Ann"}
+        assert contents([spoken]) == [{"role": "user", "parts": [{"text": "x"}]}]
+        told = {"role": "tool", "name": "f", "tool_call_id": "c", "content": ["x", part]}
+        for turn in ({"role": "user", "content": ["x", part]}, {"role": "assistant", "content": ["x", part]}, told):
+            with pytest.raises(InvalidRequest, match=r"messages\[1\]: content\[1\]"):
+                contents([spoken, turn])
+
+    @pytest.mark.parametrize(
+        "part", [{"type": "text"}, {"type": "wibble"}, {"type": "image_url"}, {"type": "text", "text": 7}]
+    )
     def test_an_empty_part_is_refused(self, part: dict[str, Any]) -> None:
         """It says which."""
         with pytest.raises(InvalidRequest):
@@ -320,18 +332,18 @@ class TestReplay:
             ([{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "a"}], [{"text": "a"}]),
             (
                 [{"type": "reasoning", "text": "", "signature": "S"}, {"type": "text", "text": "a"}],
-                [{"text": "a", "thoughtSignature": "S"}],
+                [{"text": "", "thoughtSignature": "S"}, {"text": "a"}],
             ),
             ([{"type": "reasoning", "text": "", "signature": "S"}], [{"text": "", "thoughtSignature": "S"}]),
             (
-                [{"type": "reasoning", "redacted": "S"}, {"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
-                [{"text": "a"}, {"text": "b", "thoughtSignature": "S"}],
+                [{"type": "text", "text": "a"}, {"type": "reasoning", "redacted": "S"}, {"type": "text", "text": "b"}],
+                [{"text": "a", "thoughtSignature": "S"}, {"text": "b"}],
             ),
             ([{"type": "refusal", "refusal": "No."}], [{"text": "No."}]),
         ],
     )
     def test_reasoning_goes_back_if_it_is_signed(self, parts: list[Any], sent: list[Any]) -> None:
-        """A signature without a text stood on a part of the answer."""
+        """A signature without a text stood on the text before it, or on an empty one."""
         assert contents([{"role": "assistant", "content": parts}])[0]["parts"] == sent
 
 

@@ -5,14 +5,26 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 from loopback import Listener, free_port
 from modes import MODES, Mode
 
-from llmbridge import Client, ConnectFailed, InvalidRequest, aembed, amodels, chat, embed, models
+from llmbridge import (
+    Cancelled,
+    Client,
+    ClockExpired,
+    ConnectFailed,
+    InvalidRequest,
+    LLMBridgeError,
+    aembed,
+    amodels,
+    chat,
+    embed,
+    models,
+)
 from llmbridge.providers.compatible import SERVICES
 from llmbridge.providers.local import Local
 from llmbridge.testing import LLMServer, Received, Reply
@@ -215,3 +227,57 @@ def test_models_of_the_first_that_answers(machine: Machine) -> None:
     machine.run("vllm", "a", "embedder")
     assert models("local") == ["a", "embedder"]
     assert asyncio.run(amodels("local")) == ["a", "embedder"]
+
+
+@pytest.mark.parametrize(
+    "ask",
+    [
+        lambda timeout: chat("Hi", "local", timeout=timeout).complete(),
+        lambda timeout: embed("a", "local:m", timeout=timeout),
+        lambda timeout: models("local", timeout=timeout),
+        lambda timeout: asyncio.run(amodels("local", timeout=timeout)),
+    ],
+    ids=["chat", "embed", "models", "amodels"],
+)
+def test_the_total_ends_the_search(machine: Machine, ask: Callable[[float], Any]) -> None:
+    """Servers that accept and say nothing would be waited for, one after the other, and then no server found."""
+    over = threading.Event()
+    with Listener(lambda _: over.wait(20)) as listener:
+        for name in Local.servers:
+            machine.put(name, f"http://127.0.0.1:{listener.port}/v1")
+        with pytest.raises(ClockExpired, match=r"within 0\.3 s|while the local servers") as caught:
+            ask(0.3)
+        over.set()
+        assert (caught.value.clock, caught.value.provider) == ("total", "local")
+
+
+def test_a_cancelled_search_ends_at_once(machine: Machine) -> None:
+    """The question to the server is broken off, and no other server is asked."""
+    gone = threading.Event()
+
+    def serve(sock: Any) -> None:
+        while sock.recv(4096):
+            continue
+        gone.set()
+
+    outcome: list[type] = []
+
+    def read() -> None:
+        try:
+            stream.complete()
+        except LLMBridgeError as error:
+            outcome.append(type(error))
+
+    later = machine.run("vllm", "v")
+    with Listener(serve) as listener:
+        machine.put("ollama-v1", f"http://127.0.0.1:{listener.port}/v1")
+        stream = chat("Hi", "local")
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        while not listener.accepted:
+            reader.join(0.001)
+        stream.cancel()
+        reader.join(10)
+        assert outcome == [Cancelled]
+        assert gone.wait(10)
+    assert later.requests == []

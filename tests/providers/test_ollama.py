@@ -27,6 +27,7 @@ from llmbridge import (
     ServerError,
     ServiceError,
     StreamTruncated,
+    UnsupportedParameter,
     Usage,
 )
 from llmbridge._framing import NDJSON, Record
@@ -207,7 +208,7 @@ class TestMessages:
             ),
             (
                 [{"role": "user", "content": "Hi", "images": [PNG_64], "name": "Ann"}],
-                [{"role": "user", "content": "Hi", "images": [PNG_64], "name": "Ann"}],
+                [{"role": "user", "content": "Hi", "images": [PNG_64]}],
             ),
         ],
     )
@@ -237,8 +238,7 @@ class TestMessages:
         with pytest.raises(InvalidRequest) as caught:
             body([{"role": "user", "content": "Hi"}, {"role": "user", "content": ["Look: ", part]}])
         assert says in str(caught.value)
-        if isinstance(part, (Image, Audio, Document)):
-            assert "messages[1]: content[1]: " in str(caught.value)
+        assert "messages[1]: content[1]: " in str(caught.value)
 
     def test_the_request_is_left_alone(self) -> None:
         """It may be sent again, elsewhere."""
@@ -263,11 +263,37 @@ class TestStructure:
         assert "tools" not in sent
         assert "tool_choice" not in sent
 
-    @pytest.mark.parametrize("choice", ["required", "weather"])
-    def test_no_tool_can_be_demanded(self, choice: str) -> None:
-        """It is refused, with what to do."""
-        with pytest.raises(InvalidRequest, match="use 'auto' or 'none'"):
-            body(tools=[TOOL], tool_choice=choice)
+    @pytest.mark.parametrize("choice", ["required", "weather", {"type": "any"}])
+    def test_no_tool_can_be_demanded(self, choice: Any) -> None:
+        """It is refused, with what to do, and can be left out like any parameter."""
+        with LLMServer() as server, Client("ollama:m", base_url=server.root, retries=0) as client:
+            with pytest.raises(InvalidRequest, match=r"tool_choice: .* use 'auto' or 'none'"):
+                client.chat("Hi", tools=[TOOL], tool_choice=choice)
+            with pytest.warns(UnsupportedParameter, match="tool_choice"):
+                client.chat("Hi", tools=[TOOL], tool_choice=choice, unsupported="warn").complete()
+            client.chat("Hi", tools=[TOOL], tool_choice=choice, unsupported="drop").complete()
+            assert [sent.json["tools"] for sent in server.requests] == [[TOOL], [TOOL]]
+
+    @pytest.mark.parametrize("choice", [None, "auto", "none"])
+    def test_what_ollama_does_anyway_is_not_refused(self, choice: Any) -> None:
+        """Nor is to call none, as no tools are sent then."""
+        assert Ollama.refusals(ChatRequest.checked("m", "Hi", {"tools": [TOOL], "tool_choice": choice})) == {}
+
+    @pytest.mark.parametrize("mode", [None, "json"])
+    def test_a_schema_beside_tools_is_told_in_words(self, mode: Any) -> None:
+        """A format would keep the model from calling them."""
+        sent = body(schema=WEATHER, schema_mode=mode, tools=[TOOL])
+        assert "format" not in sent
+        assert sent["tools"] == [TOOL]
+        assert '"city"' in sent["messages"][0]["content"]
+
+    def test_a_schema_is_the_format_where_no_tool_may_be_called(self) -> None:
+        """And where the caller insists."""
+        asked: dict[str, Any] = {"schema": WEATHER, "tools": [TOOL]}
+        form = body(schema=WEATHER)["format"]
+        assert body(**asked, tool_choice="none")["format"] == form
+        assert body(**asked, schema_mode="native")["format"] == form
+        assert len(body(**asked, schema_mode="native")["messages"]) == 1
 
     def test_a_schema_is_the_format(self) -> None:
         """Ollama holds the model to it."""

@@ -7,7 +7,7 @@ import json
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -113,6 +113,15 @@ class TestItems:
         """What llmbridge does not know goes out as given."""
         assert sent([{"role": "user", "content": [part]}])["input"] == [turn("user", [item])]
 
+    def test_an_image_that_cannot_be_read_is_named(self) -> None:
+        """Which message, and which of its parts; names of who speaks are left out."""
+        spoken = {"role": "user", "content": "x", "name": "Ann"}
+        assert sent([spoken])["input"] == [turn("user", "x")]
+        broken = ["x", {"type": "image_url"}]
+        for told in ({"role": "user", "content": broken}, {"role": "tool", "tool_call_id": "c", "content": broken}):
+            with pytest.raises(InvalidRequest, match=r"messages\[1\]: content\[1\]: an image_url part needs"):
+                sent([spoken, told])
+
     def test_calls_and_results(self) -> None:
         """Items of their own, behind what the model said."""
         body = sent(
@@ -163,6 +172,20 @@ class TestItems:
             (
                 [{"type": "reasoning", "text": "", "signature": ":ENC"}],
                 [{"type": "reasoning", "summary": [], "encrypted_content": "ENC"}],
+            ),
+            (
+                [
+                    {"type": "reasoning", "text": "", "signature": ":ENC1"},
+                    "a",
+                    {"type": "reasoning", "text": "", "signature": ":ENC2"},
+                    "b",
+                ],
+                [
+                    {"type": "reasoning", "summary": [], "encrypted_content": "ENC1"},
+                    turn("assistant", "a"),
+                    {"type": "reasoning", "summary": [], "encrypted_content": "ENC2"},
+                    turn("assistant", "b"),
+                ],
             ),
             ([{"type": "reasoning", "text": "hm"}, {"type": "text", "text": "a"}], [turn("assistant", "a")]),
             ([{"type": "reasoning", "text": "hm", "signature": "EqQB"}, "a"], [turn("assistant", "a")]),
@@ -345,6 +368,7 @@ USAGE = {
 }
 COUNTED = Usage(11, 7, 18, 3, 2, 5)
 CALL = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "arguments": ""}
+WHOLE = {**CALL, "arguments": '{"a":1}'}
 LIMIT = {"incomplete_details": {"reason": "max_output_tokens"}, "usage": USAGE}
 
 # Name: what the event holds, and what it says.
@@ -380,7 +404,8 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "arguments without an index": (event("function_call_arguments.delta", item_id="fc_1", delta="{"),
                                    [ToolCallDelta(None, None, None, "{")]),
     "whole arguments": (event("function_call_arguments.done", output_index=2, arguments="{}"), []),
-    "a call ends": (event("output_item.done", output_index=2, item={**CALL, "arguments": "{}"}), []),
+    "a call ends": (event("output_item.done", output_index=2, item={**CALL, "arguments": "{}"}),
+                    [ToolCallDelta(2, "c1", "f", "{}", whole=True)]),
     "a message begins": (event("output_item.added", output_index=0, item={"type": "message"}), []),
     "the service's own tool": (event("web_search_call.searching", output_index=0), []),
     "it begins": (event("created", response={"status": "in_progress", "output": []}), []),
@@ -625,6 +650,86 @@ class TestOverTheWire:
         with Client(retries=0) as client, pytest.raises(StreamTruncated) as caught:
             ask(client, server).complete()
         assert caught.value.partial == ANSWERS[name][0]
+
+    # Name: the events behind the beginning of an answer, as kind and fields, and the arguments of the calls.
+    ENDS: ClassVar[dict[str, tuple[list[tuple[str, dict[str, Any]]], list[dict[str, Any]]]]] = {
+        "only its end": ([("output_item.done", {"output_index": 0, "item": WHOLE})], [{"a": 1}]),
+        "only its end, without an index": ([("output_item.done", {"item": WHOLE})], [{"a": 1}]),
+        "its beginning and its end": (
+            [
+                ("output_item.added", {"output_index": 0, "item": {**WHOLE, "arguments": ""}}),
+                ("output_item.done", {"output_index": 0, "item": WHOLE}),
+            ],
+            [{"a": 1}],
+        ),
+        "a beginning with arguments": (
+            [
+                ("output_item.added", {"output_index": 0, "item": WHOLE}),
+                ("output_item.done", {"output_index": 0, "item": {**WHOLE, "call_id": "c2"}}),
+            ],
+            [{"a": 1}],
+        ),
+        "pieces, and an end of another id": (
+            [
+                ("output_item.added", {"output_index": 0, "item": {**WHOLE, "arguments": ""}}),
+                ("function_call_arguments.delta", {"output_index": 0, "delta": '{"a":1}'}),
+                ("output_item.done", {"output_index": 0, "item": {**WHOLE, "call_id": "c2"}}),
+            ],
+            [{"a": 1}],
+        ),
+        "pieces of nobody": (
+            [
+                ("output_item.added", {"item": {**WHOLE, "arguments": ""}}),
+                ("function_call_arguments.delta", {"delta": '{"a":1}'}),
+                ("output_item.done", {"item": WHOLE}),
+            ],
+            [{"a": 1}],
+        ),
+        "no arguments": (
+            [
+                ("output_item.added", {"output_index": 0, "item": {**WHOLE, "arguments": ""}}),
+                ("output_item.done", {"output_index": 0, "item": {**WHOLE, "arguments": ""}}),
+            ],
+            [{}],
+        ),
+        "two calls": (
+            [
+                ("output_item.added", {"output_index": 0, "item": {**WHOLE, "arguments": ""}}),
+                ("function_call_arguments.delta", {"output_index": 0, "item_id": "fc", "delta": '{"a":2}'}),
+                ("output_item.done", {"output_index": 0, "item": WHOLE}),
+                ("output_item.done", {"output_index": 1, "item": {**WHOLE, "call_id": "c2", "id": "fc_2"}}),
+            ],
+            [{"a": 2}, {"a": 1}],
+        ),
+    }
+
+    @pytest.mark.parametrize("split", [None, 1])
+    @pytest.mark.parametrize("name", ENDS)
+    def test_a_call_counts_once_however_it_is_told(self, server: LLMServer, name: str, split: int | None) -> None:
+        """In pieces, at its end, or both."""
+        told, expected = self.ENDS[name]
+        events = [*(event(kind, **fields) for kind, fields in told), event("completed", response={})]
+        body = "".join(f"data: {json.dumps(item)}\n\n" for item in events)
+        server.script(Reply(body=body, content_type="text/event-stream", split=split))
+        with Client(retries=0) as client:
+            answer = ask(client, server).complete()
+        assert [dict(call.arguments) for call in answer.tool_calls] == expected
+        assert answer.finish_reason == "tool_calls"
+
+    def test_an_answer_by_a_tool_is_not_told_twice(self, server: LLMServer) -> None:
+        """Its arguments are the text."""
+        item = {**WHOLE, "name": "answer", "arguments": ""}
+        events = [
+            event("output_item.added", output_index=0, item=item),
+            event("function_call_arguments.delta", output_index=0, delta='{"a":1}'),
+            event("output_item.done", output_index=0, item={**item, "arguments": '{"a":1}'}),
+            event("completed", response={}),
+        ]
+        body = "".join(f"data: {json.dumps(item)}\n\n" for item in events)
+        server.script(Reply(body=body, content_type="text/event-stream"))
+        form = {"title": "answer", "type": "object", "properties": {"a": {"type": "integer"}}}
+        with Client(retries=0) as client:
+            assert ask(client, server, schema=form, schema_mode="tool").complete().parsed == {"a": 1}
 
     def test_calls_without_indexes_are_told_apart(self, server: LLMServer) -> None:
         """llama.cpp sends them one after the other."""

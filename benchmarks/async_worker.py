@@ -1,0 +1,132 @@
+"""The process of one contender with async streams: one job per line of standard input, all in one event loop.
+
+["open", base_url]                                            make the contender's client    -> {} or {"absent": why}
+["run", streams, calls=1]                                     so many streams at once, timed
+["read_slowly", pause, every]                                 one stream by a slow reader
+["start_and_cancel", streams, at_once, longest, settle]       what cancelled streams leave
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import json
+import os
+import random
+import sys
+import threading
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from benchmarks.async_contenders import CONTENDERS, Streams
+from benchmarks.async_server import allow_many_sockets
+from benchmarks.worker import peak_bytes
+
+
+async def read(pieces: Streams, count: list[int]) -> None:
+    """One stream to its end; counts pieces and characters."""
+    async for piece in pieces():
+        count[0] += 1
+        count[1] += len(piece)
+
+
+async def run(pieces: Streams, streams: int, calls: int = 1) -> dict[str, Any]:
+    """CPU and wall seconds of so many streams at once, `calls` times; errors are counted by their class."""
+    count = [0, 0]
+    errors: dict[str, int] = {}
+    gc.collect()
+    wall, cpu = time.perf_counter(), time.process_time()
+    for _ in range(calls):
+        for outcome in await asyncio.gather(*(read(pieces, count) for _ in range(streams)), return_exceptions=True):
+            if outcome is not None:
+                errors[type(outcome).__name__] = errors.get(type(outcome).__name__, 0) + 1
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    return {"pieces": count[0], "chars": count[1], "errors": errors, "cpu": cpu, "wall": wall, "peak": peak_bytes()}
+
+
+async def read_slowly(pieces: Streams, pause: float, every: int) -> dict[str, Any]:
+    """One stream by a reader that rests for `pause` seconds after every so many pieces."""
+    before, start, count = peak_bytes(), time.perf_counter(), 0
+    async for _ in pieces():
+        count += 1
+        if count % every == 0:
+            await asyncio.sleep(pause)
+    return {"pieces": count, "grown": peak_bytes() - before, "wall": time.perf_counter() - start}
+
+
+async def start_and_cancel(
+    pieces: Streams, streams: int, at_once: int, longest: float, settle: float
+) -> dict[str, Any]:
+    """So many streams, each cancelled at a moment of its own between its start and after its end.
+
+    What is left is counted after a pause of `settle` seconds and one more stream: anyio ends worker threads that have
+    been idle for ten seconds, but only when the next one is asked for.
+    """
+    moments = random.Random(3)
+    turn = asyncio.Semaphore(at_once)
+    outcomes: dict[str, int] = {}
+
+    async def one() -> None:
+        async with turn:
+            task = asyncio.ensure_future(read(pieces, [0, 0]))
+            await asyncio.sleep(moments.random() ** 2 * longest)
+            task.cancel()
+            result = (await asyncio.gather(task, return_exceptions=True))[0]
+            name = "finished" if result is None else type(result).__name__
+            outcomes[name] = outcomes.get(name, 0) + 1
+
+    await read(pieces, [0, 0])
+    before = held()
+    wall, cpu = time.perf_counter(), time.process_time()
+    await asyncio.gather(*(one() for _ in range(streams)))
+    cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
+    await asyncio.sleep(settle)
+    await read(pieces, [0, 0])
+    gc.collect()
+    await asyncio.sleep(settle / 10)
+    after = held()
+    return {"outcomes": outcomes, "before": before, "after": after, "cpu": cpu, "wall": wall, "peak": peak_bytes()}
+
+
+def held() -> dict[str, int]:
+    """What a process holds: threads, sockets and other file descriptors, tasks."""
+    links = []
+    for name in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(OSError):
+            links.append(os.readlink(f"/proc/self/fd/{name}"))
+    return {
+        "threads": threading.active_count(),
+        "sockets": sum(link.startswith("socket:") for link in links),
+        "fds": len(links),
+        "tasks": len(asyncio.all_tasks()),
+    }
+
+
+def work(name: str) -> None:
+    """Answer jobs, one line of JSON each, until standard input ends; all in one event loop."""
+    replies = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # whatever a contender prints must not come between the answers
+    loop = asyncio.new_event_loop()
+    opened: list[Any] = []  # all of them: some clients complain when they are dropped
+    jobs: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
+        "run": run, "read_slowly": read_slowly, "start_and_cancel": start_and_cancel,
+    }  # fmt: skip
+    for line in sys.stdin:
+        job, *arguments = json.loads(line)
+        reply: dict[str, Any] = {}
+        if job == "open":
+            try:
+                opened.append(CONTENDERS[name](*arguments))
+            except ModuleNotFoundError as error:
+                reply = {"absent": str(error)}
+        else:
+            reply = loop.run_until_complete(jobs[job](opened[-1], *arguments))
+        replies.write(json.dumps(reply) + "\n")
+        replies.flush()
+
+
+if __name__ == "__main__":
+    allow_many_sockets()
+    work(sys.argv[1])

@@ -1,0 +1,10 @@
+"""All changes that break a promise: short texts that stand in the source once, and what takes their place."""
+
+from __future__ import annotations
+
+from benchmarks.mutations.on_answers import ON_ANSWERS
+from benchmarks.mutations.on_calls import ON_CALLS
+
+__all__ = ["MUTATIONS"]
+
+MUTATIONS = (*ON_ANSWERS, *ON_CALLS)

@@ -1,0 +1,168 @@
+"""How much a model is to think, in Anthropic's dialect: by a budget of tokens or by an effort, as its version wants it.
+
+Source: Anthropic's guides to extended thinking, adaptive thinking and effort; its guide of migration to Opus 4.7.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from llmbridge.messages import ChatRequest
+    from llmbridge.tools import ToolChoice
+
+__all__ = ["encode_effort", "encode_limit", "may_think", "thinking_refusals", "thinks"]
+
+_ANSWER = 4096  # tokens: what every model that the service offers can write
+_THOUGHTFUL_ANSWER = 16384  # the thinking counts too
+_LEAST_BUDGET = 1024
+_EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 24576}
+
+# What the versions of Claude know.
+_ADAPTIVE = (4, 6)  # the first that thinks by an effort
+_NO_BUDGET = (4, 7)  # the first that refuses a budget, and keeps its thinking to itself unless told otherwise
+_THINKS_UNASKED = (5, 0)
+_NEWEST = (99, 0)
+_ALWAYS_THINK = ("fable", "mythos")
+_VERSION = re.compile(r"(?<!\d)(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)", re.ASCII)
+
+
+def _version(model: str) -> tuple[int, int] | None:
+    """The version in a model's name; a Claude without one counts as the newest, None is no Claude at all.
+
+    Example:
+        >>> _version("claude-sonnet-4-5-20250929"), _version("anthropic.claude-opus-4-20250514-v1:0")
+        ((4, 5), (4, 0))
+        >>> _version("claude-3-7-sonnet-latest"), _version("claude-opus-latest"), _version("qwen3-8b")
+        ((3, 7), (99, 0), None)
+    """
+    name = model.lower()
+    if "claude" not in name:
+        return None
+    found = _VERSION.search(name[name.rindex("claude") :])
+    return (int(found[1]), int(found[2] or 0)) if found else _NEWEST
+
+
+def _always_thinks(model: str) -> bool:
+    return "claude" in model.lower() and any(name in model.lower() for name in _ALWAYS_THINK)
+
+
+def thinks(params: Mapping[str, Any]) -> bool:
+    """Whether a request switches thinking on.
+
+    Example:
+        >>> thinks({"reasoning_effort": "low"}), thinks({"reasoning_effort": "none"}), thinks({})
+        (True, False, False)
+    """
+    own = params.get("thinking")
+    if own is not None:
+        return isinstance(own, Mapping) and own.get("type") != "disabled"
+    effort = params.get("reasoning_effort")
+    return effort is not None and effort not in ("none", 0)
+
+
+def may_think(request: ChatRequest) -> bool:
+    """Whether the model thinks, be it because it was told to or because it does so unasked."""
+    if thinks(request.params):
+        return True
+    if _always_thinks(request.model):
+        return True
+    asked = any(request.params.get(name) is not None for name in ("thinking", "reasoning_effort"))
+    return not asked and (_version(request.model) or (0, 0)) >= _THINKS_UNASKED
+
+
+def thinking_refusals(request: ChatRequest) -> Iterator[tuple[str, str]]:
+    """What the model is known to refuse for its thinking, each with what to do instead."""
+    params, effort = request.params, request.params.get("reasoning_effort")
+    if effort is not None and params.get("thinking") is None:
+        is_budget = isinstance(effort, int) and not isinstance(effort, bool) and effort != 0
+        if is_budget and (_version(request.model) or (0, 0)) >= _NO_BUDGET:
+            yield "reasoning_effort", "Claude takes no budget of tokens since 4.7: give a word like 'low'"
+        elif effort in ("none", 0) and effort is not False and _always_thinks(request.model):
+            yield "reasoning_effort", "this model always thinks: give 'low' for as little as can be"
+    if request.tool_choice is not None and thinks(params) and _forces(request.tool_choice):
+        yield "tool_choice", "Anthropic forces no tool while the model thinks: use 'auto', or reasoning_effort='none'"
+
+
+def _forces(choice: ToolChoice) -> bool:
+    if choice.raw is not None:
+        return choice.raw.get("type") in ("any", "tool")
+    return choice.mode in ("required", "tool")
+
+
+def encode_effort(model: str, params: dict[str, Any], output: dict[str, Any]) -> int | None:
+    """Translates `reasoning_effort`.
+
+    A name that tells nothing gets a word as an effort and a number as a budget.
+
+    Args:
+        model: Its version says how it thinks.
+        params: Changed.
+        output: The configuration of the output; changed.
+
+    Returns:
+        The budget, if one was made of what the caller gave.
+
+    Raises:
+        InvalidRequest: It cannot be translated.
+    """
+    effort = params.pop("reasoning_effort", None)
+    if effort is None:
+        return None
+    if isinstance(effort, int) and not isinstance(effort, bool):
+        return _encode_budget(effort, params)
+    if effort == "none":
+        params.setdefault("thinking", {"type": "disabled"})
+        return None
+    if not isinstance(effort, str) or effort not in _EFFORTS:
+        raise InvalidRequest(
+            f"reasoning_effort must be one of none, {', '.join(_EFFORTS)}, or a number of tokens, "
+            f"not {str(effort)[:40]!r}"
+        )
+    version = _version(model)
+    if version is not None and version < _ADAPTIVE:
+        return _encode_budget(_BUDGETS[effort], params)
+    shown = {"display": "summarized"} if version is not None and version >= _NO_BUDGET else {}
+    params.setdefault("thinking", {"type": "adaptive", **shown})
+    output["effort"] = "high" if effort == "xhigh" and version == _ADAPTIVE else _EFFORTS[effort]
+    return None
+
+
+def _encode_budget(budget: int, params: dict[str, Any]) -> int | None:
+    if budget == 0:
+        params.setdefault("thinking", {"type": "disabled"})
+        return None
+    if budget < _LEAST_BUDGET:
+        raise InvalidRequest(
+            f"reasoning_effort is a budget of {budget} tokens: Anthropic takes {_LEAST_BUDGET} or more, or 0 for none"
+        )
+    if params.get("thinking") is not None:
+        return None
+    params["thinking"] = {"type": "enabled", "budget_tokens": budget}
+    return budget
+
+
+def encode_limit(params: dict[str, Any], budget: int | None) -> Any:
+    """The `max_tokens` that the service demands; it counts the thinking, so that a budget must fit into it.
+
+    Args:
+        params: Changed.
+        budget: As `encode_effort` gave it.
+    """
+    limits = [params.pop(name, None) for name in ("max_tokens", "max_completion_tokens")]
+    given = next((limit for limit in limits if limit is not None), None)
+    thinking = params.get("thinking")
+    thinking = thinking if isinstance(thinking, Mapping) else {}
+    if given is None:
+        own = thinking.get("budget_tokens")
+        if isinstance(own, int):
+            return own + _ANSWER
+        return _THOUGHTFUL_ANSWER if thinking.get("type") == "adaptive" else _ANSWER
+    if budget is not None and isinstance(given, int) and given <= budget:
+        return budget + given
+    return given

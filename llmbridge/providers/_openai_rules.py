@@ -1,0 +1,134 @@
+"""What OpenAI's own models refuse, beside what every service of the dialect does: parameters, documents, images.
+
+Source: OpenAI API reference, chat completions (`stop`), its guides on reasoning models, on GPT-5.2 ("parameter
+compatibility") and on file inputs; Azure OpenAI, "reasoning models"; answers with status 400 that users reported.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from llmbridge.parts import Media
+
+__all__ = ["checked_media", "refusals"]
+
+_DATE = r"(-\d{4}-\d\d-\d\d)?"
+_REASONS = re.compile(rf"(o1(-mini|-preview|-pro)?|o3(-mini|-pro)?|o4-mini|gpt-5(-mini|-nano|-pro|-codex)?){_DATE}")
+_MAY_REASON = re.compile(rf"gpt-5\.\d+(-mini|-nano)?{_DATE}")  # it does not with the effort "none"
+_NO_STOP = ("o3", "o4-mini", "gpt-5")
+
+_USUAL = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
+_NEVER = ("logprobs", "top_logprobs", "logit_bias")
+_SAMPLING = ("temperature", "top_p", "logprobs", "top_logprobs")
+
+_TEXTS = ("text", "input_text", "output_text", "refusal")
+
+
+def refusals(model: str, params: Mapping[str, Any]) -> dict[str, str]:
+    """The parameters that a model is known to refuse, each with what to do instead.
+
+    Example:
+        >>> refusals("gpt-5-mini", {"temperature": 0, "top_p": 1, "seed": 1})
+        {'temperature': 'gpt-5-mini reasons, and takes only 1'}
+        >>> refusals("gpt-4.1", {"temperature": 0})
+        {}
+    """
+    found: dict[str, str] = {}
+    reasons = _REASONS.fullmatch(model) is not None
+    if reasons:
+        for name in (name for name in (*_USUAL, *_NEVER) if _says_something(name, params)):
+            usual = f"takes only {_USUAL[name]}" if name in _USUAL else "does not take it"
+            found[name] = f"{model} reasons, and {usual}"
+    elif _MAY_REASON.fullmatch(model) and params.get("reasoning_effort") not in (None, "none"):
+        advice = f"{model} takes it with reasoning_effort='none' only"
+        found.update({name: advice for name in _SAMPLING if _says_something(name, params)})
+    if params.get("stop") and (model.startswith(_NO_STOP[:2]) or (reasons and model.startswith(_NO_STOP))):
+        found["stop"] = f"{model} knows no stop sequences"
+    if isinstance(params.get("reasoning_effort"), int):
+        found["reasoning_effort"] = "OpenAI takes a word (none, minimal, low, medium, high), no number of tokens"
+    return found
+
+
+def _says_something(name: str, params: Mapping[str, Any]) -> bool:
+    value = params.get(name)
+    return value is not None and value != _USUAL[name] if name in _USUAL else bool(value)
+
+
+def checked_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages of a body, with images, sound and documents where the service takes them: in a user's messages.
+
+    Those in the answer to a tool call go into a message behind the answers; a document of text becomes text.
+
+    Raises:
+        InvalidRequest: One stands in a system message or in the model's own, or is a document that is no PDF or text.
+    """
+    checked: list[dict[str, Any]] = []
+    moved: list[dict[str, Any]] = []
+    for message in messages:
+        if moved and message["role"] != "tool":
+            checked.append({"role": "user", "content": moved})
+            moved = []
+        if isinstance(message["content"], list):
+            message = _checked(message, moved)
+        checked.append(message)
+    if moved:
+        checked.append({"role": "user", "content": moved})
+    return checked
+
+
+def _checked(message: dict[str, Any], moved: list[dict[str, Any]]) -> dict[str, Any]:
+    """A message without what its role does not take; what can stand elsewhere is added to `moved`."""
+    parts = [_checked_part(part) for part in message["content"]]
+    role = message["role"]
+    if role == "user":
+        return {**message, "content": parts}
+    others = [part for part in parts if part.get("type") not in _TEXTS]
+    if not others:
+        return {**message, "content": parts}
+    if role != "tool":
+        raise InvalidRequest(
+            f"a {role} message holds a part of type {others[0].get('type')!r}, which OpenAI takes from users only: "
+            "put it into a message of the role user"
+        )
+    call = message.get("tool_call_id")
+    moved += [{"type": "text", "text": f"From the answer to the tool call {call}:"}, *others]
+    texts = [part for part in parts if part.get("type") in _TEXTS]
+    return {**message, "content": texts or "The answer stands in the user's next message."}
+
+
+def _checked_part(part: dict[str, Any]) -> dict[str, Any]:
+    if part.get("type") != "file":
+        return part
+    from llmbridge.parts import Media
+
+    media = Media.of(part)
+    if media is None:
+        return part
+    if media.url:
+        raise InvalidRequest(
+            "OpenAI's chat completions fetch no documents: pass the document's bytes or a path, "
+            "or use the provider openai-responses, which does"
+        )
+    if media.media_type.startswith("text/"):
+        return {"type": "text", "text": _titled(media)}
+    if media.media_type != "application/pdf":
+        raise InvalidRequest(
+            f"OpenAI's chat completions take PDF and text as documents, not {media.media_type}: convert it, "
+            "or use the provider openai-responses"
+        )
+    return part
+
+
+def _titled(media: Media) -> str:
+    import base64
+
+    try:
+        text = base64.b64decode(media.data).decode("utf-8-sig")
+    except ValueError:
+        raise InvalidRequest("a document of text is no UTF-8: decode it, and pass it as text") from None
+    return f"{media.filename}\n\n{text}" if media.filename else text

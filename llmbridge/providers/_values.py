@@ -1,0 +1,36 @@
+"""Values of an answer in JSON, each as what it should be, or as nothing: services leave out and mistype things.
+
+Nothing here raises: what an answer must have is for the dialects to say.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+__all__ = ["count", "is_vector", "mapping", "string"]
+
+
+def mapping(value: Any) -> Mapping[str, Any]:
+    """The mapping that `value` is, or an empty one."""
+    return value if isinstance(value, Mapping) else {}
+
+
+def string(value: Any) -> str:
+    """The text that `value` is, or an empty one."""
+    return value if isinstance(value, str) else ""
+
+
+def count(value: Any) -> int | None:
+    """A number of tokens, or None for what is none.
+
+    Example:
+        >>> count(7), count(-1), count(True), count("7")
+        (7, None, None, None)
+    """
+    return value if value.__class__ is int and value >= 0 else None
+
+
+def is_vector(value: Any) -> bool:
+    """Whether `value` is an embedding: a list of numbers that is not empty."""
+    return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}

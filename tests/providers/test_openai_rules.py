@@ -1,0 +1,174 @@
+"""What OpenAI's own models refuse, told before anything is sent."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from llmbridge import Document, Image, InvalidRequest, chat
+from llmbridge.messages import ChatRequest
+from llmbridge.providers.openai import OpenAI, OpenAICompatible
+from llmbridge.testing import LLMServer
+
+PDF = b"%PDF-1.7\n"
+PNG = Image("https://example.com/a.png")
+PICTURE = PNG.to_part()
+CALLS = [{"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}} for id in ("c1", "c2")]
+
+
+def refused(model: str, **params: Any) -> set[str]:
+    """The names of the parameters that are not sent."""
+    return set(OpenAI.refusals(ChatRequest.checked(model, "Hi", params)))
+
+
+def sent(*turns: Any, provider: type[OpenAI] = OpenAI) -> list[Any]:
+    """The messages of the body."""
+    return list(provider.encode(ChatRequest.checked("gpt-4.1", list(turns), {})).body["messages"])
+
+
+class TestParameters:
+    """By the name of the model."""
+
+    @pytest.mark.parametrize(
+        "model", ["gpt-5", "gpt-5-mini", "gpt-5-nano-2025-08-07", "o1", "o1-preview", "o3-mini", "o4-mini-2025-04-16"]
+    )
+    @pytest.mark.parametrize(
+        ("name", "value", "taken"),
+        [
+            ("temperature", 0, 1),
+            ("top_p", 0.5, 1.0),
+            ("presence_penalty", 1, 0),
+            ("frequency_penalty", 0.5, 0),
+            ("logprobs", True, False),
+            ("top_logprobs", 2, 0),
+            ("logit_bias", {"1": 2}, {}),
+        ],
+    )
+    def test_models_that_always_reason(self, model: str, name: str, value: Any, taken: Any) -> None:
+        """They take the usual value only."""
+        assert refused(model, **{name: value}) == {name}
+        assert refused(model, **{name: taken}, seed=1, max_tokens=5) == set()
+
+    @pytest.mark.parametrize(
+        "model", ["gpt-4.1", "gpt-4o-mini", "gpt-5-chat-latest", "gpt-5.1", "o5", "my-o3", "gpt-50"]
+    )
+    def test_other_models_are_asked(self, model: str) -> None:
+        """What is not known for certain is for the service to say."""
+        assert refused(model, temperature=0, top_p=0.5, logprobs=True, presence_penalty=1) == set()
+
+    @pytest.mark.parametrize("model", ["gpt-5.1", "gpt-5.2-2025-12-11", "gpt-5.4-mini"])
+    def test_models_that_may_reason(self, model: str) -> None:
+        """Sampling is for effort "none" only."""
+        assert refused(model, temperature=0, top_p=0.5, logprobs=True, reasoning_effort="low") == {
+            "temperature", "top_p", "logprobs",
+        }  # fmt: skip
+        assert refused(model, temperature=1, logprobs=False, reasoning_effort="low") == set()
+        assert refused(model, temperature=0, top_p=0.5, logprobs=True, reasoning_effort="none") == set()
+
+    @pytest.mark.parametrize(
+        ("model", "names"),
+        [
+            ("o3", {"stop"}),
+            ("o4-mini", {"stop"}),
+            ("gpt-5-mini", {"stop"}),
+            ("o1", set()),
+            ("gpt-5-chat-latest", set()),
+        ],
+    )
+    def test_stop_sequences(self, model: str, names: set[str]) -> None:
+        """Older models of the kind know them."""
+        assert refused(model, stop=["x"]) == names
+
+    def test_other_servers_decide_for_themselves(self) -> None:
+        """Whatever their models are called."""
+        request = ChatRequest.checked("gpt-5", "Hi", {"temperature": 0, "reasoning_effort": 100})
+        assert OpenAICompatible.refusals(request) == {}
+
+    def test_the_caller_is_told_what_to_do(self, server: LLMServer) -> None:
+        """Or has it left out."""
+        asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": "k-012345", "proxy": False}
+        with pytest.raises(InvalidRequest, match=r"temperature \(temperature: gpt-5-mini reasons, and takes only 1\)"):
+            chat("Hi", "openai:gpt-5-mini", temperature=0, **asked).complete()
+        chat("Hi", "openai:gpt-5-mini", temperature=0, unsupported="drop", **asked).complete()
+        assert "temperature" not in server.requests[0].json
+
+
+class TestDocuments:
+    """PDF as a file, text as text, and nothing else."""
+
+    @pytest.mark.parametrize(
+        ("document", "message"),
+        [
+            (Document("https://example.com/a.pdf"), "fetch no documents.*openai-responses"),
+            (
+                Document(b"PK\x03\x04", media_type="application/zip"),
+                "take PDF and text as documents, not application/zip",
+            ),
+            (Document(b"\xff\xfe\xff", media_type="text/plain"), "no UTF-8"),
+        ],
+        ids=["by URL", "a kind it does not know", "broken text"],
+    )
+    def test_what_is_refused(self, document: Document, message: str) -> None:
+        """With what to do instead."""
+        with pytest.raises(InvalidRequest, match=message):
+            sent({"role": "user", "content": ["Sum up.", document]})
+
+    def test_a_pdf(self) -> None:
+        """With its data and its name."""
+        (turn,) = sent({"role": "user", "content": [Document(PDF, filename="a.pdf")]})
+        data = "data:application/pdf;base64," + base64.b64encode(PDF).decode()
+        assert turn["content"] == [{"type": "file", "file": {"filename": "a.pdf", "file_data": data}}]
+
+    def test_a_text(self) -> None:
+        """Under its name."""
+        document = Document("Grüße".encode(), filename="a.md", media_type="text/markdown")
+        (turn,) = sent({"role": "user", "content": [document]})
+        assert turn["content"] == [{"type": "text", "text": "a.md\n\nGrüße"}]
+
+    def test_a_file_that_the_service_has(self) -> None:
+        """By its id."""
+        part = {"type": "file", "file": {"file_id": "file-1"}}
+        assert sent({"role": "user", "content": [part]})[0]["content"] == [part]
+
+
+class TestPictures:
+    """From users only."""
+
+    @pytest.mark.parametrize("role", ["system", "developer", "assistant"])
+    def test_messages_of_others(self, role: str) -> None:
+        """Refused, since nobody knows whose message it should be."""
+        with pytest.raises(InvalidRequest, match=f"a {role} message holds a part of type 'image_url'"):
+            sent({"role": role, "content": ["Look:", PNG]}, {"role": "user", "content": "Hi"})
+
+    def test_the_answers_of_tools(self) -> None:
+        """Go into a message behind all of the answers, each under the name of its call."""
+        found = sent(
+            {"role": "assistant", "content": None, "tool_calls": CALLS},
+            {"role": "tool", "tool_call_id": "c1", "content": ["See:", PNG]},
+            {"role": "tool", "tool_call_id": "c2", "content": [PNG]},
+            {"role": "user", "content": "Well?"},
+        )
+        assert [turn["role"] for turn in found] == ["assistant", "tool", "tool", "user", "user"]
+        assert found[1]["content"] == [{"type": "text", "text": "See:"}]
+        assert found[2]["content"] == "The answer stands in the user's next message."
+        assert found[3]["content"] == [
+            {"type": "text", "text": "From the answer to the tool call c1:"},
+            PICTURE,
+            {"type": "text", "text": "From the answer to the tool call c2:"},
+            PICTURE,
+        ]
+
+    def test_the_answer_of_a_tool_at_the_end(self) -> None:
+        """Nothing has to come behind it."""
+        found = sent(
+            {"role": "assistant", "content": None, "tool_calls": CALLS[:1]},
+            {"role": "tool", "tool_call_id": "c1", "content": [PNG]},
+        )
+        assert found[-1]["content"][1:] == [PICTURE]
+
+    def test_text_alone(self) -> None:
+        """Stays where it is."""
+        turn = {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "Rain"}]}
+        assert sent(turn) == [turn]

@@ -1,0 +1,219 @@
+"""Ctrl-C, a signal handler or a garbage collection at the worst moment: nothing that later calls need stays taken."""
+
+from __future__ import annotations
+
+import queue
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from llmbridge import Cancelled, Client, Limits, Timeout
+from llmbridge._signal import Signal
+from llmbridge._transport import call as transport_call
+from llmbridge._transport.call import Call
+from llmbridge._transport.connections import _Idle
+from llmbridge.testing import LLMServer
+
+_MOST = 1_000
+
+
+def interrupted(function: Callable[[], object], moment: int) -> bool:
+    """Runs a function with a KeyboardInterrupt at its call or return of that number; whether it was reached."""
+    seen = -1
+
+    def strike(frame: Any, kind: str, _: object) -> None:
+        nonlocal seen
+        if frame.f_code is interrupted.__code__ or frame.f_code is strike.__code__:
+            return
+        seen += 1
+        if seen == moment:
+            raise KeyboardInterrupt
+
+    before = sys.getprofile()
+    sys.setprofile(strike)
+    try:
+        function()
+    except KeyboardInterrupt:
+        return True
+    finally:
+        sys.setprofile(before)
+    return False
+
+
+def in_thread(function: Callable[[], object]) -> bool:
+    """Whether a function ends, in a thread of its own."""
+    thread = threading.Thread(target=function, daemon=True)
+    thread.start()
+    thread.join(5)
+    return not thread.is_alive()
+
+
+class Watched:
+    """What the watchdog watches, in place of a call."""
+
+    def __init__(self) -> None:
+        self.deadline = float("inf")
+        self.expired = threading.Event()
+
+    def expire(self, now: float) -> None:
+        """Its time may be over."""
+        if self.deadline <= now:
+            self.deadline = float("inf")
+            self.expired.set()
+
+
+def test_the_watchdog_goes_on_whenever_a_poke_is_interrupted() -> None:
+    """No clock of the whole process would run any more otherwise."""
+    watchdog = transport_call._Watchdog()
+    watched: Any = Watched()
+    watchdog.watch(watched)
+    try:
+        for moment in range(_MOST):
+            reached = interrupted(watchdog.poke, moment)
+            watched.expired.clear()
+            watched.deadline = time.monotonic()
+            watchdog.poke()
+            assert watched.expired.wait(5), f"after an interrupt at {moment}"
+            if not reached:
+                break
+        assert 0 < moment < _MOST - 1
+    finally:
+        watchdog.stop()
+
+
+def test_idle_connections_can_be_taken_whenever_a_call_was_interrupted() -> None:
+    """No later call hangs, past all its clocks, where the kept connections lie."""
+    idle = _Idle(2)
+
+    def step() -> None:
+        idle.put(None)
+        idle.get(block=False)
+
+    for moment in range(_MOST):
+        reached = interrupted(step, moment)
+        assert in_thread(step), f"after an interrupt at {moment}"
+        if not reached:
+            break
+    assert 0 < moment < _MOST - 1
+
+
+def test_idle_connections_come_back_last_in_first_out_and_no_more_than_there_is_room_for() -> None:
+    """The latest one is the least likely to be closed; one too many is closed."""
+
+    class Connection:
+        closed = False
+
+        def close(self) -> None:
+            self.closed = True
+
+    idle = _Idle(2)
+    first, second, third = Connection(), Connection(), Connection()
+    for connection in (first, second, third):
+        idle.put(connection, block=False)
+    idle.put(None)
+    assert (idle.qsize(), first.closed, second.closed, third.closed) == (2, False, False, True)
+    assert (idle.get(), idle.get(block=False)) == (second, first)
+    with pytest.raises(queue.Empty):
+        idle.get(block=True, timeout=1)
+
+
+def test_a_ticket_is_given_back_if_its_way_into_the_queue_is_interrupted(server: LLMServer) -> None:
+    """It would stay at the head, and everybody behind it would wait for nothing."""
+    with Client("openai:m", base_url=server.base_url("openai"), limits=Limits(concurrency=1), timeout=10) as client:
+        limiter: Any = client.limiter
+
+        def interrupt() -> None:
+            del limiter._settle
+            raise KeyboardInterrupt
+
+        limiter._settle = interrupt
+        with pytest.raises(KeyboardInterrupt):
+            client.chat("x").complete()
+        assert (len(limiter._queue), len(limiter._running)) == (0, 0)
+        assert client.chat("x").complete().text
+
+
+def test_a_ticket_is_given_back_if_that_was_interrupted(server: LLMServer) -> None:
+    """The next attempt to end the call ends the ticket too."""
+    with Client("openai:m", base_url=server.base_url("openai"), limits=Limits(concurrency=1), timeout=10) as client:
+        limiter: Any = client.limiter
+
+        def interrupt(*_: object) -> None:
+            del limiter.take_back
+            raise KeyboardInterrupt
+
+        limiter.take_back = interrupt
+        stream = client.chat("x")
+        with pytest.raises(KeyboardInterrupt):
+            stream.complete()
+        stream.close()
+        assert (len(limiter._queue), len(limiter._running)) == (0, 0)
+
+
+@pytest.mark.parametrize("wait", [lambda call: call.sleep(30), lambda call: call.rest(None)], ids=["sleep", "rest"])
+def test_a_call_can_be_cancelled_from_within_its_own_wait(wait: Callable[[Call], None]) -> None:
+    """As a signal handler does, or a garbage collection: at the moment when the thread begins to wait."""
+    call = Call(Timeout(total=60))
+    outcome: list[BaseException] = []
+
+    def cancel(_: Any, kind: str, function: Any) -> None:
+        if kind == "c_call" and getattr(function, "__name__", "") == "acquire":
+            sys.setprofile(None)
+            call.cancel()
+
+    def target() -> None:
+        sys.setprofile(cancel)
+        try:
+            wait(call)
+        except Cancelled as error:
+            outcome.append(error)
+        finally:
+            sys.setprofile(None)
+
+    try:
+        assert in_thread(target)
+        assert len(outcome) == 1
+    finally:
+        call.end()
+
+
+class TestSignal:
+    """A flag to wait for."""
+
+    def test_it_is_remembered_once(self) -> None:
+        """Set before anybody waits, also repeatedly, it ends one wait at once."""
+        signal = Signal()
+        assert not signal.is_set
+        signal.set()
+        signal.set()
+        assert signal.is_set
+        signal.wait(None)
+        assert not signal.is_set
+
+    def test_it_can_be_taken_back(self) -> None:
+        """Set or not."""
+        signal = Signal()
+        signal.clear()
+        signal.set()
+        signal.clear()
+        assert not signal.is_set
+
+    def test_a_wait_ends_with_its_time(self) -> None:
+        """However little it is; it is not set by that."""
+        signal = Signal()
+        signal.wait(0)
+        signal.wait(-1.0)
+        assert not signal.is_set
+
+    def test_another_thread_ends_a_wait(self) -> None:
+        """One that has no end of its own."""
+        signal = Signal()
+        thread = threading.Thread(target=signal.wait, args=(None,), daemon=True)
+        thread.start()
+        signal.set()
+        thread.join(5)
+        assert not thread.is_alive()

@@ -1,0 +1,102 @@
+"""A stream that is asked for again: its pieces come once, its completion as often as it is wanted."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from llmbridge import BadRequest, Client, InvalidOutput, InvalidRequest
+from llmbridge._pipeline import Pipeline
+from llmbridge.testing import LLMServer, Reply
+
+OBJECT = {"type": "object"}
+
+
+def test_joining_twice_says_what_is_wrong(server: LLMServer, client: Client) -> None:
+    """`str.join` makes a TypeError of its own of any TypeError that `iter()` raises, and InvalidRequest is one."""
+    server.script(Reply("Hello"))
+    stream = client.chat("x", schema=OBJECT)
+    assert "".join(stream) == "Hello"
+    for again in (stream, stream.events(), stream.objects()):
+        with pytest.raises(InvalidRequest, match="has been read already"):
+            "".join(again)  # type: ignore[arg-type]
+        with pytest.raises(InvalidRequest, match="has been read already"):
+            list(again)
+    assert stream.text == "Hello"
+
+
+def test_a_loop_that_was_not_begun_takes_nothing(server: LLMServer, client: Client) -> None:
+    """Only the first step reads."""
+    server.script(Reply("Hello"))
+    stream = client.chat("x")
+    iter(stream.events())
+    assert stream.complete().text == "Hello"
+
+
+def test_several_threads_complete_one_stream(server: LLMServer, client: Client) -> None:
+    """One of them asks again, all get that answer."""
+    held = threading.Event()
+    server.script(Reply("bad"), Reply('{"a": 1}'))
+    stream = client.chat("x", schema=OBJECT)
+    assert "".join(stream) == "bad"
+
+    def complete() -> str:
+        held.wait(10)
+        try:
+            return stream.complete().text
+        except InvalidRequest as error:
+            return error.message
+
+    with ThreadPoolExecutor(4) as threads:
+        found = [threads.submit(complete) for _ in range(4)]
+        held.set()
+        assert [one.result() for one in found] == ['{"a": 1}'] * 4
+    assert len(server.requests) == 2
+
+
+def test_a_failed_second_asking_fails_the_same_again(server: LLMServer, client: Client) -> None:
+    """The caller who asks twice learns the same twice, and nothing is sent for it."""
+    server.script(Reply("bad"), Reply(status=400, error={"message": "nope"}))
+    stream = client.chat("x", schema=OBJECT)
+    errors = []
+    for _ in range(3):
+        with pytest.raises(BadRequest, match="nope") as caught:
+            stream.complete()
+        errors.append(caught.value)
+    assert len({(error.status, error.body, error.provider, str(error.partial)) for error in errors}) == 1
+    assert len({id(error) for error in errors}) == 3
+    assert len(server.requests) == 2
+
+
+def test_the_completion_tells_the_time_of_both_askings(server: LLMServer, client: Client) -> None:
+    """From the start of the first one."""
+    server.script(Reply("bad"), Reply('{"a": 1}'))
+    stream = client.chat("x", schema=OBJECT)
+    answer = stream.complete()
+    assert answer.parsed == {"a": 1}
+    assert stream.text == "bad"
+    assert answer.first_piece_seconds == stream.first_piece_seconds
+    assert stream._again is not None
+    assert answer.total_seconds is not None
+    assert stream.total_seconds is not None
+    assert answer.total_seconds >= stream.total_seconds
+    assert answer.total_seconds > (stream._again.total_seconds or 0)
+
+
+@pytest.mark.parametrize("reask", [0, 1])
+def test_an_answer_that_does_not_fit_leaves_no_cycle(server: LLMServer, client: Client, reask: int) -> None:
+    """Its error and its frames are gone with the last name for them, without a garbage collection."""
+    server.script(*[Reply("bad")] * 2)
+    gc.collect()
+    known = {id(one) for one in gc.get_objects() if isinstance(one, Pipeline)}
+    gc.disable()
+    try:
+        with contextlib.suppress(InvalidOutput):
+            client.chat("x", schema=OBJECT, reask=reask).complete()
+        assert not [one for one in gc.get_objects() if isinstance(one, Pipeline) and id(one) not in known]
+    finally:
+        gc.enable()
