@@ -434,3 +434,13 @@ class TestWithoutNeed:
         written(path, "{")
         with pytest.raises(ConfigError, match="must hold a JSON object"):
             chat("Hi", "openai:m")
+
+
+def test_providers_of_one_service_share_a_key() -> None:
+    """OpenAI's two dialects are one account."""
+    from llmbridge.providers.openai_responses import OpenAIResponses
+
+    set_key("openai", "sk-of-openai-1")
+    found = OpenAIResponses.find_key(None, False)
+    assert found is not None
+    assert found.reveal() == "sk-of-openai-1"

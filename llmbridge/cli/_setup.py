@@ -78,7 +78,8 @@ def _setup(provider: type[Provider], kept: Collection[str]) -> Setup:
     if not provider.direct and not provider.resolve_base_url():
         variable = f"set {provider.base_url_env}, or " if provider.base_url_env else ""
         return Setup(provider, "no address", f"{variable}give --base-url")
-    if not provider.needs_key or key_variable(provider) or provider.name in kept:
+    name = provider.key_name or provider.name
+    if not provider.needs_key or key_variable(provider) or name in kept:
         return Setup(provider, "ready")
     variables = " or ".join(provider.key_env)
-    return Setup(provider, "no key", f"set {variables}, or type: llmbridge keys set {provider.name}")
+    return Setup(provider, "no key", f"set {variables}, or type: llmbridge keys set {name}")

@@ -60,7 +60,14 @@ def find(name: str) -> type[Provider]:
     provider = look_up(name)
     if provider is not None:
         return provider
-    raise UnknownProvider(f"no provider is called {name[:40]!r}: known are {', '.join(sorted(known()))}")
+    raise UnknownProvider(f"no provider is called {name[:40]!r}{_meant(name)}: known are {', '.join(sorted(known()))}")
+
+
+def _meant(name: str) -> str:
+    from difflib import get_close_matches
+
+    close = get_close_matches(name, known(), 1)
+    return f" (did you mean {close[0]!r}?)" if close else ""
 
 
 def look_up(name: str) -> type[Provider] | None:

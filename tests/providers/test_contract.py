@@ -370,3 +370,12 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
         providers.find("opnai")
     for name in providers.known():
         assert name in str(caught.value)
+
+
+def test_a_mistyped_name_gets_the_one_that_was_meant() -> None:
+    """So that nobody has to read the whole list."""
+    with pytest.raises(UnknownProvider, match="did you mean 'gemini'"):
+        providers.find("gemni")
+    with pytest.raises(UnknownProvider) as caught:
+        providers.find("qqqqqqqq")
+    assert "did you mean" not in str(caught.value)
