@@ -425,6 +425,17 @@ class TestInflated:
         with pytest.raises(ProtocolError, match="compression"):
             read_all(Inflated(Pieces([bytes(broken)]), "gzip"))
 
+    @pytest.mark.parametrize("sizes", [[1000], [7], [1]])
+    def test_what_stands_before_a_broken_place_is_given(self, sizes: list[int]) -> None:
+        """Nothing received is lost, also when the text and the broken bytes come in one read."""
+        coding = zlib.compressobj(wbits=31)
+        good = coding.compress(TEXT) + coding.flush(zlib.Z_SYNC_FLUSH)
+        got: list[bytes] = []
+        body = Inflated(Pieces(cut(good + b"\xff" * 40, sizes)), "gzip")
+        with pytest.raises(ProtocolError, match="compression"):
+            got.extend(iter(body.read, b""))
+        assert b"".join(got) == TEXT
+
     @given(noise=st.binary(min_size=1, max_size=80), sizes=CUTS)
     @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_no_bytes_make_another_error(self, noise: bytes, sizes: list[int]) -> None:

@@ -9,6 +9,7 @@ Source: RFC 9112, 6 and 7.1 (message body length, chunked coding).
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import http.client
 import re
@@ -233,13 +234,14 @@ class Inflated:
         self._inflate: Any = None
         self._rest = b""
         self._members = 0
+        self._broken = False
 
     @property
     def reusable(self) -> bool:
         return self._body.reusable
 
     def read(self) -> bytes:
-        while True:
+        while not self._broken:
             data = self._rest or self._body.read()
             if not data:
                 if self._inflate is not None and not self._inflate.eof:
@@ -247,18 +249,21 @@ class Inflated:
                 return b""
             if plain := self._plain(data):
                 return plain
+        raise ProtocolError("the answer's compression is broken")
 
     def _plain(self, data: bytes) -> bytes:
+        if self._inflate is None or self._inflate.eof:
+            if self._members and not (self._gzip and data.startswith(b"\x1f")):
+                self._rest = b""  # padding after the last member
+                return b""
+            self._inflate = zlib.decompressobj(self._window_bits(data))
+            self._members += 1
+        before = self._inflate.copy()  # less than 2 us
         try:
-            if self._inflate is None or self._inflate.eof:
-                if self._members and not (self._gzip and data.startswith(b"\x1f")):
-                    self._rest = b""  # padding after the last member
-                    return b""
-                self._inflate = zlib.decompressobj(self._window_bits(data))
-                self._members += 1
             plain: bytes = self._inflate.decompress(data, _INFLATED_SIZE)
         except zlib.error:
-            raise ProtocolError("the answer's compression is broken") from None
+            self._broken = True
+            return _whole_part(before, data)
         self._rest = self._inflate.unconsumed_tail or self._inflate.unused_data
         return plain
 
@@ -267,6 +272,15 @@ class Inflated:
             return 16 + zlib.MAX_WBITS
         # "deflate" is zlib's format by the standard, and the bare one from some servers: the first byte tells.
         return zlib.MAX_WBITS if data[0] & 0x0F == 8 else -zlib.MAX_WBITS
+
+
+def _whole_part(inflate: Any, data: bytes) -> bytes:
+    """What stands before the broken place: zlib gives an error alone, without the text that it has read by then."""
+    plain = []
+    with contextlib.suppress(zlib.error):
+        for place in range(len(data)):
+            plain.append(inflate.decompress(data[place : place + 1], _INFLATED_SIZE))
+    return b"".join(plain)
 
 
 class SoftBody:
