@@ -25,6 +25,7 @@ __all__ = ["Job", "Loop", "ToolRuns", "here"]
 
 _T = TypeVar("_T")
 _log = logging.getLogger("llmbridge")
+_RUNNERS = (__name__, "llmbridge.tools", "llmbridge._schemas.functions")  # whose frames stand above a tool's
 _NOTE = "Raised in a tool (most recent call last):"
 _LONGEST = 2000  # characters of an error that the model gets to read
 _PULSE = 0.5  # seconds
@@ -286,12 +287,10 @@ def _without_frames(error: BaseException) -> None:
 
     They lead to those above them, which hold everything that belongs to the call, this result included.
     """
-    import traceback
-
-    frames = _own_frames(error.__traceback__)
-    if frames is not None:
+    lines = _own_lines(error.__traceback__)
+    if lines:
         with contextlib.suppress(AttributeError, TypeError):  # an exception that takes no attributes
-            note = f"{_NOTE}\n{''.join(traceback.format_tb(frames)).rstrip()}"
+            note = f"{_NOTE}\n{''.join(lines).rstrip()}"
             others = [text for text in getattr(error, "__notes__", ()) if not str(text).startswith(_NOTE)]
             error.__notes__ = [*others, note]  # type: ignore[attr-defined,unused-ignore]  # Python 3.10 has no add_note
     seen: dict[int, BaseException] = {}
@@ -305,8 +304,15 @@ def _without_frames(error: BaseException) -> None:
         waiting += (found.__context__, found.__cause__)
 
 
-def _own_frames(traceback: TracebackType | None) -> TracebackType | None:
-    """The frames from the tool's own on."""
+def _own_lines(traceback: TracebackType | None) -> list[str]:
+    """The frames from the tool's own on, in words.
+
+    An exception that two threads raise at a time has the frames of both, mixed, and so ours among them once more.
+    """
+    from traceback import StackSummary, extract_tb, walk_tb
+
     while traceback is not None and str(traceback.tb_frame.f_globals.get("__name__")).startswith("llmbridge."):
         traceback = traceback.tb_next
-    return traceback
+    modules = [frame.f_globals.get("__name__") for frame, _ in walk_tb(traceback)]
+    kept = [line for module, line in zip(modules, extract_tb(traceback), strict=True) if module not in _RUNNERS]
+    return StackSummary.from_list(kept).format()

@@ -23,6 +23,7 @@ import anyio.to_thread
 import pytest
 from modes import LOOPS, MODES, Async, Mode
 
+import llmbridge
 from llmbridge import (
     Cancelled,
     ChatStream,
@@ -43,6 +44,7 @@ from llmbridge import (
 from llmbridge._pipeline import Pipeline
 from llmbridge.messages import checked_messages
 from llmbridge.testing import LLMServer, Reply
+from llmbridge.tools import Tool
 
 WAIT = 10  # seconds after which a test gives up
 
@@ -633,7 +635,25 @@ class TestFailures:
         (note,) = error.__notes__  # type: ignore[attr-defined,unused-ignore]
         assert note.splitlines()[0] == "Raised in a tool (most recent call last):"
         assert ", in fail" in note
-        assert os.path.join("llmbridge", "_") not in note
+        assert os.path.dirname(llmbridge.__file__) not in note
+
+    def test_a_note_has_no_frames_of_ours_between_the_tools(self, server: LLMServer, client: Client) -> None:
+        """As they stand there when one exception is raised in two threads at a time."""
+
+        def fail() -> str:
+            raise ValueError("no such city")
+
+        inner = Tool.of(fail)
+
+        def outer() -> str:
+            return str(inner.run({}))
+
+        server.script(asks("outer"), Reply("Sorry."))
+        (result,) = results_of(list(client.run("x", tools=[outer]).events()))
+        (note,) = result.value.__notes__
+        assert ", in outer" in note
+        assert ", in fail" in note
+        assert os.path.dirname(llmbridge.__file__) not in note
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_a_failing_tool_leaves_no_cycle(self, server: LLMServer, client: Client, count: int) -> None:

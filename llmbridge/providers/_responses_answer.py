@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import ProtocolError
 from llmbridge.events import END, End, Finish, Item, Logprobs, Reasoning, Refusal, ToolCallDelta, Usage
 from llmbridge.provider import parsed_json, scan_json
+from llmbridge.providers._responses_events import ENDS, LastEvent
 from llmbridge.providers._values import count, mapping, string
 from llmbridge.service_errors import error_in_stream
 
@@ -27,7 +28,6 @@ _PIECES: Mapping[str, type[str] | type[Refusal] | type[Reasoning]] = {
     "response.reasoning.delta": Reasoning,
     "response.reasoning_summary.delta": Reasoning,
 }
-_ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
 _BROKEN_OFF: Mapping[str, Finish] = {
     "max_output_tokens": Finish("length", "max_output_tokens"),
     "max_tokens": Finish("length", "max_tokens"),
@@ -59,6 +59,9 @@ def decode_event(frame: Frame) -> Iterable[Item | End]:
 
 def _decode_frame(frame: Frame) -> Iterator[Item | End]:
     """What any event says."""
+    if isinstance(frame, LastEvent):
+        yield from _decode_any(frame.value)
+        return
     if frame.data.startswith("[DONE]"):
         yield END  # of gateways; the service ends with a last event
         return
@@ -102,8 +105,10 @@ def _decode_kind(kind: str, event: Mapping[str, Any]) -> Iterator[Item | End]:
     elif kind == "response.reasoning_summary_part.added":
         if event.get("summary_index"):
             yield Reasoning("\n\n")
-    elif kind in _ENDS:
-        yield from _end(mapping(event.get("response")), kind.partition(".")[2])
+    elif kind in ENDS:
+        response = mapping(event.get("response"))
+        yield from _items(response.get("output"))  # what came before is not there any more: see `_responses_events`
+        yield from _end(response, kind.partition(".")[2])
 
 
 def decode_response(document: Any) -> Iterator[Item | End]:
@@ -116,9 +121,13 @@ def decode_response(document: Any) -> Iterator[Item | End]:
         ):
             raise error_in_stream(document)
         raise ProtocolError("the service answered with JSON that is no response: check the base_url")
-    for place, item in enumerate(output):
-        yield from _whole_item(mapping(item), place)
+    yield from _items(output)
     yield from _end(fields, string(fields.get("status")))
+
+
+def _items(output: Any) -> Iterator[Item]:
+    for place, item in enumerate(output if isinstance(output, list) else ()):
+        yield from _whole_item(mapping(item), place)
 
 
 def _whole_item(item: Mapping[str, Any], place: int) -> Iterator[Item]:

@@ -1,27 +1,43 @@
-"""The events of a response without the calls that are told a second time when they are over."""
+"""The events of a response without what is told a second time: at the end of each item, and at the end of all."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from llmbridge._framing import SSE
+from llmbridge._framing import SSE, Record
 from llmbridge.errors import ProtocolError
 from llmbridge.provider import frame_json
 
 if TYPE_CHECKING:
     from llmbridge._framing import Frame
 
-__all__ = ["ResponseEvents"]
+__all__ = ["ENDS", "LastEvent", "ResponseEvents"]
 
-_MARK = "function_call"
+ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
+"""The last event of a stream is one of these; it holds the whole response."""
+_CALL = "function_call"
+_OUTPUT = '"output"'
+_REASONING = b"response.reasoning"
+_TEXTS = (b"response.output_text.delta", b"response.refusal.delta")
 _UNNAMED = ""  # stands for whatever call it may be
 
 
-class ResponseEvents(SSE):
-    r"""Server-sent events, without the end of a call whose arguments have come already.
+class LastEvent(Record):
+    """The last event, with nothing but news in it: `value` is its JSON, `data` is empty."""
 
-    Most services write a call in pieces and repeat all of it when it is over, some send it only then; an event by
-    itself does not show which.
+    __slots__ = ("value",)
+
+    def __init__(self, value: dict[str, Any]) -> None:
+        super().__init__("")
+        self.value = value
+
+
+class ResponseEvents(SSE):
+    r"""Server-sent events, without the end of a call whose arguments have come already, and without the items in the
+    last event that have been told before it.
+
+    Most services write everything in pieces and repeat it when it is over, some send a call, or all, only then; an
+    event by itself does not show which.
 
     Example:
         >>> item = b'"output_index":1,"item":{"type":"function_call","call_id":"c","name":"f","arguments":"{}"}'
@@ -33,26 +49,45 @@ class ResponseEvents(SSE):
 
     _begun: frozenset[int | str] = frozenset()
     _written: frozenset[int | str] = frozenset()
+    _ended: frozenset[int | str] = frozenset()
+    _has_text = False
+    _has_reasoning = False
+    _has_signature = False
 
     def _frames(self, whole: bytes) -> list[Frame]:
         frames = super()._frames(whole)
-        if _MARK.encode() in whole:
-            return [frame for frame in frames if _MARK not in frame.data or not self._is_known(frame)]
+        if not self._has_text:
+            self._has_text = any(mark in whole for mark in _TEXTS)
+        if not self._has_reasoning:
+            self._has_reasoning = _REASONING in whole
+        if _CALL.encode() in whole or _OUTPUT.encode() in whole or b"encrypted_content" in whole:
+            return [kept for frame in frames if (kept := self._without_repetitions(frame)) is not None]
         return frames
 
-    def _is_known(self, frame: Frame) -> bool:
+    def _without_repetitions(self, frame: Frame) -> Frame | None:
+        if not any(mark in frame.data for mark in (_CALL, _OUTPUT, "encrypted_content")):
+            return frame
         try:
             event = frame_json(frame)
         except ProtocolError:
-            return False  # decode() says so
+            return frame  # decode() says so
         if not isinstance(event, dict):
-            return False
-        kind, item = event.get("type"), event.get("item")
+            return frame
+        kind, item, response = event.get("type"), event.get("item"), event.get("response")
         if kind == "response.function_call_arguments.delta":
             self._written |= _names(event.get("output_index"), event.get("item_id")) or {_UNNAMED}
-        if not isinstance(item, dict) or item.get("type") != _MARK:
-            return False
-        names = _names(event.get("output_index"), item.get("id"), item.get("call_id"))
+        elif kind in ENDS and isinstance(response, dict) and isinstance(response.get("output"), list):
+            output = [new for place, item in enumerate(response["output"]) if (new := self._news(place, item))]
+            return LastEvent({**event, "response": {**response, "output": output}})
+        elif isinstance(item, dict) and item.get("type") == _CALL:
+            return None if self._is_known(kind, item, event.get("output_index")) else frame
+        elif isinstance(item, dict) and kind == "response.output_item.done" and item.get("encrypted_content"):
+            self._has_signature = True
+        return frame
+
+    def _is_known(self, kind: Any, item: dict[str, Any], place: Any) -> bool:
+        """Whether all of a call in an event of its own has been told; if not, it has been now."""
+        names = _names(place, item.get("id"), item.get("call_id"))
         if kind == "response.output_item.added":
             self._begun |= names
             if item.get("arguments"):
@@ -60,7 +95,26 @@ class ResponseEvents(SSE):
         if kind != "response.output_item.done":
             return False
         known = self._written if item.get("arguments") else self._written | self._begun
+        self._ended |= names or {_UNNAMED}
         return _UNNAMED in known or bool(names & known)
+
+    def _news(self, place: int, item: Any) -> dict[str, Any] | None:
+        """What an item of the whole response says that no event before has said."""
+        if not isinstance(item, dict):
+            return None
+        kind = item.get("type")
+        if kind == "message":
+            return None if self._has_text else item
+        if kind == _CALL:
+            names, told = _names(place, item.get("id"), item.get("call_id")), self._written | self._ended
+            if _UNNAMED in told or names & told:
+                return None
+            # If another call was told, but none by these names, the service names its calls anew at the end.
+            return item if not (self._begun | told) or (names & self._begun and item.get("arguments")) else None
+        if kind == "reasoning":
+            known = ("summary", "content") * self._has_reasoning + ("encrypted_content",) * self._has_signature
+            return {name: value for name, value in item.items() if name not in known}
+        return None
 
 
 def _names(*values: Any) -> frozenset[int | str]:

@@ -716,6 +716,72 @@ class TestOverTheWire:
         assert [dict(call.arguments) for call in answer.tool_calls] == expected
         assert answer.finish_reason == "tool_calls"
 
+    # Name: the events before the last one, and what the answer holds then: text, reasoning, signatures, calls.
+    LASTS: ClassVar[dict[str, tuple[list[dict[str, Any]], tuple[str, str, list[str], list[Any]]]]] = {
+        "nothing": ([], ("Hi", "hm", ["rs_1:ENC"], [{"a": 1}])),
+        "the text": (
+            [event("output_text.delta", delta="Hello")],
+            ("Hello", "hm", ["rs_1:ENC"], [{"a": 1}]),
+        ),
+        "the refusal": ([event("refusal.delta", delta="No.")], ("No.", "hm", ["rs_1:ENC"], [{"a": 1}])),
+        "the reasoning": (
+            [event("reasoning_summary_text.delta", delta="so")],
+            ("Hi", "so", ["rs_1:ENC"], [{"a": 1}]),
+        ),
+        "the signature": (
+            [event("output_item.done", item={"type": "reasoning", "id": "rs_0", "encrypted_content": "OLD"})],
+            ("Hi", "hm", ["rs_0:OLD"], [{"a": 1}]),
+        ),
+        "the call's end": (
+            [event("output_item.done", output_index=2, item={**WHOLE, "arguments": '{"a":2}'})],
+            ("Hi", "hm", ["rs_1:ENC"], [{"a": 2}]),
+        ),
+        "the call in pieces": (
+            [
+                event("output_item.added", output_index=2, item=CALL),
+                event("function_call_arguments.delta", output_index=2, delta='{"a":2}'),
+            ],
+            ("Hi", "hm", ["rs_1:ENC"], [{"a": 2}]),
+        ),
+        "the call in pieces of nobody": (
+            [event("function_call_arguments.delta", delta='{"a":2}')],
+            ("Hi", "hm", ["rs_1:ENC"], [{"a": 2}]),
+        ),
+        "the call's beginning": (
+            [event("output_item.added", output_index=2, item=CALL)],
+            ("Hi", "hm", ["rs_1:ENC"], [{"a": 1}]),
+        ),
+        "the call by other names": (
+            [event("output_item.done", item={**WHOLE, "id": "x", "call_id": "y", "arguments": '{"a":2}'})],
+            ("Hi", "hm", ["rs_1:ENC"], [{"a": 2}]),
+        ),
+    }
+
+    @pytest.mark.parametrize("split", [None, 1])
+    @pytest.mark.parametrize("name", LASTS)
+    def test_the_last_event_tells_what_no_other_has_told(self, server: LLMServer, name: str, split: int | None) -> None:
+        """Nothing is lost from a service that sends all at the end, and nothing is doubled."""
+        told, expected = self.LASTS[name]
+        output = [
+            {
+                "type": "reasoning",
+                "id": "rs_1",
+                "encrypted_content": "ENC",
+                "summary": [{"type": "summary_text", "text": "hm"}],
+            },
+            {"type": "message", "content": [{"type": "output_text", "text": "Hi"}]},
+            WHOLE,
+        ]
+        events = [*told, event("completed", response={"status": "completed", "output": output})]
+        body = "".join(f"data: {json.dumps(item)}\n\n" for item in events)
+        server.script(Reply(body=body, content_type="text/event-stream", split=split))
+        with Client(retries=0) as client:
+            answer = ask(client, server).complete()
+        parts = answer.message.content
+        signatures = [part["signature"] for part in parts if part["type"] == "reasoning" and part.get("signature")]
+        calls = [call.arguments for call in answer.tool_calls]
+        assert (answer.text, answer.reasoning, signatures, calls) == expected
+
     def test_an_answer_by_a_tool_is_not_told_twice(self, server: LLMServer) -> None:
         """Its arguments are the text."""
         item = {**WHOLE, "name": "answer", "arguments": ""}
