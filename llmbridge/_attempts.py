@@ -255,9 +255,8 @@ class Attempts:
         if wait is None or (len(self._routes) > 1 and not (wait <= retry.max_backoff and call.leaves(wait))):
             return self._next_route(error)
         if not call.leaves(wait):
-            late = ClockExpired(
-                f"the total limit leaves no time for the wait of {wait:g} s before the next attempt", clock="total"
-            )
+            cause = f"{type(error).__name__}: {error.message}"
+            late = ClockExpired(f"the total limit leaves no time to wait {wait:g} s after {cause}", clock="total")
             late.__cause__ = error
             self._tell_breaker(error)
             return late

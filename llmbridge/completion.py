@@ -28,7 +28,7 @@ class Choice:
         finish_reason: Why it ended, in one vocabulary.
         raw_finish_reason: The service's own word for it.
         refusal: The words in which the model refused, which are its text as well.
-        logprobs: The service's own entries, one for each token.
+        logprobs: The service's own entries, one for each token; kept only if the call asked for them.
     """
 
     index: int
@@ -55,7 +55,7 @@ class Completion:
         refusal: The words in which the model refused, which are its text as well; None if it did not.
         parsed: The value that the text is by the `schema` that was asked for; None without one.
         choices: All answers, where several were asked for; the first one is this one.
-        logprobs: The service's own entries, one for each token.
+        logprobs: The service's own entries, one for each token; kept only if the call asked for them.
         message: The answer as a message, with what the service wants back in the next call (calls, signatures).
         turns: Where tools were run: all messages that came after the caller's, this one included.
         model: The model that was asked.

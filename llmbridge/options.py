@@ -47,7 +47,8 @@ class Timeout:
         connect: To look the name up, connect, pass a proxy and shake hands for TLS.
         first_content: From the sent request to the first content. A comment or a ping is not content.
         idle: Between two pieces of content, while waiting for the server (time spent by the caller does not count).
-        total: The whole call, with its retries, waits and error bodies.
+        total: The whole call, with its retries, waits and error bodies, the models to fall back on, a second asking for
+            an answer that does not fit its schema, and with `run_tools` all turns and tools.
 
     Raises:
         ConfigError: A value is no positive number.

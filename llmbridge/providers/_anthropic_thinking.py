@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from llmbridge.messages import ChatRequest
     from llmbridge.tools import ToolChoice
 
-__all__ = ["encode_effort", "encode_limit", "may_think", "thinking_refusals", "thinks"]
+__all__ = ["NEWEST", "claude_version", "encode_effort", "encode_limit", "may_think", "thinking_refusals", "thinks"]
 
 _ANSWER = 4096  # tokens: what every model that the service offers can write
 _THOUGHTFUL_ANSWER = 16384  # the thinking counts too
@@ -27,25 +27,26 @@ _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh"
 _ADAPTIVE = (4, 6)  # the first that thinks by an effort
 _NO_BUDGET = (4, 7)  # the first that refuses a budget, and keeps its thinking to itself unless told otherwise
 _THINKS_UNASKED = (5, 0)
-_NEWEST = (99, 0)
+NEWEST = (99, 0)
+"""The version of a Claude whose name has none."""
 _ALWAYS_THINK = ("fable", "mythos")
 _VERSION = re.compile(r"(?<!\d)(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)", re.ASCII)
 
 
-def _version(model: str) -> tuple[int, int] | None:
+def claude_version(model: str) -> tuple[int, int] | None:
     """The version in a model's name; a Claude without one counts as the newest, None is no Claude at all.
 
     Example:
-        >>> _version("claude-sonnet-4-5-20250929"), _version("anthropic.claude-opus-4-20250514-v1:0")
+        >>> claude_version("claude-sonnet-4-5-20250929"), claude_version("anthropic.claude-opus-4-20250514-v1:0")
         ((4, 5), (4, 0))
-        >>> _version("claude-3-7-sonnet-latest"), _version("claude-opus-latest"), _version("qwen3-8b")
+        >>> claude_version("claude-3-7-sonnet-latest"), claude_version("claude-opus-latest"), claude_version("qwen3-8b")
         ((3, 7), (99, 0), None)
     """
     name = model.lower()
     if "claude" not in name:
         return None
     found = _VERSION.search(name[name.rindex("claude") :])
-    return (int(found[1]), int(found[2] or 0)) if found else _NEWEST
+    return (int(found[1]), int(found[2] or 0)) if found else NEWEST
 
 
 def _always_thinks(model: str) -> bool:
@@ -73,7 +74,7 @@ def may_think(request: ChatRequest) -> bool:
     if _always_thinks(request.model):
         return True
     asked = any(request.params.get(name) is not None for name in ("thinking", "reasoning_effort"))
-    return not asked and (_version(request.model) or (0, 0)) >= _THINKS_UNASKED
+    return not asked and (claude_version(request.model) or (0, 0)) >= _THINKS_UNASKED
 
 
 def thinking_refusals(request: ChatRequest) -> Iterator[tuple[str, str]]:
@@ -81,7 +82,7 @@ def thinking_refusals(request: ChatRequest) -> Iterator[tuple[str, str]]:
     params, effort = request.params, request.params.get("reasoning_effort")
     if effort is not None and params.get("thinking") is None:
         is_budget = isinstance(effort, int) and not isinstance(effort, bool) and effort != 0
-        if is_budget and (_version(request.model) or (0, 0)) >= _NO_BUDGET:
+        if is_budget and (claude_version(request.model) or (0, 0)) >= _NO_BUDGET:
             yield "reasoning_effort", "Claude takes no budget of tokens since 4.7: give a word like 'low'"
         elif effort in ("none", 0) and effort is not False and _always_thinks(request.model):
             yield "reasoning_effort", "this model always thinks: give 'low' for as little as can be"
@@ -124,7 +125,7 @@ def encode_effort(model: str, params: dict[str, Any], output: dict[str, Any]) ->
             f"reasoning_effort must be one of none, {', '.join(_EFFORTS)}, or a number of tokens, "
             f"not {str(effort)[:40]!r}"
         )
-    version = _version(model)
+    version = claude_version(model)
     if version is not None and version < _ADAPTIVE:
         return _encode_budget(_BUDGETS[effort], params)
     shown = {"display": "summarized"} if version is not None and version >= _NO_BUDGET else {}

@@ -10,7 +10,8 @@ from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers._anthropic_answer import decode_event, decode_message, decode_models
-from llmbridge.providers._anthropic_request import NO_SAMPLING, VERSION, encode_body, encode_headers, schema_mode
+from llmbridge.providers._anthropic_request import VERSION, encode_body, encode_headers, schema_mode
+from llmbridge.providers._anthropic_sampling import sampling_refusals
 from llmbridge.providers._anthropic_thinking import thinking_refusals
 from llmbridge.secret import Secret
 
@@ -20,7 +21,6 @@ if TYPE_CHECKING:
 __all__ = ["Anthropic"]
 
 _TOKEN_VARIABLE = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the variable's name
-_SAMPLING = ("temperature", "top_p", "top_k")
 
 
 class _Token(str):
@@ -107,14 +107,11 @@ class Anthropic(Provider):
 
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
-        found = {**super().refusals(request), **dict(thinking_refusals(request))}
-        version, temperature = request.params.get("api_version"), request.params.get("temperature")
-        if isinstance(version, str) and version >= NO_SAMPLING:
-            advice = f"versions from {NO_SAMPLING} on refuse it: leave it out, or give api_version='{VERSION}'"
-            found.update((name, advice) for name in _SAMPLING if name in request.params)
-        elif isinstance(temperature, (int, float)) and temperature > 1:
-            found["temperature"] = "Anthropic's temperatures end at 1"
-        return found
+        return {
+            **super().refusals(request),
+            **dict(thinking_refusals(request)),
+            **dict(sampling_refusals(request)),
+        }
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:

@@ -244,6 +244,37 @@ class TestParameters:
         "a version of a wrong type": ({"temperature": 1, "api_version": 3}, set()),
     }
 
+    # Model, what is given, and what of it the service refuses.
+    SAMPLING: ClassVar[list[tuple[str, dict[str, Any], set[str]]]] = [
+        ("claude-opus-4-20250514", {"temperature": 0, "top_p": 0.9, "top_k": 5}, set()),
+        ("claude-3-5-haiku-latest", {"temperature": 0, "top_p": 0.9}, set()),
+        ("claude-opus-4-1-20250805", {"temperature": 0, "top_p": 0.9}, {"top_p"}),
+        ("claude-sonnet-4-5", {"temperature": 0, "top_p": None}, set()),
+        ("claude-sonnet-4-6", {"top_p": 0.9, "top_k": 5}, set()),
+        ("claude-sonnet-4-6", {"temperature": 1, "top_p": 1}, {"top_p"}),
+        ("claude-opus-4-7", {"temperature": 0.5}, {"temperature"}),
+        ("claude-opus-4-7", {"temperature": 1}, set()),
+        ("claude-opus-4-7", {"temperature": 1, "top_p": 0.99}, {"top_p"}),
+        ("claude-opus-4-8", {"top_p": 0.95, "top_k": 1}, {"top_p", "top_k"}),
+        ("claude-fable-5", {"top_p": 0.99}, set()),
+        ("claude-sonnet-5-5", {"temperature": 0, "top_p": 0.9, "top_k": 5}, {"temperature", "top_p", "top_k"}),
+        ("claude-sonnet-5-5", {"temperature": "hot"}, {"temperature"}),
+        ("claude-opus-latest", {"temperature": 0, "top_p": 0.9, "top_k": 5}, set()),
+        ("qwen3-8b", {"temperature": 0, "top_p": 0.9, "top_k": 5}, set()),
+        ("claude-sonnet-4-6", {"temperature": 0.5, "reasoning_effort": "low"}, {"temperature"}),
+        ("claude-sonnet-4-6", {"temperature": 0.5, "reasoning_effort": "none"}, set()),
+        ("claude-sonnet-4-6", {"temperature": 1, "reasoning_effort": "low"}, set()),
+        ("claude-3-7-sonnet", {"top_p": 0.95, "top_k": 5, "reasoning_effort": "low"}, {"top_k"}),
+        ("claude-3-7-sonnet", {"top_p": 0.9, "thinking": {"type": "enabled", "budget_tokens": 1024}}, {"top_p"}),
+    ]
+
+    @pytest.mark.parametrize(("model", "params", "refused"), SAMPLING)
+    def test_sampling_is_refused_as_the_model_does(self, model: str, params: dict[str, Any], refused: set[str]) -> None:
+        """By its version, and while it thinks."""
+        found = Anthropic.refusals(request(model=model, **params))
+        assert set(found) == refused
+        assert all(advice.strip() for advice in found.values())
+
     @pytest.mark.parametrize("name", REFUSALS)
     def test_what_the_service_refuses_is_known_before(self, name: str) -> None:
         """Each with what to do instead."""
