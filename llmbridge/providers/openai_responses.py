@@ -94,9 +94,11 @@ class OpenAIResponses(Provider):
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         refused = dict(super().refusals(request))
-        effort = request.params.get("reasoning_effort")
-        if effort is not None and not isinstance(effort, str):
-            refused["reasoning_effort"] = "OpenAI knows no budget of tokens: give a word like 'low'"
+        if request.params:
+            from llmbridge.providers._openai_rules import refusals
+
+            of_model = refusals(request.model, request.params)
+            refused.update({name: advice for name, advice in of_model.items() if name not in cls.refused})
         return refused
 
     @classmethod

@@ -286,6 +286,22 @@ class TestParameters:
         assert set(OpenAIResponses.refusals(ChatRequest.checked("m", "Hi", params))) == {*names, "reasoning_effort"}
         assert not OpenAIResponses.refusals(ChatRequest.checked("m", "Hi", {"reasoning_effort": "low"}))
 
+    @pytest.mark.parametrize(
+        ("model", "params", "refused"),
+        [
+            ("gpt-5-mini", {"temperature": 0, "top_p": 0.5, "logprobs": True}, {"temperature", "top_p", "logprobs"}),
+            ("gpt-5-mini", {"temperature": 1, "top_p": 1}, set()),
+            ("o3", {"top_logprobs": 2, "max_tokens": 5}, {"top_logprobs"}),
+            ("gpt-5.2", {"temperature": 0}, set()),
+            ("gpt-5.2", {"temperature": 0, "reasoning_effort": "low"}, {"temperature"}),
+            ("gpt-4.1", {"temperature": 0, "top_p": 0.5, "logprobs": True}, set()),
+            ("qwen3-8b", {"temperature": 0}, set()),
+        ],
+    )
+    def test_what_a_model_refuses_is_known(self, model: str, params: dict[str, Any], refused: set[str]) -> None:
+        """As in the older dialect."""
+        assert set(OpenAIResponses.refusals(ChatRequest.checked(model, "Hi", params))) == refused
+
 
 FUNCTION = {"type": "function", "name": "weather", "description": "The weather.", "parameters": WEATHER.parameters}
 
