@@ -631,8 +631,9 @@ def test_p13_a_wait_that_the_total_leaves_no_time_for_is_not_begun(
     assert time.monotonic() - started < 4
     assert isinstance(error, ClockExpired)
     assert error.clock == "total"
-    assert "before the next attempt" in error.message
+    assert "leaves no time to wait" in error.message
     assert type(error.__cause__) is Overloaded
+    assert error.__cause__.message in error.message
     assert (len(server.requests), seen) == (1, [])
 
 
