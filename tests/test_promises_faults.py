@@ -279,6 +279,16 @@ def test_p12_a_proxy_that_hangs(mode: Mode, made: type[HTTPProxy | SocksProxy]) 
             assert time.monotonic() - started < 3
 
 
+def test_p12_a_socks_proxy_that_hangs_on_a_busy_machine(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The library for SOCKS has the same limit, and may notice first: it is the connect clock all the same."""
+    pytest.importorskip("socks")
+    monkeypatch.setattr("llmbridge._transport.call.Call.expire", lambda *_: None)
+    with SocksProxy(hang=True) as proxy, Client("openai:m", base_url=UNKNOWN, api_key=KEY, retries=0) as client:
+        error = mode.read(client.chat("x", proxy=proxy.url, timeout=Timeout(connect=0.3))).error
+    assert isinstance(error, ClockExpired)
+    assert error.clock == "connect"
+
+
 def test_p22_a_self_signed_certificate_counts_where_it_is_trusted(mode: Mode, tmp_path: Path) -> None:
     """What `verify=` names is trusted, for the names that the certificate holds."""
     with (

@@ -385,6 +385,12 @@ def test_p13_before_the_first_piece_and_never_after(server: LLMServer, client: C
 
 def test_p14_the_server_sees_every_way_to_leave(server: LLMServer, client: Client, mode: Mode) -> None:
     """break, an exception, `with`, and cancel or close of another thread while the loop waits."""
+
+    def leave(way: Callable[[], None], requests: int) -> None:
+        server.wait_for_requests(requests, 10)
+        time.sleep(0.05)
+        way()
+
     server.default = STALLED
     mode.each(client.chat("x"), lambda _: True)
     with pytest.raises(ZeroDivisionError):
@@ -392,10 +398,10 @@ def test_p14_the_server_sees_every_way_to_leave(server: LLMServer, client: Clien
     mode.each_within(client.chat("x"), lambda _: True)
     for way in ("cancel", "close"):
         stream = client.chat("x")
-        timer = threading.Timer(0.15, getattr(stream, way))
-        timer.start()
+        leaver = threading.Thread(target=leave, args=(getattr(stream, way), len(server.requests) + 1))
+        leaver.start()
         assert isinstance(mode.read(stream).error, Cancelled)
-        timer.join()
+        leaver.join()
         stream.close()
         stream.close()
     assert [request.gone.wait(2) for request in server.requests] == [True] * 5

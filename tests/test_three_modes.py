@@ -509,12 +509,20 @@ class TestLeaving:
         self, server: LLMServer, client: Client, mode: Mode, reply: Reply, way: str
     ) -> None:
         """The reader gets Cancelled, with the text so far."""
+
+        def leave() -> None:
+            server.wait_for_requests(1, 10)
+            until = time.monotonic() + 10
+            while reply.stall is not None and not stream.text and time.monotonic() < until:
+                time.sleep(0.01)
+            getattr(stream, way)()
+
         server.script(reply)
         stream = client.chat("x")
-        timer = threading.Timer(0.1, getattr(stream, way))
-        timer.start()
+        leaver = threading.Thread(target=leave)
+        leaver.start()
         outcome = mode.read(stream)
-        timer.join()
+        leaver.join()
         assert type(outcome.error) is Cancelled
         assert outcome.error.partial == "".join(outcome.pieces)
         assert bool(outcome.pieces) == (reply.stall is not None)

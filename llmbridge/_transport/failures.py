@@ -94,6 +94,9 @@ def mapped(error: BaseException, host: str, connecting: bool = False) -> LLMBrid
             return _final(f"the certificate of {host} is not trusted (it is for another name): correct the base_url")
     if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
         return _proxy_error(chain, host)
+    # The limit that a library for SOCKS was given is that of the connect clock; the system's own has a number.
+    if connecting and any(isinstance(link, TimeoutError) and link.errno is None for link in chain):
+        return ClockExpired(f"no connection to {host} was made in time", clock="connect")
     if connecting or any(isinstance(link, requests.exceptions.SSLError) for link in chain):
         return ConnectFailed(f"no connection to {host}: {_reason(chain)}")
     return _connection_error(chain, host)
