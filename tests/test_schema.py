@@ -26,6 +26,7 @@ from hypothesis import strategies as st
 from typing_extensions import NotRequired, Required
 
 from llmbridge import InvalidRequest
+from llmbridge._schemas.subsets import holds_itself, with_lone_references, without_bounds
 from llmbridge.errors import InvalidOutput
 from llmbridge.schema import Schema, json_schema
 
@@ -200,6 +201,7 @@ class TestJsonSchema:
                 {
                     "type": "array",
                     "prefixItems": [{"type": "integer"}, {"type": "string"}],
+                    "items": {"anyOf": [{"type": "integer"}, {"type": "string"}]},
                     "minItems": 2,
                     "maxItems": 2,
                 },
@@ -807,6 +809,7 @@ class TestStrict:
             {"type": "object", "properties": {"a": {"type": ["object", "null"]}}},
             {"type": "object", "properties": {"a": {"not": {"type": "string"}}}},
             {"type": "object", "properties": {"a": {"allOf": [{"type": "string"}, {"minLength": 1}]}}},
+            {"type": "object", "properties": {"a": {"type": "string"}}, "anyOf": [{"required": ["a"]}]},
         ],
     )
     def test_what_cannot_be_said_there_is_none(self, hint: Any) -> None:
@@ -819,6 +822,61 @@ class TestStrict:
         strict = Schema.of(Node).strict_schema()
         assert strict is not None
         assert strict["$defs"]["Node"]["required"] == ["value", "children"]
+
+
+class TestSubsets:
+    """What single services refuse of JSON schema is said in another way."""
+
+    def test_bounds_are_told_in_descriptions(self) -> None:
+        """Wherever they stand; a property may have the name of one."""
+        given = {
+            "type": "object",
+            "properties": {
+                "maximum": {"type": "integer", "minimum": 0, "maximum": 9, "description": "The most."},
+                "words": {"type": "array", "items": {"type": "string", "pattern": "^a"}, "minItems": 1},
+                "two": {"type": "array", "items": {"$ref": "#/$defs/n"}, "minItems": 2, "maxItems": 2},
+            },
+            "$defs": {"n": {"type": "number", "exclusiveMinimum": 0, "title": "N"}},
+        }
+        before = json.dumps(given)
+        assert without_bounds(given) == {
+            "type": "object",
+            "properties": {
+                "maximum": {"type": "integer", "description": "The most. (minimum: 0, maximum: 9)"},
+                "words": {
+                    "type": "array",
+                    "items": {"type": "string", "description": "(pattern: ^a)"},
+                    "minItems": 1,
+                },
+                "two": {"type": "array", "items": {"$ref": "#/$defs/n"}, "description": "(minItems: 2, maxItems: 2)"},
+            },
+            "$defs": {"n": {"type": "number", "title": "N", "description": "(exclusiveMinimum: 0)"}},
+        }
+        assert json.dumps(given) == before
+
+    def test_what_holds_itself_is_known(self) -> None:
+        """Directly, through others, or as a whole; what is only used twice is not that."""
+        twice = {"properties": {"a": {"$ref": "#/$defs/A"}, "b": {"$ref": "#/$defs/A"}}, "$defs": {"A": {}}}
+        assert holds_itself(json_schema(Node))
+        assert holds_itself({"properties": {"a": {"items": {"$ref": "#/properties/a"}}}})
+        assert not holds_itself(twice)
+        assert not holds_itself({"properties": {"a": {"$ref": "#/nowhere"}}})
+        ladder = {
+            f"D{i}": {"items": {"$ref": f"#/$defs/D{i + 1}"}, "not": {"$ref": f"#/$defs/D{i + 1}"}} for i in range(60)
+        }
+        assert not holds_itself({"$ref": "#/$defs/D0", "$defs": {**ladder, "D60": {}}})
+
+    def test_references_stand_alone(self) -> None:
+        """What was said beside one is said around it."""
+        described = {"$ref": "#/$defs/A", "description": "Which."}
+        given = {"properties": {"a": described, "b": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"type": "string"}}}
+        assert with_lone_references(given) == {
+            "properties": {
+                "a": {"anyOf": [{"$ref": "#/$defs/A"}], "description": "Which."},
+                "b": {"$ref": "#/$defs/A"},
+            },
+            "$defs": {"A": {"type": "string"}},
+        }
 
 
 class TestPydantic:

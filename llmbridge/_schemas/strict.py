@@ -43,7 +43,7 @@ def strict_form(schema: Mapping[str, Any]) -> JSON | None:
         strict: JSON = rebuilt(schema, lambda part: _strict(part, schema))
     except _ImpossibleError:
         return None
-    return strict if strict.get("type") == "object" else None
+    return strict if strict.get("type") == "object" and "anyOf" not in strict else None
 
 
 def _strict(schema: JSON, document: Mapping[str, Any]) -> JSON:

@@ -129,11 +129,15 @@ def _merge(params: dict[str, Any], name: str, fields: Mapping[str, Any]) -> None
 def schema_mode(request: ChatRequest) -> SchemaMode:
     """How structured output is asked for.
 
-    A schema that cannot be held to strictly is refused as a format. A tool may have any, but none is forced while the
-    model thinks.
+    A schema that cannot be held to strictly is refused as a format, and so is one that holds itself. A tool may have
+    any, but none is forced while the model thinks.
     """
-    if request.schema_mode is not None or request.schema is None or request.schema.strict_schema() is not None:
+    if request.schema_mode is not None or request.schema is None:
         return request.schema_mode or "native"
+    from llmbridge._schemas.subsets import holds_itself
+
+    if request.schema.strict_schema() is not None and not holds_itself(request.schema.json_schema):
+        return "native"
     return "json" if may_think(request) else "tool"
 
 
@@ -150,8 +154,10 @@ def _output_config(request: ChatRequest, params: dict[str, Any], system: list[di
         system.append(text_block(schema.instruction()))
     if mode != "native":
         return {}
+    from llmbridge._schemas.subsets import without_bounds
+
     strict = schema.strict_schema()
-    return _json_schema(schema.json_schema if strict is None else strict)
+    return _json_schema(schema.json_schema if strict is None else without_bounds(strict))
 
 
 def _response_format(form: Any, system: list[dict[str, Any]]) -> dict[str, Any]:
@@ -206,12 +212,14 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, one_by_one: bool, ans
 
 
 def _encode_tool(tool: Tool) -> dict[str, Any]:
+    from llmbridge._schemas.subsets import without_bounds
+
     if tool.raw is not None:
         return dict(tool.raw)
     encoded: dict[str, Any] = {"name": tool.name}
     if tool.description:
         encoded["description"] = tool.description
-    encoded["input_schema"] = tool.parameters
+    encoded["input_schema"] = without_bounds(tool.parameters) if tool.strict else tool.parameters
     if tool.strict is not None:
         encoded["strict"] = tool.strict
     return encoded

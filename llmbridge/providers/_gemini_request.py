@@ -179,10 +179,13 @@ def _function_response(message: Message, names: Mapping[str, str], where: str, m
 
 
 def _response(text: str, failed: bool) -> dict[str, Any]:
-    """What a tool gave, as the object that the service wants: text that is one goes out as it is."""
+    """What a tool gave, as the object that the service wants: text that is one goes out as it is.
+
+    A "$ref" in it would be taken for the name of a part of the result, and refused.
+    """
     if failed:
         return {"error": text}
-    if text.lstrip().startswith("{"):
+    if text.lstrip().startswith("{") and '"$ref"' not in text:
         try:
             value = json_copy(json.loads(text), "a tool's result")
         except (ValueError, RecursionError, InvalidRequest):
@@ -239,6 +242,8 @@ def _file(media: Media, where: str, model: str) -> dict[str, Any]:
 
 def encode_tools(tools: Sequence[Tool], schema_tool: Schema | None) -> list[dict[str, Any]]:
     """The functions that the model may call, in one entry, and the service's own tools as given."""
+    from llmbridge._schemas.subsets import with_lone_references
+
     functions: list[dict[str, Any]] = []
     own: list[dict[str, Any]] = []
     for tool in tools:
@@ -246,12 +251,12 @@ def encode_tools(tools: Sequence[Tool], schema_tool: Schema | None) -> list[dict
             own.append(dict(tool.raw))
             continue
         described = {"description": tool.description} if tool.description else {}
-        functions.append({"name": tool.name, **described, "parametersJsonSchema": tool.parameters})
+        parameters = with_lone_references(tool.parameters)
+        functions.append({"name": tool.name, **described, "parametersJsonSchema": parameters})
     if schema_tool is not None:
         description = schema_tool.description or "Give the answer by calling this."
-        functions.append(
-            {"name": schema_tool.name, "description": description, "parametersJsonSchema": schema_tool.json_schema}
-        )
+        parameters = with_lone_references(schema_tool.json_schema)
+        functions.append({"name": schema_tool.name, "description": description, "parametersJsonSchema": parameters})
     return [*([{"functionDeclarations": functions}] if functions else []), *own]
 
 

@@ -96,7 +96,9 @@ class Gemini(Provider):
         elif schema is not None:
             config["responseMimeType"] = "application/json"
             if mode == "native":
-                config["responseJsonSchema"] = schema.json_schema
+                from llmbridge._schemas.subsets import with_lone_references
+
+                config["responseJsonSchema"] = with_lone_references(schema.json_schema)
             else:
                 system.append({"text": schema.instruction()})
         if choice is not None:

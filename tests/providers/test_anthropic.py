@@ -723,6 +723,35 @@ class TestTools:
             own,
         ]
 
+    def test_bounds_are_told_in_words_where_the_service_is_strict(self) -> None:
+        """It refuses the keywords there; elsewhere they go out as they are."""
+        age = {"type": "integer", "minimum": 0}
+        bounded = {"type": "object", "properties": {"age": age}, "required": ["age"], "additionalProperties": False}
+        told = {**bounded, "properties": {"age": {"type": "integer", "description": "(minimum: 0)"}}}
+        form = body(schema={"title": "city", **bounded})["output_config"]["format"]
+        assert form["schema"] == {"title": "city", **told}
+        for strict, sent in ((True, told), (False, bounded), (None, bounded)):
+            (given,) = body(tools=[tool(parameters=bounded, strict=strict)])["tools"]
+            assert given["input_schema"] == sent
+        assert body(schema={"title": "city", **bounded}, schema_mode="tool")["tools"][0]["input_schema"][
+            "properties"
+        ] == {"age": age}
+
+    def test_a_schema_that_holds_itself_is_a_tool(self) -> None:
+        """It has a strict form, which the service refuses all the same."""
+        tree = {
+            "title": "tree",
+            "type": "object",
+            "properties": {"twigs": {"type": "array", "items": {"$ref": "#"}}},
+            "required": ["twigs"],
+            "additionalProperties": False,
+        }
+        assert Schema.of(tree).strict
+        asked: dict[str, Any] = {"model": "claude-sonnet-4-5", "schema": tree}
+        assert body(**asked) == body(**asked, schema_mode="tool")
+        asked["reasoning_effort"] = "low"
+        assert body(**asked) == body(**asked, schema_mode="json")
+
     @pytest.mark.parametrize("mode", [None, "native"])
     def test_a_schema_is_the_format_of_the_output(self, mode: Any) -> None:
         """In its strict form, beside an effort."""

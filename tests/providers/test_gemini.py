@@ -298,6 +298,7 @@ class TestReplay:
             ('{"a": "\\ud800"}', {"result": '{"a": "\\ud800"}'}),
             ('{"a":' * 5000, {"result": '{"a":' * 5000}),
             ("", {"result": ""}),
+            ('{"$ref": "#/a"}', {"result": '{"$ref": "#/a"}'}),  # would name a part of the result
         ],
     )
     def test_a_result_is_an_object(self, text: str, response: dict[str, Any]) -> None:
@@ -493,6 +494,24 @@ class TestTools:
         config = encoded(schema=City).body["generationConfig"]
         assert config["responseMimeType"] == "application/json"
         assert config["responseJsonSchema"]["properties"] == {"name": {"type": "string"}}
+
+    @pytest.mark.parametrize("mode", ["native", "tool"])
+    def test_nothing_stands_beside_a_reference(self, mode: Any) -> None:
+        """The service refuses that, in a schema and in a tool's parameters."""
+        city = {"$ref": "#/$defs/City", "description": "Where."}
+        defs = {"$defs": {"City": {"type": "string"}}}
+        document = {"title": "trip", "type": "object", "properties": {"to": city, "from": city}, **defs}
+        body: Any = encoded(tools=[Tool("go", "", document)]).body
+        alone = {"anyOf": [{"$ref": "#/$defs/City"}], "description": "Where."}
+        (go,) = body["tools"][0]["functionDeclarations"]
+        assert go["parametersJsonSchema"]["properties"] == {"to": alone, "from": alone}
+        body = encoded(schema=document, schema_mode=mode).body
+        sent = (
+            body["generationConfig"]["responseJsonSchema"]
+            if mode == "native"
+            else body["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"]
+        )
+        assert sent["properties"] == {"to": alone, "from": alone}
 
     def test_a_schema_as_a_tool(self) -> None:
         """A forced function, whose arguments are the answer; other tools stay possible."""

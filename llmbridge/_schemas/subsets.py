@@ -1,0 +1,85 @@
+"""Schemas as single services take them, where these refuse what JSON schema allows."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from llmbridge._schemas.walk import JSON, children, rebuilt, resolve
+
+__all__ = ["holds_itself", "with_lone_references", "without_bounds"]
+
+_BOUNDS = (
+    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern",
+    "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties",
+)  # fmt: skip
+
+
+def without_bounds(schema: Mapping[str, Any]) -> JSON:
+    """The schema whose bounds are told in its descriptions, for services that refuse the keywords.
+
+    Source: Anthropic, Structured outputs, JSON schema limitations. A minItems of 0 or 1 is the only bound known there.
+
+    Example:
+        >>> without_bounds({"type": "integer", "minimum": 1, "description": "How many."})
+        {'type': 'integer', 'description': 'How many. (minimum: 1)'}
+    """
+
+    def told(part: JSON) -> JSON:
+        bounds = {key: part[key] for key in _BOUNDS if key in part and not (key == "minItems" and part[key] in (0, 1))}
+        if not bounds:
+            return part
+        words = f"({', '.join(f'{key}: {bound}' for key, bound in bounds.items())})"
+        said = part.get("description")
+        kept = {key: value for key, value in part.items() if key not in bounds}
+        return {**kept, "description": f"{said} {words}" if isinstance(said, str) and said else words}
+
+    made: JSON = rebuilt(schema, told)
+    return made
+
+
+def holds_itself(document: Mapping[str, Any]) -> bool:
+    """Whether a reference in the schema leads back to itself, so that values may be of any depth.
+
+    Example:
+        >>> holds_itself({"properties": {"next": {"$ref": "#"}}})
+        True
+    """
+    harmless: set[str] = set()
+
+    def leads_back(part: Any, above: tuple[str, ...]) -> bool:
+        if not isinstance(part, Mapping):
+            return False
+        ref = part.get("$ref")
+        if isinstance(ref, str) and ref not in harmless:
+            if ref in above:
+                return True
+            try:
+                if leads_back(resolve(ref, document), (*above, ref)):
+                    return True
+            except LookupError:
+                pass  # it leads nowhere: the service will say so
+            harmless.add(ref)
+        return any(leads_back(child, above) for child in children(part))
+
+    return leads_back(document, ())
+
+
+def with_lone_references(schema: Mapping[str, Any]) -> JSON:
+    """The schema in which nothing stands beside a reference: Gemini refuses a description or a default there.
+
+    Source: the service's "can only contain properties starting with '$' when $ref is present".
+
+    Example:
+        >>> with_lone_references({"$ref": "#/$defs/City", "description": "Where."})
+        {'anyOf': [{'$ref': '#/$defs/City'}], 'description': 'Where.'}
+    """
+
+    def alone(part: JSON) -> JSON:
+        if "$ref" not in part or "anyOf" in part or all(key.startswith("$") for key in part):
+            return part
+        rest = {key: value for key, value in part.items() if key != "$ref"}
+        return {"anyOf": [{"$ref": part["$ref"]}], **rest}
+
+    made: JSON = rebuilt(schema, alone)
+    return made
