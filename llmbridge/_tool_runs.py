@@ -285,14 +285,15 @@ def _failure(call: ToolCall, error: Exception) -> ToolResult:
 def _without_frames(error: BaseException) -> None:
     """Puts into a note where a tool failed, and lets go of its frames.
 
-    They lead to those above them, which hold everything that belongs to the call, this result included.
+    They lead to those above them, which hold everything that belongs to the call, this result included. The exception's
+    own way to set attributes is left aside: one that is a frozen dataclass refuses them all.
     """
     lines = _own_lines(error.__traceback__)
     if lines:
         with contextlib.suppress(AttributeError, TypeError):  # an exception that takes no attributes
             note = f"{_NOTE}\n{''.join(lines).rstrip()}"
             others = [text for text in getattr(error, "__notes__", ()) if not str(text).startswith(_NOTE)]
-            error.__notes__ = [*others, note]  # type: ignore[attr-defined,unused-ignore]  # Python 3.10 has no add_note
+            BaseException.__setattr__(error, "__notes__", [*others, note])  # Python 3.10 has no add_note
     seen: dict[int, BaseException] = {}
     waiting: list[BaseException | None] = [error]
     while waiting:
@@ -300,7 +301,7 @@ def _without_frames(error: BaseException) -> None:
         if found is None or id(found) in seen:
             continue
         seen[id(found)] = found
-        found.__traceback__ = None
+        BaseException.with_traceback(found, None)
         waiting += (found.__context__, found.__cause__)
 
 

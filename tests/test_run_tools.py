@@ -15,6 +15,7 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import anyio
@@ -636,6 +637,26 @@ class TestFailures:
         assert note.splitlines()[0] == "Raised in a tool (most recent call last):"
         assert ", in fail" in note
         assert os.path.dirname(llmbridge.__file__) not in note
+
+    @pytest.mark.parametrize("count", [1, 2])
+    def test_an_exception_that_cannot_be_changed_is_a_failure_like_others(
+        self, server: LLMServer, client: Client, mode: Mode, count: int
+    ) -> None:
+        """A frozen dataclass lets nobody set its attributes; whoever waits for its tool must not wait for ever."""
+
+        @dataclass(frozen=True)
+        class NoSuchCity(Exception):
+            name: str
+
+        def fail() -> str:
+            raise NoSuchCity("Oslo")
+
+        server.script(asks(*["fail"] * count), Reply("Sorry."))
+        results = results_of(mode.read(client.run("x", tools=[fail], timeout=WAIT).events()).pieces)
+        assert [result.text for result in results] == ["NoSuchCity: Oslo"] * count
+        for result in results:
+            assert result.value.__traceback__ is None
+            assert ", in fail" in result.value.__notes__[0]
 
     def test_a_note_has_no_frames_of_ours_between_the_tools(self, server: LLMServer, client: Client) -> None:
         """As they stand there when one exception is raised in two threads at a time."""
