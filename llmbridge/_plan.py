@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +41,7 @@ __all__ = [
     "plan_call",
     "refuse_of_client",
     "route_to",
+    "settled",
     "usable_key",
 ]
 
@@ -74,7 +77,7 @@ class Plan:
         self._first = first
         self._client = client
         self._model = client._model if model is None else model
-        self._params = params
+        self._params = settled(params)
         self._options = options
         self._system = system
         self._all_options = options.over(client.options)
@@ -110,7 +113,7 @@ class Plan:
         return ChatStream(loop, request.schema, ask_again if reasks > 0 else None, asked)
 
     def _further(self, params: Mapping[str, Any]) -> Plan:
-        """The plan of the requests that follow the first."""
+        """The plan of the requests that follow the first, whatever the caller's lists hold by then."""
         return Plan(self._client, self._model, params, self._options, self._system, first=False)
 
     def _pipeline(self, turns: Sequence[Message], total: TotalClock) -> tuple[Pipeline, ChatRequest]:
@@ -149,6 +152,26 @@ class Plan:
         if client is not self._client:
             route.limiter = client.limiter
         return route, request
+
+
+def settled(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters that may be used again: what their owner does with them afterwards does not reach them.
+
+    Tools are read once, as they may come out of an iterator. What cannot be copied is refused when it is to be sent.
+
+    Example:
+        >>> settled({"tools": iter([print]), "stop": "END"})
+        {'tools': (<built-in function print>,), 'stop': 'END'}
+    """
+    kept = dict(params)
+    for name, value in params.items():
+        if name == "tools":
+            if isinstance(value, Iterable) and not isinstance(value, (str, bytes, Mapping, type)):
+                kept[name] = tuple(value)
+        elif isinstance(value, (list, dict)):
+            with contextlib.suppress(Exception):
+                kept[name] = deepcopy(value)
+    return kept
 
 
 def refuse_of_client(params: Mapping[str, Any]) -> None:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge._forking import keep_lock_free
 from llmbridge._model import MODEL_VARIABLE, resolve_model
-from llmbridge._plan import Plan, checked_models, has_credentials, plan_call
+from llmbridge._plan import Plan, checked_models, has_credentials, plan_call, settled
 from llmbridge._route import Breaker
 from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode
@@ -96,7 +96,7 @@ class Client:
         if isinstance(model, str):
             resolve_model(model, self._options.base_url is not None)
         self._system = system
-        self._params = params
+        self._params = settled(params)
         self._limits = limits
         self._pickle_key = pickle_key
         self._set_up()

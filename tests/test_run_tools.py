@@ -137,6 +137,26 @@ class TestTheLoop:
         assert tool == {"role": "tool", "tool_call_id": assistant["tool_calls"][0]["id"], "content": "5"}
         assert stream.finish_reason == "stop"
 
+    @pytest.mark.parametrize("of_client", [False, True])
+    def test_what_the_caller_does_with_his_lists_reaches_no_later_turn(
+        self, server: LLMServer, client: Client, of_client: bool
+    ) -> None:
+        """An iterator of tools is read once, and each request of a call says the same."""
+        stop = ["a"]
+
+        def more() -> str:
+            stop.append("b")
+            return "done"
+
+        params: dict[str, Any] = {"tools": iter([more, add]), "stop": stop}
+        if of_client:
+            client, params = Client("openai:gpt-4o", base_url=server.base_url("openai"), api_key="none", **params), {}
+        server.script(asks("more"), asks("more"), Reply("Well."))
+        assert client.run("Go on", **params).complete().text == "Well."
+        for request in server.requests:
+            assert [tool["function"]["name"] for tool in request.json["tools"]] == ["more", "add"]
+            assert request.json["stop"] == ["a"]
+
     def test_thoughts_go_back_in_the_place_where_they_stood(self, server: LLMServer, mode: Mode) -> None:
         """Between the texts: Anthropic refuses a thought elsewhere."""
         server.script(Reply(body=INTERLEAVED, content_type="text/event-stream"), Reply("5"))
