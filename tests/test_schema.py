@@ -29,6 +29,7 @@ from llmbridge import InvalidRequest
 from llmbridge._schemas.subsets import holds_itself, with_lone_references, without_bounds
 from llmbridge.errors import InvalidOutput
 from llmbridge.schema import Schema, json_schema
+from llmbridge.tools import Tool
 
 
 def shown(value: object) -> str:
@@ -488,6 +489,15 @@ class TestValues:
         assert parse(Person, given) == Person("Ada", Address("S"))
         assert parse(Movie, {"title": "M", "year": None}) == {"title": "M"}
         assert problems(Person, {"name": None, "home": {"street": "S"}}) == ("name: expected a string, got null",)
+
+    def test_bounds_hold_for_a_decimal_in_a_string(self) -> None:
+        """No keyword of JSON schema bounds it there."""
+        price = Annotated[decimal.Decimal, Limits()]
+        assert json_schema(price) == {"type": "string", "format": "decimal", "description": "A share."}
+        assert Schema.of(price).parse('{"value": "0.50"}') == decimal.Decimal("0.50")
+        assert problems(price, "-1") == ("value: must be at least 0",)
+        assert problems(price, -1) == ("value: must be at least 0",)
+        assert "decimal number" in problems(price, "x")[0]
 
 
 class TestMappings:
@@ -952,3 +962,30 @@ class TestPydantic:
         checked = pydantic.dataclasses.dataclass(type("Checked", (), {"__annotations__": {"size": int}}))
         assert Schema.of(checked).parse('{"size": 3}').size == 3
         assert problems(checked, {"size": "x"})
+
+    @pytest.mark.skipif(sys.version_info >= (3, 14), reason="pydantic.v1 does not go there")
+    def test_models_of_pydantic_1(self) -> None:
+        """They have other names for all: nested, with references, and as a whole that is no object."""
+        v1 = pytest.importorskip("pydantic.v1")
+        leaf: Any = v1.create_model("Leaf", size=(int, v1.Field(..., gt=0)))
+        tree = v1.create_model("Tree", leaf=(leaf, ...), leaves=(list[leaf], []))
+        schema = Schema.of(tree)
+        assert schema.json_schema["properties"]["leaf"] == {"$ref": "#/$defs/Leaf"}
+        assert schema.json_schema["$defs"]["Leaf"]["additionalProperties"] is False
+        value = schema.parse('{"leaf": {"size": 1}, "leaves": null}')
+        assert (value.leaf, value.leaves) == (leaf(size=1), [])
+        assert problems(tree, {"leaf": {"size": 0}}) == ("leaf.size: ensure this value is greater than 0",)
+        assert problems(tree, {"leaves": []}) == ("leaf: field required",)
+        pair = make_dataclass("Pair", [("one", tree), ("other", Optional[leaf], None)])
+        assert Schema.of(pair).parse('{"one": {"leaf": {"size": 2}}}').one.leaf.size == 2
+        words = v1.create_model("Words", __root__=(list[str], ...))
+        assert Schema.of(words).parse('{"value": ["a"]}').__root__ == ["a"]
+        assert problems(words, [{}]) == ("value[0]: str type expected",)
+        assert Tool.result_text([value]) == '[{"leaf": {"size": 1}, "leaves": []}]'
+
+    def test_a_tuple_of_mixed_types_says_what_its_items_may_be(self) -> None:
+        """As it does elsewhere: there are services that know only `items`."""
+        pydantic = pytest.importorskip("pydantic")
+        pair = Schema.of(pydantic.create_model("Pair", x=(tuple[int, str], ...))).json_schema["properties"]["x"]
+        assert pair["items"] == {"anyOf": [{"type": "integer"}, {"type": "string"}]}
+        assert pair["prefixItems"] == [{"type": "integer"}, {"type": "string"}]

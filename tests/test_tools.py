@@ -19,7 +19,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict
+from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict, TypeVar
 
 import pytest
 from hypothesis import given
@@ -298,6 +298,26 @@ class TestFunctions:
         with pytest.raises(InvalidRequest, match=r"query.connection: the type Callable.* functools.partial"):
             Tool.of(query)
         assert Tool.of(functools.partial(query, connection=len)).run({"sql": "select"}) == 6
+
+    def test_a_type_parameter_of_the_function_itself_is_known(self) -> None:
+        """As `def first[Item: int](items: list[Item])` has them, where annotations are postponed."""
+
+        def first(items: list[Item]) -> Item:  # type: ignore[name-defined]  # noqa: F821
+            return items[0]
+
+        first.__type_params__ = (TypeVar("Item", bound=int),)  # type: ignore[attr-defined,unused-ignore]
+        assert Tool.of(first).parameters["properties"]["items"] == {"type": "array", "items": {"type": "integer"}}
+        assert Tool.of(first).run({"items": [3]}) == 3
+
+    @pytest.mark.skipif(sys.version_info < (3, 12), reason="has no such syntax")
+    @pytest.mark.parametrize("postponed", ["", "from __future__ import annotations\n"])
+    def test_type_parameters_in_brackets(self, postponed: str) -> None:
+        """Of functions and of classes."""
+        code = "@dataclass\nclass Box[T]:\n    item: T\ndef first[T: int](box: Box[T]) -> T: ...\n"
+        names: dict[str, Any] = {"dataclass": dataclass, "__name__": __name__}
+        exec(postponed + code, names)
+        box = Tool.of(names["first"]).parameters["properties"]["box"]
+        assert box["properties"] == {"item": {"type": "integer"}}
 
     def test_a_hint_that_is_not_known_is_named(self) -> None:
         """A type that is only imported for type checkers."""

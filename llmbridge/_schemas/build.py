@@ -18,6 +18,7 @@ from llmbridge._schemas.hints import (
     enum_table,
     is_enum,
     is_pydantic,
+    is_pydantic_1,
     is_pydantic_model,
     literal_table,
     type_name,
@@ -88,7 +89,8 @@ class _Builder:
         for keyword, limit in found.constraints.items():
             if schema.get("type") == "array" and keyword.endswith("Length"):
                 keyword = keyword.replace("Length", "Items")
-            schema[keyword] = limit
+            if schema.get("format") != "decimal":  # a number in a string, which no keyword bounds
+                schema[keyword] = limit
         if found.description:
             schema["description"] = found.description
         return schema
@@ -209,7 +211,11 @@ class _Builder:
 
 def pydantic_schema(cls: Any) -> JSON:
     """pydantic's own schema, its objects closed as all objects here are."""
-    schema = cls.model_json_schema() if is_pydantic_model(cls) else type_adapter(cls).json_schema()
+    if is_pydantic_1(cls):
+        schema = cls.schema(ref_template=_REF + "{model}")
+        schema = {"$defs" if key == "definitions" else key: part for key, part in schema.items()}
+    else:
+        schema = cls.model_json_schema() if is_pydantic_model(cls) else type_adapter(cls).json_schema()
 
     def closed(schema: JSON) -> JSON:
         schema.pop("discriminator", None)  # OpenAPI's, and its references would not move with the rest

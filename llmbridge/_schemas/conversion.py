@@ -7,6 +7,7 @@ import json
 import types
 import typing
 from collections.abc import Sequence
+from decimal import Decimal
 from typing import Any
 
 from llmbridge._schemas.build import ARRAYS, MAPPINGS, pydantic_schema, type_adapter
@@ -17,6 +18,7 @@ from llmbridge._schemas.hints import (
     enum_table,
     is_enum,
     is_pydantic,
+    is_pydantic_1,
     is_pydantic_model,
     literal_table,
     table_entry,
@@ -56,7 +58,7 @@ class Conversion:
         if found.constraints:
             size = isinstance(value, (list, dict))
             limits = {key.replace("Length", "Items") if size else key: item for key, item in found.constraints.items()}
-            problems = check(value, limits).problems
+            problems = check(_number_in(value) if found.bare is Decimal else value, limits).problems
             if problems:
                 self.problems += [f"{path or '(root)'}: {problem.partition(': ')[2]}" for problem in problems]
                 return MISSING
@@ -142,6 +144,8 @@ class Conversion:
         given = check(value, pydantic_schema(cls)).value  # without the nulls that stand for what was left out
         text = json.dumps(given)  # in pydantic's JSON mode a strict model takes dates and enums too
         try:
+            if is_pydantic_1(cls):
+                return cls.parse_raw(text)
             if is_pydantic_model(cls):
                 return cls.model_validate_json(text)
             return type_adapter(cls).validate_json(text)
@@ -152,9 +156,12 @@ class Conversion:
             for problem in listing():
                 where = path
                 for step in problem["loc"]:
+                    if step == "__root__":  # pydantic 1's name for the whole
+                        continue
                     where = f"{where}[{step}]" if isinstance(step, int) else joined(where, str(step))
-                got = problem.get("input")
-                known = "" if isinstance(got, (dict, list)) or problem["type"] == "missing" else f", got {quoted(got)}"
+                got = problem.get("input", MISSING)
+                told = got is not MISSING and not isinstance(got, (dict, list)) and problem["type"] != "missing"
+                known = f", got {quoted(got)}" if told else ""
                 self._wrong(where, f"{problem['msg']}{known}")
             return MISSING
 
@@ -209,3 +216,11 @@ class Conversion:
             return make(items)
         except TypeError:  # a set of what cannot be in a set
             return self._wrong(path, f"cannot hold {kind_of(value[0])} in a set")
+
+
+def _number_in(value: Any) -> Any:
+    """What bounds hold for, where a number may stand in a string."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value  # which is told of it anyway

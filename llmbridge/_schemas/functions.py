@@ -11,7 +11,7 @@ from typing import Any
 from llmbridge._schemas.build import json_schema, object_schema
 from llmbridge._schemas.conversion import Conversion
 from llmbridge._schemas.docstrings import read_docstring
-from llmbridge._schemas.hints import MISSING, Field, class_fields, is_pydantic, resolved, type_name
+from llmbridge._schemas.hints import MISSING, Field, class_fields, is_pydantic, resolved, type_name, type_parameters
 from llmbridge._schemas.walk import JSON
 from llmbridge.errors import InvalidRequest
 
@@ -126,7 +126,8 @@ def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Paramet
 def _hints(body: Any, parameters: list[inspect.Parameter], name: str) -> dict[str, Any]:
     wanted = {item.name for item in parameters}
     annotations = {key: hint for key, hint in getattr(body, "__annotations__", {}).items() if key in wanted}
-    return resolved(annotations, getattr(inspect.unwrap(body), "__globals__", {}), name)
+    inner = inspect.unwrap(body)
+    return resolved(annotations, getattr(inner, "__globals__", {}), name, type_parameters(inner))
 
 
 def _field(item: inspect.Parameter, hints: Mapping[str, Any], described: Mapping[str, str], function: str) -> Field:

@@ -25,11 +25,13 @@ __all__ = [
     "hints_of",
     "is_enum",
     "is_pydantic",
+    "is_pydantic_1",
     "is_pydantic_model",
     "literal_table",
     "resolved",
     "table_entry",
     "type_name",
+    "type_parameters",
     "unwrapped",
 ]
 
@@ -157,9 +159,16 @@ def type_name(hint: Any) -> str:
 
 def is_pydantic_model(hint: Any) -> bool:
     """Whether it is a pydantic model, told by what it can do: pydantic need not be there."""
-    return isinstance(hint, type) and all(
-        callable(getattr(hint, name, None)) for name in ("model_json_schema", "model_validate_json")
-    )
+    return _can(hint, "model_json_schema", "model_validate_json") or is_pydantic_1(hint)
+
+
+def is_pydantic_1(hint: Any) -> bool:
+    """Whether it is a model of pydantic 1, or of the `pydantic.v1` in pydantic 2, which has other names for all."""
+    return not hasattr(hint, "model_json_schema") and _can(hint, "schema", "parse_raw", "__get_validators__")
+
+
+def _can(hint: Any, *names: str) -> bool:
+    return isinstance(hint, type) and all(callable(getattr(hint, name, None)) for name in names)
 
 
 def is_pydantic(hint: Any) -> bool:
@@ -254,23 +263,31 @@ def hints_of(cls: type) -> dict[str, Any]:
     Raises:
         InvalidRequest: A hint names something that is not known where the class was defined.
     """
-    known = {cls.__name__: cls}
+    known = {cls.__name__: cls, **type_parameters(cls)}
     namespace = dict(vars(sys.modules.get(cls.__module__, types)))
     with _naming(cls.__name__):
         hints = typing.get_type_hints(cls, localns=known, include_extras=True)
         return {name: _resolved(hint, namespace, known) for name, hint in hints.items()}
 
 
-def resolved(annotations: Mapping[str, Any], namespace: dict[str, Any], owner: str) -> dict[str, Any]:
-    """Annotations as they stand on a function, with the names in them looked up.
+def type_parameters(owner: Any) -> dict[str, Any]:
+    """What stands in the brackets of `class Box[T]` and `def first[T](...)`, by name: no module knows these names."""
+    return {item.__name__: item for item in getattr(owner, "__type_params__", ())}
+
+
+def resolved(
+    annotations: Mapping[str, Any], namespace: dict[str, Any], owner: str, known: Mapping[str, Any]
+) -> dict[str, Any]:
+    """Annotations as they stand on a function, with the names in them looked up, first in `known`.
 
     Raises:
         InvalidRequest: One names something that is not known there.
     """
     carrier = types.SimpleNamespace(__annotations__=dict(annotations))
     with _naming(owner):
-        hints = typing.get_type_hints(carrier, namespace, {}, include_extras=True)
-        return {name: _resolved(hint, namespace, {}) for name, hint in hints.items()}
+        own = dict(known)
+        hints = typing.get_type_hints(carrier, namespace, own, include_extras=True)
+        return {name: _resolved(hint, namespace, own) for name, hint in hints.items()}
 
 
 @contextlib.contextmanager

@@ -73,6 +73,8 @@ def _object(value: Any, otherwise: Callable[[Any], Any] | None) -> Any:
             return repr(value)  # an image deep inside: its base64 would be read as text
         if callable(dump := getattr(value, "model_dump", None)):
             return dump(mode="json")
+        if hasattr(type(value), "__get_validators__") and callable(dump := getattr(value, "dict", None)):  # pydantic 1
+            return as_json(dump(), otherwise)
         if dataclasses.is_dataclass(value):
             fields = dataclasses.fields(value)
             return {item.name: as_json(getattr(value, item.name), otherwise) for item in fields}
