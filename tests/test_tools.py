@@ -6,6 +6,8 @@
 from __future__ import annotations
 
 import asyncio
+import collections
+import contextlib
 import datetime as dt
 import decimal
 import enum
@@ -19,6 +21,7 @@ import uuid
 from collections.abc import Callable
 from dataclasses import FrozenInstanceError, dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Annotated, Any, NamedTuple, TypedDict, TypeVar
 
 import pytest
@@ -674,12 +677,25 @@ class TestResults:
             (Path("a/b"), '"a/b"'),
             (b"x", "\"b'x'\""),
             (Place, "\"<class 'test_tools.Place'>\""),
+            (collections.deque([1, Unit.C]), '[1, "celsius"]'),
+            ({"a": dt.date(2026, 1, 31)}.values(), '["2026-01-31"]'),
+            (range(2), "[0, 1]"),
+            (type("Attrs", (), {"__attrs_attrs__": [SimpleNamespace(name="a")], "a": Path("x")})(), '{"a": "x"}'),
+            (type("Struct", (), {"__struct_fields__": ("a",), "a": (1,)})(), '{"a": [1]}'),
         ],
         ids=shown,
     )
     def test_a_value_has_its_text(self, value: Any, text: str) -> None:
         """A str as it is, JSON for what JSON can say, str() for the rest."""
         assert Tool.result_text(value).replace("tests.test_tools", "test_tools") == text
+
+    def test_rows_of_a_database_are_told_by_their_columns(self) -> None:
+        """As sqlite3 gives them to those who ask for names."""
+        sqlite3 = pytest.importorskip("sqlite3")
+        with contextlib.closing(sqlite3.connect(":memory:")) as database:
+            database.row_factory = sqlite3.Row
+            rows = database.execute("SELECT 'Oslo' AS city, 3 AS days").fetchall()
+        assert Tool.result_text(rows) == '[{"city": "Oslo", "days": 3}]'
 
     def test_an_array_is_told_as_a_list(self) -> None:
         """numpy's arrays and numbers say themselves as lists."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Set
+from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
 from typing import Any
 
 __all__ = ["as_json", "result_text"]
@@ -25,7 +25,8 @@ def as_json(value: Any, otherwise: Callable[[Any], Any] | None = None) -> Any:
 
     Args:
         value: Also dataclasses, named tuples, enums, dates, UUIDs, decimals, paths, sets, pydantic models, arrays.
-        otherwise: Makes a value of what JSON has no form for.
+        otherwise: Makes a value of what JSON has no form for; with it, any sequence, rows of a database and objects of
+            attrs and msgspec are taken too.
 
     Raises:
         TypeError: There is no form, and `otherwise` was not given.
@@ -80,9 +81,24 @@ def _object(value: Any, otherwise: Callable[[Any], Any] | None) -> Any:
             return {item.name: as_json(getattr(value, item.name), otherwise) for item in fields}
         if callable(tolist := getattr(value, "tolist", None)):  # numpy's arrays and numbers
             return as_json(tolist(), otherwise)
+        if otherwise:
+            return _contents(value, otherwise)
     if otherwise:
         return otherwise(value)
     raise TypeError(f"JSON has no form for {type(value).__name__}")
+
+
+def _contents(value: Any, otherwise: Callable[[Any], Any]) -> Any:
+    """What a result is made of that is no list or dict itself, but holds things as these do."""
+    cls = type(value)
+    if isinstance(value, (Sequence, ValuesView)) and not isinstance(value, (bytes, bytearray, memoryview)):
+        if callable(keys := getattr(value, "keys", None)):  # sqlite3's rows
+            return as_json({key: value[key] for key in keys()}, otherwise)
+        return [as_json(item, otherwise) for item in value]
+    fields = [item.name for item in getattr(cls, "__attrs_attrs__", ())] or getattr(cls, "__struct_fields__", ())
+    if fields:  # of attrs, and of msgspec
+        return {name: as_json(getattr(value, name), otherwise) for name in fields}
+    return otherwise(value)
 
 
 def _key(key: Any) -> str:
