@@ -78,7 +78,7 @@ def _word_of_mapping(value: Mapping[str, Any]) -> str | None:
     kind, function = value.get("type"), value.get("function")
     if kind == "function" and isinstance(function, Mapping) and isinstance(function.get("name"), str):
         return str(function["name"])
-    if kind == "tool" and isinstance(value.get("name"), str) and set(value) == {"type", "name"}:
+    if kind in ("tool", "function") and isinstance(value.get("name"), str) and set(value) == {"type", "name"}:
         return str(value["name"])
     if kind in ("auto", "any", "none") and set(value) == {"type"}:
         return str(kind)

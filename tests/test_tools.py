@@ -805,6 +805,7 @@ class TestChoice:
             (Tool("now"), ToolChoice("tool", "now")),
             ({"type": "function", "function": {"name": "now"}}, ToolChoice("tool", "now")),
             ({"type": "tool", "name": "now"}, ToolChoice("tool", "now")),
+            ({"type": "function", "name": "now"}, ToolChoice("tool", "now")),
             ({"type": "any"}, ToolChoice("required")),
             ({"type": "auto"}, ToolChoice("auto")),
             ({"type": "none"}, ToolChoice("none")),

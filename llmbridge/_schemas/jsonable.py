@@ -93,9 +93,9 @@ def _contents(value: Any, otherwise: Callable[[Any], Any]) -> Any:
     cls = type(value)
     if isinstance(value, (Sequence, ValuesView)) and not isinstance(value, (bytes, bytearray, memoryview)):
         if callable(keys := getattr(value, "keys", None)):  # sqlite3's rows
-            return as_json({key: value[key] for key in keys()}, otherwise)
+            return {_key(key): as_json(item, otherwise) for key, item in zip(keys(), value, strict=True)}
         return [as_json(item, otherwise) for item in value]
-    fields = [item.name for item in getattr(cls, "__attrs_attrs__", ())] or getattr(cls, "__struct_fields__", ())
+    fields = [item.name for item in getattr(cls, "__attrs_attrs__", [])] or list(getattr(cls, "__struct_fields__", []))
     if fields:  # of attrs, and of msgspec
         return {name: as_json(getattr(value, name), otherwise) for name in fields}
     return otherwise(value)
