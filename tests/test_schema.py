@@ -26,7 +26,13 @@ from hypothesis import strategies as st
 from typing_extensions import NotRequired, Required
 
 from llmbridge import InvalidRequest
-from llmbridge._schemas.subsets import holds_itself, with_lone_references, without_bounds
+from llmbridge._schemas.subsets import (
+    holds_itself,
+    with_lone_references,
+    without_bounds,
+    without_lookaround,
+    without_patterns,
+)
 from llmbridge.errors import InvalidOutput
 from llmbridge.schema import Schema, json_schema
 from llmbridge.tools import Tool
@@ -863,6 +869,26 @@ class TestSubsets:
             "$defs": {"n": {"type": "number", "title": "N", "description": "(exclusiveMinimum: 0)"}},
         }
         assert json.dumps(given) == before
+
+    def test_patterns_are_told_in_descriptions(self) -> None:
+        """All of them, or those that look ahead or back."""
+        plain, looks = {"type": "string", "pattern": "^a(?:b)(?P<c>d)$"}, {"type": "string", "pattern": "^(?<!a)b"}
+        given = {"properties": {"a": plain, "b": looks, "pattern": {"type": "integer", "minimum": 1}}}
+        told = {"type": "string", "description": "(pattern: ^(?<!a)b)"}
+        assert without_lookaround(given) == {"properties": {**given["properties"], "b": told}}
+        assert without_patterns(given)["properties"] == {
+            "a": {"type": "string", "description": "(pattern: ^a(?:b)(?P<c>d)$)"},
+            "b": told,
+            "pattern": {"type": "integer", "minimum": 1},
+        }
+
+    def test_no_strict_schema_has_a_pattern_that_looks_around(self) -> None:
+        """OpenAI refuses the whole request then; the answer is held to it all the same."""
+        given = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?=b)"}}, "required": ["a"]}
+        strict = Schema.of(given).strict_schema()
+        assert strict is not None
+        assert strict["properties"]["a"] == {"type": "string", "description": "(pattern: ^(?=b))"}
+        assert problems(given, {"a": "c"}) == ('a: must match ^(?=b), got the string "c"',)
 
     def test_what_holds_itself_is_known(self) -> None:
         """Directly, through others, or as a whole; what is only used twice is not that."""

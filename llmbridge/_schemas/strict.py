@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from llmbridge._schemas.subsets import without_lookaround
 from llmbridge._schemas.walk import JSON, rebuilt, resolve
 
 __all__ = ["strict_form"]
@@ -40,7 +41,7 @@ def strict_form(schema: Mapping[str, Any]) -> JSON | None:
          'additionalProperties': False, 'required': ['a']}
     """
     try:
-        strict: JSON = rebuilt(schema, lambda part: _strict(part, schema))
+        strict: JSON = rebuilt(without_lookaround(schema), lambda part: _strict(part, schema))
     except _ImpossibleError:
         return None
     return strict if strict.get("type") == "object" and "anyOf" not in strict else None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from llmbridge._schemas.walk import JSON, children, rebuilt, resolve
 
-__all__ = ["holds_itself", "with_lone_references", "without_bounds"]
+__all__ = ["holds_itself", "with_lone_references", "without_bounds", "without_lookaround", "without_patterns"]
 
+_LOOKS = re.compile(r"\(\?<?[=!]")
 _BOUNDS = (
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern",
     "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties",
@@ -25,13 +27,42 @@ def without_bounds(schema: Mapping[str, Any]) -> JSON:
         {'type': 'integer', 'description': 'How many. (minimum: 1)'}
     """
 
+    return _told(schema, lambda part, key: key in _BOUNDS and not (key == "minItems" and part[key] in (0, 1)))
+
+
+def without_patterns(schema: Mapping[str, Any]) -> JSON:
+    """The schema whose patterns are told in its descriptions.
+
+    Source: llama.cpp's json-schema-to-grammar, which Ollama has too: it fails at what its grammars cannot say, such as
+    a pattern for a part of the text.
+    """
+    return _told(schema, lambda part, key: key == "pattern")
+
+
+def without_lookaround(schema: Mapping[str, Any]) -> JSON:
+    """The schema whose patterns that look ahead or back are told in its descriptions.
+
+    Source: OpenAI's "regex lookaround is not supported". pydantic writes such patterns for a Decimal.
+
+    Example:
+        >>> without_lookaround({"type": "string", "pattern": "^(?!-)"})
+        {'type': 'string', 'description': '(pattern: ^(?!-))'}
+    """
+    return _told(
+        schema, lambda part, key: key == "pattern" and isinstance(part[key], str) and bool(_LOOKS.search(part[key]))
+    )
+
+
+def _told(schema: Mapping[str, Any], is_refused: Callable[[JSON, str], bool]) -> JSON:
+    """The schema with some keywords moved into the descriptions."""
+
     def told(part: JSON) -> JSON:
-        bounds = {key: part[key] for key in _BOUNDS if key in part and not (key == "minItems" and part[key] in (0, 1))}
-        if not bounds:
+        refused = {key: value for key, value in part.items() if is_refused(part, key)}
+        if not refused:
             return part
-        words = f"({', '.join(f'{key}: {bound}' for key, bound in bounds.items())})"
+        words = f"({', '.join(f'{key}: {value}' for key, value in refused.items())})"
         said = part.get("description")
-        kept = {key: value for key, value in part.items() if key not in bounds}
+        kept = {key: value for key, value in part.items() if key not in refused}
         return {**kept, "description": f"{said} {words}" if isinstance(said, str) and said else words}
 
     made: JSON = rebuilt(schema, told)

@@ -83,10 +83,12 @@ def encode_tool(tool: Tool) -> dict[str, Any]:
     """A tool that the model may call."""
     if tool.raw is not None:
         return dict(tool.raw)
+    from llmbridge._schemas.subsets import without_lookaround
+
     function: dict[str, Any] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
-    function["parameters"] = tool.parameters
+    function["parameters"] = without_lookaround(tool.parameters)
     if tool.strict is not None:
         function["strict"] = tool.strict
     return {"type": "function", "function": function}
@@ -103,8 +105,11 @@ def encode_choice(choice: ToolChoice) -> Any:
 
 def encode_format(schema: Schema) -> dict[str, Any]:
     """The response format that makes the service hold the model to a schema; strictly where the schema allows it."""
+    from llmbridge._schemas.subsets import without_lookaround
+
     strict = schema.strict_schema()
-    form: dict[str, Any] = {"name": schema.name, "schema": schema.json_schema if strict is None else strict}
+    sent = without_lookaround(schema.json_schema) if strict is None else strict
+    form: dict[str, Any] = {"name": schema.name, "schema": sent}
     if strict is not None:
         form["strict"] = True
     if schema.description:
@@ -114,8 +119,11 @@ def encode_format(schema: Schema) -> dict[str, Any]:
 
 def encode_schema_tool(schema: Schema) -> dict[str, Any]:
     """The tool whose arguments are the structured answer."""
+    from llmbridge._schemas.subsets import without_lookaround
+
     description = schema.description or "Give the answer by calling this."
-    function = {"name": schema.name, "description": description, "parameters": schema.json_schema}
+    parameters = without_lookaround(schema.json_schema)
+    function = {"name": schema.name, "description": description, "parameters": parameters}
     return {"type": "function", "function": function}
 
 

@@ -189,4 +189,6 @@ def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
 
         body["messages"] = with_instruction(body["messages"], request.schema)
     if not in_words:
-        body["format"] = "json" if request.schema_mode == "json" else request.schema.json_schema
+        from llmbridge._schemas.subsets import without_patterns
+
+        body["format"] = "json" if request.schema_mode == "json" else without_patterns(request.schema.json_schema)

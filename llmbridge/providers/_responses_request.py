@@ -124,12 +124,14 @@ def encode_tool(tool: Tool) -> dict[str, Any]:
     """A tool that the model may call. Unless told otherwise, this service takes every function for a strict one."""
     if tool.raw is not None:
         return dict(tool.raw)
+    from llmbridge._schemas.subsets import without_lookaround
+
     described = {"description": tool.description} if tool.description else {}
     return {
         "type": "function",
         "name": tool.name,
         **described,
-        "parameters": tool.parameters,
+        "parameters": without_lookaround(tool.parameters),
         "strict": bool(tool.strict),
     }
 
@@ -150,14 +152,9 @@ def encode_schema(schema: Schema) -> dict[str, Any]:
 
 def encode_schema_tool(schema: Schema) -> dict[str, Any]:
     """The tool whose arguments are the structured answer."""
-    description = schema.description or "Give the answer by calling this."
-    return {
-        "type": "function",
-        "name": schema.name,
-        "description": description,
-        "parameters": schema.json_schema,
-        "strict": False,
-    }
+    from llmbridge.providers import _completions_request as completions
+
+    return {"type": "function", **completions.encode_schema_tool(schema)["function"], "strict": False}
 
 
 def encode_params(params: Mapping[str, Any]) -> dict[str, Any]:

@@ -303,6 +303,12 @@ class TestStructure:
         assert body(schema=WEATHER, schema_mode="native")["format"] == sent["format"]
         assert Ollama.answer_tool(ChatRequest.checked("m", "Hi", {"schema": WEATHER})) is None
 
+    def test_a_pattern_is_told_in_words(self) -> None:
+        """Ollama's grammars can say few of them, and the request fails at the others."""
+        plate = {"title": "plate", "type": "object", "properties": {"plate": {"type": "string", "pattern": "[0-9]"}}}
+        sent = body(schema=plate)
+        assert sent["format"]["properties"] == {"plate": {"type": "string", "description": "(pattern: [0-9])"}}
+
     def test_a_schema_in_the_prompt(self) -> None:
         """JSON mode, and the schema where the model reads it."""
         sent = body(schema=WEATHER, schema_mode="json")

@@ -780,6 +780,18 @@ class TestEncodeStructure:
         loose = self.body(schema={"title": "Any", "type": "object"})["response_format"]["json_schema"]
         assert "strict" not in loose
 
+    def test_patterns_that_look_around_are_told_in_words(self) -> None:
+        """In tools and schemas, strict or not: the service refuses them."""
+        looks = {"title": "City", "type": "object", "properties": {"a": {"type": "string", "pattern": "(?!x)"}}}
+        told = {"a": {"type": "string", "description": "(pattern: (?!x))"}}
+        loose = {**looks, "additionalProperties": True}
+        body = self.body(schema=loose, tools=[{"name": "f", "parameters": looks}])
+        assert body["tools"][0]["function"]["parameters"]["properties"] == told
+        assert body["response_format"]["json_schema"]["schema"]["properties"] == told
+        body = self.body(schema=looks, schema_mode="tool")
+        assert body["tools"][0]["function"]["parameters"]["properties"] == told
+        assert "pattern" not in self.body(schema=looks)["response_format"]["json_schema"]["schema"]["properties"]["a"]
+
     def test_a_schema_as_a_tool(self) -> None:
         """Which has to be called."""
         body = self.body(schema=SCHEMA, schema_mode="tool")

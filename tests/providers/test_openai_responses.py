@@ -339,6 +339,15 @@ class TestTools:
         assert (form["type"], form["name"], form["strict"]) == ("json_schema", "City", True)
         assert form["schema"]["properties"] == {"name": {"type": "string"}}
 
+    def test_patterns_that_look_around_are_told_in_words(self) -> None:
+        """In a tool as in a schema."""
+        looks = {"title": "City", "type": "object", "properties": {"a": {"type": "string", "pattern": "(?!x)"}}}
+        told = {"a": {"type": "string", "description": "(pattern: (?!x))"}}
+        tools = sent(schema=looks, schema_mode="tool", tools=[{"name": "f", "parameters": looks}])["tools"]
+        assert [tool["parameters"]["properties"] for tool in tools] == [told, told]
+        form = sent(schema={**looks, "additionalProperties": True})["text"]["format"]
+        assert form["schema"]["properties"] == told
+
     def test_a_schema_as_a_tool(self) -> None:
         """A forced function, whose arguments are the answer; other tools stay possible."""
         request = ChatRequest.checked("m", "Hi", {"schema": City, "schema_mode": "tool"})
