@@ -103,12 +103,18 @@ def encode_choice(choice: ToolChoice) -> Any:
     return choice.mode
 
 
-def encode_format(schema: Schema) -> dict[str, Any]:
-    """The response format that makes the service hold the model to a schema; strictly where the schema allows it."""
-    from llmbridge._schemas.subsets import without_lookaround
+def encode_format(schema: Schema, bounds: bool = True) -> dict[str, Any]:
+    """The response format that makes the service hold the model to a schema; strictly where the schema allows it.
+
+    Args:
+        schema: What the answer has to fit.
+        bounds: Whether the service takes `minimum`, `maxItems` and their like; else they are told in descriptions.
+    """
+    from llmbridge._schemas.subsets import without_bounds, without_lookaround
 
     strict = schema.strict_schema()
     sent = without_lookaround(schema.json_schema) if strict is None else strict
+    sent = sent if bounds else without_bounds(sent)
     form: dict[str, Any] = {"name": schema.name, "schema": sent}
     if strict is not None:
         form["strict"] = True

@@ -74,6 +74,7 @@ def compatible(
     reasoning_field: str = "",
     reasoning_proofs: str = "",
     schema_mode: SchemaMode = "native",
+    schema_bounds: bool = True,
     asks_usage: bool = True,
     think_tags: bool = True,
     done_needs_finish: bool = True,
@@ -103,6 +104,7 @@ def compatible(
         reasoning_proofs: The list in which reasoning comes with its proofs, and goes back: `reasoning_details` or
             `thinking_blocks`; "" if there is none.
         schema_mode: Its best way to be held to a schema.
+        schema_bounds: Whether it takes bounds (`minimum`, `maxItems`) in a schema; else they are told in descriptions.
         asks_usage: Whether `stream_options` asks for the tokens.
         think_tags: Whether reasoning may stand between `<think>` tags at the start of the answer.
         done_needs_finish: Whether `[DONE]` without a reason to finish is doubted when the body was cut short.
@@ -159,6 +161,7 @@ _ROWS = (
             "logit_bias": "Groq does not take it",
             "n": "Groq gives one answer a request: ask once for each",
         },
+        schema_bounds=False,
         embeddings_batch=0,
     ),
     compatible(
@@ -198,6 +201,7 @@ _ROWS = (
         url="https://www.cerebras.ai",
         base_url="https://api.cerebras.ai/v1",
         key_env="CEREBRAS_API_KEY",
+        schema_bounds=False,
         embeddings_batch=0,
     ),
     compatible(

@@ -75,6 +75,7 @@ class OpenAI(ChatCompletions):
     reasoning_field: ClassVar[str | None] = ""
     reasoning_proofs: ClassVar[str] = ""
     best_schema_mode: ClassVar[SchemaMode] = "native"
+    schema_bounds: ClassVar[bool] = True
     system_role: ClassVar[str | None] = None
     must_call: ClassVar[str] = "required"
 
@@ -158,7 +159,7 @@ class OpenAI(ChatCompletions):
                 body["messages"] = requests.with_instruction(body["messages"], request.schema)
                 body["response_format"] = {"type": "json_object"}
             else:
-                body["response_format"] = requests.encode_format(request.schema)
+                body["response_format"] = requests.encode_format(request.schema, cls.schema_bounds)
         if tools:
             body["tools"] = tools
         if choice is not None:

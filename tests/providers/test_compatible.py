@@ -28,6 +28,7 @@ from llmbridge import (
     models,
     providers,
 )
+from llmbridge.messages import ChatRequest
 from llmbridge.options import checked_base_url
 from llmbridge.providers.compatible import SERVICES, Compatible, compatible
 from llmbridge.testing import LLMServer, Reply
@@ -347,6 +348,17 @@ class TestDeviations:
         assert {name for name, row in SERVICES.items() if not row.renamed} == {
             "openrouter", "groq", "xai", "fireworks", "cerebras", "moonshot", "llamacpp", "vllm", "litellm",
         }  # fmt: skip
+
+    @pytest.mark.parametrize("name", [*SERVICES])
+    @pytest.mark.parametrize("closed", [True, False])
+    def test_bounds_of_a_schema_are_told_in_words_where_they_are_refused(self, name: str, closed: bool) -> None:
+        """Groq and Cerebras name the keyword, and refuse the request."""
+        age = {"type": "integer", "minimum": 0}
+        schema = {"type": "object", "properties": {"age": age}, "required": ["age"], "additionalProperties": not closed}
+        request = ChatRequest.checked("m", "Hi", {"schema": schema, "schema_mode": "native"})
+        body: Any = SERVICES[name].encode(request).body
+        told = {"type": "integer", "description": "(minimum: 0)"} if name in ("groq", "cerebras") else age
+        assert body["response_format"]["json_schema"]["schema"]["properties"] == {"age": told}
 
     def test_documents_and_pictures_go_as_given(self, server: LLMServer) -> None:
         """What OpenAI refuses, others may take."""
