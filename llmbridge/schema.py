@@ -11,6 +11,7 @@ from typing import Any
 from llmbridge._partial_json import partial_json
 from llmbridge._schemas.build import identifier, json_schema, pydantic_schema
 from llmbridge._schemas.conversion import Conversion
+from llmbridge._schemas.form import check_form
 from llmbridge._schemas.hints import is_pydantic_model, type_name
 from llmbridge._schemas.strict import strict_form
 from llmbridge._schemas.validation import check
@@ -209,6 +210,7 @@ def _of_mapping(mapping: Mapping[str, Any]) -> Schema:
         given = given["schema"]
     if not given:
         raise InvalidRequest('schema is empty: give a JSON schema such as {"type": "object", "properties": {...}}')
+    check_form(given, "schema")
     _check_references(given)
     document, wrapped = _with_object_root(given)
     name = identifier(name) if isinstance(name, str) else ""

@@ -372,7 +372,10 @@ def _from_mapping(mapping: Mapping[str, Any]) -> Tool:
 def _checked_parameters(parameters: Any, name: str) -> dict[str, Any]:
     if not isinstance(parameters, Mapping):
         raise InvalidRequest(f"tool {name}: its parameters must be a JSON schema, not {type(parameters).__name__}")
+    from llmbridge._schemas.form import check_form
+
     copied: dict[str, Any] = json_copy(parameters, f"tool {name}: parameters")
+    check_form(copied, f"tool {name}: parameters")
     if copied.get("type", "object") != "object":
         raise InvalidRequest(f'tool {name}: the type of its parameters must be "object", not {copied["type"]!r}')
     return {"type": "object", "properties": {}, **copied}

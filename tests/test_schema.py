@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import collections
+import contextlib
 import datetime as dt
 import decimal
 import enum
@@ -26,6 +27,7 @@ from hypothesis import strategies as st
 from typing_extensions import NotRequired, Required
 
 from llmbridge import InvalidRequest
+from llmbridge._schemas.form import check_form
 from llmbridge._schemas.subsets import (
     holds_itself,
     with_lone_references,
@@ -42,6 +44,12 @@ def shown(value: object) -> str:
     """A value as the name of a test: without its address, which is another one in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
+
+KEYWORDS = (
+    "$defs", "$ref", "a", "additionalProperties", "allOf", "anyOf", "const", "enum", "exclusiveMinimum", "format",
+    "items", "maxItems", "maxLength", "minimum", "minLength", "not", "oneOf", "pattern", "patternProperties",
+    "prefixItems", "properties", "propertyNames", "required", "type",
+)  # fmt: skip
 
 T = TypeVar("T")
 UserId = NewType("UserId", int)
@@ -612,6 +620,68 @@ class TestMappings:
         """Before anything is sent, saying what to give."""
         with pytest.raises(InvalidRequest, match=message):
             Schema.of(given)
+
+
+class TestForm:
+    """What has not the form of a schema is refused before anything is sent, not noticed when the answer is there."""
+
+    @pytest.mark.parametrize(
+        ("schema", "problem"),
+        [
+            (
+                {"properties": {"a": {"type": "string", "required": True}}},
+                'schema.properties.a: "required" must be a list of names, not True',
+            ),
+            ({"type": "object", "properties": ["a"]}, "schema: \"properties\" must be an object of schemas, not ['a']"),
+            ({"properties": {"a": "string"}}, "schema.properties.a must be a JSON schema, not 'string'"),
+            ({"items": [{"minLength": "3"}]}, "schema.items[0]: \"minLength\" must be a number, not '3'"),
+            ({"anyOf": {"type": "string"}}, 'schema: "anyOf" must be a list of schemas'),
+            ({"not": {"allOf": [1]}}, "schema.not.allOf[0] must be a JSON schema, not 1"),
+            ({"type": 5}, 'schema: "type" must be the name of a type, or a list of them, not 5'),
+            ({"enum": "a"}, 'schema: "enum" must be a list of values'),
+            ({"$ref": None}, 'schema: "$ref" must be a str, not None'),
+            ({"$ref": "#/$defs", "$defs": {"type": {}}}, 'schema."$ref": "#/$defs": "type" must be'),
+            ({"maximum": [1]}, 'schema: "maximum" must be a number, not [1]'),
+        ],
+        ids=shown,
+    )
+    def test_a_keyword_of_the_wrong_kind_is_named(self, schema: dict[str, Any], problem: str) -> None:
+        """With the place where it stands; in a tool's parameters too."""
+        with pytest.raises(InvalidRequest) as caught:
+            Schema.of(schema)
+        assert caught.value.message.startswith(problem)
+        with pytest.raises(InvalidRequest):
+            Tool("t", parameters={"properties": {"inner": schema}, "$defs": schema.get("$defs", {})})
+
+    @pytest.mark.parametrize(
+        "schema",
+        [
+            {"type": "object", "required": None, "enum": None, "properties": None, "items": None, "format": None},
+            {"properties": {"a": True}, "minimum": 0, "exclusiveMinimum": True, "wibble": object},
+            {"items": {}, "prefixItems": [False], "minItems": 1.0, "type": ["array", "null"]},
+        ],
+    )
+    def test_what_others_write_is_taken(self, schema: dict[str, Any]) -> None:
+        """Keywords that are null, and those of other drafts."""
+        check_form(schema, "schema")
+
+    @given(
+        st.recursive(
+            st.one_of(st.none(), st.booleans(), st.integers(-2, 3), st.sampled_from(["", "a", "object", "#", "#/a"])),
+            lambda inner: st.one_of(
+                st.lists(inner, max_size=2), st.dictionaries(st.sampled_from(KEYWORDS), inner, max_size=3)
+            ),
+            max_leaves=12,
+        ).filter(lambda value: isinstance(value, dict))
+    )
+    def test_any_mapping_is_refused_or_a_schema(self, given: dict[str, Any]) -> None:
+        """No other error comes, now or when the answer is read."""
+        with contextlib.suppress(InvalidRequest, InvalidOutput):
+            schema = Schema.of(given)
+            schema.strict_schema()
+            for text in ('{"a": {"a": 1}, "value": ["a"]}', '{"value": "a"}', '{"value": 1}'):
+                with contextlib.suppress(InvalidOutput):
+                    schema.parse(text)
 
 
 class TestSchema:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-__all__ = ["JSON", "children", "rebuilt", "resolve"]
+__all__ = ["JSON", "LISTED", "NAMED", "SINGLE", "children", "rebuilt", "resolve"]
 
 JSON = dict[str, Any]
 
-_NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
-_LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
-_SINGLE = (
+NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
+SINGLE = (
     "items", "additionalProperties", "additionalItems", "not", "if", "then", "else", "contains", "propertyNames",
     "unevaluatedItems", "unevaluatedProperties",
 )  # fmt: skip
@@ -28,11 +28,11 @@ def rebuilt(schema: Any, change: Callable[[JSON], Any]) -> Any:
         return schema
     copy = dict(schema)
     for key, value in schema.items():
-        if key in _NAMED and isinstance(value, Mapping):
+        if key in NAMED and isinstance(value, Mapping):
             copy[key] = {name: rebuilt(item, change) for name, item in value.items()}
-        elif isinstance(value, list) and key in (*_LISTED, "items"):
+        elif isinstance(value, list) and key in (*LISTED, "items"):
             copy[key] = [rebuilt(item, change) for item in value]
-        elif key in _SINGLE:
+        elif key in SINGLE:
             copy[key] = rebuilt(value, change)
     return change(copy)
 
@@ -40,11 +40,11 @@ def rebuilt(schema: Any, change: Callable[[JSON], Any]) -> Any:
 def children(schema: Mapping[str, Any]) -> Iterator[Any]:
     """The schemas directly in this one."""
     for key, value in schema.items():
-        if key in _NAMED and isinstance(value, Mapping):
+        if key in NAMED and isinstance(value, Mapping):
             yield from value.values()
-        elif isinstance(value, list) and key in (*_LISTED, "items"):
+        elif isinstance(value, list) and key in (*LISTED, "items"):
             yield from value
-        elif key in _SINGLE and isinstance(value, Mapping):
+        elif key in SINGLE and isinstance(value, Mapping):
             yield value
 
 
