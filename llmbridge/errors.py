@@ -41,6 +41,8 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from llmbridge.events import ToolCall, Usage
+
 __all__ = [
     "AllFailed",
     "AuthError",
@@ -57,6 +59,7 @@ __all__ = [
     "MissingKey",
     "NotFound",
     "Overloaded",
+    "Partial",
     "PermissionDenied",
     "ProtocolError",
     "QuotaExceeded",
@@ -92,6 +95,24 @@ def without_frames(error: E) -> E:
     return error
 
 
+class Partial(str):
+    """The text of an answer that broke off, with what else had come.
+
+    Attributes:
+        reasoning: What the model thought.
+        tool_calls: Calls that had begun; their `problem` says which were cut off.
+        usage: Tokens, if the service had counted them.
+
+    Example:
+        >>> Partial("Hel") == "Hel", Partial("Hel").tool_calls
+        (True, ())
+    """
+
+    reasoning: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    usage: Usage | None = None
+
+
 class LLMBridgeError(Exception):
     """Anything that llmbridge raises. Pickles and copies whole.
 
@@ -99,7 +120,7 @@ class LLMBridgeError(Exception):
         message: What went wrong and what to do about it, without secrets.
         provider: Name of the provider, where one was chosen.
         model: Name of the model, where one was chosen.
-        partial: The text that had been handed out before the error; "" if none.
+        partial: The text that had been handed out before the error, with what else had come; empty if nothing had.
         request_id: The service's identifier of the request, to quote to its support.
     """
 
@@ -116,7 +137,7 @@ class LLMBridgeError(Exception):
         self.message = message
         self.provider = provider
         self.model = model
-        self.partial = partial
+        self.partial = partial if isinstance(partial, Partial) else Partial(partial)
         self.request_id = request_id
 
     def __str__(self) -> str:

@@ -9,6 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Union
 
+from llmbridge.errors import Partial
+
 __all__ = [
     "END",
     "End",
@@ -233,21 +235,3 @@ Event = Union[
 
 Item = Union[str, Refusal, Reasoning, ToolCallDelta, ToolCall, ToolResult, Logprobs, Usage, Finish, OtherChoice]
 """What a provider's `decode` gives: a plain str is a piece of the answer. Of tool calls it gives only the deltas."""
-
-
-class Partial(str):
-    """The text of an answer that broke off, with what else had come.
-
-    Attributes:
-        reasoning: What the model thought.
-        tool_calls: Calls that had begun; their `problem` says which were cut off.
-        usage: Tokens, if the service had counted them.
-
-    Example:
-        >>> Partial("Hel") == "Hel", Partial("Hel").tool_calls
-        (True, ())
-    """
-
-    reasoning: str = ""
-    tool_calls: tuple[ToolCall, ...] = ()
-    usage: Usage | None = None

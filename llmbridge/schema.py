@@ -16,7 +16,7 @@ from llmbridge._schemas.hints import is_pydantic_model, type_name
 from llmbridge._schemas.strict import strict_form
 from llmbridge._schemas.validation import check
 from llmbridge._schemas.walk import JSON, children, rebuilt, resolve
-from llmbridge.errors import InvalidOutput, InvalidRequest, without_frames
+from llmbridge.errors import InvalidOutput, InvalidRequest, Partial, without_frames
 from llmbridge.messages import json_copy
 
 __all__ = ["Schema", "json_schema", "partial_json"]
@@ -123,7 +123,7 @@ class Schema:
         try:
             return self.convert(self._json(text))
         except InvalidOutput as error:
-            error.partial = text
+            error.partial = Partial(text)
             raise
 
     def convert(self, value: Any) -> Any:

@@ -16,6 +16,7 @@ from loopback import event
 from modes import MODES, Mode
 
 from llmbridge import (
+    AllFailed,
     Cancelled,
     Client,
     ClockExpired,
@@ -27,6 +28,8 @@ from llmbridge import (
     StreamTruncated,
     Timeout,
     Usage,
+    chat,
+    embed,
 )
 from llmbridge.testing import LLMServer, Reply
 
@@ -183,3 +186,23 @@ def test_a_partial_is_a_str_for_all_purposes(server: LLMServer, client: Client) 
     assert error.partial.split() == ["a", "b"]
     assert {error.partial: 1}["a b"] == 1
     assert f"{error.partial}" == "a b"
+
+
+def test_an_error_before_the_first_piece_has_an_empty_partial_of_the_same_form() -> None:
+    """`except LLMBridgeError` may look at what had come, whether anything was sent or not."""
+    early = [
+        LLMBridgeError("by itself"),
+        AllFailed("several", errors=[LLMBridgeError("one", partial="text")]),
+        _error_of(lambda: chat("Hi", "nobody:nothing")),
+        _error_of(lambda: embed("Hi", "openai:m", base_url="http://127.0.0.1:1/v1", api_key=KEY, retries=0)),
+        pickle.loads(pickle.dumps(LLMBridgeError("pickled"))),
+    ]
+
+    assert [_same(error.partial) for error in early] == [("", "", (), None)] * 5
+    assert _same(LLMBridgeError("x", partial="text").partial) == ("text", "", (), None)
+
+
+def _error_of(call: Callable[[], object]) -> LLMBridgeError:
+    with pytest.raises(LLMBridgeError) as caught:
+        call()
+    return caught.value
