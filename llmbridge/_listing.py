@@ -16,7 +16,7 @@ from llmbridge.secret import discreet
 if TYPE_CHECKING:
     from llmbridge.client import Client
 
-__all__ = ["amodels", "models", "models_with", "question"]
+__all__ = ["amodels", "amodels_with", "models", "models_with", "question"]
 
 
 @discreet
@@ -50,10 +50,16 @@ def amodels(provider: str | None = None, **options: Any) -> Coroutine[Any, Any, 
         >>> asyncio.run(amodels("demo"))
         ['demo']
     """
-    from llmbridge._aio import in_thread
     from llmbridge.client import shared_client
 
-    call = question(shared_client(), provider, options)
+    return amodels_with(shared_client(), provider, options)
+
+
+def amodels_with(client: Client, provider: str | None, options: Mapping[str, Any]) -> Coroutine[Any, Any, list[str]]:
+    """`amodels` with the defaults of a client."""
+    from llmbridge._aio import in_thread
+
+    call = question(client, provider, options)
     return in_thread(call.result, call.cancel)
 
 

@@ -21,7 +21,7 @@ from llmbridge.errors import (
     without_frames,
 )
 from llmbridge.messages import ChatRequest, Message, Messages, checked_messages, with_own_proofs
-from llmbridge.options import CallOptions, Timeout, checked_base_url, is_sensitive
+from llmbridge.options import OPTION_NAMES, CallOptions, Timeout, checked_base_url, is_sensitive
 from llmbridge.provider import Provider
 from llmbridge.retry import Retry
 from llmbridge.stream import ChatStream
@@ -31,14 +31,15 @@ if TYPE_CHECKING:
 
     from llmbridge._transport import Call, HTTPRequest
     from llmbridge.client import Client
+    from llmbridge.provider import AsyncGeneratorProvider
     from llmbridge.secret import Secret
 
 __all__ = [
     "Plan",
     "caller_level",
     "checked_models",
+    "class_stream",
     "has_credentials",
-    "plan_call",
     "refuse_of_client",
     "route_to",
     "settled",
@@ -244,18 +245,19 @@ def _all_refused(errors: Sequence[LLMBridgeError]) -> LLMBridgeError:
     return kind(f"none of the {len(errors)} models can be asked: {causes}")
 
 
-def plan_call(
-    client: Client,
-    provider: type[Provider],
-    model: str,
-    messages: Messages,
-    params: Mapping[str, Any],
-    options: CallOptions,
+def class_stream(
+    provider: type[AsyncGeneratorProvider], model: str, messages: Messages, kwargs: Mapping[str, Any]
 ) -> ChatStream:
-    """The answer of a provider that is known already, without the client's defaults."""
+    """The answer of a provider used as a class: what is no option of the transport is a parameter of the service."""
+    from llmbridge.client import shared_client
+
+    if not issubclass(provider, Provider):
+        raise ConfigError(f"{provider.__name__} is no llmbridge.Provider: it has no encode() and decode()")
+    options = CallOptions.checked({name: kwargs[name] for name in OPTION_NAMES if name in kwargs})
+    params = {name: value for name, value in kwargs.items() if name not in OPTION_NAMES}
     refuse_of_client(params)
     request = ChatRequest.checked(model, messages, params)
-    route, request = route_to(client, provider, request, options, Breaker(), even_offline=True)
+    route, request = route_to(shared_client(), provider, request, options, Breaker(), even_offline=True)
     pipeline = Pipeline([route], options.timeout or Timeout())
     return ChatStream(pipeline, request.schema, keep_logprobs=asks_for_logprobs(params))
 

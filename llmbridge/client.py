@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._forking import keep_lock_free
 from llmbridge._model import MODEL_VARIABLE, resolve_model
-from llmbridge._plan import Plan, checked_models, has_credentials, plan_call, settled
+from llmbridge._plan import Plan, checked_models, has_credentials, settled
 from llmbridge._route import Breaker
-from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode
 from llmbridge.options import OPTION_NAMES, CallOptions, TimeoutLike, Unsupported, is_sensitive, without_secrets
 from llmbridge.provider import Provider
@@ -25,9 +24,8 @@ if TYPE_CHECKING:
     from llmbridge._transport import Transport
     from llmbridge.embeddings import Embeddings
     from llmbridge.limits import Limiter, Limits
-    from llmbridge.provider import AsyncGeneratorProvider
 
-__all__ = ["MODEL_VARIABLE", "Client", "chat", "class_stream", "resolve_model"]
+__all__ = ["MODEL_VARIABLE", "Client", "chat", "resolve_model"]
 
 _TRANSPORTS = 32  # ways to travel whose connections are kept
 _BREAKERS = 256  # models of lists whose last failures are remembered
@@ -230,6 +228,22 @@ class Client:
 
         return models_with(self, provider, options)
 
+    @discreet
+    def aembed(
+        self, texts: str | Iterable[str], model: str | None = None, **options: Any
+    ) -> Coroutine[Any, Any, Embeddings]:
+        """`embed` for async code: await it."""
+        from llmbridge.embeddings import aembed_with
+
+        return aembed_with(self, texts, model, options)
+
+    @discreet
+    def amodels(self, provider: str | None = None, **options: Any) -> Coroutine[Any, Any, list[str]]:
+        """`models` for async code: await it."""
+        from llmbridge._listing import amodels_with
+
+        return amodels_with(self, provider, options)
+
     @property
     def options(self) -> CallOptions:
         """The defaults of how a request travels."""
@@ -381,14 +395,3 @@ def chat(
 def shared_client() -> Client:
     """The client of the module's functions."""
     return _shared
-
-
-def class_stream(
-    provider: type[AsyncGeneratorProvider], model: str, messages: Messages, kwargs: Mapping[str, Any]
-) -> ChatStream:
-    """The answer of a provider used as a class: what is no option of the transport is a parameter of the service."""
-    if not issubclass(provider, Provider):
-        raise ConfigError(f"{provider.__name__} is no llmbridge.Provider: it has no encode() and decode()")
-    options = CallOptions.checked({name: kwargs[name] for name in OPTION_NAMES if name in kwargs})
-    params = {name: value for name, value in kwargs.items() if name not in OPTION_NAMES}
-    return plan_call(_shared, provider, model, messages, params, options)

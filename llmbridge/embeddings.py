@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llmbridge.client import Client
     from llmbridge.provider import Encoded, Provider
 
-__all__ = ["MOST_TEXTS", "Embeddings", "aembed", "embed", "embed_with"]
+__all__ = ["MOST_TEXTS", "Embeddings", "aembed", "aembed_with", "embed", "embed_with"]
 
 MOST_TEXTS = 512
 """Texts in a request at the most, whatever the service takes: the longest vectors of as many are 50 MB of JSON."""
@@ -119,10 +119,18 @@ def aembed(texts: str | Iterable[str], model: str | None = None, **options: Any)
         >>> len(asyncio.run(aembed("one", model="demo")))
         1
     """
-    from llmbridge._aio import in_thread
     from llmbridge.client import shared_client
 
-    work = _Work(shared_client(), texts, model, options)
+    return aembed_with(shared_client(), texts, model, options)
+
+
+def aembed_with(
+    client: Client, texts: str | Iterable[str], model: str | None, options: Mapping[str, Any]
+) -> Coroutine[Any, Any, Embeddings]:
+    """`aembed` with the defaults of a client."""
+    from llmbridge._aio import in_thread
+
+    work = _Work(client, texts, model, options)
     return in_thread(work.result, work.cancel)
 
 

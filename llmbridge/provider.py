@@ -59,7 +59,7 @@ class AsyncGeneratorProvider:
             >>> "demo" in "".join(Demo.create_completion("demo", "Hello"))
             True
         """
-        from llmbridge.client import class_stream
+        from llmbridge._plan import class_stream
 
         answer = class_stream(cls, model, messages, kwargs)
         return iter(answer) if stream else answer.complete().text
@@ -88,7 +88,7 @@ class AsyncGeneratorProvider:
             >>> "demo" in "".join(asyncio.run(main()))
             True
         """
-        from llmbridge.client import class_stream
+        from llmbridge._plan import class_stream
 
         return class_stream(cls, model, messages, {"proxy": proxy, **kwargs})._async_pieces()
 
@@ -112,7 +112,7 @@ class AsyncGeneratorProvider:
             True
         """
         from llmbridge._aio import text_of
-        from llmbridge.client import class_stream
+        from llmbridge._plan import class_stream
 
         return text_of(class_stream(cls, model, messages, kwargs))
 

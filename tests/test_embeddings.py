@@ -312,6 +312,15 @@ class TestClient:
         assert (first.header("X-App"), second.header("X-App"), second.json["model"]) == ("a", "b", "n")
         assert server.connections == 1
 
+    @LOOP
+    def test_in_async_code(self, server: LLMServer, loop: Async) -> None:
+        """`Client.aembed`, in asyncio and trio, with the same defaults; bad input is refused at the call."""
+        with Client(**way(server), headers={"X-App": "a"}) as client:
+            assert loop.run(lambda: client.aembed(["a", "b"])) == client.embed(["a", "b"])
+            with pytest.raises(InvalidRequest):
+                client.aembed(5)  # type: ignore[arg-type]
+        assert [request.header("X-App") for request in server.requests] == ["a", "a"]
+
     def test_the_model_of_the_environment(self, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """LLMBRIDGE_MODEL."""
         monkeypatch.setenv("LLMBRIDGE_MODEL", "openai:from-env")

@@ -159,7 +159,7 @@ class TestTree:
         assert kind.__dict__.get("__doc__")
 
     def test_the_module_needs_nothing_of_the_rest(self) -> None:
-        """It stands at the bottom: no import of llmbridge, requests or urllib3, but for what only type checkers read."""
+        """It stands at the bottom: no import of llmbridge, requests or urllib3, but for type checkers."""
         tree = ast.parse(inspect.getsource(errors))
         imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         hints = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]

@@ -151,6 +151,14 @@ class TestClient:
         assert first.header("Authorization") == f"Bearer {KEY}"
         assert server.connections == 1
 
+    @LOOP
+    def test_in_async_code(self, server: LLMServer, loop: Async) -> None:
+        """`Client.amodels`, in asyncio and trio, with the same defaults."""
+        server.default = Reply(models=["m"])
+        with Client("openai:m", headers={"X-App": "a"}, **way(server)) as client:
+            assert loop.run(client.amodels) == ["m"]
+        assert server.requests[0].header("X-App") == "a"
+
     def test_a_client_of_any_server(self, server: LLMServer) -> None:
         """With a base URL, a model's own name is enough."""
         server.default = Reply(models=["m"])
