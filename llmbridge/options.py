@@ -142,11 +142,12 @@ def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def checked_base_url(base_url: str) -> str:
+def checked_base_url(base_url: str, name: str = "base_url") -> str:
     """The base URL without trailing slashes.
 
     Args:
         base_url: `http://` or `https://`, a host, perhaps a port and a path.
+        name: What it is called in errors.
 
     Raises:
         ConfigError: It is not that; what it holds of a password is not quoted.
@@ -155,11 +156,11 @@ def checked_base_url(base_url: str) -> str:
         >>> checked_base_url("http://127.0.0.1:8080/v1/")
         'http://127.0.0.1:8080/v1'
     """
-    parts = _split(base_url, "base_url")
+    parts = _split(base_url, name)
     if parts.scheme not in ("http", "https"):
-        raise ConfigError("base_url must begin with http:// or https://, like http://127.0.0.1:8080/v1")
+        raise ConfigError(f"{name} must begin with http:// or https://, like http://127.0.0.1:8080/v1")
     if parts.query or parts.fragment or base_url.endswith(("?", "#")):
-        raise ConfigError("base_url must not have a query or a fragment: paths are appended to it")
+        raise ConfigError(f"{name} must not have a query or a fragment: paths are appended to it")
     return base_url.strip().rstrip("/")
 
 

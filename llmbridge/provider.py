@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmbridge.errors import MissingKey, ProtocolError
 from llmbridge.events import End, Item, Usage
 from llmbridge.messages import ChatRequest, Messages
+from llmbridge.options import checked_base_url
 from llmbridge.secret import Secret, discreet
 
 if TYPE_CHECKING:
@@ -284,8 +285,13 @@ class Provider(AsyncGeneratorProvider):
 
     @classmethod
     def resolve_base_url(cls) -> str:
-        """The base URL where the caller gives none: the environment's, or the service's own."""
-        return (cls.base_url_env and os.environ.get(cls.base_url_env, "").strip()) or cls.base_url
+        """The base URL where the caller gives none: the environment's, or the service's own.
+
+        Raises:
+            ConfigError: The environment's is no base URL; the message names the variable.
+        """
+        given = os.environ.get(cls.base_url_env, "").strip() if cls.base_url_env else ""
+        return checked_base_url(given, f"the environment variable {cls.base_url_env}") if given else cls.base_url
 
     @classmethod
     def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Secret | None:

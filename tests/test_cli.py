@@ -482,6 +482,25 @@ def test_providers_say_their_state(capsys: pytest.CaptureFixture[str]) -> None:
     assert "sk-cli-secret" not in str(lines)
 
 
+def test_addresses_of_the_environment_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`providers` says where a call would go, without the password; a variable that is wrong spoils one line only."""
+    monkeypatch.setenv("VLLM_BASE_URL", "http://me:hidden@127.0.0.1:777/v1")
+    monkeypatch.setenv("LMSTUDIO_BASE_URL", "rubbish")
+    monkeypatch.setenv("OLLAMA_HOST", "rubbish://x")
+    for command in ("providers", "models"):
+        assert main([command]) == 0
+        out = capsys.readouterr().out
+        lines = {line.split()[0].partition(":")[0]: line for line in out.splitlines()}
+        assert "hidden" not in out
+        assert "LMSTUDIO_BASE_URL is not a URL" in lines["lmstudio"]
+        assert "OLLAMA_HOST must be" in lines["ollama"]
+        assert lines["demo"].split()[1] == "ready"
+        if command == "providers":
+            assert "http://127.0.0.1:777/v1" in lines["vllm"]
+
+
 def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
     """--version is the package's."""
     with pytest.raises(SystemExit) as leaving:

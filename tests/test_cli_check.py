@@ -21,7 +21,9 @@ from test_cli import one_line
 from llmbridge import providers
 from llmbridge.cli import main
 from llmbridge.provider import Provider
+from llmbridge.providers.compatible import SERVICES
 from llmbridge.providers.demo import Demo
+from llmbridge.providers.local import Local
 from llmbridge.providers.openai import OpenAICompatible
 from llmbridge.testing import LLMServer, Received, Reply
 
@@ -295,6 +297,38 @@ def test_every_local_server_of_the_package_is_asked() -> None:
         "transformers": "8000",
     }
     assert {name: local[name].rpartition(":")[2] for name in expected} == expected
+
+
+def test_a_wrong_variable_spoils_its_own_provider_only(
+    add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The others are tried, and the variable is named."""
+    add("wrong", server.base_url("openai"), base_url_env="WRONG_BASE_URL")
+    add("mine", server.base_url("openai"))
+    monkeypatch.setenv("WRONG_BASE_URL", "http://[rubbish")
+    server.default = models_reply("m")
+    assert main(["check"]) == 0
+    rows = table(capsys.readouterr().out)
+    assert rows["mine"][0] == "works"
+    assert rows["wrong"][0] == "bad address"
+    assert "the environment variable WRONG_BASE_URL is not a URL" in rows["wrong"][1]
+
+
+def test_local_is_one_of_the_servers(
+    add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It says nothing new where it works, and all that there is to say where it is asked alone and does not."""
+    for name in Local.servers:
+        monkeypatch.setenv(SERVICES[name].base_url_env, f"http://127.0.0.1:{free_port()}/v1")
+    monkeypatch.setattr("llmbridge.providers.known", lambda: {"local": Local, "demo": Demo, **SERVICES})
+    assert main(["check", "local"]) == 1
+    assert capsys.readouterr().out.rstrip().endswith(")")
+    monkeypatch.setenv("VLLM_BASE_URL", server.base_url("openai"))
+    server.default = models_reply("m")
+    assert main(["check"]) == 0
+    rows = table(capsys.readouterr().out)
+    assert rows["local"][-1] == "1 model: m (the first local server that answers)"
+    assert rows["demo"][-1] == "1 model: demo (it always works, and does not count)"
 
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")

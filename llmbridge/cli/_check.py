@@ -19,7 +19,7 @@ __all__ = ["add"]
 _SHOWN_MODELS = 3
 _LONGEST_MODEL = 40
 _LONGEST_REASON = 160
-_ORDER = ("works", "fails", "not running", "unchecked", "no key", "no address", "offline")
+_ORDER = ("works", "fails", "not running", "unchecked", "bad address", "no key", "no address", "offline")
 
 
 @dataclass(slots=True)
@@ -35,8 +35,14 @@ class _Row:
 
     @property
     def counts(self) -> bool:
-        """Whether that it works says anything: the demo always does."""
+        """Whether that it works says anything: the demo always does, and `local` is a server that counts itself."""
         return not self.setup.provider.direct
+
+    @property
+    def remark(self) -> str:
+        """Why it does not count."""
+        one_of = getattr(self.setup.provider, "servers", ())
+        return "the first local server that answers" if one_of else "it always works, and does not count"
 
 
 def add(commands: Any) -> None:
@@ -124,9 +130,9 @@ def _try(models: Callable[..., list[str]], row: _Row, way: dict[str, Any]) -> No
 
 def _cells(row: _Row, one: bool) -> tuple[str, str, str, str]:
     seconds = "" if row.seconds is None else f"{row.seconds:.2f} s"
-    text = _models(row) if row.state == "works" else _cut(row)
+    text = _models(row) if row.state == "works" else row.reason if one else _cut(row)
     if row.state == "works" and not row.counts and not one:
-        text += " (it always works, and does not count)"
+        text += f" ({row.remark})"
     return row.setup.provider.name, row.state, seconds, text
 
 

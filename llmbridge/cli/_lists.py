@@ -53,9 +53,7 @@ def _live_models(options: argparse.Namespace) -> None:
 
 
 def _providers(options: argparse.Namespace) -> None:
-    write_table(
-        (setup.provider.name, _state(setup), setup.provider.base_url or "", setup.provider.note) for setup in setups()
-    )
+    write_table((setup.provider.name, _state(setup), setup.address, setup.provider.note) for setup in setups())
 
 
 def _model_of(setup: Setup) -> str:
@@ -66,4 +64,6 @@ def _model_of(setup: Setup) -> str:
 def _state(setup: Setup) -> str:
     if setup.state == "no key":
         return f"needs {' or '.join(setup.provider.key_env) or 'a key'}"
+    if setup.state == "bad address":
+        return setup.hint
     return "needs --base-url" if setup.state == "no address" else setup.state

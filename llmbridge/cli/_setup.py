@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Setup", "kept_names", "key_variable", "setups"]
 
-State = Literal["ready", "no key", "no address", "offline"]
+State = Literal["ready", "no key", "no address", "bad address", "offline"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,10 +36,18 @@ class Setup:
     @property
     def host(self) -> str:
         """Host and port of its address, without what else the URL holds; "" where it has none of its own."""
+        return urlsplit(self.address).netloc
+
+    @property
+    def address(self) -> str:
+        """Where it would be asked, without user and password; "" where that is nowhere, or cannot be said."""
         if self.provider.direct:
             return ""
-        parts = urlsplit(self.provider.resolve_base_url())
-        return parts.netloc.rpartition("@")[2]
+        try:
+            parts = urlsplit(self.provider.resolve_base_url())
+        except ConfigError:
+            return ""
+        return parts._replace(netloc=parts.netloc.rpartition("@")[2]).geturl()
 
     @property
     def local(self) -> bool:
@@ -75,7 +83,11 @@ def key_variable(provider: type[Provider]) -> str | None:
 def _setup(provider: type[Provider], kept: Collection[str]) -> Setup:
     if not provider.working:
         return Setup(provider, "offline", provider.note or "offline")
-    if not provider.direct and not provider.resolve_base_url():
+    try:
+        has_address = provider.direct or bool(provider.resolve_base_url())
+    except ConfigError as error:  # a variable that is wrong spoils its own provider only
+        return Setup(provider, "bad address", error.message)
+    if not has_address:
         variable = f"set {provider.base_url_env}, or " if provider.base_url_env else ""
         return Setup(provider, "no address", f"{variable}give --base-url")
     name = provider.key_name or provider.name

@@ -112,7 +112,7 @@ class _Search:
                 return base_url, chosen
             answered.append(f"{where} has {_shown(found)}")
         if not answered:
-            raise _final(f"no local server answers (tried {', '.join(silent)}): start one, for example `ollama serve`")
+            raise _final(f"no local server answers: start one, like `ollama serve` (tried {', '.join(silent)})")
         wanted = "a model for chats" if self._model == _ANY else f"the model {self._model!r}"
         raise _final(f"no local server has {wanted}: {'; '.join(answered)}")
 

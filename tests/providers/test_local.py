@@ -153,7 +153,7 @@ class TestChoice:
         """It is told of, not passed over in silence."""
         machine.put("llamacpp", "127.0.0.1")
         assert "llamacpp" in str(mode.read(chat("Hi", "local")).error)
-        assert "base_url" in str(mode.read(chat("Hi", "local")).error)
+        assert "LLAMACPP_BASE_URL is not a URL" in str(mode.read(chat("Hi", "local")).error)
 
     def test_a_fallback(self, machine: Machine, mode: Mode) -> None:
         """`Client(["local", "demo"])`: the demo if nothing runs here."""
