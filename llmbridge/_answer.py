@@ -107,7 +107,7 @@ class Answer:
         if self._exchange.status == 204 or (not data and not start):
             raise ProtocolError(f"the service answered {self._exchange.status} with nothing in it")
         if start == b"<" or (kind == "text/html" and start):
-            raise ProtocolError("the service answered with an HTML page instead of a stream: check the base_url")
+            raise ProtocolError("the service answered with an HTML page instead of an answer: check the base_url")
         if kind == _AWS:
             raise ProtocolError("the service answered with the binary event stream of AWS, which is not spoken here")
         if not start:

@@ -234,6 +234,16 @@ def test_an_ascii_terminal_survives(start: Start, server: LLMServer) -> None:
     assert json.loads(escaped.communicate(timeout=30)[0])["text"] == "Мост!"
 
 
+@needs_posix
+def test_words_are_utf8_in_every_locale(start: Start, server: LLMServer) -> None:
+    """As they are typed on a terminal that knows more than the locale says."""
+    own = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
+    process = start("chat", *_to(server), "--system", "Kürzer", "Мост", "✓", **own)
+    assert (process.communicate(timeout=30)[1], process.returncode) == (b"", 0)
+    system, user = server.requests[0].json["messages"]
+    assert (system["content"], user["content"]) == ("Kürzer", "Мост ✓")
+
+
 # -- errors -----------------------------------------------------------------------------------------------------------
 
 
@@ -251,7 +261,9 @@ def test_an_ascii_terminal_survives(start: Start, server: LLMServer) -> None:
         (["chat", "-m", "openai:m", "--proxy", "http://", "Hello"], "proxy"),
         (["chat", "-m", "vitalentum:gpt-3.5-turbo", "Hello"], "base_url"),
         (["chat", "-m", "demo", ""], "empty"),
-        (["chat", "-m", "demo", "lone \udce9 surrogate"], "surrogate"),
+        (["chat", "-m", "demo", "no text: \udce9"], "the prompt is not UTF-8"),
+        (["chat", "-m", "demo", "--system", "no text: \udce9", "Hello"], "the system message is not UTF-8"),
+        (["embed", "-m", "demo", "no text: \udce9"], "the text is not UTF-8"),
     ],
 )
 def test_a_wrong_command_is_code_2(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -9,7 +9,7 @@ import sys
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from llmbridge.cli._input import add_debug, add_way, call_options, stdin_text
+from llmbridge.cli._input import add_debug, add_way, argument_text, call_options, stdin_text
 from llmbridge.cli._output import HARMLESS, Misused, as_json, end_line, tell, to_stderr, write
 from llmbridge.errors import LLMBridgeError
 
@@ -54,7 +54,9 @@ def add(commands: Any) -> None:
 def _chat(options: argparse.Namespace) -> None:
     from llmbridge import chat
 
-    given = call_options(options, "system", "base_url", "proxy", "timeout")
+    given = call_options(options, "base_url", "proxy", "timeout")
+    if options.system is not None:
+        given["system"] = argument_text(options.system, "system message")
     if options.schema is not None:
         given["schema"] = _schema(options.schema)
     with chat(_messages(options), _model(options), **given) as stream:
@@ -168,7 +170,7 @@ def _messages(options: argparse.Namespace) -> Any:
 def _prompt(words: list[str]) -> str:
     """The prompt from the command line, or from standard input if there is none or a single dash."""
     if words and words != ["-"]:
-        return " ".join(words)
+        return argument_text(" ".join(words), "prompt")
     advice = 'write llmbridge chat "Hello", or send it to standard input'
     return stdin_text("prompt", advice, asked=bool(words)).rstrip("\r\n")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from llmbridge.cli._input import add_debug, add_way, call_options, stdin_text
+from llmbridge.cli._input import add_debug, add_way, argument_text, call_options, stdin_text
 from llmbridge.cli._output import as_json, write
 
 __all__ = ["add"]
@@ -46,6 +46,6 @@ def _embed(options: argparse.Namespace) -> None:
 
 def _texts(words: list[str]) -> list[str]:
     if words and words != ["-"]:
-        return words
+        return [argument_text(word, "text") for word in words]
     content = stdin_text("text", 'write llmbridge embed "Some text" -m PROVIDER:MODEL', asked=bool(words))
     return [line for line in content.splitlines() if line.strip()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +13,7 @@ from llmbridge.errors import UnknownProvider
 if TYPE_CHECKING:
     from llmbridge.provider import Provider
 
-__all__ = ["add_debug", "add_way", "call_options", "known_provider", "stdin_text"]
+__all__ = ["add_debug", "add_way", "argument_text", "call_options", "known_provider", "stdin_text"]
 
 
 def stdin_text(what: str, advice: str, asked: bool) -> str:
@@ -35,6 +36,33 @@ def stdin_text(what: str, advice: str, asked: bool) -> str:
     if not text.strip():
         raise Misused(f"the {what} on standard input is empty")
     return text
+
+
+def argument_text(word: str, what: str) -> str:
+    """A word of the command line as the text that was typed.
+
+    Where the locale is not that of the terminal (`LC_ALL=C`), Python keeps bytes that it cannot read as halves of
+    surrogate pairs.
+
+    Args:
+        word: As Python gives it.
+        what: What it is, for the error.
+
+    Raises:
+        Misused: It is no UTF-8.
+
+    Example:
+        >>> argument_text("caf\\udcc3\\udca9", "prompt")
+        'café'
+    """
+    try:
+        word.encode()
+    except UnicodeError:
+        try:
+            return os.fsencode(word).decode()
+        except UnicodeError:
+            raise Misused(f"the {what} is not UTF-8") from None
+    return word
 
 
 def known_provider(name: str) -> type[Provider]:
