@@ -64,6 +64,31 @@ def test_an_image_that_cannot_be_read_is_code_2(
     assert not server.requests
 
 
+# -- answers that are less than they seem -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("reply", "told"),
+    [
+        (Reply("A bridge is", finish_reason="length"), "there would have been more"),
+        (Reply("A bridge is", finish_reason="content_filter"), "content policy"),
+        (Reply(""), "the answer is empty (finish_reason: stop)"),
+    ],
+)
+def test_an_answer_that_is_cut_off_or_empty_is_told(
+    server: LLMServer, reply: Reply, told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """On standard error, as the text alone does not show it; the JSON has the reason in it."""
+    server.default = reply
+    assert main(["chat", *to(server), "Hi"]) == 0
+    out, err = capsys.readouterr()
+    assert out == (f"{reply.content}\n" if reply.content else "")
+    assert told in one_line(err)
+    assert main(["chat", *to(server), "--json", "Hi"]) == 0
+    out, err = capsys.readouterr()
+    assert (json.loads(out)["finish_reason"], err) == (reply.finish_reason, "")
+
+
 # -- schema -----------------------------------------------------------------------------------------------------------
 
 

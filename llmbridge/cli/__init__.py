@@ -3,7 +3,7 @@
 Exit codes:
 
 ====  =====================================================================================================
-0     the answer was given whole, or nobody wanted the rest of it (`llmbridge chat "..." | head -1`)
+0     the answer came to its end, or nobody wanted the rest of it (`llmbridge chat "..." | head -1`)
 1     the service or the way to it failed; what had arrived before stays on standard output
 2     the command or its setup is wrong (an option, a key, a model's name, a base URL); nothing was sent
 130   Ctrl-C

@@ -68,8 +68,21 @@ def _chat(options: argparse.Namespace) -> None:
             _write_events(stream)
         else:
             _write_pieces(stream)
+        if not options.json and (shortfall := _shortfall(stream)):
+            tell(shortfall)
         if options.usage:
             tell(_usage_line(stream))
+
+
+def _shortfall(stream: ChatStream) -> str:
+    """What a reader could not tell from an answer that came to its end: that there is less of it than was asked for."""
+    if stream.finish_reason == "length":
+        return "the model was stopped at the longest answer that it may give: there would have been more"
+    if stream.finish_reason == "content_filter":
+        return "the service's content policy broke the answer off"
+    if not stream.text:
+        return f"the answer is empty (finish_reason: {stream.finish_reason or 'none'})"
+    return ""
 
 
 def _write_pieces(stream: ChatStream) -> None:
