@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 
 __all__ = ["amodels", "amodels_with", "models", "models_with", "question"]
 
+_OF_CHATS = ("unsupported", "run_tools", "max_turns", "reask")  # a client has them, and they mean nothing here
+
 
 @discreet
 def models(provider: str | None = None, **options: Any) -> list[str]:
@@ -82,7 +84,7 @@ def question(client: Client, name: str | None, options: Mapping[str, Any]) -> Do
         raise ConfigError(f"{name} has no list of models to ask for", provider=name)
     given = {key: value for key, value in options.items() if key not in OPTION_NAMES}
     if unknown := sorted(given.keys() - provider.settings):
-        known = (*OPTION_NAMES, *sorted(provider.settings))
+        known = (*(name for name in OPTION_NAMES if name not in _OF_CHATS), *sorted(provider.settings))
         raise ConfigError(f"models() knows no {unknown[0]}: for {name} it takes {', '.join(known)}")
     settings = {**client.settings_for(provider), **given}
     encoded = provider.encode_models({key: value for key, value in settings.items() if value is not None})

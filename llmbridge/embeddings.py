@@ -62,7 +62,7 @@ class Embeddings(Sequence[list[float]]):
 
     @property
     def array(self) -> Any:
-        """The vectors as a numpy array of shape (texts, length) and type float32.
+        """The vectors as a numpy array of shape (texts, length) and type float32; of no texts, (0, 0).
 
         Raises:
             ConfigError: numpy is not installed.
@@ -71,7 +71,8 @@ class Embeddings(Sequence[list[float]]):
             import numpy as np  # type: ignore[import-not-found,unused-ignore]
         except ImportError:
             raise ConfigError("embeddings.array needs numpy: pip install numpy, or use .vectors") from None
-        return np.asarray(self.vectors, dtype=np.float32)
+        length = len(self.vectors[0]) if self.vectors else 0
+        return np.asarray(self.vectors, dtype=np.float32).reshape(len(self.vectors), length)
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         """Lets `numpy.asarray(embeddings)` work."""

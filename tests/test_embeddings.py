@@ -343,6 +343,7 @@ class TestSequence:
         numpy = pytest.importorskip("numpy")
         made = Embeddings([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
         assert (made.array.shape, made.array.dtype) == ((3, 2), numpy.float32)
+        assert Embeddings([]).array.shape == (0, 0)
         assert numpy.asarray(made).tolist() == [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
         assert numpy.asarray(made, dtype="float64").dtype == numpy.float64
         with pytest.raises(ValueError, match="copy"):

@@ -109,8 +109,10 @@ def test_what_is_refused() -> None:
     """Unknown names, options that are none, and nothing at all."""
     with pytest.raises(UnknownProvider, match="known are anthropic"):
         models("opnai")
-    with pytest.raises(ConfigError, match="models\\(\\) knows no temperature"):
+    with pytest.raises(ConfigError, match="models\\(\\) knows no temperature") as caught:
         models("openai", temperature=1)
+    assert "base_url" in str(caught.value)
+    assert "run_tools" not in str(caught.value)
     with pytest.raises(ConfigError, match="no provider is named: pass provider=") as caught:
         models()
     assert len(caught.value.message) < 100
