@@ -22,7 +22,8 @@ from llmbridge._version import __version__
 if TYPE_CHECKING:
     from llmbridge._aio import set_thread_limit
     from llmbridge._listing import amodels, models
-    from llmbridge.client import Client, chat
+    from llmbridge._shared import chat
+    from llmbridge.client import Client
     from llmbridge.completion import Choice, Completion
     from llmbridge.embeddings import Embeddings, aembed, embed
     from llmbridge.errors import (
@@ -161,10 +162,8 @@ _MODULES = {
         "amodels",
         "models",
     ),
-    "client": (
-        "Client",
-        "chat",
-    ),
+    "_shared": ("chat",),
+    "client": ("Client",),
     "completion": (
         "Choice",
         "Completion",

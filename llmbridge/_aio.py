@@ -29,6 +29,7 @@ from llmbridge._tool_runs import here
 from llmbridge.errors import ConfigError, LLMBridgeError
 
 if TYPE_CHECKING:
+    from llmbridge._parsed import Parsed
     from llmbridge._reading import Steps
     from llmbridge._tool_runs import Job
     from llmbridge.completion import Completion
@@ -230,7 +231,7 @@ def _arrive(arrived: asyncio.Future[None]) -> None:
         arrived.set_result(None)
 
 
-async def complete(stream: ChatStream) -> Completion:
+async def complete(stream: ChatStream[Parsed]) -> Completion[Parsed]:
     """The whole answer, in one hop to a worker thread."""
     return await in_thread(stream.complete, stream.close, _Coroutines())
 

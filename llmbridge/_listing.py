@@ -38,7 +38,7 @@ def models(provider: str | None = None, **options: Any) -> list[str]:
         >>> models("demo")
         ['demo']
     """
-    from llmbridge.client import shared_client
+    from llmbridge._shared import shared_client
 
     return models_with(shared_client(), provider, options)
 
@@ -52,7 +52,7 @@ def amodels(provider: str | None = None, **options: Any) -> Coroutine[Any, Any, 
         >>> asyncio.run(amodels("demo"))
         ['demo']
     """
-    from llmbridge.client import shared_client
+    from llmbridge._shared import shared_client
 
     return amodels_with(shared_client(), provider, options)
 

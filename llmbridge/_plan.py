@@ -249,7 +249,7 @@ def class_stream(
     provider: type[AsyncGeneratorProvider], model: str, messages: Messages, kwargs: Mapping[str, Any]
 ) -> ChatStream:
     """The answer of a provider used as a class: what is no option of the transport is a parameter of the service."""
-    from llmbridge.client import shared_client
+    from llmbridge._shared import shared_client
 
     if not issubclass(provider, Provider):
         raise ConfigError(f"{provider.__name__} is no llmbridge.Provider: it has no encode() and decode()")

@@ -1,11 +1,11 @@
-"""`chat()` and `Client`: find the provider, check the options, and give the stream that will do the rest."""
+"""`Client`: finds the provider, checks the options, and gives the stream that will do the rest."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, overload
 
 from llmbridge._forking import keep_lock_free
 from llmbridge._model import MODEL_VARIABLE, resolve_model
@@ -21,15 +21,17 @@ from llmbridge.stream import ChatStream
 if TYPE_CHECKING:
     import requests
 
+    from llmbridge._parsed import Parsed
     from llmbridge._transport import Transport
     from llmbridge.embeddings import Embeddings
     from llmbridge.limits import Limiter, Limits
 
-__all__ = ["MODEL_VARIABLE", "Client", "chat", "resolve_model"]
+__all__ = ["ASKED", "MODEL_VARIABLE", "Client", "resolve_model"]
 
 _TRANSPORTS = 32  # ways to travel whose connections are kept
 _BREAKERS = 256  # models of lists whose last failures are remembered
-_ASKED = ("tools", "tool_choice", "schema", "schema_mode")
+ASKED = ("tools", "tool_choice", "schema", "schema_mode")
+"""The arguments of `chat` that are neither options of how a request travels nor parameters of a service."""
 
 
 class Client:
@@ -148,6 +150,42 @@ class Client:
         self._limits, self._pickle_key = state["limits"], state["pickle_key"]
         self._set_up()
 
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        model: str | Sequence[str | Client] | None = None,
+        *,
+        schema: type[Parsed],
+        **options: Any,
+    ) -> ChatStream[Parsed]: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Messages,
+        model: str | Sequence[str | Client] | None = None,
+        *,
+        tools: Iterable[Any] | None = None,
+        tool_choice: Any = None,
+        run_tools: bool | None = None,
+        max_turns: int | None = None,
+        schema: Any = None,
+        schema_mode: SchemaMode | None = None,
+        reask: int | None = None,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
+        proxy: str | bool | None = None,
+        timeout: TimeoutLike = None,
+        retries: RetryLike = None,
+        headers: Mapping[str, str | None] | None = None,
+        session: requests.Session | None = None,
+        verify: bool | str | None = None,
+        unsupported: Unsupported | None = None,
+        system: str | None = None,
+        **params: Any,
+    ) -> ChatStream: ...
+
     @discreet
     def chat(
         self,
@@ -172,7 +210,7 @@ class Client:
         unsupported: Unsupported | None = None,
         system: str | None = None,
         **params: Any,
-    ) -> ChatStream:
+    ) -> ChatStream[Any]:
         """The answer to the messages. Nothing is sent before its first piece is asked for.
 
         Args:
@@ -199,11 +237,28 @@ class Client:
         """
         given = locals()
         asked = CallOptions.checked({name: given[name] for name in OPTION_NAMES if given[name] is not None})
-        extra = {name: given[name] for name in _ASKED if given[name] is not None}
+        extra = {name: given[name] for name in ASKED if given[name] is not None}
         return Plan(self, model, {**params, **extra}, asked, system).stream(messages)
 
+    @overload
+    def run(
+        self,
+        messages: Messages,
+        model: str | Sequence[str | Client] | None = None,
+        *,
+        schema: type[Parsed],
+        **options: Any,
+    ) -> ChatStream[Parsed]: ...
+
+    @overload
+    def run(
+        self, messages: Messages, model: str | Sequence[str | Client] | None = None, **options: Any
+    ) -> ChatStream: ...
+
     @discreet
-    def run(self, messages: Messages, model: str | Sequence[str | Client] | None = None, **options: Any) -> ChatStream:
+    def run(
+        self, messages: Messages, model: str | Sequence[str | Client] | None = None, **options: Any
+    ) -> ChatStream[Any]:
         """`chat` with `run_tools=True`: calls the tools and goes on until the answer is there.
 
         Example:
@@ -338,60 +393,3 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-_shared = Client()
-
-
-@discreet
-def chat(
-    messages: Messages,
-    model: str | Sequence[str | Client] | None = None,
-    *,
-    tools: Iterable[Any] | None = None,
-    tool_choice: Any = None,
-    run_tools: bool | None = None,
-    max_turns: int | None = None,
-    schema: Any = None,
-    schema_mode: SchemaMode | None = None,
-    reask: int | None = None,
-    api_key: str | Secret | None = None,
-    base_url: str | None = None,
-    proxy: str | bool | None = None,
-    timeout: TimeoutLike = None,
-    retries: RetryLike = None,
-    headers: Mapping[str, str | None] | None = None,
-    session: requests.Session | None = None,
-    verify: bool | str | None = None,
-    unsupported: Unsupported | None = None,
-    system: str | None = None,
-    **params: Any,
-) -> ChatStream:
-    """The answer of a model, as a stream of text.
-
-    Args:
-        messages: A str is one user message; otherwise a list of `{"role", "content"}`.
-        model: "provider:model", e.g. "openai:gpt-5-mini", or "demo", which needs no key and no network. If missing,
-            the environment variable LLMBRIDGE_MODEL.
-        **params: Parameters of the service: those that llmbridge names for all services (`max_tokens`, `temperature`,
-            `stop`, `seed`, `reasoning_effort` ...) are translated, all others sent as given. All other arguments are
-            those of `Client` and `Client.chat`.
-
-    Returns:
-        A `ChatStream`: iterate over it, or call `.complete()`; in async code use `async for`, or `await` it.
-
-    Raises:
-        ConfigError: The model, the messages or an option cannot be used; nothing was sent.
-
-    Example:
-        >>> for piece in chat("Hello", model="demo"):
-        ...     assert piece
-    """
-    given = locals()
-    named = {name: given[name] for name in (*OPTION_NAMES, *_ASKED)}
-    return _shared.chat(messages, model, system=system, **named, **params)
-
-
-def shared_client() -> Client:
-    """The client of the module's functions."""
-    return _shared

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Generic
 
+from llmbridge._parsed import Parsed
 from llmbridge.events import FinishReason, ToolCall, Usage
 from llmbridge.messages import Message
 
@@ -42,7 +43,7 @@ class Choice:
 
 
 @dataclass(frozen=True, slots=True)
-class Completion:
+class Completion(Generic[Parsed]):
     """A whole answer. `str()` of it is its text; put into the list of messages of the next call, it is its `message`.
 
     Args:
@@ -53,7 +54,8 @@ class Completion:
         usage: Counted tokens, of all turns together, or None if the service did not say.
         tool_calls: What the model asks to be called.
         refusal: The words in which the model refused, which are its text as well; None if it did not.
-        parsed: The value that the text is by the `schema` that was asked for; None without one.
+        parsed: The value that the text is by the `schema` that was asked for; None without one, and where the model
+            asks for tools in place of an answer. To a type checker it is of the class that was given as `schema`.
         choices: All answers, where several were asked for; the first one is this one.
         logprobs: The service's own entries, one for each token; kept only if the call asked for them.
         message: The answer as a message, with what the service wants back in the next call (calls, signatures).
@@ -73,7 +75,7 @@ class Completion:
     usage: Usage | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     refusal: str | None = None
-    parsed: Any = None
+    parsed: Parsed = None  # type: ignore[assignment]  # None where no schema was asked for: of a type that nobody named
     choices: tuple[Choice, ...] = field(default=(), repr=False)
     logprobs: tuple[Any, ...] = field(default=(), repr=False)
     message: Message = field(default_factory=lambda: Message("assistant", ""), repr=False)

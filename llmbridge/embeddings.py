@@ -106,7 +106,7 @@ def embed(texts: str | Iterable[str], model: str | None = None, **options: Any) 
         >>> len(vectors), len(vectors[0]) == len(vectors[1])
         (2, True)
     """
-    from llmbridge.client import shared_client
+    from llmbridge._shared import shared_client
 
     return embed_with(shared_client(), texts, model, options)
 
@@ -120,7 +120,7 @@ def aembed(texts: str | Iterable[str], model: str | None = None, **options: Any)
         >>> len(asyncio.run(aembed("one", model="demo")))
         1
     """
-    from llmbridge.client import shared_client
+    from llmbridge._shared import shared_client
 
     return aembed_with(shared_client(), texts, model, options)
 

@@ -7,9 +7,10 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from copy import copy
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, NoReturn, SupportsIndex
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex
 
 from llmbridge._notes import added_usage
+from llmbridge._parsed import Parsed
 from llmbridge._reading import EventSteps, ObjectSteps, Reading, Source, TextSteps
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import Event, FinishReason, ToolCall, Usage
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
 __all__ = ["ChatStream", "EventStream", "ObjectStream"]
 
 
-class ChatStream:
+class ChatStream(Generic[Parsed]):
     """One answer, live. Nothing is sent before the first piece is asked for.
 
     Iterate over it for the pieces of the text, over `.events()` for everything, or call `.complete()`; in async code
@@ -50,7 +51,7 @@ class ChatStream:
         self,
         source: Source,
         schema: Schema | None = None,
-        ask_again: Callable[[Sequence[Message]], ChatStream] | None = None,
+        ask_again: Callable[[Sequence[Message]], ChatStream[Parsed]] | None = None,
         keep_logprobs: bool = True,
     ) -> None:
         self._pipeline = source
@@ -59,7 +60,7 @@ class ChatStream:
         self._second_failure: LLMBridgeError | None = None
         self._schema = schema
         self._ask_again = ask_again
-        self._again: ChatStream | None = None
+        self._again: ChatStream[Parsed] | None = None
         self._correction: tuple[Message, ...] = ()
         self._cancelled = False
         self._generator: Generator[str, None, None] | None = None
@@ -126,7 +127,7 @@ class ChatStream:
             raise InvalidRequest("objects() needs a schema: chat(..., schema=...)")
         return ObjectStream(self._reading, self._schema)
 
-    def complete(self) -> Completion:
+    def complete(self) -> Completion[Parsed]:
         """The whole answer; reads what has not been read yet. Once it has been read, it may be had again and again.
 
         Where the model was asked again, the Completion is its second answer, with the usage, turns and time of both;
@@ -157,13 +158,15 @@ class ChatStream:
                 self._again.cancel()
             return self._with_second(self._second_answer(self._again))
 
-    def _second_asking(self, ask_again: Callable[[Sequence[Message]], ChatStream], error: InvalidOutput) -> ChatStream:
+    def _second_asking(
+        self, ask_again: Callable[[Sequence[Message]], ChatStream[Parsed]], error: InvalidOutput
+    ) -> ChatStream[Parsed]:
         """The call that tells the model what is wrong with its answer."""
         assert self._schema is not None
         self._correction = (Message("user", self._schema.correction(error)),)
         return ask_again([*self._reading.noted.all_turns(), *self._correction])
 
-    def _second_answer(self, again: ChatStream) -> Completion:
+    def _second_answer(self, again: ChatStream[Parsed]) -> Completion[Parsed]:
         """What came of the second asking, whoever asks and however often."""
         if self._second_failure is not None:
             raise copy(self._second_failure)
@@ -174,7 +177,7 @@ class ChatStream:
             self._second_failure = without_frames(copy(error))
             raise
 
-    def _with_second(self, second: Completion) -> Completion:
+    def _with_second(self, second: Completion[Parsed]) -> Completion[Parsed]:
         """The completion of the second asking, with the usage and the turns of both."""
         notes = self._reading.noted
         usage = second.usage if notes.usage is None else added_usage(notes.usage, second.usage)
@@ -189,7 +192,7 @@ class ChatStream:
             total_seconds=None if second.total_seconds is None else before + second.total_seconds,
         )
 
-    def _completion(self, parsed: Any) -> Completion:
+    def _completion(self, parsed: Parsed) -> Completion[Parsed]:
         from llmbridge.completion import Completion, choices_of
 
         notes = self._reading.noted
@@ -245,18 +248,19 @@ class ChatStream:
         return finish.reason if finish else None
 
     @property
-    def parsed(self) -> Any:
-        """The value that the whole text is by the schema that was asked for; None without a schema.
+    def parsed(self) -> Parsed:
+        """The value that the whole text is by the schema that was asked for; None without one, and beside tool calls.
 
         Raises:
             InvalidOutput: It does not fit; `.problems` says where, `.partial` is the text.
             InvalidRequest: The answer has not been read to its end.
         """
         if self._schema is None:
-            return None
+            return None  # type: ignore[return-value]  # of a type that nobody named
         if not self._reading.done:
             raise InvalidRequest("parsed is there once the answer has been read to its end: call complete(), or loop")
-        return parsed_answer(self._schema, self._reading.noted, self.provider, self.model)
+        value: Parsed = parsed_answer(self._schema, self._reading.noted, self.provider, self.model)
+        return value
 
     @property
     def rate_limits(self) -> RateLimits | None:
@@ -305,7 +309,7 @@ class ChatStream:
         if self._again is not None:
             self._again.close()
 
-    def __enter__(self) -> ChatStream:
+    def __enter__(self) -> ChatStream[Parsed]:
         return self
 
     def __exit__(
@@ -323,12 +327,12 @@ class ChatStream:
 
         return AsyncResult(TextSteps(self._reading))
 
-    def __await__(self) -> Generator[Any, Any, Completion]:
+    def __await__(self) -> Generator[Any, Any, Completion[Parsed]]:
         from llmbridge._aio import complete
 
         return complete(self).__await__()
 
-    async def __aenter__(self) -> ChatStream:
+    async def __aenter__(self) -> ChatStream[Parsed]:
         return self
 
     async def __aexit__(

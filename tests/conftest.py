@@ -60,9 +60,9 @@ def _nothing_left(_no_settings: None) -> Iterator[None]:
 
 def _close_what_a_process_keeps() -> None:
     """The idle connections of `chat()`, and the demo's server, are meant to live as long as the process."""
-    client: Any = sys.modules.get("llmbridge.client")
-    if client is not None:
-        client._shared.close()
+    shared: Any = sys.modules.get("llmbridge._shared")
+    if shared is not None:
+        shared.shared_client().close()
     demo: Any = sys.modules.get("llmbridge.testing.demo")
     if demo is not None and demo._server is not None:
         demo._server.close()

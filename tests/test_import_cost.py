@@ -13,8 +13,9 @@ from llmbridge.testing import LLMServer, Reply
 
 CORE = {
     "_answer", "_assembly", "_attempts", "_calls", "_forking", "_framing", "_http_request", "_model", "_notes",
-    "_pipeline", "_plan", "_reading", "_route", "_signal", "_text", "_think", "_version", "_waits", "client", "errors",
-    "events", "messages", "options", "provider", "providers", "retry", "secret", "service_errors", "stream",
+    "_parsed", "_pipeline", "_plan", "_reading", "_route", "_shared", "_signal", "_text", "_think", "_version",
+    "_waits", "client", "errors", "events", "messages", "options", "provider", "providers", "retry", "secret",
+    "service_errors", "stream",
 }  # fmt: skip
 """All that a chat may load of llmbridge before its first request, beside its dialect."""
 

@@ -119,7 +119,7 @@ class _Search:
     def _ask(self, name: str, base_url: str) -> list[str]:
         """The models of a server."""
         from llmbridge._listing import question
-        from llmbridge.client import shared_client
+        from llmbridge._shared import shared_client
 
         self._check()
         patience = Timeout(connect=_CONNECT_SECONDS, total=min(_SECONDS, self._left()))
