@@ -136,6 +136,8 @@ def _retryable(kind: type[StatusError] | None, status: int, headers: Mapping[str
     asked = headers.get("x-should-retry", "").lower()
     if asked in ("true", "false"):
         return asked == "true"
+    if not status and kind is ServerError:  # in a stream only the report's own word tells what went wrong
+        return True
     return kind in (RateLimited, Overloaded) or status in _PASSING or status >= 500
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import ProtocolError
 from llmbridge.events import END, End, Finish, FinishReason, Item, Reasoning, ToolCallDelta, Usage
 from llmbridge.provider import frame_json, scan_json
-from llmbridge.providers._values import count, mapping
+from llmbridge.providers._values import count, is_report, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -91,6 +91,8 @@ def _decode_typed(event: Mapping[str, Any], kind: Any) -> Iterator[Item | End]:
         yield from _decode_finish(mapping(event.get("delta")).get("stop_reason"))
     elif kind == "message_stop":
         yield END
+    elif kind == "message" and "type" not in event and is_report(event):
+        raise error_in_stream(dict(event))
 
 
 def _decode_delta(delta: Mapping[str, Any], index: int | None) -> Iterator[Item]:

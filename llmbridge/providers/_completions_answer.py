@@ -26,7 +26,7 @@ from llmbridge.events import (
     Usage,
 )
 from llmbridge.provider import parsed_json, scan_json
-from llmbridge.providers._values import count, mapping
+from llmbridge.providers._values import count, is_report, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -109,18 +109,29 @@ def _decode_any(chunk: Any, event: str, field: str, proofs: str) -> Iterator[Ite
             raise error_in_stream(chunk)
         raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
     choices = chunk.get("choices")
-    for choice in choices if isinstance(choices, list) else ():
-        yield from _decode_choice(mapping(choice), field, proofs)
-    usage = chunk.get("usage") or mapping(chunk.get("x_groq")).get("usage")
-    if isinstance(usage, Mapping) and usage:
-        yield _usage(usage)
-    if chunk.get("error") or chunk.get("object") == "error":
+    choices = list(map(mapping, choices)) if isinstance(choices, list) else []
+    for place, choice in enumerate(choices):
+        # A gateway that cannot stream sends an answer whole, in an event that says so.
+        whole = chunk.get("object") == "chat.completion" and "delta" not in choice
+        yield from _decode_choice(choice, "message" if whole else field, proofs, place)
+    for usage in (chunk.get("usage"), mapping(chunk.get("x_groq")).get("usage"), *_usages(choices)):
+        if isinstance(usage, Mapping) and usage:
+            yield _usage(usage)
+            break
+    if chunk.get("error") or chunk.get("object") == "error" or ("choices" not in chunk and is_report(chunk)):
         raise error_in_stream(dict(chunk))
 
 
-def _decode_choice(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
-    """What a choice says. Services may leave its index out; the first one is the answer."""
+def _usages(choices: list[Mapping[str, Any]]) -> Iterator[Any]:
+    """Moonshot counts the tokens beside the reason to finish."""
+    return (choice.get("usage") for choice in choices)
+
+
+def _decode_choice(choice: Mapping[str, Any], field: str, proofs: str, place: int) -> Iterator[Item]:
+    """What a choice says. The first one is the answer; services may leave the index out."""
     index = choice.get("index")
+    if index is None and field == "message":
+        index = place
     if not index:
         yield from _said(choice, field, proofs)
     elif index.__class__ is int and index > 0:

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["count", "is_vector", "mapping", "string"]
+__all__ = ["count", "is_report", "is_vector", "mapping", "string"]
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -34,3 +34,18 @@ def count(value: Any) -> int | None:
 def is_vector(value: Any) -> bool:
     """Whether `value` is an embedding: a list of numbers that is not empty."""
     return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}
+
+
+def is_report(fields: Mapping[str, Any]) -> bool:
+    """Whether what holds nothing of an answer is the report of an error, as FastAPI and gateways write one.
+
+    Example:
+        >>> is_report({"detail": "boom"}), is_report({"code": 500, "message": "boom"}), is_report({"type": "ping"})
+        (True, True, False)
+        >>> is_report({"type": "status", "message": "loading"})
+        False
+    """
+    if fields.get("detail"):
+        return True
+    kind = string(fields.get("type")).lower()
+    return bool(string(fields.get("message"))) and (not kind or "error" in kind or "exception" in kind)

@@ -1011,6 +1011,7 @@ class TestDecode:
         "no money": ({"type": "error", "error": {"type": "billing_error"}}, "error", QuotaExceeded, ""),
         "no type": ({"error": {"message": "boom"}}, "message", StreamError, "boom"),
         "an event's name alone": ({"message": "boom"}, "error", StreamError, "boom"),
+        "FastAPI's report": ({"detail": "boom"}, "message", StreamError, "boom"),
         "a text": ("it broke", "error", StreamError, "it broke"),
         "nothing": ("", "error", StreamError, ""),
         "no JSON": ("{", "message", ProtocolError, "no valid JSON"),
@@ -1117,6 +1118,31 @@ class TestDecode:
             )
             assert [item for item in got if isinstance(item, ToolCall)] == [ToolCall("c1", "f", {"a": 1}, '{"a": 1}')]
             assert Finish("tool_calls", "tool_use") in got
+
+    @pytest.mark.parametrize(
+        "told_again",
+        [
+            {},
+            {"input_tokens": 10},
+            {"input_tokens": 10, "cache_read_input_tokens": None},
+            {"cache_read_input_tokens": 100, "input_tokens": None},
+            {"input_tokens": 10, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 5},
+        ],
+        ids=str,
+    )
+    def test_a_count_that_the_end_leaves_out_is_that_of_the_start(self, told_again: dict[str, Any]) -> None:
+        """The prompt is the sum of three counts, of which each may be told again or not."""
+        first = {"input_tokens": 10, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 5}
+        events = [
+            {"type": "message_start", "message": {"usage": {**first, "output_tokens": 1}}},
+            delta("text_delta", 0, text="of message_start and message_delta"),
+            stopped("end_turn", **told_again, output_tokens=7),
+            {"type": "message_stop"},
+        ]
+        stream = "".join(f"event: {event['type']}\ndata: {json.dumps(event)}\n\n" for event in events).encode()
+        for size in (1, 7, len(stream)):
+            got = read(stream[at : at + size] for at in range(0, len(stream), size))
+            assert [item for item in got if isinstance(item, Usage)][-1] == Usage(115, 7, 122, 100, 5)
 
     def test_what_is_no_json_reaches_decode(self) -> None:
         """The framing leaves out nothing that it does not understand."""

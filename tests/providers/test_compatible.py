@@ -304,6 +304,17 @@ class TestDeviations:
         done = chat("Hi", "groq:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
         assert done.usage == Usage(5, 2, 7, raw=used)
 
+    def test_moonshot_counts_in_a_place_of_its_own(self, server: LLMServer) -> None:
+        """`usage` of the choice that ends."""
+        used = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
+        events = (
+            {"choices": [{"index": 0, "delta": {"content": "Hi"}}]},
+            {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": used}]},
+        )
+        server.script(Reply(body="".join(f"data: {json.dumps(event)}\n\n" for event in events) + "data: [DONE]\n\n"))
+        done = chat("Hi", "moonshot:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
+        assert done.usage == Usage(5, 2, 7, raw=used)
+
     def test_deepseek_counts_its_cache(self, server: LLMServer) -> None:
         """`prompt_cache_hit_tokens`."""
         used = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "prompt_cache_hit_tokens": 8}

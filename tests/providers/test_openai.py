@@ -210,12 +210,31 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "an empty reason": (chunk({"content": "Hi"}, ""), ["Hi"]),
     "a reason of a wrong type": (chunk({"content": "Hi"}, 7), ["Hi"]),
     "a finish chunk without a delta": ({"choices": [{"index": 0, "finish_reason": "stop"}]}, [Finish("stop", "stop")]),
+    # Places of usage, and answers that are no stream
+    "tokens in a choice": (
+        {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": USED}]},
+        [Finish("stop", "stop"), COUNTED],
+    ),
+    "tokens in a choice too": (
+        {"choices": [{"index": 0, "delta": {}, "usage": {"prompt_tokens": 1}}], "usage": USED},
+        [COUNTED],
+    ),
+    "a whole answer in an event": (
+        {"object": "chat.completion", "choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]},
+        ["Hi", Finish("stop", "stop")],
+    ),
+    "a whole answer beside its last piece": (
+        {"object": "chat.completion", "choices": [{"index": 0, "message": {"content": "Hi"}, "delta": {}}]},
+        [],
+    ),
     # The end mark
     "the end mark": ("[DONE]", [END]),
     "the end mark with more": ("[DONE] bye", [END]),
     "the end mark with a CR left": ("[DONE]\r", [END]),
     # No error
     "a null error": (chunk({"content": "Hi"}, error=None), ["Hi"]),
+    "words beside choices": (chunk({"content": "Hi"}, message="cached", detail="none"), ["Hi"]),
+    "words of another kind": ({"type": "status", "message": "the model is being loaded"}, []),
     "an empty error": (chunk({"content": "Hi"}, error={}), ["Hi"]),
 }
 
@@ -307,6 +326,17 @@ ERRORS: dict[str, tuple[Any, str, list[Any], type[LLMBridgeError], int | None, s
         ContextLengthExceeded,
         500,
         "server_error",
+    ),
+    "FastAPI": ({"detail": "boom"}, "message", [], StreamError, None, None),
+    "a message alone": ({"message": "boom"}, "message", [], StreamError, None, None),
+    "a code and a message": ({"code": 500, "message": "boom"}, "message", [], ServerError, 500, "500"),
+    "a type and a message": (
+        {"type": "rate_limit_error", "message": "boom"},
+        "message",
+        [],
+        RateLimited,
+        None,
+        "rate_limit_error",
     ),
     "a wrong key": ({"error": {"message": "boom", "code": 401}}, "message", [], AuthError, 401, "401"),
 }
@@ -461,6 +491,11 @@ class TestDecodeDocument:
         """As in a stream."""
         whole = {"choices": [{"index": i, "message": {"content": str(i)}} for i in range(3)]}
         assert list(decode_completion(whole)) == ["0", *(OtherChoice(i, Text(str(i))) for i in (1, 2)), END]
+
+    def test_choices_without_an_index_are_told_apart_by_their_place(self) -> None:
+        """Their texts are not one answer."""
+        whole = {"choices": [{"message": {"content": str(i)}} for i in range(2)]}
+        assert list(decode_completion(whole)) == ["0", OtherChoice(1, Text("1")), END]
 
     @pytest.mark.parametrize(
         ("document", "kind"),
