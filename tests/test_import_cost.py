@@ -29,7 +29,7 @@ DIALECTS = {
 }
 """The modules of each dialect, and what the names of its private ones begin with."""
 
-SHARED = {"providers._media", "providers._values"}
+SHARED = {"providers._call_ids", "providers._media", "providers._values"}
 """What dialects may have in common."""
 
 NOT_YET = {

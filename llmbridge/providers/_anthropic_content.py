@@ -5,11 +5,13 @@ Source: Anthropic API reference, "Create a Message"; the guides to tool use, vis
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import Message
+from llmbridge.providers._call_ids import call_id
 from llmbridge.providers._media import media_of
 
 if TYPE_CHECKING:
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = ["encode_messages", "text_block"]
 
+_CALL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
 _TEXTS = ("text", "input_text", "output_text")
 _Block = dict[str, Any]
@@ -100,15 +103,20 @@ def _ordered(blocks: list[_Block]) -> str | list[_Block]:
 def _tool_use(id: str, name: str, arguments: Mapping[str, Any]) -> _Block:
     if not id:
         raise InvalidRequest(f"the call of {name!r} has no id, which names it in the tool's answer")
-    return {"type": "tool_use", "id": id, "name": name, "input": dict(arguments)}
+    return {"type": "tool_use", "id": _call_id(id), "name": name, "input": dict(arguments)}
+
+
+def _call_id(given: str) -> str:
+    """The service refuses ids with other characters, as Kimi's are: `functions.add:0`."""
+    return call_id(given, _CALL_ID, 32)
 
 
 def _tool_result(message: Message, extra: dict[str, Any]) -> _Block:
-    call_id = extra.pop("tool_call_id", None)
-    if not isinstance(call_id, str) or not call_id:
+    id = extra.pop("tool_call_id", None)
+    if not isinstance(id, str) or not id:
         raise InvalidRequest("an answer to a tool call needs 'tool_call_id', the id of the call")
     extra.pop("name", None)
-    result: _Block = {"type": "tool_result", "tool_use_id": call_id}
+    result: _Block = {"type": "tool_result", "tool_use_id": _call_id(id)}
     if content := message.content if isinstance(message.content, str) else _blocks(message):
         result["content"] = content
     if extra.pop("is_error", None):

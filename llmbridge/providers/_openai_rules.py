@@ -1,4 +1,4 @@
-"""What OpenAI's own models refuse, beside what every service of the dialect does: parameters, documents, images.
+"""What OpenAI's own models refuse, beside what every service of the dialect does: parameters, documents, images, ids.
 
 Source: OpenAI API reference, chat completions (`stop`), its guides on reasoning models, on GPT-5.2 ("parameter
 compatibility") and on file inputs; Azure OpenAI, "reasoning models"; answers with status 400 that users reported.
@@ -11,11 +11,14 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
+from llmbridge.providers._call_ids import call_id
 
 if TYPE_CHECKING:
     from llmbridge.parts import Media
 
-__all__ = ["checked_media", "refusals"]
+__all__ = ["checked_ids", "checked_media", "refusals"]
+
+_CALL_ID = re.compile(r".{0,40}", re.DOTALL)
 
 _DATE = r"(-\d{4}-\d\d-\d\d)?"
 _REASONS = re.compile(rf"(o1(-mini|-preview|-pro)?|o3(-mini|-pro)?|o4-mini|gpt-5(-mini|-nano|-pro|-codex)?){_DATE}")
@@ -57,6 +60,29 @@ def refusals(model: str, params: Mapping[str, Any]) -> dict[str, str]:
 def _says_something(name: str, params: Mapping[str, Any]) -> bool:
     value = params.get(name)
     return value is not None and value != _USUAL[name] if name in _USUAL else bool(value)
+
+
+def checked_ids(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages of a body with ids of tool calls that are not too long: others make them longer than OpenAI does.
+
+    Example:
+        >>> [message] = checked_ids([{"role": "tool", "tool_call_id": "x" * 41, "content": "4"}])
+        >>> len(message["tool_call_id"])
+        32
+    """
+    return [_with_short_ids(message) for message in messages]
+
+
+def _with_short_ids(message: dict[str, Any]) -> dict[str, Any]:
+    short = dict(message)
+    if isinstance(id := message.get("tool_call_id"), str):
+        short["tool_call_id"] = call_id(id, _CALL_ID, 32)
+    if calls := message.get("tool_calls"):
+        short["tool_calls"] = [
+            {**call, "id": call_id(call["id"], _CALL_ID, 32)} if isinstance(call.get("id"), str) else call
+            for call in calls
+        ]
+    return short
 
 
 def checked_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -5,11 +5,13 @@ Source: OpenAI API reference, responses, "Create a model response"; the types of
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import Message
+from llmbridge.providers._call_ids import call_id
 from llmbridge.providers._media import media_of
 
 if TYPE_CHECKING:
@@ -18,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["encode_choice", "encode_items", "encode_params", "encode_schema", "encode_schema_tool", "encode_tool"]
 
+_CALL_ID = re.compile(r".{1,64}", re.DOTALL)
 _RENAMED = {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
 _LOGPROBS = "message.output_text.logprobs"
 _TEXTS = ("text", "input_text", "output_text")
@@ -64,7 +67,7 @@ def _assistant_items(message: Message) -> list[dict[str, Any]]:
             texts.append(part)
     items += _said(texts)
     for call in message.calls:
-        items.append({"type": "function_call", "call_id": call.id, "name": call.name, "arguments": call.text})
+        items.append({"type": "function_call", "call_id": _call_id(call.id), "name": call.name, "arguments": call.text})
     return items
 
 
@@ -86,10 +89,15 @@ def _reasoning(part: Mapping[str, Any]) -> list[dict[str, Any]]:
 
 
 def _call_output(message: Message, where: str) -> dict[str, Any]:
-    call_id = message.extra.get("tool_call_id")
-    if not call_id:
+    id = message.extra.get("tool_call_id")
+    if not id:
         raise InvalidRequest(f"{where} answers a tool call: say which one with 'tool_call_id'")
-    return {"type": "function_call_output", "call_id": call_id, "output": _content(message, where)}
+    return {"type": "function_call_output", "call_id": _call_id(str(id)), "output": _content(message, where)}
+
+
+def _call_id(given: str) -> str:
+    """Ids of other services may be longer than this one takes."""
+    return call_id(given, _CALL_ID, 32) if given else given
 
 
 def _content(message: Message, where: str) -> str | list[dict[str, Any]]:

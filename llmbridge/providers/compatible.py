@@ -72,6 +72,7 @@ def compatible(
     renamed: Mapping[str, str] | None = None,
     refused: Mapping[str, str] | None = None,
     reasoning_field: str = "",
+    no_reasoning: str | None = None,
     reasoning_proofs: str = "",
     schema_mode: SchemaMode = "native",
     schema_bounds: bool = True,
@@ -101,6 +102,7 @@ def compatible(
         refused: Parameters that it is known to refuse, each with what to do instead. `n` is refused unless it is 1,
             `tool_choice` unless it is "auto".
         reasoning_field: Where it wants the reasoning of earlier turns back; "" if it does not.
+        no_reasoning: What stands there in a turn without reasoning; None if it may lack the field.
         reasoning_proofs: The list in which reasoning comes with its proofs, and goes back: `reasoning_details` or
             `thinking_blocks`; "" if there is none.
         schema_mode: Its best way to be held to a schema.
@@ -170,7 +172,8 @@ _ROWS = (
         base_url="https://api.deepseek.com/v1",
         key_env="DEEPSEEK_API_KEY",
         renamed=_ONLY_MAX_TOKENS,
-        reasoning_field="reasoning_content",  # turns with tool calls are refused without it
+        reasoning_field="reasoning_content",  # turns without it are refused, also those of another service
+        no_reasoning="",
         schema_mode="json",
         embeddings_batch=0,
     ),
@@ -226,7 +229,8 @@ _ROWS = (
         url="https://platform.moonshot.ai",
         base_url="https://api.moonshot.ai/v1",
         key_env="MOONSHOT_API_KEY",
-        reasoning_field="reasoning_content",  # turns with tool calls are refused without it
+        reasoning_field="reasoning_content",  # turns with tool calls are refused without it, or with an empty one
+        no_reasoning=" ",
         embeddings_batch=0,
     ),
     compatible(

@@ -8,6 +8,7 @@ from typing import Any, ClassVar
 
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded
+from llmbridge.providers._call_ids import call_id
 from llmbridge.providers.openai import OpenAI
 
 __all__ = ["Mistral"]
@@ -101,12 +102,8 @@ class Mistral(OpenAI):
 
 
 def _call_id(given: str) -> str:
-    """The id itself if it is of nine letters and digits, which the service insists on, or nine made from it."""
-    if _CALL_ID.fullmatch(given):
-        return given
-    from hashlib import sha256
-
-    return sha256(given.encode()).hexdigest()[:9]
+    """An id of nine letters and digits, which the service insists on."""
+    return call_id(given, _CALL_ID, 9)
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any] | None:

@@ -40,6 +40,8 @@ class OpenAI(ChatCompletions):
         own_models: Whether the service's models are OpenAI's own, which refuse more than others.
         reasoning_field: Where the service wants the reasoning of earlier turns back; "" if it does not, None for
             wherever the caller gave it.
+        no_reasoning: What stands in `reasoning_field` of an earlier turn without reasoning, for services that insist
+            on the field; None leaves it out.
         reasoning_proofs: The list in which reasoning comes with its proofs, and goes back; "" if there is none.
         best_schema_mode: How it is asked for structured output unless the caller says.
         system_role: What a developer's message is called; None leaves it as it is.
@@ -73,6 +75,7 @@ class OpenAI(ChatCompletions):
     asks_usage: ClassVar[bool] = True
     own_models: ClassVar[bool] = True
     reasoning_field: ClassVar[str | None] = ""
+    no_reasoning: ClassVar[str | None] = None
     reasoning_proofs: ClassVar[str] = ""
     best_schema_mode: ClassVar[SchemaMode] = "native"
     schema_bounds: ClassVar[bool] = True
@@ -94,10 +97,10 @@ class OpenAI(ChatCompletions):
             "messages": [cls.encode_message(message) for message in request.messages],
             "stream": True,
         }
-        if cls.own_models and any(message.content.__class__ is list for message in request.messages):
-            from llmbridge.providers._openai_rules import checked_media
+        if cls.own_models and any(message.extra or message.content.__class__ is list for message in request.messages):
+            from llmbridge.providers._openai_rules import checked_ids, checked_media
 
-            body["messages"] = checked_media(body["messages"])
+            body["messages"] = checked_media(checked_ids(body["messages"]))
         if cls.asks_usage:
             body["stream_options"] = {"include_usage": True}
         if request.tools or request.tool_choice is not None or request.schema is not None:
@@ -113,6 +116,8 @@ class OpenAI(ChatCompletions):
         from llmbridge.providers._completions_request import encode_message
 
         encoded = encode_message(message, cls.reasoning_field, cls.reasoning_proofs)
+        if cls.no_reasoning is not None and cls.reasoning_field and message.role == "assistant":
+            encoded.setdefault(cls.reasoning_field, cls.no_reasoning)
         if cls.system_role is not None and message.role == "developer":
             encoded["role"] = cls.system_role
         return encoded

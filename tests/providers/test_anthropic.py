@@ -410,6 +410,27 @@ class TestMessages:
                 {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "c1", "content": "4 C"}]},
             ],
         ),
+        "ids that the service would refuse": (
+            [
+                *TURN,
+                {"role": "assistant", "content": None, "tool_calls": [{**CALLED[0], "id": "functions.weather:0"}]},
+                {"role": "tool", "content": "4 C", "tool_call_id": "functions.weather:0"},
+            ],
+            [
+                *TURN,
+                {"role": "assistant", "content": [{**USED, "id": "c8cf447133ca3362a9892ed9be8da15a"}]},
+                {
+                    "role": "user",
+                    "content": [
+                        {
+                            "type": "tool_result",
+                            "tool_use_id": "c8cf447133ca3362a9892ed9be8da15a",
+                            "content": "4 C",
+                        }
+                    ],
+                },
+            ],
+        ),
         "a call alone": (
             [*TURN, {"role": "assistant", "content": None, "tool_calls": CALLED, "refusal": None}],
             [*TURN, {"role": "assistant", "content": [USED]}],

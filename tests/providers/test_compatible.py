@@ -297,6 +297,22 @@ class TestDeviations:
         chat(THOUGHT, "groq:m", base_url=base_url, api_key=KEY, proxy=False).complete()
         assert "reasoning_content" not in server.requests[1].json["messages"][1]
 
+    @pytest.mark.parametrize(("name", "instead"), [("deepseek", ""), ("moonshot", " "), ("groq", None)])
+    def test_the_turns_of_other_services_lack_no_reasoning(
+        self, name: str, instead: str | None, server: LLMServer
+    ) -> None:
+        """Two services insist on its field; Moonshot takes an empty one for a missing one."""
+        call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
+        conversation = [
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": "Let me see."},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "content": "sun", "tool_call_id": "c1"},
+        ]
+        chat(conversation, f"{name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
+        turns = server.requests[0].json["messages"]
+        assert [turn.get("reasoning_content") for turn in turns] == [None, instead, instead, None]
+
     def test_groq_counts_in_a_place_of_its_own(self, server: LLMServer) -> None:
         """`x_groq.usage`, on the last chunk."""
         used = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "queue_time": 0.1}
@@ -439,7 +455,7 @@ class TestRowsOfOthers:
         assert (first.needs_key, second.needs_key) == (False, True)
 
 
-SHARED = {"_completions_request", "_media", "_values"}
+SHARED = {"_call_ids", "_completions_request", "_media", "_values"}
 """What dialects may have in common."""
 
 IMPORTS = """

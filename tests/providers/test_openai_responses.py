@@ -144,6 +144,15 @@ class TestItems:
             },
         ]
 
+    def test_ids_that_are_too_long(self) -> None:
+        """The service takes 64 characters: they are replaced in the call and in its answer."""
+        long, fits = "x" * 65, "x" * 64
+        calls = [call(long), call(fits)]
+        results = [{"role": "tool", "tool_call_id": id, "content": "sun"} for id in (long, fits)]
+        items = sent([{"role": "assistant", "content": None, "tool_calls": calls}, *results])["input"]
+        assert [item["call_id"] for item in items] == [items[0]["call_id"], fits] * 2
+        assert len(items[0]["call_id"]) <= 64
+
     def test_calls_alone_have_no_message(self) -> None:
         """An empty one would be refused."""
         body = sent([{"role": "assistant", "content": None, "tool_calls": [call("c1")]}])

@@ -172,3 +172,19 @@ class TestPictures:
         """Stays where it is."""
         turn = {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "Rain"}]}
         assert sent(turn) == [turn]
+
+
+def test_ids_of_calls_that_are_too_long() -> None:
+    """OpenAI takes forty characters, and others make more: they are replaced in the call and in its answer."""
+    name = "chatcmpl-tool-" + "0123456789abcdef" * 3
+    call = {"id": name, "type": "function", "function": {"name": "f", "arguments": "{}"}}
+    said, answer, short = sent(
+        {"role": "assistant", "content": None, "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": name, "content": "4"},
+        {"role": "tool", "tool_call_id": "x" * 40, "content": "4"},
+    )
+    assert said["tool_calls"][0]["id"] == answer["tool_call_id"] != name
+    assert len(answer["tool_call_id"]) <= 40
+    assert short["tool_call_id"] == "x" * 40
+    body = OpenAICompatible.encode(ChatRequest.checked("m", [said | {"tool_calls": [call]}], {})).body
+    assert body["messages"][0]["tool_calls"][0]["id"] == name
