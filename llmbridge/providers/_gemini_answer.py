@@ -24,7 +24,7 @@ from llmbridge.events import (
     Usage,
 )
 from llmbridge.provider import parsed_json, scan_json
-from llmbridge.providers._values import count, mapping, string
+from llmbridge.providers._values import count, is_report, mapping, string
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ def _decode_any(chunk: Any) -> Iterator[Item]:
     usage = chunk.get("usageMetadata")
     if isinstance(usage, Mapping) and usage:
         yield _usage(usage)
-    if chunk.get("error"):
+    if chunk.get("error") or (candidates is None and is_report(chunk)):
         raise error_in_stream(dict(chunk))
     reason = mapping(chunk.get("promptFeedback")).get("blockReason")
     if isinstance(reason, str) and reason:

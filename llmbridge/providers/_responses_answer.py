@@ -12,7 +12,7 @@ from llmbridge.errors import ProtocolError
 from llmbridge.events import END, End, Finish, Item, Logprobs, Reasoning, Refusal, ToolCallDelta, Usage
 from llmbridge.provider import parsed_json, scan_json
 from llmbridge.providers._responses_events import ENDS, LastEvent
-from llmbridge.providers._values import count, mapping, string
+from llmbridge.providers._values import count, is_report, mapping, string
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -82,6 +82,8 @@ def _decode_any(event: Any) -> Iterator[Item | End]:
         raise error_in_stream(_report(event))
     if isinstance(kind, str):
         yield from _decode_kind(kind, event)
+    elif is_report(event):
+        raise error_in_stream(dict(event))
 
 
 def _decode_kind(kind: str, event: Mapping[str, Any]) -> Iterator[Item | End]:

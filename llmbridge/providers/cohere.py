@@ -10,7 +10,7 @@ from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Rea
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
 from llmbridge.providers._cohere_request import encode_body, schema_mode
-from llmbridge.providers._values import is_vector, mapping
+from llmbridge.providers._values import is_report, is_vector, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -178,7 +178,7 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
             raise error_in_stream(dict(delta))
         yield from _end(delta)
         yield END
-    elif frame.event == "error" or event.get("error") or (kind is None and isinstance(event.get("message"), str)):
+    elif frame.event == "error" or event.get("error") or (kind is None and is_report(event)):
         raise error_in_stream(dict(event))
 
 

@@ -13,7 +13,7 @@ from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Rea
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
 from llmbridge.providers._ollama_request import encode_body, split_options
-from llmbridge.providers._values import count, is_vector, mapping
+from llmbridge.providers._values import count, is_report, is_vector, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -214,7 +214,7 @@ def _decode_line(line: Any) -> Iterator[Item | End]:
         yield from _decode_call(mapping(call))
     if isinstance(probabilities := line.get("logprobs"), list) and probabilities:
         yield Logprobs(tuple(probabilities))
-    if line.get("error"):
+    if line.get("error") or ("done" not in line and is_report(line)):
         raise error_in_stream(dict(line))
     if line.get("done") is True:
         if (usage := _usage(line)) is not None:

@@ -26,6 +26,7 @@ from llmbridge import (
     Provider,
     Reasoning,
     ServerError,
+    StreamError,
     StreamTruncated,
     UnknownProvider,
     Usage,
@@ -319,6 +320,14 @@ class TestOverTheWire:
             client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
         assert caught.value.partial == "".join(PIECES)
         assert caught.value.provider == provider.name
+
+    def test_a_report_that_names_no_error_is_raised(self, provider: type[Provider], server: LLMServer) -> None:
+        """P9: as FastAPI writes it, in the provider's framing; an end mark of a gateway behind it hides nothing."""
+        line = "" if provider.framing().begins_with_json else "data: "
+        mark = "data: [DONE]\n\n" if line else ""
+        server.script(Reply(body=f'{line}{{"detail": "boom"}}\n\n{mark}'))
+        with Client(retries=0) as client, pytest.raises(StreamError, match="boom"):
+            client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
 
     def test_a_bad_status_is_raised(self, provider: type[Provider], server: LLMServer) -> None:
         """P10: as the class that it says."""
