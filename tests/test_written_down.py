@@ -67,6 +67,7 @@ def test_anthropic_takes_it() -> None:
         ({"content": [{"type": "reasoning", "text": "x"}, "a"], "reasoning": "r"}, ["x", "a"], {}),
         ({"content": "a", "reasoning": "", "reasoning_content": ""}, "a", {}),
         ({"content": "a", "reasoning": {"text": "r"}, "name": "n"}, "a", {"reasoning": {"text": "r"}, "name": "n"}),
+        ({"content": None, "refusal": "No."}, "No.", {}),
         ({"content": "a", "refusal": "No.", "x": []}, "a", {"refusal": "No.", "x": []}),
     ],
 )

@@ -13,6 +13,7 @@ from llmbridge.errors import InvalidRequest
 from llmbridge.messages import Message
 from llmbridge.providers._call_ids import call_id
 from llmbridge.providers._media import media_of
+from llmbridge.providers._values import as_text
 
 if TYPE_CHECKING:
     from llmbridge.parts import Media
@@ -128,7 +129,7 @@ def _blocks(message: Message) -> list[_Block]:
     """The content without texts that hold nothing, which the service refuses."""
     if isinstance(message.content, str):
         return [text_block(message.content)] if message.content.strip() else []
-    found = (_block(part, f"content[{place}]") for place, part in enumerate(message.parts))
+    found = (_block(as_text(part), f"content[{place}]") for place, part in enumerate(message.parts))
     return [block for block in found if block is not None]
 
 

@@ -13,6 +13,7 @@ from llmbridge.errors import InvalidRequest
 from llmbridge.events import ToolCall
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.providers._media import media_of
+from llmbridge.providers._values import as_text
 
 if TYPE_CHECKING:
     from llmbridge.messages import SchemaMode
@@ -110,12 +111,10 @@ def _message(message: Message, where: str) -> dict[str, Any]:
 
 def _content(message: Message, where: str) -> Any:
     """Text alone as text, since older models take nothing else; reasoning is not sent back as content."""
-    parts = [part for part in message.parts if part["type"] != "reasoning"]
-    if all(part["type"] in _TEXTS and isinstance(part.get("text"), str) for part in parts):
-        return "".join(part["text"] for part in parts)
-    return [
-        _part(part, f"{where}: content[{i}]") for i, part in enumerate(message.parts) if part["type"] != "reasoning"
-    ]
+    parts = [(i, as_text(part)) for i, part in enumerate(message.parts) if part["type"] != "reasoning"]
+    if all(part["type"] in _TEXTS and isinstance(part.get("text"), str) for _, part in parts):
+        return "".join(part["text"] for _, part in parts)
+    return [_part(part, f"{where}: content[{i}]") for i, part in parts]
 
 
 def _part(part: dict[str, Any], where: str) -> dict[str, Any]:

@@ -11,6 +11,7 @@ from typing import Any
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.providers._media import media_of
+from llmbridge.providers._values import as_text
 
 __all__ = ["encode_body", "split_options"]
 
@@ -145,7 +146,7 @@ def _message(message: Message, where: str, names: dict[str, str]) -> dict[str, A
 def _content(message: Message, where: str) -> dict[str, Any]:
     """Text, images and thinking, each in its own field: Ollama's content is text alone."""
     texts, thoughts, images = [], [], []
-    for i, part in enumerate(message.parts):
+    for i, part in enumerate(map(as_text, message.parts)):
         if part["type"] in _TEXTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif part["type"] == "reasoning":

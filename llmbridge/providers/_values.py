@@ -1,4 +1,4 @@
-"""Values of an answer in JSON, each as what it should be, or as nothing: services leave out and mistype things.
+"""Values of JSON, each as what it should be, or as nothing: services leave out and mistype things.
 
 Nothing here raises: what an answer must have is for the dialects to say.
 """
@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["count", "is_report", "is_vector", "mapping", "string"]
+__all__ = ["as_text", "count", "is_report", "is_vector", "mapping", "string"]
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -49,3 +49,15 @@ def is_report(fields: Mapping[str, Any]) -> bool:
         return True
     kind = string(fields.get("type")).lower()
     return bool(string(fields.get("message"))) and (not kind or "error" in kind or "exception" in kind)
+
+
+def as_text(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of a message, a refusal in OpenAI's form as the text that it is elsewhere.
+
+    Example:
+        >>> as_text({"type": "refusal", "refusal": "No."})
+        {'type': 'text', 'text': 'No.'}
+    """
+    if part["type"] == "refusal" and isinstance(part.get("refusal"), str):
+        return {"type": "text", "text": part["refusal"]}
+    return part

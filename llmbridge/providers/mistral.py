@@ -9,6 +9,7 @@ from typing import Any, ClassVar
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded
 from llmbridge.providers._call_ids import call_id
+from llmbridge.providers._values import as_text
 from llmbridge.providers.openai import OpenAI
 
 __all__ = ["Mistral"]
@@ -108,6 +109,7 @@ def _call_id(given: str) -> str:
 
 def _part(part: dict[str, Any]) -> dict[str, Any] | None:
     """A part as Mistral takes it; None for reasoning that only another service can read."""
+    part = as_text(part)
     kind = part["type"]
     if kind in _TEXTS:
         return {**part, "type": "text"}

@@ -283,6 +283,27 @@ class TestOverTheWire:
         first, second = server.requests
         assert first.body == second.body
 
+    @pytest.mark.parametrize("form", ["field", "part"])
+    def test_a_refusal_of_another_service_goes_on(self, provider: type[Provider], form: str, server: LLMServer) -> None:
+        """As OpenAI's package writes it down, and as a part: the model reads that it was said."""
+        said = {"content": None, "refusal": "Not that."}
+        if form == "part":
+            if provider.name in ("demo", "vitalentum", "codelinkava"):
+                pytest.skip("takes text only")
+            said = {"content": [{"type": "refusal", "refusal": "Not that."}]}
+        server.script(Reply("x"))
+        with Client(retries=0) as client:
+            client.chat(
+                [TURNS[1], {"role": "assistant", **said}, TURNS[3]],
+                f"{provider.name}:m",
+                base_url=base_url(provider, server),
+                proxy=False,
+            ).complete()
+        body = server.requests[0].body.decode()
+        assert "Not that." in body
+        if provider.name in ("anthropic", "gemini", "ollama", "mistral", "cohere"):  # they refuse OpenAI's form
+            assert "refusal" not in body
+
     def test_what_is_encoded_is_what_is_sent(self, provider: type[Provider], server: LLMServer) -> None:
         """To the path under the base URL, with the provider's headers."""
         server.script(Reply("x"))
