@@ -92,6 +92,9 @@ def test_refusals_and_log_probabilities(server: LLMServer) -> None:
     assert "".join(event["delta"] for event in events if event["type"] == "response.refusal.delta") == "No."
     (message,) = ask(server, Reply("x", logprobs=[{"token": "x"}])).json()["output"]
     assert message["content"][0]["logprobs"] == [{"token": "x"}]
+    events = stream(server, Reply(["a", "b"], logprobs=[{"token": "a"}, {"token": "b"}, {"token": "end"}]))
+    told = [event["logprobs"] for event in events if event["type"] == "response.output_text.delta"]
+    assert told == [[{"token": "a"}], [{"token": "b"}, {"token": "end"}]]
 
 
 def test_errors(server: LLMServer) -> None:

@@ -7,7 +7,7 @@ import http
 import json
 import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,6 +32,7 @@ __all__ = [
     "document",
     "dump",
     "json_object",
+    "logprob_shares",
     "model_names",
     "phrase",
     "signature",
@@ -216,3 +217,10 @@ def _vector(text: str, size: int) -> list[float]:
         raw += [int.from_bytes(digest[at : at + 4], "big") / 2**31 - 1 for at in range(0, 32, 4)]
     length = math.sqrt(sum(value * value for value in raw[:size]))
     return [round(value / length, 9) for value in raw[:size]]
+
+
+def logprob_shares(reply: Reply) -> Iterator[list[Any]]:
+    """Those of each piece: item i belongs to piece i; whatever is left over goes with the last piece."""
+    given, last = list(reply.logprobs or ()), len(reply.pieces) - 1
+    for index in range(last + 1):
+        yield given[index:] if index == last else given[index : index + 1]

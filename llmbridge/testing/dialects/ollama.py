@@ -25,6 +25,7 @@ from .base import (
     document,
     dump,
     json_object,
+    logprob_shares,
     model_names,
     vectors,
 )
@@ -102,7 +103,7 @@ def _head(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
 
 def _lines(reply: Reply, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
     head = _head(reply, request)
-    shares = _shares(reply)
+    shares = logprob_shares(reply)
     for message in _messages(reply):
         more = _logprobs(next(shares, None)) if message.get("content") else {}
         yield {**head, "message": {"role": "assistant", **message}, "done": False, **more}
@@ -142,11 +143,6 @@ def _calls(reply: Reply) -> list[dict[str, Any]]:
 
 def _logprobs(given: Any) -> dict[str, Any]:
     return {"logprobs": given} if given else {}
-
-
-def _shares(reply: Reply) -> Iterator[list[Any]]:
-    given, last = list(reply.logprobs or ()), len(reply.pieces) - 1
-    yield from (given[index:] if index == last else given[index : index + 1] for index in range(last + 1))
 
 
 def _ending(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:

@@ -29,6 +29,7 @@ from .base import (
     document,
     dump,
     json_object,
+    logprob_shares,
     model_names,
     sse,
     vectors,
@@ -152,7 +153,7 @@ def _first_choice(reply: Reply, answer_id: str) -> Iterator[dict[str, Any]]:
     silent = (reply.calls or reply.refusal) and not reply.pieces and not reply.reasoning_pieces
     yield {"delta": _role(None if silent else "")}
     yield from ({"delta": {"reasoning_content": piece}} for piece in reply.reasoning_pieces)
-    shares = _logprob_shares(reply)
+    shares = logprob_shares(reply)
     for piece in reply.pieces:
         share = next(shares)
         yield {"delta": {"content": piece}, **({"logprobs": {"content": share, "refusal": None}} if share else {})}
@@ -170,13 +171,6 @@ def _call_delta(index: int, part: dict[str, Any]) -> dict[str, Any]:
 
 def _call_id(answer_id: str, index: int) -> str:
     return f"call_{answer_id}_{index}"
-
-
-def _logprob_shares(reply: Reply) -> Iterator[list[Any]]:
-    """Item i belongs to piece i; whatever is left over goes with the last piece."""
-    given, last = list(reply.logprobs or ()), len(reply.pieces) - 1
-    for index in range(last + 1):
-        yield given[index:] if index == last else given[index : index + 1]
 
 
 def _finishes(reply: Reply) -> list[tuple[int, str | None]]:

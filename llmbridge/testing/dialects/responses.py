@@ -15,7 +15,7 @@ from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
 
 from . import responses_request
-from .base import DEFAULT_MODEL, STREAM, Answer, count, cut, document, dump, json_object, signature, sse
+from .base import DEFAULT_MODEL, STREAM, Answer, count, cut, document, dump, json_object, logprob_shares, signature, sse
 
 __all__ = ["responses"]
 
@@ -153,7 +153,11 @@ def _message(reply: Reply, item_id: str) -> _Item:
         name = "refusal" if kind == "refusal" else "text"
         at = {"content_index": index}
         events.append({"type": "content_part.added", **at, "part": {**part, name: ""}})
-        events += ({"type": f"{kind}.delta", **at, "delta": piece, **{key: [] for key in more}} for piece in pieces)
+        shares = logprob_shares(reply)
+        events += (
+            {"type": f"{kind}.delta", **at, "delta": piece, **({"logprobs": next(shares)} if more else {})}
+            for piece in pieces
+        )
         events.append({"type": f"{kind}.done", **at, name: part[name], **more})
         events.append({"type": "content_part.done", **at, "part": {**part, **more}})
     content = [{**part, **more} for part, _, _, more in parts]
