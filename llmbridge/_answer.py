@@ -20,6 +20,7 @@ __all__ = ["Answer"]
 
 _DOCUMENT_LIMIT = 64 * 1024 * 1024
 _AWS = "application/vnd.amazon.eventstream"
+_NO_STREAMS = ("text/plain", "application/json")
 _BOM = b"\xef\xbb\xbf"
 _WHITE = b" \t\r\n"
 _Decode = Callable[["Frame"], "Iterable[Item | End]"]
@@ -103,7 +104,7 @@ class Answer:
         head = (self._head + data).lstrip(_WHITE)
         start = b"" if _BOM.startswith(head) else head.removeprefix(_BOM).lstrip(_WHITE)[:1]
         self._head = head if start else head[: len(_BOM)]
-        kind = self._exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
+        kind = self._content_type
         if self._exchange.status == 204 or (not data and not start):
             raise ProtocolError(f"the service answered {self._exchange.status} with nothing in it")
         if start == b"<" or (kind == "text/html" and start):
@@ -119,6 +120,10 @@ class Answer:
             self._framing = framing
         self._head = b""
         return head
+
+    @property
+    def _content_type(self) -> str:
+        return self._exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def _take_part(self, data: bytes, items: list[Item]) -> None:
         """A part of one whole JSON document in place of a stream; the document counts at its end."""
@@ -182,6 +187,8 @@ class Answer:
         if self.finish is not None:
             return
         if not self._frames_seen and last_is_whole:
+            if self._content_type in _NO_STREAMS:
+                raise ProtocolError(f"the service answered with {self._content_type} instead of a stream")
             raise ProtocolError(
                 "the service answered with a stream without a single event "
                 "(some servers do so when the prompt is longer than the context)"

@@ -242,6 +242,17 @@ def test_p08_what_is_no_stream_is_a_typed_error(server: LLMServer, client: Clien
     assert ("HTML" in str(error)) == ("html" in name)
 
 
+@pytest.mark.parametrize(
+    ("kind", "says"), [("text/plain", "answered with text/plain"), ("text/event-stream", "without a single event")]
+)
+def test_p08_plain_text_is_told_from_a_stream_without_events(
+    server: LLMServer, client: Client, kind: str, says: str
+) -> None:
+    """Only the latter may mean that the prompt is too long."""
+    server.script(Reply(body="upstream connect error", content_type=kind))
+    assert says in str(read(client)[1])
+
+
 @pytest.mark.parametrize("body", ['{"error": "no"}', '{"error": {"message": "no"}}', '[{"error": {"message": "no"}}]'])
 def test_p08_a_json_error_under_a_success_status_is_an_error(server: LLMServer, client: Client, body: str) -> None:
     """An error document under status 200 is reported in the service's words."""
