@@ -116,17 +116,22 @@ def encode_contents(request: ChatRequest) -> tuple[list[dict[str, Any]], list[di
     system: list[dict[str, Any]] = []
     contents: list[dict[str, Any]] = []
     names: dict[str, str] = {}
+    seen: list[dict[str, Any]] = []  # by tools, as far as their answers cannot hold it
     last = ""
     for number, message in enumerate(request.messages):
         where = f"messages[{number}]"
         if message.role in ("system", "developer"):
             system.append({"text": message.text})
             continue
+        if seen and message.role != "tool":
+            contents.append({"role": "user", "parts": seen})
+            seen, last = [], "user"
         if message.role == "assistant":
             parts = _model_parts(message, where, request.model)
             names.update({call.id: call.name for call in message.calls})
         elif message.role == "tool":
-            parts = [_function_response(message, names, where, request.model)]
+            parts, media = _function_response(message, names, where, request.model)
+            seen += media
         else:
             parts = _parts(message, where, request.model)
         if contents and last == message.role:
@@ -134,6 +139,8 @@ def encode_contents(request: ChatRequest) -> tuple[list[dict[str, Any]], list[di
         elif parts:
             contents.append({"role": "model" if message.role == "assistant" else "user", "parts": parts})
             last = message.role
+    if seen:
+        contents.append({"role": "user", "parts": seen})
     if not contents:
         raise InvalidRequest("messages hold nothing but instructions: Gemini needs a user's message to answer")
     return contents, system
@@ -162,7 +169,10 @@ def _model_parts(message: Message, where: str, model: str) -> list[dict[str, Any
     return parts
 
 
-def _function_response(message: Message, names: Mapping[str, str], where: str, model: str) -> dict[str, Any]:
+def _function_response(
+    message: Message, names: Mapping[str, str], where: str, model: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
+    """The part that answers a call, and what has to stand behind it: Gemini 1 and 2 refuse images in an answer."""
     call_id = str(message.extra.get("tool_call_id") or "")
     name = message.extra.get("name") or names.get(call_id)
     if not name:
@@ -173,9 +183,11 @@ def _function_response(message: Message, names: Mapping[str, str], where: str, m
     parts = _parts(message, where, model)
     text = "".join(part.get("text", "") for part in parts)
     response: dict[str, Any] = {"name": name, "response": _response(text, bool(message.extra.get("is_error")))}
-    if media := [part for part in parts if "text" not in part]:
-        response["parts"] = media
-    return {"functionResponse": {"id": call_id, **response} if call_id else response}
+    media = [part for part in parts if "text" not in part]
+    if media and is_gemini_3(model):
+        response["parts"], media = media, []
+    answer = {"functionResponse": {"id": call_id, **response} if call_id else response}
+    return [answer], [{"text": f"From the answer of {name}:"}, *media] if media else []
 
 
 def _response(text: str, failed: bool) -> dict[str, Any]:

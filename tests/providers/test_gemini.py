@@ -313,6 +313,25 @@ class TestReplay:
         assert sent["functionResponse"]["response"] == {"result": "see"}
         assert sent["functionResponse"]["parts"] == [{"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}]
 
+    def test_an_image_in_a_result_stands_behind_the_results(self) -> None:
+        """For Gemini 1 and 2, which refuse it beside the response; what the user says comes after it."""
+        image = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
+        results = [
+            {"role": "tool", "name": "look", "tool_call_id": "c1", "content": ["see", Image(PNG)]},
+            {"role": "tool", "name": "weather", "tool_call_id": "c2", "content": "sun"},
+        ]
+        answers = [
+            {"functionResponse": {"id": "c1", "name": "look", "response": {"result": "see"}}},
+            {"functionResponse": {"id": "c2", "name": "weather", "response": {"result": "sun"}}},
+        ]
+        behind = [{"text": "From the answer of look:"}, image]
+        for more, said in (([], []), ([{"role": "user", "content": "Well?"}], [{"text": "Well?"}])):
+            request = ChatRequest.checked("gemini-2.5-flash", [*results, *more], {})
+            assert Gemini.encode(request).body["contents"] == [
+                {"role": "user", "parts": answers},
+                {"role": "user", "parts": [*behind, *said]},
+            ]
+
     def test_a_result_of_an_unknown_call_is_refused(self) -> None:
         """The service wants the function's name."""
         with pytest.raises(InvalidRequest, match=r"messages\[1\].*name"):
