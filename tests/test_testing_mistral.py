@@ -77,6 +77,11 @@ def test_errors_are_flat(server: LLMServer) -> None:
         ({"stream_options": {"include_usage": True}}, 422, "Extra inputs are not permitted"),
         ({"messages": []}, 400, "non-empty array"),
         ({"messages": [{"role": "robot", "content": "x"}]}, 400, "robot"),
+        (
+            {"messages": [{"role": role, "content": "x"} for role in ("user", "assistant", "system", "user")]},
+            400,
+            "Unexpected role 'system' after role 'assistant'",
+        ),
     ],
 )
 def test_bad_requests_are_refused(server: LLMServer, changes: dict[str, Any], status: int, message: str) -> None:

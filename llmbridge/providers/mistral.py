@@ -15,6 +15,7 @@ from llmbridge.providers.openai import OpenAI
 __all__ = ["Mistral"]
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9]{9}")
+_BETWEEN = {"role": "assistant", "content": "Understood."}  # something has to be said to the answers of tools
 _TEXTS = ("text", "input_text", "output_text")
 
 
@@ -22,8 +23,9 @@ class Mistral(OpenAI):
     """Mistral's own service.
 
     Ids of tool calls that another service made are replaced by ones that Mistral takes, the same id by the same one.
-    Reasoning goes back to the model as it came. Of embeddings, a request holds no more than 32 texts, because the
-    service takes 16,384 tokens at once.
+    Reasoning goes back to the model as it came. An order of the messages that the service would refuse is mended:
+    instructions behind an answer, a user's message behind the answer of a tool, an answer with nothing in it. Of
+    embeddings, a request holds no more than 32 texts, because the service takes 16,384 tokens at once.
 
     Example:
         >>> request = ChatRequest.checked("mistral-small-latest", "Hi", {"seed": 1, "safe_prompt": True})
@@ -64,6 +66,13 @@ class Mistral(OpenAI):
     must_call = "any"
 
     @classmethod
+    def encode(cls, request: ChatRequest) -> Encoded:
+        encoded = super().encode(request)
+        if len(request.messages) == 1:
+            return encoded
+        return Encoded({**encoded.body, "messages": _in_order(encoded.body["messages"])}, encoded.path)
+
+    @classmethod
     def encode_message(cls, message: Message) -> dict[str, Any]:
         encoded = super().encode_message(message)
         if isinstance(message.content, list):
@@ -100,6 +109,19 @@ class Mistral(OpenAI):
         if isinstance(effort, int) and not isinstance(effort, bool):
             found["reasoning_effort"] = "Mistral takes a word (none, high), no number of tokens"
         return found
+
+
+def _in_order(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages in an order that the service takes: instructions first, and an answer behind those of tools."""
+    ordered = [message for message in messages if message["role"] == "system"]
+    for message in messages:
+        role = message["role"]
+        if role == "system" or (role == "assistant" and not (message["content"] or message.get("tool_calls"))):
+            continue
+        if role == "user" and ordered and ordered[-1]["role"] == "tool":
+            ordered.append(dict(_BETWEEN))
+        ordered.append(message)
+    return ordered
 
 
 def _call_id(given: str) -> str:

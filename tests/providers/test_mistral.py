@@ -23,6 +23,7 @@ from llmbridge import (
     ServiceError,
     StreamTruncated,
     Usage,
+    chat,
 )
 from llmbridge._framing import Record
 from llmbridge.events import END, ToolCallDelta
@@ -121,6 +122,32 @@ PNG = Image(b"\x89PNG\r\n\x1a\n")
 
 class TestMessages:
     """What becomes of the turns."""
+
+    def test_their_order_is_one_that_the_service_takes(self, server: LLMServer) -> None:
+        """Instructions first, an answer behind those of tools, and no answer without anything in it."""
+        call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        conversation = [
+            {"role": "user", "content": "Hi"},
+            {"role": "assistant", "content": ""},
+            {"role": "assistant", "content": "Hello."},
+            {"role": "system", "content": "Be brief."},
+            {"role": "user", "content": "Weather?"},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "abcdefghi", "content": "sun"},
+            {"role": "user", "content": "Never mind."},
+        ]
+        chat(conversation, "mistral:m", base_url=server.base_url("mistral"), api_key="k", proxy=False).complete()
+        sent = server.requests[0].json["messages"]
+        assert [(turn["role"], turn["content"]) for turn in sent] == [
+            ("system", "Be brief."),
+            ("user", "Hi"),
+            ("assistant", "Hello."),
+            ("user", "Weather?"),
+            ("assistant", None),
+            ("tool", "sun"),
+            ("assistant", "Understood."),
+            ("user", "Never mind."),
+        ]
 
     @pytest.mark.parametrize(
         ("given", "sent"),

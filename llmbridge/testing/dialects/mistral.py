@@ -11,6 +11,7 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
 from llmbridge.testing.received import Received
@@ -42,6 +43,7 @@ _KINDS = {
     422: "invalid_request_error",
     429: "rate_limited",
 }
+_BAD_ORDER = {("tool", "user"), ("tool", "system"), ("assistant", "system")}
 _UNKNOWN = ("seed", "stream_options", "max_completion_tokens", "logit_bias", "user")
 
 
@@ -117,6 +119,10 @@ def _check(request: dict[str, Any]) -> None:
         openai_request.check(request)
     except Refused as exc:
         raise Refused(exc.status, str(exc)) from exc
+    roles = [message["role"] for message in request["messages"]]
+    for before, role in pairwise(roles):
+        if (before, role) in _BAD_ORDER:
+            raise Refused(400, f"Unexpected role '{role}' after role '{before}'")
 
 
 def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[bytes]:
