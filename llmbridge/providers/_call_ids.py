@@ -18,7 +18,7 @@ def call_id(given: str, taken: re.Pattern[str], length: int) -> str:
     Example:
         >>> word = re.compile("[a-z0-9_]+")
         >>> call_id("call_1", word, 9), call_id("functions.add:1", word, 9)
-        ('call_1', 'b95c63a6b')
+        ('call_1', '871704203')
     """
     if taken.fullmatch(given):
         return given

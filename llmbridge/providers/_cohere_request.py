@@ -41,6 +41,10 @@ def encode_body(request: ChatRequest) -> dict[str, Any]:
         "messages": [_message(message, f"messages[{i}]") for i, message in enumerate(request.messages)],
         "stream": True,
     }
+    if any(message.role == "tool" and isinstance(message.content, list) for message in request.messages):
+        from llmbridge.providers._openai_rules import moved_media  # Cohere takes images from users only, too
+
+        body["messages"] = moved_media(body["messages"])
     if request.tools or request.schema is not None:
         _add_structure(request, body)
     for name, value in request.params.items():

@@ -7,7 +7,7 @@ compatibility") and on file inputs; Azure OpenAI, "reasoning models"; answers wi
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
@@ -16,7 +16,7 @@ from llmbridge.providers._call_ids import call_id
 if TYPE_CHECKING:
     from llmbridge.parts import Media
 
-__all__ = ["checked_ids", "checked_media", "refusals"]
+__all__ = ["checked_ids", "checked_media", "moved_media", "refusals"]
 
 _CALL_ID = re.compile(r".{0,40}", re.DOTALL)
 
@@ -29,6 +29,8 @@ _USUAL = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalt
 _NEVER = ("logprobs", "top_logprobs", "logit_bias")
 _SAMPLING = ("temperature", "top_p", "logprobs", "top_logprobs")
 
+_Change = Callable[[dict[str, Any], list[dict[str, Any]]], dict[str, Any]]
+_MEDIA = ("image_url", "input_audio", "file")
 _TEXTS = ("text", "input_text", "output_text", "refusal")
 
 
@@ -93,18 +95,55 @@ def checked_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Raises:
         InvalidRequest: One stands in a system message or in the model's own, or is a document that is no PDF or text.
     """
-    checked: list[dict[str, Any]] = []
+    return _moved(messages, _checked)
+
+
+def moved_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The messages of a body without images, sound and documents in the answers of tools: they go behind them.
+
+    Strict servers of the dialect refuse them there, as OpenAI does, and nobody refuses them in a user's message. An
+    answer of plain text is one text, since some take no list there.
+
+    Example:
+        >>> parts = [{"type": "text", "text": "See:"}, {"type": "image_url", "image_url": {"url": "https://a.b/c.png"}}]
+        >>> [turn["role"] for turn in moved_media([{"role": "tool", "tool_call_id": "c", "content": parts}])]
+        ['tool', 'user']
+    """
+    return _moved(messages, _as_answer)
+
+
+def _moved(messages: Sequence[dict[str, Any]], change: _Change) -> list[dict[str, Any]]:
+    """The messages, changed, and behind the answers of tools those parts that they could not keep."""
+    changed: list[dict[str, Any]] = []
     moved: list[dict[str, Any]] = []
     for message in messages:
         if moved and message["role"] != "tool":
-            checked.append({"role": "user", "content": moved})
+            changed.append({"role": "user", "content": moved})
             moved = []
-        if isinstance(message["content"], list):
-            message = _checked(message, moved)
-        checked.append(message)
+        changed.append(change(message, moved) if isinstance(message.get("content"), list) else message)
     if moved:
-        checked.append({"role": "user", "content": moved})
-    return checked
+        changed.append({"role": "user", "content": moved})
+    return changed
+
+
+def _as_answer(message: dict[str, Any], moved: list[dict[str, Any]]) -> dict[str, Any]:
+    """The answer of a tool without media; every other message as it is."""
+    if message["role"] != "tool":
+        return message
+    media = [part for part in message["content"] if part.get("type") in _MEDIA]
+    texts = _rest(message, media, moved)
+    if isinstance(texts, list) and all(part.keys() == {"type", "text"} for part in texts):
+        texts = "".join(part["text"] for part in texts)
+    return {**message, "content": texts}
+
+
+def _rest(message: Mapping[str, Any], others: list[dict[str, Any]], moved: list[dict[str, Any]]) -> Any:
+    """What stays of the answer of a tool where these parts of it are added to `moved`."""
+    if others:
+        call = message.get("tool_call_id")
+        moved += [{"type": "text", "text": f"From the answer to the tool call {call}:"}, *others]
+    rest = [part for part in message["content"] if not any(part is other for other in others)]
+    return rest or ("The answer stands in the user's next message." if others else "")
 
 
 def _checked(message: dict[str, Any], moved: list[dict[str, Any]]) -> dict[str, Any]:
@@ -121,10 +160,7 @@ def _checked(message: dict[str, Any], moved: list[dict[str, Any]]) -> dict[str, 
             f"a {role} message holds a part of type {others[0].get('type')!r}, which OpenAI takes from users only: "
             "put it into a message of the role user"
         )
-    call = message.get("tool_call_id")
-    moved += [{"type": "text", "text": f"From the answer to the tool call {call}:"}, *others]
-    texts = [part for part in parts if part.get("type") in _TEXTS]
-    return {**message, "content": texts or "The answer stands in the user's next message."}
+    return {**message, "content": _rest({**message, "content": parts}, others, moved)}
 
 
 def _checked_part(part: dict[str, Any]) -> dict[str, Any]:

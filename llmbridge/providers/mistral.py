@@ -61,6 +61,7 @@ class Mistral(OpenAI):
     renamed: ClassVar[Mapping[str, str]] = {"seed": "random_seed", "max_completion_tokens": "max_tokens"}
     own_models = False
     asks_usage = False
+    tool_media = True
     think_tags = True
     system_role = "system"
     must_call = "any"

@@ -43,6 +43,7 @@ class OpenAI(ChatCompletions):
         no_reasoning: What stands in `reasoning_field` of an earlier turn without reasoning, for services that insist
             on the field; None leaves it out.
         reasoning_proofs: The list in which reasoning comes with its proofs, and goes back; "" if there is none.
+        tool_media: Whether the answer of a tool may hold more than text.
         best_schema_mode: How it is asked for structured output unless the caller says.
         system_role: What a developer's message is called; None leaves it as it is.
         must_call: The word of `tool_choice` for a model that must call a tool, whichever.
@@ -77,6 +78,7 @@ class OpenAI(ChatCompletions):
     reasoning_field: ClassVar[str | None] = ""
     no_reasoning: ClassVar[str | None] = None
     reasoning_proofs: ClassVar[str] = ""
+    tool_media: ClassVar[bool] = False
     best_schema_mode: ClassVar[SchemaMode] = "native"
     schema_bounds: ClassVar[bool] = True
     system_role: ClassVar[str | None] = None
@@ -101,6 +103,12 @@ class OpenAI(ChatCompletions):
             from llmbridge.providers._openai_rules import checked_ids, checked_media
 
             body["messages"] = checked_media(checked_ids(body["messages"]))
+        elif not cls.tool_media and any(
+            message.role == "tool" and message.content.__class__ is list for message in request.messages
+        ):
+            from llmbridge.providers._openai_rules import moved_media
+
+            body["messages"] = moved_media(body["messages"])
         if cls.asks_usage:
             body["stream_options"] = {"include_usage": True}
         if request.tools or request.tool_choice is not None or request.schema is not None:

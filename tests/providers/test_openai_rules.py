@@ -9,6 +9,7 @@ import pytest
 
 from llmbridge import Document, Image, InvalidRequest, chat
 from llmbridge.messages import ChatRequest
+from llmbridge.providers import find
 from llmbridge.providers.openai import OpenAI, OpenAICompatible
 from llmbridge.testing import LLMServer
 
@@ -188,3 +189,38 @@ def test_ids_of_calls_that_are_too_long() -> None:
     assert short["tool_call_id"] == "x" * 40
     body = OpenAICompatible.encode(ChatRequest.checked("m", [said | {"tool_calls": [call]}], {})).body
     assert body["messages"][0]["tool_calls"][0]["id"] == name
+
+
+@pytest.mark.parametrize("name", ["groq", "lmstudio", "deepseek", "openai-compatible", "cohere"])
+def test_images_in_answers_of_tools_elsewhere(name: str) -> None:
+    """They go to the user's side too, and the answer is a text: strict servers take nothing else there."""
+    turns = [
+        {"role": "assistant", "content": None, "tool_calls": CALLS},
+        {"role": "tool", "tool_call_id": "c1", "content": ["See:", PNG]},
+        {
+            "role": "tool",
+            "tool_call_id": "c2",
+            "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "b"}],
+        },
+        {"role": "user", "content": "Well?"},
+    ]
+    found = find(name).encode(ChatRequest.checked("m", turns, {})).body["messages"]
+    assert [(turn["role"], turn["content"]) for turn in found[1:]] == [
+        ("tool", "See:"),
+        ("tool", "ab"),
+        ("user", [{"type": "text", "text": "From the answer to the tool call c1:"}, PICTURE]),
+        ("user", "Well?"),
+    ]
+
+
+@pytest.mark.parametrize(
+    "part",
+    [
+        {"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}},
+        {"type": "document", "document": {"data": "a"}},
+    ],
+)
+def test_parts_that_are_more_than_text_stay_parts(part: dict[str, Any]) -> None:
+    """Marks for a cache, and what only the service knows."""
+    turn = {"role": "tool", "tool_call_id": "c1", "content": [part]}
+    assert OpenAICompatible.encode(ChatRequest.checked("m", [turn], {})).body["messages"] == [turn]
