@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 __all__ = ["encode_body", "schema_mode"]
 
 _TEXTS = ("text", "input_text", "output_text")
+_USUAL = ("n", "parallel_tool_calls")  # what gets here asks for no more than the service does anyway
 _DROPPED = ("tool_calls", "is_error", "name")
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _ADVICE = {
@@ -48,6 +49,8 @@ def encode_body(request: ChatRequest) -> dict[str, Any]:
     if request.tools or request.schema is not None:
         _add_structure(request, body)
     for name, value in request.params.items():
+        if name in _USUAL:
+            continue
         place, translate = _TRANSLATED.get(name, (name, _as_given))
         if place == name or (value is not None and place not in request.params):  # Cohere's own spelling wins
             body[place] = translate(value)

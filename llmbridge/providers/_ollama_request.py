@@ -83,7 +83,7 @@ def split_options(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, 
                 limits["num_predict"] = value
         elif name in _OPTIONS:
             options[name] = value
-        elif name != "options":
+        elif name not in ("n", "options", "parallel_tool_calls"):  # two of them ask for no more than it does anyway
             beside[name] = value
     options = {**limits, **options, **(given or {})}
     if isinstance(options.get("stop"), str):

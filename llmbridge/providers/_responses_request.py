@@ -189,7 +189,7 @@ def encode_params(params: Mapping[str, Any]) -> dict[str, Any]:
     return body
 
 
-_TRANSLATED = {*_RENAMED, "reasoning_effort", "response_format", "verbosity", "logprobs"}
+_TRANSLATED = {*_RENAMED, "n", "reasoning_effort", "response_format", "verbosity", "logprobs"}
 
 
 def _given(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:

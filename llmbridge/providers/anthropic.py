@@ -86,6 +86,7 @@ class Anthropic(Provider):
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
         params = dict(request.params)
+        params.pop("n", None)  # one answer is what the service gives
         version, headers = encode_headers(params)
         return Encoded(encode_body(request, params, version, cls.answer_tool(request)), cls.path, headers)
 
@@ -107,11 +108,14 @@ class Anthropic(Provider):
 
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
-        return {
+        refused = {
             **super().refusals(request),
             **dict(thinking_refusals(request)),
             **dict(sampling_refusals(request)),
         }
+        if request.params.get("n") in (None, 1):
+            refused.pop("n", None)
+        return refused
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:

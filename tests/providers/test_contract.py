@@ -283,6 +283,15 @@ class TestOverTheWire:
         first, second = server.requests
         assert first.body == second.body
 
+    def test_one_answer_can_be_asked_for_everywhere(self, provider: type[Provider], server: LLMServer) -> None:
+        """`n=1` says nothing; where the service knows no `n`, it is not sent."""
+        server.script(Reply("x"))
+        with Client(retries=0) as client:
+            at = base_url(provider, server)
+            client.chat("Hi", f"{provider.name}:m", base_url=at, proxy=False, n=1).complete()
+        if provider.name in ("anthropic", "cohere", "ollama", "openai-responses"):
+            assert "n" not in server.requests[0].json
+
     @pytest.mark.parametrize("form", ["field", "part"])
     def test_a_refusal_of_another_service_goes_on(self, provider: type[Provider], form: str, server: LLMServer) -> None:
         """As OpenAI's package writes it down, and as a part: the model reads that it was said."""

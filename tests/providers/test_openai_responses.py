@@ -291,7 +291,7 @@ class TestParameters:
     def test_what_the_service_refuses_is_named(self) -> None:
         """Each with advice; an effort may only be a word."""
         names = ["stop", "n", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "top_k"]
-        params = {**dict.fromkeys(names, 1), "reasoning_effort": 1024}
+        params = {**dict.fromkeys(names, 2), "reasoning_effort": 1024}
         assert set(OpenAIResponses.refusals(ChatRequest.checked("m", "Hi", params))) == {*names, "reasoning_effort"}
         assert not OpenAIResponses.refusals(ChatRequest.checked("m", "Hi", {"reasoning_effort": "low"}))
 
