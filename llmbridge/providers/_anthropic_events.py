@@ -19,6 +19,7 @@ __all__ = ["MessageEvents"]
 
 _MARK = '_tool_use"'  # server_tool_use, mcp_tool_use; a call for the caller is plain "tool_use"
 _MARK_BYTES = _MARK.encode()
+_PIECE = "content_block_delta"
 _START, _LAST = "message_start", "message_delta"
 _START_BYTES, _LAST_BYTES = _START.encode(), _LAST.encode()
 
@@ -42,6 +43,8 @@ class MessageEvents(SSE):
 
     def _frames(self, whole: bytes) -> list[Frame]:
         frames = super()._frames(whole)
+        if len(frames) == 1 and frames[0].event == _PIECE and not self._foreign:
+            return frames  # the usual event
         if (_LAST_BYTES if self._counted else _START_BYTES) in whole:
             frames = [self._with_counts(frame) for frame in frames]
         if self._foreign or _MARK_BYTES in whole:
