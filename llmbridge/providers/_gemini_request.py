@@ -20,11 +20,20 @@ if TYPE_CHECKING:
     from llmbridge.schema import Schema
     from llmbridge.tools import Tool, ToolChoice
 
-__all__ = ["encode_choice", "encode_contents", "encode_params", "encode_tools", "is_gemini_3", "model_path"]
+__all__ = [
+    "always_thinks",
+    "encode_choice",
+    "encode_contents",
+    "encode_params",
+    "encode_tools",
+    "is_gemini_3",
+    "model_path",
+]
 
 FILES = "https://generativelanguage.googleapis.com/v1beta/"
 _UNSIGNED = "skip_thought_signature_validator"  # the service's own word for a call that another model has made
 _YOUTUBE = ("https://www.youtube.com/", "https://youtube.com/", "https://youtu.be/", "https://m.youtube.com/")
+_ALWAYS_THINKS = re.compile(r"gemini-(2\.5|3(\.\d+)?)-pro")
 _GENERATION = re.compile(r"gemini-([12])(?:\.(\d+))?(?!\d)")
 _SOUNDS = {"audio/mpeg": "audio/mp3", "audio/x-wav": "audio/wav"}
 
@@ -83,6 +92,16 @@ def is_gemini_3(model: str) -> bool:
         (True, False)
     """
     return _GENERATION.search(model) is None
+
+
+def always_thinks(model: str) -> bool:
+    """Whether a model refuses not to think.
+
+    Example:
+        >>> [always_thinks(f"gemini-{name}") for name in ("2.5-pro", "3.1-pro-preview", "3-flash")]
+        [True, True, False]
+    """
+    return _ALWAYS_THINKS.search(model) is not None
 
 
 def model_path(model: str) -> str:
@@ -323,7 +342,8 @@ def _thinking(effort: Any, model: str) -> dict[str, Any]:
     if effort == "none":
         return {"thinkingBudget": 0}
     if is_gemini_3(model):
-        return {"thinkingLevel": _LEVELS[effort], "includeThoughts": True}
+        level = "LOW" if effort == "minimal" and always_thinks(model) else _LEVELS[effort]
+        return {"thinkingLevel": level, "includeThoughts": True}
     return {"thinkingBudget": _BUDGETS[effort], "includeThoughts": True}
 
 

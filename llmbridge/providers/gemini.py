@@ -118,6 +118,11 @@ class Gemini(Provider):
         refused = dict(super().refusals(request))
         if request.params.get("parallel_tool_calls") is False:
             refused["parallel_tool_calls"] = "Gemini may always call several functions at once: leave it out"
+        if request.params.get("reasoning_effort") in ("none", 0):
+            from llmbridge.providers._gemini_request import always_thinks
+
+            if always_thinks(request.model):
+                refused["reasoning_effort"] = "this model always thinks: give 'low' for as little as can be"
         return refused
 
     @classmethod

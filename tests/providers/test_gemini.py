@@ -435,7 +435,17 @@ class TestParameters:
     def test_newer_models_think_in_levels(self, model: str, word: str, level: str) -> None:
         """All but Gemini 1 and 2."""
         config = encoded(model=model, reasoning_effort=word).body["generationConfig"]
+        level = "LOW" if (model, word) == ("gemini-3-pro", "minimal") else level  # it has no other
         assert config == {"thinkingConfig": {"thinkingLevel": level, "includeThoughts": True}}
+
+    @pytest.mark.parametrize("effort", ["none", 0])
+    @pytest.mark.parametrize(
+        ("model", "refused"), [("gemini-2.5-pro", True), ("gemini-3-pro-preview", True), ("gemini-2.5-flash", False)]
+    )
+    def test_some_cannot_be_kept_from_thinking(self, model: str, refused: bool, effort: Any) -> None:
+        """It is said before sending."""
+        request = ChatRequest.checked(model, "Hi", {"reasoning_effort": effort})
+        assert ("reasoning_effort" in Gemini.refusals(request)) is refused
 
     @pytest.mark.parametrize("effort", ["much", True, 1.5, []])
     def test_an_unknown_effort_is_refused(self, effort: Any) -> None:
