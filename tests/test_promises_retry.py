@@ -220,6 +220,48 @@ def test_p13_a_certificate_that_is_not_trusted_is_final(tls_server: LLMServer) -
     assert tls_server.connections == 1
 
 
+@pytest.mark.parametrize("begun", [b"", b"HTTP/1.1 200 OK\r\nContent-"])
+def test_p13_a_record_of_tls_that_is_broken_behind_the_request_is_not_repeated(
+    mode: Mode, begun: bytes, tls_context: Any, ca_file: str
+) -> None:
+    """The service has the request by then: it is no connection that could not be made, though TLS is what fails."""
+
+    def serve(sock: socket.socket) -> None:
+        raw = sock.dup()
+        with tls_context.wrap_socket(sock, server_side=True) as tls, raw:
+            read_head(tls)
+            tls.sendall(begun)
+            raw.sendall(b"\x17\x03\x03\x00\x20" + b"?" * 32)
+            raw.recv(100)
+
+    with (
+        Listener(serve) as listener,
+        Client(
+            "openai:m", base_url=f"https://127.0.0.1:{listener.port}", verify=ca_file, retries=QUICK, timeout=20
+        ) as client,
+    ):
+        error = mode.read(client.chat("x")).error
+        assert type(error) is StreamTruncated
+        assert "TLS" in error.message
+        assert listener.accepted == 1
+
+
+def test_p13_a_handshake_of_tls_that_fails_is_repeated() -> None:
+    """Nothing has been sent before it."""
+
+    def serve(sock: socket.socket) -> None:
+        sock.recv(100)
+        sock.sendall(b"\x15\x03\x03\x00\x02\x02\x50")  # an alert: internal error
+
+    with (
+        Listener(serve) as listener,
+        Client("openai:m", base_url=f"https://127.0.0.1:{listener.port}", retries=QUICK, timeout=20) as client,
+    ):
+        with pytest.raises(ConnectFailed, match="TLS"):
+            list(client.chat("x"))
+        assert listener.accepted == 3
+
+
 def test_p13_a_proxy_on_a_port_like_407_is_no_password_question(monkeypatch: pytest.MonkeyPatch) -> None:
     """A refused proxy is repeated, whatever digits stand in the addresses."""
     for port in range(40700, 40800):

@@ -244,7 +244,7 @@ class Transport:
         for last in (False, True):
             exchange, response, failure = None, None, None
             call.check()
-            call.reused_connection = False
+            call.reused_connection = None
             call.start("connect")
             try:
                 with serving(call):

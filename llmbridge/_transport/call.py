@@ -54,7 +54,7 @@ class Call:
         self.deadline = self._total_at
         self.cancelled = False
         self.expired: Clock | None = None
-        self.reused_connection = False
+        self.reused_connection: bool | None = None  # None: there is no connection that reports
         _watchdog.watch(self)
 
     @property

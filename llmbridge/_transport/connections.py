@@ -108,10 +108,11 @@ class _Watched:
     def connect(self) -> None:
         call = current_call()
         if call is not None:
-            call.reused_connection = False
+            call.reused_connection = None
         super().connect()  # type: ignore[misc]
         self._served = False
         if call is not None:
+            call.reused_connection = False
             call.attach(self.sock)
             call.start("first_content")
 

@@ -48,13 +48,14 @@ class Failure:
 
     def __init__(self, error: BaseException, call: Call, host: str) -> None:
         reason = call.reason()
-        self._error: LLMBridgeError | None = without_frames(reason or mapped(error, host, call.connecting))
+        connected = call.reused_connection is not None
+        self._error: LLMBridgeError | None = without_frames(reason or mapped(error, host, call.connecting, connected))
         self._cause = None if reason is not None or isinstance(error, LLMBridgeError) else root_of(error)
 
     @property
     def broken(self) -> bool:
         """Whether the connection broke before any answer."""
-        return isinstance(self._cause, ConnectionError)
+        return isinstance(self._cause, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError))
 
     def throw(self) -> NoReturn:
         """Raises it, once. No frame keeps the error: it would keep the connection until the garbage collector comes."""
@@ -66,7 +67,7 @@ class Failure:
             del error
 
 
-def mapped(error: BaseException, host: str, connecting: bool = False) -> LLMBridgeError:
+def mapped(error: BaseException, host: str, connecting: bool = False, connected: bool = False) -> LLMBridgeError:
     """The error of llmbridge that says what `error` means for a caller.
 
     Nothing of the foreign message is taken over but the system's own words: they quote URLs, headers and passwords.
@@ -75,6 +76,7 @@ def mapped(error: BaseException, host: str, connecting: bool = False) -> LLMBrid
         error: One of FOREIGN, as it came out of the request or of a read.
         host: The host that the request was for.
         connecting: No connection had been made yet.
+        connected: One is known to have been made, so that TLS failed behind its handshake.
     """
     chain = list(_chain(error))
     for own in chain:
@@ -97,7 +99,7 @@ def mapped(error: BaseException, host: str, connecting: bool = False) -> LLMBrid
     # The limit that a library for SOCKS was given is that of the connect clock; the system's own has a number.
     if connecting and any(isinstance(link, TimeoutError) and link.errno is None for link in chain):
         return ClockExpired(f"no connection to {host} was made in time", clock="connect")
-    if connecting or any(isinstance(link, requests.exceptions.SSLError) for link in chain):
+    if connecting or (not connected and any(isinstance(link, requests.exceptions.SSLError) for link in chain)):
         return ConnectFailed(f"no connection to {host}: {_reason(chain)}")
     return _connection_error(chain, host)
 
