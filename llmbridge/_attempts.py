@@ -216,6 +216,8 @@ class Attempts:
         exchange.finish()
         longest = max(map(len, exchange.secrets), default=0)
         text = body[: BODY_LIMIT + longest].decode("utf-8", "replace")
+        if not exchange.legible and "\N{REPLACEMENT CHARACTER}" in text:
+            text = ""  # compressed, though nobody asked for it; else it only says so
         return error_for_status(exchange.status, exchange.headers, text, exchange.secrets, exchange.host)
 
     def _drop(self, error: BaseException | None) -> None:

@@ -13,7 +13,12 @@ from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
 __all__ = ["MASK", "SHORTEST_SECRET", "MaskedStr", "Secret", "discreet", "scrub"]
 
 _LEVELS = 3  # a service may quote, as a string of its JSON, the JSON of another one
-_ESCAPE = re.compile(r'\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|["\\/bfnrt])')
+_ESCAPE = re.compile(
+    r'\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|["\\/bfnrt])'  # JSON's
+    r"|%[2-7][0-9a-fA-F]|&#(?:[0-9]{2,3}|[xX][2-7][0-9a-fA-F]);"  # those of URLs and HTML, of ASCII
+)
+
+_MARKS = ("\\", "%", "&#")
 
 _SHORT = {"\\\\": "\\", "\\/": "/", '\\"': '"'}
 
@@ -113,7 +118,7 @@ def scrub(text: str, secrets: tuple[str, ...]) -> str:
         'Incorrect API key provided: ***'
     """
     known = sorted(filter(None, secrets), key=len, reverse=True)  # one may be the beginning of another
-    if known and "\\" in text:
+    if known and any(mark in text for mark in _MARKS):
         return _without_escaped(text, known)
     for secret in known:
         text = text.replace(secret, MASK)
@@ -121,7 +126,7 @@ def scrub(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def _without_escaped(text: str, secrets: Sequence[str]) -> str:
-    """`text` without the secrets, also where they are written with escapes of JSON, as any character may be."""
+    """`text` without the secrets, also where they are written with escapes, as any character may be."""
     found: list[tuple[int, int]] = []
     plain, places = text, list(range(len(text) + 1))
     for level in range(_LEVELS + 1):
@@ -132,7 +137,7 @@ def _without_escaped(text: str, secrets: Sequence[str]) -> str:
             while at >= 0:
                 found.append((places[at], places[at + len(secret)]))
                 at = plain.find(secret, at + len(secret))
-        if "\\" not in plain:
+        if not _ESCAPE.search(plain):
             break
     pieces, end = [], 0
     for start, stop in sorted(found):
@@ -143,7 +148,7 @@ def _without_escaped(text: str, secrets: Sequence[str]) -> str:
 
 
 def _unescaped(text: str, places: list[int]) -> tuple[str, list[int]]:
-    """`text` without one level of JSON's escapes.
+    """`text` without one level of escapes.
 
     Args:
         text: What may hold some.
@@ -155,7 +160,18 @@ def _unescaped(text: str, places: list[int]) -> tuple[str, list[int]]:
     pieces, kept, end = [], [], 0
     for escape in _ESCAPE.finditer(text):
         start = escape.start()
-        pieces += [text[end:start], _SHORT.get(escape[0]) or json.loads(f'"{escape[0]}"')]
+        pieces += [text[end:start], _SHORT.get(escape[0]) or _character(escape[0])]
         kept += places[end : start + 1]
         end = escape.end()
     return "".join([*pieces, text[end:]]), kept + places[end:]
+
+
+def _character(escape: str) -> str:
+    """What an escape stands for."""
+    if escape[0] == "\\":
+        character: str = json.loads(f'"{escape}"')
+        return character
+    if escape[0] == "%":
+        return chr(int(escape[1:], 16))
+    number = escape[2:-1]
+    return chr(int(number[1:], 16) if number[0] in "xX" else int(number))

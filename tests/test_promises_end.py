@@ -119,6 +119,13 @@ def test_p06_an_end_inside_the_headers_is_too_short(server: LLMServer, client: C
     assert type(error) is StreamTruncated
 
 
+@pytest.mark.parametrize("coding", ["none", "None", "utf-8", "identity"])
+def test_p06_a_coding_that_is_none_is_no_compression(server: LLMServer, client: Client, coding: str) -> None:
+    """ "none" is what programs say to keep the web server before them from compressing, and so from holding back."""
+    server.default = Reply(raw=[head("Connection: close", f"Content-Encoding: {coding}"), event("ok"), DONE, CLOSE])
+    assert list(client.chat("x")) == ["ok"]
+
+
 def test_p06_a_done_without_a_reason_in_a_body_cut_short_is_doubted(server: LLMServer, client: Client) -> None:
     """A server that is interrupted may write [DONE], no reason to finish, and leave the HTTP body open."""
     server.script(Reply(raw=[head("Transfer-Encoding: chunked"), chunk(event("a") + DONE), CLOSE]))

@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+import requests
 from loopback import DONE, FINISH, chunk, event, free_port, head
 
 from llmbridge import (
@@ -241,6 +242,16 @@ def test_p10_strange_headers_give_text_or_an_error_of_the_tree(
     """Headers that nobody expects do not end in a foreign error."""
     server.script(Reply(raw=[head(f"{name}: {value}", status=status) + event("a") + DONE, CLOSE]))
     outcome(iter(client.chat("x")))
+
+
+@pytest.mark.parametrize("session", [None, requests.Session()], ids=["own", "foreign"])
+def test_p10_two_lengths_of_one_body_are_the_servers_fault(
+    server: LLMServer, client: Client, session: requests.Session | None
+) -> None:
+    """Who answers so speaks no HTTP; requests has a header for unusable, as if it were one of the caller's."""
+    server.default = Reply(raw=[head("Content-Length: 5", "Content-Length: 6"), event("a"), CLOSE])
+    error = outcome(iter(client.chat("x", session=session)))
+    assert type(error) is ProtocolError
 
 
 BAD_ARGUMENTS: dict[str, dict[str, Any]] = {

@@ -19,6 +19,7 @@ from loopback import Listener, Proxy, event, free_port, head, read_head
 from modes import MODES, Async, Mode
 
 from llmbridge import (
+    AuthError,
     Cancelled,
     ChatStream,
     Client,
@@ -244,6 +245,21 @@ def test_p13_a_record_of_tls_that_is_broken_behind_the_request_is_not_repeated(
         assert type(error) is StreamTruncated
         assert "TLS" in error.message
         assert listener.accepted == 1
+
+
+@pytest.mark.parametrize("coding", ["br", "zstd"])
+def test_p13_a_status_counts_though_its_body_is_compressed_unasked(
+    server: LLMServer, client: Client, mode: Mode, coding: str
+) -> None:
+    """What says to come again later is the status: the page behind it is of no interest."""
+    page = b"\x8b\x03\x80\xff\x00"
+    failed = head(f"Content-Encoding: {coding}", f"Content-Length: {len(page)}", status="503 Unavailable")
+    server.script(Reply(raw=[failed, page]), Reply("ok"), Reply(raw=[failed.replace(b"503", b"401"), page]))
+    assert mode.complete(client.chat("x", retries=QUICK)).text == "ok"
+    error = mode.read(client.chat("x", retries=QUICK)).error
+    assert isinstance(error, AuthError)
+    assert error.body == ""
+    assert len(server.requests) == 3
 
 
 def test_p13_a_handshake_of_tls_that_fails_is_repeated() -> None:

@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pickle
+import socket
 import subprocess
 import sys
 import traceback
@@ -23,7 +24,7 @@ import pytest
 import requests
 import urllib3
 from conftest import KEY
-from loopback import Listener, Proxy, event, free_port, head, port_of
+from loopback import Listener, Proxy, event, free_port, head, port_of, read_head
 
 import llmbridge
 from llmbridge import (
@@ -32,6 +33,8 @@ from llmbridge import (
     ConnectFailed,
     LLMBridgeError,
     MissingKey,
+    Retry,
+    RetryAttempt,
     StatusError,
     Timeout,
     Vitalentum,
@@ -491,6 +494,21 @@ def test_p21_a_proxy_that_refuses_is_an_error(
     assert not server.requests
 
 
+def test_p21_what_a_proxy_answers_is_said(server: LLMServer, client: Client) -> None:
+    """Its status, and nothing of its words: they may quote the password."""
+
+    def refuse(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(f"HTTP/1.1 403 {PASSWORD}\r\n\r\n".encode())
+
+    with Listener(refuse) as listener:
+        url = f"http://user:{PASSWORD}@127.0.0.1:{listener.port}"
+        error = failure(client.chat("x", base_url="https://127.0.0.1:9", proxy=url))
+    assert type(error) is ConnectFailed
+    assert "403" in error.message
+    assert_discreet(error, PASSWORD, KEY)
+
+
 BAD_PROXIES = [
     "foo bar",
     "http://[bad",
@@ -654,6 +672,26 @@ def test_p22_a_ca_file_that_is_missing_is_said_before_anything_is_sent(tls_serve
     with pytest.raises(ConfigError, match="CA"):
         Client("openai:m", base_url=tls_server.base_url("openai"), verify="/nowhere/ca.pem")
     assert not tls_server.connections
+
+
+@pytest.mark.parametrize("variable", ["REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE"])
+def test_p22_a_ca_file_that_cannot_be_used_is_said_once(
+    tls_server: LLMServer, server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    """It leads nowhere, or holds no certificate: an error of the setup, and none where there is no TLS."""
+    empty = tmp_path / "empty.pem"
+    empty.write_text("nothing")
+    with Client("openai:m", base_url=tls_server.base_url("openai"), api_key=KEY, timeout=20) as client:
+        for path in ("/nowhere/ca.pem", str(empty)):
+            monkeypatch.setenv(variable, path)
+            for session in (None, requests.Session()):
+                waits: list[RetryAttempt] = []
+                policy = Retry(2, backoff=0.01, on_retry=waits.append)
+                with pytest.raises(ConfigError, match=variable):
+                    list(client.chat("x", session=session, retries=policy))
+                assert not waits
+        assert list(client.chat("x", base_url=server.base_url("openai")))
+    assert not tls_server.requests
 
 
 def test_p23_the_body_is_strict_json_in_utf8(server: LLMServer, client: Client) -> None:

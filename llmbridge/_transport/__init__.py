@@ -37,6 +37,8 @@ __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "pass
 _DRAIN_SECONDS = 0.1
 _DRAIN_BYTES = 64 * 1024
 _TEMPLATES = 64
+_SUCCESS = range(200, 300)
+_NO_CODING = ("identity", "", "none", "utf-8")  # "none" keeps some servers from compressing; the last is a mix-up
 
 
 class HTTPRequest:
@@ -75,6 +77,7 @@ class Exchange:
         host: Host and port that answered.
         secrets: What nothing that is shown may hold.
         headers: Names in lower case to values; the caller's secrets are masked.
+        legible: Whether the body's coding is known; if not, the status says enough.
     """
 
     def __init__(self, call: Call, response: requests.Response, host: str, secrets: tuple[str, ...]) -> None:
@@ -84,6 +87,7 @@ class Exchange:
         self.secrets: tuple[str, ...] = tuple(map(MaskedStr, secrets))
         self._closed = False
         self.status = response.status_code
+        self.legible = True
         self.headers = {name.lower(): scrub(value, secrets) for name, value in response.headers.items()}
         original = getattr(response.raw, "_original_response", None)
         self._wire = original if isinstance(original, http.client.HTTPResponse) and original.fp is not None else None
@@ -101,10 +105,13 @@ class Exchange:
             return SoftBody(self._response.raw, lambda: self._response.iter_content(1))
         body = WireBody(self._wire, self._socket)
         coding = self.headers.get("content-encoding", "identity").strip().lower()
-        if coding in ("identity", ""):
+        if coding in _NO_CODING:
             return body
         if coding in ("gzip", "x-gzip", "deflate"):
             return Inflated(body, coding)
+        self.legible = False
+        if self.status not in _SUCCESS:
+            return body
         self._wire.close()
         self._response.close()
         raise ProtocolError(f"the answer is compressed with {coding[:40]}, which was not asked for")

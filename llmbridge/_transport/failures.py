@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import http.client
+import re
 import ssl
 from collections.abc import Iterator
 from typing import NoReturn
@@ -82,18 +83,14 @@ def mapped(error: BaseException, host: str, connecting: bool = False, connected:
     for own in chain:
         if isinstance(own, LLMBridgeError):
             return own
+    if any(isinstance(link, urllib3.exceptions.InvalidHeader) for link in chain):
+        return ProtocolError(f"{host} sent an answer that is no valid HTTP")  # two lengths: requests blames the caller
     if any(isinstance(link, _SETUP) for link in chain):
         return _setup_error(chain)
     if any(isinstance(link, HeadersTruncated) for link in chain):
         return StreamTruncated(f"{host} closed the connection in the middle of the answer's headers")
-    for link in chain:
-        if isinstance(link, ssl.SSLCertVerificationError):
-            return _final(
-                f"the certificate of {host} is not trusted ({link.verify_message}): "
-                "give the CA's file with verify=, or correct the base_url"
-            )
-        if type(link).__name__ == "CertificateError":  # urllib3's own check of names: a ValueError in a private module
-            return _final(f"the certificate of {host} is not trusted (it is for another name): correct the base_url")
+    if (untrusted := _trust_error(chain, host)) is not None:
+        return untrusted
     if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
         return _proxy_error(chain, host)
     # The limit that a library for SOCKS was given is that of the connect clock; the system's own has a number.
@@ -102,6 +99,29 @@ def mapped(error: BaseException, host: str, connecting: bool = False, connected:
     if connecting or (not connected and any(isinstance(link, requests.exceptions.SSLError) for link in chain)):
         return ConnectFailed(f"no connection to {host}: {_reason(chain)}")
     return _connection_error(chain, host)
+
+
+def _trust_error(chain: list[BaseException], host: str) -> LLMBridgeError | None:
+    """What is wrong with whom is trusted, if anything is."""
+    for link in chain:
+        if isinstance(link, ssl.SSLCertVerificationError):
+            return _final(
+                f"the certificate of {host} is not trusted ({link.verify_message}): "
+                "give the CA's file with verify=, or correct the base_url"
+            )
+        if type(link).__name__ == "CertificateError":  # urllib3's own check of names: a ValueError in a private module
+            return _final(f"the certificate of {host} is not trusted (it is for another name): correct the base_url")
+        if _is_unusable_ca(link):
+            return ConfigError(
+                "the CA file or folder to trust cannot be used: check verify=, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE"
+            )
+    return None
+
+
+def _is_unusable_ca(link: BaseException) -> bool:
+    if isinstance(link, ssl.SSLError):
+        return link.library in ("X509", "PEM")  # of reading one; a handshake's are of "SSL"
+    return isinstance(link, OSError) and "TLS CA certificate bundle" in str(link)  # requests' own: it leads nowhere
 
 
 def _setup_error(chain: list[BaseException]) -> LLMBridgeError:
@@ -113,6 +133,9 @@ def _setup_error(chain: list[BaseException]) -> LLMBridgeError:
 def _proxy_error(chain: list[BaseException], host: str) -> LLMBridgeError:
     if any(str(link).startswith("Tunnel connection failed: 407") for link in chain):
         return _final(f"the proxy on the way to {host} asks for credentials: proxy='http://user:password@host:port'")
+    for link in chain:
+        if refused := re.match(r"Tunnel connection failed: (\d{3})\b", str(link)):
+            return ConnectFailed(f"no connection to {host} through the proxy, which answered {refused[1]}")
     return ConnectFailed(f"no connection to {host} through the proxy: {_reason(chain)}")
 
 
