@@ -40,6 +40,7 @@ from llmbridge import (
     Usage,
 )
 from llmbridge._transport import body as transport_body
+from llmbridge._transport import connections
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
 QUICK = Retry(2, backoff=0.01, max_backoff=0.02)
@@ -395,6 +396,30 @@ def test_p13_a_stale_connection_is_replaced_no_second_time() -> None:
         with pytest.raises(StreamTruncated):
             list(client.chat("x", retries=0))
     assert serve.requests == [1, 1, 2]
+
+
+def test_p13_a_stale_connection_is_replaced_by_a_new_one(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
+    """Not by another one that was kept as long, and is as stale: a restarted server has dropped them all."""
+    put = connections._Idle.put
+
+    def taken_by_another_thread(idle: Any, item: Any, *args: Any, **kwargs: Any) -> None:
+        if item is not None:  # urllib3 puts None in the place of the one that broke, and would find that next
+            put(idle, item, *args, **kwargs)
+
+    monkeypatch.setattr(connections._Idle, "put", taken_by_another_thread)
+    together = threading.Barrier(4)
+    stale = Stale()
+
+    def serve(sock: socket.socket) -> None:
+        if listener.accepted <= 4:
+            together.wait(10)
+        stale(sock)
+
+    with Listener(serve) as listener, Client("openai:m", base_url=f"http://127.0.0.1:{listener.port}") as client:
+        assert mode.at_once([client.chat("x", retries=0) for _ in range(4)]) == [["ok"]] * 4
+        assert listener.accepted == 4
+        assert mode.complete(client.chat("x", retries=0)).text == "ok"
+        assert listener.accepted == 5
 
 
 def test_p13_an_answer_that_had_begun_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:

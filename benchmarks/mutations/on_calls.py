@@ -59,7 +59,7 @@ _ERRORS = (
         "limit: float | None = getattr(self._timeout, self._clock)",
         "limit: float | None = None",
     ),
-    Mutation("P12", "no total", "_transport/call.py", "self._total_at = total_at", "self._total_at = _NEVER"),
+    Mutation("P12", "no total", "_transport/call.py", "deadline = total_at", "deadline = _NEVER"),
     Mutation(
         "P12",
         "pings are content",

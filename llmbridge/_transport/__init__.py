@@ -251,7 +251,7 @@ class Transport:
         for last in (False, True):
             exchange, response, failure = None, None, None
             call.check()
-            call.reused_connection = None
+            call.reused_connection, call.takes_new = None, last
             call.start("connect")
             try:
                 with serving(call):

@@ -50,11 +50,11 @@ class Call:
         self._ends_at = _NEVER
         if total_at is None:
             total_at = monotonic() + (_NEVER if timeout.total is None else timeout.total)
-        self._total_at = total_at
-        self.deadline = self._total_at
+        self._total_at = self.deadline = total_at
         self.cancelled = False
         self.expired: Clock | None = None
         self.reused_connection: bool | None = None  # None: there is no connection that reports
+        self.takes_new = False  # no kept connection will do
         _watchdog.watch(self)
 
     @property

@@ -266,11 +266,14 @@ class _Idle:
         """The last one. Never blocks: these pools open as many connections as are needed.
 
         Raises:
-            queue.Empty: There is none.
+            queue.Empty: There is none, or the call wants a new one: the one that it had was stale, as others may be.
         """
         try:
+            if (call := current_call()) is not None and call.takes_new:
+                self._kept.remove(None)  # an empty place: what comes back has room then
+                return None
             return self._kept.pop()
-        except IndexError:
+        except (IndexError, ValueError):
             raise queue.Empty from None
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
