@@ -15,12 +15,20 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
 from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
-from anyio import CancelScope, CapacityLimiter, Event, get_cancelled_exc_class, wait_readable
+from anyio import (
+    CancelScope,
+    CapacityLimiter,
+    Event,
+    WouldBlock,
+    get_cancelled_exc_class,
+    move_on_after,
+    wait_readable,
+)
 from anyio.lowlevel import RunVar, checkpoint
 from anyio.to_thread import run_sync
 
@@ -41,16 +49,22 @@ T = TypeVar("T")
 Piece = TypeVar("Piece")
 
 _THREADS = 2048  # anyio's own limit is 40 for a whole event loop: slow services would starve everything else
+_THREADS_BEYOND = 16  # for calls whose time ran out while all were taken: each is done at once
 _limiter: RunVar[CapacityLimiter] = RunVar("llmbridge_limiter")
+_limiter_beyond: RunVar[CapacityLimiter] = RunVar("llmbridge_limiter_beyond")
 _in_tool: ContextVar[bool] = ContextVar("llmbridge_in_tool", default=False)
 
 
 def _thread_limit() -> CapacityLimiter:
+    return _limit_of(_limiter, _THREADS)
+
+
+def _limit_of(variable: RunVar[CapacityLimiter], threads: int) -> CapacityLimiter:
     try:
-        return _limiter.get()
+        return variable.get()
     except LookupError:
-        limiter = CapacityLimiter(_THREADS)
-        _limiter.set(limiter)
+        limiter = CapacityLimiter(threads)
+        variable.set(limiter)
         return limiter
 
 
@@ -58,7 +72,7 @@ def set_thread_limit(threads: int) -> None:
     """How many worker threads llmbridge may use at once in the running event loop; 2048 if never called.
 
     Args:
-        threads: At least 1. Calls beyond it wait for their turn before they connect.
+        threads: At least 1. Calls beyond it wait for their turn before they connect, within their total limit.
 
     Raises:
         ConfigError: It is no such number, or no event loop is running.
@@ -170,13 +184,20 @@ def _trio() -> Any:
     return trio.lowlevel
 
 
-async def in_thread(step: Callable[[], T], cancel: Callable[[], None], coroutines: _Coroutines | None = None) -> T:
+async def in_thread(
+    step: Callable[[], T],
+    cancel: Callable[[], None],
+    coroutines: _Coroutines | None = None,
+    left: Callable[[], float] = lambda: float("inf"),
+) -> T:
     """What a blocking step gives, made in a worker thread.
 
     Args:
         step: May run coroutines in this event loop, by `_tool_runs.here`, if `coroutines` is given.
         cancel: Wakes it when the task is cancelled.
         coroutines: Keeps them, also from step to step.
+        left: Seconds for which it may wait for a thread, where all are taken. Then the step is made nevertheless, and
+            has to find out by itself that there is no time left.
     """
 
     def step_here() -> T:
@@ -188,14 +209,34 @@ async def in_thread(step: Callable[[], T], cancel: Callable[[], None], coroutine
 
     # A thread waits for what runs within a tool: if both had to share the limit, they might wait for ever.
     limiter = CapacityLimiter(1) if _in_tool.get() else _thread_limit()
+    work = step if coroutines is None else step_here
     try:
-        return await run_sync(step if coroutines is None else step_here, abandon_on_cancel=True, limiter=limiter)
+        async with _turn(limiter, left) as limiter:
+            return await run_sync(work, abandon_on_cancel=True, limiter=limiter)
     except BaseException as error:  # also the task's cancellation, Ctrl-C, the end of the loop
         if not isinstance(error, LLMBridgeError):  # after one, the step is over, and has closed what was its own
             cancel()  # wakes the thread, if it still runs, which closes the connection
         if coroutines is not None and not isinstance(error, GeneratorExit):
             await coroutines.ended()
         raise
+
+
+@contextlib.asynccontextmanager
+async def _turn(limiter: CapacityLimiter, left: Callable[[], float]) -> AsyncIterator[CapacityLimiter]:
+    """What a thread runs under: a place within the limit, once there is one; after so many seconds, one beyond it."""
+    place, taken = object(), True
+    try:
+        limiter.acquire_on_behalf_of_nowait(place)
+    except WouldBlock:
+        taken = False
+        with move_on_after(max(0.0, left())):
+            await limiter.acquire_on_behalf_of(place)
+            taken = True
+    try:
+        yield CapacityLimiter(1) if taken else _limit_of(_limiter_beyond, _THREADS_BEYOND)
+    finally:
+        if taken:
+            limiter.release_on_behalf_of(place)
 
 
 async def _readable(descriptor: int) -> None:
@@ -233,7 +274,7 @@ def _arrive(arrived: asyncio.Future[None]) -> None:
 
 async def complete(stream: ChatStream[Parsed]) -> Completion[Parsed]:
     """The whole answer, in one hop to a worker thread."""
-    return await in_thread(stream.complete, stream.close, _Coroutines())
+    return await in_thread(stream.complete, stream.close, _Coroutines(), lambda: stream._pipeline.left)
 
 
 async def text_of(stream: ChatStream) -> str:
@@ -307,7 +348,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             outcome = steps.poll()
         if outcome is Wait.THREAD:
             self._coroutines = self._coroutines or _Coroutines()
-            outcome = await in_thread(steps.advance, steps.cancel, self._coroutines)
+            outcome = await in_thread(steps.advance, steps.cancel, self._coroutines, steps.left)
         return None if isinstance(outcome, Wait) else outcome
 
     async def asend(self, value: None) -> Piece:

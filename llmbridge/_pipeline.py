@@ -178,6 +178,11 @@ class Pipeline:
         exchange = self._attempts.exchange
         return exchange.readable if exchange is not None else None
 
+    @property
+    def left(self) -> float:
+        """Seconds until the total limit, which runs from the first question for it on."""
+        return self._total.start() - monotonic()
+
     def cancel(self) -> None:
         """Ends the call from any thread: a blocked `advance()` raises Cancelled at once."""
         self._cancelled = True

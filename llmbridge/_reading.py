@@ -31,6 +31,8 @@ class Source(Protocol):
     @property
     def readable(self) -> int | None: ...
     @property
+    def left(self) -> float: ...
+    @property
     def headers(self) -> Mapping[str, str]: ...
     @property
     def request_id(self) -> str | None: ...
@@ -177,6 +179,10 @@ class Steps(ABC, Generic[Piece]):
         descriptor = self._claimed().readable
         assert descriptor is not None
         return descriptor
+
+    def left(self) -> float:
+        """Seconds until the total limit."""
+        return self._claimed().left
 
     def cancel(self) -> None:
         """Ends the call: whoever waits for it gets Cancelled, and closes the connection."""

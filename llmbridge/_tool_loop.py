@@ -66,6 +66,11 @@ class ToolLoop:
         return self._pipeline.readable
 
     @property
+    def left(self) -> float:
+        """Seconds until the total limit, which runs from the first question for it on."""
+        return self._total.start() - monotonic()
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """Of the present turn's answer."""
         return self._pipeline.headers

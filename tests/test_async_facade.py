@@ -346,6 +346,38 @@ class TestThreads:
         assert loop.run(main) == ["abc"] * 8
         assert server.connections == 1
 
+    @pytest.mark.parametrize("way", ["pieces", "events", "await"])
+    @pytest.mark.parametrize("options", [{}, {"run_tools": True, "tools": [len]}], ids=["chat", "tools"])
+    def test_p12_the_total_runs_while_a_call_waits_for_its_turn(
+        self, loop: Async, way: str, options: dict[str, Any]
+    ) -> None:
+        """However many calls a stalled service holds up: each is over when its own time is, not one after the other."""
+
+        async def main(client: Client) -> tuple[list[float], int]:
+            from anyio import current_time, fail_after
+
+            _aio.set_thread_limit(1)
+
+            async def seconds() -> float:
+                began = current_time()
+                stream = client.chat("x", **options)
+                with pytest.raises(ClockExpired) as caught:
+                    await (_text(stream) if way == "await" else _all(stream.events() if way == "events" else stream))
+                assert caught.value.clock == "total"
+                return current_time() - began
+
+            with fail_after(10):
+                took = await _together(loop, *[seconds] * 6)
+            return took, _aio._thread_limit().statistics().borrowed_tokens
+
+        with (
+            Listener() as silent,
+            Client("openai:m", base_url=f"http://127.0.0.1:{silent.port}", timeout=0.5, retries=0) as client,
+        ):
+            took, borrowed = loop.run(lambda: main(client))
+        assert max(took) < 0.95
+        assert borrowed == 0
+
     def test_the_limit_is_of_one_event_loop(self, server: LLMServer, client: Client, loop: Async) -> None:
         """The next loop starts with the default."""
 

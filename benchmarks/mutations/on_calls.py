@@ -146,7 +146,11 @@ _LIFE = (
     ),
     Mutation("P16", "as many threads as anyio's default", "_aio.py", "_THREADS = 2048", "_THREADS = 40"),
     Mutation(
-        "P16", "anyio's own limit", "_aio.py", "if _in_tool.get() else _thread_limit()", "if _in_tool.get() else None"
+        "P16",
+        "anyio's own limit",
+        "_aio.py",
+        "if _in_tool.get() else _thread_limit()",
+        'if _in_tool.get() else __import__("anyio").to_thread.current_default_thread_limiter()',
     ),
     Mutation(
         "P16",
