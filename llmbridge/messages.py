@@ -190,7 +190,12 @@ class ChatRequest:
         given = {name: value for name, value in params.items() if value is not None}
         plain = {name: value for name, value in given.items() if name not in _STRUCTURED}
         request = cls(model, turns, json_copy(plain, "", root=True))
-        return request if len(plain) == len(given) else replace(request, **_structured(given))
+        if len(plain) == len(given):
+            return request
+        request = replace(request, **_structured(given))
+        if request.schema is not None and "response_format" in plain:
+            raise InvalidRequest("schema and response_format both say what the answer has to fit: give one of them")
+        return request
 
 
 _STRUCTURED = ("tools", "tool_choice", "schema", "schema_mode")

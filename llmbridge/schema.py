@@ -158,7 +158,8 @@ class Schema:
         Returns:
             None until something is there.
         """
-        start = re.search(r"[{\[]" if self.wrapped else r"\{", text)
+        # A brace that nothing of an object follows may stand in words before it.
+        start = re.search(r"\[|\{(?=\s*[\"}])" if self.wrapped else r"\{(?=\s*[\"}])", text)
         value = partial_json(text[start.start() :]) if start else None
         if self.wrapped and isinstance(value, dict) and (not value or "value" in value):
             return value.get("value")

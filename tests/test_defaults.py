@@ -49,10 +49,13 @@ def way(server: LLMServer, dialect: str = "openai", **options: Any) -> dict[str,
     return {"model": f"{dialect}:m", "base_url": base_url, "api_key": "k", "retries": 0, "timeout": 20, **options}
 
 
+DIALECTS = ("openai", "anthropic", "gemini", "ollama", "mistral", "cohere")
+
+
 class TestNone:
     """Nothing given."""
 
-    @pytest.mark.parametrize("dialect", ["openai", "anthropic", "gemini", "ollama", "mistral", "cohere"])
+    @pytest.mark.parametrize("dialect", DIALECTS)
     def test_no_null_is_sent(self, server: LLMServer, dialect: str) -> None:
         """The body is that of a call without the parameters, refused ones included."""
         nothing = dict.fromkeys(("temperature", "seed", "stop", "max_tokens", "tools", "n", "wibble"))
@@ -74,6 +77,13 @@ class TestNone:
         assert answer.parsed is None
         assert server.requests[0].json["messages"] == [{"role": "user", "content": "Hi"}]
         assert "response_format" not in server.requests[0].json
+
+    @pytest.mark.parametrize("dialect", DIALECTS)
+    def test_a_schema_and_a_response_format_are_one_too_many(self, server: LLMServer, dialect: str) -> None:
+        """At every service: none of them wins in silence."""
+        with Client(**way(server, dialect)) as client, pytest.raises(InvalidRequest, match="give one of them"):
+            client.chat("Hi", schema=City, response_format={"type": "json_object"})
+        assert server.requests == []
 
     @pytest.mark.parametrize("system", [3, ["Be brief."], b"x"])
     def test_a_system_message_is_a_text(self, system: Any) -> None:

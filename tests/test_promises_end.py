@@ -232,6 +232,7 @@ NO_STREAMS = {
     "broken json": Reply(body='{"choices": [', content_type="application/json"),
     "unknown compression": Reply("x", headers={"Content-Encoding": "br"}),
     "broken compression": Reply(body=b"no gzip at all", headers={"Content-Encoding": "gzip"}),
+    "unknown transfer coding": Reply(raw=[head("Transfer-Encoding: gzip, chunked"), b"5\r\nhello\r\n", HOLD]),
     "broken chunks": Reply(raw=head("Transfer-Encoding: chunked") + b"zz\r\nhello\r\n"),
     "no http": Reply(raw=[b"SSH-2.0-OpenSSH_9.6\r\n", CLOSE]),
     "http 2": Reply(raw=[b"HTTP/2.0 200 OK\r\n\r\n", CLOSE]),

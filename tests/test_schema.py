@@ -807,6 +807,8 @@ class TestSchema:
         assert schema.partial("```json\n") is None
         assert schema.partial('```json\n{"name": "A') == {"name": "A"}
         assert schema.partial('{"name": "Ada", "home": {"str') == {"name": "Ada", "home": {}}
+        assert schema.partial('I think of {name}: {"name": "A') == {"name": "A"}
+        assert schema.partial("I think of {") is None
         listed = Schema.of(list[str])
         assert listed.partial("{") is None
         assert listed.partial('{"value": ["a", "b') == ["a", "b"]

@@ -16,6 +16,7 @@ import requests
 
 import llmbridge.testing
 from llmbridge.testing import demo
+from llmbridge.testing.faults import FAULTS
 
 ROOT = Path(llmbridge.testing.__file__).parents[2]
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "PYTHONDEVMODE": "1", "PYTHONWARNINGS": "error"}
@@ -187,3 +188,15 @@ def test_the_fixture_gives_a_fresh_server_to_each_test(tmp_path: Path) -> None:
     )
     assert result.returncode == 0, result.stdout + result.stderr
     assert "2 passed" in result.stdout
+
+
+def test_the_catalogue_of_faults_is_a_program() -> None:
+    """All of it, or those that are named."""
+    command = [sys.executable, "-m", "llmbridge.testing.faults"]
+    everything = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
+    assert len(everything) == len(FAULTS) + 1
+    one = subprocess.run([*command, "gzip-bomb"], capture_output=True, text=True, check=True).stdout.splitlines()
+    assert [line.split()[0] for line in one] == ["fault", "gzip-bomb"]
+    wrong = subprocess.run([*command, "gzip-bom"], capture_output=True, text=True, check=False)
+    assert wrong.returncode == 2
+    assert "there is no fault 'gzip-bom'" in wrong.stderr

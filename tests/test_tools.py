@@ -721,6 +721,11 @@ class TestResults:
         """Reading the text gives the value."""
         assert json.loads(Tool.result_text(value)) == value
 
+    def test_what_is_made_one_by_one_is_a_list(self) -> None:
+        """A model can do nothing with the name of an iterator."""
+        assert Tool.result_text(str(number) for number in range(2)) == '["0", "1"]'
+        assert Tool.result_text({"sums": map(sum, [(1, 2)])}) == '{"sums": [3]}'
+
 
 class TestDecorator:
     """`@tool`."""

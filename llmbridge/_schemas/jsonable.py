@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence, Set, ValuesView
+from collections.abc import Callable, Generator, Mapping, Sequence, Set, ValuesView
 from typing import Any
 
 __all__ = ["as_json", "result_text"]
@@ -91,6 +91,8 @@ def _object(value: Any, otherwise: Callable[[Any], Any] | None) -> Any:
 def _contents(value: Any, otherwise: Callable[[Any], Any]) -> Any:
     """What a result is made of that is no list or dict itself, but holds things as these do."""
     cls = type(value)
+    if isinstance(value, (Generator, map, filter, zip)):
+        return [as_json(item, otherwise) for item in value]
     if isinstance(value, (Sequence, ValuesView)) and not isinstance(value, (bytes, bytearray, memoryview)):
         if callable(keys := getattr(value, "keys", None)):  # sqlite3's rows
             return {_key(key): as_json(item, otherwise) for key, item in zip(keys(), value, strict=True)}

@@ -37,6 +37,7 @@ __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "pass
 _DRAIN_SECONDS = 0.1
 _DRAIN_BYTES = 64 * 1024
 _TEMPLATES = 64
+_ZIPPED = ("gzip", "x-gzip", "deflate")
 _SUCCESS = range(200, 300)
 _NO_CODING = ("identity", "", "none", "utf-8")  # "none" keeps some servers from compressing; the last is a mix-up
 
@@ -103,18 +104,16 @@ class Exchange:
     def _decoded_body(self) -> Body:
         if self._wire is None:
             return SoftBody(self._response.raw, lambda: self._response.iter_content(1))
-        body = WireBody(self._wire, self._socket)
         coding = self.headers.get("content-encoding", "identity").strip().lower()
-        if coding in _NO_CODING:
-            return body
-        if coding in ("gzip", "x-gzip", "deflate"):
-            return Inflated(body, coding)
-        self.legible = False
-        if self.status not in _SUCCESS:
-            return body
-        self._wire.close()
-        self._response.close()
-        raise ProtocolError(f"the answer is compressed with {coding[:40]}, which was not asked for")
+        transfer = self.headers.get("transfer-encoding", "identity").strip().lower()
+        self.legible = coding in (*_NO_CODING, *_ZIPPED) and transfer in ("identity", "chunked", "")
+        if not self.legible and self.status in _SUCCESS:
+            self._wire.close()
+            self._response.close()
+            unknown = transfer if coding in (*_NO_CODING, *_ZIPPED) else coding
+            raise ProtocolError(f"the answer is compressed with {unknown[:40]}, which was not asked for")
+        body = WireBody(self._wire, self._socket)
+        return Inflated(body, coding) if coding in _ZIPPED else body
 
     @property
     def readable(self) -> int | None:

@@ -143,12 +143,9 @@ def schema_mode(request: ChatRequest) -> SchemaMode:
 
 def _output_config(request: ChatRequest, params: dict[str, Any], system: list[dict[str, Any]]) -> dict[str, Any]:
     """How the answer's form is asked for; JSON without a schema only in words, which are added to `system`."""
-    form = params.pop("response_format", None)
     schema = request.schema
     if schema is None:
-        return _response_format(form, system)
-    if form is not None:
-        raise InvalidRequest("schema and response_format both say what the answer has to fit: give one of them")
+        return _response_format(params.pop("response_format", None), system)
     mode = schema_mode(request)
     if mode == "json":
         system.append(text_block(schema.instruction()))
@@ -212,10 +209,15 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, one_by_one: bool, ans
 
 
 def _encode_tool(tool: Tool) -> dict[str, Any]:
-    from llmbridge._schemas.subsets import without_bounds
-
     if tool.raw is not None:
         return dict(tool.raw)
+    from llmbridge._schemas.subsets import holds_itself, without_bounds
+
+    if tool.strict and holds_itself(tool.parameters):
+        raise InvalidRequest(
+            f"the tool {tool.name!r} is strict, and its parameters hold themselves, which Anthropic refuses: "
+            "leave strict out"
+        )
     encoded: dict[str, Any] = {"name": tool.name}
     if tool.description:
         encoded["description"] = tool.description

@@ -281,6 +281,7 @@ def _seconds(name: str, value: object) -> None:
 
 
 def _checked_text(name: str, text: str | Iterable[str]) -> str | tuple[str, ...]:
+    _require(name, text, Iterable)
     kept = text if isinstance(text, str) else tuple(text)
     for piece in _pieces(kept):
         _require(f"a piece of {name}", piece, str)

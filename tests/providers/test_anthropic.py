@@ -758,15 +758,23 @@ class TestTools:
             "properties"
         ] == {"age": age}
 
+    TREE: ClassVar[dict[str, Any]] = {
+        "title": "tree",
+        "type": "object",
+        "properties": {"twigs": {"type": "array", "items": {"$ref": "#"}}},
+        "required": ["twigs"],
+        "additionalProperties": False,
+    }
+
+    def test_a_strict_tool_whose_parameters_hold_themselves_is_refused(self) -> None:
+        """Without strict it is fine."""
+        with pytest.raises(InvalidRequest, match="leave strict out"):
+            body(tools=[tool(parameters=self.TREE, strict=True)])
+        assert body(tools=[tool(parameters=self.TREE)])["tools"][0]["input_schema"] == self.TREE
+
     def test_a_schema_that_holds_itself_is_a_tool(self) -> None:
         """It has a strict form, which the service refuses all the same."""
-        tree = {
-            "title": "tree",
-            "type": "object",
-            "properties": {"twigs": {"type": "array", "items": {"$ref": "#"}}},
-            "required": ["twigs"],
-            "additionalProperties": False,
-        }
+        tree = self.TREE
         assert Schema.of(tree).strict
         asked: dict[str, Any] = {"model": "claude-sonnet-4-5", "schema": tree}
         assert body(**asked) == body(**asked, schema_mode="tool")

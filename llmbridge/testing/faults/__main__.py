@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
+from collections.abc import Iterable
 
 from . import FAULTS
 
 __all__ = ["table"]
 
 
-def table() -> str:
+def table(names: Iterable[str] = FAULTS) -> str:
     """A line for each fault: its name, what a correct client makes of it, the promise, and what happens."""
     rows = [("fault", "ends in", "promise", "what happens")]
-    rows += [(fault.name, fault.error or "the text", fault.promise, fault.summary) for fault in FAULTS.values()]
+    faults = [FAULTS[name] for name in names]
+    rows += [(fault.name, fault.error or "the text", fault.promise, fault.summary) for fault in faults]
     widths = [max(len(row[column]) for row in rows) for column in range(3)]
     lines = [
         "  ".join([*(cell.ljust(width) for cell, width in zip(row, widths, strict=False)), row[3]]) for row in rows
@@ -21,4 +24,9 @@ def table() -> str:
 
 
 if __name__ == "__main__":
-    sys.stdout.write(table())
+    parser = argparse.ArgumentParser("python -m llmbridge.testing.faults", description="The catalogue of faults.")
+    parser.add_argument("fault", nargs="*", help="show only these")
+    asked = parser.parse_args().fault
+    if unknown := [name for name in asked if name not in FAULTS]:
+        parser.error(f"there is no fault {unknown[0]!r}")
+    sys.stdout.write(table(asked or FAULTS))
