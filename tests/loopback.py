@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import json
+import random
 import selectors
 import socket
 from typing import Any
@@ -45,11 +47,15 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
+_ports = random.SystemRandom()  # the tests' own is seeded: every process of a run would draw the same
+
+
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        port: int = listener.getsockname()[1]
-        return port
+    """A port of 127.0.0.1 on which nobody listens, and which the system gives to none of the servers made later."""
+    while True:
+        port = _ports.randrange(10_000, 30_000)  # below those that are given to who asks for any
+        with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
+            return port
 
 
 class Proxy(Listener):

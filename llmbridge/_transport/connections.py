@@ -151,12 +151,20 @@ class _Interruptible(_Watched):
     """Whether nobody but llmbridge sets how TLS is done here."""
     ssl_context: Any
     ca_certs: Any
+    _opened: socket.socket | None = None
 
     def connect(self) -> None:
         if self.shares_trust and getattr(self, "ca_certs", None) and self.ssl_context is None:
             self.ssl_context = _trusting(os.fspath(self.ca_certs), os.stat(self.ca_certs).st_mtime_ns)
             self.ca_certs = None
-        super().connect()
+        try:
+            super().connect()
+        except BaseException:
+            if self._opened is not None:
+                self._opened.close()  # urllib3 1.26 leaves it open if the CAs cannot be read
+            raise
+        finally:
+            self._opened = None
 
     def _new_conn(self) -> socket.socket:
         call = current_call()
@@ -166,6 +174,7 @@ class _Interruptible(_Watched):
         host = getattr(self, "_dns_host", None) or self.host  # type: ignore[attr-defined]
         try:
             sock = _open(call, host.strip("[]"), self.port, self.socket_options, self.source_address)  # type: ignore[attr-defined]
+            self._opened = sock
             call.guard(sock)
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be looked up at all
             raise NewConnectionError(self, f"{error}") from error  # type: ignore[arg-type]
