@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from os.path import basename
 from typing import TYPE_CHECKING
 
 from llmbridge._assembly import Assembly
@@ -24,6 +25,7 @@ _NO_STREAMS = ("text/plain", "application/json")
 _BOM = b"\xef\xbb\xbf"
 _WHITE = b" \t\r\n"
 _Decode = Callable[["Frame"], "Iterable[Item | End]"]
+_MISREAD = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 
 
 class Answer:
@@ -159,8 +161,23 @@ class Answer:
                         assembly.take(item, items)
             except LLMBridgeError as error:
                 raise self._masked(frame, decode, error) from None
+            except _MISREAD as error:
+                raise self._misread(error) from None
             if self.ended:
                 break
+
+    def _misread(self, error: Exception) -> ProtocolError:
+        """What a provider is in for that takes for granted what the service does not send; where, but not with what.
+
+        Neither the error nor its frames go along: they hold what was received.
+        """
+        place = error.__traceback__
+        while place is not None and place.tb_next is not None:
+            place = place.tb_next
+        where = f" in {basename(place.tb_frame.f_code.co_filename)}, line {place.tb_lineno}" if place else ""
+        return ProtocolError(
+            f"the provider {self._provider.name} cannot read what the service sent: {type(error).__name__}{where}"
+        )
 
     def _masked(self, frame: Frame, decode: _Decode, error: LLMBridgeError) -> LLMBridgeError:
         """The error that the frame would have caused if it did not repeat the caller's secrets."""
@@ -172,6 +189,8 @@ class Answer:
                 continue
         except LLMBridgeError as masked:
             return masked
+        except _MISREAD:
+            return error
         return error
 
     def _end_of_body(self, items: list[Item]) -> None:

@@ -353,9 +353,16 @@ def parsed_json(text: str) -> Any:
         raise ProtocolError(f"the service sent no valid JSON: {_excerpt(text)}") from None
 
 
-def frame_json(frame: Frame) -> Any:
-    """The JSON value that a frame holds; errors as for `parsed_json`."""
-    return parsed_json(frame.data)
+def frame_json(frame: Frame) -> dict[str, Any]:
+    """The JSON object that a frame holds.
+
+    Raises:
+        ProtocolError: It holds none.
+    """
+    value = parsed_json(frame.data)
+    if not isinstance(value, dict):
+        raise ProtocolError(f"an event of the stream is no JSON object, but {type(value).__name__}")
+    return value
 
 
 def _excerpt(text: str) -> str:

@@ -370,6 +370,7 @@ def check_event(event: Any) -> None:
 def check_error(error: LLMBridgeError, texts: list[str]) -> None:
     """The error holds what came before it, can be shown, and survives a pickle."""
     assert error.partial == "".join(texts)
+    assert "cannot read what the service sent" not in error.message, "a dialect of our own takes something for granted"
     check_texts([error.message, str(error), error.partial, error.args])
     if isinstance(error, ServiceError):
         check_texts([error.code, error.body])

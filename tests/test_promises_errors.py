@@ -6,6 +6,8 @@ import copy
 import json
 import pickle
 import random
+import re
+import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -26,6 +28,7 @@ from llmbridge import (
     Partial,
     PermissionDenied,
     ProtocolError,
+    Provider,
     RateLimited,
     Retry,
     ServiceError,
@@ -36,6 +39,9 @@ from llmbridge import (
     Vitalentum,
     chat,
 )
+from llmbridge._framing import Frame
+from llmbridge.messages import ChatRequest
+from llmbridge.provider import Encoded, frame_json
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
 NESTED_KINDS = ("error", "code", "detail", "reasoning", "reasoning_details", "content", "choices", "usage", "loc")
@@ -143,6 +149,45 @@ def odd_chunk(chance: random.Random) -> str:
         place[key] = copy.deepcopy(chance.choice(WEIRD))
     text = json.dumps(shape)
     return chance.choice([text, f"[{text}]", json.dumps(chance.choice(WEIRD)), text])
+
+
+class Trusting(Provider):
+    """A dialect of another package, which takes for granted what a service sends."""
+
+    name = "trusting"
+
+    @classmethod
+    def encode(cls, request: ChatRequest) -> Encoded:
+        """Nothing: what comes back is what counts."""
+        return Encoded({}, "/say")
+
+    @classmethod
+    def decode(cls, frame: Frame) -> Iterator[str]:
+        """What it says, and why it ended, as if both were always there."""
+        event = frame_json(frame)
+        yield event["say"]
+        if event.get("why"):
+            {}[event["why"]]
+
+
+@pytest.mark.parametrize(
+    ("event", "what"),
+    [
+        ("[1]", "is no JSON object, but list"),
+        ("null", "is no JSON object, but NoneType"),
+        ("{}", "KeyError in test_promises_errors.py"),
+        ('{"say": "", "why": [1]}', "TypeError in test_promises_errors.py"),
+        ('{"say": "", "why": "sk-secret-0123"}', "KeyError in test_promises_errors.py"),
+    ],
+)
+def test_p10_a_dialect_that_is_not_ready_for_an_answer(server: LLMServer, event: str, what: str) -> None:
+    """Its mistake is an error of the tree behind the text that came, which says where and repeats nothing."""
+    server.script(Reply(body=f'data: {{"say": "Hel"}}\n\ndata: {event}\n\n'))
+    pieces: list[str] = []
+    with pytest.raises(ProtocolError, match=re.escape(what)) as caught:
+        pieces.extend(Trusting.create_completion("m", "x", base_url=server.root, retries=0, timeout=20))
+    assert (pieces, caught.value.partial) == (["Hel"], "Hel")
+    assert "sk-secret" not in "".join(traceback.format_exception(caught.value))
 
 
 @pytest.mark.parametrize("seed", range(3))

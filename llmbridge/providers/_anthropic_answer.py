@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import ProtocolError
 from llmbridge.events import END, End, Finish, FinishReason, Item, Reasoning, ToolCallDelta, Usage
-from llmbridge.provider import frame_json, scan_json
+from llmbridge.provider import parsed_json, scan_json
 from llmbridge.providers._values import count, is_report, mapping
 from llmbridge.service_errors import error_in_stream
 
@@ -62,7 +62,7 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
     if not frame.data.strip() and frame.event != "error":
         return  # a heartbeat
     try:
-        event = frame_json(frame)
+        event = parsed_json(frame.data)
     except ProtocolError:
         if frame.event == "error":
             raise error_in_stream(frame.data) from None
