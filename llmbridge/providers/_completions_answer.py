@@ -297,14 +297,17 @@ def _joined(value: Any, depth: int = 0) -> str:
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
     prompt, answer = mapping(usage.get("prompt_tokens_details")), mapping(usage.get("completion_tokens_details"))
-    cached = count(prompt.get("cached_tokens"))
+    cached, reasoned = count(prompt.get("cached_tokens")), count(answer.get("reasoning_tokens"))
+    read, written, total = (count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+    if reasoned and read is not None and written is not None and total == read + written + reasoned:
+        written += reasoned  # xAI counts the reasoning beside the answer, not as a part of it (vercel/ai#12425)
     return Usage(
-        input_tokens=count(usage.get("prompt_tokens")),
-        output_tokens=count(usage.get("completion_tokens")),
-        total_tokens=count(usage.get("total_tokens")),
+        input_tokens=read,
+        output_tokens=written,
+        total_tokens=total,
         cached_input_tokens=count(usage.get("prompt_cache_hit_tokens")) if cached is None else cached,
         cache_write_tokens=count(prompt.get("cache_write_tokens")),
-        reasoning_tokens=count(answer.get("reasoning_tokens")),
+        reasoning_tokens=reasoned,
         raw=dict(usage),
     )
 

@@ -3,18 +3,19 @@
 A new one is one entry of `SERVICES`, or, in another package, one line:
 `Acme = compatible("acme", base_url="https://api.acme.example/v1", key_env="ACME_API_KEY")`, named in an entry point.
 
-Source: the services' own documentation of their OpenAI-compatible endpoints, and answers recorded from llama.cpp,
-transformers and LiteLLM.
+Source: the services' own documentation of their OpenAI-compatible endpoints; answers recorded from llama.cpp,
+transformers and LiteLLM; what users were refused (litellm#9720, open-webui#21266, pydantic-ai#7653, nanobot#4967).
 """
 
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from llmbridge.messages import ChatRequest, SchemaMode
+from llmbridge.messages import ChatRequest, Message, SchemaMode
 from llmbridge.providers.openai import OpenAICompatible
 
 __all__ = ["SERVICES", "Compatible", "compatible"]
@@ -27,10 +28,16 @@ class Compatible(OpenAICompatible):
         key_header: The header that carries the key; "" for `Authorization: Bearer`.
         host_env: Another environment variable of the server's address, as Ollama writes it: a host, perhaps with a
             port or a scheme, without the path. `base_url_env` comes first.
+        refused_by: As `refused`, for models whose names match a regular expression from their beginning.
+        harmless: Values of refused parameters that are taken nevertheless.
+        named_roles: The roles whose messages may have a `name`; None for all.
     """
 
     key_header: ClassVar[str] = ""
     host_env: ClassVar[str] = ""
+    refused_by: ClassVar[Mapping[str, Mapping[str, str]]] = {}
+    harmless: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
+    named_roles: ClassVar[tuple[str, ...] | None] = None
 
     @classmethod
     def auth_headers(cls, key: str) -> dict[str, str]:
@@ -46,10 +53,21 @@ class Compatible(OpenAICompatible):
         return host_url(host) + "/v1"
 
     @classmethod
+    def encode_message(cls, message: Message) -> dict[str, Any]:
+        encoded = super().encode_message(message)
+        if cls.named_roles is not None and message.role not in cls.named_roles:
+            encoded.pop("name", None)
+        return encoded
+
+    @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         refused = dict(super().refusals(request))
-        if request.params.get("n") in (None, 1):
-            refused.pop("n", None)
+        for models, advice in cls.refused_by.items():
+            if re.match(models, request.model):
+                refused.update({name: advice[name] for name in advice.keys() & request.params.keys()})
+        for name in [*refused]:
+            if request.params[name] in (None, *cls.harmless.get(name, (1,) if name == "n" else ())):
+                del refused[name]
         choice = request.tool_choice
         if "tool_choice" in cls.refused and choice is not None and (choice.mode != "auto" or choice.raw is not None):
             refused["tool_choice"] = cls.refused["tool_choice"]
@@ -71,6 +89,9 @@ def compatible(
     headers: Mapping[str, str] | None = None,
     renamed: Mapping[str, str] | None = None,
     refused: Mapping[str, str] | None = None,
+    refused_by: Mapping[str, Mapping[str, str]] | None = None,
+    harmless: Mapping[str, tuple[Any, ...]] | None = None,
+    named_roles: tuple[str, ...] | None = None,
     reasoning_field: str = "",
     no_reasoning: str | None = None,
     reasoning_proofs: str = "",
@@ -101,6 +122,10 @@ def compatible(
         renamed: Parameters that the service knows by another name.
         refused: Parameters that it is known to refuse, each with what to do instead. `n` is refused unless it is 1,
             `tool_choice` unless it is "auto".
+        refused_by: The same for some of its models: a regular expression that matches the beginnings of their names,
+            and what they refuse.
+        harmless: Values of those parameters that are taken nevertheless.
+        named_roles: The roles whose messages may have a `name`, which others lose; None for all.
         reasoning_field: Where it wants the reasoning of earlier turns back; "" if it does not.
         no_reasoning: What stands there in a turn without reasoning; None if it may lack the field.
         reasoning_proofs: The list in which reasoning comes with its proofs, and goes back: `reasoning_details` or
@@ -132,6 +157,8 @@ def compatible(
         "headers": headers or {},
         "renamed": renamed or {},
         "refused": refused or {},
+        "refused_by": refused_by or {},
+        "harmless": harmless or {},
         "best_schema_mode": schema_mode,
     }
     class_name = "".join(word.capitalize() for word in name.replace("_", "-").split("-"))
@@ -141,6 +168,9 @@ def compatible(
 # Both names of the limit are known to some; a name that is not known is refused, or worse, looked away from.
 _ONLY_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 _LOCAL_NOTE = "a server on this computer; base_url= for another"
+_GROK = r"grok-(3-mini|[4-9]|code)"
+_NO_PENALTY = "Grok knows no penalties any more"  # refused with the value 0 too
+_FIXED = "Kimi sets it itself: temperature 1, or 0.6 where it does not think, and top_p 0.95"
 
 _ROWS = (
     compatible(
@@ -163,6 +193,7 @@ _ROWS = (
             "logit_bias": "Groq does not take it",
             "n": "Groq gives one answer a request: ask once for each",
         },
+        named_roles=(),
         schema_bounds=False,
         embeddings_batch=0,
     ),
@@ -182,6 +213,11 @@ _ROWS = (
         url="https://x.ai",
         base_url="https://api.x.ai/v1",
         key_env="XAI_API_KEY",
+        refused_by={
+            _GROK: {"presence_penalty": _NO_PENALTY, "frequency_penalty": _NO_PENALTY},
+            _GROK + "(?!.*non-reasoning)": {"stop": "Grok knows no stop sequences where it reasons"},
+        },
+        named_roles=("user",),
         embeddings_batch=128,
     ),
     compatible(
@@ -204,6 +240,7 @@ _ROWS = (
         url="https://www.cerebras.ai",
         base_url="https://api.cerebras.ai/v1",
         key_env="CEREBRAS_API_KEY",
+        refused={"logit_bias": "Cerebras does not apply it"},
         schema_bounds=False,
         embeddings_batch=0,
     ),
@@ -229,6 +266,8 @@ _ROWS = (
         url="https://platform.moonshot.ai",
         base_url="https://api.moonshot.ai/v1",
         key_env="MOONSHOT_API_KEY",
+        refused_by={r"kimi-k2\.[56]": {"temperature": _FIXED, "top_p": _FIXED}},
+        harmless={"temperature": (1, 0.6), "top_p": (0.95,)},
         reasoning_field="reasoning_content",  # turns with tool calls are refused without it, or with an empty one
         no_reasoning=" ",
         embeddings_batch=0,
@@ -242,7 +281,6 @@ _ROWS = (
         refused={"tool_choice": "Z.ai knows only 'auto'"},
         schema_mode="json",
         asks_usage=False,
-        models_path="",
         embeddings_batch=0,
     ),
     compatible(
@@ -252,9 +290,8 @@ _ROWS = (
         base_url_env="DASHSCOPE_BASE_URL",
         key_env="DASHSCOPE_API_KEY",
         renamed=_ONLY_MAX_TOKENS,
-        models_path="",
         embeddings_batch=10,
-        note="Qwen of Alibaba Cloud, Singapore; set DASHSCOPE_API_KEY, and DASHSCOPE_BASE_URL for another region",
+        note="Alibaba Cloud's Qwen in Singapore; set DASHSCOPE_API_KEY; DASHSCOPE_BASE_URL for a region or workspace",
     ),
     compatible(
         "deepinfra",

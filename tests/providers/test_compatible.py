@@ -331,6 +331,75 @@ class TestDeviations:
         done = chat("Hi", "moonshot:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
         assert done.usage == Usage(5, 2, 7, raw=used)
 
+    @pytest.mark.parametrize(
+        ("total", "output"), [(135, 103), (41, 9), (136, 9), (None, 9)], ids=["beside it", "in it", "odd", "no total"]
+    )
+    def test_xai_counts_the_reasoning_beside_the_answer(
+        self, server: LLMServer, total: int | None, output: int
+    ) -> None:
+        """Others count it in: the total tells which, and where it does not, the service's number stays."""
+        used = {
+            "prompt_tokens": 32,
+            "completion_tokens": 9,
+            "total_tokens": total,
+            "completion_tokens_details": {"reasoning_tokens": 94},
+        }
+        server.script(streamed({"content": "Hi"}, usage=used))
+        done = chat("Hi", "xai:grok-4", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
+        assert done.usage is not None
+        assert (done.usage.output_tokens, done.usage.reasoning_tokens) == (output, 94)
+        assert done.usage.total_tokens == (41 if total is None else total)
+
+    @pytest.mark.parametrize(
+        ("model", "refused"),
+        [
+            ("grok-4.6", {"presence_penalty", "frequency_penalty", "stop"}),
+            ("grok-code-fast-1", {"presence_penalty", "frequency_penalty", "stop"}),
+            ("grok-4-fast-non-reasoning", {"presence_penalty", "frequency_penalty"}),
+            ("grok-3", set()),
+        ],
+    )
+    def test_what_grok_refuses_depends_on_the_model(self, server: LLMServer, model: str, refused: set[str]) -> None:
+        """Penalties with the value 0, too."""
+        asked: dict[str, Any] = {"presence_penalty": 0, "frequency_penalty": 0.5, "stop": ["x"], "seed": 1}
+        with Client(f"xai:{model}", base_url=server.base_url("openai"), api_key=KEY, proxy=False) as client:
+            for name in refused:
+                with pytest.raises(InvalidRequest, match=name):
+                    client.chat("Hi", **{name: asked[name]})
+            client.chat("Hi", unsupported="drop", **asked).complete()
+        assert asked.keys() - server.requests[0].json.keys() == refused
+
+    @pytest.mark.parametrize(
+        ("model", "given", "refused"),
+        [
+            ("kimi-k2.6", {"temperature": 0.3}, True),
+            ("kimi-k2.5", {"top_p": 0.5}, True),
+            ("kimi-k2.6", {"temperature": 1.0, "top_p": 0.95}, False),
+            ("kimi-k2.6", {"temperature": 0.6, "thinking": {"type": "disabled"}}, False),
+            ("moonshot-v1-8k", {"temperature": 0.3}, False),
+        ],
+    )
+    def test_kimi_sets_its_temperature_itself(
+        self, server: LLMServer, model: str, given: dict[str, Any], refused: bool
+    ) -> None:
+        """What it sets may be sent, nothing else."""
+        with Client(f"moonshot:{model}", base_url=server.base_url("openai"), api_key=KEY, proxy=False) as client:
+            if refused:
+                with pytest.raises(InvalidRequest, match="Kimi sets it itself"):
+                    client.chat("Hi", **given)
+                return
+            client.chat("Hi", **given).complete()
+        assert given.items() <= server.requests[0].json.items()
+
+    @pytest.mark.parametrize(
+        ("name", "named"), [("groq", []), ("xai", ["user"]), ("together", ["system", "user", "assistant"])]
+    )
+    def test_who_may_have_a_name(self, server: LLMServer, name: str, named: list[str]) -> None:
+        """Groq refuses the name of who speaks, xAI that of others than the user."""
+        turns = [{"role": role, "content": "Hi", "name": "ann"} for role in ("system", "user", "assistant", "user")]
+        chat(turns, f"{name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
+        assert [turn["role"] for turn in server.requests[0].json["messages"][:3] if "name" in turn] == named
+
     def test_deepseek_counts_its_cache(self, server: LLMServer) -> None:
         """`prompt_cache_hit_tokens`."""
         used = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "prompt_cache_hit_tokens": 8}
@@ -428,6 +497,10 @@ class TestRowsOfOthers:
             path="/talk?stream=sse",
             headers={"X-Acme-App": "llmbridge"},
             renamed={"max_tokens": "limit"},
+            refused={"seed": "it has none"},
+            refused_by={"a": {"stop": "it knows none"}},
+            harmless={"seed": (0,)},
+            named_roles=("system",),
             asks_usage=False,
             embeddings_path="/vectors",
             embeddings_batch=2,
@@ -445,6 +518,13 @@ class TestRowsOfOthers:
             "messages": [{"role": "user", "content": "Hi"}],
             "stream": True,
             "limit": 3,
+        }
+        conversation = [{"role": "user", "content": "Hi", "name": "ann"}]
+        request = ChatRequest.checked("m", conversation, {"seed": 0, "stop": "x"})
+        assert (dict(row.refusals(request)), row.encode(request).body["messages"]) == ({}, received.json["messages"])
+        assert dict(row.refusals(ChatRequest.checked("a1", "Hi", {"seed": 1, "stop": "x"}))) == {
+            "seed": "it has none",
+            "stop": "it knows none",
         }
 
     def test_rows_do_not_share_their_data(self) -> None:
