@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
+from llmbridge.errors import ConfigError
 from llmbridge.messages import ChatRequest, Message, SchemaMode
 from llmbridge.providers.openai import OpenAICompatible
 
@@ -28,9 +29,7 @@ class Compatible(OpenAICompatible):
         key_header: The header that carries the key; "" for `Authorization: Bearer`.
         host_env: Another environment variable of the server's address, as Ollama writes it: a host, perhaps with a
             port or a scheme, without the path. `base_url_env` comes first.
-        refused_by: As `refused`, for models whose names match a regular expression from their beginning.
-        harmless: Values of refused parameters that are taken nevertheless.
-        named_roles: The roles whose messages may have a `name`; None for all.
+        refused_by, harmless, named_roles: See `compatible`.
     """
 
     key_header: ClassVar[str] = ""
@@ -140,12 +139,19 @@ def compatible(
         embeddings_batch: How many texts one request for embeddings may hold; 0 if there are none.
         base_url_example: What a base URL looks like.
 
+    Raises:
+        ConfigError: A path does not begin with a slash, or what has to be a mapping is none.
+
     Example:
         >>> Acme = compatible("acme", base_url="https://api.acme.example/v1", key_env="ACME_API_KEY")
         >>> Acme.encode(ChatRequest.checked("a1", "Hi", {"max_tokens": 5})).body["max_tokens"]
         5
     """
     given = locals()
+    wrong = [each for each in _MAPPINGS if not isinstance(given[each] or {}, Mapping)]
+    wrong += [each for each in _PATHS if not (given[each] or "/").startswith("/")]
+    if wrong:
+        raise ConfigError(f"compatible({name!r}): {wrong[0]} cannot be {str(given[wrong[0]])[:40]!r}")
     keys = (key_env,) if isinstance(key_env, str) else key_env
     data: dict[str, Any] = {
         **given,
@@ -165,6 +171,8 @@ def compatible(
     return type(class_name, (Compatible,), data)
 
 
+_MAPPINGS = ("headers", "renamed", "refused", "refused_by", "harmless")
+_PATHS = ("path", "models_path", "embeddings_path")
 # Both names of the limit are known to some; a name that is not known is refused, or worse, looked away from.
 _ONLY_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 _LOCAL_NOTE = "a server on this computer; base_url= for another"

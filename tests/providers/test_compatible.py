@@ -527,6 +527,15 @@ class TestRowsOfOthers:
             "stop": "it knows none",
         }
 
+    @pytest.mark.parametrize(
+        ("given", "what"),
+        [({"refused": ["n"]}, "refused"), ({"path": "chat"}, "path"), ({"models_path": "v1/models"}, "models_path")],
+    )
+    def test_a_row_that_cannot_be(self, given: dict[str, Any], what: str) -> None:
+        """It is refused where it is made, not at the first call."""
+        with pytest.raises(ConfigError, match=rf"compatible\('acme'\): {what} cannot be"):
+            compatible("acme", **given)
+
     def test_rows_do_not_share_their_data(self) -> None:
         """Each has its own."""
         first, second = compatible("first", headers={"A": "1"}), compatible("second", key_env="SECOND_KEY")
