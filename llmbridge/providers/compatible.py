@@ -3,8 +3,8 @@
 A new one is one entry of `SERVICES`, or, in another package, one line:
 `Acme = compatible("acme", base_url="https://api.acme.example/v1", key_env="ACME_API_KEY")`, named in an entry point.
 
-Source: the services' own documentation of their OpenAI-compatible endpoints; answers recorded from llama.cpp,
-transformers and LiteLLM; what users were refused (litellm#9720, open-webui#21266, pydantic-ai#7653, nanobot#4967).
+Source: the services' own documentation; answers recorded from llama.cpp, transformers and LiteLLM; what users were
+refused (litellm#9720, open-webui#21266, pydantic-ai#7653, nanobot#4967, lmstudio-bug-tracker#670).
 """
 
 from __future__ import annotations
@@ -15,21 +15,20 @@ import sys
 from collections.abc import Mapping
 from typing import Any, ClassVar
 
-from llmbridge.errors import ConfigError
 from llmbridge.messages import ChatRequest, Message, SchemaMode
+from llmbridge.providers._row import check_row
 from llmbridge.providers.openai import OpenAICompatible
 
 __all__ = ["SERVICES", "Compatible", "compatible"]
 
 
 class Compatible(OpenAICompatible):
-    """What the rows have in common.
+    """What the rows have in common; see `compatible`.
 
     Attributes:
         key_header: The header that carries the key; "" for `Authorization: Bearer`.
         host_env: Another environment variable of the server's address, as Ollama writes it: a host, perhaps with a
             port or a scheme, without the path. `base_url_env` comes first.
-        refused_by, harmless, named_roles: See `compatible`.
     """
 
     key_header: ClassVar[str] = ""
@@ -96,6 +95,8 @@ def compatible(
     reasoning_proofs: str = "",
     schema_mode: SchemaMode = "native",
     schema_bounds: bool = True,
+    names_tools: bool = True,
+    json_mode: bool = True,
     asks_usage: bool = True,
     think_tags: bool = True,
     done_needs_finish: bool = True,
@@ -131,6 +132,8 @@ def compatible(
             `thinking_blocks`; "" if there is none.
         schema_mode: Its best way to be held to a schema.
         schema_bounds: Whether it takes bounds (`minimum`, `maxItems`) in a schema; else they are told in descriptions.
+        names_tools: Whether `tool_choice` may name a tool; if not, that one alone is sent, and "required".
+        json_mode: Whether it knows the response format `json_object`.
         asks_usage: Whether `stream_options` asks for the tokens.
         think_tags: Whether reasoning may stand between `<think>` tags at the start of the answer.
         done_needs_finish: Whether `[DONE]` without a reason to finish is doubted when the body was cut short.
@@ -148,10 +151,7 @@ def compatible(
         5
     """
     given = locals()
-    wrong = [each for each in _MAPPINGS if not isinstance(given[each] or {}, Mapping)]
-    wrong += [each for each in _PATHS if not (given[each] or "/").startswith("/")]
-    if wrong:
-        raise ConfigError(f"compatible({name!r}): {wrong[0]} cannot be {str(given[wrong[0]])[:40]!r}")
+    check_row(given)
     keys = (key_env,) if isinstance(key_env, str) else key_env
     data: dict[str, Any] = {
         **given,
@@ -171,8 +171,6 @@ def compatible(
     return type(class_name, (Compatible,), data)
 
 
-_MAPPINGS = ("headers", "renamed", "refused", "refused_by", "harmless")
-_PATHS = ("path", "models_path", "embeddings_path")
 # Both names of the limit are known to some; a name that is not known is refused, or worse, looked away from.
 _ONLY_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 _LOCAL_NOTE = "a server on this computer; base_url= for another"
@@ -287,6 +285,7 @@ _ROWS = (
         key_env="ZAI_API_KEY",
         renamed=_ONLY_MAX_TOKENS,
         refused={"tool_choice": "Z.ai knows only 'auto'"},
+        reasoning_field="reasoning_content",
         schema_mode="json",
         asks_usage=False,
         embeddings_batch=0,
@@ -347,6 +346,8 @@ _ROWS = (
         base_url="http://127.0.0.1:1234/v1",
         base_url_env="LMSTUDIO_BASE_URL",
         renamed=_ONLY_MAX_TOKENS,
+        names_tools=False,
+        json_mode=False,
         note=_LOCAL_NOTE,
     ),
     compatible(

@@ -25,7 +25,7 @@ class Mistral(OpenAI):
     Ids of tool calls that another service made are replaced by ones that Mistral takes, the same id by the same one.
     Reasoning goes back to the model as it came. An order of the messages that the service would refuse is mended:
     instructions behind an answer, a user's message behind the answer of a tool, an answer with nothing in it. Of
-    embeddings, a request holds no more than 32 texts, because the service takes 16,384 tokens at once.
+    embeddings, a request holds no more than 32 texts, because the service bounds the tokens of all together.
 
     Example:
         >>> request = ChatRequest.checked("mistral-small-latest", "Hi", {"seed": 1, "safe_prompt": True})
@@ -35,7 +35,8 @@ class Mistral(OpenAI):
 
     Source:
         Mistral API reference, chat completions and embeddings; the models of its Python client, 3.7. Unknown parameters
-        are refused with status 422, other ids of tool calls with 400.
+        are refused with status 422, other ids of tool calls with 400. Of 16,384 tokens to embed (semantic-router#297)
+        the bound has risen to 65,536 (gbrain#3001).
     """
 
     name = "mistral"

@@ -47,6 +47,8 @@ class OpenAI(ChatCompletions):
         best_schema_mode: How it is asked for structured output unless the caller says.
         system_role: What a developer's message is called; None leaves it as it is.
         must_call: The word of `tool_choice` for a model that must call a tool, whichever.
+        names_tools: Whether `tool_choice` may name one; if not, that one is all that the model gets to see.
+        json_mode: Whether there is a response format for any JSON object.
 
     Example:
         >>> OpenAI.encode(ChatRequest.checked("gpt-5-mini", "Hi", {"seed": 1})).body["seed"]
@@ -83,6 +85,8 @@ class OpenAI(ChatCompletions):
     schema_bounds: ClassVar[bool] = True
     system_role: ClassVar[str | None] = None
     must_call: ClassVar[str] = "required"
+    names_tools: ClassVar[bool] = True
+    json_mode: ClassVar[bool] = True
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
@@ -156,8 +160,10 @@ class OpenAI(ChatCompletions):
         """Adds the tools and the schema."""
         from llmbridge.providers import _completions_request as requests
 
-        tools = [requests.encode_tool(tool) for tool in request.tools]
-        choice = cls.encode_choice(request)
+        offered, asked, choice = request.tools, request.tool_choice, cls.encode_choice(request)
+        if not cls.names_tools and asked is not None and asked.mode == "tool" and asked.raw is None:
+            offered, choice = tuple(tool for tool in offered if tool.name == asked.name), cls.must_call
+        tools = [requests.encode_tool(tool) for tool in offered]
         if request.schema is not None:
             mode = request.schema_mode or cls.best_schema_mode
             if mode == "tool":
@@ -167,10 +173,11 @@ class OpenAI(ChatCompletions):
                     )
                 tools.append(requests.encode_schema_tool(request.schema))
                 one = {"type": "function", "function": {"name": request.schema.name}}
-                choice = choice or (cls.must_call if request.tools else one)
+                choice = choice or (cls.must_call if request.tools or not cls.names_tools else one)
             elif mode == "json":
                 body["messages"] = requests.with_instruction(body["messages"], request.schema)
-                body["response_format"] = {"type": "json_object"}
+                if cls.json_mode:
+                    body["response_format"] = {"type": "json_object"}
             else:
                 body["response_format"] = requests.encode_format(request.schema, cls.schema_bounds)
         if tools:

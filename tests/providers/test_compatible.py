@@ -400,6 +400,28 @@ class TestDeviations:
         chat(turns, f"{name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
         assert [turn["role"] for turn in server.requests[0].json["messages"][:3] if "name" in turn] == named
 
+    def test_lm_studio_is_told_no_name_of_a_tool(self, server: LLMServer) -> None:
+        """It refuses the form for that: the one tool goes alone, and some tool must be called."""
+
+        def weather() -> str:
+            return ""
+
+        def clock() -> str:
+            return ""
+
+        schema = {"title": "city", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
+        server.default = Reply('{"name": "Oslo"}')
+        with Client("lmstudio:m", base_url=server.base_url("openai"), proxy=False) as client:
+            client.chat("Hi", tools=[weather, clock], tool_choice="clock").complete()
+            list(client.chat("Hi", schema=schema, schema_mode="tool"))
+            client.chat("Hi", schema=schema, schema_mode="json").complete()
+        named, tool, words = (received.json for received in server.requests)
+        assert (named["tool_choice"], tool["tool_choice"]) == ("required", "required")
+        assert [each["function"]["name"] for each in named["tools"]] == ["clock"]
+        assert [each["function"]["name"] for each in tool["tools"]] == ["city"]
+        assert "response_format" not in words
+        assert "JSON" in words["messages"][0]["content"]
+
     def test_deepseek_counts_its_cache(self, server: LLMServer) -> None:
         """`prompt_cache_hit_tokens`."""
         used = {"prompt_tokens": 9, "completion_tokens": 1, "total_tokens": 10, "prompt_cache_hit_tokens": 8}
@@ -544,7 +566,7 @@ class TestRowsOfOthers:
         assert (first.needs_key, second.needs_key) == (False, True)
 
 
-SHARED = {"_call_ids", "_completions_request", "_media", "_values"}
+SHARED = {"_call_ids", "_completions_request", "_media", "_row", "_values"}
 """What dialects may have in common."""
 
 IMPORTS = """
