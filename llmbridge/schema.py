@@ -159,7 +159,8 @@ class Schema:
             None until something is there.
         """
         # A brace that nothing of an object follows may stand in words before it.
-        start = re.search(r"\[|\{(?=\s*[\"}])" if self.wrapped else r"\{(?=\s*[\"}])", text)
+        brace = r"\{(?=\s*[\"}])|\A\{(?=\s*\Z)"
+        start = re.search(rf"\[|{brace}" if self.wrapped else brace, text)
         value = partial_json(text[start.start() :]) if start else None
         if self.wrapped and isinstance(value, dict) and (not value or "value" in value):
             return value.get("value")

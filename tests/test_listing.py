@@ -98,7 +98,7 @@ def test_async(server: LLMServer, dialect: str, loop: Async) -> None:
     assert loop.run(lambda: amodels(dialect, **way(server, dialect))) == ["m"]
 
 
-@pytest.mark.parametrize("name", ["zai", "dashscope", "vitalentum", "codelinkava"])
+@pytest.mark.parametrize("name", ["vitalentum", "codelinkava"])
 def test_providers_without_a_list(name: str) -> None:
     """They are named; nothing is sent."""
     with pytest.raises(ConfigError, match=f"{name} has no list of models"):

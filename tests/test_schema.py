@@ -809,6 +809,7 @@ class TestSchema:
         assert schema.partial('{"name": "Ada", "home": {"str') == {"name": "Ada", "home": {}}
         assert schema.partial('I think of {name}: {"name": "A') == {"name": "A"}
         assert schema.partial("I think of {") is None
+        assert schema.partial("{") == {}
         listed = Schema.of(list[str])
         assert listed.partial("{") is None
         assert listed.partial('{"value": ["a", "b') == ["a", "b"]
