@@ -63,7 +63,7 @@ class Compatible(OpenAICompatible):
         for models, advice in cls.refused_by.items():
             if re.match(models, request.model):
                 refused.update({name: advice[name] for name in advice.keys() & request.params.keys()})
-        for name in [*refused]:
+        for name in refused.keys() & request.params.keys():
             if request.params[name] in (None, *cls.harmless.get(name, (1,) if name == "n" else ())):
                 del refused[name]
         choice = request.tool_choice
