@@ -199,22 +199,32 @@ async def in_thread(
         left: Seconds for which it may wait for a thread, where all are taken. Then the step is made nevertheless, and
             has to find out by itself that there is no time left.
     """
+    # Both pass by the event loop's own frames, which would keep an error, and with it everything that the call holds.
+    done: list[T] = []
+    failed: list[BaseException] = []
+    awaited = True
 
-    def step_here() -> T:
+    def step_here() -> None:
         here.loop = coroutines
         try:
-            return step()
+            done.append(step())
+        except BaseException as error:  # noqa: BLE001 - raised below
+            if awaited:
+                failed.append(error)
         finally:
             here.loop = None
 
     # A thread waits for what runs within a tool: if both had to share the limit, they might wait for ever.
     limiter = CapacityLimiter(1) if _in_tool.get() else _thread_limit()
-    work = step if coroutines is None else step_here
     try:
         async with _turn(limiter, left) as limiter:
-            return await run_sync(work, abandon_on_cancel=True, limiter=limiter)
+            await run_sync(step_here, abandon_on_cancel=True, limiter=limiter)
+        if failed:
+            raise failed.pop()
+        return done.pop()
     except BaseException as error:  # also the task's cancellation, Ctrl-C, the end of the loop
         if not isinstance(error, LLMBridgeError):  # after one, the step is over, and has closed what was its own
+            awaited = False
             cancel()  # wakes the thread, if it still runs, which closes the connection
         if coroutines is not None and not isinstance(error, GeneratorExit):
             await coroutines.ended()

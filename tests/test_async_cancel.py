@@ -14,16 +14,18 @@ import sys
 import textwrap
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 from loopback import Listener, chunk, event, head, read_head
 from modes import LOOPS, Async
 
-from llmbridge import Cancelled, ChatStream, Client, LLMBridgeError, Timeout, _aio
+from llmbridge import BadRequest, Cancelled, ChatStream, Client, LLMBridgeError, Timeout, _aio
 from llmbridge._transport import Exchange
 from llmbridge._transport import call as transport_call
 from llmbridge.providers.openai import OpenAI
@@ -545,6 +547,31 @@ class TestGarbage:
         results.clear()
         gc.collect()
         assert server.requests[0].gone.wait(2)
+
+    @pytest.mark.parametrize("way", ["await", "pieces", "cancelled"])
+    def test_what_failed_leaves_no_cycle(self, server: LLMServer, client: Client, loop: Async, way: str) -> None:
+        """The call and all that it holds are gone with the last name for it, without a garbage collection."""
+        server.script(STALLED if way == "cancelled" else Reply(status=400))
+
+        async def failed() -> weakref.ref[Any]:
+            stream = client.chat("x")
+            with anyio.move_on_after(0.3 if way == "cancelled" else 10), contextlib.suppress(BadRequest):
+                if way == "pieces":
+                    await anext(stream.__aiter__())
+                else:
+                    await stream
+            return weakref.ref(stream)
+
+        async def main() -> None:
+            gone = await failed()
+            await _until(lambda: gone() is None)
+
+        gc.collect()
+        gc.disable()
+        try:
+            loop.run(main)
+        finally:
+            gc.enable()
 
     def test_what_was_never_awaited_says_nothing(self, server: LLMServer, client: Client) -> None:
         """A stream, an iterator, a step that nobody awaits: no warning, no request."""
