@@ -489,6 +489,51 @@ def test_p14_a_forked_child_that_leaves_does_not_end_the_parents_stream(way: str
         assert process.communicate(timeout=30)[0] == "abc stop\n"
 
 
+_READ_BY_A_CHILD = """
+import os, sys
+from llmbridge import Client, TransportError
+stream = Client("openai:m", base_url=sys.argv[1], retries=0, timeout=60).chat("x")
+print(next(stream), flush=True)
+child = os.fork()
+if not child:
+    sys.stdin.readline()
+    try:
+        print(*stream)
+    except TransportError as error:
+        print(error.message, error.partial)
+    sys.stdout.flush()
+    os._exit(0)
+os.waitpid(child, 0)
+print(*stream, stream.finish_reason)
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
+def test_p17_a_forked_child_takes_nothing_of_the_parents_stream() -> None:
+    """Both have the one connection: what the child read of it would be missing in the parent, and nobody would know."""
+    forked = threading.Event()
+
+    def serve(sock: socket.socket) -> None:
+        read_head(sock)
+        sock.sendall(head("Connection: close") + event("a"))
+        assert forked.wait(30)
+        sock.sendall(event("b") + event("c") + FINISH + DONE)
+
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(Listener(serve))
+        command = [sys.executable, "-W", "ignore", "-c", _READ_BY_A_CHILD, f"http://127.0.0.1:{listener.port}/v1"]
+        process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        stack.enter_context(process)
+        stack.callback(process.kill)
+        assert process.stdout is not None
+        assert process.stdout.readline() == "a\n"
+        forked.set()
+        child, parent = process.communicate("go\n", timeout=30)[0].splitlines()
+    assert "parent process" in child
+    assert child.endswith(" a")
+    assert parent == "b c stop"
+
+
 _FORKED_WHILE_LOCKED = """
 import os, signal, sys, threading
 import requests

@@ -23,7 +23,7 @@ from llmbridge._signal import Signal
 from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
 from llmbridge.options import Timeout
 
-__all__ = ["Call", "current_call", "serving"]
+__all__ = ["Call"]
 
 T = TypeVar("T")
 _NEVER = float("inf")
@@ -52,6 +52,7 @@ class Call:
             total_at = monotonic() + (_NEVER if timeout.total is None else timeout.total)
         self._total_at = self.deadline = total_at
         self.cancelled = False
+        self._left_behind = False
         self.expired: Clock | None = None
         self.reused_connection: bool | None = None  # None: there is no connection that reports
         self.takes_new = False  # no kept connection will do
@@ -114,6 +115,8 @@ class Call:
     def reason(self) -> LLMBridgeError | None:
         """What ended the call, or None while nothing has."""
         if self.cancelled:
+            if self._left_behind:
+                return TransportError("this answer is the parent process's: a forked child would take pieces from it")
             return Cancelled("the call was cancelled")
         if self.expired is None:
             return None
@@ -167,6 +170,11 @@ class Call:
         """Ends the call from any thread; whoever is blocked in it wakes at once."""
         self.cancelled = True
         self._wake()
+
+    def leave_behind(self) -> None:
+        """Leaves the answer to the parent, in a forked child: of what comes, each byte reaches one of the two only."""
+        self._lock = threading.RLock()  # a thread that is not here may have held the other one
+        self._left_behind = self.cancelled = True
 
     def attach(self, sock: Any) -> None:
         """This socket serves the call from now on. One that comes too late is shut down at once."""
@@ -336,6 +344,10 @@ class _Watchdog:
     def forget(self, call: Call) -> None:
         self._calls.discard(call)  # without the lock: a garbage collection may come here from anywhere
 
+    def calls(self) -> list[Call]:
+        """Those that are under way."""
+        return list(self._calls)
+
     def poke(self) -> None:
         self._poked.set()
 
@@ -371,30 +383,10 @@ def _at_exit() -> None:
 def _after_fork() -> None:
     """Threads do not survive a fork, and a lock may have been held by one of them."""
     global _watchdog
-    _watchdog = _Watchdog()
+    calls, _watchdog = _watchdog.calls(), _Watchdog()
+    for call in calls:
+        call.leave_behind()
 
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-_local = threading.local()
-
-
-def current_call() -> Call | None:
-    """The call that the present thread is serving: a new connection learns from it whom to report to."""
-    return getattr(_local, "call", None)
-
-
-class serving:  # noqa: N801 - reads as a word of the with statement
-    """`with serving(call):` the connections used by this thread are the call's."""
-
-    def __init__(self, call: Call) -> None:
-        self._call = call
-
-    def __enter__(self) -> Call:
-        _local.call = self._call
-        return self._call
-
-    def __exit__(self, *_: object) -> None:
-        _local.call = None
