@@ -79,8 +79,8 @@ class Reading:
         """
         if not self._claimed.acquire(blocking=False):
             raise InvalidRequest(
-                "this stream has been read already, or its loop was left early: an answer comes once, "
-                "what was handed out of it is in .text"
+                "this stream has been read already, somebody reads it, or its loop was left early: an answer comes "
+                "once, what was handed out of it is in .text"
             )
 
     def pieces(self) -> Generator[str, None, None]:

@@ -87,6 +87,8 @@ class ChatStream(Generic[Parsed]):
     # -- reading -----------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
+        if getattr(self._generator, "gi_running", False):
+            return self._pieces()  # which says that somebody reads: that one shall not lose the rest
         # The loop alone holds the generator: leaving it closes the connection, though the stream lives on.
         generator, self._generator = self._generator or self._pieces(), None
         return generator
@@ -94,7 +96,12 @@ class ChatStream(Generic[Parsed]):
     def __next__(self) -> str:
         if self._generator is None:
             self._generator = self._pieces()
-        return next(self._generator)
+        try:
+            return next(self._generator)
+        except ValueError as error:
+            if error.__traceback__ and error.__traceback__.tb_next:
+                raise  # from within: it is not Python's "generator already executing"
+        return next(self._pieces())
 
     def _pieces(self) -> Generator[str, None, None]:
         return self._reading.pieces()
@@ -196,8 +203,7 @@ class ChatStream(Generic[Parsed]):
         from llmbridge.completion import Completion, choices_of
 
         notes = self._reading.noted
-        message = notes.message()
-        choices = choices_of(notes)
+        message, choices = notes.message(), choices_of(notes)
         return Completion(
             text=choices[0].text,
             reasoning=choices[0].reasoning,
@@ -290,8 +296,7 @@ class ChatStream(Generic[Parsed]):
         return self._since_start(self._pipeline.ended or monotonic())
 
     def _since_start(self, moment: float | None) -> float | None:
-        started = self._pipeline.started
-        return None if moment is None or started is None else moment - started
+        return None if moment is None or self._pipeline.started is None else moment - self._pipeline.started
 
     # -- ending ------------------------------------------------------------------------------------------------
 

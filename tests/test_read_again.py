@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import gc
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from llmbridge import BadRequest, Client, InvalidOutput, InvalidRequest
+from llmbridge import BadRequest, ChatStream, Client, InvalidOutput, InvalidRequest
 from llmbridge._pipeline import Pipeline
 from llmbridge.testing import LLMServer, Reply
 
@@ -35,6 +36,24 @@ def test_a_loop_that_was_not_begun_takes_nothing(server: LLMServer, client: Clie
     stream = client.chat("x")
     iter(stream.events())
     assert stream.complete().text == "Hello"
+
+
+@pytest.mark.parametrize("second", [next, ChatStream.complete, list])
+def test_a_second_reader_takes_nothing_from_the_first(
+    server: LLMServer, client: Client, second: Callable[[ChatStream], object]
+) -> None:
+    """While one thread waits for a piece, another one gets an error; the first one reads on."""
+    server.default = Reply(["a", "b", "c"], delay=0.3)
+    stream = client.chat("x")
+    pieces: list[str] = []
+    reader = threading.Thread(target=lambda: pieces.extend(next(stream) for _ in range(3)))
+    reader.start()
+    server.wait_for_requests(1)
+    with pytest.raises(InvalidRequest, match="somebody reads it"):
+        second(stream)
+    reader.join(20)
+    assert pieces == ["a", "b", "c"]
+    assert stream.complete().text == "abc"
 
 
 def test_several_threads_complete_one_stream(server: LLMServer, client: Client) -> None:
