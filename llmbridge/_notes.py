@@ -199,6 +199,7 @@ class Notes:
         partial.reasoning = str(self.reasoning)
         partial.tool_calls = tuple(self.tool_calls)
         partial.usage = self.usage
+        partial.turns = tuple(self.turns)
         return partial
 
 

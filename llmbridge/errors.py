@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from llmbridge.events import ToolCall, Usage
+    from llmbridge.messages import Message
 
 __all__ = [
     "AllFailed",
@@ -102,6 +103,7 @@ class Partial(str):
         reasoning: What the model thought.
         tool_calls: Calls that had begun; their `problem` says which were cut off.
         usage: Tokens, if the service had counted them.
+        turns: Where tools were run: the messages of the turns that were over, results included, to go on from there.
 
     Example:
         >>> Partial("Hel") == "Hel", Partial("Hel").tool_calls
@@ -111,6 +113,7 @@ class Partial(str):
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
     usage: Usage | None = None
+    turns: tuple[Message, ...] = ()
 
 
 class LLMBridgeError(Exception):

@@ -7,9 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from llmbridge.errors import Partial
+
+if TYPE_CHECKING:
+    from llmbridge.messages import Message
 
 __all__ = [
     "END",
@@ -144,6 +147,18 @@ class ToolResult:
     text: str
     failed: bool = False
     value: Any = field(default=None, repr=False, compare=False)
+
+    @property
+    def message(self) -> Message:
+        """The result as a message of the conversation; `.message.to_dict()` is what JSON can keep.
+
+        Example:
+            >>> ToolResult(ToolCall("c1", "add"), "5").message.to_dict()
+            {'role': 'tool', 'content': '5', 'tool_call_id': 'c1', 'name': 'add'}
+        """
+        from llmbridge._tool_values import result_message
+
+        return result_message(self)
 
 
 @dataclass(frozen=True, slots=True)

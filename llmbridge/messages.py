@@ -280,17 +280,15 @@ def checked_messages(messages: Messages) -> tuple[Message, ...]:
 def _checked_message(message: Any, where: str) -> Message:
     if isinstance(message, Message):
         return message
-    if isinstance(message, ToolResult):
-        from llmbridge._tool_values import result_message
-
-        return result_message(message)
-    if isinstance(own := getattr(message, "message", None), Message):  # a Completion
+    if isinstance(own := getattr(message, "message", None), Message):  # a Completion, a ToolResult
         return own
     if not isinstance(message, Mapping):
         raise InvalidRequest(f"{where} must be a mapping with 'role' and 'content', not {type(message).__name__}")
     missing = [key for key in ("role", "content") if key not in message and not (key == "content" and len(message) > 1)]
     if missing:
         raise InvalidRequest(f"{where} has no {missing[0]!r}: write {{'role': 'user', 'content': '...'}}")
+    if isinstance(own := message.get("extra"), Mapping):  # a Message that dataclasses.asdict or pydantic wrote down
+        message = {**message, **own, "extra": None}
     extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
     content = message.get("content")
     if extra and message["role"] == "assistant":

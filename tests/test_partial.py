@@ -17,6 +17,7 @@ from modes import MODES, Mode
 
 from llmbridge import (
     AllFailed,
+    BadRequest,
     Cancelled,
     Client,
     ClockExpired,
@@ -131,6 +132,25 @@ def _body_of(server: LLMServer) -> bytes:
     with urllib.request.urlopen(request) as answer:
         body: bytes = answer.read()
         return body
+
+
+def test_the_turns_that_were_over_are_there_to_go_on_from(server: LLMServer, client: Client, mode: Mode) -> None:
+    """So no tool has to run again because a later turn failed."""
+    ran: list[str] = []
+
+    def order(dish: str) -> str:
+        ran.append(dish)
+        return "ordered"
+
+    server.script(
+        Reply(tool_calls=[{"name": "order", "arguments": {"dish": "soup"}}]), Reply(status=400), Reply("Done.")
+    )
+    with pytest.raises(BadRequest) as caught:
+        mode.complete(client.run("Soup, please", tools=[order]))
+    turns = pickle.loads(pickle.dumps(caught.value)).partial.turns
+    assert [turn.role for turn in turns] == ["assistant", "tool"]
+    again = mode.complete(client.run([{"role": "user", "content": "Soup, please"}, *turns], tools=[order]))
+    assert (again.text, ran) == ("Done.", ["soup"])
 
 
 def test_a_cancelled_call_keeps_what_came(server: LLMServer, client: Client) -> None:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 
-from llmbridge import InvalidRequest, providers
+from llmbridge import Image, InvalidRequest, Message, ToolCall, ToolResult, providers
 from llmbridge.messages import ChatRequest, checked_messages
 
 EMPTY: dict[str, Any] = {"refusal": None, "annotations": [], "audio": None, "function_call": None, "tool_calls": None}
@@ -79,6 +82,28 @@ def test_what_becomes_of_it(given: dict[str, Any], content: Any, extra: dict[str
     else:
         assert message.content == content
     assert message.extra == extra
+
+
+@pytest.mark.parametrize("write", [dataclasses.asdict, Message.to_dict], ids=["asdict", "to_dict"])
+def test_a_conversation_kept_as_json(write: Callable[[Message], dict[str, Any]]) -> None:
+    """It is the same one again, whoever wrote the messages down."""
+    call = ToolCall("c1", "add", {"a": 1}, '{"a": 1}')
+    turns = checked_messages(
+        [
+            Message("user", ["What is on this?", {"type": "image_url", "image_url": {"url": "https://e.com/a.png"}}]),
+            {"role": "assistant", "content": None, "tool_calls": [CALL]},
+            ToolResult(call, "it broke", failed=True),
+        ]
+    )
+    kept = json.loads(json.dumps([write(turn) for turn in turns]))
+    assert checked_messages(kept) == turns
+
+
+def test_a_tools_result_is_a_message_too() -> None:
+    """What goes to the model is what is kept."""
+    result = ToolResult(ToolCall("c1", "look"), "a picture", value=Image("https://e.com/a.png"))
+    assert checked_messages([result]) == (result.message,)
+    assert result.message.to_dict()["content"][0]["type"] == "image_url"
 
 
 def test_keys_without_a_value_are_left_out_of_all_messages() -> None:
