@@ -88,23 +88,20 @@ class ChatStream(Generic[Parsed]):
 
     def __iter__(self) -> Iterator[str]:
         if getattr(self._generator, "gi_running", False):
-            return self._pieces()  # which says that somebody reads: that one shall not lose the rest
+            return self._reading.pieces()  # which says that somebody reads: that one shall not lose the rest
         # The loop alone holds the generator: leaving it closes the connection, though the stream lives on.
-        generator, self._generator = self._generator or self._pieces(), None
+        generator, self._generator = self._generator or self._reading.pieces(), None
         return generator
 
     def __next__(self) -> str:
         if self._generator is None:
-            self._generator = self._pieces()
+            self._generator = self._reading.pieces()
         try:
             return next(self._generator)
         except ValueError as error:
             if error.__traceback__ and error.__traceback__.tb_next:
                 raise  # from within: it is not Python's "generator already executing"
-        return next(self._pieces())
-
-    def _pieces(self) -> Generator[str, None, None]:
-        return self._reading.pieces()
+        return next(self._reading.pieces())
 
     def events(self) -> EventStream:
         """Everything that the stream says, in order: Text, Reasoning, ToolCallDelta, ToolCall, Finish, Usage ...
@@ -189,8 +186,7 @@ class ChatStream(Generic[Parsed]):
         notes = self._reading.noted
         usage = second.usage if notes.usage is None else added_usage(notes.usage, second.usage)
         turns = (*notes.all_turns(), *self._correction, *second.turns)
-        ended = self._again._pipeline.started if self._again is not None else None
-        before = self._since_start(ended) or 0.0
+        before = self._since_start(self._again._pipeline.started if self._again is not None else None) or 0.0
         return replace(
             second,
             usage=usage,
@@ -320,6 +316,10 @@ class ChatStream(Generic[Parsed]):
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
     ) -> None:
+        self.close()
+
+    async def aclose(self) -> None:
+        """`close` by the name that `contextlib.aclosing` calls."""
         self.close()
 
     # -- async: the same steps, see _aio --------------------------------------------------------------------

@@ -501,6 +501,21 @@ class TestScopes:
         assert server.requests[0].gone.wait(2)
 
 
+def test_aclosing_closes_the_stream(server: LLMServer, client: Client, loop: Async) -> None:
+    """As it does with async generators."""
+    server.script(STALLED)
+    stream = client.chat("x")
+
+    async def main() -> None:
+        async with contextlib.aclosing(stream):
+            async for _ in stream.events():
+                await stream.aclose()
+                break
+
+    loop.run(main)
+    assert server.requests[0].gone.wait(2)
+
+
 class TestGarbage:
     """Whatever nobody holds any more is closed."""
 
