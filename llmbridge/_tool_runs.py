@@ -315,5 +315,6 @@ def _own_lines(traceback: TracebackType | None) -> list[str]:
     while traceback is not None and str(traceback.tb_frame.f_globals.get("__name__")).startswith("llmbridge."):
         traceback = traceback.tb_next
     modules = [frame.f_globals.get("__name__") for frame, _ in walk_tb(traceback)]
-    kept = [line for module, line in zip(modules, extract_tb(traceback), strict=True) if module not in _RUNNERS]
+    lines = extract_tb(traceback, limit=len(modules))  # else it would be sys.tracebacklimit
+    kept = [line for module, line in zip(modules, lines, strict=True) if module not in _RUNNERS]
     return StackSummary.from_list(kept).format()

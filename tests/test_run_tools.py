@@ -696,6 +696,25 @@ class TestFailures:
         assert ", in fail" in note
         assert os.path.dirname(llmbridge.__file__) not in note
 
+    @pytest.mark.parametrize("limit", [0, 1])
+    def test_a_tool_may_fail_where_tracebacks_are_shortened(
+        self, server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, limit: int
+    ) -> None:
+        """A script that wants short ones gets its answer all the same, and the note says where the tool failed."""
+
+        def fail() -> str:
+            return look_up("Oslo")
+
+        def look_up(city: str) -> str:
+            raise ValueError(city)
+
+        monkeypatch.setattr("sys.tracebacklimit", limit, raising=False)
+        server.script(asks("fail"), Reply("Sorry."))
+        events = list(client.run("x", tools=[fail]).events())
+        (result,) = results_of(events)
+        assert ", in fail" in result.value.__notes__[0]
+        assert Text("Sorry.") in events
+
     @pytest.mark.parametrize("count", [1, 2])
     def test_a_failing_tool_leaves_no_cycle(self, server: LLMServer, client: Client, count: int) -> None:
         """The call is gone with the last name for it, without a garbage collection, though the results are kept."""
