@@ -119,6 +119,15 @@ def test_p06_an_end_inside_the_headers_is_too_short(server: LLMServer, client: C
     assert type(error) is StreamTruncated
 
 
+@pytest.mark.parametrize("times", [1, 2, 3])
+def test_p06_a_transfer_coding_may_be_told_again(server: LLMServer, client: Client, times: int) -> None:
+    """A proxy that adds the header of the server behind it to its own has not chunked the body once more."""
+    data = event("ok") + DONE
+    lines = ["Transfer-Encoding: chunked"] * times
+    server.default = Reply(raw=[head(*lines), b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)])
+    assert list(client.chat("x")) == ["ok"]
+
+
 @pytest.mark.parametrize("coding", ["none", "None", "utf-8", "identity"])
 def test_p06_a_coding_that_is_none_is_no_compression(server: LLMServer, client: Client, coding: str) -> None:
     """ "none" is what programs say to keep the web server before them from compressing, and so from holding back."""

@@ -107,7 +107,8 @@ class Exchange:
             return SoftBody(self._response.raw, lambda: self._response.iter_content(1))
         coding = self.headers.get("content-encoding", "identity").strip().lower()
         transfer = self.headers.get("transfer-encoding", "identity").strip().lower()
-        self.legible = coding in (*_NO_CODING, *_ZIPPED) and transfer in ("identity", "chunked", "")
+        plain = transfer in ("identity", "chunked", "") or self._is_chunked_twice(transfer)
+        self.legible = plain and coding in (*_NO_CODING, *_ZIPPED)
         if not self.legible and self.status in _SUCCESS:
             self._wire.close()
             self._response.close()
@@ -115,6 +116,10 @@ class Exchange:
             raise ProtocolError(f"the answer is compressed with {unknown[:40]}, which was not asked for")
         body = WireBody(self._wire, self._socket)
         return Inflated(body, coding) if coding in _ZIPPED else body
+
+    def _is_chunked_twice(self, transfer: str) -> bool:
+        """Whether a proxy has sent the header once more; within one line, it would be another coding."""
+        return bool(self._wire and self._wire.chunked) and set(transfer.replace(" ", "").split(",")) == {"chunked"}
 
     @property
     def readable(self) -> int | None:
