@@ -85,6 +85,10 @@ class DocumentCall:
             self._pipeline.close()
         return self._found[0]
 
+    def left(self) -> float:
+        """Seconds until the total limit."""
+        return self._pipeline.left
+
     def cancel(self) -> None:
         """Ends the call at once, from any thread."""
         self._pipeline.close()

@@ -62,7 +62,7 @@ def amodels_with(client: Client, provider: str | None, options: Mapping[str, Any
     from llmbridge._aio import in_thread
 
     call = question(client, provider, options)
-    return in_thread(call.result, call.cancel)
+    return in_thread(call.result, call.cancel, left=call.left)
 
 
 def models_with(client: Client, provider: str | None, options: Mapping[str, Any]) -> list[str]:

@@ -53,6 +53,11 @@ class TotalClock:
             self._runs_out_at = monotonic() + (float("inf") if self._limit is None else self._limit)
         return self._runs_out_at
 
+    @property
+    def left(self) -> float:
+        """The seconds until then, none or fewer than none if it is over."""
+        return self.start() - monotonic()
+
     def check(self, doing: str = "") -> float:
         """The seconds that are left.
 
@@ -62,7 +67,7 @@ class TotalClock:
         Raises:
             ClockExpired: None are.
         """
-        if (left := self.start() - monotonic()) > 0:
+        if (left := self.left) > 0:
             return left
         raise ClockExpired(f"the call did not end within {self._limit:g} s{doing}", clock="total")
 
@@ -181,7 +186,7 @@ class Pipeline:
     @property
     def left(self) -> float:
         """Seconds until the total limit, which runs from the first question for it on."""
-        return self._total.start() - monotonic()
+        return self._total.left
 
     def cancel(self) -> None:
         """Ends the call from any thread: a blocked `advance()` raises Cancelled at once."""

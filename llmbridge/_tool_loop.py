@@ -68,7 +68,7 @@ class ToolLoop:
     @property
     def left(self) -> float:
         """Seconds until the total limit, which runs from the first question for it on."""
-        return self._total.start() - monotonic()
+        return self._total.left
 
     @property
     def headers(self) -> Mapping[str, str]:

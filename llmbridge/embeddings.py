@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from time import monotonic
 from typing import TYPE_CHECKING, Any, overload
 
 from llmbridge._document import DocumentCall
 from llmbridge._model import resolve_model
 from llmbridge._notes import added_usage
+from llmbridge._pipeline import TotalClock
 from llmbridge._plan import refuse_of_client
 from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
 from llmbridge.events import Usage
@@ -132,7 +132,7 @@ def aembed_with(
     from llmbridge._aio import in_thread
 
     work = _Work(client, texts, model, options)
-    return in_thread(work.result, work.cancel)
+    return in_thread(work.result, work.cancel, left=work.left)
 
 
 def embed_with(client: Client, texts: str | Iterable[str], model: str | None, options: Mapping[str, Any]) -> Embeddings:
@@ -164,6 +164,7 @@ class _Work:
         self._batches = _batches(_checked_texts(texts), min(self._provider.embeddings_batch, MOST_TEXTS))
         for batch in self._batches:
             self._encode(batch, self._model)  # errors come at the call, before anything is paid for
+        self._total = TotalClock((self._options.timeout or Timeout()).total)
         self._call: DocumentCall | None = None
         self._cancelled = False
 
@@ -173,10 +174,8 @@ class _Work:
     def result(self) -> Embeddings:
         vectors: list[list[float]] = []
         counts: list[Usage | None] = []
-        total = (self._options.timeout or Timeout()).total
-        end = None if total is None else monotonic() + total
         for batch in self._batches:
-            more, counted = self._ask(batch, end)
+            more, counted = self._ask(batch)
             if len(more) != len(batch):
                 raise ProtocolError(
                     f"{len(batch)} texts were sent and {len(more)} embeddings came back",
@@ -189,7 +188,7 @@ class _Work:
             raise ProtocolError("the embeddings are not of one length", provider=self._provider.name, model=self._model)
         return Embeddings(vectors, _sum(counts), self._model, self._provider.name)
 
-    def _ask(self, texts: Sequence[str], total_at: float | None) -> tuple[list[list[float]], Usage | None]:
+    def _ask(self, texts: Sequence[str]) -> tuple[list[list[float]], Usage | None]:
         provider: type[Provider] = self._provider
         self._call = DocumentCall(
             self._client,
@@ -199,12 +198,16 @@ class _Work:
             self._options,
             "POST",
             provider.decode_embeddings,
-            total_at,
+            self._total.start(),
         )
         if self._cancelled:
             self._call.cancel()
         answer: tuple[list[list[float]], Usage | None] = self._call.result()
         return answer
+
+    def left(self) -> float:
+        """Seconds until the total limit, for all requests together."""
+        return self._total.left
 
     def cancel(self) -> None:
         self._cancelled = True

@@ -8,7 +8,7 @@ import contextvars
 import socket
 import ssl
 import threading
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any
 
 import pytest
@@ -346,10 +346,20 @@ class TestThreads:
         assert loop.run(main) == ["abc"] * 8
         assert server.connections == 1
 
-    @pytest.mark.parametrize("way", ["pieces", "events", "await"])
+    @pytest.mark.parametrize(
+        "ask",
+        [
+            lambda client, options: _all(client.chat("x", **options)),
+            lambda client, options: _all(client.chat("x", **options).events()),
+            lambda client, options: _text(client.chat("x", **options)),
+            lambda client, _: client.aembed("x"),
+            lambda client, _: client.amodels(),
+        ],
+        ids=["pieces", "events", "await", "embeddings", "models"],
+    )
     @pytest.mark.parametrize("options", [{}, {"run_tools": True, "tools": [len]}], ids=["chat", "tools"])
     def test_p12_the_total_runs_while_a_call_waits_for_its_turn(
-        self, loop: Async, way: str, options: dict[str, Any]
+        self, loop: Async, ask: Callable[[Client, dict[str, Any]], Awaitable[Any]], options: dict[str, Any]
     ) -> None:
         """However many calls a stalled service holds up: each is over when its own time is, not one after the other."""
 
@@ -360,9 +370,8 @@ class TestThreads:
 
             async def seconds() -> float:
                 began = current_time()
-                stream = client.chat("x", **options)
                 with pytest.raises(ClockExpired) as caught:
-                    await (_text(stream) if way == "await" else _all(stream.events() if way == "events" else stream))
+                    await ask(client, options)
                 assert caught.value.clock == "total"
                 return current_time() - began
 
