@@ -153,7 +153,7 @@ class _Builder:
         items = [self.schema(arg, f"{where}[{i}]") for i, arg in enumerate(args) if arg != ()]
         # More services know `items` than `prefixItems`.
         same = items and all(item == items[0] for item in items)
-        kind: JSON = {"items": items[0]} if same else _mixed(items)
+        kind: JSON = {"items": items[0]} if same else {"prefixItems": items}
         return {"type": "array", **kind, "minItems": len(items), "maxItems": len(items)}
 
     def _mapping(self, args: tuple[Any, ...], where: str) -> JSON:
@@ -219,8 +219,6 @@ def pydantic_schema(cls: Any) -> JSON:
 
     def closed(schema: JSON) -> JSON:
         schema.pop("discriminator", None)  # OpenAPI's, and its references would not move with the rest
-        if schema.get("prefixItems") and "items" not in schema:
-            schema |= _mixed(schema["prefixItems"])
         if "properties" in schema and schema.get("type") == "object":
             schema.setdefault("additionalProperties", False)
         return schema
@@ -266,11 +264,6 @@ def _any_of(schemas: list[JSON]) -> JSON:
     if {} in options:
         return {}
     return options[0] if len(options) == 1 else {"anyOf": options}
-
-
-def _mixed(items: list[JSON]) -> JSON:
-    """The items of a tuple. OpenAI refuses an array that says nothing of `items`, whatever stands in `prefixItems`."""
-    return {"prefixItems": items, "items": _any_of(items)} if items else {}
 
 
 _JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", types.NoneType: "null"}

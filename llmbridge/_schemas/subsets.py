@@ -8,7 +8,14 @@ from typing import Any
 
 from llmbridge._schemas.walk import JSON, children, rebuilt, resolve
 
-__all__ = ["holds_itself", "with_lone_references", "without_bounds", "without_lookaround", "without_patterns"]
+__all__ = [
+    "as_openai_takes",
+    "holds_itself",
+    "with_lone_references",
+    "without_bounds",
+    "without_lookaround",
+    "without_patterns",
+]
 
 _LOOKS = re.compile(r"\(\?<?[=!]")
 _BOUNDS = (
@@ -31,10 +38,10 @@ def without_bounds(schema: Mapping[str, Any]) -> JSON:
 
 
 def without_patterns(schema: Mapping[str, Any]) -> JSON:
-    """The schema whose patterns are told in its descriptions.
+    """The schema whose patterns are told in its descriptions, for servers that make a grammar of it.
 
-    Source: llama.cpp's json-schema-to-grammar, which Ollama has too: it fails at what its grammars cannot say, such as
-    a pattern for a part of the text.
+    Source: llama.cpp's json-schema-to-grammar, which LM Studio and Ollama have too: it fails at what its grammars
+    cannot say, such as a pattern for a part of the text.
     """
     return _told(schema, lambda part, key: key == "pattern")
 
@@ -51,6 +58,25 @@ def without_lookaround(schema: Mapping[str, Any]) -> JSON:
     return _told(
         schema, lambda part, key: key == "pattern" and isinstance(part[key], str) and bool(_LOOKS.search(part[key]))
     )
+
+
+def as_openai_takes(schema: Mapping[str, Any]) -> JSON:
+    """The schema without patterns that look around, its tuples with a word on what may be in them.
+
+    Source: OpenAI's "array schema missing items", whatever stands in `prefixItems`. Where a grammar is made of the
+    schema, `items` must not stand beside it: llama.cpp then reads nothing else, and forgets the order.
+
+    Example:
+        >>> as_openai_takes({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]})["items"]
+        {'anyOf': [{'type': 'integer'}, {'type': 'string'}]}
+    """
+
+    def with_items(part: JSON) -> JSON:
+        first = part.get("prefixItems")
+        return {**part, "items": {"anyOf": first}} if first and "items" not in part else part
+
+    made: JSON = rebuilt(without_lookaround(schema), with_items)
+    return made
 
 
 def _told(schema: Mapping[str, Any], is_refused: Callable[[JSON, str], bool]) -> JSON:

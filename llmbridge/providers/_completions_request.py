@@ -79,16 +79,26 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
     }
 
 
-def encode_tool(tool: Tool) -> dict[str, Any]:
-    """A tool that the model may call."""
+def _taken(schema: Mapping[str, Any], grammar: bool) -> dict[str, Any]:
+    """A schema as it is sent."""
+    from llmbridge._schemas.subsets import as_openai_takes, without_patterns
+
+    return without_patterns(schema) if grammar else as_openai_takes(schema)
+
+
+def encode_tool(tool: Tool, grammar: bool = False) -> dict[str, Any]:
+    """A tool that the model may call.
+
+    Args:
+        tool: The tool.
+        grammar: Whether the server makes a grammar of schemas, and so fails at patterns: they are told in descriptions.
+    """
     if tool.raw is not None:
         return dict(tool.raw)
-    from llmbridge._schemas.subsets import without_lookaround
-
     function: dict[str, Any] = {"name": tool.name}
     if tool.description:
         function["description"] = tool.description
-    function["parameters"] = without_lookaround(tool.parameters)
+    function["parameters"] = _taken(tool.parameters, grammar)
     if tool.strict is not None:
         function["strict"] = tool.strict
     return {"type": "function", "function": function}
@@ -103,17 +113,18 @@ def encode_choice(choice: ToolChoice) -> Any:
     return choice.mode
 
 
-def encode_format(schema: Schema, bounds: bool = True) -> dict[str, Any]:
+def encode_format(schema: Schema, bounds: bool = True, grammar: bool = False) -> dict[str, Any]:
     """The response format that makes the service hold the model to a schema; strictly where the schema allows it.
 
     Args:
         schema: What the answer has to fit.
         bounds: Whether the service takes `minimum`, `maxItems` and their like; else they are told in descriptions.
+        grammar: As for `encode_tool`.
     """
-    from llmbridge._schemas.subsets import without_bounds, without_lookaround
+    from llmbridge._schemas.subsets import without_bounds
 
     strict = schema.strict_schema()
-    sent = without_lookaround(schema.json_schema) if strict is None else strict
+    sent = _taken(schema.json_schema if strict is None else strict, grammar)
     sent = sent if bounds else without_bounds(sent)
     form: dict[str, Any] = {"name": schema.name, "schema": sent}
     if strict is not None:
@@ -123,13 +134,10 @@ def encode_format(schema: Schema, bounds: bool = True) -> dict[str, Any]:
     return {"type": "json_schema", "json_schema": form}
 
 
-def encode_schema_tool(schema: Schema) -> dict[str, Any]:
+def encode_schema_tool(schema: Schema, grammar: bool = False) -> dict[str, Any]:
     """The tool whose arguments are the structured answer."""
-    from llmbridge._schemas.subsets import without_lookaround
-
     description = schema.description or "Give the answer by calling this."
-    parameters = without_lookaround(schema.json_schema)
-    function = {"name": schema.name, "description": description, "parameters": parameters}
+    function = {"name": schema.name, "description": description, "parameters": _taken(schema.json_schema, grammar)}
     return {"type": "function", "function": function}
 
 

@@ -176,7 +176,7 @@ def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
     if request.tools and not (choice is not None and choice.mode == "none"):
         from llmbridge.providers._completions_request import encode_tool
 
-        body["tools"] = [encode_tool(tool) for tool in request.tools]
+        body["tools"] = [encode_tool(tool, grammar=True) for tool in request.tools]
 
 
 def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:

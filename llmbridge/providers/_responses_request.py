@@ -132,14 +132,14 @@ def encode_tool(tool: Tool) -> dict[str, Any]:
     """A tool that the model may call. Unless told otherwise, this service takes every function for a strict one."""
     if tool.raw is not None:
         return dict(tool.raw)
-    from llmbridge._schemas.subsets import without_lookaround
+    from llmbridge._schemas.subsets import as_openai_takes
 
     described = {"description": tool.description} if tool.description else {}
     return {
         "type": "function",
         "name": tool.name,
         **described,
-        "parameters": without_lookaround(tool.parameters),
+        "parameters": as_openai_takes(tool.parameters),
         "strict": bool(tool.strict),
     }
 

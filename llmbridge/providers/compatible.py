@@ -97,6 +97,7 @@ def compatible(
     schema_bounds: bool = True,
     names_tools: bool = True,
     json_mode: bool = True,
+    schema_grammar: bool = False,
     asks_usage: bool = True,
     think_tags: bool = True,
     done_needs_finish: bool = True,
@@ -134,6 +135,7 @@ def compatible(
         schema_bounds: Whether it takes bounds (`minimum`, `maxItems`) in a schema; else they are told in descriptions.
         names_tools: Whether `tool_choice` may name a tool; if not, that one alone is sent, and "required".
         json_mode: Whether it knows the response format `json_object`.
+        schema_grammar: Whether it makes a grammar of schemas, as llama.cpp does: patterns are told in descriptions.
         asks_usage: Whether `stream_options` asks for the tokens.
         think_tags: Whether reasoning may stand between `<think>` tags at the start of the answer.
         done_needs_finish: Whether `[DONE]` without a reason to finish is doubted when the body was cut short.
@@ -322,6 +324,7 @@ _ROWS = (
         base_url_env="LLAMACPP_BASE_URL",
         reasoning_field="reasoning_content",
         note=_LOCAL_NOTE,
+        schema_grammar=True,
     ),
     compatible(
         "llamafile",
@@ -330,6 +333,7 @@ _ROWS = (
         base_url_env="LLAMAFILE_BASE_URL",
         renamed=_ONLY_MAX_TOKENS,
         note=_LOCAL_NOTE,
+        schema_grammar=True,
     ),
     compatible(
         "vllm",
@@ -349,6 +353,7 @@ _ROWS = (
         names_tools=False,
         json_mode=False,
         note=_LOCAL_NOTE,
+        schema_grammar=True,
     ),
     compatible(
         "ollama-v1",
@@ -364,6 +369,7 @@ _ROWS = (
             "user": "Ollama does not know it",
         },
         note="Ollama's OpenAI-compatible endpoint; `ollama` speaks its own",
+        schema_grammar=True,
     ),
     compatible(
         "transformers",

@@ -36,6 +36,7 @@ class Local(OpenAICompatible):
     name = "local"
     default_model = _ANY
     direct = True
+    schema_grammar = True
     note = "the first of Ollama, llama.cpp, LM Studio and vLLM that answers on this computer"
     servers: ClassVar[tuple[str, ...]] = ("ollama-v1", "llamacpp", "lmstudio", "vllm")
 

@@ -45,6 +45,9 @@ class OpenAI(ChatCompletions):
         reasoning_proofs: The list in which reasoning comes with its proofs, and goes back; "" if there is none.
         tool_media: Whether the answer of a tool may hold more than text.
         best_schema_mode: How it is asked for structured output unless the caller says.
+        schema_bounds: Whether it takes bounds (`minimum`, `maxItems`) in a schema; else they are told in descriptions.
+        schema_grammar: Whether it makes a grammar of schemas, as llama.cpp does, which fails at most patterns: they are
+            told in descriptions.
         system_role: What a developer's message is called; None leaves it as it is.
         must_call: The word of `tool_choice` for a model that must call a tool, whichever.
         names_tools: Whether `tool_choice` may name one; if not, that one is all that the model gets to see.
@@ -83,6 +86,7 @@ class OpenAI(ChatCompletions):
     tool_media: ClassVar[bool] = False
     best_schema_mode: ClassVar[SchemaMode] = "native"
     schema_bounds: ClassVar[bool] = True
+    schema_grammar: ClassVar[bool] = False
     system_role: ClassVar[str | None] = None
     must_call: ClassVar[str] = "required"
     names_tools: ClassVar[bool] = True
@@ -163,7 +167,7 @@ class OpenAI(ChatCompletions):
         offered, asked, choice = request.tools, request.tool_choice, cls.encode_choice(request)
         if not cls.names_tools and asked is not None and asked.mode == "tool" and asked.raw is None:
             offered, choice = tuple(tool for tool in offered if tool.name == asked.name), cls.must_call
-        tools = [requests.encode_tool(tool) for tool in offered]
+        tools = [requests.encode_tool(tool, cls.schema_grammar) for tool in offered]
         if request.schema is not None:
             mode = request.schema_mode or cls.best_schema_mode
             if mode == "tool":
@@ -171,7 +175,7 @@ class OpenAI(ChatCompletions):
                     raise InvalidRequest(
                         f"the schema and a tool are both called {request.schema.name!r}: rename one of them"
                     )
-                tools.append(requests.encode_schema_tool(request.schema))
+                tools.append(requests.encode_schema_tool(request.schema, cls.schema_grammar))
                 one = {"type": "function", "function": {"name": request.schema.name}}
                 choice = choice or (cls.must_call if request.tools or not cls.names_tools else one)
             elif mode == "json":
@@ -179,7 +183,7 @@ class OpenAI(ChatCompletions):
                 if cls.json_mode:
                     body["response_format"] = {"type": "json_object"}
             else:
-                body["response_format"] = requests.encode_format(request.schema, cls.schema_bounds)
+                body["response_format"] = requests.encode_format(request.schema, cls.schema_bounds, cls.schema_grammar)
         if tools:
             body["tools"] = tools
         if choice is not None:

@@ -20,6 +20,7 @@ from llmbridge import (
     MissingKey,
     Reasoning,
     Text,
+    Tool,
     ToolCall,
     UnsupportedParameter,
     Usage,
@@ -30,6 +31,7 @@ from llmbridge import (
 )
 from llmbridge.messages import ChatRequest
 from llmbridge.options import checked_base_url
+from llmbridge.providers import find as find_provider
 from llmbridge.providers.compatible import SERVICES, Compatible, compatible
 from llmbridge.testing import LLMServer, Reply
 
@@ -477,6 +479,29 @@ class TestDeviations:
         body: Any = SERVICES[name].encode(request).body
         told = {"type": "integer", "description": "(minimum: 0)"} if name in ("groq", "cerebras") else age
         assert body["response_format"]["json_schema"]["schema"]["properties"] == {"age": told}
+
+    @pytest.mark.parametrize("name", [*sorted(SERVICES.keys() - {"groq", "cerebras"}), "local"])
+    @pytest.mark.parametrize("mode", ["native", "tool"])
+    def test_a_schema_is_sent_as_a_grammar_can_be_made_of_it(self, name: str, mode: str) -> None:
+        """llama.cpp fails at most patterns, and forgets the order beside `items`; others insist on `items`."""
+
+        def register(plate: str) -> str:
+            return plate
+
+        pair = {"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]}
+        plate = {"type": "string", "pattern": "[0-9]"}
+        schema = {"type": "object", "properties": {"plate": plate, "pair": pair}}
+        tool = Tool("register", "Registers.", schema, function=register)
+        request = ChatRequest.checked("m", "Hi", {"schema": schema, "schema_mode": mode, "tools": [tool]})
+        body: Any = find_provider(name).encode(request).body
+        sent = [item["function"]["parameters"]["properties"] for item in body["tools"]]
+        if mode == "native":
+            sent.append(body["response_format"]["json_schema"]["schema"]["properties"])
+        assert len(sent) == 2
+        in_words = {"plate": {"type": "string", "description": "(pattern: [0-9])"}, "pair": pair}
+        as_given = {"plate": plate, "pair": {**pair, "items": {"anyOf": pair["prefixItems"]}}}
+        grammars = ("llamacpp", "llamafile", "lmstudio", "ollama-v1", "local")
+        assert sent == [in_words if name in grammars else as_given] * 2
 
     def test_documents_and_pictures_go_as_given(self, server: LLMServer) -> None:
         """What OpenAI refuses, others may take."""

@@ -27,6 +27,7 @@ from llmbridge import (
     ServerError,
     ServiceError,
     StreamTruncated,
+    Tool,
     UnsupportedParameter,
     Usage,
 )
@@ -307,7 +308,10 @@ class TestStructure:
         """Ollama's grammars can say few of them, and the request fails at the others."""
         plate = {"title": "plate", "type": "object", "properties": {"plate": {"type": "string", "pattern": "[0-9]"}}}
         sent = body(schema=plate)
-        assert sent["format"]["properties"] == {"plate": {"type": "string", "description": "(pattern: [0-9])"}}
+        told = {"plate": {"type": "string", "description": "(pattern: [0-9])"}}
+        assert sent["format"]["properties"] == told
+        tool = Tool("register", "Registers a car.", plate)
+        assert body(tools=[tool])["tools"][0]["function"]["parameters"]["properties"] == told
 
     def test_a_schema_in_the_prompt(self) -> None:
         """JSON mode, and the schema where the model reads it."""
