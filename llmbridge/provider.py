@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 __all__ = ["AsyncGeneratorProvider", "Encoded", "Provider", "frame_json", "parsed_json", "scan_json"]
 
+_USUAL: Mapping[str, tuple[Any, ...]] = {"n": (None, 1), "parallel_tool_calls": (None, True)}  # what all services do
+
 
 class AsyncGeneratorProvider:
     """The interface of a provider that is used as a class, without an instance.
@@ -218,9 +220,14 @@ class Provider(AsyncGeneratorProvider):
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         """The parameters of a request that the service is known to refuse, each with what to do instead. Pure.
 
-        `tool_choice` may be among them.
+        `tool_choice` may be among them. `n=1` and `parallel_tool_calls=True` are not: they ask for nothing special.
         """
-        return {name: advice for name, advice in cls.refused.items() if name in request.params}
+        given = request.params
+        return {
+            name: advice
+            for name, advice in cls.refused.items()
+            if name in given and given[name] not in _USUAL.get(name, ())
+        }
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:

@@ -7,9 +7,9 @@ from typing import Any
 
 from llmbridge.errors import ConfigError
 
-__all__ = ["check_row"]
+__all__ = ["MAPPINGS", "check_row"]
 
-_MAPPINGS = ("headers", "renamed", "refused", "refused_by", "harmless")
+MAPPINGS = ("headers", "renamed", "refused", "refused_by", "harmless")
 _PATHS = ("path", "models_path", "embeddings_path")
 
 
@@ -19,7 +19,7 @@ def check_row(given: Mapping[str, Any]) -> None:
     Raises:
         ConfigError: A path does not begin with a slash, or what has to be a mapping is none.
     """
-    wrong = [name for name in _MAPPINGS if not isinstance(given[name] or {}, Mapping)]
+    wrong = [name for name in MAPPINGS if not isinstance(given[name] or {}, Mapping)]
     wrong += [name for name in _PATHS if given[name] and not given[name].startswith("/")]
     if wrong:
         raise ConfigError(f"compatible({given['name']!r}): {wrong[0]} cannot be {str(given[wrong[0]])[:40]!r}")

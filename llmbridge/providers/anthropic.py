@@ -108,14 +108,8 @@ class Anthropic(Provider):
 
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
-        refused = {
-            **super().refusals(request),
-            **dict(thinking_refusals(request)),
-            **dict(sampling_refusals(request)),
-        }
-        if request.params.get("n") in (None, 1):
-            refused.pop("n", None)
-        return refused
+        by_version = {**dict(thinking_refusals(request)), **dict(sampling_refusals(request))}
+        return {**super().refusals(request), **by_version}
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:

@@ -113,15 +113,6 @@ class Cohere(Provider):
         yield END
 
     @classmethod
-    def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
-        refused = dict(super().refusals(request))
-        if request.params.get("n") in (None, 1):
-            refused.pop("n", None)
-        if request.params.get("parallel_tool_calls") in (None, True):
-            refused.pop("parallel_tool_calls", None)
-        return refused
-
-    @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:
         return request.schema.name if request.schema is not None and schema_mode(request) == "tool" else None
 

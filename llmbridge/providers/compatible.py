@@ -16,7 +16,7 @@ from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from llmbridge.messages import ChatRequest, Message, SchemaMode
-from llmbridge.providers._row import check_row
+from llmbridge.providers._row import MAPPINGS, check_row
 from llmbridge.providers.openai import OpenAICompatible
 
 __all__ = ["SERVICES", "Compatible", "compatible"]
@@ -64,7 +64,7 @@ class Compatible(OpenAICompatible):
             if re.match(models, request.model):
                 refused.update({name: advice[name] for name in advice.keys() & request.params.keys()})
         for name in refused.keys() & request.params.keys():
-            if request.params[name] in (None, *cls.harmless.get(name, (1,) if name == "n" else ())):
+            if request.params[name] in (None, *cls.harmless.get(name, ())):
                 del refused[name]
         choice = request.tool_choice
         if "tool_choice" in cls.refused and choice is not None and (choice.mode != "auto" or choice.raw is not None):
@@ -122,7 +122,7 @@ def compatible(
         headers: Sent with every request.
         renamed: Parameters that the service knows by another name.
         refused: Parameters that it is known to refuse, each with what to do instead. `n` is refused unless it is 1,
-            `tool_choice` unless it is "auto".
+            `parallel_tool_calls` unless it is True, `tool_choice` unless it is "auto".
         refused_by: The same for some of its models: a regular expression that matches the beginnings of their names,
             and what they refuse.
         harmless: Values of those parameters that are taken nevertheless.
@@ -162,15 +162,10 @@ def compatible(
         "key_env": keys,
         "needs_key": bool(keys) if needs_key is None else needs_key,
         "note": note or (f"set {' or '.join(keys)}" if keys else "a service that speaks OpenAI's dialect"),
-        "headers": headers or {},
-        "renamed": renamed or {},
-        "refused": refused or {},
-        "refused_by": refused_by or {},
-        "harmless": harmless or {},
+        **{name: given[name] or {} for name in MAPPINGS},
         "best_schema_mode": schema_mode,
     }
-    class_name = "".join(word.capitalize() for word in name.replace("_", "-").split("-"))
-    return type(class_name, (Compatible,), data)
+    return type("".join(word.capitalize() for word in re.split("[-_]", name)), (Compatible,), data)
 
 
 # Both names of the limit are known to some; a name that is not known is refused, or worse, looked away from.
@@ -400,7 +395,6 @@ SERVICES: dict[str, type[Compatible]] = {row.name: row for row in _ROWS}
 
 def __getattr__(name: str) -> Any:
     """A row by its class name, as pickle looks for it."""
-    for row in _ROWS:
-        if row.__name__ == name:
-            return row
+    if found := [row for row in _ROWS if row.__name__ == name]:
+        return found[0]
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -51,6 +51,7 @@ class Gemini(Provider):
         "user": "Gemini takes no name of an end user",
         "metadata": "Gemini takes no metadata",
         "logit_bias": "Gemini cannot weigh single tokens",
+        "parallel_tool_calls": "Gemini may always call several functions at once: leave it out",
     }
     models_path = "/v1beta/models?pageSize=1000"
     settings = frozenset({"api_version"})
@@ -116,8 +117,6 @@ class Gemini(Provider):
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         refused = dict(super().refusals(request))
-        if request.params.get("parallel_tool_calls") is False:
-            refused["parallel_tool_calls"] = "Gemini may always call several functions at once: leave it out"
         if request.params.get("reasoning_effort") in ("none", 0):
             from llmbridge.providers._gemini_request import always_thinks
 

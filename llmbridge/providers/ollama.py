@@ -102,10 +102,6 @@ class Ollama(Provider):
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         refused = dict(super().refusals(request))
-        if request.params.get("n") in (None, 1):
-            refused.pop("n", None)
-        if request.params.get("parallel_tool_calls") in (None, True):
-            refused.pop("parallel_tool_calls", None)
         effort = request.params.get("reasoning_effort")
         if isinstance(effort, int) and not isinstance(effort, bool):
             refused["reasoning_effort"] = "Ollama takes a word (none, low, medium, high, max), no number of tokens"

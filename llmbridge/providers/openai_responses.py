@@ -94,8 +94,6 @@ class OpenAIResponses(Provider):
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         refused = dict(super().refusals(request))
-        if request.params.get("n") in (None, 1):
-            refused.pop("n", None)
         if request.params:
             from llmbridge.providers._openai_rules import refusals
 
