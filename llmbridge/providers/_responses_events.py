@@ -17,8 +17,12 @@ ENDS = ("response.completed", "response.incomplete", "response.failed", "respons
 """The last event of a stream is one of these; it holds the whole response."""
 _CALL = "function_call"
 _OUTPUT = '"output"'
+_SIGNATURE = "encrypted_content"
+_NEWS = (_CALL, _OUTPUT, _SIGNATURE)
+_NEWS_BYTES = tuple(mark.encode() for mark in _NEWS)
 _REASONING = b"response.reasoning"
-_TEXTS = (b"response.output_text.delta", b"response.refusal.delta")
+_PIECE = "response.output_text.delta"
+_TEXTS = (_PIECE.encode(), b"response.refusal.delta")
 _UNNAMED = ""  # stands for whatever call it may be
 
 
@@ -56,16 +60,18 @@ class ResponseEvents(SSE):
 
     def _frames(self, whole: bytes) -> list[Frame]:
         frames = super()._frames(whole)
+        if self._has_text and len(frames) == 1 and frames[0].event == _PIECE:
+            return frames  # the usual event
         if not self._has_text:
             self._has_text = any(mark in whole for mark in _TEXTS)
         if not self._has_reasoning:
             self._has_reasoning = _REASONING in whole
-        if _CALL.encode() in whole or _OUTPUT.encode() in whole or b"encrypted_content" in whole:
+        if any(mark in whole for mark in _NEWS_BYTES):
             return [kept for frame in frames if (kept := self._without_repetitions(frame)) is not None]
         return frames
 
     def _without_repetitions(self, frame: Frame) -> Frame | None:
-        if not any(mark in frame.data for mark in (_CALL, _OUTPUT, "encrypted_content")):
+        if not any(mark in frame.data for mark in _NEWS):
             return frame
         try:
             event = frame_json(frame)
@@ -81,7 +87,7 @@ class ResponseEvents(SSE):
             return LastEvent({**event, "response": {**response, "output": output}})
         elif isinstance(item, dict) and item.get("type") == _CALL:
             return None if self._is_known(kind, item, event.get("output_index")) else frame
-        elif isinstance(item, dict) and kind == "response.output_item.done" and item.get("encrypted_content"):
+        elif isinstance(item, dict) and kind == "response.output_item.done" and item.get(_SIGNATURE):
             self._has_signature = True
         return frame
 
@@ -112,7 +118,7 @@ class ResponseEvents(SSE):
             # If another call was told, but none by these names, the service names its calls anew at the end.
             return item if not (self._begun | told) or (names & self._begun and item.get("arguments")) else None
         if kind == "reasoning":
-            known = ("summary", "content") * self._has_reasoning + ("encrypted_content",) * self._has_signature
+            known = ("summary", "content") * self._has_reasoning + (_SIGNATURE,) * self._has_signature
             return {name: value for name, value in item.items() if name not in known}
         return None
 
