@@ -8,6 +8,7 @@ import contextvars
 import socket
 import ssl
 import threading
+import time
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -386,6 +387,27 @@ class TestThreads:
             took, borrowed = loop.run(lambda: main(client))
         assert max(took) < 0.95
         assert borrowed == 0
+
+    def test_calls_whose_time_is_over_need_few_threads(self, loop: Async) -> None:
+        """Thousands of them may be over at the same moment."""
+        running, most = 0, 0
+        counting = threading.Lock()
+
+        def step() -> None:
+            nonlocal running, most
+            with counting:
+                running += 1
+                most = max(most, running)
+            time.sleep(0.02)
+            with counting:
+                running -= 1
+
+        async def main() -> None:
+            _aio.set_thread_limit(1)
+            await _together(loop, *[lambda: _aio.in_thread(step, lambda: None, left=lambda: 0.0)] * 60)
+
+        loop.run(main)
+        assert most <= 1 + _aio._THREADS_BEYOND
 
     def test_the_limit_is_of_one_event_loop(self, server: LLMServer, client: Client, loop: Async) -> None:
         """The next loop starts with the default."""

@@ -7,6 +7,7 @@ import email.utils
 import gc
 import json
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -14,6 +15,7 @@ import weakref
 from typing import Any
 
 import pytest
+import requests
 from conftest import KEY
 from loopback import Listener, Proxy, event, free_port, head, read_head
 from modes import MODES, Async, Mode
@@ -41,6 +43,8 @@ from llmbridge import (
 )
 from llmbridge._transport import body as transport_body
 from llmbridge._transport import connections
+from llmbridge._transport.call import Call
+from llmbridge._transport.failures import Failure, mapped
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
 QUICK = Retry(2, backoff=0.01, max_backoff=0.02)
@@ -377,6 +381,31 @@ class Stale:
             if turn or number > self._fresh:
                 return
             sock.sendall(head(f"Content-Length: {len(data)}") + data)
+
+
+@pytest.mark.parametrize(
+    ("cause", "broken"),
+    [
+        (ConnectionResetError(104, "reset"), True),
+        (ssl.SSLEOFError(8, "EOF occurred in violation of protocol"), True),
+        (ssl.SSLZeroReturnError(6, "TLS/SSL connection has been closed"), True),
+        (ssl.SSLError(1, "bad record mac"), False),
+    ],
+    ids=lambda value: type(value).__name__,
+)
+def test_p13_what_a_stale_connection_fails_with(cause: OSError, broken: bool) -> None:
+    """With TLS it may be TLS that finds it closed, while it writes; all else of TLS is no sign of that."""
+    error = requests.exceptions.SSLError(cause)
+    error.__cause__ = cause
+    assert Failure(error, Call(Timeout()), "localhost").broken is broken
+
+
+def test_p13_the_systems_own_limit_for_connecting_is_no_clock() -> None:
+    """It has a number; what a library for SOCKS runs into without one is the connect clock."""
+    late = mapped(TimeoutError("timed out"), "localhost", connecting=True)
+    assert isinstance(late, ClockExpired)
+    assert late.clock == "connect"
+    assert type(mapped(TimeoutError(110, "Connection timed out"), "localhost", connecting=True)) is ConnectFailed
 
 
 def test_p13_a_kept_connection_that_went_stale_is_replaced_once() -> None:

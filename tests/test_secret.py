@@ -202,6 +202,7 @@ class TestScrub:
         if "%2f" in escape(key):
             key = key.lower()
         assert scrub(f"100% sure, {escape(key)}&#33; %41", (key,)) == f"100% sure, {MASK}&#33; %41"
+        assert scrub(escape(key), (key,)) == MASK
 
     def test_other_characters_than_ascii_may_be_escaped(self) -> None:
         """As in the password of a proxy."""

@@ -346,6 +346,16 @@ def test_responses_mocked_errors_work(session: requests.Session, own: bool) -> N
 
 
 @responses.activate
+@pytest.mark.parametrize("own", [True, False], ids=["own", "foreign"])
+def test_an_error_of_tls_that_another_package_made_is_one_of_the_tree(session: requests.Session, own: bool) -> None:
+    """As urllib3's pyOpenSSL raises them: without the attributes that the interpreter's have."""
+    responses.post(URL, body=requests.exceptions.SSLError(ssl.SSLError("bad handshake: quoted")))
+    with pytest.raises(ConnectFailed) as caught:
+        list(chat("x", "openai:m", api_key=KEY, retries=0, session=None if own else session))
+    assert "quoted" not in caught.value.message
+
+
+@responses.activate
 def test_responses_mocks_work_for_the_ancestors() -> None:
     """A class that is used without a client can be mocked as well."""
     responses.post("https://app.vitalentum.io/api/converse-edge", body=BODY, content_type="text/event-stream")

@@ -120,7 +120,7 @@ def _trust_error(chain: list[BaseException], host: str) -> LLMBridgeError | None
 
 def _is_unusable_ca(link: BaseException) -> bool:
     if isinstance(link, ssl.SSLError):
-        return link.library in ("X509", "PEM")  # of reading one; a handshake's are of "SSL"
+        return getattr(link, "library", None) in ("X509", "PEM")  # of reading one; a handshake's are of "SSL"
     return isinstance(link, OSError) and "TLS CA certificate bundle" in str(link)  # requests' own: it leads nowhere
 
 
@@ -169,8 +169,9 @@ def _final(message: str) -> ConnectFailed:
 def _reason(chain: list[BaseException]) -> str:
     """The system's own words, which come last in the chain."""
     for link in reversed(chain):
-        if isinstance(link, ssl.SSLError) and link.reason:
-            return f"TLS: {link.reason.lower().replace('_', ' ')}"
+        # Only the interpreter gives them a reason: urllib3's pyOpenSSL and mocks raise some without even the attribute.
+        if isinstance(link, ssl.SSLError) and (reason := getattr(link, "reason", None)):
+            return f"TLS: {reason.lower().replace('_', ' ')}"
         if isinstance(link, OSError) and link.strerror:
             return link.strerror
     return type(chain[-1]).__name__

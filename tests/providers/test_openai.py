@@ -234,6 +234,7 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     # No error
     "a null error": (chunk({"content": "Hi"}, error=None), ["Hi"]),
     "words beside choices": (chunk({"content": "Hi"}, message="cached", detail="none"), ["Hi"]),
+    "words beside no choice": ({"choices": [], "detail": "none", "message": "cached"}, []),
     "words of another kind": ({"type": "status", "message": "the model is being loaded"}, []),
     "an empty error": (chunk({"content": "Hi"}, error={}), ["Hi"]),
 }
