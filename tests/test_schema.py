@@ -812,6 +812,7 @@ class TestSchema:
         assert schema.partial("{") == {}
         listed = Schema.of(list[str])
         assert listed.partial("{") is None
+        assert listed.partial('I think of {two}: {"value": ["a", "b') == ["a", "b"]
         assert listed.partial('{"value": ["a", "b') == ["a", "b"]
         assert listed.partial('["a", "b') == ["a", "b"]
 

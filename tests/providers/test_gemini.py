@@ -587,6 +587,7 @@ BARE_ERROR = {"error": {"code": 503, "message": "The model is overloaded.", "sta
 # Name: what the event holds, and what it says.
 EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "text": (said({"text": "Hi"}), ["Hi"]),
+    "words beside no candidate": ({"candidates": [], "detail": "none", "message": "cached"}, []),
     "text and usage": ({**said({"text": "Hi"}), "usageMetadata": COUNTS}, ["Hi", COUNTED]),
     "text with everything around it": (
         {**said({"text": "ü"}, safetyRatings=[]), "modelVersion": "m", "responseId": "r"},

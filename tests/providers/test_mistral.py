@@ -123,6 +123,19 @@ PNG = Image(b"\x89PNG\r\n\x1a\n")
 class TestMessages:
     """What becomes of the turns."""
 
+    def test_an_image_in_the_answer_of_a_tool_stays_there(self) -> None:
+        """The service takes it there, unlike others of the dialect."""
+        call = {"id": "abcdefghi", "type": "function", "function": {"name": "look", "arguments": "{}"}}
+        image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
+        turns = [
+            {"role": "user", "content": "Look."},
+            {"role": "assistant", "content": None, "tool_calls": [call]},
+            {"role": "tool", "tool_call_id": "abcdefghi", "content": [{"type": "text", "text": "See:"}, image]},
+        ]
+        answer = Mistral.encode(ChatRequest.checked("m", turns, {})).body["messages"][-1]
+        assert answer["role"] == "tool"
+        assert answer["content"][1] == image
+
     def test_their_order_is_one_that_the_service_takes(self, server: LLMServer) -> None:
         """Instructions first, an answer behind those of tools, and no answer without anything in it."""
         call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": "{}"}}
