@@ -368,8 +368,7 @@ class Transport:
         for name, value in response.request.headers.items() if response.request is not None else ():
             if is_sensitive(name):
                 found += (value if isinstance(value, str) else value.decode("latin-1")).split()
-        for proxy in proxies_for(request.url, self._proxy).values():
-            found += passwords_of(proxy)
+        found += [word for proxy in proxies_for(request.url, self._proxy).values() for word in passwords_of(proxy)]
         return tuple(dict.fromkeys(word for word in found if len(word) >= SHORTEST_SECRET))
 
 
