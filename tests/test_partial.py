@@ -129,7 +129,8 @@ def _body_of(server: LLMServer) -> bytes:
     """The body with which the server answers the last request when it comes again."""
     last = server.requests[-1]
     request = urllib.request.Request(server.root + last.path, last.body, dict(last.headers))
-    with urllib.request.urlopen(request) as answer:
+    quiet = urllib.request.HTTPHandler(debuglevel=0)  # from Python 3.13 on it prints the key where http.client would
+    with urllib.request.build_opener(urllib.request.ProxyHandler({}), quiet).open(request) as answer:
         body: bytes = answer.read()
         return body
 
