@@ -73,7 +73,7 @@ class MessageEvents(SSE):
             event = frame_json(frame)
         except ProtocolError:
             return False  # decode() says so
-        if not isinstance(event, dict) or not isinstance(index := event.get("index"), int):
+        if not isinstance(index := event.get("index"), int):
             return False
         block, delta = event.get("content_block"), event.get("delta")
         if isinstance(block, dict) and str(block.get("type")).endswith("_tool_use"):

@@ -77,8 +77,6 @@ class ResponseEvents(SSE):
             event = frame_json(frame)
         except ProtocolError:
             return frame  # decode() says so
-        if not isinstance(event, dict):
-            return frame
         kind, item, response = event.get("type"), event.get("item"), event.get("response")
         if kind == "response.function_call_arguments.delta":
             self._written |= _names(event.get("output_index"), event.get("item_id")) or {_UNNAMED}

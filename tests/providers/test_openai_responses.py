@@ -21,6 +21,7 @@ from llmbridge import (
     RateLimited,
     Reasoning,
     ServerError,
+    StreamError,
     StreamTruncated,
     Usage,
     providers,
@@ -815,6 +816,19 @@ class TestOverTheWire:
         signatures = [part["signature"] for part in parts if part["type"] == "reasoning" and part.get("signature")]
         calls = [call.arguments for call in answer.tool_calls]
         assert (answer.text, answer.reasoning, signatures, calls) == expected
+
+    @pytest.mark.parametrize("escaped", [False, True])
+    def test_p18_a_key_in_the_last_event_is_masked(self, server: LLMServer, escaped: bool) -> None:
+        """Also where its JSON writes the key with escapes."""
+        key = "sk-1234567"
+        failed = {"output": [], "error": {"code": "invalid", "message": f"bad key {key}"}}
+        body = f"data: {json.dumps(event('failed', response=failed))}\n\n"
+        body = body.replace(key, key.replace("-", "\\u002d")) if escaped else body
+        server.script(Reply(body=body, content_type="text/event-stream"))
+        with Client(retries=0) as client, pytest.raises(StreamError) as caught:
+            ask(client, server).complete()
+        assert "bad key ***" in str(caught.value)
+        assert key not in repr(vars(caught.value))
 
     def test_an_answer_by_a_tool_is_not_told_twice(self, server: LLMServer) -> None:
         """Its arguments are the text."""
