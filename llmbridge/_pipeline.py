@@ -294,6 +294,8 @@ class Pipeline:
         exchange, self._attempts.exchange = self._attempts.exchange, None
         assert exchange is not None
         whole = exchange.finish()
+        if not whole and exchange.short:
+            raise StreamTruncated("the answer has lost bytes: its body ended before the length that its headers gave")
         if not whole and answer.finish is None and self._attempts.route.provider.done_needs_finish:
             raise StreamTruncated("the answer was broken off: the service gave no reason to finish, and cut the body")
 

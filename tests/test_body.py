@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import http.client
+import io
 import random
 import socket
 import zlib
@@ -13,8 +14,9 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from urllib3 import HTTPResponse
 
-from llmbridge._transport.body import READ_SIZE, Chunked, Inflated, WireBody
+from llmbridge._transport.body import READ_SIZE, Chunked, Inflated, SoftBody, WireBody
 from llmbridge.errors import ProtocolError, StreamTruncated
 
 PAYLOADS = st.lists(st.binary(min_size=1, max_size=20), max_size=6)
@@ -318,6 +320,51 @@ class TestWireBody:
         assert response.fp.reads == 1
 
 
+class Eager(io.RawIOBase):
+    """A socket on which everything has arrived: a read gets all that it has room for.
+
+    Args:
+        sent: What has arrived.
+        size: Of the buffer that the response gets.
+    """
+
+    def __init__(self, sent: bytes, size: int) -> None:
+        self._sent = io.BytesIO(sent)
+        self._size = size
+        self.recv = self._sent.read
+        self.readinto = self._sent.readinto  # type: ignore[method-assign,assignment]
+
+    def readable(self) -> bool:
+        """As a socket's file."""
+        return True
+
+    def settimeout(self, seconds: float | None) -> None:
+        """It never blocks."""
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        """The file that the headers are read from."""
+        assert mode == "rb"
+        return io.BufferedReader(self, self._size)
+
+
+class TestSoftBody:
+    """Bodies that no connection stands behind."""
+
+    @pytest.mark.parametrize("raw", [io.BytesIO, lambda data: HTTPResponse(io.BytesIO(data), preload_content=False)])
+    def test_p25_a_length_that_was_not_fulfilled_is_an_error_whoever_counts(self, raw: Callable[[bytes], Any]) -> None:
+        """Of a plain file and of urllib3's response; one that was fulfilled ends well."""
+        for length in (None, 5, 4, 6):
+            file = raw(b"Hello")
+            body = SoftBody(file, lambda file=file: file.stream(1), length)
+            if length != 6:
+                assert (read_all(body), body.reusable, body.short) == (b"Hello", True, False)
+        got: list[bytes] = []
+        with pytest.raises(StreamTruncated):
+            got.extend(iter(body.read, b""))
+        assert b"".join(got) == b"Hello"
+        assert (body.reusable, body.short) == (False, True)
+
+
 class TestOverASocket:
     """What the headers' reader had already taken is not lost, and what is not there yet is not waited for."""
 
@@ -341,6 +388,27 @@ class TestOverASocket:
                 theirs.sendall(payload[behind:])
                 theirs.shutdown(socket.SHUT_WR)
                 assert read_all(body) == b"HelloWorld", behind
+
+    @pytest.mark.parametrize("size", [1, 8 * 1024, 64 * 1024, 128 * 1024, 1024 * 1024])
+    @pytest.mark.parametrize("coding", [b"Transfer-Encoding: chunked", b"Content-Length: 240000", b"Connection: close"])
+    def test_p25_a_buffer_of_any_size_is_emptied(self, coding: bytes, size: int) -> None:
+        """The interpreter reads ahead 8 KiB, or 128 KiB since Python 3.14: none of it stays behind."""
+        text = b"".join(b"%09d\n" % number for number in range(24_000))
+        payload = chunked(cut(text, [50])) if b"chunked" in coding else text
+        sock: Any = Eager(b"HTTP/1.1 200 OK\r\n" + coding + b"\r\n\r\n" + payload, size)
+        with http.client.HTTPResponse(sock, method="POST") as response:
+            response.begin()
+            body = WireBody(response, sock)
+            assert read_all(body) == text
+            assert body.reusable == (b"close" not in coding)
+
+    def test_what_waits_behind_an_empty_body_ends_the_connection(self) -> None:
+        """It would be taken for the beginning of the next answer, or be missing there."""
+        sock: Any = Eager(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\nHTTP/1.1 200 OK\r\n", 8192)
+        with http.client.HTTPResponse(sock, method="POST") as response:
+            response.begin()
+            body = WireBody(response, sock)
+            assert (body.read(), body.reusable) == (b"", False)
 
     def test_a_socket_that_does_not_block_says_so(self) -> None:
         """Nothing there yet is neither the end nor an error of the answer."""

@@ -1,4 +1,4 @@
-"""P1 to P24 once more, in a plain loop, asyncio and trio: the promises that other modules prove in one of them only."""
+"""P1 to P25 once more, in a plain loop, asyncio and trio: the promises that other modules prove in one of them only."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from conftest import KEY
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from loopback import DONE, FINISH, Listener, Proxy, chunk, event, free_port, head, read_head
-from modes import MODES, Mode
+from modes import MODES, Mode, Outcome
 
 from llmbridge import (
     Cancelled,
@@ -618,3 +618,38 @@ def test_p18_a_missing_key_is_not_looked_for_elsewhere(mode: Mode) -> None:
     """The error names the variable; no key of another provider goes out in its place."""
     with pytest.raises(MissingKey, match="OPENAI_API_KEY"):
         mode.read(Client("openai:m").chat("x"))
+
+
+@pytest.mark.parametrize("size", [1, 8 * 1024, 64 * 1024, 128 * 1024, 1024 * 1024])
+@pytest.mark.parametrize("transfer", ["chunked", "length", "close"])
+def test_p25_what_comes_with_the_headers_is_whole(
+    server: LLMServer, client: Client, mode: Mode, transfer: str, size: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """An answer of 240 kB that arrives in one go, read through buffers of any size."""
+    pieces = [f"{number:05d} " for number in range(2_000)]
+    events = [event(piece, padding="x" * 60) for piece in pieces]
+    body = b"".join(map(chunk, [*events, END])) + chunk(b"") if transfer == "chunked" else b"".join(events) + END
+    assert len(body) > 240_000
+    heads = {**HEADS, "length": head(f"Content-Length: {len(body)}")}
+    server.script(Reply(raw=[heads[transfer] + body, CLOSE]))
+    makefile = socket.socket.makefile
+
+    def buffered(sock: socket.socket, mode: str = "r", *args: Any, **more: Any) -> Any:
+        if mode != "rb":
+            return makefile(sock, mode, *args, **more)
+        time.sleep(0.05)  # all of it has arrived by then, most likely: only so does a large buffer hold a lot
+        return makefile(sock, mode, buffering=size)
+
+    monkeypatch.setattr(socket.socket, "makefile", buffered)
+    assert mode.read(client.chat("x", timeout=20)) == Outcome(pieces, None)
+
+
+def test_p25_a_length_that_was_not_fulfilled_is_an_error_behind_the_end_mark_too(
+    server: LLMServer, client: Client, mode: Mode
+) -> None:
+    """Where the end mark has come, what is missing may have been anywhere before it."""
+    body = event("a") + END
+    for missing in (0, 1, 70_000):
+        server.script(Reply(raw=[head(f"Content-Length: {len(body) + missing}") + body, CLOSE]))
+        outcome = mode.read(client.chat("x"))
+        assert (outcome.pieces, type(outcome.error)) == (["a"], StreamTruncated if missing else type(None))

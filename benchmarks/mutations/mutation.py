@@ -17,7 +17,7 @@ class Mutation:
     """A change in one place that breaks a promise.
 
     Args:
-        promise: "P1" to "P24".
+        promise: "P1" to "P25".
         breaks: What goes wrong then, in a few words.
         path: The changed file, below `llmbridge/`.
         old: Stands there exactly once.

@@ -1,4 +1,4 @@
-"""What breaks the promises about calls: errors, clocks, retries, how they end, secrets and the way (P10 to P24)."""
+"""What breaks the promises about calls: errors, clocks, retries, how they end, secrets and the way (P10 to P25)."""
 
 from __future__ import annotations
 
@@ -12,6 +12,23 @@ _AS_REQUESTS_DOES = """return self._session().send(
             ),"""
 _OWN_SEND = """return adapter.send(
             self._prepared(request, body),"""
+
+_BUFFERS = (
+    Mutation(
+        "P25",
+        "what exceeds 64 KiB stays in the buffer of the headers",
+        "_transport/body.py",
+        'return response.fp.read1() or b""',
+        'return response.fp.read1(READ_SIZE) or b""',
+    ),
+    Mutation(
+        "P25",
+        "a length that was not fulfilled passes behind the end mark",
+        "_pipeline.py",
+        "if not whole and exchange.short:",
+        "if False:",
+    ),
+)
 
 _ERRORS = (
     Mutation(
@@ -292,4 +309,4 @@ _NETWORK = (
     ),
 )
 
-ON_CALLS = (*_ERRORS, *_LIFE, *_SECRETS, *_NETWORK)
+ON_CALLS = (*_ERRORS, *_LIFE, *_SECRETS, *_NETWORK, *_BUFFERS)

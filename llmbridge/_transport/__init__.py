@@ -8,6 +8,7 @@ to urllib3, `proxies` and `failures` for what their names say.
 
 from __future__ import annotations
 
+import functools
 import http.client
 import json
 import os
@@ -104,7 +105,10 @@ class Exchange:
 
     def _decoded_body(self) -> Body:
         if self._wire is None:
-            return SoftBody(self._response.raw, lambda: self._response.iter_content(1))
+            length = self.headers.get("content-length", "")
+            counts = length.isdecimal() and not {"content-encoding", "transfer-encoding"} & self.headers.keys()
+            chunks = functools.partial(self._response.iter_content, 1)
+            return SoftBody(self._response.raw, chunks, int(length) if counts else None)
         coding = self.headers.get("content-encoding", "identity").strip().lower()
         transfer = self.headers.get("transfer-encoding", "identity").strip().lower()
         plain = transfer in ("identity", "chunked", "") or self._is_chunked_twice(transfer)
@@ -130,6 +134,11 @@ class Exchange:
     def complete(self) -> bool:
         """Whether the body was read to its end, so that `finish()` has nothing to wait for."""
         return self._body.reusable
+
+    @property
+    def short(self) -> bool:
+        """Whether the body has ended before as many bytes had come as the headers promised."""
+        return self._body.short
 
     def must_wait(self) -> bool:
         """Whether another `read()` right now would find nothing, as far as that is known without a system call.

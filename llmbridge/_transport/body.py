@@ -42,6 +42,10 @@ class Body(Protocol):
     def reusable(self) -> bool:
         """True once the end was read and nothing came after it, so that the connection may serve again."""
 
+    @property
+    def short(self) -> bool:
+        """True once the end was read before as many bytes had come as the headers promised."""
+
     def read(self) -> bytes:
         """The next bytes as soon as there are some; b"" at the clean end.
 
@@ -172,7 +176,9 @@ class WireBody:
         self._head = b"" if sock is None else _read_ahead(response, sock)
         self._chunked = Chunked() if response.chunked else None
         self._left: int | None = None if response.chunked else response.length
-        self._done = self.reusable = self._left == 0
+        self._done = self._left == 0
+        self.reusable = self._done and not self._head
+        self.short = False
         self._broken: ProtocolError | None = None  # what came behind the payload that was returned last
         self.emptied = False  # the last read took less than it would have: there was no more, and there will be
 
@@ -203,6 +209,7 @@ class WireBody:
         return payload
 
     def _ended(self) -> bytes:
+        self.short = bool(self._left)
         if self._left or (self._chunked is not None and not self._chunked.has_all_payload):
             raise StreamTruncated("the connection ended in the middle of the answer")
         self._done = True
@@ -210,10 +217,14 @@ class WireBody:
 
 
 def _read_ahead(response: http.client.HTTPResponse, sock: socket.socket) -> bytes:
-    """What came in one go with the headers, and waits in the response's buffer now."""
+    """All that came in one go with the headers, and waits in the response's buffer now.
+
+    `read1()` without a size empties the buffer, whatever its size is: 8 KiB before Python 3.14, 128 KiB since. What
+    stayed in it would be lost, as everything else is read from the socket.
+    """
     sock.settimeout(0)
     try:
-        return response.fp.read1(READ_SIZE) or b""
+        return response.fp.read1() or b""
     except WOULD_BLOCK:
         return b""
     finally:
@@ -239,6 +250,10 @@ class Inflated:
     @property
     def reusable(self) -> bool:
         return self._body.reusable
+
+    @property
+    def short(self) -> bool:
+        return self._body.short
 
     def read(self) -> bytes:
         while not self._broken:
@@ -289,10 +304,12 @@ class SoftBody:
     Args:
         raw: The response's raw file.
         chunks: Iterates over its content byte by byte, for a file that has no better way.
+        length: How many bytes the headers promise, where that is known.
     """
 
-    def __init__(self, raw: Any, chunks: Callable[[], Any]) -> None:
-        self.reusable = False
+    def __init__(self, raw: Any, chunks: Callable[[], Any], length: int | None = None) -> None:
+        self.reusable = self.short = False
+        self._left = length
         read1: Any = getattr(raw, "read1", None)
         self._read: Callable[[], bytes]
         if read1 is None:
@@ -303,6 +320,15 @@ class SoftBody:
             self._read = functools.partial(read1, READ_SIZE)
 
     def read(self) -> bytes:
-        data = self._read()
+        try:
+            data = self._read()
+        except http.client.IncompleteRead:  # urllib3 has counted, too
+            self.short = bool(self._left)
+            raise
+        if self._left is not None:
+            self._left = max(self._left - len(data), 0)
         self.reusable = not data
+        if not data and self._left:
+            self.reusable, self.short = False, True
+            raise StreamTruncated("the answer ended before the length that its headers gave")
         return data
