@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge._version import __version__
 
+# fmt: off
 if TYPE_CHECKING:
     from llmbridge._aio import set_thread_limit
+    from llmbridge._api import chat
     from llmbridge._listing import amodels, models
-    from llmbridge._shared import chat
     from llmbridge.client import Client
     from llmbridge.completion import Choice, Completion
     from llmbridge.embeddings import Embeddings, aembed, embed
@@ -85,142 +86,55 @@ if TYPE_CHECKING:
     from llmbridge.tools import Tool, tool
 
 __all__ = [
-    "AllFailed",
-    "AsyncGeneratorProvider",
-    "Audio",
-    "AuthError",
-    "BadRequest",
-    "Cancelled",
-    "ChatStream",
-    "Choice",
-    "Client",
-    "ClockExpired",
-    "CodeLinkAva",
-    "Completion",
-    "ConfigError",
-    "ConnectFailed",
-    "ContentFiltered",
-    "ContextLengthExceeded",
-    "Document",
-    "Embeddings",
-    "Finish",
-    "Image",
-    "InvalidOutput",
-    "InvalidRequest",
-    "LLMBridgeError",
-    "Limits",
-    "Logprobs",
-    "Message",
-    "MissingKey",
-    "NotFound",
-    "OtherChoice",
-    "Overloaded",
-    "Partial",
-    "PermissionDenied",
-    "ProtocolError",
-    "Provider",
-    "QuotaExceeded",
-    "RateLimited",
-    "RateLimits",
-    "Reasoning",
-    "Refusal",
-    "Retry",
-    "RetryAttempt",
-    "Secret",
-    "ServerError",
-    "ServiceError",
-    "StatusError",
-    "StreamError",
-    "StreamTruncated",
-    "Text",
-    "Timeout",
-    "Tool",
-    "ToolCall",
-    "ToolCallDelta",
-    "ToolResult",
-    "TransportError",
-    "TurnsExceeded",
-    "UnknownProvider",
-    "UnsupportedParameter",
-    "Usage",
-    "Vitalentum",
-    "__version__",
-    "aembed",
-    "amodels",
-    "chat",
-    "compatible",
-    "embed",
-    "models",
-    "register",
-    "set_thread_limit",
+    "AllFailed", "AsyncGeneratorProvider", "Audio", "AuthError", "BadRequest", "Cancelled", "ChatStream", "Choice",
+    "Client", "ClockExpired", "CodeLinkAva", "Completion", "ConfigError", "ConnectFailed", "ContentFiltered",
+    "ContextLengthExceeded", "Document", "Embeddings", "Finish", "Image", "InvalidOutput", "InvalidRequest",
+    "LLMBridgeError", "Limits", "Logprobs", "Message", "MissingKey", "NotFound", "OtherChoice", "Overloaded",
+    "Partial", "PermissionDenied", "ProtocolError", "Provider", "QuotaExceeded", "RateLimited", "RateLimits",
+    "Reasoning", "Refusal", "Retry", "RetryAttempt", "Secret", "ServerError", "ServiceError", "StatusError",
+    "StreamError", "StreamTruncated", "Text", "Timeout", "Tool", "ToolCall", "ToolCallDelta", "ToolResult",
+    "TransportError", "TurnsExceeded", "UnknownProvider", "UnsupportedParameter", "Usage", "Vitalentum",
+    "__version__", "aembed", "amodels", "chat", "compatible", "embed", "models", "register", "set_thread_limit",
     "tool",
 ]
+# fmt: on
 
 _MODULES = {
-    "_aio": ("set_thread_limit",),
-    "_listing": (
-        "amodels",
-        "models",
+    "_aio": "set_thread_limit",
+    "_api": "chat",
+    "_listing": "amodels models",
+    "client": "Client",
+    "completion": "Choice Completion",
+    "embeddings": "Embeddings aembed embed",
+    "errors": (
+        "AllFailed AuthError BadRequest Cancelled ClockExpired ConfigError ConnectFailed ContentFiltered "
+        "ContextLengthExceeded InvalidOutput InvalidRequest LLMBridgeError MissingKey NotFound Overloaded "
+        "PermissionDenied ProtocolError QuotaExceeded RateLimited ServerError ServiceError StatusError "
+        "StreamError StreamTruncated TransportError TurnsExceeded UnknownProvider UnsupportedParameter"
     ),
-    "_shared": ("chat",),
-    "client": ("Client",),
-    "completion": (
-        "Choice",
-        "Completion",
-    ),
-    "embeddings": (
-        "Embeddings",
-        "aembed",
-        "embed",
-    ),
-    "events": (
-        "Finish",
-        "Logprobs",
-        "OtherChoice",
-        "Partial",
-        "Reasoning",
-        "Refusal",
-        "Text",
-        "ToolCall",
-        "ToolCallDelta",
-        "ToolResult",
-        "Usage",
-    ),
-    "limits": ("Limits",),
-    "messages": ("Message",),
-    "options": ("Timeout",),
-    "parts": (
-        "Audio",
-        "Document",
-        "Image",
-    ),
-    "provider": (
-        "AsyncGeneratorProvider",
-        "Provider",
-    ),
-    "providers": ("register",),
-    "providers.codelinkava": ("CodeLinkAva",),
-    "providers.compatible": ("compatible",),
-    "providers.vitalentum": ("Vitalentum",),
-    "rate_limits": ("RateLimits",),
-    "retry": (
-        "Retry",
-        "RetryAttempt",
-    ),
-    "secret": ("Secret",),
-    "stream": ("ChatStream",),
-    "tools": (
-        "Tool",
-        "tool",
-    ),
+    "events": "Finish Logprobs OtherChoice Partial Reasoning Refusal Text ToolCall ToolCallDelta ToolResult Usage",
+    "limits": "Limits",
+    "messages": "Message",
+    "options": "Timeout",
+    "parts": "Audio Document Image",
+    "provider": "AsyncGeneratorProvider Provider",
+    "providers": "register",
+    "providers.codelinkava": "CodeLinkAva",
+    "providers.compatible": "compatible",
+    "providers.vitalentum": "Vitalentum",
+    "rate_limits": "RateLimits",
+    "retry": "Retry RetryAttempt",
+    "secret": "Secret",
+    "stream": "ChatStream",
+    "tools": "Tool tool",
 }
-_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names}
+_MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
 
 
 def __getattr__(name: str) -> Any:
-    if name not in __all__:
+    if name not in _MODULE_OF:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module = import_module(f"{__name__}.{_MODULE_OF.get(name, 'errors')}")
+    module = import_module(f"{__name__}.{_MODULE_OF[name]}")
     value = globals()[name] = getattr(module, name)
     return value
 

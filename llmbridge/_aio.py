@@ -32,15 +32,15 @@ from anyio import (
 from anyio.lowlevel import RunVar, checkpoint
 from anyio.to_thread import run_sync
 
-from llmbridge._pipeline import Wait
-from llmbridge._tool_runs import here
+from llmbridge._call.pipeline import Wait
+from llmbridge._tools.runs import here
 from llmbridge.errors import ConfigError, LLMBridgeError
 
 if TYPE_CHECKING:
-    from llmbridge._parsed import Parsed
-    from llmbridge._reading import Steps
-    from llmbridge._tool_runs import Job
+    from llmbridge._call.reading import Steps
+    from llmbridge._tools.runs import Job
     from llmbridge.completion import Completion
+    from llmbridge.messages import Parsed
     from llmbridge.stream import ChatStream
 
 __all__ = ["AsyncResult", "complete", "in_thread", "set_thread_limit", "text_of"]
@@ -92,7 +92,7 @@ def set_thread_limit(threads: int) -> None:
 
 
 class _Coroutines:
-    """What a worker thread has the event loop run for it (`_tool_runs.Loop`): as if the task that waits ran it.
+    """What a worker thread has the event loop run for it (`_tools.runs.Loop`): as if the task that waits ran it.
 
     Args:
         here: Made in the event loop, by the task that will wait.
@@ -193,7 +193,7 @@ async def in_thread(
     """What a blocking step gives, made in a worker thread.
 
     Args:
-        step: May run coroutines in this event loop, by `_tool_runs.here`, if `coroutines` is given.
+        step: May run coroutines in this event loop, by `_tools.runs.here`, if `coroutines` is given.
         cancel: Wakes it when the task is cancelled.
         coroutines: Keeps them, also from step to step.
         left: Seconds for which it may wait for a thread, where all are taken. Then the step is made nevertheless, and

@@ -7,7 +7,7 @@ from collections.abc import Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbridge import providers
-from llmbridge._document import DocumentCall
+from llmbridge._call.question import DocumentCall
 from llmbridge._model import MODEL_VARIABLE, resolve_model
 from llmbridge.errors import ConfigError
 from llmbridge.options import OPTION_NAMES, CallOptions
@@ -38,7 +38,7 @@ def models(provider: str | None = None, **options: Any) -> list[str]:
         >>> models("demo")
         ['demo']
     """
-    from llmbridge._shared import shared_client
+    from llmbridge._api import shared_client
 
     return models_with(shared_client(), provider, options)
 
@@ -52,7 +52,7 @@ def amodels(provider: str | None = None, **options: Any) -> Coroutine[Any, Any, 
         >>> asyncio.run(amodels("demo"))
         ['demo']
     """
-    from llmbridge._shared import shared_client
+    from llmbridge._api import shared_client
 
     return amodels_with(shared_client(), provider, options)
 

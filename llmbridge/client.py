@@ -7,10 +7,10 @@ from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
-from llmbridge._forking import keep_lock_free
+from llmbridge._call.plan import Plan, checked_models, has_credentials, settled
+from llmbridge._call.route import Breaker
+from llmbridge._locks import keep_lock_free
 from llmbridge._model import MODEL_VARIABLE, resolve_model
-from llmbridge._plan import Plan, checked_models, has_credentials, settled
-from llmbridge._route import Breaker
 from llmbridge.messages import Messages, SchemaMode
 from llmbridge.options import OPTION_NAMES, CallOptions, TimeoutLike, Unsupported, is_sensitive, without_secrets
 from llmbridge.provider import Provider
@@ -21,10 +21,10 @@ from llmbridge.stream import ChatStream
 if TYPE_CHECKING:
     import requests
 
-    from llmbridge._parsed import Parsed
     from llmbridge._transport import Transport
     from llmbridge.embeddings import Embeddings
     from llmbridge.limits import Limiter, Limits
+    from llmbridge.messages import Parsed
 
 __all__ = ["ASKED", "MODEL_VARIABLE", "Client", "resolve_model"]
 

@@ -6,12 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
-from llmbridge._parsed import Parsed
 from llmbridge.events import FinishReason, ToolCall, Usage
-from llmbridge.messages import Message
+from llmbridge.messages import Message, Parsed
 
 if TYPE_CHECKING:
-    from llmbridge._notes import Notes
+    from llmbridge._call.notes import Notes
     from llmbridge.rate_limits import RateLimits
 
 __all__ = ["Choice", "Completion", "choices_of"]

@@ -6,11 +6,11 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from llmbridge._document import DocumentCall
+from llmbridge._call.notes import added_usage
+from llmbridge._call.pipeline import TotalClock
+from llmbridge._call.plan import refuse_of_client
+from llmbridge._call.question import DocumentCall
 from llmbridge._model import resolve_model
-from llmbridge._notes import added_usage
-from llmbridge._pipeline import TotalClock
-from llmbridge._plan import refuse_of_client
 from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
 from llmbridge.events import Usage
 from llmbridge.messages import check_text, json_copy
@@ -106,7 +106,7 @@ def embed(texts: str | Iterable[str], model: str | None = None, **options: Any) 
         >>> len(vectors), len(vectors[0]) == len(vectors[1])
         (2, True)
     """
-    from llmbridge._shared import shared_client
+    from llmbridge._api import shared_client
 
     return embed_with(shared_client(), texts, model, options)
 
@@ -120,7 +120,7 @@ def aembed(texts: str | Iterable[str], model: str | None = None, **options: Any)
         >>> len(asyncio.run(aembed("one", model="demo")))
         1
     """
-    from llmbridge._shared import shared_client
+    from llmbridge._api import shared_client
 
     return aembed_with(shared_client(), texts, model, options)
 

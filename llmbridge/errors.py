@@ -324,3 +324,7 @@ class Cancelled(LLMBridgeError):
 
 class UnsupportedParameter(UserWarning):
     """A parameter that the service is known to refuse was left out, as `unsupported="warn"` asks."""
+
+
+FINAL = (QuotaExceeded, AuthError, ContentFiltered, ContextLengthExceeded)
+"""Errors of a service that no repetition of the same request mends."""

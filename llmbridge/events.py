@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Union
 
+from llmbridge._tool_call import ToolCall
 from llmbridge.errors import Partial
 
 if TYPE_CHECKING:
@@ -108,31 +109,6 @@ class ToolCallDelta:
 
 
 @dataclass(frozen=True, slots=True)
-class ToolCall:
-    """A call of a tool that the model asks for.
-
-    Args:
-        id: Names the call in the answer to it; made up where the service gives none.
-        name: The tool's name.
-        arguments: Empty where they could not be read; `problem` says so.
-        text: The arguments as the model wrote them.
-        problem: Why the arguments cannot be used: they are no JSON object, or were cut off. None if all is well.
-        signature: The service's proof of the reasoning behind the call, to be sent back with it.
-
-    Example:
-        >>> ToolCall("call_1", "get_weather", {"city": "Oslo"}).arguments["city"]
-        'Oslo'
-    """
-
-    id: str
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    text: str = field(default="", repr=False)
-    problem: str | None = None
-    signature: str | None = field(default=None, repr=False)
-
-
-@dataclass(frozen=True, slots=True)
 class ToolResult:
     """What a tool gave, as it goes back to the model.
 
@@ -156,7 +132,7 @@ class ToolResult:
             >>> ToolResult(ToolCall("c1", "add"), "5").message.to_dict()
             {'role': 'tool', 'content': '5', 'tool_call_id': 'c1', 'name': 'add'}
         """
-        from llmbridge._tool_values import result_message
+        from llmbridge._tools.values import result_message
 
         return result_message(self)
 

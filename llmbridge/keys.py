@@ -16,6 +16,7 @@ from contextlib import contextmanager, suppress
 from typing import Any
 
 from llmbridge.errors import ConfigError
+from llmbridge.options import warn_caller
 from llmbridge.secret import Secret, discreet
 
 __all__ = ["KEYS_FILE_VARIABLE", "key_if_usable", "keys_path", "remove_key", "set_key", "stored_key", "stored_names"]
@@ -79,12 +80,8 @@ def key_if_usable(provider_name: str) -> Secret | None:
     except ConfigError as error:
         message = error.message
     if message not in _warned:
-        import warnings
-
-        from llmbridge._plan import caller_level
-
         _warned.add(message)
-        warnings.warn(f"{message} (a request goes out without a key)", UserWarning, stacklevel=caller_level())
+        warn_caller(f"{message} (a request goes out without a key)", UserWarning)
     return None
 
 

@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Any, Literal
 
-from llmbridge._forking import keep_lock_free
-from llmbridge._signal import Signal
+from llmbridge._locks import Signal, keep_lock_free
 from llmbridge.errors import ConfigError
 from llmbridge.rate_limits import RateLimits
 

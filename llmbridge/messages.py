@@ -7,23 +7,33 @@ itself) is refused here, with the place where it stands, before anything goes ou
 from __future__ import annotations
 
 import json
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Union
 
+from llmbridge._json import check_text, json_copy
+from llmbridge._tool_call import ToolCall, read_call
 from llmbridge.errors import InvalidRequest
-from llmbridge.events import ToolCall, ToolResult
 
 if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    from llmbridge.events import ToolResult
     from llmbridge.schema import Schema
     from llmbridge.tools import Tool, ToolChoice
+
+    Parsed = TypeVar("Parsed", default=Any)
+else:
+    from typing import TypeVar  # it knows defaults from Python 3.13 on
+
+    Parsed = TypeVar("Parsed")  # the type of `.parsed`: the class given as `schema`, or anything at all
 
 __all__ = [
     "ROLES",
     "ChatRequest",
     "Message",
     "Messages",
+    "Parsed",
     "check_text",
     "checked_messages",
     "json_copy",
@@ -32,12 +42,14 @@ __all__ = [
 
 ROLES = ("system", "developer", "user", "assistant", "tool")
 
-Messages = Union[str, Sequence[Union["Message", Mapping[str, Any], ToolResult, Any]]]
+Messages = Union[str, Sequence[Union["Message", Mapping[str, Any], "ToolResult", Any]]]
 
 SchemaMode = Literal["native", "tool", "json"]
 
-_LONGEST_INT = 4096  # bits; Python itself refuses to write numbers three times as long
-_DEEPEST = 200  # below the recursion limits of CPython's own JSON encoder and decoder
+
+_REASONING = ("reasoning_content", "reasoning")
+# What only an answer carries. Even with nothing in it, there are services that refuse it.
+_OF_ANSWERS = ("annotations", "audio", "function_call", "refusal", "tool_calls", *_REASONING)
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,8 +130,6 @@ class Message:
             >>> Message("assistant", None, {"tool_calls": [call]}).calls[0].arguments
             {'a': 1}
         """
-        from llmbridge._calls import read_call
-
         calls = self.extra.get("tool_calls") or ()
         if not isinstance(calls, (list, tuple)):
             raise InvalidRequest("tool_calls must be a list")
@@ -292,13 +302,34 @@ def _checked_message(message: Any, where: str) -> Message:
     extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
     content = message.get("content")
     if extra and message["role"] == "assistant":
-        from llmbridge._written_down import as_said
-
-        content, extra = as_said(content, extra)
+        content, extra = _as_said(content, extra)
     try:
         return Message(message["role"], content, extra)
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}: {error.message}") from None
+
+
+def _as_said(content: Any, extra: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
+    """The content of an assistant's turn with its reasoning as a part, and the rest without what is empty.
+
+    The services' own packages write answers down in that form.
+
+    The part says in `field` where the text stood, for servers that want it back there. A refusal in the place of the
+    content is what the model said.
+
+    Example:
+        >>> _as_said("Hi", {"reasoning": "Hm.", "annotations": []})
+        ([{'type': 'reasoning', 'text': 'Hm.', 'field': 'reasoning'}, 'Hi'], {})
+    """
+    thoughts = {name: text for name in _REASONING if isinstance(text := extra.get(name), str) and text}
+    kept = {key: value for key, value in extra.items() if (value or key not in _OF_ANSWERS) and key not in thoughts}
+    if not content and isinstance(kept.get("refusal"), str):
+        content = kept.pop("refusal")
+    parts = content if isinstance(content, (list, tuple)) else [content] if content else []
+    if not thoughts or any(isinstance(part, Mapping) and part.get("type") == "reasoning" for part in parts):
+        return content, kept
+    name, text = next(iter(thoughts.items()))  # a service that writes two writes the same text twice
+    return [{"type": "reasoning", "text": text, "field": name}, *parts], kept
 
 
 def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str | list[Any] | None:
@@ -319,70 +350,6 @@ def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str |
             raise InvalidRequest(f"content[{i}] is a part of type 'text' whose 'text' is no str")
     copied: list[Any] = json_copy(content, "content")
     return copied
-
-
-def json_copy(value: Any, where: str, *, root: bool = False, depth: int = 0) -> Any:
-    """A deep copy that holds only what JSON can carry as UTF-8.
-
-    Args:
-        value: Anything made of dict, list, tuple, str, int, float, bool and None.
-        where: The place to name in an error.
-        root: True names the keys of the outermost mapping as parameters of their own.
-
-    Raises:
-        InvalidRequest: Something in it is not; says where and what.
-
-    Example:
-        >>> json_copy({"stop": ("a", "b")}, "options")
-        {'stop': ['a', 'b']}
-    """
-    if isinstance(value, str):
-        check_text(value, where)
-        return value
-    if value is None:
-        return value
-    if isinstance(value, int):
-        if value.bit_length() > _LONGEST_INT:
-            raise InvalidRequest(f"{where} is a number of {value.bit_length()} bits, which no service reads")
-        return value
-    if isinstance(value, float):
-        if math.isfinite(value):
-            return value
-        raise InvalidRequest(f"{where} is {value}: JSON has no NaN and no infinity")
-    if depth >= _DEEPEST:
-        raise InvalidRequest(f"{where.split('[')[0]} is nested too deeply, or contains itself")
-    if isinstance(value, Mapping):
-        return {
-            _checked_key(key, where): json_copy(item, key if root else f"{where}[{key!r}]", depth=depth + 1)
-            for key, item in value.items()
-        }
-    if isinstance(value, (list, tuple)):
-        return [json_copy(item, f"{where}[{i}]", depth=depth + 1) for i, item in enumerate(value)]
-    raise InvalidRequest(f"{where} is of type {type(value).__name__}, which JSON cannot hold: convert it first")
-
-
-def _checked_key(key: Any, where: str) -> str:
-    if not isinstance(key, str):
-        raise InvalidRequest(f"{where or 'params'} has a key of type {type(key).__name__}: JSON keys are str")
-    check_text(key, f"a key of {where or 'params'}")
-    return key
-
-
-def check_text(text: str, where: str) -> None:
-    """Refuses a text that UTF-8 cannot carry.
-
-    Raises:
-        InvalidRequest: It holds half of a surrogate pair; says where.
-    """
-    if text.isascii():
-        return
-    try:
-        text.encode("utf-8")
-    except UnicodeEncodeError as error:
-        raise InvalidRequest(
-            f"{where} holds a lone surrogate at position {error.start}, which UTF-8 cannot carry: "
-            "decode the text properly, or clean it with text.encode('utf-8', 'replace').decode()"
-        ) from None
 
 
 def _short(value: Any) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import ipaddress
 import os
 import re
+import sys
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -27,6 +29,7 @@ __all__ = [
     "checked_headers",
     "checked_proxy",
     "is_sensitive",
+    "warn_caller",
     "without_secrets",
 ]
 
@@ -295,3 +298,11 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "max_turns": _checked_count("max_turns", 1),
     "reask": _checked_count("reask", 0),
 }
+
+
+def warn_caller(message: str, category: type[Warning]) -> None:
+    """Warns at the first line up the stack that is not llmbridge's own."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "llmbridge":
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, category, stacklevel=level)

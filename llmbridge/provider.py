@@ -7,11 +7,11 @@ same for all of them (the network, framing, time limits, retries, `async for`) s
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llmbridge._json import parsed_json, scan_json
 from llmbridge.errors import MissingKey, ProtocolError
 from llmbridge.events import End, Item, Usage
 from llmbridge.messages import ChatRequest, Messages
@@ -20,7 +20,7 @@ from llmbridge.secret import Secret, discreet
 
 if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
-    from llmbridge._framing import Frame, Framing
+    from llmbridge._call.framing import Frame, Framing
 
 __all__ = ["AsyncGeneratorProvider", "Encoded", "Provider", "frame_json", "parsed_json", "scan_json"]
 
@@ -62,7 +62,7 @@ class AsyncGeneratorProvider:
             >>> "demo" in "".join(Demo.create_completion("demo", "Hello"))
             True
         """
-        from llmbridge._plan import class_stream
+        from llmbridge._call.plan import class_stream
 
         answer = class_stream(cls, model, messages, kwargs)
         return iter(answer) if stream else answer.complete().text
@@ -91,7 +91,7 @@ class AsyncGeneratorProvider:
             >>> "demo" in "".join(asyncio.run(main()))
             True
         """
-        from llmbridge._plan import class_stream
+        from llmbridge._call.plan import class_stream
 
         return class_stream(cls, model, messages, {"proxy": proxy, **kwargs})._async_pieces()
 
@@ -115,7 +115,7 @@ class AsyncGeneratorProvider:
             True
         """
         from llmbridge._aio import text_of
-        from llmbridge._plan import class_stream
+        from llmbridge._call.plan import class_stream
 
         return text_of(class_stream(cls, model, messages, kwargs))
 
@@ -281,7 +281,7 @@ class Provider(AsyncGeneratorProvider):
     @classmethod
     def framing(cls) -> Framing:
         """How the answer's bytes become frames; server-sent events unless a provider says otherwise."""
-        from llmbridge._framing import SSE
+        from llmbridge._call.framing import SSE
 
         return SSE()
 
@@ -334,32 +334,6 @@ class Provider(AsyncGeneratorProvider):
         return None
 
 
-_decoder = json.JSONDecoder(strict=False)  # raw control characters in strings: llama-cpp-python sends them
-scan_json: Any = getattr(_decoder, "scan_once")  # noqa: B009 - not in the type stubs; half the cost of decode()
-"""`scan_json(text, 0)`: the value that a text begins with, and where it ends. For hot paths; it raises anything."""
-
-
-def parsed_json(text: str) -> Any:
-    """The JSON value that `text` is.
-
-    Raises:
-        ProtocolError: It is none.
-    """
-    try:
-        value, end = scan_json(text, 0)
-        if end == len(text) or not text[end:].strip():
-            return value
-        raise ValueError("more after the value")
-    except StopIteration:
-        pass  # white space in front of the value, or no value: the slower way tells
-    except (ValueError, RecursionError):
-        raise ProtocolError(f"the service sent no valid JSON: {_excerpt(text)}") from None
-    try:
-        return _decoder.decode(text)
-    except (ValueError, RecursionError):
-        raise ProtocolError(f"the service sent no valid JSON: {_excerpt(text)}") from None
-
-
 def frame_json(frame: Frame) -> dict[str, Any]:
     """The JSON object that a frame holds.
 
@@ -370,7 +344,3 @@ def frame_json(frame: Frame) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ProtocolError(f"an event of the stream is no JSON object, but {type(value).__name__}")
     return value
-
-
-def _excerpt(text: str) -> str:
-    return repr(text if len(text) <= 80 else f"{text[:60]}...{text[-17:]}")

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llmbridge._waits import duration_seconds, number, seconds_until
+from llmbridge._service_errors.waits import duration_seconds, number, seconds_until
 
 __all__ = ["RateLimit", "RateLimits"]
 

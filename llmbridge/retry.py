@@ -7,21 +7,17 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Union
 
-from llmbridge._waits import retry_after_seconds
+from llmbridge._service_errors.waits import retry_after_seconds
 from llmbridge.errors import (
-    AuthError,
+    FINAL,
     ConfigError,
-    ContentFiltered,
-    ContextLengthExceeded,
     LLMBridgeError,
-    QuotaExceeded,
     ServiceError,
 )
 
 __all__ = ["Retry", "RetryAttempt", "RetryLike", "retry_after_seconds"]
 
 _DOUBLINGS = 64
-_FINAL = (QuotaExceeded, AuthError, ContentFiltered, ContextLengthExceeded)
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,7 +110,7 @@ class Retry:
 
     def covers(self, error: BaseException) -> bool:
         """Whether the policy repeats a call after an error of this kind at all."""
-        if isinstance(error, _FINAL):
+        if isinstance(error, FINAL):
             return False
         if self.statuses is not None and isinstance(error, ServiceError) and error.status is not None:
             return error.status in self.statuses

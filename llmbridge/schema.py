@@ -8,16 +8,16 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from llmbridge._partial_json import partial_json
+from llmbridge._json import json_copy
 from llmbridge._schemas.build import identifier, json_schema, pydantic_schema
 from llmbridge._schemas.conversion import Conversion
 from llmbridge._schemas.form import check_form
 from llmbridge._schemas.hints import is_pydantic_model, type_name
+from llmbridge._schemas.partial_json import partial_json
 from llmbridge._schemas.strict import strict_form
 from llmbridge._schemas.validation import check
 from llmbridge._schemas.walk import JSON, children, rebuilt, resolve
 from llmbridge.errors import InvalidOutput, InvalidRequest, Partial, without_frames
-from llmbridge.messages import json_copy
 
 __all__ = ["Schema", "json_schema", "partial_json"]
 

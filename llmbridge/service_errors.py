@@ -1,7 +1,7 @@
 """What a service's error means: from any of the shapes in which services report one, to a class of the tree.
 
-`_error_report` brings a report into one shape, `_error_words` says which class it means; here the error is made. Every
-dialect imports this module: what it needs is imported when there is an error.
+`_service_errors.report` brings a report into one shape, `_service_errors.words` says which class it means; here the
+error is made. Every dialect imports this module: what it needs is imported when there is an error.
 """
 
 from __future__ import annotations
@@ -11,11 +11,9 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from llmbridge._waits import retry_after_seconds, wait_in_text
+from llmbridge._service_errors.waits import retry_after_seconds, wait_in_text
 from llmbridge.errors import (
-    AuthError,
-    ContentFiltered,
-    ContextLengthExceeded,
+    FINAL,
     Overloaded,
     QuotaExceeded,
     RateLimited,
@@ -27,7 +25,7 @@ from llmbridge.errors import (
 from llmbridge.secret import scrub
 
 if TYPE_CHECKING:
-    from llmbridge._error_report import ServiceReport
+    from llmbridge._service_errors.report import ServiceReport
 
 __all__ = ["BODY_LIMIT", "ServiceReport", "error_for_status", "error_in_stream"]
 
@@ -36,7 +34,6 @@ BODY_LIMIT = 64 * 1024
 
 _MESSAGE_LIMIT = 600
 _PASSING = (408, 409, 425, 429)
-_FINAL = (QuotaExceeded, ContextLengthExceeded, ContentFiltered, AuthError)
 _MAY_ASK_TO_WAIT = (RateLimited, QuotaExceeded, ServerError)
 
 
@@ -58,8 +55,8 @@ def error_for_status(
         >>> type(error).__name__, error.retry_after, error.retryable
         ('RateLimited', 1.5, True)
     """
-    from llmbridge._error_report import ServiceReport
-    from llmbridge._error_words import kind_of
+    from llmbridge._service_errors.report import ServiceReport
+    from llmbridge._service_errors.words import kind_of
 
     body = scrub(body, secrets)[:BODY_LIMIT]
     if 300 <= status < 400:
@@ -84,8 +81,8 @@ def error_for_status(
 
 def error_in_stream(report: Any, secrets: tuple[str, ...] = ()) -> ServiceError:
     """The error for a report inside a stream, as text or parsed JSON; see `error_for_status`."""
-    from llmbridge._error_report import ServiceReport, dumped
-    from llmbridge._error_words import kind_of
+    from llmbridge._service_errors.report import ServiceReport, dumped
+    from llmbridge._service_errors.words import kind_of
 
     body = scrub(report if isinstance(report, str) else dumped(report), secrets)
     parsed = ServiceReport.of(body)
@@ -106,7 +103,7 @@ def error_in_stream(report: Any, secrets: tuple[str, ...] = ()) -> ServiceError:
 
 def __getattr__(name: str) -> Any:
     if name == "ServiceReport":
-        from llmbridge._error_report import ServiceReport
+        from llmbridge._service_errors.report import ServiceReport
 
         return ServiceReport
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
@@ -129,9 +126,9 @@ def _retry_after(kind: type[StatusError], headers: Mapping[str, str], report: Se
 
 
 def _retryable(kind: type[StatusError] | None, status: int, headers: Mapping[str, str], report: ServiceReport) -> bool:
-    from llmbridge._error_words import never_passes
+    from llmbridge._service_errors.words import never_passes
 
-    if kind in _FINAL or never_passes(report):
+    if kind in FINAL or never_passes(report):
         return False
     asked = headers.get("x-should-retry", "").lower()
     if asked in ("true", "false"):
@@ -142,7 +139,7 @@ def _retryable(kind: type[StatusError] | None, status: int, headers: Mapping[str
 
 
 def _advised(text: str, kind: type[StatusError], status: int | None, report: ServiceReport, wait: float | None) -> str:
-    from llmbridge._error_words import advice
+    from llmbridge._service_errors.words import advice
 
     hint = advice(kind, status, report, wait)
     return f"{text} ({hint})" if hint else text

@@ -9,18 +9,17 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex
 
-from llmbridge._notes import added_usage
-from llmbridge._parsed import Parsed
-from llmbridge._reading import EventSteps, ObjectSteps, Reading, Source, TextSteps
+from llmbridge._call.notes import added_usage
+from llmbridge._call.reading import EventSteps, ObjectSteps, Reading, Source, TextSteps
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import Event, FinishReason, ToolCall, Usage
-from llmbridge.messages import Message
+from llmbridge.messages import Message, Parsed
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from llmbridge._aio import AsyncResult
-    from llmbridge._notes import Notes
+    from llmbridge._call.notes import Notes
     from llmbridge.completion import Completion
     from llmbridge.rate_limits import RateLimits
     from llmbridge.schema import Schema

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from types import FunctionType
 from typing import Any, overload
 
-from llmbridge._tool_choice import ToolChoice, tool_choice
+from llmbridge._json import json_copy
+from llmbridge._tools.choice import ToolChoice, tool_choice
 from llmbridge.errors import InvalidOutput, InvalidRequest
-from llmbridge.messages import json_copy
 
 __all__ = ["Tool", "ToolChoice", "checked_tools", "tool", "tool_choice"]
 
@@ -74,9 +76,7 @@ class Tool:
             raise InvalidRequest(f"tool {self.name}: its function cannot be called")
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-        from llmbridge._tool_pickles import reduce_tool
-
-        return reduce_tool(self)
+        return _reduced(self)
 
     def __copy__(self) -> Tool:
         return self  # it never changes
@@ -379,3 +379,46 @@ def _checked_parameters(parameters: Any, name: str) -> dict[str, Any]:
     if copied.get("type", "object") != "object":
         raise InvalidRequest(f'tool {name}: the type of its parameters must be "object", not {copied["type"]!r}')
     return {"type": "object", "properties": {}, **copied}
+
+
+def _reduced(tool: Tool) -> tuple[Callable[..., Any], tuple[Any, ...]]:
+    """What `pickle` is to keep of a tool: the name of its function, as for functions.
+
+    Raises:
+        TypeError: Nobody could find its function again.
+    """
+    function = tool.function
+    made = (tool.name, tool.description, tool.parameters)
+    if not isinstance(function, FunctionType):  # of a method, a class and all else, pickle knows how to find them
+        if tool._signature is None:
+            return Tool, (*made, function, tool.strict, tool.raw)
+        return _remade, (function, *made, tool.strict)
+    place = (function.__module__, function.__qualname__)
+    found = _found(*place)
+    if found is tool:
+        return _found, place
+    if found is not function and not (isinstance(found, Tool) and found.function is function):
+        raise TypeError(
+            f"the tool {tool.name} cannot be pickled: its function {function.__qualname__} is not found by that name "
+            f"in {function.__module__}: define it at the top of a module"
+        )
+    if tool._signature is None:
+        return Tool, (*made, function, tool.strict, tool.raw)
+    return _remade, (place, *made, tool.strict)
+
+
+def _found(module: str, name: str) -> Any:
+    """What stands under a name in a module; None if nothing does."""
+    if module not in sys.modules:
+        __import__(module)
+    place: Any = sys.modules[module]
+    for part in name.split("."):
+        place = getattr(place, part, None)
+    return place
+
+
+def _remade(source: Any, name: str, description: str, parameters: Mapping[str, Any], strict: bool | None) -> Tool:
+    """A tool of the function, or of what stands in its place by now, as it was described."""
+    found = _found(*source) if isinstance(source, tuple) else source
+    made = Tool.of(found.function if isinstance(found, Tool) else found)
+    return replace(made, name=name, description=description, parameters=parameters, strict=strict)

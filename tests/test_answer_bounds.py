@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 from modes import MODES, Mode
 
-import llmbridge._calls
+import llmbridge._call.tool_deltas
 from llmbridge import Client, InvalidOutput, Logprobs, Reasoning, StreamTruncated, ToolCallDelta, Usage
-from llmbridge._assembly import Assembly, merged_usage
-from llmbridge._calls import CallAssembler
-from llmbridge._notes import Notes
-from llmbridge._reading import ObjectSteps, Reading
+from llmbridge._call.assembly import Assembly, merged_usage
+from llmbridge._call.notes import Notes
+from llmbridge._call.reading import ObjectSteps, Reading
+from llmbridge._call.tool_deltas import CallAssembler
 from llmbridge._text import TextSoFar
 from llmbridge.events import Item, OtherChoice, Text
 from llmbridge.schema import Schema
@@ -179,13 +179,13 @@ class TestMemory:
     def test_an_open_call_is_not_read_at_each_finish(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is read in all is a small multiple of the arguments."""
         read: list[int] = []
-        is_json = llmbridge._calls._is_json
+        is_json = llmbridge._call.tool_deltas._is_json
 
         def seen(text: str) -> bool:
             read.append(len(text))
             return is_json(text)
 
-        monkeypatch.setattr(llmbridge._calls, "_is_json", seen)
+        monkeypatch.setattr(llmbridge._call.tool_deltas, "_is_json", seen)
         calls = CallAssembler()
         calls.add(ToolCallDelta(0, "c1", "t", '{"a": "'))
         for _ in range(3000):

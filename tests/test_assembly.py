@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmbridge import ProtocolError
-from llmbridge._assembly import Assembly, merged_usage
+from llmbridge._call.assembly import Assembly, merged_usage
 from llmbridge.events import (
     Finish,
     Logprobs,

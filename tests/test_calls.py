@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmbridge._calls import CallAssembler, mended_json, read_call
+from llmbridge._call.tool_deltas import CallAssembler, mended_json, read_call
 from llmbridge.events import ToolCall, ToolCallDelta
 
 D = ToolCallDelta

@@ -39,7 +39,7 @@ from llmbridge import (
     UnknownProvider,
     chat,
 )
-from llmbridge._route import COOL_DOWN, Breaker
+from llmbridge._call.route import COOL_DOWN, Breaker
 from llmbridge.testing import HOLD, LLMServer, Reply
 
 OVERLOADED = {"message": "busy", "type": "overloaded_error", "code": 503}

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sseclient import SSEClient
 
-from llmbridge._framing import EVENT_LIMIT, NDJSON, SSE, DataLines, Framing, Record
+from llmbridge._call.framing import EVENT_LIMIT, NDJSON, SSE, DataLines, Framing, Record
 from llmbridge.errors import ProtocolError
 
 FRAMINGS = [SSE, DataLines, NDJSON]

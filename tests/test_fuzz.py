@@ -23,10 +23,10 @@ from recordings import Answer as Recorded
 from recordings import Failure, names, provider_of, recorded
 
 from llmbridge import ConfigError, InvalidRequest, LLMBridgeError, Provider, ServiceError, StreamTruncated, providers
-from llmbridge import _calls as calls_module
-from llmbridge._answer import Answer
-from llmbridge._calls import CallAssembler
-from llmbridge._pipeline import Wait
+from llmbridge._call import tool_deltas as calls_module
+from llmbridge._call.answer import Answer
+from llmbridge._call.pipeline import Wait
+from llmbridge._call.tool_deltas import CallAssembler
 from llmbridge._text import mended
 from llmbridge.completion import Completion
 from llmbridge.events import (

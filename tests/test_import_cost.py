@@ -152,7 +152,7 @@ def test_synchronous_use_loads_no_event_loop(server: LLMServer) -> None:
 
 def test_an_error_loads_what_names_it() -> None:
     """What brings errors into one shape is loaded by the first error, and by nothing else."""
-    late = {"llmbridge._error_report", "llmbridge._error_words", "llmbridge.rate_limits"}
+    late = {"llmbridge._service_errors.report", "llmbridge._service_errors.words", "llmbridge.rate_limits"}
     complete = f"{BEGIN}{CHAT}\nwith suppress(llmbridge.NotFound): print(stream.complete())"
     with LLMServer(Reply("Hello")) as server:
         assert not late & loaded(complete, url=server.base_url("openai"))

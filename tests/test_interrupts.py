@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from llmbridge import Cancelled, Client, Limits, Timeout
-from llmbridge._signal import Signal
+from llmbridge._locks import Signal
 from llmbridge._transport import call as transport_call
 from llmbridge._transport.call import Call
 from llmbridge._transport.connections import _Idle

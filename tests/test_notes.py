@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from llmbridge._notes import Notes, added_usage
+from llmbridge._call.notes import Notes, added_usage
 from llmbridge._text import TextSoFar
 from llmbridge.events import (
     Finish,

@@ -37,7 +37,7 @@ from llmbridge import (
     Tool,
     tool,
 )
-from llmbridge._route import Breaker
+from llmbridge._call.route import Breaker
 from llmbridge.limits import Limiter
 from llmbridge.testing import LLMServer, Reply
 

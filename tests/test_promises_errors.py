@@ -39,7 +39,7 @@ from llmbridge import (
     Vitalentum,
     chat,
 )
-from llmbridge._framing import Frame
+from llmbridge._call.framing import Frame
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, frame_json
 from llmbridge.testing import CLOSE, LLMServer, Reply

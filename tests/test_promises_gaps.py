@@ -48,7 +48,7 @@ from llmbridge import (
     Timeout,
     Vitalentum,
 )
-from llmbridge._framing import SSE
+from llmbridge._call.framing import SSE
 from llmbridge.service_errors import BODY_LIMIT
 from llmbridge.testing import CLOSE, HOLD, RESET, LLMServer, Reply
 
@@ -352,7 +352,7 @@ def test_p12_an_errors_body_gets_little_time(
     server: LLMServer, client: Client, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The status says enough: a body that stalls is not waited for until the call's own clocks end it."""
-    monkeypatch.setattr("llmbridge._attempts._ERROR_BODY_SECONDS", 0.2)
+    monkeypatch.setattr("llmbridge._call.attempts._ERROR_BODY_SECONDS", 0.2)
     server.script(Reply(raw=[head(status="403 No"), b"the reason", HOLD]))
     started = time.monotonic()
     error = mode.read(client.chat("x", timeout=10)).error
@@ -644,12 +644,11 @@ def test_p25_what_comes_with_the_headers_is_whole(
     assert mode.read(client.chat("x", timeout=20)) == Outcome(pieces, None)
 
 
-def test_p25_a_length_that_was_not_fulfilled_is_an_error_behind_the_end_mark_too(
-    server: LLMServer, client: Client, mode: Mode
-) -> None:
-    """Where the end mark has come, what is missing may have been anywhere before it."""
-    body = event("a") + END
-    for missing in (0, 1, 70_000):
-        server.script(Reply(raw=[head(f"Content-Length: {len(body) + missing}") + body, CLOSE]))
-        outcome = mode.read(client.chat("x"))
-        assert (outcome.pieces, type(outcome.error)) == (["a"], StreamTruncated if missing else type(None))
+def test_p25_a_length_that_was_not_fulfilled_is_an_error(server: LLMServer, client: Client, mode: Mode) -> None:
+    """One byte that the headers promise and that does not come is enough, also of a document."""
+    whole = b'{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}]}'
+    for body, pieces in ((event("a") + event("b"), ["a", "b"]), (whole, [])):
+        for missing in (1, 70_000):
+            server.script(Reply(raw=[head(f"Content-Length: {len(body) + missing}") + body, CLOSE]))
+            outcome = mode.read(client.chat("x"))
+            assert (outcome.pieces, type(outcome.error)) == (pieces, StreamTruncated)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from llmbridge._waits import duration_seconds, number, seconds_until, wait_in_text
+from llmbridge._service_errors.waits import duration_seconds, number, seconds_until, wait_in_text
 from llmbridge.rate_limits import RateLimit, RateLimits
 
 NOW = 1_800_000_000.0  # 2027-01-15T08:00:00Z

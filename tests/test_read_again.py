@@ -11,7 +11,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 
 from llmbridge import BadRequest, ChatStream, Client, InvalidOutput, InvalidRequest
-from llmbridge._pipeline import Pipeline
+from llmbridge._call.pipeline import Pipeline
 from llmbridge.testing import LLMServer, Reply
 
 OBJECT = {"type": "object"}

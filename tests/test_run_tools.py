@@ -42,7 +42,7 @@ from llmbridge import (
     Usage,
     set_thread_limit,
 )
-from llmbridge._pipeline import Pipeline
+from llmbridge._call.pipeline import Pipeline
 from llmbridge.messages import checked_messages
 from llmbridge.testing import LLMServer, Reply
 from llmbridge.tools import Tool

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from llmbridge._think import ThinkTags
+from llmbridge._call.assembly import ThinkTags
 from llmbridge.events import Reasoning
 
 

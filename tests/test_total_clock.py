@@ -11,7 +11,7 @@ import anyio
 import pytest
 from modes import MODES, Mode
 
-import llmbridge._pipeline
+import llmbridge._call.pipeline
 import llmbridge._transport
 from llmbridge import Client, ClockExpired, Timeout, ToolResult
 from llmbridge.testing import LLMServer, Reply
@@ -45,7 +45,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of the chats' own clock."""
     clock = Clock()
-    monkeypatch.setattr(llmbridge._pipeline, "monotonic", clock)
+    monkeypatch.setattr(llmbridge._call.pipeline, "monotonic", clock)
     return clock
 
 

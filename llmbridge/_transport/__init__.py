@@ -23,7 +23,7 @@ from urllib.parse import urlsplit
 import requests
 from requests.cookies import RequestsCookieJar
 
-from llmbridge._forking import keep_lock_free
+from llmbridge._locks import keep_lock_free
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call
 from llmbridge._transport.connections import WatchedAdapter, watch_pool
@@ -134,11 +134,6 @@ class Exchange:
     def complete(self) -> bool:
         """Whether the body was read to its end, so that `finish()` has nothing to wait for."""
         return self._body.reusable
-
-    @property
-    def short(self) -> bool:
-        """Whether the body has ended before as many bytes had come as the headers promised."""
-        return self._body.short
 
     def must_wait(self) -> bool:
         """Whether another `read()` right now would find nothing, as far as that is known without a system call.

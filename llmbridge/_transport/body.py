@@ -42,10 +42,6 @@ class Body(Protocol):
     def reusable(self) -> bool:
         """True once the end was read and nothing came after it, so that the connection may serve again."""
 
-    @property
-    def short(self) -> bool:
-        """True once the end was read before as many bytes had come as the headers promised."""
-
     def read(self) -> bytes:
         """The next bytes as soon as there are some; b"" at the clean end.
 
@@ -178,7 +174,6 @@ class WireBody:
         self._left: int | None = None if response.chunked else response.length
         self._done = self._left == 0
         self.reusable = self._done and not self._head
-        self.short = False
         self._broken: ProtocolError | None = None  # what came behind the payload that was returned last
         self.emptied = False  # the last read took less than it would have: there was no more, and there will be
 
@@ -209,7 +204,6 @@ class WireBody:
         return payload
 
     def _ended(self) -> bytes:
-        self.short = bool(self._left)
         if self._left or (self._chunked is not None and not self._chunked.has_all_payload):
             raise StreamTruncated("the connection ended in the middle of the answer")
         self._done = True
@@ -250,10 +244,6 @@ class Inflated:
     @property
     def reusable(self) -> bool:
         return self._body.reusable
-
-    @property
-    def short(self) -> bool:
-        return self._body.short
 
     def read(self) -> bytes:
         while not self._broken:
@@ -308,7 +298,7 @@ class SoftBody:
     """
 
     def __init__(self, raw: Any, chunks: Callable[[], Any], length: int | None = None) -> None:
-        self.reusable = self.short = False
+        self.reusable = False
         self._left = length
         read1: Any = getattr(raw, "read1", None)
         self._read: Callable[[], bytes]
@@ -320,15 +310,10 @@ class SoftBody:
             self._read = functools.partial(read1, READ_SIZE)
 
     def read(self) -> bytes:
-        try:
-            data = self._read()
-        except http.client.IncompleteRead:  # urllib3 has counted, too
-            self.short = bool(self._left)
-            raise
+        data = self._read()
         if self._left is not None:
             self._left = max(self._left - len(data), 0)
-        self.reusable = not data
         if not data and self._left:
-            self.reusable, self.short = False, True
             raise StreamTruncated("the answer ended before the length that its headers gave")
+        self.reusable = not data
         return data

@@ -19,7 +19,7 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, TypeVar
 
-from llmbridge._signal import Signal
+from llmbridge._locks import Signal
 from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
 from llmbridge.options import Timeout
 

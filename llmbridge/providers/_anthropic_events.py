@@ -8,12 +8,12 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from llmbridge._framing import SSE, Record
+from llmbridge._call.framing import SSE, Record
 from llmbridge.errors import ProtocolError
 from llmbridge.provider import frame_json
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame
+    from llmbridge._call.framing import Frame
 
 __all__ = ["MessageEvents"]
 

@@ -30,7 +30,7 @@ from llmbridge.providers._values import count, is_report, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame
+    from llmbridge._call.framing import Frame
 
 __all__ = ["decode_chunk", "decode_completion", "decode_embeddings", "decode_models"]
 

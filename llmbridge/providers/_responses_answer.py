@@ -16,7 +16,7 @@ from llmbridge.providers._values import count, is_report, mapping, string
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame
+    from llmbridge._call.framing import Frame
 
 __all__ = ["decode_event", "decode_response"]
 

@@ -16,7 +16,7 @@ from llmbridge.providers._anthropic_thinking import thinking_refusals
 from llmbridge.secret import Secret
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame, Framing
+    from llmbridge._call.framing import Frame, Framing
 
 __all__ = ["Anthropic"]
 

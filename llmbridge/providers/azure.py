@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from llmbridge._http_request import PathByURL
+from llmbridge._call.request import PathByURL
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded

@@ -14,7 +14,7 @@ from llmbridge.providers._values import is_report, is_vector, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame
+    from llmbridge._call.framing import Frame
 
 __all__ = ["Cohere"]
 

@@ -13,7 +13,7 @@ from llmbridge.provider import Encoded, Provider
 from llmbridge.providers import _gemini_answer as answers
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame, Framing
+    from llmbridge._call.framing import Frame, Framing
     from llmbridge.messages import SchemaMode
 
 __all__ = ["Gemini"]
@@ -133,7 +133,7 @@ class Gemini(Provider):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge._framing import SSEWithJSON
+        from llmbridge._call.framing import SSEWithJSON
 
         return SSEWithJSON()
 

@@ -11,7 +11,7 @@ from llmbridge.provider import Encoded
 from llmbridge.providers.openai import OpenAICompatible
 
 if TYPE_CHECKING:
-    from llmbridge._document import DocumentCall
+    from llmbridge._call.question import DocumentCall
 
 __all__ = ["Local"]
 
@@ -119,8 +119,8 @@ class _Search:
 
     def _ask(self, name: str, base_url: str) -> list[str]:
         """The models of a server."""
+        from llmbridge._api import shared_client
         from llmbridge._listing import question
-        from llmbridge._shared import shared_client
 
         self._check()
         patience = Timeout(connect=_CONNECT_SECONDS, total=min(_SECONDS, self._left()))

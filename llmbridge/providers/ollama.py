@@ -17,7 +17,7 @@ from llmbridge.providers._values import count, is_report, is_vector, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame, Framing
+    from llmbridge._call.framing import Frame, Framing
     from llmbridge.secret import Secret
 
 __all__ = ["Ollama", "host_url"]
@@ -113,7 +113,7 @@ class Ollama(Provider):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge._framing import NDJSON
+        from llmbridge._call.framing import NDJSON
 
         return NDJSON()
 

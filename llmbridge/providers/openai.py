@@ -13,7 +13,7 @@ from llmbridge.providers import _completions_answer as answers
 from llmbridge.providers._completions_answer import decode_chunk, decode_completion
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame
+    from llmbridge._call.framing import Frame
     from llmbridge.messages import SchemaMode
 
 __all__ = ["ChatCompletions", "OpenAI", "OpenAICompatible", "decode_chunk", "decode_completion"]

@@ -11,7 +11,7 @@ from llmbridge.provider import Encoded, Provider
 from llmbridge.providers import _responses_answer as answers
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame, Framing
+    from llmbridge._call.framing import Frame, Framing
 
 __all__ = ["OpenAIResponses"]
 

@@ -14,7 +14,7 @@ from llmbridge.provider import Encoded
 from llmbridge.providers.openai import ChatCompletions
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Framing
+    from llmbridge._call.framing import Framing
 
 __all__ = ["BROWSER", "LineChat", "Vitalentum"]
 
@@ -34,7 +34,7 @@ class LineChat(ChatCompletions):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge._framing import DataLines
+        from llmbridge._call.framing import DataLines
 
         return DataLines()
 

@@ -34,8 +34,8 @@ from llmbridge import (
     StreamTruncated,
     Usage,
 )
-from llmbridge._assembly import Assembly
-from llmbridge._framing import Record
+from llmbridge._call.assembly import Assembly
+from llmbridge._call.framing import Record
 from llmbridge.events import END, End, Item, ToolCall, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image

@@ -26,7 +26,7 @@ from llmbridge import (
     StreamTruncated,
     Usage,
 )
-from llmbridge._framing import Record
+from llmbridge._call.framing import Record
 from llmbridge.events import END, Logprobs, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image

@@ -33,7 +33,7 @@ from llmbridge import (
     chat,
     providers,
 )
-from llmbridge._framing import Framing, Record
+from llmbridge._call.framing import Framing, Record
 from llmbridge.events import End, Logprobs, OtherChoice, Refusal, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.options import OPTION_NAMES, checked_base_url, checked_headers

@@ -28,7 +28,7 @@ from llmbridge import (
     StreamTruncated,
     Usage,
 )
-from llmbridge._framing import SSE, Record, SSEWithJSON
+from llmbridge._call.framing import SSE, Record, SSEWithJSON
 from llmbridge.errors import ConfigError, ContentFiltered, InvalidRequest
 from llmbridge.events import END, End, Logprobs, OtherChoice, Text, ToolCallDelta
 from llmbridge.messages import ChatRequest

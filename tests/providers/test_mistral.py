@@ -25,7 +25,7 @@ from llmbridge import (
     Usage,
     chat,
 )
-from llmbridge._framing import Record
+from llmbridge._call.framing import Record
 from llmbridge.events import END, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image

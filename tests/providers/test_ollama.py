@@ -31,7 +31,7 @@ from llmbridge import (
     UnsupportedParameter,
     Usage,
 )
-from llmbridge._framing import NDJSON, Record
+from llmbridge._call.framing import NDJSON, Record
 from llmbridge.events import END, Logprobs, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image

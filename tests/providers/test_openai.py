@@ -28,8 +28,8 @@ from llmbridge import (
     Usage,
     providers,
 )
-from llmbridge._assembly import Assembly
-from llmbridge._framing import SSE, DataLines, Record
+from llmbridge._call.assembly import Assembly
+from llmbridge._call.framing import SSE, DataLines, Record
 from llmbridge.events import END, Logprobs, OtherChoice, Refusal, Text, ToolCall, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.providers._completions_answer import _decode_frame

@@ -26,7 +26,7 @@ from llmbridge import (
     Usage,
     providers,
 )
-from llmbridge._framing import Record
+from llmbridge._call.framing import Record
 from llmbridge.errors import InvalidRequest
 from llmbridge.events import END, End, Logprobs, Refusal, ToolCallDelta
 from llmbridge.messages import ChatRequest

@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
+from llmbridge._json import json_copy
 from llmbridge.errors import InvalidRequest
-from llmbridge.messages import json_copy
 
 if TYPE_CHECKING:
     from llmbridge.tools import Tool

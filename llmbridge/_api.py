@@ -15,7 +15,7 @@ from llmbridge.stream import ChatStream
 if TYPE_CHECKING:
     import requests
 
-    from llmbridge._parsed import Parsed
+    from llmbridge.messages import Parsed
 
 __all__ = ["chat", "shared_client"]
 

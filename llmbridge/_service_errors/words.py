@@ -9,8 +9,8 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from llmbridge._error_report import ServiceReport
-from llmbridge._waits import wait_in_text
+from llmbridge._service_errors.report import ServiceReport
+from llmbridge._service_errors.waits import wait_in_text
 from llmbridge.errors import (
     AuthError,
     BadRequest,

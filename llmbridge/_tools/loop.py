@@ -6,14 +6,14 @@ from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from llmbridge._notes import Notes
-from llmbridge._pipeline import TotalClock, Wait
+from llmbridge._call.notes import Notes
+from llmbridge._call.pipeline import TotalClock, Wait
 from llmbridge._text import TextSoFar
-from llmbridge._tool_runs import ToolRuns
+from llmbridge._tools.runs import ToolRuns
 from llmbridge.errors import Cancelled, ClockExpired, TurnsExceeded
 
 if TYPE_CHECKING:
-    from llmbridge._pipeline import Pipeline
+    from llmbridge._call.pipeline import Pipeline
     from llmbridge.events import Item, ToolResult
     from llmbridge.messages import Message
     from llmbridge.tools import Tool
@@ -22,7 +22,7 @@ __all__ = ["ToolLoop"]
 
 
 class ToolLoop:
-    """A `_reading.Source` that goes on after an answer that asks for tools, until there is one that does not.
+    """A `Source` that goes on after an answer that asks for tools, until there is one that does not.
 
     A turn ends the loop as any answer would where it makes no calls, was cut off, or calls a tool without a function:
     that one is for the caller. Results of tools are lists of their own, never mixed with a turn's items.

@@ -6,15 +6,15 @@ from collections.abc import Callable, Iterable
 from os.path import basename
 from typing import TYPE_CHECKING
 
-from llmbridge._assembly import Assembly
-from llmbridge._framing import Record
+from llmbridge._call.assembly import Assembly
+from llmbridge._call.framing import Record
 from llmbridge.errors import LLMBridgeError, ProtocolError, StreamTruncated, without_frames
 from llmbridge.events import End, Finish, Item, Logprobs, Usage
 from llmbridge.provider import Provider, parsed_json
 from llmbridge.secret import scrub
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame, Framing
+    from llmbridge._call.framing import Frame, Framing
     from llmbridge._transport import Exchange
 
 __all__ = ["Answer"]

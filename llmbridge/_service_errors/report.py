@@ -12,8 +12,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
+from llmbridge._service_errors.waits import duration_seconds, number
 from llmbridge._text import mended
-from llmbridge._waits import duration_seconds, number
 from llmbridge.rate_limits import RateLimits
 
 __all__ = ["ServiceReport", "dumped"]

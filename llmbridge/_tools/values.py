@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llmbridge._text import mended
-from llmbridge.completion import Completion
-from llmbridge.events import ToolResult
 from llmbridge.messages import Message
 from llmbridge.parts import Audio, Document, Image
 from llmbridge.tools import Tool
+
+if TYPE_CHECKING:
+    from llmbridge.events import ToolResult
 
 __all__ = ["result_message", "text_of"]
 
@@ -49,6 +50,6 @@ def _with_media(value: Any) -> list[Any]:
 
 
 def _text(value: Any) -> str:
-    # A tool that asks a model itself means what that one says, not all that is known about the answer.
-    text = value.text if isinstance(value, Completion) else Tool.result_text(value)
-    return mended(text)
+    # A tool that asks a model itself means what that one says, not all that its Completion knows about the answer.
+    says = isinstance(getattr(value, "message", None), Message)
+    return mended(str(value.text) if says else Tool.result_text(value))

@@ -12,9 +12,9 @@ from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from llmbridge._answer import Answer
-from llmbridge._attempts import Attempts
-from llmbridge._route import Route
+from llmbridge._call.answer import Answer
+from llmbridge._call.attempts import Attempts
+from llmbridge._call.route import Route
 from llmbridge.errors import Cancelled, ClockExpired, LLMBridgeError, StreamTruncated
 from llmbridge.events import Item, Usage
 from llmbridge.options import Timeout
@@ -294,8 +294,6 @@ class Pipeline:
         exchange, self._attempts.exchange = self._attempts.exchange, None
         assert exchange is not None
         whole = exchange.finish()
-        if not whole and exchange.short:
-            raise StreamTruncated("the answer has lost bytes: its body ended before the length that its headers gave")
         if not whole and answer.finish is None and self._attempts.route.provider.done_needs_finish:
             raise StreamTruncated("the answer was broken off: the service gave no reason to finish, and cut the body")
 

@@ -8,19 +8,16 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import replace
-from typing import Any
 
 from llmbridge._text import SurrogateMender, mended
-from llmbridge.errors import InvalidRequest
+from llmbridge._tool_call import read_call
 from llmbridge.events import ToolCall, ToolCallDelta
-from llmbridge.messages import json_copy
 
-__all__ = ["CallAssembler", "mended_json", "read_call"]
+__all__ = ["CallAssembler"]
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
 _MOST_PIECES = 500  # that are looked at to find out whether a call is over
 _MOST_LOOKS = 32
-_TOO_DEEP = "the arguments are nested too deeply"
 
 
 class _Open:
@@ -176,57 +173,6 @@ def _added(call: _Open, delta: ToolCallDelta) -> ToolCallDelta | None:
     return replace(delta, id=id, name=name, arguments=arguments, signature=signature)
 
 
-def read_call(id: str, name: str, text: str, signature: str | None = None, cut: bool = False) -> ToolCall:
-    """A call whose arguments are the JSON object in `text`, or that says why they are not.
-
-    Example:
-        >>> read_call("c1", "add", '{"a": 1').problem
-        'the arguments are no JSON'
-    """
-    arguments: dict[str, Any] = {}
-    problem = None if name else "the call names no tool"
-    text = mended(text)
-    if text.strip():
-        try:
-            arguments = _arguments(text)
-        except InvalidRequest as error:
-            problem = error.message
-        except ValueError:
-            problem = "the answer broke off inside the arguments" if cut else "the arguments are no JSON"
-        except RecursionError:
-            problem = _TOO_DEEP
-    elif cut:
-        problem = problem or "the answer broke off before the arguments"
-    return ToolCall(id, name, arguments, text if text.strip() else "{}", problem, signature)
-
-
-def _arguments(text: str) -> dict[str, Any]:
-    """What the arguments say, as JSON can carry it.
-
-    Raises:
-        InvalidRequest: They are no object, or hold what cannot be sent back.
-        ValueError: They are no JSON.
-    """
-    value = json.loads(text, strict=False)
-    if isinstance(value, str):  # some services wrap the JSON text into a JSON string
-        value = _unwrapped(value)
-    if value is None:
-        return {}
-    if not isinstance(value, dict):
-        raise InvalidRequest("the arguments are no JSON object")
-    arguments: dict[str, Any] = json_copy(mended_json(value), "the input")
-    return arguments
-
-
-def _unwrapped(text: str) -> Any:
-    if not text.strip():
-        return None
-    try:
-        return json.loads(text, strict=False)
-    except ValueError:
-        return text
-
-
 def _is_json(text: str) -> bool:
     try:
         json.loads(text, strict=False)
@@ -235,22 +181,6 @@ def _is_json(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def mended_json(value: Any) -> Any:
-    r"""JSON that was read, its texts such that UTF-8 can carry them.
-
-    Example:
-        >>> mended_json({"a": ["\ud83d"]})
-        {'a': ['�']}
-    """
-    if isinstance(value, str):
-        return mended(value)
-    if isinstance(value, list):
-        return [mended_json(item) for item in value]
-    if isinstance(value, dict):
-        return {mended(key): mended_json(item) for key, item in value.items()}
-    return value
 
 
 def _known_id(delta: ToolCallDelta) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import Any, Protocol
 
-from llmbridge._assembly import merged_usage
+from llmbridge._call.assembly import merged_usage
 from llmbridge._text import TextSoFar
 from llmbridge.events import (
     Finish,
@@ -154,7 +154,7 @@ class Notes:
             self._blocks = []
             self._others = {}
             self._turn_at = self.text.length
-        from llmbridge._tool_values import result_message
+        from llmbridge._tools.values import result_message
 
         self.turns.append(result_message(result))
 

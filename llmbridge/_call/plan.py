@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import contextlib
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
-from llmbridge._http_request import http_request
+from llmbridge._call.pipeline import Pipeline, TotalClock
+from llmbridge._call.request import http_request
+from llmbridge._call.route import Breaker, Route, located
 from llmbridge._model import resolve_model
-from llmbridge._pipeline import Pipeline, TotalClock
-from llmbridge._route import Breaker, Route, located
 from llmbridge.errors import (
     ConfigError,
     InvalidRequest,
@@ -21,7 +20,7 @@ from llmbridge.errors import (
     without_frames,
 )
 from llmbridge.messages import ChatRequest, Message, Messages, checked_messages, with_own_proofs
-from llmbridge.options import OPTION_NAMES, CallOptions, Timeout, checked_base_url, is_sensitive
+from llmbridge.options import OPTION_NAMES, CallOptions, Timeout, checked_base_url, is_sensitive, warn_caller
 from llmbridge.provider import Provider
 from llmbridge.retry import Retry
 from llmbridge.stream import ChatStream
@@ -36,7 +35,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Plan",
-    "caller_level",
     "checked_models",
     "class_stream",
     "has_credentials",
@@ -103,7 +101,7 @@ class Plan:
 
         if not self._all_options.run_tools:
             return ChatStream(pipeline, request.schema, ask_again if reasks > 0 else None, asked)
-        from llmbridge._tool_loop import ToolLoop
+        from llmbridge._tools.loop import ToolLoop
 
         limit = self._all_options.max_turns or _TURNS
         # A tool that must be called has been called then: the model would never come to an answer.
@@ -249,7 +247,7 @@ def class_stream(
     provider: type[AsyncGeneratorProvider], model: str, messages: Messages, kwargs: Mapping[str, Any]
 ) -> ChatStream:
     """The answer of a provider used as a class: what is no option of the transport is a parameter of the service."""
-    from llmbridge._shared import shared_client
+    from llmbridge._api import shared_client
 
     if not issubclass(provider, Provider):
         raise ConfigError(f"{provider.__name__} is no llmbridge.Provider: it has no encode() and decode()")
@@ -369,16 +367,6 @@ def _supported(provider: type[Provider], request: ChatRequest, unsupported: str)
             f"{message}; unsupported='drop' leaves it out", provider=provider.name, model=request.model
         )
     if unsupported == "warn":
-        warnings.warn(f"{message}: left out", UnsupportedParameter, stacklevel=caller_level())
+        warn_caller(f"{message}: left out", UnsupportedParameter)
     kept = {name: value for name, value in request.params.items() if name not in refused}
     return replace(request, params=kept, tool_choice=None if "tool_choice" in refused else request.tool_choice)
-
-
-def caller_level() -> int:
-    """For a warning: how far up the stack the first frame is that is not llmbridge's own."""
-    import sys
-
-    level, frame = 1, sys._getframe(1)
-    while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "llmbridge":
-        level, frame = level + 1, frame.f_back
-    return level

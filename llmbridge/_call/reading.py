@@ -8,13 +8,13 @@ from collections.abc import Callable, Generator, Mapping
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
-from llmbridge._notes import Notes
+from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.errors import InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import Event, Item, Refusal, Text, ToolResult
 
 if TYPE_CHECKING:
-    from llmbridge._pipeline import Wait
+    from llmbridge._call.pipeline import Wait
 
 __all__ = ["EventSteps", "ObjectSteps", "Reading", "Source", "Steps", "TextSteps"]
 
@@ -23,7 +23,7 @@ Piece = TypeVar("Piece")
 
 
 class Source(Protocol):
-    """Where items come from: a call (`_pipeline.Pipeline`), or several in a row (`_tool_loop.ToolLoop`)."""
+    """Where items come from: a call (`Pipeline`), or several in a row (`_tools.loop.ToolLoop`)."""
 
     started: float | None
     ended: float | None

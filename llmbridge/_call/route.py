@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from llmbridge._forking import keep_lock_free
+from llmbridge._locks import keep_lock_free
 from llmbridge.errors import (
     BadRequest,
     Cancelled,

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from llmbridge._answer import Answer
-from llmbridge._route import Route
+from llmbridge._call.answer import Answer
+from llmbridge._call.route import Route
 from llmbridge.errors import (
     AllFailed,
     Cancelled,

@@ -1,11 +1,34 @@
-"""A flag that a thread waits for, which any code may set: a signal handler, a garbage collection, another thread."""
+"""Locks for hard places: one that survives a fork, and a flag that any code may set while a thread waits for it."""
 
 from __future__ import annotations
 
 import contextlib
+import os
 import threading
+import weakref
+from typing import Any
 
-__all__ = ["Signal"]
+__all__ = ["Signal", "keep_lock_free"]
+
+_owners: weakref.WeakSet[Any] = weakref.WeakSet()
+
+
+def keep_lock_free(owner: Any) -> None:
+    """Gives `owner._lock` a new lock now, and another one in every child process.
+
+    Another thread of the parent may hold the old one at the moment of the fork, and is not in the child.
+    """
+    owner._lock = threading.Lock()
+    _owners.add(owner)
+
+
+def _after_fork() -> None:
+    for owner in list(_owners):
+        owner._lock = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 class Signal:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncio
     from types import TracebackType
 
-    from llmbridge._pipeline import TotalClock
+    from llmbridge._call.pipeline import TotalClock
     from llmbridge.tools import Tool
 
 __all__ = ["Job", "Loop", "ToolRuns", "here"]
@@ -254,7 +254,7 @@ def _all_of(waiting: SimpleQueue[_T]) -> Iterator[_T]:
 
 
 def _success(call: ToolCall, value: Any) -> ToolResult:
-    from llmbridge._tool_values import text_of
+    from llmbridge._tools.values import text_of
 
     return ToolResult(call, text_of(value), value=value)
 

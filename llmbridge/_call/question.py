@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any, ClassVar, TypeVar
 
-from llmbridge._http_request import http_request
-from llmbridge._pipeline import Pipeline
-from llmbridge._plan import usable_key
-from llmbridge._route import Route, located
+from llmbridge._call.pipeline import Pipeline
+from llmbridge._call.plan import usable_key
+from llmbridge._call.request import http_request
+from llmbridge._call.route import Route, located
 from llmbridge.errors import ProtocolError
 from llmbridge.events import END, End, Item, Logprobs
 from llmbridge.options import CallOptions, Timeout, checked_base_url
@@ -16,7 +16,7 @@ from llmbridge.provider import Encoded, Provider
 from llmbridge.retry import Retry
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame
+    from llmbridge._call.framing import Frame
     from llmbridge._transport import Call, HTTPRequest
     from llmbridge.client import Client
 

@@ -1,0 +1,126 @@
+"""JSON on its way out, refused where a service could not read it, and on its way in, read as leniently as is safe."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from llmbridge._text import mended
+from llmbridge.errors import InvalidRequest, ProtocolError
+
+__all__ = ["check_text", "json_copy", "mended_json", "parsed_json", "scan_json"]
+
+_LONGEST_INT = 4096  # bits; Python itself refuses to write numbers three times as long
+_DEEPEST = 200  # below the recursion limits of CPython's own JSON encoder and decoder
+
+
+def json_copy(value: Any, where: str, *, root: bool = False, depth: int = 0) -> Any:
+    """A deep copy that holds only what JSON can carry as UTF-8.
+
+    Args:
+        value: Anything made of dict, list, tuple, str, int, float, bool and None.
+        where: The place to name in an error.
+        root: True names the keys of the outermost mapping as parameters of their own.
+
+    Raises:
+        InvalidRequest: Something in it is not; says where and what.
+
+    Example:
+        >>> json_copy({"stop": ("a", "b")}, "options")
+        {'stop': ['a', 'b']}
+    """
+    if isinstance(value, str):
+        check_text(value, where)
+        return value
+    if value is None:
+        return value
+    if isinstance(value, int):
+        if value.bit_length() > _LONGEST_INT:
+            raise InvalidRequest(f"{where} is a number of {value.bit_length()} bits, which no service reads")
+        return value
+    if isinstance(value, float):
+        if math.isfinite(value):
+            return value
+        raise InvalidRequest(f"{where} is {value}: JSON has no NaN and no infinity")
+    if depth >= _DEEPEST:
+        raise InvalidRequest(f"{where.split('[')[0]} is nested too deeply, or contains itself")
+    if isinstance(value, Mapping):
+        return {
+            _checked_key(key, where): json_copy(item, key if root else f"{where}[{key!r}]", depth=depth + 1)
+            for key, item in value.items()
+        }
+    if isinstance(value, (list, tuple)):
+        return [json_copy(item, f"{where}[{i}]", depth=depth + 1) for i, item in enumerate(value)]
+    raise InvalidRequest(f"{where} is of type {type(value).__name__}, which JSON cannot hold: convert it first")
+
+
+def _checked_key(key: Any, where: str) -> str:
+    if not isinstance(key, str):
+        raise InvalidRequest(f"{where or 'params'} has a key of type {type(key).__name__}: JSON keys are str")
+    check_text(key, f"a key of {where or 'params'}")
+    return key
+
+
+def check_text(text: str, where: str) -> None:
+    """Refuses a text that UTF-8 cannot carry.
+
+    Raises:
+        InvalidRequest: It holds half of a surrogate pair; says where.
+    """
+    if text.isascii():
+        return
+    try:
+        text.encode("utf-8")
+    except UnicodeEncodeError as error:
+        raise InvalidRequest(
+            f"{where} holds a lone surrogate at position {error.start}, which UTF-8 cannot carry: "
+            "decode the text properly, or clean it with text.encode('utf-8', 'replace').decode()"
+        ) from None
+
+
+_decoder = json.JSONDecoder(strict=False)  # raw control characters in strings: llama-cpp-python sends them
+scan_json: Any = getattr(_decoder, "scan_once")  # noqa: B009 - not in the type stubs; half the cost of decode()
+"""`scan_json(text, 0)`: the value that a text begins with, and where it ends. For hot paths; it raises anything."""
+
+
+def parsed_json(text: str) -> Any:
+    """The JSON value that `text` is.
+
+    Raises:
+        ProtocolError: It is none.
+    """
+    try:
+        value, end = scan_json(text, 0)
+        if end == len(text) or not text[end:].strip():
+            return value
+        raise ValueError("more after the value")
+    except StopIteration:
+        pass  # white space in front of the value, or no value: the slower way tells
+    except (ValueError, RecursionError):
+        raise ProtocolError(f"the service sent no valid JSON: {_excerpt(text)}") from None
+    try:
+        return _decoder.decode(text)
+    except (ValueError, RecursionError):
+        raise ProtocolError(f"the service sent no valid JSON: {_excerpt(text)}") from None
+
+
+def mended_json(value: Any) -> Any:
+    r"""JSON that was read, its texts such that UTF-8 can carry them.
+
+    Example:
+        >>> mended_json({"a": ["\ud83d"]})
+        {'a': ['�']}
+    """
+    if isinstance(value, str):
+        return mended(value)
+    if isinstance(value, list):
+        return [mended_json(item) for item in value]
+    if isinstance(value, dict):
+        return {mended(key): mended_json(item) for key, item in value.items()}
+    return value
+
+
+def _excerpt(text: str) -> str:
+    return repr(text if len(text) <= 80 else f"{text[:60]}...{text[-17:]}")
