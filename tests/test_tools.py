@@ -861,4 +861,6 @@ def test_importing_it_costs_nothing() -> None:
         "import llmbridge.tools; print(*set(sys.modules) - before)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
-    assert set(run.stdout.split()) == {"llmbridge.tools", "llmbridge._tool_choice"}
+    loaded = set(run.stdout.split())
+    choice = {name for name in loaded if re.fullmatch(r"llmbridge\._tools?([._]choice)?", name)}
+    assert loaded - choice == {"llmbridge.tools"}
