@@ -11,25 +11,32 @@ import pytest
 
 from llmbridge.testing import LLMServer, Reply
 
-CORE = {
-    "_answer", "_assembly", "_attempts", "_calls", "_forking", "_framing", "_http_request", "_model", "_notes",
-    "_parsed", "_pipeline", "_plan", "_reading", "_route", "_shared", "_signal", "_text", "_think", "_version",
-    "_waits", "client", "errors", "events", "messages", "options", "provider", "providers", "retry", "secret",
-    "service_errors", "stream",
+PUBLIC = {
+    "client", "errors", "events", "messages", "options", "provider", "retry", "secret", "service_errors", "stream",
 }  # fmt: skip
-"""All that a chat may load of llmbridge before its first request, beside its dialect."""
+"""The public modules that a plain chat takes; all others wait for somebody who uses them."""
+
+AREAS = ("_schemas", "_tools")
+"""What the names of private modules begin with that a plain chat has no use for."""
+
+MOST = 30
+"""So many modules of llmbridge does a plain chat load at the most, besides its dialect, the transport and folders."""
 
 DIALECTS = {
-    "openai": ("openai", "_openai_", "_completions_"),
-    "anthropic": ("anthropic", "_anthropic_"),
-    "gemini": ("gemini", "_gemini_"),
-    "ollama": ("ollama", "_ollama_"),
-    "mistral": ("mistral", "_mistral_", "openai", "_openai_", "_completions_"),
-    "cohere": ("cohere", "_cohere_"),
+    "openai:m": ("openai", {"openai"}),
+    "groq:m": ("openai", {"compatible", "openai"}),
+    "ollama-v1:m": ("openai", {"compatible", "openai"}),
+    "llama3:8b": ("openai", {"compatible", "openai"}),
+    "azure:m": ("azure", {"azure", "openai"}),
+    "anthropic:m": ("anthropic", {"anthropic"}),
+    "gemini:m": ("gemini", {"gemini"}),
+    "ollama:m": ("ollama", {"ollama"}),
+    "mistral:m": ("mistral", {"mistral", "openai"}),
+    "cohere:m": ("cohere", {"cohere"}),
 }
-"""The modules of each dialect, and what the names of its private ones begin with."""
+"""For models, what a server has to speak, and whose modules are loaded; see `dialect`."""
 
-SHARED = {"providers._call_ids", "providers._media", "providers._values"}
+SHARED = {"call", "media", "row", "values"}
 """What dialects may have in common."""
 
 NOT_YET = {
@@ -98,17 +105,25 @@ def own(modules: set[str]) -> set[str]:
     return {name.removeprefix("llmbridge.") for name in modules if name.startswith("llmbridge.")}
 
 
-def core(modules: set[str], provider: str) -> set[str]:
-    """Those of llmbridge that belong to no dialect, or to another one."""
-    names = DIALECTS[provider]
-    return {
-        module
-        for module in own(modules) - SHARED
-        if not any(
-            module == f"providers.{name}" or (name[0] == "_" and module.startswith(f"providers.{name}"))
-            for name in names
-        )
-    }
+def dialect(module: str) -> str:
+    """Whose a module of `providers` is: a public one, or a folder, is its own; the name of a private one says it."""
+    name = module.split(".")[1]
+    owner = name if name[0] != "_" else name.split("_")[1]
+    return "openai" if owner == "completions" else owner
+
+
+def dialects(modules: set[str]) -> set[str]:
+    """The dialects that modules belong to, but for what they share."""
+    return {dialect(name) for name in own(modules) if name.startswith("providers.")} - SHARED
+
+
+def check_core(modules: set[str]) -> None:
+    """Of llmbridge a plain chat loads what it needs, besides its dialect and the transport."""
+    names = own(modules)
+    core = {name for name in names if not name.startswith(("providers", "_transport"))}
+    assert not {name for name in core if name.startswith((*AREAS, "_aio")) or not (name[0] == "_" or name in PUBLIC)}
+    files = {name for name in core if not any(other.startswith(f"{name}.") for other in core)}
+    assert len(files) <= MOST, sorted(files)
 
 
 def foreign(modules: set[str]) -> set[str]:
@@ -126,17 +141,21 @@ def test_a_chat_that_is_not_sent_loads_no_network() -> None:
     """What `chat()` checks before anything is sent takes the core and one dialect; no TLS, no e-mail, no event loop."""
     bare = loaded("import sys")  # what the environment itself loads at every start
     modules = loaded(BEGIN + CHAT)
-    assert core(modules, "openai") <= CORE
+    check_core(modules)
+    assert dialects(modules) == {"openai"}
+    assert not {name for name in own(modules) if name.startswith("_transport")}
     assert not NOT_YET & foreign(modules - bare)
 
 
-@pytest.mark.parametrize("provider", DIALECTS)
-def test_a_chat_loads_its_dialect_alone(server: LLMServer, provider: str) -> None:
+@pytest.mark.parametrize("model", DIALECTS)
+def test_a_chat_loads_its_dialect_alone(server: LLMServer, model: str) -> None:
     """A whole call loads the core, the transport and one dialect; of everything else only what requests brings."""
-    modules = loaded(f"{BEGIN}{CHAT}\nassert ''.join(stream) == 'Hello'", f"{provider}:m", server.base_url(provider))
-    transport = {name for name in own(modules) if name.partition(".")[0] == "_transport"}
-    assert transport
-    assert core(modules, provider) - transport <= CORE
+    spoken, expected = DIALECTS[model]
+    modules = loaded(f"{BEGIN}{CHAT}\nassert ''.join(stream) == 'Hello'", model, server.base_url(spoken))
+    check_core(modules)
+    assert dialects(modules) == expected
+    assert not {name for name in own(modules) if name.endswith("rules")}  # of OpenAI's own models, and "m" is none
+    assert "_transport" in own(modules)
     brought = loaded("import sys, requests, sseclient")
     assert not NOT_YET & foreign(modules - brought)
 
@@ -144,17 +163,23 @@ def test_a_chat_loads_its_dialect_alone(server: LLMServer, provider: str) -> Non
 def test_synchronous_use_loads_no_event_loop(server: LLMServer) -> None:
     """Whatever a script does without `async`, anyio and asyncio stay where they are."""
     modules = loaded(BEGIN + SYNCHRONOUS, url=server.base_url("openai"))
-    assert {"llmbridge.completion", "llmbridge.embeddings", "llmbridge.tools", "llmbridge.service_errors"} <= modules
+    names = own(modules)
+    assert {"completion", "embeddings", "schema", "tools"} <= names
+    assert all(any(name.startswith(area) for name in names) for area in AREAS)
+    assert not {"_aio", "cli", "keys", "limits", "parts", "testing"} & names
+    assert dialects(modules) == {"openai"}
     brought = loaded("import sys, requests, sseclient")
     assert not {"anyio", "asyncio", "trio"} & foreign(modules - brought)
-    assert "llmbridge._aio" not in modules
 
 
 def test_an_error_loads_what_names_it() -> None:
     """What brings errors into one shape is loaded by the first error, and by nothing else."""
-    late = {"llmbridge._service_errors.report", "llmbridge._service_errors.words", "llmbridge.rate_limits"}
     complete = f"{BEGIN}{CHAT}\nwith suppress(llmbridge.NotFound): print(stream.complete())"
-    with LLMServer(Reply("Hello")) as server:
-        assert not late & loaded(complete, url=server.base_url("openai"))
-    with LLMServer(Reply("No such model.", status=404)) as server:
-        assert late <= loaded(complete, url=server.base_url("openai"))
+
+    def late(reply: Reply) -> set[str]:
+        with LLMServer(reply) as server:
+            names = own(loaded(complete, url=server.base_url("openai")))
+        return {name for name in names if name.endswith(("rate_limits", "report", "words"))}
+
+    assert late(Reply("Hello")) == set()
+    assert len(late(Reply("No such model.", status=404))) == 3

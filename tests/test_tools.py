@@ -861,4 +861,4 @@ def test_importing_it_costs_nothing() -> None:
         "import llmbridge.tools; print(*set(sys.modules) - before)"
     )
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=30, check=True)
-    assert set(run.stdout.split()) == {"llmbridge.tools", "llmbridge._tools.choice"}
+    assert set(run.stdout.split()) == {"llmbridge.tools", "llmbridge._tools", "llmbridge._tools.choice"}

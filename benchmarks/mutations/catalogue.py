@@ -1,4 +1,4 @@
-"""All changes that break a promise: short texts that stand in the source once, and what takes their place."""
+"""All changes that break a promise: short texts in definitions of the package, and what replaces them."""
 
 from __future__ import annotations
 

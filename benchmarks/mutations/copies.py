@@ -95,12 +95,11 @@ class Copy:
         """
         started = time.monotonic()
         try:
-            changed = mutation.applied(self.root)
+            path, changed = mutation.applied(self.root)
         except DoesNotApply as error:
             return Verdict(False, f"DID NOT APPLY: {error}")
         modules = tests_by_promise(self.root)[mutation.promise]
         names = {name for tests in modules.values() for name in tests}
-        path = self.root / "llmbridge" / mutation.path
         original = path.read_text(encoding="utf-8")
         self._write(path, changed)
         try:

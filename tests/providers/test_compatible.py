@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import pickle
 import subprocess
 import sys
@@ -589,52 +588,6 @@ class TestRowsOfOthers:
         assert (first.headers, second.headers) == ({"A": "1"}, {})
         assert (first.key_env, second.key_env) == ((), ("SECOND_KEY",))
         assert (first.needs_key, second.needs_key) == (False, True)
-
-
-SHARED = {"_call_ids", "_completions_request", "_media", "_row", "_values"}
-"""What dialects may have in common."""
-
-IMPORTS = """
-import sys
-import llmbridge
-from llmbridge.testing import LLMServer, Reply
-model, base_url = sys.argv[1:]
-with LLMServer() as server:
-    asked = {"api_key": "k-123456", "base_url": server.base_url(base_url), "proxy": False}
-    assert llmbridge.chat("Hi", model=model, **asked).complete().text
-own = "llmbridge.providers."
-print(*sorted(name[len(own):] for name in sys.modules if name.startswith(own)))
-"""
-
-
-@pytest.mark.parametrize(
-    ("model", "dialect", "expected"),
-    [
-        ("openai:m", "openai", {"openai", "_completions_answer"}),
-        ("groq:m", "openai", {"openai", "_completions_answer", "compatible"}),
-        ("ollama-v1:m", "openai", {"openai", "_completions_answer", "compatible"}),
-        ("llama3:8b", "openai", {"openai", "_completions_answer", "compatible"}),
-        ("azure:m", "azure", {"openai", "_completions_answer", "azure"}),
-        ("anthropic:m", "anthropic", {"anthropic", "_anthropic_*"}),
-        ("gemini:m", "gemini", {"gemini", "_gemini_*"}),
-        ("ollama:m", "ollama", {"ollama", "_ollama_*"}),
-        ("cohere:m", "cohere", {"cohere", "_cohere_*"}),
-    ],
-)
-def test_a_chat_imports_one_dialect(model: str, dialect: str, expected: set[str]) -> None:
-    """What is not used is not loaded: the other dialects least of all."""
-    run = subprocess.run(
-        [sys.executable, "-c", IMPORTS, model, dialect],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "LLMBRIDGE_KEYS_FILE": os.devnull},
-    )
-    assert run.returncode == 0, run.stderr
-    allowed = tuple(name.removesuffix("*") for name in expected if name.endswith("*"))
-    found = set(run.stdout.split())
-    assert {name for name in found if not (allowed and name.startswith(allowed))} <= expected | SHARED
-    assert next(name for name in expected if not name.startswith("_")) in found
 
 
 def test_the_page_of_all_providers_is_up_to_date() -> None:
