@@ -11,8 +11,10 @@ from decimal import Decimal
 from typing import Any
 
 from llmbridge._schemas.build import ARRAYS, MAPPINGS, pydantic_schema, type_adapter
+from llmbridge._schemas.check import check, closest, joined, kind_of, listed, quoted
 from llmbridge._schemas.hints import (
     MISSING,
+    SCALARS,
     Field,
     class_fields,
     enum_table,
@@ -20,12 +22,11 @@ from llmbridge._schemas.hints import (
     is_pydantic,
     is_pydantic_1,
     is_pydantic_model,
+    is_scalar,
     literal_table,
     table_entry,
     unwrapped,
 )
-from llmbridge._schemas.scalars import SCALARS, is_scalar
-from llmbridge._schemas.validation import check, closest, joined, kind_of, listed, quoted
 
 __all__ = ["Conversion"]
 

@@ -8,11 +8,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llmbridge._schemas.build import json_schema, object_schema
+from llmbridge._schemas.build import json_schema, object_schema, read_docstring
+from llmbridge._schemas.check import JSON
 from llmbridge._schemas.conversion import Conversion
-from llmbridge._schemas.docstrings import read_docstring
 from llmbridge._schemas.hints import MISSING, Field, class_fields, is_pydantic, resolved, type_name, type_parameters
-from llmbridge._schemas.walk import JSON
 from llmbridge.errors import InvalidRequest
 
 __all__ = ["Signature", "read_class", "read_function"]

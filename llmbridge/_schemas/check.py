@@ -1,14 +1,31 @@
-"""Whether a JSON value fits a JSON schema."""
+"""Whether a JSON value fits a JSON schema, and whether a schema has the form of one."""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
-from llmbridge._schemas.walk import resolve
+from llmbridge.errors import InvalidRequest
 
-__all__ = ["Checked", "check", "closest", "joined", "kind_of", "listed", "quoted"]
+__all__ = [
+    "JSON",
+    "LISTED",
+    "NAMED",
+    "SINGLE",
+    "Checked",
+    "check",
+    "check_form",
+    "children",
+    "closest",
+    "joined",
+    "kind_of",
+    "listed",
+    "quoted",
+    "rebuilt",
+    "resolve",
+]
 
 _KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
 
@@ -271,3 +288,169 @@ def listed(values: list[Any]) -> str:
 def joined(path: str, key: str) -> str:
     key = key if key.isidentifier() else f"[{key!r}]"
     return key if not path else f"{path}{key}" if key.startswith("[") else f"{path}.{key}"
+
+
+# -- where a schema holds other schemas --------------------------------------------------------------------------------
+
+
+JSON = dict[str, Any]
+
+NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
+SINGLE = (
+    "items", "additionalProperties", "additionalItems", "not", "if", "then", "else", "contains", "propertyNames",
+    "unevaluatedItems", "unevaluatedProperties",
+)  # fmt: skip
+
+
+def rebuilt(schema: Any, change: Callable[[JSON], Any]) -> Any:
+    """A copy of the schema with every schema in it changed, the innermost first.
+
+    Args:
+        schema: A JSON schema; what is no mapping (True, False) is returned as it is.
+        change: Gets a copy whose inner schemas were changed already.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    copy = dict(schema)
+    for key, value in schema.items():
+        if key in NAMED and isinstance(value, Mapping):
+            copy[key] = {name: rebuilt(item, change) for name, item in value.items()}
+        elif isinstance(value, list) and key in (*LISTED, "items"):
+            copy[key] = [rebuilt(item, change) for item in value]
+        elif key in SINGLE:
+            copy[key] = rebuilt(value, change)
+    return change(copy)
+
+
+def children(schema: Mapping[str, Any]) -> Iterator[Any]:
+    """The schemas directly in this one."""
+    for key, value in schema.items():
+        if key in NAMED and isinstance(value, Mapping):
+            yield from value.values()
+        elif isinstance(value, list) and key in (*LISTED, "items"):
+            yield from value
+        elif key in SINGLE and isinstance(value, Mapping):
+            yield value
+
+
+def resolve(ref: str, root: Any) -> Any:
+    """The schema that a reference within the document names.
+
+    Raises:
+        LookupError: It leads nowhere, or out of the document.
+    """
+    if not ref.startswith("#"):
+        raise LookupError(ref)
+    found = root
+    for step in ref[1:].split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and step.isascii() and step.isdigit() and int(step) < len(found):
+            found = found[int(step)]
+        elif isinstance(found, Mapping) and step in found:
+            found = found[step]
+        else:
+            raise LookupError(ref)
+    return found
+
+
+# -- the form of a schema ----------------------------------------------------------------------------------------------
+
+
+def check_form(schema: Any, where: str) -> None:
+    """Refuses a schema whose keywords are not what the standard says, before anybody relies on them.
+
+    Keywords that llmbridge does not read are left to the service, and so is a keyword that is null.
+
+    Args:
+        schema: The whole document.
+        where: What it is called in the message.
+
+    Raises:
+        InvalidRequest: A keyword is of the wrong kind; says which, and where.
+
+    Example:
+        >>> check_form({"properties": {"city": {"type": "string", "required": True}}}, "parameters")
+        Traceback (most recent call last):
+        ...
+        llmbridge.errors.InvalidRequest: parameters.properties.city: "required" must be a list of names, not True
+    """
+    seen: set[str] = set()
+    waiting: list[tuple[Any, str]] = [(schema, where)]
+    while waiting:
+        part, place = waiting.pop()
+        if isinstance(part, bool):
+            continue
+        if not isinstance(part, Mapping):
+            raise InvalidRequest(f"{place} must be a JSON schema, not {_short(part)}")
+        _check_keywords(part, place)
+        waiting += [(inner, f"{place}.{step}") for step, inner in _parts(part)]
+        ref = part.get("$ref")
+        if isinstance(ref, str) and ref not in seen:
+            seen.add(ref)
+            with contextlib.suppress(LookupError):  # what leads nowhere is not read
+                waiting.append((resolve(ref, schema), f'{place}."$ref": "{ref}"'))
+
+
+def _check_keywords(part: Mapping[str, Any], place: str) -> None:
+    for keyword, value in part.items():
+        if keyword in _FORMS and (value is not None or keyword == "$ref"):
+            fits, wanted = _FORMS[keyword]
+            if not fits(value):
+                raise InvalidRequest(f'{place}: "{keyword}" must be {wanted}, not {_short(value)}')
+
+
+def _parts(part: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The schemas directly in this one, and where they stand."""
+    for keyword, value in part.items():
+        if keyword in NAMED and value is not None:
+            yield from ((f"{keyword}.{name}", inner) for name, inner in value.items())
+        elif keyword in LISTED or (keyword == "items" and isinstance(value, list)):
+            yield from ((f"{keyword}[{i}]", inner) for i, inner in enumerate(value or ()))
+        elif keyword in SINGLE and value is not None:
+            yield keyword, value
+
+
+def _is_text(value: Any) -> bool:
+    return isinstance(value, str)
+
+
+def _is_mapping(value: Any) -> bool:
+    return isinstance(value, Mapping)
+
+
+def _is_list(value: Any) -> bool:
+    return isinstance(value, list)
+
+
+def _are_texts(value: Any) -> bool:
+    return isinstance(value, list) and all(map(_is_text, value))
+
+
+def _is_bound(value: Any) -> bool:
+    return isinstance(value, (int, float))  # a bool too, as draft 4 wrote exclusiveMinimum
+
+
+def _is_size(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 40 else f"{text[:37]}..."
+
+
+_FORMS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    **dict.fromkeys(NAMED, (_is_mapping, "an object of schemas")),
+    **dict.fromkeys(LISTED, (_is_list, "a list of schemas")),
+    **dict.fromkeys(SINGLE, (lambda value: isinstance(value, (Mapping, bool)), "a schema")),
+    "items": (lambda value: isinstance(value, (Mapping, bool, list)), "a schema"),
+    "type": (lambda value: _is_text(value) or _are_texts(value), "the name of a type, or a list of them"),
+    "required": (_are_texts, "a list of names"),
+    "enum": (_is_list, "a list of values"),
+    **dict.fromkeys(("$ref", "format", "pattern"), (_is_text, "a str")),
+    **dict.fromkeys(
+        ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), (_is_bound, "a number")
+    ),
+    **dict.fromkeys(("minLength", "maxLength", "minItems", "maxItems"), (_is_size, "a number")),
+}
