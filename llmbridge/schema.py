@@ -10,7 +10,7 @@ from typing import Any
 
 from llmbridge._partial_json import partial_json
 from llmbridge._schemas.build import identifier, json_schema, pydantic_schema
-from llmbridge._schemas.check import JSON, check, check_form, children, rebuilt, resolve
+from llmbridge._schemas.check import JSON, check, check_form, parts, rebuilt, resolve
 from llmbridge._schemas.conversion import Conversion
 from llmbridge._schemas.hints import is_pydantic_model, type_name
 from llmbridge._schemas.subsets import strict_form
@@ -234,7 +234,7 @@ def _check_references(document: JSON) -> None:
         part = waiting.pop()
         if not isinstance(part, Mapping):
             continue
-        waiting += children(part)
+        waiting += (inner for _, inner in parts(part))
         seen = set()
         while isinstance(part, Mapping) and isinstance(ref := part.get("$ref"), str):
             try:

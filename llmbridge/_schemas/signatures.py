@@ -99,10 +99,10 @@ def read_function(function: Callable[..., Any]) -> Signature:
     if unbound:
         parameters = parameters[1:]
     hints = _hints(body, parameters, name)
-    fields = tuple(_field(item, hints, described, name) for item in parameters)
+    fields = tuple(_field(item, hints, name) for item in parameters)
     positional = tuple(item.name for item in parameters if item.kind is _Parameter.POSITIONAL_ONLY)
     try:
-        schema = object_schema(fields, name)
+        schema = object_schema(fields, described, name)
     except InvalidRequest as error:
         raise InvalidRequest(f"{error.message}; what no model can give, fix with functools.partial") from None
     return Signature(name, summary, schema, fields, positional, unbound=unbound)
@@ -129,11 +129,11 @@ def _hints(body: Any, parameters: list[inspect.Parameter], name: str) -> dict[st
     return resolved(annotations, getattr(inner, "__globals__", {}), name, type_parameters(inner))
 
 
-def _field(item: inspect.Parameter, hints: Mapping[str, Any], described: Mapping[str, str], function: str) -> Field:
+def _field(item: inspect.Parameter, hints: Mapping[str, Any], function: str) -> Field:
     default = MISSING if item.default is _Parameter.empty else item.default
     if hasattr(default, "get_default") and hasattr(default, "is_required"):
         raise InvalidRequest(
             f"{function}.{item.name}: Python would pass pydantic's Field itself as the default: "
             f"write `{item.name}: Annotated[..., Field(...)]`, and the default behind it"
         )
-    return Field(item.name, hints.get(item.name, Any), default is MISSING, default, described.get(item.name, ""))
+    return Field(item.name, hints.get(item.name, Any), default is MISSING, default)

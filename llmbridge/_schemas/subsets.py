@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llmbridge._schemas.check import JSON, children, rebuilt, resolve
+from llmbridge._schemas.check import JSON, LISTED, NAMED, NUMBERS, SINGLE, SIZES, parts, rebuilt, resolve, types_of
 
 __all__ = [
     "as_openai_takes",
@@ -19,10 +19,15 @@ __all__ = [
 ]
 
 _LOOKS = re.compile(r"\(\?<?[=!]")
-_BOUNDS = (
-    "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "pattern",
-    "minItems", "maxItems", "uniqueItems", "minProperties", "maxProperties",
-)  # fmt: skip
+_BOUNDS = (*NUMBERS, *SIZES, "pattern", "uniqueItems", "minProperties", "maxProperties")
+# What strict mode takes. Of the rest, what only restricts a value is left to the check of the answer.
+_KEPT = {
+    "$defs", "$ref", "additionalProperties", "anyOf", "const", "description", "enum", "items", "maxItems", "minItems",
+    "pattern", "properties", "required", "title", "type", *NUMBERS,
+}  # fmt: skip
+_FORMATS = {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"}
+# What gives a value its form, and has no counterpart there; additionalItems says nothing beside one schema for all.
+_IMPOSSIBLE = {*NAMED, *LISTED, *SINGLE} - _KEPT - {"additionalItems"}
 
 
 def without_bounds(schema: Mapping[str, Any]) -> JSON:
@@ -118,7 +123,7 @@ def holds_itself(document: Mapping[str, Any]) -> bool:
             except LookupError:
                 pass  # it leads nowhere: the service will say so
             harmless.add(ref)
-        return any(leads_back(child, above) for child in children(part))
+        return any(leads_back(inner, above) for _, inner in parts(part))
 
     return leads_back(document, ())
 
@@ -144,20 +149,6 @@ def with_lone_references(schema: Mapping[str, Any]) -> JSON:
 
 
 # -- OpenAI's strict mode ----------------------------------------------------------------------------------------------
-
-
-# What restricts or describes a value and may stay. Of the rest, what only restricts is left to the check of the answer.
-_KEPT = {
-    "$defs", "$ref", "additionalProperties", "anyOf", "const", "description", "enum", "exclusiveMaximum",
-    "exclusiveMinimum", "items", "maxItems", "maximum", "minItems", "minimum", "multipleOf", "pattern", "properties",
-    "required", "title", "type",
-}  # fmt: skip
-_FORMATS = {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"}
-# What gives a value its form, and has no counterpart there.
-_IMPOSSIBLE = {
-    "allOf", "contains", "definitions", "dependentSchemas", "else", "if", "not", "patternProperties", "prefixItems",
-    "propertyNames", "then", "unevaluatedItems", "unevaluatedProperties",
-}  # fmt: skip
 
 
 class _ImpossibleError(Exception):
@@ -190,7 +181,7 @@ def _strict(schema: JSON, document: Mapping[str, Any]) -> JSON:
         del schema["allOf"]
     if "oneOf" in schema and "anyOf" not in schema:
         schema["anyOf"] = schema.pop("oneOf")
-    if (_IMPOSSIBLE | {"oneOf"}) & schema.keys():
+    if _IMPOSSIBLE & schema.keys():
         raise _ImpossibleError
     kept = {key: value for key, value in schema.items() if key in _KEPT or (key == "format" and value in _FORMATS)}
     if "$ref" in kept:
@@ -201,7 +192,9 @@ def _strict(schema: JSON, document: Mapping[str, Any]) -> JSON:
         kinds = kept["type"]
     if kinds == "object" or "properties" in kept:
         return _closed(kept)
-    if (isinstance(kinds, list) and "object" in kinds) or ("array" in (kinds or ()) and not _items_known(kept)):
+    if isinstance(kinds, list) and "object" in kinds:
+        raise _ImpossibleError
+    if "array" in (kinds or ()) and not isinstance(kept.get("items"), dict):
         raise _ImpossibleError
     return kept
 
@@ -223,11 +216,9 @@ def _typed(schema: JSON) -> JSON:
     if "properties" in schema:
         return {"type": "object", **schema}
     values = [schema["const"]] if "const" in schema else schema.get("enum")
-    kinds = {bool: "boolean", str: "string", int: "integer", float: "number", type(None): "null"}
-    found = list(dict.fromkeys(kinds.get(type(value), "") for value in values or ()))
-    if not found or "" in found:
+    if not values or any(isinstance(value, (dict, list)) for value in values):
         raise _ImpossibleError
-    return {"type": found[0] if len(found) == 1 else found, **schema}
+    return {"type": types_of(values), **schema}
 
 
 def _closed(schema: JSON) -> JSON:
@@ -241,10 +232,6 @@ def _closed(schema: JSON) -> JSON:
     if any(not isinstance(part, dict) for part in properties.values()):
         raise _ImpossibleError
     return {**schema, "properties": properties, "additionalProperties": False, "required": list(properties)}
-
-
-def _items_known(schema: JSON) -> bool:
-    return isinstance(schema.get("items"), dict)
 
 
 def _nullable(schema: Any) -> Any:
