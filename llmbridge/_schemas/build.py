@@ -111,7 +111,7 @@ class _Builder:
         return self._named(found.bare, lambda: {**_enumeration(found, where), **_described(found.bare)[0]})
 
     def _scalar(self, found: Hint, where: str) -> JSON:
-        return dict(SCALARS[found.bare].schema)
+        return dict(SCALARS[found.origin].schema)
 
     def _alias(self, found: Hint, where: str) -> JSON:
         return self._named(found.bare, lambda: self.schema(found.aliased, where))

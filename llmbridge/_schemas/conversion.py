@@ -93,7 +93,7 @@ class Conversion:
         return self.convert(value, found.aliased, path)
 
     def _scalar(self, value: Any, found: Hint, path: str) -> Any:
-        scalar = SCALARS[found.bare]
+        scalar = SCALARS[found.origin]
         try:
             return scalar.convert(value)
         except (TypeError, ValueError):

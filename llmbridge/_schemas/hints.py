@@ -90,8 +90,10 @@ class Hint:
 
     @property
     def kind(self) -> str:
-        """Which way a schema is made of it, and a value: "anything", "union", "literal", "scalar", "array", "tuple",
-        "mapping", "pydantic", "alias", "fields" (a dataclass, TypedDict or NamedTuple), "enum", or "unknown".
+        """The form that decides how its schema is built and how a value becomes one of it.
+
+        One of those in `_KINDS`, or "pydantic", "alias", "fields" (a dataclass, TypedDict or NamedTuple), "enum", or
+        "unknown".
         """
         bare, origin = self.bare, self.origin
         if isinstance(bare, (str, dict, list, set)):

@@ -84,11 +84,8 @@ def read_function(function: Callable[..., Any]) -> Signature:
     while isinstance(plain, functools.partial):
         plain = plain.func
     if not (inspect.isroutine(plain) or inspect.isfunction(plain)):
-        name, body, doc = (
-            type(plain).__name__,
-            type(plain).__call__,
-            type(plain).__doc__ or type(plain).__call__.__doc__,
-        )
+        cls = type(plain)
+        name, body, doc = cls.__name__, cls.__call__, cls.__doc__ or cls.__call__.__doc__
     else:
         name, body, doc = getattr(plain, "__name__", ""), plain, plain.__doc__
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
