@@ -5,7 +5,7 @@ JSON may hold half of a surrogate pair, and servers split pairs over two pieces.
 
 from __future__ import annotations
 
-__all__ = ["SurrogateMender", "TextSoFar", "mended"]
+__all__ = ["SurrogateMender", "TextSoFar", "mended", "shortened"]
 
 _FOLD_AT = 2048
 
@@ -51,6 +51,16 @@ def mended(text: str) -> str:
     if text.isascii():
         return text
     return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def shortened(text: str, limit: int) -> str:
+    """The text in a message: at most so many characters, with dots for what was cut off.
+
+    Example:
+        >>> shortened("a long story", 9), shortened("short", 9)
+        ('a long...', 'short')
+    """
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 class TextSoFar:

@@ -10,13 +10,11 @@ from typing import Any
 
 from llmbridge._json import json_copy
 from llmbridge._schemas.build import identifier, json_schema, pydantic_schema
+from llmbridge._schemas.check import JSON, check, check_form, parts, rebuilt, resolve
 from llmbridge._schemas.conversion import Conversion
-from llmbridge._schemas.form import check_form
 from llmbridge._schemas.hints import is_pydantic_model, type_name
 from llmbridge._schemas.partial_json import partial_json
-from llmbridge._schemas.strict import strict_form
-from llmbridge._schemas.validation import check
-from llmbridge._schemas.walk import JSON, children, rebuilt, resolve
+from llmbridge._schemas.subsets import strict_form
 from llmbridge.errors import InvalidOutput, InvalidRequest, Partial, without_frames
 
 __all__ = ["Schema", "json_schema", "partial_json"]
@@ -111,7 +109,7 @@ class Schema:
 
         A dataclass or NamedTuple becomes an instance, a TypedDict a dict, a pydantic model is validated by itself, a
         JSON schema gives dicts and lists. A fence around the JSON, or prose around one object, is left aside. What is
-        checked of a JSON schema: see `llmbridge._schemas.validation.check`.
+        checked of a JSON schema: see `llmbridge._schemas.check.check`.
 
         Args:
             text: The whole answer.
@@ -236,7 +234,7 @@ def _check_references(document: JSON) -> None:
         part = waiting.pop()
         if not isinstance(part, Mapping):
             continue
-        waiting += children(part)
+        waiting += (inner for _, inner in parts(part))
         seen = set()
         while isinstance(part, Mapping) and isinstance(ref := part.get("$ref"), str):
             try:

@@ -191,7 +191,7 @@ class Tool:
             if self._signature is not None:
                 value, problems = self._signature.convert(given)
             else:
-                from llmbridge._schemas.validation import check
+                from llmbridge._schemas.check import check
 
                 checked = check(given, self.parameters)
                 value, problems = checked.value, checked.problems
@@ -333,12 +333,12 @@ def _made(source: Any) -> Tool:
 def _from_callable(
     source: Callable[..., Any], name: str | None = None, description: str | None = None, strict: bool | None = None
 ) -> Tool:
-    from llmbridge._schemas.functions import read_class, read_function
+    from llmbridge._schemas.signatures import read_class, read_function
 
     signature = read_class(source) if isinstance(source, type) else read_function(source)
     parameters = signature.parameters
     if strict:
-        from llmbridge._schemas.strict import strict_form
+        from llmbridge._schemas.subsets import strict_form
 
         strict_parameters = strict_form(parameters)
         if strict_parameters is None:
@@ -372,7 +372,7 @@ def _from_mapping(mapping: Mapping[str, Any]) -> Tool:
 def _checked_parameters(parameters: Any, name: str) -> dict[str, Any]:
     if not isinstance(parameters, Mapping):
         raise InvalidRequest(f"tool {name}: its parameters must be a JSON schema, not {type(parameters).__name__}")
-    from llmbridge._schemas.form import check_form
+    from llmbridge._schemas.check import check_form
 
     copied: dict[str, Any] = json_copy(parameters, f"tool {name}: parameters")
     check_form(copied, f"tool {name}: parameters")

@@ -27,7 +27,7 @@ from hypothesis import strategies as st
 from typing_extensions import NotRequired, Required
 
 from llmbridge import InvalidRequest
-from llmbridge._schemas.form import check_form
+from llmbridge._schemas.check import check_form
 from llmbridge._schemas.subsets import (
     as_openai_takes,
     holds_itself,

@@ -29,7 +29,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import InvalidRequest
-from llmbridge._schemas.docstrings import read_docstring
+from llmbridge._schemas.build import read_docstring
 from llmbridge.errors import InvalidOutput
 from llmbridge.tools import Tool, ToolChoice, checked_tools, tool, tool_choice
 

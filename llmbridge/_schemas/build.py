@@ -1,43 +1,33 @@
-"""From type hints to a JSON schema."""
+"""From type hints and docstrings to a JSON schema."""
 
 from __future__ import annotations
 
 import collections
 import enum
-import types
+import inspect
+import re
 import typing
-from collections import abc
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any, ClassVar
 
+from llmbridge._schemas.check import JSON, parts, rebuilt, resolve, type_of, types_of
 from llmbridge._schemas.hints import (
+    ARRAYS,
     MISSING,
+    SCALARS,
     Field,
+    Hint,
     class_fields,
-    default_value,
-    enum_table,
-    is_enum,
-    is_pydantic,
     is_pydantic_1,
     is_pydantic_model,
-    literal_table,
     type_name,
     unwrapped,
 )
-from llmbridge._schemas.scalars import SCALARS, is_scalar
-from llmbridge._schemas.walk import JSON, children, rebuilt, resolve
+from llmbridge._schemas.jsonable import as_json
 from llmbridge.errors import InvalidRequest
 
-__all__ = ["ARRAYS", "MAPPINGS", "identifier", "json_schema", "object_schema", "pydantic_schema", "type_adapter"]
+__all__ = ["identifier", "json_schema", "object_schema", "pydantic_schema", "read_docstring", "type_adapter"]
 
-ARRAYS: dict[Any, Callable[[list[Any]], Any]] = {
-    list: list, abc.Sequence: list, abc.MutableSequence: list, abc.Iterable: list, abc.Collection: list,
-    set: set, abc.Set: set, abc.MutableSet: set, frozenset: frozenset, collections.deque: collections.deque,
-}  # fmt: skip
-MAPPINGS = (dict, abc.Mapping, abc.MutableMapping, collections.OrderedDict, collections.defaultdict)
-
-_UNION = (typing.Union, types.UnionType)
-_ANYTHING = (Any, object)
 _HELP = (
     "use str, int, float, bool, a list, a dict, Literal, an Enum, a date or time, a dataclass, a TypedDict, "
     "a NamedTuple or a pydantic model"
@@ -69,10 +59,10 @@ def json_schema(type_hint: Any) -> JSON:
     return _tidied(builder.schema(type_hint, type_name(type_hint)), builder.defs)
 
 
-def object_schema(fields: Sequence[Field], where: str) -> JSON:
-    """The schema of an object with these fields: the parameters of a function."""
+def object_schema(fields: Sequence[Field], described: Mapping[str, str], where: str) -> JSON:
+    """The schema of an object with these fields, and what a docstring says of them: the parameters of a function."""
     builder = _Builder()
-    return _tidied(builder.object(fields, where), builder.defs)
+    return _tidied(builder.object(fields, described, where), builder.defs)
 
 
 class _Builder:
@@ -85,7 +75,7 @@ class _Builder:
     def schema(self, hint: Any, where: str) -> JSON:
         """The schema of the hint, references into `defs` included."""
         found = unwrapped(hint)
-        schema = self._bare(found.bare, where)
+        schema = self._BY_KIND[found.kind](self, found, where)
         for keyword, limit in found.constraints.items():
             if schema.get("type") == "array" and keyword.endswith("Length"):
                 keyword = keyword.replace("Length", "Items")
@@ -95,74 +85,70 @@ class _Builder:
             schema["description"] = found.description
         return schema
 
-    def object(self, fields: Sequence[Field], where: str) -> JSON:
+    def object(self, fields: Sequence[Field], described: Mapping[str, str], where: str) -> JSON:
         """An object with these properties and no others."""
         properties = {}
         for item in fields:
             schema = self.schema(item.hint, f"{where}.{item.name}")
-            if item.description:
-                schema["description"] = item.description
-            if item.default is not MISSING and (default := default_value(item.default)) is not MISSING:
+            if description := item.description or described.get(item.name):
+                schema["description"] = description
+            if item.default is not MISSING and (default := _default(item.default)) is not MISSING:
                 schema["default"] = default
             properties[item.name] = schema
         required = [item.name for item in fields if item.required]
         return {"type": "object", "properties": properties, "required": required, "additionalProperties": False}
 
-    def _bare(self, hint: Any, where: str) -> JSON:
-        origin = typing.get_origin(hint) or hint
-        if hint in _ANYTHING:
-            return {}
-        if origin in _UNION:
-            return _any_of([self.schema(arg, where) for arg in typing.get_args(hint)])
-        if origin is typing.Literal:
-            return _enumeration([value for value, _ in literal_table(hint).values()], where)
-        if isinstance(hint, (str, dict, list, set)):
-            raise InvalidRequest(f"{where}: {hint!r:.60} is no type: {_HELP}")
-        if hint is None or is_scalar(hint):
-            return dict(SCALARS[types.NoneType if hint is None else hint].schema)
-        if is_pydantic(hint):
-            return self._pydantic(hint)
-        if hasattr(origin, "__value__"):  # `type Name = ...`
-            return self._named(hint, lambda: self.schema(_alias_value(hint), where))
-        if origin in ARRAYS:
-            return self._array(origin, typing.get_args(hint), where)
-        if origin in MAPPINGS:
-            return self._mapping(typing.get_args(hint), where)
-        return self._class(hint, origin, where)
+    def _anything(self, found: Hint, where: str) -> JSON:
+        return {}
 
-    def _class(self, hint: Any, origin: Any, where: str) -> JSON:
-        fields = class_fields(hint)
-        if fields is not None:
-            return self._named(hint, lambda: {**_described(origin), **self.object(fields, type_name(hint))})
-        if origin is tuple:
-            return self._tuple(typing.get_args(hint), where)
-        if is_enum(hint):
-            values = [value for value, _ in enum_table(hint).values()]
-            return self._named(hint, lambda: {**_enumeration(values, where), **_described(hint)})
-        raise InvalidRequest(f"{where}: the type {type_name(hint)} has no JSON form: {_HELP}")
+    def _union(self, found: Hint, where: str) -> JSON:
+        return _any_of([self.schema(arg, where) for arg in found.args])
 
-    def _array(self, origin: Any, args: tuple[Any, ...], where: str) -> JSON:
-        schema: JSON = {"type": "array", "items": self.schema(args[0] if args else Any, f"{where}[]")}
-        if ARRAYS[origin] in (set, frozenset):
+    def _literal(self, found: Hint, where: str) -> JSON:
+        return _enumeration(found, where)
+
+    def _enum(self, found: Hint, where: str) -> JSON:
+        return self._named(found.bare, lambda: {**_enumeration(found, where), **_described(found.bare)[0]})
+
+    def _scalar(self, found: Hint, where: str) -> JSON:
+        return dict(SCALARS[found.origin].schema)
+
+    def _alias(self, found: Hint, where: str) -> JSON:
+        return self._named(found.bare, lambda: self.schema(found.aliased, where))
+
+    def _fields(self, found: Hint, where: str) -> JSON:
+        hint, fields = found.bare, class_fields(found.bare) or []
+        summary, described = _described(found.origin)
+        return self._named(hint, lambda: {**summary, **self.object(fields, described, type_name(hint))})
+
+    def _unknown(self, found: Hint, where: str) -> JSON:
+        if isinstance(found.bare, (str, dict, list, set)):
+            raise InvalidRequest(f"{where}: {found.bare!r:.60} is no type: {_HELP}")
+        raise InvalidRequest(f"{where}: the type {type_name(found.bare)} has no JSON form: {_HELP}")
+
+    def _array(self, found: Hint, where: str) -> JSON:
+        schema: JSON = {"type": "array", "items": self.schema(found.args[0] if found.args else Any, f"{where}[]")}
+        if ARRAYS.get(found.origin) in (set, frozenset):
             schema["uniqueItems"] = True
         return schema
 
-    def _tuple(self, args: tuple[Any, ...], where: str) -> JSON:
-        if not args or args[-1] is ...:
-            return {"type": "array", "items": self.schema(args[0] if args else Any, f"{where}[]")}
-        items = [self.schema(arg, f"{where}[{i}]") for i, arg in enumerate(args) if arg != ()]
+    def _tuple(self, found: Hint, where: str) -> JSON:
+        if not found.args or found.args[-1] is ...:
+            return self._array(found, where)
+        items = [self.schema(arg, f"{where}[{i}]") for i, arg in enumerate(found.args) if arg != ()]
         # More services know `items` than `prefixItems`.
         same = items and all(item == items[0] for item in items)
         kind: JSON = {"items": items[0]} if same else {"prefixItems": items}
         return {"type": "array", **kind, "minItems": len(items), "maxItems": len(items)}
 
-    def _mapping(self, args: tuple[Any, ...], where: str) -> JSON:
-        if not args:
+    def _mapping(self, found: Hint, where: str) -> JSON:
+        if not found.args:
             return {"type": "object", "additionalProperties": True}
-        names = self.schema(args[0], f"{where} (its keys)")
+        key, item = found.args
+        names = self.schema(key, f"{where} (its keys)")
         if names and names.get("type") not in ("string", "integer") and "$ref" not in names:
-            raise InvalidRequest(f"{where}: the keys of JSON objects are strings, not {type_name(args[0])}")
-        schema: JSON = {"type": "object", "additionalProperties": self.schema(args[1], f"{where}[...]") or True}
+            raise InvalidRequest(f"{where}: the keys of JSON objects are strings, not {type_name(key)}")
+        schema: JSON = {"type": "object", "additionalProperties": self.schema(item, f"{where}[...]") or True}
         if "enum" in names or "$ref" in names:
             schema["propertyNames"] = names
         elif names.get("type") == "integer":
@@ -187,7 +173,8 @@ class _Builder:
         self.defs[name] = {}
         return name
 
-    def _pydantic(self, cls: Any) -> JSON:
+    def _pydantic(self, found: Hint, where: str) -> JSON:
+        cls = found.bare
         if cls in self.names:
             return {"$ref": _REF + self.names[cls]}
         own = pydantic_schema(cls)
@@ -207,6 +194,12 @@ class _Builder:
         if "" in moved:
             self.defs[moved[""]] = rebuilt(own, renamed)
         return {"$ref": _REF + self.names[cls]}
+
+    _BY_KIND: ClassVar[dict[str, Callable[[Any, Hint, str], JSON]]] = {
+        "alias": _alias, "anything": _anything, "array": _array, "enum": _enum, "fields": _fields, "literal": _literal,
+        "mapping": _mapping, "pydantic": _pydantic, "scalar": _scalar, "tuple": _tuple, "union": _union,
+        "unknown": _unknown,
+    }  # fmt: skip
 
 
 def pydantic_schema(cls: Any) -> JSON:
@@ -240,19 +233,20 @@ def identifier(text: str) -> str:
     return "_".join(words)[:64]
 
 
-def _alias_value(hint: Any) -> Any:
-    args, alias = typing.get_args(hint), typing.get_origin(hint) or hint
-    return alias.__value__[args] if args else alias.__value__
-
-
-def _described(cls: Any) -> JSON:
-    from llmbridge._schemas.docstrings import read_docstring
-
+def _described(cls: Any) -> tuple[JSON, dict[str, str]]:
+    """What its docstring says: of the class, as its schema has it, and of its fields."""
     doc = cls.__doc__ or ""
-    if doc.startswith(f"{cls.__name__}(") or doc in ("An enumeration.", enum.Enum.__doc__):
-        return {}  # Python wrote it
-    summary, _ = read_docstring(doc)
-    return {"description": summary} if summary else {}
+    summary, fields = read_docstring(doc)
+    by_python = doc.startswith(f"{cls.__name__}(") or doc in ("An enumeration.", enum.Enum.__doc__)
+    return {"description": summary} if summary and not by_python else {}, fields
+
+
+def _default(value: Any) -> Any:
+    """A default as JSON holds it, or MISSING where it cannot."""
+    try:
+        return as_json(value)
+    except (TypeError, ValueError, RecursionError):
+        return MISSING
 
 
 def _any_of(schemas: list[JSON]) -> JSON:
@@ -266,18 +260,12 @@ def _any_of(schemas: list[JSON]) -> JSON:
     return options[0] if len(options) == 1 else {"anyOf": options}
 
 
-_JSON_TYPES = {str: "string", bool: "boolean", int: "integer", float: "number", types.NoneType: "null"}
-
-
-def _enumeration(values: list[Any], where: str) -> JSON:
-    kinds: list[str] = []
+def _enumeration(found: Hint, where: str) -> JSON:
+    values = [value for value, _ in found.table.values()]
     for value in values:
-        kind = next((name for cls, name in _JSON_TYPES.items() if isinstance(value, cls)), None)
-        if kind is None:
+        if not type_of(value):
             raise InvalidRequest(f"{where}: {value!r} has no JSON form: use str, int, bool or None there")
-        if kind not in kinds:
-            kinds.append(kind)
-    return {"type": kinds[0] if len(kinds) == 1 else kinds, "enum": values}
+    return {"type": types_of(values), "enum": values}
 
 
 # -- what stands where ------------------------------------------------------------------------------------------------
@@ -287,8 +275,8 @@ def _references(schema: Any) -> Iterator[str]:
     if isinstance(schema, dict):
         if isinstance(ref := schema.get("$ref"), str) and ref.startswith(_REF):
             yield ref.removeprefix(_REF)
-        for child in children(schema):
-            yield from _references(child)
+        for _, inner in parts(schema):
+            yield from _references(inner)
 
 
 def _tidied(root: JSON, defs: dict[str, JSON]) -> JSON:
@@ -316,3 +304,121 @@ def _tidied(root: JSON, defs: dict[str, JSON]) -> JSON:
             left[name] = rebuilt(defs[name], inlined)
             waiting += _references(left[name])
     return {**document, "$defs": left} if left else document
+
+
+# -- docstrings --------------------------------------------------------------------------------------------------------
+
+
+_HEADINGS = "Args|Arguments|Parameters|Params|Attributes|Other Parameters|Keyword Args|Keyword Arguments"
+_OTHERS = (
+    "Returns?|Yields?|Raises|Examples?|Notes?|Warnings?|Warns|See Also|References|Todo|Usage|Source|Methods|Receives"
+)
+_GOOGLE = re.compile(rf"(?:{_HEADINGS}):\s*$")
+_SECTION = re.compile(rf"(?:{_HEADINGS}|{_OTHERS}):?\s*$")
+_NUMPY = re.compile(rf"(?:{_HEADINGS})\s*$")
+_RULE = re.compile(r"-{3,}\s*$")
+_ENTRY = re.compile(r"\*{0,2}(\w+)\s*(?:\(.*?\))?\s*:(?:\s+(.*)|$)")
+_NUMPY_ENTRY = re.compile(r"(\*{0,2}\w+(?:\s*,\s*\*{0,2}\w+)*)\s*(?::.*)?$")
+_FIELD = re.compile(r"[:@](?:param|parameter|arg|argument|key|keyword|attribute)\s+(?:[^:]*?\s)?\**(\w+)\s*:(.*)")
+_ANY_FIELD = re.compile(r"[:@]\w+[^:]*:")
+
+
+def read_docstring(docstring: str | None) -> tuple[str, dict[str, str]]:
+    """The first paragraph, and the descriptions of parameters in Google, reST or NumPy style.
+
+    Example:
+        >>> read_docstring('''The weather now.
+        ...
+        ... Args:
+        ...     city: Name of the city,
+        ...         in English.
+        ... ''')
+        ('The weather now.', {'city': 'Name of the city, in English.'})
+        >>> read_docstring("Adds.\\n\\n:param int a: the first\\n:returns: the sum")
+        ('Adds.', {'a': 'the first'})
+    """
+    if not docstring:
+        return "", {}
+    lines = inspect.cleandoc(docstring).splitlines()
+    return _summary(lines), {**dict(_numpy(lines)), **dict(_google(lines)), **dict(_fields(lines))}
+
+
+def _joined(lines: list[str]) -> str:
+    return " ".join(" ".join(lines).split())
+
+
+def _summary(lines: list[str]) -> str:
+    paragraph: list[str] = []
+    for i, line in enumerate(lines):
+        ruled = i + 1 < len(lines) and _RULE.match(lines[i + 1])
+        headed = _SECTION.match(line) and (ruled or line.rstrip().endswith(":"))
+        if not line.strip() or headed or _ANY_FIELD.match(line):
+            break
+        paragraph.append(line)
+    return _joined(paragraph)
+
+
+def _indent(line: str) -> int:
+    return len(line) - len(line.lstrip())
+
+
+def _google(lines: list[str]) -> Iterator[tuple[str, str]]:
+    for i, line in enumerate(lines):
+        if not _GOOGLE.match(line.lstrip()):
+            continue
+        body = _indented_block(lines[i + 1 :], _indent(line))
+        entry_indent = min((_indent(item) for item in body if item.strip()), default=0)
+        for first, rest in _entries(body, entry_indent):
+            if match := _ENTRY.match(first):
+                yield match[1], _joined([match[2] or "", *rest])
+
+
+def _numpy(lines: list[str]) -> Iterator[tuple[str, str]]:
+    for i in range(len(lines) - 1):
+        if not (_NUMPY.match(lines[i]) and _RULE.match(lines[i + 1])):
+            continue
+        body = []
+        for j, line in enumerate(lines[i + 2 :], i + 2):
+            if j + 1 < len(lines) and _RULE.match(lines[j + 1]):
+                break
+            body.append(line)
+        for first, rest in _entries(body, 0):
+            if match := _NUMPY_ENTRY.match(first):
+                for name in match[1].split(","):
+                    yield name.strip().lstrip("*"), _joined(rest)
+
+
+def _fields(lines: list[str]) -> Iterator[tuple[str, str]]:
+    for i, line in enumerate(lines):
+        match = _FIELD.match(line.lstrip())
+        if not match:
+            continue
+        rest: list[str] = []
+        for following in lines[i + 1 :]:
+            if not following.strip() or _ANY_FIELD.match(following.lstrip()):
+                break
+            rest.append(following)
+        yield match[1], _joined([match[2], *rest])
+
+
+def _indented_block(lines: list[str], indent: int) -> list[str]:
+    block = []
+    for line in lines:
+        if line.strip() and _indent(line) <= indent:
+            break
+        block.append(line)
+    return block
+
+
+def _entries(lines: list[str], indent: int) -> Iterator[tuple[str, list[str]]]:
+    """Each line at that indentation, with the lines below it that are further in."""
+    first, rest = "", list[str]()
+    for line in lines:
+        if line.strip() and _indent(line) == indent:
+            if first:
+                yield first, rest
+            first, rest = line.strip(), []
+        else:
+            rest.append(line)
+    if first:
+        yield first, rest

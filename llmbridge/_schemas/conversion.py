@@ -4,32 +4,26 @@ from __future__ import annotations
 
 import collections
 import json
-import types
-import typing
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
-from typing import Any
+from typing import Any, ClassVar
 
-from llmbridge._schemas.build import ARRAYS, MAPPINGS, pydantic_schema, type_adapter
+from llmbridge._schemas.build import pydantic_schema, type_adapter
+from llmbridge._schemas.check import check, closest, joined, kind_of, listed, quoted
 from llmbridge._schemas.hints import (
+    ARRAYS,
     MISSING,
+    SCALARS,
     Field,
+    Hint,
     class_fields,
-    enum_table,
-    is_enum,
-    is_pydantic,
     is_pydantic_1,
     is_pydantic_model,
-    literal_table,
     table_entry,
     unwrapped,
 )
-from llmbridge._schemas.scalars import SCALARS, is_scalar
-from llmbridge._schemas.validation import check, closest, joined, kind_of, listed, quoted
 
 __all__ = ["Conversion"]
-
-_UNION = (typing.Union, types.UnionType)
 
 
 class Conversion:
@@ -62,7 +56,7 @@ class Conversion:
             if problems:
                 self.problems += [f"{path or '(root)'}: {problem.partition(': ')[2]}" for problem in problems]
                 return MISSING
-        return self._bare(value, found.bare, path)
+        return self._BY_KIND[found.kind](self, value, found, path)
 
     def fields(self, value: Any, fields: Sequence[Field], path: str) -> dict[str, Any]:
         """The converted properties of an object: without those that are left out, or null where that says so."""
@@ -92,46 +86,31 @@ class Conversion:
         self.problems.append(f"{path or '(root)'}: {problem}")
         return MISSING
 
-    def _bare(self, value: Any, hint: Any, path: str) -> Any:
-        origin, args = typing.get_origin(hint) or hint, typing.get_args(hint)
-        if hint is Any or hint is object:
-            return value
-        if origin in _UNION:
-            return self._union(value, args, path)
-        if origin is typing.Literal:
-            return self._member(value, literal_table(hint), path)
-        if hint is None or is_scalar(hint):
-            return self._scalar(value, types.NoneType if hint is None else hint, path)
-        if is_pydantic(hint):
-            return self._pydantic(value, hint, path)
-        if hasattr(origin, "__value__"):
-            return self.convert(value, origin.__value__[args] if args else origin.__value__, path)
-        if origin in MAPPINGS:
-            return self._mapping(value, origin, args, path)
-        if (fields := class_fields(hint)) is not None:
-            return self._class(value, origin, fields, path)
-        if is_enum(hint):
-            return self._member(value, enum_table(hint), path)
-        return self._array(value, origin, args, path)
+    def _anything(self, value: Any, found: Hint, path: str) -> Any:
+        return value
 
-    def _scalar(self, value: Any, hint: Any, path: str) -> Any:
-        scalar = SCALARS[hint]
+    def _alias(self, value: Any, found: Hint, path: str) -> Any:
+        return self.convert(value, found.aliased, path)
+
+    def _scalar(self, value: Any, found: Hint, path: str) -> Any:
+        scalar = SCALARS[found.origin]
         try:
             return scalar.convert(value)
         except (TypeError, ValueError):
             return self._wrong(path, f"expected {scalar.wanted}, got {quoted(value)}")
 
-    def _member(self, value: Any, table: dict[str, tuple[Any, Any]], path: str) -> Any:
-        member = table_entry(table, value)
+    def _member(self, value: Any, found: Hint, path: str) -> Any:
+        member = table_entry(found.table, value)
         if member is MISSING:
-            return self._wrong(path, f"must be {listed([item for item, _ in table.values()])}, got {quoted(value)}")
+            known = listed([item for item, _ in found.table.values()])
+            return self._wrong(path, f"must be {known}, got {quoted(value)}")
         return member
 
-    def _union(self, value: Any, options: tuple[Any, ...], path: str) -> Any:
+    def _union(self, value: Any, found: Hint, path: str) -> Any:
         # 1 would become 1.0 if float came first.
-        exact = [option for option in options if type(value) in (int, str) and unwrapped(option).bare is type(value)]
+        exact = [option for option in found.args if type(value) in (int, str) and unwrapped(option).bare is type(value)]
         tried = []
-        for option in exact if exact and type(value) is int else options:
+        for option in exact if exact and type(value) is int else found.args:
             attempt = Conversion()
             result = attempt.convert(value, option, path)
             if not attempt.problems:
@@ -140,7 +119,8 @@ class Conversion:
         self.problems += closest(tried)
         return MISSING
 
-    def _pydantic(self, value: Any, cls: Any, path: str) -> Any:
+    def _pydantic(self, value: Any, found: Hint, path: str) -> Any:
+        cls = found.bare
         given = check(value, pydantic_schema(cls)).value  # without the nulls that stand for what was left out
         text = json.dumps(given)  # in pydantic's JSON mode a strict model takes dates and enums too
         try:
@@ -165,17 +145,17 @@ class Conversion:
                 self._wrong(where, f"{problem['msg']}{known}")
             return MISSING
 
-    def _mapping(self, value: Any, origin: Any, args: tuple[Any, ...], path: str) -> Any:
+    def _mapping(self, value: Any, found: Hint, path: str) -> Any:
         if not isinstance(value, dict):
             return self._wrong(path, f"expected an object, got {quoted(value)}")
-        names, items = args or (Any, Any)
+        names, items = found.args or (Any, Any)
         converted = {}
         for key, item in value.items():
             where = joined(path, key)
             converted[self._key(key, names, where)] = self.convert(item, items, where)
-        if origin is collections.defaultdict:
+        if found.origin is collections.defaultdict:
             return collections.defaultdict(None, converted)
-        return collections.OrderedDict(converted) if origin is collections.OrderedDict else converted
+        return collections.OrderedDict(converted) if found.origin is collections.OrderedDict else converted
 
     def _key(self, key: str, hint: Any, path: str) -> Any:
         attempt = Conversion()
@@ -188,22 +168,21 @@ class Conversion:
         self.problems += attempt.problems
         return result
 
-    def _class(self, value: Any, cls: Any, fields: list[Field], path: str) -> Any:
+    def _fields(self, value: Any, found: Hint, path: str) -> Any:
         problems = len(self.problems)
-        converted = self.fields(value, fields, path)
+        converted = self.fields(value, class_fields(found.bare) or [], path)
         if self.problems[problems:]:
             return MISSING
-        if issubclass(cls, dict):
-            return converted
         try:
-            return cls(**converted)
+            return converted if issubclass(found.origin, dict) else found.origin(**converted)
         except (TypeError, ValueError) as error:  # what __post_init__ checks
             return self._wrong(path, str(error) or type(error).__name__)
 
-    def _array(self, value: Any, origin: Any, args: tuple[Any, ...], path: str) -> Any:
+    def _array(self, value: Any, found: Hint, path: str) -> Any:
         if not isinstance(value, list):
             return self._wrong(path, f"expected an array, got {quoted(value)}")
-        if origin is tuple and args and args[-1] is not ...:
+        args = found.args
+        if found.origin is tuple and args and args[-1] is not ...:
             hints = [arg for arg in args if arg != ()]
             if len(hints) != len(value):
                 return self._wrong(path, f"must have {len(hints)} items, has {len(value)}")
@@ -211,11 +190,15 @@ class Conversion:
             hints = [args[0] if args else Any] * len(value)
         pairs = enumerate(zip(value, hints, strict=True))
         items = [self.convert(item, hint, f"{path}[{i}]") for i, (item, hint) in pairs]
-        make: Any = tuple if origin is tuple else ARRAYS[origin]
         try:
-            return make(items)
+            return tuple(items) if found.origin is tuple else ARRAYS[found.origin](items)
         except TypeError:  # a set of what cannot be in a set
             return self._wrong(path, f"cannot hold {kind_of(value[0])} in a set")
+
+    _BY_KIND: ClassVar[dict[str, Callable[[Any, Any, Hint, str], Any]]] = {
+        "alias": _alias, "anything": _anything, "array": _array, "enum": _member, "fields": _fields, "literal": _member,
+        "mapping": _mapping, "pydantic": _pydantic, "scalar": _scalar, "tuple": _array, "union": _union,
+    }  # fmt: skip
 
 
 def _number_in(value: Any) -> Any:

@@ -2,38 +2,28 @@
 
 from __future__ import annotations
 
-import contextlib
+import collections
 import dataclasses
+import datetime as dt
 import enum
 import functools
 import re
 import sys
 import types
 import typing
-from collections.abc import Iterator, Mapping
-from typing import Any, TypeGuard
+from collections import abc
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from pathlib import Path, PurePath
+from typing import Any
+from uuid import UUID
 
 from llmbridge.errors import InvalidRequest
 
 __all__ = [
-    "MISSING",
-    "Field",
-    "Hint",
-    "class_fields",
-    "default_value",
-    "enum_table",
-    "hints_of",
-    "is_enum",
-    "is_pydantic",
-    "is_pydantic_1",
-    "is_pydantic_model",
-    "literal_table",
-    "resolved",
-    "table_entry",
-    "type_name",
-    "type_parameters",
-    "unwrapped",
-]
+    "ARRAYS", "MISSING", "SCALARS", "Field", "Hint", "class_fields", "hints_of", "is_pydantic", "is_pydantic_1",
+    "is_pydantic_model", "resolved", "table_entry", "type_name", "type_parameters", "unwrapped",
+]  # fmt: skip
 
 
 class _Missing:
@@ -62,7 +52,7 @@ class Field:
         hint: Its type hint, unresolved wrappers included.
         required: Whether there must be a value.
         default: What is used without one; MISSING if that is made anew each time.
-        description: What the docstring or the field says about it.
+        description: What the field itself says about it.
     """
 
     name: str
@@ -87,6 +77,54 @@ class Hint:
     description: str = ""
     constraints: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     marks: tuple[str, ...] = ()
+
+    @property
+    def origin(self) -> Any:
+        """The class or form that its arguments in brackets belong to."""
+        return typing.get_origin(self.bare) or self.bare
+
+    @property
+    def args(self) -> tuple[Any, ...]:
+        """What stands in its brackets."""
+        return typing.get_args(self.bare)
+
+    @property
+    def kind(self) -> str:
+        """The form that decides how its schema is built and how a value becomes one of it.
+
+        One of those in `_KINDS`, or "pydantic", "alias", "fields" (a dataclass, TypedDict or NamedTuple), "enum", or
+        "unknown".
+        """
+        bare, origin = self.bare, self.origin
+        if isinstance(bare, (str, dict, list, set)):
+            return "unknown"
+        if origin in _KINDS:
+            return _KINDS[origin]
+        if is_pydantic(bare):
+            return "pydantic"
+        if hasattr(origin, "__value__"):  # `type Name = ...`
+            return "alias"
+        if class_fields(bare) is not None:
+            return "fields"
+        return "enum" if isinstance(bare, enum.EnumMeta) else "unknown"
+
+    @property
+    def aliased(self) -> Any:
+        """What an alias stands for, its arguments put in."""
+        return self.origin.__value__[self.args] if self.args else self.origin.__value__
+
+    @property
+    def table(self) -> dict[str, tuple[Any, Any]]:
+        """The values of a Literal or an enum: what stands for each in JSON, and itself, for `table_entry`.
+
+        Members of an enum whose values JSON does not have (tuples, objects) go by their names.
+        """
+        if self.args:
+            said = [item.value if isinstance(item, enum.Enum) else item for item in self.args]
+            return {_key(value): (value, item) for value, item in zip(said, self.args, strict=True)}
+        plain = all(isinstance(item.value, (str, int, float, bool, types.NoneType)) for item in self.bare)
+        values = [(item.value if plain else item.name, item) for item in self.bare]
+        return {_key(value): (value, item) for value, item in values}
 
 
 def unwrapped(hint: Any) -> Hint:
@@ -207,41 +245,31 @@ def _own_fields(cls: Any) -> list[Field] | None:
 
 
 def _dataclass_fields(cls: Any) -> list[Field]:
-    from llmbridge._schemas.docstrings import read_docstring
-
-    hints, (_, described) = hints_of(cls), read_docstring(cls.__doc__)
+    hints = hints_of(cls)
     found = []
     for item in cls.__dataclass_fields__.values():  # `fields()` leaves out what only __init__ takes
         if not item.init or "ClassVar" in unwrapped(hints[item.name]).marks:
             continue
-        description = item.metadata.get("description") or described.get(item.name, "")
         default = MISSING if item.default is dataclasses.MISSING else item.default
         required = default is MISSING and item.default_factory is dataclasses.MISSING
-        found.append(Field(item.name, hints[item.name], required, default, description))
+        found.append(Field(item.name, hints[item.name], required, default, item.metadata.get("description") or ""))
     return found
 
 
 def _typed_dict_fields(cls: Any) -> list[Field]:
-    from llmbridge._schemas.docstrings import read_docstring
-
-    _, described = read_docstring(cls.__doc__)
     found = []
     for name, hint in hints_of(cls).items():
         marks = unwrapped(hint).marks
         # With postponed annotations the class itself does not see these marks.
         required = "Required" in marks or (name in cls.__required_keys__ and "NotRequired" not in marks)
-        found.append(Field(name, hint, required, description=described.get(name, "")))
+        found.append(Field(name, hint, required))
     return found
 
 
 def _named_tuple_fields(cls: Any) -> list[Field]:
-    from llmbridge._schemas.docstrings import read_docstring
-
-    hints, (_, described) = hints_of(cls), read_docstring(cls.__doc__)
-    defaults = cls._field_defaults
+    hints, defaults = hints_of(cls), cls._field_defaults
     return [
-        Field(name, hints.get(name, Any), name not in defaults, defaults.get(name, MISSING), described.get(name, ""))
-        for name in cls._fields
+        Field(name, hints.get(name, Any), name not in defaults, defaults.get(name, MISSING)) for name in cls._fields
     ]
 
 
@@ -263,11 +291,8 @@ def hints_of(cls: type) -> dict[str, Any]:
     Raises:
         InvalidRequest: A hint names something that is not known where the class was defined.
     """
-    known = {cls.__name__: cls, **type_parameters(cls)}
     namespace = dict(vars(sys.modules.get(cls.__module__, types)))
-    with _naming(cls.__name__):
-        hints = typing.get_type_hints(cls, localns=known, include_extras=True)
-        return {name: _resolved(hint, namespace, known) for name, hint in hints.items()}
+    return _read(cls, None, namespace, {cls.__name__: cls, **type_parameters(cls)}, cls.__name__)
 
 
 def type_parameters(owner: Any) -> dict[str, Any]:
@@ -284,16 +309,15 @@ def resolved(
         InvalidRequest: One names something that is not known there.
     """
     carrier = types.SimpleNamespace(__annotations__=dict(annotations))
-    with _naming(owner):
-        own = dict(known)
-        hints = typing.get_type_hints(carrier, namespace, own, include_extras=True)
-        return {name: _resolved(hint, namespace, own) for name, hint in hints.items()}
+    return _read(carrier, namespace, namespace, dict(known), owner)
 
 
-@contextlib.contextmanager
-def _naming(owner: str) -> Iterator[None]:
+def _read(
+    carrier: Any, globalns: dict[str, Any] | None, namespace: dict[str, Any], known: dict[str, Any], owner: str
+) -> dict[str, Any]:
     try:
-        yield
+        hints = typing.get_type_hints(carrier, globalns, known, include_extras=True)
+        return {name: _resolved(hint, namespace, known) for name, hint in hints.items()}
     except NameError as error:
         raise InvalidRequest(
             f"{owner}: its type hints use {error.name!r}, which is not defined at the top of its module: "
@@ -313,31 +337,7 @@ def _resolved(hint: Any, namespace: dict[str, Any], known: dict[str, Any]) -> An
     return hint
 
 
-def is_enum(hint: Any) -> TypeGuard[type[enum.Enum]]:
-    """Whether it is an enum's class (on Python 3.10 `list[int]` is a `type` as well)."""
-    return isinstance(hint, enum.EnumMeta)
-
-
 # -- values -----------------------------------------------------------------------------------------------------------
-
-
-def enum_table(cls: type[enum.Enum]) -> dict[str, tuple[Any, Any]]:
-    """The members of an enum by the repr of what stands for them in JSON: (that value, the member).
-
-    Members whose values JSON does not have (tuples, objects) go by their names.
-    """
-    plain = all(isinstance(member.value, (str, int, float, bool, types.NoneType)) for member in cls)
-    values = [(member.value if plain else member.name, member) for member in cls]
-    return {_key(value): (value, member) for value, member in values}
-
-
-def literal_table(hint: Any) -> dict[str, tuple[Any, Any]]:
-    """The values of a Literal in the same form; enum members among them stand for their values."""
-    table = {}
-    for value in typing.get_args(hint):
-        plain = value.value if isinstance(value, enum.Enum) else value
-        table[_key(plain)] = (plain, value)
-    return table
 
 
 def _key(value: Any) -> str:
@@ -356,11 +356,111 @@ def table_entry(table: Mapping[str, tuple[Any, Any]], value: Any) -> Any:
     return table.get(_key(value), (None, MISSING))[1]
 
 
-def default_value(value: Any) -> Any:
-    """A default as JSON holds it, or MISSING where it cannot."""
-    from llmbridge._schemas.jsonable import as_json
+# -- plain types -------------------------------------------------------------------------------------------------------
 
+
+_FRACTION = re.compile(r"(:[0-9]{2})[.,]([0-9]+)")
+
+
+@dataclasses.dataclass(frozen=True, slots=True)
+class Scalar:
+    """A plain type.
+
+    Args:
+        schema: Its JSON schema.
+        wanted: What it is called in a message to the model.
+        convert: Gives its value; TypeError for a JSON value of another type, ValueError for one that cannot be read.
+    """
+
+    schema: Mapping[str, Any]
+    wanted: str
+    convert: Callable[[Any], Any]
+
+
+def _exactly(cls: type, read: Callable[[Any], Any] = lambda value: value) -> Callable[[Any], Any]:
+    def convert(value: Any) -> Any:
+        if type(value) is not cls:
+            raise TypeError
+        return read(value)
+
+    return convert
+
+
+def _integer(value: Any) -> int:
+    if type(value) is int or (type(value) is float and value.is_integer()):  # JSON knows one kind of number
+        return int(value)
+    raise TypeError
+
+
+def _number(value: Any) -> float:
+    if type(value) not in (int, float):
+        raise TypeError
     try:
-        return as_json(value)
-    except (TypeError, ValueError, RecursionError):
-        return MISSING
+        return float(value)
+    except OverflowError as error:
+        raise ValueError(error) from None
+
+
+def _decimal(value: Any) -> Decimal:
+    if type(value) not in (str, int, float):
+        raise TypeError
+    try:
+        number = Decimal(str(value))
+    except ArithmeticError:
+        raise ValueError(value) from None
+    if not number.is_finite():
+        raise ValueError(value)
+    return number
+
+
+def _iso(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Python 3.10 reads neither a Z nor fractions of other than 3 or 6 digits."""
+
+    def convert(text: str) -> Any:
+        text = text.strip()
+        if text[-1:] in ("Z", "z"):
+            text = f"{text[:-1]}+00:00"
+        return read(_FRACTION.sub(lambda match: f"{match[1]}.{match[2][:6]:0<6}", text))
+
+    return convert
+
+
+def _text(form: str) -> dict[str, str]:
+    return {"type": "string", "format": form}
+
+
+_MOMENT = Scalar(
+    _text("date-time"), "a date and time like 2026-01-31T12:00:00Z", _exactly(str, _iso(dt.datetime.fromisoformat))
+)
+_NULL = Scalar({"type": "null"}, "null", _exactly(types.NoneType))
+_PATH = Scalar(_text("path"), "a path as a string", _exactly(str, Path))
+
+SCALARS: dict[Any, Scalar] = {
+    str: Scalar({"type": "string"}, "a string", _exactly(str)),
+    bool: Scalar({"type": "boolean"}, "true or false", _exactly(bool)),
+    int: Scalar({"type": "integer"}, "an integer", _integer),
+    float: Scalar({"type": "number"}, "a number", _number),
+    None: _NULL,
+    types.NoneType: _NULL,
+    dt.datetime: _MOMENT,
+    dt.date: Scalar(_text("date"), "a date like 2026-01-31", _exactly(str, dt.date.fromisoformat)),
+    dt.time: Scalar(_text("time"), "a time like 12:00:00", _exactly(str, _iso(dt.time.fromisoformat))),
+    UUID: Scalar(_text("uuid"), "a UUID", _exactly(str, UUID)),
+    Decimal: Scalar(_text("decimal"), 'a decimal number as a string like "12.50"', _decimal),
+    Path: _PATH,
+    PurePath: _PATH,
+}
+ARRAYS: dict[Any, Callable[[list[Any]], Any]] = {
+    list: list, abc.Sequence: list, abc.MutableSequence: list, abc.Iterable: list, abc.Collection: list,
+    set: set, abc.Set: set, abc.MutableSet: set, frozenset: frozenset, collections.deque: collections.deque,
+}  # fmt: skip
+_MAPPINGS = (dict, abc.Mapping, abc.MutableMapping, collections.OrderedDict, collections.defaultdict)
+_KINDS: dict[Any, str] = {
+    **dict.fromkeys((Any, object), "anything"),
+    **dict.fromkeys((typing.Union, types.UnionType), "union"),
+    typing.Literal: "literal",
+    **dict.fromkeys(SCALARS, "scalar"),
+    **dict.fromkeys(ARRAYS, "array"),
+    tuple: "tuple",
+    **dict.fromkeys(_MAPPINGS, "mapping"),
+}

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import dataclasses
+import datetime as dt
 import json
 import math
 from collections.abc import Callable, Generator, Mapping, Sequence, Set, ValuesView
+from decimal import Decimal
+from enum import Enum
+from pathlib import PurePath
 from typing import Any
+from uuid import UUID
 
 __all__ = ["as_json", "result_text"]
 
@@ -37,8 +43,6 @@ def as_json(value: Any, otherwise: Callable[[Any], Any] | None = None) -> Any:
         >>> as_json({"price": Decimal("1.50"), "sizes": (1, 2)})
         {'price': '1.50', 'sizes': [1, 2]}
     """
-    from enum import Enum
-
     if isinstance(value, Enum):
         return as_json(value.value, otherwise)
     if value is None or isinstance(value, (str, bool, int)):
@@ -59,12 +63,6 @@ def as_json(value: Any, otherwise: Callable[[Any], Any] | None = None) -> Any:
 
 
 def _object(value: Any, otherwise: Callable[[Any], Any] | None) -> Any:
-    import dataclasses
-    import datetime as dt
-    from decimal import Decimal
-    from pathlib import PurePath
-    from uuid import UUID
-
     if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
     if isinstance(value, (Decimal, UUID, PurePath)):
@@ -104,8 +102,6 @@ def _contents(value: Any, otherwise: Callable[[Any], Any]) -> Any:
 
 
 def _key(key: Any) -> str:
-    from enum import Enum
-
     if isinstance(key, Enum):
         key = key.value
     if key is None or isinstance(key, (bool, float)):

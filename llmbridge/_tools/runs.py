@@ -25,7 +25,7 @@ __all__ = ["Job", "Loop", "ToolRuns", "here"]
 
 _T = TypeVar("_T")
 _log = logging.getLogger("llmbridge")
-_RUNNERS = (__name__, "llmbridge.tools", "llmbridge._schemas.functions")  # whose frames stand above a tool's
+_RUNNERS = (__name__, "llmbridge.tools", "llmbridge._schemas.signatures")  # whose frames stand above a tool's
 _NOTE = "Raised in a tool (most recent call last):"
 _LONGEST = 2000  # characters of an error that the model gets to read
 _PULSE = 0.5  # seconds

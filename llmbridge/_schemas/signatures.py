@@ -8,11 +8,10 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
-from llmbridge._schemas.build import json_schema, object_schema
+from llmbridge._schemas.build import json_schema, object_schema, read_docstring
+from llmbridge._schemas.check import JSON
 from llmbridge._schemas.conversion import Conversion
-from llmbridge._schemas.docstrings import read_docstring
 from llmbridge._schemas.hints import MISSING, Field, class_fields, is_pydantic, resolved, type_name, type_parameters
-from llmbridge._schemas.walk import JSON
 from llmbridge.errors import InvalidRequest
 
 __all__ = ["Signature", "read_class", "read_function"]
@@ -85,11 +84,8 @@ def read_function(function: Callable[..., Any]) -> Signature:
     while isinstance(plain, functools.partial):
         plain = plain.func
     if not (inspect.isroutine(plain) or inspect.isfunction(plain)):
-        name, body, doc = (
-            type(plain).__name__,
-            type(plain).__call__,
-            type(plain).__doc__ or type(plain).__call__.__doc__,
-        )
+        cls = type(plain)
+        name, body, doc = cls.__name__, cls.__call__, cls.__doc__ or cls.__call__.__doc__
     else:
         name, body, doc = getattr(plain, "__name__", ""), plain, plain.__doc__
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
@@ -100,10 +96,10 @@ def read_function(function: Callable[..., Any]) -> Signature:
     if unbound:
         parameters = parameters[1:]
     hints = _hints(body, parameters, name)
-    fields = tuple(_field(item, hints, described, name) for item in parameters)
+    fields = tuple(_field(item, hints, name) for item in parameters)
     positional = tuple(item.name for item in parameters if item.kind is _Parameter.POSITIONAL_ONLY)
     try:
-        schema = object_schema(fields, name)
+        schema = object_schema(fields, described, name)
     except InvalidRequest as error:
         raise InvalidRequest(f"{error.message}; what no model can give, fix with functools.partial") from None
     return Signature(name, summary, schema, fields, positional, unbound=unbound)
@@ -130,11 +126,11 @@ def _hints(body: Any, parameters: list[inspect.Parameter], name: str) -> dict[st
     return resolved(annotations, getattr(inner, "__globals__", {}), name, type_parameters(inner))
 
 
-def _field(item: inspect.Parameter, hints: Mapping[str, Any], described: Mapping[str, str], function: str) -> Field:
+def _field(item: inspect.Parameter, hints: Mapping[str, Any], function: str) -> Field:
     default = MISSING if item.default is _Parameter.empty else item.default
     if hasattr(default, "get_default") and hasattr(default, "is_required"):
         raise InvalidRequest(
             f"{function}.{item.name}: Python would pass pydantic's Field itself as the default: "
             f"write `{item.name}: Annotated[..., Field(...)]`, and the default behind it"
         )
-    return Field(item.name, hints.get(item.name, Any), default is MISSING, default, described.get(item.name, ""))
+    return Field(item.name, hints.get(item.name, Any), default is MISSING, default)

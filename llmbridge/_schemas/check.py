@@ -1,16 +1,58 @@
-"""Whether a JSON value fits a JSON schema."""
+"""Whether a JSON value fits a JSON schema, and whether a schema has the form of one."""
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from llmbridge._schemas.walk import resolve
+from llmbridge._text import shortened
+from llmbridge.errors import InvalidRequest
 
-__all__ = ["Checked", "check", "closest", "joined", "kind_of", "listed", "quoted"]
+__all__ = [
+    "JSON", "LISTED", "NAMED", "NUMBERS", "SINGLE", "SIZES", "Checked", "check", "check_form", "closest", "joined",
+    "kind_of", "listed", "parts", "quoted", "rebuilt", "resolve", "type_of", "types_of",
+]  # fmt: skip
 
-_KINDS = {dict: "an object", list: "an array", str: "a string", bool: "a boolean", type(None): "null"}
+JSON = dict[str, Any]
+
+NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
+LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
+SINGLE = (
+    "items", "additionalProperties", "additionalItems", "not", "if", "then", "else", "contains", "propertyNames",
+    "unevaluatedItems", "unevaluatedProperties",
+)  # fmt: skip
+NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
+SIZES = ("minLength", "maxLength", "minItems", "maxItems")
+
+# What the standard says the value of a keyword is, and what that is called in a message.
+_FORMS: dict[str, tuple[tuple[type, ...], str]] = {
+    **dict.fromkeys(NAMED, ((Mapping,), "an object of schemas")),
+    **dict.fromkeys(LISTED, ((list,), "a list of schemas")),
+    **dict.fromkeys(SINGLE, ((Mapping, bool), "a schema")),
+    **dict.fromkeys(NUMBERS, ((int, float), "a number")),  # a bool too, as draft 4 wrote exclusiveMinimum
+    **dict.fromkeys(SIZES, ((int, float), "a number")),
+    **dict.fromkeys(("$ref", "format", "pattern"), ((str,), "a str")),
+    "items": ((Mapping, bool, list), "a schema"),
+    "type": ((str, list), "the name of a type, or a list of them"),
+    "required": ((list,), "a list of names"),
+    "enum": ((list,), "a list of values"),
+}
+_TYPES = {
+    dict: "object", list: "array", str: "string", bool: "boolean", int: "integer", float: "number", type(None): "null",
+}  # fmt: skip
+_NAMES = {
+    "object": "an object", "array": "an array", "string": "a string", "boolean": "a boolean", "integer": "an integer",
+    "number": "a number", "null": "null",
+}  # fmt: skip
+_LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
+    "minimum": (lambda value, limit: value >= limit, "at least"),
+    "maximum": (lambda value, limit: value <= limit, "at most"),
+    "exclusiveMinimum": (lambda value, limit: value > limit, "greater than"),
+    "exclusiveMaximum": (lambda value, limit: value < limit, "less than"),
+}
 
 
 def check(value: Any, schema: Any) -> Checked:
@@ -38,20 +80,29 @@ def check(value: Any, schema: Any) -> Checked:
     return checked
 
 
+def type_of(value: Any) -> str:
+    """The name of its type in JSON schema; "" for what JSON does not have."""
+    return next((name for cls, name in _TYPES.items() if isinstance(value, cls)), "")
+
+
+def types_of(values: Iterable[Any]) -> str | list[str]:
+    """What `type` is in the schema of these values: one name, or the list of theirs."""
+    kinds = list(dict.fromkeys(map(type_of, values)))
+    return kinds[0] if len(kinds) == 1 else kinds
+
+
 def kind_of(value: Any) -> str:
     """What a JSON value is called in a message."""
-    return _KINDS.get(type(value), "a number")
+    kind = type_of(value)
+    return _NAMES["number" if kind in ("integer", "") else kind]
 
 
 def quoted(value: Any) -> str:
     """A value in a message: what it is and how it begins."""
-    import json
-
-    if value is None:
-        return "null"
-    text = json.dumps(value, ensure_ascii=False) if not isinstance(value, (dict, list)) else ""
-    shown = text if len(text) <= 40 else f"{text[:37]}..."
-    return f"{kind_of(value).replace('an ', 'the ', 1).replace('a ', 'the ', 1)} {shown}" if shown else kind_of(value)
+    kind = kind_of(value)
+    if value is None or isinstance(value, (dict, list)):
+        return kind
+    return f"the {kind.partition(' ')[2]} {shortened(json.dumps(value, ensure_ascii=False), 40)}"
 
 
 class Checked:
@@ -98,7 +149,7 @@ class Checked:
     def _check_kind(self, value: Any, schema: Mapping[str, Any], path: str) -> bool:
         kinds = schema.get("type", [])
         kinds = [kinds] if isinstance(kinds, str) else kinds
-        if kinds and not any(_IS.get(kind, _anything)(value) for kind in kinds):
+        if kinds and not any(_is(value, kind) for kind in kinds):
             names = " or ".join(_NAMES.get(kind, str(kind)) for kind in kinds)
             self._wrong(path, f"expected {names}, got {quoted(value)}")
             return False
@@ -195,30 +246,11 @@ def _without(value: Any, dropped: set[tuple[int, str]]) -> Any:
     return [_without(item, dropped) for item in value] if isinstance(value, list) else value
 
 
-def _anything(value: Any) -> bool:
-    return True
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool)
-
-
-_IS: dict[str, Callable[[Any], bool]] = {
-    "object": lambda value: isinstance(value, dict),
-    "array": lambda value: isinstance(value, list),
-    "string": lambda value: isinstance(value, str),
-    "boolean": lambda value: isinstance(value, bool),
-    "null": lambda value: value is None,
-    "number": _is_number,
-    "integer": lambda value: _is_number(value) and value == value // 1,
-}
-_NAMES = {"number": "a number", "integer": "an integer", **{text.split()[-1]: text for text in _KINDS.values()}}
-_LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
-    "minimum": (lambda value, limit: value >= limit, "at least"),
-    "maximum": (lambda value, limit: value <= limit, "at most"),
-    "exclusiveMinimum": (lambda value, limit: value > limit, "greater than"),
-    "exclusiveMaximum": (lambda value, limit: value < limit, "less than"),
-}
+def _is(value: Any, kind: str) -> bool:
+    found = type_of(value)
+    if kind == "integer" and found == "number":
+        return bool(value == value // 1)
+    return kind == found or (kind == "number" and found == "integer") or kind not in _NAMES
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -262,8 +294,6 @@ def _compiled(pattern: str) -> re.Pattern[str] | None:
 
 
 def listed(values: list[Any]) -> str:
-    import json
-
     words = [json.dumps(value, ensure_ascii=False) for value in values]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}" if words else ""
 
@@ -271,3 +301,107 @@ def listed(values: list[Any]) -> str:
 def joined(path: str, key: str) -> str:
     key = key if key.isidentifier() else f"[{key!r}]"
     return key if not path else f"{path}{key}" if key.startswith("[") else f"{path}.{key}"
+
+
+# -- where a schema holds other schemas, and where its references lead ------------------------------------------------
+
+
+def rebuilt(schema: Any, change: Callable[[JSON], Any]) -> Any:
+    """A copy of the schema with every schema in it changed, the innermost first.
+
+    Args:
+        schema: A JSON schema; what is no mapping (True, False) is returned as it is.
+        change: Gets a copy whose inner schemas were changed already.
+    """
+    if not isinstance(schema, Mapping):
+        return schema
+    copy = dict(schema)
+    for key, value in schema.items():
+        if key in NAMED and isinstance(value, Mapping):
+            copy[key] = {name: rebuilt(item, change) for name, item in value.items()}
+        elif isinstance(value, list) and key in (*LISTED, "items"):
+            copy[key] = [rebuilt(item, change) for item in value]
+        elif key in SINGLE:
+            copy[key] = rebuilt(value, change)
+    return change(copy)
+
+
+def parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """The schemas directly in this one, each behind the place where it stands."""
+    for keyword, value in schema.items():
+        if keyword in NAMED and isinstance(value, Mapping):
+            yield from ((f"{keyword}.{name}", part) for name, part in value.items())
+        elif isinstance(value, list) and keyword in (*LISTED, "items"):
+            yield from ((f"{keyword}[{i}]", part) for i, part in enumerate(value))
+        elif keyword in SINGLE and value is not None:
+            yield keyword, value
+
+
+def resolve(ref: str, root: Any) -> Any:
+    """The schema that a reference within the document names.
+
+    Raises:
+        LookupError: It leads nowhere, or out of the document.
+    """
+    if not ref.startswith("#"):
+        raise LookupError(ref)
+    found = root
+    for step in ref[1:].split("/")[1:]:
+        step = step.replace("~1", "/").replace("~0", "~")
+        if isinstance(found, list) and step.isascii() and step.isdigit() and int(step) < len(found):
+            found = found[int(step)]
+        elif isinstance(found, Mapping) and step in found:
+            found = found[step]
+        else:
+            raise LookupError(ref)
+    return found
+
+
+# -- the form of a schema ----------------------------------------------------------------------------------------------
+
+
+def check_form(schema: Any, where: str) -> None:
+    """Refuses a schema whose keywords are not what the standard says, before anybody relies on them.
+
+    Keywords that llmbridge does not read are left to the service, and so is a keyword that is null.
+
+    Args:
+        schema: The whole document.
+        where: What it is called in the message.
+
+    Raises:
+        InvalidRequest: A keyword is of the wrong kind; says which, and where.
+
+    Example:
+        >>> check_form({"properties": {"city": {"type": "string", "required": True}}}, "parameters")
+        Traceback (most recent call last):
+        ...
+        llmbridge.errors.InvalidRequest: parameters.properties.city: "required" must be a list of names, not True
+    """
+    seen: set[str] = set()
+    waiting: list[tuple[Any, str]] = [(schema, where)]
+    while waiting:
+        part, place = waiting.pop()
+        if isinstance(part, bool):
+            continue
+        if not isinstance(part, Mapping):
+            raise InvalidRequest(f"{place} must be a JSON schema, not {shortened(repr(part), 40)}")
+        _check_keywords(part, place)
+        waiting += [(inner, f"{place}.{step}") for step, inner in parts(part)]
+        ref = part.get("$ref")
+        if isinstance(ref, str) and ref not in seen:
+            seen.add(ref)
+            with contextlib.suppress(LookupError):  # what leads nowhere is not read
+                waiting.append((resolve(ref, schema), f'{place}."$ref": "{ref}"'))
+
+
+def _check_keywords(part: Mapping[str, Any], place: str) -> None:
+    for keyword, value in part.items():
+        if keyword not in _FORMS or (value is None and keyword != "$ref"):
+            continue
+        classes, wanted = _FORMS[keyword]
+        fits = isinstance(value, classes) and not (keyword in SIZES and isinstance(value, bool))
+        if keyword in ("type", "required") and isinstance(value, list):
+            fits = all(isinstance(item, str) for item in value)
+        if not fits:
+            raise InvalidRequest(f'{place}: "{keyword}" must be {wanted}, not {shortened(repr(value), 40)}')
