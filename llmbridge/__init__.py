@@ -22,11 +22,10 @@ from llmbridge._version import __version__
 # fmt: off
 if TYPE_CHECKING:
     from llmbridge._aio import set_thread_limit
-    from llmbridge._api import chat
-    from llmbridge._listing import amodels, models
+    from llmbridge._api import aembed, amodels, chat, embed, models
     from llmbridge.client import Client
     from llmbridge.completion import Choice, Completion
-    from llmbridge.embeddings import Embeddings, aembed, embed
+    from llmbridge.embeddings import Embeddings
     from llmbridge.errors import (
         AllFailed,
         AuthError,
@@ -101,11 +100,10 @@ __all__ = [
 
 _MODULES = {
     "_aio": "set_thread_limit",
-    "_api": "chat",
-    "_listing": "amodels models",
+    "_api": "aembed amodels chat embed models",
     "client": "Client",
     "completion": "Choice Completion",
-    "embeddings": "Embeddings aembed embed",
+    "embeddings": "Embeddings",
     "errors": (
         "AllFailed AuthError BadRequest Cancelled ClockExpired ConfigError ConnectFailed ContentFiltered "
         "ContextLengthExceeded InvalidOutput InvalidRequest LLMBridgeError MissingKey NotFound Overloaded "

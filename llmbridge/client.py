@@ -1,37 +1,106 @@
-"""`Client`: finds the provider, checks the options, and gives the stream that will do the rest."""
+"""`Client`: every option of a call, by name; finds the provider, and gives the stream that will do the rest."""
 
 from __future__ import annotations
 
-import threading
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+import functools
+import inspect
+import os
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
-from llmbridge._call.plan import Plan, checked_models, has_credentials, settled
-from llmbridge._call.route import Breaker
-from llmbridge._locks import keep_lock_free
+from llmbridge import providers
+from llmbridge._call.connections import Connections
+from llmbridge._call.plan import Plan
 from llmbridge._model import MODEL_VARIABLE, resolve_model
+from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode
-from llmbridge.options import OPTION_NAMES, CallOptions, TimeoutLike, Unsupported, is_sensitive, without_secrets
-from llmbridge.provider import Provider
+from llmbridge.options import (
+    TRANSPORT_NAMES,
+    UNSET,
+    ChatOptions,
+    ReasoningEffort,
+    TimeoutLike,
+    TransportOptions,
+    Unsupported,
+    given,
+    is_sensitive,
+    without_secrets,
+)
 from llmbridge.retry import RetryLike
-from llmbridge.secret import MaskedStr, Secret, discreet
+from llmbridge.secret import Secret, discreet
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
+    from types import UnionType
+
     import requests
 
-    from llmbridge._transport import Transport
+    from llmbridge._call.question import DocumentCall
     from llmbridge.embeddings import Embeddings
-    from llmbridge.limits import Limiter, Limits
+    from llmbridge.limits import Limits
     from llmbridge.messages import Parsed
+    from llmbridge.provider import Provider
+    from llmbridge.schema import Schema
 
-__all__ = ["ASKED", "MODEL_VARIABLE", "Client", "resolve_model"]
+__all__ = ["MODEL_VARIABLE", "Client", "resolve_model"]
 
-_TRANSPORTS = 32  # ways to travel whose connections are kept
-_BREAKERS = 256  # models of lists whose last failures are remembered
-ASKED = ("tools", "tool_choice", "schema", "schema_mode")
-"""The arguments of `chat` that are neither options of how a request travels nor parameters of a service."""
+P = ParamSpec("P")
+T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
+
+
+class _Question(Protocol[T_co]):
+    """What is asked when somebody wants the result."""
+
+    def result(self) -> T_co: ...
+    def cancel(self) -> None: ...
+    def left(self) -> float: ...
+
+
+def _answered(ask: Callable[P, _Question[T]]) -> Callable[P, T]:
+    """The method that asks and waits."""
+
+    @discreet
+    @functools.wraps(ask)
+    def wait(*args: P.args, **kwargs: P.kwargs) -> T:
+        return ask(*args, **kwargs).result()
+
+    return wait
+
+
+def _awaitable(wait: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
+    """The same method for async code. Bad arguments are refused at the call."""
+    ask: Callable[P, _Question[T]] = inspect.unwrap(wait)
+
+    @discreet
+    @functools.wraps(ask)
+    def start(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
+        from llmbridge._aio import in_thread
+
+        question = ask(*args, **kwargs)
+        return in_thread(question.result, question.cancel, left=question.left)
+
+    return start
+
+
+def _running(chat: Callable[P, T]) -> Callable[P, T]:
+    """`chat` with `run_tools=True`: calls the tools and goes on until the answer is there.
+
+    Example:
+        >>> def add(a: int, b: int) -> int:
+        ...     return a + b
+        >>> len(Client("demo").run("Please add 2 and 3.", tools=[add]).complete().turns)
+        3
+    """
+
+    @functools.wraps(chat)
+    def run(*args: P.args, **kwargs: P.kwargs) -> T:
+        kwargs.setdefault("run_tools", True)
+        return chat(*args, **kwargs)
+
+    run.__name__, run.__doc__ = "run", _running.__doc__
+    return run
 
 
 class Client:
@@ -41,22 +110,11 @@ class Client:
         model: "provider:model", or only a provider's name if it has a default model. If missing, LLMBRIDGE_MODEL.
             A list of them, or of Clients, is tried in order: the next one when one has failed before its first piece.
             One that failed is left out for a while, or for as long as its service asks.
-        api_key: If missing, taken from the provider's environment variable, then from the keys file.
-        base_url: Where the provider's paths are appended to, instead of its own host.
-        proxy: URL of a proxy; None for what the environment says, False for none at all.
-        timeout: Seconds for a whole call, or a `Timeout`.
-        retries: How often a call that failed before its first piece is tried again, or a `Retry`.
-        headers: Added to the provider's and winning over them; None as a value takes one away.
-        session: Your own `requests.Session`; its adapters, auth, headers and CA count. It is not closed here.
-        verify: True, False, or the path of a CA file or folder.
-        unsupported: What happens to a parameter that the service is known to refuse: "error" (before anything is
-            sent), "warn" (an `UnsupportedParameter` warning, and it is left out) or "drop".
-        system: A system message put in front of every conversation; "" takes that of a client away.
         limits: How fast this client may ask, see `Limits`.
         pickle_key: Whether a pickle of the client holds its `api_key`, secret headers and the passwords in URLs.
             Without them, the process that unpickles the client finds the key as if none had been given.
-        **params: Parameters of the service, sent as given; and what `chat` takes by name. None leaves a parameter to
-            the service, also where a client has another default.
+        **params: All other arguments are those of `Client.chat`, which describes them, and are the defaults of every
+            call.
 
     Raises:
         ConfigError: The model or an option cannot be used; nothing was sent.
@@ -80,92 +138,6 @@ class Client:
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
         verify: bool | str | None = None,
-        unsupported: Unsupported | None = None,
-        run_tools: bool | None = None,
-        max_turns: int | None = None,
-        reask: int | None = None,
-        system: str | None = None,
-        limits: Limits | None = None,
-        pickle_key: bool = False,
-        **params: Any,
-    ) -> None:
-        given = locals()
-        self._options = CallOptions.checked({name: given[name] for name in OPTION_NAMES})
-        one = model is None or isinstance(model, str)
-        self._model = model if one else checked_models(model, self._options)
-        if isinstance(model, str):
-            resolve_model(model, self._options.base_url is not None)
-        self._system = system
-        self._params = settled(params)
-        self._limits = limits
-        self._pickle_key = pickle_key
-        self._set_up()
-
-    def _set_up(self) -> None:
-        """What belongs to this process."""
-        self._transports: dict[Any, Transport] = {}
-        self._breakers: dict[str, Breaker] = {}
-        self._lock: threading.Lock
-        keep_lock_free(self)
-        self.limiter: Limiter | None = None
-        if self._limits is not None:
-            from llmbridge.limits import Limiter
-
-            self.limiter = Limiter(self._limits)
-
-    def __repr__(self) -> str:
-        return f"<Client {self._model or 'without a model'}>"
-
-    def __getstate__(self) -> dict[str, Any]:
-        if self._options.session is not None:
-            raise TypeError("a Client with a session of your own cannot be pickled: make it where it is used")
-        key = self._options.api_key
-        options = {**vars(self._options), "api_key": None}
-        return {
-            "model": self._model,
-            "options": options if self._pickle_key else without_secrets(options),
-            "key": key.reveal() if key is not None and self._pickle_key else None,
-            "system": self._system,
-            "params": self._params,
-            "limits": self._limits,
-            "pickle_key": self._pickle_key,
-        }
-
-    def __copy__(self) -> Client:
-        # Within a process nothing has to be left out, as it has for a pickle.
-        again = object.__new__(type(self))
-        for name in ("_model", "_options", "_system", "_params", "_limits", "_pickle_key"):
-            setattr(again, name, getattr(self, name))
-        again._set_up()
-        return again
-
-    def __deepcopy__(self, memo: dict[int, Any]) -> Client:
-        return self.__copy__()
-
-    def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._model = state["model"]
-        key = None if state["key"] is None else Secret(state["key"])
-        self._options = CallOptions(**{**state["options"], "api_key": key})
-        self._system, self._params = state["system"], state["params"]
-        self._limits, self._pickle_key = state["limits"], state["pickle_key"]
-        self._set_up()
-
-    @overload
-    def chat(
-        self,
-        messages: Messages,
-        model: str | Sequence[str | Client] | None = None,
-        *,
-        schema: type[Parsed],
-        **options: Any,
-    ) -> ChatStream[Parsed]: ...
-
-    @overload
-    def chat(
-        self,
-        messages: Messages,
-        model: str | Sequence[str | Client] | None = None,
-        *,
         tools: Iterable[Any] | None = None,
         tool_choice: Any = None,
         run_tools: bool | None = None,
@@ -173,18 +145,102 @@ class Client:
         schema: Any = None,
         schema_mode: SchemaMode | None = None,
         reask: int | None = None,
-        api_key: str | Secret | None = None,
-        base_url: str | None = None,
-        proxy: str | bool | None = None,
-        timeout: TimeoutLike = None,
-        retries: RetryLike = None,
-        headers: Mapping[str, str | None] | None = None,
-        session: requests.Session | None = None,
-        verify: bool | str | None = None,
-        unsupported: Unsupported | None = None,
         system: str | None = None,
+        unsupported: Unsupported | None = None,
+        limits: Limits | None = None,
+        pickle_key: bool = False,
+        max_tokens: int | None = UNSET,
+        temperature: float | None = UNSET,
+        top_p: float | None = UNSET,
+        top_k: int | None = UNSET,
+        stop: str | Sequence[str] | None = UNSET,
+        seed: int | None = UNSET,
+        presence_penalty: float | None = UNSET,
+        frequency_penalty: float | None = UNSET,
+        reasoning_effort: ReasoningEffort | None = UNSET,
+        n: int | None = UNSET,
+        logprobs: bool | None = UNSET,
+        top_logprobs: int | None = UNSET,
+        parallel_tool_calls: bool | None = UNSET,
         **params: Any,
-    ) -> ChatStream: ...
+    ) -> None:
+        self.transport_options = TransportOptions.checked(
+            api_key=api_key,
+            base_url=base_url,
+            proxy=proxy,
+            timeout=timeout,
+            retries=retries,
+            headers=headers,
+            session=session,
+            verify=verify,
+        )
+        self.chat_options = ChatOptions.checked(
+            given(
+                params,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                stop=stop,
+                seed=seed,
+                presence_penalty=presence_penalty,
+                frequency_penalty=frequency_penalty,
+                reasoning_effort=reasoning_effort,
+                n=n,
+                logprobs=logprobs,
+                top_logprobs=top_logprobs,
+                parallel_tool_calls=parallel_tool_calls,
+            ),
+            tools=tools,
+            tool_choice=tool_choice,
+            run_tools=run_tools,
+            max_turns=max_turns,
+            schema=schema,
+            schema_mode=schema_mode,
+            reask=reask,
+            system=system,
+            unsupported=unsupported,
+        )
+        several = model is not None and not isinstance(model, str)
+        self._model = _checked_models(model, self.transport_options) if several else model
+        if isinstance(model, str):
+            resolve_model(model, self.transport_options.base_url is not None)
+        self._limits = limits
+        self._pickle_key = pickle_key
+        self.connections = Connections(limits)
+
+    def __repr__(self) -> str:
+        return f"<Client {self._model or 'without a model'}>"
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.transport_options.session is not None:
+            raise TypeError("a Client with a session of your own cannot be pickled: make it where it is used")
+        key = self.transport_options.api_key
+        transport = {**vars(self.transport_options), "api_key": None}
+        return {
+            "model": self._model,
+            "transport": transport if self._pickle_key else without_secrets(transport),
+            "key": key.reveal() if key is not None and self._pickle_key else None,
+            "chat": self.chat_options,
+            "limits": self._limits,
+            "pickle_key": self._pickle_key,
+        }
+
+    def __setstate__(self, state: Mapping[str, Any]) -> None:
+        self._model, self._limits, self._pickle_key = state["model"], state["limits"], state["pickle_key"]
+        key = None if state["key"] is None else Secret(state["key"])
+        self.transport_options = TransportOptions(**{**state["transport"], "api_key": key})
+        self.chat_options = state["chat"]
+        self.connections = Connections(self._limits)
+
+    def __copy__(self) -> Client:
+        again = object.__new__(type(self))
+        vars(again).update(vars(self))  # unlike pickling, copying keeps secrets
+        again.connections = Connections(self._limits)
+        return again
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Client:
+        return self.__copy__()
 
     @discreet
     def chat(
@@ -192,13 +248,6 @@ class Client:
         messages: Messages,
         model: str | Sequence[str | Client] | None = None,
         *,
-        tools: Iterable[Any] | None = None,
-        tool_choice: Any = None,
-        run_tools: bool | None = None,
-        max_turns: int | None = None,
-        schema: Any = None,
-        schema_mode: SchemaMode | None = None,
-        reask: int | None = None,
         api_key: str | Secret | None = None,
         base_url: str | None = None,
         proxy: str | bool | None = None,
@@ -207,17 +256,45 @@ class Client:
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
         verify: bool | str | None = None,
-        unsupported: Unsupported | None = None,
+        tools: Iterable[Any] | None = None,
+        tool_choice: Any = None,
+        run_tools: bool | None = None,
+        max_turns: int | None = None,
+        schema: type[Parsed] | UnionType | Mapping[str, Any] | Schema | bool | None = None,
+        schema_mode: SchemaMode | None = None,
+        reask: int | None = None,
         system: str | None = None,
+        unsupported: Unsupported | None = None,
+        max_tokens: int | None = UNSET,
+        temperature: float | None = UNSET,
+        top_p: float | None = UNSET,
+        top_k: int | None = UNSET,
+        stop: str | Sequence[str] | None = UNSET,
+        seed: int | None = UNSET,
+        presence_penalty: float | None = UNSET,
+        frequency_penalty: float | None = UNSET,
+        reasoning_effort: ReasoningEffort | None = UNSET,
+        n: int | None = UNSET,
+        logprobs: bool | None = UNSET,
+        top_logprobs: int | None = UNSET,
+        parallel_tool_calls: bool | None = UNSET,
         **params: Any,
-    ) -> ChatStream[Any]:
-        """The answer to the messages. Nothing is sent before its first piece is asked for.
+    ) -> ChatStream[Parsed]:
+        """The answer of a model, as a stream of text. Nothing is sent before its first piece is asked for.
 
         Args:
             messages: A str is one user message; otherwise a list of `{"role", "content"}`, `Message`, `Completion`
                 and `ToolResult`.
-            model: As for `Client`, and so are all arguments that are not named here; given here, they hold for this
-                call.
+            model: "provider:model", e.g. "openai:gpt-5-mini", or "demo", which needs no key and no network; see
+                `Client` for lists. If missing, the client's, or the environment variable LLMBRIDGE_MODEL.
+            api_key: If missing, taken from the provider's environment variable, then from the keys file.
+            base_url: Where the provider's paths are appended to, instead of its own host.
+            proxy: URL of a proxy; None for what the environment says, False for none at all.
+            timeout: Seconds for a whole call, or a `Timeout`.
+            retries: How often a call that failed before its first piece is tried again, or a `Retry`.
+            headers: Added to the provider's and winning over them; None as a value takes one away.
+            session: Your own `requests.Session`; its adapters, auth, headers and CA count. It is not closed here.
+            verify: True, False, or the path of a CA file or folder.
             tools: What the model may call: Python functions, `Tool`s, or mappings in a service's own form.
             tool_choice: "auto", "none", "required", or the name of a tool.
             run_tools: Whether the tools that are functions are called, and their results sent back, until the model
@@ -227,84 +304,229 @@ class Client:
                 in `.parsed`. False takes that of the client away.
             schema_mode: How the service is held to it: "native", "tool" or "json"; the service's best if missing.
             reask: How often `complete()` and `await` ask again for an answer that does not fit; once if missing.
+            system: A system message put in front of the conversation; "" takes that of the client away.
+            unsupported: What happens to a parameter that the service is known to refuse: "error" (before anything is
+                sent), "warn" (an `UnsupportedParameter` warning, and it is left out) or "drop".
+            max_tokens: The longest answer, in tokens.
+            temperature: How freely the model chooses; 0 for always the likeliest token.
+            top_p: Only the likeliest tokens that have this probability together, from 0 to 1.
+            top_k: Only so many of the likeliest tokens.
+            stop: A text, or several, at which the answer ends.
+            seed: The same one gives the same answer, as far as the service can.
+            presence_penalty: Against words that have occurred, from -2 to 2.
+            frequency_penalty: Against words that have occurred often, from -2 to 2.
+            reasoning_effort: How long the model thinks before it answers: "none", "minimal", "low", "medium", "high".
+            n: How many answers; the others are in `Completion.choices`.
+            logprobs: Whether the tokens' probabilities are wanted.
+            top_logprobs: Those of so many alternatives for each token.
+            parallel_tool_calls: Whether the model may ask for several calls at once.
+            **params: Any other parameter is sent to the service as it is. None leaves a parameter to the service, also
+                where the client has another default.
+
+        Returns:
+            A `ChatStream`: iterate over it, or call `.complete()`; in async code use `async for`, or `await` it.
 
         Raises:
             ConfigError: The model, the messages or an option cannot be used; nothing was sent.
 
         Example:
+            >>> from llmbridge import chat
+            >>> for piece in chat("Hello", model="demo"):
+            ...     assert piece
             >>> Client("demo").chat("Hello", timeout=30).complete().model
             'demo'
         """
-        given = locals()
-        asked = CallOptions.checked({name: given[name] for name in OPTION_NAMES if given[name] is not None})
-        extra = {name: given[name] for name in ASKED if given[name] is not None}
-        return Plan(self, model, {**params, **extra}, asked, system).stream(messages)
+        transport = TransportOptions.checked(
+            api_key=api_key,
+            base_url=base_url,
+            proxy=proxy,
+            timeout=timeout,
+            retries=retries,
+            headers=headers,
+            session=session,
+            verify=verify,
+        )
+        options = ChatOptions.checked(
+            given(
+                params,
+                max_tokens=max_tokens,
+                temperature=temperature,
+                top_p=top_p,
+                top_k=top_k,
+                stop=stop,
+                seed=seed,
+                presence_penalty=presence_penalty,
+                frequency_penalty=frequency_penalty,
+                reasoning_effort=reasoning_effort,
+                n=n,
+                logprobs=logprobs,
+                top_logprobs=top_logprobs,
+                parallel_tool_calls=parallel_tool_calls,
+            ),
+            tools=tools,
+            tool_choice=tool_choice,
+            run_tools=run_tools,
+            max_turns=max_turns,
+            schema=schema,
+            schema_mode=schema_mode,
+            reask=reask,
+            system=system,
+            unsupported=unsupported,
+        )
+        named = self._model if model is None else model
+        if named is not None and not isinstance(named, str):
+            named = _checked_models(named, transport.over(self.transport_options))
+        return Plan(self, named, transport, options).stream(messages)
 
-    @overload
-    def run(
+    run = _running(chat)
+
+    @_answered
+    def embed(
         self,
-        messages: Messages,
-        model: str | Sequence[str | Client] | None = None,
+        texts: str | Iterable[str],
+        model: str | None = None,
         *,
-        schema: type[Parsed],
-        **options: Any,
-    ) -> ChatStream[Parsed]: ...
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
+        proxy: str | bool | None = None,
+        timeout: TimeoutLike = None,
+        retries: RetryLike = None,
+        headers: Mapping[str, str | None] | None = None,
+        session: requests.Session | None = None,
+        verify: bool | str | None = None,
+        dimensions: int | None = UNSET,
+        **params: Any,
+    ) -> _Question[Embeddings]:
+        """The embeddings of texts.
 
-    @overload
-    def run(
-        self, messages: Messages, model: str | Sequence[str | Client] | None = None, **options: Any
-    ) -> ChatStream: ...
+        Args:
+            texts: Any number of them, in as many requests as the service's limits demand, one after the other; a str is
+                one text. For none, nothing is asked.
+            model: "provider:model". If missing, the client's, or the environment variable LLMBRIDGE_MODEL.
+            api_key, base_url, proxy, timeout, retries, headers, session, verify: As for `chat`. The total of the
+                timeout is that of all requests together, retries are counted for each.
+            dimensions: The length of the vectors, where the model has a choice.
+            **params: Any other parameter is sent to the service as it is.
 
-    @discreet
-    def run(
-        self, messages: Messages, model: str | Sequence[str | Client] | None = None, **options: Any
-    ) -> ChatStream[Any]:
-        """`chat` with `run_tools=True`: calls the tools and goes on until the answer is there.
+        Returns:
+            `Embeddings`, the vectors in the order of the texts; `aembed` is the same for async code.
+
+        Raises:
+            ConfigError: The model, a text or an option cannot be used; nothing was sent.
+            LLMBridgeError: The service did not answer, or not with one vector for each text.
 
         Example:
-            >>> def add(a: int, b: int) -> int:
-            ...     return a + b
-            >>> len(Client("demo").run("Please add 2 and 3.", tools=[add]).complete().turns)
-            3
+            >>> from llmbridge import aembed, embed
+            >>> vectors = embed(["one", "two"], model="demo")
+            >>> len(vectors), len(vectors[0]) == len(vectors[1])
+            (2, True)
+            >>> import asyncio
+            >>> len(asyncio.run(aembed("one", model="demo")))
+            1
         """
-        return self.chat(messages, model, **{"run_tools": True, **options})
+        from llmbridge.embeddings import EmbeddingsCall
 
-    @discreet
-    def embed(self, texts: str | Iterable[str], model: str | None = None, **options: Any) -> Embeddings:
-        """The embeddings of texts; see `llmbridge.embed`."""
-        from llmbridge.embeddings import embed_with
+        transport = TransportOptions.checked(
+            api_key=api_key,
+            base_url=base_url,
+            proxy=proxy,
+            timeout=timeout,
+            retries=retries,
+            headers=headers,
+            session=session,
+            verify=verify,
+        )
+        return EmbeddingsCall(self, texts, model, transport, given(params, dimensions=dimensions))
 
-        return embed_with(self, texts, model, options)
+    aembed = _awaitable(embed)
 
-    @discreet
-    def models(self, provider: str | None = None, **options: Any) -> list[str]:
-        """The models that the service offers now; see `llmbridge.models`."""
-        from llmbridge._listing import models_with
+    @_answered
+    def models(
+        self,
+        provider: str | None = None,
+        *,
+        api_key: str | Secret | None = None,
+        base_url: str | None = None,
+        proxy: str | bool | None = None,
+        timeout: TimeoutLike = None,
+        retries: RetryLike = None,
+        headers: Mapping[str, str | None] | None = None,
+        session: requests.Session | None = None,
+        verify: bool | str | None = None,
+        **settings: Any,
+    ) -> _Question[list[str]]:
+        """The names of the models that a service offers right now.
 
-        return models_with(self, provider, options)
+        Args:
+            provider: Its name. If missing, that of the client's model, or of the one in LLMBRIDGE_MODEL.
+            api_key, base_url, proxy, timeout, retries, headers, session, verify: As for `chat`.
+            **settings: The provider's settings, like `api_version`.
 
-    @discreet
-    def aembed(
-        self, texts: str | Iterable[str], model: str | None = None, **options: Any
-    ) -> Coroutine[Any, Any, Embeddings]:
-        """`embed` for async code: await it."""
-        from llmbridge.embeddings import aembed_with
+        Returns:
+            Their names; `amodels` is the same for async code.
 
-        return aembed_with(self, texts, model, options)
+        Raises:
+            ConfigError: The provider is unknown, lists no models, or an option cannot be used; nothing was sent.
+            LLMBridgeError: The service did not answer.
 
-    @discreet
-    def amodels(self, provider: str | None = None, **options: Any) -> Coroutine[Any, Any, list[str]]:
-        """`models` for async code: await it."""
-        from llmbridge._listing import amodels_with
+        Example:
+            >>> from llmbridge import amodels, models
+            >>> models("demo")
+            ['demo']
+            >>> import asyncio
+            >>> asyncio.run(amodels("demo"))
+            ['demo']
+        """
+        transport = TransportOptions.checked(
+            api_key=api_key,
+            base_url=base_url,
+            proxy=proxy,
+            timeout=timeout,
+            retries=retries,
+            headers=headers,
+            session=session,
+            verify=verify,
+        )
+        return self._models_question(provider, transport, settings)
 
-        return amodels_with(self, provider, options)
+    amodels = _awaitable(models)
 
-    @property
-    def options(self) -> CallOptions:
-        """The defaults of how a request travels."""
-        return self._options
+    def _models_question(
+        self, name: str | None, transport: TransportOptions, settings: Mapping[str, Any]
+    ) -> DocumentCall[list[str]]:
+        from llmbridge._call.question import DocumentCall
 
-    def options_for(self, provider: type[Provider], asked: CallOptions) -> CallOptions:
+        if name is None:
+            name = self._provider_name(transport)
+        if not isinstance(name, str):
+            raise ConfigError(f"provider must be a name like 'openai', not {type(name).__name__}")
+        provider = providers.find(name)
+        if not provider.models_path:
+            raise ConfigError(f"{name} has no list of models to ask for", provider=name)
+        if unknown := sorted(settings.keys() - provider.settings):
+            known = ", ".join((*TRANSPORT_NAMES, *sorted(provider.settings)))
+            raise ConfigError(f"models() knows no {unknown[0]}: for {name} it takes {known}")
+        settings = {**self.settings_for(provider), **settings}
+        encoded = provider.encode_models({key: value for key, value in settings.items() if value is not None})
+        options = self.options_for(provider, transport)
+        return DocumentCall(
+            self.connections, provider, "", lambda _: encoded, options, provider.decode_models, method="GET"
+        )
+
+    def _provider_name(self, transport: TransportOptions) -> str:
+        """The name of the provider where none is named.
+
+        Raises:
+            ConfigError: There is none, or several.
+        """
+        if self.several:
+            raise ConfigError("this client has several models: say with provider= whose models are to be listed")
+        if self._model is None and not os.environ.get(MODEL_VARIABLE, ""):
+            raise ConfigError(f"no provider is named: pass provider=, like 'openai', or set {MODEL_VARIABLE}")
+        has_base_url = transport.base_url is not None or self.transport_options.base_url is not None
+        return resolve_model(self.default_model, has_base_url)[0].name
+
+    def options_for(self, provider: type[Provider], asked: TransportOptions) -> TransportOptions:
         """How a request to a provider travels: as the call says, and else by this client's defaults.
 
         A key that was given for one service is not sent to another: where the call names another provider than the
@@ -312,12 +534,14 @@ class Client:
         session that holds credentials.
         """
         own = self._own_provider
-        elsewhere = self._options.base_url is None or asked.base_url is not None
+        elsewhere = self.transport_options.base_url is None or asked.base_url is not None
         if own is None or own is provider or not elsewhere:
-            return asked.over(self._options)
-        headers = {name: value for name, value in (self._options.headers or {}).items() if not is_sensitive(name)}
-        session = None if has_credentials(self._options.session) else self._options.session
-        return asked.over(replace(self._options, api_key=None, headers=headers or None, session=session))
+            return asked.over(self.transport_options)
+        headers = {
+            name: value for name, value in (self.transport_options.headers or {}).items() if not is_sensitive(name)
+        }
+        session = None if _has_credentials(self.transport_options.session) else self.transport_options.session
+        return asked.over(replace(self.transport_options, api_key=None, headers=headers or None, session=session))
 
     @property
     def _own_provider(self) -> type[Provider] | None:
@@ -325,7 +549,7 @@ class Client:
         if self._model is None:
             return None
         names = [self._model] if isinstance(self._model, str) else [m for m in self._model if isinstance(m, str)]
-        found = {resolve_model(name, self._options.base_url is not None)[0] for name in names}
+        found = {resolve_model(name, self.transport_options.base_url is not None)[0] for name in names}
         return found.pop() if len(found) == 1 else None
 
     @property
@@ -338,43 +562,14 @@ class Client:
         """Whether it has several models, tried in order."""
         return isinstance(self._model, tuple)
 
-    def breaker_of(self, model: str) -> Breaker:
-        """The memory of how a model did lately."""
-        with self._lock:
-            breaker = self._breakers.get(model)
-            if breaker is None:
-                if len(self._breakers) >= _BREAKERS:
-                    del self._breakers[next(iter(self._breakers))]
-                breaker = self._breakers[model] = Breaker()
-            return breaker
-
-    def transport(self, session: requests.Session | None, proxy: str | bool | None, verify: bool | str) -> Transport:
-        """Calls that travel in the same way share their connections."""
-        from llmbridge._transport import Transport
-
-        if session is not None:
-            return Transport(session, proxy, verify)
-        if isinstance(proxy, str):
-            proxy = MaskedStr(proxy)  # whoever shows this object shows the keys of its dict
-        with self._lock:
-            transport = self._transports.get((proxy, verify))
-            if transport is None:
-                if len(self._transports) >= _TRANSPORTS:
-                    self._transports.pop(next(iter(self._transports))).close()
-                transport = self._transports[proxy, verify] = Transport(None, proxy, verify)
-            return transport
-
     def settings_for(self, provider: type[Provider]) -> dict[str, Any]:
         """The defaults among this client's parameters that are settings of a provider, whatever it is asked for."""
-        return {name: self._params[name] for name in provider.settings if self._params.get(name) is not None}
+        params = self.chat_options.params
+        return {name: params[name] for name in provider.settings if params.get(name) is not None}
 
     def close(self) -> None:
         """Closes the kept connections. The client may be used again."""
-        with self._lock:
-            transports = list(self._transports.values())
-            self._transports.clear()
-        for transport in transports:
-            transport.close()
+        self.connections.close()
 
     async def aclose(self) -> None:
         """`close` for async code: the event loop goes on meanwhile."""
@@ -393,3 +588,51 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
+
+
+def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Client, ...]:
+    """Several models to be tried in order, once it is sure that each of them is one.
+
+    Raises:
+        ConfigError: One of them is none, or they are given what belongs to one service only.
+    """
+    if isinstance(models, (bytes, Mapping)) or not isinstance(models, Iterable):
+        raise ConfigError("model must be a str like 'openai:gpt-5-mini', or a list of them")
+    found = tuple(models)
+    if not found:
+        raise ConfigError("the list of models is empty")
+    secret = any(value is not None and is_sensitive(name) for name, value in (options.headers or {}).items())
+    if options.api_key is not None or options.base_url is not None or secret:
+        raise ConfigError(
+            "api_key, base_url and headers that hold a secret belong to one service: for several models, pass a Client "
+            "for each instead of its name, as in Client([Client('openai:gpt-5-mini', api_key=...), 'ollama:llama3'])"
+        )
+    services: set[tuple[type[Provider], str | None]] = set()
+    for model in found:
+        if not isinstance(model, Client):
+            services.add((resolve_model(model)[0], None))
+        elif model.several:
+            raise ConfigError("a Client in a list of models must have one model: put those of its own list there")
+        else:
+            base_url = model.transport_options.base_url
+            services.add((resolve_model(model.default_model, base_url is not None)[0], base_url))
+    if len(services) > 1 and _has_credentials(options.session):
+        raise ConfigError(
+            "the session holds credentials (auth, or a header like Authorization), which belong to one service: for "
+            "models of several services, pass a Client for each, as in Client([Client('openai:gpt-5-mini', "
+            "session=...), 'ollama:llama3'])"
+        )
+    return found
+
+
+def _has_credentials(session: requests.Session | None) -> bool:
+    """Whether a caller's session adds something to each request that only one service should see."""
+    if session is None:
+        return False
+    params = session.params if isinstance(session.params, Mapping) else {}
+    named = {**params, **session.headers}
+    return (
+        session.auth is not None
+        or any(value is not None and is_sensitive(str(name)) for name, value in named.items())
+        or any(not cookie.domain for cookie in session.cookies)
+    )

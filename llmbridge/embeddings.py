@@ -2,31 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, overload
+from typing import TYPE_CHECKING, Any, Union, overload
 
 from llmbridge._call.notes import added_usage
-from llmbridge._call.pipeline import TotalClock
-from llmbridge._call.plan import refuse_of_client
 from llmbridge._call.question import DocumentCall
+from llmbridge._json import check_text, json_copy
 from llmbridge._model import resolve_model
 from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
 from llmbridge.events import Usage
-from llmbridge.messages import check_text, json_copy
-from llmbridge.options import OPTION_NAMES, CallOptions, Timeout
-from llmbridge.secret import discreet
+from llmbridge.options import CHAT_NAMES, Timeout, TotalClock, TransportOptions, refuse_of_client
 
 if TYPE_CHECKING:
     from llmbridge.client import Client
-    from llmbridge.provider import Encoded, Provider
+    from llmbridge.provider import Encoded
 
-__all__ = ["MOST_TEXTS", "Embeddings", "aembed", "aembed_with", "embed", "embed_with"]
+__all__ = ["MOST_TEXTS", "Embeddings", "EmbeddingsCall"]
 
 MOST_TEXTS = 512
 """Texts in a request at the most, whatever the service takes: the longest vectors of as many are 50 MB of JSON."""
 _BYTES = 500_000
 """UTF-8 in a request at the most, unless one text alone is longer: services limit the tokens of all texts together."""
+
+_Decoded = tuple[list[list[float]], Union[Usage, None]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,96 +81,58 @@ class Embeddings(Sequence[list[float]]):
         return array if dtype is None else array.astype(dtype)
 
 
-@discreet
-def embed(texts: str | Iterable[str], model: str | None = None, **options: Any) -> Embeddings:
-    """The embeddings of texts.
+class EmbeddingsCall:
+    """All requests for the embeddings of some texts, one after the other.
 
     Args:
-        texts: Any number of them, in as many requests as the service's limits demand, one after the other; a str is
-            one text. For none, nothing is asked.
-        model: "provider:model". If missing, the environment variable LLMBRIDGE_MODEL.
-        **options: `dimensions`, where the model has a choice, and other parameters of the service; `api_key`,
-            `base_url`, `timeout` and the others that `Client` takes about how a request travels. The total of the
-            timeout is that of all requests together, retries are counted for each.
-
-    Returns:
-        The vectors in the order of the texts.
+        client: Its defaults, connections and limits count.
+        texts: Any number of them; a str is one text.
+        model: "provider:model"; None for the client's.
+        transport: How the requests travel, as the call says.
+        params: Parameters of the service.
 
     Raises:
-        ConfigError: The model, a text or an option cannot be used; nothing was sent.
-        LLMBridgeError: The service did not answer, or not with one vector for each text.
-
-    Example:
-        >>> vectors = embed(["one", "two"], model="demo")
-        >>> len(vectors), len(vectors[0]) == len(vectors[1])
-        (2, True)
+        ConfigError: The model, a text or a parameter cannot be used; nothing was sent.
     """
-    from llmbridge._api import shared_client
-
-    return embed_with(shared_client(), texts, model, options)
-
-
-@discreet
-def aembed(texts: str | Iterable[str], model: str | None = None, **options: Any) -> Coroutine[Any, Any, Embeddings]:
-    """`embed` for async code: await it. Bad arguments are refused at the call.
-
-    Example:
-        >>> import asyncio
-        >>> len(asyncio.run(aembed("one", model="demo")))
-        1
-    """
-    from llmbridge._api import shared_client
-
-    return aembed_with(shared_client(), texts, model, options)
-
-
-def aembed_with(
-    client: Client, texts: str | Iterable[str], model: str | None, options: Mapping[str, Any]
-) -> Coroutine[Any, Any, Embeddings]:
-    """`aembed` with the defaults of a client."""
-    from llmbridge._aio import in_thread
-
-    work = _Work(client, texts, model, options)
-    return in_thread(work.result, work.cancel, left=work.left)
-
-
-def embed_with(client: Client, texts: str | Iterable[str], model: str | None, options: Mapping[str, Any]) -> Embeddings:
-    """`embed` with the defaults of a client."""
-    return _Work(client, texts, model, options).result()
-
-
-class _Work:
-    """All requests for the texts, one after the other."""
 
     def __init__(
-        self, client: Client, texts: str | Iterable[str], model: str | None, options: Mapping[str, Any]
+        self,
+        client: Client,
+        texts: str | Iterable[str],
+        model: str | None,
+        transport: TransportOptions,
+        params: Mapping[str, Any],
     ) -> None:
-        asked = {name: value for name, value in options.items() if name in OPTION_NAMES}
-        self._client = client
-        travel = CallOptions.checked(asked)
+        self._connections = client.connections
         named = client.default_model if model is None else model
         if named is None and client.several:
             raise ConfigError("this client has several models: say with model= which one makes the embeddings")
-        has_base_url = travel.base_url is not None or client.options.base_url is not None
+        has_base_url = transport.base_url is not None or client.transport_options.base_url is not None
         self._provider, self._model = resolve_model(named, has_base_url)
-        self._options = client.options_for(self._provider, travel)
+        self._options = client.options_for(self._provider, transport)
         if not self._provider.embeddings_batch:
             raise ConfigError(f"{self._provider.name} makes no embeddings", provider=self._provider.name)
-        plain = {name: value for name, value in options.items() if name not in OPTION_NAMES}
-        refuse_of_client(plain)
-        params = {**client.settings_for(self._provider), **plain}
+        refuse_of_client(params)
+        if of_chats := [name for name in CHAT_NAMES if name in params]:
+            raise ConfigError(f"{of_chats[0]} belongs to a chat: embeddings have no use for it")
+        params = {**client.settings_for(self._provider), **params}
         self._params = json_copy({name: value for name, value in params.items() if value is not None}, "", root=True)
         self._batches = _batches(_checked_texts(texts), min(self._provider.embeddings_batch, MOST_TEXTS))
         for batch in self._batches:
             self._encode(batch, self._model)  # errors come at the call, before anything is paid for
         self._total = TotalClock((self._options.timeout or Timeout()).total)
-        self._call: DocumentCall | None = None
+        self._call: DocumentCall[_Decoded] | None = None
         self._cancelled = False
 
     def _encode(self, texts: Sequence[str], model: str) -> Encoded:
         return self._provider.encode_embeddings(model, texts, self._params)
 
     def result(self) -> Embeddings:
+        """The vectors of all texts. Blocks.
+
+        Raises:
+            LLMBridgeError: See `llmbridge.errors`.
+        """
         vectors: list[list[float]] = []
         counts: list[Usage | None] = []
         for batch in self._batches:
@@ -188,28 +149,26 @@ class _Work:
             raise ProtocolError("the embeddings are not of one length", provider=self._provider.name, model=self._model)
         return Embeddings(vectors, _sum(counts), self._model, self._provider.name)
 
-    def _ask(self, texts: Sequence[str]) -> tuple[list[list[float]], Usage | None]:
-        provider: type[Provider] = self._provider
+    def _ask(self, texts: Sequence[str]) -> _Decoded:
         self._call = DocumentCall(
-            self._client,
-            provider,
+            self._connections,
+            self._provider,
             self._model,
             lambda model: self._encode(texts, model),
             self._options,
-            "POST",
-            provider.decode_embeddings,
-            self._total.start(),
+            self._provider.decode_embeddings,
+            total=self._total,
         )
         if self._cancelled:
             self._call.cancel()
-        answer: tuple[list[list[float]], Usage | None] = self._call.result()
-        return answer
+        return self._call.result()
 
     def left(self) -> float:
         """Seconds until the total limit, for all requests together."""
         return self._total.left
 
     def cancel(self) -> None:
+        """Ends the call at once, from any thread."""
         self._cancelled = True
         if self._call is not None:
             self._call.cancel()

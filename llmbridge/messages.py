@@ -189,17 +189,23 @@ class ChatRequest:
         Raises:
             InvalidRequest: See `checked_messages`, `json_copy`, `llmbridge.tools` and `llmbridge.schema`.
         """
+        return cls.of_turns(model, checked_messages(messages), params, system)
+
+    @classmethod
+    def of_turns(
+        cls, model: str, turns: Sequence[Message], params: Mapping[str, Any], system: str | None = None
+    ) -> ChatRequest:
+        """Like `checked`, of messages that have been checked before."""
         if not isinstance(model, str):
             raise InvalidRequest(f"model must be a str, not {type(model).__name__}")
         check_text(model, "model")
-        turns = checked_messages(messages)
         if system is not None and not isinstance(system, str):
             raise InvalidRequest(f"system must be a str, not {type(system).__name__}")
         if system:
-            turns = (Message("system", system), *turns)
+            turns = [Message("system", system), *turns]
         given = {name: value for name, value in params.items() if value is not None}
         plain = {name: value for name, value in given.items() if name not in _STRUCTURED}
-        request = cls(model, turns, json_copy(plain, "", root=True))
+        request = cls(model, tuple(turns), json_copy(plain, "", root=True))
         if len(plain) == len(given):
             return request
         request = replace(request, **_structured(given))

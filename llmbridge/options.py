@@ -1,18 +1,21 @@
-"""What a caller can set about how a request travels, checked before anything is sent."""
+"""What a caller can set: how a request travels, and what a chat is to be; checked before anything is sent."""
 
 from __future__ import annotations
 
+import contextlib
 import ipaddress
 import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
+from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import SplitResult, urlsplit
 
-from llmbridge.errors import ConfigError
+from llmbridge.errors import ClockExpired, ConfigError
 from llmbridge.retry import Retry
 from llmbridge.secret import MaskedStr, Secret
 
@@ -20,15 +23,24 @@ if TYPE_CHECKING:
     import requests
 
 __all__ = [
+    "CHAT_NAMES",
     "OPTION_NAMES",
-    "CallOptions",
+    "STRUCTURED",
+    "TRANSPORT_NAMES",
+    "UNSET",
+    "ChatOptions",
+    "ReasoningEffort",
     "Timeout",
     "TimeoutLike",
+    "TotalClock",
+    "TransportOptions",
     "Unsupported",
     "checked_base_url",
     "checked_headers",
     "checked_proxy",
+    "given",
     "is_sensitive",
+    "refuse_of_client",
     "warn_caller",
     "without_secrets",
 ]
@@ -86,11 +98,60 @@ class Timeout:
 
 TimeoutLike = Union[None, float, Timeout]
 Unsupported = Literal["error", "warn", "drop"]
+ReasoningEffort = Union[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"], str]
+
+
+class TotalClock:
+    """The total time of a whole chat: one for all turns, the tools between them, and retries for a schema.
+
+    Args:
+        limit: Seconds; None for no limit.
+    """
+
+    __slots__ = ("_limit", "_runs_out_at")
+
+    def __init__(self, limit: float | None) -> None:
+        self._limit = limit
+        self._runs_out_at: float | None = None
+
+    def start(self) -> float:
+        """The moment when it runs out, on the clock of `time.monotonic`; it starts with the first question for it."""
+        if self._runs_out_at is None:
+            self._runs_out_at = monotonic() + (float("inf") if self._limit is None else self._limit)
+        return self._runs_out_at
+
+    @property
+    def left(self) -> float:
+        """The seconds until then, none or fewer than none if it is over."""
+        return self.start() - monotonic()
+
+    def check(self, doing: str = "") -> float:
+        """The seconds that are left.
+
+        Args:
+            doing: What is being done, for the message.
+
+        Raises:
+            ClockExpired: None are.
+        """
+        if (left := self.left) > 0:
+            return left
+        raise ClockExpired(f"the call did not end within {self._limit:g} s{doing}", clock="total")
+
+
+class _Unset:
+    """The default of a parameter for which None says something: leave it to the service."""
+
+    def __repr__(self) -> str:
+        return "UNSET"
+
+
+UNSET: Any = _Unset()
 
 
 @dataclass(frozen=True)
-class CallOptions:
-    """What a caller set, checked. None where nothing was set."""
+class TransportOptions:
+    """How a request travels, as a caller set it, checked. None where nothing was set."""
 
     api_key: Secret | None = None
     base_url: str | None = field(default=None, repr=False)
@@ -100,22 +161,17 @@ class CallOptions:
     headers: Mapping[str, str | None] | None = None
     session: requests.Session | None = None
     verify: bool | str | None = None
-    unsupported: Unsupported | None = None
-    run_tools: bool | None = None
-    max_turns: int | None = None
-    reask: int | None = None
 
     @classmethod
-    def checked(cls, options: Mapping[str, Any]) -> CallOptions:
+    def checked(cls, **options: Any) -> TransportOptions:
         """From named arguments as the caller gave them.
 
         Raises:
             ConfigError: One of them cannot be used; says which, and quotes no secret.
         """
-        given = {name: value for name, value in options.items() if value is not None}
-        return cls(**{name: _CHECKS[name](value) for name, value in given.items()})
+        return cls(**_checked(options))
 
-    def over(self, defaults: CallOptions) -> CallOptions:
+    def over(self, defaults: TransportOptions) -> TransportOptions:
         """These options, and where nothing was set the defaults; headers add up."""
         changed = {name: value for name, value in vars(self).items() if value is not None}
         if self.headers is not None and defaults.headers is not None:
@@ -123,8 +179,114 @@ class CallOptions:
         return replace(defaults, **changed)
 
 
-OPTION_NAMES = tuple(CallOptions.__dataclass_fields__)
-"""The named arguments that say how a request travels; every other one is a parameter of the service."""
+@dataclass(frozen=True)
+class ChatOptions:
+    """What a caller set about a chat itself, checked. None where nothing was set.
+
+    Args:
+        unsupported, run_tools, max_turns, reask, system, tools, tool_choice, schema, schema_mode: See `Client.chat`.
+        params: Parameters of the service.
+    """
+
+    unsupported: Unsupported | None = None
+    run_tools: bool | None = None
+    max_turns: int | None = None
+    reask: int | None = None
+    system: str | None = None
+    tools: Any = None
+    tool_choice: Any = None
+    schema: Any = None
+    schema_mode: str | None = None
+    params: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def checked(cls, params: Mapping[str, Any], **options: Any) -> ChatOptions:
+        """From arguments as the caller gave them; what he does with them afterwards does not reach these.
+
+        Raises:
+            ConfigError: One of them cannot be used, or belongs to a client alone.
+        """
+        refuse_of_client(params)
+        return cls(**_checked(options), params={name: _copied(value) for name, value in params.items()})
+
+    def over(self, defaults: ChatOptions) -> ChatOptions:
+        """These options, and where nothing was set the defaults; parameters add up."""
+        changed = {name: value for name, value in vars(self).items() if value is not None}
+        return replace(defaults, **{**changed, "params": {**defaults.params, **self.params}})
+
+    @property
+    def asked(self) -> dict[str, Any]:
+        """What `ChatRequest.checked` takes: the parameters, tools and schema."""
+        structured = {name: getattr(self, name) for name in STRUCTURED}
+        return {**self.params, **{name: value for name, value in structured.items() if value is not None}}
+
+    @property
+    def wants_logprobs(self) -> bool:
+        """Whether a parameter wants the tokens' probabilities: services send them unasked too, and they are bulky.
+
+        Example:
+            >>> ChatOptions(params={"generationConfig": {"responseLogprobs": True}}).wants_logprobs
+            True
+            >>> ChatOptions(params={"temperature": 0, "logprobs": False}).wants_logprobs
+            False
+        """
+        for name, value in self.params.items():
+            if value is None or value is False:
+                continue
+            words = [name, *(value if isinstance(value, (Mapping, list, tuple)) else ())]
+            if any(isinstance(word, str) and "logprobs" in word.lower() for word in words):
+                return True
+        return False
+
+
+STRUCTURED = ("tools", "tool_choice", "schema", "schema_mode")
+"""What is asked for beside the parameters that are sent as they are."""
+
+TRANSPORT_NAMES = tuple(TransportOptions.__dataclass_fields__)
+CHAT_NAMES = ("unsupported", "run_tools", "max_turns", "reask")
+OPTION_NAMES = (*TRANSPORT_NAMES, *CHAT_NAMES)
+"""The named arguments that nothing is sent of; every other one is a parameter of the service."""
+
+_OF_CLIENT = ("limits", "pickle_key")
+
+
+def refuse_of_client(params: Mapping[str, Any]) -> None:
+    """Refuses among a call's parameters what only a client can have.
+
+    Raises:
+        ConfigError: There is such a thing.
+    """
+    for name in _OF_CLIENT:
+        if name in params:
+            raise ConfigError(f"{name} belongs to a client, not to a single call: Client(..., {name}=...)")
+
+
+def given(params: Mapping[str, Any], **usual: Any) -> dict[str, Any]:
+    """The parameters that a caller gave: those by name of which something was said, and all others."""
+    return {**{name: value for name, value in usual.items() if value is not UNSET}, **params}
+
+
+def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: _CHECKS.get(name, _copied)(value) for name, value in options.items() if value is not None}
+
+
+def _copied(value: Any) -> Any:
+    """A value that may be used again, whatever its owner does with it. What cannot be copied is refused when sent."""
+    if isinstance(value, (list, dict)):
+        with contextlib.suppress(Exception):
+            return deepcopy(value)
+    return value
+
+
+def _copied_tools(tools: Any) -> Any:
+    """Tools are read once, as they may come out of an iterator.
+
+    Example:
+        >>> _copied_tools(iter([print]))
+        (<built-in function print>,)
+    """
+    several = isinstance(tools, Iterable) and not isinstance(tools, (str, bytes, Mapping, type))
+    return tuple(tools) if several else tools
 
 
 def without_secrets(options: Mapping[str, Any]) -> dict[str, Any]:
@@ -297,6 +459,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "run_tools": _checked_flag,
     "max_turns": _checked_count("max_turns", 1),
     "reask": _checked_count("reask", 0),
+    "tools": _copied_tools,
 }
 
 

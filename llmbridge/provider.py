@@ -12,15 +12,24 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge._json import parsed_json, scan_json
-from llmbridge.errors import MissingKey, ProtocolError
+from llmbridge.errors import ConfigError, MissingKey, ProtocolError
 from llmbridge.events import End, Item, Usage
 from llmbridge.messages import ChatRequest, Messages
-from llmbridge.options import checked_base_url
+from llmbridge.options import (
+    CHAT_NAMES,
+    OPTION_NAMES,
+    TRANSPORT_NAMES,
+    ChatOptions,
+    Timeout,
+    TransportOptions,
+    checked_base_url,
+)
 from llmbridge.secret import Secret, discreet
 
 if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
     from llmbridge._call.framing import Frame, Framing
+    from llmbridge.stream import ChatStream
 
 __all__ = ["AsyncGeneratorProvider", "Encoded", "Provider", "frame_json", "parsed_json", "scan_json"]
 
@@ -62,9 +71,7 @@ class AsyncGeneratorProvider:
             >>> "demo" in "".join(Demo.create_completion("demo", "Hello"))
             True
         """
-        from llmbridge._call.plan import class_stream
-
-        answer = class_stream(cls, model, messages, kwargs)
+        answer = _stream(cls, model, messages, kwargs)
         return iter(answer) if stream else answer.complete().text
 
     @classmethod
@@ -91,9 +98,7 @@ class AsyncGeneratorProvider:
             >>> "demo" in "".join(asyncio.run(main()))
             True
         """
-        from llmbridge._call.plan import class_stream
-
-        return class_stream(cls, model, messages, {"proxy": proxy, **kwargs})._async_pieces()
+        return _stream(cls, model, messages, {"proxy": proxy, **kwargs})._async_pieces()
 
     @classmethod
     @discreet
@@ -115,9 +120,8 @@ class AsyncGeneratorProvider:
             True
         """
         from llmbridge._aio import text_of
-        from llmbridge._call.plan import class_stream
 
-        return text_of(class_stream(cls, model, messages, kwargs))
+        return text_of(_stream(cls, model, messages, kwargs))
 
 
 class Encoded:
@@ -279,6 +283,16 @@ class Provider(AsyncGeneratorProvider):
         return cls.resolve_base_url(), model
 
     @classmethod
+    def path_below(cls, base_url: str, path: str) -> str:
+        """What is appended to the base URL, where that decides about the path.
+
+        Args:
+            base_url: Without a slash at its end.
+            path: As it was encoded.
+        """
+        return path
+
+    @classmethod
     def framing(cls) -> Framing:
         """How the answer's bytes become frames; server-sent events unless a provider says otherwise."""
         from llmbridge._call.framing import SSE
@@ -344,3 +358,24 @@ def frame_json(frame: Frame) -> dict[str, Any]:
     if not isinstance(value, dict):
         raise ProtocolError(f"an event of the stream is no JSON object, but {type(value).__name__}")
     return value
+
+
+def _stream(
+    provider: type[AsyncGeneratorProvider], model: str, messages: Messages, kwargs: Mapping[str, Any]
+) -> ChatStream:
+    """The answer of a provider used as a class: what is no option of the transport is a parameter of the service."""
+    from llmbridge._call.connections import SHARED
+    from llmbridge._call.pipeline import Pipeline
+    from llmbridge._call.route import chat_route
+    from llmbridge.stream import ChatStream
+
+    if not issubclass(provider, Provider):
+        raise ConfigError(f"{provider.__name__} is no llmbridge.Provider: it has no encode() and decode()")
+    options = TransportOptions.checked(**{name: kwargs[name] for name in TRANSPORT_NAMES if name in kwargs})
+    params = {name: value for name, value in kwargs.items() if name not in OPTION_NAMES}
+    chat = ChatOptions.checked(params, **{name: kwargs[name] for name in CHAT_NAMES if name in kwargs})
+    request = ChatRequest.checked(model, messages, chat.params)
+    route, request = chat_route(provider, request, options, SHARED, unsupported=chat.unsupported, even_offline=True)
+    return ChatStream(
+        Pipeline([route], options.timeout or Timeout()), request.schema, keep_logprobs=chat.wants_logprobs
+    )

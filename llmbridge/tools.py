@@ -7,11 +7,22 @@ import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from types import FunctionType
-from typing import Any, overload
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from llmbridge._json import json_copy
 from llmbridge._tools.choice import ToolChoice, tool_choice
 from llmbridge.errors import InvalidOutput, InvalidRequest
+
+if TYPE_CHECKING:
+    from typing_extensions import ParamSpec, TypeVar
+
+    P = ParamSpec("P", default=...)
+    R = TypeVar("R", default=Any)
+else:
+    from typing import ParamSpec, TypeVar  # they know defaults from Python 3.13 on
+
+    P = ParamSpec("P")
+    R = TypeVar("R")
 
 __all__ = ["Tool", "ToolChoice", "checked_tools", "tool", "tool_choice"]
 
@@ -23,7 +34,7 @@ _SHOWN = 10  # problems in a message
 
 
 @dataclass(frozen=True, slots=True)
-class Tool:
+class Tool(Generic[P, R]):
     """A tool that a model may call; made with `Tool.of` or the decorator `tool`.
 
     Args:
@@ -171,11 +182,12 @@ class Tool:
 
         return result_text(value)
 
-    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
         """Calls the function as if it had not been made a tool."""
         if self.function is None:
             raise InvalidRequest(f"tool {self.name} has no function to call")
-        return self.function(*args, **kwargs)
+        result: R = self.function(*args, **kwargs)
+        return result
 
     def __get__(self, instance: Any, owner: type | None = None) -> Tool:
         """The tool of one object, when a method was decorated."""
@@ -205,11 +217,11 @@ class Tool:
 
 
 @overload
-def tool(function: Callable[..., Any], /) -> Tool: ...
+def tool(function: Callable[P, R], /) -> Tool[P, R]: ...
 @overload
 def tool(
     *, name: str | None = None, description: str | None = None, strict: bool | None = None
-) -> Callable[[Callable[..., Any]], Tool]: ...
+) -> Callable[[Callable[P, R]], Tool[P, R]]: ...
 def tool(
     function: Callable[..., Any] | None = None,
     /,

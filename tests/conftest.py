@@ -60,9 +60,9 @@ def _nothing_left(_no_settings: None) -> Iterator[None]:
 
 def _close_what_a_process_keeps() -> None:
     """The idle connections of `chat()`, and the demo's server, are meant to live as long as the process."""
-    shared: Any = sys.modules.get("llmbridge._api")
+    shared: Any = sys.modules.get("llmbridge._call.connections")
     if shared is not None:
-        shared.shared_client().close()
+        shared.SHARED.close()
     demo: Any = sys.modules.get("llmbridge.testing.demo")
     if demo is not None and demo._server is not None:
         demo._server.close()

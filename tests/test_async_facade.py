@@ -505,7 +505,7 @@ class TestLoops:
         """After an answer that ended by its finish_reason, the pool holds its socket as a script needs it."""
         server.script(Reply(PIECES, end_mark=False))
         assert loop.read(client.chat("x")).pieces == PIECES
-        (transport,) = client._transports.values()
+        (transport,) = client.connections.transports.values()
         assert transport._own is not None
         pools = transport._own.get_adapter(server.root).poolmanager.pools  # type: ignore[attr-defined]
         (pool,) = map(pools.get, pools.keys())

@@ -82,7 +82,7 @@ def limited(server: LLMServer) -> Iterator[MakeClient]:
             "openai:m", base_url=server.base_url("openai"), api_key=KEY, timeout=20, retries=0, limits=Limits(**limits)
         )
         if clock is not None:
-            client.limiter = Limiter(client.limiter.limits, clock) if client.limiter is not None else None
+            client.connections.limiter = Limiter(Limits(**limits), clock)
         made.append(client)
         return client
 
@@ -93,14 +93,14 @@ def limited(server: LLMServer) -> Iterator[MakeClient]:
 
 def waiting(client: Client) -> int:
     """How many requests stand in the queue."""
-    assert client.limiter is not None
-    return len(client.limiter._queue)
+    assert client.connections.limiter is not None
+    return len(client.connections.limiter._queue)
 
 
 def running(client: Client) -> int:
     """How many requests are under way."""
-    assert client.limiter is not None
-    return len(client.limiter._running)
+    assert client.connections.limiter is not None
+    return len(client.connections.limiter._running)
 
 
 def until(condition: Callable[[], bool]) -> None:
@@ -362,9 +362,9 @@ def test_who_waits_for_a_place_takes_no_thread_from_who_holds_it(
 
 def spent(client: Client) -> int:
     """Tokens that count for the last minute."""
-    assert client.limiter is not None
-    client.limiter._settle()
-    return client.limiter._spent
+    assert client.connections.limiter is not None
+    client.connections.limiter._settle()
+    return client.connections.limiter._spent
 
 
 def test_tokens_are_put_right_when_the_service_has_counted_them(
@@ -397,8 +397,8 @@ def test_tokens_of_an_attempt_that_failed_are_not_those_of_the_next(server: LLMS
 
 def paused_for(client: Client) -> float:
     """Seconds for which nobody goes."""
-    assert client.limiter is not None
-    delay = (ticket := client.limiter.join()).delay()
+    assert client.connections.limiter is not None
+    delay = (ticket := client.connections.limiter.join()).delay()
     ticket.release()
     return delay or 0.0
 

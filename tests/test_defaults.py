@@ -180,11 +180,11 @@ class TestAsyncClosing:
         async def main() -> None:
             async with Client(**way(server)) as client:
                 assert (await client.chat("x")).text
-                assert client._transports
-            assert not client._transports
+                assert client.connections.transports
+            assert not client.connections.transports
             assert (await client.chat("x")).text
             await client.aclose()
-            assert not client._transports
+            assert not client.connections.transports
 
         loop.run(main)
 
@@ -215,4 +215,4 @@ class TestAsyncClosing:
 
         with pytest.raises(asyncio.CancelledError):
             asyncio.run(main())
-        assert not clients[0]._transports
+        assert not clients[0].connections.transports

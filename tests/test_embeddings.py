@@ -30,7 +30,8 @@ from llmbridge import (
     aembed,
     embed,
 )
-from llmbridge.embeddings import _Work
+from llmbridge.embeddings import EmbeddingsCall
+from llmbridge.options import TransportOptions
 from llmbridge.testing import LLMServer, Received, Reply
 
 KEY = "sk-embed-0123456789"
@@ -377,7 +378,7 @@ def test_cancelling_before_it_begins(server: LLMServer) -> None:
     """Nothing is asked for any more: a task may end before its thread has begun."""
     options = {name: value for name, value in way(server).items() if name != "model"}
     with Client() as client:
-        work = _Work(client, ["a"], "openai:m", options)
+        work = EmbeddingsCall(client, ["a"], "openai:m", TransportOptions.checked(**options), {})
         work.cancel()
         with pytest.raises(Cancelled):
             work.result()

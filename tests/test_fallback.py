@@ -68,7 +68,7 @@ class Pair:
         self.one = Client("openai:a", base_url=first.base_url("openai"), api_key=KEY, retries=0)
         self.two = Client("anthropic:b", base_url=second.base_url("anthropic"), api_key=KEY, retries=0)
         for client, name in ((self.one, "openai:a"), (self.two, "anthropic:b")):
-            client._breakers[name] = Breaker(lambda: self.now)
+            client.connections.breakers[name] = Breaker(lambda: self.now)
         self.both = Client([self.one, self.two], timeout=20)
 
     @property
@@ -224,7 +224,7 @@ def test_a_cancelled_call_from_before_starts_no_second_trial(pair: Pair) -> None
         reader = threading.Thread(target=read, daemon=True)
         reader.start()
         pair.first.wait_for_requests(1)
-        breaker = pair.one.breaker_of("openai:a")
+        breaker = pair.one.connections.breaker_of("openai:a")
         breaker.failed(ConnectFailed("down"))
         pair.now += COOL_DOWN
         assert breaker.admits("the trial")
@@ -239,12 +239,12 @@ def test_a_client_remembers_models_of_lists_only_and_not_for_ever() -> None:
     client = Client(api_key=KEY, base_url="http://127.0.0.1:9")
     for number in range(300):
         client.chat("x", model=f"openai:m{number}")
-    assert not client._breakers
+    assert not client.connections.breakers
     client = Client()
     for number in range(300):
         client.chat("x", model=[f"ollama:m{number}", "demo"])
-    assert 1 < len(client._breakers) <= 256
-    assert client.breaker_of("ollama:m299") is client.breaker_of("ollama:m299")
+    assert 1 < len(client.connections.breakers) <= 256
+    assert client.connections.breaker_of("ollama:m299") is client.connections.breaker_of("ollama:m299")
 
 
 def test_a_call_that_ends_inside_the_lock_blocks_nothing() -> None:
@@ -472,7 +472,9 @@ def test_a_trial_whose_task_is_cancelled_leaves_room_for_the_next(pair: Pair, lo
 
     LOOPS[loop].run(main)
     assert pair.first.requests[1].gone.wait(5)
-    _wait_for(lambda: pair.one._breakers["openai:a"]._trial_until < pair.now)  # its thread has come back, too
+    _wait_for(
+        lambda: pair.one.connections.breakers["openai:a"]._trial_until < pair.now
+    )  # its thread has come back, too
     assert pair.both.chat("Hi").complete().text == "back"
     assert pair.asked == (3, 1)
 

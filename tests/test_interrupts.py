@@ -124,7 +124,7 @@ def test_idle_connections_come_back_last_in_first_out_and_no_more_than_there_is_
 def test_a_ticket_is_given_back_if_its_way_into_the_queue_is_interrupted(server: LLMServer) -> None:
     """It would stay at the head, and everybody behind it would wait for nothing."""
     with Client("openai:m", base_url=server.base_url("openai"), limits=Limits(concurrency=1), timeout=10) as client:
-        limiter: Any = client.limiter
+        limiter: Any = client.connections.limiter
 
         def interrupt() -> None:
             del limiter._settle
@@ -140,7 +140,7 @@ def test_a_ticket_is_given_back_if_its_way_into_the_queue_is_interrupted(server:
 def test_a_ticket_is_given_back_if_that_was_interrupted(server: LLMServer) -> None:
     """The next attempt to end the call ends the ticket too."""
     with Client("openai:m", base_url=server.base_url("openai"), limits=Limits(concurrency=1), timeout=10) as client:
-        limiter: Any = client.limiter
+        limiter: Any = client.connections.limiter
 
         def interrupt(*_: object) -> None:
             del limiter.take_back

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from llmbridge import Client, ConfigError, Retry, Timeout
 from llmbridge.options import (
     OPTION_NAMES,
-    CallOptions,
+    TRANSPORT_NAMES,
+    TransportOptions,
     checked_base_url,
     checked_headers,
     checked_proxy,
@@ -218,13 +219,13 @@ class TestProxy:
 
     def test_false_means_none_at_all(self) -> None:
         """And stays apart from not set."""
-        assert CallOptions.checked({"proxy": False}).proxy is False
-        assert CallOptions.checked({"proxy": None}).proxy is None
+        assert TransportOptions.checked(proxy=False).proxy is False
+        assert TransportOptions.checked(proxy=None).proxy is None
 
     def test_true_says_nothing(self) -> None:
         """It is refused with what it could have meant."""
         with pytest.raises(ConfigError, match="proxy=True"):
-            CallOptions.checked({"proxy": True})
+            TransportOptions.checked(proxy=True)
 
     @pytest.mark.parametrize("bad", ["http://", "nonsense://x", 5])
     def test_a_bad_proxy_never_means_a_direct_request(self, bad: Any) -> None:
@@ -291,7 +292,7 @@ class TestHeaders:
         assert CANARY not in repr(headers)
 
 
-class TestCallOptions:
+class TestTransportOptions:
     """All options together."""
 
     def test_the_names_are_the_documented_ones(self) -> None:
@@ -313,50 +314,50 @@ class TestCallOptions:
 
     def test_nothing_set_is_nothing(self) -> None:
         """None stands for not set, so that defaults can fill it."""
-        assert CallOptions.checked(dict.fromkeys(OPTION_NAMES)) == CallOptions()
+        assert TransportOptions.checked(**dict.fromkeys(TRANSPORT_NAMES)) == TransportOptions()
 
     def test_values_are_normalized(self) -> None:
         """A key becomes a secret, a number a policy."""
-        options = CallOptions.checked({"api_key": f" {CANARY}\n", "timeout": 5, "retries": 1, "verify": Path(__file__)})
+        options = TransportOptions.checked(api_key=f" {CANARY}\n", timeout=5, retries=1, verify=Path(__file__))
         assert options.api_key == Secret(CANARY)
         assert (options.timeout, options.retries, options.verify) == (Timeout(total=5), Retry(1), __file__)
 
     def test_a_secret_is_taken_as_it_is(self) -> None:
         """Who holds one passes it on."""
         key = Secret(CANARY)
-        assert CallOptions.checked({"api_key": key}).api_key is key
+        assert TransportOptions.checked(api_key=key).api_key is key
 
     def test_no_repr_shows_the_key(self) -> None:
         """P18: nor a sensitive header."""
-        options = CallOptions.checked({"api_key": CANARY, "headers": {"x-api-key": CANARY}})
+        options = TransportOptions.checked(api_key=CANARY, headers={"x-api-key": CANARY})
         assert CANARY not in repr(options)
 
     @pytest.mark.parametrize("verify", [1, 0, 1.5, ["x"], b"x", {}])
     def test_a_bad_verify_is_refused(self, verify: Any) -> None:
         """P22: nothing but True, False or a path; a 0 must not switch verification off."""
         with pytest.raises(ConfigError, match="verify"):
-            CallOptions.checked({"verify": verify})
+            TransportOptions.checked(verify=verify)
 
     def test_verify_false_is_kept(self) -> None:
         """An explicit no is not the same as nothing."""
-        assert CallOptions.checked({"verify": False}).verify is False
+        assert TransportOptions.checked(verify=False).verify is False
 
     @pytest.mark.parametrize("session", [1, "session", requests, requests.Session, object()])
     def test_a_session_that_is_none_is_refused(self, session: Any) -> None:
         """The class in place of an object included."""
         with pytest.raises(ConfigError, match="session"):
-            CallOptions.checked({"session": session})
+            TransportOptions.checked(session=session)
 
     @pytest.mark.parametrize("key", ["", "a\nb", "ключ", 7, b"key"])
     def test_a_bad_key_is_refused(self, key: Any) -> None:
         """With an error that names the argument."""
         with pytest.raises(ConfigError, match="api_key"):
-            CallOptions.checked({"api_key": key})
+            TransportOptions.checked(api_key=key)
 
     def test_a_call_wins_over_its_client(self) -> None:
         """What the call did not set comes from the client."""
-        client = CallOptions.checked({"timeout": 5, "retries": 1, "base_url": "http://a", "proxy": "http://p"})
-        call = CallOptions.checked({"timeout": 9, "proxy": False})
+        client = TransportOptions.checked(timeout=5, retries=1, base_url="http://a", proxy="http://p")
+        call = TransportOptions.checked(timeout=9, proxy=False)
         merged = call.over(client)
         assert (merged.timeout, merged.retries, merged.base_url, merged.proxy) == (
             Timeout(total=9),
@@ -367,28 +368,28 @@ class TestCallOptions:
 
     def test_verify_false_of_a_client_can_be_taken_back(self) -> None:
         """P22: never sticky."""
-        merged = CallOptions.checked({"verify": True}).over(CallOptions.checked({"verify": False}))
+        merged = TransportOptions.checked(verify=True).over(TransportOptions.checked(verify=False))
         assert merged.verify is True
 
     def test_headers_add_up(self) -> None:
         """The call's own win."""
-        client = CallOptions.checked({"headers": {"A": "1", "B": "1"}})
-        assert CallOptions.checked({"headers": {"B": "2", "C": None}}).over(client).headers == {
+        client = TransportOptions.checked(headers={"A": "1", "B": "1"})
+        assert TransportOptions.checked(headers={"B": "2", "C": None}).over(client).headers == {
             "A": "1",
             "B": "2",
             "C": None,
         }
-        assert CallOptions().over(client).headers == {"A": "1", "B": "1"}
+        assert TransportOptions().over(client).headers == {"A": "1", "B": "1"}
 
     def test_the_callers_headers_are_copied(self) -> None:
         """A later change does not reach a call that was checked before."""
         headers = {"A": "1"}
-        options = CallOptions.checked({"headers": headers})
+        options = TransportOptions.checked(headers=headers)
         headers["A"] = "evil\r\n"
         assert options.headers == {"A": "1"}
 
     def test_merging_changes_neither_side(self) -> None:
         """Clients are shared between threads."""
-        client = CallOptions.checked({"headers": {"A": "1"}})
-        CallOptions.checked({"headers": {"A": "2"}, "timeout": 1}).over(client)
-        assert client == CallOptions.checked({"headers": {"A": "1"}})
+        client = TransportOptions.checked(headers={"A": "1"})
+        TransportOptions.checked(headers={"A": "2"}, timeout=1).over(client)
+        assert client == TransportOptions.checked(headers={"A": "1"})

@@ -161,8 +161,8 @@ def test_p17_a_forked_worker_needs_no_pickle(server: LLMServer) -> None:
             os.close(read)
             os.waitpid(child, 0)
         held.close()
-        assert client.limiter is not None
-        assert not client.limiter._running
+        assert client.connections.limiter is not None
+        assert not client.connections.limiter._running
 
 
 @pytest.mark.skipif("fork" not in METHODS, reason="the system does not fork")
@@ -210,20 +210,20 @@ def test_p18_no_pickle_holds_a_secret_unless_asked(protocol: int) -> None:
     for secret in (KEY, PASSWORD):
         assert secret.encode() not in data
     client = pickle.loads(data)
-    options = client.options
+    options, chat = client.transport_options, client.chat_options
     assert (options.api_key, options.base_url, options.proxy) == (None, "http://127.0.0.1:9/v1", "http://127.0.0.1:8")
     assert dict(options.headers) == {"X-App": "app", "Authorization": None}
-    assert (options.timeout, options.verify, options.unsupported) == (Timeout(total=7, idle=3), False, "drop")
+    assert (options.timeout, options.verify, chat.unsupported) == (Timeout(total=7, idle=3), False, "drop")
     assert (options.retries.times, options.retries.on_retry) == (4, note)
     assert client.default_model == "openai:m"
-    assert (client._system, client._params, options.reask) == ("Be brief.", {"temperature": 0.5}, 2)
-    assert client.limiter.limits == Limits(requests_per_minute=7)
+    assert (chat.system, chat.params, chat.reask) == ("Be brief.", {"temperature": 0.5}, 2)
+    assert client.connections.limiter.limits == Limits(requests_per_minute=7)
 
 
 def test_p18_a_pickle_that_was_asked_to_holds_everything() -> None:
     """And what comes out shows as little as before."""
     client = pickle.loads(pickle.dumps(_full(pickle_key=True)))
-    options = client.options
+    options = client.transport_options
     assert options.api_key == Secret(KEY)
     assert PASSWORD in options.base_url
     assert PASSWORD in options.proxy
@@ -259,7 +259,7 @@ def test_several_models_travel_each_with_its_own_settings() -> None:
     assert PASSWORD.encode() not in data
     client = pickle.loads(data)
     assert [getattr(model, "default_model", model) for model in client._model] == ["openai:a", "openai:b", "demo"]
-    assert client.options.timeout == Timeout(total=9)
+    assert client.transport_options.timeout == Timeout(total=9)
     assert client.chat("Hi").provider == "openai"
 
 
@@ -272,7 +272,7 @@ def test_a_client_travels_after_it_was_used(server: LLMServer, traveller: Client
         again = pickle.loads(pickle.dumps(client))
         with again:
             assert again.chat("y").complete().text
-        assert isinstance(again.limiter, Limiter) == (client is limited)
+        assert isinstance(again.connections.limiter, Limiter) == (client is limited)
         stream.close()
         client.close()
 
@@ -282,13 +282,13 @@ def test_a_copy_within_the_process_keeps_the_key(way: Callable[[Client], Client]
     """Nothing leaves the process: a settings object that holds a client may be copied."""
     client = _full()
     again = way(client)
-    assert again.options == client.options
-    assert again.options.api_key == Secret(KEY)
-    assert (again._model, again._system, again._params) == (client._model, client._system, client._params)
-    assert again.limiter is not client.limiter
-    assert again._lock is not client._lock
+    assert again.transport_options == client.transport_options
+    assert again.transport_options.api_key == Secret(KEY)
+    assert (again._model, again.chat_options) == (client._model, client.chat_options)
+    assert again.connections.limiter is not client.connections.limiter
+    assert again.connections is not client.connections
     with requests.Session() as session:
-        assert way(Client("openai:m", session=session)).options.session is session
+        assert way(Client("openai:m", session=session)).transport_options.session is session
 
 
 def test_threads_share_what_was_unpickled(server: LLMServer, traveller: Client) -> None:

@@ -240,7 +240,7 @@ def test_p18_reprs_show_no_key(server: LLMServer, client: Client) -> None:
         repr(vars(client).values()),
     ]
     answer = client.chat("x").complete()
-    shown += [repr(answer), str(vars(client)), repr(vars(client)["_options"])]
+    shown += [repr(answer), str(vars(client)), repr(vars(client)["transport_options"])]
     for text in shown:
         assert KEY not in text
         assert PASSWORD not in text

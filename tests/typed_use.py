@@ -7,7 +7,9 @@ from typing import Any, Literal, TypedDict
 
 from typing_extensions import assert_type
 
-from llmbridge import ChatStream, Client, Completion, chat
+from llmbridge import ChatStream, Client, Completion, aembed, amodels, chat, embed, models, tool
+from llmbridge.embeddings import Embeddings
+from llmbridge.schema import Schema
 
 
 @dataclass
@@ -46,8 +48,7 @@ def parsed_is_anything_without_a_class(client: Client) -> None:
     """A JSON schema, a form that is no class, and none."""
     assert_type(chat("x").complete().parsed, Any)
     assert_type(chat("x", schema={"type": "object"}).complete().parsed, Any)
-    assert_type(chat("x", schema=City | None).complete().parsed, Any)
-    assert_type(chat("x", schema=Literal["a", "b"]).complete().parsed, Any)
+    assert_type(chat("x", schema=Schema.of(Literal["a", "b"])).complete().parsed, Any)
     assert_type(client.chat("x", schema=False).complete().parsed, Any)
     assert_type(client.run("x").complete().parsed, Any)
 
@@ -60,3 +61,52 @@ def names_without_a_parameter_are_fine(stream: ChatStream) -> Completion:
 def and_take_any_stream() -> Completion:
     """Whatever its schema is."""
     return names_without_a_parameter_are_fine(chat("x", schema=City))
+
+
+def a_wrong_argument_is_an_error(client: Client) -> None:
+    """Each for itself, with a schema and without; `warn_unused_ignores` says which of these is none."""
+    chat("x", timeout="a").cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    chat("x", retries="never").cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    chat("x", verify=3.5).cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    chat("x", api_key=7).cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    chat("x", temperature="hot").cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    chat("x", schema=City, timeout="a").cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    chat("x", schema=City, retries="never").cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    chat("x", schema=City, seed="one").cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.run("x", schema=City, stop=5).cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.chat("x", max_tokens="many").cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Client("demo", proxy=3)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Client("demo", top_p="all")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    embed("x", timeout="a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    models("demo", retries="never")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def the_other_questions_are_typed(client: Client) -> None:
+    """In both ways to ask."""
+    assert_type(embed(["x"], dimensions=3), Embeddings)
+    assert_type(await aembed("x"), Embeddings)
+    assert_type(client.embed("x"), Embeddings)
+    assert_type(await client.aembed("x", "demo", timeout=3), Embeddings)
+    assert_type(models("demo"), list[str])
+    assert_type(await amodels(), list[str])
+    assert_type(await client.amodels("azure", api_version="1"), list[str])
+
+
+@tool
+def add(a: int, b: int = 1) -> float:
+    """Adds."""
+    return a + b
+
+
+@tool(name="subtract")
+def minus(a: int, b: int = 1) -> float:
+    """Subtracts."""
+    return a - b
+
+
+def a_tool_is_called_as_its_function() -> None:
+    """With its arguments and result."""
+    assert_type(add(1, b=2), float)
+    assert_type(minus(1), float)
+    add("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    minus(1, c=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 from os.path import basename
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from llmbridge._call.assembly import Assembly
-from llmbridge._call.framing import Record
+from llmbridge._call.framing import SSE, Record
+from llmbridge._json import parsed_json
 from llmbridge.errors import LLMBridgeError, ProtocolError, StreamTruncated, without_frames
-from llmbridge.events import End, Finish, Item, Logprobs, Usage
-from llmbridge.provider import Provider, parsed_json
+from llmbridge.events import END, End, Finish, Item, Logprobs, Usage
 from llmbridge.secret import scrub
 
 if TYPE_CHECKING:
     from llmbridge._call.framing import Frame, Framing
     from llmbridge._transport import Exchange
+    from llmbridge.provider import Provider
 
 __all__ = ["Answer"]
 
@@ -35,6 +36,7 @@ class Answer:
         exchange: Gives the bytes.
         provider: Says what they mean.
         answer_tool: The tool whose arguments are the answer's text, if there is one.
+        read: Takes the one JSON document that is the answer; None for a chat, whose answer the provider decodes.
 
     Attributes:
         waiting: The last read would have had to wait.
@@ -42,9 +44,16 @@ class Answer:
         end_mark: The dialect's end mark has come.
     """
 
-    def __init__(self, exchange: Exchange, provider: type[Provider], answer_tool: str | None = None) -> None:
+    def __init__(
+        self,
+        exchange: Exchange,
+        provider: type[Provider],
+        answer_tool: str | None = None,
+        read: Callable[[Any], object] | None = None,
+    ) -> None:
         self._exchange = exchange
         self._provider = provider
+        self._read = read
         self._framing: Framing | None = None
         self._head = b""
         self._document: list[bytes] | None = None
@@ -115,7 +124,7 @@ class Answer:
             raise ProtocolError("the service answered with the binary event stream of AWS, which is not spoken here")
         if not start:
             return b""
-        framing = self._provider.framing()
+        framing = SSE() if self._read else self._provider.framing()
         if start in (b"{", b"[") and not framing.begins_with_json:
             self._document = []
         else:
@@ -140,10 +149,17 @@ class Answer:
             self.ended = True
 
     def _decode_document(self, document: Frame) -> Iterable[Item | End]:
-        return self._provider.decode_document(parsed_json(document.data))
+        value = parsed_json(document.data)
+        if self._read is None:
+            return self._provider.decode_document(value)
+        self._read(value)
+        return (END,)
+
+    def _refuse_stream(self, frame: Frame) -> Iterable[Item | End]:
+        raise ProtocolError("the service answered with a stream instead of one JSON document: check the base_url")
 
     def _decode(self, frames: list[Frame], items: list[Item], decode: _Decode | None = None) -> None:
-        decode = decode or self._provider.decode
+        decode = decode or (self._refuse_stream if self._read else self._provider.decode)
         assembly, add = self._assembly, items.append
         for frame in frames:
             self._frames_seen = True

@@ -162,7 +162,7 @@ class Attempts:
         self._take_headers(exchange)
         if exchange.status not in _SUCCESS:
             raise self._status_error(exchange, call)
-        return Answer(exchange, self.route.provider, self.route.answer_tool)
+        return Answer(exchange, self.route.provider, self.route.answer_tool, self.route.read)
 
     def _queue_up(self, call: Call, request: HTTPRequest) -> None:
         """Waits until the client's own limits allow the request."""

@@ -15,15 +15,15 @@ from typing import TYPE_CHECKING
 from llmbridge._call.answer import Answer
 from llmbridge._call.attempts import Attempts
 from llmbridge._call.route import Route
-from llmbridge.errors import Cancelled, ClockExpired, LLMBridgeError, StreamTruncated
+from llmbridge.errors import Cancelled, LLMBridgeError, StreamTruncated
 from llmbridge.events import Item, Usage
-from llmbridge.options import Timeout
+from llmbridge.options import Timeout, TotalClock
 
 if TYPE_CHECKING:
     from llmbridge._transport import Call
     from llmbridge.limits import Limiter
 
-__all__ = ["Pipeline", "TotalClock", "Wait"]
+__all__ = ["Pipeline", "Wait"]
 
 
 class Wait(Enum):
@@ -31,45 +31,6 @@ class Wait(Enum):
 
     SOCKET = "until the socket is readable"
     THREAD = "in a worker thread: the step blocks"
-
-
-class TotalClock:
-    """The total time of a whole chat: one for all turns, for the tools between them, and for a second asking.
-
-    Args:
-        limit: Seconds; None for no limit.
-        runs_out_at: The moment, on the clock of `time.monotonic`, if it has been started.
-    """
-
-    __slots__ = ("_limit", "_runs_out_at")
-
-    def __init__(self, limit: float | None, runs_out_at: float | None = None) -> None:
-        self._limit = limit
-        self._runs_out_at = runs_out_at
-
-    def start(self) -> float:
-        """The moment when it runs out, on the clock of `time.monotonic`; it starts with the first question for it."""
-        if self._runs_out_at is None:
-            self._runs_out_at = monotonic() + (float("inf") if self._limit is None else self._limit)
-        return self._runs_out_at
-
-    @property
-    def left(self) -> float:
-        """The seconds until then, none or fewer than none if it is over."""
-        return self.start() - monotonic()
-
-    def check(self, doing: str = "") -> float:
-        """The seconds that are left.
-
-        Args:
-            doing: What is being done, for the message.
-
-        Raises:
-            ClockExpired: None are.
-        """
-        if (left := self.left) > 0:
-            return left
-        raise ClockExpired(f"the call did not end within {self._limit:g} s{doing}", clock="total")
 
 
 class Pipeline:
@@ -80,8 +41,7 @@ class Pipeline:
         timeout: The call's limits; the total starts with the first `advance()`, and covers all routes and waits.
         limiter: Lets requests through at the pace that the caller set; None for none.
         refused: The errors of routes that could not even be made.
-        total_at: `time.monotonic()` of the end of the total, where that began before, with an earlier call.
-        total: The clock of the chat that this call is a part of, in place of `total_at`.
+        total: The clock of the chat that this call is a part of; None if it is all of it.
 
     Attributes:
         started, ended: `time.monotonic()` of the first step and of the end.
@@ -93,12 +53,11 @@ class Pipeline:
         timeout: Timeout,
         limiter: Limiter | None = None,
         refused: Sequence[LLMBridgeError] = (),
-        total_at: float | None = None,
         total: TotalClock | None = None,
     ) -> None:
         self._attempts = Attempts(routes, limiter, refused)
         self._timeout = timeout
-        self._total = total or TotalClock(timeout.total, total_at)
+        self._total = total or TotalClock(timeout.total)
         self._busy = threading.Lock()
         self._call: Call | None = None
         self._answer: Answer | None = None

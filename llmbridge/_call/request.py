@@ -6,36 +6,23 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
 from llmbridge._version import __version__
-from llmbridge.options import CallOptions
-from llmbridge.provider import Encoded, Provider
-from llmbridge.secret import SHORTEST_SECRET, MaskedStr, Secret
+from llmbridge.secret import SHORTEST_SECRET, MaskedStr
 
 if TYPE_CHECKING:
     from llmbridge._transport import HTTPRequest
+    from llmbridge.options import TransportOptions
+    from llmbridge.provider import Encoded, Provider
+    from llmbridge.secret import Secret
 
-__all__ = ["PathByURL", "http_request"]
+__all__ = ["http_request"]
 
 _USER_AGENT = f"llmbridge/{__version__}"
-
-
-class PathByURL(Provider):
-    """A provider whose paths depend on the base URL."""
-
-    @classmethod
-    def path_below(cls, base_url: str, path: str) -> str:
-        """What is appended to the base URL.
-
-        Args:
-            base_url: Without a slash at its end.
-            path: As it was encoded.
-        """
-        raise NotImplementedError(f"{cls.__name__} lacks path_below()")
 
 
 def http_request(
     provider: type[Provider],
     encoded: Encoded,
-    options: CallOptions,
+    options: TransportOptions,
     key: Secret | None,
     base_url: str,
     method: str = "POST",
@@ -72,9 +59,8 @@ def http_request(
     if method == "GET":
         _override(headers, {"Content-Type": None})
     kept = {name: value for name, value in headers.items() if value is not None}
-    path = provider.path_below(base_url, encoded.path) if issubclass(provider, PathByURL) else encoded.path
     return HTTPRequest(
-        base_url + path,
+        base_url + provider.path_below(base_url, encoded.path),
         kept,
         encoded.body,
         tuple(word for word in secrets if len(word) >= SHORTEST_SECRET),

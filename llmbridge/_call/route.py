@@ -1,30 +1,37 @@
-"""Where a call can go: one model of one provider, and the memory of how it did lately (a circuit breaker)."""
+"""Where a call can go: one model of one provider, how it gets there, and how that model did lately (a breaker)."""
 
 from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from llmbridge._call.request import http_request
 from llmbridge._locks import keep_lock_free
 from llmbridge.errors import (
     BadRequest,
     Cancelled,
     ConfigError,
     ContentFiltered,
+    InvalidRequest,
     LLMBridgeError,
     ServiceError,
+    UnsupportedParameter,
 )
-from llmbridge.provider import Provider
+from llmbridge.messages import ChatRequest, with_own_proofs
+from llmbridge.options import TransportOptions, Unsupported, checked_base_url, warn_caller
 from llmbridge.retry import Retry
 
 if TYPE_CHECKING:
+    from llmbridge._call.connections import Connections
     from llmbridge._transport import Call, HTTPRequest, Transport
     from llmbridge.limits import Limiter
+    from llmbridge.provider import Encoded, Provider
+    from llmbridge.secret import Secret
 
-__all__ = ["Breaker", "Route", "located"]
+__all__ = ["Breaker", "Route", "chat_route"]
 
 COOL_DOWN = 30.0
 """Seconds for which a model that failed is left out, unless its service says how long."""
@@ -117,6 +124,7 @@ class Route:
         prepare: Makes the request of its route, just before it is sent. May block, within the limits of the call.
         transport: Sends it.
         retry: When to try again.
+        read: Takes the one JSON document that is the answer; None for a chat, whose answer the provider decodes.
         answer_tool: The tool whose arguments are the answer's text, if there is one.
         breaker: Its memory.
         limiter: Of its own client, if that has limits; they count in place of those of the call.
@@ -127,9 +135,87 @@ class Route:
     prepare: Callable[[Route, Call], HTTPRequest]
     transport: Callable[[], Transport]
     retry: Retry
+    read: Callable[[Any], object] | None = None
     answer_tool: str | None = None
     breaker: Breaker = field(default_factory=Breaker)
     limiter: Limiter | None = None
+
+    @classmethod
+    def to(
+        cls,
+        provider: type[Provider],
+        model: str,
+        encode: Callable[[str], Encoded],
+        options: TransportOptions,
+        connections: Connections,
+        *,
+        method: str = "POST",
+        even_offline: bool = False,
+        **more: Any,
+    ) -> Route:
+        """The way to a model.
+
+        Args:
+            provider: The one to ask.
+            model: The model's name; "" where it is not about one.
+            encode: Makes path and body, of the model's name at the time of sending.
+            options: How the request travels.
+            connections: Keeps the connections.
+            method: POST or GET.
+            even_offline: Whether a service that is gone may be tried.
+            **more: The other fields.
+
+        Raises:
+            ConfigError: There is nowhere to send it, or the key is missing.
+        """
+        key = usable_key(provider, options, even_offline)
+        proxy: str | bool | None = False if provider.direct and options.base_url is None else options.proxy
+        verify = True if options.verify is None else options.verify
+
+        def prepare(route: Route, call: Call) -> HTTPRequest:
+            base_url = options.base_url
+            if base_url is None:
+                base_url, route.model = located(provider, model, call)
+                base_url = checked_base_url(base_url)
+            return http_request(provider, encode(route.model), options, key, base_url, method)
+
+        def transport() -> Transport:
+            return connections.transport(options.session, proxy, verify)
+
+        return cls(provider, model, prepare, transport, options.retries or Retry(), **more)
+
+
+def chat_route(
+    provider: type[Provider],
+    request: ChatRequest,
+    options: TransportOptions,
+    connections: Connections,
+    *,
+    unsupported: Unsupported | None = None,
+    **more: Any,
+) -> tuple[Route, ChatRequest]:
+    """The way of a chat to a model, and the request as it will be sent.
+
+    Args:
+        provider: The one to ask.
+        request: What is asked.
+        options: How it travels.
+        connections: Keeps the connections.
+        unsupported: What happens to a parameter that the service is known to refuse.
+        **more: As for `Route.to`.
+
+    Raises:
+        ConfigError: The request or an option cannot be used; nothing was sent.
+    """
+    request = replace(request, messages=with_own_proofs(request.messages, provider.name))
+    request = _supported(provider, request, unsupported or "error")
+    encoded = provider.encode(request)
+
+    def encode(model: str) -> Encoded:
+        return encoded if model == request.model else provider.encode(replace(request, model=model))
+
+    more["answer_tool"] = provider.answer_tool(request)
+    return Route.to(provider, request.model, encode, options, connections, **more), request
 
 
 def located(provider: type[Provider], model: str, call: Call) -> tuple[str, str]:
@@ -145,3 +231,49 @@ def located(provider: type[Provider], model: str, call: Call) -> tuple[str, str]
     search = begin(model, lambda: call.left)
     found: tuple[str, str] = call.search(search.result, search.stop)
     return found
+
+
+def usable_key(provider: type[Provider], options: TransportOptions, even_offline: bool = False) -> Secret | None:
+    """The key to send, once it is sure that there is somewhere to send it.
+
+    Raises:
+        ConfigError: The service is gone, has no base URL, or needs a key that is missing.
+    """
+    if options.base_url is not None and provider.path and options.base_url.endswith(provider.path):
+        raise ConfigError(f"base_url ends with {provider.path}, which is appended to it: leave it out")
+    if provider.offline_since and options.base_url is None and not even_offline:
+        raise ConfigError(
+            f"{provider.name} has been offline since {provider.offline_since}: give base_url= to use another host "
+            "that speaks its format",
+            provider=provider.name,
+        )
+    if options.base_url is None and not provider.direct and not provider.resolve_base_url():
+        variable = f", or set {provider.base_url_env}" if provider.base_url_env else ""
+        raise ConfigError(
+            f"{provider.name} needs a base_url=, like {provider.base_url_example}{variable}", provider=provider.name
+        )
+    return provider.find_key(options.api_key, options.base_url is not None)
+
+
+def _supported(provider: type[Provider], request: ChatRequest, unsupported: str) -> ChatRequest:
+    """The request without what the service is known to refuse.
+
+    Raises:
+        InvalidRequest: It holds something of that kind, and the caller wants to know.
+    """
+    for name in ("tools", "schema"):
+        if getattr(request, name) and name not in provider.supports:
+            raise InvalidRequest(f"{provider.name} knows no {name}", provider=provider.name, model=request.model)
+    refused = provider.refusals(request)
+    if not refused:
+        return request
+    reasons = "; ".join(f"{name}: {advice}" for name, advice in refused.items())
+    message = f"{provider.name} refuses {', '.join(refused)} ({reasons})"
+    if unsupported == "error":
+        raise InvalidRequest(
+            f"{message}; unsupported='drop' leaves it out", provider=provider.name, model=request.model
+        )
+    if unsupported == "warn":
+        warn_caller(f"{message}: left out", UnsupportedParameter)
+    kept = {name: value for name, value in request.params.items() if name not in refused}
+    return replace(request, params=kept, tool_choice=None if "tool_choice" in refused else request.tool_choice)

@@ -7,10 +7,11 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 from llmbridge._call.notes import Notes
-from llmbridge._call.pipeline import TotalClock, Wait
+from llmbridge._call.pipeline import Wait
 from llmbridge._text import TextSoFar
 from llmbridge._tools.runs import ToolRuns
 from llmbridge.errors import Cancelled, ClockExpired, TurnsExceeded
+from llmbridge.options import TotalClock
 
 if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline

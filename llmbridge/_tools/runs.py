@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import asyncio
     from types import TracebackType
 
-    from llmbridge._call.pipeline import TotalClock
+    from llmbridge.options import TotalClock
     from llmbridge.tools import Tool
 
 __all__ = ["Job", "Loop", "ToolRuns", "here"]

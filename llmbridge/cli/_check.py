@@ -62,10 +62,10 @@ def add(commands: Any) -> None:
 
 
 def _check(options: argparse.Namespace) -> int:
-    from llmbridge.options import CallOptions
+    from llmbridge.options import TransportOptions
 
     way = {**call_options(options, "base_url", "proxy", "timeout"), "retries": 0}
-    CallOptions.checked(way)  # what is wrong with an option is no fault of the services
+    TransportOptions.checked(**way)  # what is wrong with an option is no fault of the services
     rows = [_untried(setup) for setup in _asked_for(options)]
     _try_all([row for row in rows if row.state == "ready"], way)
     rows.sort(key=lambda row: (_ORDER.index(row.state), not row.counts, row.setup.provider.name))

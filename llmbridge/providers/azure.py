@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar
 from urllib.parse import quote
 
-from llmbridge._call.request import PathByURL
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded
@@ -21,7 +20,7 @@ V1 = "/openai/v1"
 _DATED = re.compile(r"/openai(?:/deployments/[^/]+)?(?P<path>/[^?]*)\?api-version=.*")
 
 
-class Azure(PathByURL, OpenAICompatible):
+class Azure(OpenAICompatible):
     """Azure OpenAI. The model is the name of the deployment.
 
     A base URL that ends in `/openai/v1` is that of the API without versions: paths and body are OpenAI's own there.

@@ -6,8 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge.errors import Cancelled, ClockExpired, ConnectFailed, InvalidRequest, LLMBridgeError
-from llmbridge.options import Timeout
+from llmbridge.options import Timeout, TransportOptions
 from llmbridge.provider import Encoded
+from llmbridge.providers.compatible import SERVICES
 from llmbridge.providers.openai import OpenAICompatible
 
 if TYPE_CHECKING:
@@ -76,7 +77,7 @@ class _Search:
         self._servers = servers
         self._model = model
         self._left = left
-        self._question: DocumentCall | None = None
+        self._question: DocumentCall[list[str]] | None = None
         self._stopped = False
 
     def stop(self) -> None:
@@ -93,8 +94,6 @@ class _Search:
             ClockExpired: Its time is over.
             ConnectFailed: None answers, or none has the model.
         """
-        from llmbridge.providers.compatible import SERVICES
-
         silent, answered = [], []
         for name in self._servers:
             where = name
@@ -119,17 +118,20 @@ class _Search:
 
     def _ask(self, name: str, base_url: str) -> list[str]:
         """The models of a server."""
-        from llmbridge._api import shared_client
-        from llmbridge._listing import question
+        from llmbridge._call.connections import SHARED
+        from llmbridge._call.question import DocumentCall
 
         self._check()
+        provider = SERVICES[name]
         patience = Timeout(connect=_CONNECT_SECONDS, total=min(_SECONDS, self._left()))
-        travel = {"base_url": base_url, "proxy": False, "timeout": patience, "retries": 0}
-        self._question = question(shared_client(), name, travel)
+        options = TransportOptions.checked(base_url=base_url, proxy=False, timeout=patience, retries=0)
+        encoded = provider.encode_models({})
+        self._question = DocumentCall(
+            SHARED, provider, "", lambda _: encoded, options, provider.decode_models, method="GET"
+        )
         if self._stopped:  # before there was a question to cancel
             self._question.cancel()
-        found: list[str] = self._question.result()
-        return found
+        return self._question.result()
 
     def _check(self) -> None:
         if self._stopped:
