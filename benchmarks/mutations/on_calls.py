@@ -201,7 +201,7 @@ _NETWORK = (
     Mutation(
         "P22",
         "verify=False sticks",
-        "Client.transport",
+        "Connections.transport",
         "self._transports.get((proxy, verify))",
         "next(iter(self._transports.values()), None)",
     ),
