@@ -133,6 +133,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[st
         return set(opened.namelist()), {name.partition("/")[2] for name in unpacked.getnames()}
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_package_and_nothing_else(archives: tuple[set[str], set[str]]) -> None:
     """Every module, the marker of type hints and the licence are in the wheel; tests and benchmarks are not."""
     wheel, _ = archives
@@ -143,6 +144,7 @@ def test_the_wheel_has_the_package_and_nothing_else(archives: tuple[set[str], se
     assert any(name.endswith("/LICENSE") for name in rest)
 
 
+@pytest.mark.slow
 def test_the_source_archive_can_be_tested(archives: tuple[set[str], set[str]]) -> None:
     """Whoever packages it further finds the tests, their data and the documents."""
     _, sdist = archives

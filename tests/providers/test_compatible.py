@@ -607,6 +607,7 @@ print(*sorted(name[len(own):] for name in sys.modules if name.startswith(own)))
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "dialect", "expected"),
     [
