@@ -115,6 +115,13 @@ def test_the_pythons_are_tested() -> None:
     assert setup["options"]["python_requires"] == f">={pythons[0]}"
 
 
+def test_the_hooks_use_the_tools_of_the_lint_extra() -> None:
+    """A commit is checked with the versions that `tox -e lint` checks with."""
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    tools = re.findall(r'additional_dependencies: \["(.+)"\]', hooks)
+    assert set(tools) == set(_lines(_setup()["options.extras_require"]["lint"]))
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
