@@ -157,7 +157,8 @@ def test_the_source_archive_can_be_tested(archives: tuple[set[str], set[str]]) -
     _, sdist = archives
     tests = {path for path in (ROOT / "tests").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     wanted = {str(path.relative_to(ROOT).as_posix()) for path in tests}
-    wanted |= {"README.md", "CHANGELOG.md", "LICENSE", "setup.py", "setup.cfg", "pyproject.toml", "tox.ini", ".ci/run"}
+    wanted |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", ".pre-commit-config.yaml"}
+    wanted |= {"setup.py", "setup.cfg", "pyproject.toml", "tox.ini", ".ci/run", ".github/workflows/ci.yml"}
     assert wanted <= sdist
 
 
@@ -171,7 +172,7 @@ def _tracked() -> list[Path]:
         ).stdout.decode()
         paths = [ROOT / name for name in listed.split("\0") if name]
     except (OSError, subprocess.CalledProcessError):  # a copy without git: the directories that hold the sources
-        folders = ("llmbridge", "tests", "docs", "benchmarks", ".ci")
+        folders = ("llmbridge", "tests", "docs", "benchmarks", ".ci", ".github")
         paths = [*ROOT.glob("*.*"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
     recordings = ROOT / "tests" / "data"  # what other people's servers said
     return [p for p in paths if p.is_file() and p.suffix != ".pyc" and recordings not in p.parents]
