@@ -273,6 +273,7 @@ WAYS: dict[str, tuple[str, Callable[..., Any]]] = {
 class TestCancel:
     """P14, P15: a cancelled caller is free at once, and the server sees it."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("read", ["for", "await"])
     @pytest.mark.parametrize("way", ["task", "trio"])
     def test_p15_in_every_phase(self, phase: Phase, way: str, read: str) -> None:
@@ -519,6 +520,7 @@ def test_aclosing_closes_the_stream(server: LLMServer, client: Client, loop: Asy
 class TestGarbage:
     """Whatever nobody holds any more is closed."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("way", ["pieces", "events"])
     def test_p14_an_abandoned_iterator(self, server: LLMServer, client: Client, loop: Async, way: str) -> None:
         """The connection closes although the stream itself lives on."""
@@ -563,6 +565,7 @@ class TestGarbage:
         gc.collect()
         assert server.requests[0].gone.wait(2)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("way", ["await", "pieces", "cancelled"])
     def test_what_failed_leaves_no_cycle(self, server: LLMServer, client: Client, loop: Async, way: str) -> None:
         """The call and all that it holds are gone with the last name for it, without a garbage collection."""
@@ -699,6 +702,7 @@ INTERRUPTED = {
 class TestPrograms:
     """Whole programs, with every warning an error: they end at once, and say nothing on standard error."""
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("reply", [STALLED, Reply(header_delay=30)], ids=["stalled", "no headers"])
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_p15_it_exits_at_once(self, server: LLMServer, ending: str, reply: Reply) -> None:
@@ -721,6 +725,7 @@ class TestPrograms:
             assert time.monotonic() - start < 8  # most of it is the interpreter's own exit
         assert server.requests[0].gone.wait(2)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("reply", [STALLED, Reply(header_delay=30)], ids=["stalled", "no headers"])
     @pytest.mark.parametrize("read", ["async for _ in client.chat('x'): pass", "await client.chat('x')"])
     @pytest.mark.parametrize("name", INTERRUPTED)
@@ -753,6 +758,7 @@ class TestPrograms:
 class TestMany:
     """P14: hundreds of streams, ended at any moment, leave nothing."""
 
+    @pytest.mark.slow
     def test_p14_started_and_cancelled_at_random(self, server: LLMServer, client: Client, loop: Async) -> None:
         """300 streams, from before their connect to after their end, in every way: threads, descriptors, tasks."""
         server.default = Reply(PIECES * 3, delay=0.002)
@@ -781,6 +787,7 @@ class TestMany:
         client.close()
         _eventually(lambda: server.open_connections == 0)  # threads and descriptors: see conftest.py
 
+    @pytest.mark.slow
     def test_p17_after_all_that_the_client_still_works(self, server: LLMServer, client: Client, loop: Async) -> None:
         """Cancelled calls spoil no connection for those that come after them."""
         server.default = lambda received: Reply([received.json["messages"][0]["content"], "!"], delay=0.001)

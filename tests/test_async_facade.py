@@ -260,6 +260,7 @@ class TestThreads:
         assert loop.read(client.chat("x")).pieces == ["x"] * 200
         assert 1 <= len(hops) <= 3
 
+    @pytest.mark.slow
     def test_what_follows_the_end_mark_does_not_block_the_loop(
         self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
     ) -> None:
@@ -347,6 +348,7 @@ class TestThreads:
         assert loop.run(main) == ["abc"] * 8
         assert server.connections == 1
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         "ask",
         [
@@ -553,6 +555,7 @@ class TestLoops:
         assert asyncio.run(_all(client.chat("x")), debug=debug) == PIECES
         assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []
 
+    @pytest.mark.slow
     def test_a_thousand_tasks_on_one_client(self, client: Client, server: LLMServer) -> None:
         """P17: every task gets its own answer, though many share a connection one after the other."""
         server.default = lambda received: Reply([received.json["messages"][0]["content"], "!"])
@@ -600,6 +603,7 @@ class TestMocks:
 class TestBackPressure:
     """Nobody reads ahead."""
 
+    @pytest.mark.slow
     def test_p16_a_slow_reader_stops_the_server(self, loop: Async) -> None:
         """While the loop's body rests, the server's sends come to a stand; afterwards all the rest arrives."""
         text = "x" * 65_536

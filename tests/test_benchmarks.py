@@ -6,9 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 ROOT = Path(__file__).resolve().parent.parent
 
 
+@pytest.mark.slow
 def test_every_benchmark_runs() -> None:
     """All of them run to their end with tiny sizes, and every contender gets the text that was sent."""
     command = [sys.executable, "-m", "benchmarks.run_all", "--smoke", "--only", "floor,requests+sseclient,llmbridge"]

@@ -137,6 +137,7 @@ class TestStyles:
         found = calls(D(0, "a", "f", "{}", "s1"), D(1, "b", "g"), D(1, None, None, "{}", "s2"))
         assert [call.signature for call in found] == ["s1", "s2"]
 
+    @pytest.mark.slow
     def test_thousands_of_calls_take_linear_time(self) -> None:
         """A server may send any number."""
         many = [D(i, f"c{i}", "f", "{}") for i in range(30_000)]

@@ -85,6 +85,7 @@ def client_of(provider: str, base_url: str, **options: Any) -> Client:
     return Client(f"{provider}:m", base_url=base_url, **{"api_key": KEY, "retries": 0, "timeout": 20, **options})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_p18_no_answer_of_a_service_brings_the_key_out(canary: Canary, name: str, mode: str) -> None:  # noqa: F811
@@ -102,6 +103,7 @@ def test_p18_no_answer_of_a_service_brings_the_key_out(canary: Canary, name: str
         assert any(KEY in value for _, value in server.requests[0].headers)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_p18_no_failure_on_the_way_brings_a_secret_out(canary: Canary, name: str, mode: str) -> None:  # noqa: F811
@@ -200,6 +202,7 @@ def test_p18_no_proxy_brings_a_secret_out(canary: Canary, mode: str, session: st
         assert PASSWORD not in proxy.seen[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_p18_no_timeout_brings_the_key_out(canary: Canary, name: str, mode: str) -> None:  # noqa: F811
@@ -211,6 +214,7 @@ def test_p18_no_timeout_brings_the_key_out(canary: Canary, name: str, mode: str)
         canary.look_at(stream, outcome.error)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("when", ["before the headers", "in mid-answer"])
 @pytest.mark.parametrize("name", PROVIDERS)
@@ -363,6 +367,7 @@ def _dialects(what: str) -> list[tuple[str, str]]:
     return [(name, what) for name in found.values()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("name", "what"), [*_dialects("models"), *_dialects("embed")])
 def test_p18_no_list_and_no_vector_brings_the_key_out(
@@ -630,6 +635,7 @@ def test_the_canary_is_known_in_other_clothes(coded: str) -> None:
     assert sightings("Bearer ***", "here") == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("body", "code"),
     [
@@ -651,6 +657,7 @@ def test_any_test_of_the_run_that_says_the_canary_fails(tmp_path: Path, body: st
     assert ("the canary was seen" in done.stdout) == (code == 1 and "assert" not in body)
 
 
+@pytest.mark.slow
 def test_the_canary_is_new_in_each_run() -> None:
     """So that no recording, file or copy of an earlier run is taken for a leak of this one."""
     code = "import canary; print(canary.KEY)"

@@ -144,6 +144,7 @@ def test_the_prompt_comes_from_standard_input(
     assert _last_user(server) == "Что такое\nмост?"
 
 
+@pytest.mark.slow
 def test_without_a_model_the_demo_answers_and_says_so(start: Start) -> None:
     """No model: the demo's answer on standard output, and on standard error that it is the demo; no key, no network."""
     process = start("chat", "Ein Brückengruß", OPENAI_API_KEY="")
@@ -154,6 +155,7 @@ def test_without_a_model_the_demo_answers_and_says_so(start: Start) -> None:
     assert "demo" in one_line(err.decode())
 
 
+@pytest.mark.slow
 def test_the_demo_needs_no_proxy(start: Start) -> None:
     """A proxy of the environment, here a dead one, is not asked for the demo's loopback address."""
     dead = "http://127.0.0.1:9"
@@ -305,6 +307,7 @@ def test_an_error_of_the_service_is_code_1(status: int, server: LLMServer, capsy
     assert "\x1b" not in one_line(err)
 
 
+@pytest.mark.slow
 def test_a_refused_connection_is_code_1(capsys: pytest.CaptureFixture[str]) -> None:
     """Nobody listens: one line, soon."""
     with socket.socket() as unheard:
@@ -403,6 +406,7 @@ def test_ctrl_c_while_waiting_for_the_headers(start: Start, server: LLMServer) -
     assert server.requests[0].gone.wait(2)
 
 
+@pytest.mark.slow
 @needs_posix
 def test_ctrl_c_while_connecting(start: Start) -> None:
     """A connection that does not come about is given up at once; with --json standard output stays empty."""

@@ -52,6 +52,7 @@ def test_a_key_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch, caps
     assert KEY not in err
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals of POSIX")
 @pytest.mark.parametrize(("typed", "code"), [(KEY + "\n", 0), ("\n", 2), ("\x04", 2), ("\x03", 130)])
 def test_a_key_is_typed_without_an_echo(typed: str, code: int, tmp_path: Path) -> None:

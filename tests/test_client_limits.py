@@ -114,6 +114,7 @@ def until(condition: Callable[[], bool]) -> None:
 # -- concurrency -------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 3])
 def test_no_more_are_under_way_than_allowed(server: LLMServer, limited: MakeClient, mode: Mode, limit: int) -> None:
     """All are answered, whatever kind of user they are."""
@@ -165,6 +166,7 @@ def _fail(stream: Any) -> None:
         stream.complete()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("end", "reply"),
     [

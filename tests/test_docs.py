@@ -92,6 +92,7 @@ def _command(block: Block, path: Path) -> list[str]:
     return ["-W", "error", str(path)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.kind == "python"], ids=str)
 def test_the_example_runs(block: Block, tmp_path: Path) -> None:
     """The block runs in a process of its own, ends within seconds, shows something, and warns of nothing."""

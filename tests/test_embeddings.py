@@ -209,6 +209,7 @@ class TestAnswers:
         assert isinstance(made, Usage)
         assert (made.input_tokens, made.total_tokens, made.output_tokens) == (8, 8, None)
 
+    @pytest.mark.slow
     def test_the_longest_vectors_fit(self, server: LLMServer) -> None:
         """512 of 4,096 numbers with all their digits are no oversized answer."""
         server.script(answer([[0.012345678901234567] * 4096] * 512))

@@ -153,6 +153,7 @@ def test_a_row_is_one_entry(tmp_path: Path) -> None:
     assert shown[6].split() == ["compatible", "openai"]
 
 
+@pytest.mark.slow
 def test_a_dialect_is_one_module_and_one_test(tmp_path: Path) -> None:
     """Some thirty lines, and a test of a few, which pytest runs against the testing server."""
     environment = package(tmp_path, DIALECT)

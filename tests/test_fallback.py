@@ -349,6 +349,7 @@ def test_retries_come_before_the_next_model(pair: Pair, mode: Mode) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_a_long_wait_is_not_waited_for_while_there_is_another_model(pair: Pair, mode: Mode) -> None:
     """A service that asks for more time than the policy's own waits take is left for the next; the last is not."""
     policy = Retry(2, backoff=0.01, max_backoff=0.05)
@@ -360,6 +361,7 @@ def test_a_long_wait_is_not_waited_for_while_there_is_another_model(pair: Pair, 
     assert pair.asked == (1, 2)
 
 
+@pytest.mark.slow
 def test_chat_takes_several_models_as_well(pair: Pair, mode: Mode) -> None:
     """Names and clients, in the function and in the method."""
     pair.first.default = Reply(status=500)
@@ -504,6 +506,7 @@ def test_the_request_s_own_fault_starts_no_cool_down(pair: Pair) -> None:
     assert pair.both.chat("Hi").complete().provider == "openai"
 
 
+@pytest.mark.slow
 def test_a_model_that_uses_up_all_the_time_is_left_out_by_the_next_call(pair: Pair, mode: Mode) -> None:
     """The total clock ends a call that hangs, and no other model is tried; but the next call does not hang there."""
     pair.first.script(Reply("late", header_delay=20))
@@ -581,6 +584,7 @@ def test_cancelling_ends_it_all(pair: Pair, mode: Mode) -> None:
     assert pair.asked == (1, 0)
 
 
+@pytest.mark.slow
 def test_the_total_clock_covers_all_models(pair: Pair, mode: Mode) -> None:
     """Two slow failures and the time is over."""
     slow = Reply(status=500, header_delay=0.2)

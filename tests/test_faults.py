@@ -529,6 +529,7 @@ def test_a_client_that_leaves_ends_its_thread() -> None:
     assert proxy.seen == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("command", "shown"),
     [

@@ -120,6 +120,7 @@ class TestAnyCut:
         """One, two, three or seven bytes at a time give what one read gives."""
         assert frames(framing(), pieces(STREAM, [size]), finish=True) == frames(framing(), [STREAM], finish=True)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("framing", FRAMINGS)
     @given(stream=STREAMS, sizes=CUTS)
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -138,6 +139,7 @@ class TestAnyCut:
         chunks = [chunk for byte in pieces(STREAM, [1]) for chunk in (b"", byte)]
         assert frames(framing(), chunks) == frames(framing(), [STREAM])
 
+    @pytest.mark.slow
     @given(stream=STREAMS)
     @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_events_are_those_of_the_standard(self, stream: bytes) -> None:
@@ -419,6 +421,7 @@ class TestLinearTime:
         small, large = (min(seconds(lines) for _ in range(3)) for lines in (4_000, 32_000))
         assert large < 26 * small
 
+    @pytest.mark.slow
     def test_an_event_of_fifty_megabytes_passes(self) -> None:
         """It is big, and below the limit."""
         text = b"x" * (50 * 1024 * 1024)

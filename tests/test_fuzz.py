@@ -307,6 +307,7 @@ def in_turns(data: st.DataObject, lists: list[list[ToolCallDelta]]) -> list[Tool
 class TestCalls:
     """(b) Calls come whole out of their pieces."""
 
+    @pytest.mark.slow
     @given(made=MADE, style=st.sampled_from(STYLES), data=st.data())
     @settings(QUICK, max_examples=200)
     def test_calls_come_back_whole(
@@ -516,6 +517,7 @@ def spoilt_json(draw: st.DrawFn, body: bytes) -> bytes:
 class TestSpoilt:
     """(c) No accident gives anything but text, known events and an error of the tree."""
 
+    @pytest.mark.slow
     @given(data=st.data(), name=st.sampled_from(NAMES), sizes=CUTS)
     @settings(QUICK, max_examples=200)
     def test_spoilt_bytes(self, data: st.DataObject, name: str, sizes: list[int]) -> None:
@@ -524,6 +526,7 @@ class TestSpoilt:
         provider = data.draw(st.just(provider_for(name)) | st.sampled_from(DECODERS))
         check_played(provider, data.draw(spoilt_bytes(body)), sizes, headers)
 
+    @pytest.mark.slow
     @given(data=st.data(), name=st.sampled_from(STREAMS), sizes=CUTS)
     @settings(QUICK, max_examples=250)
     def test_spoilt_events(self, data: st.DataObject, name: str, sizes: list[int]) -> None:
@@ -531,6 +534,7 @@ class TestSpoilt:
         _, headers, body, _ = RECORDED[name]
         check_played(provider_for(name), data.draw(spoilt_json(body)), sizes, headers)
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("name", STREAMS)
     def test_another_dialect(self, name: str) -> None:
         """Each recording read by each provider: the wrong base URL."""
@@ -712,6 +716,7 @@ def check_encoded(provider: type[Provider], messages: Any, params: dict[str, Any
 class TestInput:
     """(d) Any value of a caller's is sent as strict JSON, or refused before anything is sent."""
 
+    @pytest.mark.slow
     @given(
         provider=st.sampled_from(PROVIDERS),
         messages=either(st.lists(either(MESSAGE), min_size=1, max_size=4)),

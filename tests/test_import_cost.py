@@ -147,6 +147,7 @@ def test_a_chat_that_is_not_sent_loads_no_network() -> None:
     assert not NOT_YET & foreign(modules - bare)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("model", DIALECTS)
 def test_a_chat_loads_its_dialect_alone(server: LLMServer, model: str) -> None:
     """A whole call loads the core, the transport and one dialect; of everything else only what requests brings."""

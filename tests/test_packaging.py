@@ -115,6 +115,13 @@ def test_the_pythons_are_tested() -> None:
     assert setup["options"]["python_requires"] == f">={pythons[0]}"
 
 
+def test_the_hooks_use_the_tools_of_the_lint_extra() -> None:
+    """A commit is checked with the versions that `tox -e lint` checks with."""
+    hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
+    tools = re.findall(r'additional_dependencies: \["(.+)"\]', hooks)
+    assert set(tools) == set(_lines(_setup()["options.extras_require"]["lint"]))
+
+
 # -- files ------------------------------------------------------------------------------------------------------------
 
 
@@ -133,6 +140,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[st
         return set(opened.namelist()), {name.partition("/")[2] for name in unpacked.getnames()}
 
 
+@pytest.mark.slow
 def test_the_wheel_has_the_package_and_nothing_else(archives: tuple[set[str], set[str]]) -> None:
     """Every module, the marker of type hints and the licence are in the wheel; tests and benchmarks are not."""
     wheel, _ = archives
@@ -143,12 +151,14 @@ def test_the_wheel_has_the_package_and_nothing_else(archives: tuple[set[str], se
     assert any(name.endswith("/LICENSE") for name in rest)
 
 
+@pytest.mark.slow
 def test_the_source_archive_can_be_tested(archives: tuple[set[str], set[str]]) -> None:
     """Whoever packages it further finds the tests, their data and the documents."""
     _, sdist = archives
     tests = {path for path in (ROOT / "tests").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     wanted = {str(path.relative_to(ROOT).as_posix()) for path in tests}
-    wanted |= {"README.md", "CHANGELOG.md", "LICENSE", "setup.py", "setup.cfg", "pyproject.toml", "tox.ini", ".ci/run"}
+    wanted |= {"README.md", "CHANGELOG.md", "CONTRIBUTING.md", "SECURITY.md", "LICENSE", ".pre-commit-config.yaml"}
+    wanted |= {"setup.py", "setup.cfg", "pyproject.toml", "tox.ini", ".ci/run", ".github/workflows/ci.yml"}
     assert wanted <= sdist
 
 
@@ -162,7 +172,7 @@ def _tracked() -> list[Path]:
         ).stdout.decode()
         paths = [ROOT / name for name in listed.split("\0") if name]
     except (OSError, subprocess.CalledProcessError):  # a copy without git: the directories that hold the sources
-        folders = ("llmbridge", "tests", "docs", "benchmarks", ".ci")
+        folders = ("llmbridge", "tests", "docs", "benchmarks", ".ci", ".github")
         paths = [*ROOT.glob("*.*"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
     recordings = ROOT / "tests" / "data"  # what other people's servers said
     return [p for p in paths if p.is_file() and p.suffix != ".pyc" and recordings not in p.parents]

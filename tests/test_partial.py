@@ -61,6 +61,7 @@ BREAKS: dict[str, tuple[Reply, type[LLMBridgeError]]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(BREAKS))
 @pytest.mark.parametrize("way", ["text", "events", "complete"])
 def test_the_text_that_came_is_in_the_error(server: LLMServer, client: Client, mode: Mode, name: str, way: str) -> None:

@@ -167,6 +167,7 @@ def test_depth_is_no_limit() -> None:
     assert depth == 99_999
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make",
     [

@@ -97,6 +97,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
     return bytes(out)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_p10_mutated_answers_give_text_or_an_error_of_the_tree(
     server: LLMServer, client: Client, seed: int, request: pytest.FixtureRequest
@@ -190,6 +191,7 @@ def test_p10_a_dialect_that_is_not_ready_for_an_answer(server: LLMServer, event:
     assert "sk-secret" not in "".join(traceback.format_exception(caught.value))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_p10_odd_values_give_text_or_an_error_of_the_tree(server: LLMServer, client: Client, seed: int) -> None:
     """JSON of unexpected shapes, in streams, documents and error bodies, never ends in a KeyError or the like."""
@@ -223,6 +225,7 @@ def nested_text(kind: str, deep: str) -> str:
     return f'{{"choices":[{{"delta":{{"{kind}":{deep}}}}}]}}'
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", NESTED_KINDS)
 def test_p10_nested_json_is_no_recursion_error(server: LLMServer, client: Client, kind: str) -> None:
     """JSON nested deeper than Python likes, wherever it stands, gives text or an error of the tree."""

@@ -113,6 +113,7 @@ def test_every_fault_that_ends_ends_as_promised(mode: Mode, fault: Fault, caplog
     assert KEY not in caplog.text
 
 
+@pytest.mark.slow
 def test_p12_every_fault_that_hangs_is_ended_by_the_clock(mode: Mode, caplog: pytest.LogCaptureFixture) -> None:
     """No call outlives its total clock, whatever keeps the server from ending: all such faults at once."""
     caplog.set_level(logging.DEBUG)
@@ -132,6 +133,7 @@ def test_p12_every_fault_that_hangs_is_ended_by_the_clock(mode: Mode, caplog: py
     assert KEY not in caplog.text
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["never-reads", "early-response", "close-before-headers", "silence"])
 def test_p12_a_long_request_that_nobody_takes(mode: Mode, name: str) -> None:
     """A request of 10 MB, which a server does not read, ends in a typed error within the total clock too."""
@@ -191,6 +193,7 @@ with Client("openai:m", api_key="sk-test", retries=0, timeout=60) as client:
 MEMORY = {"gzip-bomb": 100e6, "giant-line": 150e6, "error-body-250mb": 20e6}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [fault.name for fault in ENDING if fault.heavy])
 def test_p2_what_is_too_large_is_not_held(server: LLMServer, name: str) -> None:
     """A bomb of 300 kB, a line of 400 MB and an error body of 250 MB end in a typed error, within 150 MB of memory."""
@@ -265,6 +268,7 @@ def test_p21_a_proxy_that_lets_nobody_through(
     assert server.connections == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("made", [HTTPProxy, SocksProxy], ids=["http", "socks"])
 def test_p12_a_proxy_that_hangs(mode: Mode, made: type[HTTPProxy | SocksProxy]) -> None:
     """The way through a proxy is bounded by the connect clock, and with it by the total."""
@@ -279,6 +283,7 @@ def test_p12_a_proxy_that_hangs(mode: Mode, made: type[HTTPProxy | SocksProxy]) 
             assert time.monotonic() - started < 3
 
 
+@pytest.mark.slow
 def test_p12_a_socks_proxy_that_hangs_on_a_busy_machine(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
     """The library for SOCKS has the same limit, and may notice first: it is the connect clock all the same."""
     pytest.importorskip("socks")
@@ -421,6 +426,7 @@ def unreliable() -> Iterator[tuple[Unreliable, Client]]:
         yield fates, client
 
 
+@pytest.mark.slow
 def test_p6_p13_a_thousand_calls_of_an_unreliable_server_by_threads() -> None:
     """30 % 429, 10 % resets, 10 % cuts: each call is whole or a typed error, with no request too many."""
     outcomes: dict[str, tuple[str, LLMBridgeError | None]] = {}
@@ -440,6 +446,7 @@ def test_p6_p13_a_thousand_calls_of_an_unreliable_server_by_threads() -> None:
     fates.verify(outcomes)
 
 
+@pytest.mark.slow
 def test_p6_p13_a_thousand_calls_of_an_unreliable_server_by_tasks() -> None:
     """The same in asyncio, fifty at a time."""
     outcomes: dict[str, tuple[str, LLMBridgeError | None]] = {}
@@ -470,6 +477,7 @@ def echo_twice(received: Received) -> Reply:
     return Reply([question, " ", question])
 
 
+@pytest.mark.slow
 def test_p17_sixty_four_threads_on_one_client(server: LLMServer) -> None:
     """64 threads of 50 calls each share a client and its connections, and each call gets its own answer."""
     server.default = echo_twice
@@ -489,6 +497,7 @@ def test_p17_sixty_four_threads_on_one_client(server: LLMServer) -> None:
     assert server.connections <= 2 * 64  # kept, not made anew: all but those that a short rush had to close
 
 
+@pytest.mark.slow
 def test_p17_a_thousand_tasks_on_one_client(server: LLMServer) -> None:
     """1,000 tasks at once share a client, and each gets its own answer."""
     resource = pytest.importorskip("resource")

@@ -51,6 +51,7 @@ def test_p01_pieces_do_not_depend_on_the_size_of_reads(
     assert list(client.chat("x")) == PIECES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ends", ["LF", "CRLF", "CR"])
 def test_p01_pieces_do_not_depend_on_where_the_body_is_cut(server: LLMServer, client: Client, ends: str) -> None:
     """Two reads with the border at any byte give the same pieces."""
@@ -119,6 +120,7 @@ def bomb(size: int, piece: bytes = b"a" * (1 << 20), end: bytes = b"") -> bytes:
     return b"".join([*whole, squeeze.flush()])
 
 
+@pytest.mark.slow
 def test_p02_a_gzip_bomb_is_a_typed_error(server: LLMServer) -> None:
     """A body of 300 kB that swells to 300 MB ends at the limit of an event."""
     body = bomb(300 << 20)
@@ -128,6 +130,7 @@ def test_p02_a_gzip_bomb_is_a_typed_error(server: LLMServer) -> None:
     assert grown < 200
 
 
+@pytest.mark.slow
 def test_p02_what_swells_is_unpacked_bit_by_bit(server: LLMServer) -> None:
     """A body of 200 kB that swells to 200 MB of comments passes, without ever being in memory as a whole."""
     body = bomb(200 << 20, b"\n\n:" + b"a" * ((1 << 20) - 3), b"\n\n" + event("ok") + FINISH + DONE)
@@ -158,6 +161,7 @@ def test_p02_of_an_error_body_no_more_than_the_limit_is_read(server: LLMServer, 
     assert time.monotonic() - started < 8
 
 
+@pytest.mark.slow
 def test_p02_an_event_of_50_megabytes_passes(server: LLMServer, client: Client) -> None:
     """A very long piece of text arrives whole within seconds."""
     text = "0123456789" * 5_000_000
@@ -185,6 +189,7 @@ def test_p02_white_space_in_front_takes_linear_time(server: LLMServer, client: C
     assert time.monotonic() - started < 4
 
 
+@pytest.mark.slow
 def test_p02_a_long_stream_does_not_grow_the_memory(server: LLMServer) -> None:
     """A stream of 30 MB of events needs no more memory than a short one, but for its text."""
     events = (event("x" * 200, pad="y" * 700)) * 1000

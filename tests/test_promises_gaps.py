@@ -109,6 +109,7 @@ def test_p1_any_cut_of_any_events_gives_the_same_frames(
     assert [(frame.event, frame.data) for frame in frames] == expected
 
 
+@pytest.mark.slow
 def test_p2_what_is_too_large_is_a_typed_error(server: LLMServer, client: Client, mode: Mode) -> None:
     """An event that swells past the limit, and an error's body that does not end within its own."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
@@ -123,6 +124,7 @@ def test_p2_what_is_too_large_is_a_typed_error(server: LLMServer, client: Client
     assert BODY_LIMIT == 64 * 1024
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transfer", HEADS)
 def test_p3_a_piece_comes_while_the_server_holds_the_rest(
     server: LLMServer, client: Client, mode: Mode, transfer: str
@@ -208,6 +210,7 @@ def test_p6_what_has_no_end_mark_is_too_short(server: LLMServer, client: Client,
         assert outcome.error.partial == "".join(outcome.pieces)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transfer", HEADS)
 def test_p7_the_end_mark_ends_the_loop(server: LLMServer, client: Client, mode: Mode, transfer: str) -> None:
     """Though the server keeps the connection open, or goes on to talk: nobody waits for the total clock."""
@@ -312,6 +315,7 @@ def test_p11_errors_pickle_and_copy_whole(server: LLMServer, client: Client, mod
 # -- time -------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clock", "reply", "pieces"),
     [
@@ -421,6 +425,7 @@ def test_p14_no_task_is_left(server: LLMServer, client: Client) -> None:
     assert asyncio.run(main()) == 1
 
 
+@pytest.mark.slow
 def test_p16_a_slow_loop_slows_the_server(mode: Mode) -> None:
     """While the loop's body rests, the server's sends come to a stand; all the rest arrives afterwards."""
     text, count, sent, stands = "x" * 65_536, 400, [0], threading.Event()
@@ -454,6 +459,7 @@ def test_p16_a_slow_loop_slows_the_server(mode: Mode) -> None:
     assert len(seen) == count
 
 
+@pytest.mark.slow
 def test_p17_calls_at_once_do_not_mix_and_keep_no_cookies(server: LLMServer, client: Client, mode: Mode) -> None:
     """200 questions of different lengths over one client, each with its own answer; no cookie comes back."""
 

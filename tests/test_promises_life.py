@@ -78,6 +78,7 @@ def woken(stream: ChatStream, way: str, ready: Callable[[Reading], object]) -> I
         reading.ends()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reply", [LONG, STALLED], ids=["lively", "stalled"])
 @pytest.mark.parametrize("way", ["close", "cancel", "with", "break", "next", "exception", "complete"])
 def test_p14_the_server_sees_every_early_end(server: LLMServer, client: Client, way: str, reply: Reply) -> None:
@@ -242,6 +243,7 @@ def test_p14_a_reader_before_a_silent_proxy_wakes() -> None:
             pass
 
 
+@pytest.mark.slow
 def test_p14_a_writer_whose_request_is_not_read_wakes() -> None:
     """Cancelled while the server does not read a long request."""
     with (
@@ -283,6 +285,7 @@ def test_p14_ending_may_be_repeated_and_come_at_any_time(server: LLMServer, clie
         list(stream)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("way", ["loop", "complete", "events", "with"])
 def test_p14_finished_streams_share_one_connection(server: LLMServer, client: Client, way: str) -> None:
     """A hundred finished streams, one connection."""
@@ -342,6 +345,7 @@ def test_p14_a_late_cancel_hurts_no_other_call(server: LLMServer, client: Client
     assert server.connections == 1
 
 
+@pytest.mark.slow
 def test_p14_cancels_at_any_moment_hurt_no_other_call(server: LLMServer, client: Client) -> None:
     """Cancelled around their end, streams give their text or Cancelled, and the next call is whole."""
     server.default = Reply(["a", "b", "c"])
@@ -400,6 +404,7 @@ except KeyboardInterrupt:
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 @pytest.mark.parametrize("where", ["headers", "body", "handshake", "request", "retry"])
 def test_p14_ctrl_c_ends_a_call_at_once(server: LLMServer, where: str) -> None:
@@ -434,6 +439,7 @@ def test_p14_ctrl_c_ends_a_call_at_once(server: LLMServer, where: str) -> None:
         assert server.requests[0].gone.wait(2)
 
 
+@pytest.mark.slow
 def test_p14_processes_can_end_with_a_stream_open(server: LLMServer) -> None:
     """No thread and no lock of a stream that was never closed keeps the interpreter from ending, on a busy machine."""
     server.default = STALLED
@@ -465,6 +471,7 @@ print(stream.text, stream.finish_reason)
 """
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
 @pytest.mark.parametrize("way", ["sys.exit()", "stream.close(); os._exit(0)"])
 def test_p14_a_forked_child_that_leaves_does_not_end_the_parents_stream(way: str) -> None:

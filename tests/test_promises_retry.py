@@ -130,6 +130,7 @@ def waited(server: LLMServer, client: Client, headers: dict[str, str], retry: Re
 SLOW = Retry(1, backoff=30, max_backoff=30)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "headers",
     [
@@ -144,6 +145,7 @@ def test_p13_the_wait_that_is_asked_for(server: LLMServer, client: Client, heade
     assert 0.28 < waited(server, client, headers, SLOW) < 4
 
 
+@pytest.mark.slow
 def test_p13_the_wait_may_be_a_date(server: LLMServer, client: Client) -> None:
     """A date is waited for, one in the past not at all."""
     past = email.utils.formatdate(time.time() - 100, usegmt=True)
@@ -152,6 +154,7 @@ def test_p13_the_wait_may_be_a_date(server: LLMServer, client: Client) -> None:
     assert 0.5 < waited(server, client, {"Retry-After": soon}, SLOW) < 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", ["soon", "-3", "nan", "inf", "", "Mon, 99 Foo 2026", "1 2"])
 def test_p13_garbage_falls_back_to_the_backoff(server: LLMServer, client: Client, value: str) -> None:
     """A wish that nobody understands is as good as none."""
@@ -588,6 +591,7 @@ def test_p13_jitter_shortens_the_backoff_and_nothing_else(server: LLMServer, cli
     assert all(wait <= 0.01 for wait in waits[:8])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("in_stream", [False, True])
 def test_p13_what_on_retry_raises_ends_the_call(server: LLMServer, client: Client, mode: Mode, in_stream: bool) -> None:
     """The caller's own exception comes out as it is, and nothing is sent any more, nor left open."""
@@ -749,6 +753,7 @@ def test_p13_a_wait_that_the_total_leaves_no_time_for_is_not_begun(
     assert (len(server.requests), seen) == (1, [])
 
 
+@pytest.mark.slow
 def test_p13_the_total_covers_all_attempts(server: LLMServer, client: Client, mode: Mode) -> None:
     """Attempts that each take a while end with the clock, not with their number."""
     server.default = Reply(status=503, header_delay=0.1)
@@ -789,6 +794,7 @@ def stop_it(_: RetryAttempt) -> None:
     raise LookupError("enough")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("replies", "retry"),
     [

@@ -128,6 +128,7 @@ ECHOED: dict[str, Reply] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ECHOED)
 @pytest.mark.parametrize("own_session", [True, False], ids=["own", "foreign"])
 def test_p18_a_key_that_the_server_echoes_does_not_show(

@@ -60,6 +60,7 @@ def full_backlog() -> Iterator[int]:
             pytest.skip("this system accepts past the backlog")
 
 
+@pytest.mark.slow
 def test_p12_connect_clock_on_a_server_that_does_not_accept(full_backlog: int) -> None:
     """A connection that is never completed ends with the connect clock."""
     with Client("openai:m", base_url=f"http://127.0.0.1:{full_backlog}", retries=0) as client:
@@ -155,6 +156,7 @@ def test_p12_an_attempt_after_the_connect_clock_has_its_own_time(server: LLMServ
     assert hanging_names == ["hangs.once"] * 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", ["first_content", "total"])
 def test_p12_headers_that_drip(server: LLMServer, client: Client, clock: str) -> None:
     """A header a moment, for ever, restarts no clock."""
@@ -164,6 +166,7 @@ def test_p12_headers_that_drip(server: LLMServer, client: Client, clock: str) ->
     assert server.requests[0].gone.wait(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", ["first_content", "total"])
 def test_p12_informational_answers_without_end(server: LLMServer, client: Client, clock: str) -> None:
     """1xx answers for ever are no answer."""
@@ -172,6 +175,7 @@ def test_p12_informational_answers_without_end(server: LLMServer, client: Client
         list(client.chat("x", timeout=Timeout(**{clock: 0.4})))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", ["first_content", "total"])
 @pytest.mark.parametrize("steps", [COMMENTS, ROLES, [b"\n", 0.02] * 200], ids=["comments", "roles", "line ends"])
 def test_p12_what_is_no_content_counts_for_no_clock(
@@ -183,6 +187,7 @@ def test_p12_what_is_no_content_counts_for_no_clock(
         list(client.chat("x", timeout=Timeout(**{clock: 0.4})))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("status", ["500 Oh", "400 No"])
 def test_p12_error_bodies_that_drip(server: LLMServer, client: Client, status: str) -> None:
     """The total bounds the body of an error too."""
@@ -213,6 +218,7 @@ def test_p12_silence_before_the_headers(server: LLMServer, client: Client) -> No
     assert server.requests[0].gone.wait(2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transfer", ["chunked", "length", "close", "http10"])
 @pytest.mark.parametrize("gzip", [False, True])
 def test_p12_a_stall_in_mid_stream_is_the_idle_clock(
@@ -236,6 +242,7 @@ def test_p12_a_stall_over_tls_is_the_idle_clock(tls_server: LLMServer, tls_clien
     assert caught.value.partial == "a"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("clock", ["idle", "total"])
 def test_p12_comments_in_mid_stream_are_no_content(server: LLMServer, client: Client, clock: str) -> None:
     """Pings after the first piece do not hold the idle clock."""
@@ -279,6 +286,7 @@ def test_p12_the_total_bounds_all_attempts_together(server: LLMServer, client: C
     assert 1 < len(server.requests) < 10
 
 
+@pytest.mark.slow
 def test_p12_the_total_bounds_a_request_that_is_not_read() -> None:
     """A server that never reads a long request does not hold the call."""
     with Listener() as silent, Client("openai:m", base_url=f"http://127.0.0.1:{silent.port}", retries=0) as client:
@@ -288,6 +296,7 @@ def test_p12_the_total_bounds_a_request_that_is_not_read() -> None:
             list(client.chat("x" * 30_000_000, timeout=Timeout(first_content=0.4)))
 
 
+@pytest.mark.slow
 def test_p12_a_slow_consumer_trips_no_idle_clock(server: LLMServer, client: Client) -> None:
     """The time that the caller takes over a piece is not the server's."""
     server.script(Reply(raw=[head(), event("a"), 1.6, event("b"), FINISH + DONE]))
@@ -297,6 +306,7 @@ def test_p12_a_slow_consumer_trips_no_idle_clock(server: LLMServer, client: Clie
     assert list(stream) == ["b"]
 
 
+@pytest.mark.slow
 def test_p12_a_paused_consumer_gets_what_had_arrived(server: LLMServer, client: Client) -> None:
     """Pieces that wait in the socket while the caller sleeps are content, not a stall."""
     server.script(Reply(raw=[head(), event("a"), 0.01, event("b") * 3, FINISH + DONE]))
@@ -365,6 +375,7 @@ def test_p12_calls_in_exit_handlers_have_clocks() -> None:
     assert run.stdout.splitlines() == ends
 
 
+@pytest.mark.slow
 def test_p12_many_calls_at_once_expire_each_at_its_time(server: LLMServer, client: Client) -> None:
     """Calls with different limits, started in any order, do not disturb one another's clocks."""
     server.default = Reply("x", header_delay=20)

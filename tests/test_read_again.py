@@ -38,6 +38,7 @@ def test_a_loop_that_was_not_begun_takes_nothing(server: LLMServer, client: Clie
     assert stream.complete().text == "Hello"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("second", [next, ChatStream.complete, list])
 def test_a_second_reader_takes_nothing_from_the_first(
     server: LLMServer, client: Client, second: Callable[[ChatStream], object]
@@ -106,6 +107,7 @@ def test_the_completion_tells_the_time_of_both_askings(server: LLMServer, client
     assert answer.total_seconds > (stream._again.total_seconds or 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reask", [0, 1])
 def test_an_answer_that_does_not_fit_leaves_no_cycle(server: LLMServer, client: Client, reask: int) -> None:
     """Its error and its frames are gone with the last name for them, without a garbage collection."""

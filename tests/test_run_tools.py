@@ -1103,6 +1103,7 @@ class TestEnding:
 
         asyncio.run(main())
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("is_async", [False, True])
     def test_leaving_the_loop_between_two_results_ends_the_rest(
         self, server: LLMServer, client: Client, mode: Mode, is_async: bool, release: threading.Event

@@ -761,6 +761,7 @@ class TestSchema:
         answer = {"title": "Run:\n```python\nx = {}\n```\n"}
         assert Schema.of(Movie).parse(f"```json\n{json.dumps(answer)}\n```") == answer
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("text", "problem"),
         [

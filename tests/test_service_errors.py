@@ -654,6 +654,7 @@ ANYTHING = st.recursive(
 class TestAnything:
     """P10: no report makes anything but an error of the tree."""
 
+    @pytest.mark.slow
     @given(report=ANYTHING)
     @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_json_at_a_status(self, report: Any) -> None:
@@ -663,6 +664,7 @@ class TestAnything:
             assert isinstance(error, LLMBridgeError)
             assert error.code is None or isinstance(error.code, str)
 
+    @pytest.mark.slow
     @given(report=ANYTHING)
     @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_json_in_a_stream(self, report: Any) -> None:
@@ -671,6 +673,7 @@ class TestAnything:
             assert isinstance(error, ServiceError)
             assert error.status is None or 400 <= error.status < 600
 
+    @pytest.mark.slow
     @given(
         headers=st.dictionaries(
             st.sampled_from(

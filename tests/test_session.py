@@ -249,6 +249,7 @@ def test_session_requests_of_the_callers_own_keep_their_debug_output(
     assert server.connections == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("used", [False, True], ids=["fresh", "used before"])
 @pytest.mark.parametrize("clock", ["first_content", "idle", "total"])
 def test_session_clocks_work(

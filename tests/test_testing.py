@@ -235,6 +235,7 @@ def test_a_client_that_wants_the_connection_closed_gets_it(
     assert server.requests[0].gone.wait(SOON)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "reply",
     [
@@ -307,6 +308,7 @@ def test_closing_ends_everything_that_sleeps_stalls_or_waits() -> None:
     assert "closed" in repr(server)
 
 
+@pytest.mark.slow
 def test_closing_does_not_wait_for_an_answer_function_that_hangs() -> None:
     """A function that never returns costs close() its patience of a second and no more."""
     release, entered = threading.Event(), threading.Event()
@@ -326,6 +328,7 @@ def test_closing_does_not_wait_for_an_answer_function_that_hangs() -> None:
         assert eventually(lambda: not any(t.name == "llmbridge-testing" for t in threading.enumerate()))
 
 
+@pytest.mark.slow
 def test_a_thousand_connections_at_once() -> None:
     """A thousand clients are connected and answered at the same time."""
     resource = pytest.importorskip("resource")

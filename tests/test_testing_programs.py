@@ -76,6 +76,7 @@ def test_a_process_has_one_demo_server(demo_url: str) -> None:
     assert demo.demo_server().requests == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("ending", ["", "sys.exit(3)", "raise SystemExit(3)"])
 def test_the_demo_never_keeps_the_interpreter_from_exiting(ending: str) -> None:
     """A program that leaves in the middle of an answer exits at once and prints nothing."""
@@ -167,6 +168,7 @@ def test_the_command_says_what_is_wrong(arguments: list[str], message: str, caps
     assert message in capsys.readouterr().err.splitlines()[-1]
 
 
+@pytest.mark.slow
 def test_the_fixture_gives_a_fresh_server_to_each_test(tmp_path: Path) -> None:
     """`llm_server` is there once the plugin is loaded, new for every test, and closed after it."""
     (tmp_path / "test_it.py").write_text(
@@ -190,6 +192,7 @@ def test_the_fixture_gives_a_fresh_server_to_each_test(tmp_path: Path) -> None:
     assert "2 passed" in result.stdout
 
 
+@pytest.mark.slow
 def test_the_catalogue_of_faults_is_a_program() -> None:
     """All of it, or those that are named."""
     command = [sys.executable, "-m", "llmbridge.testing.faults"]

@@ -178,6 +178,7 @@ def test_pauses_are_kept(server: LLMServer) -> None:
     assert time.monotonic() - began >= 0.05 * 5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("transfer", ["chunked", "length", "close"])
 @pytest.mark.parametrize("size", [0, 1, 30, 200, 205, 10_000])
 @pytest.mark.parametrize("way", ["cut", "reset", "stall"])

@@ -172,6 +172,7 @@ def test_a_full_request_is_answered(path: str, body: dict[str, Any]) -> None:
     assert (said.status, bool(b"".join(said.events))) == (200, True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("path", "body"), ENDPOINTS, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_request_with_anything_wrong_is_answered_or_refused(path: str, body: dict[str, Any]) -> None:
     """Each value of a good request in turn is replaced by odd ones: no endpoint breaks, nor does a look at it."""

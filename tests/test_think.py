@@ -75,6 +75,7 @@ class TestTags:
             rest = rest[size:]
         assert told(pieces) == told([answer])
 
+    @pytest.mark.slow
     @given(st.text(max_size=20))
     @settings(max_examples=200, deadline=None)
     def test_an_answer_without_tags_is_unchanged(self, text: str) -> None:

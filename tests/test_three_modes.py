@@ -231,6 +231,7 @@ class TestLive:
             mode.each(client.chat("x"), lambda piece: (got.append(piece), go.release())[1])
         assert got == PIECES
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("transfer", TRANSFERS)
     def test_the_end_mark_ends_the_stream(self, server: LLMServer, client: Client, mode: Mode, transfer: Any) -> None:
         """A server that keeps the connection open after it does not keep the reader."""
@@ -399,6 +400,7 @@ class TestClocks:
         assert isinstance(error, ClockExpired)
         assert error.clock == "connect"
 
+    @pytest.mark.slow
     @pytest.mark.parametrize(
         ("reply", "limits", "clock", "pieces"),
         [
@@ -430,6 +432,7 @@ class TestClocks:
         assert (outcome.pieces == pieces) if pieces is not None else outcome.pieces
         assert server.requests[0].gone.wait(2)
 
+    @pytest.mark.slow
     def test_a_slow_reader_is_no_stall(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """The time that the loop's body takes does not count as the server's silence."""
         server.script(Reply(["a", "b", "c"], per_chunk=1, delay=0.02))

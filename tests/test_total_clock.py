@@ -151,6 +151,7 @@ def test_it_ends_the_wait_for_functions(
     assert len(server.requests) == 1
 
 
+@pytest.mark.slow
 def test_it_cancels_coroutines(server: LLMServer, client: Client, mode: Mode, clock: Clock) -> None:
     """They get to clean up."""
     server.script(ASKS, Reply("late"))

@@ -224,24 +224,28 @@ def check_items(items: Callable[[], Iterable[Any]]) -> None:
 class TestDecode:
     """What a provider makes of a frame: a pure function too."""
 
+    @pytest.mark.slow
     @given(value=ANY_JSON, event=st.sampled_from(["message", "error", "ping"]))
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_json_is_items_or_an_error_of_the_tree(self, provider: type[Provider], value: Any, event: str) -> None:
         """P10: no KeyError, no IndexError, no TypeError; P5: no empty piece."""
         check_items(lambda: provider.decode(Record(json.dumps(value), event)))
 
+    @pytest.mark.slow
     @given(text=st.text(max_size=40))
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_text_is_items_or_an_error_of_the_tree(self, provider: type[Provider], text: str) -> None:
         """Frames that are no JSON."""
         check_items(lambda: provider.decode(Record(text)))
 
+    @pytest.mark.slow
     @given(value=ANY_JSON)
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_document_is_items_or_an_error_of_the_tree(self, provider: type[Provider], value: Any) -> None:
         """P8: a whole JSON document in place of a stream."""
         check_items(lambda: provider.decode_document(value))
 
+    @pytest.mark.slow
     @pytest.mark.parametrize("key", ["content", "reasoning", "reasoning_content", "error", "usage", "choices"])
     def test_deep_nesting_is_no_recursion_error(self, provider: type[Provider], key: str) -> None:
         """P10: JSON that the parser still takes, at any place where decoding looks into it."""

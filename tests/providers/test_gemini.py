@@ -791,6 +791,7 @@ ANY_JSON = st.recursive(
 VOCABULARY = (str, Reasoning, Usage, Finish, End, ToolCallDelta, Logprobs, OtherChoice)
 
 
+@pytest.mark.slow
 @given(value=ANY_JSON | ANY_JSON.map(said) | ANY_JSON.map(lambda value: {"candidates": [value]}))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_is_items_or_an_error_of_the_tree(value: Any) -> None:

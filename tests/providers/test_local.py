@@ -155,6 +155,7 @@ class TestChoice:
         assert "llamacpp" in str(mode.read(chat("Hi", "local")).error)
         assert "LLAMACPP_BASE_URL is not a URL" in str(mode.read(chat("Hi", "local")).error)
 
+    @pytest.mark.slow
     def test_a_fallback(self, machine: Machine, mode: Mode) -> None:
         """`Client(["local", "demo"])`: the demo if nothing runs here."""
         with Client(["local", "demo"]) as client:
@@ -229,6 +230,7 @@ def test_models_of_the_first_that_answers(machine: Machine) -> None:
     assert asyncio.run(amodels("local")) == ["a", "embedder"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "ask",
     [

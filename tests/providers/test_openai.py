@@ -393,6 +393,7 @@ class TestDecode:
         (usage,) = items({"choices": [], "usage": {**USED, "queue_time": 0.5}})
         assert usage.raw == {**USED, "queue_time": 0.5}
 
+    @pytest.mark.slow
     @given(
         delta=st.just({"content": "a"})
         | st.dictionaries(

@@ -583,6 +583,7 @@ def check(found: Iterable[Any]) -> None:
         assert item != ""
 
 
+@pytest.mark.slow
 @given(value=ANY_JSON, kind=st.sampled_from(KINDS))
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_is_items_or_an_error_of_the_tree(value: Any, kind: Any) -> None:
