@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from llmbridge._call.connections import SHARED
+from llmbridge._call.route import SHARED
 from llmbridge.client import Client
 
 __all__ = ["aembed", "amodels", "chat", "embed", "models"]

@@ -10,8 +10,8 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
 from llmbridge import providers
-from llmbridge._call.connections import Connections
 from llmbridge._call.plan import Plan
+from llmbridge._call.route import Connections
 from llmbridge._model import MODEL_VARIABLE, resolve_model
 from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode

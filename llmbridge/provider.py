@@ -364,9 +364,8 @@ def _stream(
     provider: type[AsyncGeneratorProvider], model: str, messages: Messages, kwargs: Mapping[str, Any]
 ) -> ChatStream:
     """The answer of a provider used as a class: what is no option of the transport is a parameter of the service."""
-    from llmbridge._call.connections import SHARED
     from llmbridge._call.pipeline import Pipeline
-    from llmbridge._call.route import chat_route
+    from llmbridge._call.route import SHARED, chat_route
     from llmbridge.stream import ChatStream
 
     if not issubclass(provider, Provider):

@@ -60,7 +60,7 @@ def _nothing_left(_no_settings: None) -> Iterator[None]:
 
 def _close_what_a_process_keeps() -> None:
     """The idle connections of `chat()`, and the demo's server, are meant to live as long as the process."""
-    shared: Any = sys.modules.get("llmbridge._call.connections")
+    shared: Any = sys.modules.get("llmbridge._call.route")
     if shared is not None:
         shared.SHARED.close()
     demo: Any = sys.modules.get("llmbridge.testing.demo")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from llmbridge._call.pipeline import Pipeline
-from llmbridge._call.route import Breaker, Route, chat_route
+from llmbridge._call.route import Route, chat_route
 from llmbridge._model import resolve_model
 from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
 from llmbridge.messages import ChatRequest, Message, checked_messages
@@ -114,7 +114,9 @@ class Plan:
         asked = chat.asked
         if self._free:
             asked.pop("tool_choice", None)
-        one = self._model is None or isinstance(self._model, str)
+        memory = {}
+        if self._model is not None and not isinstance(self._model, str):
+            memory["breaker"] = client.connections.breaker_of(f"{provider.name}:{name}")
         try:
             route, request = chat_route(
                 provider,
@@ -122,7 +124,7 @@ class Plan:
                 client.options_for(provider, self._transport),
                 client.connections,
                 unsupported=unsupported,
-                breaker=Breaker() if one else client.connections.breaker_of(f"{provider.name}:{name}"),
+                **memory,
             )
         except LLMBridgeError as error:
             error.provider, error.model = error.provider or provider.name, error.model or name

@@ -11,7 +11,7 @@ from llmbridge.options import Timeout, TotalClock, TransportOptions
 from llmbridge.provider import Encoded
 
 if TYPE_CHECKING:
-    from llmbridge._call.connections import Connections
+    from llmbridge._call.route import Connections
     from llmbridge.provider import Provider
 
 __all__ = ["DocumentCall"]

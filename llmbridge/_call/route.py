@@ -1,15 +1,15 @@
-"""Where a call can go: one model of one provider, how it gets there, and how that model did lately (a breaker)."""
+"""Where a call can go: a model of a provider, the request it gets, and what a client's calls share on the way."""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from llmbridge._call.request import http_request
 from llmbridge._locks import keep_lock_free
+from llmbridge._version import __version__
 from llmbridge.errors import (
     BadRequest,
     Cancelled,
@@ -23,21 +23,27 @@ from llmbridge.errors import (
 from llmbridge.messages import ChatRequest, with_own_proofs
 from llmbridge.options import TransportOptions, Unsupported, checked_base_url, warn_caller
 from llmbridge.retry import Retry
+from llmbridge.secret import SHORTEST_SECRET, MaskedStr
 
 if TYPE_CHECKING:
-    from llmbridge._call.connections import Connections
+    import requests
+
     from llmbridge._transport import Call, HTTPRequest, Transport
-    from llmbridge.limits import Limiter
+    from llmbridge.limits import Limiter, Limits
     from llmbridge.provider import Encoded, Provider
     from llmbridge.secret import Secret
 
-__all__ = ["Breaker", "Route", "chat_route"]
+__all__ = ["SHARED", "Breaker", "Connections", "Route", "chat_route"]
 
 COOL_DOWN = 30.0
 """Seconds for which a model that failed is left out, unless its service says how long."""
 
 _LONGEST = 600.0
+_TRANSPORTS = 32  # ways to travel whose connections are kept
+_BREAKERS = 256  # models of lists whose last failures are remembered
+_USER_AGENT = f"llmbridge/{__version__}"
 _NEVER = float("-inf")
+_RETRY = Retry()
 
 
 class Breaker:
@@ -114,6 +120,71 @@ def _counts(error: LLMBridgeError) -> bool:
     return not isinstance(error, (BadRequest, ContentFiltered, ConfigError, Cancelled))
 
 
+_UNUSED = Breaker()
+
+
+class Connections:
+    """Belongs to one process, and is safe to share between its threads.
+
+    Args:
+        limits: How fast its calls may ask; None for no limits.
+
+    Attributes:
+        transports: Those with kept connections, by proxy and verify.
+        breakers: By model.
+        limiter: Lets requests through as the limits allow; None without limits.
+    """
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.transports: dict[Any, Transport] = {}
+        self.breakers: dict[str, Breaker] = {}
+        self._lock: threading.Lock
+        keep_lock_free(self)
+        self.limiter: Limiter | None = None
+        if limits is not None:
+            from llmbridge.limits import Limiter
+
+            self.limiter = Limiter(limits)
+
+    def transport(self, session: requests.Session | None, proxy: str | bool | None, verify: bool | str) -> Transport:
+        """Calls that travel in the same way share their connections."""
+        from llmbridge._transport import Transport
+
+        if session is not None:
+            return Transport(session, proxy, verify)
+        if isinstance(proxy, str):
+            proxy = MaskedStr(proxy)  # whoever shows this object shows the keys of its dict
+        with self._lock:
+            transport = self.transports.get((proxy, verify))
+            if transport is None:
+                if len(self.transports) >= _TRANSPORTS:
+                    self.transports.pop(next(iter(self.transports))).close()
+                transport = self.transports[proxy, verify] = Transport(None, proxy, verify)
+            return transport
+
+    def breaker_of(self, model: str) -> Breaker:
+        """The memory of how a model did lately."""
+        with self._lock:
+            breaker = self.breakers.get(model)
+            if breaker is None:
+                if len(self.breakers) >= _BREAKERS:
+                    del self.breakers[next(iter(self.breakers))]
+                breaker = self.breakers[model] = Breaker()
+            return breaker
+
+    def close(self) -> None:
+        """Closes the kept connections. New ones are made when they are needed."""
+        with self._lock:
+            transports = list(self.transports.values())
+            self.transports.clear()
+        for transport in transports:
+            transport.close()
+
+
+SHARED = Connections()
+"""Of the module's functions, and of providers that are used as classes."""
+
+
 @dataclass(eq=False)
 class Route:
     """One model of one provider.
@@ -126,7 +197,7 @@ class Route:
         retry: When to try again.
         read: Takes the one JSON document that is the answer; None for a chat, whose answer the provider decodes.
         answer_tool: The tool whose arguments are the answer's text, if there is one.
-        breaker: Its memory.
+        breaker: Its memory, where there are several models to choose from.
         limiter: Of its own client, if that has limits; they count in place of those of the call.
     """
 
@@ -137,7 +208,7 @@ class Route:
     retry: Retry
     read: Callable[[Any], object] | None = None
     answer_tool: str | None = None
-    breaker: Breaker = field(default_factory=Breaker)
+    breaker: Breaker = _UNUSED
     limiter: Limiter | None = None
 
     @classmethod
@@ -182,7 +253,7 @@ class Route:
         def transport() -> Transport:
             return connections.transport(options.session, proxy, verify)
 
-        return cls(provider, model, prepare, transport, options.retries or Retry(), **more)
+        return cls(provider, model, prepare, transport, options.retries or _RETRY, **more)
 
 
 def chat_route(
@@ -277,3 +348,60 @@ def _supported(provider: type[Provider], request: ChatRequest, unsupported: str)
         warn_caller(f"{message}: left out", UnsupportedParameter)
     kept = {name: value for name, value in request.params.items() if name not in refused}
     return replace(request, params=kept, tool_choice=None if "tool_choice" in refused else request.tool_choice)
+
+
+def http_request(
+    provider: type[Provider],
+    encoded: Encoded,
+    options: TransportOptions,
+    key: Secret | None,
+    base_url: str,
+    method: str = "POST",
+) -> HTTPRequest:
+    """The request with all its headers.
+
+    Args:
+        provider: Adds its headers, and knows how a key is sent.
+        encoded: Path, body and headers of this request.
+        options: The caller's headers win over all others.
+        key: None for none.
+        base_url: What the path is appended to.
+        method: POST, or GET for a request without a body.
+    """
+    from llmbridge._transport import HTTPRequest, passwords_of
+
+    # Identity: a compressing proxy would hold the pieces back until its buffer is full.
+    headers: dict[str, str | None] = {
+        "User-Agent": _USER_AGENT,
+        "Accept": "text/event-stream",
+        "Accept-Encoding": "identity",
+        "Content-Type": "application/json",
+    }
+    secrets = [*passwords_of(base_url)]
+    _override(headers, provider.headers)
+    _override(headers, encoded.headers)
+    if key is not None:
+        secrets.append(key.reveal())
+        _override(headers, {name: MaskedStr(value) for name, value in provider.auth_headers(key.reveal()).items()})
+    if options.headers:
+        masked = [value for value in options.headers.values() if isinstance(value, MaskedStr)]
+        secrets += [word for value in masked for word in value.split()]
+        _override(headers, options.headers)
+    if method == "GET":
+        _override(headers, {"Content-Type": None})
+    kept = {name: value for name, value in headers.items() if value is not None}
+    return HTTPRequest(
+        base_url + provider.path_below(base_url, encoded.path),
+        kept,
+        encoded.body,
+        tuple(word for word in secrets if len(word) >= SHORTEST_SECRET),
+        method,
+    )
+
+
+def _override(headers: dict[str, str | None], others: Mapping[str, str | None]) -> None:
+    """Header names are the same in any case; the later one's spelling stays."""
+    for name, value in others.items():
+        for known in [known for known in headers if known.lower() == name.lower()]:
+            del headers[known]
+        headers[name] = value

@@ -23,7 +23,7 @@ from llmbridge._locks import Signal
 from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
 from llmbridge.options import Timeout
 
-__all__ = ["Call"]
+__all__ = ["Call", "current_call", "serving"]
 
 T = TypeVar("T")
 _NEVER = float("inf")
@@ -390,3 +390,25 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+_local = threading.local()
+
+
+def current_call() -> Call | None:
+    """The call that the present thread is serving: a new connection learns from it whom to report to."""
+    return getattr(_local, "call", None)
+
+
+class serving:  # noqa: N801 - reads as a word of the with statement
+    """`with serving(call):` the connections used by this thread are the call's."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+
+    def __enter__(self) -> Call:
+        _local.call = self._call
+        return self._call
+
+    def __exit__(self, *_: object) -> None:
+        _local.call = None

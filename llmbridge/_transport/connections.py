@@ -23,8 +23,7 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
-from llmbridge._transport.call import Call
-from llmbridge._transport.serving import current_call
+from llmbridge._transport.call import Call, current_call
 
 __all__ = ["WatchedAdapter", "watch_pool"]
 

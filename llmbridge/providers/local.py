@@ -118,8 +118,8 @@ class _Search:
 
     def _ask(self, name: str, base_url: str) -> list[str]:
         """The models of a server."""
-        from llmbridge._call.connections import SHARED
         from llmbridge._call.question import DocumentCall
+        from llmbridge._call.route import SHARED
 
         self._check()
         provider = SERVICES[name]
