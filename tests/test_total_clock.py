@@ -11,8 +11,8 @@ import anyio
 import pytest
 from modes import MODES, Mode
 
-import llmbridge._call.pipeline
 import llmbridge._transport
+import llmbridge.options
 from llmbridge import Client, ClockExpired, Timeout, ToolResult
 from llmbridge.testing import LLMServer, Reply
 
@@ -45,7 +45,7 @@ class Clock:
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     """The time of the chats' own clock."""
     clock = Clock()
-    monkeypatch.setattr(llmbridge._call.pipeline, "monotonic", clock)
+    monkeypatch.setattr(llmbridge.options, "monotonic", clock)
     return clock
 
 

@@ -21,7 +21,7 @@ def result_message(result: ToolResult) -> Message:
     """The answer to a tool call as a message; an image, sound or document, alone or in a list, is a part of it.
 
     Example:
-        >>> from llmbridge.events import ToolCall
+        >>> from llmbridge.events import ToolCall, ToolResult
         >>> result_message(ToolResult(ToolCall("c1", "add"), "5")).to_dict()
         {'role': 'tool', 'content': '5', 'tool_call_id': 'c1', 'name': 'add'}
     """
