@@ -43,7 +43,7 @@ def encode_body(request: ChatRequest) -> dict[str, Any]:
         "stream": True,
     }
     if any(message.role == "tool" and isinstance(message.content, list) for message in request.messages):
-        from llmbridge.providers._openai_rules import moved_media  # Cohere takes images from users only, too
+        from llmbridge.providers.openai.rules import moved_media  # Cohere takes images from users only, too
 
         body["messages"] = moved_media(body["messages"])
     if request.tools or request.schema is not None:
@@ -143,7 +143,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 def _add_structure(request: ChatRequest, body: dict[str, Any]) -> None:
     """Adds the tools and the schema. A tool that must be called is the only one that the model gets to see."""
-    from llmbridge.providers import _completions_request as requests
+    from llmbridge.providers.openai.request import encode_schema_tool, with_instruction
 
     choice = request.tool_choice
     tools = list(request.tools)
@@ -157,10 +157,10 @@ def _add_structure(request: ChatRequest, body: dict[str, Any]) -> None:
     if request.schema is not None:
         mode = schema_mode(request)
         if mode == "tool":
-            sent.append(requests.encode_schema_tool(request.schema))
+            sent.append(encode_schema_tool(request.schema))
             body["tool_choice"] = "REQUIRED"
         elif mode == "json":
-            body["messages"] = requests.with_instruction(body["messages"], request.schema)
+            body["messages"] = with_instruction(body["messages"], request.schema)
             body["response_format"] = {"type": "json_object"}
         else:
             body["response_format"] = {"type": "json_object", "json_schema": request.schema.json_schema}

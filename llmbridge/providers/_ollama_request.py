@@ -174,7 +174,7 @@ def _image(part: dict[str, Any], where: str) -> str:
 def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
     choice = request.tool_choice
     if request.tools and not (choice is not None and choice.mode == "none"):
-        from llmbridge.providers._completions_request import encode_tool
+        from llmbridge.providers.openai.request import encode_tool
 
         body["tools"] = [encode_tool(tool, grammar=True) for tool in request.tools]
 
@@ -186,7 +186,7 @@ def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
     # A format holds for all that the model writes, and so keeps it from calling tools: beside them words have to do.
     in_words = "tools" in body and request.schema_mode != "native"
     if in_words or request.schema_mode == "json":
-        from llmbridge.providers._completions_request import with_instruction
+        from llmbridge.providers.openai.request import with_instruction
 
         body["messages"] = with_instruction(body["messages"], request.schema)
     if not in_words:

@@ -153,14 +153,14 @@ def encode_choice(choice: ToolChoice) -> Any:
 
 def encode_schema(schema: Schema) -> dict[str, Any]:
     """The format that makes the service hold the model to a schema."""
-    from llmbridge.providers._completions_request import encode_format
+    from llmbridge.providers.openai.request import encode_format
 
     return {"type": "json_schema", **encode_format(schema)["json_schema"]}
 
 
 def encode_schema_tool(schema: Schema) -> dict[str, Any]:
     """The tool whose arguments are the structured answer."""
-    from llmbridge.providers import _completions_request as completions
+    from llmbridge.providers.openai import request as completions
 
     return {"type": "function", **completions.encode_schema_tool(schema)["function"], "strict": False}
 

@@ -95,7 +95,7 @@ class OpenAIResponses(Provider):
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         refused = dict(super().refusals(request))
         if request.params:
-            from llmbridge.providers._openai_rules import refusals
+            from llmbridge.providers.openai.rules import refusals
 
             of_model = refusals(request.model, request.params)
             refused.update({name: advice for name, advice in of_model.items() if name not in cls.refused})
@@ -124,6 +124,6 @@ class OpenAIResponses(Provider):
 
     @classmethod
     def decode_models(cls, document: Any) -> list[str]:
-        from llmbridge.providers._completions_answer import decode_models
+        from llmbridge.providers.openai.answer import decode_models
 
         return decode_models(document)

@@ -9,8 +9,16 @@ from llmbridge.errors import InvalidRequest
 from llmbridge.events import End, Item, Usage
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded, Provider
-from llmbridge.providers import _completions_answer as answers
-from llmbridge.providers._completions_answer import decode_chunk, decode_completion
+from llmbridge.providers.openai import answer
+from llmbridge.providers.openai.answer import decode_chunk, decode_completion
+from llmbridge.providers.openai.request import (
+    encode_choice,
+    encode_format,
+    encode_message,
+    encode_schema_tool,
+    encode_tool,
+    with_instruction,
+)
 
 if TYPE_CHECKING:
     from llmbridge._framing import Frame
@@ -108,13 +116,13 @@ class OpenAI(ChatCompletions):
             "stream": True,
         }
         if cls.own_models and any(message.extra or message.content.__class__ is list for message in request.messages):
-            from llmbridge.providers._openai_rules import checked_ids, checked_media
+            from llmbridge.providers.openai.rules import checked_ids, checked_media
 
             body["messages"] = checked_media(checked_ids(body["messages"]))
         elif not cls.tool_media and any(
             message.role == "tool" and message.content.__class__ is list for message in request.messages
         ):
-            from llmbridge.providers._openai_rules import moved_media
+            from llmbridge.providers.openai.rules import moved_media
 
             body["messages"] = moved_media(body["messages"])
         if cls.asks_usage:
@@ -129,8 +137,6 @@ class OpenAI(ChatCompletions):
     @classmethod
     def encode_message(cls, message: Message) -> dict[str, Any]:
         """A turn of the conversation, as the body holds it."""
-        from llmbridge.providers._completions_request import encode_message
-
         encoded = encode_message(message, cls.reasoning_field, cls.reasoning_proofs)
         if cls.no_reasoning is not None and cls.reasoning_field and message.role == "assistant":
             encoded.setdefault(cls.reasoning_field, cls.no_reasoning)
@@ -149,8 +155,6 @@ class OpenAI(ChatCompletions):
     @classmethod
     def encode_choice(cls, request: ChatRequest) -> Any:
         """The value of `tool_choice`; None to leave it out."""
-        from llmbridge.providers._completions_request import encode_choice
-
         return None if request.tool_choice is None else encode_choice(request.tool_choice)
 
     @classmethod
@@ -162,12 +166,10 @@ class OpenAI(ChatCompletions):
     @classmethod
     def _add_structure(cls, body: dict[str, Any], request: ChatRequest) -> None:
         """Adds the tools and the schema."""
-        from llmbridge.providers import _completions_request as requests
-
         offered, asked, choice = request.tools, request.tool_choice, cls.encode_choice(request)
         if not cls.names_tools and asked is not None and asked.mode == "tool" and asked.raw is None:
             offered, choice = tuple(tool for tool in offered if tool.name == asked.name), cls.must_call
-        tools = [requests.encode_tool(tool, cls.schema_grammar) for tool in offered]
+        tools = [encode_tool(tool, cls.schema_grammar) for tool in offered]
         if request.schema is not None:
             mode = request.schema_mode or cls.best_schema_mode
             if mode == "tool":
@@ -175,15 +177,15 @@ class OpenAI(ChatCompletions):
                     raise InvalidRequest(
                         f"the schema and a tool are both called {request.schema.name!r}: rename one of them"
                     )
-                tools.append(requests.encode_schema_tool(request.schema, cls.schema_grammar))
+                tools.append(encode_schema_tool(request.schema, cls.schema_grammar))
                 one = {"type": "function", "function": {"name": request.schema.name}}
                 choice = choice or (cls.must_call if request.tools or not cls.names_tools else one)
             elif mode == "json":
-                body["messages"] = requests.with_instruction(body["messages"], request.schema)
+                body["messages"] = with_instruction(body["messages"], request.schema)
                 if cls.json_mode:
                     body["response_format"] = {"type": "json_object"}
             else:
-                body["response_format"] = requests.encode_format(request.schema, cls.schema_bounds, cls.schema_grammar)
+                body["response_format"] = encode_format(request.schema, cls.schema_bounds, cls.schema_grammar)
         if tools:
             body["tools"] = tools
         if choice is not None:
@@ -191,7 +193,7 @@ class OpenAI(ChatCompletions):
 
     @classmethod
     def decode_models(cls, document: Any) -> list[str]:
-        return answers.decode_models(document)
+        return answer.decode_models(document)
 
     @classmethod
     def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
@@ -201,13 +203,13 @@ class OpenAI(ChatCompletions):
 
     @classmethod
     def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
-        return answers.decode_embeddings(document)
+        return answer.decode_embeddings(document)
 
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         found = dict(super().refusals(request))
         if cls.own_models and request.params:
-            from llmbridge.providers._openai_rules import refusals
+            from llmbridge.providers.openai.rules import refusals
 
             found.update(refusals(request.model, request.params))
         return found
