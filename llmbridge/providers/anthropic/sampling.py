@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmbridge.providers._anthropic_request import NO_SAMPLING, VERSION
-from llmbridge.providers._anthropic_thinking import NEWEST, claude_version, thinks
+from llmbridge.providers.anthropic.request import NO_SAMPLING, VERSION
+from llmbridge.providers.anthropic.thinking import NEWEST, claude_version, thinks
 
 if TYPE_CHECKING:
     from llmbridge.messages import ChatRequest

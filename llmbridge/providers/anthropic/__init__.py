@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
-from llmbridge.providers._anthropic_answer import decode_event, decode_message, decode_models
-from llmbridge.providers._anthropic_request import VERSION, encode_body, encode_headers, schema_mode
-from llmbridge.providers._anthropic_sampling import sampling_refusals
-from llmbridge.providers._anthropic_thinking import thinking_refusals
+from llmbridge.providers.anthropic.answer import decode_event, decode_message, decode_models
+from llmbridge.providers.anthropic.request import VERSION, encode_body, encode_headers, schema_mode
+from llmbridge.providers.anthropic.sampling import sampling_refusals
+from llmbridge.providers.anthropic.thinking import thinking_refusals
 from llmbridge.secret import Secret
 
 if TYPE_CHECKING:
@@ -117,7 +117,7 @@ class Anthropic(Provider):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge.providers._anthropic_events import MessageEvents
+        from llmbridge.providers.anthropic.events import MessageEvents
 
         return MessageEvents()
 

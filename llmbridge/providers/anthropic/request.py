@@ -1,6 +1,6 @@
 """How a request is worded in Anthropic's dialect: its parameters, tools and structured output.
 
-The messages are translated by `_anthropic_content`.
+The messages are translated by `content`.
 
 Source: Anthropic API reference, "Create a Message"; the migration guide to version 2026-10-21.
 """
@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest
-from llmbridge.providers._anthropic_content import encode_messages, text_block
-from llmbridge.providers._anthropic_thinking import encode_effort, encode_limit, may_think, thinks
+from llmbridge.providers.anthropic.content import encode_messages, text_block
+from llmbridge.providers.anthropic.thinking import encode_effort, encode_limit, may_think, thinks
 
 if TYPE_CHECKING:
     from llmbridge.messages import SchemaMode
