@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import ProtocolError
 from llmbridge.events import END, End, Finish, Item, Logprobs, Reasoning, Refusal, ToolCallDelta, Usage
 from llmbridge.provider import parsed_json, scan_json
-from llmbridge.providers._responses_events import ENDS, LastEvent
 from llmbridge.providers._values import count, is_report, mapping, string
+from llmbridge.providers.openai_responses.events import ENDS, LastEvent
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -102,14 +102,14 @@ def _decode_kind(kind: str, event: Mapping[str, Any]) -> Iterator[Item | End]:
     elif kind == "response.output_item.done":
         item = mapping(event.get("item"))
         yield from _encrypted(item)
-        if item.get("type") == "function_call":  # one that came before does not get here: see `_responses_events`
+        if item.get("type") == "function_call":  # one that came before does not get here: see `events`
             yield _call(item, _index(event.get("output_index")), whole=True)
     elif kind == "response.reasoning_summary_part.added":
         if event.get("summary_index"):
             yield Reasoning("\n\n")
     elif kind in ENDS:
         response = mapping(event.get("response"))
-        yield from _items(response.get("output"))  # what came before is not there any more: see `_responses_events`
+        yield from _items(response.get("output"))  # what came before is not there any more: see `events`
         yield from _end(response, kind.partition(".")[2])
 
 

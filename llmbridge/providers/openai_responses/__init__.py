@@ -8,7 +8,15 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
-from llmbridge.providers import _responses_answer as answers
+from llmbridge.providers.openai_responses import answer
+from llmbridge.providers.openai_responses.request import (
+    encode_choice,
+    encode_items,
+    encode_params,
+    encode_schema,
+    encode_schema_tool,
+    encode_tool,
+)
 
 if TYPE_CHECKING:
     from llmbridge._framing import Frame, Framing
@@ -57,14 +65,12 @@ class OpenAIResponses(Provider):
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
-        from llmbridge.providers import _responses_request as requests
-
-        instructions, items = requests.encode_items(request.messages, "instructions" in request.params)
+        instructions, items = encode_items(request.messages, "instructions" in request.params)
         body: dict[str, Any] = {"model": request.model, "input": items, "stream": True}
         if instructions is not None:
             body["instructions"] = instructions
         if request.params:
-            body.update(requests.encode_params(request.params))
+            body.update(encode_params(request.params))
         if request.tools or request.tool_choice is not None or request.schema is not None:
             cls._add_structure(body, request)
         return Encoded(body, cls.path)
@@ -72,16 +78,14 @@ class OpenAIResponses(Provider):
     @classmethod
     def _add_structure(cls, body: dict[str, Any], request: ChatRequest) -> None:
         """Adds the tools and the schema."""
-        from llmbridge.providers import _responses_request as requests
-
         schema, mode = request.schema, request.schema_mode or "native"
-        tools = [requests.encode_tool(tool) for tool in request.tools]
-        choice = None if request.tool_choice is None else requests.encode_choice(request.tool_choice)
+        tools = [encode_tool(tool) for tool in request.tools]
+        choice = None if request.tool_choice is None else encode_choice(request.tool_choice)
         if schema is not None and mode == "tool":
-            tools.append(requests.encode_schema_tool(schema))
+            tools.append(encode_schema_tool(schema))
             choice = choice or ("required" if request.tools else {"type": "function", "name": schema.name})
         elif schema is not None:
-            form = requests.encode_schema(schema) if mode == "native" else {"type": "json_object"}
+            form = encode_schema(schema) if mode == "native" else {"type": "json_object"}
             body["text"] = {**body.get("text", {}), "format": form}
             if mode == "json":  # the service wants to read the word among the messages, not in the instructions
                 told = {"type": "message", "role": "system", "content": schema.instruction()}
@@ -110,17 +114,17 @@ class OpenAIResponses(Provider):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge.providers._responses_events import ResponseEvents
+        from llmbridge.providers.openai_responses.events import ResponseEvents
 
         return ResponseEvents()
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        return answers.decode_event(frame)
+        return answer.decode_event(frame)
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        return answers.decode_response(document)
+        return answer.decode_response(document)
 
     @classmethod
     def decode_models(cls, document: Any) -> list[str]:
