@@ -12,8 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import InvalidRequest
 from llmbridge.events import ToolCall
 from llmbridge.messages import ChatRequest, Message
-from llmbridge.providers._media import media_of
-from llmbridge.providers._values import as_text
+from llmbridge.providers._values import as_text, media_of
 
 if TYPE_CHECKING:
     from llmbridge.messages import SchemaMode

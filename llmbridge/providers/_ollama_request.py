@@ -10,8 +10,7 @@ from typing import Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest, Message
-from llmbridge.providers._media import media_of
-from llmbridge.providers._values import as_text
+from llmbridge.providers._values import as_text, media_of
 
 __all__ = ["encode_body", "split_options"]
 

@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded
-from llmbridge.providers._call_ids import call_id
-from llmbridge.providers._values import as_text
+from llmbridge.providers._values import as_text, call_id
 from llmbridge.providers.openai import OpenAI
 
 __all__ = ["Mistral"]

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest, Message, json_copy
-from llmbridge.providers._media import media_of
+from llmbridge.providers._values import media_of
 
 if TYPE_CHECKING:
     from llmbridge.parts import Media

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
-from llmbridge.providers._call_ids import call_id
+from llmbridge.providers._values import call_id
 
 if TYPE_CHECKING:
     from llmbridge.parts import Media

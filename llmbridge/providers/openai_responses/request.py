@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import Message
-from llmbridge.providers._call_ids import call_id
-from llmbridge.providers._media import media_of
+from llmbridge.providers._values import call_id, media_of
 
 if TYPE_CHECKING:
     from llmbridge.schema import Schema
