@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
-from llmbridge.providers.anthropic.answer import decode_event, decode_message, decode_models
-from llmbridge.providers.anthropic.request import VERSION, encode_body, encode_headers, schema_mode
-from llmbridge.providers.anthropic.sampling import sampling_refusals
-from llmbridge.providers.anthropic.thinking import thinking_refusals
+from llmbridge.providers.anthropic.answer import MessageEvents, decode_event, decode_message, decode_models
+from llmbridge.providers.anthropic.request import encode_body, encode_headers, schema_mode
+from llmbridge.providers.anthropic.thinking import VERSION, sampling_refusals, thinking_refusals
 from llmbridge.secret import Secret
 
 if TYPE_CHECKING:
@@ -117,8 +116,6 @@ class Anthropic(Provider):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge.providers.anthropic.events import MessageEvents
-
         return MessageEvents()
 
     @classmethod
