@@ -114,9 +114,7 @@ class OpenAIResponses(Provider):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge.providers.openai_responses.events import ResponseEvents
-
-        return ResponseEvents()
+        return answer.ResponseEvents()
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
