@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge import providers
 from llmbridge._document import DocumentCall
-from llmbridge._model import MODEL_VARIABLE, resolve_model
 from llmbridge.errors import ConfigError
 from llmbridge.options import OPTION_NAMES, CallOptions
+from llmbridge.providers import MODEL_VARIABLE, resolve_model
 from llmbridge.secret import discreet
 
 if TYPE_CHECKING:

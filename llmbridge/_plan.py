@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._http_request import http_request
-from llmbridge._model import resolve_model
 from llmbridge._pipeline import Pipeline, TotalClock
 from llmbridge._route import Breaker, Route, located
 from llmbridge.errors import (
@@ -23,6 +22,7 @@ from llmbridge.errors import (
 from llmbridge.messages import ChatRequest, Message, Messages, checked_messages, with_own_proofs
 from llmbridge.options import OPTION_NAMES, CallOptions, Timeout, checked_base_url, is_sensitive
 from llmbridge.provider import Provider
+from llmbridge.providers import resolve_model
 from llmbridge.retry import Retry
 from llmbridge.stream import ChatStream
 

@@ -8,12 +8,12 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, overload
 
 from llmbridge._forking import keep_lock_free
-from llmbridge._model import MODEL_VARIABLE, resolve_model
 from llmbridge._plan import Plan, checked_models, has_credentials, settled
 from llmbridge._route import Breaker
 from llmbridge.messages import Messages, SchemaMode
 from llmbridge.options import OPTION_NAMES, CallOptions, TimeoutLike, Unsupported, is_sensitive, without_secrets
 from llmbridge.provider import Provider
+from llmbridge.providers import MODEL_VARIABLE, resolve_model
 from llmbridge.retry import RetryLike
 from llmbridge.secret import MaskedStr, Secret, discreet
 from llmbridge.stream import ChatStream

@@ -7,7 +7,6 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
 from llmbridge._document import DocumentCall
-from llmbridge._model import resolve_model
 from llmbridge._notes import added_usage
 from llmbridge._pipeline import TotalClock
 from llmbridge._plan import refuse_of_client
@@ -15,6 +14,7 @@ from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
 from llmbridge.events import Usage
 from llmbridge.messages import check_text, json_copy
 from llmbridge.options import OPTION_NAMES, CallOptions, Timeout
+from llmbridge.providers import resolve_model
 from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
