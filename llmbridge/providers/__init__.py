@@ -13,13 +13,14 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from llmbridge.errors import ConfigError, UnknownProvider
 from llmbridge.provider import Provider
 
-__all__ = ["ENTRY_POINTS", "MODEL_VARIABLE", "find", "known", "look_up", "register", "resolve_model"]
+__all__ = ["ENTRY_POINTS", "MODEL_VARIABLE", "did_you_mean", "find", "known", "look_up", "register", "resolve_model"]
 
 ENTRY_POINTS = "llmbridge.providers"
 """The entry point group in which other packages name their Provider classes."""
@@ -65,13 +66,16 @@ def find(name: str) -> type[Provider]:
     provider = look_up(name)
     if provider is not None:
         return provider
-    raise UnknownProvider(f"no provider is called {name[:40]!r}{_meant(name)}: known are {', '.join(sorted(known()))}")
+    raise UnknownProvider(
+        f"no provider is called {name[:40]!r}{did_you_mean(name, known())}: known are {', '.join(sorted(known()))}"
+    )
 
 
-def _meant(name: str) -> str:
+def did_you_mean(name: str, among: Iterable[str]) -> str:
+    """The end of a message about a name that there is not: one that is close to it, if there is one."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, known(), 1)
+    close = get_close_matches(name, among, 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -184,10 +188,9 @@ def _module_names() -> tuple[str, ...]:
 @lru_cache
 def _in_module(module: str) -> dict[str, type[Provider]]:
     full_name = f"{__name__}.{module}"
-    contents = vars(importlib.import_module(full_name))
     return {
         value.name: value
-        for value in (*contents.values(), *contents.get("SERVICES", {}).values())
+        for value in vars(importlib.import_module(full_name)).values()
         if isinstance(value, type)
         and issubclass(value, Provider)
         and value.__module__ == full_name

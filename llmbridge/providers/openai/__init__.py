@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.events import End, Item, Usage
-from llmbridge.messages import ChatRequest, Message
+from llmbridge.messages import ChatRequest, Message, SchemaMode
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers.openai import answer
 from llmbridge.providers.openai.answer import decode_chunk, decode_completion
@@ -22,7 +22,6 @@ from llmbridge.providers.openai.request import (
 
 if TYPE_CHECKING:
     from llmbridge._framing import Frame
-    from llmbridge.messages import SchemaMode
 
 __all__ = ["ChatCompletions", "OpenAI", "OpenAICompatible", "decode_chunk", "decode_completion"]
 
@@ -60,6 +59,7 @@ class OpenAI(ChatCompletions):
         must_call: The word of `tool_choice` for a model that must call a tool, whichever.
         names_tools: Whether `tool_choice` may name one; if not, that one is all that the model gets to see.
         json_mode: Whether there is a response format for any JSON object.
+        embeddings_path: The path of its embeddings.
 
     Example:
         >>> OpenAI.encode(ChatRequest.checked("gpt-5-mini", "Hi", {"seed": 1})).body["seed"]
