@@ -8,6 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
+from llmbridge._framing import NDJSON, Framing
 from llmbridge.errors import ConfigError, InvalidRequest, MissingKey, ProtocolError
 from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Reasoning, ToolCallDelta, Usage
 from llmbridge.messages import ChatRequest, Message
@@ -16,7 +17,7 @@ from llmbridge.providers._values import as_text, count, is_report, is_vector, ma
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame, Framing
+    from llmbridge._framing import Frame
     from llmbridge.secret import Secret
 
 __all__ = ["Ollama", "host_url"]
@@ -135,8 +136,6 @@ class Ollama(Provider):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge._framing import NDJSON
-
         return NDJSON()
 
     @classmethod

@@ -169,7 +169,7 @@ def _decode_usage(usage: Any) -> Iterator[Usage]:
     )
 
 
-def decode_message(document: Any) -> Iterator[Item | End]:
+def decode_message(document: Any) -> Iterable[Item | End]:
     """What a whole message says, sent where a stream was asked for or not; errors as for `decode_event`."""
     document = document[0] if isinstance(document, list) and len(document) == 1 else document
     fields = mapping(document)

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llmbridge._framing import Framing, SSEWithJSON
 from llmbridge.errors import InvalidRequest
-from llmbridge.events import End, Item, Usage
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers.gemini import answer
@@ -22,7 +22,6 @@ from llmbridge.providers.gemini.request import (
 )
 
 if TYPE_CHECKING:
-    from llmbridge._framing import Frame, Framing
     from llmbridge.messages import SchemaMode
 
 __all__ = ["Gemini"]
@@ -65,6 +64,11 @@ class Gemini(Provider):
     models_path = "/v1beta/models?pageSize=1000"
     settings = frozenset({"api_version"})
     embeddings_batch = 100
+
+    decode = staticmethod(answer.decode_event)
+    decode_document = staticmethod(answer.decode_answer)
+    decode_models = staticmethod(answer.decode_models)
+    decode_embeddings = staticmethod(answer.decode_vectors)
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
@@ -126,15 +130,10 @@ class Gemini(Provider):
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:
-        if request.schema is None or cls._schema_mode(request) != "tool":
-            return None
-        name: str = request.schema.name
-        return name
+        return request.schema.name if request.schema is not None and cls._schema_mode(request) == "tool" else None
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge._framing import SSEWithJSON
-
         return SSEWithJSON()
 
     @classmethod
@@ -142,20 +141,8 @@ class Gemini(Provider):
         return {"x-goog-api-key": key}
 
     @classmethod
-    def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        return answer.decode_event(frame)
-
-    @classmethod
-    def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        return answer.decode_answer(document)
-
-    @classmethod
     def encode_models(cls, settings: Mapping[str, Any]) -> Encoded:
         return Encoded({}, f"/{_version(dict(settings))}/models?pageSize=1000")
-
-    @classmethod
-    def decode_models(cls, document: Any) -> list[str]:
-        return answer.decode_models(document)
 
     @classmethod
     def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
@@ -165,10 +152,6 @@ class Gemini(Provider):
         fields = {names.get(name, name): value for name, value in given.items()}
         asked = [{"model": path, "content": {"parts": [{"text": text}]}, **fields} for text in texts]
         return Encoded({"requests": asked}, f"/{version}/{path}:batchEmbedContents")
-
-    @classmethod
-    def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
-        return answer.decode_vectors(document)
 
 
 def _version(params: dict[str, Any]) -> str:

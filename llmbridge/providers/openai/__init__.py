@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge.errors import InvalidRequest
-from llmbridge.events import End, Item, Usage
+from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest, Message, SchemaMode
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers.openai import answer
@@ -100,6 +100,9 @@ class OpenAI(ChatCompletions):
     names_tools: ClassVar[bool] = True
     json_mode: ClassVar[bool] = True
 
+    decode_models = staticmethod(answer.decode_models)
+    decode_embeddings = staticmethod(answer.decode_embeddings)
+
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
         return decode_chunk(frame, cls.reasoning_proofs)
@@ -192,18 +195,10 @@ class OpenAI(ChatCompletions):
             body["tool_choice"] = choice
 
     @classmethod
-    def decode_models(cls, document: Any) -> list[str]:
-        return answer.decode_models(document)
-
-    @classmethod
     def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
         if "" in texts:
             raise InvalidRequest("a text to embed is empty, which the service refuses")
         return Encoded({"model": model, "input": list(texts), **params}, cls.embeddings_path)
-
-    @classmethod
-    def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
-        return answer.decode_embeddings(document)
 
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:

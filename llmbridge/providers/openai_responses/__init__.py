@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from llmbridge.events import End, Item
+from llmbridge._framing import Framing
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers.openai_responses import answer
@@ -17,9 +17,6 @@ from llmbridge.providers.openai_responses.request import (
     encode_schema_tool,
     encode_tool,
 )
-
-if TYPE_CHECKING:
-    from llmbridge._framing import Frame, Framing
 
 __all__ = ["OpenAIResponses"]
 
@@ -62,6 +59,9 @@ class OpenAIResponses(Provider):
         "logit_bias": "the Responses API cannot weigh single tokens: leave it out, or use the provider openai",
         "top_k": "OpenAI knows only top_p",
     }
+
+    decode = staticmethod(answer.decode_event)
+    decode_document = staticmethod(answer.decode_response)
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
@@ -107,22 +107,11 @@ class OpenAIResponses(Provider):
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:
-        if request.schema is None or request.schema_mode != "tool":
-            return None
-        name: str = request.schema.name
-        return name
+        return request.schema.name if request.schema is not None and request.schema_mode == "tool" else None
 
     @classmethod
     def framing(cls) -> Framing:
         return answer.ResponseEvents()
-
-    @classmethod
-    def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        return answer.decode_event(frame)
-
-    @classmethod
-    def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        return answer.decode_response(document)
 
     @classmethod
     def decode_models(cls, document: Any) -> list[str]:

@@ -125,7 +125,7 @@ def _decode_kind(kind: str, event: Mapping[str, Any]) -> Iterator[Item | End]:
         yield from _end(response, kind.partition(".")[2])
 
 
-def decode_response(document: Any) -> Iterator[Item | End]:
+def decode_response(document: Any) -> Iterable[Item | End]:
     """What a whole answer says; errors as for `decode_event`."""
     fields = mapping(document)
     output = fields.get("output")
