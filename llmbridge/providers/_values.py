@@ -15,7 +15,10 @@ from llmbridge.errors import InvalidRequest
 if TYPE_CHECKING:
     from llmbridge.parts import Media
 
-__all__ = ["as_text", "call_id", "count", "is_report", "is_vector", "mapping", "media_of", "string"]
+__all__ = ["TEXTS", "as_text", "call_id", "count", "is_report", "is_vector", "mapping", "media_of", "string"]
+
+TEXTS = ("text", "input_text", "output_text")
+"""The types of a part of a message that is text."""
 
 
 def mapping(value: Any) -> Mapping[str, Any]:

@@ -13,7 +13,7 @@ from llmbridge.errors import ConfigError, InvalidRequest, MissingKey, ProtocolEr
 from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Reasoning, ToolCallDelta, Usage
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
-from llmbridge.providers._values import as_text, count, is_report, is_vector, mapping, media_of
+from llmbridge.providers._values import TEXTS, as_text, count, is_report, is_vector, mapping, media_of
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -41,7 +41,6 @@ _THINK: dict[str, bool | str] = {
     "xhigh": "max",
     "max": "max",
 }
-_TEXTS = ("text", "input_text", "output_text")
 _ADVICE = {
     "image": "Ollama fetches no URLs: pass the image's bytes or a path, like Image('cat.png')",
     "audio": "Ollama takes no sound: transcribe it and send the text",
@@ -322,7 +321,7 @@ def _content(message: Message, where: str) -> dict[str, Any]:
     """Text, images and thinking, each in its own field: Ollama's content is text alone."""
     texts, thoughts, images = [], [], []
     for i, part in enumerate(map(as_text, message.parts)):
-        if part["type"] in _TEXTS and isinstance(part.get("text"), str):
+        if part["type"] in TEXTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif part["type"] == "reasoning":
             thoughts.append(str(part.get("text") or ""))
