@@ -75,7 +75,8 @@ def measure(options: Options, dialects: Sequence[str] = (), against: str = "") -
 def interleave(dialect: str, base_url: str, sizes: Sizes, against: str = "") -> Rounds:
     """The contenders of one dialect in turn, in several processes each; see `harness.interleave`."""
     contenders: dict[str, tuple[str, ...]] = {FLOOR: (dialect, FLOOR), OURS: (dialect, OURS)}
-    if against and (Path(against) / "llmbridge/providers" / f"{dialect.replace('-', '_')}.py").exists():
+    module = Path(against) / "llmbridge/providers" / dialect.replace("-", "_")
+    if against and (module.is_dir() or module.with_suffix(".py").exists()):
         contenders[BEFORE] = (dialect, OURS, against)
     result = Rounds()
     for _ in range(sizes.processes):

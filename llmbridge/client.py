@@ -12,7 +12,6 @@ from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 from llmbridge import providers
 from llmbridge._call.plan import Plan
 from llmbridge._call.route import Connections
-from llmbridge._model import MODEL_VARIABLE, resolve_model
 from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode
 from llmbridge.options import (
@@ -27,6 +26,7 @@ from llmbridge.options import (
     is_sensitive,
     without_secrets,
 )
+from llmbridge.providers import MODEL_VARIABLE, resolve_model
 from llmbridge.retry import RetryLike
 from llmbridge.secret import Secret, discreet
 from llmbridge.stream import ChatStream

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any, Union, overload
 from llmbridge._call.notes import added_usage
 from llmbridge._call.question import DocumentCall
 from llmbridge._json import check_text, json_copy
-from llmbridge._model import resolve_model
 from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
 from llmbridge.events import Usage
 from llmbridge.options import CHAT_NAMES, Timeout, TotalClock, TransportOptions, refuse_of_client
+from llmbridge.providers import resolve_model
 
 if TYPE_CHECKING:
     from llmbridge.client import Client

@@ -358,11 +358,16 @@ def test_p18_a_client_brings_no_secret_out(canary: Canary) -> None:  # noqa: F81
         canary.check(str(sorted(options)))
 
 
+def _function(method: Any) -> Any:
+    """What a class method, or one that needs no class, runs."""
+    return getattr(method, "__func__", method)
+
+
 def _dialects(what: str) -> list[tuple[str, str]]:
     """One provider for each way to read a list of models, or vectors: most differ in their names only."""
     reader, asked = ("decode_models", "models_path") if what == "models" else ("decode_embeddings", "embeddings_batch")
     found = {
-        getattr(provider, reader).__func__: name for name, provider in PROVIDERS.items() if getattr(provider, asked)
+        _function(getattr(provider, reader)): name for name, provider in PROVIDERS.items() if getattr(provider, asked)
     }
     return [(name, what) for name in found.values()]
 

@@ -52,7 +52,7 @@ PROVIDERS = list(providers.known().values())
 
 def reading(provider: Any) -> tuple[Any, ...]:
     """What makes a provider's way to read an answer another one."""
-    decoders = provider.decode.__func__, provider.decode_document.__func__
+    decoders = (getattr(method, "__func__", method) for method in (provider.decode, provider.decode_document))
     return (*decoders, type(provider.framing()), provider.think_tags, provider.done_needs_finish)
 
 

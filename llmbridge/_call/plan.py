@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 from llmbridge._call.pipeline import Pipeline
 from llmbridge._call.route import Route, chat_route
-from llmbridge._model import resolve_model
 from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
 from llmbridge.messages import ChatRequest, Message, checked_messages
 from llmbridge.options import ChatOptions, Timeout, TotalClock, TransportOptions
+from llmbridge.providers import resolve_model
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:

@@ -1,8 +1,9 @@
 """The providers: found by the modules of this package, by entry points of other packages, and by `register`.
 
-To add a dialect here is to add a module, to add a service that speaks OpenAI's is to add a row in `compatible`; no list
-names them. A module that is called as its provider, or as the first word of its name (`openai-compatible` is in
-`openai`), is found without importing the others, and so are the rows.
+`resolve_model` finds the one that a model string names. To add a dialect here is to add a module or a folder, to add a
+service that speaks OpenAI's is to add a row in `compatible`; no list names them. A module that is called as its
+provider, or as the first word of its name (`openai-compatible` is in `openai`), is found without importing the others,
+and so are the rows.
 
 `python -m llmbridge.providers` prints the table of docs/providers/README.md.
 """
@@ -10,17 +11,22 @@ names them. A module that is called as its provider, or as the first word of its
 from __future__ import annotations
 
 import importlib
+import os
 import warnings
+from collections.abc import Iterable
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from llmbridge.errors import ConfigError, UnknownProvider
 from llmbridge.provider import Provider
 
-__all__ = ["ENTRY_POINTS", "find", "known", "look_up", "register"]
+__all__ = ["ENTRY_POINTS", "MODEL_VARIABLE", "did_you_mean", "find", "known", "look_up", "register", "resolve_model"]
 
 ENTRY_POINTS = "llmbridge.providers"
 """The entry point group in which other packages name their Provider classes."""
+
+MODEL_VARIABLE = "LLMBRIDGE_MODEL"
+"""The environment variable that names the model where a caller names none."""
 
 P = TypeVar("P", bound=type[Provider])
 
@@ -60,13 +66,16 @@ def find(name: str) -> type[Provider]:
     provider = look_up(name)
     if provider is not None:
         return provider
-    raise UnknownProvider(f"no provider is called {name[:40]!r}{_meant(name)}: known are {', '.join(sorted(known()))}")
+    raise UnknownProvider(
+        f"no provider is called {name[:40]!r}{did_you_mean(name, known())}: known are {', '.join(sorted(known()))}"
+    )
 
 
-def _meant(name: str) -> str:
+def did_you_mean(name: str, among: Iterable[str]) -> str:
+    """The end of a message about a name that there is not: one that is close to it, if there is one."""
     from difflib import get_close_matches
 
-    close = get_close_matches(name, known(), 1)
+    close = get_close_matches(name, among, 1)
     return f" (did you mean {close[0]!r}?)" if close else ""
 
 
@@ -93,14 +102,68 @@ def known() -> dict[str, type[Provider]]:
     return {**found, **_registered}
 
 
+def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[Provider], str]:
+    """The provider and the model's own name that a model string stands for.
+
+    Args:
+        model: "provider:model", "provider/model" or a provider's name; None for LLMBRIDGE_MODEL.
+        has_base_url: Whatever is no "provider:model" is then a model of an OpenAI-compatible server.
+
+    Raises:
+        ConfigError: No model is named; the message lists what is possible.
+        UnknownProvider: Nobody knows the provider.
+
+    Example:
+        >>> resolve_model("openai:gpt-5-mini")
+        (<class 'llmbridge.providers.openai.OpenAI'>, 'gpt-5-mini')
+    """
+    model = (model if model is not None else os.environ.get(MODEL_VARIABLE, "")) or None
+    if model is None:
+        raise ConfigError(
+            f"no model is named: pass model=, or set {MODEL_VARIABLE}, to one of "
+            f"{', '.join(_possible_models())}; 'demo' needs no key and no network"
+        )
+    if not isinstance(model, str) or not model.strip():
+        raise ConfigError("model must be a str like 'openai:gpt-5-mini'")
+    model = model.strip()
+    prefix, separator, name = model.partition(":")
+    if separator and "/" not in prefix:
+        if (provider := look_up(prefix)) is not None:
+            return _with_model(provider, name)
+        if not has_base_url:  # there a local model's own name may hold a colon: llama3:8b
+            find(prefix)
+    if has_base_url:  # there a slash is a part of the model's own name: openai/gpt-oss-20b
+        return find("openai-compatible"), model
+    prefix, _, name = model.partition("/")
+    if (provider := look_up(prefix)) is not None:
+        return _with_model(provider, name)
+    raise UnknownProvider(
+        f"{model[:60]!r} names no provider: write 'provider:model' with one of {', '.join(sorted(known()))}, "
+        "or give base_url= for an OpenAI-compatible server"
+    )
+
+
+def _with_model(provider: type[Provider], name: str) -> tuple[type[Provider], str]:
+    name = name.strip() or provider.default_model or ""
+    if not name:
+        raise ConfigError(f"{provider.name} needs a model's name: write '{provider.name}:model'")
+    return provider, name
+
+
+def _possible_models() -> list[str]:
+    return [
+        f"'{name}:{provider.default_model or '<model>'}'" if name != "demo" else "'demo'"
+        for name, provider in sorted(known().items())
+        if provider.working
+    ]
+
+
 @lru_cache
 def _of_own_module(name: str) -> type[Provider] | None:
     """The provider in the module that is called as it is, or in a row; without a look at the others."""
     if (provider := _if_there(name.replace("-", "_"), name)) is not None:
         return provider
-    from llmbridge.providers.compatible import SERVICES
-
-    return SERVICES.get(name) or _if_there(name.partition("-")[0], name)
+    return _in_module("compatible").get(name) or _if_there(name.partition("-")[0], name)
 
 
 def _if_there(module: str, name: str) -> type[Provider] | None:
@@ -125,10 +188,9 @@ def _module_names() -> tuple[str, ...]:
 @lru_cache
 def _in_module(module: str) -> dict[str, type[Provider]]:
     full_name = f"{__name__}.{module}"
-    contents = vars(importlib.import_module(full_name))
     return {
         value.name: value
-        for value in (*contents.values(), *contents.get("SERVICES", {}).values())
+        for value in vars(importlib.import_module(full_name)).values()
         if isinstance(value, type)
         and issubclass(value, Provider)
         and value.__module__ == full_name

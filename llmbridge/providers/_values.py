@@ -1,14 +1,24 @@
-"""Values of JSON, each as what it should be, or as nothing: services leave out and mistype things.
+"""What the dialects share: values of an answer's JSON, each as what it should be; parts of messages; ids of calls.
 
-Nothing here raises: what an answer must have is for the dialects to say.
+Services leave out and mistype things, and what an answer must have is for the dialects to say: of the functions here,
+only `media_of` raises.
 """
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-__all__ = ["as_text", "count", "is_report", "is_vector", "mapping", "string"]
+from llmbridge.errors import InvalidRequest
+
+if TYPE_CHECKING:
+    from llmbridge.parts import Media
+
+__all__ = ["TEXTS", "as_text", "call_id", "count", "is_report", "is_vector", "mapping", "media_of", "string"]
+
+TEXTS = ("text", "input_text", "output_text")
+"""The types of a part of a message that is text."""
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -61,3 +71,48 @@ def as_text(part: dict[str, Any]) -> dict[str, Any]:
     if part["type"] == "refusal" and isinstance(part.get("refusal"), str):
         return {"type": "text", "text": part["refusal"]}
     return part
+
+
+def media_of(part: Mapping[str, Any], where: str) -> Media | None:
+    """What a part shows, or None if it is no medium; see `Media.of`.
+
+    Args:
+        part: Of a message.
+        where: Which part it is, for the error.
+
+    Raises:
+        InvalidRequest: It cannot be read; says where it stands.
+
+    Example:
+        >>> try:
+        ...     media_of({"type": "image_url"}, "messages[0]: content[1]")
+        ... except InvalidRequest as error:
+        ...     print(error.message.partition(" needs")[0])
+        messages[0]: content[1]: an image_url part
+    """
+    from llmbridge.parts import Media
+
+    try:
+        return Media.of(part)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{where}: {error.message}") from None
+
+
+def call_id(given: str, taken: re.Pattern[str], length: int) -> str:
+    """The id itself if the service takes it, or one made from it: the same id always gives the same.
+
+    Args:
+        given: The id, of whatever service.
+        taken: What the service takes; letters and digits among it.
+        length: Of the id that is made.
+
+    Example:
+        >>> word = re.compile("[a-z0-9_]+")
+        >>> call_id("call_1", word, 9), call_id("functions.add:1", word, 9)
+        ('call_1', '871704203')
+    """
+    if taken.fullmatch(given):
+        return given
+    from hashlib import sha256
+
+    return sha256(given.encode()).hexdigest()[:length]

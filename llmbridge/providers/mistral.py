@@ -8,15 +8,13 @@ from typing import Any, ClassVar
 
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded
-from llmbridge.providers._call_ids import call_id
-from llmbridge.providers._values import as_text
+from llmbridge.providers._values import TEXTS, as_text, call_id
 from llmbridge.providers.openai import OpenAI
 
 __all__ = ["Mistral"]
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9]{9}")
 _BETWEEN = {"role": "assistant", "content": "Understood."}  # something has to be said to the answers of tools
-_TEXTS = ("text", "input_text", "output_text")
 
 
 class Mistral(OpenAI):
@@ -135,7 +133,7 @@ def _part(part: dict[str, Any]) -> dict[str, Any] | None:
     """A part as Mistral takes it; None for reasoning that only another service can read."""
     part = as_text(part)
     kind = part["type"]
-    if kind in _TEXTS:
+    if kind in TEXTS:
         return {**part, "type": "text"}
     if kind == "reasoning":
         text = str(part.get("text") or "")

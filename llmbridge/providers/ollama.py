@@ -4,26 +4,48 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
-from llmbridge.errors import ConfigError, MissingKey, ProtocolError
+from llmbridge._call.framing import NDJSON, Framing
+from llmbridge.errors import ConfigError, InvalidRequest, MissingKey, ProtocolError
 from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Reasoning, ToolCallDelta, Usage
-from llmbridge.messages import ChatRequest
+from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
-from llmbridge.providers._ollama_request import encode_body, split_options
-from llmbridge.providers._values import count, is_report, is_vector, mapping
+from llmbridge.providers._values import TEXTS, as_text, count, is_report, is_vector, mapping, media_of
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame, Framing
+    from llmbridge._call.framing import Frame
     from llmbridge.secret import Secret
 
 __all__ = ["Ollama", "host_url"]
 
 _CLOUD = "ollama.com"
 _PORT = 11434
+_OPTIONS = frozenset(
+    """
+    draft_num_predict f16_kv frequency_penalty logits_all low_vram main_gpu min_p mirostat mirostat_eta mirostat_tau
+    num_batch num_ctx num_gpu num_gqa num_keep num_predict num_thread numa penalize_newline presence_penalty
+    repeat_last_n repeat_penalty seed stop temperature tfs_z top_k top_p typical_p use_mlock use_mmap vocab_only
+    """.split()  # noqa: SIM905 - a table of words
+)
+_LIMITS = ("max_tokens", "max_completion_tokens")
+_THINK: dict[str, bool | str] = {
+    "none": False,
+    "minimal": "low",
+    "low": "low",
+    "medium": "medium",
+    "high": "high",
+    "xhigh": "max",
+    "max": "max",
+}
+_ADVICE = {
+    "image": "Ollama fetches no URLs: pass the image's bytes or a path, like Image('cat.png')",
+    "audio": "Ollama takes no sound: transcribe it and send the text",
+    "document": "Ollama takes no documents: send their text, or images of their pages",
+}
 _REASONING = ("thinking", "reasoning_content", "reasoning")
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
 
@@ -67,7 +89,7 @@ class Ollama(Provider):
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
-        return Encoded(encode_body(request), cls.path)
+        return Encoded(_encode_body(request), cls.path)
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
@@ -113,8 +135,6 @@ class Ollama(Provider):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge._call.framing import NDJSON
-
         return NDJSON()
 
     @classmethod
@@ -142,7 +162,7 @@ class Ollama(Provider):
 
     @classmethod
     def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
-        beside, options = split_options(params)
+        beside, options = _split_options(params)
         body = {"model": model, "input": list(texts), **beside}
         return Encoded({**body, "options": options} if options else body, "/api/embed")
 
@@ -192,6 +212,161 @@ def host_url(host: str) -> str:
 def _bracketed(rest: str) -> str:
     """An IPv6 address that stands alone, as it has to stand in a URL."""
     return f"[{rest}]" if rest.count(":") > 1 and not set(rest) & set("[]/@") else rest
+
+
+def _encode_body(request: ChatRequest) -> dict[str, Any]:
+    """The body of a request for an answer.
+
+    Raises:
+        InvalidRequest: Something in it has no place there; says what, and what to do.
+    """
+    params, options = _split_options(request.params)
+    body: dict[str, Any] = {"model": request.model, "messages": _messages(request.messages), "stream": True}
+    for name, value in params.items():
+        translate = _TRANSLATED.get(name)
+        if translate is None:
+            body[name] = value
+        elif value is not None:
+            for place, translated in translate(value):
+                if place not in params:  # Ollama's own spelling wins
+                    body[place] = translated
+    if options:
+        body["options"] = options
+    if request.tools or request.tool_choice is not None:
+        _add_tools(request, body)
+    if request.schema is not None:
+        _add_schema(request, body)
+    return body
+
+
+def _split_options(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The parameters that stand beside the options, and the options; a mapping given as `options` wins.
+
+    Raises:
+        InvalidRequest: The options are no mapping.
+    """
+    given = params.get("options")
+    if given is not None and not isinstance(given, Mapping):
+        raise InvalidRequest("options must be a mapping, like {'num_ctx': 8192}")
+    beside: dict[str, Any] = {}
+    limits: dict[str, Any] = {}
+    options: dict[str, Any] = {}
+    for name, value in params.items():
+        if name in _LIMITS:
+            if value is not None:
+                limits["num_predict"] = value
+        elif name in _OPTIONS:
+            options[name] = value
+        elif name not in ("n", "options", "parallel_tool_calls"):  # two of them ask for no more than it does anyway
+            beside[name] = value
+    options = {**limits, **options, **(given or {})}
+    if isinstance(options.get("stop"), str):
+        options["stop"] = [options["stop"]]
+    return beside, options
+
+
+def _think(value: Any) -> Iterator[tuple[str, Any]]:
+    yield "think", _THINK.get(value, value) if isinstance(value, str) else value
+
+
+def _format(value: Any) -> Iterator[tuple[str, Any]]:
+    form = value if isinstance(value, Mapping) else {}
+    inner = form.get("json_schema")
+    schema = inner.get("schema") if isinstance(inner, Mapping) else None
+    if form.get("type") == "json_object":
+        yield "format", "json"
+    elif form.get("type") == "json_schema" and isinstance(schema, Mapping):
+        yield "format", schema
+    elif form.get("type") != "text":
+        raise InvalidRequest(
+            "response_format must be {'type': 'json_object'}, {'type': 'text'}, or "
+            "{'type': 'json_schema', 'json_schema': {'schema': ...}}; Ollama's own form goes into format="
+        )
+
+
+_TRANSLATED: dict[str, Callable[[Any], Iterator[tuple[str, Any]]]] = {
+    "reasoning_effort": _think,
+    "response_format": _format,
+}
+
+
+def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
+    names: dict[str, str] = {}  # of the tools that were called, for answers that name only the call
+    return [_message(message, f"messages[{i}]", names) for i, message in enumerate(messages)]
+
+
+def _message(message: Message, where: str, names: dict[str, str]) -> dict[str, Any]:
+    role = "system" if message.role == "developer" else message.role
+    if isinstance(message.content, str) and not message.extra:
+        return {"role": role, "content": message.content}
+    made = {"role": role, **_content(message, where)}
+    extra = dict(message.extra)
+    if extra.pop("tool_calls", None):
+        calls = []
+        for call in message.calls:
+            names[call.id] = call.name
+            given = {"id": call.id} if call.id else {}
+            calls.append({**given, "function": {"name": call.name, "arguments": dict(call.arguments)}})
+        made["tool_calls"] = calls
+    if role == "tool":
+        extra.pop("is_error", None)  # Ollama has no place for it: the text says so
+        called = extra.pop("name", None) or names.get(str(extra.get("tool_call_id")))
+        if called:
+            made["tool_name"] = called
+    extra.pop("name", None)  # Ollama knows no name of who speaks
+    return {**made, **extra}
+
+
+def _content(message: Message, where: str) -> dict[str, Any]:
+    """Text, images and thinking, each in its own field: Ollama's content is text alone."""
+    texts, thoughts, images = [], [], []
+    for i, part in enumerate(map(as_text, message.parts)):
+        if part["type"] in TEXTS and isinstance(part.get("text"), str):
+            texts.append(part["text"])
+        elif part["type"] == "reasoning":
+            thoughts.append(str(part.get("text") or ""))
+        else:
+            images.append(_image(part, f"{where}: content[{i}]"))
+    made: dict[str, Any] = {"content": "".join(texts)}
+    if images:
+        made["images"] = images
+    if thinking := "".join(thoughts):
+        made["thinking"] = thinking
+    return made
+
+
+def _image(part: dict[str, Any], where: str) -> str:
+    """The bytes of an image in base64; nothing else stands beside text."""
+    media = media_of(part, where)
+    if media is None:
+        raise InvalidRequest(f"{where}: Ollama takes text and images, not a part of type {part['type'][:40]!r}")
+    if media.kind == "image" and media.data:
+        return media.data
+    raise InvalidRequest(f"{where}: {_ADVICE[media.kind]}")
+
+
+def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
+    choice = request.tool_choice
+    if request.tools and not (choice is not None and choice.mode == "none"):
+        from llmbridge.providers.openai.request import encode_tool
+
+        body["tools"] = [encode_tool(tool, grammar=True) for tool in request.tools]
+
+
+def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
+    assert request.schema is not None
+    if request.schema_mode == "tool":
+        raise InvalidRequest("schema_mode='tool': Ollama cannot be told to call a tool: use 'native' or 'json'")
+    # A format holds for all that the model writes, and so keeps it from calling tools: beside them words have to do.
+    in_words = "tools" in body and request.schema_mode != "native"
+    if in_words or request.schema_mode == "json":
+        from llmbridge.providers.openai.request import with_instruction
+
+        body["messages"] = with_instruction(body["messages"], request.schema)
+    if not in_words:
+        from llmbridge._schemas.subsets import without_patterns
+
+        body["format"] = "json" if request.schema_mode == "json" else without_patterns(request.schema.json_schema)
 
 
 def _decode_line(line: Any) -> Iterator[Item | End]:

@@ -7,14 +7,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, ClassVar
+from typing import ClassVar
 
+from llmbridge._call.framing import DataLines, Framing
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded
 from llmbridge.providers.openai import ChatCompletions
-
-if TYPE_CHECKING:
-    from llmbridge._call.framing import Framing
 
 __all__ = ["BROWSER", "LineChat", "Vitalentum"]
 
@@ -34,8 +32,6 @@ class LineChat(ChatCompletions):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge._call.framing import DataLines
-
         return DataLines()
 
 

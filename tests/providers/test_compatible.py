@@ -575,12 +575,54 @@ class TestRowsOfOthers:
 
     @pytest.mark.parametrize(
         ("given", "what"),
-        [({"refused": ["n"]}, "refused"), ({"path": "chat"}, "path"), ({"models_path": "v1/models"}, "models_path")],
+        [
+            ({"refused": ["n"]}, "refused"),
+            ({"path": "chat"}, "path"),
+            ({"models_path": "v1/models"}, "models_path"),
+            ({"path": 7}, "path"),
+            ({"base_url": None, "embeddings_batch": "64"}, "embeddings_batch"),
+            ({"key_env": 7}, "key_env"),
+            ({"needs_key": "yes"}, "needs_key"),
+            ({"schema_mode": "strict"}, "schema_mode"),
+        ],
     )
     def test_a_row_that_cannot_be(self, given: dict[str, Any], what: str) -> None:
         """It is refused where it is made, not at the first call."""
         with pytest.raises(ConfigError, match=rf"compatible\('acme'\): {what} cannot be"):
             compatible("acme", **given)
+
+    @pytest.mark.parametrize(
+        ("given", "meant"),
+        [("embeding_batch", " (did you mean 'embeddings_batch'?)"), ("framing", ""), ("colour", ""), ("__doc__", "")],
+    )
+    def test_an_attribute_that_is_none(self, given: str, meant: str) -> None:
+        """A word that is misspelt does not get lost; what a dialect does is no data."""
+        with pytest.raises(ConfigError) as caught:
+            compatible("acme", **{given: "x"})
+        assert str(caught.value) == f"compatible('acme'): unknown attribute {given!r}{meant}"
+
+    def test_a_name_that_is_none(self) -> None:
+        """Whatever else it is, it has to be text."""
+        wrong: Any = 7
+        with pytest.raises(ConfigError, match="name cannot be '7'"):
+            compatible(wrong)
+
+    def test_every_word_of_the_first_version(self) -> None:
+        """What `compatible` took by name in 0.1, it takes for good; None leaves what is usual."""
+        given: dict[str, Any] = {
+            "base_url": "https://a.example", "key_env": ["A", "B"], "base_url_env": "C", "host_env": "D", "url": "u",
+            "note": "n", "needs_key": None, "key_header": "h", "path": "/p", "headers": None, "renamed": None,
+            "refused": None, "refused_by": None, "harmless": None, "named_roles": ["user"], "reasoning_field": "r",
+            "no_reasoning": " ", "reasoning_proofs": "s", "schema_mode": "json", "schema_bounds": False,
+            "names_tools": False, "json_mode": False, "schema_grammar": True, "asks_usage": False, "think_tags": False,
+            "done_needs_finish": False, "models_path": "", "embeddings_path": "/e", "embeddings_batch": 1,
+            "base_url_example": "x",
+        }  # fmt: skip
+        row = compatible(name="acme", **given)
+        usual = {"headers": {}, "renamed": {}, "refused": {}, "refused_by": {}, "harmless": {}, "needs_key": True}
+        changed = {"key_env": ("A", "B"), "named_roles": ("user",)}
+        given["best_schema_mode"] = given.pop("schema_mode")
+        assert {name: getattr(row, name) for name in given} == {**given, **usual, **changed}
 
     def test_rows_do_not_share_their_data(self) -> None:
         """Each has its own."""

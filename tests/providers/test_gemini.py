@@ -33,8 +33,8 @@ from llmbridge.errors import ConfigError, ContentFiltered, InvalidRequest
 from llmbridge.events import END, End, Logprobs, OtherChoice, Text, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image
-from llmbridge.providers._gemini_answer import _decode_frame, _dumped
 from llmbridge.providers.gemini import Gemini
+from llmbridge.providers.gemini.answer import _decode_frame, _dumped
 from llmbridge.testing import CLOSE, LLMServer, Reply
 from llmbridge.tools import Tool
 

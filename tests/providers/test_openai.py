@@ -32,8 +32,8 @@ from llmbridge._call.assembly import Assembly
 from llmbridge._call.framing import SSE, DataLines, Record
 from llmbridge.events import END, Logprobs, OtherChoice, Refusal, Text, ToolCall, ToolCallDelta
 from llmbridge.messages import ChatRequest
-from llmbridge.providers._completions_answer import _decode_frame
 from llmbridge.providers.openai import OpenAI, OpenAICompatible, decode_completion
+from llmbridge.providers.openai.answer import _decode_frame
 
 USED = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
 COUNTED = Usage(11, 7, 18)

@@ -31,8 +31,8 @@ from llmbridge.errors import InvalidRequest
 from llmbridge.events import END, End, Logprobs, Refusal, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image
-from llmbridge.providers._responses_answer import _decode_frame
 from llmbridge.providers.openai_responses import OpenAIResponses
+from llmbridge.providers.openai_responses.answer import _decode_frame
 from llmbridge.testing import CLOSE, LLMServer, Reply
 from llmbridge.tools import Tool
 

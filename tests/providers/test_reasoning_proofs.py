@@ -10,7 +10,7 @@ import pytest
 from llmbridge import Client, Reasoning
 from llmbridge.messages import ChatRequest
 from llmbridge.providers import look_up
-from llmbridge.providers._completions_reasoning import read_entries, write_entries
+from llmbridge.providers.openai.reasoning import read_entries, write_entries
 from llmbridge.testing import LLMServer, Reply
 
 CLAUDE = {"format": "anthropic-claude-v1", "index": 0}

@@ -6,15 +6,22 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge.errors import InvalidRequest
-from llmbridge.events import End, Item, Usage
-from llmbridge.messages import ChatRequest, Message
+from llmbridge.events import End, Item
+from llmbridge.messages import ChatRequest, Message, SchemaMode
 from llmbridge.provider import Encoded, Provider
-from llmbridge.providers import _completions_answer as answers
-from llmbridge.providers._completions_answer import decode_chunk, decode_completion
+from llmbridge.providers.openai import answer
+from llmbridge.providers.openai.answer import decode_chunk, decode_completion
+from llmbridge.providers.openai.request import (
+    encode_choice,
+    encode_format,
+    encode_message,
+    encode_schema_tool,
+    encode_tool,
+    with_instruction,
+)
 
 if TYPE_CHECKING:
     from llmbridge._call.framing import Frame
-    from llmbridge.messages import SchemaMode
 
 __all__ = ["ChatCompletions", "OpenAI", "OpenAICompatible", "decode_chunk", "decode_completion"]
 
@@ -52,6 +59,7 @@ class OpenAI(ChatCompletions):
         must_call: The word of `tool_choice` for a model that must call a tool, whichever.
         names_tools: Whether `tool_choice` may name one; if not, that one is all that the model gets to see.
         json_mode: Whether there is a response format for any JSON object.
+        embeddings_path: The path of its embeddings.
 
     Example:
         >>> OpenAI.encode(ChatRequest.checked("gpt-5-mini", "Hi", {"seed": 1})).body["seed"]
@@ -92,6 +100,9 @@ class OpenAI(ChatCompletions):
     names_tools: ClassVar[bool] = True
     json_mode: ClassVar[bool] = True
 
+    decode_models = staticmethod(answer.decode_models)
+    decode_embeddings = staticmethod(answer.decode_embeddings)
+
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
         return decode_chunk(frame, cls.reasoning_proofs)
@@ -108,13 +119,13 @@ class OpenAI(ChatCompletions):
             "stream": True,
         }
         if cls.own_models and any(message.extra or message.content.__class__ is list for message in request.messages):
-            from llmbridge.providers._openai_rules import checked_ids, checked_media
+            from llmbridge.providers.openai.rules import checked_ids, checked_media
 
             body["messages"] = checked_media(checked_ids(body["messages"]))
         elif not cls.tool_media and any(
             message.role == "tool" and message.content.__class__ is list for message in request.messages
         ):
-            from llmbridge.providers._openai_rules import moved_media
+            from llmbridge.providers.openai.rules import moved_media
 
             body["messages"] = moved_media(body["messages"])
         if cls.asks_usage:
@@ -129,8 +140,6 @@ class OpenAI(ChatCompletions):
     @classmethod
     def encode_message(cls, message: Message) -> dict[str, Any]:
         """A turn of the conversation, as the body holds it."""
-        from llmbridge.providers._completions_request import encode_message
-
         encoded = encode_message(message, cls.reasoning_field, cls.reasoning_proofs)
         if cls.no_reasoning is not None and cls.reasoning_field and message.role == "assistant":
             encoded.setdefault(cls.reasoning_field, cls.no_reasoning)
@@ -149,8 +158,6 @@ class OpenAI(ChatCompletions):
     @classmethod
     def encode_choice(cls, request: ChatRequest) -> Any:
         """The value of `tool_choice`; None to leave it out."""
-        from llmbridge.providers._completions_request import encode_choice
-
         return None if request.tool_choice is None else encode_choice(request.tool_choice)
 
     @classmethod
@@ -162,12 +169,10 @@ class OpenAI(ChatCompletions):
     @classmethod
     def _add_structure(cls, body: dict[str, Any], request: ChatRequest) -> None:
         """Adds the tools and the schema."""
-        from llmbridge.providers import _completions_request as requests
-
         offered, asked, choice = request.tools, request.tool_choice, cls.encode_choice(request)
         if not cls.names_tools and asked is not None and asked.mode == "tool" and asked.raw is None:
             offered, choice = tuple(tool for tool in offered if tool.name == asked.name), cls.must_call
-        tools = [requests.encode_tool(tool, cls.schema_grammar) for tool in offered]
+        tools = [encode_tool(tool, cls.schema_grammar) for tool in offered]
         if request.schema is not None:
             mode = request.schema_mode or cls.best_schema_mode
             if mode == "tool":
@@ -175,23 +180,19 @@ class OpenAI(ChatCompletions):
                     raise InvalidRequest(
                         f"the schema and a tool are both called {request.schema.name!r}: rename one of them"
                     )
-                tools.append(requests.encode_schema_tool(request.schema, cls.schema_grammar))
+                tools.append(encode_schema_tool(request.schema, cls.schema_grammar))
                 one = {"type": "function", "function": {"name": request.schema.name}}
                 choice = choice or (cls.must_call if request.tools or not cls.names_tools else one)
             elif mode == "json":
-                body["messages"] = requests.with_instruction(body["messages"], request.schema)
+                body["messages"] = with_instruction(body["messages"], request.schema)
                 if cls.json_mode:
                     body["response_format"] = {"type": "json_object"}
             else:
-                body["response_format"] = requests.encode_format(request.schema, cls.schema_bounds, cls.schema_grammar)
+                body["response_format"] = encode_format(request.schema, cls.schema_bounds, cls.schema_grammar)
         if tools:
             body["tools"] = tools
         if choice is not None:
             body["tool_choice"] = choice
-
-    @classmethod
-    def decode_models(cls, document: Any) -> list[str]:
-        return answers.decode_models(document)
 
     @classmethod
     def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
@@ -200,14 +201,10 @@ class OpenAI(ChatCompletions):
         return Encoded({"model": model, "input": list(texts), **params}, cls.embeddings_path)
 
     @classmethod
-    def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
-        return answers.decode_embeddings(document)
-
-    @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         found = dict(super().refusals(request))
         if cls.own_models and request.params:
-            from llmbridge.providers._openai_rules import refusals
+            from llmbridge.providers.openai.rules import refusals
 
             found.update(refusals(request.model, request.params))
         return found

@@ -3,17 +3,25 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llmbridge._call.framing import Framing, SSEWithJSON
 from llmbridge.errors import InvalidRequest
-from llmbridge.events import End, Item, Usage
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
-from llmbridge.providers import _gemini_answer as answers
+from llmbridge.providers.gemini import answer
+from llmbridge.providers.gemini.request import (
+    always_thinks,
+    encode_choice,
+    encode_contents,
+    encode_params,
+    encode_tools,
+    is_gemini_3,
+    model_path,
+)
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame, Framing
     from llmbridge.messages import SchemaMode
 
 __all__ = ["Gemini"]
@@ -57,20 +65,23 @@ class Gemini(Provider):
     settings = frozenset({"api_version"})
     embeddings_batch = 100
 
+    decode = staticmethod(answer.decode_event)
+    decode_document = staticmethod(answer.decode_answer)
+    decode_models = staticmethod(answer.decode_models)
+    decode_embeddings = staticmethod(answer.decode_vectors)
+
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
-        from llmbridge.providers import _gemini_request as requests
-
         params = dict(request.params)
         version, stream = _version(params), params.pop("stream", True)
         params.pop("parallel_tool_calls", None)  # they are always allowed
         params.pop("stream_options", None)  # the tokens come unasked
-        contents, system = requests.encode_contents(request)
+        contents, system = encode_contents(request)
         body: dict[str, Any] = {"contents": contents}
         config: dict[str, Any] = {}
         fields: dict[str, Any] = {}
         if params:
-            config, fields = requests.encode_params(params, request.model)
+            config, fields = encode_params(params, request.model)
         if request.tools or request.tool_choice is not None or request.schema is not None:
             config = {**cls._add_structure(body, system, request), **config}
         if system:
@@ -79,16 +90,14 @@ class Gemini(Provider):
             body["generationConfig"] = config
         body.update(fields)
         method = ":streamGenerateContent?alt=sse" if stream else ":generateContent"
-        return Encoded(body, f"/{version}/{requests.model_path(request.model)}{method}")
+        return Encoded(body, f"/{version}/{model_path(request.model)}{method}")
 
     @classmethod
     def _add_structure(cls, body: dict[str, Any], system: list[dict[str, Any]], request: ChatRequest) -> dict[str, Any]:
         """Adds the tools and the schema; returns what they put into the generation configuration."""
-        from llmbridge.providers import _gemini_request as requests
-
         schema, mode = request.schema, cls._schema_mode(request)
-        choice = None if request.tool_choice is None else requests.encode_choice(request.tool_choice)
-        if tools := requests.encode_tools(request.tools, schema if mode == "tool" else None):
+        choice = None if request.tool_choice is None else encode_choice(request.tool_choice)
+        if tools := encode_tools(request.tools, schema if mode == "tool" else None):
             body["tools"] = tools
         config: dict[str, Any] = {}
         if schema is not None and mode == "tool":
@@ -109,32 +118,22 @@ class Gemini(Provider):
     @staticmethod
     def _schema_mode(request: ChatRequest) -> SchemaMode:
         """How the service is held to the schema: models before Gemini 3 refuse a JSON answer beside tools."""
-        from llmbridge.providers._gemini_request import is_gemini_3
-
         beside_tools: SchemaMode = "tool" if request.tools and not is_gemini_3(request.model) else "native"
         return request.schema_mode or beside_tools
 
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         refused = dict(super().refusals(request))
-        if request.params.get("reasoning_effort") in ("none", 0):
-            from llmbridge.providers._gemini_request import always_thinks
-
-            if always_thinks(request.model):
-                refused["reasoning_effort"] = "this model always thinks: give 'low' for as little as can be"
+        if request.params.get("reasoning_effort") in ("none", 0) and always_thinks(request.model):
+            refused["reasoning_effort"] = "this model always thinks: give 'low' for as little as can be"
         return refused
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:
-        if request.schema is None or cls._schema_mode(request) != "tool":
-            return None
-        name: str = request.schema.name
-        return name
+        return request.schema.name if request.schema is not None and cls._schema_mode(request) == "tool" else None
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge._call.framing import SSEWithJSON
-
         return SSEWithJSON()
 
     @classmethod
@@ -142,35 +141,17 @@ class Gemini(Provider):
         return {"x-goog-api-key": key}
 
     @classmethod
-    def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        return answers.decode_event(frame)
-
-    @classmethod
-    def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        return answers.decode_answer(document)
-
-    @classmethod
     def encode_models(cls, settings: Mapping[str, Any]) -> Encoded:
         return Encoded({}, f"/{_version(dict(settings))}/models?pageSize=1000")
 
     @classmethod
-    def decode_models(cls, document: Any) -> list[str]:
-        return answers.decode_models(document)
-
-    @classmethod
     def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
-        from llmbridge.providers._gemini_request import model_path
-
         given = dict(params)
         version, path = _version(given), model_path(model)
         names = {"dimensions": "outputDimensionality", "task_type": "taskType"}
         fields = {names.get(name, name): value for name, value in given.items()}
         asked = [{"model": path, "content": {"parts": [{"text": text}]}, **fields} for text in texts]
         return Encoded({"requests": asked}, f"/{version}/{path}:batchEmbedContents")
-
-    @classmethod
-    def decode_embeddings(cls, document: Any) -> tuple[list[list[float]], Usage | None]:
-        return answers.decode_vectors(document)
 
 
 def _version(params: dict[str, Any]) -> str:

@@ -11,9 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import Message
-from llmbridge.providers._call_ids import call_id
-from llmbridge.providers._media import media_of
-from llmbridge.providers._values import as_text
+from llmbridge.providers._values import TEXTS, as_text, call_id, media_of
 
 if TYPE_CHECKING:
     from llmbridge.parts import Media
@@ -22,7 +20,6 @@ __all__ = ["encode_messages", "text_block"]
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9_-]+")
 _IMAGES = ("image/jpeg", "image/png", "image/gif", "image/webp")
-_TEXTS = ("text", "input_text", "output_text")
 _Block = dict[str, Any]
 
 
@@ -136,7 +133,7 @@ def _blocks(message: Message) -> list[_Block]:
 def _block(part: dict[str, Any], where: str) -> _Block | None:
     """A part as a block; None for one that is left out. What is of no known type is the dialect's own."""
     kind = part["type"]
-    if kind in _TEXTS and isinstance(part.get("text"), str):
+    if kind in TEXTS and isinstance(part.get("text"), str):
         return {**part, "type": "text"} if part["text"].strip() else None
     if kind == "reasoning":
         return _thought(part)

@@ -52,7 +52,7 @@ def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
 
     Args:
         frame: The event.
-        proofs: Where the service puts reasoning with its proofs; see `_completions_reasoning`.
+        proofs: Where the service puts reasoning with its proofs; see `reasoning`.
 
     Raises:
         ServiceError: It reports an error, in any of the shapes in use.
@@ -276,7 +276,7 @@ def _reasoning(delta: Mapping[str, Any]) -> str:
 
 def _proven(delta: Mapping[str, Any], proofs: str, whole: bool) -> Iterator[Reasoning]:
     """Reasoning with its proofs; its text from another field only if it does not stand beside them."""
-    from llmbridge.providers._completions_reasoning import read_entries
+    from llmbridge.providers.openai.reasoning import read_entries
 
     pieces = list(read_entries(delta[proofs], whole))
     if not any(piece.text for piece in pieces) and (text := _reasoning(delta)):

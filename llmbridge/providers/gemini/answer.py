@@ -93,7 +93,7 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
         yield from _decode_any(parsed_json(frame.data))
 
 
-def decode_answer(document: Any) -> Iterator[Item | End]:
+def decode_answer(document: Any) -> Iterable[Item | End]:
     """What a whole answer says; errors as for `decode_event`."""
     chunks = document if isinstance(document, list) else [document]
     known = ("candidates", "promptFeedback", "error", "usageMetadata")

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
-from llmbridge.providers._call_ids import call_id
+from llmbridge.providers._values import TEXTS, call_id
 
 if TYPE_CHECKING:
     from llmbridge.parts import Media
@@ -31,7 +31,7 @@ _SAMPLING = ("temperature", "top_p", "logprobs", "top_logprobs")
 
 _Change = Callable[[dict[str, Any], list[dict[str, Any]]], dict[str, Any]]
 _MEDIA = ("image_url", "input_audio", "file")
-_TEXTS = ("text", "input_text", "output_text", "refusal")
+_TEXTS = (*TEXTS, "refusal")
 
 
 def refusals(model: str, params: Mapping[str, Any]) -> dict[str, str]:

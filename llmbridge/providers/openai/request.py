@@ -51,7 +51,7 @@ def _reasoning(thoughts: list[Any], field: str | None, proofs: str, given: bool)
     if given:  # the caller gives them as they came
         return {}
     if thoughts and proofs:
-        from llmbridge.providers._completions_reasoning import write_entries
+        from llmbridge.providers.openai.reasoning import write_entries
 
         if entries := write_entries(thoughts, proofs):
             return {proofs: entries}

@@ -1,6 +1,10 @@
-"""How much a model is to think, in Anthropic's dialect: by a budget of tokens or by an effort, as its version wants it.
+"""How much a Claude is to think, by a budget of tokens or an effort; which of temperature, top_p and top_k it takes.
 
-Source: Anthropic's guides to extended thinking, adaptive thinking and effort; its guide of migration to Opus 4.7.
+Both depend on its version, the second one on the version of the API and on the thinking too.
+
+Source: Anthropic's guides to extended thinking ("sampling parameters" too), adaptive thinking and effort; its guide of
+migration to Opus 4.7; answers with status 400 of Opus 4.1, Sonnet 4.5 and Sonnet 4.6 to a temperature beside top_p,
+which users reported.
 """
 
 from __future__ import annotations
@@ -15,11 +19,31 @@ if TYPE_CHECKING:
     from llmbridge.messages import ChatRequest
     from llmbridge.tools import ToolChoice
 
-__all__ = ["NEWEST", "claude_version", "encode_effort", "encode_limit", "may_think", "thinking_refusals", "thinks"]
+__all__ = [
+    "NEWEST",
+    "NO_SAMPLING",
+    "VERSION",
+    "claude_version",
+    "encode_effort",
+    "encode_limit",
+    "may_think",
+    "sampling_refusals",
+    "thinking_refusals",
+    "thinks",
+]
+
+VERSION = "2023-06-01"
+"""The version of the API that is asked for unless a caller names another."""
+
+NO_SAMPLING = "2026-10-21"
+"""The first version that refuses temperature, top_p and top_k."""
 
 _ANSWER = 4096  # tokens: what every model that the service offers can write
 _THOUGHTFUL_ANSWER = 16384  # the thinking counts too
 _LEAST_BUDGET = 1024
+_SAMPLING = ("temperature", "top_p", "top_k")
+_LEAST_THINKING_TOP_P = 0.95
+_LEAST_USUAL_TOP_P = 0.99
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 24576}
 
@@ -29,6 +53,8 @@ _NO_BUDGET = (4, 7)  # the first that refuses a budget, and keeps its thinking t
 _THINKS_UNASKED = (5, 0)
 NEWEST = (99, 0)
 """The version of a Claude whose name has none."""
+_ONE_OF_TWO = (4, 1)  # the first Claude that takes no top_p beside a temperature
+_USUAL_ALONE = (4, 7)  # the first that takes nothing but the values it would use anyway
 _ALWAYS_THINK = ("fable", "mythos")
 _VERSION = re.compile(r"(?<!\d)(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)", re.ASCII)
 
@@ -167,3 +193,42 @@ def encode_limit(params: dict[str, Any], budget: int | None) -> Any:
     if budget is not None and isinstance(given, int) and given <= budget:
         return budget + given
     return given
+
+
+def sampling_refusals(request: ChatRequest) -> Iterator[tuple[str, str]]:
+    """What is known to be refused, each with what to do instead. Of a name without a version nothing is known."""
+    given = {name: request.params[name] for name in _SAMPLING if request.params.get(name) is not None}
+    if not given:
+        return
+    api_version, version = request.params.get("api_version"), claude_version(request.model) or (0, 0)
+    if isinstance(api_version, str) and api_version >= NO_SAMPLING:
+        advice = f"versions from {NO_SAMPLING} on refuse it: leave it out, or give api_version='{VERSION}'"
+        yield from ((name, advice) for name in given)
+    elif NEWEST > version >= _USUAL_ALONE:
+        advice = (
+            "Claude takes no sampling parameters since 4.7: leave it out, and say in the system message what you want"
+        )
+        yield from ((name, advice) for name in _unusual(given, _LEAST_USUAL_TOP_P))
+    elif thinks(request.params):
+        advice = "Claude refuses it while it thinks: leave it out, or give reasoning_effort='none'"
+        yield from ((name, advice) for name in _unusual(given, _LEAST_THINKING_TOP_P))
+    elif _is_above(given.get("temperature"), 1):
+        yield "temperature", "Anthropic's temperatures end at 1"
+    if NEWEST > version >= _ONE_OF_TWO and "temperature" in given and "top_p" in given:
+        yield "top_p", "Claude takes only one of temperature and top_p since 4.1: leave one of them out"
+
+
+def _unusual(given: Mapping[str, Any], least_top_p: float) -> Iterator[str]:
+    """The parameters that would change how the model picks its words."""
+    for name, value in given.items():
+        is_usual = least_top_p <= value <= 1 if name == "top_p" and _is_number(value) else value == 1
+        if name == "top_k" or not is_usual:
+            yield name
+
+
+def _is_above(value: Any, limit: float) -> bool:
+    return _is_number(value) and value > limit
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float))

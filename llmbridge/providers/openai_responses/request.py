@@ -11,8 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import Message
-from llmbridge.providers._call_ids import call_id
-from llmbridge.providers._media import media_of
+from llmbridge.providers._values import TEXTS, call_id, media_of
 
 if TYPE_CHECKING:
     from llmbridge.schema import Schema
@@ -23,7 +22,6 @@ __all__ = ["encode_choice", "encode_items", "encode_params", "encode_schema", "e
 _CALL_ID = re.compile(r".{1,64}", re.DOTALL)
 _RENAMED = {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
 _LOGPROBS = "message.output_text.logprobs"
-_TEXTS = ("text", "input_text", "output_text")
 
 
 def encode_items(messages: tuple[Message, ...], own_instructions: bool) -> tuple[str | None, list[dict[str, Any]]]:
@@ -61,7 +59,7 @@ def _assistant_items(message: Message) -> list[dict[str, Any]]:
             if thought := _reasoning(part):
                 items += [*_said(texts), *thought]
                 texts = []
-        elif part["type"] in _TEXTS:
+        elif part["type"] in TEXTS:
             texts.append({"type": "output_text", "text": part.get("text")})
         else:
             texts.append(part)
@@ -113,7 +111,7 @@ def _content(message: Message, where: str) -> str | list[dict[str, Any]]:
 def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
     """A part of a message; what llmbridge does not know is taken for the service's own."""
     kind = part["type"]
-    if kind in _TEXTS:
+    if kind in TEXTS:
         return {"type": "input_text", "text": part.get("text")}
     if kind == "file" and isinstance(file := part.get("file"), Mapping) and "file_id" in file:
         return {"type": "input_file", "file_id": file["file_id"]}
@@ -153,14 +151,14 @@ def encode_choice(choice: ToolChoice) -> Any:
 
 def encode_schema(schema: Schema) -> dict[str, Any]:
     """The format that makes the service hold the model to a schema."""
-    from llmbridge.providers._completions_request import encode_format
+    from llmbridge.providers.openai.request import encode_format
 
     return {"type": "json_schema", **encode_format(schema)["json_schema"]}
 
 
 def encode_schema_tool(schema: Schema) -> dict[str, Any]:
     """The tool whose arguments are the structured answer."""
-    from llmbridge.providers import _completions_request as completions
+    from llmbridge.providers.openai import request as completions
 
     return {"type": "function", **completions.encode_schema_tool(schema)["function"], "strict": False}
 

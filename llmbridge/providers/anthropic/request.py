@@ -1,6 +1,6 @@
 """How a request is worded in Anthropic's dialect: its parameters, tools and structured output.
 
-The messages are translated by `_anthropic_content`.
+The messages are translated by `content`.
 
 Source: Anthropic API reference, "Create a Message"; the migration guide to version 2026-10-21.
 """
@@ -13,20 +13,14 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest
-from llmbridge.providers._anthropic_content import encode_messages, text_block
-from llmbridge.providers._anthropic_thinking import encode_effort, encode_limit, may_think, thinks
+from llmbridge.providers.anthropic.content import encode_messages, text_block
+from llmbridge.providers.anthropic.thinking import NO_SAMPLING, VERSION, encode_effort, encode_limit, may_think, thinks
 
 if TYPE_CHECKING:
     from llmbridge.messages import SchemaMode
     from llmbridge.tools import Tool, ToolChoice
 
-__all__ = ["NO_SAMPLING", "VERSION", "encode_body", "encode_headers", "schema_mode"]
-
-VERSION = "2023-06-01"
-"""The version of the API that is asked for unless a caller names another."""
-
-NO_SAMPLING = "2026-10-21"
-"""The first version that refuses temperature, top_p and top_k."""
+__all__ = ["encode_body", "encode_headers", "schema_mode"]
 
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)

@@ -2,16 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from llmbridge.events import End, Item
+from llmbridge._call.framing import Framing
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
-from llmbridge.providers import _responses_answer as answers
-
-if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame, Framing
+from llmbridge.providers.openai_responses import answer
+from llmbridge.providers.openai_responses.request import (
+    encode_choice,
+    encode_items,
+    encode_params,
+    encode_schema,
+    encode_schema_tool,
+    encode_tool,
+)
 
 __all__ = ["OpenAIResponses"]
 
@@ -55,16 +60,17 @@ class OpenAIResponses(Provider):
         "top_k": "OpenAI knows only top_p",
     }
 
+    decode = staticmethod(answer.decode_event)
+    decode_document = staticmethod(answer.decode_response)
+
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
-        from llmbridge.providers import _responses_request as requests
-
-        instructions, items = requests.encode_items(request.messages, "instructions" in request.params)
+        instructions, items = encode_items(request.messages, "instructions" in request.params)
         body: dict[str, Any] = {"model": request.model, "input": items, "stream": True}
         if instructions is not None:
             body["instructions"] = instructions
         if request.params:
-            body.update(requests.encode_params(request.params))
+            body.update(encode_params(request.params))
         if request.tools or request.tool_choice is not None or request.schema is not None:
             cls._add_structure(body, request)
         return Encoded(body, cls.path)
@@ -72,16 +78,14 @@ class OpenAIResponses(Provider):
     @classmethod
     def _add_structure(cls, body: dict[str, Any], request: ChatRequest) -> None:
         """Adds the tools and the schema."""
-        from llmbridge.providers import _responses_request as requests
-
         schema, mode = request.schema, request.schema_mode or "native"
-        tools = [requests.encode_tool(tool) for tool in request.tools]
-        choice = None if request.tool_choice is None else requests.encode_choice(request.tool_choice)
+        tools = [encode_tool(tool) for tool in request.tools]
+        choice = None if request.tool_choice is None else encode_choice(request.tool_choice)
         if schema is not None and mode == "tool":
-            tools.append(requests.encode_schema_tool(schema))
+            tools.append(encode_schema_tool(schema))
             choice = choice or ("required" if request.tools else {"type": "function", "name": schema.name})
         elif schema is not None:
-            form = requests.encode_schema(schema) if mode == "native" else {"type": "json_object"}
+            form = encode_schema(schema) if mode == "native" else {"type": "json_object"}
             body["text"] = {**body.get("text", {}), "format": form}
             if mode == "json":  # the service wants to read the word among the messages, not in the instructions
                 told = {"type": "message", "role": "system", "content": schema.instruction()}
@@ -95,7 +99,7 @@ class OpenAIResponses(Provider):
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         refused = dict(super().refusals(request))
         if request.params:
-            from llmbridge.providers._openai_rules import refusals
+            from llmbridge.providers.openai.rules import refusals
 
             of_model = refusals(request.model, request.params)
             refused.update({name: advice for name, advice in of_model.items() if name not in cls.refused})
@@ -103,27 +107,14 @@ class OpenAIResponses(Provider):
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:
-        if request.schema is None or request.schema_mode != "tool":
-            return None
-        name: str = request.schema.name
-        return name
+        return request.schema.name if request.schema is not None and request.schema_mode == "tool" else None
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge.providers._responses_events import ResponseEvents
-
-        return ResponseEvents()
-
-    @classmethod
-    def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        return answers.decode_event(frame)
-
-    @classmethod
-    def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        return answers.decode_response(document)
+        return answer.ResponseEvents()
 
     @classmethod
     def decode_models(cls, document: Any) -> list[str]:
-        from llmbridge.providers._completions_answer import decode_models
+        from llmbridge.providers.openai.answer import decode_models
 
         return decode_models(document)

@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar
 
-from llmbridge.events import End, Item
+from llmbridge._call.framing import Framing
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
-from llmbridge.providers._anthropic_answer import decode_event, decode_message, decode_models
-from llmbridge.providers._anthropic_request import VERSION, encode_body, encode_headers, schema_mode
-from llmbridge.providers._anthropic_sampling import sampling_refusals
-from llmbridge.providers._anthropic_thinking import thinking_refusals
+from llmbridge.providers.anthropic import answer
+from llmbridge.providers.anthropic.request import encode_body, encode_headers, schema_mode
+from llmbridge.providers.anthropic.thinking import VERSION, sampling_refusals, thinking_refusals
 from llmbridge.secret import Secret
-
-if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame, Framing
 
 __all__ = ["Anthropic"]
 
@@ -83,6 +79,10 @@ class Anthropic(Provider):
         "stream_options": "leave it out: usage always comes",
     }
 
+    decode = staticmethod(answer.decode_event)
+    decode_document = staticmethod(answer.decode_message)
+    decode_models = staticmethod(answer.decode_models)
+
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
         params = dict(request.params)
@@ -91,20 +91,8 @@ class Anthropic(Provider):
         return Encoded(encode_body(request, params, version, cls.answer_tool(request)), cls.path, headers)
 
     @classmethod
-    def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        return decode_event(frame)
-
-    @classmethod
-    def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        return decode_message(document)
-
-    @classmethod
     def encode_models(cls, settings: Mapping[str, Any]) -> Encoded:
         return Encoded({}, cls.models_path, encode_headers(dict(settings))[1])
-
-    @classmethod
-    def decode_models(cls, document: Any) -> list[str]:
-        return decode_models(document)
 
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
@@ -117,9 +105,7 @@ class Anthropic(Provider):
 
     @classmethod
     def framing(cls) -> Framing:
-        from llmbridge.providers._anthropic_events import MessageEvents
-
-        return MessageEvents()
+        return answer.MessageEvents()
 
     @classmethod
     def auth_headers(cls, key: str) -> dict[str, str]:

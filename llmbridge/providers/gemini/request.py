@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest, Message, json_copy
-from llmbridge.providers._media import media_of
+from llmbridge.providers._values import TEXTS, media_of
 
 if TYPE_CHECKING:
     from llmbridge.parts import Media
@@ -234,7 +234,7 @@ def _parts(message: Message, where: str, model: str) -> list[dict[str, Any]]:
 def _part(part: Mapping[str, Any], where: str, model: str) -> Iterator[dict[str, Any]]:
     """A part of a message, in the service's form; what llmbridge does not know is taken for the service's own."""
     kind = part["type"]
-    if kind in ("text", "input_text", "output_text", "refusal"):
+    if kind in (*TEXTS, "refusal"):
         text = part.get("refusal" if kind == "refusal" else "text")
         if not isinstance(text, str):
             raise InvalidRequest(f"{where}: a part of type {kind!r} has no text")
