@@ -29,6 +29,7 @@ from llmbridge.secret import Secret, discreet
 if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
     from llmbridge._call.framing import Frame, Framing
+    from llmbridge._transport import Call
     from llmbridge.stream import ChatStream
 
 __all__ = ["AsyncGeneratorProvider", "Encoded", "Provider", "frame_json", "parsed_json", "scan_json"]
@@ -281,6 +282,11 @@ class Provider(AsyncGeneratorProvider):
     def locate(cls, model: str) -> tuple[str, str]:
         """The base URL and the model's name at the time of sending, where the caller gives no base URL. May block."""
         return cls.resolve_base_url(), model
+
+    @classmethod
+    def locate_during(cls, call: Call, model: str) -> tuple[str, str]:
+        """`locate` for a call, which may end meanwhile: whoever has to ask for long looks at its limits."""
+        return cls.locate(model)
 
     @classmethod
     def path_below(cls, base_url: str, path: str) -> str:

@@ -246,7 +246,7 @@ class Route:
         def prepare(route: Route, call: Call) -> HTTPRequest:
             base_url = options.base_url
             if base_url is None:
-                base_url, route.model = located(provider, model, call)
+                base_url, route.model = provider.locate_during(call, model)
                 base_url = checked_base_url(base_url)
             return http_request(provider, encode(route.model), options, key, base_url, method)
 
@@ -287,21 +287,6 @@ def chat_route(
 
     more["answer_tool"] = provider.answer_tool(request)
     return Route.to(provider, request.model, encode, options, connections, **more), request
-
-
-def located(provider: type[Provider], model: str, call: Call) -> tuple[str, str]:
-    """The base URL and the model's name, from a provider that may have to ask for them first.
-
-    Raises:
-        Cancelled, ClockExpired: The call has ended meanwhile.
-        LLMBridgeError: There is none.
-    """
-    begin = getattr(provider, "begin_search", None)  # of `local` alone: all others know
-    if begin is None:
-        return provider.locate(model)
-    search = begin(model, lambda: call.left)
-    found: tuple[str, str] = call.search(search.result, search.stop)
-    return found
 
 
 def usable_key(provider: type[Provider], options: TransportOptions, even_offline: bool = False) -> Secret | None:

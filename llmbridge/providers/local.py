@@ -13,6 +13,7 @@ from llmbridge.providers.openai import OpenAICompatible
 
 if TYPE_CHECKING:
     from llmbridge._call.question import DocumentCall
+    from llmbridge._transport import Call
 
 __all__ = ["Local"]
 
@@ -57,17 +58,12 @@ class Local(OpenAICompatible):
         Raises:
             ConnectFailed: None answers, or none has the model; the message says who was asked.
         """
-        return cls.begin_search(model, lambda: float("inf")).result()
+        return _Search(cls.servers, model, lambda: float("inf")).result()
 
     @classmethod
-    def begin_search(cls, model: str, left: Callable[[], float]) -> _Search:
-        """`locate` as a search that can be stopped.
-
-        Args:
-            model: As for `locate`.
-            left: Seconds that it may still take.
-        """
-        return _Search(cls.servers, model, left)
+    def locate_during(cls, call: Call, model: str) -> tuple[str, str]:
+        search = _Search(cls.servers, model, lambda: call.left)
+        return call.search(search.result, search.stop)
 
 
 class _Search:
