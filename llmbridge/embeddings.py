@@ -6,7 +6,6 @@ from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, overload
 
-from llmbridge._call.notes import added_usage
 from llmbridge._call.pipeline import TotalClock
 from llmbridge._call.plan import refuse_of_client
 from llmbridge._call.question import DocumentCall
@@ -246,5 +245,5 @@ def _sum(counts: Sequence[Usage | None]) -> Usage | None:
     for counted in counts:
         if counted is None:
             return None
-        total = counted if total is None else added_usage(total, counted)
+        total = counted if total is None else total.plus(counted)
     return total
