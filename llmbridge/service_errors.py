@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llmbridge._service_errors.waits import retry_after_seconds, wait_in_text
+from llmbridge._text import shortened
 from llmbridge.errors import (
     FINAL,
     Overloaded,
@@ -153,5 +154,4 @@ def _host_of(url: str) -> str:
 
 
 def _cleaned(message: str) -> str:
-    text = re.sub(r"[\x00-\x1f\x7f]+", " ", message).strip()
-    return text if len(text) <= _MESSAGE_LIMIT else f"{text[:_MESSAGE_LIMIT]}..."
+    return shortened(re.sub(r"[\x00-\x1f\x7f]+", " ", message).strip(), _MESSAGE_LIMIT)
