@@ -182,7 +182,10 @@ class Usage:
             object.__setattr__(self, "total_tokens", self.input_tokens + self.output_tokens)
 
     def merged(self, newer: Usage) -> Usage:
-        """The newer counts of the same call, and these where they say nothing: some services send the two halves apart.
+        """The newer counts, and these where they say nothing: some services send the two halves apart.
+
+        Args:
+            newer: What the service said later about the same call.
 
         Example:
             >>> Usage(input_tokens=10, output_tokens=1).merged(Usage(output_tokens=5)).total_tokens
@@ -196,6 +199,9 @@ class Usage:
 
     def plus(self, other: Usage | None) -> Usage:
         """The tokens of two calls together; what neither has counted stays unknown.
+
+        Args:
+            other: Of the other call; None adds nothing.
 
         Example:
             >>> Usage(1, 2).plus(Usage(10, 20)).total_tokens
