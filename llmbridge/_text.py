@@ -5,7 +5,9 @@ JSON may hold half of a surrogate pair, and servers split pairs over two pieces.
 
 from __future__ import annotations
 
-__all__ = ["SurrogateMender", "TextSoFar", "mended", "shortened"]
+from typing import Any
+
+__all__ = ["SurrogateMender", "TextSoFar", "mended", "shortened", "shown"]
 
 _FOLD_AT = 2048
 
@@ -61,6 +63,16 @@ def shortened(text: str, limit: int) -> str:
         ('a long...', 'short')
     """
     return text if len(text) <= limit else f"{text[: limit - 3]}..."
+
+
+def shown(value: Any) -> str:
+    """A value in a message: its repr, cut so that it quotes no more than a few words of a prompt.
+
+    Example:
+        >>> shown(["a", 1])
+        "['a', 1]"
+    """
+    return shortened(repr(value), 40)
 
 
 class TextSoFar:

@@ -6,7 +6,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Union, overload
 
-from llmbridge._call.notes import added_usage
 from llmbridge._call.question import DocumentCall
 from llmbridge._json import check_text, json_copy
 from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
@@ -205,5 +204,5 @@ def _sum(counts: Sequence[Usage | None]) -> Usage | None:
     for counted in counts:
         if counted is None:
             return None
-        total = counted if total is None else added_usage(total, counted)
+        total = counted if total is None else total.plus(counted)
     return total

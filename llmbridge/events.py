@@ -6,7 +6,8 @@ A plain `for` loop over a stream sees only the text; `ChatStream.events()` gives
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
+from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from llmbridge._tool_call import ToolCall
@@ -33,6 +34,8 @@ __all__ = [
     "ToolResult",
     "Usage",
 ]
+
+_MOST_KEYS = 64  # of a service's own object, where several are put together
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error", "other"]
 
@@ -177,6 +180,50 @@ class Usage:
     def __post_init__(self) -> None:
         if self.total_tokens is None and self.input_tokens is not None and self.output_tokens is not None:
             object.__setattr__(self, "total_tokens", self.input_tokens + self.output_tokens)
+
+    def merged(self, newer: Usage) -> Usage:
+        """The newer counts, and these where they say nothing: some services send the two halves apart.
+
+        Args:
+            newer: What the service said later about the same call.
+
+        Example:
+            >>> Usage(input_tokens=10, output_tokens=1).merged(Usage(output_tokens=5)).total_tokens
+            15
+        """
+        said = _counts_of(newer)
+        counts = [known if now is None else now for known, now in zip(_counts_of(self), said, strict=True)]
+        if tuple(counts) == said and self.raw.keys() <= newer.raw.keys():
+            return newer  # some services count with every piece
+        return self._together(newer, counts, newer.total_tokens)
+
+    def plus(self, other: Usage | None) -> Usage:
+        """The tokens of two calls together; what neither has counted stays unknown.
+
+        Args:
+            other: Of the other call; None adds nothing.
+
+        Example:
+            >>> Usage(1, 2).plus(Usage(10, 20)).total_tokens
+            33
+        """
+        if other is None:
+            return self
+        pairs = zip(_counts_of(self), _counts_of(other), strict=True)
+        sums = [None if a is b is None else (a or 0) + (b or 0) for a, b in pairs]
+        return self._together(other, sums, None if self.total_tokens is None else other.total_tokens)
+
+    def _together(self, newer: Usage, counts: list[int | None], total: int | None) -> Usage:
+        """The counts and the raw objects of both; without a total of its own it is the sum of the other two."""
+        usage = dict(zip(_COUNTS, counts, strict=True))
+        if total is None and usage["input_tokens"] is not None and usage["output_tokens"] is not None:
+            usage["total_tokens"] = None
+        kept = [key for key in self.raw if key not in newer.raw][: max(0, _MOST_KEYS - len(newer.raw))]
+        return Usage(**usage, raw={**{key: self.raw[key] for key in kept}, **newer.raw} if kept else newer.raw)
+
+
+_COUNTS = tuple(count.name for count in fields(Usage) if count.name != "raw")
+_counts_of = attrgetter(*_COUNTS)
 
 
 @dataclass(frozen=True, slots=True)

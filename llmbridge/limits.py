@@ -1,8 +1,8 @@
 """Client-side rate limits: how many requests and tokens a minute, and how many requests at once, a client may send.
 
-There is no thread and no timer here. Whoever wants to send a request joins a queue, asks its ticket how long to wait,
-and waits in its own way: a thread in its sleep, a task in its event loop. All of them stand in one queue, first come,
-first served. Whatever ends a call (`release`, `pause`, `learn`) may be called from a garbage collection.
+There is no thread and no timer here. A call that wants to send a request puts a ticket into the queue, asks it how long
+to wait, and waits in its own way. All calls of a client stand in one queue, first come, first served. Whatever ends a
+call (`release`, `pause`, `learn`) may be called from a garbage collection.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from types import TracebackType
 from typing import Any, Literal
 
-from llmbridge._locks import Signal, keep_lock_free
+from llmbridge._locks import keep_lock_free
 from llmbridge.errors import ConfigError
 from llmbridge.rate_limits import RateLimits
 
@@ -24,6 +23,7 @@ __all__ = ["Limiter", "Limits", "Ticket", "estimate_tokens"]
 
 _State = Literal["waiting", "granted", "over"]
 _MINUTE = 60.0
+_LONGEST_PAUSE = 120.0
 _MOST_TOKENS = 10_000_000  # a service that counts more for one request is not believed
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_OF_A_FILE = 1_000
@@ -66,17 +66,22 @@ class Limits:
 class Ticket:
     """A place in the queue of a `Limiter`, and afterwards the permission to send one request.
 
-    Always give it back: `release()`, or the end of a `with` block. A ticket that waits holds up all behind it, one
-    that was granted takes up a place of `concurrency`. Both may be done from any thread, in any state, repeatedly, and
-    from a garbage collection.
+    Keep it before it enters the queue, and always give it back with `release`: a ticket that waits holds up all behind
+    it, one that was granted takes up a place of `concurrency`. It can be given back from any thread, in any state,
+    repeatedly, and from a garbage collection.
+
+    Args:
+        limiter: In whose queue it will stand; see `Limiter.enter`.
+        tokens: How many the request is likely to take; see `estimate_tokens`.
+        wake: Called when it is worth asking for the `delay` again: from any thread, so it may do no more than set a
+            flag.
     """
 
-    __slots__ = ("_limiter", "_wake", "began", "signal", "state", "tokens")
+    __slots__ = ("_limiter", "began", "state", "tokens", "wake")
 
-    def __init__(self, limiter: Limiter, tokens: int, wake: Callable[[], object] | None) -> None:
+    def __init__(self, limiter: Limiter, tokens: int, wake: Callable[[], object]) -> None:
         self._limiter = limiter
-        self.signal = Signal()
-        self._wake = self.signal.set if wake is None else wake
+        self.wake = wake
         self.tokens = tokens
         self.state: _State = "waiting"
         self.began = 0.0
@@ -89,23 +94,15 @@ class Ticket:
         """
         return self._limiter.delay_of(self)
 
-    def wait(self, rest: Callable[[float | None], object] | None = None) -> None:
+    def wait(self, rest: Callable[[float | None], object]) -> None:
         """Blocks this thread until the request may be sent.
 
         Args:
             rest: Waits for that many seconds (None: without end), or until the `wake` of the ticket is called, and
-                raises what ends the call. Without it the thread waits for the ticket's own signal.
-
-        Raises:
-            BaseException: What `rest` raises; the ticket has to be given back then as well.
+                raises what ends the call. The ticket has to be given back then as well.
         """
-        rest = self.signal.wait if rest is None else rest
         while (delay := self.delay()) != 0:
             rest(delay)
-
-    def wake(self) -> None:
-        """Tells whoever waits for this ticket to ask again."""
-        self._wake()
 
     def release(self, used_tokens: int | None = None) -> None:
         """The request is over, or was given up while it waited.
@@ -116,29 +113,20 @@ class Ticket:
         """
         self._limiter.take_back(self, used_tokens)
 
-    def __enter__(self) -> Ticket:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self.release()
-
 
 class Limiter:
-    """Lets requests go as `Limits` and the service allow; to be shared by all threads and tasks of a client.
+    """Lets requests go as `Limits` and the service allow; shared by all calls of a client.
 
     Args:
         limits: What the client allows itself.
         clock: Seconds from any beginning; for tests.
-        longest_pause: Seconds; a service that asks for more is not waited for: the next request learns from the
-            service itself, as a typed error, that it would have to wait so long.
 
     Example:
-        What a thread does, with a `call` that can be woken and ended from elsewhere::
+        With a `call` that can be woken and ended from elsewhere::
 
-            ticket = limiter.join(estimate_tokens(body), wake=call.wake)   # once for each attempt
+            ticket = Ticket(limiter, estimate_tokens(body), wake=call.wake)   # once for each attempt
             try:
+                limiter.enter(ticket)
                 ticket.wait(call.rest)          # raises if the call is cancelled, or out of time
                 answer = transport.post(call, request)
                 limiter.learn(RateLimits.of(answer.headers))
@@ -148,26 +136,15 @@ class Limiter:
             finally:
                 ticket.release(used_tokens)     # before the wait of a retry, too
 
-        What a task does, without a thread::
-
-            ticket = limiter.join(tokens, wake=lambda: loop.call_soon_threadsafe(woken.set))
-            while (delay := ticket.delay()) != 0:
-                with anyio.move_on_after(math.inf if delay is None else delay):
-                    await woken.wait()
-                woken = ...                     # a new event, before the next question
-
         >>> limiter = Limiter(Limits(requests_per_minute=1), clock=lambda: 5.0)
-        >>> first, second = limiter.join(), limiter.join()
-        >>> first.delay(), second.delay()
-        (0.0, 60.0)
+        >>> first, second = Ticket(limiter, 0, print), Ticket(limiter, 0, print)
+        >>> limiter.enter(first), limiter.enter(second), first.delay(), second.delay()
+        (None, None, 0.0, 60.0)
     """
 
-    def __init__(
-        self, limits: Limits, clock: Callable[[], float] = time.monotonic, longest_pause: float = 120.0
-    ) -> None:
+    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
         self.limits = limits
         self._clock = clock
-        self._longest_pause = longest_pause
         self._lock: threading.Lock
         keep_lock_free(self)
         self._pid = os.getpid()
@@ -179,26 +156,6 @@ class Limiter:
         # A garbage collection inside the lock may end a call: what it has to say is laid down here, without the lock.
         self._returned: deque[tuple[Ticket, int | None]] = deque()
         self._pauses: deque[float] = deque()
-
-    def join(self, tokens: int = 0, wake: Callable[[], object] | None = None) -> Ticket:
-        """A ticket at the end of the queue.
-
-        Args:
-            tokens: How many the request is likely to take; see `estimate_tokens`.
-            wake: Called when it is worth asking the ticket's `delay` again: from any thread, so it may do no more
-                than set a flag. By default the ticket's own signal, for which `Ticket.wait` waits.
-        """
-        ticket = self.ticket(tokens, wake)
-        self.enter(ticket)
-        return ticket
-
-    def ticket(self, tokens: int = 0, wake: Callable[[], object] | None = None) -> Ticket:
-        """A ticket that is not in the queue yet: who keeps it before it enters can give it back whatever happens.
-
-        Args:
-            tokens, wake: See `join`.
-        """
-        return Ticket(self, max(0, tokens), wake)
 
     def enter(self, ticket: Ticket) -> None:
         """Puts a ticket of this limiter at the end of the queue."""
@@ -214,10 +171,12 @@ class Limiter:
             self.pause(rates.wait)
 
     def pause(self, seconds: float | None) -> None:
-        """Nobody goes for that long, as a service has asked. None, or more than `longest_pause`, changes nothing."""
-        if seconds is None or not 0 < seconds <= self._longest_pause:
-            return
-        self._pauses.append(self._clock() + seconds)
+        """Nobody goes for that long, as a service has asked; None changes nothing, and neither does too long a time.
+
+        The next request then learns from the service itself, as a typed error, that it would have to wait so long.
+        """
+        if seconds is not None and 0 < seconds <= _LONGEST_PAUSE:
+            self._pauses.append(self._clock() + seconds)
 
     def delay_of(self, ticket: Ticket) -> float | None:
         """See `Ticket.delay`."""
@@ -228,7 +187,7 @@ class Limiter:
             changed = changed or (waited and ticket.state != "waiting")
             head = self._head() if changed else None
         if head is not None and head is not ticket:
-            self._call(head)
+            head.wake()
         self._settle()
         return delay
 
@@ -311,13 +270,7 @@ class Limiter:
             finally:
                 self._lock.release()
             if head is not None:
-                self._call(head)
-
-    def _call(self, head: Ticket) -> None:
-        try:
-            head.wake()
-        except RuntimeError:  # the event loop that waited for it is closed
-            self._returned.append((head, None))
+                head.wake()
 
 
 def estimate_tokens(body: Mapping[str, Any]) -> int:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from llmbridge._json import check_text, json_copy
+from llmbridge._text import shown
 from llmbridge._tool_call import ToolCall, read_call
 from llmbridge.errors import InvalidRequest
 
@@ -81,7 +82,7 @@ class Message:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise InvalidRequest(f"role {_short(self.role)} is unknown: use one of {', '.join(ROLES)}")
+            raise InvalidRequest(f"role {shown(self.role)} is unknown: use one of {', '.join(ROLES)}")
         if not isinstance(self.extra, Mapping) or {"role", "content"} & set(self.extra):
             raise InvalidRequest("extra must be a mapping of what the message has beside its role and content")
         object.__setattr__(self, "content", _checked_content(self.content, self.role, self.extra))
@@ -102,7 +103,7 @@ class Message:
                 if part["type"] == "reasoning":
                     continue
                 if part["type"] not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
-                    raise InvalidRequest(f"this service takes text only, not a part of type {_short(part['type'])}")
+                    raise InvalidRequest(f"this service takes text only, not a part of type {shown(part['type'])}")
                 part = part["text"]
             texts.append(part)
         return "".join(texts)
@@ -232,7 +233,7 @@ def _structured(params: Mapping[str, Any]) -> dict[str, Any]:
         fields["schema"] = Schema.of(params["schema"])
     mode = params.get("schema_mode")
     if mode not in (None, "native", "tool", "json"):
-        raise InvalidRequest(f"schema_mode must be 'native', 'tool', 'json' or None, not {_short(mode)}")
+        raise InvalidRequest(f"schema_mode must be 'native', 'tool', 'json' or None, not {shown(mode)}")
     return {**fields, "schema_mode": mode}
 
 
@@ -351,14 +352,8 @@ def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str |
     content = [part.to_part() if hasattr(part, "to_part") and not isinstance(part, type) else part for part in content]
     for i, part in enumerate(content):
         if not isinstance(part, str) and not (isinstance(part, Mapping) and isinstance(part.get("type"), str)):
-            raise InvalidRequest(f"content[{i}] must be a str or a mapping with a 'type', not {_short(part)}")
+            raise InvalidRequest(f"content[{i}] must be a str or a mapping with a 'type', not {shown(part)}")
         if not isinstance(part, str) and part["type"] == "text" and not isinstance(part.get("text"), str):
             raise InvalidRequest(f"content[{i}] is a part of type 'text' whose 'text' is no str")
     copied: list[Any] = json_copy(content, "content")
     return copied
-
-
-def _short(value: Any) -> str:
-    """A repr that fits into a message and quotes no more than a few words of a prompt."""
-    text = repr(value)
-    return text if len(text) <= 40 else f"{text[:37]}..."

@@ -7,7 +7,7 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from llmbridge._service_errors.waits import duration_seconds, number, seconds_until
+from llmbridge._service_errors.waits import PREFIXES, duration_seconds, number, seconds_until
 
 __all__ = ["RateLimit", "RateLimits"]
 
@@ -34,7 +34,6 @@ _NAMES: dict[str, tuple[str, ...]] = {
     "input_tokens": ("anthropic-ratelimit-input-tokens-{}", "x-ratelimit-{}-tokens-prompt"),
     "output_tokens": ("anthropic-ratelimit-output-tokens-{}", "x-ratelimit-{}-tokens-generated"),
 }
-_PREFIXES = ("", "llm_provider-")  # LiteLLM passes the headers of the service behind it on under this name
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,7 +117,7 @@ class RateLimits:
 
 def _limit(headers: Mapping[str, str], names: tuple[str, ...], now: float) -> RateLimit:
     def text(field: str) -> str:
-        for prefix in _PREFIXES:
+        for prefix in PREFIXES:
             for name in names:
                 if value := headers.get(prefix + name.format(field)):
                     return value

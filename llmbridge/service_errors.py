@@ -1,7 +1,8 @@
 """What a service's error means: from any of the shapes in which services report one, to a class of the tree.
 
-`_service_errors.report` brings a report into one shape, `_service_errors.words` says which class it means; here the
-error is made. Every dialect imports this module: what it needs is imported when there is an error.
+A report goes through the modules of `_service_errors` in this order: `report` brings it into one shape, `words` says
+which class it means and what to do about it, `waits` how long the service asks to wait. The error is made here. Every
+dialect imports this module: what it needs is imported when there is an error.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llmbridge._service_errors.waits import retry_after_seconds, wait_in_text
+from llmbridge._text import shortened
 from llmbridge.errors import (
     FINAL,
     Overloaded,
@@ -27,7 +29,7 @@ from llmbridge.secret import scrub
 if TYPE_CHECKING:
     from llmbridge._service_errors.report import ServiceReport
 
-__all__ = ["BODY_LIMIT", "ServiceReport", "error_for_status", "error_in_stream"]
+__all__ = ["BODY_LIMIT", "error_for_status", "error_in_stream"]
 
 BODY_LIMIT = 64 * 1024
 """Bytes of an error's body that are read."""
@@ -64,19 +66,10 @@ def error_for_status(
         text = f"{reached} redirects to {host}, and redirects are not followed: give the right base_url"
         return StatusError(scrub(text, secrets), status=status, body=body)
     report = ServiceReport.of(body)
-    kind = kind_of(report, status) or StatusError
-    after = _retry_after(kind, headers, report)
     text = f"{reached} answered {status}: {_cleaned(report.message) or 'no reason given'}"
     named = "x-request-id" in headers or "request-id" in headers  # then the call takes it from there
-    return kind(
-        _advised(text, kind, status, report, after),
-        status=status,
-        code=report.code,
-        body=body,
-        retry_after=after,
-        retryable=_retryable(kind, status, headers, report),
-        request_id=None if named else report.request_id,
-    )
+    request_id = None if named else report.request_id
+    return _error(text, kind_of(report, status) or StatusError, status, report, headers, body, request_id)
 
 
 def error_in_stream(report: Any, secrets: tuple[str, ...] = ()) -> ServiceError:
@@ -86,27 +79,35 @@ def error_in_stream(report: Any, secrets: tuple[str, ...] = ()) -> ServiceError:
 
     body = scrub(report if isinstance(report, str) else dumped(report), secrets)
     parsed = ServiceReport.of(body)
+    text = f"the service reported an error in its answer: {_cleaned(parsed.message)}"
     kind = kind_of(parsed, parsed.status)
-    after = _retry_after(kind, {}, parsed) if kind else None
-    message = f"the service reported an error in its answer: {_cleaned(parsed.message)}"
+    return _error(text, kind, parsed.status, parsed, {}, body[:BODY_LIMIT], parsed.request_id)
+
+
+def _error(
+    text: str,
+    kind: type[StatusError] | None,
+    status: int | None,
+    report: ServiceReport,
+    headers: Mapping[str, str],
+    body: str,
+    request_id: str | None,
+) -> ServiceError:
+    """The error with its advice; a StreamError where neither code nor words say of which kind it is."""
+    from llmbridge._service_errors.words import advice
+
+    after = _retry_after(kind, headers, report) if kind else None
+    hint = advice(kind, status, report, after) if kind else None
     error_class: type[ServiceError] = kind or StreamError
     return error_class(
-        _advised(message, kind, parsed.status, parsed, after) if kind else message,
-        status=parsed.status,
-        code=parsed.code,
-        body=body[:BODY_LIMIT],
+        f"{text} ({hint})" if hint else text,
+        status=status,
+        code=report.code,
+        body=body,
         retry_after=after,
-        retryable=_retryable(kind, parsed.status or 0, {}, parsed),
-        request_id=parsed.request_id,
+        retryable=_retryable(kind, status or 0, headers, report),
+        request_id=request_id,
     )
-
-
-def __getattr__(name: str) -> Any:
-    if name == "ServiceReport":
-        from llmbridge._service_errors.report import ServiceReport
-
-        return ServiceReport
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def _retry_after(kind: type[StatusError], headers: Mapping[str, str], report: ServiceReport) -> float | None:
@@ -138,13 +139,6 @@ def _retryable(kind: type[StatusError] | None, status: int, headers: Mapping[str
     return kind in (RateLimited, Overloaded) or status in _PASSING or status >= 500
 
 
-def _advised(text: str, kind: type[StatusError], status: int | None, report: ServiceReport, wait: float | None) -> str:
-    from llmbridge._service_errors.words import advice
-
-    hint = advice(kind, status, report, wait)
-    return f"{text} ({hint})" if hint else text
-
-
 def _host_of(url: str) -> str:
     try:
         return urlsplit(url).netloc.rpartition("@")[2] or "another path"
@@ -153,5 +147,4 @@ def _host_of(url: str) -> str:
 
 
 def _cleaned(message: str) -> str:
-    text = re.sub(r"[\x00-\x1f\x7f]+", " ", message).strip()
-    return text if len(text) <= _MESSAGE_LIMIT else f"{text[:_MESSAGE_LIMIT]}..."
+    return shortened(re.sub(r"[\x00-\x1f\x7f]+", " ", message).strip(), _MESSAGE_LIMIT)

@@ -9,7 +9,6 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex
 
-from llmbridge._call.notes import added_usage
 from llmbridge._call.reading import EventSteps, ObjectSteps, Reading, Source, TextSteps
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import Event, FinishReason, ToolCall, Usage
@@ -183,7 +182,7 @@ class ChatStream(Generic[Parsed]):
     def _with_second(self, second: Completion[Parsed]) -> Completion[Parsed]:
         """The completion of the second asking, with the usage and the turns of both."""
         notes = self._reading.noted
-        usage = second.usage if notes.usage is None else added_usage(notes.usage, second.usage)
+        usage = second.usage if notes.usage is None else notes.usage.plus(second.usage)
         turns = (*notes.all_turns(), *self._correction, *second.turns)
         before = self._since_start(self._again._pipeline.started if self._again is not None else None) or 0.0
         return replace(

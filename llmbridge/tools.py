@@ -10,6 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from llmbridge._json import json_copy
+from llmbridge._text import shown
 from llmbridge._tools.choice import ToolChoice, tool_choice
 from llmbridge.errors import InvalidOutput, InvalidRequest
 
@@ -338,7 +339,7 @@ def _made(source: Any) -> Tool:
     if callable(source):
         return _from_callable(source)
     raise InvalidRequest(
-        f"{source!r:.60} is no tool: give a function, a pydantic model or a mapping with 'name' and 'parameters'"
+        f"{shown(source)} is no tool: give a function, a pydantic model or a mapping with 'name' and 'parameters'"
     )
 
 

@@ -11,7 +11,7 @@ from modes import MODES, Mode
 
 import llmbridge._call.tool_deltas
 from llmbridge import Client, InvalidOutput, Logprobs, Reasoning, StreamTruncated, ToolCallDelta, Usage
-from llmbridge._call.assembly import Assembly, merged_usage
+from llmbridge._call.assembly import Assembly
 from llmbridge._call.notes import Notes
 from llmbridge._call.reading import ObjectSteps, Reading
 from llmbridge._call.tool_deltas import CallAssembler
@@ -134,15 +134,14 @@ class TestMemory:
 
     def test_a_count_keeps_64_keys(self) -> None:
         """The newest words win; one count alone is kept as it is."""
-        known = None
+        known = Usage()
         for i in range(300):
-            known = merged_usage(known, Usage(output_tokens=i, raw={"n": i, f"key{i}": i}))
-        assert known is not None
+            known = known.merged(Usage(output_tokens=i, raw={"n": i, f"key{i}": i}))
         assert len(known.raw) == 64
         assert (known.raw["n"], known.raw["key299"]) == (299, 299)
         many = {f"key{i}": i for i in range(100)}
-        assert merged_usage(Usage(raw={"a": 1}), Usage(raw=many)).raw == many
-        assert merged_usage(Usage(raw={"a": 1}), Usage(raw={"b": 2})).raw == {"a": 1, "b": 2}
+        assert Usage(raw={"a": 1}).merged(Usage(raw=many)).raw == many
+        assert Usage(raw={"a": 1}).merged(Usage(raw={"b": 2})).raw == {"a": 1, "b": 2}
 
     def test_choices(self) -> None:
         """128 beside the first; those are kept whole."""

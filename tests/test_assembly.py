@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from llmbridge import ProtocolError
-from llmbridge._call.assembly import Assembly, merged_usage
+from llmbridge._call.assembly import Assembly
 from llmbridge.events import (
     Finish,
     Logprobs,
@@ -278,15 +278,10 @@ class TestUsage:
     )
     def test_the_newer_counts_win(self, known: Usage, newer: Usage, both: Usage) -> None:
         """Where they say anything."""
-        assert merged_usage(known, newer) == both
+        assert known.merged(newer) == both
         assert whole(known, newer) == [known, both]
-
-    def test_the_service_s_objects_are_merged(self) -> None:
-        """The newer fields win."""
-        merged = merged_usage(Usage(1, 2, raw={"a": 1, "b": 1}), Usage(1, 3, raw={"b": 2}))
-        assert merged.raw == {"a": 1, "b": 2}
 
     def test_the_first_is_as_it_is(self) -> None:
         """Nothing is added."""
         usage = Usage(1)
-        assert merged_usage(None, usage) is usage
+        assert whole(usage)[0] is usage

@@ -26,7 +26,7 @@ from llmbridge import (
     Usage,
     set_thread_limit,
 )
-from llmbridge.limits import Limiter
+from llmbridge.limits import Limiter, Ticket
 from llmbridge.testing import HOLD, LLMServer, Reply
 from llmbridge.testing.received import Received
 
@@ -400,7 +400,9 @@ def test_tokens_of_an_attempt_that_failed_are_not_those_of_the_next(server: LLMS
 def paused_for(client: Client) -> float:
     """Seconds for which nobody goes."""
     assert client.connections.limiter is not None
-    delay = (ticket := client.connections.limiter.join()).delay()
+    ticket = Ticket(client.connections.limiter, 0, lambda: None)
+    client.connections.limiter.enter(ticket)
+    delay = ticket.delay()
     ticket.release()
     return delay or 0.0
 

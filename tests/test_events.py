@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import json
 import pickle
 from typing import Any, get_args
 
@@ -81,6 +82,42 @@ class TestUsage:
         """None, and an empty raw object that is not shared."""
         assert dataclasses.astuple(Usage()) == (None, None, None, None, None, None, {})
         assert Usage().raw is not Usage().raw
+
+
+class TestUsageTogether:
+    """The tokens of two calls, and of two parts of one."""
+
+    @pytest.mark.parametrize(
+        ("first", "second", "both"),
+        [
+            (Usage(1, 2), Usage(10, 20), Usage(11, 22, 33)),
+            (Usage(1, 2), None, Usage(1, 2)),
+            (Usage(1), Usage(2), Usage(3)),
+            (Usage(1, 2), Usage(10), Usage(11, 2, 13)),
+            (Usage(total_tokens=3), Usage(total_tokens=4), Usage(total_tokens=7)),
+            (Usage(total_tokens=3), Usage(5), Usage(5, None, 3)),
+            (Usage(1, 2, 3, 4, 5, 6), Usage(1, 2, 3, 4, 5, 6), Usage(2, 4, 6, 8, 10, 12)),
+            (Usage(), Usage(), Usage()),
+            (Usage(1, 1, reasoning_tokens=0), Usage(1, 1), Usage(2, 2, reasoning_tokens=0)),
+        ],
+    )
+    def test_what_is_known_is_added(self, first: Usage, second: Usage | None, both: Usage) -> None:
+        """What neither has counted stays unknown."""
+        assert first.plus(second) == both
+
+    def test_the_service_s_object_is_the_newer_one(self) -> None:
+        """As JSON still."""
+        raw = Usage(1, raw={"a": 1}).plus(Usage(1, raw={"a": 2, "b": 1})).raw
+        assert json.loads(json.dumps(raw)) == {"a": 2, "b": 1}
+
+    def test_the_service_s_objects_are_merged(self) -> None:
+        """The newer fields win."""
+        assert Usage(1, 2, raw={"a": 1, "b": 1}).merged(Usage(1, 3, raw={"b": 2})).raw == {"a": 1, "b": 2}
+
+    def test_counts_that_say_everything_are_taken_as_they_are(self) -> None:
+        """Some services count with every piece."""
+        newer = Usage(1, 3, raw={"b": 2})
+        assert Usage(1, 2, raw={"b": 1}).merged(newer) is newer
 
 
 class TestFinish:

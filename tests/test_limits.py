@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import os
 import pickle
 import threading
@@ -13,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from llmbridge._locks import Signal
 from llmbridge.errors import Cancelled, ConfigError
 from llmbridge.limits import Limiter, Limits, Ticket, estimate_tokens
 from llmbridge.rate_limits import RateLimit, RateLimits
@@ -40,6 +40,13 @@ def limiter_of(clock: Callable[[], float], **limits: int) -> Limiter:
     return Limiter(Limits(**limits), clock=clock)
 
 
+def join(limiter: Limiter, tokens: int = 0, wake: Callable[[], object] = lambda: None) -> Ticket:
+    """A ticket at the end of the queue."""
+    ticket = Ticket(limiter, tokens, wake)
+    limiter.enter(ticket)
+    return ticket
+
+
 def delays(*tickets: Ticket) -> list[float | None]:
     """What each of them is told, in turn."""
     return [ticket.delay() for ticket in tickets]
@@ -63,7 +70,7 @@ class TestLimits:
     def test_without_limits_everything_goes(self, clock: Clock) -> None:
         """At once, and however much."""
         limiter = limiter_of(clock)
-        assert delays(*(limiter.join(10**9) for _ in range(100))) == [0.0] * 100
+        assert delays(*(join(limiter, 10**9) for _ in range(100))) == [0.0] * 100
 
 
 class TestRequests:
@@ -72,7 +79,7 @@ class TestRequests:
     def test_no_more_begin_than_allowed(self, clock: Clock) -> None:
         """The next one waits until the first is a minute old, also if all of them are over."""
         limiter = limiter_of(clock, requests_per_minute=2)
-        first, second, third = (limiter.join() for _ in range(3))
+        first, second, third = (join(limiter) for _ in range(3))
         assert first.delay() == 0
         clock.now += 10
         assert delays(second, third) == [0, 50]
@@ -87,8 +94,8 @@ class TestRequests:
     def test_one_that_was_not_granted_does_not_count(self, clock: Clock) -> None:
         """Who leaves the queue leaves the limit to others."""
         limiter = limiter_of(clock, requests_per_minute=1)
-        limiter.join().release()
-        assert limiter.join().delay() == 0
+        join(limiter).release()
+        assert join(limiter).delay() == 0
 
     @settings(max_examples=50, deadline=None)
     @given(
@@ -102,7 +109,7 @@ class TestRequests:
         begun: list[float] = []
         for gap in gaps:
             clock.now += gap
-            ticket = limiter.join()
+            ticket = join(limiter)
             while delay := ticket.delay():
                 clock.now += delay
             begun.append(clock.now)
@@ -116,11 +123,11 @@ class TestTokens:
     def test_the_estimate_counts_at_first(self, clock: Clock) -> None:
         """Until enough of what was sent is a minute old."""
         limiter = limiter_of(clock, tokens_per_minute=100)
-        assert limiter.join(60).delay() == 0
+        assert join(limiter, 60).delay() == 0
         clock.now += 10
-        assert limiter.join(40).delay() == 0
+        assert join(limiter, 40).delay() == 0
         clock.now += 10
-        large, small = limiter.join(61), limiter.join(1)
+        large, small = join(limiter, 61), join(limiter, 1)
         assert delays(large, small) == [50, None]
         clock.now += 40
         assert delays(large, small) == [10, None]
@@ -131,17 +138,17 @@ class TestTokens:
     def test_a_count_that_cannot_be_is_not_believed(self, clock: Clock, used: int) -> None:
         """The service would stop the client, or let it go without any limit."""
         limiter = limiter_of(clock, tokens_per_minute=100)
-        with limiter.join(90) as first:
-            assert first.delay() == 0
-            first.release(used_tokens=used)
-        assert delays(limiter.join(10), limiter.join(1)) == [0, 60]
+        first = join(limiter, 90)
+        assert first.delay() == 0
+        first.release(used_tokens=used)
+        assert delays(join(limiter, 10), join(limiter, 1)) == [0, 60]
 
     def test_what_was_used_puts_the_estimate_right(self, clock: Clock) -> None:
         """Downwards, and whoever waits for it is woken; upwards too."""
         limiter = limiter_of(clock, tokens_per_minute=100)
-        first = limiter.join(90)
+        first = join(limiter, 90)
         woken: list[int] = []
-        second = limiter.join(50, wake=lambda: woken.append(1))
+        second = join(limiter, 50, wake=lambda: woken.append(1))
         assert delays(first, second) == [0, 60]
         woken.clear()
         first.release(used_tokens=50)
@@ -149,35 +156,35 @@ class TestTokens:
         assert second.delay() == 0
         second.release(used_tokens=200)
         clock.now += 59
-        assert limiter.join(1).delay() == 1
+        assert join(limiter, 1).delay() == 1
 
     def test_without_a_figure_the_estimate_stays(self, clock: Clock) -> None:
         """A service that tells no usage is no reason to send more."""
         limiter = limiter_of(clock, tokens_per_minute=100)
-        first = limiter.join(90)
+        first = join(limiter, 90)
         assert first.delay() == 0
         first.release()
-        assert limiter.join(50).delay() == 60
+        assert join(limiter, 50).delay() == 60
 
     def test_one_that_is_larger_than_the_limit_goes_alone(self, clock: Clock) -> None:
         """It would wait for ever otherwise."""
         limiter = limiter_of(clock, tokens_per_minute=100)
-        assert limiter.join(1).delay() == 0
-        large = limiter.join(5000)
+        assert join(limiter, 1).delay() == 0
+        large = join(limiter, 5000)
         assert large.delay() == 60
         clock.now += 60
         assert large.delay() == 0
-        assert limiter.join(1).delay() == 60
+        assert join(limiter, 1).delay() == 60
 
     def test_a_figure_that_comes_late_harms_nothing(self, clock: Clock) -> None:
         """What began more than a minute ago does not count any more, whatever it took."""
         limiter = limiter_of(clock, tokens_per_minute=100)
-        first = limiter.join(90)
+        first = join(limiter, 90)
         assert first.delay() == 0
         clock.now += 61
-        assert limiter.join(100).delay() == 0
+        assert join(limiter, 100).delay() == 0
         first.release(used_tokens=5)
-        last = limiter.join(1)
+        last = join(limiter, 1)
         assert last.delay() == 60
         clock.now += 60
         assert last.delay() == 0
@@ -185,11 +192,11 @@ class TestTokens:
     def test_only_the_first_figure_counts(self, clock: Clock) -> None:
         """A ticket that comes back twice was one request."""
         limiter = limiter_of(clock, tokens_per_minute=100)
-        first = limiter.join(90)
+        first = join(limiter, 90)
         assert first.delay() == 0
         first.release(used_tokens=50)
         first.release(used_tokens=0)
-        assert limiter.join(51).delay() == 60
+        assert join(limiter, 51).delay() == 60
 
 
 class TestConcurrency:
@@ -198,9 +205,9 @@ class TestConcurrency:
     def test_a_place_is_free_when_a_ticket_comes_back(self, clock: Clock) -> None:
         """When that will be nobody knows, so the delay is unknown, and whoever waits is woken."""
         limiter = limiter_of(clock, concurrency=2)
-        first, second = limiter.join(), limiter.join()
+        first, second = join(limiter), join(limiter)
         woken: list[int] = []
-        third = limiter.join(wake=lambda: woken.append(1))
+        third = join(limiter, wake=lambda: woken.append(1))
         assert delays(first, second, third) == [0, 0, None]
         woken.clear()
         second.release()
@@ -210,27 +217,18 @@ class TestConcurrency:
     def test_released_twice_counts_once(self, clock: Clock) -> None:
         """A close after the end is usual."""
         limiter = limiter_of(clock, concurrency=1)
-        first = limiter.join()
+        first = join(limiter)
         assert first.delay() == 0
         first.release()
-        second, third = limiter.join(), limiter.join()
+        second, third = join(limiter), join(limiter)
         assert second.delay() == 0
         first.release(5)
         assert third.delay() is None
 
-    def test_a_with_block_gives_the_ticket_back(self, clock: Clock) -> None:
-        """Also when it ends with an error."""
-        limiter = limiter_of(clock, concurrency=1)
-        ticket = limiter.join()
-        assert ticket.delay() == 0
-        with pytest.raises(Cancelled), ticket:
-            raise Cancelled("x")
-        assert limiter.join().delay() == 0
-
     def test_a_granted_ticket_stays_granted(self, clock: Clock) -> None:
         """To ask again changes nothing."""
         limiter = limiter_of(clock, concurrency=1, requests_per_minute=1)
-        ticket = limiter.join()
+        ticket = join(limiter)
         assert delays(ticket, ticket) == [0, 0]
         ticket.release()
         assert ticket.delay() == 0
@@ -242,8 +240,8 @@ class TestQueue:
     def test_nobody_overtakes(self, clock: Clock) -> None:
         """Not even a small request a large one."""
         limiter = limiter_of(clock, tokens_per_minute=100)
-        assert limiter.join(90).delay() == 0
-        large, small = limiter.join(50), limiter.join(1)
+        assert join(limiter, 90).delay() == 0
+        large, small = join(limiter, 50), join(limiter, 1)
         assert delays(small, large) == [None, 60]
 
     def test_whoever_goes_wakes_the_next(self, clock: Clock) -> None:
@@ -252,7 +250,7 @@ class TestQueue:
         order: list[int] = []
         tickets: list[Ticket] = []
         for index in range(5):
-            tickets.append(limiter.join(wake=lambda index=index: order.append(index)))  # type: ignore[misc]
+            tickets.append(join(limiter, wake=lambda index=index: order.append(index)))  # type: ignore[misc]
         for ticket in tickets:
             assert ticket.delay() == 0
         assert order == [1, 2, 3, 4]
@@ -261,29 +259,15 @@ class TestQueue:
         """At the head, and further behind."""
         limiter = limiter_of(clock)
         woken: list[str] = []
-        first = limiter.join()
-        second = limiter.join(wake=lambda: woken.append("second"))
-        third = limiter.join(wake=lambda: woken.append("third"))
+        first = join(limiter)
+        second = join(limiter, wake=lambda: woken.append("second"))
+        third = join(limiter, wake=lambda: woken.append("third"))
         second.release()
         assert third.delay() is None
         woken.clear()
         first.release()
         assert woken == ["third"]
         assert third.delay() == 0
-
-    def test_a_waiter_whose_event_loop_is_closed_is_left_out(self, clock: Clock) -> None:
-        """It cannot be woken, so it would hold up all behind it."""
-        loop = asyncio.new_event_loop()
-        loop.close()
-        limiter = limiter_of(clock)
-        first = limiter.join()
-        for _ in range(3):
-            limiter.join(wake=lambda: loop.call_soon_threadsafe(print))
-        woken: list[int] = []
-        last = limiter.join(wake=lambda: woken.append(1))
-        assert first.delay() == 0
-        assert woken
-        assert last.delay() == 0
 
     def test_a_ticket_comes_back_from_inside_the_lock(self, clock: Clock) -> None:
         """As a garbage collection does it that begins there: nothing is blocked, nothing is lost."""
@@ -297,7 +281,7 @@ class TestQueue:
             return clock.now
 
         limiter = Limiter(Limits(concurrency=2), clock=now)
-        first, second, third, fourth = (limiter.join() for _ in range(4))
+        first, second, third, fourth = (join(limiter) for _ in range(4))
         assert first.delay() == 0
         collected.append(first)
         assert second.delay() == 5
@@ -312,7 +296,7 @@ class TestService:
     def test_a_pause_holds_up_everybody(self, clock: Clock) -> None:
         """A 429's `retry_after` counts for all who share the account."""
         limiter = limiter_of(clock)
-        ticket = limiter.join()
+        ticket = join(limiter)
         limiter.pause(30)
         assert ticket.delay() == 30
         clock.now += 10
@@ -326,66 +310,48 @@ class TestService:
         """A service that asks for hours says so itself, in a typed error, instead of a silent wait."""
         limiter = limiter_of(clock)
         limiter.pause(seconds)
-        assert limiter.join().delay() == 0
+        assert join(limiter).delay() == 0
 
     def test_used_up_limits_are_waited_for(self, clock: Clock) -> None:
         """What the headers of an answer say."""
         limiter = limiter_of(clock)
         limiter.learn(None)
         limiter.learn(RateLimits(RateLimit(60, 3, 40.0)))
-        assert limiter.join().delay() == 0
+        assert join(limiter).delay() == 0
         limiter.learn(RateLimits(RateLimit(60, 0, 40.0), RateLimit(None, 0, 10.0)))
-        assert limiter.join().delay() == 40
+        assert join(limiter).delay() == 40
 
 
 class TestWaiting:
-    """How threads and tasks wait."""
-
-    def test_a_thread_waits_by_itself(self) -> None:
-        """For the ticket's own signal, and is woken at once: the limit of time is far away."""
-        limiter = Limiter(Limits(concurrency=1))
-        first = limiter.join()
-        first.wait()
-        second = limiter.join()
-        went = threading.Event()
-
-        def run() -> None:
-            second.wait()
-            went.set()
-
-        thread = threading.Thread(target=run, daemon=True)
-        thread.start()
-        first.release()
-        assert went.wait(10)
-        thread.join(10)
+    """How a call waits."""
 
     def test_the_callers_own_rest_is_used(self, clock: Clock) -> None:
         """With the seconds that are known, and None where they are not."""
         limiter = limiter_of(clock, requests_per_minute=1)
-        limiter.join().wait()
+        assert join(limiter).delay() == 0
         rests: list[float | None] = []
 
         def rest(seconds: float | None) -> None:
             rests.append(seconds)
             clock.now += 45
 
-        limiter.join().wait(rest)
+        join(limiter).wait(rest)
         assert rests == [60, 15]
 
     def test_what_rest_raises_ends_the_wait(self, clock: Clock) -> None:
         """And the others go on, once the ticket is back."""
         limiter = limiter_of(clock, concurrency=1)
-        first = limiter.join()
-        first.wait()
+        first, second = join(limiter), join(limiter)
+        assert first.delay() == 0
 
         def rest(seconds: float | None) -> None:
             raise Cancelled("the call was cancelled")
 
-        second = limiter.join()
-        with pytest.raises(Cancelled), second:
+        with pytest.raises(Cancelled):
             second.wait(rest)
+        second.release()
         first.release()
-        assert limiter.join().delay() == 0
+        assert join(limiter).delay() == 0
 
     def test_many_threads_keep_the_limit(self) -> None:
         """Never more at once than allowed, and all of them get through."""
@@ -396,14 +362,16 @@ class TestWaiting:
         def run() -> None:
             nonlocal at_once, most, done
             for _ in range(20):
-                with limiter.join(10) as ticket:
-                    ticket.wait()
-                    with lock:
-                        at_once += 1
-                        most = max(most, at_once)
-                    with lock:
-                        at_once -= 1
-                        done += 1
+                woken = Signal()
+                ticket = join(limiter, 10, woken.set)
+                ticket.wait(woken.wait)
+                with lock:
+                    at_once += 1
+                    most = max(most, at_once)
+                with lock:
+                    at_once -= 1
+                    done += 1
+                ticket.release()
 
         threads = [threading.Thread(target=run, daemon=True) for _ in range(16)]
         for thread in threads:
@@ -413,54 +381,21 @@ class TestWaiting:
         assert done == 320
         assert most <= 3
 
-    def test_tasks_and_threads_stand_in_one_queue(self) -> None:
-        """A task waits in its event loop, without a thread."""
-        limiter = Limiter(Limits(concurrency=1))
-        order: list[str] = []
-
-        async def task(name: str) -> None:
-            loop, woken = asyncio.get_running_loop(), asyncio.Event()
-            with limiter.join(wake=lambda: loop.call_soon_threadsafe(woken.set)) as ticket:
-                while ticket.delay() != 0:
-                    await woken.wait()
-                    woken.clear()
-                order.append(name)
-
-        async def main() -> None:
-            first = limiter.join()
-            first.wait()
-            tasks = [asyncio.create_task(task("task 1"))]
-            await asyncio.sleep(0)
-            second = limiter.join()
-            thread = asyncio.create_task(asyncio.to_thread(thread_of, second))
-            tasks.append(asyncio.create_task(task("task 2")))
-            await asyncio.sleep(0)
-            first.release()
-            await asyncio.gather(thread, *tasks)
-
-        def thread_of(ticket: Ticket) -> None:
-            with ticket:
-                ticket.wait()
-                order.append("thread")
-
-        asyncio.run(asyncio.wait_for(main(), 30))
-        assert order == ["task 1", "thread", "task 2"]
-
     @pytest.mark.skipif(not hasattr(os, "fork"), reason="fork is for Unix")
     @pytest.mark.filterwarnings("ignore:.*fork.*:DeprecationWarning")
     def test_a_child_process_does_not_wait_for_its_parents_calls(self) -> None:
         """They end in the parent; and the lock may have been held by a thread that is not in the child."""
         limiter = Limiter(Limits(concurrency=1))
-        held, waiting = limiter.join(), limiter.join()
-        held.wait()
+        held, waiting = join(limiter), join(limiter)
+        assert held.delay() == 0
         with limiter._lock:
             child = os.fork()
             if child == 0:
                 try:
-                    goes = limiter.join().delay() == 0
+                    goes = join(limiter).delay() == 0
                     waiting.release()
                     held.release()
-                    os._exit(0 if goes and limiter.join().delay() is None else 1)
+                    os._exit(0 if goes and join(limiter).delay() is None else 1)
                 finally:
                     os._exit(2)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import pickle
 from typing import Any
 
 import pytest
 
-from llmbridge._call.notes import Notes, added_usage
+from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.events import (
     Finish,
@@ -254,30 +253,3 @@ class TestPartial:
         partial = noted("Hel", Reasoning("hm"), CALL, Usage(1, 2)).partial()
         same = pickle.loads(pickle.dumps(partial, protocol))
         assert (type(same), same, vars(same)) == (type(partial), partial, vars(partial))
-
-
-class TestAddedUsage:
-    """The tokens of two calls."""
-
-    @pytest.mark.parametrize(
-        ("first", "second", "both"),
-        [
-            (Usage(1, 2), Usage(10, 20), Usage(11, 22, 33)),
-            (Usage(1, 2), None, Usage(1, 2)),
-            (Usage(1), Usage(2), Usage(3)),
-            (Usage(1, 2), Usage(10), Usage(11, 2, 13)),
-            (Usage(total_tokens=3), Usage(total_tokens=4), Usage(total_tokens=7)),
-            (Usage(total_tokens=3), Usage(5), Usage(5, None, 3)),
-            (Usage(1, 2, 3, 4, 5, 6), Usage(1, 2, 3, 4, 5, 6), Usage(2, 4, 6, 8, 10, 12)),
-            (Usage(), Usage(), Usage()),
-            (Usage(1, 1, reasoning_tokens=0), Usage(1, 1), Usage(2, 2, reasoning_tokens=0)),
-        ],
-    )
-    def test_what_is_known_is_added(self, first: Usage, second: Usage | None, both: Usage) -> None:
-        """What neither has counted stays unknown."""
-        assert added_usage(first, second) == both
-
-    def test_the_service_s_object_is_the_newer_one(self) -> None:
-        """As JSON still."""
-        raw = added_usage(Usage(1, raw={"a": 1}), Usage(1, raw={"a": 2, "b": 1})).raw
-        assert json.loads(json.dumps(raw)) == {"a": 2, "b": 1}

@@ -9,6 +9,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from llmbridge._service_errors.report import ServiceReport
 from llmbridge.errors import (
     AuthError,
     BadRequest,
@@ -24,7 +25,7 @@ from llmbridge.errors import (
     StatusError,
     StreamError,
 )
-from llmbridge.service_errors import BODY_LIMIT, ServiceReport, error_for_status, error_in_stream
+from llmbridge.service_errors import BODY_LIMIT, error_for_status, error_in_stream
 
 KEY = "sk-canary-0123456789"
 HOST = "api.example.com:443"

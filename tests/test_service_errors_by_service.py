@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from llmbridge._service_errors.report import ServiceReport
 from llmbridge.errors import (
     AuthError,
     BadRequest,
@@ -24,7 +25,7 @@ from llmbridge.errors import (
     ServiceError,
     StatusError,
 )
-from llmbridge.service_errors import ServiceReport, error_for_status, error_in_stream
+from llmbridge.service_errors import error_for_status, error_in_stream
 
 HOST = "api.example.com:443"
 INVALID = "invalid_request_error"

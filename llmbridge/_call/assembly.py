@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
@@ -12,12 +12,10 @@ from llmbridge._text import SurrogateMender, mended
 from llmbridge.errors import ProtocolError
 from llmbridge.events import Finish, Item, Logprobs, OtherChoice, Reasoning, Refusal, Text, ToolCallDelta, Usage
 
-__all__ = ["Assembly", "ThinkTags", "merged_usage"]
+__all__ = ["Assembly", "ThinkTags"]
 
 _MOST_OTHERS = 128
-_MOST_KEYS = 64  # of a service's own count, where its parts are put together
 _CUT_OFF = ("length", "content_filter", "error")
-_COUNTS = ("input_tokens", "output_tokens", "cached_input_tokens", "cache_write_tokens", "reasoning_tokens")
 
 _OPENING = ("<think>", "<thinking>", "<reasoning>")
 _WHITE = " \t\r\n"
@@ -75,8 +73,8 @@ class Assembly:
 
     def take_usage(self, usage: Usage, items: list[Item]) -> None:
         """Like `take`, for counted tokens that UTF-8 can carry as they are: some services count with every piece."""
-        known = self._usage = merged_usage(self._usage, usage)
-        items.append(known)
+        self._usage = usage if self._usage is None else self._usage.merged(usage)
+        items.append(self._usage)
 
     def close(self, items: list[Item], cut: bool = False) -> None:
         """Adds what was held back for a better continuation, and the calls that nothing has ended.
@@ -193,41 +191,6 @@ def _mended(raw: Any) -> Any:
         return mended_json(raw) if "\\ud" in repr(raw) else None
     except RecursionError:
         raise ProtocolError("the service sent JSON that is nested too deeply") from None
-
-
-def _says_all_of(known: Usage, newer: Usage) -> bool:
-    """Whether the newer counts lack nothing that was known. Spelt out: some services count with every piece."""
-    return (
-        (newer.input_tokens is not None or known.input_tokens is None)
-        and (newer.output_tokens is not None or known.output_tokens is None)
-        and (newer.total_tokens is not None or known.total_tokens is None)
-        and (newer.cached_input_tokens is not None or known.cached_input_tokens is None)
-        and (newer.cache_write_tokens is not None or known.cache_write_tokens is None)
-        and (newer.reasoning_tokens is not None or known.reasoning_tokens is None)
-        and known.raw.keys() <= newer.raw.keys()
-    )
-
-
-def merged_usage(known: Usage | None, newer: Usage) -> Usage:
-    """The newer counts, and where it says nothing the known ones: some services tell the two halves apart.
-
-    Example:
-        >>> merged_usage(Usage(input_tokens=10, output_tokens=1), Usage(output_tokens=5)).total_tokens
-        15
-    """
-    if known is None or _says_all_of(known, newer):
-        return newer
-    counts = {name: count if (count := getattr(newer, name)) is not None else getattr(known, name) for name in _COUNTS}
-    total = newer.total_tokens
-    if total is None and (counts["input_tokens"] is None or counts["output_tokens"] is None):
-        total = known.total_tokens
-    return Usage(**counts, total_tokens=total, raw=_merged_raw(known.raw, newer.raw))
-
-
-def _merged_raw(known: Mapping[str, Any], newer: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The service's own words of both, those that are told again as they are now; not without end."""
-    kept = [key for key in known if key not in newer][: max(0, _MOST_KEYS - len(newer))]
-    return {**{key: known[key] for key in kept}, **newer} if kept else newer
 
 
 class ThinkTags:

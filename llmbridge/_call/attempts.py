@@ -169,10 +169,10 @@ class Attempts:
         limiter = self.route.limiter or self._limiter
         if limiter is None:
             return
-        from llmbridge.limits import estimate_tokens
+        from llmbridge.limits import Ticket, estimate_tokens
 
         # Kept before it enters: a Ctrl-C inside would leave it at the head of the queue, with nobody to give it back.
-        self._ticket = limiter.ticket(estimate_tokens(request.body), wake=call.wake)
+        self._ticket = Ticket(limiter, estimate_tokens(request.body), wake=call.wake)
         limiter.enter(self._ticket)
         try:
             self._ticket.wait(call.rest)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any, Protocol
 
-from llmbridge._call.assembly import merged_usage
 from llmbridge._text import TextSoFar
 from llmbridge.events import (
     Finish,
@@ -22,7 +21,7 @@ from llmbridge.events import (
 )
 from llmbridge.messages import Message
 
-__all__ = ["Notes", "added_usage"]
+__all__ = ["Notes"]
 
 
 class Named(Protocol):
@@ -71,7 +70,7 @@ class Notes:
     @property
     def usage(self) -> Usage | None:
         """The tokens of all turns."""
-        return self._usage if self._earlier_usage is None else added_usage(self._earlier_usage, self._usage)
+        return self._usage if self._earlier_usage is None else self._earlier_usage.plus(self._usage)
 
     @property
     def turn_text(self) -> str:
@@ -201,32 +200,6 @@ class Notes:
         partial.usage = self.usage
         partial.turns = tuple(self.turns)
         return partial
-
-
-def added_usage(first: Usage, second: Usage | None) -> Usage:
-    """The tokens of two calls together; what neither has counted stays unknown.
-
-    Example:
-        >>> added_usage(Usage(1, 2), Usage(10, 20)).total_tokens
-        33
-    """
-    if second is None:
-        return first
-    pairs = {
-        name: (getattr(first, name), getattr(second, name))
-        for name in (
-            "input_tokens",
-            "output_tokens",
-            "total_tokens",
-            "cached_input_tokens",
-            "cache_write_tokens",
-            "reasoning_tokens",
-        )
-    }
-    sums = {name: None if a is b is None else (a or 0) + (b or 0) for name, (a, b) in pairs.items()}
-    if None in pairs["total_tokens"] and sums["input_tokens"] is not None and sums["output_tokens"] is not None:
-        sums["total_tokens"] = None  # half a sum: Usage adds the two others up
-    return Usage(**sums, raw=merged_usage(first, second).raw)
 
 
 def _as_part(block: Reasoning, by: dict[str, str]) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from llmbridge._schemas.hints import (
     unwrapped,
 )
 from llmbridge._schemas.jsonable import as_json
+from llmbridge._text import shown
 from llmbridge.errors import InvalidRequest
 
 __all__ = ["identifier", "json_schema", "object_schema", "pydantic_schema", "read_docstring", "type_adapter"]
@@ -123,7 +124,7 @@ class _Builder:
 
     def _unknown(self, found: Hint, where: str) -> JSON:
         if isinstance(found.bare, (str, dict, list, set)):
-            raise InvalidRequest(f"{where}: {found.bare!r:.60} is no type: {_HELP}")
+            raise InvalidRequest(f"{where}: {shown(found.bare)} is no type: {_HELP}")
         raise InvalidRequest(f"{where}: the type {type_name(found.bare)} has no JSON form: {_HELP}")
 
     def _array(self, found: Hint, where: str) -> JSON:

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
-from llmbridge._text import shortened
+from llmbridge._text import shortened, shown
 from llmbridge.errors import InvalidRequest
 
 __all__ = [
@@ -385,7 +385,7 @@ def check_form(schema: Any, where: str) -> None:
         if isinstance(part, bool):
             continue
         if not isinstance(part, Mapping):
-            raise InvalidRequest(f"{place} must be a JSON schema, not {shortened(repr(part), 40)}")
+            raise InvalidRequest(f"{place} must be a JSON schema, not {shown(part)}")
         _check_keywords(part, place)
         waiting += [(inner, f"{place}.{step}") for step, inner in parts(part)]
         ref = part.get("$ref")
@@ -404,4 +404,4 @@ def _check_keywords(part: Mapping[str, Any], place: str) -> None:
         if keyword in ("type", "required") and isinstance(value, list):
             fits = all(isinstance(item, str) for item in value)
         if not fits:
-            raise InvalidRequest(f'{place}: "{keyword}" must be {wanted}, not {shortened(repr(value), 40)}')
+            raise InvalidRequest(f'{place}: "{keyword}" must be {wanted}, not {shown(value)}')

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from datetime import datetime
 
-__all__ = ["duration_seconds", "number", "retry_after_seconds", "seconds_until", "wait_in_text"]
+__all__ = ["PREFIXES", "duration_seconds", "number", "retry_after_seconds", "seconds_until", "wait_in_text"]
 
-_PREFIXES = ("", "llm_provider-")  # LiteLLM passes the header of the service behind it on under this name
+PREFIXES = ("", "llm_provider-")  # LiteLLM passes the headers of the service behind it on under these names
 _TEXT_LIMIT = 8_000
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 # Patterns stay strings: they are needed after an error only, and compiled then (re keeps them).
@@ -40,7 +40,7 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
     Source:
         RFC 9110 10.2.3 (seconds or date); `retry-after-ms` is sent by OpenAI and Azure.
     """
-    for prefix in _PREFIXES:
+    for prefix in PREFIXES:
         milliseconds = number(headers.get(f"{prefix}retry-after-ms", ""))
         if milliseconds is not None:
             return milliseconds / 1000

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from llmbridge._json import json_copy
+from llmbridge._text import shown
 from llmbridge.errors import InvalidRequest
 
 if TYPE_CHECKING:
@@ -69,7 +70,7 @@ def tool_choice(value: Any, tools: Sequence[Tool]) -> ToolChoice:
         names = [item.name for item in tools if value in (item, item.function)]
         return ToolChoice("tool", names[0] if names else _known(getattr(value, "__name__", repr(value)), [], tools))
     raise InvalidRequest(
-        f"tool_choice must be 'auto', 'none', 'required', a tool's name or function, or a mapping, not {value!r:.60}"
+        f"tool_choice must be 'auto', 'none', 'required', a tool's name or function, or a mapping, not {shown(value)}"
     )
 
 

@@ -10,7 +10,7 @@ from contextvars import Context, copy_context
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from llmbridge._text import mended
+from llmbridge._text import mended, shortened
 from llmbridge.errors import InvalidOutput
 from llmbridge.events import ToolCall, ToolResult
 
@@ -279,7 +279,7 @@ def _failure(call: ToolCall, error: Exception) -> ToolResult:
     text = said if isinstance(error, InvalidOutput) and said else f"{kind}: {said}" if said else kind
     _log.debug("the tool %s failed: %s", call.name, kind)
     _without_frames(error)
-    return ToolResult(call, mended(text if len(text) <= _LONGEST else f"{text[:_LONGEST]}..."), True, error)
+    return ToolResult(call, mended(shortened(text, _LONGEST)), True, error)
 
 
 def _without_frames(error: BaseException) -> None:

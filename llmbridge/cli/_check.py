@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from llmbridge._text import shortened
 from llmbridge.cli._input import add_debug, add_way, call_options, known_provider
 from llmbridge.cli._output import FAILED, OK, as_json, tell, write, write_table
 from llmbridge.cli._setup import Setup, setups
@@ -130,21 +131,17 @@ def _try(models: Callable[..., list[str]], row: _Row, way: dict[str, Any]) -> No
 
 def _cells(row: _Row, one: bool) -> tuple[str, str, str, str]:
     seconds = "" if row.seconds is None else f"{row.seconds:.2f} s"
-    text = _models(row) if row.state == "works" else row.reason if one else _cut(row)
+    text = _models(row) if row.state == "works" else row.reason if one else shortened(row.reason, _LONGEST_REASON)
     if row.state == "works" and not row.counts and not one:
         text += f" ({row.remark})"
     return row.setup.provider.name, row.state, seconds, text
 
 
 def _models(row: _Row) -> str:
-    names = [name if len(name) <= _LONGEST_MODEL else f"{name[: _LONGEST_MODEL - 3]}..." for name in row.models]
+    names = [shortened(name, _LONGEST_MODEL) for name in row.models]
     shown = ", ".join(names[:_SHOWN_MODELS]) + (", ..." if len(names) > _SHOWN_MODELS else "")
     count = f"{len(names)} model{'' if len(names) == 1 else 's'}"
     return f"{count}: {shown}" if names else "no models"
-
-
-def _cut(row: _Row) -> str:
-    return row.reason if len(row.reason) <= _LONGEST_REASON else f"{row.reason[: _LONGEST_REASON - 3]}..."
 
 
 def _as_dict(row: _Row) -> dict[str, Any]:

@@ -28,8 +28,7 @@ test that asks for it. Nothing here needs more than the standard library.
 """
 
 from .received import Received
-from .reply import Reply
+from .reply import CLOSE, HOLD, RESET, Reply
 from .server import LLMServer
-from .steps import CLOSE, HOLD, RESET
 
 __all__ = ["CLOSE", "HOLD", "RESET", "LLMServer", "Received", "Reply"]

@@ -11,7 +11,7 @@ import threading
 import time
 from collections.abc import Sequence
 
-from .steps import CLOSE, RESET, Step
+from .reply import CLOSE, RESET, Step
 
 __all__ = ["ClientGone", "Connection", "MalformedRequest", "Selector"]
 

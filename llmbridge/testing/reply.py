@@ -1,17 +1,19 @@
-"""What a test server is told to answer: an ordinary answer, and every way in which it can go wrong."""
+"""What a test server is told to answer: an ordinary answer, and every way in which it can go wrong.
+
+Every answer, well behaved or not, is a list of steps on a socket (write, sleep, close, reset, hold) before its first
+byte is sent.
+"""
 
 from __future__ import annotations
 
+import enum
 import json
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal, Union
 
-from .calls import Call, checked_calls
-from .steps import Action, Step
-
-__all__ = ["Reply"]
+__all__ = ["CLOSE", "HOLD", "RESET", "Action", "Call", "Reply", "Step"]
 
 Transfer = Literal["chunked", "length", "close", "http10"]
 Headers = Union[Mapping[str, str], Iterable[tuple[str, str]]]
@@ -20,7 +22,28 @@ _TRANSFERS = ("chunked", "length", "close", "http10")
 _FLAGS = ("lines", "gzip", "reset", "keep_open")
 _SECONDS = ("header_delay", "first_delay", "delay")
 _COUNTS = {"split": 1, "per_chunk": 1, "cut": 0, "stall": 0}
+_CALL_KEYS = {"name", "arguments", "id"}
 _STRINGS = ("finish_reason", "model", "reason", "content_type", "refusal", "signature")
+
+
+class Action(enum.Enum):
+    """What can happen to a connection besides bytes and time; each of them ends it."""
+
+    CLOSE = "close"
+    """End the sending side in order (FIN), after everything written has left."""
+
+    RESET = "reset"
+    """Tear the connection down (RST); what the client has not read yet may be lost."""
+
+    HOLD = "hold"
+    """Write nothing more and keep the socket until the client leaves."""
+
+
+CLOSE = Action.CLOSE
+RESET = Action.RESET
+HOLD = Action.HOLD
+
+Step = Union[bytes, float, Action]
 
 
 class _Default(str):
@@ -30,6 +53,38 @@ class _Default(str):
 
 
 _STOP = _Default("stop")
+_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+
+
+@dataclass(frozen=True)
+class Call:
+    """One tool call.
+
+    Attributes:
+        name: the tool.
+        text: the arguments as JSON text, or as the text that was scripted in place of it.
+        id: None lets the dialect make one up.
+
+    Example:
+        >>> Call("add", '{"a": 1}').value, Call("add", '{"a": ').value
+        ({'a': 1}, '{"a": ')
+    """
+
+    name: str
+    text: str = "{}"
+    id: str | None = None
+
+    @property
+    def value(self) -> Any:
+        """The arguments as dialects without text send them: the parsed JSON, or the text if it is none."""
+        try:
+            return json.loads(self.text)
+        except (ValueError, RecursionError):
+            return self.text
+
+    def as_mapping(self) -> dict[str, Any]:
+        """The call as it could have been given to a Reply."""
+        return {"name": self.name, "arguments": self.text, "id": self.id}
 
 
 @dataclass(frozen=True)
@@ -157,7 +212,7 @@ class Reply:
     @property
     def calls(self) -> tuple[Call, ...]:
         """The tool calls."""
-        return checked_calls(self.tool_calls)
+        return _checked_calls(self.tool_calls)
 
     @property
     def finish(self) -> str | None:
@@ -213,7 +268,7 @@ class Reply:
                 self._set(name, json.loads(json.dumps(dict(value))))
 
     def _check_contents(self) -> None:
-        self._set("tool_calls", tuple(call.as_mapping() for call in checked_calls(self.tool_calls)))
+        self._set("tool_calls", tuple(call.as_mapping() for call in _checked_calls(self.tool_calls)))
         for name in ("choices", "models"):
             if getattr(self, name) is not None:
                 _require(name, getattr(self, name), Iterable)
@@ -293,6 +348,28 @@ def _no_string(name: str, texts: Any) -> Any:
     if isinstance(texts, str):
         raise TypeError(f"{name} must be a list of str, not one str")
     return texts
+
+
+def _checked_calls(calls: Iterable[Mapping[str, Any]]) -> tuple[Call, ...]:
+    if isinstance(calls, (str, Mapping)):
+        raise TypeError(f"tool_calls must be a list of mappings, not {type(calls).__name__}")
+    return tuple(_checked_call(call) for call in calls)
+
+
+def _checked_call(call: Mapping[str, Any]) -> Call:
+    if not isinstance(call, Mapping):
+        raise TypeError(f"a tool call is a mapping of name, arguments and id, not {type(call).__name__}")
+    if unknown := set(call) - _CALL_KEYS:
+        raise ValueError(f"a tool call has name, arguments and id, not {', '.join(map(repr, sorted(unknown)))}")
+    name, arguments, call_id = call.get("name"), call.get("arguments", {}), call.get("id")
+    if not isinstance(name, str) or not isinstance(call_id, (str, type(None))):
+        raise TypeError("the name of a tool call must be str, its id str or None")
+    if not isinstance(arguments, (str, Mapping)):
+        raise TypeError(f"the arguments of a tool call must be a mapping or str, not {type(arguments).__name__}")
+    text = arguments if isinstance(arguments, str) else _encoder.encode(dict(arguments))
+    for part in (name, text, call_id or ""):
+        part.encode()  # refuses lone surrogates, with a ValueError
+    return Call(name, text, call_id)
 
 
 def _vector(vector: Sequence[float]) -> tuple[float, ...]:

@@ -8,8 +8,7 @@ from collections.abc import Iterator, Sequence
 
 from .dialects import Answer, answer, phrase
 from .received import Received
-from .reply import Reply
-from .steps import CLOSE, HOLD, RESET, Action, Step
+from .reply import CLOSE, HOLD, RESET, Action, Reply, Step
 
 __all__ = ["BAD_REQUEST", "Steps", "steps"]
 

@@ -17,7 +17,7 @@ from dataclasses import replace
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
 
-from . import ancestors, anthropic, cohere, gemini, mistral, ollama, openai, responses
+from . import anthropic, cohere, gemini, mistral, ollama, openai, responses
 from .base import DEFAULT_MODEL, JSON, STREAM, Answer, Dialect, Endpoint, Failure, Refused, dump, phrase, words
 
 __all__ = ["DEFAULT_MODEL", "JSON", "PATHS", "STREAM", "Answer", "answer", "phrase", "words"]
@@ -49,8 +49,8 @@ _ENDPOINTS: tuple[tuple[str, str, Dialect, Endpoint], ...] = (
     ("POST", "/api/embed", ollama.DIALECT, ollama.embed),
     ("GET", "/api/tags", ollama.DIALECT, ollama.tags),
     ("GET", "/api/version", ollama.DIALECT, ollama.version),
-    ("POST", "/api/converse-edge", openai.DIALECT, ancestors.vitalentum),
-    ("POST", "/api/chat", openai.DIALECT, ancestors.codelinkava),
+    ("POST", "/api/converse-edge", openai.DIALECT, openai.vitalentum),
+    ("POST", "/api/chat", openai.DIALECT, openai.codelinkava),
 )
 _MISTRAL: dict[str, Endpoint] = {
     "/chat/completions": mistral.chat,

@@ -13,7 +13,7 @@ from typing import Any
 
 from llmbridge.testing.asked import embedding_inputs, turns
 from llmbridge.testing.received import Received
-from llmbridge.testing.reply import Reply
+from llmbridge.testing.reply import Call, Reply
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -31,9 +31,13 @@ __all__ = [
     "cut",
     "document",
     "dump",
+    "function_call",
+    "invalid",
     "json_object",
     "logprob_shares",
+    "missing",
     "model_names",
+    "model_of",
     "phrase",
     "signature",
     "sse",
@@ -159,6 +163,16 @@ def json_object(received: Received) -> dict[str, Any]:
     return request
 
 
+def missing(param: str) -> Refused:
+    """How OpenAI refuses a request that lacks something."""
+    return Refused(400, f"Missing required parameter: '{param}'", "missing_required_parameter", param=param)
+
+
+def invalid(param: str, expected: str) -> Refused:
+    """How OpenAI refuses a value of a wrong type."""
+    return Refused(400, f"Invalid type for '{param}': expected {expected}.", "invalid_type", param=param)
+
+
 def phrase(status: int) -> str:
     """The usual words for an HTTP status, "" if it has none."""
     try:
@@ -177,6 +191,11 @@ def cut(text: str) -> list[str]:
     return [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
 
 
+def function_call(call: Call, call_id: str) -> dict[str, Any]:
+    """A whole call in OpenAI's format; `call_id` is for one that was scripted without an id."""
+    return {"id": call.id or call_id, "type": "function", "function": {"name": call.name, "arguments": call.text}}
+
+
 def count(reply: Reply, request: Any) -> Tokens:
     """What a reply to a request would cost, a word being a token."""
     asked = sum(len(turn.text.split()) for turn in turns(request))
@@ -188,6 +207,11 @@ def count(reply: Reply, request: Any) -> Tokens:
 def signature(reply: Reply) -> str | None:
     """What signs the reasoning: the scripted signature, a fixed one for reasoning without, else None."""
     return reply.signature if reply.signature is not None else SIGNATURE if reply.reasoning_pieces else None
+
+
+def model_of(reply: Reply, request: dict[str, Any]) -> str:
+    """The model that an answer names."""
+    return reply.model or request.get("model") or DEFAULT_MODEL
 
 
 def model_names(reply: Reply) -> Sequence[str]:

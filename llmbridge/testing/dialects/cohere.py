@@ -13,7 +13,6 @@ from llmbridge.testing.asked import embedding_inputs
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
 
-from . import openai_request
 from .base import (
     STREAM,
     Answer,
@@ -24,11 +23,13 @@ from .base import (
     cut,
     document,
     dump,
+    function_call,
     json_object,
     model_names,
     sse,
     vectors,
 )
+from .openai import check_request
 
 __all__ = ["DIALECT", "chat", "embed", "models"]
 
@@ -54,7 +55,7 @@ def chat(reply: Reply, received: Received, answer_id: str) -> Answer:
     request = json_object(received)
     if not isinstance(request.get("model"), str):
         raise Refused(400, "model is required")
-    openai_request.check(request)
+    check_request(request)
     if request.get("stream"):
         return Answer(reply.status, STREAM, list(_events(reply, request, answer_id)), streamed=True)
     if reply.error is not None:
@@ -132,14 +133,7 @@ def _message(reply: Reply, answer_id: str) -> dict[str, Any]:
 
 
 def _calls(reply: Reply, answer_id: str) -> list[dict[str, Any]]:
-    return [
-        {
-            "id": call.id or f"{call.name}_{answer_id}_{index}",
-            "type": "function",
-            "function": {"name": call.name, "arguments": call.text},
-        }
-        for index, call in enumerate(reply.calls)
-    ]
+    return [function_call(call, f"{call.name}_{answer_id}_{index}") for index, call in enumerate(reply.calls)]
 
 
 def _ending(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:

@@ -17,9 +17,8 @@ from typing import Any
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
 
-from . import openai, openai_request
+from . import openai
 from .base import (
-    DEFAULT_MODEL,
     STREAM,
     Answer,
     Dialect,
@@ -27,8 +26,10 @@ from .base import (
     Refused,
     document,
     dump,
+    function_call,
     json_object,
     model_names,
+    model_of,
     sse,
 )
 
@@ -116,7 +117,7 @@ def _check(request: dict[str, Any]) -> None:
         if name in request:
             raise Refused(422, "Extra inputs are not permitted", "extra_forbidden", param=name)
     try:
-        openai_request.check(request)
+        openai.check_request(request)
     except Refused as exc:
         raise Refused(exc.status, str(exc)) from exc
     roles = [message["role"] for message in request["messages"]]
@@ -152,7 +153,7 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[b
 
 
 def _identity(reply: Reply, request: dict[str, Any], answer_id: str, kind: str) -> dict[str, Any]:
-    model = reply.model or request.get("model") or DEFAULT_MODEL
+    model = model_of(reply, request)
     return {"id": f"cmpl-{answer_id}", "object": kind, "created": int(time.time()), "model": model}
 
 
@@ -184,11 +185,6 @@ def _content(reply: Reply) -> Any:
 
 def _calls(reply: Reply, answer_id: str) -> list[dict[str, Any]]:
     return [
-        {
-            "id": call.id or hashlib.sha256(f"{answer_id} {index}".encode()).hexdigest()[:9],
-            "type": "function",
-            "function": {"name": call.name, "arguments": call.text},
-            "index": index,
-        }
+        {**function_call(call, hashlib.sha256(f"{answer_id} {index}".encode()).hexdigest()[:9]), "index": index}
         for index, call in enumerate(reply.calls)
     ]

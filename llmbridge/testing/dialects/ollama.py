@@ -1,7 +1,8 @@
 """Ollama's own API: lines of JSON, the last of which says `done`.
 
 Source:
-    Ollama's API documentation and the types of its server: chat, embed, tags, version, and its errors.
+    Ollama's API documentation and the types of its server: chat, embed, tags, version, and its errors. The server reads
+    requests into Go structs, so that wrong types are the errors of Go's JSON decoder.
 """
 
 from __future__ import annotations
@@ -15,12 +16,12 @@ from llmbridge.testing.asked import embedding_inputs
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
 
-from . import ollama_request
 from .base import (
     NDJSON,
     Answer,
     Dialect,
     Failure,
+    Refused,
     count,
     document,
     dump,
@@ -35,6 +36,8 @@ __all__ = ["DIALECT", "chat", "embed", "tags", "version"]
 _DATE = "2024-01-01T00:00:00Z"
 _FINISHES = {"tool_calls": "stop", "content_filter": "stop"}
 _LOAD, _PER_TOKEN = 1_000_000, 10_000_000  # nanoseconds
+_GO = {str: "string", bool: "bool", list: "array", dict: "object", int: "number", float: "number"}
+_LEVELS = ("low", "medium", "high", "max")
 
 
 def error(failure: Failure) -> Any:
@@ -48,7 +51,7 @@ DIALECT = Dialect("ollama", error, "")
 def chat(reply: Reply, received: Received, answer_id: str) -> Answer:
     """POST /api/chat of a client that names a model; it streams unless it is told not to."""
     request = json_object(received)
-    ollama_request.check(request)
+    _check_request(request)
     # Without messages a model is only loaded, or unloaded: there is nothing to answer.
     last = reply if request.get("messages") else Reply(finish_reason="load", usage=False)
     if request.get("stream") is not False:
@@ -62,7 +65,7 @@ def chat(reply: Reply, received: Received, answer_id: str) -> Answer:
 def embed(reply: Reply, received: Received, answer_id: str) -> Answer:
     """POST /api/embed."""
     request = json_object(received)
-    ollama_request.check_embed(request)
+    _check_embed(request)
     found = vectors(reply, request, request.get("dimensions"))
     tokens = sum(len(text.split()) for text in embedding_inputs(request))
     counts = {"total_duration": _LOAD, "load_duration": _LOAD, "prompt_eval_count": tokens}
@@ -164,3 +167,71 @@ def _usage(reply: Reply, made: dict[str, Any]) -> dict[str, Any]:
     if isinstance(reply.usage, dict):
         return reply.usage
     return {} if reply.usage is False else made
+
+
+# -- what a request must look like, and the words in which the service says that it does not ---------------------------
+
+
+def _check_request(request: dict[str, Any]) -> None:
+    """Refuses a chat request without a model, or with messages, tools or settings of a wrong shape."""
+    _typed(request, "model", str, "ChatRequest.model")
+    _typed(request, "stream", bool, "ChatRequest.stream")
+    _typed(request, "messages", list, "ChatRequest.messages")
+    _typed(request, "tools", list, "ChatRequest.tools")
+    _typed(request, "options", dict, "ChatRequest.options")
+    if not request.get("model"):
+        raise Refused(400, "model is required")
+    for message in request.get("messages") or []:
+        _check_message(message)
+    for tool in request.get("tools") or []:
+        _check_tool(tool)
+    think = request.get("think")
+    if isinstance(think, str) and think not in _LEVELS:
+        raise Refused(400, f'invalid think value: "{think}" (must be "high", "medium", "low", "max", true, or false)')
+    wanted = request.get("format")
+    if not (wanted is None or wanted in ("", "json") or isinstance(wanted, dict)):
+        raise Refused(400, f'invalid format: {wanted!r}; expected "json" or a valid JSON Schema object')
+
+
+def _check_embed(request: dict[str, Any]) -> None:
+    """Refuses a request for embeddings without a model, or with an input that is no text."""
+    if not isinstance(request.get("model"), str) or not request["model"]:
+        raise Refused(400, "model is required")
+    given = request.get("input")
+    texts = given if isinstance(given, list) else [given]
+    if not all(isinstance(text, str) for text in texts) or not embedding_inputs(request):
+        raise Refused(400, "invalid input type")
+
+
+def _typed(fields: Any, name: str, kind: type, field: str) -> None:
+    if not isinstance(fields, dict):
+        raise _mismatch(fields, field.rpartition(".")[0] or field, "object")
+    value = fields.get(name)
+    if value is not None and not isinstance(value, kind):
+        raise _mismatch(value, field, _GO[kind])
+
+
+def _mismatch(value: Any, field: str, wanted: str) -> Refused:
+    given = _GO.get(type(value), "null")
+    return Refused(400, f"json: cannot unmarshal {given} into Go struct field {field} of type {wanted}")
+
+
+def _check_message(message: Any) -> None:
+    for name in ("role", "content", "thinking", "tool_name", "tool_call_id"):
+        _typed(message, name, str, f"ChatRequest.messages.{name}")
+    for name in ("images", "tool_calls"):
+        _typed(message, name, list, f"ChatRequest.messages.{name}")
+    for image in message.get("images") or []:
+        if not isinstance(image, str) or image.startswith(("data:", "http:", "https:")):
+            raise Refused(400, "illegal base64 data at input byte 4")
+    for call in message.get("tool_calls") or []:
+        _typed(call, "function", dict, "ChatRequest.messages.tool_calls.function")
+        _typed(call.get("function") or {}, "name", str, "ChatRequest.messages.tool_calls.function.name")
+        _typed(call.get("function") or {}, "arguments", dict, "ChatRequest.messages.tool_calls.function.arguments")
+
+
+def _check_tool(tool: Any) -> None:
+    _typed(tool, "function", dict, "ChatRequest.tools.function")
+    function = tool.get("function") or {}
+    _typed(function, "name", str, "ChatRequest.tools.function.name")
+    _typed(function, "parameters", dict, "ChatRequest.tools.function.parameters")

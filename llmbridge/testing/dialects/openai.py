@@ -1,5 +1,7 @@
 """OpenAI's chat completions, embeddings and list of models, with Azure's URLs for the same.
 
+The two ancestors, Vitalentum and CodeLinkAva, always stream, in chunks of the same format.
+
 Source:
     OpenAI API reference; `system_fingerprint` and other fields that may be absent are left out. The first chunk of an
     Azure deployment has no choices, only the results of the content filter on the prompt.
@@ -15,27 +17,31 @@ from collections.abc import Iterator
 from itertools import zip_longest
 from typing import Any
 
+from llmbridge.testing.asked import embedding_inputs, turns
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
 
-from . import openai_request
 from .base import (
     STREAM,
     Answer,
     Dialect,
     Failure,
+    Refused,
     count,
     cut,
     document,
     dump,
+    function_call,
+    invalid,
     json_object,
     logprob_shares,
+    missing,
     model_names,
     sse,
     vectors,
 )
 
-__all__ = ["DIALECT", "chat", "embeddings", "events", "models", "usage"]
+__all__ = ["DIALECT", "chat", "check_request", "codelinkava", "embeddings", "models", "usage", "vitalentum"]
 
 _ERROR_KINDS = {
     401: ("authentication_error", "invalid_api_key"),
@@ -44,6 +50,9 @@ _ERROR_KINDS = {
     429: ("rate_limit_error", "rate_limit_exceeded"),
 }
 _DEPLOYMENT = re.compile(r"/openai/deployments/([^/]+)/")
+_ROLES = ("developer", "system", "user", "assistant", "tool", "function")
+_NAME = re.compile(r"[a-zA-Z0-9_-]{1,64}")
+_FORMATS = ("text", "json_object", "json_schema")
 
 
 def error(failure: Failure) -> Any:
@@ -61,14 +70,14 @@ DIALECT = Dialect("openai", error)
 def chat(reply: Reply, received: Received, answer_id: str) -> Answer:
     """POST .../chat/completions."""
     request = json_object(received)
-    openai_request.check(request)
+    check_request(request)
     deployment = _DEPLOYMENT.search(received.route)
     request = {"model": deployment[1], **request} if deployment else request
     if not request.get("stream"):
         return document(reply, _completion(reply, request, answer_id))
     asked = bool((request.get("stream_options") or {}).get("include_usage"))
     begin = [_prompt_filter(reply)] if deployment else []
-    return Answer(reply.status, STREAM, [*begin, *events(reply, request, answer_id, asked)], streamed=True)
+    return Answer(reply.status, STREAM, [*begin, *_events(reply, request, answer_id, asked)], streamed=True)
 
 
 def models(reply: Reply, received: Received, answer_id: str) -> Answer:
@@ -83,7 +92,7 @@ def models(reply: Reply, received: Received, answer_id: str) -> Answer:
 def embeddings(reply: Reply, received: Received, answer_id: str) -> Answer:
     """POST .../embeddings, as lists of numbers or as base64 of little-endian 32-bit floats."""
     request = json_object(received)
-    texts = openai_request.check_embeddings(request)
+    texts = _check_embeddings(request)
     found = vectors(reply, request, request.get("dimensions"))
     packed = request.get("encoding_format") == "base64"
     data = [
@@ -97,7 +106,22 @@ def embeddings(reply: Reply, received: Received, answer_id: str) -> Answer:
     return document(reply, answer if reply.usage is False else {**answer, "usage": given})
 
 
-def events(reply: Reply, request: dict[str, Any], answer_id: str, usage_asked: bool) -> Iterator[bytes]:
+def codelinkava(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """POST .../api/chat of a client that names no model, as CodeLinkAva's never did."""
+    request = json_object(received)
+    _check_messages(request)
+    return Answer(reply.status, STREAM, list(_events(reply, request, answer_id, False)), streamed=True)
+
+
+def vitalentum(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """POST .../api/converse-edge."""
+    request = json_object(received)
+    if not isinstance(request.get("conversation"), str) or not turns(request):
+        raise Refused(400, "'conversation' must be the JSON text of an object with a non-empty 'history'")
+    return Answer(reply.status, STREAM, list(_events(reply, request, answer_id, False)), streamed=True)
+
+
+def _events(reply: Reply, request: dict[str, Any], answer_id: str, usage_asked: bool) -> Iterator[bytes]:
     """The events of a stream, its end mark included."""
     sent = reply.usage if reply.usage is not None else usage_asked
     head = dump({**_identity(reply, request, answer_id, "chat.completion.chunk"), "choices": []})[:-2]
@@ -159,18 +183,18 @@ def _first_choice(reply: Reply, answer_id: str) -> Iterator[dict[str, Any]]:
         yield {"delta": {"content": piece}, **({"logprobs": {"content": share, "refusal": None}} if share else {})}
     if reply.refusal is not None:
         yield from ({"delta": {"refusal": piece}} for piece in cut(reply.refusal))
-    for index, call in enumerate(reply.calls):
-        begun = {"name": call.name, "arguments": ""}
-        yield _call_delta(index, {"id": call.id or _call_id(answer_id, index), "type": "function", "function": begun})
-        yield from (_call_delta(index, {"function": {"arguments": piece}}) for piece in cut(call.text))
+    for index, call in enumerate(_calls(reply, answer_id)):
+        function = call["function"]
+        yield _call_delta(index, {**call, "function": {**function, "arguments": ""}})
+        yield from (_call_delta(index, {"function": {"arguments": piece}}) for piece in cut(function["arguments"]))
 
 
 def _call_delta(index: int, part: dict[str, Any]) -> dict[str, Any]:
     return {"delta": {"tool_calls": [{"index": index, **part}]}}
 
 
-def _call_id(answer_id: str, index: int) -> str:
-    return f"call_{answer_id}_{index}"
+def _calls(reply: Reply, answer_id: str) -> list[dict[str, Any]]:
+    return [function_call(call, f"call_{answer_id}_{index}") for index, call in enumerate(reply.calls)]
 
 
 def _finishes(reply: Reply) -> list[tuple[int, str | None]]:
@@ -204,14 +228,7 @@ def _message(reply: Reply, answer_id: str) -> dict[str, Any]:
     if reply.reasoning_pieces:
         message["reasoning_content"] = "".join(reply.reasoning_pieces)
     if reply.calls:
-        message["tool_calls"] = [
-            {
-                "id": call.id or _call_id(answer_id, index),
-                "type": "function",
-                "function": {"name": call.name, "arguments": call.text},
-            }
-            for index, call in enumerate(reply.calls)
-        ]
+        message["tool_calls"] = _calls(reply, answer_id)
     return message
 
 
@@ -228,3 +245,140 @@ def _prompt_filter(reply: Reply) -> bytes:
     verdict = {"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False, "severity": "safe"}}}
     empty = {"id": "", "object": "", "created": 0, "model": ""}
     return sse(reply, dump({"choices": [], **empty, "prompt_filter_results": [verdict]}))
+
+
+# -- what a request must look like, and the words in which the service says that it does not ---------------------------
+
+
+def check_request(request: dict[str, Any]) -> None:
+    """Refuses a chat request without messages, or with messages, tools or formats of a wrong shape."""
+    _check_messages(request)
+    stream, options = request.get("stream"), request.get("stream_options")
+    if stream is not None and not isinstance(stream, bool):
+        raise Refused(400, "Invalid type for 'stream': expected a boolean.", "invalid_type", param="stream")
+    if options is not None and not (stream and isinstance(options, dict)):
+        message = "The 'stream_options' parameter is only allowed when 'stream' is enabled."
+        raise Refused(400, message, param="stream_options")
+    _check_roles(request["messages"])
+    _check_results(request["messages"])
+    for index, tool in enumerate(_list(request, "tools")):
+        _check_tool(tool, f"tools[{index}]")
+    _check_format(request.get("response_format"))
+
+
+def _check_messages(request: dict[str, Any]) -> None:
+    """Refuses a request without any messages, and messages without a role."""
+    messages = request.get("messages")
+    if messages is None:
+        raise missing("messages")
+    if not isinstance(messages, list) or not messages:
+        raise Refused(400, "Invalid 'messages': expected a non-empty array", "invalid_type", param="messages")
+    for index, message in enumerate(messages):
+        if not isinstance(message, dict) or not isinstance(message.get("role"), str):
+            raise missing(f"messages[{index}].role")
+
+
+def _check_embeddings(request: dict[str, Any]) -> list[str]:
+    """The texts of a request for embeddings, which must be there and must not be empty."""
+    if not isinstance(request.get("model"), str):
+        raise missing("model")
+    if request.get("input") is None:
+        raise missing("input")
+    texts = embedding_inputs(request)
+    if not texts or not all(texts):
+        raise Refused(400, "'$.input' is invalid: expected non-empty strings or token arrays.", param="input")
+    if request.get("encoding_format", "float") not in ("float", "base64"):
+        raise Refused(400, "Invalid value for 'encoding_format'.", "invalid_value", param="encoding_format")
+    return texts
+
+
+def _list(request: dict[str, Any], name: str) -> list[Any]:
+    value = request.get(name)
+    if value is not None and (not isinstance(value, list) or not value):
+        raise invalid(name, "a non-empty array")
+    return value or []
+
+
+def _check_roles(messages: list[dict[str, Any]]) -> None:
+    for index, message in enumerate(messages):
+        if message["role"] not in _ROLES:
+            known = ", ".join(f"'{role}'" for role in _ROLES)
+            text = f"Invalid value: '{message['role']}'. Supported values are: {known}."
+            raise Refused(400, text, "invalid_value", param=f"messages[{index}].role")
+
+
+def _check_results(messages: list[dict[str, Any]]) -> None:
+    """Every call must be answered by a tool message before anything else is said, and nothing else may be."""
+    waiting: set[str] = set()
+    for index, message in enumerate(messages):
+        param = f"messages[{index}]"
+        if message["role"] == "tool":
+            call_id = message.get("tool_call_id")
+            if not isinstance(call_id, str):
+                raise missing(f"{param}.tool_call_id")
+            if call_id not in waiting:
+                text = "messages with role 'tool' must be a response to a preceding message with 'tool_calls'."
+                raise Refused(400, f"Invalid parameter: {text}", param=f"{param}.role")
+            waiting.remove(call_id)
+            continue
+        _refuse_unanswered(waiting, param)
+        if message["role"] == "assistant":
+            waiting = _call_ids(message, param)
+    _refuse_unanswered(waiting, f"messages[{len(messages)}]")
+
+
+def _refuse_unanswered(waiting: set[str], param: str) -> None:
+    if waiting:
+        text = "An assistant message with 'tool_calls' must be followed by tool messages responding to each "
+        ids = ", ".join(sorted(waiting))
+        raise Refused(400, f"{text}'tool_call_id'. These had no response: {ids}", param=f"{param}.role")
+
+
+def _call_ids(message: dict[str, Any], param: str) -> set[str]:
+    calls = message.get("tool_calls")
+    if calls is None:
+        return set()
+    if not isinstance(calls, list) or not calls:
+        raise invalid(f"{param}.tool_calls", "a non-empty array")
+    found = set()
+    for number, call in enumerate(calls):
+        where = f"{param}.tool_calls[{number}]"
+        function = call.get("function") if isinstance(call, dict) else None
+        if not isinstance(function, dict) or not isinstance(call.get("id"), str) or call.get("type") != "function":
+            raise invalid(where, "an object with id, type 'function' and function")
+        for name in ("name", "arguments"):
+            if not isinstance(function.get(name), str):
+                raise invalid(f"{where}.function.{name}", "a string")
+        found.add(call["id"])
+    return found
+
+
+def _check_tool(tool: Any, where: str) -> None:
+    if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
+        raise missing(f"{where}.type")
+    if tool["type"] != "function":
+        return
+    function = tool.get("function")
+    if not isinstance(function, dict):
+        raise missing(f"{where}.function")
+    name, parameters = function.get("name"), function.get("parameters")
+    if not isinstance(name, str) or not _NAME.fullmatch(name):
+        text = f"Invalid '{where}.function.name': expected a string that matches '^[a-zA-Z0-9_-]{{1,64}}$'."
+        raise Refused(400, text, "invalid_value", param=f"{where}.function.name")
+    if parameters is not None and not (isinstance(parameters, dict) and parameters.get("type", "object") == "object"):
+        text = f"Invalid schema for function '{name}': schema must be a JSON schema of type 'object'."
+        raise Refused(400, text, "invalid_function_parameters", param=f"{where}.function.parameters")
+
+
+def _check_format(wanted: Any) -> None:
+    if wanted is None:
+        return
+    if not isinstance(wanted, dict) or wanted.get("type") not in _FORMATS:
+        known = ", ".join(f"'{name}'" for name in _FORMATS)
+        raise Refused(400, f"Invalid value for 'response_format.type': expected {known}.", param="response_format.type")
+    if wanted["type"] == "json_schema":
+        inner = wanted.get("json_schema")
+        if not isinstance(inner, dict) or not isinstance(inner.get("name"), str):
+            raise missing("response_format.json_schema.name")
+        if not isinstance(inner.get("schema"), dict):
+            raise missing("response_format.json_schema.schema")

@@ -14,18 +14,33 @@ from typing import Any
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
 
-from . import responses_request
-from .base import DEFAULT_MODEL, STREAM, Answer, count, cut, document, dump, json_object, logprob_shares, signature, sse
+from .base import (
+    STREAM,
+    Answer,
+    Refused,
+    count,
+    cut,
+    document,
+    dump,
+    invalid,
+    json_object,
+    logprob_shares,
+    missing,
+    model_of,
+    signature,
+    sse,
+)
 
 __all__ = ["responses"]
 
 _INCOMPLETE = {"length": "max_output_tokens", "content_filter": "content_filter"}
+_ROLES = ("developer", "system", "user", "assistant")
 
 
 def responses(reply: Reply, received: Received, answer_id: str) -> Answer:
     """POST .../responses."""
     request = json_object(received)
-    responses_request.check(request)
+    _check_request(request)
     if request.get("stream"):
         return Answer(reply.status, STREAM, list(_events(reply, request, answer_id)), streamed=True)
     if reply.error is not None:
@@ -79,8 +94,8 @@ def _error(reply: Reply) -> dict[str, Any]:
 def _response(reply: Reply, request: dict[str, Any], answer_id: str, status: str) -> dict[str, Any]:
     asked = {"tools": request.get("tools") or [], "tool_choice": request.get("tool_choice") or "auto"}
     usual = {"parallel_tool_calls": True, "temperature": 1.0, "top_p": 1.0, "metadata": {}, "instructions": None}
-    model = reply.model or request.get("model") or DEFAULT_MODEL
-    head = {"id": f"resp_{answer_id}", "object": "response", "created_at": int(time.time()), "model": model}
+    head = {"id": f"resp_{answer_id}", "object": "response", "created_at": int(time.time())}
+    head["model"] = model_of(reply, request)
     return {**head, "status": status, "error": None, "incomplete_details": None, "output": [], **usual, **asked}
 
 
@@ -164,3 +179,64 @@ def _message(reply: Reply, item_id: str) -> _Item:
     return _Item(
         {**head, "status": "in_progress", "content": []}, events, {**head, "status": "completed", "content": content}
     )
+
+
+# -- what a request must look like, and the words in which the service says that it does not ---------------------------
+
+
+def _check_request(request: dict[str, Any]) -> None:
+    """Refuses a request without model or input, or with items, tools or a format of a wrong shape."""
+    if not isinstance(request.get("model"), str):
+        raise missing("model")
+    given = request.get("input")
+    if not given or not isinstance(given, (str, list)):
+        raise missing("input")
+    if request.get("stream") is not None and not isinstance(request["stream"], bool):
+        raise invalid("stream", "a boolean")
+    calls: set[str] = set()
+    for index, item in enumerate(given if isinstance(given, list) else []):
+        _check_item(item, f"input[{index}]", calls, known=request.get("previous_response_id") is None)
+    tools = request.get("tools") or []
+    for index, tool in enumerate(tools if isinstance(tools, list) else [tools]):
+        _check_tool(tool, f"tools[{index}]")
+    text = request.get("text")
+    _check_format(text.get("format") if isinstance(text, dict) else None)
+
+
+def _check_item(item: Any, where: str, calls: set[str], *, known: bool) -> None:
+    if not isinstance(item, dict):
+        raise invalid(where, "an object")
+    kind = item.get("type", "message")
+    if kind == "message" and item.get("role") not in _ROLES:
+        names = ", ".join(f"'{role}'" for role in _ROLES)
+        message = f"Invalid value: {item.get('role')!r}. Supported values are: {names}."
+        raise Refused(400, message, "invalid_value", param=f"{where}.role")
+    if kind == "message" and not isinstance(item.get("content"), (str, list)):
+        raise missing(f"{where}.content")
+    if kind in ("function_call", "function_call_output") and not isinstance(item.get("call_id"), str):
+        raise missing(f"{where}.call_id")
+    if kind == "function_call":
+        for name in ("name", "arguments"):
+            if not isinstance(item.get(name), str):
+                raise missing(f"{where}.{name}")
+        calls.add(item["call_id"])
+    if kind == "function_call_output" and known and item["call_id"] not in calls:
+        raise Refused(
+            400, f"No tool call found for function call output with call_id {item['call_id']}.", param="input"
+        )
+
+
+def _check_tool(tool: Any, where: str) -> None:
+    if not isinstance(tool, dict) or not isinstance(tool.get("type"), str):
+        raise missing(f"{where}.type")
+    if tool["type"] == "function" and not isinstance(tool.get("name"), str):
+        raise missing(f"{where}.name")
+
+
+def _check_format(wanted: Any) -> None:
+    if not isinstance(wanted, dict) or wanted.get("type") != "json_schema":
+        return
+    if not isinstance(wanted.get("name"), str):
+        raise missing("text.format.name")
+    if not isinstance(wanted.get("schema"), dict):
+        raise missing("text.format.schema")

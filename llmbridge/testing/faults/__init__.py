@@ -25,13 +25,12 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from .cuts import CUTS
+from .excess import FLOODS, SLOW
 from .fault import Fault
-from .floods import FLOODS
 from .listener import Listener, read_head
 from .network import NETWORK
 from .proxies import HTTPProxy, Passed, SocksProxy
 from .selfsigned import SELF_SIGNED_CERTIFICATE, SELF_SIGNED_TEST_KEY, self_signed_context
-from .slow import SLOW
 from .wrong import WRONG
 
 __all__ = [

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from llmbridge.testing import CLOSE, RESET, Reply
+from llmbridge.testing import CLOSE, RESET
 
-from .fault import Fault
+from .fault import Fault, sends
 from .wire import BEGUN, BEGUN_EVENTS, DONE, REST_EVENTS, WHOLE, WHOLE_EVENTS, chunk, event, head, zipped
 
 __all__ = ["CUTS"]
 
 _CHUNKED = head("Transfer-Encoding: chunked")
-_SIZE = f"Content-Length: {len(WHOLE_EVENTS)}"
 _NEXT = event("wor")
 # Bytes that were sent right before a reset may be lost with it: they get time to arrive.
 _ARRIVAL = 0.1
@@ -20,8 +19,8 @@ _ARRIVAL = 0.1
 
 def _cut(name: str, summary: str, *sent: bytes, text: str = BEGUN, end: Any = CLOSE) -> Fault:
     """A stream that is cut after what was sent."""
-    steps = [b"".join(sent), *([_ARRIVAL] if end is RESET and sent else []), end]
-    return Fault(name, summary, "P6", "StreamTruncated", text, scripted=lambda: Reply(raw=steps))
+    arrival = [_ARRIVAL] if end is RESET and sent else []
+    return sends(name, summary, "P6", "StreamTruncated", b"".join(sent), *arrival, end, text=text)
 
 
 def _cut_gzip() -> bytes:
@@ -32,32 +31,22 @@ def _cut_gzip() -> bytes:
 CUTS = (
     _cut("no-last-chunk", "A whole chunk, then the end of the connection.", _CHUNKED, chunk(BEGUN_EVENTS)),
     _cut(
-        "cut-in-chunk",
-        "The connection ends in the middle of an HTTP chunk.",
-        _CHUNKED,
-        chunk(BEGUN_EVENTS),
-        chunk(_NEXT)[:20],
+        "cut-in-chunk", "The connection ends in the middle of an HTTP chunk.",
+        _CHUNKED, chunk(BEGUN_EVENTS), chunk(_NEXT)[:20],
     ),
     _cut("cut-in-chunk-size", "The connection ends in a chunk's size line.", _CHUNKED, chunk(BEGUN_EVENTS), b"2"),
     _cut(
-        "short-content-length",
-        "The body has fewer bytes than its Content-Length says.",
-        head(_SIZE),
-        BEGUN_EVENTS,
+        "short-content-length", "The body has fewer bytes than its Content-Length says.",
+        head(f"Content-Length: {len(WHOLE_EVENTS)}"), BEGUN_EVENTS,
     ),
     _cut("cut-gzip", "A compressed body ends in the middle.", head("Content-Encoding: gzip"), _cut_gzip()),
     _cut(
-        "close-before-end-mark",
-        "The connection is closed before the answer's end; nothing else says how long it is.",
-        head(),
-        BEGUN_EVENTS,
+        "close-before-end-mark", "The connection is closed before the answer's end; nothing else says how long it is.",
+        head(), BEGUN_EVENTS,
     ),
     _cut(
-        "clean-end-without-mark",
-        "The body ends as HTTP wants it, but the answer's end mark is missing.",
-        _CHUNKED,
-        chunk(BEGUN_EVENTS),
-        b"0\r\n\r\n",
+        "clean-end-without-mark", "The body ends as HTTP wants it, but the answer's end mark is missing.",
+        _CHUNKED, chunk(BEGUN_EVENTS), b"0\r\n\r\n",
     ),
     _cut("cut-in-event", "The body ends inside an event's JSON.", head(), BEGUN_EVENTS, _NEXT[:40]),
     _cut(
@@ -69,18 +58,12 @@ CUTS = (
     _cut("reset-before-headers", "The request is read, and the connection is reset.", text="", end=RESET),
     _cut("reset-in-headers", "The connection is reset inside the headers.", head()[:-8], text="", end=RESET),
     _cut("reset-in-mid-stream", "After two pieces the connection is reset.", head(), BEGUN_EVENTS, end=RESET),
-    Fault(
-        "end-mark-without-last-chunk",
-        "The answer is whole, and only the chunk that ends the body is missing.",
-        "P7",
-        text=WHOLE,
-        scripted=lambda: Reply(raw=[_CHUNKED + chunk(WHOLE_EVENTS), CLOSE]),
+    sends(
+        "end-mark-without-last-chunk", "The answer is whole, and only the chunk that ends the body is missing.", "P7",
+        "", _CHUNKED + chunk(WHOLE_EVENTS), text=WHOLE,
     ),
-    Fault(
-        "no-blank-line-at-the-end",
-        "The answer is whole, and only the line end of its end mark is missing.",
-        "P6",
-        text=WHOLE,
-        scripted=lambda: Reply(raw=[head() + WHOLE_EVENTS.removesuffix(DONE) + DONE.rstrip(), CLOSE]),
+    sends(
+        "no-blank-line-at-the-end", "The answer is whole, and only the line end of its end mark is missing.", "P6",
+        "", head() + WHOLE_EVENTS.removesuffix(DONE) + DONE.rstrip(), text=WHOLE,
     ),
-)
+)  # fmt: skip

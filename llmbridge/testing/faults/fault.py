@@ -8,9 +8,10 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Literal, Union
 
-from llmbridge.testing import LLMServer, Received, Reply
+from llmbridge.testing import CLOSE, LLMServer, Received, Reply
+from llmbridge.testing.reply import Action, Step
 
-__all__ = ["Fault", "Script"]
+__all__ = ["Fault", "Script", "sends"]
 
 Script = Union[Reply, Callable[[Received], Reply]]
 
@@ -82,3 +83,9 @@ class Fault:
     def _serve(self) -> Iterator[str]:
         with LLMServer(self.reply()) as server:
             yield server.base_url("openai")
+
+
+def sends(name: str, summary: str, promise: str, error: str, *steps: Step, text: str = "") -> Fault:
+    """A fault that is an answer of these steps; the connection is closed after them if the last one does not end it."""
+    end = () if isinstance(steps[-1], Action) else (CLOSE,)
+    return Fault(name, summary, promise, error, text, scripted=lambda: Reply(raw=[*steps, *end]))

@@ -7,9 +7,9 @@ import json
 import socket
 from collections.abc import Iterator
 
-from llmbridge.testing import CLOSE, LLMServer, Reply
+from llmbridge.testing import LLMServer, Reply
 
-from .fault import Fault
+from .fault import Fault, sends
 from .listener import Listener, read_head
 from .selfsigned import self_signed_context
 from .wire import WHOLE, WHOLE_EVENTS, head
@@ -90,53 +90,31 @@ NETWORK = (
     Fault("refused", "Nobody listens on the port.", "P13", "ConnectFailed", served=_refused),
     Fault("unknown-name", "The host's name is not known.", "P13", "ConnectFailed", served=_unknown_name),
     Fault(
-        "self-signed-certificate",
-        "TLS with a certificate that nobody has reason to trust.",
-        "P22",
-        "ConnectFailed",
+        "self-signed-certificate", "TLS with a certificate that nobody has reason to trust.", "P22", "ConnectFailed",
         served=_self_signed,
     ),
     Fault(
-        "no-tls",
-        "A base URL with https://, and a server that speaks plain HTTP.",
-        "P22",
-        "ConnectFailed",
+        "no-tls", "A base URL with https://, and a server that speaks plain HTTP.", "P22", "ConnectFailed",
         served=_no_tls,
     ),
     Fault(
-        "never-reads",
-        "The connection is made, and the server reads not one byte.",
-        "P12",
-        "ClockExpired",
+        "never-reads", "The connection is made, and the server reads not one byte.", "P12", "ClockExpired",
         served=_never_reads,
     ),
     Fault(
-        "early-response",
-        "The answer (413) comes before the request's body is read.",
-        "P13",
-        "BadRequest",
+        "early-response", "The answer (413) comes before the request's body is read.", "P13", "BadRequest",
         served=_early,
     ),
     Fault(
-        "redirect",
-        "Status 307 to another server, which would answer.",
-        "P20",
-        "StatusError",
-        scripted=lambda: _redirection(_ELSEWHERE),
-        served=_redirect,
+        "redirect", "Status 307 to another server, which would answer.", "P20", "StatusError",
+        scripted=lambda: _redirection(_ELSEWHERE), served=_redirect,
     ),
     Fault(
-        "wait-a-day",
-        "Status 429 that asks to wait for a day.",
-        "P13",
-        "RateLimited",
+        "wait-a-day", "Status 429 that asks to wait for a day.", "P13", "RateLimited",
         scripted=lambda: Reply(status=429, headers={"Retry-After": "86400"}),
     ),
-    Fault(
-        "http-1.0",
-        "An answer in HTTP/1.0, whose end is the end of the connection.",
-        "P3",
-        text=WHOLE,
-        scripted=lambda: Reply(raw=[head().replace(b"HTTP/1.1", b"HTTP/1.0") + WHOLE_EVENTS, CLOSE]),
+    sends(
+        "http-1.0", "An answer in HTTP/1.0, whose end is the end of the connection.", "P3", "",
+        head().replace(b"HTTP/1.1", b"HTTP/1.0") + WHOLE_EVENTS, text=WHOLE,
     ),
-)
+)  # fmt: skip

@@ -11,9 +11,9 @@ import json
 import struct
 import zlib
 from collections.abc import Iterable
-from typing import Any
 
 from llmbridge.testing import HOLD
+from llmbridge.testing.reply import Step
 
 __all__ = [
     "BEGUN",
@@ -79,9 +79,10 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-def for_ever(data: bytes, pause: float = 0.02) -> list[Any]:
+def for_ever(data: bytes, pause: float = 0.02) -> list[Step]:
     """The bytes again and again for minutes, and then silence: no client has to wait for the end of it."""
-    return [data, pause] * 12_000 + [HOLD]
+    again: list[Step] = [data, pause]
+    return [*again * 12_000, HOLD]
 
 
 def zipped(parts: Iterable[bytes]) -> bytes:

@@ -6,7 +6,7 @@ import json
 
 from llmbridge.testing import CLOSE, HOLD, Received, Reply
 
-from .fault import Fault, Script
+from .fault import Fault, Script, sends
 from .wire import BEGUN, BEGUN_EVENTS, REST_EVENTS, WHOLE, WHOLE_EVENTS, chunk, event, head, zipped
 
 __all__ = ["WRONG"]
@@ -41,11 +41,11 @@ def _echo_in_stream(received: Received) -> Reply:
 
 
 def _error(name: str, summary: str, promise: str, error: str, *sent: bytes, text: str = "") -> Fault:
-    return Fault(name, summary, promise, error, text, scripted=lambda: Reply(raw=[b"".join(sent), CLOSE]))
+    return sends(name, summary, promise, error, b"".join(sent), text=text)
 
 
 def _harmless(name: str, summary: str, promise: str, *sent: bytes, text: str = WHOLE) -> Fault:
-    return Fault(name, summary, promise, text=text, scripted=lambda: Reply(raw=[b"".join(sent), CLOSE]))
+    return sends(name, summary, promise, "", b"".join(sent), text=text)
 
 
 def _reply(name: str, summary: str, promise: str, error: str, script: Script, text: str = "") -> Fault:
@@ -111,9 +111,9 @@ _EVENTS = (
         "data-after-end-mark", "More events behind the end mark.", "P7",
         head(), WHOLE_EVENTS, event(" and more"), b"data: {broken\n\n",
     ),
-    Fault(
-        "open-after-end-mark", "The answer ends with its mark, and the connection stays open.", "P7", text=WHOLE,
-        scripted=lambda: Reply(raw=[_CHUNKED + chunk(WHOLE_EVENTS), HOLD]),
+    sends(
+        "open-after-end-mark", "The answer ends with its mark, and the connection stays open.", "P7", "",
+        _CHUNKED + chunk(WHOLE_EVENTS), HOLD, text=WHOLE,
     ),
 )  # fmt: skip
 

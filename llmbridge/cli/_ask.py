@@ -1,4 +1,4 @@
-"""`llmbridge chat`: ask a model and print its answer as it arrives."""
+"""`llmbridge chat` and `llmbridge embed`: ask a model and print what it answers."""
 
 from __future__ import annotations
 
@@ -23,7 +23,12 @@ _DIM, _NOT_DIM = "\x1b[2m", "\x1b[0m"
 
 
 def add(commands: Any) -> None:
-    """Adds the command to the parser."""
+    """Adds the commands to the parser."""
+    _add_chat(commands)
+    _add_embed(commands)
+
+
+def _add_chat(commands: Any) -> None:
     command = commands.add_parser(
         "chat",
         allow_abbrev=False,
@@ -49,6 +54,21 @@ def add(commands: Any) -> None:
     command.add_argument("--usage", action="store_true", help="tokens used, on standard error")
     add_debug(command)
     command.set_defaults(run=_chat)
+
+
+def _add_embed(commands: Any) -> None:
+    command = commands.add_parser(
+        "embed",
+        allow_abbrev=False,
+        help="turn texts into vectors, a JSON line for each",
+        description='Turns texts into vectors: a line {"text": ..., "vector": [...]} for each, in their order.',
+    )
+    command.add_argument("texts", nargs="*", metavar="TEXT", help="without one, or with -, each line of standard input")
+    command.add_argument("-m", "--model", metavar="PROVIDER:MODEL", required=True, help="a model that makes embeddings")
+    add_way(command)
+    command.add_argument("--json", action="store_true", help="one JSON array instead of lines")
+    add_debug(command)
+    command.set_defaults(run=_embed)
 
 
 def _chat(options: argparse.Namespace) -> None:
@@ -241,3 +261,27 @@ def _usage_line(stream: ChatStream) -> str:
     usage = _usage(stream)
     counts = ", ".join(f"{name} {count}" for name, count in usage.items()) if usage else "the service reported no usage"
     return f"{stream.provider}:{stream.model}: {counts}"
+
+
+def _embed(options: argparse.Namespace) -> None:
+    from llmbridge import embed
+
+    texts = _texts(options.texts)
+    given = call_options(options, "base_url", "proxy", "timeout")
+    vectors = embed(texts, model=options.model, **given).vectors
+    rows = [
+        {"text": text, "vector": [float(number) for number in vector]}
+        for text, vector in zip(texts, vectors, strict=True)
+    ]
+    if options.json:
+        write(as_json(rows) + "\n")
+        return
+    for row in rows:
+        write(as_json(row) + "\n")
+
+
+def _texts(words: list[str]) -> list[str]:
+    if words and words != ["-"]:
+        return [argument_text(word, "text") for word in words]
+    content = stdin_text("text", 'write llmbridge embed "Some text" -m PROVIDER:MODEL', asked=bool(words))
+    return [line for line in content.splitlines() if line.strip()]
