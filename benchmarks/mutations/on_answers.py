@@ -108,7 +108,7 @@ _ENDS = (
         "return [], without_frames(error)",
     ),
     Mutation(
-        "P9", "the code of an error is not looked at", "error_in_stream", "= kind or StreamError", "= StreamError"
+        "P9", "the code of an error is not looked at", "error_in_stream", "= kind_of(parsed, parsed.status)", "= None"
     ),
     Mutation(
         "P9",
