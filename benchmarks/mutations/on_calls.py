@@ -25,7 +25,7 @@ _BUFFERS = (
         "P25",
         "a length that was not fulfilled passes behind the end mark",
         "_pipeline.py",
-        "if not whole and exchange.short:",
+        "if not whole and exchange.short and not known:",
         "if False:",
     ),
 )
