@@ -651,9 +651,9 @@ def test_p25_what_comes_with_the_headers_is_whole(
 
 
 def test_p25_a_length_that_was_not_fulfilled_is_an_error(server: LLMServer, client: Client, mode: Mode) -> None:
-    """One byte that the headers promise and that does not come is enough, also of a document."""
+    """One byte that the headers promise and that does not come is enough, also of a document, and behind the end."""
     whole = b'{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}]}'
-    for body, pieces in ((event("a") + event("b"), ["a", "b"]), (whole, [])):
+    for body, pieces in ((event("a") + event("b"), ["a", "b"]), (event("a") + END, ["a"]), (whole, [])):
         for missing in (1, 70_000):
             server.script(Reply(raw=[head(f"Content-Length: {len(body) + missing}") + body, CLOSE]))
             outcome = mode.read(client.chat("x"))

@@ -39,6 +39,16 @@ def shown(value: object) -> str:
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
+POSTPONED = "from __future__ import annotations\n"
+
+
+def run_code(code: str) -> dict[str, Any]:
+    """What the code defines, without the postponed annotations of this file."""
+    names: dict[str, Any] = {"dataclass": dataclass, "__name__": __name__}
+    exec(compile(code, "<code>", "exec", dont_inherit=True), names)
+    return names
+
+
 if TYPE_CHECKING:
     from fractions import Fraction
 
@@ -313,13 +323,11 @@ class TestFunctions:
         assert Tool.of(first).run({"items": [3]}) == 3
 
     @pytest.mark.skipif(sys.version_info < (3, 12), reason="has no such syntax")
-    @pytest.mark.parametrize("postponed", ["", "from __future__ import annotations\n"])
+    @pytest.mark.parametrize("postponed", ["", POSTPONED])
     def test_type_parameters_in_brackets(self, postponed: str) -> None:
         """Of functions and of classes."""
         code = "@dataclass\nclass Box[T]:\n    item: T\ndef first[T: int](box: Box[T]) -> T: ...\n"
-        names: dict[str, Any] = {"dataclass": dataclass, "__name__": __name__}
-        exec(postponed + code, names)
-        box = Tool.of(names["first"]).parameters["properties"]["box"]
+        box = Tool.of(run_code(postponed + code)["first"]).parameters["properties"]["box"]
         assert box["properties"] == {"item": {"type": "integer"}}
 
     def test_a_hint_that_is_not_known_is_named(self) -> None:
@@ -329,6 +337,15 @@ class TestFunctions:
 
         with pytest.raises(InvalidRequest, match="double: its type hints use 'Fraction'"):
             Tool.of(double)
+
+    @pytest.mark.parametrize("postponed", [POSTPONED, *([""] if sys.version_info >= (3, 14) else [])])
+    def test_only_hints_of_parameters_must_be_known(self, postponed: str) -> None:
+        """A type that is only imported for type checkers may be what comes back, or fixed; else it is named."""
+        code = "def halve(number: int, by: Fraction = 2) -> Fraction:\n    return number // by\n"
+        halve = run_code(postponed + code)["halve"]
+        assert Tool.of(functools.partial(halve, by=3)).run({"number": 6}) == 2
+        with pytest.raises(InvalidRequest, match="halve: its type hints use 'Fraction'"):
+            Tool.of(halve)
 
     def test_a_hint_that_is_no_hint_is_named(self) -> None:
         """Python finds it only when the hint is read."""

@@ -24,6 +24,13 @@ _BUFFERS = (
         "P25", "nobody counts the bytes of a mocked body", "SoftBody.read", "if not data and self._left", "if False"
     ),
     Mutation("P25", "a length that was not fulfilled passes", "WireBody._ended", "if self._left or", "if False or"),
+    Mutation(
+        "P25",
+        "a length that was not fulfilled passes behind the end mark",
+        "Pipeline._finish",
+        "exchange.short and not known",
+        "False",
+    ),
 )
 
 _ERRORS = (

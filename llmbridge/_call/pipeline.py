@@ -252,7 +252,10 @@ class Pipeline:
         """Reads behind the end mark. The connection may serve others from here on, and is none of this call's."""
         exchange, self._attempts.exchange = self._attempts.exchange, None
         assert exchange is not None
+        known = exchange.short  # the cut that the answer itself has met, and judged: it ended what was read last
         whole = exchange.finish()
+        if not whole and exchange.short and not known:
+            raise StreamTruncated("the answer has lost bytes: its body ended before the length that its headers gave")
         if not whole and answer.finish is None and self._attempts.route.provider.done_needs_finish:
             raise StreamTruncated("the answer was broken off: the service gave no reason to finish, and cut the body")
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import inspect
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -17,6 +18,17 @@ from llmbridge.errors import InvalidRequest
 __all__ = ["Signature", "read_class", "read_function"]
 
 _Parameter = inspect.Parameter
+
+if sys.version_info >= (3, 14):  # hints are evaluated when they are read: a name that is unknown then stays a reference
+    from annotationlib import Format, get_annotations
+
+    _signature = functools.partial(inspect.signature, annotation_format=Format.FORWARDREF)
+    _annotations = functools.partial(get_annotations, format=Format.FORWARDREF)
+else:
+    _signature = inspect.signature
+
+    def _annotations(body: Any) -> Mapping[str, Any]:
+        return getattr(body, "__annotations__", {})
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -108,7 +120,7 @@ def read_function(function: Callable[..., Any]) -> Signature:
 def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
     """Those a model can give: not what a partial has fixed, and no *args and **kwargs, which say nothing."""
     try:
-        signature = inspect.signature(function)
+        signature = _signature(function)
     except (TypeError, ValueError) as error:
         raise InvalidRequest(f"{name or function!r} does not tell its parameters: wrap it into a function") from error
     fixed = function.keywords if isinstance(function, functools.partial) else {}
@@ -121,7 +133,7 @@ def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Paramet
 
 def _hints(body: Any, parameters: list[inspect.Parameter], name: str) -> dict[str, Any]:
     wanted = {item.name for item in parameters}
-    annotations = {key: hint for key, hint in getattr(body, "__annotations__", {}).items() if key in wanted}
+    annotations = {key: hint for key, hint in _annotations(body).items() if key in wanted}
     inner = inspect.unwrap(body)
     return resolved(annotations, getattr(inner, "__globals__", {}), name, type_parameters(inner))
 

@@ -134,6 +134,11 @@ class Exchange:
         """Whether the body was read to its end, so that `finish()` has nothing to wait for."""
         return self._body.reusable
 
+    @property
+    def short(self) -> bool:
+        """Whether the body has ended before as many bytes had come as the headers promised."""
+        return self._body.short
+
     def must_wait(self) -> bool:
         """Whether another `read()` right now would find nothing, as far as that is known without a system call.
 

@@ -42,6 +42,10 @@ class Body(Protocol):
     def reusable(self) -> bool:
         """True once the end was read and nothing came after it, so that the connection may serve again."""
 
+    @property
+    def short(self) -> bool:
+        """True once the body has ended before as many bytes had come as the headers promised."""
+
     def read(self) -> bytes:
         """The next bytes as soon as there are some; b"" at the clean end.
 
@@ -174,6 +178,7 @@ class WireBody:
         self._left: int | None = None if response.chunked else response.length
         self._done = self._left == 0
         self.reusable = self._done and not self._head
+        self.short = False
         self._broken: ProtocolError | None = None  # what came behind the payload that was returned last
         self.emptied = False  # the last read took less than it would have: there was no more, and there will be
 
@@ -204,6 +209,7 @@ class WireBody:
         return payload
 
     def _ended(self) -> bytes:
+        self.short = bool(self._left)
         if self._left or (self._chunked is not None and not self._chunked.has_all_payload):
             raise StreamTruncated("the connection ended in the middle of the answer")
         self._done = True
@@ -244,6 +250,10 @@ class Inflated:
     @property
     def reusable(self) -> bool:
         return self._body.reusable
+
+    @property
+    def short(self) -> bool:
+        return self._body.short
 
     def read(self) -> bytes:
         while not self._broken:
@@ -298,7 +308,7 @@ class SoftBody:
     """
 
     def __init__(self, raw: Any, chunks: Callable[[], Any], length: int | None = None) -> None:
-        self.reusable = False
+        self.reusable = self.short = False
         self._left = length
         read1: Any = getattr(raw, "read1", None)
         self._read: Callable[[], bytes]
@@ -314,6 +324,7 @@ class SoftBody:
         if self._left is not None:
             self._left = max(self._left - len(data), 0)
         if not data and self._left:
+            self.short = True
             raise StreamTruncated("the answer ended before the length that its headers gave")
         self.reusable = not data
         return data
