@@ -1,1 +1,3 @@
-"""Tools while they are used: which the model may call, the turns of a conversation with them, and their runs."""
+"""Tools at work: whether the model may call one (`choice`), its calls (`runs`), what they give (`values`), and the
+turns of the conversation between them (`loop`).
+"""
