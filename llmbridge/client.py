@@ -61,19 +61,17 @@ class _Question(Protocol[T_co]):
 def _answered(ask: Callable[P, _Question[T]]) -> Callable[P, T]:
     """The method that asks and waits."""
 
-    @discreet
     @functools.wraps(ask)
     def wait(*args: P.args, **kwargs: P.kwargs) -> T:
         return ask(*args, **kwargs).result()
 
-    return wait
+    return _shown_as(discreet(wait), ask.__name__, "{}")
 
 
 def _awaitable(wait: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
     """The same method for async code. Bad arguments are refused at the call."""
     ask: Callable[P, _Question[T]] = inspect.unwrap(wait)
 
-    @discreet
     @functools.wraps(ask)
     def start(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
         from llmbridge._aio import in_thread
@@ -81,7 +79,7 @@ def _awaitable(wait: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
         question = ask(*args, **kwargs)
         return in_thread(question.result, question.cancel, left=question.left)
 
-    return start
+    return _shown_as(discreet(start), f"a{ask.__name__}", "Coroutine[Any, Any, {}]")
 
 
 def _running(chat: Callable[P, T]) -> Callable[P, T]:
@@ -99,8 +97,17 @@ def _running(chat: Callable[P, T]) -> Callable[P, T]:
         kwargs.setdefault("run_tools", True)
         return chat(*args, **kwargs)
 
-    run.__name__, run.__doc__ = "run", _running.__doc__
-    return run
+    run.__doc__ = _running.__doc__
+    return _shown_as(run, "run", "ChatStream[Parsed]")
+
+
+def _shown_as(method: Callable[P, T], name: str, returns: str) -> Callable[P, T]:
+    """The method with what `help()` shows of it: the arguments of what it wraps, and its own name and result."""
+    signature = inspect.signature(method)
+    result = str(signature.return_annotation).removeprefix("_Question[").removesuffix("]")
+    method.__name__, method.__qualname__ = name, f"Client.{name}"
+    setattr(method, "__signature__", signature.replace(return_annotation=returns.format(result)))  # noqa: B010
+    return method
 
 
 class Client:
