@@ -15,7 +15,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
@@ -37,7 +37,7 @@ from llmbridge._tools.runs import here
 from llmbridge.errors import ConfigError, LLMBridgeError
 
 if TYPE_CHECKING:
-    from llmbridge._call.reading import Steps
+    from llmbridge._call.reading import View
     from llmbridge._tools.runs import Job
     from llmbridge.completion import Completion
     from llmbridge.messages import Parsed
@@ -284,7 +284,7 @@ def _arrive(arrived: asyncio.Future[None]) -> None:
 
 async def complete(stream: ChatStream[Parsed]) -> Completion[Parsed]:
     """The whole answer, in one hop to a worker thread."""
-    return await in_thread(stream.complete, stream.close, _Coroutines(), lambda: stream._pipeline.left)
+    return await in_thread(stream.complete, stream.close, _Coroutines(), lambda: stream._source.current.left)
 
 
 async def text_of(stream: ChatStream) -> str:
@@ -301,10 +301,9 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
     Nothing is sent before the first piece is asked for. No task group and no cancel scope is open between two pieces.
     """
 
-    def __init__(self, steps: Steps[Piece]) -> None:
-        self._steps = steps
-        self._keep = steps.handed_out
-        self._ready: list[Piece] = []  # in reverse: the next one is the last
+    def __init__(self, view: View[Piece]) -> None:
+        self._view = view
+        self._ready: Iterator[Piece] = iter(())  # of one read
         self._over = False
         self._running = False
         self._coroutines: _Coroutines | None = None
@@ -316,14 +315,12 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         return self
 
     async def __anext__(self) -> Piece:
-        if not self._ready:
-            await self._fill()
-        piece = self._ready.pop()
-        self._keep(piece)
-        return piece
+        for piece in self._ready:
+            return piece
+        return await self._next_read()
 
-    async def _fill(self) -> None:
-        """Waits until there is a piece.
+    async def _next_read(self) -> Piece:
+        """The first piece of the next read that brings one.
 
         Raises:
             StopAsyncIteration: There will be none.
@@ -332,33 +329,35 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             raise RuntimeError("another task is waiting for this stream's next piece already")
         self._running = True
         try:
-            while not self._ready:
-                if self._over:
-                    raise StopAsyncIteration
+            while not self._over:
                 pieces = await self._step()
                 if pieces is None:
-                    self._over = True
-                else:
-                    self._ready = pieces[::-1]
+                    break
+                self._ready = iter(pieces)
+                for piece in self._ready:
+                    return piece
+            raise StopAsyncIteration
         except BaseException:
             self._over = True
-            self._steps.abandon()
+            self._view.abandon()
             raise
         finally:
             self._running = False
 
-    async def _step(self) -> list[Piece] | None:
+    async def _step(self) -> Iterable[Piece] | None:
         """What the next read brings. Each step gives other tasks their turn, and can be cancelled."""
-        steps = self._steps
-        outcome = steps.poll()
-        if isinstance(outcome, list):
+        view, source = self._view, self._view.source
+        outcome = view.poll()
+        if outcome is not None and not isinstance(outcome, Wait):
             await checkpoint()
         while outcome is Wait.SOCKET:
-            await _readable(steps.readable())
-            outcome = steps.poll()
+            descriptor = source.current.readable
+            assert descriptor is not None
+            await _readable(descriptor)
+            outcome = view.poll()
         if outcome is Wait.THREAD:
             self._coroutines = self._coroutines or _Coroutines()
-            outcome = await in_thread(steps.advance, steps.cancel, self._coroutines, steps.left)
+            outcome = await in_thread(view.advance, source.cancel, self._coroutines, lambda: source.current.left)
         return None if isinstance(outcome, Wait) else outcome
 
     async def asend(self, value: None) -> Piece:
@@ -380,17 +379,17 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
     async def aclose(self) -> None:
         """Ends the answer and closes its connection. May be repeated, and called from another task."""
         self._over = True
-        self._ready.clear()
+        self._ready = iter(())
         if self._running:
-            self._steps.cancel()  # the task that waits closes what it waits for
+            self._view.source.cancel()  # the task that waits closes what it waits for
         else:
-            self._steps.abandon()
+            self._view.abandon()
             if self._coroutines is not None:
                 await self._coroutines.ended()
 
     def __del__(self) -> None:
         if not sys.is_finalizing():
-            self._steps.abandon()
+            self._view.abandon()
 
 
 async def _itself(result: AsyncResult[Piece]) -> AsyncResult[Piece]:

@@ -96,6 +96,23 @@ def without_frames(error: E) -> E:
     return error
 
 
+class Pending:
+    """An error that is raised later than it came, and once: `raise pending.taken()`.
+
+    Raised out of a variable it would be kept: its traceback holds the frame, and the frame the variable. Such a circle
+    keeps all that the frames hold, a connection say, until the garbage collector comes.
+    """
+
+    def __init__(self, error: LLMBridgeError | None = None) -> None:
+        self.error = error
+
+    def taken(self) -> LLMBridgeError:
+        """The error, which is forgotten here."""
+        error, self.error = self.error, None
+        assert error is not None
+        return error
+
+
 class Partial(str):
     """The text of an answer that broke off, with what else had come.
 

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import NoReturn, ParamSpec, TypeVar
 
-from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
+from llmbridge.errors import ConfigError, LLMBridgeError, Pending, without_frames
 
 __all__ = ["MASK", "SHORTEST_SECRET", "MaskedStr", "Secret", "discreet", "scrub"]
 
@@ -100,12 +100,9 @@ def discreet(function: Callable[P, T]) -> Callable[P, T]:
         try:
             return function(*args, **kwargs)
         except LLMBridgeError as error:
-            failure = without_frames(error)
+            failure = Pending(without_frames(error))
         args, kwargs = (), {}  # type: ignore[assignment]
-        try:
-            raise failure
-        finally:
-            del failure  # or its traceback would hold the frame that holds it
+        raise failure.taken()
 
     return wrapper
 

@@ -9,7 +9,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex
 
-from llmbridge._call.reading import EventSteps, ObjectSteps, Reading, Source, TextSteps
+from llmbridge._call.reading import EventView, ObjectView, Reading, Source, TextView
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import Event, FinishReason, ToolCall, Usage
 from llmbridge.messages import Message, Parsed
@@ -52,7 +52,7 @@ class ChatStream(Generic[Parsed]):
         ask_again: Callable[[Sequence[Message]], ChatStream[Parsed]] | None = None,
         keep_logprobs: bool = True,
     ) -> None:
-        self._pipeline = source
+        self._source = source
         self._reading = Reading(source, keep_logprobs)
         self._completing = threading.RLock()  # reentrant: a signal handler inside may ask for the same
         self._second_failure: LLMBridgeError | None = None
@@ -66,16 +66,16 @@ class ChatStream(Generic[Parsed]):
     @property
     def provider(self) -> str:
         """The name of the provider that answers; of several, the one that is being tried."""
-        return self._pipeline.provider
+        return self._source.current.provider
 
     @property
     def model(self) -> str:
         """The name of the model that answers, without the provider's."""
-        return self._pipeline.model
+        return self._source.current.model
 
     def __repr__(self) -> str:
         state = "open" if self._reading.taken else "not started"
-        if self._pipeline.ended is not None:
+        if self._source.ended is not None:
             state = "finished" if self._reading.done else "closed"
         return f"<ChatStream {self.provider}:{self.model} {state}, {len(self.text)} characters>"
 
@@ -86,20 +86,20 @@ class ChatStream(Generic[Parsed]):
 
     def __iter__(self) -> Iterator[str]:
         if getattr(self._generator, "gi_running", False):
-            return self._reading.pieces()  # which says that somebody reads: that one shall not lose the rest
+            return TextView(self._reading).loop()  # which says that somebody reads: that one shall not lose the rest
         # The loop alone holds the generator: leaving it closes the connection, though the stream lives on.
-        generator, self._generator = self._generator or self._reading.pieces(), None
+        generator, self._generator = self._generator or TextView(self._reading).loop(), None
         return generator
 
     def __next__(self) -> str:
         if self._generator is None:
-            self._generator = self._reading.pieces()
+            self._generator = TextView(self._reading).loop()
         try:
             return next(self._generator)
         except ValueError as error:
             if error.__traceback__ and error.__traceback__.tb_next:
                 raise  # from within: it is not Python's "generator already executing"
-        return next(self._reading.pieces())
+        return next(TextView(self._reading).loop())
 
     def events(self) -> EventStream:
         """Everything that the stream says, in order: Text, Reasoning, ToolCallDelta, ToolCall, Finish, Usage ...
@@ -184,7 +184,7 @@ class ChatStream(Generic[Parsed]):
         notes = self._reading.noted
         usage = second.usage if notes.usage is None else notes.usage.plus(second.usage)
         turns = (*notes.all_turns(), *self._correction, *second.turns)
-        before = self._since_start(self._again._pipeline.started if self._again is not None else None) or 0.0
+        before = self._since_start(self._again._source.started if self._again is not None else None) or 0.0
         return replace(
             second,
             usage=usage,
@@ -272,12 +272,12 @@ class ChatStream(Generic[Parsed]):
     @property
     def headers(self) -> Mapping[str, str]:
         """The answer's headers, names in lower case; empty before the first piece."""
-        return self._pipeline.headers
+        return self._source.current.headers
 
     @property
     def request_id(self) -> str | None:
         """The service's name for the request, to quote to its support."""
-        return self._pipeline.request_id
+        return self._source.current.request_id
 
     @property
     def first_piece_seconds(self) -> float | None:
@@ -287,24 +287,24 @@ class ChatStream(Generic[Parsed]):
     @property
     def total_seconds(self) -> float | None:
         """Seconds from the start of the call to its end, or to now."""
-        return self._since_start(self._pipeline.ended or monotonic())
+        return self._since_start(self._source.ended or monotonic())
 
     def _since_start(self, moment: float | None) -> float | None:
-        return None if moment is None or self._pipeline.started is None else moment - self._pipeline.started
+        return None if moment is None or self._source.started is None else moment - self._source.started
 
     # -- ending ------------------------------------------------------------------------------------------------
 
     def cancel(self) -> None:
         """Ends the call at once, from any thread; who is blocked in it gets `Cancelled`. May be repeated."""
         self._cancelled = True
-        self._pipeline.cancel()
+        self._source.cancel()
         if self._again is not None:
             self._again.cancel()
 
     def close(self) -> None:
         """Ends the call and closes its connection, from any thread. May be repeated; after the end it does nothing."""
         self._cancelled = True
-        self._pipeline.close()
+        self._source.close()
         if self._again is not None:
             self._again.close()
 
@@ -328,7 +328,7 @@ class ChatStream(Generic[Parsed]):
     def _async_pieces(self) -> AsyncResult[str]:
         from llmbridge._aio import AsyncResult
 
-        return AsyncResult(TextSteps(self._reading))
+        return AsyncResult(TextView(self._reading))
 
     def __await__(self) -> Generator[Any, Any, Completion[Parsed]]:
         from llmbridge._aio import complete
@@ -351,12 +351,12 @@ class EventStream:
         self._reading = reading
 
     def __iter__(self) -> Iterator[Event]:
-        return self._reading.events()
+        return EventView(self._reading).loop()
 
     def __aiter__(self) -> AsyncIterator[Event]:
         from llmbridge._aio import AsyncResult
 
-        return AsyncResult(EventSteps(self._reading))
+        return AsyncResult(EventView(self._reading))
 
 
 class ObjectStream:
@@ -367,12 +367,12 @@ class ObjectStream:
         self._schema = schema
 
     def __iter__(self) -> Iterator[Any]:
-        return self._reading.objects(self._schema.partial)
+        return ObjectView(self._reading, self._schema.partial).loop()
 
     def __aiter__(self) -> AsyncIterator[Any]:
         from llmbridge._aio import AsyncResult
 
-        return AsyncResult(ObjectSteps(self._reading, self._schema.partial))
+        return AsyncResult(ObjectView(self._reading, self._schema.partial))
 
 
 def parsed_answer(schema: Schema, notes: Notes, provider: str, model: str) -> Any:

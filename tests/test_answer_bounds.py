@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
-from collections.abc import Mapping
+import weakref
 from typing import Any
 
 import pytest
 from modes import MODES, Mode
 
 import llmbridge._call.tool_deltas
-from llmbridge import Client, InvalidOutput, Logprobs, Reasoning, StreamTruncated, ToolCallDelta, Usage
+from llmbridge import ChatStream, Client, InvalidOutput, Logprobs, Reasoning, StreamTruncated, ToolCallDelta, Usage
 from llmbridge._call.assembly import Assembly
 from llmbridge._call.notes import Notes
-from llmbridge._call.reading import ObjectSteps, Reading
 from llmbridge._call.tool_deltas import CallAssembler
 from llmbridge._text import TextSoFar
 from llmbridge.events import Item, OtherChoice, Text
@@ -47,35 +48,47 @@ class TestObjects:
         monkeypatch.setattr(Schema, "partial", seen)
         return found
 
-    @pytest.mark.parametrize("steps", [False, True])
-    def test_the_time_grows_with_the_text(self, looks: list[int], steps: bool) -> None:
+    def test_the_time_grows_with_the_text(self, looks: list[int], mode: Mode) -> None:
         """What is read in all is a small multiple of the text, and the last object is the whole one."""
         text = json.dumps({"a": [f"item {i}" for i in range(4000)]})
-        found = objects([[text[i : i + 64]] for i in range(0, len(text), 64)], steps)
+        found = objects(mode, [[text[i : i + 64]] for i in range(0, len(text), 64)])
         assert found[-1] == json.loads(text)
         assert sum(looks) < 30 * len(text)
 
     def test_a_short_text_is_shown_at_once(self, mode: Mode) -> None:
         """Each piece of it."""
-        steps = ObjectSteps(Reading(Played([["{"], ['"a": ["x'], ["y"]])), Schema.of(LIST).partial)
-        assert [steps.advance() for _ in range(4)] == [[{}], [{"a": ["x"]}], [{"a": ["xy"]}], None]
+        assert objects(mode, [["{"], ['"a": ["x'], ["y"]]) == [{}, {"a": ["x"]}, {"a": ["xy"]}]
 
-    @pytest.mark.parametrize("steps", [False, True])
     @pytest.mark.parametrize("tail", ["", "z"])
-    def test_what_came_before_an_error_is_handed_out(self, tail: str, steps: bool) -> None:
+    def test_what_came_before_an_error_is_handed_out(self, tail: str, mode: Mode) -> None:
         """Also the last bit, at which it was not yet time to look."""
         body = "y" * 4000
         found: list[Any] = []
         with pytest.raises(StreamTruncated) as caught:
-            objects([['{"a": ["' + body], [tail]], steps, StreamTruncated("cut"), found)
+            objects(mode, [['{"a": ["' + body], [tail]], StreamTruncated("cut"), found)
         assert found == [{"a": [body]}, *([{"a": [body + "z"]}] if tail else [])]
         assert caught.value.partial == '{"a": ["' + body + tail
 
-    @pytest.mark.parametrize("steps", [False, True])
+    def test_an_error_behind_an_object_keeps_nothing(self) -> None:
+        """It is not in a circle with the frames that raised it: the source goes without the garbage collector."""
+        source = Played([['{"a": ["' + "y" * 4000], ["z"]], StreamTruncated("cut"))
+        left = weakref.ref(source)
+        stream = ChatStream(source, Schema.of(LIST))
+        gc.collect()
+        gc.disable()
+        try:
+            with contextlib.suppress(StreamTruncated):
+                list(stream.objects())
+            assert stream.text
+            del source, stream
+            assert left() is None
+        finally:
+            gc.enable()
+
     @pytest.mark.parametrize("depth", [1500, 5000, 50_000])
-    def test_depth(self, depth: int, steps: bool) -> None:
+    def test_depth(self, depth: int, mode: Mode) -> None:
         """No RecursionError: what is nested too deeply to be compared is not handed out."""
-        assert objects([['{"a":'], ["[" * depth], ["1"], ["]" * depth + "}"]], steps)[:1] == [{}]
+        assert objects(mode, [['{"a":'], ["[" * depth], ["1"], ["]" * depth + "}"]])[:1] == [{}]
 
     def test_the_whole_answer_says_that_it_is_too_deep(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """As an answer that does not fit."""
@@ -85,18 +98,11 @@ class TestObjects:
 
 
 def objects(
-    reads: list[list[Item]], steps: bool, failure: Exception | None = None, found: list[Any] | None = None
+    mode: Mode, reads: list[list[Item]], failure: Exception | None = None, found: list[Any] | None = None
 ) -> list[Any]:
-    """The objects that a plain loop gets, or an asynchronous one."""
+    """The objects that a loop gets."""
     found = [] if found is None else found
-    reading, partial = Reading(Played(reads, failure)), Schema.of(LIST).partial
-    if not steps:
-        for value in reading.objects(partial):
-            found.append(value)
-        return found
-    made = ObjectSteps(reading, partial)
-    while isinstance(values := made.advance(), list):
-        found += values
+    mode.each(ChatStream(Played(reads, failure), Schema.of(LIST)).objects(), found.append)
     return found
 
 
@@ -106,19 +112,20 @@ class Played:
     def __init__(self, reads: list[list[Item]], failure: Exception | None = None) -> None:
         self.started: float | None = 0.0
         self.ended: float | None = None
-        self.readable: int | None = None
-        self.headers: Mapping[str, str] = {}
-        self.request_id: str | None = None
-        self.provider = self.model = "p"
         self._reads = list(reads)
-        self._failure = failure
+        self._failures = [failure] if failure is not None else []
+
+    @property
+    def current(self) -> Any:
+        """Itself."""
+        return self
 
     def advance(self) -> list[Item] | None:
         """The next read."""
         if self._reads:
             return self._reads.pop(0)
-        if self._failure is not None:
-            raise self._failure
+        if self._failures:
+            raise self._failures.pop()
         return None
 
     poll = advance

@@ -88,13 +88,13 @@ class Played:
 
     started: float | None = 0.0
     ended: float | None = None
-    readable: int | None = None
     headers: Mapping[str, str]
     request_id: str | None = None
     provider = "played"
     model = "m"
 
     def __init__(self, provider: type[Provider], body: Body) -> None:
+        self.current: Any = self
         self.headers = body.headers
         self._answer = Answer(cast(Any, body), provider)
         self._error: LLMBridgeError | None = None

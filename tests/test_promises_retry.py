@@ -803,6 +803,7 @@ def stop_it(_: RetryAttempt) -> None:
         ([Reply(error=OVERLOADED), Reply(error=OVERLOADED), Reply(status=503)], QUICK),
         ([Reply(status=503)], Retry(1, backoff=60, max_backoff=60)),
         ([Reply(status=503)], Retry(1, on_retry=stop_it)),
+        ([Reply(status=503), Reply("text", error=OVERLOADED)], QUICK),
     ],
 )
 def test_p14_a_call_that_was_repeated_needs_no_garbage_collector(
@@ -814,7 +815,7 @@ def test_p14_a_call_that_was_repeated_needs_no_garbage_collector(
     gc.disable()
     try:
         stream = client.chat("x", retries=retry, timeout=20)
-        left = weakref.ref(stream._pipeline)
+        left = weakref.ref(stream._source)
         with contextlib.suppress(LLMBridgeError, LookupError):
             list(stream)
         del stream

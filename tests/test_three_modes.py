@@ -99,6 +99,15 @@ class TestWholeAnswers:
         mode.each(stream, body)
         assert seen == PIECES
 
+    def test_what_comes_behind_a_piece_is_not_known_before(self, server: LLMServer, client: Client, mode: Mode) -> None:
+        """The loop has not been told the reason to finish while it holds a piece, though both came in one packet."""
+        server.script(Reply(PIECES, per_chunk=50))
+        stream = client.chat("x")
+        reasons: list[str | None] = []
+        mode.each(stream, lambda _: reasons.append(stream.finish_reason))
+        assert reasons == [None] * len(PIECES)
+        assert stream.finish_reason == "stop"
+
     def test_a_thousand_pieces_keep_their_order(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """A long answer comes whole and in order."""
         pieces = [f"{number} " for number in range(1000)]

@@ -118,7 +118,7 @@ _LIFE = (
     Mutation(
         "P15",
         "a cancel scope is open across pieces",
-        "AsyncResult._fill",
+        "AsyncResult._next_read",
         "self._running = True",
         "self._running = True\nCancelScope().__enter__()",
     ),
@@ -135,8 +135,7 @@ _LIFE = (
         "reads ahead without limit",
         "AsyncResult._step",
         "await checkpoint()",
-        "while isinstance(more := await in_thread(steps.advance, steps.cancel), list):\n"
-        "    outcome = [*outcome, *more]",
+        "while (more := await in_thread(view.advance, source.cancel)) is not None:\n    outcome = [*outcome, *more]",
     ),
     Mutation(
         "P17",
@@ -168,7 +167,7 @@ _SECRETS = (
     Mutation("P18", "a header shows in its dict", "MaskedStr.__repr__", "return", "return str.__repr__(self) or"),
     Mutation("P18", "an echo is quoted", "scrub", "text = text.replace(secret, MASK)", "pass"),
     Mutation("P18", "an escaped echo is quoted", "scrub", "if known and", "if not known and"),
-    Mutation("P18", "frames with the key stay", "discreet", "failure = without_frames(error)", "failure = error"),
+    Mutation("P18", "frames with the key stay", "discreet", "Pending(without_frames(error))", "Pending(error)"),
     Mutation(
         "P18",
         "http.client prints the headers",

@@ -1,4 +1,7 @@
-"""The items of one answer, from its bytes on: what kind of body it is, its frames, what they say, and how it ends."""
+"""One HTTP answer, from bytes to items: what kind of body it is, its frames, what they say, and how it ends.
+
+`assembly` repairs the items that the frames give; `reading` hands them out to the loop; `notes` remembers them.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,7 @@
-"""The items of an answer made whole: text that UTF-8 can carry, reasoning without tags, calls out of their pieces."""
+"""Repairs the decoded items of an answer: joins split characters, takes reasoning out of tags, assembles tool calls.
+
+It sees neither bytes (`answer` does) nor the loop that reads (`reading` does).
+"""
 
 from __future__ import annotations
 

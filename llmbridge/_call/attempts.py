@@ -15,6 +15,7 @@ from llmbridge.errors import (
     ClockExpired,
     ConnectFailed,
     LLMBridgeError,
+    Pending,
     ProtocolError,
     RateLimited,
     ServiceError,
@@ -92,11 +93,8 @@ class Attempts:
         while True:
             if self._failed is not None:
                 outcome = self._next_step(call)
-                if isinstance(outcome, LLMBridgeError):
-                    try:
-                        raise outcome
-                    finally:
-                        del outcome  # or its traceback would hold the frame that holds it
+                if isinstance(outcome, Pending):
+                    raise outcome.taken()
                 call.sleep(outcome)
             try:
                 return self._attempt(call)
@@ -242,7 +240,7 @@ class Attempts:
 
     # -- what follows from a failure ---------------------------------------------------------------------------
 
-    def _next_step(self, call: Call) -> float | LLMBridgeError:
+    def _next_step(self, call: Call) -> float | Pending:
         """Seconds to wait before the next attempt, here or on another route; or the error, if there is to be none."""
         error, self._failed = self._failed, None
         assert error is not None
@@ -250,7 +248,7 @@ class Attempts:
         if isinstance(error, Cancelled) or (isinstance(error, ClockExpired) and error.clock == "total"):
             if self._asked:  # a model that uses up all the time that callers have is to be left out as well
                 self._tell_breaker(error)
-            return error
+            return Pending(error)
         call.renew()
         retry = self.route.retry
         wait = retry.decide(error, self._repetitions)
@@ -261,21 +259,21 @@ class Attempts:
             late = ClockExpired(f"the total limit leaves no time to wait {wait:g} s after {cause}", clock="total")
             late.__cause__ = error
             self._tell_breaker(error)
-            return late
+            return Pending(late)
         self._repetitions += 1
         _log.debug("%s: attempt %d failed, next in %.2f s", self.route.provider.name, self._repetitions, wait)
         retry.announce(error, self._repetitions - 1, wait)
         return wait
 
-    def _next_route(self, error: LLMBridgeError) -> float | LLMBridgeError:
+    def _next_route(self, error: LLMBridgeError) -> float | Pending:
         """Goes on with the next route that is not cooling down, or says that there is none."""
         self._tell_breaker(error)
         self._routes.remove(self.route)
         if not self._several:
-            return error
+            return Pending(error)
         self._failures.append(error)
         if not self._routes:
-            return _all_failed(self._failures)
+            return Pending(_all_failed(self._failures))
         _log.debug("%s failed: the next model is tried", self.route.provider.name)
         self._repetitions = 0
         self._request = None

@@ -1,9 +1,12 @@
-"""What was handed out of an answer: kept for the attributes of a stream, for its completion, and for an error."""
+"""Remembers what was handed out of an answer: for the attributes of a stream, for its completion, and for an error.
+
+It begins where `reading` has handed an item to the loop: what has arrived and was not asked for is not in here.
+"""
 
 from __future__ import annotations
 
 import json
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from llmbridge._text import TextSoFar
 from llmbridge.events import (
@@ -21,14 +24,10 @@ from llmbridge.events import (
 )
 from llmbridge.messages import Message
 
+if TYPE_CHECKING:
+    from llmbridge._call.reading import Source
+
 __all__ = ["Notes"]
-
-
-class Named(Protocol):
-    """Somebody who gives an answer."""
-
-    @property
-    def provider(self) -> str: ...
 
 
 class Notes:
@@ -48,7 +47,7 @@ class Notes:
         usage: Of all turns together.
     """
 
-    def __init__(self, text: TextSoFar, source: Named | None = None, keep_logprobs: bool = True) -> None:
+    def __init__(self, text: TextSoFar, source: Source | None = None, keep_logprobs: bool = True) -> None:
         self._keep_logprobs = keep_logprobs
         self.text = text
         self.source = source
@@ -82,17 +81,12 @@ class Notes:
         """The notes of the choices beside the first, by index."""
         return dict(sorted(self._others.items()))
 
-    def note(self, item: Item | Text, ahead: int = 0) -> None:
-        """Keeps what is handed out.
-
-        Args:
-            item: Whatever it is.
-            ahead: How many characters stand before it that are still to be handed out.
-        """
+    def note(self, item: Item | Text) -> None:
+        """Keeps what is handed out."""
         if isinstance(item, (str, Text)):
             self.text.add(str(item))
         elif isinstance(item, Reasoning):
-            self._note_reasoning(item, ahead)
+            self._note_reasoning(item)
         elif isinstance(item, Usage):
             self._usage = item
         elif isinstance(item, Finish):
@@ -117,10 +111,10 @@ class Notes:
         other.note(item.event)
         other.text.fold()
 
-    def _note_reasoning(self, item: Reasoning, ahead: int) -> None:
+    def _note_reasoning(self, item: Reasoning) -> None:
         self.reasoning.add(item.text)
         self.reasoning.fold()
-        place = self.text.length + ahead
+        place = self.text.length
         if item.text:
             if place != self._thought_at:  # text came in between
                 self._end_block()
@@ -164,7 +158,7 @@ class Notes:
         """
         self._end_block()
         text = self.turn_text
-        by = {"by": self.source.provider} if self.source is not None else {}
+        by = {"by": self.source.current.provider} if self.source is not None else {}
         extra = {"tool_calls": [_as_given(call, by) for call in self.tool_calls]} if self.tool_calls else {}
         if self._blocks:
             return Message("assistant", self._parts(text, by), extra)

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from llmbridge._call.answer import Answer
 from llmbridge._call.attempts import Attempts
 from llmbridge._call.route import Route
-from llmbridge.errors import Cancelled, LLMBridgeError, StreamTruncated
+from llmbridge.errors import Cancelled, LLMBridgeError, Pending, StreamTruncated
 from llmbridge.events import Item, Usage
 from llmbridge.options import Timeout, TotalClock
 
@@ -61,7 +61,7 @@ class Pipeline:
         self._busy = threading.Lock()
         self._call: Call | None = None
         self._answer: Answer | None = None
-        self._failure: LLMBridgeError | None = None
+        self._failure = Pending()  # came behind what was returned last
         self._held: list[Item] = []  # came before the first piece, and is no piece
         self._cancelled = False
         self._awaited = False  # an event loop watches the socket: to close it would leave the loop waiting for ever
@@ -69,6 +69,11 @@ class Pipeline:
         self._answered = False
         self.started: float | None = None
         self.ended: float | None = None
+
+    @property
+    def current(self) -> Pipeline:
+        """Itself: the call that is asked for what is known of the answer, see `Source`."""
+        return self
 
     @property
     def provider(self) -> str:
@@ -205,7 +210,7 @@ class Pipeline:
         if may_skip_read and not answer.ended and exchange is not None and exchange.must_wait():
             return []
         while not answer.ended:
-            items, self._failure = answer.read()
+            items, self._failure.error = answer.read()
             if items and (items := self._pieces(items)):
                 return items
             self._raise_failure()
@@ -240,13 +245,8 @@ class Pipeline:
         return items
 
     def _raise_failure(self) -> None:
-        """Raises the error that came behind what was returned before. No frame keeps it, or it would keep the frame."""
-        failure, self._failure = self._failure, None
-        if failure is not None:
-            try:
-                raise failure
-            finally:
-                del failure
+        if self._failure.error is not None:
+            raise self._failure.taken()
 
     def _finish(self, answer: Answer) -> None:
         """Reads behind the end mark. The connection may serve others from here on, and is none of this call's."""

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from llmbridge._call.notes import Notes
 from llmbridge._call.pipeline import Wait
 from llmbridge._text import TextSoFar
 from llmbridge._tools.runs import ToolRuns
-from llmbridge.errors import Cancelled, ClockExpired, TurnsExceeded
+from llmbridge.errors import Cancelled, ClockExpired, LLMBridgeError, TurnsExceeded
 from llmbridge.options import TotalClock
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from llmbridge.tools import Tool
 
 __all__ = ["ToolLoop"]
+
+E = TypeVar("E", bound=LLMBridgeError)
 
 
 class ToolLoop:
@@ -36,6 +38,7 @@ class ToolLoop:
         total: The clock of the whole chat; None for no limit.
 
     Attributes:
+        current: The present turn's call.
         started, ended: `time.monotonic()` of the first step and of the end.
     """
 
@@ -48,7 +51,7 @@ class ToolLoop:
         total: TotalClock | None = None,
     ) -> None:
         self._total = total or TotalClock(None)
-        self._pipeline = pipeline
+        self.current = pipeline
         self._ask = ask
         self._tools = {tool.name: tool for tool in tools}
         self._limit = limit
@@ -60,36 +63,6 @@ class ToolLoop:
         self._whole = False
         self.started: float | None = None
         self.ended: float | None = None
-
-    @property
-    def readable(self) -> int | None:
-        """The file descriptor to wait for after `Wait.SOCKET`."""
-        return self._pipeline.readable
-
-    @property
-    def left(self) -> float:
-        """Seconds until the total limit, which runs from the first question for it on."""
-        return self._total.left
-
-    @property
-    def headers(self) -> Mapping[str, str]:
-        """Of the present turn's answer."""
-        return self._pipeline.headers
-
-    @property
-    def request_id(self) -> str | None:
-        """Of the present turn."""
-        return self._pipeline.request_id
-
-    @property
-    def provider(self) -> str:
-        """The name of the provider that is asked."""
-        return self._pipeline.provider
-
-    @property
-    def model(self) -> str:
-        """The name of the model that is asked."""
-        return self._pipeline.model
 
     def advance(self) -> list[Item] | None:
         """What comes next of the model's items and the tools' results; None at the end. Blocks.
@@ -121,7 +94,7 @@ class ToolLoop:
         if self._runs is not None:
             return Wait.THREAD
         try:
-            outcome = self._pipeline.poll()
+            outcome = self.current.poll()
             if outcome is None:
                 return Wait.THREAD if self._goes_on() else None
         except BaseException:
@@ -139,18 +112,18 @@ class ToolLoop:
         self._cancelled = True
         if (runs := self._runs) is not None:
             runs.cancel()
-        self._pipeline.cancel()
+        self.current.cancel()
 
     def close(self) -> None:
         """Like `cancel`, and closes the connection here if nobody is reading from it or waiting for it."""
         self.cancel()
-        self._pipeline.close()
+        self.current.close()
         self._end()
 
     def abandon(self) -> None:
         """Like `close`, by the task itself that has waited for the socket."""
         self.cancel()
-        self._pipeline.abandon()
+        self.current.abandon()
         self._end()
 
     def _end(self) -> None:
@@ -167,7 +140,7 @@ class ToolLoop:
                     self._note(results)
                     return results
                 self._begin_turn()
-            items = self._pipeline.advance()
+            items = self.current.advance()
             if items is not None:
                 self._note(items)
                 return items
@@ -178,7 +151,7 @@ class ToolLoop:
         try:
             return runs.results()
         except ClockExpired as error:
-            error.provider, error.model, error.request_id = self.provider, self.model, self.request_id
+            self._named(error)
             raise
 
     def _note(self, items: list[Item]) -> None:
@@ -190,7 +163,7 @@ class ToolLoop:
         """Makes the call that sends the results."""
         self._notes.finish = None
         self._turn += 1
-        self._notes.source = self._pipeline = self._ask(self._notes.turns)
+        self._notes.source = self.current = self._ask(self._notes.turns)
         self._runs = None
         self._raise_if_cancelled()  # cancel() may have met the pipeline before
 
@@ -207,12 +180,11 @@ class ToolLoop:
         if self._turn >= self._limit:
             wanted = ", ".join(dict.fromkeys(call.name for call in self._notes.tool_calls))
             times = "1 turn" if self._limit == 1 else f"{self._limit} turns"
-            raise TurnsExceeded(
-                f"after {times} the model still wants to call {wanted}: raise max_turns, or see in events() why the "
-                "results do not help it",
-                provider=self.provider,
-                model=self.model,
-                request_id=self.request_id,
+            raise self._named(
+                TurnsExceeded(
+                    f"after {times} the model still wants to call {wanted}: raise max_turns, or see in events() why "
+                    "the results do not help it"
+                )
             )
         self._runs = ToolRuns(tuple(self._notes.tool_calls), self._tools, self._total)
         self._raise_if_cancelled()
@@ -231,4 +203,10 @@ class ToolLoop:
             raise self._cancellation()
 
     def _cancellation(self) -> Cancelled:
-        return Cancelled("the call was cancelled", provider=self.provider, model=self.model, request_id=self.request_id)
+        return self._named(Cancelled("the call was cancelled"))
+
+    def _named(self, error: E) -> E:
+        """The error, which says now which call it is about."""
+        call = self.current
+        error.provider, error.model, error.request_id = call.provider, call.model, call.request_id
+        return error

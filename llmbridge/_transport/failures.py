@@ -18,6 +18,7 @@ from llmbridge.errors import (
     ConfigError,
     ConnectFailed,
     LLMBridgeError,
+    Pending,
     ProtocolError,
     StreamTruncated,
     TransportError,
@@ -50,7 +51,7 @@ class Failure:
     def __init__(self, error: BaseException, call: Call, host: str) -> None:
         reason = call.reason()
         connected = call.reused_connection is not None
-        self._error: LLMBridgeError | None = without_frames(reason or mapped(error, host, call.connecting, connected))
+        self._error = Pending(without_frames(reason or mapped(error, host, call.connecting, connected)))
         self._cause = None if reason is not None or isinstance(error, LLMBridgeError) else root_of(error)
 
     @property
@@ -59,13 +60,8 @@ class Failure:
         return isinstance(self._cause, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError))
 
     def throw(self) -> NoReturn:
-        """Raises it, once. No frame keeps the error: it would keep the connection until the garbage collector comes."""
-        error, self._error = self._error, None
-        assert error is not None
-        try:
-            raise error from self._cause
-        finally:
-            del error
+        """Raises it, once."""
+        raise self._error.taken() from self._cause
 
 
 def mapped(error: BaseException, host: str, connecting: bool = False, connected: bool = False) -> LLMBridgeError:
