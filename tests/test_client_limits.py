@@ -307,8 +307,8 @@ def test_the_total_clock_runs_while_waiting(server: LLMServer, limited: MakeClie
     client = limited(requests_per_minute=1)
     assert client.chat("x").complete().text
     started = time.monotonic()
-    error = mode.read(client.chat("x", timeout=0.2)).error
-    assert 0.15 < time.monotonic() - started < 3
+    error = mode.read(client.chat("x", timeout=1)).error
+    assert 0.95 < time.monotonic() - started < 10
     assert isinstance(error, ClockExpired)
     assert error.clock == "total"
     assert "the client's own limits" in str(error)
@@ -464,9 +464,9 @@ def test_embeddings_and_lists_of_models_count(server: LLMServer, limited: MakeCl
     assert len(client.embed(["a", "b"])) == 2
     assert client.models()
     for ask in (
-        lambda: client.embed("a", timeout=0.05),
-        lambda: client.models(timeout=0.05),
-        lambda: client.chat("a", timeout=0.05).complete(),
+        lambda: client.embed("a", timeout=1),
+        lambda: client.models(timeout=1),
+        lambda: client.chat("a", timeout=1).complete(),
     ):
         with pytest.raises(ClockExpired, match="own limits"):
             ask()
