@@ -172,9 +172,9 @@ class Answer:
                         add(item)
                     elif isinstance(item, End):
                         self.end_mark = self.ended = True
-                    elif item.__class__ is Usage and "\\u" not in frame.data:
-                        assembly.take_usage(item, items)  # without an escape there is no half of a pair in it
-                    elif item.__class__ is Logprobs and "\\u" not in frame.data:
+                    elif item.__class__ is Usage and _cannot_halve(frame):
+                        assembly.take_usage(item, items)
+                    elif item.__class__ is Logprobs and _cannot_halve(frame):
                         add(item)
                     else:
                         assembly.take(item, items)
@@ -251,3 +251,8 @@ class Answer:
         except ProtocolError:
             return False
         return True
+
+
+def _cannot_halve(frame: Frame) -> bool:
+    """Whether no text of a frame can hold half of a surrogate pair: halves come as escapes, in text that is kept."""
+    return bool(frame.data) and "\\u" not in frame.data

@@ -422,3 +422,29 @@ def test_a_mistyped_name_gets_the_one_that_was_meant() -> None:
     with pytest.raises(UnknownProvider) as caught:
         providers.find("qqqqqqqq")
     assert "did you mean" not in str(caught.value)
+
+
+_HALF = "\\ud83d"
+_SURROGATES = {
+    "openai": 'data: {"choices":[{"index":0,"delta":{"content":"a"},"finish_reason":"stop"}],"usage":{"x":"%s"}}\n\n'
+    "data: [DONE]\n\n",
+    "anthropic": 'data: {"type":"message_start","message":{"usage":{"input_tokens":1,"x":"%s"}}}\n\n'
+    'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"a"}}\n\n'
+    'data: {"type":"message_stop"}\n\n',
+    "gemini": 'data: {"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"}],'
+    '"usageMetadata":{"promptTokenCount":1,"x":"%s"}}\n\n',
+    "openai-responses": 'data: {"type":"response.output_text.delta","delta":"a"}\n\n'
+    'data: {"type":"response.completed","response":{"status":"completed","usage":{"input_tokens":1,"x":"%s"}}}\n\n',
+    "ollama": '{"message":{"content":"a"},"done":true,"done_reason":"stop","prompt_eval_count":1,"x":"%s"}\n',
+}
+
+
+@pytest.mark.parametrize("name", _SURROGATES)
+def test_half_a_character_in_the_counts_is_replaced(server: LLMServer, name: str) -> None:
+    """P5: also where the framing has parsed the event already, and no text of it is kept."""
+    server.script(Reply(body=(_SURROGATES[name] % _HALF).encode()))
+    with Client(f"{name}:m", base_url=server.base_url(name), api_key="k-0123456789", retries=0) as client:
+        answer = client.chat("x").complete()
+    assert answer.text == "a"
+    assert answer.usage is not None
+    assert json.dumps(dict(answer.usage.raw), ensure_ascii=False).encode()
