@@ -434,7 +434,8 @@ _SURROGATES = {
     "gemini": 'data: {"candidates":[{"content":{"parts":[{"text":"a"}]},"finishReason":"STOP"}],'
     '"usageMetadata":{"promptTokenCount":1,"x":"%s"}}\n\n',
     "openai-responses": 'data: {"type":"response.output_text.delta","delta":"a"}\n\n'
-    'data: {"type":"response.completed","response":{"status":"completed","usage":{"input_tokens":1,"x":"%s"}}}\n\n',
+    'data: {"type":"response.completed","response":{"status":"completed","output":[{"type":"message",'
+    '"content":[{"type":"output_text","text":"a"}]}],"usage":{"input_tokens":1,"x":"%s"}}}\n\n',
     "ollama": '{"message":{"content":"a"},"done":true,"done_reason":"stop","prompt_eval_count":1,"x":"%s"}\n',
 }
 
