@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from canary import KEY, canary, pytest_runtest_makereport  # noqa: F401 - a key that is new in each run, and its watch
+from modes import LOOPS, MODES, Async, Mode
 
 from llmbridge import Client
 from llmbridge.testing import LLMServer
@@ -98,6 +99,26 @@ def server() -> Iterator[LLMServer]:
     """A fresh server that answers what the test scripts."""
     with LLMServer() as running:
         yield running
+
+
+@pytest.fixture(params=MODES)
+def mode(request: pytest.FixtureRequest) -> Mode:
+    """A kind of user: a plain loop, asyncio or trio."""
+    return MODES[request.param]
+
+
+@pytest.fixture(params=LOOPS)
+def loop(request: pytest.FixtureRequest) -> Async:
+    """A kind of event loop."""
+    return LOOPS[request.param]
+
+
+@pytest.fixture
+def release() -> Iterator[threading.Event]:
+    """Set at the end at the latest, for functions that wait for it."""
+    event = threading.Event()
+    yield event
+    event.set()
 
 
 @pytest.fixture

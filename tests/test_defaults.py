@@ -9,26 +9,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import pytest
-from modes import LOOPS, MODES, Async, Mode
+from modes import Async, Mode
 
 from llmbridge import BadRequest, Client, ConfigError, InvalidOutput, InvalidRequest, Limits, UnsupportedParameter, chat
 from llmbridge.testing import LLMServer, Reply
-
-
-@pytest.fixture(params=MODES)
-def mode(request: pytest.FixtureRequest) -> Mode:
-    """The kind of user."""
-    if request.param == "trio":
-        pytest.importorskip("trio")
-    return MODES[request.param]
-
-
-@pytest.fixture(params=LOOPS)
-def loop(request: pytest.FixtureRequest) -> Async:
-    """The kind of event loop."""
-    if request.param == "trio":
-        pytest.importorskip("trio")
-    return LOOPS[request.param]
 
 
 @dataclass

@@ -29,13 +29,6 @@ ANTHROPIC_TOOLS: Any = [{"name": "get_weather", "input_schema": SCHEMA}]
 OPENAI_TOOLS: Any = [{"type": "function", "function": {"name": "get_weather", "parameters": SCHEMA}}]
 
 
-@pytest.fixture
-def server() -> Iterator[LLMServer]:
-    """A fresh server."""
-    with LLMServer() as running:
-        yield running
-
-
 class TestOpenAI:
     """The openai package, against OpenAI's and Azure's endpoints."""
 

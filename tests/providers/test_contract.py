@@ -51,13 +51,6 @@ TURNS = [
 ]
 
 
-@pytest.fixture
-def server() -> Iterator[LLMServer]:
-    """A fresh loopback server."""
-    with LLMServer() as running:
-        yield running
-
-
 def base_url(provider: type[Provider], server: LLMServer) -> str:
     """Where the loopback server speaks the provider's dialect."""
     try:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -920,13 +919,6 @@ class TestFraming:
     def test_it_is_the_providers(self) -> None:
         """A fresh one for each answer."""
         assert isinstance(Gemini.framing(), SSEWithJSON)
-
-
-@pytest.fixture
-def server() -> Iterator[LLMServer]:
-    """A fresh loopback server."""
-    with LLMServer() as running:
-        yield running
 
 
 def ask(client: Client, server: LLMServer, **params: Any) -> Any:

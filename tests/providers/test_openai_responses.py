@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
@@ -595,13 +595,6 @@ def test_any_json_is_items_or_an_error_of_the_tree(value: Any, kind: Any) -> Non
         check(OpenAIResponses.decode_document(value))
     with contextlib.suppress(LLMBridgeError):
         check(OpenAIResponses.decode_document({"output": value, "status": kind}))
-
-
-@pytest.fixture
-def server() -> Iterator[LLMServer]:
-    """A fresh loopback server."""
-    with LLMServer() as running:
-        yield running
 
 
 def ask(client: Client, server: LLMServer, **params: Any) -> Any:

@@ -1,0 +1,22 @@
+"""The benchmarks run; what they measure is judged by people, never by a test."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+@pytest.mark.slow
+def test_every_benchmark_runs() -> None:
+    """All of them run to their end with tiny sizes, and every contender gets the text that was sent."""
+    command = [sys.executable, "-m", "benchmarks.run_all", "--smoke", "--only", "floor,requests+sseclient,llmbridge"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
+    for table in ("CPU per piece: one event per HTTP chunk", "Import", "Warm call", "TCP connections", "Memory"):
+        assert f"\n{table}" in done.stdout
+    assert "absent: " not in done.stdout

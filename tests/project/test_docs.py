@@ -1,0 +1,156 @@
+"""Every Python example of README.md and docs/ runs as it stands: without a key, without a network, without a warning.
+
+The first line of a block may say how it is meant:
+
+- `# notebook cell`: a cell of a notebook, where `await` stands at the top level;
+- `# NAME.py`: a module of that name, which later examples of the page import;
+- `# test_NAME.py`: a test module, run by pytest;
+- `# not run: REASON`: shown only; the test is skipped, with the reason.
+"""
+
+from __future__ import annotations
+
+import configparser
+import os
+import re
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+# How a notebook runs a cell: top-level await is compiled into a coroutine, for a loop that runs already.
+CELL = """
+import ast, asyncio, inspect, pathlib, sys
+path = pathlib.Path(sys.argv[1])
+code = compile(path.read_text(encoding="utf-8"), path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
+async def run():
+    result = eval(code, {"__name__": "__main__"})
+    if inspect.isawaitable(result):
+        await result
+asyncio.run(run())
+"""
+
+
+@dataclass(frozen=True)
+class Block:
+    """A fenced block of a page."""
+
+    page: Path
+    line: int
+    kind: str
+    code: str
+
+    @property
+    def first_line(self) -> str:
+        """Where the block may say how it is meant."""
+        return self.code.partition("\n")[0]
+
+    def __str__(self) -> str:
+        return f"{self.page.relative_to(ROOT)}:{self.line}"
+
+
+def _blocks() -> list[Block]:
+    blocks = []
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for match in FENCE.finditer(text):
+            line = text.count("\n", 0, match.start()) + 1
+            blocks.append(Block(page, line, match["kind"].strip(), match["code"]))
+    return blocks
+
+
+BLOCKS = _blocks()
+
+
+def _environment() -> dict[str, str]:
+    """The developer's environment without keys, models, proxies and options for pytest."""
+    unwanted = re.compile(
+        r"LLMBRIDGE_.*|.*_(API_KEY|TOKEN|BASE_URL|ENDPOINT)|OLLAMA_.*|OPENAI_.*|.*_PROXY|PYTEST_.*|PYTHON[A-Z]+",
+        re.IGNORECASE,
+    )
+    kept = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}
+    return {**kept, "PYTHONIOENCODING": "utf-8", "LLMBRIDGE_KEYS_FILE": os.devnull}
+
+
+def _module(block: Block) -> str | None:
+    """The name of the module that the block says it is."""
+    name = re.match(r"# (\w+\.py)$", block.first_line)
+    return name[1] if name else None
+
+
+def _command(block: Block, path: Path) -> list[str]:
+    if block.first_line == "# notebook cell":
+        return ["-W", "error", "-c", CELL, str(path)]
+    if path.name.startswith("test_"):
+        return ["-m", "pytest", "-q", "-W", "error", "-p", "no:cacheprovider", "-p", "no:randomly", str(path)]
+    return ["-W", "error", str(path)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", [block for block in BLOCKS if block.kind == "python"], ids=str)
+def test_the_example_runs(block: Block, tmp_path: Path) -> None:
+    """The block runs in a process of its own, ends within seconds, shows something, and warns of nothing."""
+    if reason := re.match(r"# not run: (.+)", block.first_line):
+        pytest.skip(reason[1])
+    for other in BLOCKS:
+        if other.page == block.page and (module := _module(other)) and not module.startswith("test_"):
+            (tmp_path / module).write_text(other.code, encoding="utf-8")
+    path = tmp_path / (_module(block) or "example.py")
+    path.write_text(block.code, encoding="utf-8")
+    (tmp_path / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, *_command(block, path)],
+        cwd=tmp_path,
+        env=_environment(),
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert run.returncode == 0, f"{block}\n{run.stdout}\n{run.stderr}"
+    assert run.stderr == ""
+    assert run.stdout.strip() or _module(block), f"{block} shows nothing"
+
+
+def test_a_package_announces_a_provider_as_told(tmp_path: Path) -> None:
+    """README.md's module and entry point, installed, are a provider that `llmbridge providers` lists."""
+    (module,) = (block for block in BLOCKS if block.first_line == "# acme.py")
+    (entry,) = (block for block in BLOCKS if block.kind == "ini")
+    told = configparser.ConfigParser()
+    told.read_string(entry.code)
+    metadata = tmp_path / "acme-1.0.dist-info"
+    metadata.mkdir()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n", encoding="utf-8")
+    lines = told["options.entry_points"]["llmbridge.providers"].strip()
+    (metadata / "entry_points.txt").write_text(f"[llmbridge.providers]\n{lines}\n", encoding="utf-8")
+    (tmp_path / "acme.py").write_text(module.code, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, "-m", "llmbridge", "providers"],
+        env={**_environment(), "PYTHONPATH": str(tmp_path)},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=60,
+    )
+    assert run.stderr == ""
+    assert any(line.split()[:3] == ["acme", "needs", "ACME_API_KEY"] for line in run.stdout.splitlines())
+
+
+def test_every_block_says_what_it_is() -> None:
+    """No example escapes by calling its language something else."""
+    assert {block.kind for block in BLOCKS} <= {"python", "sh", "ini", "toml", "text", ""}
+    assert sum(block.kind == "python" for block in BLOCKS) >= 10
+
+
+def test_the_set_up_commands_are_those_of_the_check() -> None:
+    """README.md has exactly two set-up commands, and .ci/run runs these two, to the letter."""
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    set_up = readme.partition("\n## Set up\n")[2].partition("\n## ")[0]
+    told = [match["code"].strip() for match in FENCE.finditer(set_up) if match["kind"] == "sh"]
+    run = re.findall(r"^run '(python3 -m venv .*)'$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
+    assert len(told) == 2
+    assert told == run

@@ -1,0 +1,148 @@
+"""docs/promises.md is true: each promise has a section, each test it names exists, each figure is the one in code."""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib
+import re
+import subprocess
+import sys
+from collections import defaultdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "promises.md").read_text(encoding="utf-8")
+PROMISES = [f"P{number}" for number in range(1, 26)]
+SECTIONS = {
+    found[1]: found[2] for found in re.finditer(r"^### (P\d+) [^\n]+\n(.+?)(?=^##|\Z)", PAGE, re.MULTILINE | re.DOTALL)
+}
+FIGURES = re.findall(r"^\| [^|]+ \| ([\d.]+)(?: (s|KiB|MiB))? \| `([\w.]+)` \|$", PAGE, re.MULTILINE)
+UNITS = {"": 1, "s": 1, "KiB": 1024, "MiB": 1024 * 1024}
+
+
+def _tests() -> dict[str, set[str]]:
+    """The tests of each module, those in classes as `Class::test`."""
+    found: dict[str, set[str]] = defaultdict(set)
+    for path in (ROOT / "tests").rglob("test_*.py"):
+        nodes = ast.parse(path.read_text(encoding="utf-8")).body
+        inside = [(f"{node.name}::", one) for node in nodes if isinstance(node, ast.ClassDef) for one in node.body]
+        for prefix, node in [*(("", node) for node in nodes), *inside]:
+            if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
+                found[path.stem].add(prefix + node.name)
+    return found
+
+
+TESTS = _tests()
+TAKEN = [
+    (node.name, {argument.arg for argument in node.args.args})
+    for path in (ROOT / "tests").rglob("test_*.py")
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_")
+]
+
+
+def _numbers(test: str) -> set[str]:
+    """The promises whose numbers the test bears."""
+    name = test.rpartition("::")[2]
+    bears = re.match(r"test_((?:p\d+_)+)", name)
+    return {f"P{int(number)}" for number in re.findall(r"\d+", bears[1])} if bears else set()
+
+
+def _value(name: str) -> Any:
+    """What stands under a dotted name below `llmbridge`; of a dataclass's field, the default."""
+    module: Any = importlib.import_module("llmbridge")
+    value: Any = module
+    for part in name.split("."):
+        if dataclasses.is_dataclass(value):
+            (field,) = (field for field in dataclasses.fields(value) if field.name == part)
+            value = field.default
+            continue
+        try:
+            module = value = importlib.import_module(f"{module.__name__}.{part}")
+        except ModuleNotFoundError:
+            value = getattr(value, part)
+    return value
+
+
+def test_every_promise_has_a_section_in_order() -> None:
+    """P1 to P25, each once."""
+    assert list(SECTIONS) == PROMISES
+    assert re.findall(r"^### (P\d+) ", PAGE, re.MULTILINE) == PROMISES
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_the_tests_of_a_promise_exist_and_bear_its_number(promise: str) -> None:
+    """Whoever looks a named test up finds it, and `-k pN_` runs it."""
+    named = re.findall(r"`(test_\w+)::([\w:]+)`", SECTIONS[promise])
+    assert named
+    for module, test in named:
+        assert test in TESTS[module], f"{module}::{test} does not exist"
+        assert promise in _numbers(test), f"{module}::{test} bears another number"
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_a_promise_is_proved_for_every_kind_of_user(promise: str) -> None:
+    """At least one of its tests runs in a plain loop, asyncio and trio; cancelling tasks is of the event loops only."""
+    wanted = "loop" if promise == "P15" else "mode"
+    assert any(promise in _numbers(test) and wanted in arguments for test, arguments in TAKEN)
+
+
+def test_what_the_page_names_elsewhere_exists() -> None:
+    """No test is named outside of a section that is not there."""
+    for module, test in re.findall(r"`(test_\w+)::([\w:]+)`", PAGE):
+        assert test in TESTS[module]
+    for module in re.findall(r"`(test_\w+)`", PAGE):
+        assert module in TESTS
+
+
+@pytest.mark.parametrize(("number", "unit", "name"), FIGURES, ids=[name for _, _, name in FIGURES])
+def test_a_figure_is_the_codes(number: str, unit: str, name: str) -> None:
+    """The table of figures says what stands in the code."""
+    assert _value(name) == float(number) * UNITS[unit]
+
+
+def test_the_table_of_figures_was_read_whole() -> None:
+    """Every row of it is a figure that is compared."""
+    table = PAGE.partition("\n## Figures\n")[2].partition("\n## ")[0]
+    rows = [line for line in table.splitlines() if line.startswith("|")]
+    assert len(rows) - 2 == len(FIGURES) >= 20
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_a_figure_of_a_section_is_one_of_the_table(promise: str) -> None:
+    """So that no section says something else; how soon an end is seen is the promise's own, in P14 and P15."""
+    table = {(float(number), unit) for number, unit, _ in FIGURES}
+    own = {"P14": {(2.0, "s")}, "P15": {(1.5, "s")}}.get(promise, set())
+    text = SECTIONS[promise].partition("\n- ")[0]
+    for number, unit in re.findall(r"\b([\d.]*\d)\s(s|KiB|MiB|threads|characters)\b", text):
+        known = (float(number), unit if unit in UNITS else "")
+        assert known in table | own, f"{number} {unit} is not in the table"
+
+
+def test_what_is_not_promised_is_said() -> None:
+    """The section is there, and has something to say about each kind of promise."""
+    text = PAGE.partition("\n## Not promised\n")[2]
+    for word in (
+        "locals",
+        "memory",
+        "plain function",
+        "SOCKS",
+        "POST",
+        "Tokens are estimated",
+        "atexit",
+        "run_forever",
+    ):
+        assert word in text
+
+
+def test_every_mutation_applies_and_every_promise_has_one() -> None:
+    """What `python -m benchmarks.mutations` would change stands in the source, exactly once, and is Python then."""
+    command = [sys.executable, "-m", "benchmarks.mutations", "--list"]
+    run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert [line for line in run.stdout.splitlines() if "DOES NOT APPLY" in line] == []
+    assert run.returncode == 0, run.stderr
+    assert {line.partition(":")[0] for line in run.stdout.splitlines()} == set(PROMISES)
