@@ -88,7 +88,7 @@ class Reading:
 
 
 class View(ABC, Generic[Piece]):
-    """What of an answer a loop gets. The steps are the same for both kinds of loop; the first one claims the reading.
+    """What a loop gets of an answer, whether it is a `for` or an `async for`. The first step claims the reading.
 
     Args:
         reading: Of the answer.
@@ -110,12 +110,12 @@ class View(ABC, Generic[Piece]):
 
     def loop(self) -> Generator[Piece, None, None]:
         """The pieces, for `for`. Claims at its first step: `str.join` hides what a mere `iter()` raises."""
-        self._claim()
         try:
             while (pieces := self.advance()) is not None:
                 yield from pieces
         finally:
-            self.source.close()
+            if self._claimed:
+                self.source.close()
 
     def advance(self) -> Iterable[Piece] | None:
         """The pieces of the next read; None at the end. Blocks."""
@@ -130,14 +130,16 @@ class View(ABC, Generic[Piece]):
         if self._claimed:
             self.source.abandon()
 
-    def _claim(self) -> None:
-        self._reading.claim()
-        self._claimed = True
-
     def _step(self, step: Callable[[], list[Item] | Waits | None]) -> Iterable[Piece] | Waits | None:
-        """The error that ends the reading carries what was handed out before."""
+        """The pieces that a step of the source brings, or what it returns in place of items.
+
+        Raises:
+            InvalidRequest: Somebody else reads, or has read.
+            LLMBridgeError: The answer ends with it; it carries what was handed out, the rest included.
+        """
         if not self._claimed:
-            self._claim()
+            self._reading.claim()
+            self._claimed = True
         if self._failure.error is not None:
             raise self._failure.taken()
         try:
