@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from test_cli import one_line
+from test_command import one_line
 
 from llmbridge.cli import main
 from llmbridge.testing import LLMServer, Received, Reply

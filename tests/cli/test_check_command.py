@@ -16,7 +16,7 @@ from typing import Any
 
 import pytest
 from loopback import Listener, free_port
-from test_cli import one_line
+from test_command import one_line
 
 from llmbridge import providers
 from llmbridge.cli import main

@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from test_cli import one_line
+from test_command import one_line
 
 from llmbridge.cli import main
 from llmbridge.keys import keys_path, set_key, stored_key, stored_names
