@@ -172,42 +172,19 @@ class Client:
         **params: Any,
     ) -> None:
         self.transport_options = TransportOptions.checked(
-            api_key=api_key,
-            base_url=base_url,
-            proxy=proxy,
-            timeout=timeout,
-            retries=retries,
-            headers=headers,
-            session=session,
-            verify=verify,
-        )
+            api_key=api_key, base_url=base_url, proxy=proxy, timeout=timeout, retries=retries, headers=headers,
+            session=session, verify=verify,
+        )  # fmt: skip
         self.chat_options = ChatOptions.checked(
             given(
-                params,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                top_k=top_k,
-                stop=stop,
-                seed=seed,
-                presence_penalty=presence_penalty,
-                frequency_penalty=frequency_penalty,
-                reasoning_effort=reasoning_effort,
-                n=n,
-                logprobs=logprobs,
-                top_logprobs=top_logprobs,
+                params, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, stop=stop, seed=seed,
+                presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
+                reasoning_effort=reasoning_effort, n=n, logprobs=logprobs, top_logprobs=top_logprobs,
                 parallel_tool_calls=parallel_tool_calls,
             ),
-            tools=tools,
-            tool_choice=tool_choice,
-            run_tools=run_tools,
-            max_turns=max_turns,
-            schema=schema,
-            schema_mode=schema_mode,
-            reask=reask,
-            system=system,
-            unsupported=unsupported,
-        )
+            tools=tools, tool_choice=tool_choice, run_tools=run_tools, max_turns=max_turns, schema=schema,
+            schema_mode=schema_mode, reask=reask, system=system, unsupported=unsupported,
+        )  # fmt: skip
         several = model is not None and not isinstance(model, str)
         self._model = _checked_models(model, self.transport_options) if several else model
         if isinstance(model, str):
@@ -344,42 +321,19 @@ class Client:
             'demo'
         """
         transport = TransportOptions.checked(
-            api_key=api_key,
-            base_url=base_url,
-            proxy=proxy,
-            timeout=timeout,
-            retries=retries,
-            headers=headers,
-            session=session,
-            verify=verify,
-        )
+            api_key=api_key, base_url=base_url, proxy=proxy, timeout=timeout, retries=retries, headers=headers,
+            session=session, verify=verify,
+        )  # fmt: skip
         options = ChatOptions.checked(
             given(
-                params,
-                max_tokens=max_tokens,
-                temperature=temperature,
-                top_p=top_p,
-                top_k=top_k,
-                stop=stop,
-                seed=seed,
-                presence_penalty=presence_penalty,
-                frequency_penalty=frequency_penalty,
-                reasoning_effort=reasoning_effort,
-                n=n,
-                logprobs=logprobs,
-                top_logprobs=top_logprobs,
+                params, max_tokens=max_tokens, temperature=temperature, top_p=top_p, top_k=top_k, stop=stop, seed=seed,
+                presence_penalty=presence_penalty, frequency_penalty=frequency_penalty,
+                reasoning_effort=reasoning_effort, n=n, logprobs=logprobs, top_logprobs=top_logprobs,
                 parallel_tool_calls=parallel_tool_calls,
             ),
-            tools=tools,
-            tool_choice=tool_choice,
-            run_tools=run_tools,
-            max_turns=max_turns,
-            schema=schema,
-            schema_mode=schema_mode,
-            reask=reask,
-            system=system,
-            unsupported=unsupported,
-        )
+            tools=tools, tool_choice=tool_choice, run_tools=run_tools, max_turns=max_turns, schema=schema,
+            schema_mode=schema_mode, reask=reask, system=system, unsupported=unsupported,
+        )  # fmt: skip
         named = self._model if model is None else model
         if named is not None and not isinstance(named, str):
             named = _checked_models(named, transport.over(self.transport_options))
@@ -434,15 +388,9 @@ class Client:
         from llmbridge.embeddings import EmbeddingsCall
 
         transport = TransportOptions.checked(
-            api_key=api_key,
-            base_url=base_url,
-            proxy=proxy,
-            timeout=timeout,
-            retries=retries,
-            headers=headers,
-            session=session,
-            verify=verify,
-        )
+            api_key=api_key, base_url=base_url, proxy=proxy, timeout=timeout, retries=retries, headers=headers,
+            session=session, verify=verify,
+        )  # fmt: skip
         return EmbeddingsCall(self, texts, model, transport, given(params, dimensions=dimensions))
 
     aembed = _awaitable(embed)
@@ -485,15 +433,9 @@ class Client:
             ['demo']
         """
         transport = TransportOptions.checked(
-            api_key=api_key,
-            base_url=base_url,
-            proxy=proxy,
-            timeout=timeout,
-            retries=retries,
-            headers=headers,
-            session=session,
-            verify=verify,
-        )
+            api_key=api_key, base_url=base_url, proxy=proxy, timeout=timeout, retries=retries, headers=headers,
+            session=session, verify=verify,
+        )  # fmt: skip
         return self._models_question(provider, transport, settings)
 
     amodels = _awaitable(models)
