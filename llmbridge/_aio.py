@@ -33,7 +33,7 @@ from anyio.lowlevel import RunVar, checkpoint
 from anyio.to_thread import run_sync
 
 from llmbridge._call.pipeline import Wait
-from llmbridge._tools.runs import here
+from llmbridge._tools.runs import this_thread
 from llmbridge.errors import ConfigError, LLMBridgeError
 
 if TYPE_CHECKING:
@@ -193,7 +193,7 @@ async def in_thread(
     """What a blocking step gives, made in a worker thread.
 
     Args:
-        step: May run coroutines in this event loop, by `_tools.runs.here`, if `coroutines` is given.
+        step: May run coroutines in this event loop, by `_tools.runs.this_thread`, if `coroutines` is given.
         cancel: Wakes it when the task is cancelled.
         coroutines: Keeps them, also from step to step.
         left: Seconds for which it may wait for a thread, where all are taken. Then the step is made nevertheless, and
@@ -205,14 +205,14 @@ async def in_thread(
     awaited = True
 
     def step_here() -> None:
-        here.loop = coroutines
+        this_thread.loop = coroutines
         try:
             done.append(step())
         except BaseException as error:  # noqa: BLE001 - raised below
             if awaited:
                 failed.append(error)
         finally:
-            here.loop = None
+            this_thread.loop = None
 
     # A thread waits for what runs within a tool: if both had to share the limit, they might wait for ever.
     limiter = CapacityLimiter(1) if _in_tool.get() else _thread_limit()

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llmbridge.options import TotalClock
     from llmbridge.tools import Tool
 
-__all__ = ["Job", "Loop", "ToolRuns", "here"]
+__all__ = ["Job", "Loop", "ToolRuns", "this_thread"]
 
 _T = TypeVar("_T")
 _log = logging.getLogger("llmbridge")
@@ -41,7 +41,7 @@ class Loop(Protocol):
         """Begins all jobs; returns what cancels them, from any thread."""
 
 
-class _Here(threading.local):
+class _ThisThread(threading.local):
     """What holds for the thread that reads.
 
     Attributes:
@@ -51,7 +51,7 @@ class _Here(threading.local):
     loop: Loop | None = None
 
 
-here = _Here()
+this_thread = _ThisThread()
 
 
 class ToolRuns:
@@ -122,7 +122,7 @@ class ToolRuns:
             cancel()
 
     def _begin(self) -> None:
-        self._loop = here.loop
+        self._loop = this_thread.loop
         functions: list[tuple[int, ToolCall, Tool]] = []
         jobs: list[tuple[int, ToolCall, Job]] = []
         for index, call in enumerate(self._calls):
