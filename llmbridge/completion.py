@@ -10,7 +10,7 @@ from llmbridge.events import FinishReason, ToolCall, Usage
 from llmbridge.messages import Message, Parsed
 
 if TYPE_CHECKING:
-    from llmbridge._call.notes import Notes
+    from llmbridge._call.reading import Notes
     from llmbridge.rate_limits import RateLimits
 
 __all__ = ["Choice", "Completion", "choices_of"]

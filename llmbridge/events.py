@@ -135,7 +135,7 @@ class ToolResult:
             >>> ToolResult(ToolCall("c1", "add"), "5").message.to_dict()
             {'role': 'tool', 'content': '5', 'tool_call_id': 'c1', 'name': 'add'}
         """
-        from llmbridge._tools.values import result_message
+        from llmbridge.messages import result_message
 
         return result_message(self)
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from llmbridge._json import check_text, json_copy
-from llmbridge._text import shown
+from llmbridge._text import mended, shown
 from llmbridge._tool_call import ToolCall, read_call
 from llmbridge.errors import InvalidRequest
 
@@ -349,7 +349,7 @@ def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str |
         raise InvalidRequest("content is None: only an assistant message with tool_calls may have no content")
     if not isinstance(content, (list, tuple)):
         raise InvalidRequest(f"content must be a str or a list of parts, not {type(content).__name__}")
-    content = [part.to_part() if hasattr(part, "to_part") and not isinstance(part, type) else part for part in content]
+    content = [part.to_part() if _is_media(part) else part for part in content]
     for i, part in enumerate(content):
         if not isinstance(part, str) and not (isinstance(part, Mapping) and isinstance(part.get("type"), str)):
             raise InvalidRequest(f"content[{i}] must be a str or a mapping with a 'type', not {shown(part)}")
@@ -357,3 +357,50 @@ def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str |
             raise InvalidRequest(f"content[{i}] is a part of type 'text' whose 'text' is no str")
     copied: list[Any] = json_copy(content, "content")
     return copied
+
+
+def result_message(result: ToolResult) -> Message:
+    """The answer to a tool call as a message; an image, sound or document, alone or in a list, is a part of it.
+
+    Example:
+        >>> from llmbridge.events import ToolCall, ToolResult
+        >>> result_message(ToolResult(ToolCall("c1", "add"), "5")).to_dict()
+        {'role': 'tool', 'content': '5', 'tool_call_id': 'c1', 'name': 'add'}
+    """
+    failed = {"is_error": True} if result.failed else {}
+    parts = [item.to_part() if _is_media(item) else _text(item) for item in _with_media(result.value)]
+    extra = {"tool_call_id": result.call.id, "name": result.call.name, **failed}
+    return Message("tool", parts or result.text, extra)
+
+
+def text_of(value: Any) -> str:
+    """A value as text; an image, sound or document is named only.
+
+    Example:
+        >>> from llmbridge import Image
+        >>> text_of(["Here:", Image("https://example.com/cat.png")])
+        "Here:\\nImage('https://example.com/cat.png')"
+    """
+    values = _with_media(value)
+    if not values:
+        return _text(value)
+    return "\n".join(repr(item) if _is_media(item) else _text(item) for item in values)
+
+
+def _with_media(value: Any) -> list[Any]:
+    values = list(value) if isinstance(value, (list, tuple)) else [value]
+    return values if any(map(_is_media, values)) else []
+
+
+def _is_media(item: Any) -> bool:
+    """Whether it is an Image, Audio or Document; their module waits for somebody who uses it."""
+    return hasattr(item, "to_part") and not isinstance(item, type)
+
+
+def _text(value: Any) -> str:
+    # A tool that asks a model itself means what that one says, not all that its Completion knows about the answer.
+    if isinstance(getattr(value, "message", None), Message):
+        return mended(str(value.text))
+    from llmbridge._schemas.jsonable import result_text
+
+    return mended(result_text(value))

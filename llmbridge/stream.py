@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from llmbridge._aio import AsyncResult
-    from llmbridge._call.notes import Notes
+    from llmbridge._call.reading import Notes
     from llmbridge.completion import Completion
     from llmbridge.rate_limits import RateLimits
     from llmbridge.schema import Schema

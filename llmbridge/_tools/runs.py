@@ -254,7 +254,7 @@ def _all_of(waiting: SimpleQueue[_T]) -> Iterator[_T]:
 
 
 def _success(call: ToolCall, value: Any) -> ToolResult:
-    from llmbridge._tools.values import text_of
+    from llmbridge.messages import text_of
 
     return ToolResult(call, text_of(value), value=value)
 

@@ -26,9 +26,8 @@ from requests.cookies import RequestsCookieJar
 from llmbridge._locks import keep_lock_free
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, serving
-from llmbridge._transport.connections import WatchedAdapter, watch_pool
+from llmbridge._transport.connections import ProxySetting, WatchedAdapter, passwords_of, proxies_for, watch_pool
 from llmbridge._transport.failures import FOREIGN, Failure
-from llmbridge._transport.proxies import ProxySetting, passwords_of, proxies_for
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
 from llmbridge.secret import SHORTEST_SECRET, MaskedStr, scrub

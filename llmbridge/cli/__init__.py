@@ -25,7 +25,7 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from llmbridge._version import __version__
-from llmbridge.cli import _ask, _check, _keys, _lists
+from llmbridge.cli import _ask, _check, _keys
 from llmbridge.cli._output import INTERRUPTED, OK, Misused, end_line, prepare_stdout, report
 
 __all__ = ["main"]
@@ -90,6 +90,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="llmbridge", allow_abbrev=False, description="Chat models from the command line.")
     parser.add_argument("--version", action="version", version=f"llmbridge {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (_ask, _lists, _check, _keys):
+    for module in (_ask, _check, _keys):
         module.add(commands)
     return parser

@@ -11,11 +11,10 @@ from typing import Any
 import pytest
 from modes import Mode
 
-import llmbridge._call.tool_deltas
+import llmbridge._call.assembly
 from llmbridge import ChatStream, Client, InvalidOutput, Logprobs, Reasoning, StreamTruncated, ToolCallDelta, Usage
-from llmbridge._call.assembly import Assembly
-from llmbridge._call.notes import Notes
-from llmbridge._call.tool_deltas import CallAssembler
+from llmbridge._call.assembly import Assembly, CallAssembler
+from llmbridge._call.reading import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.events import Item, OtherChoice, Text
 from llmbridge.schema import Schema
@@ -177,13 +176,13 @@ class TestMemory:
     def test_an_open_call_is_not_read_at_each_finish(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is read in all is a small multiple of the arguments."""
         read: list[int] = []
-        is_json = llmbridge._call.tool_deltas._is_json
+        is_json = llmbridge._call.assembly._is_json
 
         def seen(text: str) -> bool:
             read.append(len(text))
             return is_json(text)
 
-        monkeypatch.setattr(llmbridge._call.tool_deltas, "_is_json", seen)
+        monkeypatch.setattr(llmbridge._call.assembly, "_is_json", seen)
         calls = CallAssembler()
         calls.add(ToolCallDelta(0, "c1", "t", '{"a": "'))
         for _ in range(3000):

@@ -25,8 +25,8 @@ from recordings import Failure, names, provider_of, recorded
 from llmbridge import ConfigError, InvalidRequest, LLMBridgeError, Provider, ServiceError, StreamTruncated, providers
 from llmbridge._call import tool_deltas as calls_module
 from llmbridge._call.answer import Answer
+from llmbridge._call.assembly import CallAssembler
 from llmbridge._call.pipeline import Wait
-from llmbridge._call.tool_deltas import CallAssembler
 from llmbridge._text import mended
 from llmbridge.completion import Completion
 from llmbridge.events import (
