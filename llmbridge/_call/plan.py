@@ -48,18 +48,18 @@ class Plan:
         self._model = model
         self._transport = transport
         self._chat = chat
+        self._with_defaults = chat.over(client.chat_options)
         self._first = first
         self._free = free
         self._timeout = transport.over(client.transport_options).timeout or Timeout()
 
     def stream(self, messages: Messages) -> ChatStream:
         """The answer to the messages, as the caller gave them."""
-        chat = self._chat.over(self._client.chat_options)
-        reasks = _REASKS if chat.reask is None else chat.reask
+        reasks = _REASKS if self._with_defaults.reask is None else self._with_defaults.reask
         return self._stream(checked_messages(messages), reasks, TotalClock(self._timeout.total))
 
     def _stream(self, turns: Sequence[Message], reasks: int, clock: TotalClock) -> ChatStream:
-        chat = self._chat.over(self._client.chat_options)
+        chat = self._with_defaults
         pipeline, request = self._pipeline(turns, clock)
 
         def ask_again(said: Sequence[Message]) -> ChatStream:
@@ -107,7 +107,7 @@ class Plan:
         """The way to a model, with the defaults of the client that names it."""
         has_base_url = self._transport.base_url is not None or client.transport_options.base_url is not None
         provider, name = resolve_model(model, has_base_url)
-        chat = self._chat.over(client.chat_options)
+        chat = self._with_defaults if client is self._client else self._chat.over(client.chat_options)
         unsupported = chat.unsupported
         if unsupported == "warn" and not self._first:
             unsupported = "drop"
