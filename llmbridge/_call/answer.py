@@ -1,6 +1,6 @@
 """One HTTP answer, from bytes to items: what kind of body it is, its frames, what they say, and how it ends.
 
-`assembly` repairs the items that the frames give; `reading` hands them out to the loop; `notes` remembers them.
+`assembly` repairs the items that the frames give; `reading` hands them out to the loop, and remembers them.
 """
 
 from __future__ import annotations

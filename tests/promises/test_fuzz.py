@@ -23,7 +23,7 @@ from recordings import Answer as Recorded
 from recordings import Failure, names, provider_of, recorded
 
 from llmbridge import ConfigError, InvalidRequest, LLMBridgeError, Provider, ServiceError, StreamTruncated, providers
-from llmbridge._call import tool_deltas as calls_module
+from llmbridge._call import assembly as calls_module
 from llmbridge._call.answer import Answer
 from llmbridge._call.assembly import CallAssembler
 from llmbridge._call.pipeline import Wait
