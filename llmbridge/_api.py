@@ -7,7 +7,18 @@ from llmbridge.client import Client
 
 __all__ = ["aembed", "amodels", "chat", "embed", "models"]
 
-_client = Client()
+
+class _OneClient(Client):
+    """It has no copies: a function that goes to a worker process uses the connections that are kept there."""
+
+    def __reduce__(self) -> str:
+        return "_client"
+
+    def __copy__(self) -> Client:
+        return self
+
+
+_client = _OneClient()
 _client.connections = SHARED  # providers that are used as classes share them
 
 chat = _client.chat

@@ -95,10 +95,12 @@ def _running(chat: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(chat)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         kwargs.setdefault("run_tools", True)
-        return chat(*args, **kwargs)
+        client: Any = args[0]  # a subclass may have a chat of its own
+        answer: T = client.chat(*args[1:], **kwargs)
+        return answer
 
     run.__doc__ = _running.__doc__
-    return _shown_as(run, "run", "ChatStream[Parsed]")
+    return _shown_as(discreet(run), "run", "ChatStream[Parsed]")
 
 
 def _shown_as(method: Callable[P, T], name: str, returns: str) -> Callable[P, T]:

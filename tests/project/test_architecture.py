@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+import llmbridge
 from llmbridge import Client, chat
 from llmbridge.testing import LLMServer, Reply
 
@@ -24,6 +25,9 @@ SOURCES = {
     ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix(".__init__"): path
     for path in (ROOT / "llmbridge").rglob("*.py")
 }
+
+BY_NAME = {f"llmbridge.{name}": f"llmbridge.{module}" for name, module in llmbridge._MODULE_OF.items()}
+"""Where `from llmbridge import NAME` leads."""
 
 
 def module_of(path: str) -> str:
@@ -137,8 +141,9 @@ def imports_of(module: str) -> set[str]:
         if isinstance(node, ast.Import):
             found.update(alias.name for alias in node.names)
         elif isinstance(node, ast.ImportFrom) and node.module:
-            names = {f"{node.module}.{alias.name}" for alias in node.names}
-            found.update(names & SOURCES.keys() or {node.module})
+            for alias in node.names:
+                name = f"{node.module}.{alias.name}"
+                found.add(name if name in SOURCES else BY_NAME.get(name, node.module))
         for child in ast.iter_child_nodes(node):
             visit(child)
 

@@ -34,10 +34,10 @@ DIALECTS = {
     "mistral:m": ("mistral", {"mistral", "openai"}),
     "cohere:m": ("cohere", {"cohere"}),
 }
-"""For models, what a server has to speak, and whose modules are loaded; see `dialect`."""
+"""For models, what a server has to speak, and whose modules are loaded."""
 
-SHARED = {"call", "media", "row", "values"}
-"""What dialects may have in common."""
+SHARED = {"_values"}
+"""What dialects have in common."""
 
 NOT_YET = {
     "anyio", "asyncio", "concurrent", "csv", "datetime", "decimal", "email", "hashlib", "html", "http",
@@ -105,16 +105,9 @@ def own(modules: set[str]) -> set[str]:
     return {name.removeprefix("llmbridge.") for name in modules if name.startswith("llmbridge.")}
 
 
-def dialect(module: str) -> str:
-    """Whose a module of `providers` is: a public one, or a folder, is its own; the name of a private one says it."""
-    name = module.split(".")[1]
-    owner = name if name[0] != "_" else name.split("_")[1]
-    return "openai" if owner == "completions" else owner
-
-
 def dialects(modules: set[str]) -> set[str]:
-    """The dialects that modules belong to, but for what they share."""
-    return {dialect(name) for name in own(modules) if name.startswith("providers.")} - SHARED
+    """The dialects that modules belong to: each has a file or a folder of its own."""
+    return {name.split(".")[1] for name in own(modules) if name.startswith("providers.")} - SHARED
 
 
 def check_core(modules: set[str]) -> None:

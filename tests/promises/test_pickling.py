@@ -19,6 +19,7 @@ import pytest
 import requests
 from conftest import KEY
 
+import llmbridge
 from llmbridge import (
     AllFailed,
     AuthError,
@@ -432,3 +433,12 @@ def test_a_client_travels_with_decorated_tools(server: LLMServer, traveller: Cli
     again = pickle.loads(pickle.dumps(Client("openai:m", tools=[decorated], run_tools=True, **options)))
     assert again.chat("x").complete().text == "4"
     assert server.requests[1].json["messages"][-1]["content"] == "4"
+
+
+@pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
+@pytest.mark.parametrize("name", ["chat", "embed", "aembed", "models", "amodels"])
+def test_the_functions_of_the_package_travel_by_name(name: str, way: Callable[[Any], Any]) -> None:
+    """A worker process that gets one again and again keeps its connections: it is the same function there."""
+    function = getattr(llmbridge, name)
+    assert way(function) == function
+    assert way(functools.partial(function, timeout=3)).func == function

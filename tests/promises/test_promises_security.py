@@ -219,13 +219,14 @@ REFUSED: dict[str, dict[str, Any]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-@pytest.mark.parametrize("by", ["chat", "Client"])
+@pytest.mark.parametrize("by", ["chat", "run", "Client"])
 def test_p18_p21_refused_calls_show_no_secret(name: str, by: str) -> None:
     """Key and passwords of a call that is refused stand in no message, and in no local of llmbridge's frames."""
     options = {"messages": "x", "model": "openai:m", "api_key": KEY, **REFUSED[name]}
     messages = options.pop("messages")
+    ask = {"chat": chat, "run": Client().run, "Client": lambda messages, **given: Client(**given).chat(messages)}[by]
     with pytest.raises(ConfigError) as caught:
-        chat(messages, **options) if by == "chat" else Client(**options).chat(messages)
+        ask(messages, **options)
     assert_discreet(caught.value, KEY, PASSWORD)
 
 

@@ -160,6 +160,19 @@ class TestTheLoop:
             assert mode.complete(other.chat("x")).text == "5"
         assert len(server.requests) == 4
 
+    def test_run_asks_by_the_chat_of_a_subclass(self) -> None:
+        """Whoever overrides `chat`, to log or to count, sees the calls of `run` too."""
+        seen: list[dict[str, Any]] = []
+
+        class Logged(Client):
+            def chat(self, messages: Any, model: Any = None, **options: Any) -> Any:
+                seen.append(options)
+                return super().chat(messages, model, **options)
+
+        Logged("demo").run("x", "demo").close()
+        Logged("demo").run("x", run_tools=False).close()
+        assert seen == [{"run_tools": True}, {"run_tools": False}]
+
     def test_without_it_the_calls_are_the_callers(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """Nothing is run, and nothing more is sent."""
         server.script(asks(("add", {"a": 2, "b": 3})))
