@@ -51,7 +51,7 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class _Question(Protocol[T_co]):
-    """What is asked when somebody wants the result."""
+    """A call that has been checked; nothing is sent before `result()`, which waits for the answer."""
 
     def result(self) -> T_co: ...
     def cancel(self) -> None: ...
@@ -59,7 +59,7 @@ class _Question(Protocol[T_co]):
 
 
 def _answered(ask: Callable[P, _Question[T]]) -> Callable[P, T]:
-    """The method that asks and waits."""
+    """Makes a blocking method out of one that only checks its arguments and returns the question."""
 
     @functools.wraps(ask)
     def wait(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -69,7 +69,7 @@ def _answered(ask: Callable[P, _Question[T]]) -> Callable[P, T]:
 
 
 def _awaitable(wait: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
-    """The same method for async code. Bad arguments are refused at the call."""
+    """The same method for async code. Wrong arguments raise at the call, not at the `await`."""
     ask: Callable[P, _Question[T]] = inspect.unwrap(wait)
 
     @functools.wraps(ask)
@@ -104,7 +104,7 @@ def _running(chat: Callable[P, T]) -> Callable[P, T]:
 
 
 def _shown_as(method: Callable[P, T], name: str, returns: str) -> Callable[P, T]:
-    """The method with what `help()` shows of it: the arguments of what it wraps, and its own name and result."""
+    """Lets `help()` show the method with the arguments of what it wraps, and with its own name and result."""
     signature = inspect.signature(method)
     result = str(signature.return_annotation).removeprefix("_Question[").removesuffix("]")
     method.__name__, method.__qualname__ = name, f"Client.{name}"
@@ -301,7 +301,8 @@ class Client:
             seed: The same one gives the same answer, as far as the service can.
             presence_penalty: Against words that have occurred, from -2 to 2.
             frequency_penalty: Against words that have occurred often, from -2 to 2.
-            reasoning_effort: How long the model thinks before it answers: "none", "minimal", "low", "medium", "high".
+            reasoning_effort: How long the model thinks before it answers: "none", "minimal", "low", "medium", "high",
+                "xhigh" or "max", or another word that the service knows.
             n: How many answers; the others are in `Completion.choices`.
             logprobs: Whether the tokens' probabilities are wanted.
             top_logprobs: Those of so many alternatives for each token.

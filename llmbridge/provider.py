@@ -285,7 +285,7 @@ class Provider(AsyncGeneratorProvider):
 
     @classmethod
     def locate_during(cls, call: Call, model: str) -> tuple[str, str]:
-        """`locate` for a call, which may end meanwhile: whoever has to ask for long looks at its limits."""
+        """`locate` within a call. Override it if the search may take long, so that it stops when the call ends."""
         return cls.locate(model)
 
     @classmethod

@@ -1,4 +1,4 @@
-"""One question, answered with one JSON document: for all that is no chat (embeddings, lists of models)."""
+"""A question that is answered with one JSON document instead of a stream: embeddings, lists of models."""
 
 from __future__ import annotations
 
