@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import functools
 import inspect
-import os
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
 
-from llmbridge import providers
-from llmbridge._call.plan import Plan
+from llmbridge._call.plan import Plan, plan_embeddings, plan_models
 from llmbridge._call.route import Connections
 from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode
 from llmbridge.options import (
-    TRANSPORT_NAMES,
     UNSET,
     ChatOptions,
     ReasoningEffort,
@@ -36,8 +33,7 @@ if TYPE_CHECKING:
 
     import requests
 
-    from llmbridge._call.question import DocumentCall
-    from llmbridge.embeddings import Embeddings
+    from llmbridge._call.question import Embeddings
     from llmbridge.limits import Limits
     from llmbridge.messages import Parsed
     from llmbridge.provider import Provider
@@ -388,13 +384,11 @@ class Client:
             >>> len(asyncio.run(aembed("one", model="demo")))
             1
         """
-        from llmbridge.embeddings import EmbeddingsCall
-
         transport = TransportOptions.checked(
             api_key=api_key, base_url=base_url, proxy=proxy, timeout=timeout, retries=retries, headers=headers,
             session=session, verify=verify,
         )  # fmt: skip
-        return EmbeddingsCall(self, texts, model, transport, given(params, dimensions=dimensions))
+        return plan_embeddings(self, texts, model, transport, given(params, dimensions=dimensions))
 
     aembed = _awaitable(embed)
 
@@ -439,44 +433,9 @@ class Client:
             api_key=api_key, base_url=base_url, proxy=proxy, timeout=timeout, retries=retries, headers=headers,
             session=session, verify=verify,
         )  # fmt: skip
-        return self._models_question(provider, transport, settings)
+        return plan_models(self, provider, transport, settings)
 
     amodels = _awaitable(models)
-
-    def _models_question(
-        self, name: str | None, transport: TransportOptions, settings: Mapping[str, Any]
-    ) -> DocumentCall[list[str]]:
-        from llmbridge._call.question import DocumentCall
-
-        if name is None:
-            name = self._provider_name(transport)
-        if not isinstance(name, str):
-            raise ConfigError(f"provider must be a name like 'openai', not {type(name).__name__}")
-        provider = providers.find(name)
-        if not provider.models_path:
-            raise ConfigError(f"{name} has no list of models to ask for", provider=name)
-        if unknown := sorted(settings.keys() - provider.settings):
-            known = ", ".join((*TRANSPORT_NAMES, *sorted(provider.settings)))
-            raise ConfigError(f"models() knows no {unknown[0]}: for {name} it takes {known}")
-        settings = {**self.settings_for(provider), **settings}
-        encoded = provider.encode_models({key: value for key, value in settings.items() if value is not None})
-        options = self.options_for(provider, transport)
-        return DocumentCall(
-            self.connections, provider, "", lambda _: encoded, options, provider.decode_models, method="GET"
-        )
-
-    def _provider_name(self, transport: TransportOptions) -> str:
-        """The name of the provider where none is named.
-
-        Raises:
-            ConfigError: There is none, or several.
-        """
-        if self.several:
-            raise ConfigError("this client has several models: say with provider= whose models are to be listed")
-        if self._model is None and not os.environ.get(MODEL_VARIABLE, ""):
-            raise ConfigError(f"no provider is named: pass provider=, like 'openai', or set {MODEL_VARIABLE}")
-        has_base_url = transport.base_url is not None or self.transport_options.base_url is not None
-        return resolve_model(self.default_model, has_base_url)[0].name
 
     def options_for(self, provider: type[Provider], asked: TransportOptions) -> TransportOptions:
         """How a request to a provider travels: as the call says, and else by this client's defaults.

@@ -30,7 +30,7 @@ from llmbridge import (
     aembed,
     embed,
 )
-from llmbridge.embeddings import EmbeddingsCall
+from llmbridge._call.plan import plan_embeddings
 from llmbridge.options import TransportOptions
 from llmbridge.testing import LLMServer, Received, Reply
 
@@ -379,7 +379,7 @@ def test_cancelling_before_it_begins(server: LLMServer) -> None:
     """Nothing is asked for any more: a task may end before its thread has begun."""
     options = {name: value for name, value in way(server).items() if name != "model"}
     with Client() as client:
-        work = EmbeddingsCall(client, ["a"], "openai:m", TransportOptions.checked(**options), {})
+        work = plan_embeddings(client, ["a"], "openai:m", TransportOptions.checked(**options), {})
         work.cancel()
         with pytest.raises(Cancelled):
             work.result()

@@ -18,6 +18,7 @@ from llmbridge import (
     ServerError,
     UnknownProvider,
     amodels,
+    embed,
     models,
     providers,
 )
@@ -225,3 +226,14 @@ def test_a_setting_that_is_none_is_refused_at_the_call(dialect: str) -> None:
     """As it is for a chat."""
     with pytest.raises(ConfigError, match="api_version"):
         models(dialect, api_version=7, base_url="http://127.0.0.1:9", api_key=KEY)
+
+
+@pytest.mark.parametrize("name", ["run_tools", "unsupported"])
+def test_what_only_a_chat_has_is_refused(name: str) -> None:
+    """None says nothing, as wrappers pass it on."""
+    assert models("demo", **{name: None}) == ["demo"]
+    assert len(embed("a", model="demo", **{name: None})) == 1
+    with pytest.raises(ConfigError, match=f"{name} belongs to a chat"):
+        models("demo", **{name: True})
+    with pytest.raises(ConfigError, match=f"{name} belongs to a chat"):
+        embed("a", model="demo", **{name: True})

@@ -1,23 +1,34 @@
-"""How a chat will be carried out: which models it may go to, what each of them is sent, and what may follow."""
+"""How a call will be carried out: which models it may go to, what each of them is sent, and what may follow."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+import os
+from collections.abc import Iterable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
+from llmbridge import providers
 from llmbridge._call.pipeline import Pipeline
 from llmbridge._call.route import Route, chat_route
 from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
 from llmbridge.messages import ChatRequest, Message, checked_messages
-from llmbridge.options import ChatOptions, Timeout, TotalClock, TransportOptions
-from llmbridge.providers import resolve_model
+from llmbridge.options import (
+    CHAT_NAMES,
+    TRANSPORT_NAMES,
+    ChatOptions,
+    Timeout,
+    TotalClock,
+    TransportOptions,
+    refuse_of_client,
+)
+from llmbridge.providers import MODEL_VARIABLE, resolve_model
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
+    from llmbridge._call.question import DocumentCall, EmbeddingsCall
     from llmbridge.client import Client
     from llmbridge.messages import Messages
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "plan_embeddings", "plan_models"]
 
 _REASKS = 1
 _TURNS = 10
@@ -105,8 +116,7 @@ class Plan:
 
     def _route(self, client: Client, model: str | None, turns: Sequence[Message]) -> tuple[Route, ChatRequest]:
         """The way to a model, with the defaults of the client that names it."""
-        has_base_url = self._transport.base_url is not None or client.transport_options.base_url is not None
-        provider, name = resolve_model(model, has_base_url)
+        provider, name = resolve_model(model, _has_base_url(client, self._transport))
         chat = self._with_defaults if client is self._client else self._chat.over(client.chat_options)
         unsupported = chat.unsupported
         if unsupported == "warn" and not self._first:
@@ -141,3 +151,86 @@ def _all_refused(errors: Sequence[LLMBridgeError]) -> LLMBridgeError:
     causes = "; ".join(f"{error.provider}:{error.model}: {error.message}" for error in errors)
     kind = type(errors[0]) if len(set(map(type, errors))) == 1 else ConfigError
     return kind(f"none of the {len(errors)} models can be asked: {causes}")
+
+
+def plan_embeddings(
+    client: Client,
+    texts: str | Iterable[str],
+    model: str | None,
+    transport: TransportOptions,
+    params: Mapping[str, Any],
+) -> EmbeddingsCall:
+    """The embeddings of some texts, which are not asked for yet; the arguments are those of `Client.embed`.
+
+    Raises:
+        ConfigError: The model, a text or a parameter cannot be used; nothing was sent.
+    """
+    from llmbridge._call.question import EmbeddingsCall
+
+    refuse_of_client(params)
+    _refuse_of_chats("embed", params)
+    named = client.default_model if model is None else model
+    if named is None and client.several:
+        raise ConfigError("this client has several models: say with model= which one makes the embeddings")
+    provider, name = resolve_model(named, _has_base_url(client, transport))
+    return EmbeddingsCall(
+        client.connections,
+        provider,
+        name,
+        client.options_for(provider, transport),
+        texts,
+        {**client.settings_for(provider), **params},
+    )
+
+
+def plan_models(
+    client: Client, name: str | None, transport: TransportOptions, settings: Mapping[str, Any]
+) -> DocumentCall[list[str]]:
+    """The question for a provider's models, which is not asked yet; the arguments are those of `Client.models`.
+
+    Raises:
+        ConfigError: The provider is unknown, lists no models, or a setting is not one of its own; nothing was sent.
+    """
+    from llmbridge._call.question import DocumentCall
+
+    if name is None:
+        name = _own_provider(client, transport)
+    if not isinstance(name, str):
+        raise ConfigError(f"provider must be a name like 'openai', not {type(name).__name__}")
+    provider = providers.find(name)
+    if not provider.models_path:
+        raise ConfigError(f"{name} has no list of models to ask for", provider=name)
+    _refuse_of_chats("models", settings)
+    given = {key: value for key, value in settings.items() if key not in CHAT_NAMES}
+    if unknown := sorted(given.keys() - provider.settings):
+        known = ", ".join((*TRANSPORT_NAMES, *sorted(provider.settings)))
+        raise ConfigError(f"models() knows no {unknown[0]}: for {name} it takes {known}")
+    given = {**client.settings_for(provider), **given}
+    encoded = provider.encode_models({key: value for key, value in given.items() if value is not None})
+    options = client.options_for(provider, transport)
+    return DocumentCall(
+        client.connections, provider, "", lambda _: encoded, options, provider.decode_models, method="GET"
+    )
+
+
+def _refuse_of_chats(asked: str, params: Mapping[str, Any]) -> None:
+    for name in CHAT_NAMES:
+        if params.get(name) is not None:
+            raise ConfigError(f"{name} belongs to a chat: {asked}() has no use for it")
+
+
+def _own_provider(client: Client, transport: TransportOptions) -> str:
+    """The name of the provider where none is named.
+
+    Raises:
+        ConfigError: There is none, or several.
+    """
+    if client.several:
+        raise ConfigError("this client has several models: say with provider= whose models are to be listed")
+    if client.default_model is None and not os.environ.get(MODEL_VARIABLE, ""):
+        raise ConfigError(f"no provider is named: pass provider=, like 'openai', or set {MODEL_VARIABLE}")
+    return resolve_model(client.default_model, _has_base_url(client, transport))[0].name
+
+
+def _has_base_url(client: Client, transport: TransportOptions) -> bool:
+    return transport.base_url is not None or client.transport_options.base_url is not None

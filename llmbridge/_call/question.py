@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, overload
 
 from llmbridge._call.pipeline import Pipeline
 from llmbridge._call.route import Route
+from llmbridge._json import check_text, json_copy
+from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
+from llmbridge.events import Usage
 from llmbridge.options import Timeout, TotalClock, TransportOptions
 from llmbridge.provider import Encoded
 
@@ -14,9 +18,16 @@ if TYPE_CHECKING:
     from llmbridge._call.route import Connections
     from llmbridge.provider import Provider
 
-__all__ = ["DocumentCall"]
+__all__ = ["MOST_TEXTS", "DocumentCall", "Embeddings", "EmbeddingsCall"]
 
 T = TypeVar("T")
+
+MOST_TEXTS = 512
+"""Texts in a request at the most, whatever the service takes: the longest vectors of as many are 50 MB of JSON."""
+_BYTES = 500_000
+"""UTF-8 in a request at the most, unless one text alone is longer: services limit the tokens of all texts together."""
+
+_Decoded = tuple[list[list[float]], Union[Usage, None]]
 
 
 class DocumentCall(Generic[T]):
@@ -80,3 +91,179 @@ class DocumentCall(Generic[T]):
     def cancel(self) -> None:
         """Ends the call at once, from any thread."""
         self._pipeline.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Embeddings(Sequence[list[float]]):
+    """The vectors of some texts, in their order. A sequence of lists of float.
+
+    Args:
+        vectors: One for each text, all of the same length.
+        usage: Counted tokens, or None if the service did not say.
+        model: The model that was asked.
+        provider: The provider's name.
+    """
+
+    vectors: list[list[float]] = field(repr=False)
+    usage: Usage | None = None
+    model: str = ""
+    provider: str = ""
+
+    def __len__(self) -> int:
+        return len(self.vectors)
+
+    @overload
+    def __getitem__(self, index: int) -> list[float]: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[list[float]]: ...
+
+    def __getitem__(self, index: int | slice) -> list[float] | list[list[float]]:
+        return self.vectors[index]
+
+    def __iter__(self) -> Iterator[list[float]]:
+        return iter(self.vectors)
+
+    @property
+    def array(self) -> Any:
+        """The vectors as a numpy array of shape (texts, length) and type float32; of no texts, (0, 0).
+
+        Raises:
+            ConfigError: numpy is not installed.
+        """
+        try:
+            import numpy as np  # type: ignore[import-not-found,unused-ignore]
+        except ImportError:
+            raise ConfigError("embeddings.array needs numpy: pip install numpy, or use .vectors") from None
+        length = len(self.vectors[0]) if self.vectors else 0
+        return np.asarray(self.vectors, dtype=np.float32).reshape(len(self.vectors), length)
+
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
+        """Lets `numpy.asarray(embeddings)` work."""
+        if copy is False:
+            raise ValueError("embeddings are lists of float: an array of them is always a copy")
+        array = self.array
+        return array if dtype is None else array.astype(dtype)
+
+
+class EmbeddingsCall:
+    """All requests for the embeddings of some texts, one after the other.
+
+    Args:
+        connections: Keeps the connections, and has the limits.
+        provider: Asked.
+        model: The model's name.
+        options: How the requests travel.
+        texts: Any number of them; a str is one text.
+        params: Parameters of the service.
+
+    Raises:
+        ConfigError: The service makes no embeddings, or a text or a parameter cannot be used; nothing was sent.
+    """
+
+    def __init__(
+        self,
+        connections: Connections,
+        provider: type[Provider],
+        model: str,
+        options: TransportOptions,
+        texts: str | Iterable[str],
+        params: Mapping[str, Any],
+    ) -> None:
+        if not provider.embeddings_batch:
+            raise ConfigError(f"{provider.name} makes no embeddings", provider=provider.name)
+        self._connections = connections
+        self._provider = provider
+        self._model = model
+        self._options = options
+        self._params = json_copy({name: value for name, value in params.items() if value is not None}, "", root=True)
+        self._batches = _batches(_checked_texts(texts), min(provider.embeddings_batch, MOST_TEXTS))
+        for batch in self._batches:
+            self._encode(batch, model)  # errors come at the call, before anything is paid for
+        self._total = TotalClock((options.timeout or Timeout()).total)
+        self._call: DocumentCall[_Decoded] | None = None
+        self._cancelled = False
+
+    def _encode(self, texts: Sequence[str], model: str) -> Encoded:
+        return self._provider.encode_embeddings(model, texts, self._params)
+
+    def result(self) -> Embeddings:
+        """The vectors of all texts. Blocks.
+
+        Raises:
+            LLMBridgeError: See `llmbridge.errors`.
+        """
+        vectors: list[list[float]] = []
+        counts: list[Usage | None] = []
+        for batch in self._batches:
+            more, counted = self._ask(batch)
+            if len(more) != len(batch):
+                raise ProtocolError(
+                    f"{len(batch)} texts were sent and {len(more)} embeddings came back",
+                    provider=self._provider.name,
+                    model=self._model,
+                )
+            vectors += more
+            counts.append(counted)
+        if len({len(vector) for vector in vectors}) > 1:
+            raise ProtocolError("the embeddings are not of one length", provider=self._provider.name, model=self._model)
+        return Embeddings(vectors, _sum(counts), self._model, self._provider.name)
+
+    def _ask(self, texts: Sequence[str]) -> _Decoded:
+        self._call = DocumentCall(
+            self._connections,
+            self._provider,
+            self._model,
+            lambda model: self._encode(texts, model),
+            self._options,
+            self._provider.decode_embeddings,
+            total=self._total,
+        )
+        if self._cancelled:
+            self._call.cancel()
+        return self._call.result()
+
+    def left(self) -> float:
+        """Seconds until the total limit, for all requests together."""
+        return self._total.left
+
+    def cancel(self) -> None:
+        """Ends the call at once, from any thread."""
+        self._cancelled = True
+        if self._call is not None:
+            self._call.cancel()
+
+
+def _checked_texts(texts: Any) -> list[str]:
+    found = [texts] if isinstance(texts, str) else list(texts) if isinstance(texts, Iterable) else None
+    if found is None or isinstance(texts, (bytes, Mapping)):
+        raise InvalidRequest(f"texts must be a str or several of them, not {type(texts).__name__}")
+    for position, text in enumerate(found):
+        if not isinstance(text, str):
+            raise InvalidRequest(f"texts[{position}] must be a str, not {type(text).__name__}")
+        check_text(text, f"texts[{position}]")
+    return found
+
+
+def _batches(texts: Sequence[str], most: int) -> list[list[str]]:
+    """The texts in their order, in groups that one request may hold."""
+    batches: list[list[str]] = []
+    room = 0
+    for text in texts:
+        size = len(text.encode())
+        if not batches or len(batches[-1]) == most or size > room:
+            batches.append([])
+            room = _BYTES
+        batches[-1].append(text)
+        room -= size
+    return batches
+
+
+def _sum(counts: Sequence[Usage | None]) -> Usage | None:
+    """The tokens of all requests; None if one of them was not counted."""
+    total: Usage | None = None
+    for counted in counts:
+        if counted is None:
+            return None
+        total = counted if total is None else total.plus(counted)
+    return total

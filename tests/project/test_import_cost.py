@@ -159,7 +159,7 @@ def test_synchronous_use_loads_no_event_loop(server: LLMServer) -> None:
     """Whatever a script does without `async`, anyio and asyncio stay where they are."""
     modules = loaded(BEGIN + SYNCHRONOUS, url=server.base_url("openai"))
     names = own(modules)
-    assert {"completion", "embeddings", "schema", "tools"} <= names
+    assert {"completion", "_call.question", "schema", "tools"} <= names
     assert all(any(name.startswith(area) for name in names) for area in AREAS)
     assert not {"_aio", "cli", "keys", "limits", "parts", "testing"} & names
     assert dialects(modules) == {"openai"}
