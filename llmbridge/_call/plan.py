@@ -124,9 +124,8 @@ class Plan:
         asked = chat.asked
         if self._free:
             asked.pop("tool_choice", None)
-        memory = {}
-        if self._model is not None and not isinstance(self._model, str):
-            memory["breaker"] = client.connections.breaker_of(f"{provider.name}:{name}")
+        one = self._model is None or isinstance(self._model, str)
+        breaker = None if one else client.connections.breaker_of(f"{provider.name}:{name}")
         try:
             route, request = chat_route(
                 provider,
@@ -134,7 +133,7 @@ class Plan:
                 client.options_for(provider, self._transport),
                 client.connections,
                 unsupported=unsupported,
-                **memory,
+                breaker=breaker,
             )
         except LLMBridgeError as error:
             error.provider, error.model = error.provider or provider.name, error.model or name

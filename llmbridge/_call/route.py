@@ -222,7 +222,9 @@ class Route:
         *,
         method: str = "POST",
         even_offline: bool = False,
-        **more: Any,
+        read: Callable[[Any], object] | None = None,
+        answer_tool: str | None = None,
+        breaker: Breaker | None = None,
     ) -> Route:
         """The way to a model.
 
@@ -234,7 +236,7 @@ class Route:
             connections: Keeps the connections.
             method: POST or GET.
             even_offline: Whether a service that is gone may be tried.
-            **more: The other fields.
+            read, answer_tool, breaker: As for the class.
 
         Raises:
             ConfigError: There is nowhere to send it, or the key is missing.
@@ -253,7 +255,9 @@ class Route:
         def transport() -> Transport:
             return connections.transport(options.session, proxy, verify)
 
-        return cls(provider, model, prepare, transport, options.retries or _RETRY, **more)
+        return cls(
+            provider, model, prepare, transport, options.retries or _RETRY, read, answer_tool, breaker or _UNUSED
+        )
 
 
 def chat_route(
@@ -263,7 +267,8 @@ def chat_route(
     connections: Connections,
     *,
     unsupported: Unsupported | None = None,
-    **more: Any,
+    even_offline: bool = False,
+    breaker: Breaker | None = None,
 ) -> tuple[Route, ChatRequest]:
     """The way of a chat to a model, and the request as it will be sent.
 
@@ -273,7 +278,7 @@ def chat_route(
         options: How it travels.
         connections: Keeps the connections.
         unsupported: What happens to a parameter that the service is known to refuse.
-        **more: As for `Route.to`.
+        even_offline, breaker: As for `Route.to`.
 
     Raises:
         ConfigError: The request or an option cannot be used; nothing was sent.
@@ -285,8 +290,17 @@ def chat_route(
     def encode(model: str) -> Encoded:
         return encoded if model == request.model else provider.encode(replace(request, model=model))
 
-    more["answer_tool"] = provider.answer_tool(request)
-    return Route.to(provider, request.model, encode, options, connections, **more), request
+    route = Route.to(
+        provider,
+        request.model,
+        encode,
+        options,
+        connections,
+        even_offline=even_offline,
+        answer_tool=provider.answer_tool(request),
+        breaker=breaker,
+    )
+    return route, request
 
 
 def usable_key(provider: type[Provider], options: TransportOptions, even_offline: bool = False) -> Secret | None:
