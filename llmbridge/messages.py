@@ -15,6 +15,7 @@ from llmbridge._json import check_text, json_copy
 from llmbridge._text import mended, shown
 from llmbridge._tool_call import ToolCall, read_call
 from llmbridge.errors import InvalidRequest
+from llmbridge.options import STRUCTURED
 
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
@@ -205,7 +206,7 @@ class ChatRequest:
         if system:
             turns = [Message("system", system), *turns]
         given = {name: value for name, value in params.items() if value is not None}
-        plain = {name: value for name, value in given.items() if name not in _STRUCTURED}
+        plain = {name: value for name, value in given.items() if name not in STRUCTURED}
         request = cls(model, tuple(turns), json_copy(plain, "", root=True))
         if len(plain) == len(given):
             return request
@@ -213,9 +214,6 @@ class ChatRequest:
         if request.schema is not None and "response_format" in plain:
             raise InvalidRequest("schema and response_format both say what the answer has to fit: give one of them")
         return request
-
-
-_STRUCTURED = ("tools", "tool_choice", "schema", "schema_mode")
 
 
 def _structured(params: Mapping[str, Any]) -> dict[str, Any]:
