@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmbridge._json import json_copy, mended_json
@@ -27,6 +28,9 @@ class ToolCall:
         text: The arguments as the model wrote them.
         problem: Why the arguments cannot be used: they are no JSON object, or were cut off. None if all is well.
         signature: The service's proof of the reasoning behind the call, to be sent back with it.
+        kind: "function"; "custom" for a tool whose input is plain text, in `text` and as `arguments["input"]`; else the
+            service's own word for what it asks the caller for, like "mcp_approval_request".
+        raw: The service's own object, where it says more than the fields.
 
     Example:
         >>> ToolCall("call_1", "get_weather", {"city": "Oslo"}).arguments["city"]
@@ -39,9 +43,38 @@ class ToolCall:
     text: str = field(default="", repr=False)
     problem: str | None = None
     signature: str | None = field(default=None, repr=False)
+    kind: str = field(default="function", repr=False)
+    raw: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    def to_part(self) -> dict[str, Any]:
+        """The part of a message that it is."""
+        part = {"type": "tool_call", "id": self.id, "name": self.name, "arguments": self.written}
+        own = {"signature": self.signature, "raw": self.raw and dict(self.raw)}
+        kind = {} if self.kind == "function" else {"kind": self.kind}
+        return {**part, **kind, **{name: value for name, value in own.items() if value}}
+
+    @property
+    def written(self) -> str:
+        """The arguments as the model wrote them where that is a JSON object, which services insist on."""
+        if self.kind == "custom":
+            return self.text or str(self.arguments.get("input", ""))
+        try:
+            if self.problem is None and isinstance(json.loads(self.text), dict):
+                return self.text
+        except (ValueError, RecursionError):
+            pass  # cut off, or with raw control characters: what could be read of it is sent
+        return json.dumps(dict(self.arguments), ensure_ascii=False)
 
 
-def read_call(id: str, name: str, text: str, signature: str | None = None, cut: bool = False) -> ToolCall:
+def read_call(
+    id: str,
+    name: str,
+    text: str,
+    signature: str | None = None,
+    cut: bool = False,
+    kind: str = "function",
+    raw: Mapping[str, Any] | None = None,
+) -> ToolCall:
     """A call whose arguments are the JSON object in `text`, or that says why they are not.
 
     Example:
@@ -49,8 +82,10 @@ def read_call(id: str, name: str, text: str, signature: str | None = None, cut: 
         'the arguments are no JSON'
     """
     arguments: dict[str, Any] = {}
-    problem = None if name else "the call names no tool"
+    problem = None if name or kind != "function" else "the call names no tool"
     text = mended(text)
+    if kind != "function":
+        return _read_other(ToolCall(id, name, {}, text, None, signature, kind, raw), cut)
     if text.strip():
         try:
             arguments = _arguments(text)
@@ -62,7 +97,16 @@ def read_call(id: str, name: str, text: str, signature: str | None = None, cut: 
             problem = _TOO_DEEP
     elif cut:
         problem = problem or "the answer broke off before the arguments"
-    return ToolCall(id, name, arguments, text if text.strip() else "{}", problem, signature)
+    return ToolCall(id, name, arguments, text if text.strip() else "{}", problem, signature, kind, raw)
+
+
+def _read_other(call: ToolCall, cut: bool) -> ToolCall:
+    """A call whose input is plain text, or whatever the service makes of it."""
+    arguments: dict[str, Any] = {"input": call.text}
+    if call.kind != "custom":
+        with suppress(InvalidRequest, ValueError, RecursionError):  # it is text then
+            arguments = _arguments(call.text or "{}")
+    return replace(call, arguments=arguments, problem="the answer broke off inside the input" if cut else None)
 
 
 def _arguments(text: str) -> dict[str, Any]:

@@ -6,11 +6,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic
 
-from llmbridge.events import FinishReason, ToolCall, Usage
+from llmbridge.events import Citation, FinishReason, Media, ServerTool, ToolCall, Usage
 from llmbridge.messages import Message, Parsed
 
 if TYPE_CHECKING:
-    from llmbridge._call.reading import Notes
+    from llmbridge._call.notes import Notes
     from llmbridge.rate_limits import RateLimits
 
 __all__ = ["Choice", "Completion", "choices_of"]
@@ -48,7 +48,7 @@ class Completion(Generic[Parsed]):
     Args:
         text: The answer. Where tools were run, that of the last turn.
         reasoning: What the model thought before, if the service shows it.
-        finish_reason: stop, length, tool_calls, content_filter, error or other; None if the service gave none.
+        finish_reason: stop, length, tool_calls, content_filter, pause or other; None if the service gave none.
         raw_finish_reason: The service's own word for it.
         usage: Counted tokens, of all turns together, or None if the service did not say.
         tool_calls: What the model asks to be called.
@@ -59,6 +59,12 @@ class Completion(Generic[Parsed]):
         logprobs: The service's own entries, one for each token; kept only if the call asked for them.
         message: The answer as a message, with what the service wants back in the next call (calls, signatures).
         turns: Where tools were run: all messages that came after the caller's, this one included.
+        citations: Where something in the answer comes from.
+        media: Images, sound and files in the answer, each whole.
+        server_tools: What the service's own tools were asked, and what they gave.
+        response_id: The service's name for the answer, as `previous_response_id` wants it.
+        served_model: The model that answered, by the service's word; None if it does not say.
+        extra: What else stands at the top of the answer (`system_fingerprint`, `service_tier`, `created` ...).
         model: The model that was asked.
         provider: The provider's name.
         headers: Of the answer, names in lower case.
@@ -79,6 +85,12 @@ class Completion(Generic[Parsed]):
     logprobs: tuple[Any, ...] = field(default=(), repr=False)
     message: Message = field(default_factory=lambda: Message("assistant", ""), repr=False)
     turns: tuple[Message, ...] = field(default=(), repr=False)
+    citations: tuple[Citation, ...] = ()
+    media: tuple[Media, ...] = ()
+    server_tools: tuple[ServerTool, ...] = field(default=(), repr=False)
+    response_id: str | None = None
+    served_model: str | None = None
+    extra: Mapping[str, Any] = field(default_factory=dict, repr=False)
     model: str = ""
     provider: str = ""
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)

@@ -41,7 +41,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from llmbridge.events import ToolCall, Usage
+    from llmbridge.events import Citation, Media, ServerTool, ToolCall, Usage
     from llmbridge.messages import Message
 
 __all__ = [
@@ -119,7 +119,9 @@ class Partial(str):
     Attributes:
         reasoning: What the model thought.
         tool_calls: Calls that had begun; their `problem` says which were cut off.
+        citations, media, server_tools: As a `Completion` has them.
         usage: Tokens, if the service had counted them.
+        message: The turn as far as it came, everything in its place; None if nothing of it came.
         turns: Where tools were run: the messages of the turns that were over, results included, to go on from there.
 
     Example:
@@ -129,7 +131,11 @@ class Partial(str):
 
     reasoning: str = ""
     tool_calls: tuple[ToolCall, ...] = ()
+    citations: tuple[Citation, ...] = ()
+    media: tuple[Media, ...] = ()
+    server_tools: tuple[ServerTool, ...] = ()
     usage: Usage | None = None
+    message: Message | None = None
     turns: tuple[Message, ...] = ()
 
 

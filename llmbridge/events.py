@@ -5,7 +5,7 @@ A plain `for` loop over a stream sees only the text; `ChatStream.events()` gives
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Union
@@ -18,16 +18,25 @@ if TYPE_CHECKING:
 
 __all__ = [
     "END",
+    "Citation",
     "End",
+    "EndOfPart",
     "Event",
     "Finish",
     "FinishReason",
     "Item",
     "Logprobs",
+    "Media",
+    "MediaDelta",
+    "NextCall",
+    "Other",
     "OtherChoice",
     "Partial",
+    "RawEvent",
     "Reasoning",
     "Refusal",
+    "ServerTool",
+    "Summary",
     "Text",
     "ToolCall",
     "ToolCallDelta",
@@ -37,7 +46,7 @@ __all__ = [
 
 _MOST_KEYS = 64  # of a service's own object, where several are put together
 
-FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "error", "other"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause", "error", "other"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +65,10 @@ class Text:
 
     def __str__(self) -> str:
         return self.text
+
+    def to_part(self) -> dict[str, Any]:
+        """The part of a message that it is."""
+        return {"type": "text", "text": self.text}
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,14 +93,22 @@ class Reasoning:
         text: Always encodable as UTF-8; empty only beside a signature or redacted reasoning.
         signature: The service's proof of the reasoning before it, to be sent back with it; ends a block.
         redacted: Reasoning that the service shows only encrypted; a block of its own.
+        raw: The service's own object for the whole block, to be sent back in its place; ends a block.
     """
 
     text: str
     signature: str | None = field(default=None, repr=False)
     redacted: str | None = field(default=None, repr=False)
+    raw: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def __str__(self) -> str:
         return self.text
+
+    def to_part(self) -> dict[str, Any]:
+        """The part of a message that it is."""
+        own = {"signature": self.signature, "redacted": self.redacted, "raw": self.raw and dict(self.raw)}
+        text = {} if self.redacted and not self.text else {"text": self.text}
+        return {"type": "reasoning", **text, **{name: value for name, value in own.items() if value}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,6 +122,8 @@ class ToolCallDelta:
         arguments: A piece of the JSON text of the arguments.
         signature: The service's proof of the reasoning behind the call, to be sent back with it.
         whole: Nothing more of this call comes.
+        kind: Of the call, see `ToolCall`; "" if this piece does not say.
+        raw: The service's own object for the whole call, where it says more than the fields.
     """
 
     index: int | None = None
@@ -109,6 +132,8 @@ class ToolCallDelta:
     arguments: str = ""
     signature: str | None = None
     whole: bool = False
+    kind: str = field(default="", repr=False)
+    raw: Mapping[str, Any] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -138,6 +163,136 @@ class ToolResult:
         from llmbridge.messages import result_message
 
         return result_message(self)
+
+
+@dataclass(frozen=True, slots=True)
+class Citation:
+    """Where something in the answer comes from. Each source is told once, however often the service repeats it.
+
+    Args:
+        url: The address of the source; None for a document.
+        document: The name or number by which the service knows a document that it was given; None for a web page.
+        title: Of the source.
+        quote: The words of the source.
+        start: Index of the first character in the answer's text that it stands behind, if the service says so.
+        end: Index behind the last one.
+        raw: The service's own object.
+    """
+
+    url: str | None = None
+    document: str | None = None
+    title: str | None = None
+    quote: str | None = None
+    start: int | None = None
+    end: int | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Media:
+    """An image, sound or file in an answer, or a piece of one: pieces of the same `id` belong together.
+
+    `Completion.media` has them whole.
+
+    Args:
+        kind: "image", "audio", "video" or "document".
+        mime: Like "image/png"; "" where nobody can tell.
+        data: The bytes; empty where there is a URL.
+        url: Where it can be fetched.
+        transcript: What is said in it, as it is spoken.
+        id: The service's name for it.
+        raw: The service's own object, without the data.
+
+    Example:
+        >>> Media("image", "image/png", b"...").to_part()
+        {'type': 'image_url', 'image_url': {'url': 'data:image/png;base64,Li4u'}}
+    """
+
+    kind: str
+    mime: str = ""
+    data: bytes = field(default=b"", repr=False)
+    url: str | None = None
+    transcript: str = ""
+    id: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    def to_part(self) -> dict[str, Any]:
+        """The part of a message that it is, in the form that `Image`, `Audio` and `Document` give theirs."""
+        from base64 import b64encode
+
+        data = b64encode(self.data).decode("ascii")
+        url = self.url or f"data:{self.mime or 'application/octet-stream'};base64,{data}"
+        part: dict[str, Any]
+        if self.kind == "image":
+            part = {"type": "image_url", "image_url": {"url": url}}
+        elif self.kind == "audio" and not self.url:
+            part = {"type": "input_audio", "input_audio": {"data": data, "format": self.mime.partition("/")[2]}}
+        else:
+            part = {"type": "file", "file": {"filename": self.id or self.kind, "file_data": url}}
+        own = {"transcript": self.transcript, "raw": dict(self.raw)}
+        return {**part, **{name: value for name, value in own.items() if value}}
+
+
+@dataclass(frozen=True, slots=True)
+class ServerTool:
+    """A tool that the service runs by itself: told when it is called, and once more with what came of it.
+
+    Args:
+        id: The service's name for the call.
+        name: The tool's name, like "web_search".
+        arguments: What it is called with.
+        result: What came of it, in the service's own form; None while that is not known.
+        raw: The service's own object, which goes back to it with the turn.
+    """
+
+    id: str
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+    result: Any = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Other:
+    """Something that the service says and llmbridge has no form for.
+
+    Args:
+        kind: The service's own word for it.
+        raw: The service's own object.
+        in_turn: It is a part of the model's turn, and goes back to the service with it.
+    """
+
+    kind: str
+    raw: Mapping[str, Any] = field(default_factory=dict)
+    in_turn: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class RawEvent:
+    """What the service itself has sent: an event of its stream, or the whole document in place of one.
+
+    Args:
+        data: Its text.
+        name: Of the event; "message" where it has none.
+
+    Example:
+        >>> RawEvent('{"id": "a"}').json
+        {'id': 'a'}
+    """
+
+    data: str
+    name: str = "message"
+
+    @property
+    def json(self) -> Any:
+        """The text as JSON; None if it is not JSON, like OpenAI's end mark."""
+        from llmbridge._json import parsed_json
+        from llmbridge.errors import ProtocolError
+
+        try:
+            return parsed_json(self.data)
+        except ProtocolError:
+            return None
 
 
 @dataclass(frozen=True, slots=True)
@@ -231,8 +386,11 @@ class Finish:
     """Why the answer ended.
 
     Args:
-        reason: In one vocabulary for all services; "other" for what it does not cover.
+        reason: In one vocabulary for all services; "other" for what it does not cover, "pause" where the service wants
+            the turn back as it is to go on with it. An "error" of the first choice is raised.
         raw: The service's own word.
+        message: What the service says about it.
+        again: For an "error": whether the same request may succeed at the next try.
 
     Example:
         >>> Finish("length", raw="MAX_TOKENS").reason
@@ -241,6 +399,8 @@ class Finish:
 
     reason: FinishReason
     raw: str = ""
+    message: str = field(default="", repr=False)
+    again: bool = field(default=False, repr=False, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -255,6 +415,17 @@ class OtherChoice:
     index: int
     event: Event
 
+    @classmethod
+    def of(cls, index: int, item: Item) -> OtherChoice:
+        """What `decode` gives for an item of a choice beside the first.
+
+        Example:
+            >>> OtherChoice.of(1, "Hi")
+            OtherChoice(index=1, event=Text(text='Hi'))
+        """
+        event: Any = Text(item) if isinstance(item, str) else item
+        return cls(index, event)
+
 
 class End:
     """A dialect's end mark: nothing of the answer comes after it."""
@@ -267,9 +438,70 @@ class End:
 
 END = End()
 
+
+class EndOfPart:
+    """A part of the model's turn is over: what text comes now belongs to another. `decode` gives it, nobody sees it.
+
+    Args:
+        raw: The service's own object for the text that is over, the text in it left empty: it is filled in again when
+            the turn goes back. None if a plain text says as much.
+        needed: False keeps `raw` only in a turn whose reasoning has one as well.
+    """
+
+    __slots__ = ("needed", "raw")
+
+    def __init__(self, raw: Mapping[str, Any] | None = None, needed: bool = True) -> None:
+        self.raw = raw
+        self.needed = needed
+
+
+class NextCall:
+    """The service is asked again to go on with the same turn, and counts its tokens anew. Nobody sees it."""
+
+    __slots__ = ()
+
+
+class Summary:
+    """An answer as a whole behind its pieces (or alone): of it, only what no piece has said is handed out.
+
+    Args:
+        items: What it says, as `decode` gives it.
+    """
+
+    __slots__ = ("items",)
+
+    def __init__(self, items: Iterable[Item]) -> None:
+        self.items = tuple(items)
+
+
+@dataclass(frozen=True, slots=True)
+class MediaDelta:
+    """A piece of an image or sound as `decode` gives it: base64 that may be cut anywhere. It becomes a `Media`.
+
+    Args:
+        kind: "image", "audio", "video" or "document".
+        mime: Its media type; "" to find it out from the first bytes.
+        data: A piece of the base64 text.
+        transcript: A piece of what is said.
+        id: The service's name for it; None goes on with the one before of the same kind.
+        raw: The service's own object, without the data.
+    """
+
+    kind: str
+    mime: str = ""
+    data: str = field(default="", repr=False)
+    transcript: str = ""
+    id: str | None = None
+    raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
+
+
 Event = Union[
-    Text, Refusal, Reasoning, ToolCallDelta, ToolCall, ToolResult, Logprobs, Usage, Finish, OtherChoice
+    Text, Refusal, Reasoning, ToolCallDelta, ToolCall, ToolResult, Citation, Media, ServerTool, Other, Logprobs, Usage,
+    Finish, OtherChoice
 ]  # fmt: skip
 
-Item = Union[str, Refusal, Reasoning, ToolCallDelta, ToolCall, ToolResult, Logprobs, Usage, Finish, OtherChoice]
+Item = Union[
+    str, Refusal, Reasoning, ToolCallDelta, ToolCall, ToolResult, Citation, Media, MediaDelta, ServerTool, Other,
+    Logprobs, Usage, Finish, OtherChoice, EndOfPart, NextCall, Summary, RawEvent
+]  # fmt: skip
 """What a provider's `decode` gives: a plain str is a piece of the answer. Of tool calls it gives only the deltas."""

@@ -35,10 +35,13 @@ __all__ = [
     "ChatRequest",
     "Message",
     "Messages",
+    "Opaque",
     "Parsed",
+    "call_of",
     "check_text",
     "checked_messages",
     "json_copy",
+    "stored_call",
     "with_own_proofs",
 ]
 
@@ -50,6 +53,8 @@ SchemaMode = Literal["native", "tool", "json"]
 
 
 _REASONING = ("reasoning_content", "reasoning")
+_OWN = ("signature", "redacted", "raw")  # what only the service that gave it understands
+_NO_TEXT = ("reasoning", "tool_call", "opaque")
 # What only an answer carries. Even with nothing in it, there are services that refuse it.
 _OF_ANSWERS = ("annotations", "audio", "function_call", "refusal", "tool_calls", *_REASONING)
 
@@ -60,10 +65,11 @@ class Message:
 
     Args:
         role: One of system, developer, user, assistant, tool.
-        content: Text, or a list of parts: text, `Image`, `Audio`, `Document`, or mappings with a `type`. Of those,
-            `text`, `image_url`, `input_audio`, `file` (OpenAI's forms) and `reasoning` (text, signature, redacted)
-            are translated for every service; what a service knows beside them is sent as given. None only for an
-            assistant's turn that made tool calls.
+        content: Text, or a list of parts in their order: text, `Image`, `Audio`, `Document`, events of an answer
+            (`Text`, `Reasoning`, `ToolCall`, `Media`), `Opaque`, or mappings with a `type`. Of those, `text`,
+            `image_url`, `input_audio`, `file` (OpenAI's forms), `reasoning` (text, signature, redacted) and `tool_call`
+            (id, name, arguments) are translated for every service; what a service knows beside them is sent as given.
+            None only for an assistant's turn that made tool calls.
         extra: What else the turn carries: `name`, `tool_calls` (OpenAI's form), and in an answer to a call
             `tool_call_id` and `is_error`; all else is sent as given.
 
@@ -86,8 +92,11 @@ class Message:
             raise InvalidRequest(f"role {shown(self.role)} is unknown: use one of {', '.join(ROLES)}")
         if not isinstance(self.extra, Mapping) or {"role", "content"} & set(self.extra):
             raise InvalidRequest("extra must be a mapping of what the message has beside its role and content")
-        object.__setattr__(self, "content", _checked_content(self.content, self.role, self.extra))
-        object.__setattr__(self, "extra", json_copy(self.extra, "message"))
+        content, extra = _checked_content(self.content, self.role, self.extra), json_copy(self.extra, "message")
+        if content.__class__ is list and any(part["type"] == "tool_call" for part in content if type(part) is dict):
+            content, extra = _with_marks(content, extra, self.role)
+        object.__setattr__(self, "content", content)
+        object.__setattr__(self, "extra", extra)
 
     @property
     def text(self) -> str:
@@ -101,7 +110,7 @@ class Message:
         texts = []
         for part in self.content:
             if isinstance(part, dict):
-                if part["type"] == "reasoning":
+                if part["type"] in _NO_TEXT:
                     continue
                 if part["type"] not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
                     raise InvalidRequest(f"this service takes text only, not a part of type {shown(part['type'])}")
@@ -111,18 +120,33 @@ class Message:
 
     @property
     def parts(self) -> list[dict[str, Any]]:
-        """The content as parts with a `type`, text included.
+        """All that the turn is made of, in its order, each part with a `type`; text and tool calls included.
+
+        Raises:
+            InvalidRequest: One of its tool calls is not of OpenAI's form.
 
         Example:
             >>> Message("user", "Hello").parts
             [{'type': 'text', 'text': 'Hello'}]
+            >>> call = ToolCall("c1", "add", {"a": 1})
+            >>> [part["type"] for part in Message("assistant", ["One:", call, "and on."]).parts]
+            ['text', 'tool_call', 'text']
         """
         content = [self.content] if isinstance(self.content, str) else self.content or []
-        return [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
+        parts = [{"type": "text", "text": part} if isinstance(part, str) else part for part in content]
+        if not self.extra.get("tool_calls"):
+            return parts
+        calls = [_call_part(call) for call in _checked_calls(self.extra["tool_calls"])]
+        for place, part in enumerate(parts):
+            if part["type"] == "tool_call":
+                found = next((call for call in calls if call["id"] == part.get("id")), part)
+                parts[place] = found
+                calls = [call for call in calls if call is not found]
+        return parts + calls
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        """The tool calls of an assistant's turn.
+        """The tool calls of an assistant's turn, in their order.
 
         Raises:
             InvalidRequest: One of them is not of OpenAI's form.
@@ -132,24 +156,154 @@ class Message:
             >>> Message("assistant", None, {"tool_calls": [call]}).calls[0].arguments
             {'a': 1}
         """
-        calls = self.extra.get("tool_calls") or ()
-        if not isinstance(calls, (list, tuple)):
-            raise InvalidRequest("tool_calls must be a list")
-        made = []
-        for call in calls:
-            function = call.get("function") if isinstance(call, Mapping) else None
-            if not isinstance(function, Mapping) or not isinstance(function.get("name"), str):
-                raise InvalidRequest(
-                    "a tool call must be {'id': ..., 'type': 'function', 'function': {'name': ..., 'arguments': ...}}"
-                )
-            arguments = function.get("arguments")
-            text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
-            made.append(read_call(str(call.get("id") or ""), function["name"], text, call.get("signature")))
-        return tuple(made)
+        if not self.extra.get("tool_calls"):
+            return ()
+        return tuple(call_of(part) for part in self.parts if part["type"] == "tool_call")
+
+    @property
+    def reasoning(self) -> str:
+        """What the model thought, as far as the turn shows it.
+
+        Example:
+            >>> Message("assistant", [{"type": "reasoning", "text": "Hm."}, "Yes."]).reasoning
+            'Hm.'
+        """
+        parts = self.content if isinstance(self.content, list) else ()
+        thoughts = (part for part in parts if isinstance(part, dict) and part["type"] == "reasoning")
+        return "".join(str(part.get("text") or "") for part in thoughts)
 
     def to_dict(self) -> dict[str, Any]:
-        """The turn as the mapping it was made from."""
+        """The turn as a mapping that JSON can hold; `from_dict` and every list of messages take it.
+
+        Tool calls stand in `tool_calls` in OpenAI's form. Where other parts come behind one, a part `{"type":
+        "tool_call", "id": ...}` in `content` marks its place.
+        """
         return {"role": self.role, "content": self.content, **self.extra}
+
+    @classmethod
+    def from_dict(cls, message: Mapping[str, Any]) -> Message:
+        """The turn that a mapping says.
+
+        Args:
+            message: What `to_dict` or `dataclasses.asdict` gave, or a message in OpenAI's form.
+
+        Raises:
+            InvalidRequest: It is not a message.
+
+        Example:
+            >>> Message.from_dict({"role": "user", "content": "Hi"}).text
+            'Hi'
+        """
+        return _checked_message(message, "message")
+
+
+class Opaque:
+    """A part of a turn that only one service understands; it goes back to that service, and to no other.
+
+    Args:
+        raw: The service's own object.
+        by: The name of the provider whose it is.
+
+    Raises:
+        InvalidRequest: JSON cannot hold the object.
+
+    Example:
+        >>> block = Opaque({"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {}}, "anthropic")
+        >>> Message("assistant", [block, "There are many."]).parts[0]["by"]
+        'anthropic'
+    """
+
+    __slots__ = ("by", "raw")
+
+    def __init__(self, raw: Mapping[str, Any], by: str) -> None:
+        self.raw = json_copy(raw, "raw")
+        self.by = by
+
+    def __repr__(self) -> str:
+        return f"Opaque({shown(self.raw)}, by={self.by!r})"
+
+    def to_part(self) -> dict[str, Any]:
+        """The part of a message that it is."""
+        return {"type": "opaque", "raw": self.raw, "by": self.by}
+
+
+def call_of(part: Mapping[str, Any]) -> ToolCall:
+    """The tool call that a part of type `tool_call` is; see `Message.parts`.
+
+    Example:
+        >>> call_of({"type": "tool_call", "id": "c1", "name": "add", "arguments": {"a": 1}}).text
+        '{"a": 1}'
+    """
+    arguments = part.get("arguments")
+    text = arguments if isinstance(arguments, str) else json.dumps(arguments or {}, ensure_ascii=False)
+    kind, raw = part.get("kind") or "function", part.get("raw")
+    return read_call(str(part.get("id") or ""), part["name"], text, part.get("signature"), False, kind, raw)
+
+
+def _checked_calls(calls: Any) -> list[Mapping[str, Any]]:
+    """The calls in OpenAI's form.
+
+    Raises:
+        InvalidRequest: They are not.
+    """
+    if not isinstance(calls, (list, tuple)):
+        raise InvalidRequest("tool_calls must be a list")
+    for call in calls:
+        if not isinstance(_called(call).get("name"), str):
+            raise InvalidRequest(
+                "a tool call must be {'id': ..., 'type': 'function', 'function': {'name': ..., 'arguments': ...}}"
+            )
+    return list(calls)
+
+
+def _called(call: Any) -> Mapping[str, Any]:
+    """What is called, whose name stands under the kind of the call."""
+    inner = call.get("custom" if call.get("type") == "custom" else "function") if isinstance(call, Mapping) else None
+    return inner if isinstance(inner, Mapping) else {}
+
+
+def _call_part(call: Mapping[str, Any]) -> dict[str, Any]:
+    """A call in OpenAI's form as a part."""
+    kind, called = call.get("type") or "function", _called(call)
+    part = {"type": "tool_call", "id": str(call.get("id") or ""), "name": called["name"]}
+    part["arguments"] = called.get("input" if kind == "custom" else "arguments") or ("" if kind == "custom" else {})
+    own = {name: call[name] for name in ("signature", "raw", "by") if call.get(name)}
+    return {**part, **({} if kind == "function" else {"kind": kind}), **own}
+
+
+def stored_call(part: Mapping[str, Any]) -> dict[str, Any]:
+    """A part of type `tool_call` in OpenAI's form, with whatever proofs it has.
+
+    Example:
+        >>> stored_call({"type": "tool_call", "id": "c1", "name": "add", "arguments": "{}"})["function"]
+        {'name': 'add', 'arguments': '{}'}
+    """
+    kind, written = part.get("kind") or "function", call_of(part).written
+    called = {"name": part["name"], "input" if kind == "custom" else "arguments": written}
+    own = {name: part[name] for name in ("signature", "raw", "by") if part.get(name)}
+    return {"id": str(part.get("id") or ""), "type": kind, "custom" if kind == "custom" else "function": called, **own}
+
+
+def _with_marks(content: list[Any], extra: dict[str, Any], role: str) -> tuple[Any, dict[str, Any]]:
+    """Content and extra, each call in `tool_calls` once, its place marked in the content where something follows it."""
+    if role != "assistant":
+        raise InvalidRequest(f"a message of the role {role} holds a tool call: only an assistant's makes calls")
+    others = _checked_calls(extra.get("tool_calls") or [])
+    calls: list[Any] = []
+    marked: list[Any] = []
+    for place, part in enumerate(content):
+        if isinstance(part, dict) and part["type"] == "tool_call":
+            id = str(part.get("id") or "")
+            call = next((call for call in others if str(call.get("id") or "") == id), None)
+            others = [other for other in others if other is not call]
+            if call is None and not isinstance(part.get("name"), str):
+                raise InvalidRequest(f"content[{place}] is a tool call without a 'name'")
+            calls.append(stored_call(part) if call is None else call)
+            part = {"type": "tool_call", "id": id}
+        marked.append(part)
+    while marked and isinstance(marked[-1], dict) and marked[-1]["type"] == "tool_call":
+        marked.pop()  # calls follow everything else anyway
+    return marked or None, {**extra, "tool_calls": [*calls, *others]}
 
 
 @dataclass(frozen=True, slots=True)
@@ -236,7 +390,7 @@ def _structured(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_own_proofs(messages: Sequence[Message], provider: str) -> tuple[Message, ...]:
-    """The messages with those signatures only that the provider's own service gave: no other could read them.
+    """The messages with those signatures and raw objects only that the provider's own service gave.
 
     Example:
         >>> thought = {"type": "reasoning", "text": "Hm.", "signature": "s", "by": "anthropic"}
@@ -252,19 +406,30 @@ def _with_own_proofs(message: Message, provider: str) -> Message:
     content, extra = message.content, message.extra
     if isinstance(content, list):
         content = [part if isinstance(part, str) else _own(part, provider) for part in content]
-        content = [part for part in content if part != {"type": "reasoning"}]
+        content = [part for part in content if part not in ({"type": "reasoning"}, {"type": "opaque"})]
     if isinstance(calls := extra.get("tool_calls"), list):
-        extra = {**extra, "tool_calls": [_own(call, provider) for call in calls]}
+        extra = {**extra, "tool_calls": [_own_call(call, provider) for call in calls]}
     same = content == message.content and extra == message.extra
-    return message if same else Message("assistant", content, extra)
+    return message if same else Message("assistant", content if content or extra else "", extra)
 
 
 def _own(part: Any, provider: str) -> Any:
-    """A part or call without the signature of another service."""
-    if not isinstance(part, dict) or "by" not in part or not {"signature", "redacted"} & part.keys():
+    """A part or call without what only another service understands."""
+    if not isinstance(part, dict) or "by" not in part or not set(_OWN) & part.keys():
         return part
-    foreign = ("by",) if part["by"] == provider else ("by", "signature", "redacted")
+    foreign = ("by",) if part["by"] == provider else ("by", *_OWN)
     return {name: value for name, value in part.items() if name not in foreign}
+
+
+def _own_call(call: Any, provider: str) -> Any:
+    """A call; one that is no function call to another service becomes one, whose arguments hold the input."""
+    own = _own(call, provider)
+    foreign = isinstance(call, Mapping) and call.get("by") not in (None, provider)
+    if not foreign or own.get("type") in (None, "function"):
+        return own
+    made = call_of(_call_part(call))
+    written = json.dumps(dict(made.arguments), ensure_ascii=False)
+    return {"id": made.id, "type": "function", "function": {"name": made.name, "arguments": written}}
 
 
 def checked_messages(messages: Messages) -> tuple[Message, ...]:

@@ -1,7 +1,7 @@
 """What a message can hold beside text: images, sound and documents, given in whatever form the caller has them.
 
 In a message they stand in the form that OpenAI's dialect gives them, which every other dialect translates for itself
-with the help of `Media`.
+with the help of `MediaPart`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any, Literal, Union
 
 from llmbridge.errors import InvalidRequest
 
-__all__ = ["Audio", "Document", "Image", "Media", "Source"]
+__all__ = ["Audio", "Document", "Image", "MediaPart", "Source", "media_type_of"]
 
 Source = Union[str, bytes, bytearray, "os.PathLike[str]"]
 
@@ -58,7 +58,7 @@ _AUDIO_FORMATS = {"audio/mpeg": "mp3", "audio/wav": "wav", "audio/x-wav": "wav",
 
 
 @dataclass(frozen=True, slots=True)
-class Media:
+class MediaPart:
     """An image, sound or document, as a dialect translates it.
 
     Args:
@@ -83,14 +83,14 @@ class Media:
         return self.url or f"data:{self.media_type};base64,{self.data}"
 
     @classmethod
-    def of(cls, part: Mapping[str, Any]) -> Media | None:
+    def of(cls, part: Mapping[str, Any]) -> MediaPart | None:
         """The image, sound or document in a part of a message; None if it is a part of another kind.
 
         Raises:
             InvalidRequest: The part looks like one but lacks what makes it one.
 
         Example:
-            >>> Media.of({"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}).url
+            >>> MediaPart.of({"type": "image_url", "image_url": {"url": "https://example.com/cat.png"}}).url
             'https://example.com/cat.png'
         """
         kind = part.get("type")
@@ -106,7 +106,7 @@ class Media:
         return None
 
     @classmethod
-    def _of_image(cls, image: Any) -> Media:
+    def _of_image(cls, image: Any) -> MediaPart:
         image = {"url": image} if isinstance(image, str) else image
         if not isinstance(image, Mapping):
             raise InvalidRequest("an image_url part needs {'image_url': {'url': ...}}")
@@ -117,7 +117,7 @@ class Media:
         return cls("image", media_type or "image/png", data, detail=detail)
 
     @classmethod
-    def _of_file(cls, file: Mapping[str, Any]) -> Media:
+    def _of_file(cls, file: Mapping[str, Any]) -> MediaPart:
         url, filename = _text(file, "file_data", "file"), str(file.get("filename") or "")
         if _is_web(url):
             return cls("document", _type_of_name(url) or "application/pdf", url=url, filename=filename)
@@ -248,7 +248,7 @@ def _loaded(source: Any, media_type: str | None, what: str, family: str, name: s
         raise InvalidRequest(f"the {what} is empty")
     if len(content) > _LARGEST:
         raise InvalidRequest(f"the {what} has more than {_LARGEST} bytes")
-    media_type = _checked_type(media_type or _media_type(content, path) or _type_of_name(name), what, family)
+    media_type = _checked_type(media_type or media_type_of(content, path) or _type_of_name(name), what, family)
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
 
@@ -272,7 +272,13 @@ def _read(path: str, what: str) -> bytes:
         raise InvalidRequest(f"the {what} cannot be read: {reason}: {path[:200]!r}") from None
 
 
-def _media_type(content: bytes, name: str) -> str:
+def media_type_of(content: bytes, name: str = "") -> str:
+    """The media type that the first bytes or a file's name show; "" if neither does.
+
+    Example:
+        >>> media_type_of(b"%PDF-1.7"), media_type_of(b"?", "a.png")
+        ('application/pdf', 'image/png')
+    """
     for beginning, media_type in _BEGINNINGS:
         if content.startswith(beginning):
             return media_type

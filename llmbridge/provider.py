@@ -8,7 +8,7 @@ same for all of them (the network, framing, time limits, retries, `async for`) s
 from __future__ import annotations
 
 import os
-from collections.abc import Coroutine, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge._json import parsed_json, scan_json
@@ -215,6 +215,11 @@ class Provider(AsyncGeneratorProvider):
             ProtocolError: The frame is not what the dialect promises.
         """
         raise NotImplementedError(f"{cls.__name__} lacks decode()")
+
+    @classmethod
+    def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
+        """What reads the events of one answer; `decode` unless an event means something only by those before it."""
+        return cls.decode
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:

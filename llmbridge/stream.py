@@ -7,23 +7,25 @@ from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mappin
 from copy import copy
 from dataclasses import replace
 from time import monotonic
-from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex
+from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar
 
-from llmbridge._call.reading import EventView, ObjectView, Reading, Source, TextView
+from llmbridge._call.reading import EventView, ObjectView, RawView, Reading, Source, TextView, View
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
-from llmbridge.events import Event, FinishReason, ToolCall, Usage
+from llmbridge.events import Citation, Event, FinishReason, Media, RawEvent, ServerTool, ToolCall, Usage
 from llmbridge.messages import Message, Parsed
 
 if TYPE_CHECKING:
     from types import TracebackType
 
     from llmbridge._aio import AsyncResult
-    from llmbridge._call.reading import Notes
+    from llmbridge._call.notes import Notes
     from llmbridge.completion import Completion
     from llmbridge.rate_limits import RateLimits
     from llmbridge.schema import Schema
 
 __all__ = ["ChatStream", "EventStream", "ObjectStream"]
+
+Heard = TypeVar("Heard")
 
 
 class ChatStream(Generic[Parsed]):
@@ -101,7 +103,7 @@ class ChatStream(Generic[Parsed]):
                 raise  # from within: it is not Python's "generator already executing"
         return next(TextView(self._reading).loop())
 
-    def events(self) -> EventStream:
+    def events(self) -> EventStream[Event]:
         """Everything that the stream says, in order: Text, Reasoning, ToolCallDelta, ToolCall, Finish, Usage ...
 
         For `for` and `async for`. See `llmbridge.events` for all of them.
@@ -114,7 +116,20 @@ class ChatStream(Generic[Parsed]):
             >>> [type(event).__name__ for event in chat("Hello", model="demo").events()][-2:]
             ['Finish', 'Usage']
         """
-        return EventStream(self._reading)
+        return EventStream(self._reading, EventView)
+
+    def raw_events(self) -> EventStream[RawEvent | Event]:
+        """Like `events`, with the service's own event, a `RawEvent`, before those that are made of it.
+
+        Raises:
+            InvalidRequest: While iterating, if the stream has been read already.
+
+        Example:
+            >>> from llmbridge import chat
+            >>> next(iter(chat("Hello", model="demo").raw_events())).json["object"]
+            'chat.completion.chunk'
+        """
+        return EventStream(self._reading, RawView)
 
     def objects(self) -> ObjectStream:
         """The object that the `schema` asks for, as it grows: plain dicts and lists, whenever more of it has come.
@@ -211,6 +226,12 @@ class ChatStream(Generic[Parsed]):
             logprobs=choices[0].logprobs,
             message=message,
             turns=(*notes.turns, message),
+            citations=self.citations,
+            media=self.media,
+            server_tools=self.server_tools,
+            response_id=self.response_id,
+            served_model=self.served_model,
+            extra=self.extra,
             model=self.model,
             provider=self.provider,
             headers=dict(self.headers),
@@ -235,6 +256,36 @@ class ChatStream(Generic[Parsed]):
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls that the model has asked for so far, those that are whole."""
         return tuple(self._reading.noted.tool_calls)
+
+    @property
+    def citations(self) -> tuple[Citation, ...]:
+        """Where something in the answer comes from, as far as the service has said."""
+        return tuple(self._reading.noted.citations)
+
+    @property
+    def media(self) -> tuple[Media, ...]:
+        """Images, sound and files that came so far."""
+        return tuple(self._reading.noted.media)
+
+    @property
+    def server_tools(self) -> tuple[ServerTool, ...]:
+        """What the service's own tools were asked, and what they gave."""
+        return tuple(self._reading.noted.server_tools)
+
+    @property
+    def response_id(self) -> str | None:
+        """The service's name for the answer; None before the first piece, and if it gives none."""
+        return self._source.current.head.id
+
+    @property
+    def served_model(self) -> str | None:
+        """The model that answers, by the service's word; None before the first piece, and if it does not say."""
+        return self._source.current.head.model
+
+    @property
+    def extra(self) -> Mapping[str, Any]:
+        """What else stands at the top of the answer: `system_fingerprint`, `service_tier`, `created` ..."""
+        return self._source.current.head.extra
 
     @property
     def usage(self) -> Usage | None:
@@ -344,19 +395,20 @@ class ChatStream(Generic[Parsed]):
         self.close()
 
 
-class EventStream:
+class EventStream(Generic[Heard]):
     """The events of an answer, for `for` and `async for`; read once."""
 
-    def __init__(self, reading: Reading) -> None:
+    def __init__(self, reading: Reading, view: type[View[Any]]) -> None:
         self._reading = reading
+        self._view = view
 
-    def __iter__(self) -> Iterator[Event]:
-        return EventView(self._reading).loop()
+    def __iter__(self) -> Iterator[Heard]:
+        return self._view(self._reading).loop()
 
-    def __aiter__(self) -> AsyncIterator[Event]:
+    def __aiter__(self) -> AsyncIterator[Heard]:
         from llmbridge._aio import AsyncResult
 
-        return AsyncResult(EventView(self._reading))
+        return AsyncResult(self._view(self._reading))
 
 
 class ObjectStream:

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from llmbridge import Client, LLMBridgeError, Provider, providers
-from llmbridge._call.reading import Notes
+from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.completion import Choice, Completion, choices_of
 from llmbridge.events import (

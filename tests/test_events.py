@@ -124,8 +124,8 @@ class TestFinish:
     """Why an answer ended."""
 
     def test_the_vocabulary_is_the_documented_one(self) -> None:
-        """Six words for all services."""
-        assert get_args(FinishReason) == ("stop", "length", "tool_calls", "content_filter", "error", "other")
+        """Seven words for all services."""
+        assert get_args(FinishReason) == ("stop", "length", "tool_calls", "content_filter", "pause", "error", "other")
 
     def test_the_services_own_word_is_kept(self) -> None:
         """Beside the common one; empty if there was none."""

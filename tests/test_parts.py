@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from llmbridge import parts
 from llmbridge.errors import InvalidRequest, LLMBridgeError
 from llmbridge.messages import Message
-from llmbridge.parts import Audio, Document, Image, Media
+from llmbridge.parts import Audio, Document, Image, MediaPart
 
 PNG = b"\x89PNG\r\n\x1a\n" + b"pixels"
 PDF = b"%PDF-1.7 words"
@@ -215,7 +215,7 @@ def test_a_repr_is_short() -> None:
     """A picture of megabytes fills no screen and no log; a URL is shown."""
     for made in (Image(PNG * 9999), Audio(WAV * 9999), Document(PDF * 9999)):
         assert len(repr(made)) < 100
-        assert len(repr(Media.of(made.to_part()))) < 150
+        assert len(repr(MediaPart.of(made.to_part()))) < 150
     assert repr(Image("https://example.com/cat.png")) == "Image('https://example.com/cat.png')"
 
 
@@ -230,52 +230,52 @@ def test_they_are_values() -> None:
 
 
 # Name: a part, and what a dialect gets to see of it.
-MEDIA: dict[str, tuple[dict[str, Any], Media | None]] = {
+MEDIA: dict[str, tuple[dict[str, Any], MediaPart | None]] = {
     "an image by URL": (
         {"type": "image_url", "image_url": {"url": WEB, "detail": "high"}},
-        Media("image", "image/png", url=WEB, detail="high"),
+        MediaPart("image", "image/png", url=WEB, detail="high"),
     ),
     "an image by a URL that says nothing": (
         {"type": "image_url", "image_url": {"url": "https://example.com/cat"}},
-        Media("image", "", url="https://example.com/cat"),
+        MediaPart("image", "", url="https://example.com/cat"),
     ),
-    "a URL alone": ({"type": "image_url", "image_url": WEB}, Media("image", "image/png", url=WEB)),
-    "an image as data": (Image(PNG).to_part(), Media("image", "image/png", b64(PNG))),
+    "a URL alone": ({"type": "image_url", "image_url": WEB}, MediaPart("image", "image/png", url=WEB)),
+    "an image as data": (Image(PNG).to_part(), MediaPart("image", "image/png", b64(PNG))),
     "data with parameters": (
         {"type": "image_url", "image_url": {"url": "data:image/png;charset=utf-8;name=a.png;base64,aGk="}},
-        Media("image", "image/png", "aGk="),
+        MediaPart("image", "image/png", "aGk="),
     ),
     "data with line breaks": (
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,aG\r\n k=\n"}},
-        Media("image", "image/png", "aGk="),
+        MediaPart("image", "image/png", "aGk="),
     ),
     "data with escapes": (
         {"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk%3D"}},
-        Media("image", "image/png", "aGk="),
+        MediaPart("image", "image/png", "aGk="),
     ),
     "data without base64": (
         {"type": "image_url", "image_url": {"url": "data:image/svg+xml,%3Csvg/%3E"}},
-        Media("image", "image/svg+xml", b64(b"<svg/>")),
+        MediaPart("image", "image/svg+xml", b64(b"<svg/>")),
     ),
-    "sound": (Audio(WAV).to_part(), Media("audio", "audio/wav", b64(WAV))),
-    "sound in mp3": (Audio(b"ID3").to_part(), Media("audio", "audio/mpeg", b64(b"ID3"))),
-    "sound of a rare kind": (Audio(b"?", "audio/aac").to_part(), Media("audio", "audio/aac", b64(b"?"))),
+    "sound": (Audio(WAV).to_part(), MediaPart("audio", "audio/wav", b64(WAV))),
+    "sound in mp3": (Audio(b"ID3").to_part(), MediaPart("audio", "audio/mpeg", b64(b"ID3"))),
+    "sound of a rare kind": (Audio(b"?", "audio/aac").to_part(), MediaPart("audio", "audio/aac", b64(b"?"))),
     "sound as a data URL": (
         {"type": "input_audio", "input_audio": {"format": "wav", "data": "data:audio/wav;base64,aGk="}},
-        Media("audio", "audio/wav", "aGk="),
+        MediaPart("audio", "audio/wav", "aGk="),
     ),
-    "a document": (Document(PDF, "a.pdf").to_part(), Media("document", "application/pdf", b64(PDF), "", "a.pdf")),
+    "a document": (Document(PDF, "a.pdf").to_part(), MediaPart("document", "application/pdf", b64(PDF), "", "a.pdf")),
     "a document by URL": (
         Document("https://example.com/notes.txt").to_part(),
-        Media("document", "text/plain", "", "https://example.com/notes.txt", "notes.txt"),
+        MediaPart("document", "text/plain", "", "https://example.com/notes.txt", "notes.txt"),
     ),
     "a document as mere base64": (
         {"type": "file", "file": {"file_data": "aGk="}},
-        Media("document", "application/pdf", "aGk="),
+        MediaPart("document", "application/pdf", "aGk="),
     ),
     "a named document as mere base64": (
         {"type": "file", "file": {"file_data": "aGk=", "filename": "a.csv"}},
-        Media("document", "text/csv", "aGk=", "", "a.csv"),
+        MediaPart("document", "text/csv", "aGk=", "", "a.csv"),
     ),
     "a file that the service has": ({"type": "file", "file": {"file_id": "f1"}}, None),
     "text": ({"type": "text", "text": "Hi"}, None),
@@ -289,14 +289,14 @@ def test_a_dialect_sees_what_is_in_a_part(name: str) -> None:
     """The same fields, however the part was written."""
     part, expected = MEDIA[name]
     before = copy.deepcopy(part)
-    assert Media.of(part) == expected
+    assert MediaPart.of(part) == expected
     assert part == before
 
 
 def test_media_is_a_url_again() -> None:
     """For dialects that take images by URL alone."""
     for made in (Image(PNG), Image(WEB)):
-        media = Media.of(made.to_part())
+        media = MediaPart.of(made.to_part())
         assert media is not None
         assert media.data_url == made.source
 
@@ -320,7 +320,7 @@ def test_media_is_a_url_again() -> None:
 def test_a_part_that_lacks_something_is_refused(part: dict[str, Any], says: str) -> None:
     """It looks like an image, sound or a document, but is none; the error says what is missing."""
     with pytest.raises(InvalidRequest) as caught:
-        Media.of(part)
+        MediaPart.of(part)
     assert says in str(caught.value)
 
 
@@ -332,7 +332,7 @@ def test_bytes_come_out_as_they_went_in(content: bytes) -> None:
         Audio(content, "audio/x"),
         Document(content, media_type="a/b"),
     ):
-        media = Media.of(made.to_part())
+        media = MediaPart.of(made.to_part())
         assert media is not None
         assert base64.b64decode(media.data, validate=True) == content
 
@@ -351,7 +351,7 @@ ANY_JSON = st.recursive(
 def test_any_part_is_media_or_an_error_of_the_tree(kind: str, value: Any) -> None:
     """No KeyError, no AttributeError, whatever a caller wrote into a part."""
     try:
-        media = Media.of({"type": kind, kind: value})
+        media = MediaPart.of({"type": kind, kind: value})
     except LLMBridgeError:
         return
     assert media is None or media.data or media.url

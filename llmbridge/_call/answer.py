@@ -5,15 +5,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from os.path import basename
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._call.assembly import Assembly
 from llmbridge._call.framing import SSE, Record
+from llmbridge._call.head import Head
 from llmbridge._json import parsed_json
+from llmbridge._text import mended
 from llmbridge.errors import LLMBridgeError, ProtocolError, StreamTruncated, without_frames
-from llmbridge.events import END, End, Finish, Item, Logprobs, Usage
+from llmbridge.events import END, End, Finish, Item, Logprobs, RawEvent, Usage
 from llmbridge.secret import scrub
 
 if TYPE_CHECKING:
@@ -40,6 +42,9 @@ class Answer:
         provider: Says what they mean.
         answer_tool: The tool whose arguments are the answer's text, if there is one.
         read: Takes the one JSON document that is the answer; None for a chat, whose answer the provider decodes.
+        head: Keeps the first and the last event.
+        told: Gives what was handed out of this turn; a summary is compared with it.
+        raw: Whether the service's own events are handed out as well.
 
     Attributes:
         waiting: The last read would have had to wait.
@@ -53,7 +58,13 @@ class Answer:
         provider: type[Provider],
         answer_tool: str | None = None,
         read: Callable[[Any], object] | None = None,
+        head: Head | None = None,
+        told: Callable[[], Sequence[Item]] = tuple,
+        raw: bool = False,
     ) -> None:
+        self._event_head = head or Head()
+        self._raw = raw
+        self._decoder: _Decode | None = None
         self._exchange = exchange
         self._provider = provider
         self._read = read
@@ -62,7 +73,7 @@ class Answer:
         self._document: list[bytes] | None = None
         self._document_size = 0
         self._frames_seen = False
-        self._assembly = Assembly(provider.think_tags, answer_tool)
+        self._assembly = Assembly(provider.think_tags, answer_tool, told)
         self._closed = False
         self.waiting = False
         self.ended = False
@@ -162,7 +173,7 @@ class Answer:
         raise ProtocolError("the service answered with a stream instead of one JSON document: check the base_url")
 
     def _decode(self, frames: list[Frame], items: list[Item], decode: _Decode | None = None) -> None:
-        decode = decode or (self._refuse_stream if self._read else self._provider.decode)
+        decode = self._decode_event(frames, decode)
         assembly, add = self._assembly, items.append
         for frame in frames:
             self._frames_seen = True
@@ -182,8 +193,20 @@ class Answer:
                 raise self._masked(frame, decode, error) from None
             except _MISREAD as error:
                 raise self._misread(error) from None
+            if assembly.failure is not None:
+                raise assembly.failure
             if self.ended:
                 break
+
+    def _decode_event(self, frames: list[Frame], decode: _Decode | None) -> _Decode:
+        """What reads the frames; one for the whole answer, since it may remember what came."""
+        if frames:
+            self._event_head.take(frames)
+        if decode is None:
+            if self._decoder is None:
+                self._decoder = self._refuse_stream if self._read else self._provider.decoder()
+            decode = self._decoder
+        return _with_raw(decode) if self._raw else decode
 
     def _misread(self, error: Exception) -> ProtocolError:
         """What a provider is in for that takes for granted what the service does not send; where, but not with what.
@@ -251,6 +274,14 @@ class Answer:
         except ProtocolError:
             return False
         return True
+
+
+def _with_raw(decode: _Decode) -> _Decode:
+    def both(frame: Frame) -> Iterator[Item | End]:
+        yield RawEvent(mended(frame.data), frame.event)
+        yield from decode(frame)
+
+    return both
 
 
 def _cannot_halve(frame: Frame) -> bool:

@@ -1,37 +1,41 @@
 """Repairs the decoded items of an answer: joins split characters, takes reasoning out of tags, assembles tool calls.
 
-It sees neither bytes (`answer` does) nor the loop that reads (`reading` does). Calls are put together from their pieces
-in every style in which services send them.
-
-Source: the streams of OpenAI, Anthropic, Gemini, Mistral, Ollama, llama.cpp, llama-cpp-python, vLLM and transformers.
+It sees neither bytes (`answer` does) nor the loop that reads (`reading` does). Calls are put together by `calls`, what
+only repeats what was said is found by `summary`.
 """
 
 from __future__ import annotations
 
-import json
-import os
-from collections.abc import Iterable
+import re
+from base64 import b64decode
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from llmbridge._call.calls import CallAssembler
 from llmbridge._json import mended_json
 from llmbridge._text import SurrogateMender, mended
-from llmbridge._tool_call import read_call
-from llmbridge.errors import ProtocolError
+from llmbridge.errors import LLMBridgeError, ProtocolError
 from llmbridge.events import (
+    Citation,
+    EndOfPart,
     Finish,
     Item,
     Logprobs,
+    Media,
+    MediaDelta,
+    Other,
     OtherChoice,
+    RawEvent,
     Reasoning,
     Refusal,
+    Summary,
     Text,
-    ToolCall,
     ToolCallDelta,
     Usage,
 )
 
-__all__ = ["Assembly", "CallAssembler", "ThinkTags"]
+__all__ = ["Assembly", "ThinkTags"]
 
 _MOST_OTHERS = 128
 _CUT_OFF = ("length", "content_filter", "error")
@@ -39,9 +43,6 @@ _CUT_OFF = ("length", "content_filter", "error")
 _OPENING = ("<think>", "<thinking>", "<reasoning>")
 _WHITE = " \t\r\n"
 _MOST_WHITE = 256  # characters of white space before a tag; a model that writes nothing else is not waited for
-_LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_MOST_PIECES = 500  # that are looked at to find out whether a call is over
-_MOST_LOOKS = 32
 
 
 class Assembly:
@@ -50,13 +51,21 @@ class Assembly:
     Args:
         think_tags: Whether the answer may begin with reasoning between tags.
         answer_tool: The tool whose arguments are the answer's text; None if there is none.
+        told: Gives what was handed out of this turn before what is taken now; a summary is compared with it.
 
     Attributes:
         plain: An ASCII piece of text may be handed out as it is.
         finish: The last Finish.
+        failure: The error that the answer has ended with.
     """
 
-    def __init__(self, think_tags: bool = False, answer_tool: str | None = None) -> None:
+    def __init__(
+        self,
+        think_tags: bool = False,
+        answer_tool: str | None = None,
+        told: Callable[[], Sequence[Item]] = tuple,
+    ) -> None:
+        self._told = told
         self._think_tags = think_tags
         self._answer_tool = answer_tool
         self._tags = ThinkTags() if think_tags else None
@@ -68,7 +77,11 @@ class Assembly:
         self._answering = False
         self._others: dict[int, Assembly] = {}
         self._usage: Usage | None = None
+        self._has_reasoning_field = False
+        self._media: dict[str, _MediaJoiner] = {}
+        self._cited: set[Citation] = set()
         self.finish: Finish | None = None
+        self.failure: LLMBridgeError | None = None
         self.plain = not think_tags
 
     def take(self, item: Item, items: list[Item]) -> None:
@@ -90,8 +103,30 @@ class Assembly:
                 items.append(Refusal(text))
         elif isinstance(item, Logprobs):
             items.append(Logprobs(tuple(raw)) if (raw := _mended(list(item.raw))) else item)
-        else:
+        elif isinstance(item, Summary):
+            self._take_summary(item, items)
+        elif isinstance(item, RawEvent):
             items.append(item)
+        else:
+            self._take_rest(item, items)
+
+    def _take_rest(self, item: Any, items: list[Item]) -> None:
+        """What few answers hold."""
+        from llmbridge._call.summary import storable
+
+        if item.__class__ is not Citation:
+            self._flush_tags(items)
+        if isinstance(item, EndOfPart):
+            items += self._mend.rest()
+        if isinstance(item, MediaDelta):
+            joiner = self._media.setdefault(item.id or item.kind, _MediaJoiner())
+            items += joiner.add(storable(item))
+        elif not isinstance(item, Citation):
+            items.append(storable(item))
+        elif item not in self._cited:
+            self._cited.add(item)
+            items.append(storable(item))
+        self._now_plain()
 
     def take_usage(self, usage: Usage, items: list[Item]) -> None:
         """Like `take`, for counted tokens that UTF-8 can carry as they are: some services count with every piece."""
@@ -109,10 +144,12 @@ class Assembly:
         self._tags = None
         self.plain = True
         items += self._calls.finished(cut)
+        for joiner in self._media.values():
+            items += joiner.rest()
         for index, choice in self._others.items():
             said: list[Item] = []
             choice.close(said, cut)
-            items += [_of_other(index, item) for item in said]
+            items += [OtherChoice.of(index, item) for item in said]
 
     def _take_text(self, text: str, items: list[Item]) -> None:
         if self._tags is None:  # the path of every piece that is not ASCII
@@ -136,16 +173,19 @@ class Assembly:
         for part in parts:
             if isinstance(part, str):
                 self._add_text(part, items)
-            elif text := self._mend_reasoning(part.text):
+            elif not self._has_reasoning_field and (text := self._mend_reasoning(part.text)):
                 items.append(Reasoning(text))
 
     def _take_reasoning(self, item: Reasoning, items: list[Item]) -> None:
+        """Some services say it in a field and between tags: it is told once, and the field counts."""
+        self._has_reasoning_field = True
         text = self._mend_reasoning(item.text)
         signature, redacted = (value and mended(value) for value in (item.signature, item.redacted))
-        if signature or redacted:  # a block ends
+        raw = item.raw and _kept(item.raw)
+        if signature or redacted or raw:  # a block ends
             text += "".join(self._mend_reasoning.rest())
-        if text or signature or redacted:
-            items.append(Reasoning(text, signature, redacted))
+        if text or signature or redacted or raw:
+            items.append(Reasoning(text, signature, redacted, raw))
 
     def _flush_tags(self, items: list[Item]) -> None:
         """Adds what might have been the beginning of a tag."""
@@ -165,8 +205,11 @@ class Assembly:
         if self._answer_tool is not None and self._is_answer(delta):
             if delta.arguments:
                 self._add_text(delta.arguments, items)
-        elif (piece := self._calls.add(delta)) is not None:
-            items.append(piece)
+        else:
+            if (piece := self._calls.add(delta)) is not None:
+                items.append(piece)
+            if delta.whole:
+                items += self._calls.whole()
         self._now_plain()
 
     def _is_answer(self, delta: ToolCallDelta) -> bool:
@@ -188,8 +231,34 @@ class Assembly:
             reason = "tool_calls"
         elif reason == "tool_calls" and self._answer_tool is not None and not called:
             reason = "stop"
-        self.finish = Finish(reason, mended(finish.raw))
-        items.append(self.finish)
+        self.finish = Finish(reason, mended(finish.raw), mended(finish.message), finish.again)
+        if reason == "error":
+            from llmbridge._call.summary import failed_answer
+
+            self.failure = failed_answer(self.finish)
+        else:
+            items.append(self.finish)
+
+    def _take_summary(self, summary: Summary, items: list[Item]) -> None:
+        """Reads the summary as an answer of its own, and adds what the pieces have not said."""
+        from llmbridge._call.summary import not_told
+
+        self._flush(items)
+        whole = Assembly(self._think_tags, self._answer_tool)
+        said: list[Item] = []
+        for item in summary.items:
+            whole.take(item, said)
+        whole.close(said, cut=whole.finish is not None and whole.finish.reason in _CUT_OFF)
+        items += self._calls.finished()
+        self._calls.seen = self._calls.seen or whole._calls.seen
+        news = not_told(said, [*self._told(), *items])
+        for item in news:
+            if isinstance(item, Usage):
+                self.take_usage(item, items)
+            elif not isinstance(item, Finish):
+                items.append(item)
+        if self.finish is None and whole.finish is not None:
+            self._take_finish(whole.finish, items)
 
     def _take_other(self, item: OtherChoice, items: list[Item]) -> None:
         """Another choice is an answer of its own."""
@@ -198,13 +267,16 @@ class Assembly:
             if len(self._others) >= _MOST_OTHERS:
                 return  # more than any service offers: each one takes a thousand times the room of its index
             choice = self._others[item.index] = Assembly(self._think_tags, self._answer_tool)
+        if isinstance(item.event, Summary):
+            from llmbridge._call.summary import of_choice
+
+            choice._told = lambda: of_choice(item.index, [*self._told(), *items])
         said: list[Item] = []
         choice.take(item.event.text if isinstance(item.event, Text) else item.event, said)
-        items += [_of_other(item.index, of_choice) for of_choice in said]
-
-
-def _of_other(index: int, item: Item) -> OtherChoice:
-    return OtherChoice(index, Text(item) if isinstance(item, str) else item)
+        if choice.failure is not None and choice.finish is not None:  # only the first choice's is the answer's
+            choice.failure = None
+            said.append(choice.finish)
+        items += [OtherChoice.of(item.index, part) for part in said if not isinstance(part, EndOfPart)]
 
 
 def _mended(raw: Any) -> Any:
@@ -213,6 +285,50 @@ def _mended(raw: Any) -> Any:
         return mended_json(raw) if "\\ud" in repr(raw) else None
     except RecursionError:
         raise ProtocolError("the service sent JSON that is nested too deeply") from None
+
+
+def _kept(raw: Mapping[str, Any]) -> Mapping[str, Any]:
+    from llmbridge._call.summary import storable
+
+    return storable(raw)
+
+
+class _MediaJoiner:
+    """Makes bytes of base64 that may be cut anywhere."""
+
+    __slots__ = ("_held", "_last", "_mime")
+
+    def __init__(self) -> None:
+        self._held = ""
+        self._mime = ""
+        self._last: MediaDelta | None = None
+
+    def add(self, delta: MediaDelta) -> list[Item]:
+        """What a piece brings."""
+        self._last = delta
+        self._held += "".join(delta.data.split())
+        end = len(self._held) - len(self._held) % 4
+        encoded, self._held = self._held[:end], self._held[end:]
+        return self._made(delta, encoded)
+
+    def rest(self) -> list[Item]:
+        """What was held back: base64 without its padding."""
+        if not self._held or self._last is None:
+            return []
+        encoded, self._held = self._held + "=" * (-len(self._held) % 4), ""
+        return self._made(replace(self._last, transcript="", raw={}), encoded)
+
+    def _made(self, delta: MediaDelta, encoded: str) -> list[Item]:
+        from llmbridge.parts import media_type_of
+
+        try:  # each piece may have been encoded for itself, with a padding of its own
+            data = b"".join(map(b64decode, re.findall(r"[^=]+={0,2}", encoded)))
+        except ValueError:
+            return [Other(delta.kind, {**delta.raw, "data": encoded}, in_turn=False)]
+        self._mime = delta.mime or self._mime or (media_type_of(data) if data else "")
+        mime = self._mime or ("audio/pcm" if delta.kind == "audio" and data else "")
+        made = Media(delta.kind, mime, data, None, mended(delta.transcript), delta.id, delta.raw)
+        return [made] if data or delta.transcript or delta.raw else []
 
 
 class ThinkTags:
@@ -285,175 +401,3 @@ class ThinkTags:
 def _overlap(text: str, tag: str) -> int:
     """How many characters at the end of the text may be the beginning of the tag."""
     return next((size for size in range(min(len(text), len(tag) - 1), 0, -1) if tag.startswith(text[-size:])), 0)
-
-
-class _Open:
-    """A call that is being written."""
-
-    __slots__ = ("id", "index", "length", "looked_at", "looks", "mend", "name", "pieces", "signature", "whole")
-
-    def __init__(self, index: int | None) -> None:
-        self.index = index
-        self.whole = False
-        self.id = ""
-        self.name = ""
-        self.mend = SurrogateMender()
-        self.pieces: list[str] = []
-        self.length = 0  # of the arguments
-        self.looked_at = 0  # how long they were when they were last found to be no JSON
-        self.looks = 0
-        self.signature: str | None = None
-
-    @property
-    def text(self) -> str:
-        """The arguments so far."""
-        return "".join(self.pieces) + ("\N{REPLACEMENT CHARACTER}" if self.mend.half else "")
-
-    def is_over(self) -> bool:
-        """Whether nothing is to follow. A server may ask that with each piece: a long text is not read each time."""
-        if self.whole or not self.pieces:
-            return True
-        grown = self.length - self.looked_at
-        if not grown or (self.looks >= _MOST_LOOKS and grown * 16 < self.looked_at):
-            return False
-        self.looks, self.looked_at = self.looks + 1, self.length
-        return _is_json(self.text)
-
-    def seems_over(self) -> bool:
-        """Whether the arguments are a whole JSON value, so that nothing can be added to them."""
-        if not 0 < len(self.pieces) <= _MOST_PIECES or not self.pieces[-1].rstrip().endswith(("}", '"')):
-            return False
-        return _is_json(self.text)
-
-
-class CallAssembler:
-    """Puts calls together from deltas.
-
-    Attributes:
-        seen: Whether any call was made.
-
-    Example:
-        >>> calls = CallAssembler()
-        >>> for delta in (ToolCallDelta(0, "c1", "add", '{"a": '), ToolCallDelta(0, None, None, "1}")):
-        ...     _ = calls.add(delta)
-        >>> calls.finished()
-        [ToolCall(id='c1', name='add', arguments={'a': 1}, problem=None)]
-    """
-
-    __slots__ = ("_by_id", "_by_index", "_ids", "_open", "_unfinished", "seen")
-
-    def __init__(self) -> None:
-        self._ids: set[str] = set()
-        self._open: list[_Open] = []
-        self.seen = False
-        self._find_unfinished()
-
-    def _find_unfinished(self) -> None:
-        """Sorts what more may come of: looked up for each piece, of which a server may send any number."""
-        self._unfinished = [call for call in self._open if not call.whole]
-        self._by_id = {call.id: call for call in self._unfinished}
-        self._by_index: dict[int | None, list[_Open]] = {}
-        for call in self._unfinished:
-            self._by_index.setdefault(call.index, []).append(call)
-
-    def add(self, delta: ToolCallDelta) -> ToolCallDelta | None:
-        """Takes a piece.
-
-        Returns:
-            The piece as UTF-8 can carry it; None if nothing of it is left to tell.
-        """
-        known = self._known(delta)
-        if known is None:
-            if not (_known_id(delta) or delta.name or delta.arguments or delta.signature):
-                return None  # the end of a call that is over, or nothing at all
-            known = _Open(delta.index)
-            for calls in (self._open, self._unfinished, self._by_index.setdefault(delta.index, [])):
-                calls.append(known)
-        self.seen = True
-        piece = _added(known, delta)
-        if known.whole:
-            self._unfinished.remove(known)
-            self._by_index[known.index].remove(known)
-            self._by_id.pop(known.id, None)
-        else:
-            self._by_id[known.id] = known
-        return piece
-
-    def finished(self, cut: bool = False, final: bool = True) -> list[ToolCall]:
-        """The calls, in the order in which they began; the assembler has them no more then.
-
-        Args:
-            cut: The answer broke off: what is no whole JSON is so for that reason.
-            final: False keeps the calls whose arguments are no JSON yet: more of them may come.
-        """
-        calls, self._open = self._open, []
-        over: list[_Open] = []
-        for call in calls:
-            (over if final or call.is_over() else self._open).append(call)
-        self._find_unfinished()
-        return [read_call(self._own_id(call.id), call.name, call.text, call.signature, cut) for call in over]
-
-    def _own_id(self, id: str) -> str:
-        """An id that no other call of this answer has, or nobody could tell whose result is whose."""
-        while not id or id in self._ids:
-            id = _made_up_id()
-        self._ids.add(id)
-        return id
-
-    def _known(self, delta: ToolCallDelta) -> _Open | None:
-        """The open call that a piece continues, or None if it begins one."""
-        given = _known_id(delta)
-        if delta.index is None and given:
-            return self._by_id.get(given)
-        calls = self._unfinished if delta.index is None else self._by_index.get(delta.index)
-        if not calls:
-            return None
-        last = calls[-1]
-        if not delta.name:
-            return last  # it goes on with the last one, whatever its id
-        if given and last.id:
-            named = self._by_id.get(given)
-            return named if named is not None and named.index == delta.index else None
-        if last.name != delta.name:
-            return None if last.name else last
-        if delta.index is None:  # a name begins a call, but where it comes with every piece
-            return last if last.pieces and not last.seems_over() else None
-        return None if delta.arguments.lstrip()[:1] in ("{", '"') and last.seems_over() else last
-
-
-def _added(call: _Open, delta: ToolCallDelta) -> ToolCallDelta | None:
-    # Some services repeat id and name with every piece: the first ones stay.
-    call.id = call.id or _known_id(delta)
-    call.name = call.name or mended(delta.name or "")
-    call.signature = call.signature or (mended(delta.signature) if delta.signature else None)
-    arguments = call.mend(delta.arguments)
-    if arguments:
-        call.pieces.append(arguments)
-        call.length += len(arguments)
-    call.whole = delta.whole
-    texts = (delta.id or "", delta.name or "", delta.signature or "")
-    if arguments == delta.arguments and all(text.isascii() for text in texts):
-        return delta
-    if not (arguments or any(texts)):
-        return None
-    id, name, signature = (text and mended(text) for text in (delta.id, delta.name, delta.signature))
-    return replace(delta, id=id, name=name, arguments=arguments, signature=signature)
-
-
-def _is_json(text: str) -> bool:
-    try:
-        json.loads(text, strict=False)
-    except RecursionError:
-        return True  # whatever more comes does not make it readable
-    except ValueError:
-        return False
-    return True
-
-
-def _known_id(delta: ToolCallDelta) -> str:
-    return "" if delta.id is None or delta.id == "null" else mended(delta.id)  # Mistral may send the word
-
-
-def _made_up_id() -> str:
-    """Nine letters and digits: what the strictest service, Mistral's, takes; different in every turn."""
-    return "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(9))

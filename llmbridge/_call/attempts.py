@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 
 from llmbridge._call.answer import Answer
+from llmbridge._call.head import Head
 from llmbridge._call.route import Route
 from llmbridge.errors import (
     AllFailed,
@@ -26,6 +27,7 @@ from llmbridge.secret import MaskedStr, scrub
 
 if TYPE_CHECKING:
     from llmbridge._transport import Call, Exchange, HTTPRequest
+    from llmbridge.events import Item
     from llmbridge.limits import Limiter, Ticket
 
 __all__ = ["Attempts"]
@@ -57,6 +59,9 @@ class Attempts:
         request_id: The service's name for the last request, once it is known.
         used_tokens: How many the service has counted.
         settled: The first piece has come: from now on nothing is repeated.
+        head: What stands at the top of the answer.
+        told: Gives what was handed out of this turn.
+        raw: Whether the service's own events are wanted.
     """
 
     def __init__(self, routes: Sequence[Route], limiter: Limiter | None, refused: Sequence[LLMBridgeError]) -> None:
@@ -79,6 +84,9 @@ class Attempts:
         self.headers: dict[str, str] = {}
         self.request_id: str | None = None
         self.used_tokens: int | None = None
+        self.head = Head()
+        self.told: Callable[[], Sequence[Item]] = tuple
+        self.raw = False
 
     def open(self, call: Call) -> Answer:
         """Sends the request, again or elsewhere where that may help, until there is an answer with a success status.
@@ -160,7 +168,9 @@ class Attempts:
         self._take_headers(exchange)
         if exchange.status not in _SUCCESS:
             raise self._status_error(exchange, call)
-        return Answer(exchange, self.route.provider, self.route.answer_tool, self.route.read)
+        self.head = Head()
+        route = self.route
+        return Answer(exchange, route.provider, route.answer_tool, route.read, self.head, self.told, self.raw)
 
     def _queue_up(self, call: Call, request: HTTPRequest) -> None:
         """Waits until the client's own limits allow the request."""

@@ -11,19 +11,24 @@ from collections.abc import Mapping, Sequence
 from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING
+from weakref import ref
 
 from llmbridge._call.answer import Answer
 from llmbridge._call.attempts import Attempts
 from llmbridge._call.route import Route
 from llmbridge.errors import Cancelled, LLMBridgeError, Pending, StreamTruncated
-from llmbridge.events import Item, Usage
+from llmbridge.events import EndOfPart, Item, Other, RawEvent, Usage
 from llmbridge.options import Timeout, TotalClock
 
 if TYPE_CHECKING:
+    from llmbridge._call.head import Head
+    from llmbridge._call.notes import Notes
     from llmbridge._transport import Call
     from llmbridge.limits import Limiter
 
 __all__ = ["Pipeline", "Wait"]
+
+_MOST_HELD = 1000  # items before the first piece
 
 
 class Wait(Enum):
@@ -94,6 +99,20 @@ class Pipeline:
     def request_id(self) -> str | None:
         """The service's name for the request, once it is known."""
         return self._attempts.request_id
+
+    @property
+    def head(self) -> Head:
+        """What stands at the top of the answer."""
+        return self._attempts.head
+
+    def listen(self, notes: Notes) -> None:
+        """See `Source`. The notes know the call: a strong reference back would keep both until the collector comes."""
+        known = ref(notes)
+        self._attempts.told = lambda: alive.items() if (alive := known()) is not None else ()
+
+    def keep_raw(self) -> None:
+        """See `Source`."""
+        self._attempts.raw = True
 
     def advance(self, may_skip_read: bool = False) -> list[Item] | None:
         """What the next read brings, at least one item; None at the end. Blocks until there is something.
@@ -227,12 +246,14 @@ class Pipeline:
         return rest or None
 
     def _pieces(self, items: list[Item]) -> list[Item]:
-        """The items that may be handed out. Counted tokens alone are no piece: another attempt may follow them."""
+        """The items that may be handed out. Before there is a piece of the answer, another attempt may follow them."""
         attempts = self._attempts
         if not attempts.settled:
-            first = next((at for at, item in enumerate(items) if not isinstance(item, Usage)), len(items))
-            self._held = [*self._held, *items[:first]][-1:]  # each says all that is known so far
-            if first == len(items):
+            first = next((at for at, item in enumerate(items) if _is_piece(item)), len(items))
+            self._held += items[:first]
+            if counts := [item for item in self._held if isinstance(item, Usage)]:  # each says all that is known so far
+                self._held = [item for item in self._held if item.__class__ is not Usage or item is counts[-1]]
+            if first == len(items) and len(self._held) <= _MOST_HELD:
                 return []
             attempts.answered()
             items, self._held = [*self._held, *items[first:]], []
@@ -270,3 +291,10 @@ class Pipeline:
         if self._call is not None:
             self._call.end()
         self._answer = None
+
+
+def _is_piece(item: Item) -> bool:
+    """Whether an item is something of the answer itself."""
+    if isinstance(item, (Usage, RawEvent, EndOfPart)):
+        return False
+    return not isinstance(item, Other) or item.in_turn

@@ -6,11 +6,12 @@ from collections.abc import Callable, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
+from llmbridge._call.notes import Notes
 from llmbridge._call.pipeline import Wait
-from llmbridge._call.reading import Notes
 from llmbridge._text import TextSoFar
 from llmbridge._tools.runs import ToolRuns
 from llmbridge.errors import Cancelled, ClockExpired, LLMBridgeError, TurnsExceeded
+from llmbridge.events import NextCall
 from llmbridge.options import TotalClock
 
 if TYPE_CHECKING:
@@ -57,12 +58,23 @@ class ToolLoop:
         self._limit = limit
         self._turn = 1
         self._notes = Notes(TextSoFar(), pipeline, keep_logprobs=False)
+        self._raw = False
+        pipeline.listen(self._notes)
         self._runs: ToolRuns | None = None
+        self._paused = False
         self._cancelled = False
         self._over = False
         self._whole = False
         self.started: float | None = None
         self.ended: float | None = None
+
+    def listen(self, notes: Notes) -> None:
+        """See `Source`: the loop's own notes say the same."""
+
+    def keep_raw(self) -> None:
+        """See `Source`."""
+        self._raw = True
+        self.current.keep_raw()
 
     def advance(self) -> list[Item] | None:
         """What comes next of the model's items and the tools' results; None at the end. Blocks.
@@ -139,7 +151,11 @@ class ToolLoop:
                 if results:
                     self._note(results)
                     return results
-                self._begin_turn()
+                self._begin_turn(self._notes.turns)
+            elif self._paused:
+                self._begin_turn([*self._notes.turns, self._notes.message()])
+                self._note([NextCall()])
+                return [NextCall()]
             items = self.current.advance()
             if items is not None:
                 self._note(items)
@@ -159,36 +175,45 @@ class ToolLoop:
             self._notes.note(item)
         self._notes.text.fold()
 
-    def _begin_turn(self) -> None:
-        """Makes the call that sends the results."""
+    def _begin_turn(self, turns: list[Message]) -> None:
+        """Makes the call that sends the results, or a paused turn back."""
         self._notes.finish = None
         self._turn += 1
-        self._notes.source = self.current = self._ask(self._notes.turns)
-        self._runs = None
+        self._notes.source = self.current = self._ask(turns)
+        self.current.listen(self._notes)
+        if self._raw:
+            self.current.keep_raw()
+        self._runs, self._paused = None, False
         self._raise_if_cancelled()  # cancel() may have met the pipeline before
 
     def _goes_on(self) -> bool:
-        """Whether tools are to be run now that a turn has ended, which are then ready to begin; else all is over.
+        """Whether another call follows now that one has ended: to go on after a pause, or once tools have run.
 
         Raises:
-            TurnsExceeded: They would be, but it was the last turn.
+            TurnsExceeded: It would, but this was the last turn.
         """
-        if not self._wants_tools():
+        self._paused = self._notes.finish is not None and self._notes.finish.reason == "pause"
+        if not (self._paused or self._wants_tools()):
             self._whole = True
             self._end()
             return False
         if self._turn >= self._limit:
-            wanted = ", ".join(dict.fromkeys(call.name for call in self._notes.tool_calls))
-            times = "1 turn" if self._limit == 1 else f"{self._limit} turns"
-            raise self._named(
-                TurnsExceeded(
-                    f"after {times} the model still wants to call {wanted}: raise max_turns, or see in events() why "
-                    "the results do not help it"
-                )
-            )
+            raise self._named(TurnsExceeded(self._exceeded()))
+        if self._paused:
+            return True
         self._runs = ToolRuns(tuple(self._notes.tool_calls), self._tools, self._total)
         self._raise_if_cancelled()
         return True
+
+    def _exceeded(self) -> str:
+        times = "1 turn" if self._limit == 1 else f"{self._limit} turns"
+        if self._paused:
+            return f"after {times} the service still pauses to go on: raise max_turns"
+        wanted = ", ".join(dict.fromkeys(call.name for call in self._notes.tool_calls))
+        return (
+            f"after {times} the model still wants to call {wanted}: raise max_turns, or see in events() why "
+            "the results do not help it"
+        )
 
     def _wants_tools(self) -> bool:
         notes = self._notes

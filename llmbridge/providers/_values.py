@@ -13,9 +13,22 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import InvalidRequest
 
 if TYPE_CHECKING:
-    from llmbridge.parts import Media
+    from llmbridge.messages import Message
+    from llmbridge.parts import MediaPart
 
-__all__ = ["TEXTS", "as_text", "call_id", "count", "is_report", "is_vector", "mapping", "media_of", "string"]
+__all__ = [
+    "TEXTS",
+    "as_text",
+    "beside_calls",
+    "call_id",
+    "count",
+    "is_report",
+    "is_vector",
+    "mapping",
+    "media_of",
+    "own_form",
+    "string",
+]
 
 TEXTS = ("text", "input_text", "output_text")
 """The types of a part of a message that is text."""
@@ -73,8 +86,30 @@ def as_text(part: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def media_of(part: Mapping[str, Any], where: str) -> Media | None:
-    """What a part shows, or None if it is no medium; see `Media.of`.
+def own_form(part: dict[str, Any]) -> dict[str, Any]:
+    """A part of a message as the service's own object, if it has given one; the text in it is filled in again.
+
+    Example:
+        >>> own_form({"type": "text", "text": "Hi", "raw": {"type": "text", "text": "", "citations": [1]}})
+        {'type': 'text', 'text': 'Hi', 'citations': [1]}
+        >>> own_form({"type": "opaque", "raw": {"type": "search"}})
+        {'type': 'search'}
+    """
+    raw = part.get("raw")
+    if part["type"] == "opaque":
+        return dict(raw or {})
+    if part["type"] == "text" and isinstance(raw, Mapping):
+        return {**raw, "text": part.get("text")}
+    return part
+
+
+def beside_calls(message: Message) -> list[dict[str, Any]]:
+    """The parts of a message, for services that have a field of its own for calls, and take nothing opaque."""
+    return [part for part in message.parts if part["type"] not in ("tool_call", "opaque")]
+
+
+def media_of(part: Mapping[str, Any], where: str) -> MediaPart | None:
+    """What a part shows, or None if it is no medium; see `MediaPart.of`.
 
     Args:
         part: Of a message.
@@ -90,10 +125,10 @@ def media_of(part: Mapping[str, Any], where: str) -> Media | None:
         ...     print(error.message.partition(" needs")[0])
         messages[0]: content[1]: an image_url part
     """
-    from llmbridge.parts import Media
+    from llmbridge.parts import MediaPart
 
     try:
-        return Media.of(part)
+        return MediaPart.of(part)
     except InvalidRequest as error:
         raise InvalidRequest(f"{where}: {error.message}") from None
 

@@ -10,7 +10,7 @@ from llmbridge.errors import InvalidRequest, ProtocolError
 from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Reasoning, ToolCall, ToolCallDelta, Usage
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
-from llmbridge.providers._values import TEXTS, as_text, is_report, is_vector, mapping, media_of
+from llmbridge.providers._values import TEXTS, as_text, beside_calls, is_report, is_vector, mapping, media_of
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _message(message: Message, where: str) -> dict[str, Any]:
 
 def _content(message: Message, where: str) -> Any:
     """Text alone as text, since older models take nothing else; reasoning is not sent back as content."""
-    parts = [(i, as_text(part)) for i, part in enumerate(message.parts) if part["type"] != "reasoning"]
+    parts = [(i, as_text(part)) for i, part in enumerate(beside_calls(message)) if part["type"] != "reasoning"]
     if all(part["type"] in TEXTS and isinstance(part.get("text"), str) for _, part in parts):
         return "".join(part["text"] for _, part in parts)
     return [_part(part, f"{where}: content[{i}]") for i, part in parts]

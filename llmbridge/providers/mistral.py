@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded
-from llmbridge.providers._values import TEXTS, as_text, call_id
+from llmbridge.providers._values import TEXTS, as_text, beside_calls, call_id
 from llmbridge.providers.openai import OpenAI
 
 __all__ = ["Mistral"]
@@ -76,7 +76,7 @@ class Mistral(OpenAI):
     def encode_message(cls, message: Message) -> dict[str, Any]:
         encoded = super().encode_message(message)
         if isinstance(message.content, list):
-            encoded["content"] = [part for given in message.parts if (part := _part(given)) is not None] or ""
+            encoded["content"] = [part for given in beside_calls(message) if (part := _part(given)) is not None] or ""
         if not message.extra:
             return encoded
         if message.role == "tool":
@@ -144,9 +144,9 @@ def _part(part: dict[str, Any]) -> dict[str, Any] | None:
     # Mistral's own forms of these have no mapping inside.
     if kind == "input_audio" and isinstance(part.get("input_audio"), str):
         return part
-    from llmbridge.parts import Media
+    from llmbridge.parts import MediaPart
 
-    media = Media.of(part) if kind in ("input_audio", "file") and "file_id" not in part else None
+    media = MediaPart.of(part) if kind in ("input_audio", "file") and "file_id" not in part else None
     if media is None:
         return part
     if media.kind == "audio":

@@ -13,7 +13,7 @@ from llmbridge.errors import ConfigError, InvalidRequest, MissingKey, ProtocolEr
 from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Reasoning, ToolCallDelta, Usage
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
-from llmbridge.providers._values import TEXTS, as_text, count, is_report, is_vector, mapping, media_of
+from llmbridge.providers._values import TEXTS, as_text, beside_calls, count, is_report, is_vector, mapping, media_of
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -320,7 +320,7 @@ def _message(message: Message, where: str, names: dict[str, str]) -> dict[str, A
 def _content(message: Message, where: str) -> dict[str, Any]:
     """Text, images and thinking, each in its own field: Ollama's content is text alone."""
     texts, thoughts, images = [], [], []
-    for i, part in enumerate(map(as_text, message.parts)):
+    for i, part in enumerate(map(as_text, beside_calls(message))):
         if part["type"] in TEXTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif part["type"] == "reasoning":

@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 from modes import Mode
 
-import llmbridge._call.assembly
+import llmbridge._call.calls
 from llmbridge import ChatStream, Client, InvalidOutput, Logprobs, Reasoning, StreamTruncated, ToolCallDelta, Usage
-from llmbridge._call.assembly import Assembly, CallAssembler
-from llmbridge._call.reading import Notes
+from llmbridge._call.assembly import Assembly
+from llmbridge._call.calls import CallAssembler
+from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.events import Item, OtherChoice, Text
 from llmbridge.schema import Schema
@@ -100,6 +101,8 @@ def objects(
 class Played:
     """A source that gives what it was given."""
 
+    provider = "played"
+
     def __init__(self, reads: list[list[Item]], failure: Exception | None = None) -> None:
         self.started: float | None = 0.0
         self.ended: float | None = None
@@ -125,6 +128,12 @@ class Played:
         """Nothing is held."""
 
     close = abandon = cancel
+
+    def listen(self, notes: Notes) -> None:
+        """Nothing is looked up."""
+
+    def keep_raw(self) -> None:
+        """There is nothing raw."""
 
 
 class TestMemory:
@@ -163,7 +172,7 @@ class TestMemory:
         notes = Notes(TextSoFar())
         for _ in range(10_000):
             notes.note(Reasoning("abcd"))
-        assert len(notes._thought._pieces) < 2048
+        assert len(notes._parts._thought._pieces) < 2048
         notes.note(Reasoning("", "sig"))
         notes.note("Hi")
         notes.note(Reasoning("more"))
@@ -176,13 +185,13 @@ class TestMemory:
     def test_an_open_call_is_not_read_at_each_finish(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """What is read in all is a small multiple of the arguments."""
         read: list[int] = []
-        is_json = llmbridge._call.assembly._is_json
+        is_json = llmbridge._call.calls._is_json
 
         def seen(text: str) -> bool:
             read.append(len(text))
             return is_json(text)
 
-        monkeypatch.setattr(llmbridge._call.assembly, "_is_json", seen)
+        monkeypatch.setattr(llmbridge._call.calls, "_is_json", seen)
         calls = CallAssembler()
         calls.add(ToolCallDelta(0, "c1", "t", '{"a": "'))
         for _ in range(3000):

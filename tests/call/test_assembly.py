@@ -185,7 +185,7 @@ class TestCalls:
         items = whole(D(None, "a", "f", "{}", whole=True), STOP, D(None, "b", "f", "{}", whole=True), STOP)
         assert [item for item in items if isinstance(item, ToolCall)] == [call("a"), call("b")]
 
-    @pytest.mark.parametrize("reason", ["length", "content_filter", "error"])
+    @pytest.mark.parametrize("reason", ["length", "content_filter"])
     def test_an_answer_that_was_cut_off(self, reason: Any) -> None:
         """The call says why it is broken, before the end."""
         items = whole(D(0, "a", "f", '{"x": "y'), Finish(reason, reason))

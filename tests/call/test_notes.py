@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmbridge._call.reading import Notes
+from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.events import (
     Finish,

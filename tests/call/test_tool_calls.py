@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from llmbridge._call.assembly import CallAssembler
+from llmbridge._call.calls import CallAssembler
 from llmbridge._json import mended_json
 from llmbridge._tool_call import read_call
 from llmbridge.events import ToolCall, ToolCallDelta

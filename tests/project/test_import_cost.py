@@ -19,7 +19,7 @@ PUBLIC = {
 AREAS = ("_schemas", "_tools")
 """What the names of private modules begin with that a plain chat has no use for."""
 
-MOST = 25
+MOST = 28
 """So many modules of llmbridge does a plain chat load at the most, besides its dialect, the transport and folders."""
 
 DIALECTS = {

@@ -23,9 +23,10 @@ from recordings import Answer as Recorded
 from recordings import Failure, names, provider_of, recorded
 
 from llmbridge import ConfigError, InvalidRequest, LLMBridgeError, Provider, ServiceError, StreamTruncated, providers
-from llmbridge._call import assembly as calls_module
+from llmbridge._call import calls as calls_module
 from llmbridge._call.answer import Answer
-from llmbridge._call.assembly import CallAssembler
+from llmbridge._call.calls import CallAssembler
+from llmbridge._call.head import Head
 from llmbridge._call.pipeline import Wait
 from llmbridge._text import mended
 from llmbridge.completion import Completion
@@ -92,6 +93,7 @@ class Played:
     request_id: str | None = None
     provider = "played"
     model = "m"
+    head = Head()
 
     def __init__(self, provider: type[Provider], body: Body) -> None:
         self.current: Any = self
@@ -117,6 +119,12 @@ class Played:
         """Nothing to end."""
 
     close = abandon = cancel
+
+    def listen(self, notes: Any) -> None:
+        """Nothing is looked up."""
+
+    def keep_raw(self) -> None:
+        """There is nothing raw."""
 
 
 def unpacked(name: str) -> tuple[int, dict[str, str], bytes, bool]:

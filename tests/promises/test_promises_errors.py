@@ -40,7 +40,7 @@ from llmbridge import (
     chat,
 )
 from llmbridge._call.framing import Frame
-from llmbridge.messages import ChatRequest
+from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded, frame_json
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
@@ -420,7 +420,7 @@ def test_p11_errors_hold_values_only(server: LLMServer, client: Client, name: st
     with pytest.raises(kind) as caught:
         list(client.chat("x", **options))
     values = [*vars(caught.value).values(), *vars(caught.value.partial).values()]
-    assert {type(value) for value in values} <= {str, int, float, bool, tuple, Partial, Usage, type(None)}
+    assert {type(value) for value in values} <= {str, int, float, bool, tuple, Message, Partial, Usage, type(None)}
     link: BaseException | None = caught.value
     while link is not None:
         assert not {"request", "response"} & {name for name, value in vars(link).items() if value is not None}

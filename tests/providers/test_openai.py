@@ -682,7 +682,10 @@ class TestCalls:
         calls = [item for item in found if isinstance(item, ToolCall)]
         assert [(call.name, call.arguments) for call in calls] == expected
         assert all(call.id not in ("", "null") and call.problem is None for call in calls)
-        assert found[-1] == Finish("tool_calls" if expected else "stop", "stop")
+        # A call without arguments is over with the stream only: some servers name a reason with every chunk.
+        assert [item for item in found if isinstance(item, Finish)] == [
+            Finish("tool_calls" if expected else "stop", "stop")
+        ]
         for item in found:
             if isinstance(item, ToolCallDelta):
                 item.arguments.encode()

@@ -10,11 +10,11 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
-from llmbridge.messages import Message
-from llmbridge.providers._values import TEXTS, as_text, call_id, media_of
+from llmbridge.messages import Message, call_of
+from llmbridge.providers._values import TEXTS, as_text, call_id, media_of, own_form
 
 if TYPE_CHECKING:
-    from llmbridge.parts import Media
+    from llmbridge.parts import MediaPart
 
 __all__ = ["encode_messages", "text_block"]
 
@@ -76,10 +76,9 @@ def _add_message(message: Message, system: list[_Block], turns: list[dict[str, A
     else:
         if new_rules and any(block["type"] == "document" for block in blocks):
             raise InvalidRequest("this version of Anthropic's API takes no document in an assistant's message")
-        calls = [_tool_use(call.id, call.name, call.arguments) for call in message.calls]
         extra.pop("tool_calls", None)
-        if blocks or calls:  # an answer without anything in it is refused, and missed by nobody
-            _add_turn(turns, "assistant", blocks + calls, extra)
+        if blocks:  # an answer without anything in it is refused, and missed by nobody
+            _add_turn(turns, "assistant", blocks, extra)
 
 
 def _add_turn(turns: list[dict[str, Any]], role: str, blocks: list[_Block], extra: Mapping[str, Any]) -> None:
@@ -124,7 +123,7 @@ def _tool_result(message: Message, extra: dict[str, Any]) -> _Block:
 
 def _blocks(message: Message) -> list[_Block]:
     """The content without texts that hold nothing, which the service refuses."""
-    if isinstance(message.content, str):
+    if isinstance(message.content, str) and not message.extra:
         return [text_block(message.content)] if message.content.strip() else []
     found = (_block(as_text(part), f"content[{place}]") for place, part in enumerate(message.parts))
     return [block for block in found if block is not None]
@@ -133,6 +132,11 @@ def _blocks(message: Message) -> list[_Block]:
 def _block(part: dict[str, Any], where: str) -> _Block | None:
     """A part as a block; None for one that is left out. What is of no known type is the dialect's own."""
     kind = part["type"]
+    if kind == "tool_call":
+        call = call_of(part)
+        return _tool_use(call.id, call.name, call.arguments)
+    if kind == "opaque" or (kind == "text" and "raw" in part):
+        return own_form(part)
     if kind in TEXTS and isinstance(part.get("text"), str):
         return {**part, "type": "text"} if part["text"].strip() else None
     if kind == "reasoning":
@@ -158,7 +162,7 @@ def _thought(part: Mapping[str, Any]) -> _Block | None:
     return None
 
 
-def _media_block(media: Media, where: str) -> _Block:
+def _media_block(media: MediaPart, where: str) -> _Block:
     if media.kind == "audio":
         raise InvalidRequest(f"{where}: Anthropic takes no audio: transcribe it first, or ask another service")
     if media.url:
@@ -172,7 +176,7 @@ def _media_block(media: Media, where: str) -> _Block:
     return _titled(media, {"type": "base64", "media_type": kind, "data": media.data})
 
 
-def _titled(media: Media, source: dict[str, Any]) -> _Block:
+def _titled(media: MediaPart, source: dict[str, Any]) -> _Block:
     title = {"title": media.filename} if media.filename else {}
     return {"type": media.kind, "source": source, **title}
 

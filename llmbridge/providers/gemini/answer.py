@@ -19,7 +19,6 @@ from llmbridge.events import (
     Logprobs,
     OtherChoice,
     Reasoning,
-    Text,
     ToolCallDelta,
     Usage,
 )
@@ -141,7 +140,7 @@ def _decode_candidate(candidate: Mapping[str, Any]) -> Iterator[Item]:
         yield from _said(candidate)
     elif isinstance(index, int) and index > 0:
         for item in _said(candidate):
-            yield OtherChoice(index, Text(item) if isinstance(item, str) else item)
+            yield OtherChoice.of(index, item)
 
 
 def _said(candidate: Mapping[str, Any]) -> Iterator[Item]:

@@ -12,11 +12,12 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
-from llmbridge.messages import ChatRequest, Message, json_copy
-from llmbridge.providers._values import TEXTS, media_of
+from llmbridge.messages import ChatRequest, Message, call_of, json_copy
+from llmbridge.providers._values import TEXTS, media_of, own_form
 
 if TYPE_CHECKING:
-    from llmbridge.parts import Media
+    from llmbridge.events import ToolCall
+    from llmbridge.parts import MediaPart
     from llmbridge.schema import Schema
     from llmbridge.tools import Tool, ToolChoice
 
@@ -167,8 +168,14 @@ def encode_contents(request: ChatRequest) -> tuple[list[dict[str, Any]], list[di
 
 def _model_parts(message: Message, where: str, model: str) -> list[dict[str, Any]]:
     parts: list[dict[str, Any]] = []
+    called = False
     for place, given in enumerate(message.parts):
-        if given["type"] != "reasoning":
+        if given["type"] == "tool_call":
+            parts.append(_call(call_of(given), where, first=not called, model=model))
+            called = True
+        elif given["type"] == "opaque":
+            parts.append(own_form(given))
+        elif given["type"] != "reasoning":
             parts += [part for part in _part(given, f"{where}: content[{place}]", model) if part != {"text": ""}]
         elif given.get("text") and given.get("signature"):
             parts.append({"text": given["text"], "thought": True, "thoughtSignature": given["signature"]})
@@ -176,16 +183,17 @@ def _model_parts(message: Message, where: str, model: str) -> list[dict[str, Any
             if not (parts and parts[-1].keys() == {"text"}):  # it stood on the text before it, or on an empty one
                 parts.append({"text": ""})
             parts[-1]["thoughtSignature"] = signature
-    for number, call in enumerate(message.calls):
-        arguments = json_copy(call.arguments, f"{where}.tool_calls[{number}]: the arguments")
-        function = {"name": call.name, "args": arguments}
-        part: dict[str, Any] = {"functionCall": {"id": call.id, **function} if call.id else function}
-        if call.signature:
-            part["thoughtSignature"] = call.signature
-        elif number == 0 and is_gemini_3(model):
-            part["thoughtSignature"] = _UNSIGNED  # without one the service refuses the whole request
-        parts.append(part)
     return parts
+
+
+def _call(call: ToolCall, where: str, first: bool, model: str) -> dict[str, Any]:
+    function = {"name": call.name, "args": json_copy(call.arguments, f"{where}: the arguments of a call")}
+    part: dict[str, Any] = {"functionCall": {"id": call.id, **function} if call.id else function}
+    if call.signature:
+        part["thoughtSignature"] = call.signature
+    elif first and is_gemini_3(model):
+        part["thoughtSignature"] = _UNSIGNED  # without one the service refuses the whole request
+    return part
 
 
 def _function_response(
@@ -250,13 +258,13 @@ def _part(part: Mapping[str, Any], where: str, model: str) -> Iterator[dict[str,
         yield own if media is None else _media(media, where, model)
 
 
-def _media(media: Media, where: str, model: str) -> dict[str, Any]:
+def _media(media: MediaPart, where: str, model: str) -> dict[str, Any]:
     if media.url:
         return {"fileData": _file(media, where, model)}
     return {"inlineData": {"mimeType": _SOUNDS.get(media.media_type, media.media_type), "data": media.data}}
 
 
-def _file(media: Media, where: str, model: str) -> dict[str, Any]:
+def _file(media: MediaPart, where: str, model: str) -> dict[str, Any]:
     """What the service fetches by itself: uploaded files, videos of YouTube, and since Gemini 2.5 any https URL."""
     if media.url.startswith(_YOUTUBE):
         return {"fileUri": media.url}  # with a media type it is refused

@@ -21,7 +21,6 @@ from llmbridge.events import (
     OtherChoice,
     Reasoning,
     Refusal,
-    Text,
     ToolCallDelta,
     Usage,
 )
@@ -136,7 +135,7 @@ def _decode_choice(choice: Mapping[str, Any], field: str, proofs: str, place: in
         yield from _said(choice, field, proofs)
     elif index.__class__ is int and index > 0:
         for item in _said(choice, field, proofs):
-            yield OtherChoice(index, Text(item) if isinstance(item, str) else item)
+            yield OtherChoice.of(index, item)
 
 
 def _said(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:

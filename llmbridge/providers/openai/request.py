@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.messages import Message
+from llmbridge.providers._values import own_form
 
 if TYPE_CHECKING:
     from llmbridge.schema import Schema
@@ -32,7 +33,7 @@ def encode_message(message: Message, reasoning_field: str | None = "", proofs: s
     content = message.content
     thoughts: list[Any] = []
     if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, str) or part["type"] != "reasoning"]
+        parts = [part for part in content if isinstance(part, str) or part["type"] not in ("reasoning", "tool_call")]
         thoughts = [part for part in content if not isinstance(part, str) and part["type"] == "reasoning"]
         content = _content(parts, bool(thoughts))
     extra = {name: value for name, value in message.extra.items() if name != "is_error"}
@@ -65,7 +66,7 @@ def _content(parts: list[Any], had_reasoning: bool) -> Any:
     """The parts as OpenAI takes them; what is text alone, once the reasoning is out, as one text."""
     if had_reasoning and all(isinstance(part, str) or set(part) == {"type", "text"} for part in parts):
         return "".join(part if isinstance(part, str) else part["text"] for part in parts) or None
-    return [{"type": "text", "text": part} if isinstance(part, str) else part for part in parts]
+    return [{"type": "text", "text": part} if isinstance(part, str) else own_form(part) for part in parts] or None
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:

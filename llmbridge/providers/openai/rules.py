@@ -14,7 +14,7 @@ from llmbridge.errors import InvalidRequest
 from llmbridge.providers._values import TEXTS, call_id
 
 if TYPE_CHECKING:
-    from llmbridge.parts import Media
+    from llmbridge.parts import MediaPart
 
 __all__ = ["checked_ids", "checked_media", "moved_media", "refusals"]
 
@@ -166,9 +166,9 @@ def _checked(message: dict[str, Any], moved: list[dict[str, Any]]) -> dict[str, 
 def _checked_part(part: dict[str, Any]) -> dict[str, Any]:
     if part.get("type") != "file":
         return part
-    from llmbridge.parts import Media
+    from llmbridge.parts import MediaPart
 
-    media = Media.of(part)
+    media = MediaPart.of(part)
     if media is None:
         return part
     if media.url:
@@ -186,7 +186,7 @@ def _checked_part(part: dict[str, Any]) -> dict[str, Any]:
     return part
 
 
-def _titled(media: Media) -> str:
+def _titled(media: MediaPart) -> str:
     import base64
 
     try:

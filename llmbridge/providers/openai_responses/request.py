@@ -10,10 +10,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
-from llmbridge.messages import Message
-from llmbridge.providers._values import TEXTS, call_id, media_of
+from llmbridge.messages import Message, call_of
+from llmbridge.providers._values import TEXTS, call_id, media_of, own_form
 
 if TYPE_CHECKING:
+    from llmbridge.events import ToolCall
     from llmbridge.schema import Schema
     from llmbridge.tools import Tool, ToolChoice
 
@@ -59,14 +60,18 @@ def _assistant_items(message: Message) -> list[dict[str, Any]]:
             if thought := _reasoning(part):
                 items += [*_said(texts), *thought]
                 texts = []
+        elif part["type"] in ("tool_call", "opaque"):
+            items += [*_said(texts), own_form(part) if part["type"] == "opaque" else _function_call(call_of(part))]
+            texts = []
         elif part["type"] in TEXTS:
             texts.append({"type": "output_text", "text": part.get("text")})
         else:
             texts.append(part)
-    items += _said(texts)
-    for call in message.calls:
-        items.append({"type": "function_call", "call_id": _call_id(call.id), "name": call.name, "arguments": call.text})
-    return items
+    return items + _said(texts)
+
+
+def _function_call(call: ToolCall) -> dict[str, Any]:
+    return {"type": "function_call", "call_id": _call_id(call.id), "name": call.name, "arguments": call.text}
 
 
 def _said(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:

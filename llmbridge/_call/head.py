@@ -1,0 +1,99 @@
+"""What stands at the top of an answer: its id, the model that gave it, and what else the service says about it.
+
+Services repeat that in every event, or say it in the first or the last one. So those two are kept as they came, and are
+looked into when somebody asks: a piece costs nothing more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+from llmbridge._json import mended_json, parsed_json
+from llmbridge.errors import ProtocolError
+
+if TYPE_CHECKING:
+    from llmbridge._call.framing import Frame
+
+__all__ = ["Head"]
+
+_IDS = ("id", "responseId")
+_MODELS = ("model", "modelVersion")
+_INNER = ("response", "message")  # Responses and Anthropic have them inside
+# What is the answer itself, or says only what kind of event it is.
+_BODY = frozenset(
+    """
+    candidates choices content content_block data delta done done_reason error event finish_reason index logprobs
+    message object output output_index promptFeedback response role sequence_number stop_reason stop_sequence tool_calls
+    type usage usageMetadata
+    """.split()  # noqa: SIM905 - a table of words
+).union(_IDS, _MODELS)
+
+
+class Head:
+    """The first and the last event of an answer, and what they say about it.
+
+    Attributes:
+        first, last: The events; None before there are any.
+    """
+
+    __slots__ = ("_found", "_looked_at", "first", "last")
+
+    def __init__(self) -> None:
+        self.first: Frame | None = None
+        self.last: Frame | None = None
+        self._looked_at: tuple[Frame | None, Frame | None] = (None, None)
+        self._found: dict[str, Any] = {}
+
+    def take(self, frames: list[Frame]) -> None:
+        """Keeps those of the frames that matter; an end mark says nothing."""
+        if self.first is None:
+            self.first = frames[0]
+        if not frames[-1].data.startswith("[DONE]"):
+            self.last = frames[-1]
+        elif len(frames) > 1:
+            self.last = frames[-2]
+
+    @property
+    def id(self) -> str | None:
+        """The service's name for the answer."""
+        return self._text(_IDS)
+
+    @property
+    def model(self) -> str | None:
+        """The model that answers."""
+        return self._text(_MODELS)
+
+    @property
+    def extra(self) -> dict[str, Any]:
+        """Everything else that is not the answer itself."""
+        return {name: value for name, value in self._fields().items() if name not in _BODY}
+
+    def _text(self, names: tuple[str, ...]) -> str | None:
+        found = (self._fields().get(name) for name in names)
+        return next((value for value in found if isinstance(value, str) and value), None)
+
+    def _fields(self) -> dict[str, Any]:
+        if self._looked_at != (self.first, self.last):
+            self._looked_at = (self.first, self.last)
+            self._found = {}
+            for frame in (self.first, self.last):
+                known = {name: value for name, value in _top(frame).items() if value not in (None, "", [], {})}
+                self._found.update(known)
+        return self._found
+
+
+def _top(frame: Frame | None) -> Mapping[str, Any]:
+    """The top of what a frame holds."""
+    if frame is None:
+        return {}
+    try:
+        event = mended_json(parsed_json(frame.data))
+    except (ProtocolError, RecursionError):
+        return {}  # whoever decodes it says so
+    if isinstance(event, list) and event:
+        event = event[0]
+    if not isinstance(event, Mapping):
+        return {}
+    inner = (event.get(name) for name in _INNER)
+    return next((top for top in inner if isinstance(top, Mapping) and ("id" in top or "model" in top)), event)

@@ -1,0 +1,362 @@
+"""What was handed out of an answer so far: for the attributes of the stream, its completion, and an error.
+
+A turn of the model is kept as its parts in their order: the text once, and beside it the parts that are not text, with
+their places in the text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+from llmbridge._text import TextSoFar
+from llmbridge.events import (
+    Citation,
+    EndOfPart,
+    Finish,
+    Item,
+    Logprobs,
+    Media,
+    NextCall,
+    Other,
+    OtherChoice,
+    Partial,
+    Reasoning,
+    Refusal,
+    ServerTool,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+    ToolResult,
+    Usage,
+)
+from llmbridge.messages import Message
+
+if TYPE_CHECKING:
+    from llmbridge._call.reading import Source
+
+__all__ = ["Notes", "PartsSoFar", "joined_media"]
+
+_Part = dict[str, Any]
+
+
+class _Entry:
+    """A part that is not text, or the end of one that is, with its place in the text of all turns."""
+
+    __slots__ = ("part", "place")
+
+    def __init__(self, place: int, part: _Part | EndOfPart | Sequence[Media] | None) -> None:
+        self.place = place
+        self.part = part
+
+
+class PartsSoFar:
+    """The parts of one turn, without its text: that is kept elsewhere, once, and cut by the places known here."""
+
+    def __init__(self) -> None:
+        self._entries: list[_Entry] = []
+        self._media: set[Any] = set()
+        self._thought = TextSoFar()
+        self._thinking: _Entry | None = None  # keeps the place of the thought that is not over
+        self._interrupted = False  # another part came since: the next thought is a new one
+        self._has_raw = False
+
+    def add(self, part: _Part, place: int) -> None:
+        """Takes a part that is whole."""
+        self._entries.append(_Entry(place, part))
+        self._interrupted = True
+
+    def add_opaque(self, raw: Mapping[str, Any], place: int) -> None:
+        """Takes what only the service understands."""
+        if raw:
+            self.add({"type": "opaque", "raw": dict(raw)}, place)
+
+    def add_media(self, key: Any, pieces: Sequence[Media], place: int) -> None:
+        """Takes a medium, whose pieces may still grow."""
+        if key not in self._media:
+            self._media.add(key)
+            self._entries.append(_Entry(place, pieces))
+            self._interrupted = True
+
+    def end_text(self, end: EndOfPart, place: int) -> None:
+        """Takes the end of a part that is text."""
+        self._entries.append(_Entry(place, end))
+
+    def add_reasoning(self, item: Reasoning, place: int) -> None:
+        """Takes a piece of reasoning; what ends it may come late, behind text."""
+        if item.text:
+            if self._thinking is not None and (self._interrupted or place != self._thinking.place):
+                self._end_thought()
+            self._begin_thought(place)
+            self._thought.add(item.text)
+            self._thought.fold()
+        if item.redacted:
+            self._end_thought()
+            self.add(item.to_part(), place)
+        elif item.signature or item.raw:
+            self._begin_thought(place)
+            self._end_thought(item)
+
+    def _begin_thought(self, place: int) -> None:
+        if self._thinking is None:
+            self._thinking = _Entry(place, None)
+            self._entries.append(self._thinking)
+            self._interrupted = False
+
+    def _end_thought(self, end: Reasoning | None = None) -> None:
+        if self._thinking is None:
+            return
+        end = end or Reasoning("")
+        self._thinking.part = Reasoning(str(self._thought), end.signature, None, end.raw).to_part()
+        self._has_raw = self._has_raw or bool(end.raw)
+        self._thought, self._thinking = TextSoFar(), None
+
+    def thoughts(self) -> list[Reasoning]:
+        """The reasoning, as events."""
+        known = ("text", "signature", "redacted", "raw")
+        parts = [entry.part for entry in self._entries if isinstance(entry.part, dict)]
+        thoughts = [Reasoning(**{"text": "", **{name: part[name] for name in known if name in part}})
+                    for part in parts if part["type"] == "reasoning"]  # fmt: skip
+        return [*thoughts, Reasoning(str(self._thought))] if self._thinking is not None else thoughts
+
+    def all(self, text: str, turn_at: int, by: Mapping[str, str]) -> list[_Part]:
+        """The parts with the text.
+
+        Args:
+            text: Of the turn.
+            turn_at: Where it begins in the text of all turns.
+            by: The mark of the service that gave what only that service understands.
+        """
+        thinking, self._thinking = self._thinking, None
+        parts: list[_Part] = []
+        said = 0
+        for entry in [*self._entries, _Entry(turn_at + len(text), None)]:
+            at = entry.place - turn_at
+            if piece := text[said:at]:
+                parts.append({"type": "text", "text": piece})
+                said = at
+            part = entry.part
+            if entry is thinking:
+                part = Reasoning(str(self._thought)).to_part()
+            if isinstance(part, EndOfPart):
+                self._own_text(part, parts, bool(piece))
+            elif isinstance(part, dict):
+                parts.append(dict(part))
+            elif part is not None:
+                parts.append(joined_media(part).to_part())
+        self._thinking = thinking
+        for part in parts:
+            if part.keys() & {"signature", "redacted", "raw"}:
+                part.update(by)
+        return parts
+
+    def _own_text(self, end: EndOfPart, parts: list[_Part], has_text: bool) -> None:
+        """Gives the text that has just ended the service's own object for it."""
+        if end.raw and (end.needed or self._has_raw):
+            if not has_text:
+                parts.append({"type": "text", "text": ""})
+            parts[-1]["raw"] = dict(end.raw)
+
+
+def joined_media(pieces: Sequence[Media]) -> Media:
+    """A medium of its pieces.
+
+    Example:
+        >>> joined_media([Media("audio", "audio/wav", b"a"), Media("audio", data=b"b", transcript="Hi")])
+        Media(kind='audio', mime='audio/wav', url=None, transcript='Hi', id=None)
+    """
+    if len(pieces) == 1:
+        return pieces[0]
+    raw: dict[str, Any] = {}
+    for piece in pieces:
+        raw.update(piece.raw)
+    return Media(
+        pieces[0].kind,
+        next((piece.mime for piece in pieces if piece.mime), ""),
+        b"".join(piece.data for piece in pieces),
+        next((piece.url for piece in pieces if piece.url), None),
+        "".join(piece.transcript for piece in pieces),
+        pieces[0].id,
+        raw,
+    )
+
+
+class Notes:
+    """What was handed out so far. Where tools are run, a turn ends with the first result.
+
+    Args:
+        text: The text of all turns; whoever hands out plain text adds to it directly.
+        source: Says who gives the answer; proofs of reasoning mean something to that service alone.
+        keep_logprobs: Whether somebody has asked for them: a service may send more of them than text unasked.
+
+    Attributes:
+        turns: The messages of the turns that are over, results of tools included.
+        tool_calls: Of the last turn.
+        citations, media, server_tools: Of the last turn; pieces of a medium joined, a tool's result with its call.
+        refusal: The pieces of the words of refusal, of the last turn.
+        logprobs: All entries of the last turn, if they are kept.
+        finish: The last Finish; None again while tools are run.
+        usage: Of all turns together.
+    """
+
+    def __init__(self, text: TextSoFar, source: Source | None = None, keep_logprobs: bool = True) -> None:
+        self._keep_logprobs = keep_logprobs
+        self.text = text
+        self.source = source
+        self.reasoning = TextSoFar()
+        self.turns: list[Message] = []
+        self.finish: Finish | None = None
+        self._usage: Usage | None = None
+        self._earlier_usage: Usage | None = None
+        self._begin_turn()
+
+    def _begin_turn(self) -> None:
+        self.tool_calls: list[ToolCall] = []
+        self.citations: list[Citation] = []
+        self._media: dict[Any, list[Media]] = {}
+        self._server_tools: dict[Any, ServerTool] = {}
+        self.refusal: list[str] = []
+        self.logprobs: list[Any] = []
+        self._parts = PartsSoFar()
+        self._others: dict[int, Notes] = {}
+        self._turn_at = self.text.length
+
+    @property
+    def usage(self) -> Usage | None:
+        """The tokens of all turns."""
+        return self._usage if self._earlier_usage is None else self._earlier_usage.plus(self._usage)
+
+    @property
+    def turn_text(self) -> str:
+        """The text of the last turn."""
+        return str(self.text)[self._turn_at :]
+
+    @property
+    def media(self) -> list[Media]:
+        """The media of the last turn, each whole."""
+        return [joined_media(pieces) for pieces in self._media.values()]
+
+    @property
+    def server_tools(self) -> list[ServerTool]:
+        """The calls of the service's own tools in the last turn, with their results."""
+        return list(self._server_tools.values())
+
+    @property
+    def others(self) -> dict[int, Notes]:
+        """The notes of the choices beside the first, by index."""
+        return dict(sorted(self._others.items()))
+
+    def note(self, item: Item | Text) -> None:
+        """Keeps what is handed out."""
+        if isinstance(item, (str, Text)):
+            self.text.add(str(item))
+        elif isinstance(item, Reasoning):
+            self.reasoning.add(item.text)
+            self.reasoning.fold()
+            self._parts.add_reasoning(item, self.text.length)
+        elif isinstance(item, Usage):
+            self._usage = item
+        elif isinstance(item, Finish):
+            self.finish = item
+        elif isinstance(item, ToolCall):
+            self.tool_calls.append(item)
+            self._parts.add(item.to_part(), self.text.length)
+        elif isinstance(item, ToolResult):
+            self._note_result(item)
+        elif isinstance(item, Refusal):
+            self.refusal.append(item.text)
+            self.text.add(item.text)
+        elif isinstance(item, Logprobs):
+            if self._keep_logprobs:
+                self.logprobs += item.raw
+        elif isinstance(item, OtherChoice):
+            self._note_other(item)
+        elif not isinstance(item, ToolCallDelta):
+            self._note_rest(item)
+
+    def _note_rest(self, item: Any) -> None:
+        """What few answers hold."""
+        place = self.text.length
+        if isinstance(item, NextCall):
+            self._next_call()
+        elif isinstance(item, EndOfPart):
+            self._parts.end_text(item, place)
+        elif isinstance(item, Citation):
+            self.citations.append(item)
+        elif isinstance(item, Media):
+            key = (item.kind, item.id) if item.id else len(self._media)
+            self._media.setdefault(key, []).append(item)
+            self._parts.add_media(key, self._media[key], place)
+        elif isinstance(item, ServerTool):
+            called = self._server_tools.get(item.id)
+            self._server_tools[item.id or len(self._server_tools)] = (
+                replace(called, result=item.result, raw=item.raw) if called else item
+            )
+            self._parts.add_opaque(item.raw, place)
+        elif isinstance(item, Other) and item.in_turn:
+            self._parts.add_opaque(item.raw, place)
+
+    def _note_other(self, item: OtherChoice) -> None:
+        other = self._others.get(item.index)
+        if other is None:
+            other = self._others[item.index] = Notes(TextSoFar(), self.source, self._keep_logprobs)
+        other.note(item.event)
+        other.text.fold()
+
+    def _note_result(self, result: ToolResult) -> None:
+        if self.tool_calls or not self.turns:
+            self.turns.append(self.message())
+            self._next_call()
+            self._begin_turn()
+        from llmbridge.messages import result_message
+
+        self.turns.append(result_message(result))
+
+    def _next_call(self) -> None:
+        """Another call of the model follows, with tokens of its own."""
+        self._earlier_usage, self._usage = self.usage, None
+        self.finish = None
+
+    def message(self) -> Message:
+        """The last turn as a message, with everything that a service may want back, in the order in which it came."""
+        by = {"by": self.source.current.provider} if self.source is not None else {}
+        parts = self._parts.all(self.turn_text, self._turn_at, by)
+        if not parts:
+            return Message("assistant", "")
+        message = Message("assistant", parts)
+        if isinstance(message.content, list) and len(message.content) == 1:
+            (only,) = message.content
+            if only.keys() == {"type", "text"} and only["type"] == "text":  # beside calls alone
+                return replace(message, content=only["text"])
+        return message
+
+    def items(self) -> list[Item]:
+        """What the last turn has said, each kind of thing together."""
+        others = [OtherChoice.of(index, item) for index, other in self._others.items() for item in other.items()]
+        said = (self._parts.thoughts(), self.tool_calls, self.citations, self.media, self.server_tools)
+        return [self.turn_text, *(item for items in said for item in items), *others]
+
+    def all_turns(self) -> list[Message]:
+        """The messages of all turns, for another question; without the last one where it says nothing."""
+        last = self.message()
+        return [*self.turns, last] if last.content or last.extra else [*self.turns]
+
+    @property
+    def broken_off(self) -> bool:
+        """Whether the answer is no try at what was asked: it was refused, filtered, or cut off."""
+        return bool(self.refusal) or (self.finish is not None and self.finish.reason in ("length", "content_filter"))
+
+    def partial(self) -> Partial:
+        """What came before an error."""
+        partial = Partial(str(self.text))
+        partial.reasoning = str(self.reasoning)
+        partial.tool_calls = tuple(self.tool_calls)
+        partial.citations = tuple(self.citations)
+        partial.media = tuple(self.media)
+        partial.server_tools = tuple(self.server_tools)
+        partial.usage = self.usage
+        partial.turns = tuple(self.turns)
+        message = self.message()
+        partial.message = message if message.content or message.extra else None
+        return partial

@@ -1,0 +1,135 @@
+"""What an answer says for the first time: of a summary behind its pieces, only that is handed out.
+
+Some services say everything once more at the end, or what a gateway could not say in pieces. Beside that, here is what
+is made of the end of an answer that failed, and of a service's own objects before they are kept.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import fields, replace
+from typing import Any, TypeVar
+
+from llmbridge._text import mended
+from llmbridge.errors import LLMBridgeError, ProtocolError
+from llmbridge.events import (
+    Finish,
+    Item,
+    Logprobs,
+    OtherChoice,
+    Reasoning,
+    Refusal,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+__all__ = ["failed_answer", "not_told", "of_choice", "storable"]
+
+T = TypeVar("T")
+_DEEPEST = 150  # below what a message can hold
+
+
+def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
+    """The items of a summary that say what nothing before has said. Two equal calls are two, if both were told.
+
+    Example:
+        >>> not_told(["The bridge is red.", Reasoning("Hm.")], ["The bridge "])
+        ['is red.', Reasoning(text='Hm.')]
+    """
+    rest = _text_of(summary).removeprefix(said) if _text_of(summary).startswith(said := _text_of(told)) else ""
+    thought = any(isinstance(item, Reasoning) and item.text for item in told)
+    calls = [item for item in told if isinstance(item, ToolCall)]
+    others = [item for item in told if not isinstance(item, (str, Refusal, Reasoning, ToolCall))]
+    news: list[Item] = []
+    for item in summary:
+        if isinstance(item, (str, Refusal)):
+            text = str(item)
+            if new := text if rest.startswith(text) else rest if text.endswith(rest) else "":
+                rest = rest[len(new) :]
+                news.append(Refusal(new) if isinstance(item, Refusal) else new)
+        elif isinstance(item, Reasoning):
+            news += _new_proof(item, told) if thought else [item]
+        elif isinstance(item, ToolCall):
+            if (known := _same_call(item, calls)) is None:
+                news.append(item)
+            else:
+                calls.remove(known)
+        elif isinstance(item, Logprobs):
+            if not any(isinstance(other, Logprobs) for other in others):
+                news.append(item)
+        elif not isinstance(item, ToolCallDelta) and (isinstance(item, (Usage, Finish)) or item not in others):
+            news.append(item)
+    return news
+
+
+def _text_of(items: Sequence[Item]) -> str:
+    return "".join(str(item) for item in items if isinstance(item, (str, Refusal)))
+
+
+def _new_proof(item: Reasoning, told: Sequence[Item]) -> list[Item]:
+    """What a repeated thought brings beside its text."""
+    proof = replace(item, text="")
+    known = any(isinstance(other, Reasoning) and replace(other, text="") == proof for other in told)
+    return [] if known or proof == Reasoning("") else [proof]
+
+
+def _same_call(call: ToolCall, told: Sequence[ToolCall]) -> ToolCall | None:
+    """The call that was told before; some services name it anew at the end."""
+    by_id = next((other for other in told if other.id == call.id), None)
+    return by_id or next(
+        (other for other in told if (other.name, other.arguments) == (call.name, call.arguments)), None
+    )
+
+
+def of_choice(index: int, items: Sequence[Item]) -> list[Item]:
+    """What a choice beside the first has said."""
+    events = (item.event for item in items if isinstance(item, OtherChoice) and item.index == index)
+    return [event.text if isinstance(event, Text) else event for event in events]
+
+
+def failed_answer(finish: Finish) -> LLMBridgeError:
+    """The error that an answer is which ends with one."""
+    from llmbridge.service_errors import error_in_stream
+
+    report = {"message": finish.message or f"the answer ended with {finish.raw!r}", "code": finish.raw}
+    error = error_in_stream({"error": report})
+    error.retryable = error.retryable or finish.again
+    return error
+
+
+def storable(item: T) -> T:
+    """An item, or a service's own object, such that it can be kept and sent: UTF-8 carries it, and JSON its numbers.
+
+    Raises:
+        ProtocolError: It is nested too deeply.
+
+    Example:
+        >>> storable({"a": [float("nan")]})
+        {'a': [None]}
+    """
+    if hasattr(item, "__dataclass_fields__"):
+        changed = {}
+        for field in fields(item):  # type: ignore[arg-type]
+            value = getattr(item, field.name)
+            if value.__class__ in (str, dict, list) and (kept := _stored(value, 0)) is not value:
+                changed[field.name] = kept
+        return replace(item, **changed) if changed else item  # type: ignore[type-var]
+    kept_item: T = _stored(item, 0)
+    return kept_item
+
+
+def _stored(value: Any, depth: int) -> Any:
+    if isinstance(value, str):
+        return mended(value)
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if depth > _DEEPEST:
+        raise ProtocolError("the service sent JSON that is nested too deeply")
+    if isinstance(value, list):
+        return [_stored(inner, depth + 1) for inner in value]
+    if isinstance(value, dict):
+        return {mended(key): _stored(inner, depth + 1) for key, inner in value.items()}
+    return value
