@@ -57,12 +57,17 @@ if TYPE_CHECKING:
         UnsupportedParameter,
     )
     from llmbridge.events import (
+        Citation,
         Finish,
         Logprobs,
+        Media,
+        Other,
         OtherChoice,
         Partial,
+        RawEvent,
         Reasoning,
         Refusal,
+        ServerTool,
         Text,
         ToolCall,
         ToolCallDelta,
@@ -70,7 +75,7 @@ if TYPE_CHECKING:
         Usage,
     )
     from llmbridge.limits import Limits
-    from llmbridge.messages import Message
+    from llmbridge.messages import Message, Opaque
     from llmbridge.options import Timeout
     from llmbridge.parts import Audio, Document, Image
     from llmbridge.provider import AsyncGeneratorProvider, Provider
@@ -86,15 +91,15 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AllFailed", "AsyncGeneratorProvider", "Audio", "AuthError", "BadRequest", "Cancelled", "ChatStream", "Choice",
-    "Client", "ClockExpired", "CodeLinkAva", "Completion", "ConfigError", "ConnectFailed", "ContentFiltered",
-    "ContextLengthExceeded", "Document", "Embeddings", "Finish", "Image", "InvalidOutput", "InvalidRequest",
-    "LLMBridgeError", "Limits", "Logprobs", "Message", "MissingKey", "NotFound", "OtherChoice", "Overloaded",
-    "Partial", "PermissionDenied", "ProtocolError", "Provider", "QuotaExceeded", "RateLimited", "RateLimits",
-    "Reasoning", "Refusal", "Retry", "RetryAttempt", "Secret", "ServerError", "ServiceError", "StatusError",
-    "StreamError", "StreamTruncated", "Text", "Timeout", "Tool", "ToolCall", "ToolCallDelta", "ToolResult",
-    "TransportError", "TurnsExceeded", "UnknownProvider", "UnsupportedParameter", "Usage", "Vitalentum",
-    "__version__", "aembed", "amodels", "chat", "compatible", "embed", "models", "register", "set_thread_limit",
-    "tool",
+    "Citation", "Client", "ClockExpired", "CodeLinkAva", "Completion", "ConfigError", "ConnectFailed",
+    "ContentFiltered", "ContextLengthExceeded", "Document", "Embeddings", "Finish", "Image", "InvalidOutput",
+    "InvalidRequest", "LLMBridgeError", "Limits", "Logprobs", "Media", "Message", "MissingKey", "NotFound", "Opaque",
+    "Other", "OtherChoice", "Overloaded", "Partial", "PermissionDenied", "ProtocolError", "Provider", "QuotaExceeded",
+    "RateLimited", "RateLimits", "RawEvent", "Reasoning", "Refusal", "Retry", "RetryAttempt", "Secret", "ServerError",
+    "ServerTool", "ServiceError", "StatusError", "StreamError", "StreamTruncated", "Text", "Timeout", "Tool",
+    "ToolCall", "ToolCallDelta", "ToolResult", "TransportError", "TurnsExceeded", "UnknownProvider",
+    "UnsupportedParameter", "Usage", "Vitalentum", "__version__", "aembed", "amodels", "chat", "compatible", "embed",
+    "models", "register", "set_thread_limit", "tool",
 ]
 # fmt: on
 
@@ -110,9 +115,12 @@ _MODULES = {
         "PermissionDenied ProtocolError QuotaExceeded RateLimited ServerError ServiceError StatusError "
         "StreamError StreamTruncated TransportError TurnsExceeded UnknownProvider UnsupportedParameter"
     ),
-    "events": "Finish Logprobs OtherChoice Partial Reasoning Refusal Text ToolCall ToolCallDelta ToolResult Usage",
+    "events": (
+        "Citation Finish Logprobs Media Other OtherChoice Partial RawEvent Reasoning Refusal ServerTool Text ToolCall "
+        "ToolCallDelta ToolResult Usage"
+    ),
     "limits": "Limits",
-    "messages": "Message",
+    "messages": "Message Opaque",
     "options": "Timeout",
     "parts": "Audio Document Image",
     "provider": "AsyncGeneratorProvider Provider",

@@ -16,9 +16,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from llmbridge import Client, ConfigError, Image, InvalidRequest, Message, chat
+from llmbridge import Client, ConfigError, Image, InvalidRequest, Message, Opaque, chat
 from llmbridge.completion import Completion
-from llmbridge.events import ToolCall, ToolResult
+from llmbridge.events import Reasoning, Text, ToolCall, ToolResult
 from llmbridge.messages import ROLES, ChatRequest, checked_messages, json_copy
 from llmbridge.testing import LLMServer
 
@@ -544,3 +544,79 @@ class TestStructured:
     def test_nothing_is_nothing(self, params: dict[str, Any]) -> None:
         """As if it had not been given."""
         assert ChatRequest.checked("m", "Hi", params) == ChatRequest.checked("m", "Hi", {})
+
+
+class TestParts:
+    """A message is a list of parts in their order, whoever writes it."""
+
+    CALL = ToolCall("c1", "add", {"a": 1})
+    STORED = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}  # noqa: RUF012
+
+    def test_events_and_mappings_are_parts(self) -> None:
+        """In any mixture."""
+        search = {"type": "search"}
+        own = {"type": "own", "x": 1}
+        message = Message(
+            "assistant", [Reasoning("Hm.", "s"), self.CALL, Text("And"), Opaque(search, "anthropic"), own, "so."]
+        )
+        assert message.parts == [
+            {"type": "reasoning", "text": "Hm.", "signature": "s"},
+            {"type": "tool_call", "id": "c1", "name": "add", "arguments": '{"a": 1}'},
+            {"type": "text", "text": "And"},
+            {"type": "opaque", "raw": search, "by": "anthropic"},
+            {"type": "own", "x": 1},
+            {"type": "text", "text": "so."},
+        ]
+        assert (message.calls[0].arguments, message.reasoning) == ({"a": 1}, "Hm.")
+        assert message.extra == {"tool_calls": [self.STORED]}
+
+    def test_calls_in_openais_form_follow_the_rest(self) -> None:
+        """As they always did."""
+        message = Message("assistant", "Well.", {"tool_calls": [self.STORED]})
+        assert [part["type"] for part in message.parts] == ["text", "tool_call"]
+        written = Message("assistant", ["Well.", self.CALL])
+        assert written == Message("assistant", ["Well."], {"tool_calls": [self.STORED]})
+
+    def test_a_call_is_one_however_often_it_is_written(self) -> None:
+        """By its id; without one each is its own."""
+        part = {"type": "tool_call", "id": "c1", "name": "add", "arguments": {"a": 1}}
+        message = Message("assistant", [part, "x"], {"tool_calls": [self.STORED]})
+        assert len(message.calls) == 1
+        nameless = {"type": "tool_call", "name": "add"}
+        assert len(Message("assistant", [nameless, "x", nameless, "y"]).calls) == 2
+
+    def test_equal_ids_keep_their_places(self) -> None:
+        """Somebody may have written the same one twice."""
+        twice = [{**self.STORED}, {**self.STORED, "function": {"name": "sub", "arguments": "{}"}}]
+        mark = {"type": "tool_call", "id": "c1"}
+        message = Message("assistant", ["A", mark, "B", mark, "C"], {"tool_calls": twice})
+        assert [call.name for call in message.calls] == ["add", "sub"]
+
+    @pytest.mark.parametrize("kind", ["custom", "mcp_approval_request"])
+    def test_calls_of_other_kinds(self, kind: str) -> None:
+        """They keep their kind, their input and the service's own object."""
+        call = ToolCall("c", "shell", {"input": "ls"}, "ls" if kind == "custom" else '{"input": "ls"}', kind=kind)
+        call = dataclasses.replace(call, raw={"server": "x"})
+        message = Message("assistant", [call])
+        assert message.calls == (call,)
+        assert Message.from_dict(json.loads(json.dumps(message.to_dict()))).calls == (call,)
+
+    @pytest.mark.parametrize(
+        ("role", "content", "extra", "said"),
+        [
+            ("user", [CALL], {}, "only an assistant's makes calls"),
+            ("assistant", [{"type": "tool_call", "id": "x"}], {}, r"content\[0\] is a tool call without a 'name'"),
+            ("assistant", ["a", {"type": "tool_call", "id": "x"}, "b"], {"tool_calls": "no"}, "must be a list"),
+        ],
+        ids=range(3),
+    )
+    def test_what_is_no_call(self, role: str, content: Any, extra: Any, said: str) -> None:
+        """Refused before anything is sent."""
+        with pytest.raises(InvalidRequest, match=said):
+            Message(role, content, extra)
+
+    def test_an_opaque_part_is_checked(self) -> None:
+        """As everything that is sent."""
+        with pytest.raises(InvalidRequest, match="raw"):
+            Opaque({"x": {1, 2}}, "anthropic")
+        assert repr(Opaque({"x": 1}, "a")) == "Opaque({'x': 1}, by='a')"

@@ -56,3 +56,33 @@ def test_a_signature_without_a_mark_is_the_callers_business() -> None:
     """Who writes messages by hand knows whom they are for."""
     message = Message("assistant", [{"type": "reasoning", "text": "Hm.", "signature": "s"}, "Hi"])
     assert with_own_proofs([message], "gemini") == (message,)
+
+
+def test_what_only_one_service_understands_goes_to_no_other() -> None:
+    """Its own objects, whole parts and those beside a text, and the kinds of its calls."""
+    call = {"id": "c", "type": "custom", "custom": {"name": "shell", "input": "ls"}, "by": "openai", "raw": {"x": 1}}
+    message = Message(
+        "assistant",
+        [
+            {"type": "opaque", "raw": {"type": "search"}, "by": "openai"},
+            {"type": "text", "text": "Hi", "raw": {"text": "", "annotations": [1]}, "by": "openai"},
+            {"type": "reasoning", "text": "Hm.", "raw": {"id": "r"}, "by": "openai"},
+        ],
+        {"tool_calls": [call]},
+    )
+    (own,) = with_own_proofs([message], "openai")
+    assert [part.get("raw") for part in own.parts] == [
+        {"type": "search"}, {"text": "", "annotations": [1]}, {"id": "r"}, {"x": 1}
+    ]  # fmt: skip
+    assert "by" not in json.dumps(own.to_dict())
+    (other,) = with_own_proofs([message], "gemini")
+    assert other.content == [{"type": "text", "text": "Hi"}, {"type": "reasoning", "text": "Hm."}]
+    assert other.extra["tool_calls"] == [
+        {"id": "c", "type": "function", "function": {"name": "shell", "arguments": '{"input": "ls"}'}}
+    ]
+
+
+def test_a_turn_of_nothing_but_that_says_nothing_elsewhere() -> None:
+    """It is an empty one."""
+    message = Message("assistant", [{"type": "opaque", "raw": {"a": 1}, "by": "anthropic"}])
+    assert with_own_proofs([message], "gemini") == (Message("assistant", ""),)

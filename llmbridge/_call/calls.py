@@ -238,7 +238,7 @@ def _told_once(pieces: Sequence[str]) -> str | None:
         text = piece if number and text and piece.startswith(text) else text + piece
     if not _is_json(text) or len(pieces) > _MOST_PIECES:
         return None
-    return text if not first or first.strip() == "{}" or _same_json(first, text) else None
+    return text if not first or _same_json(first, "{}") or _same_json(first, text) else None
 
 
 def _same_json(one: str, other: str) -> bool:

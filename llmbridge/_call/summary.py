@@ -39,26 +39,26 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
         >>> not_told(["The bridge is red.", Reasoning("Hm.")], ["The bridge "])
         ['is red.', Reasoning(text='Hm.')]
     """
-    rest = _text_of(summary).removeprefix(said) if _text_of(summary).startswith(said := _text_of(told)) else ""
+    said, text = _text_of(told), _text_of(summary)
+    known = len(said) if text.startswith(said) else len(text)  # characters that have been told
     thought = any(isinstance(item, Reasoning) and item.text for item in told)
     calls = [item for item in told if isinstance(item, ToolCall)]
     others = [item for item in told if not isinstance(item, (str, Refusal, Reasoning, ToolCall))]
     news: list[Item] = []
     for item in summary:
         if isinstance(item, (str, Refusal)):
-            text = str(item)
-            if new := text if rest.startswith(text) else rest if text.endswith(rest) else "":
-                rest = rest[len(new) :]
+            new, known = str(item)[known:], max(0, known - len(str(item)))
+            if new:
                 news.append(Refusal(new) if isinstance(item, Refusal) else new)
         elif isinstance(item, Reasoning):
             news += _new_proof(item, told) if thought else [item]
         elif isinstance(item, ToolCall):
-            if (known := _same_call(item, calls)) is None:
+            if (same := _same_call(item, calls)) is None:
                 news.append(item)
             else:
-                calls.remove(known)
+                calls.remove(same)
         elif isinstance(item, Logprobs):
-            if not any(isinstance(other, Logprobs) for other in others):
+            if not said:
                 news.append(item)
         elif not isinstance(item, ToolCallDelta) and (isinstance(item, (Usage, Finish)) or item not in others):
             news.append(item)

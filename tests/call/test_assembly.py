@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import itertools
+from base64 import b64encode
 from typing import Any
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmbridge import ProtocolError
 from llmbridge._call.assembly import Assembly
 from llmbridge.events import (
+    Citation,
+    EndOfPart,
     Finish,
     Logprobs,
+    Media,
+    MediaDelta,
+    Other,
     OtherChoice,
     Reasoning,
     Refusal,
@@ -185,6 +194,17 @@ class TestCalls:
         items = whole(D(None, "a", "f", "{}", whole=True), STOP, D(None, "b", "f", "{}", whole=True), STOP)
         assert [item for item in items if isinstance(item, ToolCall)] == [call("a"), call("b")]
 
+    def test_a_call_that_has_not_begun_goes_on_behind_a_reason_to_finish(self) -> None:
+        """Some servers name one with every chunk."""
+        items = whole(D(0, "a", "f"), STOP, D(0, arguments='{"x": '), STOP, D(0, arguments="1}"), STOP)
+        assert [item for item in items if isinstance(item, ToolCall)] == [call(arguments={"x": 1}, text='{"x": 1}')]
+
+    def test_a_call_is_told_when_it_is_over(self) -> None:
+        """What the model says behind it comes behind it."""
+        items = whole(D(0, "a", "f", "{}"), D(0, whole=True), Reasoning("x"), D(1, "b", "f", "{}", whole=True), "Y")
+        kinds = [type(item) for item in items if not isinstance(item, ToolCallDelta)]
+        assert kinds == [ToolCall, Reasoning, ToolCall, str]
+
     @pytest.mark.parametrize("reason", ["length", "content_filter"])
     def test_an_answer_that_was_cut_off(self, reason: Any) -> None:
         """The call says why it is broken, before the end."""
@@ -285,3 +305,63 @@ class TestUsage:
         """Nothing is added."""
         usage = Usage(1)
         assert whole(usage)[0] is usage
+
+
+class TestMedia:
+    """Bytes out of base64 that may be cut anywhere."""
+
+    ENCODED = b64encode(bytes(range(256))).decode()
+
+    @given(st.lists(st.integers(0, 344), max_size=8))
+    def test_any_cut(self, cuts: list[int]) -> None:
+        """Gives the same bytes."""
+        places = [0, *sorted(cuts), len(self.ENCODED)]
+        pieces = [MediaDelta("audio", "", self.ENCODED[a:b]) for a, b in itertools.pairwise(places)]
+        found = whole(*pieces)
+        assert b"".join(item.data for item in found) == bytes(range(256))
+        assert {item.mime for item in found if item.data} == {"audio/pcm"}
+
+    @pytest.mark.parametrize(
+        ("pieces", "data"),
+        [
+            (["YWI="], b"ab"),
+            (["YW", "I"], b"ab"),
+            (["YQ==", "Yg=="], b"ab"),
+            (["YQ==Yg=="], b"ab"),
+            (["Y\nW", " I="], b"ab"),
+        ],
+        ids=range(5),
+    )
+    def test_padding_and_white_space(self, pieces: list[str], data: bytes) -> None:
+        """None at the end, or one for each piece; lines broken."""
+        found = whole(*(MediaDelta("image", "image/png", piece) for piece in pieces))
+        assert b"".join(item.data for item in found) == data
+
+    def test_what_is_no_base64_is_not_lost(self) -> None:
+        """It comes as it was."""
+        assert whole(MediaDelta("image", "image/png", "a", raw={"id": 1})) == [
+            Media("image", "image/png", raw={"id": 1}),
+            Other("image", {"data": "a==="}),
+        ]
+
+    def test_words_come_as_they_are_spoken(self) -> None:
+        """With or without sound; two sounds are told apart by their names."""
+        assert whole(
+            MediaDelta("audio", transcript="Hi", id="a"), MediaDelta("audio", data="UklGRjEyMzRXQVZF", id="b")
+        ) == [
+            Media("audio", transcript="Hi", id="a"),
+            Media("audio", "audio/wav", b"RIFF1234WAVE", id="b"),
+        ]
+
+
+def test_a_source_comes_once() -> None:
+    """Some services send the whole list with every piece."""
+    cited, other = Citation(url="https://a.b"), Citation(url="https://a.b", quote="x")
+    assert whole(cited, "Hi", cited, other, Citation(url="https://a.b", raw={"n": 2})) == [cited, "Hi", other]
+
+
+def test_the_end_of_a_part_ends_half_a_pair() -> None:
+    """And what might have been a tag."""
+    end = EndOfPart()
+    assert whole(HIGH, end, LOW) == [SIGN, end, SIGN]
+    assert whole("<thi", end, "nk>", think_tags=True) == ["<thi", end, "nk>"]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import json
 import pickle
 from typing import Any
 
@@ -10,11 +12,17 @@ import pytest
 from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.events import (
+    Citation,
+    EndOfPart,
     Finish,
     Logprobs,
+    Media,
+    NextCall,
+    Other,
     OtherChoice,
     Reasoning,
     Refusal,
+    ServerTool,
     Text,
     ToolCall,
     ToolCallDelta,
@@ -253,3 +261,110 @@ class TestPartial:
         partial = noted("Hel", Reasoning("hm"), CALL, Usage(1, 2)).partial()
         same = pickle.loads(pickle.dumps(partial, protocol))
         assert (type(same), same, vars(same)) == (type(partial), partial, vars(partial))
+
+
+class TestOrder:
+    """A turn is its parts in the order in which they came, and goes back so."""
+
+    SECOND = ToolCall("b", "g", {}, "{}", None, "s2")
+
+    def test_thoughts_and_calls_in_turn(self) -> None:
+        """The calls stand in `tool_calls`, and their places in the content."""
+        message = noted(Reasoning("x", "s1"), CALL, "Then:", Reasoning("y"), self.SECOND, "Done.").message()
+        assert [part["type"] for part in message.parts] == [
+            "reasoning", "tool_call", "text", "reasoning", "tool_call", "text"
+        ]  # fmt: skip
+        assert message.calls == (CALL, self.SECOND)
+        assert message.extra["tool_calls"][0] == SENT
+        assert message.reasoning == "xy"
+
+    def test_thoughts_without_a_proof_are_kept_apart_by_what_comes_between(self) -> None:
+        """A call, media, or what only the service understands."""
+        for between in (CALL, Media("image", "image/png", b"x"), Other("x", {"a": 1}, in_turn=True)):
+            parts = noted(Reasoning("x"), between, Reasoning("y"), "Z").message().parts
+            assert [part.get("text") for part in parts if part["type"] == "reasoning"] == ["x", "y"]
+
+    def test_what_the_service_alone_understands(self) -> None:
+        """It is an opaque part in its place; what does not belong to the turn is none."""
+        search = {"type": "search", "input": {"q": 1}}
+        items = "A", Other("noise", {"n": 1}), ServerTool("s", "search", {"q": 1}, None, search), "B"
+        parts = noted(*items).message().parts
+        assert parts == [
+            {"type": "text", "text": "A"},
+            {"type": "opaque", "raw": search},
+            {"type": "text", "text": "B"},
+        ]
+
+    def test_texts_that_are_parts_of_their_own(self) -> None:
+        """With the service's own object where it says more, which is filled in with the text again."""
+        raw = {"type": "text", "text": "", "citations": [1]}
+        parts = noted("A", "a", EndOfPart(), "B", EndOfPart(raw), EndOfPart(), "C").message().parts
+        assert parts == [
+            {"type": "text", "text": "Aa"},
+            {"type": "text", "text": "B", "raw": raw},
+            {"type": "text", "text": "C"},
+        ]
+        assert noted("A", EndOfPart()).message() == Message("assistant", "A")
+
+    def test_an_object_that_is_not_needed_stays_beside_proven_reasoning_alone(self) -> None:
+        """A plain answer stays a plain text."""
+        raw = {"id": "m", "text": ""}
+        assert noted("A", EndOfPart(raw, needed=False)).message() == Message("assistant", "A")
+        parts = noted(Reasoning("x", raw={"id": "r"}), "A", EndOfPart(raw, needed=False)).message().parts
+        assert parts == [
+            {"type": "reasoning", "text": "x", "raw": {"id": "r"}},
+            {"type": "text", "text": "A", "raw": raw},
+        ]
+
+    def test_media_of_several_pieces_are_one(self) -> None:
+        """At the place of the first; the last pieces may bring nothing but what goes back."""
+        pieces = [
+            Media("audio", "audio/wav", b"ab", transcript="The ", id="a1"),
+            Media("audio", "", b"cd", transcript="bridge", id="a1", raw={"id": "a1"}),
+        ]
+        notes = noted(pieces[0], "Hi", pieces[1])
+        assert notes.media == [Media("audio", "audio/wav", b"abcd", None, "The bridge", "a1")]
+        assert notes.message().parts[0] == {
+            "type": "input_audio",
+            "input_audio": {"data": "YWJjZA==", "format": "wav"},
+            "transcript": "The bridge",
+            "raw": {"id": "a1"},
+        }
+
+    def test_two_images_without_a_name_are_two(self) -> None:
+        """Equal ones as well."""
+        assert len(noted(*[Media("image", "image/png", b"x")] * 2).media) == 2
+
+    def test_a_server_tool_and_its_result_are_one(self) -> None:
+        """Both go back."""
+        called, gave = ServerTool("s", "search", {"q": 1}, None, {"n": 1}), ServerTool("s", "search", {}, [2], {"n": 2})
+        notes = noted(called, gave)
+        assert notes.server_tools == [ServerTool("s", "search", {"q": 1}, [2], {"n": 2})]
+        assert [part["raw"] for part in notes.message().parts] == [{"n": 1}, {"n": 2}]
+
+    def test_a_turn_that_goes_on_is_one(self) -> None:
+        """Its tokens are those of both calls."""
+        notes = noted("Let me ", Usage(1, 2), Finish("pause", "pause_turn"), NextCall(), "see.", Usage(10, 20), CALLED)
+        assert (notes.turn_text, notes.turns, notes.finish) == ("Let me see.", [], CALLED)
+        assert notes.usage == Usage(11, 22)
+
+    def test_everything_survives_being_written_down(self) -> None:
+        """As JSON, by pickle, by `asdict`."""
+        message = noted(
+            Reasoning("x", "s"), CALL, Reasoning("y"), Other("o", {"o": [1]}, in_turn=True), self.SECOND, "Z",
+            Media("image", "image/png", b"x", raw={"i": 1}), EndOfPart(),
+        ).message()  # fmt: skip
+        assert Message.from_dict(json.loads(json.dumps(message.to_dict()))) == message
+        assert Message.from_dict(json.loads(json.dumps(dataclasses.asdict(message)))) == message
+        assert pickle.loads(pickle.dumps(message)) == message
+        assert message.parts == Message.from_dict(message.to_dict()).parts
+
+    def test_a_partial_answer_has_all_of_it(self) -> None:
+        """What came before an error."""
+        cited = Citation(url="https://a.b/c")
+        partial = noted("A", cited, CALL, Media("image", "image/png", b"x"), ServerTool("s", "t")).partial()
+        assert (partial.citations, partial.tool_calls) == ((cited,), (CALL,))
+        assert (len(partial.media), len(partial.server_tools)) == (1, 1)
+        assert partial.message is not None
+        assert [part["type"] for part in partial.message.parts] == ["text", "tool_call", "image_url"]
+        assert noted().partial().message is None

@@ -109,8 +109,93 @@ STYLES: dict[str, tuple[list[ToolCallDelta], list[tuple[str, Any]]]] = {
     ),
     "half of a pair, escaped": ([D(0, "a", "f", '{"\\ud83c": "\\udf0d"}')], [("f", {"\ufffd": "\ufffd"})]),
     "nothing": ([D(0), D(), D(0, "", ""), D(None, "null")], []),
+    "each piece holds all before it": (
+        [D(0, "a", "f", ""), D(0, arguments='{"x"'), D(0, arguments='{"x": [1'), D(0, arguments='{"x": [1, 2]}')],
+        [("f", {"x": [1, 2]})],
+    ),
+    "each piece holds all before it, with the name": (
+        [D(0, "a", "f", '{"x"'), D(0, "a", "f", '{"x": 1'), D(0, "a", "f", '{"x": 1'), D(0, "a", "f", '{"x": 1}')],
+        [("f", {"x": 1})],
+    ),
+    "a placeholder before the arguments": (
+        [D(0, "a", "f", "{}"), D(0, arguments='{"x"'), D(0, arguments=": 1}")],
+        [("f", {"x": 1})],
+    ),
+    "a placeholder before arguments that grow": (
+        [D(0, "a", "f", "{ }"), D(0, arguments='{"x"'), D(0, arguments='{"x": 1}')],
+        [("f", {"x": 1})],
+    ),
+    "the whole again": ([D(0, "a", "f", '{"x": 1}'), D(0, "a", "f", '{"x": 1}')], [("f", {"x": 1})]),
+    "the whole again, written differently": (
+        [D(0, "a", "f", '{"x": 1}'), D(0, "a", None, '{"x":1}'), D(0, "a", None, '{ "x":1}')],
+        [("f", {"x": 1})],
+    ),
+    "the whole again, in pieces": (
+        [D(0, "a", "f", '{"x": 1}'), D(0, arguments='{"x"'), D(0, arguments=": 1}")],
+        [("f", {"x": 1})],
+    ),
+    "pieces, and then the whole": (
+        [D(0, "a", "f", '{"x"'), D(0, arguments=": 1}"), D(0, arguments='{"x": 1}')],
+        [("f", {"x": 1})],
+    ),
+    "equal pieces are no repetition": (
+        [
+            D(0, "a", "f", '{"x": "'),
+            *[D(0, arguments="{}")] * 2,
+            D(0, arguments='", "y": '),
+            *[D(0, arguments="1")] * 2,
+            D(0, arguments="}"),
+        ],
+        [("f", {"x": "{}{}", "y": 11})],
+    ),
+    "a piece that begins like all before it": (
+        [D(0, "a", "f", '{"x": '), D(0, arguments='{"x": 1}'), D(0, arguments="}")],
+        [("f", {"x": {"x": 1}})],
+    ),
     "nothing behind a whole call": ([D(0, "a", "f", "{}", whole=True), D(0)], [("f", {})]),
 }
+
+
+def test_other_arguments_for_a_whole_call_are_doubtful() -> None:
+    """Nobody can tell which ones are meant: the call says that it cannot be read, and runs no tool."""
+    (call,) = calls(D(0, "a", "f", '{"x": 1}'), D(0, "a", None, '{"x": 2}'))
+    assert (call.arguments, call.problem) == ({}, "the arguments are no JSON")
+
+
+def test_a_long_call_in_wrong_pieces_is_no_endless_work() -> None:
+    """However many pieces a server sends."""
+    pieces = [D(0, arguments='{"x": 1}x')] * 20_000
+    (call,) = calls(D(0, "a", "f"), *pieces)
+    assert call.problem == "the arguments are no JSON"
+
+
+def test_a_whole_call_is_told_at_once() -> None:
+    """Behind those that began before it."""
+    assembler = CallAssembler()
+    assembler.add(D(0, "a", "f", "{}"))
+    assembler.add(D(1, "b", "g", "{}", whole=True))
+    assert assembler.whole() == []
+    assembler.add(D(0, whole=True))
+    assert [call.id for call in assembler.whole()] == ["a", "b"]
+
+
+def test_a_whole_call_that_comes_again_is_no_new_one() -> None:
+    """By its id; another one with the same arguments is."""
+    assembler = CallAssembler()
+    for id in ("a", "a", "b"):
+        assembler.add(D(0, id, "f", '{"x": 1}', whole=True))
+        assembler.whole()
+    assembler.add(D(1, "a", "f", '{"x": 2}', whole=True))
+    assert [call.arguments for call in assembler.whole()] == [{"x": 2}]
+    assert sorted(assembler._ended) == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["custom", "approval"])
+def test_input_that_is_text_is_taken_as_it_is(kind: str) -> None:
+    """It is no JSON, and need not be."""
+    (call,) = calls(D(0, "a", "shell", "echo", kind=kind, raw={"r": 1}), D(0, arguments=' "hi'))
+    assert (call.kind, call.text, call.arguments) == (kind, 'echo "hi', {"input": 'echo "hi'})
+    assert (call.problem, call.raw) == (None, {"r": 1})
 
 
 class TestStyles:

@@ -1,0 +1,87 @@
+"""The id and the model of an answer, and what else stands at its top, in the forms of all dialects."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from llmbridge._call.framing import Record
+from llmbridge._call.head import Head
+
+FORMS: dict[str, tuple[list[Any], tuple[Any, Any, Any]]] = {
+    "chat": (
+        [
+            {"id": "c1", "object": "chat.completion.chunk", "created": 1, "model": "m-2", "choices": []},
+            {"id": "c1", "choices": [{}], "system_fingerprint": "fp", "usage": {"total_tokens": 3}},
+        ],
+        ("c1", "m-2", {"created": 1, "system_fingerprint": "fp"}),
+    ),
+    "azure's first": (
+        [{"id": "", "model": "", "choices": [], "prompt_filter_results": [1]}, {"id": "c1", "model": "m"}],
+        ("c1", "m", {"prompt_filter_results": [1]}),
+    ),
+    "anthropic": (
+        [
+            {"type": "message_start", "message": {"id": "msg_1", "type": "message", "model": "claude", "content": []}},
+            {"type": "message_stop"},
+        ],
+        ("msg_1", "claude", {}),
+    ),
+    "responses": (
+        [
+            {"type": "response.created", "response": {"id": "r1", "model": "g", "status": "in_progress"}},
+            {
+                "type": "response.completed",
+                "response": {"id": "r1", "model": "g", "status": "completed", "store": True},
+            },
+        ],
+        ("r1", "g", {"status": "completed", "store": True}),
+    ),
+    "gemini": ([{"candidates": [], "modelVersion": "gem", "responseId": "x"}], ("x", "gem", {})),
+    "gemini as a list": ([[{"candidates": [], "modelVersion": "gem", "responseId": "x"}]], ("x", "gem", {})),
+    "ollama": (
+        [{"model": "llama", "created_at": "now", "message": {"role": "assistant"}, "done": True, "total_duration": 5}],
+        (None, "llama", {"created_at": "now", "total_duration": 5}),
+    ),
+    "cohere": ([{"type": "message-start", "id": "co"}, {"type": "message-end", "delta": {}}], ("co", None, {})),
+    "nothing": ([{"type": "ping"}], (None, None, {})),
+    "no object": (["x", 5], (None, None, {})),
+}
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_first_and_the_last_event_say_who_answers(name: str) -> None:
+    """Each in its own way; what is empty says nothing."""
+    events, expected = FORMS[name]
+    head = Head()
+    for event in events:
+        head.take([Record(json.dumps(event))])
+    assert (head.id, head.model, head.extra) == expected
+
+
+def test_an_end_mark_is_no_event() -> None:
+    """Alone in its read or behind another one."""
+    for reads in ([["1", "2", "[DONE]"]], [["1"], ["2"], ["[DONE]"]]):
+        head = Head()
+        for read in reads:
+            head.take([Record(json.dumps({"id": data}) if data != "[DONE]" else data) for data in read])
+        assert head.id == "2"
+
+
+def test_it_is_known_while_the_answer_comes() -> None:
+    """And what was asked before does not stay."""
+    head = Head()
+    assert (head.id, head.extra) == (None, {})
+    head.take([Record('{"id": "a"}')])
+    assert head.id == "a"
+    head.take([Record('{"tier": 1}')])
+    assert (head.id, head.extra) == ("a", {"tier": 1})
+
+
+def test_what_is_no_json_says_nothing() -> None:
+    """Whoever decodes it says so."""
+    head = Head()
+    head.take([Record("{")])
+    assert (head.id, head.model, head.extra) == (None, None, {})

@@ -1,0 +1,193 @@
+"""Once: what a service says again is not handed out again, and nothing is taken for a repetition that is none."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from llmbridge import ProtocolError, StreamError
+from llmbridge._call.assembly import Assembly
+from llmbridge._call.notes import Notes
+from llmbridge._call.summary import failed_answer, storable
+from llmbridge._text import TextSoFar
+from llmbridge.events import (
+    Citation,
+    Finish,
+    Item,
+    Logprobs,
+    Media,
+    Other,
+    OtherChoice,
+    Reasoning,
+    Refusal,
+    Summary,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
+
+STOP, CALLED = Finish("stop", "stop"), Finish("tool_calls", "tool_calls")
+PAY = {"name": "pay", "arguments": '{"euros": 5}'}
+
+
+def pay(id: str, whole: bool = False, **other: Any) -> ToolCallDelta:
+    """A call in one piece."""
+    return ToolCallDelta(other.pop("index", 0), id, **{**PAY, **other}, whole=whole)
+
+
+def reads(*each: list[Any]) -> list[Item]:
+    """What is handed out of several reads, noted in between as a stream notes it."""
+    notes = Notes(TextSoFar())
+    assembly = Assembly(True, None, notes.items)
+    out: list[Item] = []
+    for items in each:
+        found: list[Item] = []
+        for item in items:
+            assembly.take(item, found)
+        for item in found:
+            notes.note(item)
+        out += found
+    rest: list[Item] = []
+    assembly.close(rest)
+    return out + rest
+
+
+@pytest.mark.parametrize("apart", [True, False], ids=["in reads of their own", "in one read"])
+class TestSummary:
+    """A summary behind the pieces, in the same network read as they or in another."""
+
+    def said(self, apart: bool, pieces: list[Any], *summary: Any) -> list[Item]:
+        """What is handed out behind the pieces."""
+        items = [*pieces, Summary(summary)]
+        out = reads(*[[item] for item in items]) if apart else reads(items)
+        before = reads(pieces)
+        assert out[: len(before)] == before or before[-1] not in out[: len(before)]
+        return out[len(before) :]
+
+    @pytest.mark.parametrize(
+        ("pieces", "summary", "news"),
+        [
+            (["The bridge ", "is red."], "The bridge is red.", []),
+            (["The bridge "], "The bridge is red.", ["is red."]),
+            ([], "The bridge is red.", ["The bridge is red."]),
+            (["The bridge is red.  "], "The bridge is red.", []),
+            (["Another text"], "The bridge is red.", []),
+            (["1", "1"], "11", []),
+            (["1", "1"], "111", ["1"]),
+            (["aß\U0001f600"], "aß\U0001f600!", ["!"]),
+        ],
+        ids=range(8),
+    )
+    def test_text(self, apart: bool, pieces: list[Any], summary: str, news: list[str]) -> None:
+        """Only what goes on behind what was said."""
+        assert self.said(apart, pieces, summary) == news
+
+    def test_text_in_several_parts(self, apart: bool) -> None:
+        """Cut in other places than the pieces were."""
+        assert self.said(apart, ["The br", "idge"], "The ", "bridge is ", "red.") == [" is ", "red."]
+
+    def test_a_refusal(self, apart: bool) -> None:
+        """Whether it is called one or not."""
+        assert self.said(apart, [Refusal("I cannot.")], Refusal("I cannot.")) == []
+        assert self.said(apart, [], Refusal("I cannot.")) == [Refusal("I cannot.")]
+
+    def test_reasoning(self, apart: bool) -> None:
+        """Its text once; a proof that only the summary has is handed out."""
+        assert self.said(apart, [Reasoning("Hm.")], Reasoning("Hm.")) == []
+        assert self.said(apart, [Reasoning("Hm.", "s")], Reasoning("Hm.", "s")) == []
+        assert self.said(apart, [Reasoning("Hm.")], Reasoning("Hm.", "s")) == [Reasoning("", "s")]
+        assert self.said(apart, ["Yes"], Reasoning("Hm."), "Yes") == [Reasoning("Hm.")]
+
+    def test_calls(self, apart: bool) -> None:
+        """A tool runs once, whatever the call is named at the end."""
+        assert self.said(apart, [pay("c1"), CALLED], pay("c1", whole=True)) == []
+        assert self.said(apart, [pay("c1"), CALLED], pay("renamed", whole=True)) == []
+        assert self.said(apart, [pay("c1"), pay("c2", index=1), CALLED], pay("c1", True), pay("c2", True)) == []
+
+    def test_two_equal_calls_are_two(self, apart: bool) -> None:
+        """Where the pieces have told one of them."""
+        news = self.said(apart, [pay("c1"), CALLED], pay("c1", True), pay("c2", True, index=1))
+        assert [item.id for item in news if isinstance(item, ToolCall)] == ["c2"]
+
+    def test_a_call_that_only_the_summary_has(self, apart: bool) -> None:
+        """It is one, and the answer ends with it."""
+        news = self.said(apart, ["Well."], "Well.", pay("c1", True), Finish("stop", "stop"))
+        assert [type(item) for item in news] == [ToolCall, Finish]
+        assert news[-1] == Finish("tool_calls", "stop")
+
+    def test_the_rest(self, apart: bool) -> None:
+        """Tokens count, the first end stays; media, citations and probabilities come once."""
+        cited, image, odds = Citation(url="https://a.b/c"), Media("image", "image/png", b"x"), Logprobs((1,))
+        pieces = ["Hi", cited, image, odds, STOP]
+        assert self.said(apart, pieces, "Hi", cited, image, odds, Usage(1, 2), STOP) == [Usage(1, 2)]
+        assert self.said(apart, ["Hi"], "Hi", cited, image, odds, STOP) == [cited, image, STOP]
+
+    def test_other_choices(self, apart: bool) -> None:
+        """Each for itself."""
+        pieces = ["a", OtherChoice(1, Text("b"))]
+        items = [OtherChoice.of(1, Summary(["bc"])), OtherChoice.of(2, Summary(["d"])), Summary(["a"])]
+        out = reads(*[[item] for item in [*pieces, *items]]) if apart else reads([*pieces, *items])
+        assert out == ["a", OtherChoice(1, Text("b")), OtherChoice(1, Text("c")), OtherChoice(2, Text("d"))]
+
+
+def test_tags_in_a_summary_are_no_text() -> None:
+    """It is read like any other answer."""
+    assert reads(["<think>Hm.</think>Yes"], [Summary(["<think>Hm.</think>Yes, red."])]) == [
+        Reasoning("Hm."),
+        "Yes",
+        ", red.",
+    ]
+
+
+def test_reasoning_in_a_field_and_in_tags_comes_once() -> None:
+    """The field counts, wherever the tags are cut."""
+    chunks: list[list[Any]] = [[Reasoning("Hm"), "<thi"], [Reasoning(" yes."), "nk>Hm yes.</th"], ["ink>\n\nRed."]]
+    assert reads(*chunks) == [Reasoning("Hm"), Reasoning(" yes."), "Red."]
+
+
+def test_a_failed_answer_is_an_error_with_the_services_words() -> None:
+    """And a second try is worth it where the dialect says so."""
+    error = failed_answer(Finish("error", "MALFORMED_FUNCTION_CALL", "no such call", again=True))
+    assert isinstance(error, StreamError)
+    assert "no such call" in error.message
+    assert (error.code, error.retryable) == ("MALFORMED_FUNCTION_CALL", True)
+    assert not failed_answer(Finish("error", "abort")).retryable
+    assert "'abort'" in failed_answer(Finish("error", "abort")).message
+
+
+def test_an_end_that_is_an_error_is_raised() -> None:
+    """For the first choice; another one's is told with it."""
+    assembly = Assembly()
+    found: list[Item] = []
+    assembly.take(OtherChoice(1, Finish("error", "x")), found)
+    assert (found, assembly.failure) == ([OtherChoice(1, Finish("error", "x"))], None)
+    assembly.take(Finish("error", "x"), found)
+    assert isinstance(assembly.failure, StreamError)
+
+
+class TestStorable:
+    """A service's own objects can be kept, sent and saved."""
+
+    @pytest.mark.parametrize(
+        ("raw", "kept"),
+        [
+            ({"a": [1, 1.5, None, True, "x"]}, {"a": [1, 1.5, None, True, "x"]}),
+            ({"a": float("inf"), "b": [float("nan")]}, {"a": None, "b": [None]}),
+            ({"\ud83d": "\ud83d\ude00"}, {"�": "😀"}),
+        ],
+        ids=range(3),
+    )
+    def test_what_json_and_utf8_can_carry(self, raw: Any, kept: Any) -> None:
+        """Everything else is unchanged."""
+        assert storable(raw) == kept
+        assert storable(Other("x", raw)) == Other("x", kept)
+
+    def test_not_without_an_end(self) -> None:
+        """What no message could hold is refused as it comes."""
+        deep: Any = {}
+        for _ in range(200):
+            deep = {"a": deep}
+        with pytest.raises(ProtocolError, match="nested too deeply"):
+            storable(Other("x", deep))
