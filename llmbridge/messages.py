@@ -54,6 +54,7 @@ SchemaMode = Literal["native", "tool", "json"]
 
 _REASONING = ("reasoning_content", "reasoning")
 _OWN = ("signature", "redacted", "raw")  # what only the service that gave it understands
+_MEDIA = ("image_url", "input_audio", "file")
 _NO_TEXT = ("reasoning", "tool_call", "opaque")
 # What only an answer carries. Even with nothing in it, there are services that refuse it.
 _OF_ANSWERS = ("annotations", "audio", "function_call", "refusal", "tool_calls", *_REASONING)
@@ -111,6 +112,9 @@ class Message:
         for part in self.content:
             if isinstance(part, dict):
                 if part["type"] in _NO_TEXT:
+                    continue
+                if self.role == "assistant" and part["type"] in _MEDIA:  # of an earlier answer: what is said in it
+                    texts.append(str(part.get("transcript") or ""))
                     continue
                 if part["type"] not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
                     raise InvalidRequest(f"this service takes text only, not a part of type {shown(part['type'])}")

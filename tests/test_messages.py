@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from llmbridge import Client, ConfigError, Image, InvalidRequest, Message, Opaque, chat
 from llmbridge.completion import Completion
-from llmbridge.events import Reasoning, Text, ToolCall, ToolResult
+from llmbridge.events import Media, Reasoning, Text, ToolCall, ToolResult
 from llmbridge.messages import ROLES, ChatRequest, checked_messages, json_copy
 from llmbridge.testing import LLMServer
 
@@ -620,3 +620,11 @@ class TestParts:
         with pytest.raises(InvalidRequest, match="raw"):
             Opaque({"x": {1, 2}}, "anthropic")
         assert repr(Opaque({"x": 1}, "a")) == "Opaque({'x': 1}, by='a')"
+
+
+def test_media_of_an_earlier_answer_are_their_words_to_a_service_of_text() -> None:
+    """A user's own are refused, since they were meant."""
+    spoken = Media("audio", "audio/wav", b"RIFF", transcript="Hello").to_part()
+    assert Message("assistant", [spoken, " there"]).text == "Hello there"
+    with pytest.raises(InvalidRequest, match="text only"):
+        assert Message("user", [spoken]).text

@@ -7,7 +7,6 @@ only repeats what was said is found by `summary`.
 from __future__ import annotations
 
 import re
-from base64 import b64decode
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
@@ -319,6 +318,8 @@ class _MediaJoiner:
         return self._made(replace(self._last, transcript="", raw={}), encoded)
 
     def _made(self, delta: MediaDelta, encoded: str) -> list[Item]:
+        from base64 import b64decode
+
         from llmbridge.parts import media_type_of
 
         try:  # each piece may have been encoded for itself, with a padding of its own
