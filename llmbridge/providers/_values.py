@@ -15,7 +15,7 @@ from llmbridge.errors import InvalidRequest
 if TYPE_CHECKING:
     from llmbridge.parts import Media
 
-__all__ = ["TEXTS", "as_text", "call_id", "count", "is_report", "is_vector", "mapping", "media_of", "string"]
+__all__ = ["TEXTS", "as_text", "call_id", "count", "floats", "is_report", "is_vector", "mapping", "media_of", "string"]
 
 TEXTS = ("text", "input_text", "output_text")
 """The types of a part of a message that is text."""
@@ -44,6 +44,21 @@ def count(value: Any) -> int | None:
 def is_vector(value: Any) -> bool:
     """Whether `value` is an embedding: a list of numbers that is not empty."""
     return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}
+
+
+def floats(value: Any) -> list[float] | None:
+    """The numbers of a list; None for what is not a list of numbers that a float can hold.
+
+    Example:
+        >>> floats([1, 0.5]), floats([True]), floats(None)
+        ([1.0, 0.5], None, None)
+    """
+    if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
+        return None
+    try:
+        return [float(number) for number in value]
+    except OverflowError:
+        return None
 
 
 def is_report(fields: Mapping[str, Any]) -> bool:

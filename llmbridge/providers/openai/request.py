@@ -122,8 +122,9 @@ def encode_tool(tool: Tool, grammar: bool = False) -> dict[str, Any]:
     made = described(tool.name, tool.description, tool.parameters, grammar)
     if tool.raw is not None:
         inner = tool.raw.get("function")
-        has_schema = isinstance(inner, Mapping) and "parameters" in inner
-        return {**tool.raw, "function": {**inner, **made}} if has_schema else dict(tool.raw)
+        if not isinstance(inner, Mapping) or "parameters" not in inner:
+            return dict(tool.raw)
+        return {**tool.raw, "function": {**inner, **made}}
     function: dict[str, Any] = {"name": tool.name, **made}
     if tool.strict is not None:
         function["strict"] = tool.strict
