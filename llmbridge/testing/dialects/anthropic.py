@@ -149,8 +149,8 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[b
 
 
 def _opening(reply: Reply, request: dict[str, Any], answer_id: str) -> dict[str, Any]:
-    named = {"type": "message", "role": "assistant", "model": model_of(reply, request)}
-    return {**named, **identity_of(reply, f"msg_{answer_id}")}
+    model = model_of(reply, request)
+    return identity_of(reply, f"msg_{answer_id}", type="message", role="assistant", model=model)
 
 
 def _ending(reply: Reply) -> dict[str, Any]:

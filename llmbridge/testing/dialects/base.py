@@ -217,9 +217,9 @@ def proof(thought: Thought) -> str:
     return SIGNATURE if thought.signature is None else thought.signature
 
 
-def identity_of(reply: Reply, made_up: str) -> dict[str, Any]:
-    """The id of an answer, and what else was scripted for its top."""
-    return {"id": reply.id or made_up, **(reply.extra or {})}
+def identity_of(reply: Reply, made_up: str, **named: Any) -> dict[str, Any]:
+    """The top of an answer: its id, what the dialect has there, and what else was scripted for it."""
+    return {"id": reply.id or made_up, **named, **(reply.extra or {})}
 
 
 def model_of(reply: Reply, request: dict[str, Any]) -> str:

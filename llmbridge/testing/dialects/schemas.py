@@ -70,8 +70,9 @@ def old_words(schema: Any) -> list[Place]:
 
 
 def _kinds(part: Mapping[str, Any]) -> list[Any]:
+    """The types of a schema, which Gemini may write in capitals."""
     kinds = part.get("type")
-    return kinds if isinstance(kinds, list) else [kinds]
+    return [str(kind).lower() for kind in (kinds if isinstance(kinds, list) else [kinds])]
 
 
 def _patterns(part: Mapping[str, Any]) -> list[str]:
