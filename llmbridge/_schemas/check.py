@@ -268,7 +268,7 @@ class Checked:
             if isinstance(limit, (int, float)) and not isinstance(limit, bool) and not fits(value, limit):
                 self._wrong(path, f"must be {words} {limit}")
         step = schema.get("multipleOf")
-        if isinstance(step, (int, float)) and step > 0 and not (math.isfinite(value) and _is_multiple(value, step)):
+        if isinstance(step, (int, float)) and step > 0 and not _is_multiple(value, step):
             self._wrong(path, f"must be a multiple of {step}")
 
 
@@ -289,6 +289,8 @@ def _is_multiple(value: float, step: float) -> bool:
     """As decimals: 0.3 is a multiple of 0.1, which it is not in binary."""
     from fractions import Fraction
 
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
     exact = [Fraction(number) if isinstance(number, int) else Fraction(str(number)) for number in (value, step)]
     return exact[0] % exact[1] == 0
 

@@ -296,10 +296,10 @@ def _add_structure(request: ChatRequest, body: dict[str, Any]) -> None:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
-    if tool.raw is not None:
-        return dict(tool.raw)
-    from llmbridge.providers.openai.request import described
+    from llmbridge.providers.openai.request import described, encode_tool
 
+    if tool.raw is not None:
+        return encode_tool(tool)
     made = described(tool.name, tool.description, tool.parameters)
     return {"type": "function", "function": {"name": tool.name, **made}}
 

@@ -46,23 +46,20 @@ def encode_messages(messages: Sequence[Message], new_rules: bool = False) -> tup
             raise InvalidRequest(f"messages[{place}]: {error.message}") from None
     if not turns:
         raise InvalidRequest("messages hold instructions only: Anthropic needs at least one message of the user")
-    if turns[-1]["role"] == "assistant" and not _without_last_space(turns[-1]["content"]):
-        turns.pop()
+    if turns[-1]["role"] == "assistant":
+        _strip_end(turns[-1]["content"])
     for turn in turns:
         turn["content"] = _ordered(turn["content"])
     return system, turns
 
 
-def _without_last_space(blocks: list[_Block]) -> list[_Block]:
-    """The blocks of a turn that the model is to go on with, which must not end with white space.
+def _strip_end(blocks: list[_Block]) -> None:
+    """Takes white space off the end of the turn that the model is to go on with. Texts of nothing else are gone already.
 
     Source: the service's "final assistant content cannot end with trailing whitespace".
     """
-    while blocks and blocks[-1]["type"] == "text" and blocks[-1]["text"][-1:].isspace():
-        last = blocks.pop()
-        if text := last["text"].rstrip():
-            blocks.append({**last, "text": text})
-    return blocks
+    if blocks[-1]["type"] == "text" and isinstance(blocks[-1]["text"], str):
+        blocks[-1] = {**blocks[-1], "text": blocks[-1]["text"].rstrip()}
 
 
 def text_block(text: str) -> _Block:

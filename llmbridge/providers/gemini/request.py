@@ -72,6 +72,7 @@ _OWN_CONFIG = (
 _OWN_FIELDS = ("generationConfig", "safetySettings", "cachedContent", "systemInstruction", "toolConfig", "serviceTier")
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
 _LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH", "xhigh": "XHIGH", "max": "XHIGH"}
+_SCHEMAS = {"parameters", "parametersJsonSchema", "parameters_json_schema"}
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
@@ -277,10 +278,11 @@ def encode_tools(tools: Sequence[Tool], schema_tool: Schema | None) -> list[dict
     functions: list[dict[str, Any]] = []
     own: list[dict[str, Any]] = []
     for tool in tools:
-        if tool.raw is not None:
+        if tool.raw is not None and _SCHEMAS.isdisjoint(tool.raw):
             own.append(dict(tool.raw))
             continue
-        functions.append(_function(tool.name, tool.description, tool.parameters))
+        given = {name: value for name, value in (tool.raw or {}).items() if name not in _SCHEMAS}
+        functions.append({**given, **_function(tool.name, tool.description, tool.parameters)})
     if schema_tool is not None:
         description = schema_tool.description or "Give the answer by calling this."
         functions.append(_function(schema_tool.name, description, schema_tool.json_schema))
