@@ -199,9 +199,9 @@ def _response_turns(request: dict[str, Any]) -> Iterator[Turn]:
         kind = item.get("type", "message") if isinstance(item, dict) else None
         if kind == "message":
             yield Turn(str(item["role"]), text_of(item.get("content")))
-        elif kind == "function_call":
+        elif kind in ("function_call", "custom_tool_call"):
             yield Turn("assistant", "")
-        elif kind == "function_call_output":
+        elif kind in ("function_call_output", "custom_tool_call_output"):
             yield Turn("tool", text_of(item.get("output")))
 
 

@@ -54,7 +54,9 @@ def encode_messages(messages: Sequence[Message], new_rules: bool = False) -> tup
 
 
 def _strip_end(blocks: list[_Block]) -> None:
-    """Takes white space off the end of the turn that the model is to go on with. Texts of nothing else are gone already.
+    """Takes white space off the end of the turn that the model is to go on with.
+
+    Texts of nothing but white space are gone already.
 
     Source: the service's "final assistant content cannot end with trailing whitespace".
     """
