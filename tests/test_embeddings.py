@@ -117,7 +117,7 @@ class TestEveryDialect:
     @pytest.mark.parametrize(
         "vector", [[], None, True, [True], [None], [float("nan")], [float("inf")], [10**400], ["1"]]
     )
-    def test_a_vector_is_a_list_of_numbers(self, server: LLMServer, dialect: str, vector: Any) -> None:
+    def test_p08_a_vector_is_a_list_of_numbers(self, server: LLMServer, dialect: str, vector: Any) -> None:
         """Of one at least, all of them finite: what else came would be found out when nothing is found any more."""
         shapes: dict[str, Any] = {
             "gemini": {"embeddings": [{"values": vector}]},
@@ -132,7 +132,7 @@ class TestEveryDialect:
     @pytest.mark.parametrize(
         "name", ["dimensions", "output_dimension", "outputDimensionality", "output_dimensionality"]
     )
-    def test_dimensions_that_were_not_kept(self, server: LLMServer, dialect: str, name: str) -> None:
+    def test_p08_dimensions_that_were_not_kept(self, server: LLMServer, dialect: str, name: str) -> None:
         """Under each name that services have for them."""
         server.script(Reply(embeddings=[[1.0, 2.0]]))
         with pytest.raises(ProtocolError, match="3 dimensions were asked for, and embeddings of 2 came back") as caught:
