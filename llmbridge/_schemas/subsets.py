@@ -20,6 +20,7 @@ from llmbridge._schemas.check import (
     resolve,
     types_of,
 )
+from llmbridge.errors import InvalidRequest
 
 __all__ = [
     "as_openai_takes",
@@ -203,7 +204,7 @@ def tool_form(name: str, description: str, parameters: Mapping[str, Any]) -> tup
         parameters: The tool's schema, of an object.
 
     Raises:
-        InvalidRequest: A reference leads nowhere.
+        InvalidRequest: A reference leads nowhere, or too many lead to alternatives.
 
     Source: Anthropic's "input_schema does not support oneOf, allOf, or anyOf at the top level"; OpenAI's "schema must
     have type 'object' and not have 'oneOf'/'anyOf'/'allOf'/'enum'/'not' at the top level"; llama.cpp reads nothing else
@@ -218,7 +219,10 @@ def tool_form(name: str, description: str, parameters: Mapping[str, Any]) -> tup
         {'type': 'object', 'properties': {'id': {}, 'name': {}}}
     """
     check_references(parameters, f"tool {name}: parameters")
-    schema, words = _one_object(parameters)
+    try:
+        schema, words = _one_object(parameters)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"tool {name}: parameters: {error.message}") from None
     text = f"{description} {words}".strip()
     return ({"description": text} if text else {}), schema
 
@@ -233,31 +237,47 @@ def _one_object(schema: Mapping[str, Any]) -> tuple[JSON, str]:
     """The schema without what services refuse at its top, and that in words."""
     if not any(key in schema for key in _TOP):
         return dict(schema), ""
-    made, told = _flat(schema, schema, ())
+    made, told = _Flattening(schema).flat(schema, ())
     words = ", ".join(f"{key}: {_word(value)}" for key, value in told)
     made = {**made, "type": "object", "properties": made.get("properties") or {}}
-    return _without_references_to_top(made, schema, ()), f"({words})" if words else ""
+    return _Targets(schema).in_place(made, ()), f"({words})" if words else ""
 
 
-def _flat(schema: Any, document: Mapping[str, Any], above: tuple[str, ...]) -> tuple[JSON, list[tuple[str, Any]]]:
-    """The schema as one object, and the cases that it cannot say."""
-    if not isinstance(schema, Mapping):
-        return {}, []
-    made = {key: value for key, value in schema.items() if key not in _TOP}
-    told = [(key, schema[key]) for key in _CASES if key in schema]
-    parts = list(schema.get("allOf") or ())
-    ref = schema.get("$ref")
-    if isinstance(ref, str) and ref not in above:
-        above = (*above, ref)
-        parts.append(resolve(ref, document))
-    for part in parts:
-        other, more = _flat(part, document, above)
-        made, told = _both(made, other), told + more
-    for key in ("anyOf", "oneOf"):
-        options = [_flat(option, document, above)[0] for option in schema.get(key) or ()]
-        made = _either(made, [option for option in options if "object" in (option.get("type") or "object")])
-    branches = [{**_flat(schema[key], document, above)[0], "required": []} for key in _BRANCHES[1:] if key in schema]
-    return _either(made, [*branches, {}] if branches else []), told
+class _Flattening:
+    """The making of one object of a schema.
+
+    Args:
+        document: The whole schema.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+        self._known: dict[str, tuple[JSON, list[tuple[str, Any]]]] = {}  # behind references
+
+    def flat(self, schema: Any, above: tuple[str, ...]) -> tuple[JSON, list[tuple[str, Any]]]:
+        """The schema as one object, and the cases that it cannot say.
+
+        Args:
+            schema: A part of the document.
+            above: The references that led to it.
+        """
+        if not isinstance(schema, Mapping):
+            return {}, []
+        made = {key: value for key, value in schema.items() if key not in _TOP}
+        told = [(key, schema[key]) for key in _CASES if key in schema]
+        parts = [self.flat(part, above) for part in schema.get("allOf") or ()]
+        ref = schema.get("$ref")
+        if isinstance(ref, str) and ref not in above:
+            if ref not in self._known:
+                self._known[ref] = self.flat(resolve(ref, self._document), (*above, ref))
+            parts.append(self._known[ref])
+        for other, more in parts:
+            made, told = _both(made, other), told + [case for case in more if case not in told]
+        for key in ("anyOf", "oneOf"):
+            options = [self.flat(option, above)[0] for option in schema.get(key) or ()]
+            made = _either(made, [option for option in options if "object" in (option.get("type") or "object")])
+        branches = [{**self.flat(schema[key], above)[0], "required": []} for key in _BRANCHES[1:] if key in schema]
+        return _either(made, [*branches, {}] if branches else []), told
 
 
 def _both(one: JSON, other: JSON) -> JSON:
@@ -299,21 +319,38 @@ def _any_of(parts: list[Any]) -> Any:
     return parts[0] if len(parts) == 1 else {"anyOf": parts}
 
 
-def _without_references_to_top(schema: JSON, document: Mapping[str, Any], above: tuple[str, ...]) -> JSON:
-    """The schema with the targets of references in the place of those that lead to what is gone from its top."""
+class _Targets:
+    """The targets of references to what is gone from the top of a schema.
 
-    def followed(part: JSON) -> Any:
-        ref = part.get("$ref")
-        if not isinstance(ref, str) or ref[2:].partition("/")[0] not in _TOP:
-            return part
-        rest = {key: value for key, value in part.items() if key != "$ref"}
-        if ref in above:
-            return rest
-        target = _without_references_to_top(resolve(ref, document), document, (*above, ref))
-        return {**target, **rest} if isinstance(target, Mapping) else target
+    Args:
+        document: The schema as it was.
+    """
 
-    made: JSON = rebuilt(schema, followed)
-    return made
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+        self._left = 1000  # each may hold others: a few lines could become a request without end
+
+    def in_place(self, schema: Any, above: tuple[str, ...]) -> Any:
+        """The schema with the targets in the place of the references; one that leads in a circle ends.
+
+        Raises:
+            InvalidRequest: There are too many.
+        """
+
+        def followed(part: JSON) -> Any:
+            ref = part.get("$ref")
+            if not isinstance(ref, str) or ref[2:].partition("/")[0] not in _TOP:
+                return part
+            rest = {key: value for key, value in part.items() if key != "$ref"}
+            if ref in above:
+                return rest
+            self._left -= 1
+            if self._left < 0:
+                raise InvalidRequest(f'"$ref": "{ref}" and others lead to alternatives: put their targets into "$defs"')
+            target = self.in_place(resolve(ref, self._document), (*above, ref))
+            return {**target, **rest} if isinstance(target, Mapping) else target
+
+        return rebuilt(schema, followed)
 
 
 def holds_itself(document: Mapping[str, Any]) -> bool:

@@ -122,6 +122,18 @@ class TestOneObject:
         made = form({"anyOf": [first, second]})
         assert made["properties"] == {"a": TITLE, "b": {**TITLE, "description": "B."}, "c": {"items": {"items": {}}}}
 
+    def test_many_references_end(self) -> None:
+        """A few lines of them would be a schema of any size."""
+        chain: dict[str, Any] = {"n30": {"type": "object"}}
+        for number in range(30):
+            ref = {"$ref": f"#/$defs/n{number + 1}"}
+            chain[f"n{number}"] = {"allOf": [ref, ref], "anyOf": [ref, {"required": [f"a{number}"]}]}
+        assert len(form({"$ref": "#/$defs/n0", "$defs": chain})["$defs"]) == 31
+        names = {f"n{number}": {"$ref": f"#/anyOf/0/properties/n{number + 1}"} for number in range(30)}
+        double = {name: {"properties": {"a": ref, "b": ref}} for name, ref in names.items()}
+        with pytest.raises(InvalidRequest, match=r'put their targets into "\$defs"'):
+            form({"anyOf": [{"properties": {**double, "n30": {}}}, {}]})
+
     @pytest.mark.parametrize(
         "case",
         [
