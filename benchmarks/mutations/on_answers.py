@@ -85,6 +85,10 @@ _ENDS = (
     Mutation("P7", "the end mark is not the end", "Answer._decode", "self.end_mark = self.ended =", "self.end_mark ="),
     Mutation("P7", "the rest is waited for", "_DRAIN_SECONDS", "0.1", "1e3"),
     Mutation("P7", "the rest is never read", "_DRAIN_SECONDS", "0.1", "0.0"),
+    Mutation("P8", "vectors without numbers are given", "EmbeddingsCall._check", "if not all(vectors):", "if False:"),
+    Mutation(
+        "P8", "vectors may be of any length", "EmbeddingsCall._check", "if asked and not found <= asked:", "if False:"
+    ),
     Mutation("P8", "HTML is not told apart", "Answer._begin", 'if start == b"<" or (', 'if start == b"" and ('),
     Mutation(
         "P8",

@@ -22,6 +22,7 @@ __all__ = [
     "beside_calls",
     "call_id",
     "count",
+    "floats",
     "is_report",
     "is_vector",
     "mapping",
@@ -57,6 +58,21 @@ def count(value: Any) -> int | None:
 def is_vector(value: Any) -> bool:
     """Whether `value` is an embedding: a list of numbers that is not empty."""
     return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}
+
+
+def floats(value: Any) -> list[float] | None:
+    """The numbers of a list; None for what is not a list of numbers that a float can hold.
+
+    Example:
+        >>> floats([1, 0.5]), floats([True]), floats(None)
+        ([1.0, 0.5], None, None)
+    """
+    if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
+        return None
+    try:
+        return [float(number) for number in value]
+    except OverflowError:
+        return None
 
 
 def is_report(fields: Mapping[str, Any]) -> bool:

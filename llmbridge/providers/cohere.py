@@ -285,7 +285,10 @@ def _add_structure(request: ChatRequest, body: dict[str, Any]) -> None:
             body["messages"] = with_instruction(body["messages"], request.schema)
             body["response_format"] = {"type": "json_object"}
         else:
-            body["response_format"] = {"type": "json_object", "json_schema": request.schema.json_schema}
+            from llmbridge._schemas.subsets import as_openai_takes, object_form
+
+            schema = as_openai_takes(object_form(request.schema.json_schema))
+            body["response_format"] = {"type": "json_object", "json_schema": schema}
     if sent:
         body["tools"] = sent
     if any(tool.strict for tool in tools):
@@ -293,10 +296,12 @@ def _add_structure(request: ChatRequest, body: dict[str, Any]) -> None:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
+    from llmbridge.providers.openai.request import described, encode_tool
+
     if tool.raw is not None:
-        return dict(tool.raw)
-    described = {"description": tool.description} if tool.description else {}
-    return {"type": "function", "function": {"name": tool.name, **described, "parameters": tool.parameters}}
+        return encode_tool(tool)
+    made = described(tool.name, tool.description, tool.parameters)
+    return {"type": "function", "function": {"name": tool.name, **made}}
 
 
 def _decode_frame(frame: Frame) -> Iterator[Item | End]:

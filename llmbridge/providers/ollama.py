@@ -364,9 +364,10 @@ def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
 
         body["messages"] = with_instruction(body["messages"], request.schema)
     if not in_words:
-        from llmbridge._schemas.subsets import without_patterns
+        from llmbridge._schemas.subsets import object_form, without_patterns
 
-        body["format"] = "json" if request.schema_mode == "json" else without_patterns(request.schema.json_schema)
+        form = without_patterns(object_form(request.schema.json_schema))
+        body["format"] = "json" if request.schema_mode == "json" else form
 
 
 def _decode_line(line: Any) -> Iterator[Item | End]:

@@ -1100,6 +1100,44 @@ class TestModels:
             Gemini.decode_models(document)
 
 
+class TestDeclarations:
+    """What a function is told about."""
+
+    @pytest.mark.parametrize("name", ["3d", "-x"])
+    def test_a_name_begins_with_a_letter(self, name: str) -> None:
+        """Other services take it."""
+        with pytest.raises(InvalidRequest, match=f"tool {name}: Gemini wants a name that begins with a letter"):
+            Gemini.encode(ChatRequest.checked("m", "Hi", {"tools": [{"name": name, "parameters": {}}]}))
+
+    def test_arrays_have_items(self) -> None:
+        """In the schemas of tools and answers."""
+        schema = {"type": "object", "properties": {"a": {"type": "array"}}}
+        asked = ChatRequest.checked(
+            "gemini-3-pro", "Hi", {"tools": [{"name": "f", "parameters": schema}], "schema": schema}
+        )
+        body = Gemini.encode(asked).body
+        whole = {"type": "object", "properties": {"a": {"type": "array", "items": {}}}}
+        assert body["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"] == whole
+        assert body["generationConfig"]["responseJsonSchema"] == whole
+
+    def test_what_else_a_declaration_holds_stays(self) -> None:
+        """Among the functions; the service's own tools stand beside them."""
+        own = {"name": "f", "behavior": "NON_BLOCKING", "parameters": {"type": "OBJECT", "properties": {}}}
+        tools = [{"functionDeclarations": [own]}, {"google_search": {}}]
+        assert Gemini.encode(ChatRequest.checked("m", "Hi", {"tools": tools})).body["tools"] == [
+            {
+                "functionDeclarations": [
+                    {
+                        "name": "f",
+                        "behavior": "NON_BLOCKING",
+                        "parametersJsonSchema": {"type": "object", "properties": {}},
+                    }
+                ]
+            },
+            {"google_search": {}},
+        ]
+
+
 class TestEmbeddings:
     """Vectors for texts."""
 

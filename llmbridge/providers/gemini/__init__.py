@@ -16,6 +16,7 @@ from llmbridge.providers.gemini.request import (
     encode_choice,
     encode_contents,
     encode_params,
+    encode_schema,
     encode_tools,
     is_gemini_3,
     model_path,
@@ -106,9 +107,7 @@ class Gemini(Provider):
         elif schema is not None:
             config["responseMimeType"] = "application/json"
             if mode == "native":
-                from llmbridge._schemas.subsets import with_lone_references
-
-                config["responseJsonSchema"] = with_lone_references(schema.json_schema)
+                config["responseJsonSchema"] = encode_schema(schema.json_schema)
             else:
                 system.append({"text": schema.instruction()})
         if choice is not None:

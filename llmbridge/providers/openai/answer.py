@@ -25,7 +25,7 @@ from llmbridge.events import (
     Usage,
 )
 from llmbridge.provider import parsed_json, scan_json
-from llmbridge.providers._values import count, is_report, mapping
+from llmbridge.providers._values import count, floats, is_report, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -242,9 +242,10 @@ def _vector(value: Any) -> list[float]:
         return numbers.tolist()
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]  # llama.cpp without /v1
-    if not isinstance(value, list) or not all(isinstance(number, (int, float)) for number in value):
+    vector = floats(value)
+    if vector is None:
         raise ProtocolError("an embedding is no list of numbers")
-    return [float(number) for number in value]
+    return vector
 
 
 def _content(content: Any) -> Iterator[str | Reasoning]:

@@ -16,7 +16,15 @@ if TYPE_CHECKING:
     from llmbridge.schema import Schema
     from llmbridge.tools import Tool, ToolChoice
 
-__all__ = ["encode_choice", "encode_format", "encode_message", "encode_schema_tool", "encode_tool", "with_instruction"]
+__all__ = [
+    "described",
+    "encode_choice",
+    "encode_format",
+    "encode_message",
+    "encode_schema_tool",
+    "encode_tool",
+    "with_instruction",
+]
 
 
 def encode_message(message: Message, reasoning_field: str | None = "", proofs: str = "") -> dict[str, Any]:
@@ -87,6 +95,24 @@ def _taken(schema: Mapping[str, Any], grammar: bool) -> dict[str, Any]:
     return without_patterns(schema) if grammar else as_openai_takes(schema)
 
 
+def described(name: str, description: str, parameters: Mapping[str, Any], grammar: bool = False) -> dict[str, Any]:
+    """The description and the parameters of a function, as they are sent.
+
+    Args:
+        name: The tool's, for an error.
+        description: May be "".
+        parameters: The tool's own schema.
+        grammar: As for `encode_tool`.
+
+    Raises:
+        InvalidRequest: The schema cannot be worded so that the service takes it.
+    """
+    from llmbridge._schemas.subsets import tool_form
+
+    told, schema = tool_form(name, description, parameters)
+    return {**told, "parameters": _taken(schema, grammar)}
+
+
 def encode_tool(tool: Tool, grammar: bool = False) -> dict[str, Any]:
     """A tool that the model may call.
 
@@ -94,12 +120,13 @@ def encode_tool(tool: Tool, grammar: bool = False) -> dict[str, Any]:
         tool: The tool.
         grammar: Whether the server makes a grammar of schemas, and so fails at patterns: they are told in descriptions.
     """
+    made = described(tool.name, tool.description, tool.parameters, grammar)
     if tool.raw is not None:
-        return dict(tool.raw)
-    function: dict[str, Any] = {"name": tool.name}
-    if tool.description:
-        function["description"] = tool.description
-    function["parameters"] = _taken(tool.parameters, grammar)
+        inner = tool.raw.get("function")
+        if not isinstance(inner, Mapping) or "parameters" not in inner:
+            return dict(tool.raw)
+        return {**tool.raw, "function": {**inner, **made}}
+    function: dict[str, Any] = {"name": tool.name, **made}
     if tool.strict is not None:
         function["strict"] = tool.strict
     return {"type": "function", "function": function}
@@ -122,10 +149,10 @@ def encode_format(schema: Schema, bounds: bool = True, grammar: bool = False) ->
         bounds: Whether the service takes `minimum`, `maxItems` and their like; else they are told in descriptions.
         grammar: As for `encode_tool`.
     """
-    from llmbridge._schemas.subsets import without_bounds
+    from llmbridge._schemas.subsets import object_form, without_bounds
 
     strict = schema.strict_schema()
-    sent = _taken(schema.json_schema if strict is None else strict, grammar)
+    sent = _taken(object_form(schema.json_schema) if strict is None else strict, grammar)
     sent = sent if bounds else without_bounds(sent)
     form: dict[str, Any] = {"name": schema.name, "schema": sent}
     if strict is not None:
@@ -138,8 +165,8 @@ def encode_format(schema: Schema, bounds: bool = True, grammar: bool = False) ->
 def encode_schema_tool(schema: Schema, grammar: bool = False) -> dict[str, Any]:
     """The tool whose arguments are the structured answer."""
     description = schema.description or "Give the answer by calling this."
-    function = {"name": schema.name, "description": description, "parameters": _taken(schema.json_schema, grammar)}
-    return {"type": "function", "function": function}
+    made = described(schema.name, description, schema.json_schema, grammar)
+    return {"type": "function", "function": {"name": schema.name, **made}}
 
 
 def with_instruction(messages: list[dict[str, Any]], schema: Schema) -> list[dict[str, Any]]:

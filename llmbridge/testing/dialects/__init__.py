@@ -5,7 +5,7 @@
 | `/chat/completions`, `/responses`, `/embeddings`, `/models` | OpenAI; below `/mistral/` as Mistral |
 | `/v1/messages`, `/v1/messages/count_tokens`, and `/v1/models` for an `anthropic-version` | Anthropic |
 | `/models/{model}:{method}`, and `/models` for a Gemini key or below `/v1beta` | Gemini |
-| `/api/chat` of a request with a `model`, `/api/embed`, `/api/tags`, `/api/version` | Ollama |
+| `/api/chat` of a request with a `model`, `/api/embed`, `/api/tags`, `/api/ps`, `/api/show`, `/api/version` | Ollama |
 | `/v2/chat`, `/v2/embed`, and `/models` below `/cohere/` | Cohere |
 | `/api/chat` of one without, `/api/converse-edge` | the ancestors, CodeLinkAva and Vitalentum |
 """
@@ -49,6 +49,8 @@ _ENDPOINTS: tuple[tuple[str, str, Dialect, Endpoint], ...] = (
     ("POST", "/api/embed", ollama.DIALECT, ollama.embed),
     ("GET", "/api/tags", ollama.DIALECT, ollama.tags),
     ("GET", "/api/version", ollama.DIALECT, ollama.version),
+    ("GET", "/api/ps", ollama.DIALECT, ollama.running),
+    ("POST", "/api/show", ollama.DIALECT, ollama.show),
     ("POST", "/api/converse-edge", openai.DIALECT, openai.vitalentum),
     ("POST", "/api/chat", openai.DIALECT, openai.codelinkava),
 )
