@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge._call.assembly import Assembly
 from llmbridge._call.framing import SSE, Record
-from llmbridge._json import parsed_json
-from llmbridge.errors import LLMBridgeError, ProtocolError, StreamTruncated, without_frames
+from llmbridge._call.shapes import foreign_document, foreign_stream, knows_stream, nothing_read
+from llmbridge._json import is_json, parsed_json
+from llmbridge.errors import Cancelled, LLMBridgeError, ProtocolError, StreamTruncated, TransportError, without_frames
 from llmbridge.events import END, End, Finish, Item, Logprobs, Usage
 from llmbridge.secret import scrub
 
@@ -26,6 +27,7 @@ __all__ = ["Answer"]
 _DOCUMENT_LIMIT = 64 * 1024 * 1024
 _AWS = "application/vnd.amazon.eventstream"
 _NO_STREAMS = ("text/plain", "application/json")
+_FIRST = 16  # frames that tell what dialect a stream is in
 _BOM = b"\xef\xbb\xbf"
 _WHITE = b" \t\r\n"
 _Decode = Callable[["Frame"], "Iterable[Item | End]"]
@@ -62,6 +64,7 @@ class Answer:
         self._document: list[bytes] | None = None
         self._document_size = 0
         self._frames_seen = False
+        self._unread: list[Frame] | None = None if read else []  # the first frames, as long as they say nothing
         self._assembly = Assembly(provider.think_tags, answer_tool)
         self._closed = False
         self.waiting = False
@@ -81,14 +84,16 @@ class Answer:
             self.waiting = data is None
             if data is not None:
                 self._take_bytes(data, items)
-        except StreamTruncated as error:
+                if self._unread is not None:
+                    self._check_read(self._unread, items)
+        except (TransportError, Cancelled) as error:
             cut = self._cut(error, items)
             if cut is not None:
                 self._close(items, cut=True)
             return items, cut and without_frames(cut)
         except LLMBridgeError as error:
             self._close(items, cut=True)
-            return items, without_frames(error)
+            return items, without_frames(error if _says_something(items) else self._named(error))
         return items, None
 
     def _take_bytes(self, data: bytes, items: list[Item]) -> None:
@@ -100,7 +105,12 @@ class Answer:
         elif at_end:
             self._end_of_body(items)
         elif self._framing is not None:
-            self._decode(self._framing.feed(data), items)
+            self._take_frames(self._framing.feed(data), items)
+
+    def _take_frames(self, frames: list[Frame], items: list[Item]) -> None:
+        if self._unread is not None:
+            self._unread += frames[: _FIRST - len(self._unread)]
+        self._decode(frames, items)
 
     def last_items(self) -> list[Item] | None:
         """What was held back for a better continuation that did not come."""
@@ -147,16 +157,43 @@ class Answer:
         if self._document_size > _DOCUMENT_LIMIT:
             raise ProtocolError(f"the answer is one JSON document of more than {_DOCUMENT_LIMIT} bytes")
         if not data:
-            text = b"".join(self._document).decode("utf-8-sig", "replace").strip()
+            self._end_document(items)
+
+    def _end_document(self, items: list[Item]) -> None:
+        """The document is over: it is one, or several, as events without their fields would be."""
+        text = self._document_text()
+        try:
             self._decode([Record(text)], items, self._decode_document)
-            self.ended = True
+        except ProtocolError:
+            if self._read or is_json(text):
+                raise
+            self._take_as_stream(text, items)
+            if not _says_something(items):
+                raise
+            if not self.ended:
+                self._end_of_body(items)
+        self.ended = True
+
+    def _take_as_stream(self, text: str, items: list[Item]) -> None:
+        self._document, self._framing = None, self._provider.framing()
+        self._take_frames(self._framing.feed(text.encode()), items)
+
+    def _document_text(self) -> str:
+        return b"".join(self._document or ()).decode("utf-8-sig", "replace").strip()
 
     def _decode_document(self, document: Frame) -> Iterable[Item | End]:
         value = parsed_json(document.data)
         if self._read is None:
+            if (foreign := foreign_document(value, self._provider)) is not None:
+                raise foreign
             return self._provider.decode_document(value)
         self._read(value)
         return (END,)
+
+    def _only_errors(self, document: Frame) -> Iterable[Item | End]:
+        for _ in self._decode_document(document):
+            continue
+        return ()
 
     def _refuse_stream(self, frame: Frame) -> Iterable[Item | End]:
         raise ProtocolError("the service answered with a stream instead of one JSON document: check the base_url")
@@ -231,26 +268,64 @@ class Answer:
                 "the service answered with a stream without a single event "
                 "(some servers do so when the prompt is longer than the context)"
             )
+        unread = self._unread if last_is_whole and not _says_something(items) else None
+        if unread and (nothing := nothing_read(unread, self._provider, over=False)) is not None:
+            raise nothing
         raise StreamTruncated("the stream ended before the answer was complete: its end mark is missing")
 
-    def _cut(self, error: StreamTruncated, items: list[Item]) -> LLMBridgeError | None:
-        """The body was cut short: whether that matters depends on what had come until then."""
+    def _check_read(self, frames: list[Frame], items: list[Item]) -> None:
+        """Finds an answer that is over, and has said nothing. It is not an empty one: that has a reason to finish.
+
+        Args:
+            frames: The first ones, from which nothing was read before.
+            items: What was read now, to which is added what was held back if the answer is over.
+
+        Raises:
+            ProtocolError: There was nothing.
+        """
+        if self.ended:
+            self._close(items)
+        if _says_something(items) or (items and knows_stream(frames, self._provider)):
+            self._unread = None
+        elif self.ended and (nothing := nothing_read(frames, self._provider, over=True)) is not None:
+            raise nothing
+
+    def _cut(self, error: LLMBridgeError, items: list[Item]) -> LLMBridgeError | None:
+        """The answer was broken off: whether that matters depends on what had come until then."""
         try:
             self._decode_last(items)
         except LLMBridgeError as reported:
             return reported
-        self.ended = True
-        return None if self.end_mark or self.finish is not None else error
+        too_short = isinstance(error, StreamTruncated)
+        complete = self.end_mark or (too_short and self.finish is not None)
+        self.ended = complete or too_short
+        return None if complete else error if _says_something(items) else self._named(error)
+
+    def _named(self, error: LLMBridgeError) -> LLMBridgeError:
+        """The error; a better one if all that was read is in a dialect that the provider does not read."""
+        if not self._unread or not isinstance(error, (ProtocolError, StreamTruncated)):
+            return error
+        return foreign_stream(self._unread, self._provider) or error
 
     def _decode_last(self, items: list[Item]) -> bool:
         """Decodes an event that lacks its end; False if it lacks more than that."""
-        if self._framing is None:
-            return True
         try:
-            self._decode(self._framing.finish(), items)
+            if self._document is not None and not self._read:
+                text = self._document_text()
+                if is_json(text):
+                    self._decode([Record(text)], items, self._only_errors)
+                else:
+                    self._take_as_stream(text, items)
+            if self._framing is not None:
+                self._take_frames(self._framing.finish(), items)
         except ProtocolError:
             return False
         return True
+
+
+def _says_something(items: list[Item]) -> bool:
+    """Whether there is anything of an answer; to count tokens says nothing."""
+    return any(item.__class__ is not Usage for item in items)
 
 
 def _cannot_halve(frame: Frame) -> bool:

@@ -27,7 +27,7 @@ from llmbridge import (
     StreamTruncated,
     Usage,
 )
-from llmbridge._call.framing import SSE, Record, SSEWithJSON
+from llmbridge._call.framing import SSE, Record
 from llmbridge.errors import ConfigError, ContentFiltered, InvalidRequest
 from llmbridge.events import END, End, Logprobs, OtherChoice, Text, ToolCallDelta
 from llmbridge.messages import ChatRequest
@@ -862,9 +862,9 @@ STREAMS = {
 
 def framed(stream: bytes, size: int, limit: int | None = None) -> list[str]:
     """The frames' data when the bytes come in pieces of that size."""
-    framing = SSEWithJSON() if limit is None else SSEWithJSON(limit)
+    framing = SSE() if limit is None else SSE(limit)
     frames = [frame for at in range(0, len(stream), size) for frame in framing.feed(stream[at : at + size])]
-    return [frame.data for frame in [*frames, *framing.finish()]]
+    return [frame.data.strip() for frame in [*frames, *framing.finish()]]
 
 
 class TestFraming:
@@ -918,7 +918,7 @@ class TestFraming:
 
     def test_it_is_the_providers(self) -> None:
         """A fresh one for each answer."""
-        assert isinstance(Gemini.framing(), SSEWithJSON)
+        assert isinstance(Gemini.framing(), SSE)
 
 
 def ask(client: Client, server: LLMServer, **params: Any) -> Any:
