@@ -35,12 +35,27 @@ _FRAMING = (
     Mutation("P4", "the space behind data: must be there", "DataLines._frames", "else 5", "else 6"),
     Mutation(
         "P4",
-        "the end mark needs a blank line before it",
-        "_separate_lines",
-        'if line.startswith("[DONE]") else',
-        "if not line else",
+        "events without blank lines wait for the end",
+        "_MissingLines._data",
+        "if self._separate and self._document.is_whole",
+        "if False",
     ),
-    Mutation("P4", "events without blank lines are lost", "_separate_lines", r'in data.split("\n")', "in ()"),
+    Mutation(
+        "P4",
+        "events without blank lines are joined",
+        "_MissingLines._line",
+        "before += self._ended()\n        return",
+        "pass\n        return",
+    ),
+    Mutation("P4", "the end mark needs a blank line before it", "_OpenJSON.is_whole", 'text == "[DONE]" or', ""),
+    Mutation("P4", "an event of several lines is cut apart", "_OpenJSON.is_balanced", "self._depth <= 0 and", ""),
+    Mutation(
+        "P4",
+        "a name is taken from the event behind it",
+        "_MissingLines._ended",
+        r'return b"\n" + name',
+        r'return name + b"\n"',
+    ),
     Mutation(
         "P5",
         "halves of a pair are not joined",
@@ -81,6 +96,14 @@ _ENDS = (
         r'if not lines.last.endswith(b"\n"):',
         "if lines.last is None:",
     ),
+    Mutation(
+        "P6",
+        "a line that waits is lost at a clock",
+        "Answer.read",
+        "except (TransportError, Cancelled) as",
+        "except StreamTruncated as",
+    ),
+    Mutation("P6", "a cut stream is taken for another dialect", "nothing_read", "if over else None", ""),
     Mutation("P6", "the text before a cut is lost", "Answer.read", "return items, cut and", "return [], cut and"),
     Mutation("P7", "the end mark is not the end", "Answer._decode", "self.end_mark = self.ended =", "self.end_mark ="),
     Mutation("P7", "the rest is waited for", "_DRAIN_SECONDS", "0.1", "1e3"),
@@ -99,6 +122,28 @@ _ENDS = (
         "Answer._end_of_body",
         "if not self._frames_seen and last_is_whole:",
         "if not self._frames_seen and last_is_whole:\n    return\nif not self._frames_seen:",
+    ),
+    Mutation("P8", "another dialect is not named", "foreign_stream", "named = _foreign(", "named = None and _foreign("),
+    Mutation(
+        "P8",
+        "a document of another dialect is not named",
+        "foreign_document",
+        "return _foreign([first], provider)",
+        "return None",
+    ),
+    Mutation(
+        "P8", "an end mark alone is an empty answer", "Answer._check_read", "elif self.ended and", "elif False and"
+    ),
+    Mutation(
+        "P8",
+        "an empty answer is an error",
+        "_says_something",
+        "item.__class__ is not Usage",
+        "item.__class__ not in (Usage, Finish)",
+    ),
+    Mutation("P9", "an error without a field is skipped", "_BARE", r"\{|", ""),
+    Mutation(
+        "P9", "an error in a field of its own is skipped", "_MissingLines._line", 'field == b"error" and', "False and"
     ),
     Mutation(
         "P9",

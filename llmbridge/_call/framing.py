@@ -41,6 +41,8 @@ _LONE_CR = re.compile(rb"\r(?!\n)")
 _ODD = re.compile(rb"\n(?:[{\[]|error:|(?<=[}\] \t]\n)[^\n])")
 _ODD_START = (b"{", b"[", b"error:")
 _ODD_SIZE = 8  # bytes that a match may have, from the one before the line feed
+_DATA_OR_ERROR = (b"data:", b"{", b"error: {", b"error:{")
+_REPORTS = re.compile(r'\[\s*\{\s*"error"')
 _BARE = re.compile(rb"\{|\[\s*(?:\{|$)|\[DONE\]")
 _JSON_TOKEN = re.compile(rb'\\.|["{}\[\]]', re.DOTALL)
 
@@ -102,7 +104,7 @@ class _Tail:
         self._tail_size += len(data)
         self._at_line_end = data.endswith(b"\n")
         if self._tail_size > self._limit:
-            raise ProtocolError(f"an event of the stream is longer than {self._limit} bytes: the server is not sane")
+            raise ProtocolError(_too_long(self._limit))
 
 
 class Framing(_Tail, ABC):
@@ -228,6 +230,8 @@ class SSE(Framing):
 class DataLines(Framing):
     r"""The line framing of Vitalentum and CodeLinkAva: each line that begins with `data:` is a frame of its own.
 
+    So is an error that stands there without `data:`, in one line.
+
     Example:
         >>> [frame.data for frame in DataLines().feed(b"data: 1\ndata:2\nid: 3\n\ndata: 4")]
         ['1', '2']
@@ -241,24 +245,49 @@ class DataLines(Framing):
     def _frames(self, whole: bytes) -> list[Frame]:
         return [
             Record(line[6 if line.startswith(b"data: ") else 5 :].decode())
-            for line in whole.split(b"\n")
             if line.startswith(b"data:")
+            else Record(line.removeprefix(b"error:").strip().decode(), "error")
+            for line in whole.split(b"\n")
+            if line.startswith(_DATA_OR_ERROR)
         ]
 
 
 class NDJSON(Framing):
-    r"""One JSON document a line, empty lines ignored.
+    r"""One JSON document a line, empty lines ignored; or over several lines, if the first one is a bracket alone.
 
     Example:
-        >>> [frame.data for frame in NDJSON().feed(b'{"a": 1}\n\n{"a": 2}\n')]
-        ['{"a": 1}', '{"a": 2}']
+        >>> [frame.data for frame in NDJSON().feed(b'{"a": 1}\n\n{"a": 2}\n{\n "a": 3\n}\n')]
+        ['{"a": 1}', '{"a": 2}', '{\n "a": 3\n}']
     """
 
     terminator = b"\n"
     begins_with_json = True
+    _document: _OpenJSON | None = None
+
+    def finish(self) -> list[Frame]:
+        frames = super().finish()
+        if self._document is not None:
+            frames.append(Record(self._document.text))
+            self._document = None
+        return frames
 
     def _frames(self, whole: bytes) -> list[Frame]:
-        return [Record(line.decode()) for line in whole.split(b"\n") if line.strip()]
+        if self._document is None and b"{\n" not in whole and b"[\n" not in whole:
+            return [Record(line.decode()) for line in whole.split(b"\n") if line.strip()]
+        return [frame for line in whole[:-1].split(b"\n") for frame in self._with_line(line)]
+
+    def _with_line(self, line: bytes) -> list[Frame]:
+        if self._document is None and line.strip() not in (b"{", b"["):
+            return [Record(line.decode())] if line.strip() else []
+        if self._document is None:
+            self._document = _OpenJSON()
+        self._document.add(line)
+        if self._document.size > self._limit:
+            raise ProtocolError(_too_long(self._limit))
+        if not self._document.is_balanced:
+            return []
+        record, self._document = Record(self._document.text), None
+        return [record]
 
 
 class _MissingLines(_Tail):
@@ -323,8 +352,11 @@ class _MissingLines(_Tail):
                 return field + value + b"\n"
             self._document = _OpenJSON()
         self._document.add(value)
-        is_over = self._document.is_balanced if self._bare else self._separate and self._document.is_whole
-        return field + value + b"\n" + (self._ended() if is_over else b"")
+        line = field + value + b"\n"
+        if self._bare and self._document.is_balanced:
+            name = b"event: error\n" if _REPORTS.match(self._document.text) else b""
+            return line + name + self._ended()
+        return line + (self._ended() if self._separate and self._document.is_whole else b"")
 
     def _ended(self) -> bytes:
         """What ends the open event, and begins the next one."""
@@ -337,13 +369,19 @@ class _MissingLines(_Tail):
 class _OpenJSON:
     """A JSON document that has begun, with what tells where it ends; or other text."""
 
-    __slots__ = ("_depth", "_in_text", "_lines", "_whole")
+    __slots__ = ("_depth", "_in_text", "_lines", "_whole", "size")
 
     def __init__(self) -> None:
         self._lines: list[bytes] = []
+        self.size = 0
         self._depth = 0
         self._in_text = False
         self._whole: bool | None = None  # once it is known: a value that is over does not become another one
+
+    @property
+    def text(self) -> str:
+        """What has come of it."""
+        return b"\n".join(self._lines).decode(errors="replace").strip()
 
     @property
     def is_balanced(self) -> bool:
@@ -354,18 +392,23 @@ class _OpenJSON:
     def is_whole(self) -> bool:
         """Whether it is a JSON object or list, and complete; the end mark counts as one."""
         if self._whole is None and self.is_balanced:
-            text = b"\n".join(self._lines).decode(errors="replace").strip()
+            text = self.text
             self._whole = text == "[DONE]" or (text[:1] in ("{", "[") and is_json(text))
         return bool(self._whole)
 
     def add(self, line: bytes) -> None:
         """Takes a line."""
         self._lines.append(line)
+        self.size += len(line) + 1
         for token in _JSON_TOKEN.findall(line):
             if token == b'"':
                 self._in_text = not self._in_text
             elif not self._in_text and len(token) == 1:
                 self._depth += 1 if token in b"{[" else -1
+
+
+def _too_long(limit: int) -> str:
+    return f"an event of the stream is longer than {limit} bytes: the server is not sane"
 
 
 class _Silent:

@@ -116,9 +116,7 @@ def foreign_stream(frames: Iterable[Frame], provider: type[Provider]) -> Protoco
     frames = list(frames)
     named = _foreign(map(_value, frames), provider)
     if named is None and any(_FIELD.match(frame.data) or frame.data.startswith(":") for frame in frames):
-        return ProtocolError(
-            "the service answered with server-sent events, which are not expected here: check the base_url"
-        )
+        return ProtocolError("the service answered with server-sent events instead of JSON lines: check the base_url")
     return named
 
 
@@ -141,7 +139,8 @@ def nothing_read(frames: Iterable[Frame], provider: type[Provider], *, over: boo
         return foreign
     if not _read_by(provider):
         return None
-    if frames and all(frame.data.startswith("[DONE]") or not frame.data.strip() for frame in frames):
+    said = [frame.data for frame in frames if frame.data.strip()]
+    if said and all(data.startswith("[DONE]") for data in said):
         return ProtocolError("the service answered with nothing but the end mark of a stream")
     if frames and not knows_stream(frames, provider):
         return ProtocolError("the service answered with events in which there is no answer: check the base_url")
