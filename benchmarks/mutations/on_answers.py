@@ -28,7 +28,14 @@ _FRAMING = (
     Mutation(
         "P3",
         "an event waits for the next one",
-        "Framing._cut",
+        "SSE._cut",
+        "return data  # the",
+        'return self._keep(data) or b""  # the',
+    ),
+    Mutation(
+        "P3",
+        "a line waits for the next one",
+        "_Tail._cut",
         "if end >= 0:",
         "if 0 <= end < len(data) - len(self.terminator):",
     ),
@@ -41,11 +48,7 @@ _FRAMING = (
         "if False",
     ),
     Mutation(
-        "P4",
-        "events without blank lines are joined",
-        "_MissingLines._line",
-        "before += self._ended()\n        return",
-        "pass\n        return",
+        "P4", "events without blank lines are joined", "_MissingLines._line", "if whole and value.strip():", "if 0:"
     ),
     Mutation("P4", "the end mark needs a blank line before it", "_OpenJSON.is_whole", 'text == "[DONE]" or', ""),
     Mutation("P4", "an event of several lines is cut apart", "_OpenJSON.is_balanced", "self._depth <= 0 and", ""),
@@ -131,17 +134,9 @@ _ENDS = (
         "return _foreign([first], provider)",
         "return None",
     ),
-    Mutation(
-        "P8", "an end mark alone is an empty answer", "Answer._check_read", "elif self.ended and", "elif False and"
-    ),
-    Mutation(
-        "P8",
-        "an empty answer is an error",
-        "_says_something",
-        "item.__class__ is not Usage",
-        "item.__class__ not in (Usage, Finish)",
-    ),
-    Mutation("P9", "an error without a field is skipped", "_BARE", r"\{|", ""),
+    Mutation("P8", "an end mark alone is an empty answer", "Answer._check_read", "elif self.ended:", "elif False:"),
+    Mutation("P8", "counted tokens are no answer", "Answer._check_read", "over=not items", "over=True"),
+    Mutation("P9", "an error without a field is skipped", "_BARE", r'rb"\{|', 'rb"'),
     Mutation(
         "P9", "an error in a field of its own is skipped", "_MissingLines._line", 'field == b"error" and', "False and"
     ),
@@ -149,8 +144,8 @@ _ENDS = (
         "P9",
         "the text before an error in the stream is lost",
         "Answer.read",
-        "return items, without_frames(error)",
-        "return [], without_frames(error)",
+        "return items, without_frames(error if",
+        "return [], without_frames(error if",
     ),
     Mutation(
         "P9", "the code of an error is not looked at", "error_in_stream", "= kind_of(parsed, parsed.status)", "= None"

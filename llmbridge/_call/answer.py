@@ -11,7 +11,6 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge._call.assembly import Assembly
 from llmbridge._call.framing import SSE, Record
-from llmbridge._call.shapes import foreign_document, foreign_stream, knows_stream, nothing_read
 from llmbridge._json import is_json, parsed_json
 from llmbridge.errors import Cancelled, LLMBridgeError, ProtocolError, StreamTruncated, TransportError, without_frames
 from llmbridge.events import END, End, Finish, Item, Logprobs, Usage
@@ -184,6 +183,8 @@ class Answer:
     def _decode_document(self, document: Frame) -> Iterable[Item | End]:
         value = parsed_json(document.data)
         if self._read is None:
+            from llmbridge._call.shapes import foreign_document
+
             if (foreign := foreign_document(value, self._provider)) is not None:
                 raise foreign
             return self._provider.decode_document(value)
@@ -269,7 +270,7 @@ class Answer:
                 "(some servers do so when the prompt is longer than the context)"
             )
         unread = self._unread if last_is_whole and not _says_something(items) else None
-        if unread and (nothing := nothing_read(unread, self._provider, over=False)) is not None:
+        if unread and (nothing := self._nothing_in(unread, over=False)) is not None:
             raise nothing
         raise StreamTruncated("the stream ended before the answer was complete: its end mark is missing")
 
@@ -285,10 +286,19 @@ class Answer:
         """
         if self.ended:
             self._close(items)
-        if _says_something(items) or (items and knows_stream(frames, self._provider)):
+        if _says_something(items):
             self._unread = None
-        elif self.ended and (nothing := nothing_read(frames, self._provider, over=True)) is not None:
-            raise nothing
+        elif items or self.ended:
+            nothing = self._nothing_in(frames, over=not items)  # counted tokens say that there is an answer
+            if nothing is None:
+                self._unread = None
+            elif self.ended:
+                raise nothing
+
+    def _nothing_in(self, frames: list[Frame], over: bool) -> ProtocolError | None:
+        from llmbridge._call.shapes import nothing_read
+
+        return nothing_read(frames, self._provider, over=over)
 
     def _cut(self, error: LLMBridgeError, items: list[Item]) -> LLMBridgeError | None:
         """The answer was broken off: whether that matters depends on what had come until then."""
@@ -305,6 +315,8 @@ class Answer:
         """The error; a better one if all that was read is in a dialect that the provider does not read."""
         if not self._unread or not isinstance(error, (ProtocolError, StreamTruncated)):
             return error
+        from llmbridge._call.shapes import foreign_stream
+
         return foreign_stream(self._unread, self._provider) or error
 
     def _decode_last(self, items: list[Item]) -> bool:

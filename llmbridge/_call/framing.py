@@ -198,11 +198,12 @@ class SSE(Framing):
         return super().finish()
 
     def _cut(self, data: bytes) -> bytes:
-        if self._missing is None and not self._is_odd(data):
-            if not self._tail and data.endswith(b"\n\n"):
-                return data  # the usual read
-            return super()._cut(data)
         if self._missing is None:
+            if not self._tail and data.endswith(b"\n\n") and not data.startswith(_ODD_START):
+                if data.find(b"\n") == len(data) - 2 or not _ODD.search(data):
+                    return data  # the usual read
+            elif not self._is_odd(data):
+                return super()._cut(data)
             data = b"".join((*self._tail, data))
             self._tail, self._tail_size = [], 0
             self._missing = _MissingLines(self._limit)
@@ -215,7 +216,7 @@ class SSE(Framing):
     def _is_odd(self, data: bytes) -> bool:
         """Whether something may be missing, up to what has just come."""
         if not self._tail:
-            return _ODD.search(data) is not None or (data[0] in b"{[e" and data.startswith(_ODD_START))
+            return _ODD.search(data) is not None or data.startswith(_ODD_START)
         before = self._tail[-1][-_ODD_SIZE:]
         if len(before) < _ODD_SIZE:
             before = b"".join((b"\n", *(piece[-_ODD_SIZE:] for piece in self._tail[-_ODD_SIZE:])))[-_ODD_SIZE:]
