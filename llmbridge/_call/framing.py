@@ -38,11 +38,12 @@ _LITTLE = 80 * 1024
 _LONE_CR = re.compile(rb"\r(?!\n)")
 # Where a stream of events is none: a line of JSON without a field, an `error:`, or a line right below one that may end
 # a JSON document. Searched for in all that comes: the line feed in front makes that fast.
-_ODD = re.compile(rb"\n(?:[{\[]|error:|(?<=[}\] \t]\n)[^\n])")
+_ODD = re.compile(rb"\n[^\n](?:(?<=[{\[])|(?<=e)rror:|(?<=[}\] \t]\n.))")
 _ODD_START = (b"{", b"[", b"error:")
 _ODD_SIZE = 8  # bytes that a match may have, from the one before the line feed
 _DATA_OR_ERROR = (b"data:", b"{", b"error: {", b"error:{")
 _REPORTS = re.compile(r'\[\s*\{\s*"error"')
+_ALONE = re.compile(rb"\n[{\[]\n")
 _BARE = re.compile(rb"\{|\[\s*(?:\{|$)|\[DONE\]")
 _JSON_TOKEN = re.compile(rb'\\.|["{}\[\]]', re.DOTALL)
 
@@ -199,8 +200,8 @@ class SSE(Framing):
 
     def _cut(self, data: bytes) -> bytes:
         if self._missing is None:
-            if not self._tail and data.endswith(b"\n\n") and not data.startswith(_ODD_START):
-                if data.find(b"\n") == len(data) - 2 or not _ODD.search(data):
+            if not self._tail and data.endswith(b"\n\n"):
+                if not _ODD.search(data) and not data.startswith(_ODD_START):
                     return data  # the usual read
             elif not self._is_odd(data):
                 return super()._cut(data)
@@ -273,12 +274,12 @@ class NDJSON(Framing):
         return frames
 
     def _frames(self, whole: bytes) -> list[Frame]:
-        if self._document is None and b"{\n" not in whole and b"[\n" not in whole:
+        if self._document is None and not _ALONE.search(whole) and not whole.startswith((b"{\n", b"[\n")):
             return [Record(line.decode()) for line in whole.split(b"\n") if line.strip()]
         return [frame for line in whole[:-1].split(b"\n") for frame in self._with_line(line)]
 
     def _with_line(self, line: bytes) -> list[Frame]:
-        if self._document is None and line.strip() not in (b"{", b"["):
+        if self._document is None and line not in (b"{", b"["):
             return [Record(line.decode())] if line.strip() else []
         if self._document is None:
             self._document = _OpenJSON()
