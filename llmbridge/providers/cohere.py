@@ -103,6 +103,7 @@ class Cohere(Provider):
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
+        document = document[0] if isinstance(document, list) and len(document) == 1 else document
         fields = mapping(document)
         message = fields.get("message")
         if not isinstance(message, Mapping):
@@ -306,6 +307,8 @@ def _tool(tool: Tool) -> dict[str, Any]:
 
 def _decode_frame(frame: Frame) -> Iterator[Item | End]:
     """What any event says. Its name stands in the data too."""
+    if frame.event == "error":
+        raise error_in_stream(frame.data)
     if not frame.data.strip() or frame.data.startswith("[DONE]"):
         return  # gateways put OpenAI's end mark behind Cohere's own
     event = parsed_json(frame.data)
@@ -330,7 +333,7 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
             raise error_in_stream(dict(delta))
         yield from _end(delta)
         yield END
-    elif frame.event == "error" or event.get("error") or (kind is None and is_report(event)):
+    elif event.get("error") or (kind is None and is_report(event)):
         raise error_in_stream(dict(event))
 
 

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmbridge._call.framing import Framing, SSEWithJSON
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
@@ -130,10 +129,6 @@ class Gemini(Provider):
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:
         return request.schema.name if request.schema is not None and cls._schema_mode(request) == "tool" else None
-
-    @classmethod
-    def framing(cls) -> Framing:
-        return SSEWithJSON()
 
     @classmethod
     def auth_headers(cls, key: str) -> dict[str, str]:

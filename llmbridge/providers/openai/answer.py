@@ -91,15 +91,8 @@ def _decode_frame(frame: Frame, proofs: str = "") -> Iterator[Item | End]:
     except ProtocolError:
         if frame.event == "error":
             raise error_in_stream(frame.data) from None
-        yield from _separate_lines(frame.data, proofs)
-    else:
-        yield from _decode_any(chunk, frame.event, "delta", proofs)
-
-
-def _separate_lines(data: str, proofs: str) -> Iterator[Item | End]:
-    """The items of an event that is several: the blank lines between them had been forgotten."""
-    for line in data.split("\n"):
-        yield from (END,) if line.startswith("[DONE]") else _decode_any(parsed_json(line), "message", "delta", proofs)
+        raise
+    yield from _decode_any(chunk, frame.event, "delta", proofs)
 
 
 def _decode_any(chunk: Any, event: str, field: str, proofs: str) -> Iterator[Item | End]:
