@@ -24,7 +24,7 @@ from llmbridge.options import (
     TransportOptions,
     checked_base_url,
 )
-from llmbridge.secret import Secret, discreet
+from llmbridge.secret import Key, Secret, discreet
 
 if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
@@ -311,6 +311,11 @@ class Provider(AsyncGeneratorProvider):
         return {"Authorization": f"Bearer {key}"}
 
     @classmethod
+    def token_headers(cls, key: str) -> dict[str, str]:
+        """The headers that carry what a function given as `api_key` returned, where a token is not sent like a key."""
+        return cls.auth_headers(key)
+
+    @classmethod
     def resolve_base_url(cls) -> str:
         """The base URL where the caller gives none: the environment's, or the service's own.
 
@@ -321,7 +326,12 @@ class Provider(AsyncGeneratorProvider):
         return checked_base_url(given, f"the environment variable {cls.base_url_env}") if given else cls.base_url
 
     @classmethod
-    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Secret | None:
+    def key_at(cls, base_url: str) -> Key | None:
+        """The key for the server that `locate` has found, where `find_key` gives none."""
+        return None
+
+    @classmethod
+    def find_key(cls, api_key: Key | None, elsewhere: bool) -> Key | None:
         """The API key: the argument, the first of `key_env` that is set, or the one in the keys file.
 
         Args:
@@ -339,7 +349,7 @@ class Provider(AsyncGeneratorProvider):
             if value := os.environ.get(variable, "").strip():
                 return Secret(value, variable)
         needed = cls.needs_key and not elsewhere
-        if cls.key_env:
+        if not cls.direct:
             from llmbridge.keys import key_if_usable, stored_key
 
             if (stored := (stored_key if needed else key_if_usable)(cls.key_name or cls.name)) is not None:

@@ -309,6 +309,8 @@ class Llamacpp(Compatible):
     url = "https://github.com/ggml-org/llama.cpp"
     base_url = "http://127.0.0.1:8080/v1"
     base_url_env = "LLAMACPP_BASE_URL"
+    key_env = ("LLAMACPP_API_KEY",)
+    needs_key = False
     reasoning_field = "reasoning_content"
     note = _LOCAL_NOTE
     schema_grammar = True
@@ -319,6 +321,8 @@ class Llamafile(Compatible):
     url = "https://github.com/mozilla-ai/llamafile"
     base_url = "http://127.0.0.1:8080/v1"
     base_url_env = "LLAMAFILE_BASE_URL"
+    key_env = ("LLAMAFILE_API_KEY",)
+    needs_key = False
     renamed = _ONLY_MAX_TOKENS
     note = _LOCAL_NOTE
     schema_grammar = True
@@ -339,6 +343,8 @@ class Lmstudio(Compatible):
     url = "https://lmstudio.ai"
     base_url = "http://127.0.0.1:1234/v1"
     base_url_env = "LMSTUDIO_BASE_URL"
+    key_env = ("LMSTUDIO_API_KEY",)
+    needs_key = False
     renamed = _ONLY_MAX_TOKENS
     names_tools = False
     json_mode = False
@@ -352,6 +358,8 @@ class OllamaV1(Compatible):
     base_url = "http://127.0.0.1:11434/v1"
     base_url_env = "OLLAMA_V1_BASE_URL"
     host_env = "OLLAMA_HOST"
+    key_env = ("OLLAMA_V1_API_KEY",)
+    needs_key = False
     renamed = _ONLY_MAX_TOKENS
     refused = {
         "tool_choice": "Ollama does not know it",
@@ -368,6 +376,8 @@ class Transformers(Compatible):
     url = "https://huggingface.co/docs/transformers"
     base_url = "http://127.0.0.1:8000/v1"
     base_url_env = "TRANSFORMERS_BASE_URL"
+    key_env = ("TRANSFORMERS_API_KEY",)
+    needs_key = False
     renamed = _ONLY_MAX_TOKENS
     asks_usage = False
     done_needs_finish = False

@@ -31,7 +31,10 @@ from llmbridge import (
 from llmbridge.messages import ChatRequest
 from llmbridge.options import checked_base_url
 from llmbridge.providers import find as find_provider
+from llmbridge.providers.azure import Azure
 from llmbridge.providers.compatible import SERVICES, Compatible, compatible
+from llmbridge.providers.local import Local
+from llmbridge.providers.openai import OpenAICompatible
 from llmbridge.testing import LLMServer, Reply
 
 KEY = "sk-row-0123456789"
@@ -54,12 +57,12 @@ FACTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dashscope": ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", ("DASHSCOPE_API_KEY",)),
     "deepinfra": ("https://api.deepinfra.com/v1/openai", ("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN")),
     "sambanova": ("https://api.sambanova.ai/v1", ("SAMBANOVA_API_KEY",)),
-    "llamacpp": ("http://127.0.0.1:8080/v1", ()),
-    "llamafile": ("http://127.0.0.1:8080/v1", ()),
+    "llamacpp": ("http://127.0.0.1:8080/v1", ("LLAMACPP_API_KEY",)),
+    "llamafile": ("http://127.0.0.1:8080/v1", ("LLAMAFILE_API_KEY",)),
     "vllm": ("http://127.0.0.1:8000/v1", ("VLLM_API_KEY",)),
-    "lmstudio": ("http://127.0.0.1:1234/v1", ()),
-    "ollama-v1": ("http://127.0.0.1:11434/v1", ()),
-    "transformers": ("http://127.0.0.1:8000/v1", ()),
+    "lmstudio": ("http://127.0.0.1:1234/v1", ("LMSTUDIO_API_KEY",)),
+    "ollama-v1": ("http://127.0.0.1:11434/v1", ("OLLAMA_V1_API_KEY",)),
+    "transformers": ("http://127.0.0.1:8000/v1", ("TRANSFORMERS_API_KEY",)),
     "litellm": ("http://127.0.0.1:4000/v1", ("LITELLM_API_KEY", "LITELLM_PROXY_API_KEY")),
 }
 
@@ -283,6 +286,29 @@ class TestOnTheWire:
         )
         assert server.requests[0].path == "/v1/embeddings"
         assert server.requests[0].json["dimensions"] == 4
+
+
+def test_the_key_of_any_server_is_for_no_service_with_a_name(
+    server: LLMServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only `openai-compatible` sends it, which is what a model without a provider is asked by."""
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "sk-any-server")
+
+    class Named(OpenAICompatible):
+        name = "named"
+
+    class Inner(compatible("inner", key_env="INNER_API_KEY")):  # type: ignore[misc]
+        name = "innermost"
+
+    for provider in (Named, compatible("row"), Azure, Local):
+        assert "OPENAI_COMPATIBLE_API_KEY" not in provider.key_env
+    assert Inner.key_env == ("INNER_API_KEY",)
+    base_url = server.base_url("openai")
+    Named.create_completion("m", "Hi", stream=False, base_url=base_url, proxy=False)
+    for model in ("some-model", "openai-compatible:m"):
+        chat("Hi", model, base_url=base_url, proxy=False).complete()
+    keys = [received.header("Authorization") for received in server.requests]
+    assert keys == [None, "Bearer sk-any-server", "Bearer sk-any-server"]
 
 
 class TestDeviations:
