@@ -132,14 +132,18 @@ class Encoded:
         body: Sent as JSON.
         path: Appended to the base URL.
         headers: Those of this request alone, beside the provider's own.
+        base_url: Where it goes if the caller gives no base URL; "" for the provider's own.
     """
 
-    __slots__ = ("body", "headers", "path")
+    __slots__ = ("base_url", "body", "headers", "path")
 
-    def __init__(self, body: Mapping[str, Any], path: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, body: Mapping[str, Any], path: str, headers: Mapping[str, str] | None = None, base_url: str = ""
+    ) -> None:
         self.body = body
         self.path = path
         self.headers = headers or {}
+        self.base_url = base_url
 
 
 class Provider(AsyncGeneratorProvider):
@@ -166,6 +170,7 @@ class Provider(AsyncGeneratorProvider):
         models_path: The path that lists the service's models, asked with GET; "" if there is none.
         settings: Parameters that say how the service is asked (the version of its API), not what; those of a client
             count for embeddings and the list of models as well.
+        settings_env: Environment variables that hold those settings that nobody gives, by setting.
         embeddings_batch: How many texts one request for embeddings may hold; 0 if the service makes none.
 
     Example:
@@ -199,6 +204,7 @@ class Provider(AsyncGeneratorProvider):
     think_tags: ClassVar[bool] = False
     models_path: ClassVar[str] = ""
     settings: ClassVar[frozenset[str]] = frozenset()
+    settings_env: ClassVar[Mapping[str, str]] = {}
     embeddings_batch: ClassVar[int] = 0
 
     @classmethod
@@ -279,6 +285,22 @@ class Provider(AsyncGeneratorProvider):
         raise NotImplementedError(f"{cls.__name__} makes no embeddings")
 
     @classmethod
+    def with_settings(cls, params: Mapping[str, Any], elsewhere: bool) -> Mapping[str, Any]:
+        """The parameters of a request, with the settings that the environment holds where the caller gives none.
+
+        Args:
+            params: As the caller gave them.
+            elsewhere: Whether the caller gave a base URL.
+
+        Raises:
+            ConfigError: One is missing that the service needs.
+        """
+        if not cls.settings_env:
+            return params
+        held = {name: os.environ.get(variable, "").strip() for name, variable in cls.settings_env.items()}
+        return {**{name: value for name, value in held.items() if value}, **params}
+
+    @classmethod
     def locate(cls, model: str) -> tuple[str, str]:
         """The base URL and the model's name at the time of sending, where the caller gives no base URL. May block."""
         return cls.resolve_base_url(), model
@@ -314,6 +336,11 @@ class Provider(AsyncGeneratorProvider):
     def token_headers(cls, key: str) -> dict[str, str]:
         """The headers that carry what a function given as `api_key` returned, where a token is not sent like a key."""
         return cls.auth_headers(key)
+
+    @classmethod
+    def address_variables(cls) -> tuple[str, ...]:
+        """The environment variables that may say where the service is."""
+        return (cls.base_url_env,) if cls.base_url_env else ()
 
     @classmethod
     def resolve_base_url(cls) -> str:

@@ -253,8 +253,10 @@ class Route:
                 base_url, route.model = provider.locate_during(call, model)
                 base_url = checked_base_url(base_url)
                 found = key or provider.key_at(base_url)
-            auth = _auth(provider, found, call)
-            return http_request(provider, encode(route.model), options, auth, base_url, method)
+            encoded = encode(route.model)
+            if options.base_url is None and encoded.base_url:
+                base_url = encoded.base_url
+            return http_request(provider, encoded, options, _auth(provider, found, call), base_url, method)
 
         def transport() -> Transport:
             return connections.transport(options.session, proxy, verify)
@@ -297,6 +299,9 @@ def chat_route(
     """
     request = replace(request, messages=with_own_proofs(request.messages, provider.name))
     request = _supported(provider, request, unsupported or "error")
+    params = provider.with_settings(request.params, options.base_url is not None)
+    if params is not request.params:
+        request = replace(request, params=params)
     encoded = provider.encode(request)
 
     def encode(model: str) -> Encoded:
@@ -330,7 +335,8 @@ def usable_key(provider: type[Provider], options: TransportOptions, even_offline
             provider=provider.name,
         )
     if options.base_url is None and not provider.direct and not provider.resolve_base_url():
-        variable = f", or set {provider.base_url_env}" if provider.base_url_env else ""
+        variables = " or ".join(provider.address_variables())
+        variable = f", or set {variables}" if variables else ""
         raise ConfigError(
             f"{provider.name} needs a base_url=, like {provider.base_url_example}{variable}", provider=provider.name
         )
