@@ -37,7 +37,7 @@ class _VertexAI(Provider):
     """What both dialects have in common there: the token, the project and the location."""
 
     base_url = "https://aiplatform.googleapis.com"
-    path = "/v1"
+    path = "/v1/projects"
     url = "https://cloud.google.com/vertex-ai"
     key_env: ClassVar[tuple[str, ...]] = ("VERTEX_API_KEY",)
     base_url_env = ""

@@ -193,7 +193,7 @@ class TestAsked:
 class TestRefused:
     """What follows when the service says 401."""
 
-    def test_it_is_asked_once_more(self, mode: Mode, server: LLMServer, keyed: Client, keys: Keys) -> None:
+    def test_p13_it_is_asked_once_more(self, mode: Mode, server: LLMServer, keyed: Client, keys: Keys) -> None:
         """Whatever `retries` says, and without a wait."""
         server.script(REFUSED, Reply("OK"))
         assert mode.complete(keyed.chat("x", retries=0)).text == "OK"
@@ -258,7 +258,7 @@ class TestFailures:
             ("clé", "non-ASCII"),
         ],
     )
-    def test_what_cannot_be_a_key(
+    def test_p19_what_cannot_be_a_key(
         self, mode: Mode, server: LLMServer, keyed: Client, canary: Canary, given: Any, said: str
     ) -> None:
         """Is refused without being quoted."""
@@ -279,7 +279,9 @@ class TestFailures:
         mode.complete(keyed.chat("x", api_key=lambda: Secret("key-two")))
         assert sent(server) == ["key-one", "key-two"]
 
-    def test_what_it_raises_is_the_cause(self, mode: Mode, server: LLMServer, keyed: Client, canary: Canary) -> None:
+    def test_p18_what_it_raises_is_the_cause(
+        self, mode: Mode, server: LLMServer, keyed: Client, canary: Canary
+    ) -> None:
         """Without the frames that it has passed: they hold keys. A note says where it was."""
 
         def broken() -> str:
@@ -340,7 +342,7 @@ class TestFailures:
 class TestTime:
     """The total clock bounds the wait for the key."""
 
-    def test_a_slow_function(self, mode: Mode, server: LLMServer, keyed: Client, release: threading.Event) -> None:
+    def test_p12_a_slow_function(self, mode: Mode, server: LLMServer, keyed: Client, release: threading.Event) -> None:
         """Is left to itself."""
 
         def slow() -> str:
@@ -411,7 +413,7 @@ def key_of_a_module() -> str:
 class TestUnseen:
     """The key that was given is in no repr, log, pickle or traceback."""
 
-    def test_the_client_shows_nothing(self, mode: Mode, server: LLMServer, canary: Canary) -> None:
+    def test_p18_the_client_shows_nothing(self, mode: Mode, server: LLMServer, canary: Canary) -> None:
         """Before and after it was used; a partial function would show its arguments."""
         canary.watch(server)
         function = functools.partial(str, KEY)
@@ -422,7 +424,7 @@ class TestUnseen:
             for thing in (repr(client), repr(vars(client)), repr(client.transport_options), repr(vars(stream))):
                 canary.search(thing, "a repr")
 
-    def test_an_echo_is_masked(self, mode: Mode, server: LLMServer, canary: Canary) -> None:
+    def test_p18_an_echo_is_masked(self, mode: Mode, server: LLMServer, canary: Canary) -> None:
         """Of the present key, and of the one before."""
         names = iter([f"{KEY}-1", f"{KEY}-2"])
         server.script(Reply(f"bad key {KEY}-1", status=401), Reply(f"bad keys {KEY}-1, {KEY}-2", status=401))
@@ -431,7 +433,7 @@ class TestUnseen:
         assert isinstance(error, AuthError)
         canary.look_at(error)
 
-    def test_a_pickle_holds_the_function(self, server: LLMServer) -> None:
+    def test_p18_a_pickle_holds_the_function(self, server: LLMServer) -> None:
         """And never what it gave; it is named as any function is."""
         with Client("openai:m", base_url=server.base_url("openai"), api_key=key_of_a_module) as client:
             client.chat("x").complete()
