@@ -358,11 +358,11 @@ class Provider(AsyncGeneratorProvider):
         return None
 
     @classmethod
-    def find_key(cls, api_key: Key | None, elsewhere: bool) -> Key | None:
+    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Key | None:
         """The API key: the argument, the first of `key_env` that is set, or the one in the keys file.
 
         Args:
-            api_key: The caller's.
+            api_key: The caller's; a function of the caller's is asked without a look in here.
             elsewhere: Whether the caller gave a base URL: a server of one's own may need no key.
 
         Raises:

@@ -340,6 +340,8 @@ def usable_key(provider: type[Provider], options: TransportOptions, even_offline
         raise ConfigError(
             f"{provider.name} needs a base_url=, like {provider.base_url_example}{variable}", provider=provider.name
         )
+    if isinstance(options.api_key, KeyFunction):
+        return options.api_key
     return provider.find_key(options.api_key, options.base_url is not None)
 
 

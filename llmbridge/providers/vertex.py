@@ -19,7 +19,7 @@ from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers.anthropic import Anthropic
 from llmbridge.providers.gemini import Gemini
-from llmbridge.secret import Key, KeyFunction
+from llmbridge.secret import Key, KeyFunction, Secret
 
 __all__ = ["Vertex", "VertexAnthropic"]
 
@@ -65,7 +65,7 @@ class _VertexAI(Provider):
         return {"x-goog-api-key": key} if key.startswith(("AIza", "AQ.")) else {"Authorization": f"Bearer {key}"}
 
     @classmethod
-    def find_key(cls, api_key: Key | None, elsewhere: bool) -> Key | None:
+    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Key | None:
         key = super().find_key(api_key, elsewhere)
         if key is not None:
             return key

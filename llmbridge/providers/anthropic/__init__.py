@@ -114,7 +114,7 @@ class Anthropic(Provider):
         return {"x-api-key": key}
 
     @classmethod
-    def find_key(cls, api_key: Key | None, elsewhere: bool) -> Key | None:
+    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Key | None:
         if api_key is None and not os.environ.get(cls.key_env[0], "").strip():
             token = os.environ.get(_TOKEN_VARIABLE, "").strip()
             if token and _TOKEN_VARIABLE in cls.key_env:
