@@ -88,6 +88,7 @@ class KeyFunction:
 
     Args:
         function: Takes no arguments; returns the key as a str or Secret, or something to await that gives it.
+        optional: Whether it may return None for no key.
 
     Example:
         >>> from functools import partial
@@ -95,10 +96,11 @@ class KeyFunction:
         KeyFunction(***)
     """
 
-    __slots__ = ("_function",)
+    __slots__ = ("_function", "optional")
 
-    def __init__(self, function: Callable[[], Any]) -> None:
+    def __init__(self, function: Callable[[], Any], optional: bool = False) -> None:
         self._function = function
+        self.optional = optional
 
     def __call__(self) -> Any:
         """What the function returns, unchecked."""
@@ -108,7 +110,7 @@ class KeyFunction:
         return f"KeyFunction({MASK})"  # a partial function shows its arguments, and those may be secrets
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return KeyFunction, (self._function,)
+        return KeyFunction, (self._function, self.optional)
 
 
 Key = Union[Secret, KeyFunction]

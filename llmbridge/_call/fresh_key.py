@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 __all__ = ["fresh_key"]
 
 
-def fresh_key(function: KeyFunction, call: Call) -> Secret:
-    """What the function gives now. Blocks, until the call ends at the latest.
+def fresh_key(function: KeyFunction, call: Call) -> Secret | None:
+    """What the function gives now; None only if it may give none. Blocks, until the call ends at the latest.
 
     The function runs in a thread of its own, since nothing could end it otherwise when the time is over. What it
     returns to be awaited runs in the event loop that waits for this thread, or in a new one where none does.
@@ -56,7 +56,7 @@ class _Asking:
         self._stopped = self._over = False
         self.cut_off = False  # it was stopped before it had a result
 
-    def result(self) -> Secret:
+    def result(self) -> Secret | None:
         """The key, checked; errors as for `fresh_key`. Blocks."""
         try:
             value = self._function()
@@ -67,7 +67,9 @@ class _Asking:
         except BaseException as error:  # noqa: BLE001 - also a loop's own, which would end a task that is not its own
             failure = Pending(_typed(error))
         else:
-            return value if isinstance(value, Secret) else Secret(value, "what api_key() returned")
+            if isinstance(value, Secret) or (value is None and self._function.optional):
+                return value
+            return Secret(value, "what api_key() returned")
         finally:
             self._over = True
         raise failure.taken()

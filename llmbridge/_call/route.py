@@ -379,14 +379,13 @@ class _Auth:
 
 def _auth(provider: type[Provider], key: Key | None, call: Call) -> _Auth | None:
     """The key as it is now. A function is asked for it, within the limits of the call."""
-    if key is None:
-        return None
+    headers_of = provider.auth_headers
     if isinstance(key, KeyFunction):
         from llmbridge._call.fresh_key import fresh_key
 
         key, headers_of = fresh_key(key, call), provider.token_headers
-    else:
-        headers_of = provider.auth_headers
+    if key is None:
+        return None
     return _Auth(key, {name: MaskedStr(value) for name, value in headers_of(key.reveal()).items()})
 
 

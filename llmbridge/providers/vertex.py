@@ -10,6 +10,7 @@ import os
 import re
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import partial
 from importlib import import_module
 from typing import Any, ClassVar
 from urllib.parse import quote
@@ -75,7 +76,7 @@ class _VertexAI(Provider):
             if elsewhere:
                 return None
         else:
-            return KeyFunction(_default_token)
+            return KeyFunction(partial(_default_token, elsewhere), optional=elsewhere)
         raise MissingKey(
             f"{cls.name} needs a token of Google Cloud: pip install 'llmbridge[vertex]' and type "
             "gcloud auth application-default login, or pass api_key= (a token, or a function that gives one), "
@@ -166,24 +167,36 @@ def _taken_place(params: dict[str, Any]) -> tuple[str, str]:
     return base_url, f"/projects/{quote(project, safe=':')}/locations/{location}"
 
 
-def _default_token() -> str:
+def _default_token(optional: bool = False) -> str | None:
     """A token of the Application Default Credentials. Blocks.
+
+    Args:
+        optional: Whether there may be no credentials, and so no token.
 
     Raises:
         MissingKey: There are none, or they give none; what google-auth says of it is the cause.
     """
     global _found
+    auth = import_module("google.auth")
+    source = auth.default, os.environ.get(_CREDENTIALS_VARIABLE)
     try:
-        auth = import_module("google.auth")
-        source = auth.default, os.environ.get(_CREDENTIALS_VARIABLE)
         if _found is None or _found[0] != source:
             _found = source, auth.default(scopes=[_SCOPE])[0]
-        credentials = _found[1]
+    except Exception as error:
+        if optional:
+            return None
+        raise _missing(error) from error
+    credentials = _found[1]
+    try:
         if not credentials.valid:
             credentials.refresh(import_module("google.auth.transport.requests").Request())
-        return str(credentials.token)
     except Exception as error:
-        raise MissingKey(
-            f"google-auth gives no token of Google Cloud ({type(error).__name__}): type gcloud auth "
-            f"application-default login, set {_CREDENTIALS_VARIABLE}, or pass api_key="
-        ) from error
+        raise _missing(error) from error
+    return str(credentials.token)
+
+
+def _missing(error: Exception) -> MissingKey:
+    return MissingKey(
+        f"google-auth gives no token of Google Cloud ({type(error).__name__}): type gcloud auth application-default "
+        f"login, set {_CREDENTIALS_VARIABLE}, or pass api_key="
+    )

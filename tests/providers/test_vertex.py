@@ -270,15 +270,17 @@ class TestToken:
     def test_google_auth_has_none(
         self, model: str, mode: Mode, server: LLMServer, google: Google, canary: Canary
     ) -> None:
-        """The error says what to do; what google-auth said is its cause."""
+        """The error says what to do; what google-auth said is its cause. Another server may need no token."""
 
         def fail(request: Any) -> None:
             token = KEY
             raise OSError(f"reauthentication is needed ({len(token)})")
 
         google.failure = RuntimeError("no credentials")
+        errors = [mode.read(chat("Hi", model, project="p", proxy=False)).error]
+        google.failure = RuntimeError("no credentials either")
         with Client(model, base_url=server.root, project="p") as client:
-            errors = [mode.read(client.chat("Hi")).error]
+            assert mode.complete(client.chat("Hi")).text
             google.failure, google.refresh = None, fail  # type: ignore[method-assign]
             errors.append(mode.read(client.chat("Hi")).error)
         for error, kind in zip(errors, (RuntimeError, OSError), strict=True):
@@ -287,7 +289,7 @@ class TestToken:
             assert isinstance(error.__cause__, kind)
             assert error.__cause__.__traceback__ is None
             canary.look_at(error)
-        assert server.requests == []
+        assert [received.header("Authorization") for received in server.requests] == [None]
 
     @BOTH
     def test_without_google_auth(self, model: str, no_google: None, server: LLMServer) -> None:
