@@ -200,7 +200,7 @@ class Client:
         if self.transport_options.session is not None:
             raise TypeError("a Client with a session of your own cannot be pickled: make it where it is used")
         key = self.transport_options.api_key
-        function = key if isinstance(key, KeyFunction) else None  # pickled or refused by itself; no key is in it
+        function = key if isinstance(key, KeyFunction) else None  # whether it can travel is its own matter
         transport = {**vars(self.transport_options), "api_key": function}
         return {
             "model": self._model,

@@ -77,9 +77,9 @@ class _Asking:
     def stop(self) -> None:
         """Ends the waiting, and cancels what is awaited, from any thread."""
         self._stopped, self.cut_off = True, not self._over
+        if (cancel := self._cancel) is not None:
+            cancel()
         self._outcome.put((None, Cancelled("the call has ended")))
-        if self._cancel is not None:
-            self._cancel()
 
     def _awaited(self, value: Awaitable[Any]) -> Any:
         begun = False
@@ -93,10 +93,11 @@ class _Asking:
                 self._outcome.put((None, error))
                 raise
 
-        self._cancel = (self._loop or OwnLoop()).start([job])
+        cancel = self._cancel = (self._loop or OwnLoop()).start([job])
         if self._stopped:
-            self._cancel()
+            cancel()
         found, error = self._outcome.get()
+        self._cancel = None  # it holds the coroutine, which holds this
         if not begun and inspect.iscoroutine(value):
             value.close()  # or Python would warn that nobody has awaited it
         if error is not None:
