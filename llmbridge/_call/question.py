@@ -59,7 +59,7 @@ class DocumentCall(Generic[T]):
     ) -> None:
         def encoded(name: str) -> Encoded:
             made = encode(name)
-            return Encoded(made.body, made.path, {"Accept": "application/json", **made.headers})
+            return Encoded(made.body, made.path, {"Accept": "application/json", **made.headers}, made.base_url)
 
         self._found: list[T] = []
         route = Route.to(

@@ -18,7 +18,7 @@ from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
     from llmbridge._call.framing import Frame
-    from llmbridge.secret import Secret
+    from llmbridge.secret import Key, Secret
 
 __all__ = ["Ollama", "host_url"]
 
@@ -142,7 +142,7 @@ class Ollama(Provider):
         return host_url(os.environ.get(cls.base_url_env, ""))
 
     @classmethod
-    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Secret | None:
+    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Key | None:
         key = super().find_key(api_key, elsewhere)
         if key is None and not elsewhere and urlsplit(cls.resolve_base_url()).hostname == _CLOUD:
             raise MissingKey(

@@ -125,6 +125,10 @@ class TestKey:
         """And nowhere else."""
         assert Gemini.auth_headers("k") == {"x-goog-api-key": "k"}
 
+    def test_an_oauth_token_is_a_bearers(self) -> None:
+        """The service takes it for a wrong key otherwise."""
+        assert Gemini.auth_headers("ya29.c.token") == {"Authorization": "Bearer ya29.c.token"}
+
     def test_googles_variable_wins(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As in Google's own package."""
         monkeypatch.setenv("GEMINI_API_KEY", "of-gemini")

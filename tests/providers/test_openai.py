@@ -586,7 +586,7 @@ class TestEncode:
         """Only where the request goes to, and the key, are another matter."""
         request = ChatRequest.checked("m", "Hi", {"seed": 1})
         assert OpenAICompatible.encode(request).body == OpenAI.encode(request).body
-        assert (OpenAICompatible.base_url, OpenAICompatible.needs_key, OpenAICompatible.key_env) == ("", False, ())
+        assert (OpenAICompatible.base_url, OpenAICompatible.needs_key) == ("", False)
 
 
 def piece(arguments: Any = None, name: str | None = None, **more: Any) -> dict[str, Any]:

@@ -32,6 +32,8 @@ _VERSION = re.compile(r"[A-Za-z0-9._-]{1,40}")
 class Gemini(Provider):
     """Google's Gemini, through the Gemini Developer API; the key is in GOOGLE_API_KEY or GEMINI_API_KEY.
 
+    A key that begins with `ya29.` is an OAuth token, and goes out as a Bearer token.
+
     The setting `api_version` (default "v1beta") is a part of the path. `stream=False` asks for the whole answer at
     once; it is handed out in the same way.
 
@@ -132,7 +134,7 @@ class Gemini(Provider):
 
     @classmethod
     def auth_headers(cls, key: str) -> dict[str, str]:
-        return {"x-goog-api-key": key}
+        return super().auth_headers(key) if key.startswith("ya29.") else {"x-goog-api-key": key}
 
     @classmethod
     def encode_models(cls, settings: Mapping[str, Any]) -> Encoded:

@@ -34,7 +34,7 @@ from .base import (
 )
 from .schemas import BOUNDS, PROPERTY, old_words, places, top_words
 
-__all__ = ["DIALECT", "count_tokens", "messages", "models"]
+__all__ = ["DIALECT", "count_tokens", "messages", "models", "on_vertex"]
 
 _KINDS = {
     401: "authentication_error",
@@ -56,6 +56,7 @@ _STOPS = {
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _SAMPLING = ("temperature", "top_p", "top_k")
 _SINCE_NO_SAMPLING = "2026-10-21"
+_VERTEX = "2023-06-01"  # the version of the API there, whatever it is called
 _LEAST_BUDGET = 1024
 _BLOCK_FIELDS: dict[str, tuple[tuple[str, type], ...]] = {
     "text": (("text", str),),
@@ -90,8 +91,22 @@ DIALECT = Dialect("anthropic", error, "request-id")
 
 def messages(reply: Reply, received: Received, answer_id: str) -> Answer:
     """POST .../v1/messages."""
+    return _answered(reply, json_object(received), received.header("anthropic-version"), answer_id)
+
+
+def on_vertex(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """POST .../models/{model}:streamRawPredict, on Vertex AI: the model is in the path, the version in the body."""
     request = json_object(received)
-    _check_request(request, received.header("anthropic-version"))
+    if request.pop("anthropic_version", None) != "vertex-2023-10-16":
+        raise Refused(400, "anthropic_version: Field required")
+    if "model" in request:
+        raise Refused(400, "model: Extra inputs are not permitted")
+    streams = received.route.endswith(":streamRawPredict")
+    return _answered(reply, {**request, "model": received.model, "stream": streams}, _VERTEX, answer_id)
+
+
+def _answered(reply: Reply, request: dict[str, Any], version: str | None, answer_id: str) -> Answer:
+    _check_request(request, version)
     if request.get("stream"):
         return Answer(reply.status, STREAM, list(_events(reply, request, answer_id)), streamed=True)
     if reply.error is not None:
