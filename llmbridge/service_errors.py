@@ -36,6 +36,7 @@ BODY_LIMIT = 64 * 1024
 
 _MESSAGE_LIMIT = 600
 _PASSING = (408, 409, 425, 429)
+_UNKNOWN_THERE = (501, 505)  # it does not know the method, or this version of HTTP
 _MAY_ASK_TO_WAIT = (RateLimited, QuotaExceeded, ServerError)
 
 
@@ -136,7 +137,7 @@ def _retryable(kind: type[StatusError] | None, status: int, headers: Mapping[str
         return asked == "true"
     if not status and kind is ServerError:  # in a stream only the report's own word tells what went wrong
         return True
-    return kind in (RateLimited, Overloaded) or status in _PASSING or status >= 500
+    return kind in (RateLimited, Overloaded) or status in _PASSING or (status >= 500 and status not in _UNKNOWN_THERE)
 
 
 def _host_of(url: str) -> str:

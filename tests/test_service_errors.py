@@ -318,7 +318,7 @@ BODIES: dict[str, tuple[int, Any, type[ServiceError], str | None, bool]] = {
     "425": (425, "", StatusError, None, True),
     "405": (405, {"detail": "Method Not Allowed"}, BadRequest, None, False),
     "415": (415, "", BadRequest, None, False),
-    "501": (501, "", ServerError, None, True),
+    "501": (501, "", ServerError, None, False),
     "502 of nginx": (502, "<html><head><title>502 Bad Gateway</title></head></html>", ServerError, None, True),
     "504 of a proxy": (504, "upstream request timeout", ServerError, None, True),
     "599": (599, "", ServerError, None, True),

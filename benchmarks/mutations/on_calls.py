@@ -35,7 +35,11 @@ _BUFFERS = (
 
 _ERRORS = (
     Mutation(
-        "P10", "foreign errors of a request escape", "Transport.send", "failure = Failure(error, call, host)", "raise"
+        "P10",
+        "foreign errors of a request escape",
+        "Transport.send",
+        'failure = Failure(error, call, host, self._proxy_name(request), request.url.startswith("https:"))',
+        "raise",
     ),
     Mutation(
         "P10", "foreign errors of a read escape", "Exchange.read", "failure = Failure(error, call, self.host)", "raise"
@@ -56,7 +60,7 @@ _ERRORS = (
     Mutation("P12", "no total", "Call.__init__", "deadline = total_at", "deadline = _NEVER"),
     Mutation("P12", "pings are content", "Call.wait_begins", "if self._since is None:", "if self._since is not self:"),
     Mutation(
-        "P12", "connecting has no clock of its own", "Transport.send", 'call.start("connect")', 'call.start("total")'
+        "P12", "connecting has no clock of its own", "_Watched.connect", 'call.start("connect")', 'call.start("total")'
     ),
     Mutation(
         "P12",

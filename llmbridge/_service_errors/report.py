@@ -66,7 +66,9 @@ def _report(report: Any, depth: int) -> ServiceReport:
     coded = inner if isinstance(inner, Mapping) else report
     message = inner
     if inner is coded:
-        message = inner.get("message") or inner.get("error") or inner.get("detail") or inner
+        message = (
+            inner if "loc" in inner else inner.get("message") or inner.get("error") or inner.get("detail") or inner
+        )
     code, status, named = _codes(coded)
     flat = ServiceReport(
         _message(message),
@@ -103,7 +105,7 @@ def _unwrapped(report: Any) -> Any:
     """What is reported, without the lists around it (Gemini's is of one element)."""
     if isinstance(report, str):
         report = _parsed(report)
-    while isinstance(report, list) and report and "msg" not in _mapping(report[0]):
+    while isinstance(report, list) and report and not {"msg", "loc"} & _mapping(report[0]).keys():
         report = report[0]
     return report
 
@@ -174,7 +176,7 @@ def _message(value: Any, depth: int = _NESTED) -> str:
     if isinstance(value, list):
         return "; ".join(_message(item, depth) if not isinstance(item, list) else dumped(item) for item in value[:5])
     if isinstance(value, Mapping):
-        if "msg" in value:
+        if "msg" in value or "loc" in value:
             return _placed(value)
         if depth and (inner := value.get("detail")):  # Mistral's message may be a whole report of FastAPI
             return _message(inner, depth - 1)
@@ -185,7 +187,8 @@ def _placed(problem: Mapping[str, Any]) -> str:
     """One problem of FastAPI's list, with the place where it is."""
     steps = problem.get("loc")
     place = ".".join(dumped(step).strip('"') for step in steps) if isinstance(steps, list) else ""
-    message = problem["msg"] if isinstance(problem["msg"], str) else dumped(problem["msg"])
+    message = problem.get("msg") or problem.get("message") or problem.get("type") or ""  # "message" is g4f's
+    message = message if isinstance(message, str) else dumped(message)
     return f"{place}: {message}" if place else message
 
 

@@ -225,6 +225,8 @@ def advice(kind: type[StatusError], status: int | None, report: ServiceReport, w
         return "the request alone is over the account's limit: shorten the messages, or lower the limit of the answer"
     if "tool_use_failed" in report.words:
         return "the model wrote a tool call that cannot be read: try again, or take another model"
+    if "no_db_connection" in report.words:
+        return "a LiteLLM proxy without a database takes nothing but its master key: check the API key"
     if never_passes(report):
         return "take a smaller model, or a shorter context"
     return _ADVICE.get(kind)

@@ -22,12 +22,20 @@ from urllib.parse import urlsplit
 
 import requests
 from requests.cookies import RequestsCookieJar
+from requests.utils import select_proxy
 
 from llmbridge._locks import keep_lock_free
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, serving
-from llmbridge._transport.connections import ProxySetting, WatchedAdapter, passwords_of, proxies_for, watch_pool
-from llmbridge._transport.failures import FOREIGN, Failure
+from llmbridge._transport.connections import (
+    ProxySetting,
+    WatchedAdapter,
+    named_proxy,
+    passwords_of,
+    proxies_for,
+    watch_pool,
+)
+from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
 from llmbridge.secret import SHORTEST_SECRET, MaskedStr, scrub
@@ -39,6 +47,7 @@ _DRAIN_BYTES = 64 * 1024
 _TEMPLATES = 64
 _ZIPPED = ("gzip", "x-gzip", "deflate")
 _SUCCESS = range(200, 300)
+_PROXY_ASKS = 407
 _NO_CODING = ("identity", "", "none", "utf-8")  # "none" keeps some servers from compressing; the last is a mix-up
 
 
@@ -270,13 +279,16 @@ class Transport:
                     response = self._send(call, request, body)
                 exchange = Exchange(call, response, host, self._secrets(request, response))
             except (LLMBridgeError, *FOREIGN) as error:
-                failure = Failure(error, call, host)
+                failure = Failure(error, call, host, self._proxy_name(request), request.url.startswith("https:"))
             except BaseException as error:  # noqa: BLE001 - raised again; Ctrl-C: the frames below hold the headers as they are sent
                 if response is not None:
                     response.close()
                 raise error.with_traceback(None) from None
             call.wait_ends()
             if exchange is not None:
+                if exchange.status == _PROXY_ASKS and (proxy := self._proxy_name(request)):
+                    exchange.close()
+                    raise unauthorized(host, proxy)
                 return exchange
             call.detach()
             if response is not None:
@@ -316,14 +328,7 @@ class Transport:
                 request.method, request.url, headers=request.headers, data=body, auth=session.auth or _no_auth
             )
         )
-        proxies = proxies_for(request.url, self._proxy if self._proxy is not None or session.trust_env else False)
-        settings: dict[str, Any] = dict(
-            session.merge_environment_settings(
-                prepared.url, proxies, True, session.verify if self._verify is True else self._verify, None
-            )
-        )
-        if self._proxy is False:
-            settings["proxies"] = {}
+        settings = self._foreign_settings(session, request.url)
         adapter = session.get_adapter(url=request.url)
         if hasattr(adapter, "get_connection_with_tls_context"):
             proxied = settings["proxies"], settings["cert"]
@@ -333,6 +338,25 @@ class Transport:
         call.start("first_content")
         prepared.hooks["response"] = [*prepared.hooks["response"], _stay]
         return session.send(prepared, allow_redirects=False, **settings)
+
+    def _foreign_settings(self, session: requests.Session, url: str) -> dict[str, Any]:
+        proxies = proxies_for(url, self._proxy if self._proxy is not None or session.trust_env else False)
+        verify = session.verify if self._verify is True else self._verify
+        settings = dict(session.merge_environment_settings(url, proxies, True, verify, None))
+        return settings if self._proxy is not False else {**settings, "proxies": {}}
+
+    def _proxy_name(self, request: HTTPRequest) -> str:
+        """The proxy on the way, as errors name it; "" if there is none."""
+        url, session = request.url, self._foreign
+        try:
+            if session is None:
+                proxies = proxies_for(url, self._proxy)
+            else:
+                proxies = self._foreign_settings(session, url)["proxies"]
+            proxy = select_proxy(url, proxies)
+        except (LLMBridgeError, ValueError):
+            return ""  # one that cannot be used: the error that is on its way says so
+        return named_proxy(url, proxy, self._proxy) if proxy else ""
 
     def _session(self) -> requests.Session:
         """The own session of this process: sockets of before a fork belong to the parent."""

@@ -17,7 +17,7 @@ import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 from llmbridge._locks import Signal
 from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
@@ -26,6 +26,8 @@ from llmbridge.options import Timeout
 __all__ = ["Call", "current_call", "serving"]
 
 T = TypeVar("T")
+Step = Literal["reach", "proxy", "tls"]
+"""What connecting is about: an address, the proxy before the service, TLS with the service itself."""
 _NEVER = float("inf")
 _ABORTIVE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # linger for 0 s
 
@@ -46,6 +48,7 @@ class Call:
         self._socket: socket.socket | None = None
         self._guard: socket.socket | None = None
         self._clock: Clock = "connect"
+        self.step: Step = "reach"
         self._since: float | None = None
         self._ends_at = _NEVER
         if total_at is None:

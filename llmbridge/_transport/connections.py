@@ -31,7 +31,7 @@ from llmbridge._transport.call import Call, current_call
 from llmbridge.errors import ConfigError
 from llmbridge.options import checked_proxy
 
-__all__ = ["ProxySetting", "WatchedAdapter", "passwords_of", "proxies_for", "watch_pool"]
+__all__ = ["ProxySetting", "WatchedAdapter", "named_proxy", "passwords_of", "proxies_for", "watch_pool"]
 
 _IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
 _CONTINUE, _OK = 100, 200
@@ -104,6 +104,7 @@ class _Watched:
 
     response_class = _Response
     sock: Any
+    proxy: Any
     _served = False
     _headers: bytes | None = b""
 
@@ -128,6 +129,8 @@ class _Watched:
         call = current_call()
         if call is not None:
             call.reused_connection = None
+            call.start("connect")
+            call.step = "proxy" if self._by_proxy else "reach"
         super().connect()  # type: ignore[misc]
         self._served = False
         if call is not None:
@@ -135,10 +138,19 @@ class _Watched:
             call.attach(self.sock)
             call.start("first_content")
 
+    @property
+    def _by_proxy(self) -> bool:
+        return bool(getattr(self, "proxy", None)) or hasattr(self, "_socks_options")
+
+    def _reached(self, call: Call) -> None:
+        """There is a connection: to a proxy that is to be spoken to, or to the service."""
+        call.step = "proxy" if getattr(self, "proxy", None) else "tls"
+
     def _tunnel(self) -> None:
         super()._tunnel()  # type: ignore[misc]
         if (call := current_call()) is not None:
             call.check()  # the end of a socket that was shut down looks like the end of the proxy's headers
+            call.step = "tls"
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
         self._headers = None
@@ -173,7 +185,8 @@ class _Interruptible(_Watched):
     _opened: socket.socket | None = None
 
     def connect(self) -> None:
-        if self.shares_trust and getattr(self, "ca_certs", None) and self.ssl_context is None:
+        shared = self.shares_trust and not self._speaks_tls_to_proxy
+        if shared and getattr(self, "ca_certs", None) and self.ssl_context is None:
             self.ssl_context = _trusting(os.fspath(self.ca_certs), os.stat(self.ca_certs).st_mtime_ns)
             self.ca_certs = None
         try:
@@ -185,6 +198,11 @@ class _Interruptible(_Watched):
         finally:
             self._opened = None
 
+    @property
+    def _speaks_tls_to_proxy(self) -> bool:
+        """Then urllib3 makes the context for the proxy itself, of the CAs that it was given."""
+        return bool(self.proxy) and self.proxy.scheme == "https"
+
     def _new_conn(self) -> socket.socket:
         call = current_call()
         if call is None:
@@ -195,6 +213,7 @@ class _Interruptible(_Watched):
             sock = _open(call, host.strip("[]"), self.port, self.socket_options, self.source_address)  # type: ignore[attr-defined]
             self._opened = sock
             call.guard(sock)
+            self._reached(call)
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be looked up at all
             raise NewConnectionError(self, f"{error}") from error  # type: ignore[arg-type]
         return sock
@@ -233,6 +252,7 @@ class _Threaded(_Watched):
         self.timeout = call.connect_limit
         sock = call.run(connect)
         call.guard(sock)
+        self._reached(call)
         return sock
 
 
@@ -357,6 +377,10 @@ class WatchedAdapter(HTTPAdapter):
     def __init__(self) -> None:
         super().__init__(pool_maxsize=_IDLE_CONNECTIONS)
 
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Sets the trust of the pool: also of one to a proxy that speaks TLS, where requests looks at the URL alone."""
+        super().cert_verify(conn, "https:" if conn.scheme == "https" else url, verify, cert)  # type: ignore[no-untyped-call]
+
     def close(self) -> None:
         """Closes the idle connections at once: urllib3 2 leaves that to the end of the last reference to a pool."""
         for manager in (self.poolmanager, *self.proxy_manager.values()):
@@ -411,6 +435,24 @@ def _from_environment(url: str) -> str | None:
         _known.clear()
     _known[key] = chosen or None
     return chosen or None
+
+
+def named_proxy(url: str, proxy: str, setting: ProxySetting) -> str:
+    """The proxy as an error names it: where it is and, if the environment chose it, which variable did.
+
+    Args:
+        url: What was to be reached.
+        proxy: The proxy's URL.
+        setting: What the caller set.
+    """
+    parts = urlsplit(proxy)
+    name = f"the {'SOCKS' if parts.scheme.startswith('socks') else 'HTTP'} proxy {parts.netloc.rpartition('@')[2]}"
+    if isinstance(setting, str):
+        return name
+    scheme = urlsplit(url).scheme
+    variables = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
+    chosen = next((variable for variable in variables if os.environ.get(variable)), None)
+    return f"{name} (from {chosen})" if chosen else name
 
 
 def passwords_of(url: str) -> tuple[str, ...]:

@@ -6,12 +6,13 @@ import http.client
 import re
 import ssl
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from typing import NoReturn
 
 import requests
 import urllib3
 
-from llmbridge._transport.call import Call
+from llmbridge._transport.call import Call, Step
 from llmbridge._transport.connections import HeadersTruncated
 from llmbridge.errors import (
     ClockExpired,
@@ -26,6 +27,10 @@ from llmbridge.errors import (
 )
 
 __all__ = ["FOREIGN", "Failure", "mapped", "root_of"]
+
+_ASKS_FOR_CREDENTIALS = 407
+_NEVER_TUNNELS = (405, 501)  # it knows no CONNECT
+_SOCKS_CREDENTIALS = ("SOCKS5 authentication failed", "All offered SOCKS5", "No username/password", "0x5c", "0x5d")
 
 FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 """What can come out of a request or a read, and is to be mapped. (ValueError: a read of a closed file.)"""
@@ -46,12 +51,17 @@ class Failure:
         error: The foreign error, or one of llmbridge.
         call: Whose end explains the error, if it has ended: then its own socket was shut down.
         host: The host that the request was for.
+        proxy: The proxy on the way, as errors name it; "" if there is none.
+        tls: Whether the service speaks TLS.
     """
 
-    def __init__(self, error: BaseException, call: Call, host: str) -> None:
+    def __init__(self, error: BaseException, call: Call, host: str, proxy: str = "", tls: bool = False) -> None:
         reason = call.reason()
         connected = call.reused_connection is not None
-        self._error = Pending(without_frames(reason or mapped(error, host, call.connecting, connected)))
+        way = _Way(host, proxy, call.step if call.connecting else None, tls)
+        if isinstance(reason, ClockExpired) and reason.clock == "connect":
+            reason = way.late(call.connect_limit)
+        self._error = Pending(without_frames(reason or _mapped(error, way, call.connecting, connected)))
         self._cause = None if reason is not None or isinstance(error, LLMBridgeError) else root_of(error)
 
     @property
@@ -62,6 +72,43 @@ class Failure:
     def throw(self) -> NoReturn:
         """Raises it, once."""
         raise self._error.taken() from self._cause
+
+
+@dataclass(frozen=True, slots=True)
+class _Way:
+    """Where a request was to go, and how far it had come.
+
+    Args:
+        host: The host that it was for.
+        proxy: The proxy on the way, as errors name it; "" if there is none.
+        step: What connecting was about when it failed; None if that is over, or nobody knows.
+        tls: Whether the service speaks TLS.
+    """
+
+    host: str
+    proxy: str = ""
+    step: Step | None = None
+    tls: bool = False
+
+    @property
+    def peer(self) -> str:
+        """Who was spoken to."""
+        return self.proxy or "the proxy" if self.step == "proxy" else self.host
+
+    def closed(self, reason: str) -> str:
+        """The message that nothing was sent, and why."""
+        through = f" through {self.peer}" if self.step == "proxy" else ""
+        return f"no connection to {self.host}{through}: {reason}"
+
+    def late(self, limit: float | None) -> ClockExpired:
+        """The connect clock has run out."""
+        within = "in time" if limit is None else f"within {limit:g} s"
+        message = f"no connection to {self.host} was made {within}"
+        if self.step == "proxy":
+            message = f"{self.peer} opened no way to {self.host} {within}"
+        elif self.step == "tls" and self.tls:
+            message = f"no TLS answer from {self.host} {within}: does it speak plain http://?"
+        return ClockExpired(message, clock="connect")
 
 
 def mapped(error: BaseException, host: str, connecting: bool = False, connected: bool = False) -> LLMBridgeError:
@@ -75,38 +122,46 @@ def mapped(error: BaseException, host: str, connecting: bool = False, connected:
         connecting: No connection had been made yet.
         connected: One is known to have been made, so that TLS failed behind its handshake.
     """
+    return _mapped(error, _Way(host), connecting, connected)
+
+
+def _mapped(error: BaseException, way: _Way, connecting: bool, connected: bool) -> LLMBridgeError:
     chain = list(_chain(error))
     for own in chain:
         if isinstance(own, LLMBridgeError):
             return own
     if any(isinstance(link, urllib3.exceptions.InvalidHeader) for link in chain):
-        return ProtocolError(f"{host} sent an answer that is no valid HTTP")  # two lengths: requests blames the caller
+        # Two lengths: requests blames the caller.
+        return ProtocolError(f"{way.host} sent an answer that is no valid HTTP")
     if any(isinstance(link, _SETUP) for link in chain):
         return _setup_error(chain)
-    if any(isinstance(link, HeadersTruncated) for link in chain):
-        return StreamTruncated(f"{host} closed the connection in the middle of the answer's headers")
-    if (untrusted := _trust_error(chain, host)) is not None:
+    if not (connecting or connected) and _is_of_proxy(chain):  # the connections of a caller's session may not report
+        way, connecting = replace(way, step="proxy"), True
+    if not connecting and any(isinstance(link, HeadersTruncated) for link in chain):
+        return StreamTruncated(f"{way.host} closed the connection in the middle of the answer's headers")
+    if (untrusted := _trust_error(chain, way)) is not None:
         return untrusted
-    if any(isinstance(link, urllib3.exceptions.ProxyError) for link in chain):
-        return _proxy_error(chain, host)
+    if way.step == "proxy" and (refused := _proxy_error(chain, way)) is not None:
+        return refused
     # The limit that a library for SOCKS was given is that of the connect clock; the system's own has a number.
     if connecting and any(isinstance(link, TimeoutError) and link.errno is None for link in chain):
-        return ClockExpired(f"no connection to {host} was made in time", clock="connect")
+        return way.late(None)
     if connecting or (not connected and any(isinstance(link, requests.exceptions.SSLError) for link in chain)):
-        return ConnectFailed(f"no connection to {host}: {_reason(chain)}")
-    return _connection_error(chain, host)
+        return ConnectFailed(way.closed(_reason(chain)))
+    return _connection_error(chain, way.host)
 
 
-def _trust_error(chain: list[BaseException], host: str) -> LLMBridgeError | None:
+def _trust_error(chain: list[BaseException], way: _Way) -> LLMBridgeError | None:
     """What is wrong with whom is trusted, if anything is."""
+    correct = "correct the proxy's URL" if way.step == "proxy" else "correct the base_url"
     for link in chain:
         if isinstance(link, ssl.SSLCertVerificationError):
             return _final(
-                f"the certificate of {host} is not trusted ({link.verify_message}): "
-                "give the CA's file with verify=, or correct the base_url"
+                f"the certificate of {way.peer} is not trusted ({link.verify_message}): "
+                f"give the CA's file with verify=, or {correct}"
             )
         if type(link).__name__ == "CertificateError":  # urllib3's own check of names: a ValueError in a private module
-            return _final(f"the certificate of {host} is not trusted (it is for another name): correct the base_url")
+            return _final(f"the certificate of {way.peer} is not trusted (it is for another name): {correct}")
         if _is_unusable_ca(link):
             return ConfigError(
                 "the CA file or folder to trust cannot be used: check verify=, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE"
@@ -126,13 +181,47 @@ def _setup_error(chain: list[BaseException]) -> LLMBridgeError:
     return ConfigError("the URL, the proxy or a header cannot be used by requests: check base_url, proxy and headers")
 
 
-def _proxy_error(chain: list[BaseException], host: str) -> LLMBridgeError:
-    if any(str(link).startswith("Tunnel connection failed: 407") for link in chain):
-        return _final(f"the proxy on the way to {host} asks for credentials: proxy='http://user:password@host:port'")
+def _is_of_proxy(chain: list[BaseException]) -> bool:
+    """Whether urllib3 says so, and is right: it takes each connection that breaks behind a proxy for one."""
+    names = urllib3.exceptions
+    before = (names.NewConnectionError, names.ConnectTimeoutError, names.SSLError)
+    return any(isinstance(link, names.ProxyError) for link in chain) and any(
+        isinstance(link, before) or _refusal(link) for link in chain
+    )
+
+
+def _refusal(link: BaseException) -> int | None:
+    """The status that a proxy has answered CONNECT with, if the error is about one."""
+    found = re.match(r"Tunnel connection failed: (\d{3})\b", str(link))
+    return int(found[1]) if found else None
+
+
+def _proxy_error(chain: list[BaseException], way: _Way) -> LLMBridgeError | None:
+    """What the proxy itself has said, if it has said anything."""
     for link in chain:
-        if refused := re.match(r"Tunnel connection failed: (\d{3})\b", str(link)):
-            return ConnectFailed(f"no connection to {host} through the proxy, which answered {refused[1]}")
-    return ConnectFailed(f"no connection to {host} through the proxy: {_reason(chain)}")
+        if (status := _refusal(link)) == _ASKS_FOR_CREDENTIALS:
+            return unauthorized(way.host, way.peer)
+        if status is not None:
+            failed = _final if status in _NEVER_TUNNELS else ConnectFailed
+            return failed(f"no connection to {way.host} through {way.peer}, which answered {status}")
+        if type(link).__module__ == "socks" and getattr(link, "socket_err", None) is None:
+            # The words of PySocks: its tables of what the proxy's number means.
+            failed = _final if str(link).startswith(_SOCKS_CREDENTIALS) else ConnectFailed
+            return failed(way.closed(str(link)))
+    return None
+
+
+def unauthorized(host: str, proxy: str) -> ConnectFailed:
+    """The error for 407, in answer to CONNECT or to the request itself: no repetition helps.
+
+    Args:
+        host: The host that the request was for.
+        proxy: The proxy, as errors name it.
+    """
+    return _final(
+        f"no connection to {host} through {proxy}, which asks for credentials, or for others than it got (407): "
+        "proxy='http://user:password@host:port'"
+    )
 
 
 def _connection_error(chain: list[BaseException], host: str) -> LLMBridgeError:
@@ -165,6 +254,10 @@ def _final(message: str) -> ConnectFailed:
 def _reason(chain: list[BaseException]) -> str:
     """The system's own words, which come last in the chain."""
     for link in reversed(chain):
+        if isinstance(link, http.client.RemoteDisconnected):
+            return "the connection was closed without an answer"
+        if isinstance(link, http.client.BadStatusLine):
+            return "the answer is not HTTP"
         # Only the interpreter gives them a reason: urllib3's pyOpenSSL and mocks raise some without even the attribute.
         if isinstance(link, ssl.SSLError) and (reason := getattr(link, "reason", None)):
             return f"TLS: {reason.lower().replace('_', ' ')}"

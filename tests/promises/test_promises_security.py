@@ -758,7 +758,7 @@ def test_p18_a_proxy_password_that_is_echoed_does_not_show(
     server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, way: str, session: str
 ) -> None:
     """A proxy that quotes the password that it was given, plain or as it was sent, is masked."""
-    server.script(Reply(status=407, body=f"no {PASSWORD} / Basic {BASIC}", content_type="text/plain"))
+    server.script(Reply(status=403, body=f"no {PASSWORD} / Basic {BASIC}", content_type="text/plain"))
     url = server.root.replace("//", f"//user:{PASSWORD}@")
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {} if session == "own" else {"session": stack.enter_context(requests.Session())}
