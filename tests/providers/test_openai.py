@@ -206,7 +206,11 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "function_call": (chunk({}, "function_call"), [Finish("tool_calls", "function_call")]),
     "content_filter": (chunk({}, "content_filter"), [Finish("content_filter", "content_filter")]),
     "error": (chunk({}, "error"), [Finish("error", "error")]),
-    "an unknown reason": (chunk({}, "insufficient_system_resource"), [Finish("other", "insufficient_system_resource")]),
+    "an unknown reason": (chunk({}, "new"), [Finish("other", "new")]),
+    "a reason that is a failure": (
+        chunk({}, "insufficient_system_resource"),
+        [Finish("error", "insufficient_system_resource")],
+    ),
     "an empty reason": (chunk({"content": "Hi"}, ""), ["Hi"]),
     "a reason of a wrong type": (chunk({"content": "Hi"}, 7), ["Hi"]),
     "a finish chunk without a delta": ({"choices": [{"index": 0, "finish_reason": "stop"}]}, [Finish("stop", "stop")]),

@@ -14,8 +14,6 @@ from llmbridge.errors import ProtocolError
 from llmbridge.events import (
     END,
     End,
-    Finish,
-    FinishReason,
     Item,
     Logprobs,
     OtherChoice,
@@ -25,7 +23,7 @@ from llmbridge.events import (
     Usage,
 )
 from llmbridge.provider import parsed_json, scan_json
-from llmbridge.providers._values import count, is_report, mapping
+from llmbridge.providers._values import count, finish_of, is_report, mapping
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -33,15 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = ["decode_chunk", "decode_completion", "decode_embeddings", "decode_models"]
 
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "error": "error",
-}
 _NESTED = 4  # lists and objects that reasoning is wrapped in, at the most
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 
@@ -153,9 +142,7 @@ def _said(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
     logprobs = mapping(choice.get("logprobs")).get("content")
     if isinstance(logprobs, list) and logprobs:
         yield Logprobs(tuple(logprobs))
-    raw = choice.get("finish_reason")
-    if isinstance(raw, str) and raw:
-        yield Finish(_FINISH.get(raw, "other"), raw)
+    yield from finish_of(choice.get("finish_reason"), {})
 
 
 def _calls(delta: Mapping[str, Any], whole: bool) -> Iterator[ToolCallDelta]:
