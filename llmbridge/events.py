@@ -466,12 +466,14 @@ class Summary:
 
     Args:
         items: What it says, as `decode` gives it.
+        certain: False if it may be a piece as well: it is one if it does not begin as what was handed out does.
     """
 
-    __slots__ = ("items",)
+    __slots__ = ("certain", "items")
 
-    def __init__(self, items: Iterable[Item]) -> None:
+    def __init__(self, items: Iterable[Item], certain: bool = True) -> None:
         self.items = tuple(items)
+        self.certain = certain
 
 
 @dataclass(frozen=True, slots=True)

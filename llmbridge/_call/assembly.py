@@ -79,6 +79,7 @@ class Assembly:
         self._usage: Usage | None = None
         self._has_reasoning_field = False
         self._media: dict[str, _MediaJoiner] = {}
+        self._media_id: dict[str, str] = {}  # the last one of each kind
         self._cited: set[Citation] = set()
         self.finish: Finish | None = None
         self.failure: LLMBridgeError | None = None
@@ -119,6 +120,9 @@ class Assembly:
         if isinstance(item, EndOfPart):
             items += self._mend.rest()
         if isinstance(item, MediaDelta):
+            if id := item.id or self._media_id.get(item.kind):
+                self._media_id[item.kind] = id
+                item = replace(item, id=id)
             joiner = self._media.setdefault(item.id or item.kind, _MediaJoiner())
             items += joiner.add(storable(item))
         elif not isinstance(item, Citation):
@@ -241,8 +245,12 @@ class Assembly:
 
     def _take_summary(self, summary: Summary, items: list[Item]) -> None:
         """Reads the summary as an answer of its own, and adds what the pieces have not said."""
-        from llmbridge._call.summary import not_told
+        from llmbridge._call.summary import is_piece, not_told
 
+        if not summary.certain and is_piece(summary.items, [*self._told(), *items]):
+            for item in summary.items:
+                self.take(item, items)
+            return
         self._flush(items)
         whole = Assembly(self._think_tags, self._answer_tool)
         said: list[Item] = []

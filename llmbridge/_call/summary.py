@@ -26,7 +26,7 @@ from llmbridge.events import (
     Usage,
 )
 
-__all__ = ["failed_answer", "not_told", "of_choice", "storable"]
+__all__ = ["failed_answer", "is_piece", "not_told", "of_choice", "storable"]
 
 T = TypeVar("T")
 _DEEPEST = 150  # below what a message can hold
@@ -63,6 +63,20 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
         elif not isinstance(item, ToolCallDelta) and (isinstance(item, (Usage, Finish)) or item not in others):
             news.append(item)
     return news
+
+
+def is_piece(items: Sequence[Item], told: Sequence[Item]) -> bool:
+    """Whether what may be a summary goes on with what was told: it says something else, or too little to be sure.
+
+    Example:
+        >>> is_piece(["1"], ["1"]), is_piece(["1", Finish("stop")], ["1"]), is_piece(["The bridge"], ["The "])
+        (True, False, False)
+    """
+    text, known = _text_of(items).strip(), _text_of(told).strip()
+    ends = any(isinstance(item, Finish) for item in items)
+    if known and text:
+        return not (text.startswith(known) and (ends or len(text) > len(known)))
+    return not ends
 
 
 def _text_of(items: Sequence[Item]) -> str:
