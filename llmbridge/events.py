@@ -466,7 +466,7 @@ class Summary:
 
     Args:
         items: What it says, as `decode` gives it.
-        certain: False if it may be a piece as well: it is one if it does not begin as what was handed out does.
+        certain: False if it may as well be one more piece: it is a summary then if it begins with all text before it.
     """
 
     __slots__ = ("certain", "items")

@@ -38,6 +38,7 @@ from llmbridge.events import (
 __all__ = ["Assembly", "ThinkTags"]
 
 _MOST_OTHERS = 128
+_BEGINNING = 12  # bytes of an image or sound that tell its media type
 _CUT_OFF = ("length", "content_filter", "error")
 
 _OPENING = ("<think>", "<thinking>", "<reasoning>")
@@ -245,9 +246,9 @@ class Assembly:
 
     def _take_summary(self, summary: Summary, items: list[Item]) -> None:
         """Reads the summary as an answer of its own, and adds what the pieces have not said."""
-        from llmbridge._call.summary import is_piece, not_told
+        from llmbridge._call.summary import not_told, repeats
 
-        if not summary.certain and is_piece(summary.items, [*self._told(), *items]):
+        if not summary.certain and not repeats(summary.items, [*self._told(), *items]):
             for item in summary.items:
                 self.take(item, items)
             return
@@ -304,10 +305,11 @@ def _kept(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 class _MediaJoiner:
     """Makes bytes of base64 that may be cut anywhere."""
 
-    __slots__ = ("_held", "_last", "_mime")
+    __slots__ = ("_beginning", "_held", "_last", "_mime")
 
     def __init__(self) -> None:
         self._held = ""
+        self._beginning = b""
         self._mime = ""
         self._last: MediaDelta | None = None
 
@@ -333,8 +335,10 @@ class _MediaJoiner:
             data = b"".join(map(b64decode, re.findall(r"[^=]+={0,2}", encoded)))
         except ValueError:
             return [Other(delta.kind, {**delta.raw, "data": encoded}, in_turn=False)]
-        self._mime = delta.mime or self._mime or (media_type_of(data) if data else "")
-        mime = self._mime or ("audio/pcm" if delta.kind == "audio" and data else "")
+        self._beginning += data[: _BEGINNING - len(self._beginning)]
+        self._mime = delta.mime or self._mime or media_type_of(self._beginning)
+        known = len(self._beginning) == _BEGINNING  # as much as tells: a piece may hold a single byte
+        mime = self._mime or ("audio/pcm" if delta.kind == "audio" and known else "")
         made = Media(delta.kind, mime, data, None, mended(delta.transcript), delta.id, delta.raw)
         return [made] if data or delta.transcript or delta.raw else []
 

@@ -26,7 +26,7 @@ from llmbridge.events import (
     Usage,
 )
 
-__all__ = ["failed_answer", "is_piece", "not_told", "of_choice", "storable"]
+__all__ = ["failed_answer", "not_told", "of_choice", "repeats", "storable"]
 
 T = TypeVar("T")
 _DEEPEST = 150  # below what a message can hold
@@ -65,18 +65,18 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
     return news
 
 
-def is_piece(items: Sequence[Item], told: Sequence[Item]) -> bool:
-    """Whether what may be a summary goes on with what was told: it says something else, or too little to be sure.
+def repeats(summary: Sequence[Item], told: Sequence[Item]) -> bool:
+    """Whether what may be a summary begins with all text before it, and is not just an equal piece.
 
     Example:
-        >>> is_piece(["1"], ["1"]), is_piece(["1", Finish("stop")], ["1"]), is_piece(["The bridge"], ["The "])
-        (True, False, False)
+        >>> repeats(["1"], ["1"]), repeats(["1", Finish("stop")], ["1"]), repeats(["The bridge"], ["The "])
+        (False, True, True)
     """
-    text, known = _text_of(items).strip(), _text_of(told).strip()
-    ends = any(isinstance(item, Finish) for item in items)
-    if known and text:
-        return not (text.startswith(known) and (ends or len(text) > len(known)))
-    return not ends
+    text, known = _text_of(summary).strip(), _text_of(told).strip()
+    ends = any(isinstance(item, Finish) for item in summary)
+    if text and known:
+        return text.startswith(known) and (ends or len(text) > len(known))
+    return ends
 
 
 def _text_of(items: Sequence[Item]) -> str:

@@ -653,7 +653,7 @@ CALLS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, Any]]]] = {
         [("f", {"x": "🌍"})],
     ),
     "nothing": (
-        [{"tool_calls": None, "function_call": None}, {"tool_calls": [{}, None, 7]}, {"function_call": {}}],
+        [{"tool_calls": None, "function_call": None}, {"tool_calls": [{}, None]}, {"function_call": {}}],
         [],
     ),
 }

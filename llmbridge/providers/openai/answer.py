@@ -59,7 +59,7 @@ _IN_DELTA = frozenset(
     search_results thinking_blocks token_ids tool_calls
     """.split()  # noqa: SIM905
 ).union(_REASONING)
-_IN_CALL = frozenset(("arguments", "custom", "function", "id", "index", "name", "type"))
+_IN_CALL = frozenset(("arguments", "custom", "function", "id", "index", "input", "name", "type"))
 _IN_PART = frozenset(("annotations", "citations", "index", "text", "type"))
 _TEXTS = (None, "", "input_text", "output_text", "summary_text", "text")
 _SOURCES = frozenset(
@@ -289,15 +289,19 @@ def _call(call: Any, position: int | None) -> ToolCallDelta:
     return _piece(call, position, {"name": kind, **called}, arguments, kind)
 
 
-def _piece(call: Mapping[str, Any], position: int | None, called: Any, arguments: Any, kind: str) -> ToolCallDelta:
+def _piece(
+    call: Mapping[str, Any], position: int | None, called: Mapping[str, Any], arguments: Any, kind: str
+) -> ToolCallDelta:
     """A piece of a call, with what the service says beyond its form; that goes back with it."""
     if arguments is not None and not isinstance(arguments, str):
         arguments = _json_text(arguments)
-    raw: Mapping[str, Any] = {}
+    raw: Mapping[str, Any] | None = None
     if kind not in ("", "custom"):
         raw = {name: value for name, value in call.items() if name != "index"}
-    elif not call.keys() <= _IN_CALL:
-        raw = {name: value for name, value in call.items() if name not in _IN_CALL and value not in (None, "", [], {})}
+    elif not (call.keys() <= _IN_CALL and called.keys() <= _IN_CALL):
+        raw = _said_beyond(call)
+        if called is call.get(kind or "function") and (inner := _said_beyond(called)):
+            raw = {**raw, kind or "function": inner}
     return ToolCallDelta(
         index=_index(call.get("index"), "a tool call") if position is None else position,
         id=_str(call.get("id")),
@@ -306,6 +310,10 @@ def _piece(call: Mapping[str, Any], position: int | None, called: Any, arguments
         kind=kind,
         raw=raw or None,
     )
+
+
+def _said_beyond(call: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in call.items() if name not in _IN_CALL and value not in (None, "", [], {})}
 
 
 def _json_text(arguments: Any) -> str:

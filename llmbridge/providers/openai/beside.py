@@ -17,7 +17,7 @@ from llmbridge.errors import InvalidRequest
 from llmbridge.events import Citation, Item, Media, MediaDelta, Other
 from llmbridge.providers._values import mapping, string
 
-__all__ = ["filled", "from_answer", "media_of_part", "pictures", "references", "sound", "sources", "unknown"]
+__all__ = ["filled", "media_of_part", "pictures", "references", "sound", "sources", "unknown", "write_media"]
 
 _LISTS = ("annotations", "citations", "search_results", "web_search")
 _HOLDERS = ("context", "provider_specific_fields")  # whose `citations` are lists of sources as well
@@ -178,9 +178,28 @@ def _split(part: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     return dict(part), ""
 
 
-def from_answer(part: Mapping[str, Any]) -> bool:
-    """Whether a part of a message is an image, sound or file that an answer held."""
-    return part["type"] in ("image_url", "input_audio", "file") and bool(part.keys() & {"raw", "transcript"})
+def write_media(part: Mapping[str, Any], fields: dict[str, Any], parts: list[Any], own_images: bool) -> str:
+    """Writes an image, sound or file of an earlier answer back, if it is the service's own and the service takes it.
+
+    Args:
+        part: Of an assistant's turn.
+        fields: Of the message beside its content; added to.
+        parts: Of its content; added to.
+        own_images: Whether the service takes its images back.
+
+    Returns:
+        What was said in it, if that is all that goes back.
+    """
+    raw = mapping(part.get("raw"))
+    if part["type"] == "input_audio" and raw.get("id") and "type" not in raw:
+        fields["audio"] = {"id": raw["id"]}
+    elif own_images and "images" in raw:
+        fields.setdefault("images", []).append(filled({**part, "raw": raw["images"]}))
+    elif own_images and raw.get("type"):
+        parts.append(filled(part))
+    else:
+        return string(part.get("transcript"))
+    return ""
 
 
 def filled(part: Mapping[str, Any]) -> Any:
@@ -191,7 +210,7 @@ def filled(part: Mapping[str, Any]) -> Any:
         >>> filled({"type": "image_url", "image_url": {"url": "https://a.example/b.png"}, "raw": own})["image_url"]
         'https://a.example/b.png'
     """
-    inner = part[part["type"]]
+    inner = mapping(part.get(part["type"]))
     url = inner.get("url") or inner.get("file_data") or ""
     return _filled(part["raw"], url, inner.get("data") or url.partition(",")[2])
 
@@ -203,7 +222,7 @@ def _filled(raw: Any, url: str, data: str) -> Any:
     whole = dict(raw)
     for name in (kind, *_SOURCES):
         if whole.get(name) == "":
-            whole[name] = data if name in ("data", "b64_json") or (name in ("input_audio", "audio")) else url
+            whole[name] = data if name in ("data", "b64_json") or name in ("input_audio", "audio") else url
             return whole
     if isinstance(whole.get(kind), Mapping):
         whole[kind] = _filled({**whole[kind]}, url, data)
