@@ -38,7 +38,7 @@ from llmbridge.events import (
 __all__ = ["Assembly", "ThinkTags"]
 
 _MOST_OTHERS = 128
-_BEGINNING = 12  # bytes of an image or sound that tell its media type
+_BEGINNING = 16  # characters of base64 that tell the media type of what they are
 _CUT_OFF = ("length", "content_filter", "error")
 
 _OPENING = ("<think>", "<thinking>", "<reasoning>")
@@ -305,11 +305,10 @@ def _kept(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 class _MediaJoiner:
     """Makes bytes of base64 that may be cut anywhere."""
 
-    __slots__ = ("_beginning", "_held", "_last", "_mime")
+    __slots__ = ("_held", "_last", "_mime")
 
     def __init__(self) -> None:
         self._held = ""
-        self._beginning = b""
         self._mime = ""
         self._last: MediaDelta | None = None
 
@@ -317,7 +316,8 @@ class _MediaJoiner:
         """What a piece brings."""
         self._last = delta
         self._held += "".join(delta.data.split())
-        end = len(self._held) - len(self._held) % 4
+        known = delta.mime or self._mime or len(self._held) >= _BEGINNING
+        end = len(self._held) - len(self._held) % 4 if known else 0
         encoded, self._held = self._held[:end], self._held[end:]
         return self._made(delta, encoded)
 
@@ -335,10 +335,9 @@ class _MediaJoiner:
             data = b"".join(map(b64decode, re.findall(r"[^=]+={0,2}", encoded)))
         except ValueError:
             return [Other(delta.kind, {**delta.raw, "data": encoded}, in_turn=False)]
-        self._beginning += data[: _BEGINNING - len(self._beginning)]
-        self._mime = delta.mime or self._mime or media_type_of(self._beginning)
-        known = len(self._beginning) == _BEGINNING  # as much as tells: a piece may hold a single byte
-        mime = self._mime or ("audio/pcm" if delta.kind == "audio" and known else "")
+        if data:
+            self._mime = delta.mime or self._mime or media_type_of(data) or "audio/pcm" * (delta.kind == "audio")
+        mime = delta.mime or self._mime
         made = Media(delta.kind, mime, data, None, mended(delta.transcript), delta.id, delta.raw)
         return [made] if data or delta.transcript or delta.raw else []
 

@@ -159,9 +159,22 @@ def media_of_part(part: Mapping[str, Any]) -> Media | MediaDelta | None:
         except InvalidRequest:
             return None
         mime, source = (read.media_type, read.data) if read is not None else (mime, source)
+    mime = mime or _type_of(source)
     # It is whole: what comes next is another one, even if this one lacks its padding.
     padded = source + "=" * (-len(source) % 4)
     return MediaDelta(kind, mime, padded, string(inner.get("transcript")), string(inner.get("id")) or None, raw)
+
+
+def _type_of(data: str) -> str:
+    """The media type that the beginning of base64 shows."""
+    from base64 import b64decode
+
+    from llmbridge.parts import media_type_of
+
+    try:
+        return media_type_of(b64decode("".join(data[:64].split())[:16]))
+    except ValueError:
+        return ""  # it is no base64, which whoever decodes it says
 
 
 def _split(part: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
