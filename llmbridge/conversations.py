@@ -19,6 +19,7 @@ from llmbridge.errors import ConfigError, InvalidRequest
 from llmbridge.events import ToolResult, Usage
 from llmbridge.messages import Message, Parsed, checked_messages, json_copy, result_message
 from llmbridge.options import TRANSPORT_NAMES, ChatOptions, TransportOptions, without_secrets
+from llmbridge.providers import resolve_model
 from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
@@ -141,6 +142,9 @@ class Conversation(Generic[Parsed]):
     def __init__(self, client: Client, model: Any = None, **options: Any) -> None:
         self._client = client
         self._options = _checked({**options, "model": model})
+        if isinstance(model, str):
+            base_url = self._options.get("base_url") or client.transport_options.base_url
+            resolve_model(model, base_url is not None)
         self._turns: list[_Turn] = []
         self._usage: Usage | None = None  # of answers that are over
         self._answer: _Answer | None = None
@@ -161,7 +165,11 @@ class Conversation(Generic[Parsed]):
     def broken(self) -> bool:
         """Whether the last answer broke off, or was left before its end."""
         turns = self._all()
-        return bool(turns) and turns[-1].ended == "broken"
+        return bool(turns) and turns[-1].ended == "broken" and not self._open
+
+    @property
+    def _open(self) -> bool:
+        return self._answer is not None and not self._answer.over
 
     def __repr__(self) -> str:
         asked = sum(turn.asked for turn in self._all())
@@ -196,7 +204,7 @@ class Conversation(Generic[Parsed]):
         """
         asked = _question(question)
         with self._lock:
-            if self._answer is not None and not self._answer.over:
+            if self._open:
                 raise InvalidRequest(
                     "the answer to the last question has not been read to its end: read it, close() its stream, or "
                     "take the question back with undo()"
@@ -225,12 +233,13 @@ class Conversation(Generic[Parsed]):
             (['user', 'assistant'], [])
         """
         with self._lock:
-            if self._answer is not None and not self._answer.over:
+            if self._answer is not None:
                 self._answer.cancel()
             turns, usage = self._all(), self.usage
             begin = max((place for place, turn in enumerate(turns) if turn.asked), default=len(turns))
             self._turns, self._usage, self._answer = turns[:begin], usage, None
-            return [turn.message for turn in turns[begin:]]
+            taken = [turn.message for turn in turns[begin:]]
+            return [message for message in taken if message.content or message.extra]
 
     def branch(self) -> Conversation[Parsed]:
         """An independent copy, which shares the client; an answer that is being read is in it as far as it came."""
