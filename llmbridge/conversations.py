@@ -323,8 +323,9 @@ class Conversation(Generic[Parsed]):
         lines = [{**saved, "messages": len(saved["messages"])}, *saved["messages"]]
         try:
             replace_file(os.fspath(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
-        except OSError as error:
-            raise ConfigError(f"the conversation cannot be saved in {os.fspath(path)}: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise ConfigError(f"the conversation cannot be saved in {os.fspath(path)!r}: {reason}") from None
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], client: Client, **options: Any) -> Conversation[Any]:
@@ -342,8 +343,9 @@ class Conversation(Generic[Parsed]):
         try:
             with open(name, "rb") as file:
                 lines = file.read().rstrip().split(b"\n")
-        except OSError as error:
-            raise InvalidRequest(f"the conversation in {name} cannot be read: {error.strerror}") from None
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise InvalidRequest(f"the conversation in {name!r} cannot be read: {reason}") from None
         places = [f"{name}, line {number}" for number in range(1, len(lines) + 1)]
         head, *messages = [_parsed(line, place) for line, place in zip(lines, places, strict=True)]
         return cls._of(head, list(zip(places[1:], messages, strict=True)), places[0], client, options)
@@ -386,8 +388,8 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     ways = {name: options[name] for name in TRANSPORT_NAMES if name in options}
     chat = {name: options[name] for name in _CHAT_NAMES if name in options}
     params = {name: value for name, value in options.items() if name not in {*ways, *chat, "model"}}
-    found = {**vars(TransportOptions.checked(**ways)), **vars(ChatOptions.checked(params, **chat)), "params": None}
-    model = options["model"]
+    found = {**vars(TransportOptions.checked(**ways)), **vars(ChatOptions.checked(params, **chat))}
+    params, model = found.pop("params"), options["model"]
     if isinstance(model, Iterable) and not isinstance(model, (str, bytes, Mapping)):
         model = tuple(model)
     return {**{name: value for name, value in found.items() if value is not None}, **params, "model": model}

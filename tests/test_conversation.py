@@ -9,6 +9,7 @@ import inspect
 import json
 import os
 import pickle
+import signal
 import stat
 import threading
 import weakref
@@ -45,7 +46,6 @@ from llmbridge import (
 )
 from llmbridge.events import Finish
 from llmbridge.options import UNSET
-from llmbridge.provider import Provider
 from llmbridge.providers.openai import OpenAI
 from llmbridge.stream import ChatStream
 from llmbridge.testing import LLMServer, Reply
@@ -132,6 +132,14 @@ class TestQuestions:
         talk.ask("Q2").complete()
         got = [(request.json["temperature"], request.json["max_completion_tokens"]) for request in server.requests]
         assert got == [(1, 7), (0.5, 7)]
+
+    def test_what_becomes_of_the_callers_lists_does_not_matter(self, client: Client, server: LLMServer) -> None:
+        """Options are copied."""
+        stop = ["x"]
+        talk = client.conversation(stop=stop)
+        stop.append("y")
+        talk.ask("Q").complete()
+        assert server.requests[-1].json["stop"] == ["x"]
 
     def test_tools_of_an_iterator_are_offered_with_every_question(self, client: Client, server: LLMServer) -> None:
         """They are read once."""
@@ -528,6 +536,19 @@ class TestWhatBreaksOff:
 
         loop.run(main)
 
+    @pytest.mark.skipif(os.name == "nt", reason="signals come to nobody there")
+    def test_a_signal_while_nothing_comes(self, client: Client, server: LLMServer) -> None:
+        """Ctrl-C in the middle of a wait; the next question may come at once."""
+        server.script(OPEN, Reply("A2"))
+        talk = client.conversation()
+        timer = threading.Timer(0.3, os.kill, (os.getpid(), signal.SIGINT))
+        timer.start()
+        with pytest.raises(KeyboardInterrupt):
+            talk.ask("Q1").complete()
+        timer.join()
+        assert said(talk.messages) == [("user", "Q1"), ("assistant", "Hello")]
+        assert talk.ask("Go on.").complete().text == "A2"
+
     def test_a_time_limit_of_asyncio(self, client: Client, server: LLMServer) -> None:
         """The task's own cancellation."""
         server.script(OPEN, Reply("A2"))
@@ -825,7 +846,7 @@ class TestKept:
             raise OSError(28, "No space left on device")
 
         monkeypatch.setattr(os, "fsync", full)
-        with pytest.raises(ConfigError, match=r"cannot be saved in .*talk: No space left"):
+        with pytest.raises(ConfigError, match=r"cannot be saved in .*talk': No space left"):
             client.conversation().save(path)
         assert (path.read_bytes(), os.listdir(tmp_path)) == (before, ["talk"])
         with pytest.raises(ConfigError, match="cannot be saved"):
@@ -874,7 +895,7 @@ class TestKept:
             (lambda lines: lines.__setitem__(1, b"\xff\xfe"), "line 2 is not JSON"),
             (lambda lines: lines.__setitem__(1, b"[" * 100_000), "line 2 is not JSON"),
             (lambda lines: lines.__setitem__(2, []), r"line 3 is not a message, but \[\]"),
-            (lambda lines: lines.__setitem__(2, {"role": "assistent", "content": "x"}), "'assistent' is unknown"),
+            (lambda lines: lines.__setitem__(2, {"role": "narrator", "content": "x"}), "'narrator' is unknown"),
             (lambda lines: lines.__setitem__(1, {"role": "user"}), "line 2: message has no 'content'"),
             (lambda lines: lines[0].update(settings={"base_url": "http://x"}), "line 1: settings must be"),
             (lambda lines: lines[0].update(settings={"system": {"a": 1}}), "line 1: settings must be"),
@@ -903,8 +924,11 @@ class TestKept:
         """Or is a folder."""
         with pytest.raises(InvalidRequest, match="cannot be read: No such file"):
             Conversation.load(tmp_path / "nothing", client)
-        with pytest.raises(InvalidRequest, match="cannot be read"):
-            Conversation.load(tmp_path, client)
+        for path in (tmp_path, "a\0b"):
+            with pytest.raises(InvalidRequest, match="cannot be read"):
+                Conversation.load(path, client)
+            with pytest.raises(ConfigError, match="cannot be saved"):
+                client.conversation().save(path)
 
     @pytest.mark.parametrize(
         "saved", [None, [], {}, {"messages": 3}, {"messages": []}, {"conversation": 1, "messages": []}]
@@ -927,8 +951,3 @@ def test_its_repr_is_short(client: Client, server: LLMServer) -> None:
     assert repr(talk) == "<Conversation openai:m, 0 questions>"
     talk.ask("Q" * 1000).complete()
     assert repr(talk) == "<Conversation openai:m, 1 question>"
-
-
-def test_a_provider_needs_nothing_for_it() -> None:
-    """It is made of chats."""
-    assert not {name for name in vars(Provider) if "conversation" in name}
