@@ -492,7 +492,7 @@ def _parsed(line: bytes, where: str) -> Any:
         raise InvalidRequest(f"{where} is not JSON") from None
 
 
-def _checked_head(head: Any, count: int, where: str) -> dict[str, list[int]]:
+def _checked_head(head: Any, count: int, where: str) -> dict[str, set[int]]:
     """The numbers of the messages that begin a question, broke off or paused, once all that was saved makes sense.
 
     Raises:
@@ -515,8 +515,8 @@ def _checked_head(head: Any, count: int, where: str) -> dict[str, list[int]]:
         raise InvalidRequest(f"{where}: settings must be texts and numbers by the names {', '.join(_SETTINGS)}")
     if head.get("messages") != count:
         raise InvalidRequest(f"{where} says that {shown(head.get('messages'))} messages follow, but there are {count}")
-    marks = {name: head.get(name) for name in ("questions", "broken", "paused")}
+    marks: dict[str, Any] = {name: head.get(name) for name in ("questions", "broken", "paused")}
     for name, numbers in marks.items():
         if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < count for n in numbers):
             raise InvalidRequest(f"{where}: {name} must be a list of numbers from 0 to below {count}")
-    return marks
+    return {name: set(numbers) for name, numbers in marks.items()}

@@ -48,7 +48,7 @@ from llmbridge.events import Finish
 from llmbridge.options import UNSET
 from llmbridge.providers.openai import OpenAI
 from llmbridge.stream import ChatStream
-from llmbridge.testing import LLMServer, Reply
+from llmbridge.testing import CLOSE, LLMServer, Reply
 
 DIALECTS = ["openai", "openai-responses", "anthropic", "gemini", "mistral", "cohere", "ollama"]
 WEATHER = {"name": "weather", "arguments": {"city": "Oslo"}, "id": "call00001"}
@@ -508,6 +508,18 @@ class TestWhatBreaksOff:
         server.script(Reply("Hello"))
         mode.each(talk.ask("Q1").events(), lambda event: isinstance(event, Finish))
         assert not talk.broken
+        assert said(talk.messages)[1] == ("assistant", "Hello")
+
+    def test_an_error_behind_the_finish(self, client: Client, server: LLMServer, mode: Mode) -> None:
+        """Nobody knows what was lost."""
+        chunk = {"choices": [{"index": 0, "delta": {"content": "Hello"}, "finish_reason": "stop"}]}
+        body = f"data: {json.dumps(chunk)}\n\ndata: [DONE]\n\n".encode()
+        head = "HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nContent-Length: 9999\r\n\r\n"
+        server.script(Reply(raw=[head.encode() + body, CLOSE]))
+        talk = client.conversation()
+        with pytest.raises(StreamTruncated):
+            mode.complete(talk.ask("Q1"))
+        assert talk.broken
         assert said(talk.messages)[1] == ("assistant", "Hello")
 
     def test_a_cancelled_task(self, client: Client, server: LLMServer, loop: Async) -> None:
