@@ -128,7 +128,7 @@ class PartsSoFar:
             turn_at: Where it begins in the text of all turns.
             by: The mark of the service that gave what only that service understands.
         """
-        thinking, self._thinking = self._thinking, None
+        thinking = self._thinking
         parts: list[_Part] = []
         said = 0
         for entry in [*self._entries, _Entry(turn_at + len(text), None)]:
@@ -145,7 +145,6 @@ class PartsSoFar:
                 parts.append(dict(part))
             elif part is not None:
                 parts.append(joined_media(part).to_part())
-        self._thinking = thinking
         for part in parts:
             if part.keys() & {"signature", "redacted", "raw"}:
                 part.update(by)

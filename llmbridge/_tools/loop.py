@@ -71,6 +71,11 @@ class ToolLoop:
     def listen(self, notes: Notes) -> None:
         """See `Source`: the loop's own notes say the same."""
 
+    @property
+    def cancelled(self) -> bool:
+        """See `Pipeline.cancelled`."""
+        return self._cancelled
+
     def keep_raw(self) -> None:
         """See `Source`."""
         self._raw = True
