@@ -1138,8 +1138,8 @@ class TestDecode:
             Finish("tool_calls", "tool_use"),
             END,
         ]
-        for given in (document, [document]):
-            got = list(Anthropic.decode_document(given))
+        for sent in (document, [document]):
+            got = list(Anthropic.decode_document(sent))
             (end,) = [item for item in got if isinstance(item, EndOfPart)]
             assert end.raw == {"type": "text", "text": "", "citations": [cited]}
             assert [item for item in got if item is not end] == said

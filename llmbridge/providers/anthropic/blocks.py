@@ -161,7 +161,8 @@ class _Thinking(Block):
         self._begun = _Begun(plain_text(raw.get("thinking")))
         self.plain = not self._begun.text
         self._signature = string(raw.get("signature"))
-        self._waits = bool(self._signature) or self.says_more  # the proof ends the thought: it has to come last
+        # The proof ends the thought: it has to come behind whatever is held back.
+        self._waits = bool(self._signature) or self.says_more or not self.plain
 
     def begin(self) -> Iterator[Item]:
         if self._begun.text:
@@ -179,7 +180,7 @@ class _Thinking(Block):
     def end(self) -> Iterator[Item]:
         if rest := self._begun.rest():
             yield Reasoning(rest)
-        if self._waits:
+        if self._signature or self.says_more:
             raw = {**self.raw, "thinking": "", "signature": ""} if self.says_more else None
             yield Reasoning("", self._signature or None, None, raw)
 
