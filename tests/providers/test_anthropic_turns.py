@@ -273,7 +273,6 @@ class TestAsItCame:
             for sent in (document(block), reply([first, begins, *more[2:]])):
                 server.script(sent)
                 assert client.chat([ASKED]).complete().message == Message("assistant", "Hi")
-            assert client.chat([ASKED]).complete().message == Message("assistant", "Hi")
 
     def test_what_only_the_service_understands_goes_to_no_other(self) -> None:
         """Another service gets the text and the calls."""
