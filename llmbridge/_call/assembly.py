@@ -117,6 +117,7 @@ class Assembly:
             self._flush_tags(items)
         if isinstance(item, EndOfPart):
             items += self._mend.rest()
+            item = EndOfPart(storable(item.raw), item.needed) if item.raw else item
         if isinstance(item, MediaDelta):
             joiner = self._media.setdefault(item.id or item.kind, _MediaJoiner())
             items += joiner.add(storable(item))
@@ -201,6 +202,8 @@ class Assembly:
 
     def _take_delta(self, delta: ToolCallDelta, items: list[Item]) -> None:
         self._flush_tags(items)
+        if delta.raw:
+            delta = replace(delta, raw=_kept(delta.raw))
         if self._answer_tool is not None and self._is_answer(delta):
             if delta.arguments:
                 self._add_text(delta.arguments, items)

@@ -10,7 +10,17 @@ from typing import Any
 import pytest
 from modes import Mode
 
-from llmbridge import Client, Completion, Finish, LLMBridgeError, Message, Reasoning, StreamTruncated, TurnsExceeded
+from llmbridge import (
+    Client,
+    Completion,
+    Finish,
+    LLMBridgeError,
+    Message,
+    ProtocolError,
+    Reasoning,
+    StreamTruncated,
+    TurnsExceeded,
+)
 from llmbridge.events import Citation, Media, NextCall, Other, ServerTool, Text, ToolCall
 from llmbridge.messages import ChatRequest, Opaque, with_own_proofs
 from llmbridge.providers.anthropic import Anthropic
@@ -265,6 +275,29 @@ class TestAsItCame:
         )
         assert encoded.body["messages"][1]["content"] == TURNS[name]
 
+    @pytest.mark.parametrize("at", range(7))
+    def test_what_no_message_could_hold_is_made_such(self, server: LLMServer, client: Client, at: int) -> None:
+        """Half a character and a number that is none, in whatever a block has of its own; too deep is an error."""
+
+        def block(value: Any) -> Block:
+            return [
+                thinking("Hm", "s", own=value), said("Hi", own=value), said("Hi", citations=[{**PAGE, "own": value}]),
+                called("t1", "Oslo", own=value), {**SEARCH, "input": {"own": value}}, {**FOUND, "content": value},
+                {"type": "hologram", "own": value},
+            ][at]  # fmt: skip
+
+        for made in (turn, document):
+            server.script(made(block(["\ud83d", float("nan"), 1])))
+            assert sent_back(client, server, client.chat([ASKED]).complete()) == [
+                block(["\N{REPLACEMENT CHARACTER}", None, 1])
+            ]
+            nest: Any = []
+            for _ in range(180):
+                nest = [nest]
+            server.script(made(block(nest)))
+            with pytest.raises(ProtocolError, match="too deeply"):
+                client.chat([ASKED]).complete()
+
     def test_a_plain_answer_is_a_plain_message(self, server: LLMServer, client: Client) -> None:
         """With nothing beside its text, also where the service writes down that there are no citations."""
         for block in (said("Hi"), said("Hi", citations=None), said("Hi", citations=[])):
@@ -405,13 +438,19 @@ class TestEvents:
         assert [event.raw["delta"]["stop_details"] for event in seen if isinstance(event, Other)] == [details]
 
     def test_who_answered(self, server: LLMServer, client: Client) -> None:
-        """The id, the model and what else the first event says."""
+        """The id, the model and what else the first event says, and the last but one."""
         events = turn_events(said("Hi"))
-        events[0]["message"]["container"] = {"id": "cntr_1"}
+        events[0]["message"]["service"] = "east"
+        events[-2]["delta"]["container"] = {"id": "cntr_1"}
+        events[-2]["context_management"] = {"applied_edits": [1]}
         server.script(reply(events), document(said("Hi")))
         answer = client.chat([ASKED]).complete()
         assert (answer.response_id, answer.served_model) == ("msg_1", "claude-x-1")
-        assert answer.extra == {"container": {"id": "cntr_1"}}
+        assert answer.extra == {
+            "service": "east",
+            "container": {"id": "cntr_1"},
+            "context_management": {"applied_edits": [1]},
+        }
         answer = client.chat([ASKED]).complete()
         assert (answer.response_id, answer.served_model, answer.extra) == ("msg_1", "claude-x-1", {})
 

@@ -31,6 +31,7 @@ _FINISH: dict[str, FinishReason] = {
 }
 _INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _PIECE = "content_block_delta"
+_MOST_OPEN = 64  # blocks; no service sends the pieces of more than two at a time
 # The events that are known, with the keys of each that are read. What else a message_start says is the answer's head.
 _EVENTS = {
     "message_start": frozenset(("type", "message")),
@@ -153,6 +154,7 @@ class Events:
     def _begin(self, value: Any, index: int | None) -> Iterator[Item]:
         """A block begins. What is whole by now, and lacks its end, is over then."""
         over = [known for known, block in self._blocks.items() if known == index or not block.is_waiting]
+        over += list(self._blocks)[: max(0, len(self._blocks) - _MOST_OPEN)]
         for known in over:
             yield from self._end(known)
         block = block_of(value, index, self._names)

@@ -241,15 +241,18 @@ class _Opaque(Block):
         self._names = names
         self._input: list[str] = []
         self._begun = {name: _Begun(value) for name, value in raw.items() if isinstance(value, str)}
+        self._more: dict[str, list[Any]] = {}
 
     @property
     def is_waiting(self) -> bool:
-        return string(self.raw.get("type")).endswith("_tool_use") and not self._whole_input()
+        if not string(self.raw.get("type")).endswith("_tool_use"):
+            return False
+        return not self._input[-1].endswith("}") if self._input else not self.raw.get("input")
 
     def add(self, delta: Mapping[str, Any]) -> Iterator[Item]:
         """Puts what a piece brings to what the block has under the same name."""
         if delta.get("type") == "input_json_delta":
-            self._input.append(string(delta.get("partial_json")))
+            self._input += filter(None, [string(delta.get("partial_json"))])
             return
         for name, value in delta.items():
             if name == "citation":
@@ -261,10 +264,12 @@ class _Opaque(Block):
     def _put(self, name: str, value: Any) -> None:
         known = self.raw.get(name)
         if isinstance(known, str) and isinstance(value, str):
-            value = known + self._begun.setdefault(name, _Begun("")).new(value)
+            self._more.setdefault(name, []).append(self._begun[name].new(value) if name in self._begun else value)
         elif isinstance(known, list) and isinstance(value, list):
-            value = [*known, *value]
-        self.raw[name] = value
+            self._more.setdefault(name, []).extend(value)
+        else:
+            self.raw[name] = value
+            self._more.pop(name, None)
 
     def _whole_input(self) -> Any:
         """The input, whether it came with the beginning or in pieces; None if it is not over."""
@@ -275,9 +280,12 @@ class _Opaque(Block):
         return self.raw.get("input") or said if said == {} else said
 
     def end(self) -> Iterator[Item]:
-        for name, begun in self._begun.items():
-            if rest := begun.rest():
-                self.raw[name] += rest
+        for name, more in self._more.items():
+            if isinstance(self.raw[name], list):
+                self.raw[name] = [*self.raw[name], *more]
+            else:
+                rest = self._begun[name].rest() if name in self._begun else ""
+                self.raw[name] += "".join(more) + rest
         kind = string(self.raw.get("type"))
         if self._input:
             given = self._whole_input()
@@ -349,26 +357,28 @@ class _Begun:
         ('', '', '!', ', you', '1')
     """
 
-    __slots__ = ("_again", "_held", "text")
+    __slots__ = ("_again", "_at", "text")
 
     def __init__(self, text: str) -> None:
         self.text = text
         self._again = text if len(text) >= _SHORTEST else ""
-        self._held = ""
+        self._at = 0  # how much of it was said again, and is held back until it is all of it
 
     def new(self, piece: str) -> str:
-        """What a piece adds; a piece that may be a repetition is held back."""
-        if not self._again:
+        """What a piece adds; one that may be a repetition is held back."""
+        again, at = self._again, self._at
+        if not again:
             return piece
-        self._held += piece
-        if self._held != self._again and self._again.startswith(self._held):
+        if len(piece) < len(again) - at and again.startswith(piece, at):
+            self._at += len(piece)
             return ""
-        again, self._again = self._again, ""
-        return self.rest().removeprefix(again)
+        self._again = ""
+        missing = again[at:]
+        return piece[len(missing) :] if piece.startswith(missing) else again[:at] + piece
 
     def rest(self) -> str:
         """What was held back: it was no repetition."""
-        held, self._held = self._held, ""
+        held, self._again = self._again[: self._at], ""
         return held
 
 
