@@ -111,13 +111,15 @@ class Assembly:
 
     def _take_rest(self, item: Any, items: list[Item]) -> None:
         """What few answers hold."""
-        from llmbridge._call.summary import storable
-
         if item.__class__ is not Citation:
             self._flush_tags(items)
         if isinstance(item, EndOfPart):
             items += self._mend.rest()
-            item = EndOfPart(storable(item.raw), item.needed) if item.raw else item
+            items.append(EndOfPart(_kept(item.raw), item.needed) if item.raw else item)
+            self._now_plain()
+            return
+        from llmbridge._call.summary import storable
+
         if isinstance(item, MediaDelta):
             joiner = self._media.setdefault(item.id or item.kind, _MediaJoiner())
             items += joiner.add(storable(item))

@@ -483,7 +483,7 @@ BEGUN: dict[str, tuple[str, list[str], str]] = {
     "said again, and gone on with": ("Hello", ["Hel", "lo, ", "you"], "Hello, you"),
     "said again, and gone on with after that": ("Hello", ["Hello", " Hello"], "Hello Hello"),
     "gone on with": ("Hello", [", you"], "Hello, you"),
-    "gone on with by what begins alike": ("Hello", ["He", "ather"], "HelloHeather"),
+    "gone on with by what begins alike": ("Hello", ["He", "brew"], "HelloHebrew"),
     "ended inside": ("Hello", ["He"], "HelloHe"),
     "a digit twice": ("1", ["1"], "11"),
     "a word twice": ("ha", ["ha", "ha"], "hahaha"),
