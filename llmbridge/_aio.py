@@ -7,7 +7,7 @@ a busy one pays for no thread switch, and a slow consumer slows the server, beca
 
 Answers without a socket of their own (mocks, caches, TLS within TLS) take a worker thread for every step.
 
-Tools that are async functions run in the event loop, for a worker thread that waits for them.
+Tools, and functions that give a key, run in the event loop if they are async, for a worker thread that waits for them.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from llmbridge.messages import Parsed
     from llmbridge.stream import ChatStream
 
-__all__ = ["AsyncResult", "complete", "in_thread", "set_thread_limit", "text_of"]
+__all__ = ["AsyncResult", "answered", "complete", "in_thread", "set_thread_limit", "text_of"]
 
 T = TypeVar("T")
 Piece = TypeVar("Piece")
@@ -285,6 +285,11 @@ def _arrive(arrived: asyncio.Future[None]) -> None:
 async def complete(stream: ChatStream[Parsed]) -> Completion[Parsed]:
     """The whole answer, in one hop to a worker thread."""
     return await in_thread(stream.complete, stream.close, _Coroutines(), lambda: stream._source.current.left)
+
+
+async def answered(result: Callable[[], T], cancel: Callable[[], None], left: Callable[[], float]) -> T:
+    """What a blocking call gives, in one hop to a worker thread; the arguments are those of `in_thread`."""
+    return await in_thread(result, cancel, _Coroutines(), left)
 
 
 async def text_of(stream: ChatStream) -> str:

@@ -10,7 +10,7 @@ from typing import Any
 from llmbridge._text import mended
 from llmbridge.errors import InvalidRequest, ProtocolError
 
-__all__ = ["check_text", "json_copy", "mended_json", "parsed_json", "scan_json"]
+__all__ = ["check_text", "is_json", "json_copy", "mended_json", "parsed_json", "scan_json"]
 
 _LONGEST_INT = 4096  # bits; Python itself refuses to write numbers three times as long
 _DEEPEST = 200  # below the recursion limits of CPython's own JSON encoder and decoder
@@ -104,6 +104,15 @@ def parsed_json(text: str) -> Any:
         return _decoder.decode(text)
     except (ValueError, RecursionError):
         raise ProtocolError(f"the service sent no valid JSON: {_excerpt(text)}") from None
+
+
+def is_json(text: str) -> bool:
+    """Whether `parsed_json` reads it."""
+    try:
+        parsed_json(text)
+    except ProtocolError:
+        return False
+    return True
 
 
 def mended_json(value: Any) -> Any:

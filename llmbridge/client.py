@@ -15,6 +15,7 @@ from llmbridge.messages import Messages, SchemaMode
 from llmbridge.options import (
     UNSET,
     ChatOptions,
+    KeyLike,
     ReasoningEffort,
     TimeoutLike,
     TransportOptions,
@@ -25,7 +26,7 @@ from llmbridge.options import (
 )
 from llmbridge.providers import MODEL_VARIABLE, resolve_model
 from llmbridge.retry import RetryLike
-from llmbridge.secret import Secret, discreet
+from llmbridge.secret import KeyFunction, Secret, discreet
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
@@ -70,10 +71,10 @@ def _awaitable(wait: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 
     @functools.wraps(ask)
     def start(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        from llmbridge._aio import in_thread
+        from llmbridge._aio import answered
 
         question = ask(*args, **kwargs)
-        return in_thread(question.result, question.cancel, left=question.left)
+        return answered(question.result, question.cancel, question.left)
 
     return _shown_as(discreet(start), f"a{ask.__name__}", "Coroutine[Any, Any, {}]")
 
@@ -117,7 +118,8 @@ class Client:
             One that failed is left out for a while, or for as long as its service asks.
         limits: How fast this client may ask, see `Limits`.
         pickle_key: Whether a pickle of the client holds its `api_key`, secret headers and the passwords in URLs.
-            Without them, the process that unpickles the client finds the key as if none had been given.
+            Without them, the process that unpickles the client finds the key as if none had been given. A function
+            that gives the key is pickled in any case, or the client cannot be.
         **params: All other arguments are those of `Client.chat`, which describes them, and are the defaults of every
             call.
 
@@ -135,7 +137,7 @@ class Client:
         self,
         model: str | Sequence[str | Client] | None = None,
         *,
-        api_key: str | Secret | None = None,
+        api_key: KeyLike = None,
         base_url: str | None = None,
         proxy: str | bool | None = None,
         timeout: TimeoutLike = None,
@@ -198,11 +200,12 @@ class Client:
         if self.transport_options.session is not None:
             raise TypeError("a Client with a session of your own cannot be pickled: make it where it is used")
         key = self.transport_options.api_key
-        transport = {**vars(self.transport_options), "api_key": None}
+        function = key if isinstance(key, KeyFunction) else None  # whether it can travel is its own matter
+        transport = {**vars(self.transport_options), "api_key": function}
         return {
             "model": self._model,
             "transport": transport if self._pickle_key else without_secrets(transport),
-            "key": key.reveal() if key is not None and self._pickle_key else None,
+            "key": key.reveal() if isinstance(key, Secret) and self._pickle_key else None,
             "chat": self.chat_options,
             "limits": self._limits,
             "pickle_key": self._pickle_key,
@@ -210,7 +213,7 @@ class Client:
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self._model, self._limits, self._pickle_key = state["model"], state["limits"], state["pickle_key"]
-        key = None if state["key"] is None else Secret(state["key"])
+        key = state["transport"]["api_key"] if state["key"] is None else Secret(state["key"])
         self.transport_options = TransportOptions(**{**state["transport"], "api_key": key})
         self.chat_options = state["chat"]
         self.connections = Connections(self._limits)
@@ -230,7 +233,7 @@ class Client:
         messages: Messages,
         model: str | Sequence[str | Client] | None = None,
         *,
-        api_key: str | Secret | None = None,
+        api_key: KeyLike = None,
         base_url: str | None = None,
         proxy: str | bool | None = None,
         timeout: TimeoutLike = None,
@@ -269,7 +272,9 @@ class Client:
                 and `ToolResult`.
             model: "provider:model", e.g. "openai:gpt-5-mini", or "demo", which needs no key and no network; see
                 `Client` for lists. If missing, the client's, or the environment variable LLMBRIDGE_MODEL.
-            api_key: If missing, taken from the provider's environment variable, then from the keys file.
+            api_key: If missing, taken from the provider's environment variable, then from the keys file. A function
+                without arguments, sync or async, is asked for the key before each request, in a worker thread (an
+                async one in the event loop that waits for the answer), and once more when the key is refused.
             base_url: Where the provider's paths are appended to, instead of its own host.
             proxy: URL of a proxy; None for what the environment says, False for none at all.
             timeout: Seconds for a whole call, or a `Timeout`.
@@ -346,7 +351,7 @@ class Client:
         texts: str | Iterable[str],
         model: str | None = None,
         *,
-        api_key: str | Secret | None = None,
+        api_key: KeyLike = None,
         base_url: str | None = None,
         proxy: str | bool | None = None,
         timeout: TimeoutLike = None,
@@ -397,7 +402,7 @@ class Client:
         self,
         provider: str | None = None,
         *,
-        api_key: str | Secret | None = None,
+        api_key: KeyLike = None,
         base_url: str | None = None,
         proxy: str | bool | None = None,
         timeout: TimeoutLike = None,

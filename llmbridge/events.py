@@ -466,12 +466,14 @@ class Summary:
 
     Args:
         items: What it says, as `decode` gives it.
+        certain: False if it may as well be one more piece: it is a summary then if it begins with all text before it.
     """
 
-    __slots__ = ("items",)
+    __slots__ = ("certain", "items")
 
-    def __init__(self, items: Iterable[Item]) -> None:
+    def __init__(self, items: Iterable[Item], certain: bool = True) -> None:
         self.items = tuple(items)
+        self.certain = certain
 
 
 @dataclass(frozen=True, slots=True)

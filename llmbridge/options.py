@@ -8,7 +8,7 @@ import os
 import re
 import sys
 import warnings
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from time import monotonic
@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from llmbridge.errors import ClockExpired, ConfigError
 from llmbridge.retry import Retry
-from llmbridge.secret import MaskedStr, Secret
+from llmbridge.secret import Key, KeyFunction, MaskedStr, Secret
 
 if TYPE_CHECKING:
     import requests
@@ -29,6 +29,7 @@ __all__ = [
     "TRANSPORT_NAMES",
     "UNSET",
     "ChatOptions",
+    "KeyLike",
     "ReasoningEffort",
     "Timeout",
     "TimeoutLike",
@@ -97,6 +98,7 @@ class Timeout:
 
 
 TimeoutLike = Union[None, float, Timeout]
+KeyLike = Union[None, str, Secret, Callable[[], Union[str, Secret, Awaitable[Union[str, Secret]]]]]
 Unsupported = Literal["error", "warn", "drop"]
 ReasoningEffort = Union[Literal["none", "minimal", "low", "medium", "high", "xhigh", "max"], str]
 
@@ -153,7 +155,7 @@ UNSET: Any = _Unset()
 class TransportOptions:
     """How a request travels, as a caller set it, checked. None where nothing was set."""
 
-    api_key: Secret | None = None
+    api_key: Key | None = None
     base_url: str | None = field(default=None, repr=False)
     proxy: str | bool | None = field(default=None, repr=False)
     timeout: Timeout | None = None
@@ -409,6 +411,12 @@ def _checked_proxy_setting(proxy: str | bool) -> str | bool:
     return checked_proxy(proxy)
 
 
+def _checked_key(key: Any) -> Key:
+    if isinstance(key, (Secret, KeyFunction)):
+        return key
+    return KeyFunction(key) if callable(key) else Secret(key)
+
+
 def _checked_session(session: Any) -> Any:
     if isinstance(session, type) or not callable(getattr(session, "prepare_request", None)):
         raise ConfigError(f"session must be a requests.Session, not {type(session).__name__}")
@@ -447,7 +455,7 @@ def _checked_count(name: str, least: int) -> Callable[[Any], int]:
 
 
 _CHECKS: dict[str, Callable[[Any], Any]] = {
-    "api_key": lambda key: key if isinstance(key, Secret) else Secret(key),
+    "api_key": _checked_key,
     "base_url": checked_base_url,
     "proxy": _checked_proxy_setting,
     "timeout": Timeout.of,

@@ -24,7 +24,7 @@ from llmbridge.options import (
     TransportOptions,
     checked_base_url,
 )
-from llmbridge.secret import Secret, discreet
+from llmbridge.secret import Key, Secret, discreet
 
 if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
@@ -132,14 +132,18 @@ class Encoded:
         body: Sent as JSON.
         path: Appended to the base URL.
         headers: Those of this request alone, beside the provider's own.
+        base_url: Where it goes if the caller gives no base URL; "" for the provider's own.
     """
 
-    __slots__ = ("body", "headers", "path")
+    __slots__ = ("base_url", "body", "headers", "path")
 
-    def __init__(self, body: Mapping[str, Any], path: str, headers: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, body: Mapping[str, Any], path: str, headers: Mapping[str, str] | None = None, base_url: str = ""
+    ) -> None:
         self.body = body
         self.path = path
         self.headers = headers or {}
+        self.base_url = base_url
 
 
 class Provider(AsyncGeneratorProvider):
@@ -166,6 +170,7 @@ class Provider(AsyncGeneratorProvider):
         models_path: The path that lists the service's models, asked with GET; "" if there is none.
         settings: Parameters that say how the service is asked (the version of its API), not what; those of a client
             count for embeddings and the list of models as well.
+        settings_env: Environment variables that hold those settings that nobody gives, by setting.
         embeddings_batch: How many texts one request for embeddings may hold; 0 if the service makes none.
 
     Example:
@@ -199,6 +204,7 @@ class Provider(AsyncGeneratorProvider):
     think_tags: ClassVar[bool] = False
     models_path: ClassVar[str] = ""
     settings: ClassVar[frozenset[str]] = frozenset()
+    settings_env: ClassVar[Mapping[str, str]] = {}
     embeddings_batch: ClassVar[int] = 0
 
     @classmethod
@@ -284,6 +290,22 @@ class Provider(AsyncGeneratorProvider):
         raise NotImplementedError(f"{cls.__name__} makes no embeddings")
 
     @classmethod
+    def with_settings(cls, params: Mapping[str, Any], elsewhere: bool) -> Mapping[str, Any]:
+        """The parameters of a request, with the settings that the environment holds where the caller gives none.
+
+        Args:
+            params: As the caller gave them.
+            elsewhere: Whether the caller gave a base URL.
+
+        Raises:
+            ConfigError: One is missing that the service needs.
+        """
+        if not cls.settings_env:
+            return params
+        held = {name: os.environ.get(variable, "").strip() for name, variable in cls.settings_env.items()}
+        return {**{name: value for name, value in held.items() if value}, **params}
+
+    @classmethod
     def locate(cls, model: str) -> tuple[str, str]:
         """The base URL and the model's name at the time of sending, where the caller gives no base URL. May block."""
         return cls.resolve_base_url(), model
@@ -316,6 +338,16 @@ class Provider(AsyncGeneratorProvider):
         return {"Authorization": f"Bearer {key}"}
 
     @classmethod
+    def token_headers(cls, key: str) -> dict[str, str]:
+        """The headers that carry what a function given as `api_key` returned, where a token is not sent like a key."""
+        return cls.auth_headers(key)
+
+    @classmethod
+    def address_variables(cls) -> tuple[str, ...]:
+        """The environment variables that may say where the service is."""
+        return (cls.base_url_env,) if cls.base_url_env else ()
+
+    @classmethod
     def resolve_base_url(cls) -> str:
         """The base URL where the caller gives none: the environment's, or the service's own.
 
@@ -326,11 +358,16 @@ class Provider(AsyncGeneratorProvider):
         return checked_base_url(given, f"the environment variable {cls.base_url_env}") if given else cls.base_url
 
     @classmethod
-    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Secret | None:
+    def key_at(cls, base_url: str) -> Key | None:
+        """The key for the server that `locate` has found, where `find_key` gives none."""
+        return None
+
+    @classmethod
+    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Key | None:
         """The API key: the argument, the first of `key_env` that is set, or the one in the keys file.
 
         Args:
-            api_key: The caller's.
+            api_key: The caller's; a function of the caller's is asked without a look in here.
             elsewhere: Whether the caller gave a base URL: a server of one's own may need no key.
 
         Raises:
@@ -344,7 +381,7 @@ class Provider(AsyncGeneratorProvider):
             if value := os.environ.get(variable, "").strip():
                 return Secret(value, variable)
         needed = cls.needs_key and not elsewhere
-        if cls.key_env:
+        if not cls.direct:
             from llmbridge.keys import key_if_usable, stored_key
 
             if (stored := (stored_key if needed else key_if_usable)(cls.key_name or cls.name)) is not None:

@@ -10,11 +10,11 @@ from typing import Any
 
 from llmbridge._json import json_copy
 from llmbridge._schemas.build import identifier, json_schema, pydantic_schema
-from llmbridge._schemas.check import JSON, check, check_form, parts, rebuilt, resolve
+from llmbridge._schemas.check import JSON, check, check_form, check_references, rebuilt, resolve
 from llmbridge._schemas.conversion import Conversion
 from llmbridge._schemas.hints import is_pydantic_model, type_name
 from llmbridge._schemas.partial_json import partial_json
-from llmbridge._schemas.subsets import strict_form
+from llmbridge._schemas.subsets import modern, strict_form
 from llmbridge.errors import InvalidOutput, InvalidRequest, Partial, without_frames
 
 __all__ = ["Schema", "json_schema", "partial_json"]
@@ -211,7 +211,8 @@ def _of_mapping(mapping: Mapping[str, Any]) -> Schema:
     if not given:
         raise InvalidRequest('schema is empty: give a JSON schema such as {"type": "object", "properties": {...}}')
     check_form(given, "schema")
-    _check_references(given)
+    given = modern(given)
+    check_references(given, "schema")
     document, wrapped = _with_object_root(given)
     name = identifier(name) if isinstance(name, str) else ""
     return Schema(name or _NO_NAME, document, description if isinstance(description, str) else "", wrapped)
@@ -228,27 +229,9 @@ def _refuse_values(schema: Any) -> None:
         raise InvalidRequest(f"schema is an instance of {kind.__name__}: give the class itself")
 
 
-def _check_references(document: JSON) -> None:
-    waiting: list[Any] = [document]
-    while waiting:
-        part = waiting.pop()
-        if not isinstance(part, Mapping):
-            continue
-        waiting += (inner for _, inner in parts(part))
-        seen = set()
-        while isinstance(part, Mapping) and isinstance(ref := part.get("$ref"), str):
-            try:
-                part = resolve(ref, document)
-            except LookupError:
-                raise InvalidRequest(f'schema: "$ref": "{ref}" leads nowhere in it: use "#/$defs/NAME"') from None
-            if ref in seen:
-                raise InvalidRequest(f'schema: "$ref": "{ref}" only leads back to itself')
-            seen.add(ref)
-
-
 def _with_object_root(document: JSON) -> tuple[JSON, bool]:
     """The schema with an object at its root, as services demand, and whether one had to be put around it."""
-    if set(document) - {"$defs", "definitions", "$schema", "title", "description"} == {"$ref"}:
+    if set(document) - {"$defs", "definitions", "title", "description"} == {"$ref"}:
         target = resolve(document["$ref"], document)
         if isinstance(target, dict) and document["$ref"] != "#":
             rest = {key: value for key, value in document.items() if key != "$ref"}
@@ -257,7 +240,7 @@ def _with_object_root(document: JSON) -> tuple[JSON, bool]:
         return document, False
     if "type" not in document and "properties" in document:
         return {"type": "object", **document}, False
-    outside = {key: document[key] for key in ("$schema", "$defs", "definitions") if key in document}
+    outside = {key: document[key] for key in ("$defs", "definitions") if key in document}
     inner = {key: value for key, value in document.items() if key not in outside}
 
     def moved(part: JSON) -> JSON:

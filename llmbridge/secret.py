@@ -6,11 +6,11 @@ import functools
 import json
 import re
 from collections.abc import Callable, Sequence
-from typing import NoReturn, ParamSpec, TypeVar
+from typing import Any, NoReturn, ParamSpec, TypeVar, Union
 
 from llmbridge.errors import ConfigError, LLMBridgeError, Pending, without_frames
 
-__all__ = ["MASK", "SHORTEST_SECRET", "MaskedStr", "Secret", "discreet", "scrub"]
+__all__ = ["MASK", "SHORTEST_SECRET", "Key", "KeyFunction", "MaskedStr", "Secret", "discreet", "scrub"]
 
 _LEVELS = 3  # a service may quote, as a string of its JSON, the JSON of another one
 _ESCAPE = re.compile(
@@ -81,6 +81,40 @@ class Secret:
 
     def __reduce__(self) -> NoReturn:
         raise TypeError("a Secret is not pickled: give the key again where it is used")
+
+
+class KeyFunction:
+    """A function that gives the key, asked again for each request; shows as a mask, and pickles if the function does.
+
+    Args:
+        function: Takes no arguments; returns the key as a str or Secret, or something to await that gives it.
+        optional: Whether it may return None for no key.
+
+    Example:
+        >>> from functools import partial
+        >>> KeyFunction(partial(str, "sk-123"))
+        KeyFunction(***)
+    """
+
+    __slots__ = ("_function", "optional")
+
+    def __init__(self, function: Callable[[], Any], optional: bool = False) -> None:
+        self._function = function
+        self.optional = optional
+
+    def __call__(self) -> Any:
+        """What the function returns, unchecked."""
+        return self._function()
+
+    def __repr__(self) -> str:
+        return f"KeyFunction({MASK})"  # a partial function shows its arguments, and those may be secrets
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return KeyFunction, (self._function, self.optional)
+
+
+Key = Union[Secret, KeyFunction]
+"""What a request's key comes from."""
 
 
 class MaskedStr(str):

@@ -386,12 +386,16 @@ def _checked_parameters(parameters: Any, name: str) -> dict[str, Any]:
     if not isinstance(parameters, Mapping):
         raise InvalidRequest(f"tool {name}: its parameters must be a JSON schema, not {type(parameters).__name__}")
     from llmbridge._schemas.check import check_form
+    from llmbridge._schemas.subsets import modern
 
-    copied: dict[str, Any] = json_copy(parameters, f"tool {name}: parameters")
-    check_form(copied, f"tool {name}: parameters")
-    if copied.get("type", "object") != "object":
-        raise InvalidRequest(f'tool {name}: the type of its parameters must be "object", not {copied["type"]!r}')
-    return {"type": "object", "properties": {}, **copied}
+    where = f"tool {name}: parameters"
+    copied: dict[str, Any] = json_copy(parameters, where)
+    check_form(copied, where)
+    copied = modern(copied)
+    kinds = copied.pop("type", "object")
+    if kinds != "object" and not (isinstance(kinds, list) and "object" in kinds):
+        raise InvalidRequest(f'tool {name}: the "type" of its parameters must be "object", not {kinds!r}')
+    return {"properties": {}, **copied, "type": "object"}
 
 
 def _reduced(tool: Tool) -> tuple[Callable[..., Any], tuple[Any, ...]]:

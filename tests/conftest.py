@@ -24,8 +24,18 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-_KEYS = ("_API_KEY", "_TOKEN", "_BASE_URL", "_ENDPOINT")
-_SETTINGS = ("OLLAMA_HOST", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "REQUEST_METHOD", "NETRC")
+_KEYS = ("_API_KEY", "_TOKEN", "_BASE_URL", "_ENDPOINT", "_ACCOUNT_ID")
+_SETTINGS = (
+    "OLLAMA_HOST",
+    "DATABRICKS_HOST",
+    "SNOWFLAKE_ACCOUNT",
+    "GOOGLE_CLOUD_PROJECT",
+    "GOOGLE_CLOUD_LOCATION",
+    "REQUESTS_CA_BUNDLE",
+    "CURL_CA_BUNDLE",
+    "REQUEST_METHOD",
+    "NETRC",
+)
 _GRACE = 2.0
 # One thread a process watches the clocks of all calls; trio keeps its idle worker threads for ten seconds.
 _KNOWN_THREADS = ("llmbridge-watchdog", "Trio thread")

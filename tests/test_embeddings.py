@@ -114,6 +114,31 @@ class TestEveryDialect:
         """One name for all services."""
         assert len(embed("one", dimensions=5, **way(server, dialect))[0]) == 5
 
+    @pytest.mark.parametrize(
+        "vector", [[], None, True, [True], [None], [float("nan")], [float("inf")], [10**400], ["1"]]
+    )
+    def test_p08_a_vector_is_a_list_of_numbers(self, server: LLMServer, dialect: str, vector: Any) -> None:
+        """Of one at least, all of them finite: what else came would be found out when nothing is found any more."""
+        shapes: dict[str, Any] = {
+            "gemini": {"embeddings": [{"values": vector}]},
+            "ollama": {"embeddings": [vector]},
+            "cohere": {"embeddings": {"float": [vector]}},
+        }
+        body = shapes.get(dialect, {"data": [{"index": 0, "embedding": vector}]})
+        server.script(Reply(body=json.dumps(body), content_type="application/json"))
+        with pytest.raises(ProtocolError, match="embedding"):
+            embed("a", **way(server, dialect))
+
+    @pytest.mark.parametrize(
+        "name", ["dimensions", "output_dimension", "outputDimensionality", "output_dimensionality"]
+    )
+    def test_p08_dimensions_that_were_not_kept(self, server: LLMServer, dialect: str, name: str) -> None:
+        """Under each name that services have for them."""
+        server.script(Reply(embeddings=[[1.0, 2.0]]))
+        with pytest.raises(ProtocolError, match="3 dimensions were asked for, and embeddings of 2 came back") as caught:
+            embed("a", **way(server, dialect), **{name: 3})
+        assert caught.value.provider == dialect
+
     def test_none_at_all(self, server: LLMServer, dialect: str) -> None:
         """No text, no request, no vector; not an error, so that a loop over batches needs no special case."""
         made = embed([], **way(server, dialect))
@@ -166,6 +191,8 @@ class TestAnswers:
             ([[1.0], ["x"]], "no list of numbers"),
             ([[1.0], None], "no list of numbers"),
             ([[1.0], "%%%"], "base64"),
+            (["", ""], "empty"),
+            (["AADAfw==", "AADAfw=="], "not finite"),
         ],
     )
     def test_what_is_no_answer(self, server: LLMServer, vectors: list[Any], message: str) -> None:
@@ -174,6 +201,13 @@ class TestAnswers:
         with pytest.raises(ProtocolError, match=message) as caught:
             embed(["a", "b"], **way(server))
         assert caught.value.provider == "openai"
+
+    def test_bits_are_eight_in_a_byte(self, server: LLMServer) -> None:
+        """Where they were asked for, a vector has fewer numbers than dimensions."""
+        server.script(answer([[1, 2]]), answer([[1, 2]]))
+        assert list(embed("a", dimensions=16, output_dtype="ubinary", **way(server))) == [[1, 2]]
+        with pytest.raises(ProtocolError, match="16 dimensions"):
+            embed("a", dimensions=16, output_dtype="int8", **way(server))
 
     @pytest.mark.parametrize(
         ("reply", "message"),

@@ -16,9 +16,11 @@ from typing import Any
 
 import pytest
 
-from llmbridge import ConfigError, chat, keys
+from llmbridge import ConfigError, chat, keys, providers
 from llmbridge.keys import keys_path, remove_key, set_key, stored_key, stored_names
+from llmbridge.providers.compatible import compatible
 from llmbridge.secret import Secret
+from llmbridge.testing import LLMServer
 
 KEY = "sk-kept-0123456789abcdef"
 
@@ -434,6 +436,24 @@ class TestWithoutNeed:
         written(path, "{")
         with pytest.raises(ConfigError, match="must hold a JSON object"):
             chat("Hi", "openai:m")
+
+
+@pytest.mark.parametrize(
+    "name", ["llamacpp", "lmstudio", "llamafile", "transformers", "ollama-v1", "openai-compatible", "acme"]
+)
+def test_a_kept_key_is_sent_where_none_is_needed(name: str, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """By a server of one's own too, and by a provider that knows no variable; the variable comes first."""
+    monkeypatch.setattr(providers, "_registered", {})
+    providers.register(compatible("acme"))
+    set_key(name, KEY)
+    asked: dict[str, Any] = {"base_url": server.base_url("openai"), "proxy": False}
+    chat("Hi", f"{name}:m", **asked).complete()
+    for variable in providers.find(name).key_env:
+        assert variable == f"{name.upper().replace('-', '_')}_API_KEY"
+        monkeypatch.setenv(variable, "sk-of-the-variable")
+        chat("Hi", f"{name}:m", **asked).complete()
+    sent = [received.header("Authorization") for received in server.requests]
+    assert sent == [f"Bearer {KEY}", *(["Bearer sk-of-the-variable"] if name != "acme" else [])]
 
 
 def test_providers_of_one_service_share_a_key() -> None:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypedDict
 
 from typing_extensions import assert_type
 
-from llmbridge import ChatStream, Client, Completion, aembed, amodels, chat, embed, models, tool
+from llmbridge import ChatStream, Client, Completion, Secret, aembed, amodels, chat, embed, models, tool
 from llmbridge.embeddings import Embeddings
 from llmbridge.schema import Schema
 
@@ -110,3 +110,29 @@ def a_tool_is_called_as_its_function() -> None:
     assert_type(minus(1), float)
     add("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     minus(1, c=2)  # type: ignore[call-arg]  # pyright: ignore[reportCallIssue]
+
+
+def a_key_may_come_from_a_function(client: Client) -> None:
+    """Sync or async, of str or Secret; a function of anything else is an error."""
+
+    def number() -> int:
+        return 7
+
+    def of_something(word: str) -> str:
+        return word
+
+    async def soon() -> str:
+        return "key"
+
+    def secret() -> Secret:
+        return Secret("key")
+
+    Client("demo", api_key=str)
+    client.chat("x", api_key=soon).cancel()
+    client.run("x", api_key=secret, schema=City).cancel()
+    embed("x", api_key=lambda: "key")
+    models("demo", api_key=soon)
+    chat("x", api_key=number).cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    chat("x", api_key=of_something).cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    Client("demo", api_key=number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    embed("x", api_key=number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]

@@ -28,19 +28,37 @@ _FRAMING = (
     Mutation(
         "P3",
         "an event waits for the next one",
-        "Framing._cut",
+        "SSE._cut",
+        "return data  # the",
+        'return self._keep(data) or b""  # the',
+    ),
+    Mutation(
+        "P3",
+        "a line waits for the next one",
+        "_Tail._cut",
         "if end >= 0:",
         "if 0 <= end < len(data) - len(self.terminator):",
     ),
     Mutation("P4", "the space behind data: must be there", "DataLines._frames", "else 5", "else 6"),
     Mutation(
         "P4",
-        "the end mark needs a blank line before it",
-        "_separate_lines",
-        'if line.startswith("[DONE]") else',
-        "if not line else",
+        "events without blank lines wait for the end",
+        "_MissingLines._data",
+        "if self._separate and self._document.is_whole",
+        "if False",
     ),
-    Mutation("P4", "events without blank lines are lost", "_separate_lines", r'in data.split("\n")', "in ()"),
+    Mutation(
+        "P4", "events without blank lines are joined", "_MissingLines._line", "if whole and value.strip():", "if 0:"
+    ),
+    Mutation("P4", "the end mark needs a blank line before it", "_OpenJSON.is_whole", 'text == "[DONE]" or', ""),
+    Mutation("P4", "an event of several lines is cut apart", "_OpenJSON.is_balanced", "self._depth <= 0 and", ""),
+    Mutation(
+        "P4",
+        "a name is taken from the event behind it",
+        "_MissingLines._ended",
+        r'return b"\n" + name',
+        r'return name + b"\n"',
+    ),
     Mutation(
         "P5",
         "halves of a pair are not joined",
@@ -55,8 +73,8 @@ _FRAMING = (
         "if text := self._mend(text):",
         "if [text := self._mend(text)]:",
     ),
-    Mutation("P5", "other choices are taken for the answer", "_decode_choice", "if not index:", "if True:"),
-    Mutation("P5", "reasoning is text", "_said", "yield Reasoning(reasoning)", "yield reasoning"),
+    Mutation("P5", "other choices are taken for the answer", "_decode_any", "if not index else (", "if True else ("),
+    Mutation("P5", "reasoning is text", "_told", "yield Reasoning(reasoning)", "yield reasoning"),
 )
 
 _ENDS = (
@@ -81,10 +99,22 @@ _ENDS = (
         r'if not lines.last.endswith(b"\n"):',
         "if lines.last is None:",
     ),
+    Mutation(
+        "P6",
+        "a line that waits is lost at a clock",
+        "Answer.read",
+        "except (TransportError, Cancelled) as",
+        "except StreamTruncated as",
+    ),
+    Mutation("P6", "a cut stream is taken for another dialect", "nothing_read", "if over else None", ""),
     Mutation("P6", "the text before a cut is lost", "Answer.read", "return items, cut and", "return [], cut and"),
     Mutation("P7", "the end mark is not the end", "Answer._decode", "self.end_mark = self.ended =", "self.end_mark ="),
     Mutation("P7", "the rest is waited for", "_DRAIN_SECONDS", "0.1", "1e3"),
     Mutation("P7", "the rest is never read", "_DRAIN_SECONDS", "0.1", "0.0"),
+    Mutation("P8", "vectors without numbers are given", "EmbeddingsCall._check", "if not all(vectors):", "if False:"),
+    Mutation(
+        "P8", "vectors may be of any length", "EmbeddingsCall._check", "if asked and not found <= asked:", "if False:"
+    ),
     Mutation("P8", "HTML is not told apart", "Answer._begin", 'if start == b"<" or (', 'if start == b"" and ('),
     Mutation(
         "P8",
@@ -100,12 +130,26 @@ _ENDS = (
         "if not self._frames_seen and last_is_whole:",
         "if not self._frames_seen and last_is_whole:\n    return\nif not self._frames_seen:",
     ),
+    Mutation("P8", "another dialect is not named", "foreign_stream", "named = _foreign(", "named = None and _foreign("),
+    Mutation(
+        "P8",
+        "a document of another dialect is not named",
+        "foreign_document",
+        "return _foreign([first], provider)",
+        "return None",
+    ),
+    Mutation("P8", "an end mark alone is an empty answer", "Answer._check_read", "elif self.ended:", "elif False:"),
+    Mutation("P8", "counted tokens are no answer", "Answer._check_read", "over=not items", "over=True"),
+    Mutation("P9", "an error without a field is skipped", "_BARE", r'rb"\{|', 'rb"'),
+    Mutation(
+        "P9", "an error in a field of its own is skipped", "_MissingLines._line", 'field == b"error" and', "False and"
+    ),
     Mutation(
         "P9",
         "the text before an error in the stream is lost",
         "Answer.read",
-        "return items, without_frames(error)",
-        "return [], without_frames(error)",
+        "return items, without_frames(error if",
+        "return [], without_frames(error if",
     ),
     Mutation(
         "P9", "the code of an error is not looked at", "error_in_stream", "= kind_of(parsed, parsed.status)", "= None"

@@ -68,6 +68,9 @@ _ERRORS = (
     Mutation(
         "P13", "a wait past the total is begun", "Attempts._next_step", "if not call.leaves(wait):", "if wait < 0:"
     ),
+    Mutation(
+        "P13", "a refused token is the end", "Attempts._next_step", "and not self._renewed:", "and self._renewed:"
+    ),
     Mutation("P13", "three retries by default", "Retry.times", "2", "3"),
     Mutation("P13", "repeated after the first piece", "Pipeline._step", "self._attempts.settled or", ""),
     Mutation(
@@ -175,6 +178,9 @@ _SECRETS = (
         "return own if current_call() is None else 0",
         "return own",
     ),
+    Mutation("P18", "a function's arguments show", "KeyFunction.__repr__", "{MASK}", "{self._function}"),
+    Mutation("P18", "what a function raised has its frames", "_typed", 'drop_frames(error, "api_key()")', "pass"),
+    Mutation("P18", "a key of before is quoted", "Attempts._keep_secret", "(*self._secrets, *secrets)", "secrets"),
     Mutation("P18", "the key is pickled unasked", "Client.__getstate__", "and self._pickle_key else None", "else None"),
     Mutation("P19", "white space around a key stays", "Secret.__init__", "value.strip()", "value"),
     Mutation("P19", "line ends in a key", "Secret.__init__", "and stripped.isprintable()", "and stripped"),

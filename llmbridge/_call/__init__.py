@@ -2,6 +2,7 @@
 
 - `plan`: which models a chat may go to, and what may follow the first answer
 - `route`: the way to one model: its key, URL and request, and what the calls of a client share
+- `fresh_key`: the key where it comes from a function of the caller's
 - `pipeline`: the call as far as it has been run: one blocking step, and the same for an event loop
 - `attempts`: its requests, until one of them is answered
 - `answer`: the items of that answer, from its bytes to how it ends

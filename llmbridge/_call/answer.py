@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Any
 from llmbridge._call.assembly import Assembly
 from llmbridge._call.framing import SSE, Record
 from llmbridge._call.head import Head
-from llmbridge._json import parsed_json
+from llmbridge._json import is_json, parsed_json
 from llmbridge._text import mended
-from llmbridge.errors import LLMBridgeError, ProtocolError, StreamTruncated, without_frames
-from llmbridge.events import END, End, Finish, Item, Logprobs, RawEvent, Usage
+from llmbridge.errors import Cancelled, LLMBridgeError, ProtocolError, StreamTruncated, TransportError, without_frames
+from llmbridge.events import END, End, EndOfPart, Finish, Item, Logprobs, Other, RawEvent, Usage
 from llmbridge.secret import scrub
 
 if TYPE_CHECKING:
@@ -23,11 +23,12 @@ if TYPE_CHECKING:
     from llmbridge._transport import Exchange
     from llmbridge.provider import Provider
 
-__all__ = ["Answer"]
+__all__ = ["Answer", "is_piece"]
 
 _DOCUMENT_LIMIT = 64 * 1024 * 1024
 _AWS = "application/vnd.amazon.eventstream"
 _NO_STREAMS = ("text/plain", "application/json")
+_FIRST = 16  # frames that tell what dialect a stream is in
 _BOM = b"\xef\xbb\xbf"
 _WHITE = b" \t\r\n"
 _Decode = Callable[["Frame"], "Iterable[Item | End]"]
@@ -73,6 +74,7 @@ class Answer:
         self._document: list[bytes] | None = None
         self._document_size = 0
         self._frames_seen = False
+        self._unread: list[Frame] | None = None if read else []  # the first frames, as long as they say nothing
         self._assembly = Assembly(provider.think_tags, answer_tool, told)
         self._closed = False
         self.waiting = False
@@ -92,14 +94,16 @@ class Answer:
             self.waiting = data is None
             if data is not None:
                 self._take_bytes(data, items)
-        except StreamTruncated as error:
+                if self._unread is not None:
+                    self._check_read(self._unread, items)
+        except (TransportError, Cancelled) as error:
             cut = self._cut(error, items)
             if cut is not None:
                 self._close(items, cut=True)
             return items, cut and without_frames(cut)
         except LLMBridgeError as error:
             self._close(items, cut=True)
-            return items, without_frames(error)
+            return items, without_frames(error if _says_something(items) else self._named(error))
         return items, None
 
     def _take_bytes(self, data: bytes, items: list[Item]) -> None:
@@ -111,7 +115,12 @@ class Answer:
         elif at_end:
             self._end_of_body(items)
         elif self._framing is not None:
-            self._decode(self._framing.feed(data), items)
+            self._take_frames(self._framing.feed(data), items)
+
+    def _take_frames(self, frames: list[Frame], items: list[Item]) -> None:
+        if self._unread is not None:
+            self._unread += frames[: _FIRST - len(self._unread)]
+        self._decode(frames, items)
 
     def last_items(self) -> list[Item] | None:
         """What was held back for a better continuation that did not come."""
@@ -158,16 +167,45 @@ class Answer:
         if self._document_size > _DOCUMENT_LIMIT:
             raise ProtocolError(f"the answer is one JSON document of more than {_DOCUMENT_LIMIT} bytes")
         if not data:
-            text = b"".join(self._document).decode("utf-8-sig", "replace").strip()
+            self._end_document(items)
+
+    def _end_document(self, items: list[Item]) -> None:
+        """The document is over: it is one, or several, as events without their fields would be."""
+        text = self._document_text()
+        try:
             self._decode([Record(text)], items, self._decode_document)
-            self.ended = True
+        except ProtocolError:
+            if self._read or is_json(text):
+                raise
+            self._take_as_stream(text, items)
+            if not _says_something(items):
+                raise
+            if not self.ended:
+                self._end_of_body(items)
+        self.ended = True
+
+    def _take_as_stream(self, text: str, items: list[Item]) -> None:
+        self._document, self._framing = None, self._provider.framing()
+        self._take_frames(self._framing.feed(text.encode()), items)
+
+    def _document_text(self) -> str:
+        return b"".join(self._document or ()).decode("utf-8-sig", "replace").strip()
 
     def _decode_document(self, document: Frame) -> Iterable[Item | End]:
         value = parsed_json(document.data)
         if self._read is None:
+            from llmbridge._call.shapes import foreign_document
+
+            if (foreign := foreign_document(value, self._provider)) is not None:
+                raise foreign
             return self._provider.decode_document(value)
         self._read(value)
         return (END,)
+
+    def _only_errors(self, document: Frame) -> Iterable[Item | End]:
+        for _ in self._decode_document(document):
+            continue
+        return ()
 
     def _refuse_stream(self, frame: Frame) -> Iterable[Item | End]:
         raise ProtocolError("the service answered with a stream instead of one JSON document: check the base_url")
@@ -254,23 +292,67 @@ class Answer:
                 "the service answered with a stream without a single event "
                 "(some servers do so when the prompt is longer than the context)"
             )
+        unread = self._unread if last_is_whole and not _says_something(items) else None
+        if unread and (nothing := self._nothing_in(unread, over=False)) is not None:
+            raise nothing
         raise StreamTruncated("the stream ended before the answer was complete: its end mark is missing")
 
-    def _cut(self, error: StreamTruncated, items: list[Item]) -> LLMBridgeError | None:
-        """The body was cut short: whether that matters depends on what had come until then."""
+    def _check_read(self, frames: list[Frame], items: list[Item]) -> None:
+        """Finds an answer that is over, and has said nothing. It is not an empty one: that has a reason to finish.
+
+        Args:
+            frames: The first ones, from which nothing was read before.
+            items: What was read now, to which is added what was held back if the answer is over.
+
+        Raises:
+            ProtocolError: There was nothing.
+        """
+        if self.ended:
+            self._close(items)
+        if _says_something(items):
+            self._unread = None
+        elif items or self.ended:
+            nothing = self._nothing_in(frames, over=not items)  # counted tokens say that there is an answer
+            if nothing is None:
+                self._unread = None
+            elif self.ended:
+                raise nothing
+
+    def _nothing_in(self, frames: list[Frame], over: bool) -> ProtocolError | None:
+        from llmbridge._call.shapes import nothing_read
+
+        return nothing_read(frames, self._provider, over=over)
+
+    def _cut(self, error: LLMBridgeError, items: list[Item]) -> LLMBridgeError | None:
+        """The answer was broken off: whether that matters depends on what had come until then."""
         try:
             self._decode_last(items)
         except LLMBridgeError as reported:
             return reported
-        self.ended = True
-        return None if self.end_mark or self.finish is not None else error
+        too_short = isinstance(error, StreamTruncated)
+        complete = self.end_mark or (too_short and self.finish is not None)
+        self.ended = complete or too_short
+        return None if complete else error if _says_something(items) else self._named(error)
+
+    def _named(self, error: LLMBridgeError) -> LLMBridgeError:
+        """The error; a better one if all that was read is in a dialect that the provider does not read."""
+        if not self._unread or not isinstance(error, (ProtocolError, StreamTruncated)):
+            return error
+        from llmbridge._call.shapes import foreign_stream
+
+        return foreign_stream(self._unread, self._provider) or error
 
     def _decode_last(self, items: list[Item]) -> bool:
         """Decodes an event that lacks its end; False if it lacks more than that."""
-        if self._framing is None:
-            return True
         try:
-            self._decode(self._framing.finish(), items)
+            if self._document is not None and not self._read:
+                text = self._document_text()
+                if is_json(text):
+                    self._decode([Record(text)], items, self._only_errors)
+                else:
+                    self._take_as_stream(text, items)
+            if self._framing is not None:
+                self._take_frames(self._framing.finish(), items)
         except ProtocolError:
             return False
         return True
@@ -282,6 +364,17 @@ def _with_raw(decode: _Decode) -> _Decode:
         yield from decode(frame)
 
     return both
+
+
+def is_piece(item: Item) -> bool:
+    """Whether an item is something of the answer itself; to count tokens says nothing."""
+    if isinstance(item, (Usage, RawEvent, EndOfPart)):
+        return False
+    return not isinstance(item, Other) or item.in_turn
+
+
+def _says_something(items: list[Item]) -> bool:
+    return any(map(is_piece, items))
 
 
 def _cannot_halve(frame: Frame) -> bool:

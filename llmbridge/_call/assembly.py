@@ -37,6 +37,7 @@ from llmbridge.events import (
 __all__ = ["Assembly", "ThinkTags"]
 
 _MOST_OTHERS = 128
+_BEGINNING = 16  # characters of base64 that tell the media type of what they are
 _CUT_OFF = ("length", "content_filter", "error")
 
 _OPENING = ("<think>", "<thinking>", "<reasoning>")
@@ -78,6 +79,7 @@ class Assembly:
         self._usage: Usage | None = None
         self._has_reasoning_field = False
         self._media: dict[str, _MediaJoiner] = {}
+        self._media_id: dict[str, str] = {}  # the last one of each kind
         self._cited: set[Citation] = set()
         self.finish: Finish | None = None
         self.failure: LLMBridgeError | None = None
@@ -121,6 +123,9 @@ class Assembly:
         from llmbridge._call.summary import storable
 
         if isinstance(item, MediaDelta):
+            if id := item.id or self._media_id.get(item.kind):
+                self._media_id[item.kind] = id
+                item = replace(item, id=id)
             joiner = self._media.setdefault(item.id or item.kind, _MediaJoiner())
             items += joiner.add(storable(item))
         elif not isinstance(item, Citation):
@@ -245,8 +250,12 @@ class Assembly:
 
     def _take_summary(self, summary: Summary, items: list[Item]) -> None:
         """Reads the summary as an answer of its own, and adds what the pieces have not said."""
-        from llmbridge._call.summary import not_told
+        from llmbridge._call.summary import not_told, repeats
 
+        if not summary.certain and not repeats(summary.items, [*self._told(), *items]):
+            for item in summary.items:
+                self.take(item, items)
+            return
         self._flush(items)
         whole = Assembly(self._think_tags, self._answer_tool)
         said: list[Item] = []
@@ -311,7 +320,8 @@ class _MediaJoiner:
         """What a piece brings."""
         self._last = delta
         self._held += "".join(delta.data.split())
-        end = len(self._held) - len(self._held) % 4
+        known = delta.mime or self._mime or len(self._held) >= _BEGINNING
+        end = len(self._held) - len(self._held) % 4 if known else 0
         encoded, self._held = self._held[:end], self._held[end:]
         return self._made(delta, encoded)
 
@@ -331,8 +341,9 @@ class _MediaJoiner:
             data = b"".join(map(b64decode, re.findall(r"[^=]+={0,2}", encoded)))
         except ValueError:
             return [Other(delta.kind, {**delta.raw, "data": encoded}, in_turn=False)]
-        self._mime = delta.mime or self._mime or (media_type_of(data) if data else "")
-        mime = self._mime or ("audio/pcm" if delta.kind == "audio" and data else "")
+        if data:
+            self._mime = delta.mime or self._mime or media_type_of(data) or "audio/pcm" * (delta.kind == "audio")
+        mime = delta.mime or self._mime
         made = Media(delta.kind, mime, data, None, mended(delta.transcript), delta.id, delta.raw)
         return [made] if data or delta.transcript or delta.raw else []
 

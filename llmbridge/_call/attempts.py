@@ -12,6 +12,7 @@ from llmbridge._call.head import Head
 from llmbridge._call.route import Route
 from llmbridge.errors import (
     AllFailed,
+    AuthError,
     Cancelled,
     ClockExpired,
     ConnectFailed,
@@ -75,6 +76,7 @@ class Attempts:
         self._secrets: tuple[str, ...] = ()
         self._began: float | None = None
         self._repetitions = 0  # on the present route
+        self._renewed = False  # a function has been asked for another key than the one that was refused
         self._admitted = False  # the present route's breaker waits to hear how it went
         self._admission = object()  # what it knows this call by
         self._asked = False  # the present attempt's request is on its way
@@ -159,7 +161,7 @@ class Attempts:
     def _attempt(self, call: Call) -> Answer:
         """Sends the request once."""
         self.headers, self.request_id, self.used_tokens, self._asked = {}, None, None, False
-        if self._request is None:
+        if self._request is None or self.route.key_changes:
             self._request = self.route.prepare(self.route, call)
             self._keep_secret(self._request.secrets)
         self._queue_up(call, self._request)
@@ -260,6 +262,10 @@ class Attempts:
                 self._tell_breaker(error)
             return Pending(error)
         call.renew()
+        if self._asked and self.route.key_changes and isinstance(error, AuthError) and not self._renewed:
+            self._renewed = True  # no repetition: the key may have run out on the way
+            _log.debug("%s refused the key: it is asked for once more", self.route.provider.name)
+            return 0.0
         retry = self.route.retry
         wait = retry.decide(error, self._repetitions)
         if wait is None or (len(self._routes) > 1 and not (wait <= retry.max_backoff and call.leaves(wait))):
@@ -286,6 +292,7 @@ class Attempts:
             return Pending(_all_failed(self._failures))
         _log.debug("%s failed: the next model is tried", self.route.provider.name)
         self._repetitions = 0
+        self._renewed = False
         self._request = None
         self._enter_route()
         return 0.0

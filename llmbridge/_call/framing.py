@@ -1,13 +1,14 @@
 """Bytes to frames, pure: feed it what arrived, in any cut, and get every frame that is complete by now.
 
-A frame is one raw record of a stream before its meaning is known: `.data` and `.event` as text. There are four
-framings: server-sent events (through sseclient-py), the same with bare JSON between the events, the line framing of the
-first chat services (`data: {...}` counts at its line end, no blank line needed) and NDJSON.
+A frame is one raw record of a stream before its meaning is known: `.data` and `.event` as text. There are three
+framings: server-sent events (through sseclient-py), the line framing of the first chat services (`data: {...}` counts
+at its line end, no blank line needed) and NDJSON.
 
 sseclient-py knows the event format, and nothing of hostile streams. What stands in front of it here strips the byte
 order mark, turns CR and CRLF into LF (it does not see a blank line in a mixture of them), repairs bytes that are not
 UTF-8, caps the size of an event, hands it whole events only (it copies again and again what arrives in small reads),
-and knows whether the last event was complete.
+and knows whether the last event was complete. Streams of servers that do not keep to the format get what they lack:
+`_MissingLines` adds it.
 
 Source: WHATWG HTML, 9.2.6 "Interpreting an event stream".
 """
@@ -21,9 +22,10 @@ from typing import Any, Protocol
 
 from sseclient import SSEClient
 
+from llmbridge._json import is_json
 from llmbridge.errors import ProtocolError
 
-__all__ = ["EVENT_LIMIT", "NDJSON", "SSE", "DataLines", "Frame", "Framing", "Record", "SSEWithJSON"]
+__all__ = ["EVENT_LIMIT", "NDJSON", "SSE", "DataLines", "Frame", "Framing", "Record"]
 
 EVENT_LIMIT = 64 * 1024 * 1024
 """Bytes that one event may have at the most."""
@@ -34,7 +36,15 @@ _BOM = b"\xef\xbb\xbf"
 _MANY_LINES = 64
 _LITTLE = 80 * 1024
 _LONE_CR = re.compile(rb"\r(?!\n)")
-_JSON_LINE = re.compile(rb"\n[{\[]")  # to be searched for: twice as fast as `in` for each of the two
+# Where a stream of events is none: a line of JSON without a field, an `error:`, or a line right below one that may end
+# a JSON document. Searched for in all that comes: the line feed in front makes that fast.
+_ODD = re.compile(rb"\n[^\n](?:(?<=[{\[])|(?<=e)rror:|(?<=[}\] \t]\n.))")
+_ODD_START = (b"{", b"[", b"error:")
+_ODD_SIZE = 8  # bytes that a match may have, from the one before the line feed
+_DATA_OR_ERROR = (b"data:", b"{", b"error: {", b"error:{")
+_REPORTS = re.compile(r'\[\s*\{\s*"error"')
+_ALONE = re.compile(rb"\n[{\[]\n")
+_BARE = re.compile(rb"\{|\[\s*(?:\{|$)|\[DONE\]")
 _JSON_TOKEN = re.compile(rb'\\.|["{}\[\]]', re.DOTALL)
 
 
@@ -58,22 +68,58 @@ class Record:
         return f"Record({self.data!r}, {self.event!r})"
 
 
-class Framing(ABC):
-    """The recipe: normalized line ends, whole records cut off at the last terminator, the rest kept for later.
+class _Tail:
+    """What has come of a record that is not complete yet.
 
     Args:
         limit: Bytes that one record may have; more is a ProtocolError.
     """
 
     terminator: bytes
-    begins_with_json = False
-    """Whether a brace at the very beginning is the first record, and not a document in place of a stream."""
 
-    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
         self._tail: list[bytes] = []
         self._tail_size = 0
         self._at_line_end = False
+
+    def _cut(self, data: bytes) -> bytes:
+        """What is complete with `data`; the rest is kept in pieces, so that a long record costs linear time."""
+        end = data.rfind(self.terminator)
+        if end >= 0:
+            end += len(self.terminator)
+        elif self._at_line_end and self._tail and data[:1] == b"\n":
+            end = 1
+        else:
+            self._keep(data)
+            return b""
+        self._tail.append(data[:end])
+        whole = self._tail[0] if len(self._tail) == 1 else b"".join(self._tail)
+        self._tail, self._tail_size = [], 0
+        if end < len(data):
+            self._keep(data[end:])
+        return whole
+
+    def _keep(self, data: bytes) -> None:
+        self._tail.append(data)
+        self._tail_size += len(data)
+        self._at_line_end = data.endswith(b"\n")
+        if self._tail_size > self._limit:
+            raise ProtocolError(_too_long(self._limit))
+
+
+class Framing(_Tail, ABC):
+    """The recipe: normalized line ends, whole records cut off at the last terminator, the rest kept for later.
+
+    Args:
+        limit: Bytes that one record may have; more is a ProtocolError.
+    """
+
+    begins_with_json = False
+    """Whether a brace at the very beginning is the first record, and not a document in place of a stream."""
+
+    def __init__(self, limit: int = EVENT_LIMIT) -> None:
+        super().__init__(limit)
         self._after_cr = False
         self._head: bytes | None = b""
 
@@ -123,41 +169,59 @@ class Framing(ABC):
             return data.replace(b"\r", b"")  # a single byte is found much faster than two
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
-    def _cut(self, data: bytes) -> bytes:
-        """What is complete with `data`; the rest is kept in pieces, so that a long record costs linear time."""
-        end = data.rfind(self.terminator)
-        if end >= 0:
-            end += len(self.terminator)
-        elif self._at_line_end and self._tail and data[:1] == b"\n":
-            end = 1
-        else:
-            self._keep(data)
-            return b""
-        self._tail.append(data[:end])
-        whole = self._tail[0] if len(self._tail) == 1 else b"".join(self._tail)
-        self._tail, self._tail_size = [], 0
-        if end < len(data):
-            self._keep(data[end:])
-        return whole
-
-    def _keep(self, data: bytes) -> None:
-        self._tail.append(data)
-        self._tail_size += len(data)
-        self._at_line_end = data.endswith(b"\n")
-        if self._tail_size > self._limit:
-            raise ProtocolError(f"an event of the stream is longer than {self._limit} bytes: the server is not sane")
-
 
 class SSE(Framing):
     r"""Server-sent events: an event ends with a blank line, or is not one.
+
+    Three things that servers do all the same are understood. JSON without a field before it, over any number of lines,
+    is a frame. So is `error: {...}`, which is an event of that name. And where the blank lines between events are
+    missing, each `data:` line counts once it is clear that they are: a whole JSON document is followed by more data.
 
     Example:
         >>> framing = SSE()
         >>> framing.feed(b": hi\n\ndata: Hel"), [frame.data for frame in framing.feed(b"lo\n\n")]
         ([], ['Hello'])
+        >>> [frame.data for frame in framing.feed(b'data: {}\n{\n "error": "no"\n}\n\ndata: [1]\ndata: [2]\n')]
+        ['{}', '{\n "error": "no"\n}', '[1]', '[2]']
+
+    Source:
+        Gemini: an error in mid-stream is an indented JSON document without `data:` (google-genai collects the lines
+        that lack it until the braces balance). llama.cpp's server: errors were `error: {...}` until 2025.
     """
 
     terminator = b"\n\n"
+    _missing: _MissingLines | None = None
+
+    def finish(self) -> list[Frame]:
+        if self._missing is not None:
+            self._tail.append(self._missing.rest())
+            self._missing = None
+        return super().finish()
+
+    def _cut(self, data: bytes) -> bytes:
+        if self._missing is None:
+            if not self._tail and data.endswith(b"\n\n"):
+                if not _ODD.search(data) and not data.startswith(_ODD_START):
+                    return data  # the usual read
+            elif not self._is_odd(data):
+                return super()._cut(data)
+            data = b"".join((*self._tail, data))
+            self._tail, self._tail_size = [], 0
+            self._missing = _MissingLines(self._limit)
+        data = self._missing.added(data)
+        if (left := self._missing.left_over()) is not None:
+            data += left
+            self._missing = None
+        return super()._cut(data) if data else b""
+
+    def _is_odd(self, data: bytes) -> bool:
+        """Whether something may be missing, up to what has just come."""
+        if not self._tail:
+            return _ODD.search(data) is not None or data.startswith(_ODD_START)
+        before = self._tail[-1][-_ODD_SIZE:]
+        if len(before) < _ODD_SIZE:
+            before = b"".join((b"\n", *(piece[-_ODD_SIZE:] for piece in self._tail[-_ODD_SIZE:])))[-_ODD_SIZE:]
+        return _ODD.search(before + data) is not None
 
     def _frames(self, whole: bytes) -> list[Frame]:
         if len(whole) > _LITTLE and any(event.count(b"\n") > _MANY_LINES for event in whole.split(b"\n\n")):
@@ -165,60 +229,10 @@ class SSE(Framing):
         return list(_QuietClient((whole,)).events())
 
 
-class SSEWithJSON(SSE):
-    r"""Server-sent events, and between them JSON that stands there bare, over any number of lines: a frame as well.
-
-    Example:
-        >>> [frame.data for frame in SSEWithJSON().feed(b'data: 1\n\n{\n "error": {}\n}\n\n')]
-        ['1', '{\n "error": {}\n}']
-
-    Source:
-        Gemini: an error in mid-stream is an indented JSON document without `data:` (google-genai collects the lines
-        that lack it until the braces balance).
-    """
-
-    def __init__(self, limit: int = EVENT_LIMIT) -> None:
-        super().__init__(limit)
-        self._json: _OpenJSON | None = None
-
-    def finish(self) -> list[Frame]:
-        frames = super().finish()
-        if self._json is not None:
-            frames.append(self._closed())
-        return frames
-
-    def _frames(self, whole: bytes) -> list[Frame]:
-        if self._json is None and not (_JSON_LINE.search(whole) or whole[:1] in (b"{", b"[")):
-            return super()._frames(whole)
-        frames: list[Frame] = []
-        events: list[bytes] = []
-        for line in whole[:-1].split(b"\n"):
-            if self._json is not None and line.startswith(b"data:"):
-                frames.append(self._closed())  # it breaks off, which its content shows
-            if self._json is None and line[:1] in (b"{", b"["):
-                frames += self._frames_of(events)
-                self._json = _OpenJSON(self._limit)
-            if self._json is None:
-                events.append(line)
-            elif self._json.ends_with(line):
-                frames.append(self._closed())
-        return frames + self._frames_of(events)
-
-    def _frames_of(self, lines: list[bytes]) -> list[Frame]:
-        """The events in some lines, which are used up then."""
-        whole = b"\n".join(lines)
-        lines.clear()
-        return super()._frames(whole + self.terminator) if whole else []
-
-    def _closed(self) -> Frame:
-        """The open document as far as it came; none is open then."""
-        assert self._json is not None
-        record, self._json = Record(self._json.text), None
-        return record
-
-
 class DataLines(Framing):
     r"""The line framing of Vitalentum and CodeLinkAva: each line that begins with `data:` is a frame of its own.
+
+    So is an error that stands there without `data:`, in one line.
 
     Example:
         >>> [frame.data for frame in DataLines().feed(b"data: 1\ndata:2\nid: 3\n\ndata: 4")]
@@ -233,59 +247,170 @@ class DataLines(Framing):
     def _frames(self, whole: bytes) -> list[Frame]:
         return [
             Record(line[6 if line.startswith(b"data: ") else 5 :].decode())
-            for line in whole.split(b"\n")
             if line.startswith(b"data:")
+            else Record(line.removeprefix(b"error:").strip().decode(), "error")
+            for line in whole.split(b"\n")
+            if line.startswith(_DATA_OR_ERROR)
         ]
 
 
 class NDJSON(Framing):
-    r"""One JSON document a line, empty lines ignored.
+    r"""One JSON document a line, empty lines ignored; or over several lines, if the first one is a bracket alone.
 
     Example:
-        >>> [frame.data for frame in NDJSON().feed(b'{"a": 1}\n\n{"a": 2}\n')]
-        ['{"a": 1}', '{"a": 2}']
+        >>> [frame.data for frame in NDJSON().feed(b'{"a": 1}\n\n{"a": 2}\n{\n "a": 3\n}\n')]
+        ['{"a": 1}', '{"a": 2}', '{\n "a": 3\n}']
     """
 
     terminator = b"\n"
     begins_with_json = True
+    _document: _OpenJSON | None = None
+
+    def finish(self) -> list[Frame]:
+        frames = super().finish()
+        if self._document is not None:
+            frames.append(Record(self._document.text))
+            self._document = None
+        return frames
 
     def _frames(self, whole: bytes) -> list[Frame]:
-        return [Record(line.decode()) for line in whole.split(b"\n") if line.strip()]
+        if self._document is None and not _ALONE.search(whole) and not whole.startswith((b"{\n", b"[\n")):
+            return [Record(line.decode()) for line in whole.split(b"\n") if line.strip()]
+        return [frame for line in whole[:-1].split(b"\n") for frame in self._with_line(line)]
+
+    def _with_line(self, line: bytes) -> list[Frame]:
+        if self._document is None and line not in (b"{", b"["):
+            return [Record(line.decode())] if line.strip() else []
+        if self._document is None:
+            self._document = _OpenJSON()
+        self._document.add(line)
+        if self._document.size > self._limit:
+            raise ProtocolError(_too_long(self._limit))
+        if not self._document.is_balanced:
+            return []
+        record, self._document = Record(self._document.text), None
+        return [record]
+
+
+class _MissingLines(_Tail):
+    """Adds to an event stream what its server left out: blank lines between events, `data:` before JSON.
+
+    Data and names that are as they should be stay so; all other lines, which mean nothing, are left out.
+    """
+
+    terminator = b"\n"
+
+    def __init__(self, limit: int) -> None:
+        super().__init__(limit)
+        self._document: _OpenJSON | None = None  # the data of the open event
+        self._bare = False  # whether that data comes without `data:`
+        self._name = b""  # a line behind whole data: it may name that event, or begin the next one
+        self._separate = False  # whether whole data is an event, though no blank line follows
+
+    def added(self, data: bytes) -> bytes:
+        """The lines that `data` completes, with what they lack."""
+        whole = self._cut(data)
+        return b"".join(map(self._line, whole[:-1].split(b"\n"))) if whole else b""
+
+    def left_over(self) -> bytes | None:
+        """The line that has begun, if what comes next can be read without knowing what came before it."""
+        if self._separate or self._document:
+            return None
+        begun = b"".join(self._tail)
+        return None if begun.startswith(_ODD_START) else begun
+
+    def rest(self) -> bytes:
+        """A last line without an end, with what it lacks."""
+        return self._line(b"".join(self._tail)) if self._tail else b""
+
+    def _line(self, line: bytes) -> bytes:
+        field, _, value = line.partition(b":")
+        if self._bare and field not in (b"data", b"event", b"error"):
+            return self._data(b"data: ", line)
+        before = self._ended() if self._bare else b""  # it breaks off, which its content shows
+        if not line:
+            name, self._document, self._name = self._name, None, b""
+            return name + b"\n"
+        if _BARE.match(line) or (field == b"error" and value.strip() not in (b"", b"null")):
+            before += self._ended() + (b"event: error\n" if field == b"error" else b"")
+            self._bare = True
+            return before + self._data(b"data: ", value.strip() if field == b"error" else line)
+        whole = self._document is not None and self._document.is_whole
+        if field == b"event":
+            if not whole:
+                return before + line + b"\n"
+            self._name = line + b"\n"
+        elif field == b"data":
+            if whole and value.strip():
+                self._separate = True
+                before += self._ended()
+            return before + self._data(line[: len(line) - len(value)], value)
+        return before
+
+    def _data(self, field: bytes, value: bytes) -> bytes:
+        """A line of data, and the end of its event if that is clear."""
+        if self._document is None:
+            if not value.strip():
+                return field + value + b"\n"
+            self._document = _OpenJSON()
+        self._document.add(value)
+        line = field + value + b"\n"
+        if self._bare and self._document.is_balanced:
+            name = b"event: error\n" if _REPORTS.match(self._document.text) else b""
+            return line + name + self._ended()
+        return line + (self._ended() if self._separate and self._document.is_whole else b"")
+
+    def _ended(self) -> bytes:
+        """What ends the open event, and begins the next one."""
+        if self._document is None:
+            return b""
+        name, self._document, self._bare, self._name = self._name, None, False, b""
+        return b"\n" + name
 
 
 class _OpenJSON:
-    """A JSON document that has begun, with what tells where it ends."""
+    """A JSON document that has begun, with what tells where it ends; or other text."""
 
-    __slots__ = ("_depth", "_in_text", "_limit", "_lines", "_size")
+    __slots__ = ("_depth", "_in_text", "_lines", "_whole", "size")
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self) -> None:
         self._lines: list[bytes] = []
-        self._limit = limit
-        self._size = 0
+        self.size = 0
         self._depth = 0
         self._in_text = False
+        self._whole: bool | None = None  # once it is known: a value that is over does not become another one
 
     @property
     def text(self) -> str:
-        """What came of it."""
-        return b"\n".join(self._lines).decode().strip()
+        """What has come of it."""
+        return b"\n".join(self._lines).decode(errors="replace").strip()
 
-    def ends_with(self, line: bytes) -> bool:
-        """Takes a line, and says whether it is the last one.
+    @property
+    def is_balanced(self) -> bool:
+        """Whether each bracket is closed, as in all that is no JSON object or list."""
+        return (self._depth <= 0 and not self._in_text) or self._lines[0].lstrip()[:1] not in (b"{", b"[")
 
-        Raises:
-            ProtocolError: The document grows past the limit.
-        """
+    @property
+    def is_whole(self) -> bool:
+        """Whether it is a JSON object or list, and complete; the end mark counts as one."""
+        if self._whole is None and self.is_balanced:
+            text = self.text
+            self._whole = text == "[DONE]" or (text[:1] in ("{", "[") and is_json(text))
+        return bool(self._whole)
+
+    def add(self, line: bytes) -> None:
+        """Takes a line."""
         self._lines.append(line)
-        self._size += len(line) + 1
-        if self._size > self._limit:
-            raise ProtocolError(f"a document in the stream is longer than {self._limit} bytes: the server is not sane")
+        self.size += len(line) + 1
         for token in _JSON_TOKEN.findall(line):
             if token == b'"':
                 self._in_text = not self._in_text
             elif not self._in_text and len(token) == 1:
                 self._depth += 1 if token in b"{[" else -1
-        return self._depth <= 0 and not self._in_text
+
+
+def _too_long(limit: int) -> str:
+    return f"an event of the stream is longer than {limit} bytes: the server is not sane"
 
 
 class _Silent:

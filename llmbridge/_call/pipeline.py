@@ -13,11 +13,11 @@ from time import monotonic
 from typing import TYPE_CHECKING
 from weakref import ref
 
-from llmbridge._call.answer import Answer
+from llmbridge._call.answer import Answer, is_piece
 from llmbridge._call.attempts import Attempts
 from llmbridge._call.route import Route
 from llmbridge.errors import Cancelled, LLMBridgeError, Pending, StreamTruncated
-from llmbridge.events import EndOfPart, Item, Other, RawEvent, Usage
+from llmbridge.events import Item, Usage
 from llmbridge.options import Timeout, TotalClock
 
 if TYPE_CHECKING:
@@ -249,7 +249,7 @@ class Pipeline:
         """The items that may be handed out. Before there is a piece of the answer, another attempt may follow them."""
         attempts = self._attempts
         if not attempts.settled:
-            first = next((at for at, item in enumerate(items) if _is_piece(item)), len(items))
+            first = next((at for at, item in enumerate(items) if is_piece(item)), len(items))
             self._held += items[:first]
             if counts := [item for item in self._held if isinstance(item, Usage)]:  # each says all that is known so far
                 self._held = [item for item in self._held if item.__class__ is not Usage or item is counts[-1]]
@@ -291,10 +291,3 @@ class Pipeline:
         if self._call is not None:
             self._call.end()
         self._answer = None
-
-
-def _is_piece(item: Item) -> bool:
-    """Whether an item is something of the answer itself."""
-    if isinstance(item, (Usage, RawEvent, EndOfPart)):
-        return False
-    return not isinstance(item, Other) or item.in_turn

@@ -172,14 +172,9 @@ def plan_embeddings(
     if named is None and client.several:
         raise ConfigError("this client has several models: say with model= which one makes the embeddings")
     provider, name = resolve_model(named, _has_base_url(client, transport))
-    return EmbeddingsCall(
-        client.connections,
-        provider,
-        name,
-        client.options_for(provider, transport),
-        texts,
-        {**client.settings_for(provider), **params},
-    )
+    options = client.options_for(provider, transport)
+    given = provider.with_settings({**client.settings_for(provider), **params}, options.base_url is not None)
+    return EmbeddingsCall(client.connections, provider, name, options, texts, given)
 
 
 def plan_models(
@@ -204,9 +199,9 @@ def plan_models(
     if unknown := sorted(given.keys() - provider.settings):
         known = ", ".join((*TRANSPORT_NAMES, *sorted(provider.settings)))
         raise ConfigError(f"models() knows no {unknown[0]}: for {name} it takes {known}")
-    given = {**client.settings_for(provider), **given}
-    encoded = provider.encode_models({key: value for key, value in given.items() if value is not None})
     options = client.options_for(provider, transport)
+    asked = provider.with_settings({**client.settings_for(provider), **given}, options.base_url is not None)
+    encoded = provider.encode_models({key: value for key, value in asked.items() if value is not None})
     return DocumentCall(
         client.connections, provider, "", lambda _: encoded, options, provider.decode_models, method="GET"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, overload
@@ -27,6 +28,7 @@ MOST_TEXTS = 512
 _BYTES = 500_000
 """UTF-8 in a request at the most, unless one text alone is longer: services limit the tokens of all texts together."""
 
+_DIMENSIONS = ("dimensions", "output_dimension", "outputDimensionality", "output_dimensionality")
 _Decoded = tuple[list[list[float]], Union[Usage, None]]
 
 
@@ -57,7 +59,7 @@ class DocumentCall(Generic[T]):
     ) -> None:
         def encoded(name: str) -> Encoded:
             made = encode(name)
-            return Encoded(made.body, made.path, {"Accept": "application/json", **made.headers})
+            return Encoded(made.body, made.path, {"Accept": "application/json", **made.headers}, made.base_url)
 
         self._found: list[T] = []
         route = Route.to(
@@ -205,9 +207,22 @@ class EmbeddingsCall:
                 )
             vectors += more
             counts.append(counted)
-        if len({len(vector) for vector in vectors}) > 1:
-            raise ProtocolError("the embeddings are not of one length", provider=self._provider.name, model=self._model)
+        self._check(vectors)
         return Embeddings(vectors, _sum(counts), self._model, self._provider.name)
+
+    def _check(self, vectors: list[list[float]]) -> None:
+        """Refuses what would be found out when nothing is found any more: vectors that say nothing, or too little."""
+        found, asked = {len(vector) for vector in vectors}, _dimensions(self._params)
+        problem = "the embeddings are not of one length" if len(found) > 1 else ""
+        if asked and not found <= asked:
+            lengths = ", ".join(map(str, sorted(found)))
+            problem = f"{max(asked)} dimensions were asked for, and embeddings of {lengths} came back"
+        if not all(vectors):
+            problem = "an embedding is an empty list of numbers: does the service know the encoding_format?"
+        elif not all(map(_is_finite, vectors)):
+            problem = "an embedding holds a number that is not finite"
+        if problem:
+            raise ProtocolError(problem, provider=self._provider.name, model=self._model)
 
     def _ask(self, texts: Sequence[str]) -> _Decoded:
         self._call = DocumentCall(
@@ -232,6 +247,28 @@ class EmbeddingsCall:
         self._cancelled = True
         if self._call is not None:
             self._call.cancel()
+
+
+def _is_finite(vector: list[float]) -> bool:
+    try:
+        return all(map(math.isfinite, vector))
+    except OverflowError:  # an int that no float can hold
+        return False
+
+
+def _dimensions(params: Mapping[str, Any]) -> set[int]:
+    """The lengths that fit what was asked for, under whatever name; empty if any does.
+
+    Example:
+        >>> _dimensions({"dimensions": 256}), _dimensions({"output_dimension": 256, "output_dtype": "binary"})
+        ({256}, {256, 32})
+    """
+    fields = {**next((value for value in params.values() if isinstance(value, Mapping)), {}), **params}
+    asked = next((fields[name] for name in _DIMENSIONS if name in fields), None)
+    if not isinstance(asked, int) or isinstance(asked, bool):
+        return set()
+    packed = "binary" in f"{params.get('output_dtype')} {params.get('embedding_types')}"  # eight in a byte
+    return {asked, asked // 8} if packed else {asked}
 
 
 def _checked_texts(texts: Any) -> list[str]:

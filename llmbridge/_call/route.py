@@ -23,7 +23,7 @@ from llmbridge.errors import (
 from llmbridge.messages import ChatRequest, with_own_proofs
 from llmbridge.options import TransportOptions, Unsupported, checked_base_url, warn_caller
 from llmbridge.retry import Retry
-from llmbridge.secret import SHORTEST_SECRET, MaskedStr
+from llmbridge.secret import SHORTEST_SECRET, KeyFunction, MaskedStr
 
 if TYPE_CHECKING:
     import requests
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llmbridge._transport import Call, HTTPRequest, Transport
     from llmbridge.limits import Limiter, Limits
     from llmbridge.provider import Encoded, Provider
-    from llmbridge.secret import Secret
+    from llmbridge.secret import Key, Secret
 
 __all__ = ["SHARED", "Breaker", "Connections", "Route", "chat_route"]
 
@@ -199,6 +199,7 @@ class Route:
         answer_tool: The tool whose arguments are the answer's text, if there is one.
         breaker: Its memory, where there are several models to choose from.
         limiter: Of its own client, if that has limits; they count in place of those of the call.
+        key_changes: Whether the key comes from a function, so that each attempt needs a request of its own.
     """
 
     provider: type[Provider]
@@ -210,6 +211,7 @@ class Route:
     answer_tool: str | None = None
     breaker: Breaker = _UNUSED
     limiter: Limiter | None = None
+    key_changes: bool = False
 
     @classmethod
     def to(
@@ -246,17 +248,29 @@ class Route:
         verify = True if options.verify is None else options.verify
 
         def prepare(route: Route, call: Call) -> HTTPRequest:
-            base_url = options.base_url
+            base_url, found = options.base_url, key
             if base_url is None:
                 base_url, route.model = provider.locate_during(call, model)
                 base_url = checked_base_url(base_url)
-            return http_request(provider, encode(route.model), options, key, base_url, method)
+                found = key or provider.key_at(base_url)
+            encoded = encode(route.model)
+            if options.base_url is None and encoded.base_url:
+                base_url = encoded.base_url
+            return http_request(provider, encoded, options, _auth(provider, found, call), base_url, method)
 
         def transport() -> Transport:
             return connections.transport(options.session, proxy, verify)
 
         return cls(
-            provider, model, prepare, transport, options.retries or _RETRY, read, answer_tool, breaker or _UNUSED
+            provider,
+            model,
+            prepare,
+            transport,
+            options.retries or _RETRY,
+            read,
+            answer_tool,
+            breaker or _UNUSED,
+            key_changes=isinstance(key, KeyFunction),
         )
 
 
@@ -285,6 +299,9 @@ def chat_route(
     """
     request = replace(request, messages=with_own_proofs(request.messages, provider.name))
     request = _supported(provider, request, unsupported or "error")
+    params = provider.with_settings(request.params, options.base_url is not None)
+    if params is not request.params:
+        request = replace(request, params=params)
     encoded = provider.encode(request)
 
     def encode(model: str) -> Encoded:
@@ -303,8 +320,8 @@ def chat_route(
     return route, request
 
 
-def usable_key(provider: type[Provider], options: TransportOptions, even_offline: bool = False) -> Secret | None:
-    """The key to send, once it is sure that there is somewhere to send it.
+def usable_key(provider: type[Provider], options: TransportOptions, even_offline: bool = False) -> Key | None:
+    """Where the key comes from, once it is sure that there is somewhere to send it.
 
     Raises:
         ConfigError: The service is gone, has no base URL, or needs a key that is missing.
@@ -318,10 +335,13 @@ def usable_key(provider: type[Provider], options: TransportOptions, even_offline
             provider=provider.name,
         )
     if options.base_url is None and not provider.direct and not provider.resolve_base_url():
-        variable = f", or set {provider.base_url_env}" if provider.base_url_env else ""
+        variables = " or ".join(provider.address_variables())
+        variable = f", or set {variables}" if variables else ""
         raise ConfigError(
             f"{provider.name} needs a base_url=, like {provider.base_url_example}{variable}", provider=provider.name
         )
+    if isinstance(options.api_key, KeyFunction):
+        return options.api_key
     return provider.find_key(options.api_key, options.base_url is not None)
 
 
@@ -349,21 +369,41 @@ def _supported(provider: type[Provider], request: ChatRequest, unsupported: str)
     return replace(request, params=kept, tool_choice=None if "tool_choice" in refused else request.tool_choice)
 
 
+@dataclass(frozen=True, slots=True)
+class _Auth:
+    """The key of one request, and the headers that carry it."""
+
+    key: Secret
+    headers: Mapping[str, str]
+
+
+def _auth(provider: type[Provider], key: Key | None, call: Call) -> _Auth | None:
+    """The key as it is now. A function is asked for it, within the limits of the call."""
+    headers_of = provider.auth_headers
+    if isinstance(key, KeyFunction):
+        from llmbridge._call.fresh_key import fresh_key
+
+        key, headers_of = fresh_key(key, call), provider.token_headers
+    if key is None:
+        return None
+    return _Auth(key, {name: MaskedStr(value) for name, value in headers_of(key.reveal()).items()})
+
+
 def http_request(
     provider: type[Provider],
     encoded: Encoded,
     options: TransportOptions,
-    key: Secret | None,
+    auth: _Auth | None,
     base_url: str,
     method: str = "POST",
 ) -> HTTPRequest:
     """The request with all its headers.
 
     Args:
-        provider: Adds its headers, and knows how a key is sent.
+        provider: Adds its headers.
         encoded: Path, body and headers of this request.
         options: The caller's headers win over all others.
-        key: None for none.
+        auth: None for no key.
         base_url: What the path is appended to.
         method: POST, or GET for a request without a body.
     """
@@ -379,9 +419,9 @@ def http_request(
     secrets = [*passwords_of(base_url)]
     _override(headers, provider.headers)
     _override(headers, encoded.headers)
-    if key is not None:
-        secrets.append(key.reveal())
-        _override(headers, {name: MaskedStr(value) for name, value in provider.auth_headers(key.reveal()).items()})
+    if auth is not None:
+        secrets.append(auth.key.reveal())
+        _override(headers, auth.headers)
     if options.headers:
         masked = [value for value in options.headers.values() if isinstance(value, MaskedStr)]
         secrets += [word for value in masked for word in value.split()]

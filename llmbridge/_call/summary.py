@@ -27,7 +27,7 @@ from llmbridge.events import (
     Usage,
 )
 
-__all__ = ["failed_answer", "not_told", "of_choice", "storable"]
+__all__ = ["failed_answer", "not_told", "of_choice", "repeats", "storable"]
 
 T = TypeVar("T")
 _DEEPEST = 150  # below what a message can hold
@@ -67,6 +67,20 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
         elif not isinstance(item, ToolCallDelta) and (isinstance(item, (Usage, Finish)) or item not in others):
             news.append(item)
     return news
+
+
+def repeats(summary: Sequence[Item], told: Sequence[Item]) -> bool:
+    """Whether what may be a summary begins with all text before it, and is not just an equal piece.
+
+    Example:
+        >>> repeats(["1"], ["1"]), repeats(["1", Finish("stop")], ["1"]), repeats(["The bridge"], ["The "])
+        (False, True, True)
+    """
+    text, known = _text_of(summary).strip(), _text_of(told).strip()
+    ends = any(isinstance(item, Finish) for item in summary)
+    if text and known:
+        return text.startswith(known) and (ends or len(text) > len(known))
+    return ends
 
 
 def _text_of(items: Sequence[Item]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
@@ -12,7 +13,8 @@ from llmbridge._text import shortened, shown
 from llmbridge.errors import InvalidRequest
 
 __all__ = [
-    "JSON", "LISTED", "NAMED", "NUMBERS", "SINGLE", "SIZES", "Checked", "check", "check_form", "closest", "joined",
+    "JSON", "LISTED", "NAMED", "NUMBERS", "SINGLE", "SIZES", "Checked", "check", "check_form", "check_references",
+    "closest", "joined",
     "kind_of", "listed", "parts", "quoted", "rebuilt", "resolve", "type_of", "types_of",
 ]  # fmt: skip
 
@@ -38,6 +40,8 @@ _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     "items": ((Mapping, bool, list), "a schema"),
     "type": ((str, list), "the name of a type, or a list of them"),
     "required": ((list,), "a list of names"),
+    "dependentRequired": ((Mapping,), "an object of lists of names"),
+    **dict.fromkeys(("minProperties", "maxProperties"), ((int, float), "a number")),
     "enum": ((list,), "a list of values"),
 }
 _TYPES = {
@@ -59,10 +63,11 @@ def check(value: Any, schema: Any) -> Checked:
     """What does not fit, and the value without the nulls that stand for what was left out.
 
     Covers type, enum, const, properties, patternProperties, required, additionalProperties, propertyNames, items,
-    prefixItems, minItems, maxItems, anyOf, oneOf, allOf, not, minimum, maximum, exclusiveMinimum, exclusiveMaximum,
-    minLength, maxLength, pattern (as far as Python's `re` reads it) and `$ref` within the document. Other keywords do
-    not restrict anything. A null for a property that is not required and may not be null counts as left out: services
-    that want every property write it so.
+    prefixItems, contains, minItems, maxItems, uniqueItems, minProperties, maxProperties, dependentRequired,
+    dependentSchemas, anyOf, oneOf, allOf, not, if, then, else, minimum, maximum, exclusiveMinimum, exclusiveMaximum,
+    multipleOf, minLength, maxLength, pattern (as far as Python's `re` reads it) and `$ref` within the document. Other
+    keywords do not restrict anything. A null for a property that is not required and may not be null counts as left
+    out: services that want every property write it so.
 
     Args:
         value: What `json.loads` gives.
@@ -188,12 +193,17 @@ class Checked:
                 self.problems += closest(tried)
         if "not" in schema and not self._fits(value, schema["not"], path):
             self._wrong(path, "has a form that is excluded")
+        if "if" in schema:
+            branch = "else" if self._fits(value, schema["if"], path) else "then"
+            self.check(value, schema.get(branch, True), path)
 
     def _check_object(self, value: dict[str, Any], schema: Mapping[str, Any], path: str) -> None:
         properties, required = schema.get("properties") or {}, schema.get("required") or ()
         for key in required:
             if key not in value:
                 self._wrong(joined(path, key), "is missing")
+        self._check_dependents(value, schema, path)
+        self._check_size(len(value), schema, ("minProperties", "maxProperties", "properties"), path)
         patterns = [(_compiled(text), part) for text, part in (schema.get("patternProperties") or {}).items()]
         rest = schema.get("additionalProperties", True)
         for key, item in value.items():
@@ -212,6 +222,15 @@ class Checked:
                 else:
                     self.problems += problems
 
+    def _check_dependents(self, value: dict[str, Any], schema: Mapping[str, Any], path: str) -> None:
+        for key, names in (schema.get("dependentRequired") or {}).items():
+            for name in names if key in value and isinstance(names, list) else ():
+                if name not in value:
+                    self._wrong(joined(path, name), f"is missing, which {key} needs")
+        for key, part in (schema.get("dependentSchemas") or {}).items():
+            if key in value:
+                self.check(value, part, path)
+
     def _check_array(self, value: list[Any], schema: Mapping[str, Any], path: str) -> None:
         first, rest = schema.get("prefixItems") or [], schema.get("items", True)
         if isinstance(rest, list):  # as drafts before 2020 wrote it
@@ -219,6 +238,16 @@ class Checked:
         for i, item in enumerate(value):
             self.check(item, first[i] if i < len(first) else rest, f"{path}[{i}]")
         self._check_size(len(value), schema, ("minItems", "maxItems", "items"), path)
+        if (
+            "contains" in schema
+            and schema.get("minContains") != 0
+            and all(self._fits(item, schema["contains"], path) for item in value)
+        ):
+            self._wrong(path, "holds no item of the form that it must contain")
+        if schema.get("uniqueItems") is True and any(
+            _same(item, other) for i, item in enumerate(value) for other in value[:i]
+        ):
+            self._wrong(path, "must not have two equal items")
 
     def _check_string(self, value: str, schema: Mapping[str, Any], path: str) -> None:
         self._check_size(len(value), schema, ("minLength", "maxLength", "characters"), path)
@@ -238,6 +267,9 @@ class Checked:
             limit = schema.get(keyword)
             if isinstance(limit, (int, float)) and not isinstance(limit, bool) and not fits(value, limit):
                 self._wrong(path, f"must be {words} {limit}")
+        step = schema.get("multipleOf")
+        if isinstance(step, (int, float)) and step > 0 and not _is_multiple(value, step):
+            self._wrong(path, f"must be a multiple of {step}")
 
 
 def _without(value: Any, dropped: set[tuple[int, str]]) -> Any:
@@ -251,6 +283,16 @@ def _is(value: Any, kind: str) -> bool:
     if kind == "integer" and found == "number":
         return bool(value == value // 1)
     return kind == found or (kind == "number" and found == "integer") or kind not in _NAMES
+
+
+def _is_multiple(value: float, step: float) -> bool:
+    """As decimals: 0.3 is a multiple of 0.1, which it is not in binary."""
+    from fractions import Fraction
+
+    if isinstance(value, float) and not math.isfinite(value):
+        return False
+    exact = [Fraction(number) if isinstance(number, int) else Fraction(str(number)) for number in (value, step)]
+    return exact[0] % exact[1] == 0
 
 
 def _same(one: Any, other: Any) -> bool:
@@ -405,3 +447,30 @@ def _check_keywords(part: Mapping[str, Any], place: str) -> None:
             fits = all(isinstance(item, str) for item in value)
         if not fits:
             raise InvalidRequest(f'{place}: "{keyword}" must be {wanted}, not {shown(value)}')
+
+
+def check_references(document: Mapping[str, Any], where: str) -> None:
+    """Refuses a schema with a reference that leads nowhere in it, which services refuse, and nobody could check.
+
+    Args:
+        document: The whole schema.
+        where: What it is called in the message.
+
+    Raises:
+        InvalidRequest: There is one; says which.
+    """
+    waiting: list[Any] = [document]
+    while waiting:
+        part = waiting.pop()
+        if not isinstance(part, Mapping):
+            continue
+        waiting += (inner for _, inner in parts(part))
+        seen = set()
+        while isinstance(part, Mapping) and isinstance(ref := part.get("$ref"), str):
+            try:
+                part = resolve(ref, document)
+            except LookupError:
+                raise InvalidRequest(f'{where}: "$ref": "{ref}" leads nowhere in it: use "#/$defs/NAME"') from None
+            if ref in seen:
+                raise InvalidRequest(f'{where}: "$ref": "{ref}" only leads back to itself')
+            seen.add(ref)

@@ -2,16 +2,33 @@
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
-from llmbridge._schemas.check import JSON, LISTED, NAMED, NUMBERS, SINGLE, SIZES, parts, rebuilt, resolve, types_of
+from llmbridge._schemas.check import (
+    JSON,
+    LISTED,
+    NAMED,
+    NUMBERS,
+    SINGLE,
+    SIZES,
+    check_references,
+    parts,
+    rebuilt,
+    resolve,
+    types_of,
+)
+from llmbridge.errors import InvalidRequest
 
 __all__ = [
     "as_openai_takes",
     "holds_itself",
+    "modern",
+    "object_form",
     "strict_form",
+    "tool_form",
     "with_lone_references",
     "without_bounds",
     "without_lookaround",
@@ -28,6 +45,43 @@ _KEPT = {
 _FORMATS = {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"}
 # What gives a value its form, and has no counterpart there; additionalItems says nothing beside one schema for all.
 _IMPOSSIBLE = {*NAMED, *LISTED, *SINGLE} - _KEPT - {"additionalItems"}
+_BRANCHES = ("if", "then", "else")
+# What makes of an object several kinds of objects: services refuse most of it at the top of a tool's schema.
+_CASES = ("anyOf", "oneOf", "enum", "const", "not", *_BRANCHES)
+_TOP = (*_CASES, "allOf", "$ref")
+_WORDS = {
+    *NAMED, *LISTED, *SINGLE, *_BOUNDS, "additionalItems", "description", "enum", "format", "required", "title", "type",
+}  # fmt: skip
+
+
+def modern(schema: Mapping[str, Any]) -> JSON:
+    """The schema in the words of draft 2020-12, which services check schemas against: older ones are translated.
+
+    A keyword that is null says nothing, and is left out, as are `$schema` and `$id`.
+
+    Source: Anthropic's "JSON schema is invalid. It must match JSON Schema draft 2020-12"; Mistral's "Invalid tool
+    schema ... is not valid under any of the given schemas" (pdf-reader-mcp#63), and its grammar's failure at `$schema`
+    and `$id` (litellm#13389); OpenAI's "None is not of type".
+
+    Example:
+        >>> modern({"type": "integer", "minimum": 0, "exclusiveMinimum": True, "title": None})
+        {'type': 'integer', 'exclusiveMinimum': 0}
+        >>> modern({"type": "array", "items": [{"type": "string"}], "additionalItems": False})
+        {'type': 'array', 'prefixItems': [{'type': 'string'}], 'items': False}
+    """
+
+    def translated(part: JSON) -> JSON:
+        part = {key: value for key, value in part.items() if value is not None or key not in _WORDS}
+        for bound, limit in (("exclusiveMinimum", "minimum"), ("exclusiveMaximum", "maximum")):
+            if isinstance(part.get(bound), bool) and part.pop(bound) and limit in part:
+                part[bound] = part.pop(limit)
+        if isinstance(part.get("items"), list):
+            first, rest = part.pop("items"), part.pop("additionalItems", None)
+            part.update({"prefixItems": first} if first else {}, **({} if rest is None else {"items": rest}))
+        return {key: value for key, value in part.items() if key not in ("$schema", "$id")}
+
+    made: JSON = rebuilt(schema, translated)
+    return made
 
 
 def without_bounds(schema: Mapping[str, Any]) -> JSON:
@@ -53,36 +107,63 @@ def without_patterns(schema: Mapping[str, Any]) -> JSON:
 
 
 def without_lookaround(schema: Mapping[str, Any]) -> JSON:
-    """The schema whose patterns that look ahead or back are told in its descriptions.
+    """The schema whose patterns that look ahead or back, or that Python cannot read, are told in its descriptions.
 
-    Source: OpenAI's "regex lookaround is not supported". pydantic writes such patterns for a Decimal.
+    Source: OpenAI's "regex lookaround is not supported", and "is not a 'regex'" of what Python's `re` refuses, also for
+    the keys of `patternProperties` (clodex#197). pydantic writes such patterns for a Decimal.
 
     Example:
         >>> without_lookaround({"type": "string", "pattern": "^(?!-)"})
         {'type': 'string', 'description': '(pattern: ^(?!-))'}
     """
-    return _told(
-        schema, lambda part, key: key == "pattern" and isinstance(part[key], str) and bool(_LOOKS.search(part[key]))
-    )
+
+    def is_refused(part: JSON, key: str) -> bool:
+        given = part[key] if key in ("pattern", "patternProperties") else ()
+        return any(map(_looks_around, [given] if isinstance(given, str) else given))
+
+    return _told(schema, is_refused)
+
+
+def _looks_around(pattern: str) -> bool:
+    try:
+        re.compile(pattern)
+    except re.error:
+        return True
+    return bool(_LOOKS.search(pattern))
 
 
 def as_openai_takes(schema: Mapping[str, Any]) -> JSON:
-    """The schema without patterns that look around, its tuples with a word on what may be in them.
+    """The schema without patterns that are refused, its arrays with a word on what may be in them.
 
-    Source: OpenAI's "array schema missing items", whatever stands in `prefixItems`. Where a grammar is made of the
-    schema, `items` must not stand beside it: llama.cpp then reads nothing else, and forgets the order.
+    Source: OpenAI's "array schema missing items", whatever stands in `prefixItems`; Groq's "'required' present but
+    'properties' is missing". Where a grammar is made of the schema, `items` must not stand beside `prefixItems`:
+    llama.cpp then reads nothing else, and forgets the order. It also takes `{}` for an object, not for anything.
 
     Example:
         >>> as_openai_takes({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]})["items"]
         {'anyOf': [{'type': 'integer'}, {'type': 'string'}]}
+        >>> as_openai_takes({"type": ["array", "null"]})
+        {'type': ['array', 'null'], 'items': {}}
     """
-
-    def with_items(part: JSON) -> JSON:
-        first = part.get("prefixItems")
-        return {**part, "items": {"anyOf": first}} if first and "items" not in part else part
-
-    made: JSON = rebuilt(without_lookaround(schema), with_items)
+    made: JSON = rebuilt(with_items(without_lookaround(schema)), _with_properties)
     return made
+
+
+def with_items(schema: Mapping[str, Any]) -> JSON:
+    """The schema whose arrays all have `items`, which OpenAI and Gemini demand; see `as_openai_takes`."""
+
+    def complete(part: JSON) -> JSON:
+        kinds, first = part.get("type"), part.get("prefixItems")
+        if "items" in part or not (first or kinds == "array" or (isinstance(kinds, list) and "array" in kinds)):
+            return part
+        return {**part, "items": {"anyOf": first} if first else {}}
+
+    made: JSON = rebuilt(schema, complete)
+    return made
+
+
+def _with_properties(part: JSON) -> JSON:
+    return {**part, "properties": {}} if part.get("required") and "properties" not in part else part
 
 
 def _told(schema: Mapping[str, Any], is_refused: Callable[[JSON, str], bool]) -> JSON:
@@ -92,13 +173,184 @@ def _told(schema: Mapping[str, Any], is_refused: Callable[[JSON, str], bool]) ->
         refused = {key: value for key, value in part.items() if is_refused(part, key)}
         if not refused:
             return part
-        words = f"({', '.join(f'{key}: {value}' for key, value in refused.items())})"
-        said = part.get("description")
-        kept = {key: value for key, value in part.items() if key not in refused}
-        return {**kept, "description": f"{said} {words}" if isinstance(said, str) and said else words}
+        words = f"({', '.join(f'{key}: {_word(value)}' for key, value in refused.items())})"
+        return _described({key: value for key, value in part.items() if key not in refused}, words)
 
     made: JSON = rebuilt(schema, told)
     return made
+
+
+def _word(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _described(schema: JSON, words: str) -> JSON:
+    said = schema.get("description")
+    return {**schema, "description": f"{said} {words}" if isinstance(said, str) and said else words}
+
+
+# -- one object at the top ---------------------------------------------------------------------------------------------
+
+
+def tool_form(name: str, description: str, parameters: Mapping[str, Any]) -> tuple[dict[str, str], JSON]:
+    """What a service is told of a tool: its description, if there is anything to say, and the schema of one object.
+
+    Alternatives at the top of the schema are told in the description, since services refuse them there; the properties
+    that they name stand in the schema. A reference at the top is followed, and what `allOf` holds is put together.
+
+    Args:
+        name: The tool's, for the error.
+        description: The tool's own; may be "".
+        parameters: The tool's schema, of an object.
+
+    Raises:
+        InvalidRequest: A reference leads nowhere, or too many lead to alternatives.
+
+    Source: Anthropic's "input_schema does not support oneOf, allOf, or anyOf at the top level"; OpenAI's "schema must
+    have type 'object' and not have 'oneOf'/'anyOf'/'allOf'/'enum'/'not' at the top level"; llama.cpp reads nothing else
+    beside `anyOf` when it makes a grammar.
+
+    Example:
+        >>> needed = [{"required": ["id"]}, {"required": ["name"], "properties": {"name": {}}}]
+        >>> told, schema = tool_form("find", "Finds.", {"type": "object", "properties": {"id": {}}, "anyOf": needed})
+        >>> told["description"]
+        'Finds. (anyOf: [{"required": ["id"]}, {"required": ["name"], "properties": {"name": {}}}])'
+        >>> schema
+        {'type': 'object', 'properties': {'id': {}, 'name': {}}}
+    """
+    check_references(parameters, f"tool {name}: parameters")
+    try:
+        schema, words = _one_object(parameters)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"tool {name}: parameters: {error.message}") from None
+    text = f"{description} {words}".strip()
+    return ({"description": text} if text else {}), schema
+
+
+def object_form(schema: Mapping[str, Any]) -> JSON:
+    """The schema of one object, as for `tool_form`; what it cannot say is told in its own description."""
+    made, words = _one_object(schema)
+    return _described(made, words) if words else made
+
+
+def _one_object(schema: Mapping[str, Any]) -> tuple[JSON, str]:
+    """The schema without what services refuse at its top, and that in words."""
+    if not any(key in schema for key in _TOP):
+        return dict(schema), ""
+    made, told = _Flattening(schema).flat(schema, ())
+    words = ", ".join(f"{key}: {_word(value)}" for key, value in told)
+    made = {**made, "type": "object", "properties": made.get("properties") or {}}
+    return _Targets(schema).in_place(made, ()), f"({words})" if words else ""
+
+
+class _Flattening:
+    """The making of one object of a schema.
+
+    Args:
+        document: The whole schema.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+        self._known: dict[str, tuple[JSON, list[tuple[str, Any]]]] = {}  # behind references
+
+    def flat(self, schema: Any, above: tuple[str, ...]) -> tuple[JSON, list[tuple[str, Any]]]:
+        """The schema as one object, and the cases that it cannot say.
+
+        Args:
+            schema: A part of the document.
+            above: The references that led to it.
+        """
+        if not isinstance(schema, Mapping):
+            return {}, []
+        made = {key: value for key, value in schema.items() if key not in _TOP}
+        told = [(key, schema[key]) for key in _CASES if key in schema]
+        parts = [self.flat(part, above) for part in schema.get("allOf") or ()]
+        ref = schema.get("$ref")
+        if isinstance(ref, str) and ref not in above:
+            if ref not in self._known:
+                self._known[ref] = self.flat(resolve(ref, self._document), (*above, ref))
+            parts.append(self._known[ref])
+        for other, more in parts:
+            made, told = _both(made, other), told + [case for case in more if case not in told]
+        for key in ("anyOf", "oneOf"):
+            options = [self.flat(option, above)[0] for option in schema.get(key) or ()]
+            made = _either(made, [option for option in options if "object" in (option.get("type") or "object")])
+        branches = [{**self.flat(schema[key], above)[0], "required": []} for key in _BRANCHES[1:] if key in schema]
+        return _either(made, [*branches, {}] if branches else []), told
+
+
+def _both(one: JSON, other: JSON) -> JSON:
+    """The schema of objects that fit both."""
+    mine, theirs = one.get("properties") or {}, other.get("properties") or {}
+    properties = {
+        name: {"allOf": [mine[name], part]} if mine.get(name, part) != part else part for name, part in theirs.items()
+    }
+    required = list(dict.fromkeys([*(one.get("required") or ()), *(other.get("required") or ())]))
+    rest = {key: value for key, value in other.items() if key not in ("$defs", "definitions")}
+    made = {**rest, **one, "properties": {**mine, **properties}}
+    return {**made, "required": required} if required else made
+
+
+def _either(one: JSON, options: list[JSON]) -> JSON:
+    """The schema of objects that fit it and may fit any of the options: with the properties of all."""
+    if not options:
+        return one
+    mine: JSON = dict(one.get("properties") or {})
+    found: dict[str, list[Any]] = {}
+    for option in options if one.get("additionalProperties") is not False else ():
+        for name, part in (option.get("properties") or {}).items():
+            if name not in mine and part not in found.setdefault(name, []):
+                found[name].append(part)
+    made = {**one, "properties": {**mine, **{name: _any_of(parts) for name, parts in found.items()}}}
+    common = [name for name in options[0].get("required") or () if all(name in _required(part) for part in options)]
+    if required := list(dict.fromkeys([*_required(one), *common])):
+        made["required"] = required
+    if all(option.get("additionalProperties") is False for option in options):
+        made.setdefault("additionalProperties", False)
+    return made
+
+
+def _required(schema: JSON) -> Iterable[str]:
+    return schema.get("required") or ()
+
+
+def _any_of(parts: list[Any]) -> Any:
+    return parts[0] if len(parts) == 1 else {"anyOf": parts}
+
+
+class _Targets:
+    """The targets of references to what is gone from the top of a schema.
+
+    Args:
+        document: The schema as it was.
+    """
+
+    def __init__(self, document: Mapping[str, Any]) -> None:
+        self._document = document
+        self._left = 1000  # each may hold others: a few lines could become a request without end
+
+    def in_place(self, schema: Any, above: tuple[str, ...]) -> Any:
+        """The schema with the targets in the place of the references; one that leads in a circle ends.
+
+        Raises:
+            InvalidRequest: There are too many.
+        """
+
+        def followed(part: JSON) -> Any:
+            ref = part.get("$ref")
+            if not isinstance(ref, str) or ref[2:].partition("/")[0] not in _TOP:
+                return part
+            rest = {key: value for key, value in part.items() if key != "$ref"}
+            if ref in above:
+                return rest
+            self._left -= 1
+            if self._left < 0:
+                raise InvalidRequest(f'"$ref": "{ref}" and others lead to alternatives: put their targets into "$defs"')
+            target = self.in_place(resolve(ref, self._document), (*above, ref))
+            return {**target, **rest} if isinstance(target, Mapping) else target
+
+        return rebuilt(schema, followed)
 
 
 def holds_itself(document: Mapping[str, Any]) -> bool:
@@ -171,7 +423,7 @@ def strict_form(schema: Mapping[str, Any]) -> JSON | None:
         strict: JSON = rebuilt(without_lookaround(schema), lambda part: _strict(part, schema))
     except _ImpossibleError:
         return None
-    return strict if strict.get("type") == "object" and "anyOf" not in strict else None
+    return strict if strict.get("type") == "object" and not any(key in strict for key in _TOP) else None
 
 
 def _strict(schema: JSON, document: Mapping[str, Any]) -> JSON:

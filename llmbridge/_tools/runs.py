@@ -21,12 +21,12 @@ if TYPE_CHECKING:
     from llmbridge.options import TotalClock
     from llmbridge.tools import Tool
 
-__all__ = ["Job", "Loop", "ToolRuns", "this_thread"]
+__all__ = ["Job", "Loop", "OwnLoop", "ToolRuns", "drop_frames", "this_thread"]
 
 _T = TypeVar("_T")
 _log = logging.getLogger("llmbridge")
 _RUNNERS = (__name__, "llmbridge.tools", "llmbridge._schemas.signatures")  # whose frames stand above a tool's
-_NOTE = "Raised in a tool (most recent call last):"
+_NOTE = "Raised in {} (most recent call last):"
 _LONGEST = 2000  # characters of an error that the model gets to read
 _PULSE = 0.5  # seconds
 _MOST_THREADS = 32
@@ -163,7 +163,7 @@ class ToolRuns:
 
     def _start(self, jobs: Sequence[tuple[int, ToolCall, Job]]) -> None:
         try:
-            cancel = (self._loop or _LoopThread()).start([job for _, _, job in jobs])
+            cancel = (self._loop or OwnLoop()).start([job for _, _, job in jobs])
         except RuntimeError as error:  # the system gives no thread
             for index, call, _ in jobs:
                 self._outcomes.put((index, _failure(call, error)))
@@ -204,8 +204,8 @@ class ToolRuns:
         return job
 
 
-class _LoopThread:
-    """A new event loop in a thread of its own, for the coroutines of a turn that is read by a plain loop."""
+class OwnLoop:
+    """A new event loop in a thread of its own, for the coroutines of a call that is read by a plain loop."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -278,12 +278,12 @@ def _failure(call: ToolCall, error: Exception) -> ToolResult:
     # What is wrong with the arguments is said in words for the model.
     text = said if isinstance(error, InvalidOutput) and said else f"{kind}: {said}" if said else kind
     _log.debug("the tool %s failed: %s", call.name, kind)
-    _without_frames(error)
+    drop_frames(error, "a tool")
     return ToolResult(call, mended(shortened(text, _LONGEST)), True, error)
 
 
-def _without_frames(error: BaseException) -> None:
-    """Puts into a note where a tool failed, and lets go of its frames.
+def drop_frames(error: BaseException, what: str) -> None:
+    """Puts into a note where a function of the caller's failed, and lets go of its frames.
 
     They lead to those above them, which hold everything that belongs to the call, this result included. The exception's
     own way to set attributes is left aside: one that is a frozen dataclass refuses them all.
@@ -291,8 +291,9 @@ def _without_frames(error: BaseException) -> None:
     lines = _own_lines(error.__traceback__)
     if lines:
         with contextlib.suppress(AttributeError, TypeError):  # an exception that takes no attributes
-            note = f"{_NOTE}\n{''.join(lines).rstrip()}"
-            others = [text for text in getattr(error, "__notes__", ()) if not str(text).startswith(_NOTE)]
+            head = _NOTE.format(what)
+            note = f"{head}\n{''.join(lines).rstrip()}"
+            others = [text for text in getattr(error, "__notes__", ()) if not str(text).startswith(head)]
             BaseException.__setattr__(error, "__notes__", [*others, note])  # Python 3.10 has no add_note
     seen: dict[int, BaseException] = {}
     waiting: list[BaseException | None] = [error]

@@ -263,15 +263,15 @@ class Call:
         Raises:
             Cancelled, ClockExpired: It has; the function's thread is left to itself.
             TransportError: The system gives no thread.
-            Exception: The function's own.
+            BaseException: The function's own.
         """
         results: list[T] = []
-        failures: list[Exception] = []
+        failures: list[BaseException] = []
 
         def target() -> None:
             try:
                 results.append(function())
-            except Exception as error:  # noqa: BLE001 - carried over to the thread that waits
+            except BaseException as error:  # noqa: BLE001 - carried over to the thread that waits
                 failures.append(error)
             self._woken.set()
 

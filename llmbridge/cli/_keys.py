@@ -67,9 +67,14 @@ def _set(options: argparse.Namespace) -> None:
             "type only llmbridge keys set and the provider's name"
         )
     provider = known_provider(options.provider)
+    if provider.direct:
+        servers = getattr(provider, "servers", ())
+        hint = f": keep that of the server, one of {', '.join(servers)}" if servers else ""
+        raise Misused(f"{provider.name} has no key of its own{hint}")
+    name = provider.key_name or provider.name
     stored_names()  # a file that cannot be used is told before the key is typed
-    set_key(provider.name, _asked_key(provider.name))
-    tell(f"the key of {provider.name} is kept in {keys_path()}")
+    set_key(name, _asked_key(name))
+    tell(f"the key of {name} is kept in {keys_path()}")
     if variable := key_variable(provider):
         tell(f"but {variable} is set, and comes first")
 
@@ -136,7 +141,8 @@ def _remove(options: argparse.Namespace) -> None:
 
     name: str = options.provider
     if name not in stored_names():  # the key of a provider that was uninstalled can be removed too
-        name = known_provider(name).name
+        provider = known_provider(name)
+        name = provider.key_name or provider.name
     if not remove_key(name):
         raise Misused(f"no key of {name} is kept in {keys_path()}")
     tell(f"the key of {name} is no longer kept in {keys_path()}")

@@ -88,8 +88,8 @@ def _setup(provider: type[Provider], kept: Collection[str]) -> Setup:
     except ConfigError as error:  # a variable that is wrong spoils its own provider only
         return Setup(provider, "bad address", error.message)
     if not has_address:
-        variable = f"set {provider.base_url_env}, or " if provider.base_url_env else ""
-        return Setup(provider, "no address", f"{variable}give --base-url")
+        variables = " or ".join(provider.address_variables())
+        return Setup(provider, "no address", f"set {variables}, or give --base-url" if variables else "give --base-url")
     name = provider.key_name or provider.name
     if not provider.needs_key or key_variable(provider) or name in kept:
         return Setup(provider, "ready")

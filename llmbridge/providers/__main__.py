@@ -25,7 +25,7 @@ def table() -> str:
 def _cells(provider: type[Provider]) -> tuple[str, ...]:
     keys = " or ".join(f"`{name}`" for name in provider.key_env)
     optional = ", if it wants one" if keys and not provider.needs_key else ""
-    addresses = (provider.base_url, provider.base_url_env, getattr(provider, "host_env", ""))
+    addresses = (provider.base_url, *provider.address_variables())
     note = "" if provider.note == f"set {' or '.join(provider.key_env)}" else provider.note
     return (
         f"`{provider.name}`",

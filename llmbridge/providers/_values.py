@@ -24,6 +24,7 @@ __all__ = [
     "call_id",
     "count",
     "finish_of",
+    "floats",
     "is_report",
     "is_vector",
     "mapping",
@@ -105,6 +106,21 @@ def finish_of(word: Any, own: Mapping[str, FinishReason], message: str = "", aga
 def is_vector(value: Any) -> bool:
     """Whether `value` is an embedding: a list of numbers that is not empty."""
     return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}
+
+
+def floats(value: Any) -> list[float] | None:
+    """The numbers of a list; None for what is not a list of numbers that a float can hold.
+
+    Example:
+        >>> floats([1, 0.5]), floats([True]), floats(None)
+        ([1.0, 0.5], None, None)
+    """
+    if not isinstance(value, list) or not set(map(type, value)) <= {int, float}:
+        return None
+    try:
+        return [float(number) for number in value]
+    except OverflowError:
+        return None
 
 
 def is_report(fields: Mapping[str, Any]) -> bool:

@@ -17,6 +17,8 @@ __all__ = ["Azure"]
 VERSION = "2024-10-21"
 V1 = "/openai/v1"
 
+_JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.")
+_KEY = re.compile(r"[0-9a-f]{32}|[0-9A-Za-z]{84}")  # of a resource, before and since 2024
 _DATED = re.compile(r"/openai(?:/deployments/[^/]+)?(?P<path>/[^?]*)\?api-version=.*")
 
 
@@ -25,6 +27,9 @@ class Azure(OpenAICompatible):
 
     A base URL that ends in `/openai/v1` is that of the API without versions: paths and body are OpenAI's own there.
     Below any other, the deployment stands in the path, with `api_version` behind it.
+
+    A key goes into the header `api-key`; a token of Entra ID goes out as a Bearer token. What a function given as
+    `api_key` returns is a token, unless it has the form of a key; any other key is one if it is a JSON Web Token.
 
     Example:
         >>> Azure.encode(ChatRequest.checked("chat-eu", "Hi", {"api_version": "2024-06-01"})).path
@@ -52,7 +57,11 @@ class Azure(OpenAICompatible):
 
     @classmethod
     def auth_headers(cls, key: str) -> dict[str, str]:
-        return {"api-key": key}
+        return super().auth_headers(key) if _JWT.match(key) else {"api-key": key}
+
+    @classmethod
+    def token_headers(cls, key: str) -> dict[str, str]:
+        return cls.auth_headers(key) if _KEY.fullmatch(key) else super().auth_headers(key)
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:

@@ -103,6 +103,7 @@ class Cohere(Provider):
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
+        document = document[0] if isinstance(document, list) and len(document) == 1 else document
         fields = mapping(document)
         message = fields.get("message")
         if not isinstance(message, Mapping):
@@ -285,7 +286,10 @@ def _add_structure(request: ChatRequest, body: dict[str, Any]) -> None:
             body["messages"] = with_instruction(body["messages"], request.schema)
             body["response_format"] = {"type": "json_object"}
         else:
-            body["response_format"] = {"type": "json_object", "json_schema": request.schema.json_schema}
+            from llmbridge._schemas.subsets import as_openai_takes, object_form
+
+            schema = as_openai_takes(object_form(request.schema.json_schema))
+            body["response_format"] = {"type": "json_object", "json_schema": schema}
     if sent:
         body["tools"] = sent
     if any(tool.strict for tool in tools):
@@ -293,14 +297,18 @@ def _add_structure(request: ChatRequest, body: dict[str, Any]) -> None:
 
 
 def _tool(tool: Tool) -> dict[str, Any]:
+    from llmbridge.providers.openai.request import described, encode_tool
+
     if tool.raw is not None:
-        return dict(tool.raw)
-    described = {"description": tool.description} if tool.description else {}
-    return {"type": "function", "function": {"name": tool.name, **described, "parameters": tool.parameters}}
+        return encode_tool(tool)
+    made = described(tool.name, tool.description, tool.parameters)
+    return {"type": "function", "function": {"name": tool.name, **made}}
 
 
 def _decode_frame(frame: Frame) -> Iterator[Item | End]:
     """What any event says. Its name stands in the data too."""
+    if frame.event == "error":
+        raise error_in_stream(frame.data)
     if not frame.data.strip() or frame.data.startswith("[DONE]"):
         return  # gateways put OpenAI's end mark behind Cohere's own
     event = parsed_json(frame.data)
@@ -325,7 +333,7 @@ def _decode_frame(frame: Frame) -> Iterator[Item | End]:
             raise error_in_stream(dict(delta))
         yield from _end(delta)
         yield END
-    elif frame.event == "error" or event.get("error") or (kind is None and is_report(event)):
+    elif event.get("error") or (kind is None and is_report(event)):
         raise error_in_stream(dict(event))
 
 

@@ -4,7 +4,8 @@ A new one is one more class below, or, in another package, one line:
 `Acme = compatible("acme", base_url="https://api.acme.example/v1", key_env="ACME_API_KEY")`, named in an entry point.
 
 Source: the services' own documentation; answers recorded from llama.cpp, transformers and LiteLLM; what users were
-refused (litellm#9720, open-webui#21266, pydantic-ai#7653, nanobot#4967, lmstudio-bug-tracker#670).
+refused (litellm#9720, open-webui#21266, pydantic-ai#7653, nanobot#4967, lmstudio-bug-tracker#670; Databricks and
+`stream_options`: continue#12936; Snowflake and `max_tokens`: langchain-snowflake#132).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from typing import Any, ClassVar, Literal, Union, get_args, get_origin, get_type
 
 from llmbridge.errors import ConfigError
 from llmbridge.messages import ChatRequest, Message
+from llmbridge.options import checked_base_url
 from llmbridge.providers import did_you_mean
 from llmbridge.providers.openai import OpenAICompatible
 
@@ -35,6 +37,8 @@ class Compatible(OpenAICompatible):
         key_header: The header that carries the key; "" for `Authorization: Bearer`.
         host_env: Another environment variable of the server's address, as Ollama writes it: a host, perhaps with a
             port or a scheme, without the path. `base_url_env` comes first.
+        host_url: The base URL with `{}` for what `host_env` holds, where that is an account, or a host that is not
+            Ollama's.
         needs_key: Whether it refuses to work without a key; for a row with a `key_env`, True unless it says otherwise.
         refused: Parameters that it is known to refuse, each with what to do instead. `n` is refused unless it is 1,
             `parallel_tool_calls` unless it is True, `tool_choice` unless it is "auto".
@@ -46,6 +50,7 @@ class Compatible(OpenAICompatible):
 
     key_header: ClassVar[str] = ""
     host_env: ClassVar[str] = ""
+    host_url: ClassVar[str] = ""
     refused_by: ClassVar[Mapping[str, Mapping[str, str]]] = {}
     harmless: ClassVar[Mapping[str, tuple[Any, ...]]] = {}
     named_roles: ClassVar[tuple[str, ...] | None] = None
@@ -66,10 +71,17 @@ class Compatible(OpenAICompatible):
         return {cls.key_header: key} if cls.key_header else super().auth_headers(key)
 
     @classmethod
+    def address_variables(cls) -> tuple[str, ...]:
+        return tuple(filter(None, (cls.base_url_env, cls.host_env)))
+
+    @classmethod
     def resolve_base_url(cls) -> str:
         host = os.environ.get(cls.host_env, "").strip() if cls.host_env else ""
         if not host or os.environ.get(cls.base_url_env, "").strip():
             return super().resolve_base_url()
+        if cls.host_url:
+            name = host.partition("://")[2] or host
+            return checked_base_url(cls.host_url.format(name.rstrip("/")), f"the base URL with {cls.host_env} in it")
         from llmbridge.providers.ollama import host_url
 
         return host_url(host) + "/v1"
@@ -149,6 +161,7 @@ def _fits(value: Any, hint: Any) -> bool:
 # Both names of the limit are known to some; a name that is not known is refused, or worse, looked away from.
 _ONLY_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
 _LOCAL_NOTE = "a server on this computer; base_url= for another"
+_UNTRIED = "made from documentation, never tried live"
 _GROK = r"grok-(3-mini|[4-9]|code)"
 _NO_PENALTY = "Grok knows no penalties any more"  # refused with the value 0 too
 _FIXED = "Kimi sets it itself: temperature 1, or 0.6 where it does not think, and top_p 0.95"
@@ -304,11 +317,143 @@ class Sambanova(Compatible):
     embeddings_batch = 32
 
 
+class Perplexity(Compatible):
+    name = "perplexity"
+    url = "https://docs.perplexity.ai"
+    base_url = "https://api.perplexity.ai"
+    key_env = ("PERPLEXITY_API_KEY", "PPLX_API_KEY")
+    renamed = _ONLY_MAX_TOKENS
+    asks_usage = False
+    models_path = ""
+    embeddings_batch = 0
+    note = "Sonar, never tried live; for its Agent API: openai-responses with base_url=https://api.perplexity.ai/v1"
+
+
+class Cloudflare(Compatible):
+    name = "cloudflare"
+    url = "https://developers.cloudflare.com/workers-ai"
+    base_url_env = "CLOUDFLARE_BASE_URL"
+    base_url_example = "https://api.cloudflare.com/client/v4/accounts/ACCOUNT/ai/v1"
+    host_env = "CLOUDFLARE_ACCOUNT_ID"
+    host_url = "https://api.cloudflare.com/client/v4/accounts/{}/ai/v1"
+    key_env = ("CLOUDFLARE_API_KEY", "CLOUDFLARE_API_TOKEN")
+    renamed = _ONLY_MAX_TOKENS
+    models_path = ""
+    embeddings_batch = 100
+    note = "Workers AI, never tried live; set CLOUDFLARE_ACCOUNT_ID and CLOUDFLARE_API_KEY"
+
+
+class Databricks(Compatible):
+    name = "databricks"
+    url = "https://docs.databricks.com/machine-learning/model-serving"
+    base_url_env = "DATABRICKS_BASE_URL"
+    base_url_example = "https://WORKSPACE.cloud.databricks.com/serving-endpoints"
+    host_env = "DATABRICKS_HOST"
+    host_url = "https://{}/serving-endpoints"
+    key_env = ("DATABRICKS_TOKEN",)
+    renamed = _ONLY_MAX_TOKENS
+    asks_usage = False
+    models_path = ""
+    embeddings_batch = 150
+    note = "the model is the endpoint's name; never tried live; set DATABRICKS_HOST and DATABRICKS_TOKEN"
+
+
+class Snowflake(Compatible):
+    name = "snowflake"
+    url = "https://docs.snowflake.com/en/user-guide/snowflake-cortex"
+    base_url_env = "SNOWFLAKE_BASE_URL"
+    base_url_example = "https://ORGANIZATION-ACCOUNT.snowflakecomputing.com/api/v2/cortex/v1"
+    host_env = "SNOWFLAKE_ACCOUNT"
+    host_url = "https://{}.snowflakecomputing.com/api/v2/cortex/v1"
+    key_env = ("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN")
+    renamed = {"max_tokens": "max_completion_tokens"}
+    models_path = ""
+    embeddings_batch = 0
+    note = "Cortex, never tried live; set SNOWFLAKE_ACCOUNT and SNOWFLAKE_PAT (a programmatic access token)"
+
+
+class Nebius(Compatible):
+    name = "nebius"
+    url = "https://tokenfactory.nebius.com"
+    base_url = "https://api.tokenfactory.nebius.com/v1"
+    key_env = ("NEBIUS_API_KEY",)
+    renamed = _ONLY_MAX_TOKENS
+    note = f"Token Factory, {_UNTRIED}; set NEBIUS_API_KEY"
+
+
+class Novita(Compatible):
+    name = "novita"
+    url = "https://novita.ai"
+    base_url = "https://api.novita.ai/openai/v1"
+    key_env = ("NOVITA_API_KEY",)
+    renamed = _ONLY_MAX_TOKENS
+    embeddings_batch = 32
+    note = f"{_UNTRIED}; set NOVITA_API_KEY"
+
+
+class Baseten(Compatible):
+    name = "baseten"
+    url = "https://www.baseten.co"
+    base_url = "https://inference.baseten.co/v1"
+    key_env = ("BASETEN_API_KEY",)
+    renamed = _ONLY_MAX_TOKENS
+    embeddings_batch = 0
+    note = f"its Model APIs, {_UNTRIED}; set BASETEN_API_KEY"
+
+
+class Ovh(Compatible):
+    name = "ovh"
+    url = "https://endpoints.ai.cloud.ovh.net"
+    base_url = "https://oai.endpoints.kepler.ai.cloud.ovh.net/v1"
+    key_env = ("OVH_AI_ENDPOINTS_ACCESS_TOKEN", "OVHCLOUD_API_KEY")
+    needs_key = False
+    renamed = _ONLY_MAX_TOKENS
+    embeddings_batch = 32
+    note = "AI Endpoints, never tried live; without OVH_AI_ENDPOINTS_ACCESS_TOKEN only a few requests a minute"
+
+
+class Scaleway(Compatible):
+    name = "scaleway"
+    url = "https://www.scaleway.com/en/generative-apis"
+    base_url = "https://api.scaleway.ai/v1"
+    base_url_env = "SCALEWAY_BASE_URL"
+    key_env = ("SCW_SECRET_KEY",)
+    renamed = _ONLY_MAX_TOKENS
+    embeddings_batch = 32
+    note = f"{_UNTRIED}; set SCW_SECRET_KEY; SCALEWAY_BASE_URL for a project or a deployment"
+
+
+class Minimax(Compatible):
+    name = "minimax"
+    url = "https://platform.minimax.io"
+    base_url = "https://api.minimax.io/v1"
+    base_url_env = "MINIMAX_BASE_URL"
+    key_env = ("MINIMAX_API_KEY",)
+    refused = {
+        "n": "MiniMax gives one answer a request: ask once for each",
+        "logit_bias": "MiniMax does not apply it",
+        "presence_penalty": "MiniMax does not apply it",
+        "frequency_penalty": "MiniMax does not apply it",
+    }
+    embeddings_batch = 0
+    note = f"{_UNTRIED}; set MINIMAX_API_KEY; MINIMAX_BASE_URL for the host in China"
+
+
+class Vercel(Compatible):
+    name = "vercel"
+    url = "https://vercel.com/docs/ai-gateway"
+    base_url = "https://ai-gateway.vercel.sh/v1"
+    key_env = ("AI_GATEWAY_API_KEY", "VERCEL_OIDC_TOKEN")
+    note = f"Vercel's AI Gateway, {_UNTRIED}; set AI_GATEWAY_API_KEY"
+
+
 class Llamacpp(Compatible):
     name = "llamacpp"
     url = "https://github.com/ggml-org/llama.cpp"
     base_url = "http://127.0.0.1:8080/v1"
     base_url_env = "LLAMACPP_BASE_URL"
+    key_env = ("LLAMACPP_API_KEY",)
+    needs_key = False
     reasoning_field = "reasoning_content"
     note = _LOCAL_NOTE
     schema_grammar = True
@@ -319,6 +464,8 @@ class Llamafile(Compatible):
     url = "https://github.com/mozilla-ai/llamafile"
     base_url = "http://127.0.0.1:8080/v1"
     base_url_env = "LLAMAFILE_BASE_URL"
+    key_env = ("LLAMAFILE_API_KEY",)
+    needs_key = False
     renamed = _ONLY_MAX_TOKENS
     note = _LOCAL_NOTE
     schema_grammar = True
@@ -339,6 +486,8 @@ class Lmstudio(Compatible):
     url = "https://lmstudio.ai"
     base_url = "http://127.0.0.1:1234/v1"
     base_url_env = "LMSTUDIO_BASE_URL"
+    key_env = ("LMSTUDIO_API_KEY",)
+    needs_key = False
     renamed = _ONLY_MAX_TOKENS
     names_tools = False
     json_mode = False
@@ -352,6 +501,8 @@ class OllamaV1(Compatible):
     base_url = "http://127.0.0.1:11434/v1"
     base_url_env = "OLLAMA_V1_BASE_URL"
     host_env = "OLLAMA_HOST"
+    key_env = ("OLLAMA_V1_API_KEY",)
+    needs_key = False
     renamed = _ONLY_MAX_TOKENS
     refused = {
         "tool_choice": "Ollama does not know it",
@@ -368,6 +519,8 @@ class Transformers(Compatible):
     url = "https://huggingface.co/docs/transformers"
     base_url = "http://127.0.0.1:8000/v1"
     base_url_env = "TRANSFORMERS_BASE_URL"
+    key_env = ("TRANSFORMERS_API_KEY",)
+    needs_key = False
     renamed = _ONLY_MAX_TOKENS
     asks_usage = False
     done_needs_finish = False

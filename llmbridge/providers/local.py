@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmbridge.errors import Cancelled, ClockExpired, ConnectFailed, InvalidRequest, LLMBridgeError
+from llmbridge.errors import Cancelled, ClockExpired, ConfigError, ConnectFailed, InvalidRequest, LLMBridgeError
 from llmbridge.options import Timeout, TransportOptions
 from llmbridge.provider import Encoded
 from llmbridge.providers.compatible import SERVICES
@@ -14,6 +15,7 @@ from llmbridge.providers.openai import OpenAICompatible
 if TYPE_CHECKING:
     from llmbridge._call.question import DocumentCall
     from llmbridge._transport import Call
+    from llmbridge.secret import Key
 
 __all__ = ["Local"]
 
@@ -28,7 +30,7 @@ class Local(OpenAICompatible):
 
     `local` takes the first model of the first server that has one for chats, `local:NAME` the first server that has the
     model of that name. The servers' own environment variables (`OLLAMA_HOST`, `LLAMACPP_BASE_URL` ...) are respected,
-    proxies are not used.
+    and so are their keys (`LLAMACPP_API_KEY` ..., or those in the keys file); proxies are not used.
 
     Example:
         >>> Local.servers[0]
@@ -64,6 +66,14 @@ class Local(OpenAICompatible):
     def locate_during(cls, call: Call, model: str) -> tuple[str, str]:
         search = _Search(cls.servers, model, lambda: call.left)
         return call.search(search.result, search.stop)
+
+    @classmethod
+    def key_at(cls, base_url: str) -> Key | None:
+        for name in cls.servers:
+            with contextlib.suppress(ConfigError):  # a variable that is no URL
+                if SERVICES[name].resolve_base_url() == base_url:
+                    return SERVICES[name].find_key(None, True)
+        return None
 
 
 class _Search:

@@ -18,7 +18,7 @@ from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
     from llmbridge._call.framing import Frame
-    from llmbridge.secret import Secret
+    from llmbridge.secret import Key, Secret
 
 __all__ = ["Ollama", "host_url"]
 
@@ -142,7 +142,7 @@ class Ollama(Provider):
         return host_url(os.environ.get(cls.base_url_env, ""))
 
     @classmethod
-    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Secret | None:
+    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Key | None:
         key = super().find_key(api_key, elsewhere)
         if key is None and not elsewhere and urlsplit(cls.resolve_base_url()).hostname == _CLOUD:
             raise MissingKey(
@@ -364,9 +364,10 @@ def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
 
         body["messages"] = with_instruction(body["messages"], request.schema)
     if not in_words:
-        from llmbridge._schemas.subsets import without_patterns
+        from llmbridge._schemas.subsets import object_form, without_patterns
 
-        body["format"] = "json" if request.schema_mode == "json" else without_patterns(request.schema.json_schema)
+        form = without_patterns(object_form(request.schema.json_schema))
+        body["format"] = "json" if request.schema_mode == "json" else form
 
 
 def _decode_line(line: Any) -> Iterator[Item | End]:

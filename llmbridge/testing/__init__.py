@@ -17,6 +17,7 @@ them at once, and the same Reply is put into the words of whoever is asked::
     server.script(Reply(reasoning="Hm.", tool_calls=[weather]))      # tool_use, functionCall, tool_calls, ...
     server.script(Reply("Overloaded", status=529))                   # each dialect's own error document
     server.script(Reply(["Hel", "lo"], error="it broke"))            # ... and its own error inside a stream
+    server.script(Reply(parts=[Reasoning("Hm.", "proof"), ToolCall("c1", "now"), "Wait.", {"type": ...}]))  # in order
     server.base_url("anthropic"), server.base_url("gemini")          # what to give as base_url
 
 Beside chats it serves embeddings (made from the texts: equal texts have equal vectors) and lists of models. What the

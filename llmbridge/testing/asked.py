@@ -10,6 +10,8 @@ from typing import Any
 __all__ = [
     "Tool",
     "Turn",
+    "camel",
+    "camel_keys",
     "embedding_inputs",
     "json_asked",
     "reasoning_asked",
@@ -143,6 +145,29 @@ def text_of(content: Any) -> str:
     return "".join(part["text"] for part in parts if isinstance(part.get("text"), str) and not part.get("thought"))
 
 
+def camel(name: str) -> str:
+    """A name as Google's JSON has it; Google takes both spellings.
+
+    Example:
+        >>> camel("inline_data"), camel("inlineData")
+        ('inlineData', 'inlineData')
+    """
+    first, *rest = name.split("_")
+    return first + "".join(word[:1].upper() + word[1:] for word in rest)
+
+
+def camel_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """The mapping with its names in that spelling, and those of the mappings directly in it that are no free JSON."""
+    free = ("args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "responseSchema")
+    made = {camel(name): value for name, value in fields.items()}
+    return {
+        name: {camel(key): part for key, part in value.items()}
+        if isinstance(value, dict) and name not in free
+        else value
+        for name, value in made.items()
+    }
+
+
 def _dig(value: Any, *path: str) -> Any:
     for key in path:
         if not isinstance(value, dict):
@@ -174,16 +199,16 @@ def _response_turns(request: dict[str, Any]) -> Iterator[Turn]:
         kind = item.get("type", "message") if isinstance(item, dict) else None
         if kind == "message":
             yield Turn(str(item["role"]), text_of(item.get("content")))
-        elif kind == "function_call":
+        elif kind in ("function_call", "custom_tool_call"):
             yield Turn("assistant", "")
-        elif kind == "function_call_output":
+        elif kind in ("function_call_output", "custom_tool_call_output"):
             yield Turn("tool", text_of(item.get("output")))
 
 
 def _gemini_turns(request: dict[str, Any]) -> Iterator[Turn]:
-    yield from _system(text_of(_dig(request, "systemInstruction", "parts")))
+    yield from _system(text_of(_dig(camel_keys(request), "systemInstruction", "parts")))
     for content in request["contents"]:
-        parts = [part for part in content["parts"] if isinstance(part, dict)]
+        parts = [camel_keys(part) for part in content["parts"] if isinstance(part, dict)]
         results = [part["functionResponse"] for part in parts if isinstance(part.get("functionResponse"), dict)]
         yield from (Turn("tool", _result(one.get("response"))) for one in results)
         if not results or text_of(parts):
@@ -197,8 +222,8 @@ def _result(response: Any) -> str:
 
 
 def _declarations(entry: dict[str, Any]) -> list[dict[str, Any]]:
-    if "functionDeclarations" in entry:
-        return list(entry["functionDeclarations"])
+    if "functionDeclarations" in camel_keys(entry):
+        return [camel_keys(one) for one in camel_keys(entry)["functionDeclarations"]]
     return [entry["function"]] if "function" in entry else [entry]
 
 

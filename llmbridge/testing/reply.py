@@ -13,6 +13,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any, Literal, Union
 
+from .turn import Call, Part, Thought, Words, asks_caller, checked_calls, checked_part, pieces_of
+
 __all__ = ["CLOSE", "HOLD", "RESET", "Action", "Call", "Reply", "Step"]
 
 Transfer = Literal["chunked", "length", "close", "http10"]
@@ -22,8 +24,7 @@ _TRANSFERS = ("chunked", "length", "close", "http10")
 _FLAGS = ("lines", "gzip", "reset", "keep_open")
 _SECONDS = ("header_delay", "first_delay", "delay")
 _COUNTS = {"split": 1, "per_chunk": 1, "cut": 0, "stall": 0}
-_CALL_KEYS = {"name", "arguments", "id"}
-_STRINGS = ("finish_reason", "model", "reason", "content_type", "refusal", "signature")
+_STRINGS = ("finish_reason", "model", "reason", "content_type", "refusal", "signature", "id")
 
 
 class Action(enum.Enum):
@@ -53,38 +54,6 @@ class _Default(str):
 
 
 _STOP = _Default("stop")
-_encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
-
-
-@dataclass(frozen=True)
-class Call:
-    """One tool call.
-
-    Attributes:
-        name: the tool.
-        text: the arguments as JSON text, or as the text that was scripted in place of it.
-        id: None lets the dialect make one up.
-
-    Example:
-        >>> Call("add", '{"a": 1}').value, Call("add", '{"a": ').value
-        ({'a': 1}, '{"a": ')
-    """
-
-    name: str
-    text: str = "{}"
-    id: str | None = None
-
-    @property
-    def value(self) -> Any:
-        """The arguments as dialects without text send them: the parsed JSON, or the text if it is none."""
-        try:
-            return json.loads(self.text)
-        except (ValueError, RecursionError):
-            return self.text
-
-    def as_mapping(self) -> dict[str, Any]:
-        """The call as it could have been given to a Reply."""
-        return {"name": self.name, "arguments": self.text, "id": self.id}
 
 
 @dataclass(frozen=True)
@@ -99,10 +68,16 @@ class Reply:
             anything; None (the default) sends the made-up count where the real service would: in OpenAI's streams to
             those who ask for it, everywhere else always.
         finish_reason: in OpenAI's words, which are translated (`length` is `max_tokens`, `MAX_TOKENS`, ...); other
-            words go out as they are, and None leaves the finish event out. By default the regular end: that of a tool
-            call if there are `tool_calls`, of a refusal if there is one and the dialect marks it.
+            words (`pause_turn`) go out as they are, and None leaves the finish event out. By default the regular end:
+            that of a tool call if there are any, of a refusal if there is one and the dialect marks it.
         tool_calls: mappings of `name`, `arguments` (a mapping; a str is sent as it is, valid JSON or not) and
             optionally `id`. Dialects that stream the arguments get them in small pieces.
+        parts: the turn in its order, in place of content, reasoning and tool_calls: texts (a str, or a list of str that
+            is sent as one event per item), `llmbridge.Reasoning` and `ToolCall` with the proofs that they have, and
+            mappings. A mapping is the service's own object, sent as such: a content block (Anthropic), an item
+            (Responses), a part or a field of the candidate (Gemini), a tool call or the fields of a delta (Chat
+            Completions), a chunk of the content (Mistral), an event (Cohere), fields of the message (Ollama); so is
+            the `raw` of any other event.
         refusal: what the model says instead of an answer.
         signature: what signs the reasoning, or the tool calls, where a dialect has that; reasoning without one gets a
             fixed signature.
@@ -112,6 +87,8 @@ class Reply:
             made from the text, so that equal texts get equal vectors.
         models: the names in a list of models.
         model: the model to name; by default the one that was asked for.
+        id: the id of the answer; by default one is made up.
+        extra: what else stands at the top of the answer, such as `system_fingerprint`.
         status: the HTTP status; from 400 on, the content is the message of an error document.
         reason: the phrase after the status; by default the usual one.
         headers: more headers, a mapping or (name, value) pairs; they replace the server's own of the same name.
@@ -151,6 +128,8 @@ class Reply:
         (('Retry-After', '1'),)
         >>> Reply(tool_calls=[{"name": "get_weather", "arguments": {"city": "Paris"}}]).finish
         'tool_calls'
+        >>> Reply(parts=["Let me look.", {"type": "compaction", "content": "So far: nothing."}]).pieces
+        ('Let me look.',)
         >>> Reply("Hello", cut=-1)
         Traceback (most recent call last):
         ...
@@ -163,6 +142,7 @@ class Reply:
     usage: Mapping[str, Any] | bool | None = None
     finish_reason: str | None = _STOP
     tool_calls: Iterable[Mapping[str, Any]] = ()
+    parts: Iterable[Any] | None = None
     refusal: str | None = None
     signature: str | None = None
     choices: Iterable[str] = ()
@@ -170,6 +150,8 @@ class Reply:
     embeddings: Iterable[Sequence[float]] | None = None
     models: Iterable[str] | None = None
     model: str | None = None
+    id: str | None = None
+    extra: Mapping[str, Any] | None = None
     status: int = 200
     reason: str | None = None
     headers: Headers | None = None
@@ -202,22 +184,31 @@ class Reply:
     @property
     def pieces(self) -> tuple[str, ...]:
         """The content, one item per event."""
-        return _pieces(self.content)
+        return tuple(piece for part in self.turn if type(part) is Words for piece in part.pieces)
 
     @property
     def reasoning_pieces(self) -> tuple[str, ...]:
         """The reasoning, one item per event."""
-        return _pieces(self.reasoning)
+        return tuple(piece for part in self.turn if isinstance(part, Thought) for piece in part.pieces)
 
     @property
     def calls(self) -> tuple[Call, ...]:
         """The tool calls."""
-        return _checked_calls(self.tool_calls)
+        return tuple(part for part in self.turn if isinstance(part, Call))
+
+    @property
+    def turn(self) -> tuple[Part, ...]:
+        """What the answer consists of, in its order."""
+        if self.parts is not None:
+            return tuple(self.parts)
+        thoughts, texts = pieces_of(self.reasoning), pieces_of(self.content)
+        first = ((Thought(thoughts, self.signature),) if thoughts else (), (Words(texts),) if texts else ())
+        return (*first[0], *first[1], *checked_calls(self.tool_calls))
 
     @property
     def finish(self) -> str | None:
         """The finish reason in OpenAI's words: the one that was chosen, else the one that fits the content."""
-        return "tool_calls" if self.tool_calls and not self.finish_chosen else self.finish_reason
+        return "tool_calls" if any(map(asks_caller, self.turn)) and not self.finish_chosen else self.finish_reason
 
     @property
     def finish_chosen(self) -> bool:
@@ -247,6 +238,8 @@ class Reply:
         for name in _STRINGS:
             _require(name, getattr(self, name), (str, type(None)))
         _require("usage", self.usage, (Mapping, bool, type(None)))
+        _require("extra", self.extra, (Mapping, type(None)))
+        _require("parts", self.parts, (Iterable, type(None)))
         _require("error", self.error, (Mapping, str, type(None)))
         _require("body", self.body, (bytes, str, type(None)))
         _require("end_mark", self.end_mark, (bool, type(None)))
@@ -262,18 +255,20 @@ class Reply:
             self._set("raw", tuple(_step(step) for step in self.raw))
         if isinstance(self.body, str):
             self._set("body", self.body.encode())
-        for name in ("usage", "error"):
+        if self.parts is not None:
+            self._set("parts", tuple(checked_part(part) for part in _no_string("parts", self.parts)))
+        for name in ("usage", "error", "extra"):
             value = getattr(self, name)
             if isinstance(value, Mapping):
                 self._set(name, json.loads(json.dumps(dict(value))))
 
     def _check_contents(self) -> None:
-        self._set("tool_calls", tuple(call.as_mapping() for call in _checked_calls(self.tool_calls)))
+        self._set("tool_calls", tuple(call.as_mapping() for call in checked_calls(self.tool_calls)))
         for name in ("choices", "models"):
             if getattr(self, name) is not None:
                 _require(name, getattr(self, name), Iterable)
                 self._set(name, _checked_text(name, _no_string(name, getattr(self, name))))
-        for text in (self.refusal, self.signature, self.model):
+        for text in (self.refusal, self.signature, self.model, self.id):
             (text or "").encode()
         if self.logprobs is not None:
             _require("logprobs", self.logprobs, (list, tuple))
@@ -313,6 +308,8 @@ class Reply:
             raise ValueError(f"{' and '.join(ends)} contradict each other")
         if self.reset and self.cut is None:
             raise ValueError("reset needs cut, the number of body bytes after which to reset")
+        if self.parts is not None and (self.content or self.reasoning is not None or self.tool_calls):
+            raise ValueError("parts stand in place of content, reasoning and tool_calls: give either")
         if self.raw is None:
             return
         for option in fields(self):
@@ -338,7 +335,7 @@ def _seconds(name: str, value: object) -> None:
 def _checked_text(name: str, text: str | Iterable[str]) -> str | tuple[str, ...]:
     _require(name, text, Iterable)
     kept = text if isinstance(text, str) else tuple(text)
-    for piece in _pieces(kept):
+    for piece in pieces_of(kept):
         _require(f"a piece of {name}", piece, str)
         piece.encode()  # refuses lone surrogates, with a ValueError
     return kept
@@ -346,42 +343,14 @@ def _checked_text(name: str, text: str | Iterable[str]) -> str | tuple[str, ...]
 
 def _no_string(name: str, texts: Any) -> Any:
     if isinstance(texts, str):
-        raise TypeError(f"{name} must be a list of str, not one str")
+        raise TypeError(f"{name} must be a list, not one str")
     return texts
-
-
-def _checked_calls(calls: Iterable[Mapping[str, Any]]) -> tuple[Call, ...]:
-    if isinstance(calls, (str, Mapping)):
-        raise TypeError(f"tool_calls must be a list of mappings, not {type(calls).__name__}")
-    return tuple(_checked_call(call) for call in calls)
-
-
-def _checked_call(call: Mapping[str, Any]) -> Call:
-    if not isinstance(call, Mapping):
-        raise TypeError(f"a tool call is a mapping of name, arguments and id, not {type(call).__name__}")
-    if unknown := set(call) - _CALL_KEYS:
-        raise ValueError(f"a tool call has name, arguments and id, not {', '.join(map(repr, sorted(unknown)))}")
-    name, arguments, call_id = call.get("name"), call.get("arguments", {}), call.get("id")
-    if not isinstance(name, str) or not isinstance(call_id, (str, type(None))):
-        raise TypeError("the name of a tool call must be str, its id str or None")
-    if not isinstance(arguments, (str, Mapping)):
-        raise TypeError(f"the arguments of a tool call must be a mapping or str, not {type(arguments).__name__}")
-    text = arguments if isinstance(arguments, str) else _encoder.encode(dict(arguments))
-    for part in (name, text, call_id or ""):
-        part.encode()  # refuses lone surrogates, with a ValueError
-    return Call(name, text, call_id)
 
 
 def _vector(vector: Sequence[float]) -> tuple[float, ...]:
     for value in vector:
         _require("a number of embeddings", value, (int, float))
     return tuple(vector)
-
-
-def _pieces(text: str | Iterable[str] | None) -> tuple[str, ...]:
-    if isinstance(text, str):
-        return (text,) if text else ()
-    return tuple(text or ())
 
 
 def _step(step: Step) -> Step:

@@ -104,7 +104,7 @@ class LLMServer:
 
         Args:
             provider: `openai` (and whatever else speaks its format), `openai-responses`, `azure`, `anthropic`,
-                `gemini`, `ollama`, `mistral`, `cohere`, `vitalentum` or `codelinkava`.
+                `gemini`, `vertex`, `vertex-anthropic`, `ollama`, `mistral`, `cohere`, `vitalentum` or `codelinkava`.
 
         Raises:
             ValueError: there is no dialect of that name.

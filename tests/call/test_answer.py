@@ -5,21 +5,37 @@ from __future__ import annotations
 import contextlib
 import gc
 import json
+import threading
+import time
 import weakref
 from typing import Any
 
 import pytest
-from modes import Mode
+from loopback import DONE, FINISH, event, head
+from modes import Mode, Outcome
 
 import llmbridge._call.calls
-from llmbridge import ChatStream, Client, InvalidOutput, Logprobs, Reasoning, StreamTruncated, ToolCallDelta, Usage
+from llmbridge import (
+    Cancelled,
+    ChatStream,
+    Client,
+    ClockExpired,
+    InvalidOutput,
+    Logprobs,
+    Reasoning,
+    ServiceError,
+    StreamTruncated,
+    Timeout,
+    ToolCallDelta,
+    Usage,
+)
 from llmbridge._call.assembly import Assembly
 from llmbridge._call.calls import CallAssembler
 from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.events import Item, OtherChoice, Text
 from llmbridge.schema import Schema
-from llmbridge.testing import LLMServer, Reply
+from llmbridge.testing import CLOSE, HOLD, RESET, LLMServer, Reply
 
 LIST = {"type": "object", "properties": {"a": {"type": "array"}}}
 
@@ -235,3 +251,167 @@ class TestLogprobs:
         assert [event for event in events if isinstance(event, Logprobs)]
         assert mode.complete(stream).logprobs == ()
         assert mode.complete(client.chat("x")).logprobs == ()
+
+
+A, B, C = (event(text)[:-1] for text in "abc")  # without the blank line
+# What has come when nothing more does, and the text in it.
+LEFT_OPEN: dict[str, tuple[bytes, list[str]]] = {
+    "one event without its blank line": (A, ["a"]),
+    "the last of several": (A + b"\n" + B + b"\n" + C, ["a", "b", "c"]),
+    "no blank line anywhere": (A + B + C, ["a", "b", "c"]),
+    "lost on the way": (A + b"\n" + B + C, ["a", "b", "c"]),
+    "names between": (b"event: x\n" + A + b"event: y\n" + B, ["a", "b"]),
+    "a name behind": (A + b"event: error\n", ["a"]),
+    "CRLF": ((A + B).replace(b"\n", b"\r\n"), ["a", "b"]),
+    "comments": (b": hi\n" + A + b": ping\n" + B + b": ping\n", ["a", "b"]),
+    "half a line behind": (A + B + C[:30], ["a", "b"]),
+    "half a line behind one": (A + b"\n" + B + C[:30], ["a", "b"]),
+    "a line without an end": (A + B[:-1], ["a", "b"]),
+}
+
+
+class TestLeftOpen:
+    """What has arrived in whole lines is handed out, whatever ends the call."""
+
+    @pytest.mark.parametrize("name", LEFT_OPEN)
+    @pytest.mark.parametrize("clock", ["idle", "total"])
+    def test_p6_at_a_clock(self, server: LLMServer, client: Client, mode: Mode, name: str, clock: str) -> None:
+        """Then the clock's error comes, and holds the text."""
+        body, pieces = LEFT_OPEN[name]
+        server.script(Reply(raw=[head(), body, HOLD]))
+        outcome = mode.read(
+            client.chat("x", timeout=Timeout(**{clock: 0.2}, first_content=0.2 if clock == "idle" else 10), retries=0)
+        )
+        assert outcome.pieces == pieces
+        assert isinstance(outcome.error, ClockExpired)
+        assert outcome.error.clock in (clock, "first_content")  # the former until text came
+        assert outcome.error.partial == "".join(pieces)
+
+    @pytest.mark.parametrize("name", LEFT_OPEN)
+    @pytest.mark.parametrize("end", [CLOSE, RESET])
+    def test_p6_at_a_cut(self, server: LLMServer, client: Client, mode: Mode, name: str, end: Any) -> None:
+        """By the end of the connection, before the length that was promised."""
+        body, pieces = LEFT_OPEN[name]
+        server.script(Reply(raw=[head("Content-Length: 9999"), body, 0.05, end]))
+        outcome = mode.read(client.chat("x", retries=0))
+        assert (outcome.pieces, type(outcome.error)) == (pieces, StreamTruncated)
+
+    def test_p6_at_a_cancel(self, server: LLMServer, client: Client, mode: Mode) -> None:
+        """By another thread, while the reader waits."""
+        body, pieces = LEFT_OPEN["one event without its blank line"]
+        server.script(Reply(raw=[head(), body, HOLD]))
+        stream = client.chat("x")
+
+        def leave() -> None:
+            server.wait_for_requests(1, 10)
+            time.sleep(0.3)
+            stream.cancel()
+
+        leaver = threading.Thread(target=leave)
+        leaver.start()
+        outcome = mode.read(stream)
+        leaver.join()
+        assert (outcome.pieces, type(outcome.error)) == (pieces, Cancelled)
+
+    @pytest.mark.parametrize("end", [b"data: [DONE]\n", b"data: [DONE]"])
+    def test_p6_the_end_mark_among_it_ends_the_answer(
+        self, server: LLMServer, client: Client, mode: Mode, end: bytes
+    ) -> None:
+        """At a clock as at a cut, with and without the reason to finish."""
+        for finish in (b"", FINISH):
+            server.script(Reply(raw=[head(), event("a") + finish + end, HOLD]))
+            assert mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=0.2), retries=0)) == Outcome(
+                ["a"], None
+            )
+
+    def test_p6_a_reason_to_finish_does_not_end_it_at_a_clock(
+        self, server: LLMServer, client: Client, mode: Mode
+    ) -> None:
+        """More might have come, as counted tokens."""
+        server.script(Reply(raw=[head(), event("a") + FINISH, HOLD]))
+        outcome = mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=0.2), retries=0))
+        assert (outcome.pieces, type(outcome.error)) == (["a"], ClockExpired)
+
+    @pytest.mark.parametrize(("body", "pieces"), [(A + B, ["a", "b"]), (A + B + C, ["a", "b", "c"])])
+    def test_p4_lines_are_handed_on_while_the_server_holds_the_rest(
+        self, server: LLMServer, client: Client, mode: Mode, body: bytes, pieces: list[str]
+    ) -> None:
+        """Once it is clear that there are no blank lines, and after that at each line end."""
+        server.script(Reply(raw=[head(), *[body[at : at + 1] for at in range(len(body))], HOLD]))
+        got: list[str] = []
+        started = time.monotonic()
+        mode.each(client.chat("x", timeout=10), lambda piece: (got.append(piece), got == pieces)[1])
+        assert got == pieces
+        assert time.monotonic() - started < 5, "they came with the end of the call only"
+
+
+REPORT = {"message": "out of cards", "type": "server_error", "code": 500}
+BARE = json.dumps({"error": REPORT})
+ERRORS = {
+    "in a field": f"error: {json.dumps(REPORT)}\n\n",
+    "in a field, nested": f"error: {BARE}\n\n",
+    "in a field, over several lines": f"error: {json.dumps(REPORT, indent=1)}\n",
+    "in a field, in words": "error: out of cards\n\n",
+    "bare": f"{BARE}\n\n",
+    "bare, over several lines": f"{json.dumps({'error': REPORT}, indent=1)}\n",
+    "bare, without an end": BARE,
+    "a list": f"[{BARE}]\n",
+    "a list over several lines": f"{json.dumps([{'error': REPORT}], indent=1)}\n\n",
+    "named": f"event: error\n{json.dumps(REPORT)}\n",
+    "before more": f"{BARE}\ndata: {{}}\n\n",
+}
+GREETINGS = {
+    "openai": event("a").decode(),
+    "openai-responses": 'data: {"type": "response.output_text.delta", "delta": "a"}\n\n',
+    "anthropic": 'data: {"type": "content_block_delta", "index": 0, "delta": {"type": "text_delta", "text": "a"}}\n\n',
+    "gemini": 'data: {"candidates": [{"content": {"parts": [{"text": "a"}]}}]}\n\n',
+    "cohere": 'data: {"type": "content-delta", "delta": {"message": {"content": {"text": "a"}}}}\n\n',
+    "mistral": event("a").decode(),
+}
+
+
+class TestBareErrors:
+    """A report that no field, or a field of its own, brings into an event stream."""
+
+    @pytest.mark.parametrize("dialect", GREETINGS)
+    @pytest.mark.parametrize("name", ERRORS)
+    def test_p9_it_is_the_services_error(self, server: LLMServer, mode: Mode, name: str, dialect: str) -> None:
+        """Before the events, between them, and directly below one, with its text before it."""
+        said, report = GREETINGS[dialect], ERRORS[name]
+        starts = (": hi\n\n", said, said[:-1], said + ": hi\n", "")
+        server.script(*[Reply(body=(start + report).encode(), split=split) for start in starts for split in (None, 3)])
+        with Client(f"{dialect}:m", base_url=server.root, api_key="k-1234567", retries=0) as client:
+            for start in starts:
+                for _ in range(2):
+                    outcome = mode.read(client.chat("x"))
+                    assert outcome.pieces == (["a"] if said[:-1] in start else []), start
+                    assert isinstance(outcome.error, ServiceError), (start, outcome.error)
+                    assert "out of cards" in str(outcome.error)
+
+    @pytest.mark.parametrize("end", [HOLD, CLOSE])
+    def test_p9_one_that_nothing_follows_is_told(self, server: LLMServer, client: Client, mode: Mode, end: Any) -> None:
+        """It looks like a whole document, and the body does not end, or ends too early."""
+        for report in (BARE, f"{BARE}\n\ndata: ", f"[{BARE}]\n"):
+            server.script(Reply(raw=[head("Content-Length: 9999"), report.encode(), end]))
+            outcome = mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=0.2), retries=0))
+            assert isinstance(outcome.error, ServiceError), outcome.error
+            assert "out of cards" in str(outcome.error)
+
+    def test_p9_the_key_in_it_is_masked(self, server: LLMServer, mode: Mode) -> None:
+        """Wherever the report stands."""
+        key = "sk-verysecret-0123456789"
+        for start in ("", event("a").decode()):
+            server.script(Reply(body=f'{start}{{"error": {{"message": "bad {key}"}}}}\n'))
+            with Client("openai:m", base_url=server.base_url("openai"), api_key=key, retries=0) as client:
+                outcome = mode.read(client.chat("x"))
+            assert isinstance(outcome.error, ServiceError)
+            assert key not in str(outcome.error) + str(outcome.error.body)
+
+    def test_p9_in_the_line_framing(self, server: LLMServer, client: Client, mode: Mode) -> None:
+        """Of the first chat services, in one line."""
+        from llmbridge.providers.vitalentum import Vitalentum
+
+        for report in (BARE, f"error: {json.dumps(REPORT)}"):
+            server.script(Reply(body=A + report.encode() + b"\n" + DONE))
+            outcome = mode.read(mode.of_class(Vitalentum, base_url=server.root))
+            assert (outcome.pieces, isinstance(outcome.error, ServiceError)) == (["a"], True)

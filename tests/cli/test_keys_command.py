@@ -52,6 +52,23 @@ def test_a_key_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch, caps
     assert KEY not in err
 
 
+def test_a_key_is_kept_under_the_name_by_which_it_is_looked_for(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Of an account that several dialects share; whoever looks for none is told so, not given a key that rests."""
+    for name, kept in (("openai-responses", "openai"), ("vertex-anthropic", "vertex")):
+        piped(monkeypatch, KEY.encode())
+        assert main(["keys", "set", name]) == 0
+        assert stored_names() == [kept]
+        assert f"the key of {kept} is kept" in one_line(capsys.readouterr().err)
+        assert main(["keys", "remove", name]) == 0
+        capsys.readouterr()
+    for name, hint in (("demo", "demo has no key of its own"), ("local", "keep that of the server, one of ollama-v1,")):
+        assert main(["keys", "set", name]) == 2
+        assert hint in one_line(capsys.readouterr().err)
+    assert stored_names() == []
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals of POSIX")
 @pytest.mark.parametrize(("typed", "code"), [(KEY + "\n", 0), ("\n", 2), ("\x04", 2), ("\x03", 130)])

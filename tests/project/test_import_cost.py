@@ -30,6 +30,7 @@ DIALECTS = {
     "azure:m": ("azure", {"azure", "openai"}),
     "anthropic:m": ("anthropic", {"anthropic"}),
     "gemini:m": ("gemini", {"gemini"}),
+    "vertex:m": ("vertex", {"vertex", "anthropic", "gemini"}),
     "ollama:m": ("ollama", {"ollama"}),
     "mistral:m": ("mistral", {"mistral", "openai"}),
     "cohere:m": ("cohere", {"cohere"}),

@@ -702,8 +702,92 @@ class TestMessages:
             body(messages, api_version="2026-10-21")
 
 
+class TestTheEnd:
+    """The turn that the model is to go on with does not end with white space, which the service refuses."""
+
+    @pytest.mark.parametrize(
+        ("content", "sent"),
+        [
+            ("It is: ", "It is:"),
+            (" It is\n\t\u00a0\n", " It is"),
+            ([{"type": "text", "text": "It is: "}], "It is:"),
+            (
+                [{"type": "text", "text": "It "}, {"type": "text", "text": "is: "}],
+                [{"type": "text", "text": "It "}, {"type": "text", "text": "is:"}],
+            ),
+            ([{"type": "text", "text": "It is: "}, {"type": "text", "text": " \n"}], "It is:"),
+            (
+                [{"type": "text", "text": "a ", "cache_control": {"type": "ephemeral"}}],
+                [{"type": "text", "text": "a", "cache_control": {"type": "ephemeral"}}],
+            ),
+            (
+                [{"type": "reasoning", "text": "Hm. ", "signature": "s"}, {"type": "text", "text": "It "}],
+                [{"type": "thinking", "thinking": "Hm. ", "signature": "s"}, {"type": "text", "text": "It"}],
+            ),
+            (
+                [{"type": "text", "text": "It "}, {"type": "reasoning", "text": "Hm. ", "signature": "s"}],
+                [{"type": "text", "text": "It "}, {"type": "thinking", "thinking": "Hm. ", "signature": "s"}],
+            ),
+        ],
+    )
+    def test_it_is_stripped(self, content: Any, sent: Any) -> None:
+        """Of the last text, if that is the last block."""
+        turns = body([{"role": "user", "content": "Is it? "}, {"role": "assistant", "content": content}])["messages"]
+        assert turns == [{"role": "user", "content": "Is it? "}, {"role": "assistant", "content": sent}]
+
+    def test_white_space_alone_is_no_turn(self) -> None:
+        """Nor is it between a user's messages."""
+        turns = [{"role": "user", "content": "Is it?"}, {"role": "assistant", "content": " \n"}]
+        assert body(turns)["messages"] == turns[:1]
+
+    def test_earlier_turns_stay(self) -> None:
+        """The service takes white space there."""
+        turns = [
+            {"role": "user", "content": "a "},
+            {"role": "assistant", "content": "b "},
+            {"role": "user", "content": "c "},
+        ]
+        assert body(turns)["messages"] == turns
+
+    def test_an_answer_that_was_cut_off_can_be_gone_on_from(self, server: LLMServer) -> None:
+        """A Completion as the last message."""
+        server.script(Reply(["It ", "is "], finish_reason="length", reasoning="Hm. "), Reply("red."))
+        with Client("anthropic:m", base_url=server.base_url("anthropic"), api_key="k", retries=0) as client:
+            said = client.chat("Is it red?").complete()
+            assert client.chat([{"role": "user", "content": "Is it red?"}, said]).complete().text == "red."
+        last = server.requests[1].json["messages"][-1]["content"]
+        assert [block.get("thinking", block.get("text")) for block in last] == ["Hm. ", "It is"]
+
+
 class TestTools:
     """What becomes of tools and schemas."""
+
+    @pytest.mark.parametrize("name", ["filter[id]", "$top", "größe", "a b", "x" * 65, ""])
+    def test_names_of_properties_that_are_refused(self, name: str) -> None:
+        """Before anything is sent; deeper in the schema the service looks at no names."""
+        parameters = {"type": "object", "properties": {name: {"type": "string"}}}
+        with pytest.raises(InvalidRequest, match=r'tool weather: Anthropic refuses .* in the "properties" of its'):
+            body(tools=[{"name": "weather", "parameters": parameters}])
+        with pytest.raises(InvalidRequest, match="tool weather"):
+            body(tools=[{"name": "weather", "parameters": {"anyOf": [parameters, {}]}}])
+        deeper = {"type": "object", "properties": {"a": parameters}}
+        (sent,) = body(tools=[{"name": "weather", "parameters": deeper}])["tools"]
+        assert sent["input_schema"] == deeper
+
+    def test_what_else_a_tool_holds_stays(self) -> None:
+        """Its schema is worded anew nevertheless."""
+        given = {
+            "name": "f",
+            "description": "D.",
+            "input_schema": {"type": "object", "anyOf": [{"required": ["a"]}, {}]},
+            "cache_control": {"type": "ephemeral"},
+        }
+        (sent,) = body(tools=[given])["tools"]
+        assert sent == {
+            **given,
+            "description": 'D. (anyOf: [{"required": ["a"]}, {}])',
+            "input_schema": {"type": "object", "properties": {}},
+        }
 
     WEATHER: ClassVar[dict[str, Any]] = {"name": "weather", "description": "Tells it.", "input_schema": CITY}
     OWN: ClassVar[dict[str, Any]] = {"type": "auto", "wibble": 1}

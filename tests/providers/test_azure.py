@@ -144,6 +144,35 @@ def test_a_token_of_entra_in_place_of_a_key(server: LLMServer) -> None:
     assert server.requests[0].header("api-key") is None
 
 
+@pytest.mark.parametrize(
+    ("given", "header"),
+    [
+        ("0123456789abcdef0123456789abcdef", "api-key"),
+        ("A1b2" * 21, "api-key"),
+        ("any-other-key", "api-key"),
+        ("eyJ0eXAiOiJKV1Qi.eyJhdWQiOiJodHRw.c2lnbmF0dXJl", "Authorization"),
+    ],
+)
+def test_a_key_and_a_token_go_into_different_headers(given: str, header: str, server: LLMServer) -> None:
+    """Entra's tokens are JSON Web Tokens; Azure refuses them as keys, and keys as tokens."""
+    chat("Hi", "azure:d", base_url=server.root, api_key=given, proxy=False).complete()
+    bearer = f"Bearer {given}" if header == "Authorization" else None
+    assert server.requests[0].header("Authorization") == bearer
+    assert server.requests[0].header("api-key") == (None if bearer else given)
+
+
+@pytest.mark.parametrize(
+    ("given", "header"),
+    [("0123456789abcdef0123456789abcdef", "api-key"), ("A1b2" * 21, "api-key"), ("entra-token", "Authorization")],
+)
+def test_a_function_gives_a_token(given: str, header: str, server: LLMServer) -> None:
+    """Unless it has the form of a key, which a vault may hold."""
+    chat("Hi", "azure:d", base_url=server.root, api_key=lambda: given, proxy=False).complete()
+    bearer = f"Bearer {given}" if header == "Authorization" else None
+    assert server.requests[0].header("Authorization") == bearer
+    assert server.requests[0].header("api-key") == (None if bearer else given)
+
+
 def test_a_deployment_that_is_not_there(server: LLMServer) -> None:
     """Azure's own word for it."""
     error = {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}

@@ -31,7 +31,10 @@ from llmbridge import (
 from llmbridge.messages import ChatRequest
 from llmbridge.options import checked_base_url
 from llmbridge.providers import find as find_provider
+from llmbridge.providers.azure import Azure
 from llmbridge.providers.compatible import SERVICES, Compatible, compatible
+from llmbridge.providers.local import Local
+from llmbridge.providers.openai import OpenAICompatible
 from llmbridge.testing import LLMServer, Reply
 
 KEY = "sk-row-0123456789"
@@ -54,13 +57,31 @@ FACTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "dashscope": ("https://dashscope-intl.aliyuncs.com/compatible-mode/v1", ("DASHSCOPE_API_KEY",)),
     "deepinfra": ("https://api.deepinfra.com/v1/openai", ("DEEPINFRA_API_KEY", "DEEPINFRA_TOKEN")),
     "sambanova": ("https://api.sambanova.ai/v1", ("SAMBANOVA_API_KEY",)),
-    "llamacpp": ("http://127.0.0.1:8080/v1", ()),
-    "llamafile": ("http://127.0.0.1:8080/v1", ()),
+    "perplexity": ("https://api.perplexity.ai", ("PERPLEXITY_API_KEY", "PPLX_API_KEY")),
+    "cloudflare": ("", ("CLOUDFLARE_API_KEY", "CLOUDFLARE_API_TOKEN")),
+    "databricks": ("", ("DATABRICKS_TOKEN",)),
+    "snowflake": ("", ("SNOWFLAKE_PAT", "SNOWFLAKE_TOKEN")),
+    "nebius": ("https://api.tokenfactory.nebius.com/v1", ("NEBIUS_API_KEY",)),
+    "novita": ("https://api.novita.ai/openai/v1", ("NOVITA_API_KEY",)),
+    "baseten": ("https://inference.baseten.co/v1", ("BASETEN_API_KEY",)),
+    "ovh": ("https://oai.endpoints.kepler.ai.cloud.ovh.net/v1", ("OVH_AI_ENDPOINTS_ACCESS_TOKEN", "OVHCLOUD_API_KEY")),
+    "scaleway": ("https://api.scaleway.ai/v1", ("SCW_SECRET_KEY",)),
+    "minimax": ("https://api.minimax.io/v1", ("MINIMAX_API_KEY",)),
+    "vercel": ("https://ai-gateway.vercel.sh/v1", ("AI_GATEWAY_API_KEY", "VERCEL_OIDC_TOKEN")),
+    "llamacpp": ("http://127.0.0.1:8080/v1", ("LLAMACPP_API_KEY",)),
+    "llamafile": ("http://127.0.0.1:8080/v1", ("LLAMAFILE_API_KEY",)),
     "vllm": ("http://127.0.0.1:8000/v1", ("VLLM_API_KEY",)),
-    "lmstudio": ("http://127.0.0.1:1234/v1", ()),
-    "ollama-v1": ("http://127.0.0.1:11434/v1", ()),
-    "transformers": ("http://127.0.0.1:8000/v1", ()),
+    "lmstudio": ("http://127.0.0.1:1234/v1", ("LMSTUDIO_API_KEY",)),
+    "ollama-v1": ("http://127.0.0.1:11434/v1", ("OLLAMA_V1_API_KEY",)),
+    "transformers": ("http://127.0.0.1:8000/v1", ("TRANSFORMERS_API_KEY",)),
     "litellm": ("http://127.0.0.1:4000/v1", ("LITELLM_API_KEY", "LITELLM_PROXY_API_KEY")),
+}
+
+# Name: what the variable of the account or host may hold, and the base URL that it makes.
+ACCOUNTS: dict[str, tuple[str, str]] = {
+    "cloudflare": ("0a1b2c", "https://api.cloudflare.com/client/v4/accounts/0a1b2c/ai/v1"),
+    "databricks": ("https://dbc-1.cloud.databricks.com/", "https://dbc-1.cloud.databricks.com/serving-endpoints"),
+    "snowflake": ("org-account1", "https://org-account1.snowflakecomputing.com/api/v2/cortex/v1"),
 }
 
 THOUGHT = [
@@ -111,7 +132,9 @@ class TestData:
         """The message names the variable."""
         for variable in row.key_env:
             monkeypatch.delenv(variable, raising=False)
-        assert row.needs_key is (row.name not in LOCAL)
+        assert row.needs_key is (row.name not in (*LOCAL, "ovh"))
+        if row.name in ACCOUNTS:
+            monkeypatch.setenv(row.host_env, ACCOUNTS[row.name][0])
         if row.needs_key:
             with pytest.raises(MissingKey, match=row.key_env[0]):
                 chat("Hi", f"{row.name}:m")
@@ -119,8 +142,23 @@ class TestData:
     @ROWS
     def test_only_services_are_asked_over_tls(self, row: type[Compatible]) -> None:
         """A server on this computer speaks plain HTTP."""
-        assert checked_base_url(row.base_url) == row.base_url
-        assert row.base_url.startswith("http://127.0.0.1:" if row.name in LOCAL else "https://")
+        base_url = row.base_url or ACCOUNTS[row.name][1]
+        assert checked_base_url(base_url) == base_url
+        assert base_url.startswith("http://127.0.0.1:" if row.name in LOCAL else "https://")
+
+    @pytest.mark.parametrize("name", ACCOUNTS)
+    def test_an_account_makes_the_base_url(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """With a scheme or without, as the services' own programs take it; the error where there is none names it."""
+        row, (account, expected) = SERVICES[name], ACCOUNTS[name]
+        with pytest.raises(ConfigError, match=f"or set {row.base_url_env} or {row.host_env}"):
+            chat("Hi", f"{name}:m", api_key=KEY)
+        for given in (account, account.removeprefix("https://").rstrip("/")):
+            monkeypatch.setenv(row.host_env, given)
+            assert row.resolve_base_url() == expected
+        monkeypatch.setenv(row.host_env, "x?y=1")
+        with pytest.raises(ConfigError, match=row.host_env):
+            chat("Hi", f"{name}:m", api_key=KEY)
+        assert checked_base_url(row.base_url_example) == row.base_url_example
 
     @ROWS
     def test_the_key_of_each_variable_is_sent(
@@ -187,7 +225,7 @@ class TestOnTheWire:
             "model": "org/model:7b",
             "messages": [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
             "stream": True,
-            "max_tokens": 5,
+            row.renamed.get("max_tokens", "max_tokens"): 5,
             "temperature": 0.5,
             **({"stream_options": {"include_usage": True}} if row.asks_usage else {}),
         }
@@ -283,6 +321,29 @@ class TestOnTheWire:
         )
         assert server.requests[0].path == "/v1/embeddings"
         assert server.requests[0].json["dimensions"] == 4
+
+
+def test_the_key_of_any_server_is_for_no_service_with_a_name(
+    server: LLMServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only `openai-compatible` sends it, which is what a model without a provider is asked by."""
+    monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "sk-any-server")
+
+    class Named(OpenAICompatible):
+        name = "named"
+
+    class Inner(compatible("inner", key_env="INNER_API_KEY")):  # type: ignore[misc]
+        name = "innermost"
+
+    for provider in (Named, compatible("row"), Azure, Local):
+        assert "OPENAI_COMPATIBLE_API_KEY" not in provider.key_env
+    assert Inner.key_env == ("INNER_API_KEY",)
+    base_url = server.base_url("openai")
+    Named.create_completion("m", "Hi", stream=False, base_url=base_url, proxy=False)
+    for model in ("some-model", "openai-compatible:m"):
+        chat("Hi", model, base_url=base_url, proxy=False).complete()
+    keys = [received.header("Authorization") for received in server.requests]
+    assert keys == [None, "Bearer sk-any-server", "Bearer sk-any-server"]
 
 
 class TestDeviations:
@@ -454,7 +515,7 @@ class TestDeviations:
         assert server.requests[0].json.get("n") == sent
 
     @pytest.mark.parametrize(("given", "sent"), [({}, 5), ({"max_tokens": 7}, 7)], ids=["alone", "beside its own"])
-    @pytest.mark.parametrize("name", [name for name, row in SERVICES.items() if row.renamed])
+    @pytest.mark.parametrize("name", [name for name, row in SERVICES.items() if "max_completion_tokens" in row.renamed])
     def test_the_newer_name_of_the_limit(self, server: LLMServer, name: str, given: dict[str, Any], sent: int) -> None:
         """Where only `max_tokens` is known; the service's own name wins."""
         asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "proxy": False}
@@ -462,10 +523,21 @@ class TestDeviations:
         assert server.requests[0].json["max_tokens"] == sent
         assert "max_completion_tokens" not in server.requests[0].json
 
+    @pytest.mark.parametrize(("given", "sent"), [({}, 5), ({"max_completion_tokens": 7}, 7)])
+    def test_snowflake_looks_away_from_the_older_name(
+        self, server: LLMServer, given: dict[str, Any], sent: int
+    ) -> None:
+        """Its answers end at 4096 tokens then."""
+        asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "proxy": False}
+        chat("Hi", "snowflake:m", max_tokens=5, **given, **asked).complete()
+        assert server.requests[0].json["max_completion_tokens"] == sent
+        assert "max_tokens" not in server.requests[0].json
+
     def test_rows_that_know_only_max_tokens(self) -> None:
         """All others get both names as given."""
         assert {name for name, row in SERVICES.items() if not row.renamed} == {
             "openrouter", "groq", "xai", "fireworks", "cerebras", "moonshot", "llamacpp", "vllm", "litellm",
+            "minimax", "vercel",
         }  # fmt: skip
 
     @pytest.mark.parametrize("name", [*SERVICES])

@@ -64,6 +64,21 @@ TURNS = [
 ]
 
 
+ODD_SCHEMAS: dict[str, dict[str, Any]] = {
+    "alternatives": {"type": "object", "properties": {"a": {}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]},
+    "union": {"type": "object", "oneOf": [{"properties": {"a": {}}, "required": ["a"]}, {"properties": {"b": {}}}]},
+    "all": {"type": "object", "allOf": [{"$ref": "#/$defs/A"}, {"required": ["a"]}], "$defs": {"A": {}}},
+    "reference": {"$ref": "#/$defs/A", "$defs": {"A": {"type": "object", "not": {"required": ["a"]}}}},
+    "cases": {"type": "object", "properties": {}, "if": {"required": ["a"]}, "then": {"required": ["b"]}},
+    "values": {"type": "object", "properties": {"a": {}}, "enum": [{"a": 1}, {}]},
+    "array": {"type": "object", "properties": {"a": {"anyOf": [{"type": "array"}, {"type": ["array", "null"]}]}}},
+    "draft-04": {"type": "object", "properties": {"a": {"type": "integer", "minimum": 0, "exclusiveMinimum": True}}},
+    "draft-07": {"$schema": "x", "type": "object", "properties": {"a": {"items": [{"type": "string"}]}}},
+    "nulls": {"type": "object", "description": None, "properties": {"a": {"type": "string", "enum": None}}},
+    "pattern": {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?!x)\\p{L}+$"}}},
+}
+
+
 def base_url(provider: type[Provider], server: LLMServer) -> str:
     """Where the loopback server speaks the provider's dialect."""
     try:
@@ -304,6 +319,25 @@ class TestOverTheWire:
             client.chat("Hi", f"{provider.name}:m", base_url=at, proxy=False, n=1).complete()
         if provider.name in ("anthropic", "cohere", "ollama", "openai-responses"):
             assert "n" not in server.requests[0].json
+
+    @pytest.mark.parametrize("kind", ODD_SCHEMAS)
+    @pytest.mark.parametrize("how", ["tool", "schema", "schema as a tool"])
+    def test_schemas_from_elsewhere_are_taken(
+        self, provider: type[Provider], how: str, kind: str, server: LLMServer
+    ) -> None:
+        """As MCP servers and OpenAPI documents have them: the server refuses them in the service's words."""
+        if "tools" not in provider.supports or (provider.name == "ollama" and how == "schema as a tool"):
+            pytest.skip("it cannot be asked so")
+        if kind == "array" and getattr(provider, "schema_grammar", False):
+            pytest.skip("its grammars read {} as an object, and OpenAI's words are not its own")
+        schema = ODD_SCHEMAS[kind]
+        options: dict[str, Any] = {"schema": schema, "schema_mode": "tool" if how == "schema as a tool" else None}
+        if how == "tool":
+            options = {"tools": [{"name": "f", "description": "Does it.", "inputSchema": schema}]}
+        server.script(Reply("{}"))
+        with Client(retries=0) as client:
+            at = base_url(provider, server)
+            assert "".join(client.chat("Hi", f"{provider.name}:m", base_url=at, proxy=False, **options)) == "{}"
 
     @pytest.mark.parametrize("form", ["field", "part"])
     def test_a_refusal_of_another_service_goes_on(self, provider: type[Provider], form: str, server: LLMServer) -> None:

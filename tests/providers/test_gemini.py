@@ -27,7 +27,7 @@ from llmbridge import (
     StreamTruncated,
     Usage,
 )
-from llmbridge._call.framing import SSE, Record, SSEWithJSON
+from llmbridge._call.framing import Record
 from llmbridge.errors import ConfigError, ContentFiltered, InvalidRequest
 from llmbridge.events import END, End, Logprobs, OtherChoice, Text, ToolCallDelta
 from llmbridge.messages import ChatRequest
@@ -124,6 +124,10 @@ class TestKey:
     def test_it_is_in_a_header_of_its_own(self) -> None:
         """And nowhere else."""
         assert Gemini.auth_headers("k") == {"x-goog-api-key": "k"}
+
+    def test_an_oauth_token_is_a_bearers(self) -> None:
+        """The service takes it for a wrong key otherwise."""
+        assert Gemini.auth_headers("ya29.c.token") == {"Authorization": "Bearer ya29.c.token"}
 
     def test_googles_variable_wins(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """As in Google's own package."""
@@ -839,86 +843,6 @@ ERROR_TEXT = json.dumps(
     indent=2,
 )
 EVENT = "data: " + json.dumps(said({"text": "Hi"}))
-STREAMS = {
-    "at the end": (f"{EVENT}\r\n\r\n{ERROR_TEXT}\r\n", [EVENT[6:], ERROR_TEXT]),
-    "without a line end": (f"{EVENT}\n\n{ERROR_TEXT}", [EVENT[6:], ERROR_TEXT]),
-    "with a blank line behind it": (f"{EVENT}\n\n{ERROR_TEXT}\n\n", [EVENT[6:], ERROR_TEXT]),
-    "with a blank line in it": (
-        f"{EVENT}\n\n{ERROR_TEXT[:10]}\n\n{ERROR_TEXT[10:]}\n\n{EVENT}\n\n",
-        [EVENT[6:], f"{ERROR_TEXT[:10]}\n\n{ERROR_TEXT[10:]}", EVENT[6:]],
-    ),
-    "between events": (f"{EVENT}\n\n{ERROR_TEXT}\n\n{EVENT}\n\n", [EVENT[6:], ERROR_TEXT, EVENT[6:]]),
-    "right before an event": (f"{EVENT}\n\n{ERROR_TEXT}\n{EVENT}\n\n", [EVENT[6:], ERROR_TEXT, EVENT[6:]]),
-    "right behind an event": (f"{EVENT}\n{ERROR_TEXT}\n", [EVENT[6:], ERROR_TEXT]),
-    "in one line": (f'{EVENT}\n\n{{"error": {{}}}}\n\n', [EVENT[6:], '{"error": {}}']),
-    "as a list": (f"{EVENT}\n\n[{ERROR_TEXT}\n]\n", [EVENT[6:], f"[{ERROR_TEXT}\n]"]),
-    "behind a comment": (f": hi\n\n{EVENT}\n\n: hi\n{ERROR_TEXT}\n", [EVENT[6:], ERROR_TEXT]),
-    "twice": (f"{ERROR_TEXT}\n{ERROR_TEXT}\n\n{ERROR_TEXT}", [ERROR_TEXT] * 3),
-    "cut off": (f"{EVENT}\n\n{ERROR_TEXT[:40]}", [EVENT[6:], ERROR_TEXT[:40]]),
-    "cut off by an event": (f"{ERROR_TEXT[:40]}\n{EVENT}\n\n", [ERROR_TEXT[:40], EVENT[6:]]),
-    "cut off behind a blank line": (f"{ERROR_TEXT[:40]}\n\n", [ERROR_TEXT[:40]]),
-}
-
-
-def framed(stream: bytes, size: int, limit: int | None = None) -> list[str]:
-    """The frames' data when the bytes come in pieces of that size."""
-    framing = SSEWithJSON() if limit is None else SSEWithJSON(limit)
-    frames = [frame for at in range(0, len(stream), size) for frame in framing.feed(stream[at : at + size])]
-    return [frame.data for frame in [*frames, *framing.finish()]]
-
-
-class TestFraming:
-    """Events, and bare JSON between them."""
-
-    @pytest.mark.parametrize("name", STREAMS)
-    def test_bare_json_is_a_frame_however_it_is_cut(self, name: str) -> None:
-        """Byte by byte, whole, and in every size between."""
-        text, expected = STREAMS[name]
-        stream = text.encode()
-        normal = [data.strip() for data in expected]
-        for size in range(1, len(stream) + 1):
-            assert framed(stream, size) == normal, size
-
-    @given(
-        stream=st.lists(
-            st.sampled_from(
-                [
-                    *(b"data: 1\n\n", b"data: {}\r\n\r\n", b"event: e\n", b": c\n", b"data:", b"\n", b"\r", b"\n\n"),
-                    *(b"{", b"[", b"}", b"]", b'"', b"\\", b'{"a": "}"}\n'),
-                    *("ü世\u2028".encode(), b"\xff", b"\xef\xbb\xbf"),
-                ]
-            ),
-            max_size=20,
-        ).map(b"".join),
-        size=st.integers(1, 7),
-    )
-    @settings(max_examples=300, deadline=None)
-    def test_the_cut_never_matters(self, stream: bytes, size: int) -> None:
-        """P1, with bare JSON."""
-        assert framed(stream, size) == framed(stream, len(stream) or 1)
-
-    @given(
-        stream=st.lists(st.sampled_from([b"data: {\n", b"data: x\n\n", b"\n", b": [\n", b"event: e\n"])).map(b"".join)
-    )
-    def test_events_alone_are_those_of_the_other_framing(self, stream: bytes) -> None:
-        """Where no line begins with a bracket."""
-        framing = SSE()
-        assert framed(stream, 3) == [frame.data for frame in [*framing.feed(stream), *framing.finish()]]
-
-    @pytest.mark.parametrize("blank", [b"", b"\n"])
-    def test_it_is_bounded(self, blank: bytes) -> None:
-        """Also where blank lines stand between its parts."""
-        with pytest.raises(ProtocolError, match="longer than 1000 bytes"):
-            framed(b"{\n" + (b'"x": 1,\n' + blank) * 200, 50, 1000)
-
-    def test_time_is_linear(self) -> None:
-        """Of a very long document only so many bytes are looked at twice."""
-        stream = b"{\n" + b'"x": [1],\n' * 60_000 + b'"y": 1}\n'
-        assert len(framed(stream, 4096)) == 1
-
-    def test_it_is_the_providers(self) -> None:
-        """A fresh one for each answer."""
-        assert isinstance(Gemini.framing(), SSEWithJSON)
 
 
 def ask(client: Client, server: LLMServer, **params: Any) -> Any:
@@ -1098,6 +1022,44 @@ class TestModels:
         """An error of the tree."""
         with pytest.raises(error):
             Gemini.decode_models(document)
+
+
+class TestDeclarations:
+    """What a function is told about."""
+
+    @pytest.mark.parametrize("name", ["3d", "-x"])
+    def test_a_name_begins_with_a_letter(self, name: str) -> None:
+        """Other services take it."""
+        with pytest.raises(InvalidRequest, match=f"tool {name}: Gemini wants a name that begins with a letter"):
+            Gemini.encode(ChatRequest.checked("m", "Hi", {"tools": [{"name": name, "parameters": {}}]}))
+
+    def test_arrays_have_items(self) -> None:
+        """In the schemas of tools and answers."""
+        schema = {"type": "object", "properties": {"a": {"type": "array"}}}
+        asked = ChatRequest.checked(
+            "gemini-3-pro", "Hi", {"tools": [{"name": "f", "parameters": schema}], "schema": schema}
+        )
+        body = Gemini.encode(asked).body
+        whole = {"type": "object", "properties": {"a": {"type": "array", "items": {}}}}
+        assert body["tools"][0]["functionDeclarations"][0]["parametersJsonSchema"] == whole
+        assert body["generationConfig"]["responseJsonSchema"] == whole
+
+    def test_what_else_a_declaration_holds_stays(self) -> None:
+        """Among the functions; the service's own tools stand beside them."""
+        own = {"name": "f", "behavior": "NON_BLOCKING", "parameters": {"type": "OBJECT", "properties": {}}}
+        tools = [{"functionDeclarations": [own]}, {"google_search": {}}]
+        assert Gemini.encode(ChatRequest.checked("m", "Hi", {"tools": tools})).body["tools"] == [
+            {
+                "functionDeclarations": [
+                    {
+                        "name": "f",
+                        "behavior": "NON_BLOCKING",
+                        "parametersJsonSchema": {"type": "object", "properties": {}},
+                    }
+                ]
+            },
+            {"google_search": {}},
+        ]
 
 
 class TestEmbeddings:

@@ -211,6 +211,22 @@ def test_the_loop_goes_on_while_servers_are_looked_for(machine: Machine) -> None
         assert asyncio.run(main()) == "I am v."
 
 
+@EACH_MODE
+@pytest.mark.parametrize("name", Local.servers)
+def test_the_key_of_the_server_that_is_found(
+    machine: Machine, mode: Mode, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """To be asked for its models, and for the answer; those of the others stay where they are."""
+    for other in Local.servers:
+        monkeypatch.setenv(SERVICES[other].key_env[0], f"key-of-{other}")
+    server = machine.run(name, "m")
+    assert mode.complete(chat("Hi", "local")).model == "m"
+    assert mode.complete(chat("Hi", "local", api_key="my-own-key")).model == "m"
+    keys = [(received.method, received.header("Authorization")) for received in server.requests]
+    own = f"Bearer key-of-{name}"
+    assert keys == [("GET", own), ("POST", own), ("GET", own), ("POST", "Bearer my-own-key")]
+
+
 def test_embeddings_need_a_name(machine: Machine) -> None:
     """Any model would be the wrong one; a named one is found as for a chat."""
     machine.run("vllm", "nomic-embed-text")

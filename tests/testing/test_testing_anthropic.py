@@ -208,3 +208,18 @@ def test_a_conversation_with_tools_is_read(server: LLMServer) -> None:
     assert [turn.role for turn in received.turns] == ["system", "user", "assistant", "tool"]
     assert (received.turns[-1].text, received.user_text, received.model) == ("sunny", "Hi there", "m")
     assert received.tools[0].name == "f"
+
+
+def test_on_vertex_the_model_is_in_the_path_and_the_version_in_the_body(server: LLMServer) -> None:
+    """And the method says whether the answer is a stream."""
+    own = {"anthropic_version": "vertex-2023-10-16", "max_tokens": 9, "messages": ASKED["messages"]}
+    url = server.base_url("vertex-anthropic") + "/v1/projects/p/locations/l/publishers/anthropic/models/c@1:{}"
+    streamed = requests.post(url.format("streamRawPredict"), json=own, timeout=SOON)
+    assert events(streamed)[0]["message"]["model"] == "c@1"
+    assert requests.post(url.format("rawPredict"), json=own, timeout=SOON).json()["type"] == "message"
+    for wrong, said in (
+        ({**own, "anthropic_version": None}, "anthropic_version: Field required"),
+        ({**own, "model": "c"}, "model: Extra inputs are not permitted"),
+    ):
+        refused = requests.post(url.format("rawPredict"), json=wrong, timeout=SOON)
+        assert (refused.status_code, refused.json()["error"]["message"]) == (400, said)

@@ -11,7 +11,7 @@ from llmbridge.provider import Encoded, Provider
 from llmbridge.providers.anthropic import answer
 from llmbridge.providers.anthropic.request import encode_body, encode_headers, schema_mode
 from llmbridge.providers.anthropic.thinking import VERSION, sampling_refusals, thinking_refusals
-from llmbridge.secret import Secret
+from llmbridge.secret import Key, Secret
 
 if TYPE_CHECKING:
     from llmbridge._call.framing import Frame
@@ -117,7 +117,7 @@ class Anthropic(Provider):
         return {"x-api-key": key}
 
     @classmethod
-    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Secret | None:
+    def find_key(cls, api_key: Secret | None, elsewhere: bool) -> Key | None:
         if api_key is None and not os.environ.get(cls.key_env[0], "").strip():
             token = os.environ.get(_TOKEN_VARIABLE, "").strip()
             if token and _TOKEN_VARIABLE in cls.key_env:

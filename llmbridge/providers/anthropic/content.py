@@ -47,9 +47,22 @@ def encode_messages(messages: Sequence[Message], new_rules: bool = False) -> tup
             raise InvalidRequest(f"messages[{place}]: {error.message}") from None
     if not turns:
         raise InvalidRequest("messages hold instructions only: Anthropic needs at least one message of the user")
+    if turns[-1]["role"] == "assistant":
+        _strip_end(turns[-1]["content"])
     for turn in turns:
         turn["content"] = _ordered(turn["content"])
     return system, turns
+
+
+def _strip_end(blocks: list[_Block]) -> None:
+    """Takes white space off the end of the turn that the model is to go on with.
+
+    Texts of nothing but white space are gone already.
+
+    Source: the service's "final assistant content cannot end with trailing whitespace".
+    """
+    if blocks[-1].get("type") == "text" and isinstance(blocks[-1].get("text"), str):
+        blocks[-1] = {**blocks[-1], "text": blocks[-1]["text"].rstrip()}
 
 
 def text_block(text: str) -> _Block:

@@ -25,6 +25,7 @@ __all__ = ["encode_body", "encode_headers", "schema_mode"]
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
 _FEATURE = re.compile(r"[!-+\--~]+")  # what a list in a header can hold: no white space, no comma
+_PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _JSON_ONLY = "Answer with one JSON object and nothing else: no text around it, no code fence."
 
 
@@ -145,10 +146,10 @@ def _output_config(request: ChatRequest, params: dict[str, Any], system: list[di
         system.append(text_block(schema.instruction()))
     if mode != "native":
         return {}
-    from llmbridge._schemas.subsets import without_bounds
+    from llmbridge._schemas.subsets import object_form, without_bounds
 
     strict = schema.strict_schema()
-    return _json_schema(schema.json_schema if strict is None else without_bounds(strict))
+    return _json_schema(object_form(schema.json_schema) if strict is None else without_bounds(strict))
 
 
 def _response_format(form: Any, system: list[dict[str, Any]]) -> dict[str, Any]:
@@ -190,8 +191,7 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, one_by_one: bool, ans
             )
         choice = choice or ({"type": "any"} if tools else {"type": "tool", "name": answer_tool})
         description = request.schema.description or "Give the answer by calling this."
-        schema = request.schema.json_schema
-        tools.append({"name": answer_tool, "description": description, "input_schema": schema})
+        tools.append({"name": answer_tool, **_described(answer_tool, description, request.schema.json_schema)})
     if one_by_one and tools:
         choice = choice or {"type": "auto"}
         if choice.get("type") != "none":
@@ -204,7 +204,9 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, one_by_one: bool, ans
 
 def _encode_tool(tool: Tool) -> dict[str, Any]:
     if tool.raw is not None:
-        return dict(tool.raw)
+        if "input_schema" not in tool.raw:
+            return dict(tool.raw)
+        return {**tool.raw, **_described(tool.name, tool.description, tool.parameters)}
     from llmbridge._schemas.subsets import holds_itself, without_bounds
 
     if tool.strict and holds_itself(tool.parameters):
@@ -212,13 +214,30 @@ def _encode_tool(tool: Tool) -> dict[str, Any]:
             f"the tool {tool.name!r} is strict, and its parameters hold themselves, which Anthropic refuses: "
             "leave strict out"
         )
-    encoded: dict[str, Any] = {"name": tool.name}
-    if tool.description:
-        encoded["description"] = tool.description
-    encoded["input_schema"] = without_bounds(tool.parameters) if tool.strict else tool.parameters
+    encoded = {"name": tool.name, **_described(tool.name, tool.description, tool.parameters)}
+    if tool.strict:
+        encoded["input_schema"] = without_bounds(encoded["input_schema"])
     if tool.strict is not None:
         encoded["strict"] = tool.strict
     return encoded
+
+
+def _described(name: str, description: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A tool's description and schema.
+
+    Raises:
+        InvalidRequest: The service refuses a property's name. Only those at the top are looked at there.
+    """
+    from llmbridge._schemas.subsets import tool_form
+
+    described, schema = tool_form(name, description, parameters)
+    for key in schema.get("properties") or ():
+        if not _PROPERTY.fullmatch(key):
+            raise InvalidRequest(
+                f'tool {name}: Anthropic refuses {key!r:.80} in the "properties" of its parameters: a name there is 1 '
+                "to 64 of a-z, A-Z, 0-9, _, . and -"
+            )
+    return {**described, "input_schema": schema}
 
 
 def _encode_choice(choice: ToolChoice) -> dict[str, Any]:

@@ -6,7 +6,6 @@ import re
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmbridge._call.framing import Framing, SSEWithJSON
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
@@ -16,6 +15,7 @@ from llmbridge.providers.gemini.request import (
     encode_choice,
     encode_contents,
     encode_params,
+    encode_schema,
     encode_tools,
     is_gemini_3,
     model_path,
@@ -31,6 +31,8 @@ _VERSION = re.compile(r"[A-Za-z0-9._-]{1,40}")
 
 class Gemini(Provider):
     """Google's Gemini, through the Gemini Developer API; the key is in GOOGLE_API_KEY or GEMINI_API_KEY.
+
+    A key that begins with `ya29.` is an OAuth token, and goes out as a Bearer token.
 
     The setting `api_version` (default "v1beta") is a part of the path. `stream=False` asks for the whole answer at
     once; it is handed out in the same way.
@@ -106,9 +108,7 @@ class Gemini(Provider):
         elif schema is not None:
             config["responseMimeType"] = "application/json"
             if mode == "native":
-                from llmbridge._schemas.subsets import with_lone_references
-
-                config["responseJsonSchema"] = with_lone_references(schema.json_schema)
+                config["responseJsonSchema"] = encode_schema(schema.json_schema)
             else:
                 system.append({"text": schema.instruction()})
         if choice is not None:
@@ -133,12 +133,8 @@ class Gemini(Provider):
         return request.schema.name if request.schema is not None and cls._schema_mode(request) == "tool" else None
 
     @classmethod
-    def framing(cls) -> Framing:
-        return SSEWithJSON()
-
-    @classmethod
     def auth_headers(cls, key: str) -> dict[str, str]:
-        return {"x-goog-api-key": key}
+        return super().auth_headers(key) if key.startswith("ya29.") else {"x-goog-api-key": key}
 
     @classmethod
     def encode_models(cls, settings: Mapping[str, Any]) -> Encoded:

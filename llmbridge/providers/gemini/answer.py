@@ -23,7 +23,7 @@ from llmbridge.events import (
     Usage,
 )
 from llmbridge.provider import parsed_json, scan_json
-from llmbridge.providers._values import count, is_report, mapping, string
+from llmbridge.providers._values import count, floats, is_report, mapping, string
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -231,10 +231,10 @@ def decode_vectors(document: Any) -> tuple[list[list[float]], Usage | None]:
         _refuse(document, "holds no embeddings")
     vectors = []
     for entry in entries:
-        values = mapping(entry).get("values")
-        if not isinstance(values, list) or not all(value.__class__ in (int, float) for value in values):
+        values = floats(mapping(entry).get("values"))
+        if values is None:
             raise ProtocolError("an embedding is no list of numbers")
-        vectors.append([float(value) for value in values])
+        vectors.append(values)
     usage = mapping(document).get("usageMetadata")
     return vectors, _usage(usage) if isinstance(usage, Mapping) and usage else None
 

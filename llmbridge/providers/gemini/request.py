@@ -26,6 +26,7 @@ __all__ = [
     "encode_choice",
     "encode_contents",
     "encode_params",
+    "encode_schema",
     "encode_tools",
     "is_gemini_3",
     "model_path",
@@ -72,6 +73,7 @@ _OWN_CONFIG = (
 _OWN_FIELDS = ("generationConfig", "safetySettings", "cachedContent", "systemInstruction", "toolConfig", "serviceTier")
 _BUDGETS = {"none": 0, "minimal": 1024, "low": 1024, "medium": 8192, "high": 24576, "xhigh": 24576, "max": 24576}
 _LEVELS = {"minimal": "MINIMAL", "low": "LOW", "medium": "MEDIUM", "high": "HIGH", "xhigh": "XHIGH", "max": "XHIGH"}
+_SCHEMAS = {"parameters", "parametersJsonSchema", "parameters_json_schema"}
 _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
@@ -281,22 +283,42 @@ def _file(media: MediaPart, where: str, model: str) -> dict[str, Any]:
 
 def encode_tools(tools: Sequence[Tool], schema_tool: Schema | None) -> list[dict[str, Any]]:
     """The functions that the model may call, in one entry, and the service's own tools as given."""
-    from llmbridge._schemas.subsets import with_lone_references
-
     functions: list[dict[str, Any]] = []
     own: list[dict[str, Any]] = []
     for tool in tools:
-        if tool.raw is not None:
+        if tool.raw is not None and _SCHEMAS.isdisjoint(tool.raw):
             own.append(dict(tool.raw))
             continue
-        described = {"description": tool.description} if tool.description else {}
-        parameters = with_lone_references(tool.parameters)
-        functions.append({"name": tool.name, **described, "parametersJsonSchema": parameters})
+        given = {name: value for name, value in (tool.raw or {}).items() if name not in _SCHEMAS}
+        functions.append({**given, **_function(tool.name, tool.description, tool.parameters)})
     if schema_tool is not None:
         description = schema_tool.description or "Give the answer by calling this."
-        parameters = with_lone_references(schema_tool.json_schema)
-        functions.append({"name": schema_tool.name, "description": description, "parametersJsonSchema": parameters})
+        functions.append(_function(schema_tool.name, description, schema_tool.json_schema))
     return [*([{"functionDeclarations": functions}] if functions else []), *own]
+
+
+def _function(name: str, description: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
+    """A function that the model may call.
+
+    Raises:
+        InvalidRequest: The service refuses its name.
+    """
+    from llmbridge._schemas.subsets import tool_form
+
+    if not (name[0].isalpha() or name[0] == "_"):
+        raise InvalidRequest(f"tool {name}: Gemini wants a name that begins with a letter or an underscore: rename it")
+    described, schema = tool_form(name, description, parameters)
+    return {"name": name, **described, "parametersJsonSchema": encode_schema(schema)}
+
+
+def encode_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
+    """A schema as the service takes it.
+
+    Source: the service's "items: missing field" of an array without them; see `with_lone_references` for references.
+    """
+    from llmbridge._schemas.subsets import object_form, with_items, with_lone_references
+
+    return with_lone_references(with_items(object_form(schema)))
 
 
 def encode_choice(choice: ToolChoice) -> dict[str, Any]:

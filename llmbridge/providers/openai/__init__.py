@@ -140,7 +140,7 @@ class OpenAI(ChatCompletions):
     @classmethod
     def encode_message(cls, message: Message) -> dict[str, Any]:
         """A turn of the conversation, as the body holds it."""
-        encoded = encode_message(message, cls.reasoning_field, cls.reasoning_proofs)
+        encoded = encode_message(message, cls.reasoning_field, cls.reasoning_proofs, not cls.own_models)
         if cls.no_reasoning is not None and cls.reasoning_field and message.role == "assistant":
             encoded.setdefault(cls.reasoning_field, cls.no_reasoning)
         if cls.system_role is not None and message.role == "developer":
@@ -217,7 +217,7 @@ class OpenAICompatible(OpenAI):
     supports_gpt_35_turbo = False
     url = ""
     base_url = ""
-    key_env: ClassVar[tuple[str, ...]] = ()
+    key_env: ClassVar[tuple[str, ...]] = ("OPENAI_COMPATIBLE_API_KEY",)
     base_url_env = ""
     needs_key = False
     note = "any server that speaks OpenAI's dialect: give base_url="
@@ -227,3 +227,8 @@ class OpenAICompatible(OpenAI):
     reasoning_field: ClassVar[str | None] = None
     think_tags = True
     system_role = "system"
+
+    def __init_subclass__(cls) -> None:
+        super().__init_subclass__()
+        if cls.key_env is OpenAICompatible.key_env:
+            cls.key_env = ()  # the key of any server is not meant for a service with a name of its own

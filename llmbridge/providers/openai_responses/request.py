@@ -133,18 +133,14 @@ def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
 
 def encode_tool(tool: Tool) -> dict[str, Any]:
     """A tool that the model may call. Unless told otherwise, this service takes every function for a strict one."""
-    if tool.raw is not None:
-        return dict(tool.raw)
-    from llmbridge._schemas.subsets import as_openai_takes
+    from llmbridge.providers.openai.request import described
 
-    described = {"description": tool.description} if tool.description else {}
-    return {
-        "type": "function",
-        "name": tool.name,
-        **described,
-        "parameters": as_openai_takes(tool.parameters),
-        "strict": bool(tool.strict),
-    }
+    if tool.raw is not None:
+        has_schema = tool.raw.get("type") == "function" and "parameters" in tool.raw
+        made = described(tool.name, tool.description, tool.parameters) if has_schema else {}
+        return {**tool.raw, **made}
+    made = described(tool.name, tool.description, tool.parameters)
+    return {"type": "function", "name": tool.name, **made, "strict": bool(tool.strict)}
 
 
 def encode_choice(choice: ToolChoice) -> Any:

@@ -4,8 +4,9 @@
 |---|---|
 | `/chat/completions`, `/responses`, `/embeddings`, `/models` | OpenAI; below `/mistral/` as Mistral |
 | `/v1/messages`, `/v1/messages/count_tokens`, and `/v1/models` for an `anthropic-version` | Anthropic |
-| `/models/{model}:{method}`, and `/models` for a Gemini key or below `/v1beta` | Gemini |
-| `/api/chat` of a request with a `model`, `/api/embed`, `/api/tags`, `/api/version` | Ollama |
+| `/models/{model}:rawPredict`, `/models/{model}:streamRawPredict` | Anthropic on Vertex AI |
+| any other `/models/{model}:{method}`, and `/models` for a Gemini key or below `/v1beta` | Gemini |
+| `/api/chat` of a request with a `model`, `/api/embed`, `/api/tags`, `/api/ps`, `/api/show`, `/api/version` | Ollama |
 | `/v2/chat`, `/v2/embed`, and `/models` below `/cohere/` | Cohere |
 | `/api/chat` of one without, `/api/converse-edge` | the ancestors, CodeLinkAva and Vitalentum |
 """
@@ -33,6 +34,8 @@ PATHS = {
     "azure": "",
     "openai-responses": "/v1",
     "cohere": "/cohere",
+    "vertex": "",
+    "vertex-anthropic": "",
 }
 """What follows the server's root in the `base_url` of every dialect."""
 
@@ -49,6 +52,8 @@ _ENDPOINTS: tuple[tuple[str, str, Dialect, Endpoint], ...] = (
     ("POST", "/api/embed", ollama.DIALECT, ollama.embed),
     ("GET", "/api/tags", ollama.DIALECT, ollama.tags),
     ("GET", "/api/version", ollama.DIALECT, ollama.version),
+    ("GET", "/api/ps", ollama.DIALECT, ollama.running),
+    ("POST", "/api/show", ollama.DIALECT, ollama.show),
     ("POST", "/api/converse-edge", openai.DIALECT, openai.vitalentum),
     ("POST", "/api/chat", openai.DIALECT, openai.codelinkava),
 )
@@ -101,6 +106,8 @@ def _route(received: Received) -> tuple[Dialect, Endpoint | None]:
         known = next((known for ending, known in _MISTRAL.items() if route.endswith(ending)), None)
         fits = known is not None and method == ("GET" if known is mistral.models else "POST")
         return mistral.DIALECT, known if fits else None
+    if route.endswith((":rawPredict", ":streamRawPredict")) and method == "POST":
+        return anthropic.DIALECT, anthropic.on_vertex
     if gemini.METHOD.search(route) and method == "POST":
         return gemini.DIALECT, gemini.call
     if method == "GET" and route.endswith("/models") and not route.startswith("/cohere/"):

@@ -13,6 +13,7 @@ from typing import Any
 
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
+from llmbridge.testing.turn import Call, Thought, Words
 
 from .base import (
     STREAM,
@@ -24,14 +25,16 @@ from .base import (
     cut,
     document,
     dump,
+    identity_of,
     json_object,
     model_names,
     model_of,
-    signature,
+    proof,
     sse,
 )
+from .schemas import BOUNDS, PROPERTY, old_words, places, top_words
 
-__all__ = ["DIALECT", "count_tokens", "messages", "models"]
+__all__ = ["DIALECT", "count_tokens", "messages", "models", "on_vertex"]
 
 _KINDS = {
     401: "authentication_error",
@@ -43,20 +46,34 @@ _KINDS = {
     504: "timeout_error",
     529: "overloaded_error",
 }
-_STOPS = {"stop": "end_turn", "length": "max_tokens", "tool_calls": "tool_use", "content_filter": "refusal"}
+_STOPS = {
+    "pause": "pause_turn",
+    "stop": "end_turn",
+    "length": "max_tokens",
+    "tool_calls": "tool_use",
+    "content_filter": "refusal",
+}
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _SAMPLING = ("temperature", "top_p", "top_k")
 _SINCE_NO_SAMPLING = "2026-10-21"
+_VERTEX = "2023-06-01"  # the version of the API there, whatever it is called
 _LEAST_BUDGET = 1024
-_BLOCK_FIELDS = {
-    "text": ("text", str),
-    "image": ("source", dict),
-    "document": ("source", dict),
-    "tool_use": ("input", dict),
-    "tool_result": ("tool_use_id", str),
-    "thinking": ("signature", str),
-    "redacted_thinking": ("data", str),
+_BLOCK_FIELDS: dict[str, tuple[tuple[str, type], ...]] = {
+    "text": (("text", str),),
+    "image": (("source", dict),),
+    "document": (("source", dict),),
+    "search_result": (("source", str), ("title", str), ("content", list)),
+    "container_upload": (("file_id", str),),
+    "compaction": (),
+    "tool_use": (("id", str), ("name", str), ("input", dict)),
+    "tool_result": (("tool_use_id", str),),
+    "server_tool_use": (("id", str), ("name", str), ("input", dict)),
+    "mcp_tool_use": (("id", str), ("name", str), ("server_name", str), ("input", dict)),
+    "thinking": (("signature", str),),
+    "redacted_thinking": (("data", str),),
 }
+_RESULT: tuple[tuple[str, type], ...] = (("tool_use_id", str),)
+"""Of the results of the service's own tools, such as `web_search_tool_result`."""
 _WORDS = {str: "string", int: "integer", list: "list", dict: "dictionary"}
 
 
@@ -74,8 +91,22 @@ DIALECT = Dialect("anthropic", error, "request-id")
 
 def messages(reply: Reply, received: Received, answer_id: str) -> Answer:
     """POST .../v1/messages."""
+    return _answered(reply, json_object(received), received.header("anthropic-version"), answer_id)
+
+
+def on_vertex(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """POST .../models/{model}:streamRawPredict, on Vertex AI: the model is in the path, the version in the body."""
     request = json_object(received)
-    _check_request(request, received.header("anthropic-version"))
+    if request.pop("anthropic_version", None) != "vertex-2023-10-16":
+        raise Refused(400, "anthropic_version: Field required")
+    if "model" in request:
+        raise Refused(400, "model: Extra inputs are not permitted")
+    streams = received.route.endswith(":streamRawPredict")
+    return _answered(reply, {**request, "model": received.model, "stream": streams}, _VERTEX, answer_id)
+
+
+def _answered(reply: Reply, request: dict[str, Any], version: str | None, answer_id: str) -> Answer:
+    _check_request(request, version)
     if request.get("stream"):
         return Answer(reply.status, STREAM, list(_events(reply, request, answer_id)), streamed=True)
     if reply.error is not None:
@@ -133,7 +164,8 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[b
 
 
 def _opening(reply: Reply, request: dict[str, Any], answer_id: str) -> dict[str, Any]:
-    return {"id": f"msg_{answer_id}", "type": "message", "role": "assistant", "model": model_of(reply, request)}
+    model = model_of(reply, request)
+    return identity_of(reply, f"msg_{answer_id}", type="message", role="assistant", model=model)
 
 
 def _ending(reply: Reply) -> dict[str, Any]:
@@ -156,21 +188,54 @@ class _Block:
 
 def _blocks(reply: Reply, answer_id: str) -> list[_Block]:
     blocks = []
-    if reply.reasoning_pieces:
-        signed = signature(reply) or ""
-        deltas = [{"type": "thinking_delta", "thinking": piece} for piece in reply.reasoning_pieces]
-        deltas.append({"type": "signature_delta", "signature": signed})
-        start = {"type": "thinking", "thinking": "", "signature": ""}
-        whole = {"type": "thinking", "thinking": "".join(reply.reasoning_pieces), "signature": signed}
-        blocks.append(_Block(start, deltas, whole))
-    if reply.pieces:
-        deltas = [{"type": "text_delta", "text": piece} for piece in reply.pieces]
-        blocks.append(_Block({"type": "text", "text": ""}, deltas, {"type": "text", "text": "".join(reply.pieces)}))
-    for index, call in enumerate(reply.calls):
-        use = {"type": "tool_use", "id": call.id or f"toolu_{answer_id}_{index}", "name": call.name}
-        deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in cut(call.text)]
-        blocks.append(_Block({**use, "input": {}}, deltas, {**use, "input": call.value}))
+    calls = 0
+    for part in reply.turn:
+        if isinstance(part, Thought):
+            blocks.append(_thinking(part))
+        elif isinstance(part, Words):
+            blocks.append(_text({"type": "text", "text": part.text}, part.pieces))
+        elif isinstance(part, Call):
+            use = {"type": "tool_use", "id": part.id or f"toolu_{answer_id}_{calls}", "name": part.name}
+            blocks.append(_use({**use, "input": part.value}, part.text))
+            calls += 1
+        else:
+            blocks.append(_own_block(part))
     return blocks
+
+
+def _thinking(thought: Thought) -> _Block:
+    if thought.redacted is not None:
+        whole = {"type": "redacted_thinking", "data": thought.redacted}
+        return _Block(whole, [], whole)
+    deltas = [{"type": "thinking_delta", "thinking": piece} for piece in thought.pieces]
+    deltas.append({"type": "signature_delta", "signature": proof(thought)})
+    start = {"type": "thinking", "thinking": "", "signature": ""}
+    return _Block(start, deltas, {**start, "thinking": thought.text, "signature": proof(thought)})
+
+
+def _text(whole: dict[str, Any], pieces: tuple[str, ...]) -> _Block:
+    """A text, whose citations come one by one behind it."""
+    cited = whole.get("citations")
+    deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": piece} for piece in pieces]
+    deltas += [{"type": "citations_delta", "citation": one} for one in cited or ()]
+    return _Block({**whole, "text": "", **({"citations": []} if cited else {})}, deltas, whole)
+
+
+def _use(whole: dict[str, Any], text: str) -> _Block:
+    deltas = [{"type": "input_json_delta", "partial_json": piece} for piece in cut(text)]
+    return _Block({**whole, "input": {}}, deltas, whole)
+
+
+def _own_block(block: dict[str, Any]) -> _Block:
+    """A block that was scripted as it is: what the service sends in pieces comes in pieces."""
+    kind = block.get("type")
+    if kind == "text" and isinstance(block.get("text"), str):
+        return _text(block, tuple(cut(block["text"])))
+    if kind == "thinking" and isinstance(block.get("thinking"), str):
+        return _thinking(Thought(tuple(cut(block["thinking"])), block.get("signature")))
+    if isinstance(block.get("input"), dict):
+        return _use(block, dump(block["input"]).decode())
+    return _Block(block, [], block)
 
 
 def _usage(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
@@ -213,6 +278,11 @@ def _check_request(request: dict[str, Any], version: str | None, *, max_tokens: 
         raise Refused(400, "messages: at least one message is required")
     _check_settings(request, version)
     _check_messages(request["messages"])
+    config = request.get("output_config")
+    form = config.get("format") if isinstance(config, dict) else None
+    if isinstance(form, dict) and form.get("type") == "json_schema":
+        _require(form, "schema", dict, "output_config.format.")
+        _check_bounds(form["schema"], "output_config.format.schema")
     if request.get("tools") is not None:
         _require(request, "tools", list)
         for index, tool in enumerate(request["tools"]):
@@ -260,6 +330,15 @@ def _check_messages(messages: list[Any]) -> None:
         waiting = _check_results(blocks, waiting, where)
     if waiting:
         raise _unanswered(waiting, f"messages.{len(messages) - 1}")
+    if messages[-1]["role"] == "assistant" and _last_text(messages[-1]["content"])[-1:].isspace():
+        raise Refused(400, "messages: final assistant content cannot end with trailing whitespace")
+
+
+def _last_text(content: Any) -> str:
+    """The text that a turn ends with; "" if it ends with anything else."""
+    last = content[-1] if isinstance(content, list) and content else content
+    text = last.get("text") if isinstance(last, dict) and last.get("type") == "text" else last
+    return text if isinstance(text, str) else ""
 
 
 def _checked_blocks(message: dict[str, Any], where: str, *, last: bool) -> list[dict[str, Any]]:
@@ -279,17 +358,15 @@ def _checked_blocks(message: dict[str, Any], where: str, *, last: bool) -> list[
 
 def _check_block(block: Any, where: str) -> None:
     kind = block.get("type") if isinstance(block, dict) else None
-    if not isinstance(kind, str) or kind not in _BLOCK_FIELDS:
+    needed = _BLOCK_FIELDS.get(kind) if isinstance(kind, str) else None
+    if needed is None and not str(kind).endswith("_tool_result"):
         known = ", ".join(f"'{name}'" for name in _BLOCK_FIELDS)
         raise Refused(400, f"{where}: Input tag {kind!r} does not match any of the expected tags: {known}")
-    name, wanted = _BLOCK_FIELDS[kind]
-    _require(block, name, wanted, f"{where}.{kind}.")
+    for name, wanted in _RESULT if needed is None else needed:
+        _require(block, name, wanted, f"{where}.{kind}.")
     if kind == "text" and not block["text"]:
         raise Refused(400, f"{where}: text content blocks must be non-empty")
-    if kind == "tool_use":
-        _require(block, "id", str, f"{where}.{kind}.")
-        _require(block, "name", str, f"{where}.{kind}.")
-    if name == "source":
+    if kind in ("image", "document"):
         _check_source(block["source"], f"{where}.{kind}.source")
 
 
@@ -329,3 +406,27 @@ def _check_tool(tool: Any, where: str) -> None:
     _require(tool, "input_schema", dict, f"{where}.custom.")
     if tool["input_schema"].get("type") != "object":
         raise Refused(400, f"{where}.custom.input_schema.type: Field required, and it must be 'object'")
+    _check_schema(tool["input_schema"], f"{where}.custom.input_schema")
+    if tool.get("strict"):
+        _check_bounds(tool["input_schema"], f"{where}.custom")
+
+
+def _check_schema(schema: dict[str, Any], where: str) -> None:
+    if top_words(schema, ("oneOf", "allOf", "anyOf")):
+        raise Refused(400, f"{where}: input_schema does not support oneOf, allOf, or anyOf at the top level")
+    if old_words(schema):
+        text = (
+            "JSON schema is invalid. It must match JSON Schema draft 2020-12 (https://json-schema.org/draft/2020-12)."
+        )
+        raise Refused(400, f"{where}: {text}")
+    names = schema.get("properties")
+    if isinstance(names, dict) and not all(map(PROPERTY.fullmatch, names)):
+        raise Refused(400, f"{where}.properties: Property keys should match pattern '^{PROPERTY.pattern}$'")
+
+
+def _check_bounds(schema: dict[str, Any], where: str) -> None:
+    """Where the model is held strictly to a schema, hardly any bounds are known."""
+    for _, part in places(schema):
+        for name in top_words(part, BOUNDS):
+            kind = part.get("type")
+            raise Refused(400, f"{where}: For '{kind}' type, property '{name}' is not supported")

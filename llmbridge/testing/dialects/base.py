@@ -13,7 +13,8 @@ from typing import Any
 
 from llmbridge.testing.asked import embedding_inputs, turns
 from llmbridge.testing.received import Received
-from llmbridge.testing.reply import Call, Reply
+from llmbridge.testing.reply import Reply
+from llmbridge.testing.turn import Call, Thought
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -32,6 +33,7 @@ __all__ = [
     "document",
     "dump",
     "function_call",
+    "identity_of",
     "invalid",
     "json_object",
     "logprob_shares",
@@ -39,6 +41,7 @@ __all__ = [
     "model_names",
     "model_of",
     "phrase",
+    "proof",
     "signature",
     "sse",
     "vectors",
@@ -207,6 +210,16 @@ def count(reply: Reply, request: Any) -> Tokens:
 def signature(reply: Reply) -> str | None:
     """What signs the reasoning: the scripted signature, a fixed one for reasoning without, else None."""
     return reply.signature if reply.signature is not None else SIGNATURE if reply.reasoning_pieces else None
+
+
+def proof(thought: Thought) -> str:
+    """What signs a thought: the scripted signature, or a fixed one."""
+    return SIGNATURE if thought.signature is None else thought.signature
+
+
+def identity_of(reply: Reply, made_up: str, **named: Any) -> dict[str, Any]:
+    """The top of an answer: its id, what the dialect has there, and what else was scripted for it."""
+    return {"id": reply.id or made_up, **named, **(reply.extra or {})}
 
 
 def model_of(reply: Reply, request: dict[str, Any]) -> str:

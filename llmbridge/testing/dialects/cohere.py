@@ -12,6 +12,7 @@ from typing import Any
 from llmbridge.testing.asked import embedding_inputs
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
+from llmbridge.testing.turn import Thought, Words
 
 from .base import (
     STREAM,
@@ -24,6 +25,7 @@ from .base import (
     document,
     dump,
     function_call,
+    identity_of,
     json_object,
     model_names,
     sse,
@@ -60,7 +62,8 @@ def chat(reply: Reply, received: Received, answer_id: str) -> Answer:
         return Answer(reply.status, STREAM, list(_events(reply, request, answer_id)), streamed=True)
     if reply.error is not None:
         return document(reply, error(Failure(500, "", given=reply.error, request_id=answer_id)))
-    return document(reply, {"id": f"msg_{answer_id}", "message": _message(reply, answer_id), **_ending(reply, request)})
+    named = identity_of(reply, f"msg_{answer_id}")
+    return document(reply, {**named, "message": _message(reply, answer_id), **_ending(reply, request)})
 
 
 def embed(reply: Reply, received: Received, answer_id: str) -> Answer:
@@ -93,13 +96,14 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[b
         return event(kind, index=index, delta={"message": message})
 
     empty = {"role": "assistant", "content": [], "tool_plan": "", "tool_calls": [], "citations": []}
-    yield event("message-start", id=f"msg_{answer_id}", delta={"message": empty})
+    yield event("message-start", **identity_of(reply, f"msg_{answer_id}"), delta={"message": empty})
     plan, blocks = _blocks(reply)
     yield from (event("tool-plan-delta", delta={"message": {"tool_plan": piece}}) for piece in plan)
     for index, (name, pieces) in enumerate(blocks):
         yield said("content-start", index, content={"type": name})
         yield from (said("content-delta", index, content={"type": name, name: piece}) for piece in pieces)
         yield event("content-end", index=index)
+    yield from (event(str(part.get("type")), **_without_type(part)) for part in reply.turn if isinstance(part, dict))
     for index, call in enumerate(_calls(reply, answer_id)):
         text = call["function"]["arguments"]
         begun = {**call, "function": {**call["function"], "arguments": ""}}
@@ -114,10 +118,19 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[b
 
 def _blocks(reply: Reply) -> tuple[list[str], list[tuple[str, list[str]]]]:
     """The plan, which reasoning is where tools are called, and the blocks of content."""
-    thoughts = list(reply.reasoning_pieces)
-    texts = [*reply.pieces, *([reply.refusal] if reply.refusal else [])]
-    blocks = [("thinking", thoughts)] if thoughts and not reply.calls else []
-    return thoughts if reply.calls else [], [*blocks, *([("text", texts)] if texts else [])]
+    blocks = []
+    for part in reply.turn:
+        if isinstance(part, Words) and not (reply.calls and isinstance(part, Thought)):
+            blocks.append(("thinking" if isinstance(part, Thought) else "text", list(part.pieces)))
+    if reply.refusal and blocks and blocks[-1][0] == "text":
+        blocks[-1][1].append(reply.refusal)
+    elif reply.refusal:
+        blocks.append(("text", [reply.refusal]))
+    return list(reply.reasoning_pieces) if reply.calls else [], blocks
+
+
+def _without_type(event: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in event.items() if name != "type"}
 
 
 def _message(reply: Reply, answer_id: str) -> dict[str, Any]:
@@ -129,7 +142,15 @@ def _message(reply: Reply, answer_id: str) -> dict[str, Any]:
         message["tool_plan"] = "".join(plan)
     if reply.calls:
         message["tool_calls"] = _calls(reply, answer_id)
-    return message
+    cited = [_citation(part) for part in reply.turn if isinstance(part, dict) and part.get("type") == "citation-start"]
+    return {**message, "citations": cited} if cited else message
+
+
+def _citation(event: dict[str, Any]) -> Any:
+    """The citation in the event that tells it."""
+    delta = event.get("delta")
+    message = delta.get("message") if isinstance(delta, dict) else None
+    return message.get("citations") if isinstance(message, dict) else None
 
 
 def _calls(reply: Reply, answer_id: str) -> list[dict[str, Any]]:

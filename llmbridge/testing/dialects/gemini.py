@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import Any
 
+from llmbridge.testing.asked import camel, camel_keys
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
+from llmbridge.testing.turn import Call, Part, Thought
 
 from .base import (
     DEFAULT_MODEL,
@@ -31,6 +34,7 @@ from .base import (
     sse,
     vectors,
 )
+from .schemas import bare_arrays, places
 
 __all__ = ["DIALECT", "METHOD", "call", "models"]
 
@@ -61,6 +65,8 @@ _DATA = {
     "functionResponse": dict,
     "executableCode": dict,
     "codeExecutionResult": dict,
+    "toolCall": dict,
+    "toolResponse": dict,
 }
 _BESIDES = {"thought", "thoughtSignature", "videoMetadata", "mediaResolution", "partMetadata"}
 
@@ -197,6 +203,9 @@ def _usage_so_far(reply: Reply, tail: dict[str, Any]) -> dict[str, Any]:
 
 def _steps(reply: Reply) -> Iterator[list[dict[str, Any]]]:
     """The parts of every event: the thoughts, the texts, and all calls together."""
+    if reply.parts is not None:
+        yield from (step for part in reply.turn for step in _part_steps(part))
+        return
     signed = signature(reply)
     mark = {"thoughtSignature": signed} if signed else {}
     yield from ([{"text": piece, "thought": True}] for piece in reply.reasoning_pieces)
@@ -206,9 +215,35 @@ def _steps(reply: Reply) -> Iterator[list[dict[str, Any]]]:
     if reply.calls:
         # The service signs the first of several parallel calls, and only that one.
         yield [
-            {"functionCall": {**({"id": one.id} if one.id else {}), "name": one.name, "args": one.value}, **more}
+            {**_call_part(one), **more}
             for one, more in zip(reply.calls, [mark, *[{}] * len(reply.calls)], strict=False)
         ]
+
+
+def _part_steps(part: Part) -> Iterator[list[dict[str, Any]]]:
+    """The events for one part of a turn that is scripted in its order, each with its own signature."""
+    if isinstance(part, dict):
+        yield [part]
+    elif isinstance(part, Call):
+        yield [{**_call_part(part), **({"thoughtSignature": part.signature} if part.signature else {})}]
+    elif isinstance(part, Thought):
+        signed = part.redacted or part.signature
+        thought = {} if part.redacted else {"thought": True}
+        pieces = part.pieces or ("",)
+        yield from ([{"text": piece, **thought}] for piece in pieces[:-1])
+        yield [{"text": pieces[-1], **thought, **({"thoughtSignature": signed} if signed else {})}]
+    else:
+        yield from ([{"text": piece}] for piece in part.pieces)
+
+
+def _call_part(call: Call) -> dict[str, Any]:
+    named = {"id": call.id} if call.id else {}
+    return {"functionCall": {**named, "name": call.name, "args": call.value}}
+
+
+def _is_part(given: dict[str, Any]) -> bool:
+    """Whether it is a part of the content; if not, it stands beside the content, as `groundingMetadata` does."""
+    return not {camel(name) for name in given}.isdisjoint({*_DATA, *_BESIDES})
 
 
 def _merged(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -216,7 +251,8 @@ def _merged(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     merged: list[dict[str, Any]] = []
     for part in parts:
         before = merged[-1] if merged else {}
-        if "text" in part and "text" in before and part.get("thought") == before.get("thought"):
+        signed = "thoughtSignature" in before
+        if "text" in part and "text" in before and not signed and part.get("thought") == before.get("thought"):
             merged[-1] = {**before, **part, "text": before["text"] + part["text"]}
         else:
             merged.append(part)
@@ -239,12 +275,15 @@ def _content(reply: Reply, parts: list[dict[str, Any]]) -> dict[str, Any]:
 
 
 def _candidate(index: int, parts: list[dict[str, Any]], finish: str | None) -> dict[str, Any]:
-    ended = {} if finish is None else {"finishReason": finish}
-    return {"content": {"parts": parts, "role": "model"}, **ended, "index": index}
+    ended: dict[str, Any] = {} if finish is None else {"finishReason": finish}
+    for beside in parts:
+        ended |= {} if _is_part(beside) else beside
+    said = {"content": {"parts": found, "role": "model"}} if (found := list(filter(_is_part, parts))) else {}
+    return {**said, **ended, "index": index}
 
 
 def _tail(reply: Reply, request: dict[str, Any], answer_id: str, model: str) -> dict[str, Any]:
-    named = {"modelVersion": reply.model or model, "responseId": answer_id}
+    named = {"modelVersion": reply.model or model, "responseId": reply.id or answer_id, **(reply.extra or {})}
     if reply.usage is False:
         return named
     if isinstance(reply.usage, dict):
@@ -261,6 +300,7 @@ def _tail(reply: Reply, request: dict[str, Any], answer_id: str, model: str) -> 
 
 def _check_request(request: dict[str, Any]) -> None:
     """Refuses a request without contents, or with contents or tools of a wrong shape."""
+    request = camel_keys(request)
     contents = request.get("contents")
     if not isinstance(contents, list) or not contents:
         raise Refused(400, "* GenerateContentRequest.contents: contents is not specified\n")
@@ -269,6 +309,9 @@ def _check_request(request: dict[str, Any]) -> None:
     if request.get("systemInstruction") is not None:
         _check_content(request["systemInstruction"], "system_instruction", roles=(*_ROLES, "system"))
     _check_results(contents)
+    config = request.get("generationConfig")
+    if isinstance(config, dict):
+        _check_schema(camel_keys(config).get("responseJsonSchema"), "generation_config.response_json_schema")
     tools = request.get("tools") or []
     for index, tool in enumerate(tools if isinstance(tools, list) else [tools]):
         _check_tool(tool, f"tools[{index}]")
@@ -314,6 +357,7 @@ def _check_content(content: Any, where: str, roles: tuple[str, ...] = _ROLES) ->
 def _check_part(part: Any, where: str) -> None:
     if not isinstance(part, dict):
         raise Refused(400, f"Invalid value at '{where}' (type.googleapis.com/google.ai.generativelanguage.Part)")
+    part = camel_keys(part)
     for name in part:
         if name not in _DATA and name not in _BESIDES:
             text = f"Invalid JSON payload received. Unknown name \"{name}\" at '{where}': Cannot find field."
@@ -334,14 +378,15 @@ def _check_results(contents: list[dict[str, Any]]) -> None:
     """Calls are answered by as many responses in the next turn, and nothing else is a response."""
     waiting = 0
     for content in contents:
-        answered = sum("functionResponse" in part for part in content["parts"])
+        answered = sum("functionResponse" in camel_keys(part) for part in content["parts"])
         if answered != waiting:
             text = "Please ensure that the number of function response parts is equal to the number of function "
             raise Refused(400, f"{text}call parts of the function call turn.")
-        waiting = sum("functionCall" in part for part in content["parts"])
+        waiting = sum("functionCall" in camel_keys(part) for part in content["parts"])
 
 
 def _check_tool(tool: Any, where: str) -> None:
+    tool = camel_keys(tool) if isinstance(tool, dict) else tool
     declared = tool.get("functionDeclarations") if isinstance(tool, dict) else None
     if declared is None and isinstance(tool, dict) and tool:
         return  # a tool of the service's own, such as its search
@@ -352,3 +397,16 @@ def _check_tool(tool: Any, where: str) -> None:
         if not isinstance(name, str) or not _NAME.fullmatch(name):
             at = f"GenerateContentRequest.{where}.function_declarations[{index}].name"
             raise Refused(400, f"* {at}: Invalid function name. Must start with a letter or an underscore.\n")
+        for field in ("parameters", "parametersJsonSchema"):
+            _check_schema(camel_keys(one).get(field), f"{where}.function_declarations[{index}].parameters")
+
+
+def _check_schema(schema: Any, where: str) -> None:
+    """Refuses an array that does not say what is in it, and what stands beside a reference."""
+    for at in bare_arrays(schema):
+        place = "".join(f"[{step}]" if before == "properties" else f".{step}" for before, step in pairwise(("", *at)))
+        raise Refused(400, f"* GenerateContentRequest.{where}{place}.items: missing field.\n")
+    for _, part in places(schema):
+        if "$ref" in part and not all(key.startswith("$") for key in part):
+            text = "can only contain properties starting with '$' when $ref is present"
+            raise Refused(400, f"* GenerateContentRequest.{where}: schema {text}.\n")

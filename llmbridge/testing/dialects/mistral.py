@@ -16,6 +16,7 @@ from typing import Any
 
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
+from llmbridge.testing.turn import Thought, Words
 
 from . import openai
 from .base import (
@@ -27,6 +28,7 @@ from .base import (
     document,
     dump,
     function_call,
+    identity_of,
     json_object,
     model_names,
     model_of,
@@ -134,8 +136,15 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[b
         return sse(reply, dump({**head, "choices": [_choice(index, "delta", delta, finish)], **more}))
 
     yield chunk({"role": "assistant", "content": ""})
-    yield from (chunk({"content": [_thinking(reply, piece)]}) for piece in reply.reasoning_pieces)
-    yield from (chunk({"content": _spoken(reply, piece)}) for piece in reply.pieces)
+    for part in reply.turn:
+        if isinstance(part, dict):
+            yield chunk({"content": [part]})
+        elif isinstance(part, Words):
+            thinks = isinstance(part, Thought)
+            yield from (
+                chunk({"content": [_thinking(part, piece)] if thinks else _spoken(reply, piece)})
+                for piece in part.pieces
+            )
     yield from (chunk({"content": reply.refusal}) for _ in range(1) if reply.refusal)
     for index, text in enumerate(reply.choices, 1):
         yield chunk({"role": "assistant", "content": text}, "stop", index)
@@ -154,7 +163,7 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[b
 
 def _identity(reply: Reply, request: dict[str, Any], answer_id: str, kind: str) -> dict[str, Any]:
     model = model_of(reply, request)
-    return {"id": f"cmpl-{answer_id}", "object": kind, "created": int(time.time()), "model": model}
+    return identity_of(reply, f"cmpl-{answer_id}", object=kind, created=int(time.time()), model=model)
 
 
 def _choice(index: int, kind: str, said: dict[str, Any], finish: str | None) -> dict[str, Any]:
@@ -166,21 +175,33 @@ def _usage(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
     return counted if isinstance(reply.usage, dict) else {**counted, "completion_tokens_details": None}
 
 
-def _thinking(reply: Reply, text: str) -> dict[str, Any]:
-    signed = {"signature": reply.signature} if reply.signature is not None else {}
+def _thinking(thought: Words, text: str) -> dict[str, Any]:
+    signature = getattr(thought, "signature", None)
+    signed = {"signature": signature} if signature is not None else {}
     return {"type": "thinking", "thinking": [{"type": "text", "text": text}], "closed": True, **signed}
 
 
 def _spoken(reply: Reply, text: str) -> Any:
     """Text is a list of chunks, too, in an answer that has thinking."""
-    return [{"type": "text", "text": text}] if reply.reasoning_pieces else text
+    return [{"type": "text", "text": text}] if _has_chunks(reply) else text
+
+
+def _has_chunks(reply: Reply) -> bool:
+    return any(isinstance(part, (dict, Thought)) for part in reply.turn)
 
 
 def _content(reply: Reply) -> Any:
-    text = "".join([*reply.pieces, reply.refusal or ""])
-    if not reply.reasoning_pieces:
-        return text
-    return [_thinking(reply, "".join(reply.reasoning_pieces)), *([{"type": "text", "text": text}] if text else [])]
+    if not _has_chunks(reply):
+        return "".join([*reply.pieces, reply.refusal or ""])
+    chunks: list[dict[str, Any]] = []
+    for part in (*reply.turn, *([Words((reply.refusal,))] if reply.refusal else [])):
+        if isinstance(part, dict):
+            chunks.append(part)
+        elif isinstance(part, Thought):
+            chunks.append(_thinking(part, part.text))
+        elif isinstance(part, Words):
+            chunks.append({"type": "text", "text": part.text})
+    return chunks
 
 
 def _calls(reply: Reply, answer_id: str) -> list[dict[str, Any]]:

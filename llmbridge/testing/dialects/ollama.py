@@ -15,6 +15,7 @@ from typing import Any
 from llmbridge.testing.asked import embedding_inputs
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
+from llmbridge.testing.turn import Call, Thought, Words
 
 from .base import (
     NDJSON,
@@ -31,12 +32,20 @@ from .base import (
     vectors,
 )
 
-__all__ = ["DIALECT", "chat", "embed", "tags", "version"]
+__all__ = ["DIALECT", "chat", "embed", "running", "show", "tags", "version"]
 
 _DATE = "2024-01-01T00:00:00Z"
 _FINISHES = {"tool_calls": "stop", "content_filter": "stop"}
 _LOAD, _PER_TOKEN = 1_000_000, 10_000_000  # nanoseconds
 _GO = {str: "string", bool: "bool", list: "array", dict: "object", int: "number", float: "number"}
+_DETAILS = {
+    "parent_model": "",
+    "format": "gguf",
+    "family": "test",
+    "families": ["test"],
+    "parameter_size": "0B",
+    "quantization_level": "F32",
+}
 _LEVELS = ("low", "medium", "high", "max")
 
 
@@ -74,20 +83,45 @@ def embed(reply: Reply, received: Received, answer_id: str) -> Answer:
 
 def tags(reply: Reply, received: Received, answer_id: str) -> Answer:
     """GET /api/tags."""
-    details = {"parent_model": "", "format": "gguf", "family": "test", "families": ["test"]}
-    sizes = {"parameter_size": "0B", "quantization_level": "F32"}
-    listed = [
+    return document(reply, {"models": _listed(reply)})
+
+
+def _listed(reply: Reply) -> list[dict[str, Any]]:
+    return [
         {
             "name": name,
             "model": name,
             "modified_at": _DATE,
             "size": 0,
             "digest": hashlib.sha256(name.encode()).hexdigest(),
-            "details": {**details, **sizes},
+            "details": _DETAILS,
         }
         for name in model_names(reply)
     ]
-    return document(reply, {"models": listed})
+
+
+def show(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """POST /api/show: what a model is and can do."""
+    request = json_object(received)
+    if not (request.get("model") or request.get("name")):
+        raise Refused(400, "model is required")
+    told = {
+        "license": "",
+        "modelfile": "",
+        "parameters": "",
+        "template": "{{ .Prompt }}",
+        "details": _DETAILS,
+        "model_info": {"general.architecture": "test", "general.parameter_count": 0, "test.context_length": 131072},
+        "capabilities": ["completion", "tools", "vision", "thinking", "embedding"],
+        "modified_at": _DATE,
+    }
+    return document(reply, {**told, **(reply.extra or {})})
+
+
+def running(reply: Reply, received: Received, answer_id: str) -> Answer:
+    """GET /api/ps: the models that are loaded."""
+    more = {"expires_at": _DATE, "size_vram": 0, "context_length": 4096}
+    return document(reply, {"models": [{**entry, **more} for entry in _listed(reply)]})
 
 
 def version(reply: Reply, received: Received, answer_id: str) -> Answer:
@@ -101,7 +135,7 @@ def _model(reply: Reply, request: dict[str, Any]) -> Any:
 
 def _head(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
     now = dt.datetime.now(dt.timezone.utc).isoformat().replace("+00:00", "Z")
-    return {"model": _model(reply, request), "created_at": now}
+    return {"model": _model(reply, request), "created_at": now, **(reply.extra or {})}
 
 
 def _lines(reply: Reply, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
@@ -120,9 +154,15 @@ def _lines(reply: Reply, request: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _messages(reply: Reply) -> Iterator[dict[str, Any]]:
-    yield from ({"content": "", "thinking": piece} for piece in reply.reasoning_pieces)
-    yield from ({"content": piece} for piece in (*reply.pieces, *([reply.refusal] if reply.refusal else [])))
-    yield from ({"content": "", "tool_calls": [call]} for call in _calls(reply))
+    calls = iter(_calls(reply))
+    for part in (*reply.turn, *([Words((reply.refusal,))] if reply.refusal else [])):
+        if isinstance(part, Call):
+            yield {"content": "", "tool_calls": [next(calls)]}
+        elif isinstance(part, dict):
+            yield {"content": "", **part}
+        else:
+            thinks = isinstance(part, Thought)
+            yield from ({"content": "", "thinking": piece} if thinks else {"content": piece} for piece in part.pieces)
 
 
 def _message(reply: Reply) -> dict[str, Any]:
@@ -131,6 +171,8 @@ def _message(reply: Reply) -> dict[str, Any]:
         message["thinking"] = "".join(reply.reasoning_pieces)
     if reply.calls:
         message["tool_calls"] = _calls(reply)
+    for part in reply.turn:
+        message |= part if isinstance(part, dict) else {}
     return message
 
 

@@ -14,12 +14,14 @@ import re
 import struct
 import time
 from collections.abc import Iterator
+from dataclasses import replace
 from itertools import zip_longest
 from typing import Any
 
 from llmbridge.testing.asked import embedding_inputs, turns
 from llmbridge.testing.received import Received
 from llmbridge.testing.reply import Reply
+from llmbridge.testing.turn import Call, Part, Thought, Words
 
 from .base import (
     STREAM,
@@ -32,6 +34,7 @@ from .base import (
     document,
     dump,
     function_call,
+    identity_of,
     invalid,
     json_object,
     logprob_shares,
@@ -40,8 +43,19 @@ from .base import (
     sse,
     vectors,
 )
+from .schemas import bare_arrays, old_words, patterns, top_words
 
-__all__ = ["DIALECT", "chat", "check_request", "codelinkava", "embeddings", "models", "usage", "vitalentum"]
+__all__ = [
+    "DIALECT",
+    "chat",
+    "check_request",
+    "check_schema",
+    "codelinkava",
+    "embeddings",
+    "models",
+    "usage",
+    "vitalentum",
+]
 
 _ERROR_KINDS = {
     401: ("authentication_error", "invalid_api_key"),
@@ -176,25 +190,67 @@ def _role(content: str | None) -> dict[str, Any]:
 def _first_choice(reply: Reply, answer_id: str) -> Iterator[dict[str, Any]]:
     silent = (reply.calls or reply.refusal) and not reply.pieces and not reply.reasoning_pieces
     yield {"delta": _role(None if silent else "")}
-    yield from ({"delta": {"reasoning_content": piece}} for piece in reply.reasoning_pieces)
     shares = logprob_shares(reply)
-    for piece in reply.pieces:
-        share = next(shares)
-        yield {"delta": {"content": piece}, **({"logprobs": {"content": share, "refusal": None}} if share else {})}
+    calls, thoughts = enumerate(_calls(reply, answer_id)), enumerate(_thoughts(reply))
+    for part in reply.turn:
+        if isinstance(part, Thought):
+            index, thought = next(thoughts)
+            yield from ({"delta": delta} for delta in _thought_deltas(thought, index))
+        elif isinstance(part, Words):
+            for piece in part.pieces:
+                told = {"logprobs": {"content": share, "refusal": None}} if (share := next(shares)) else {}
+                yield {"delta": {"content": piece}, **told}
+        elif _is_call(part):
+            yield from _call_deltas(*next(calls))
+        else:
+            yield {"delta": part}
     if reply.refusal is not None:
         yield from ({"delta": {"refusal": piece}} for piece in cut(reply.refusal))
-    for index, call in enumerate(_calls(reply, answer_id)):
-        function = call["function"]
-        yield _call_delta(index, {**call, "function": {**function, "arguments": ""}})
-        yield from (_call_delta(index, {"function": {"arguments": piece}}) for piece in cut(function["arguments"]))
 
 
-def _call_delta(index: int, part: dict[str, Any]) -> dict[str, Any]:
-    return {"delta": {"tool_calls": [{"index": index, **part}]}}
+def _thought_deltas(thought: Thought, index: int) -> Iterator[dict[str, Any]]:
+    """Reasoning; with what proves it, if it has that, in the list that OpenRouter sends beside the text."""
+    if thought.redacted is not None:
+        yield {"reasoning_details": [{"type": "reasoning.encrypted", "data": thought.redacted, "index": index}]}
+        return
+    pieces = thought.pieces or ("",) * bool(thought.signature)
+    for place, piece in enumerate(pieces, 1):
+        delta: dict[str, Any] = {"reasoning_content": piece}
+        if thought.signature:
+            proof = {"signature": thought.signature} if place == len(pieces) else {}
+            delta["reasoning_details"] = [{"type": "reasoning.text", "text": piece, "index": index, **proof}]
+        yield delta
+
+
+def _thoughts(reply: Reply) -> Iterator[Thought]:
+    """The thoughts one by one; a Reply's `signature` has no place here."""
+    found = (part for part in reply.turn if isinstance(part, Thought))
+    return (thought if reply.parts is not None else replace(thought, signature=None) for thought in found)
+
+
+def _is_call(part: Part) -> bool:
+    """Whether it is a call, be it one that was scripted as OpenAI writes it."""
+    return isinstance(part, Call) or (isinstance(part, dict) and part.get("type") in ("function", "custom"))
+
+
+def _call_deltas(index: int, call: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """A call, its text in pieces."""
+    kind = str(call["type"])
+    given = call.get(kind)
+    inner: dict[str, Any] = given if isinstance(given, dict) else {}
+    field = "input" if kind == "custom" else "arguments"
+    parts = [{**call, kind: {**inner, field: ""}}, *({kind: {field: piece}} for piece in cut(inner.get(field) or ""))]
+    yield from ({"delta": {"tool_calls": [{"index": index, **part}]}} for part in parts)
 
 
 def _calls(reply: Reply, answer_id: str) -> list[dict[str, Any]]:
-    return [function_call(call, f"call_{answer_id}_{index}") for index, call in enumerate(reply.calls)]
+    calls: list[dict[str, Any]] = []
+    for part in reply.turn:
+        if isinstance(part, Call):
+            calls.append(function_call(part, f"call_{answer_id}_{len(calls)}"))
+        elif isinstance(part, dict) and _is_call(part):
+            calls.append(part)
+    return calls
 
 
 def _finishes(reply: Reply) -> list[tuple[int, str | None]]:
@@ -225,16 +281,34 @@ def _message(reply: Reply, answer_id: str) -> dict[str, Any]:
         "content": None if silent else content,
         "refusal": reply.refusal,
     }
-    if reply.reasoning_pieces:
-        message["reasoning_content"] = "".join(reply.reasoning_pieces)
-    if reply.calls:
-        message["tool_calls"] = _calls(reply, answer_id)
+    for index, thought in enumerate(_thoughts(reply)):
+        for delta in _thought_deltas(replace(thought, pieces=(thought.text,) if thought.text else ()), index):
+            _add(message, delta)
+    for part in reply.turn:
+        if isinstance(part, dict) and not _is_call(part):
+            _add(message, part)
+    if calls := _calls(reply, answer_id):
+        message["tool_calls"] = calls
     return message
+
+
+def _add(message: dict[str, Any], delta: dict[str, Any]) -> None:
+    """Puts a delta into the whole: texts and lists grow, and so does what is in a mapping."""
+    for name, value in delta.items():
+        known = message.get(name)
+        if isinstance(known, dict) and isinstance(value, dict):
+            _add(known, value)
+        elif (isinstance(known, str) and isinstance(value, str)) or (
+            isinstance(known, list) and isinstance(value, list)
+        ):
+            message[name] = known + value  # type: ignore[operator]  # both of one type
+        else:
+            message[name] = dict(value) if isinstance(value, dict) else value
 
 
 def _identity(reply: Reply, request: dict[str, Any], answer_id: str, kind: str) -> dict[str, Any]:
     model = reply.model or request.get("model") or model_names(reply)[0]
-    return {"id": f"chatcmpl-{answer_id}", "object": kind, "created": int(time.time()), "model": model}
+    return identity_of(reply, f"chatcmpl-{answer_id}", object=kind, created=int(time.time()), model=model)
 
 
 def _packed(vector: list[float]) -> str:
@@ -343,12 +417,13 @@ def _call_ids(message: dict[str, Any], param: str) -> set[str]:
     found = set()
     for number, call in enumerate(calls):
         where = f"{param}.tool_calls[{number}]"
-        function = call.get("function") if isinstance(call, dict) else None
-        if not isinstance(function, dict) or not isinstance(call.get("id"), str) or call.get("type") != "function":
-            raise invalid(where, "an object with id, type 'function' and function")
-        for name in ("name", "arguments"):
-            if not isinstance(function.get(name), str):
-                raise invalid(f"{where}.function.{name}", "a string")
+        kind = "custom" if isinstance(call, dict) and call.get("type") == "custom" else "function"
+        inner = call.get(kind) if isinstance(call, dict) else None
+        if not isinstance(inner, dict) or not isinstance(call.get("id"), str) or call.get("type") != kind:
+            raise invalid(where, f"an object with id, type '{kind}' and {kind}")
+        for name in ("name", "input" if kind == "custom" else "arguments"):
+            if not isinstance(inner.get(name), str):
+                raise invalid(f"{where}.{kind}.{name}", "a string")
         found.add(call["id"])
     return found
 
@@ -365,9 +440,34 @@ def _check_tool(tool: Any, where: str) -> None:
     if not isinstance(name, str) or not _NAME.fullmatch(name):
         text = f"Invalid '{where}.function.name': expected a string that matches '^[a-zA-Z0-9_-]{{1,64}}$'."
         raise Refused(400, text, "invalid_value", param=f"{where}.function.name")
-    if parameters is not None and not (isinstance(parameters, dict) and parameters.get("type", "object") == "object"):
-        text = f"Invalid schema for function '{name}': schema must be a JSON schema of type 'object'."
-        raise Refused(400, text, "invalid_function_parameters", param=f"{where}.function.parameters")
+    check_schema(parameters, f"function '{name}'", f"{where}.function.parameters")
+
+
+def check_schema(schema: Any, what: str, param: str) -> None:
+    """Refuses a schema that is no object's, or that says what the service does not take.
+
+    Args:
+        schema: None for none.
+        what: what it is the schema of, in words.
+        param: where it stands in the request.
+    """
+    if schema is None:
+        return
+    if not (isinstance(schema, dict) and schema.get("type", "object") == "object"):
+        problem = "schema must be a JSON schema of type 'object'."
+    elif top_words(schema, ("oneOf", "anyOf", "allOf", "enum", "not")):
+        words = "'oneOf'/'anyOf'/'allOf'/'enum'/'not'"
+        problem = f"schema must have type 'object' and not have {words} at the top level."
+    elif arrays := bare_arrays(schema):
+        problem = f"In context={arrays[0]!r}, array schema missing items."
+    elif found := patterns(schema):
+        problem = f"In context={found[0][0]!r}, '{found[0][1]}' is not a 'regex': regex lookaround is not supported."
+    elif old := old_words(schema):
+        problem = f"In context={old[0]!r}, a keyword is not of the type that draft 2020-12 demands."
+    else:
+        return
+    code = "invalid_function_parameters" if what.startswith("function") else None
+    raise Refused(400, f"Invalid schema for {what}: {problem}", code, param=param)
 
 
 def _check_format(wanted: Any) -> None:
@@ -382,3 +482,4 @@ def _check_format(wanted: Any) -> None:
             raise missing("response_format.json_schema.name")
         if not isinstance(inner.get("schema"), dict):
             raise missing("response_format.json_schema.schema")
+        check_schema(inner["schema"], f"response_format '{inner['name']}'", "response_format")

@@ -1,0 +1,115 @@
+"""The key that a caller's function gives: asked for within a call, checked, and never seen by anybody else."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Awaitable, Callable
+from contextvars import copy_context
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from llmbridge._tools.runs import Loop, OwnLoop, drop_frames, this_thread
+from llmbridge.errors import Cancelled, ClockExpired, LLMBridgeError, MissingKey, Pending
+from llmbridge.secret import KeyFunction, Secret
+
+if TYPE_CHECKING:
+    from llmbridge._transport import Call
+
+__all__ = ["fresh_key"]
+
+
+def fresh_key(function: KeyFunction, call: Call) -> Secret | None:
+    """What the function gives now; None only if it may give none. Blocks, until the call ends at the latest.
+
+    The function runs in a thread of its own, since nothing could end it otherwise when the time is over. What it
+    returns to be awaited runs in the event loop that waits for this thread, or in a new one where none does.
+
+    Raises:
+        LLMBridgeError: As the function raised it.
+        MissingKey: It raised another exception, which is the cause.
+        ConfigError: It gave what cannot be a key, which is not quoted.
+        ClockExpired, Cancelled: The call has ended; the function's thread is left to itself.
+    """
+    asking = _Asking(function, this_thread.loop)
+    context = copy_context()
+    try:
+        return call.search(lambda: context.run(asking.result), asking.stop)
+    except ClockExpired as error:
+        if asking.cut_off:
+            error.message += ", and the function given as api_key= had not returned by then"
+        raise
+
+
+class _Asking:
+    """One question for the key.
+
+    Args:
+        function: Gives it.
+        loop: Runs what has to be awaited; None for a new event loop.
+    """
+
+    def __init__(self, function: KeyFunction, loop: Loop | None) -> None:
+        self._function = function
+        self._loop = loop
+        self._outcome: SimpleQueue[tuple[Any, BaseException | None]] = SimpleQueue()
+        self._cancel: Callable[[], None] | None = None
+        self._stopped = self._over = False
+        self.cut_off = False  # it was stopped before it had a result
+
+    def result(self) -> Secret | None:
+        """The key, checked; errors as for `fresh_key`. Blocks."""
+        try:
+            value = self._function()
+            if inspect.isawaitable(value):
+                value = self._awaited(value)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001 - also a loop's own, which would end a task that is not its own
+            failure = Pending(_typed(error))
+        else:
+            if isinstance(value, Secret) or (value is None and self._function.optional):
+                return value
+            return Secret(value, "what api_key() returned")
+        finally:
+            self._over = True
+        raise failure.taken()
+
+    def stop(self) -> None:
+        """Ends the waiting, and cancels what is awaited, from any thread."""
+        self._stopped, self.cut_off = True, not self._over
+        if (cancel := self._cancel) is not None:
+            cancel()
+        self._outcome.put((None, Cancelled("the call has ended")))
+
+    def _awaited(self, value: Awaitable[Any]) -> Any:
+        begun = False
+
+        async def job() -> None:
+            nonlocal begun
+            begun = True
+            try:
+                self._outcome.put((await value, None))
+            except BaseException as error:
+                self._outcome.put((None, error))
+                raise
+
+        cancel = self._cancel = (self._loop or OwnLoop()).start([job])
+        if self._stopped:
+            cancel()
+        found, error = self._outcome.get()
+        self._cancel = None  # it holds the coroutine, which holds this
+        if not begun and inspect.iscoroutine(value):
+            value.close()  # or Python would warn that nobody has awaited it
+        if error is not None:
+            raise error
+        return found
+
+
+def _typed(error: BaseException) -> LLMBridgeError:
+    """An exception of the function as an error of the tree, without the frames that it has passed: they hold keys."""
+    drop_frames(error, "api_key()")
+    if isinstance(error, LLMBridgeError):
+        return error
+    missing = MissingKey(f"there is no key: the function given as api_key= raised {type(error).__name__}")
+    missing.__cause__ = error
+    return missing
