@@ -113,12 +113,15 @@ class Assembly:
 
     def _take_rest(self, item: Any, items: list[Item]) -> None:
         """What few answers hold."""
-        from llmbridge._call.summary import storable
-
         if item.__class__ is not Citation:
             self._flush_tags(items)
         if isinstance(item, EndOfPart):
             items += self._mend.rest()
+            items.append(EndOfPart(_kept(item.raw), item.needed) if item.raw else item)
+            self._now_plain()
+            return
+        from llmbridge._call.summary import storable
+
         if isinstance(item, MediaDelta):
             if id := item.id or self._media_id.get(item.kind):
                 self._media_id[item.kind] = id
@@ -206,6 +209,8 @@ class Assembly:
 
     def _take_delta(self, delta: ToolCallDelta, items: list[Item]) -> None:
         self._flush_tags(items)
+        if delta.raw:
+            delta = replace(delta, raw=_kept(delta.raw))
         if self._answer_tool is not None and self._is_answer(delta):
             if delta.arguments:
                 self._add_text(delta.arguments, items)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 from llmbridge._text import mended
 from llmbridge.errors import LLMBridgeError, ProtocolError
 from llmbridge.events import (
+    EndOfPart,
     Finish,
     Item,
     Logprobs,
@@ -41,6 +42,7 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
     """
     said, text = _text_of(told), _text_of(summary)
     known = len(said) if text.startswith(said) else len(text)  # characters that have been told
+    fresh = not said  # the text before is news, and its end with it
     thought = any(isinstance(item, Reasoning) and item.text for item in told)
     calls = [item for item in told if isinstance(item, ToolCall)]
     others = [item for item in told if not isinstance(item, (str, Refusal, Reasoning, ToolCall))]
@@ -48,10 +50,12 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
     for item in summary:
         if isinstance(item, (str, Refusal)):
             new, known = str(item)[known:], max(0, known - len(str(item)))
-            if new:
+            if fresh := bool(new):
                 news.append(Refusal(new) if isinstance(item, Refusal) else new)
         elif isinstance(item, Reasoning):
-            news += _new_proof(item, told) if thought else [item]
+            news += _new_proof(item, told) if thought or not item.text else [item]
+        elif isinstance(item, EndOfPart):
+            news += [item] if fresh else []
         elif isinstance(item, ToolCall):
             if (same := _same_call(item, calls)) is None:
                 news.append(item)

@@ -34,7 +34,20 @@ from llmbridge import (
     providers,
 )
 from llmbridge._call.framing import Framing, Record
-from llmbridge.events import End, Logprobs, OtherChoice, Refusal, ToolCallDelta
+from llmbridge.events import (
+    Citation,
+    End,
+    EndOfPart,
+    Logprobs,
+    Media,
+    MediaDelta,
+    Other,
+    OtherChoice,
+    Refusal,
+    ServerTool,
+    Summary,
+    ToolCallDelta,
+)
 from llmbridge.messages import ChatRequest
 from llmbridge.options import OPTION_NAMES, checked_base_url, checked_headers
 from llmbridge.provider import Encoded
@@ -216,7 +229,10 @@ ANY_JSON = st.recursive(
 )
 
 
-ITEMS = (Refusal, Reasoning, ToolCallDelta, Logprobs, OtherChoice, Usage, Finish, End)
+ITEMS = (
+    Refusal, Reasoning, ToolCallDelta, Logprobs, OtherChoice, Usage, Finish, End, Citation, Media, MediaDelta,
+    ServerTool, Other, EndOfPart, Summary,
+)  # fmt: skip
 
 
 def check_items(items: Callable[[], Iterable[Any]]) -> None:
@@ -225,7 +241,7 @@ def check_items(items: Callable[[], Iterable[Any]]) -> None:
         for item in items():
             assert isinstance(item, (str, *ITEMS)), item
             assert item != ""
-            assert not isinstance(item, Reasoning) or item.text or item.signature or item.redacted
+            assert not isinstance(item, Reasoning) or item.text or item.signature or item.redacted or item.raw
 
 
 @EVERY
