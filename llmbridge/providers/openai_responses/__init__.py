@@ -116,7 +116,7 @@ class OpenAIResponses(Provider):
 
     @classmethod
     def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
-        return answer.ResponseDecoder()
+        return answer.ResponseDecoder().decode
 
     @classmethod
     def decode_models(cls, document: Any) -> list[str]:

@@ -113,7 +113,7 @@ _NOT_OVER = ("queued", "in_progress")
 
 def decode_event(frame: Frame) -> Iterable[Item | End]:
     """What one event says by itself; see `ResponseDecoder`."""
-    return ResponseDecoder()(frame)
+    return ResponseDecoder().decode(frame)
 
 
 def decode_response(document: Any) -> Iterable[Item | End]:
@@ -138,7 +138,7 @@ class ResponseDecoder:
 
     Example:
         >>> from llmbridge._call.framing import Record
-        >>> decode = ResponseDecoder()
+        >>> decode = ResponseDecoder().decode
         >>> for event in ('{"type": "response.output_text.delta", "delta": "Hel"}',
         ...               '{"type": "response.output_text.done", "text": "Hello"}'):
         ...     print(list(decode(Record(event))))
@@ -149,7 +149,7 @@ class ResponseDecoder:
     def __init__(self) -> None:
         self._text, self._thought = Told(), Told()
         self._say = self._text.pieces.append
-        self._usual = -1  # how many keys a piece of text has that has no unknown ones
+        self._usual = -1  # how many keys a piece of text has, if all of them are known and none is an error
         self._calls = Calls()
         self._code: dict[Any, list[str]] = {}
         self._begun: dict[tuple[str, Any], Mapping[str, Any]] = {}
@@ -160,25 +160,25 @@ class ResponseDecoder:
         self._stored = True
         self._proved = False
 
-    def __call__(self, frame: Frame) -> Iterable[Item | End]:
+    def decode(self, frame: Frame) -> Iterable[Item | End]:
         """What an event says."""
-        end = -1
+        data, end = frame.data, -1
         try:
             # The usual event, found out fast: a piece of text.
-            event, end = scan_json(frame.data, 0)
+            event, end = scan_json(data, 0)
             if (
                 event["type"] == "response.output_text.delta"
                 and not event.get("logprobs")
-                and end == len(frame.data)
+                and end == len(data)
                 and len(event) == self._usual
             ):
                 text = event["delta"]
-                if text.__class__ is str and text and "error" not in event:
+                if text.__class__ is str and text:
                     self._say(text)
                     return (text,)
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
             pass  # it is not the usual one
-        if end == len(frame.data) and frame.event != "error":
+        if end == len(data) and frame.event != "error":
             return self._read(event)
         return self._read_frame(frame)
 
@@ -249,8 +249,9 @@ class ResponseDecoder:
             yield cited(mapping(event.get("annotation")), self._before + self._text.before(_key(event)))
         elif kind in _SOUND:
             if delta := string(event.get("delta")):
+                id = string(event.get("item_id")) or "audio"  # one sound, whose pieces OpenAI gives no name
                 said = _SOUND[kind] == "transcript"
-                yield MediaDelta("audio", transcript=delta) if said else MediaDelta("audio", data=delta)
+                yield MediaDelta("audio", data="" if said else delta, transcript=delta if said else "", id=id)
         elif kind in _TOOL_PIECES:
             name = name_of(event.get("item_id")) or _index(event.get("output_index"))
             self._code.setdefault(name, []).append(string(event.get("delta")))
@@ -261,7 +262,7 @@ class ResponseDecoder:
         if delta := read_text(event.get("delta"), string(event.get("type"))):
             (self._thought if made is Reasoning else self._text).pieces.append(delta)
             yield made(delta)
-        if made is str and not any(unknown_keys(event, _KEYS)):
+        if made is str and "error" not in event and not any(unknown_keys(event, _KEYS)):
             self._usual = len(event)
         yield from _logprobs(event.get("logprobs"))
 

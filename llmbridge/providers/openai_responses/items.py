@@ -205,12 +205,13 @@ def call_raw(item: Mapping[str, Any], beside_thoughts: bool, stored: bool) -> di
         beside_thoughts: There are thoughts in the turn that go back by their ids: what follows them needs its own.
         stored: Whether the service keeps it.
     """
-    field = INPUTS.get(call_kind(item) or "")
+    kind = call_kind(item) or ""
+    field = INPUTS.get(kind)
     if field is None:
         return kept(item, stored)
-    if beside_thoughts or _says_more(item, _HEAD | {field}):
-        return kept({**item, field: ""}, stored)
-    return None
+    if kind == "function" and not (beside_thoughts or _says_more(item, _HEAD | {field})):
+        return None  # a call of any other kind means nothing to other services
+    return kept({**item, field: ""}, stored)
 
 
 def tool_items(item: Mapping[str, Any], raw: Mapping[str, Any], written: str = "") -> Iterator[Item]:
