@@ -8,11 +8,10 @@ Source: OpenAI API reference, responses, "Streaming events"; the streams of Open
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmbridge.errors import LLMBridgeError, ProtocolError
+from llmbridge.errors import ProtocolError
 from llmbridge.events import (
     END,
     End,
@@ -24,7 +23,6 @@ from llmbridge.events import (
     Other,
     Reasoning,
     Refusal,
-    Summary,
     ToolCallDelta,
     Usage,
 )
@@ -46,8 +44,9 @@ from llmbridge.providers.openai_responses.items import (
     thought_texts,
     tool_items,
     unknown_keys,
+    whole_text,
 )
-from llmbridge.providers.openai_responses.told import Calls, Told, name_of
+from llmbridge.providers.openai_responses.told import Calls, Told, missing, name_of
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -154,7 +153,7 @@ class ResponseDecoder:
         self._code: dict[Any, list[str]] = {}
         self._begun: dict[tuple[str, Any], Mapping[str, Any]] = {}
         self._over: dict[tuple[str, Any], Mapping[str, Any]] = {}
-        self._counts: Counter[str] = Counter()  # of the items that are over
+        self._ended: list[Mapping[str, Any]] = []
         self._odd: list[tuple[int | None, Mapping[str, Any]]] = []  # parts of the present message that nobody knows
         self._before = 0  # characters of the messages that are over
         self._stored = True
@@ -278,9 +277,9 @@ class ResponseDecoder:
         field = "refusal" if made is Refusal else "text"
         told = self._thought if made is Reasoning else self._text
         whole = read_text(event.get(field), kind)
-        if missing := told.missing(_key(event), whole):
-            yield made(missing)
-            if missing == whole:
+        if new := told.missing(_key(event), whole):
+            yield made(new)
+            if new == whole:
                 yield from _logprobs(event.get("logprobs"))
 
     def _piece_of_input(self, kind: str, event: Mapping[str, Any]) -> Iterator[Item]:
@@ -292,8 +291,8 @@ class ResponseDecoder:
     def _end_of_input(self, kind: str, event: Mapping[str, Any]) -> Iterator[Item]:
         call = self._calls.find(_index(event.get("output_index")), event.get("item_id"))
         whole = event.get(INPUTS[kind])
-        if call is not None and isinstance(whole, str) and (missing := call.missing(whole)):
-            yield ToolCallDelta(call.index, call.known_by, None, missing, kind=_marked(kind))
+        if call is not None and isinstance(whole, str) and (new := call.missing(whole)):
+            yield ToolCallDelta(call.index, call.known_by, None, new, kind=_marked(kind))
 
     def _begin(self, item: Mapping[str, Any], place: Any) -> Iterator[Item]:
         kind = string(item.get("type"))
@@ -321,40 +320,37 @@ class ResponseDecoder:
             return (kind, id) in self._over
         return _index(place) is not None and self._over.get((kind, place)) == item
 
-    def _whole(self, item: Mapping[str, Any], place: Any, told: bool = True) -> Iterator[Item]:
-        """What an item says at its end.
-
-        Args:
-            item: It.
-            place: In the output.
-            told: False hands out its text whatever was said before: a summary is compared as a whole.
-        """
+    def _whole(self, item: Mapping[str, Any], place: Any) -> Iterator[Item]:
+        """What an item says at its end."""
         kind = string(item.get("type"))
-        self._counts[kind] += 1
+        self._ended.append(item)
         for name in map(name_of, (place, item.get("id"), item.get("call_id"))):
             self._begun.pop((kind, name), None)
             if name is not None:
                 self._over[kind, name] = item
         if kind == "message":
-            yield from self._message(item, told)
+            yield from self._message(item)
         elif kind == "reasoning":
-            yield from self._reasoning(item, told)
+            yield from self._reasoning(item)
         elif (called := call_kind(item)) is not None:
             yield self._call(called, item, _index(place))
         elif item:
             written = self._code.pop(name_of(item.get("id")), None) or self._code.pop(name_of(place), None) or []
             yield from tool_items(item, kept(item, self._stored), "".join(written))
 
-    def _message(self, item: Mapping[str, Any], told: bool = True, over: bool = False) -> Iterator[Item]:
-        """What a message says; of one that is over, only what a summary is compared with."""
+    def _message(self, item: Mapping[str, Any], ended: Mapping[str, Any] | None = None) -> Iterator[Item]:
+        """What a message says; of one that has ended before, only what it says now and did not then."""
         parts = message_parts(item)
-        shown, self._odd = self._odd, []
-        if not over:
+        over = ended is not None
+        shown: list[tuple[int | None, Mapping[str, Any]]] = []
+        if ended is None:
+            shown, self._odd = self._odd, []
             for place, part in shown:
                 if part not in parts:
                     parts.insert(len(parts) if place is None else place, part)
-        whole = "".join(part_text(part) or "" for part in parts)
-        known = len(whole) - len(self._text.end(whole)) if told else 0
+        whole = whole_text(parts)
+        new = self._text.end(whole) if ended is None else missing(whole_text(message_parts(ended)), 0, whole) or ""
+        known = len(whole) - len(new)
         for part in parts:
             text = part_text(part)
             if text is not None:
@@ -380,11 +376,10 @@ class ResponseDecoder:
         if not over:
             yield from unknown_keys(part)
 
-    def _reasoning(self, item: Mapping[str, Any], told: bool = True) -> Iterator[Item]:
+    def _reasoning(self, item: Mapping[str, Any]) -> Iterator[Item]:
         """A thought, and with it the item, where the service would find it again or can read it by itself."""
         summary, content = thought_texts(item)
-        text = content if told and content and self._thought.begins(content) else summary or content
-        if new := self._thought.end(text) if told else text:
+        if new := self._thought.end(content if content and self._thought.begins(content) else summary or content):
             yield Reasoning(new)
         if self._stored or item.get("encrypted_content"):
             self._proved = True
@@ -412,86 +407,71 @@ class ResponseDecoder:
         if "store" in response:
             self._stored = response["store"] is not False
         output = [mapping(item) for item in _output(response) or ()]
-        new = self._new(output)
-        for place, item in list(new.items()):
-            if call_kind(item) and self._calls.is_open(item, place):
-                yield from self._whole(item, place)
-                del new[place]
-        items: list[Item] = []
+        over = self._known(output)
         self._before = 0
         for place, item in enumerate(output):
-            items += self._whole(item, place, told=False) if place in new else self._once_more(item)
+            yield from self._once_more(item, over[place]) if place in over else self._whole(item, place)
         for begun in list(self._begun.values()):
-            items += self._whole(begun, None)
-        yield from self._end(response, _status(response, word), items)
+            yield from self._whole(begun, None)
+        yield from self._end(response, _status(response, word))
 
-    def _once_more(self, item: Mapping[str, Any]) -> Iterator[Item]:
-        """The text of an item that is over, for a summary."""
-        if item.get("type") == "message":
-            yield from self._message(item, told=False, over=True)
-        elif item.get("type") == "reasoning":
-            yield from map(Reasoning, list(filter(None, thought_texts(item)))[:1])
+    def _known(self, output: list[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+        """By their places, the items of the last event that have ended before, as they were then.
 
-    def _new(self, output: list[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-        """The items of the last event that no event before has ended, by their places.
-
-        Some services give their items other names at the end: as many of a kind as were told are known.
+        Some services give their items other names at the end: as many of a kind as have ended are known.
         """
-        counts = Counter(self._counts)
-        new = {}
-        for place, item in enumerate(output):
-            kind = string(item.get("type"))
-            names = map(name_of, (place, item.get("id"), item.get("call_id")))
-            if any((kind, name) in self._over for name in names):
-                counts[kind] -= 1
-            else:
-                new[place] = item
-        for place, item in list(new.items()):
-            kind = string(item.get("type"))
-            if counts[kind] > 0:
-                counts[kind] -= 1
-                del new[place]
-        return new
+        found: dict[int, Mapping[str, Any]] = {}
+        left = list(self._ended)
+        for by_name in (True, False):
+            for place, item in enumerate(output):
+                if place in found:
+                    continue
+                kind = string(item.get("type"))
+                names = map(name_of, (item.get("id"), item.get("call_id"), place))
+                same = next((self._over[kind, name] for name in names if (kind, name) in self._over), None)
+                if not by_name:
+                    same = next((ended for ended in left if ended.get("type") == item.get("type")), None)
+                if same is not None:
+                    found[place] = same
+                    left = [ended for ended in left if ended is not same]
+        return found
 
-    def _end(self, response: Mapping[str, Any], status: str, items: Iterable[Item] = ()) -> Iterator[Item | End]:
-        """Behind the items of the last event: tokens, and why the answer ends."""
+    def _once_more(self, item: Mapping[str, Any], ended: Mapping[str, Any]) -> Iterator[Item]:
+        """What the last event says of an item that has ended before."""
+        if item.get("type") == "message":
+            yield from self._message(item, ended)
+        elif item.get("type") == "reasoning":
+            before, text = (next(filter(None, thought_texts(each)), "") for each in (ended, item))
+            if new := missing(before, 0, text):
+                yield Reasoning(new)
+            if item.get("encrypted_content") and not (self._stored or ended.get("encrypted_content")):
+                yield Reasoning("", raw=item)
+
+    def _end(self, response: Mapping[str, Any], status: str) -> Iterator[Item | End]:
+        """Tokens, and why the answer ends."""
         usage = response.get("usage")
-        end: list[Item] = [_usage(usage)] if isinstance(usage, Mapping) and usage else []
-        failure = _failure(response, status)
-        if failure is None:
-            end += _finish(response, status)
-        if items := list(items):
-            yield Summary([*items, *end])
+        if isinstance(usage, Mapping) and usage:
+            yield _usage(usage)
+        if status == "failed" or response.get("error"):
+            raise error_in_stream(_report(response.get("error") or {"message": "the response failed, no reason given"}))
+        if status in _NOT_OVER:
+            id = string(response.get("id")) or "ID"
+            raise ProtocolError(
+                f"the response {id} is not there yet, it is {status}: fetch it later with GET /responses/{id}, "
+                "or ask without background=True"
+            )
+        if status == "incomplete":
+            reason = mapping(response.get("incomplete_details")).get("reason")
+            yield from list(finish_of(reason, _REASONS)) or [Finish("other", status)]
         else:
-            yield from end
-        if failure is not None:
-            raise failure
+            finish = list(finish_of(status, {"completed": "stop"}, again=False))
+            yield from finish or [Finish("stop", status)]
         yield END
 
 
 def _status(response: Mapping[str, Any], word: str) -> str:
     """How the answer ended, by the last event's name, or by what stands in it."""
     return string(response.get("status")) or word if word == "completed" else word
-
-
-def _failure(response: Mapping[str, Any], status: str) -> LLMBridgeError | None:
-    """The error that a whole answer is."""
-    if status == "failed" or response.get("error"):
-        return error_in_stream(_report(response.get("error") or {"message": "the response failed, no reason given"}))
-    if status in _NOT_OVER:
-        id = string(response.get("id")) or "ID"
-        return ProtocolError(
-            f"the response {id} is not there yet, it is {status}: fetch it later with GET /responses/{id}, "
-            "or ask without background=True"
-        )
-    return None
-
-
-def _finish(response: Mapping[str, Any], status: str) -> list[Finish]:
-    if status == "incomplete":
-        reason = mapping(response.get("incomplete_details")).get("reason")
-        return list(finish_of(reason, _REASONS)) or [Finish("other", status)]
-    return list(finish_of(status, {"completed": "stop"}, again=False)) or [Finish("stop", status)]
 
 
 def _output(response: Mapping[str, Any]) -> list[Any] | None:

@@ -31,6 +31,7 @@ __all__ = [
     "thought_texts",
     "tool_items",
     "unknown_keys",
+    "whole_text",
 ]
 
 INPUTS: Mapping[str, str] = {"function": "arguments", "custom": "input"}
@@ -82,6 +83,11 @@ def part_text(part: Mapping[str, Any]) -> str | None:
     kind = part.get("type") or "output_text"
     field = _TEXT_PARTS.get(kind) if isinstance(kind, str) else None
     return None if field is None else read_text(part.get(field), f"a part of type {kind}")
+
+
+def whole_text(parts: list[Mapping[str, Any]]) -> str:
+    """The text of a message, refusals included."""
+    return "".join(part_text(part) or "" for part in parts)
 
 
 def thought_texts(item: Mapping[str, Any]) -> tuple[str, str]:

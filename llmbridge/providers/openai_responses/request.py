@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import Message, call_of
 from llmbridge.providers._values import TEXTS, call_id, mapping, media_of, own_form, string
-from llmbridge.providers.openai_responses.items import INPUTS, kept, message_parts, part_text
+from llmbridge.providers.openai_responses.items import INPUTS, kept, message_parts, part_text, whole_text
 
 if TYPE_CHECKING:
     from llmbridge.events import ToolCall
@@ -115,7 +115,7 @@ def _message(raw: Mapping[str, Any], text: str) -> dict[str, Any]:
     """A message of the service's own, with the text that it has now."""
     parts = message_parts(raw)
     places = [place for place, part in enumerate(parts) if part_text(part) is not None]
-    if text != "".join(part_text(parts[place]) or "" for place in places):
+    if text != whole_text(parts):
         first = places[0] if places else len(parts)
         begun = parts[first] if places else {"type": "output_text"}
         whole = {**begun, "refusal" if begun.get("type") == "refusal" else "text": text}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Call", "Calls", "Told", "name_of"]
+__all__ = ["Call", "Calls", "Told", "missing", "name_of"]
 
 _PLACEHOLDERS = ("", "{}", "null")
 
@@ -15,11 +15,11 @@ def name_of(value: Any) -> int | str | None:
     return value if value.__class__ is int or (isinstance(value, str) and value) else None
 
 
-def _missing(said: str, at: int, whole: str) -> str | None:
+def missing(said: str, at: int, whole: str) -> str | None:
     """What a text has behind what was said from a place on; None if they differ.
 
     Example:
-        >>> _missing("Hel", 0, "Hello"), _missing("Hello", 0, "Hel"), _missing("Hi", 0, "Hello")
+        >>> missing("Hel", 0, "Hello"), missing("Hello", 0, "Hel"), missing("Hi", 0, "Hello")
         ('lo', '', None)
     """
     length = len(said) - at
@@ -55,7 +55,7 @@ class Told:
 
     def missing(self, part: Any, whole: str) -> str:
         """What a part of an item says that was not said; it is over."""
-        new = _missing(self._said(), self.before(part), whole)
+        new = missing(self._said(), self.before(part), whole)
         if new is None:
             return ""
         self._length = self.before(part) + len(whole)
@@ -76,12 +76,12 @@ class Told:
     def begins(self, whole: str) -> bool:
         """Whether something was said, and it is how a text begins."""
         said = self._said()
-        return bool(said) and _missing(said, 0, whole) is not None
+        return bool(said) and missing(said, 0, whole) is not None
 
     def end(self, whole: str) -> str:
         """What an item says that was not said; it is over."""
         said = self._said()
-        new = _missing(said, 0, whole)
+        new = missing(said, 0, whole)
         rest = said[len(whole) :]
         if new is None:  # the service has changed its mind, or several items are written at once
             rest = said if self.open > 1 else ""
@@ -119,7 +119,7 @@ class Call:
     def missing(self, whole: str) -> str:
         """What was not said of all that is passed to the tool."""
         said = "".join(self.pieces)
-        new = _missing(said, 0, whole)
+        new = missing(said, 0, whole)
         if new is None:  # what came in pieces counts, unless it only keeps the place
             new = whole if said.strip() in _PLACEHOLDERS else ""
         self.pieces[:] = [said + new]
@@ -149,10 +149,6 @@ class Calls:
     def of(self, place: int | None, id: Any) -> Call:
         """The same; where nothing has begun, a call begins with its first piece."""
         return self.find(place, id) or self._new(place, {"id": id}, False)
-
-    def is_open(self, item: Mapping[str, Any], place: int | None) -> bool:
-        """Whether the call that an item ends has begun."""
-        return self._of_item(item, place) is not None
 
     def end(self, item: Mapping[str, Any], place: int | None) -> Call:
         """The call that an item ends."""
