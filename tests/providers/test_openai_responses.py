@@ -475,7 +475,7 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "it was cancelled": (event("cancelled", response={}), [Finish("error", "cancelled"), END]),
     "a heartbeat": ({"type": "ping"}, []),
     "an event without a type": ({}, []),
-    "a type of a wrong type": ({"type": 7}, [Other("", {"type": 7})]),
+    "a type of a wrong type": ({"type": 7}, [Other("type", {"type": 7})]),
     "nothing": ("", []),
     "a gateway's end mark": ("[DONE]", [END]),
 }  # fmt: skip

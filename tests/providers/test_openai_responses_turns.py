@@ -804,6 +804,16 @@ def test_an_unknown_key_of_any_event(server: LLMServer, asked: Any) -> None:
         assert others == [Other("hologram", MARK)], told[number]
 
 
+def test_events_whose_kind_only_their_names_say(server: LLMServer, asked: Any) -> None:
+    """They are read."""
+    told = [said for n, item in enumerate(TURN) for said in events_of(item, n)]
+    told.append(event("completed", response={"status": "completed", "output": TURN}))
+    body = [f"event: {said.pop('type')}\ndata: {json.dumps(said)}\n\n" for said in told]
+    server.script(Reply(body="".join(body)))
+    answer = asked().complete()
+    assert (answer.text, len(answer.tool_calls), answer.finish_reason) == ("Let me look.", 2, "tool_calls")
+
+
 def test_an_unknown_annotation(server: LLMServer, asked: Any) -> None:
     """It is seen once, and goes back with its message."""
     item = message("msg_1", "Hi", annotations=[UNKNOWN, UNKNOWN])

@@ -83,7 +83,6 @@ _ENDS = ("response.completed", "response.incomplete", "response.failed", "respon
 # They say only how far the service has come, or what the end of the item says as well.
 _NOISE = frozenset(
     """
-    ping heartbeat keepalive keep-alive
     response.content_part.added response.reasoning_summary_part.added
     response.audio.done response.audio.transcript.done
     response.output_audio.done response.output_audio_transcript.done
@@ -99,6 +98,7 @@ _NOISE = frozenset(
     response.compaction.compacting
     """.split()  # noqa: SIM905 - a table of words
 )
+_ALIVE = ("ping", "heartbeat", "keep")
 _KEYS = frozenset(
     """
     type sequence_number output_index item_id content_index summary_index command_index delta text refusal part item
@@ -178,7 +178,7 @@ class ResponseDecoder:
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
             pass  # it is not the usual one
         if end == len(data) and frame.event != "error":
-            return self._read(event)
+            return self._read(event, frame.event)
         return self._read_frame(frame)
 
     def document(self, response: Mapping[str, Any], output: list[Any]) -> Iterator[Item | End]:
@@ -197,14 +197,14 @@ class ResponseDecoder:
             return
         if frame.event == "error":
             raise error_in_stream(_report(frame.data))
-        yield from self._read(parsed_json(frame.data))
+        yield from self._read(parsed_json(frame.data), frame.event)
 
-    def _read(self, event: Any) -> Iterator[Item | End]:
+    def _read(self, event: Any, name: str) -> Iterator[Item | End]:
         if not isinstance(event, Mapping):
             if isinstance(event, (list, str)) and event:
                 raise error_in_stream(event)
             raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
-        kind = event.get("type")
+        kind = event.get("type") or (name if name.startswith("response.") else None)
         if kind == "error" or (event.get("error") and not event.get("response")):
             raise error_in_stream(_report(event))
         if isinstance(kind, str):
@@ -212,7 +212,7 @@ class ResponseDecoder:
         elif is_report(event):
             raise error_in_stream(dict(event))
         elif event:
-            yield Other("", event)
+            yield Other(next(iter(event)), event)
 
     def _read_kind(self, kind: str, event: Mapping[str, Any]) -> Iterator[Item | End]:
         if kind in _ENDS:
@@ -254,7 +254,7 @@ class ResponseDecoder:
         elif kind in _TOOL_PIECES:
             name = name_of(event.get("item_id")) or _index(event.get("output_index"))
             self._code.setdefault(name, []).append(string(event.get("delta")))
-        elif kind not in _NOISE:
+        elif kind not in _NOISE and not kind.startswith(_ALIVE):
             yield Other(kind, event)
 
     def _piece(self, made: type[str] | type[Refusal] | type[Reasoning], event: Mapping[str, Any]) -> Iterator[Item]:
