@@ -14,6 +14,8 @@ from typing import Any, TypeVar
 from llmbridge._text import mended
 from llmbridge.errors import LLMBridgeError, ProtocolError
 from llmbridge.events import (
+    Citation,
+    CitationInBytes,
     Finish,
     Item,
     Logprobs,
@@ -26,7 +28,7 @@ from llmbridge.events import (
     Usage,
 )
 
-__all__ = ["failed_answer", "not_told", "of_choice", "storable"]
+__all__ = ["failed_answer", "not_told", "of_choice", "placed", "repeats", "storable"]
 
 T = TypeVar("T")
 _DEEPEST = 150  # below what a message can hold
@@ -63,6 +65,29 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
         elif not isinstance(item, ToolCallDelta) and (isinstance(item, (Usage, Finish)) or item not in others):
             news.append(item)
     return news
+
+
+def repeats(summary: Sequence[Item], told: Sequence[Item]) -> bool:
+    """Whether what may be a summary begins with all text before it."""
+    return _text_of(summary).startswith(_text_of(told))
+
+
+def placed(cited: CitationInBytes, told: Sequence[Item]) -> Citation:
+    """The citation with its place counted in characters; without one where there is no such place in the text.
+
+    Example:
+        >>> placed(CitationInBytes(Citation("https://a.b", start=3, end=5)), ["Ü: so"])
+        Citation(url='https://a.b', document=None, title=None, quote=None, start=2, end=4)
+    """
+    text, start, end = _text_of(told), cited.citation.start or 0, cited.citation.end
+    encoded = text.encode()
+    found = end is not None and start < end <= len(encoded)
+    if found and len(encoded) != len(text):
+        start, end = (len(encoded[:place].decode("utf-8", "ignore")) for place in (start, end))
+    if cited.words and not (found and text[start:end] == cited.words):
+        start = text.find(cited.words)  # some places are counted from the beginning of a part
+        end, found = start + len(cited.words), start >= 0 and text.find(cited.words, start + 1) < 0
+    return replace(cited.citation, start=start if found else None, end=end if found else None)
 
 
 def _text_of(items: Sequence[Item]) -> str:
