@@ -247,15 +247,15 @@ class Assembly:
         from llmbridge._call.summary import not_told, repeats
 
         self._flush(items)
-        if not summary.certain and not repeats(summary.items, [*self._told(), *items]):
-            for item in summary.items:
-                self.take(item, items)
-            return
         said: list[Item] = []
         whole = Assembly(self._think_tags, self._answer_tool, lambda: said)
         for item in summary.items:
             whole.take(item, said)
         whole.close(said, cut=whole.finish is not None and whole.finish.reason in _CUT_OFF)
+        if not summary.certain and not repeats(said, [*self._told(), *items]):
+            for item in summary.items:
+                self.take(item, items)
+            return
         items += self._calls.finished()
         self._calls.seen = self._calls.seen or whole._calls.seen
         news = not_told(said, [*self._told(), *items])

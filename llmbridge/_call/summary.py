@@ -68,8 +68,10 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
 
 
 def repeats(summary: Sequence[Item], told: Sequence[Item]) -> bool:
-    """Whether what may be a summary begins with all text before it."""
-    return _text_of(summary).startswith(_text_of(told))
+    """Whether what may be a summary begins with all text before it, and makes all calls."""
+    made = [(item.name, item.arguments) for item in summary if isinstance(item, ToolCall)]
+    calls = [(item.name, item.arguments) for item in told if isinstance(item, ToolCall)]
+    return _text_of(summary).startswith(_text_of(told)) and all(call in made for call in calls)
 
 
 def placed(cited: CitationInBytes, told: Sequence[Item]) -> Citation:

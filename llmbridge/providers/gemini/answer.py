@@ -106,7 +106,9 @@ class Reader:
             return
         if not isinstance(chunk, Mapping):
             raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
-        self._first.said, self._texts = self._first.said + self._texts, 0
+        self._first.said += self._texts
+        self._first.told += self._texts
+        self._texts = 0
         fields = in_camel_case(chunk)
         for index, candidate in _numbered(fields.get("candidates")):
             for item in self._candidate(candidate, index):
@@ -142,7 +144,7 @@ class Reader:
         instead = next((name for name in _INSTEAD if fields.get(name)), "") if content is None else ""
         word = fields.get("finishReason")
         finish = next(finish_of(word, {}, string(fields.get("finishMessage")), word != _HOPELESS), None)
-        before = parts.said
+        before = parts.told
         said = parts.read(fields[instead] if instead else content)
         if finish and before > 1 and parts.holds_text(content):  # gateways may say everything once more at the end
             yield Summary(said, certain=False)

@@ -56,13 +56,15 @@ class Parts:
 
     Attributes:
         said: How many of them said something.
+        told: How many pieces of text and calls came.
         unread: What has a form that nobody knows; None as long as all could be read.
     """
 
-    __slots__ = ("_chunks", "_cut", "_sound", "_sounds", "_tools", "said", "unread")
+    __slots__ = ("_chunks", "_cut", "_sound", "_sounds", "_tools", "said", "told", "unread")
 
     def __init__(self) -> None:
         self.said = 0
+        self.told = 0
         self.unread: Any = None
         self._cut = 0  # what `said` was behind the last part that is not plain text
         self._tools: dict[str, ServerTool] = {}
@@ -92,6 +94,7 @@ class Parts:
                 for item in self._part(part):
                     if item.__class__ is not EndOfPart:
                         self.said += 1
+                    self.told += isinstance(item, (str, ToolCallDelta))
                     if not isinstance(item, str):
                         self._cut = self.said
                     yield item
