@@ -298,7 +298,9 @@ class _Reader:
     __slots__ = ("_open", "_seen", "_unread")
 
     def __init__(self) -> None:
-        self._open: dict[Any, dict[str, Any]] = {}  # contents of unknown types that are not over, by their indexes
+        self._open: dict[
+            int | None, dict[str, Any]
+        ] = {}  # contents of unknown types that are not over, by their indexes
         self._seen: dict[str, Any] = {}  # fields that nobody knows
         self._unread: Any = None  # what has a form that nobody knows
 
@@ -333,23 +335,23 @@ class _Reader:
         event = parsed_json(frame.data)
         if not isinstance(event, Mapping):
             raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
-        kind, given = event.get("type"), event.get("delta")
+        kind, given, index = string(event.get("type")) or frame.event, event.get("delta"), _index(event.get("index"))
         delta = given if isinstance(given, Mapping) else {}
         if kind not in _EVENTS:
-            if frame.event == "error" or event.get("error") or (kind is None and is_report(event)):
+            if frame.event == "error" or event.get("error") or ("type" not in event and is_report(event)):
                 raise error_in_stream(dict(event))
             if event:
-                yield Other(string(kind) or frame.event, event)
+                yield Other(kind, event)
             return
         inner = delta.get("message", delta.get("text", given if isinstance(given, str) else None))
         message = inner if isinstance(inner, Mapping) else {"content": inner}
-        yield from self._message(message, event.get("index"), kind)
+        yield from self._message(message, index, kind)
         if isinstance(probabilities := event.get("logprobs"), Mapping):
             yield Logprobs((probabilities,))
         for fields, known in ((event, _EVENT), (delta, _DELTA)):
             yield from self._unknown(fields, known)
         if kind == "content-end":
-            yield from self._closed(event.get("index"))
+            yield from self._closed(index)
         elif kind == "message-end":
             if delta.get("error"):
                 raise error_in_stream(dict(delta))
@@ -372,7 +374,7 @@ class _Reader:
         yield from self._end(fields)
         yield END
 
-    def _message(self, message: Mapping[str, Any], index: Any, event: str) -> Iterator[Item]:
+    def _message(self, message: Mapping[str, Any], index: int | None, event: str) -> Iterator[Item]:
         """What a message says, or a piece of one."""
         plan = message.get("tool_plan")
         if isinstance(plan, str) and plan:
@@ -380,15 +382,14 @@ class _Reader:
         for content in _each(message.get("content")):
             yield from self._content(content, index, event)
         for number, call in enumerate(_each(message.get("tool_calls"))):
-            place = index if event else number
-            yield self._call(mapping(call), place if isinstance(place, int) else None)
+            yield self._call(mapping(call), index if event else number)
         if event == "tool-call-end":
-            yield ToolCallDelta(index if isinstance(index, int) else None, whole=True)
+            yield ToolCallDelta(index, whole=True)
         for citation in _each(message.get("citations")):
             yield from _citations(mapping(citation))
         yield from self._unknown(message, _MESSAGE)
 
-    def _content(self, content: Any, index: Any, event: str) -> Iterator[Item]:
+    def _content(self, content: Any, index: int | None, event: str) -> Iterator[Item]:
         """Text, thinking, or a content of an unknown type, which is put together before it is told."""
         if isinstance(content, str):
             content = {"text": content}
@@ -413,7 +414,7 @@ class _Reader:
                 self._unread = content
         yield from self._unknown(content, _CONTENT)
 
-    def _closed(self, index: Any) -> Iterator[Item]:
+    def _closed(self, index: int | None) -> Iterator[Item]:
         """A content of an unknown type that is over."""
         if (block := self._open.pop(index, None)) is not None:
             yield Other(block["type"], block, in_turn=True)
@@ -468,11 +469,15 @@ def _citations(citation: Mapping[str, Any]) -> Iterator[Citation]:
 def _merge(block: dict[str, Any], delta: Mapping[str, Any]) -> None:
     """Adds a piece to a content of an unknown type: texts and lists grow, all else is replaced."""
     for name, value in delta.items():
-        known: Any = block.get(name)
-        if name != "type" and isinstance(value, (str, list)) and type(known) is type(value):
-            block[name] = known + value
-        else:
-            block[name] = value
+        known = block.get(name)
+        grows = name != "type" and type(known) is type(value) and isinstance(value, (str, list))
+        block[name] = known + value if grows else value
+
+
+def _index(value: Any) -> int | None:
+    if isinstance(value, str) and value.isdecimal() and value.isascii():
+        return int(value[:9])
+    return value if value.__class__ is int else None
 
 
 def _each(value: Any) -> list[Any]:
