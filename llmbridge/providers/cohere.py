@@ -298,9 +298,7 @@ class _Reader:
     __slots__ = ("_open", "_seen", "_unread")
 
     def __init__(self) -> None:
-        self._open: dict[
-            int | None, dict[str, Any]
-        ] = {}  # contents of unknown types that are not over, by their indexes
+        self._open: dict[int | None, dict[str, Any]] = {}  # contents of unknown types, by their indexes
         self._seen: dict[str, Any] = {}  # fields that nobody knows
         self._unread: Any = None  # what has a form that nobody knows
 

@@ -13,7 +13,7 @@ from llmbridge.errors import ContentFiltered, ProtocolError
 from llmbridge.events import END, End, Item, Logprobs, Other, OtherChoice, Summary, Usage
 from llmbridge.provider import parsed_json, scan_json
 from llmbridge.providers._values import count, finish_of, is_report, mapping, string
-from llmbridge.providers.gemini.parts import CITING, Parts, dumped, in_camel_case
+from llmbridge.providers.gemini.parts import CITING, Parts, beside_citations, dumped, in_camel_case
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -152,7 +152,7 @@ class Reader:
             yield from said
         yield from _logprobs(mapping(fields.get("logprobsResult")))
         yield from parts.citations(fields)
-        yield from self._unknown({name: fields[name] for name in CITING if fields.get(name)}, frozenset(), index)
+        yield from self._unknown(beside_citations(fields), frozenset(), index)
         yield from self._unknown(fields, _CANDIDATE.union((instead,)), index)
         if finish is not None:
             parts.check()

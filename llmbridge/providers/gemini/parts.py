@@ -28,7 +28,7 @@ from llmbridge.events import (
 )
 from llmbridge.providers._values import count, mapping, string
 
-__all__ = ["CITING", "Parts", "dumped", "in_camel_case", "media_kind"]
+__all__ = ["CITING", "Parts", "beside_citations", "dumped", "in_camel_case", "media_kind"]
 
 CITING = ("groundingMetadata", "citationMetadata", "urlContextMetadata")
 """The fields of a candidate that name sources."""
@@ -243,6 +243,24 @@ _KINDS: dict[str, _Kind] = {
     "toolCall": Parts._tool,
     "toolResponse": Parts._result,
 }
+
+
+def beside_citations(fields: Mapping[str, Any]) -> dict[str, Any]:
+    """What the fields that name sources say beside them: what was searched for, pages that could not be read.
+
+    Example:
+        >>> beside_citations({"groundingMetadata": {"groundingChunks": [], "webSearchQueries": ["bridges"]}})
+        {'groundingMetadata': {'webSearchQueries': ['bridges']}}
+    """
+    cited = ("groundingChunks", "groundingSupports", "citationSources", "citations")
+    rest: dict[str, Any] = {}
+    for name in CITING:
+        given = in_camel_case(mapping(fields.get(name)))
+        if name == "urlContextMetadata" and "ERROR" not in repr(given):
+            given = {key: value for key, value in given.items() if key != "urlMetadata"}
+        if left := {key: value for key, value in given.items() if key not in cited}:
+            rest[name] = left
+    return rest
 
 
 def _grounded(chunks: list[Any], supports: list[Any]) -> Iterator[Item]:
