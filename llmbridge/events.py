@@ -467,7 +467,7 @@ class Summary:
 
     Args:
         items: What it says, as `decode` gives it.
-        certain: False if it may as well be one more piece: it is a summary if it repeats all texts and calls.
+        certain: False if it may as well be one more piece: it is a summary then if it begins with all text before it.
     """
 
     __slots__ = ("certain", "items")

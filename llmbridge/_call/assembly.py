@@ -39,6 +39,7 @@ from llmbridge.events import (
 __all__ = ["Assembly", "ThinkTags"]
 
 _MOST_OTHERS = 128
+_BEGINNING = 12  # bytes of an image or sound that tell its media type
 _CUT_OFF = ("length", "content_filter", "error")
 
 _OPENING = ("<think>", "<thinking>", "<reasoning>")
@@ -80,6 +81,7 @@ class Assembly:
         self._usage: Usage | None = None
         self._has_reasoning_field = False
         self._media: dict[str, _MediaJoiner] = {}
+        self._media_id: dict[str, str] = {}  # the last one of each kind
         self._cited: set[Citation] = set()
         self.finish: Finish | None = None
         self.failure: LLMBridgeError | None = None
@@ -122,6 +124,9 @@ class Assembly:
         if isinstance(item, EndOfPart):
             items += self._mend.rest()
         if isinstance(item, MediaDelta):
+            if id := item.id or self._media_id.get(item.kind):
+                self._media_id[item.kind] = id
+                item = replace(item, id=id)
             joiner = self._media.setdefault(item.id or item.kind, _MediaJoiner())
             items += joiner.add(storable(item))
         elif not isinstance(item, Citation):
@@ -246,7 +251,6 @@ class Assembly:
         """Reads the summary as an answer of its own, and adds what the pieces have not said."""
         from llmbridge._call.summary import not_told, repeats
 
-        self._flush(items)
         said: list[Item] = []
         whole = Assembly(self._think_tags, self._answer_tool, lambda: said)
         for item in summary.items:
@@ -256,6 +260,7 @@ class Assembly:
             for item in summary.items:
                 self.take(item, items)
             return
+        self._flush(items)
         items += self._calls.finished()
         self._calls.seen = self._calls.seen or whole._calls.seen
         news = not_told(said, [*self._told(), *items])
@@ -303,10 +308,11 @@ def _kept(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 class _MediaJoiner:
     """Makes bytes of base64 that may be cut anywhere."""
 
-    __slots__ = ("_held", "_last", "_mime")
+    __slots__ = ("_beginning", "_held", "_last", "_mime")
 
     def __init__(self) -> None:
         self._held = ""
+        self._beginning = b""
         self._mime = ""
         self._last: MediaDelta | None = None
 
@@ -332,8 +338,10 @@ class _MediaJoiner:
             data = b"".join(map(b64decode, re.findall(r"[^=]+={0,2}", encoded)))
         except ValueError:
             return [Other(delta.kind, {**delta.raw, "data": encoded}, in_turn=False)]
-        self._mime = delta.mime or self._mime or (media_type_of(data) if data else "")
-        mime = self._mime or ("audio/pcm" if delta.kind == "audio" and data else "")
+        self._beginning += data[: _BEGINNING - len(self._beginning)]
+        self._mime = delta.mime or self._mime or media_type_of(self._beginning)
+        known = len(self._beginning) == _BEGINNING  # as much as tells: a piece may hold a single byte
+        mime = self._mime or ("audio/pcm" if delta.kind == "audio" and known else "")
         made = Media(delta.kind, mime, data, None, mended(delta.transcript), delta.id, delta.raw)
         return [made] if data or delta.transcript or delta.raw else []
 

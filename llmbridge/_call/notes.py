@@ -285,7 +285,8 @@ class Notes:
         elif isinstance(item, Citation):
             self.citations.append(item)
         elif isinstance(item, Media):
-            key = (item.kind, item.id) if item.id else len(self._media)
+            # Sound comes in pieces, with or without a name.
+            key = (item.kind, item.id) if item.id or item.kind == "audio" else len(self._media)
             self._media.setdefault(key, []).append(item)
             self._parts.add_media(key, self._media[key], place)
         elif isinstance(item, ServerTool):

@@ -68,10 +68,17 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
 
 
 def repeats(summary: Sequence[Item], told: Sequence[Item]) -> bool:
-    """Whether what may be a summary begins with all text before it, and makes all calls."""
-    made = [(item.name, item.arguments) for item in summary if isinstance(item, ToolCall)]
-    calls = [(item.name, item.arguments) for item in told if isinstance(item, ToolCall)]
-    return _text_of(summary).startswith(_text_of(told)) and all(call in made for call in calls)
+    """Whether what may be a summary begins with all text before it, and is not just an equal piece.
+
+    Example:
+        >>> repeats(["1"], ["1"]), repeats(["1", Finish("stop")], ["1"]), repeats(["The bridge"], ["The "])
+        (False, True, True)
+    """
+    text, known = _text_of(summary).strip(), _text_of(told).strip()
+    ends = any(isinstance(item, Finish) for item in summary)
+    if text and known:
+        return text.startswith(known) and (ends or len(text) > len(known))
+    return ends
 
 
 def placed(cited: CitationInBytes, told: Sequence[Item]) -> Citation:

@@ -396,11 +396,12 @@ def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
 class _Reader:
     """Reads the lines of one answer."""
 
-    __slots__ = ("_calls", "_seen", "_texts", "_unread")
+    __slots__ = ("_calls", "_images", "_seen", "_texts", "_unread")
 
     def __init__(self) -> None:
         self._texts = 0  # pieces so far
         self._calls: list[tuple[str, str]] = []  # names and arguments so far
+        self._images = 0
         self._seen: dict[str, Any] = {}  # fields that nobody knows
         self._unread: Any = None  # what has a form that nobody knows
 
@@ -450,10 +451,9 @@ class _Reader:
         said = [*self._message(line)]
         if done and calls == self._calls[len(calls) :]:  # the last line may say everything once more
             said = [item for item in said if not isinstance(item, ToolCallDelta) or item.id]
-        if done and texts + len(calls) > 1 and any(isinstance(item, str) for item in said):
-            yield Summary(said, certain=False)
-        else:
-            yield from said
+        whole = done and texts + len(calls) > 1 and texts and any(isinstance(item, str) for item in said)
+        ends = [*self._end(line)] if done else []
+        yield from (Summary([*said, *ends], certain=False),) if whole else said
         if isinstance(probabilities := line.get("logprobs"), list) and probabilities:
             yield Logprobs(tuple(probabilities))
         if line.get("error") or ("done" not in line and is_report(line)):
@@ -461,11 +461,14 @@ class _Reader:
         yield from self._unknown(line, _LINE)
         if done:
             self.check()
-            if (usage := _usage(line)) is not None:
-                yield usage
-            # Old servers give no reason.
-            yield next(finish_of(line.get("done_reason"), _FINISH), Finish("stop"))
+            yield from () if whole else ends
             yield END
+
+    @staticmethod
+    def _end(line: Mapping[str, Any]) -> Iterator[Usage | Finish]:
+        if (usage := _usage(line)) is not None:
+            yield usage
+        yield next(finish_of(line.get("done_reason"), _FINISH), Finish("stop"))  # old servers give no reason
 
     def _message(self, line: Mapping[str, Any]) -> Iterator[Item]:
         message = line.get("message")
@@ -480,7 +483,8 @@ class _Reader:
         pictures = (*_list(message.get("images")), *_list(line.get("images")), line.get("image"))
         for picture in pictures:
             if data := string(picture):
-                yield MediaDelta("image", data=data.rpartition(",")[2])
+                self._images += 1
+                yield MediaDelta("image", data=data.rpartition(",")[2], id=f"image-{self._images}")
         for call in _list(message.get("tool_calls")):
             yield from self._call(call)
         yield from self._unknown(message, _MESSAGE, in_turn=True)

@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llmbridge.errors import ContentFiltered, ProtocolError
-from llmbridge.events import END, End, Item, Logprobs, Other, OtherChoice, Summary, Usage
+from llmbridge.events import END, End, Finish, Item, Logprobs, Other, OtherChoice, Summary, Usage
 from llmbridge.provider import parsed_json, scan_json
 from llmbridge.providers._values import count, finish_of, is_report, mapping, string
 from llmbridge.providers.gemini.parts import CITING, Parts, beside_citations, dumped, in_camel_case
@@ -107,7 +107,7 @@ class Reader:
         if not isinstance(chunk, Mapping):
             raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
         self._first.said += self._texts
-        self._first.told += self._texts
+        self._first.texts += self._texts
         self._texts = 0
         fields = in_camel_case(chunk)
         for index, candidate in _numbered(fields.get("candidates")):
@@ -144,18 +144,30 @@ class Reader:
         instead = next((name for name in _INSTEAD if fields.get(name)), "") if content is None else ""
         word = fields.get("finishReason")
         finish = next(finish_of(word, {}, string(fields.get("finishMessage")), word != _HOPELESS), None)
-        before = parts.told
-        said = parts.read(fields[instead] if instead else content)
-        if finish and before > 1 and parts.holds_text(content):  # gateways may say everything once more at the end
-            yield Summary(said, certain=False)
+        content = fields[instead] if instead else content
+        known = _CANDIDATE.union((instead,))
+        if finish and parts.may_repeat(content):  # as gateways do at the end
+            yield Summary(self._said(parts, content, fields, known, index, finish), certain=False)
         else:
-            yield from said
+            yield from self._said(parts, content, fields, known, index, finish)
+        if finish:
+            parts.check()
+
+    def _said(
+        self,
+        parts: Parts,
+        content: Any,
+        fields: Mapping[str, Any],
+        known: frozenset[str],
+        index: int,
+        finish: Finish | None,
+    ) -> Iterator[Item]:
+        yield from parts.read(content)
         yield from _logprobs(mapping(fields.get("logprobsResult")))
         yield from parts.citations(fields)
         yield from self._unknown(beside_citations(fields), frozenset(), index)
-        yield from self._unknown(fields, _CANDIDATE.union((instead,)), index)
+        yield from self._unknown(fields, known, index)
         if finish is not None:
-            parts.check()
             failed = finish.raw in _NO_IMAGE and not parts.said
             yield replace(finish, reason="error", again=True) if failed else finish
 

@@ -56,20 +56,22 @@ class Parts:
 
     Attributes:
         said: How many of them said something.
-        told: How many pieces of text and calls came.
+        texts: How many pieces of text came.
+        calls: How many calls.
         unread: What has a form that nobody knows; None as long as all could be read.
     """
 
-    __slots__ = ("_chunks", "_cut", "_sound", "_sounds", "_tools", "said", "told", "unread")
+    __slots__ = ("_chunks", "_cut", "_media", "_sound", "_tools", "calls", "said", "texts", "unread")
 
     def __init__(self) -> None:
         self.said = 0
-        self.told = 0
+        self.texts = 0
+        self.calls = 0
         self.unread: Any = None
         self._cut = 0  # what `said` was behind the last part that is not plain text
         self._tools: dict[str, ServerTool] = {}
         self._sound = ""
-        self._sounds = 0
+        self._media = 0
         self._chunks: list[Any] = []
 
     def check(self) -> None:
@@ -94,7 +96,8 @@ class Parts:
                 for item in self._part(part):
                     if item.__class__ is not EndOfPart:
                         self.said += 1
-                    self.told += isinstance(item, (str, ToolCallDelta))
+                    self.texts += isinstance(item, str)
+                    self.calls += isinstance(item, ToolCallDelta)
                     if not isinstance(item, str):
                         self._cut = self.said
                     yield item
@@ -105,10 +108,13 @@ class Parts:
                 if name not in ("parts", "role", "content", "text") and value is not None:
                     yield Other(name, {name: value})
 
-    @staticmethod
-    def holds_text(content: Any) -> bool:
-        """Whether there is text in it."""
-        return any(isinstance(part, str) or mapping(part).get("text") for part in Parts._parts_of(content))
+    def may_repeat(self, content: Any) -> bool:
+        """Whether a content may say everything once more that came in at least two pieces: two equal ones are two."""
+        parts = [in_camel_case(mapping(part)) for part in self._parts_of(content)]
+        again = any(part.get("text") for part in parts) and (
+            not self.calls or any(part.get("functionCall") for part in parts)
+        )
+        return again and self.texts > 0 and self.texts + self.calls > 1
 
     @staticmethod
     def _parts_of(content: Any) -> list[Any]:
@@ -177,14 +183,13 @@ class Parts:
         if not data:
             yield Other("inlineData", part, in_turn=True)
             return
-        id = None
-        if mime.lower().startswith(_RAW_SOUND):
-            self._sounds += self._sound != mime or self._cut != self.said
-            id = f"audio-{self._sounds}"
+        kind = media_kind(mime or _type_of(data))
+        goes_on = mime.lower().startswith(_RAW_SOUND) and mime == self._sound and self._cut == self.said
+        self._media += not goes_on
         self._sound = mime
         key = "inlineData" if "inlineData" in part else "inline_data"
         raw = {**part, key: {**part[key], "data": ""}}
-        yield MediaDelta(media_kind(mime or _type_of(data)), mime, data, "", id, raw)
+        yield MediaDelta(kind, mime, data, "", f"{kind}-{self._media}", raw)
 
     def _file(self, part: Mapping[str, Any], fields: Mapping[str, Any], file: Mapping[str, Any]) -> Iterator[Item]:
         from llmbridge.parts import media_type_of
