@@ -19,6 +19,7 @@ from llmbridge.events import (
     Finish,
     Item,
     Logprobs,
+    Media,
     OtherChoice,
     Reasoning,
     Refusal,
@@ -44,7 +45,7 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
     rest = _text_of(summary).removeprefix(said) if _text_of(summary).startswith(said := _text_of(told)) else ""
     thought = any(isinstance(item, Reasoning) and item.text for item in told)
     calls = [item for item in told if isinstance(item, ToolCall)]
-    others = [item for item in told if not isinstance(item, (str, Refusal, Reasoning, ToolCall))]
+    others = [_nameless(item) for item in told if not isinstance(item, (str, Refusal, Reasoning, ToolCall))]
     news: list[Item] = []
     for item in summary:
         if isinstance(item, (str, Refusal)):
@@ -62,9 +63,16 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
         elif isinstance(item, Logprobs):
             if not any(isinstance(other, Logprobs) for other in others):
                 news.append(item)
-        elif not isinstance(item, ToolCallDelta) and (isinstance(item, (Usage, Finish)) or item not in others):
+        elif not isinstance(item, ToolCallDelta) and (
+            isinstance(item, (Usage, Finish)) or _nameless(item) not in others
+        ):
             news.append(item)
     return news
+
+
+def _nameless(item: Item) -> Item:
+    """A medium without its name, which may only say how many there were before it."""
+    return replace(item, id=None) if isinstance(item, Media) else item
 
 
 def repeats(summary: Sequence[Item], told: Sequence[Item]) -> bool:

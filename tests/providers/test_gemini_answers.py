@@ -14,7 +14,7 @@ from modes import Mode
 from llmbridge import Client, Completion, Message
 from llmbridge._call.framing import Record
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError
-from llmbridge.events import Citation, Finish, Media, Other, OtherChoice, ServerTool, Text
+from llmbridge.events import Citation, Finish, Media, Other, OtherChoice, Text
 from llmbridge.messages import ChatRequest, Opaque, with_own_proofs
 from llmbridge.parts import Image
 from llmbridge.providers import find
@@ -49,7 +49,7 @@ def heard(client: Client, server: LLMServer, *events: Any) -> tuple[Completion, 
 
 def sent_back(message: Any, provider: str = "gemini") -> Any:
     """The body of the next request, with the answer in it."""
-    request = ChatRequest.checked("gemini-3-pro", ["Hi" and {"role": "user", "content": "Hi"}, message], {})
+    request = ChatRequest.checked("gemini-3-pro", [{"role": "user", "content": "Hi"}, message], {})
     turns = with_own_proofs(request.messages, provider)
     return find(provider).encode(ChatRequest(request.model, turns)).body
 
@@ -133,7 +133,7 @@ class TestOrder:
         """Parts of the service, and of events."""
         own = Opaque({"wibble": 1}, "gemini")
         image = Media("image", "image/png", b"hello")
-        turn = Message("assistant", ["a", own, image, ServerTool and "b"])
+        turn = Message("assistant", ["a", own, image, "b"])
         assert parts_of(turn) == [
             {"text": "a"},
             {"wibble": 1},
@@ -374,12 +374,23 @@ class TestOnce:
     def test_a_last_event_that_repeats_everything(self, mode: Mode, server: LLMServer, asked: Client) -> None:
         """Of gateways; what is new in it is told."""
         call = {"functionCall": {"name": "f", "args": {"a": 1}}}
-        pieces = [event({"text": "The bridge "}), event({"text": "is red."}), event(call)]
-        server.script(reply(*pieces, event({"text": "The bridge is red. Yes."}, call, finishReason="STOP")))
+        image = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}
+        pieces = [event({"text": "The bridge "}), event({"text": "is red."}), event(image), event(call)]
+        server.script(reply(*pieces, event({"text": "The bridge is red. Yes."}, image, call, finishReason="STOP")))
         outcome = mode.read(asked.chat("Hi"))
         assert (outcome.pieces, outcome.error) == (["The bridge ", "is red.", " Yes."], None)
-        answer, _ = heard(asked, server, *pieces, event({"text": "The bridge is red."}, call, finishReason="STOP"))
-        assert (answer.text, len(answer.tool_calls)) == ("The bridge is red.", 1)
+        last = event({"text": "The bridge is red."}, image, call, finishReason="STOP")
+        answer, _ = heard(asked, server, *pieces, last)
+        assert (answer.text, len(answer.tool_calls), len(answer.media)) == ("The bridge is red.", 1, 1)
+
+    def test_a_last_piece_that_is_one_more(self, server: LLMServer, asked: Client) -> None:
+        """It does not begin with all that came before, or leaves a call out."""
+        pieces = [event({"text": "1"}), event({"functionCall": {"name": "f"}})]
+        answer, _ = heard(asked, server, *pieces, event({"text": "1"}, finishReason="STOP"))
+        assert answer.text == "11"
+        last = event({"text": "a"}, finishReason="STOP")
+        answer, _ = heard(asked, server, event({"text": "a"}), event({"text": "b"}), last)
+        assert answer.text == "aba"
 
     def test_two_equal_pieces_are_two(self, server: LLMServer, asked: Client) -> None:
         """Also where the second one is the last."""
