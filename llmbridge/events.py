@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "END",
     "Citation",
+    "CitationInBytes",
     "End",
     "EndOfPart",
     "Event",
@@ -476,6 +477,21 @@ class Summary:
         self.certain = certain
 
 
+class CitationInBytes:
+    """A `Citation` whose place is counted in bytes of the answer's UTF-8. `decode` gives it, nobody sees it.
+
+    Args:
+        citation: With that place.
+        words: What stands there in the answer, if the service says so.
+    """
+
+    __slots__ = ("citation", "words")
+
+    def __init__(self, citation: Citation, words: str = "") -> None:
+        self.citation = citation
+        self.words = words
+
+
 @dataclass(frozen=True, slots=True)
 class MediaDelta:
     """A piece of an image or sound as `decode` gives it: base64 that may be cut anywhere. It becomes a `Media`.
@@ -504,6 +520,6 @@ Event = Union[
 
 Item = Union[
     str, Refusal, Reasoning, ToolCallDelta, ToolCall, ToolResult, Citation, Media, MediaDelta, ServerTool, Other,
-    Logprobs, Usage, Finish, OtherChoice, EndOfPart, NextCall, Summary, RawEvent
+    Logprobs, Usage, Finish, OtherChoice, EndOfPart, NextCall, Summary, RawEvent, CitationInBytes
 ]  # fmt: skip
 """What a provider's `decode` gives: a plain str is a piece of the answer. Of tool calls it gives only the deltas."""

@@ -17,6 +17,7 @@ from llmbridge._text import SurrogateMender, mended
 from llmbridge.errors import LLMBridgeError, ProtocolError
 from llmbridge.events import (
     Citation,
+    CitationInBytes,
     EndOfPart,
     Finish,
     Item,
@@ -113,6 +114,10 @@ class Assembly:
 
     def _take_rest(self, item: Any, items: list[Item]) -> None:
         """What few answers hold."""
+        if isinstance(item, CitationInBytes):
+            from llmbridge._call.summary import placed
+
+            item = placed(item, [*self._told(), *items])
         if item.__class__ is not Citation:
             self._flush_tags(items)
         if isinstance(item, EndOfPart):
@@ -252,16 +257,16 @@ class Assembly:
         """Reads the summary as an answer of its own, and adds what the pieces have not said."""
         from llmbridge._call.summary import not_told, repeats
 
-        if not summary.certain and not repeats(summary.items, [*self._told(), *items]):
+        said: list[Item] = []
+        whole = Assembly(self._think_tags, self._answer_tool, lambda: said)
+        for item in summary.items:
+            whole.take(item, said)
+        whole.close(said, cut=whole.finish is not None and whole.finish.reason in _CUT_OFF)
+        if not summary.certain and not repeats(said, [*self._told(), *items]):
             for item in summary.items:
                 self.take(item, items)
             return
         self._flush(items)
-        whole = Assembly(self._think_tags, self._answer_tool)
-        said: list[Item] = []
-        for item in summary.items:
-            whole.take(item, said)
-        whole.close(said, cut=whole.finish is not None and whole.finish.reason in _CUT_OFF)
         items += self._calls.finished()
         self._calls.seen = self._calls.seen or whole._calls.seen
         news = not_told(said, [*self._told(), *items])
@@ -280,7 +285,7 @@ class Assembly:
             if len(self._others) >= _MOST_OTHERS:
                 return  # more than any service offers: each one takes a thousand times the room of its index
             choice = self._others[item.index] = Assembly(self._think_tags, self._answer_tool)
-        if isinstance(item.event, Summary):
+        if isinstance(item.event, (Summary, CitationInBytes)):
             from llmbridge._call.summary import of_choice
 
             choice._told = lambda: of_choice(item.index, [*self._told(), *items])

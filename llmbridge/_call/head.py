@@ -17,16 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Head"]
 
-_IDS = ("id", "responseId")
-_MODELS = ("model", "modelVersion")
+_IDS = ("id", "responseId", "response_id")
+_MODELS = ("model", "modelVersion", "model_version")
 _INNER = ("response", "message")  # Responses and Anthropic have them inside
 _SHORT = 64  # characters: Anthropic's end mark is shorter, pieces of text are not
 # What is the answer itself, or says only what kind of event it is.
 _BODY = frozenset(
     """
-    candidates choices content content_block data delta done done_reason error event finish_reason index logprobs
-    message object output output_index promptFeedback response role sequence_number stop_reason stop_sequence tool_calls
-    type usage usageMetadata
+    candidates choices content content_block data delta done done_reason error event finish_reason index
+    logprobs message object output output_index promptFeedback prompt_feedback response role sequence_number
+    stop_reason stop_sequence tool_calls type usage usageMetadata usage_metadata
     """.split()  # noqa: SIM905 - a table of words
 ).union(_IDS, _MODELS)
 
