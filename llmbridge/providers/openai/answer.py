@@ -7,6 +7,7 @@ DeepSeek, xAI, Mistral, Ollama and llama-cpp-python.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,7 @@ _IN_DELTA = frozenset(
     """.split()  # noqa: SIM905
 ).union(_REASONING)
 _IN_CALL = frozenset(("arguments", "custom", "function", "id", "index", "input", "name", "type"))
+_ALIVE = re.compile("ping|heart.?beat|keep.?alive")
 _IN_PART = frozenset(("annotations", "citations", "index", "text", "type"))
 _TEXTS = (None, "", "input_text", "output_text", "summary_text", "text")
 _SOURCES = frozenset(
@@ -135,7 +137,7 @@ def _decode_any(chunk: Any, event: str, field: str, proofs: str) -> Iterator[Ite
     for index, choice in choices:
         said = _said(choice, field, proofs, index, chunk.get("object") == "chat.completion")
         yield from said if not index else (OtherChoice.of(index, item) for item in said)
-    yield from _beside(chunk, _IN_CHUNK) if "choices" in chunk else _unknown_event(chunk)
+    yield from _beside(chunk, _IN_CHUNK) if "choices" in chunk else _unknown_event(chunk, event)
     usages = (choice.get("usage") for _, choice in choices)  # Moonshot counts the tokens beside the reason to finish
     for usage in (chunk.get("usage"), mapping(chunk.get("x_groq")).get("usage"), *usages):
         if isinstance(usage, Mapping) and usage:
@@ -196,13 +198,15 @@ def _beside(fields: Mapping[str, Any], known: frozenset[str]) -> Iterator[Item]:
     yield from unknown(fields, known)
 
 
-def _unknown_event(event: Mapping[str, Any]) -> Iterator[Other]:
+def _unknown_event(chunk: Mapping[str, Any], event: str) -> Iterator[Other]:
     """An event without choices, which is of another kind unless it counts tokens or only says whose it is."""
-    kind = string(event.get("type")) or string(event.get("object"))
-    if event.get("error") or kind == "error" or is_report(event) or kind.startswith(("ping", "heartbeat", "keep")):
+    named = (string(chunk.get("type")), string(chunk.get("object")), event if event != "message" else "")
+    kind = next(filter(None, named), "")
+    unknown = [name for name, value in chunk.items() if name not in _IN_CHUNK and value not in (None, "", [], {})]
+    if chunk.get("error") or "error" in named or is_report(chunk) or any(map(_ALIVE.search, named)):
         return
-    if not event.keys() <= _IN_CHUNK or (event.get("type") and "usage" not in event):
-        yield Other(kind or next(name for name in event if name not in _IN_CHUNK), dict(event))
+    if unknown or (named[0] and "usage" not in chunk):
+        yield Other(kind or unknown[0], dict(chunk))
 
 
 def _said(choice: Mapping[str, Any], field: str, proofs: str, index: int, completion: bool) -> Iterator[Item]:
@@ -382,23 +386,23 @@ def _vector(value: Any) -> list[float]:
     return [float(number) for number in value]
 
 
-def _content(content: Any) -> Iterator[Item]:
+def _content(content: Any, depth: int = 0) -> Iterator[Item]:
     """Text, or a list of parts, in which reasoning and more stand beside text."""
     if isinstance(content, str):
         if content:
             yield content
-    elif isinstance(content, list):
+    elif isinstance(content, list) and depth < _NESTED:
         for part in content:
-            yield from _part(part)
+            yield from _part(part, depth + 1)
     elif isinstance(content, Mapping):
         yield from _part(content)
     elif content is not None:
         yield _json_text(content)  # a gateway has read the text as JSON
 
 
-def _part(part: Any) -> Iterator[Item]:
+def _part(part: Any, depth: int = 0) -> Iterator[Item]:
     if not isinstance(part, Mapping):
-        yield from _content(part)
+        yield from _content(part, depth)
         return
     kind = part.get("type")
     if kind in ("thinking", "reasoning"):
