@@ -61,6 +61,9 @@ _IN_DELTA = frozenset(
     """.split()  # noqa: SIM905
 ).union(_REASONING)
 _IN_CALL = frozenset(("arguments", "custom", "function", "id", "index", "input", "name", "type"))
+_AROUND_CHOICE = _IN_CHUNK - {"citations", "error", "search_results", "web_search", "x_groq"}
+_AROUND_DELTA = _IN_CHOICE - {"citations", "error", "message", "search_results", "text", "usage"}
+_USUAL_CALL, _USUAL_FUNCTION = frozenset(("function", "id", "index", "type")), frozenset(("arguments", "name"))
 _ALIVE = re.compile("ping|heart.?beat|keep.?alive")
 _IN_PART = frozenset(("annotations", "citations", "index", "text", "type"))
 _TEXTS = (None, "", "input_text", "output_text", "summary_text", "text")
@@ -102,7 +105,52 @@ def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
             return (content,)
     except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
         pass  # it is not the usual one
-    return _decode_any(chunk, frame.event, "delta", proofs) if end == len(frame.data) else _decode_frame(frame, proofs)
+    if end != len(frame.data):
+        return _decode_frame(frame, proofs)
+    said = _one_delta(chunk) if frame.event != "error" else None
+    return _decode_any(chunk, frame.event, "delta", proofs) if said is None else said
+
+
+def _one_delta(chunk: Any) -> list[Item] | None:
+    """The items of an event with one delta of the first choice, and nothing special around it; None of any other.
+
+    Some services write a role or nulls beside each piece: what comes so often must not cost more than it has to.
+    """
+    try:
+        (choice,) = chunk["choices"]
+        delta = choice["delta"]
+        around = chunk.keys() <= _AROUND_CHOICE and choice.keys() <= _AROUND_DELTA
+        if not around or choice.get("index") or choice.get("finish_reason") or choice.get("logprobs"):
+            return None
+        if choice.get("index") not in (0, None) or chunk.get("usage"):
+            return None
+        items: list[Item] = []
+        for name, value in delta.items():
+            if value is None or name == "role":
+                continue
+            if name == "content" and value.__class__ is str and (not value or "tool_calls" not in delta):
+                items += (value,) if value else ()
+            elif name in ("reasoning_content", "reasoning") and value.__class__ is str and not items:
+                items += (Reasoning(value),) if value else ()
+            elif name == "tool_calls" and (piece := _one_piece(value)) is not None:
+                items.append(piece)
+            else:
+                return None
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+    return items
+
+
+def _one_piece(calls: Any) -> ToolCallDelta | None:
+    (call,) = calls
+    index, id, function = call["index"], call.get("id"), call["function"]
+    name, arguments = function.get("name"), function["arguments"]
+    if not (call.keys() <= _USUAL_CALL and function.keys() <= _USUAL_FUNCTION and arguments.__class__ is str):
+        return None
+    if index.__class__ is not int or index < 0 or call.get("type", "function") not in ("function", None):
+        return None
+    known = (id is None or id.__class__ is str) and (name is None or name.__class__ is str)
+    return ToolCallDelta(index, id, name, arguments) if known and (id or name or arguments) else None
 
 
 def _decode_frame(frame: Frame, proofs: str = "") -> Iterator[Item | End]:
