@@ -44,6 +44,7 @@ def items(data: Any, event: str = "message") -> list[Any]:
     return list(OpenAI.decode(Record(data if isinstance(data, str) else json.dumps(data), event)))
 
 
+PIECE = {"index": 0, "function": {"arguments": "a"}}
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -395,8 +396,10 @@ class TestDecode:
     @given(
         delta=st.just({"content": "a"})
         | st.dictionaries(
-            st.sampled_from(["content", "role", "reasoning", "refusal", "tool_calls"]),
-            st.none() | st.sampled_from(["", "a", "ü", [], [{"type": "text", "text": "b"}], 7, {}]),
+            st.sampled_from(["content", "role", "reasoning", "reasoning_content", "refusal", "tool_calls"]),
+            st.none()
+            | st.sampled_from(["", "a", "ü", [], [{"type": "text", "text": "b"}], 7, {}])
+            | st.sampled_from([[PIECE], [PIECE, PIECE], [{**PIECE, "id": "c"}], [{**PIECE, "type": "custom"}]]),
             max_size=3,
         )
         | st.none(),

@@ -7,6 +7,7 @@ DeepSeek, xAI, Mistral, Ollama and llama-cpp-python.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -60,6 +61,10 @@ _IN_DELTA = frozenset(
     """.split()  # noqa: SIM905
 ).union(_REASONING)
 _IN_CALL = frozenset(("arguments", "custom", "function", "id", "index", "input", "name", "type"))
+_AROUND_CHOICE = _IN_CHUNK - {"citations", "error", "search_results", "web_search", "x_groq"}
+_AROUND_DELTA = _IN_CHOICE - {"citations", "error", "message", "search_results", "text", "usage"}
+_USUAL_CALL, _USUAL_FUNCTION = frozenset(("function", "id", "index", "type")), frozenset(("arguments", "name"))
+_ALIVE = re.compile("ping|heart.?beat|keep.?alive")
 _IN_PART = frozenset(("annotations", "citations", "index", "text", "type"))
 _TEXTS = (None, "", "input_text", "output_text", "summary_text", "text")
 _SOURCES = frozenset(
@@ -100,7 +105,52 @@ def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
             return (content,)
     except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
         pass  # it is not the usual one
-    return _decode_any(chunk, frame.event, "delta", proofs) if end == len(frame.data) else _decode_frame(frame, proofs)
+    if end != len(frame.data):
+        return _decode_frame(frame, proofs)
+    said = _one_delta(chunk) if frame.event != "error" else None
+    return _decode_any(chunk, frame.event, "delta", proofs) if said is None else said
+
+
+def _one_delta(chunk: Any) -> list[Item] | None:
+    """The items of an event with one delta of the first choice, and nothing special around it; None of any other.
+
+    Some services write a role or nulls beside each piece: what comes so often must not cost more than it has to.
+    """
+    try:
+        (choice,) = chunk["choices"]
+        delta = choice["delta"]
+        around = chunk.keys() <= _AROUND_CHOICE and choice.keys() <= _AROUND_DELTA
+        if not around or choice.get("index") or choice.get("finish_reason") or choice.get("logprobs"):
+            return None
+        if choice.get("index") not in (0, None) or chunk.get("usage"):
+            return None
+        items: list[Item] = []
+        for name, value in delta.items():
+            if value is None or name == "role":
+                continue
+            if name == "content" and value.__class__ is str and (not value or "tool_calls" not in delta):
+                items += (value,) if value else ()
+            elif name in ("reasoning_content", "reasoning") and value.__class__ is str and not items:
+                items += (Reasoning(value),) if value else ()
+            elif name == "tool_calls" and (piece := _one_piece(value)) is not None:
+                items.append(piece)
+            else:
+                return None
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+    return items
+
+
+def _one_piece(calls: Any) -> ToolCallDelta | None:
+    (call,) = calls
+    index, id, function = call["index"], call.get("id"), call["function"]
+    name, arguments = function.get("name"), function["arguments"]
+    if not (call.keys() <= _USUAL_CALL and function.keys() <= _USUAL_FUNCTION and arguments.__class__ is str):
+        return None
+    if index.__class__ is not int or index < 0 or call.get("type", "function") not in ("function", None):
+        return None
+    known = (id is None or id.__class__ is str) and (name is None or name.__class__ is str)
+    return ToolCallDelta(index, id, name, arguments) if known and (id or name or arguments) else None
 
 
 def _decode_frame(frame: Frame, proofs: str = "") -> Iterator[Item | End]:
@@ -128,7 +178,7 @@ def _decode_any(chunk: Any, event: str, field: str, proofs: str) -> Iterator[Ite
     for index, choice in choices:
         said = _said(choice, field, proofs, index, chunk.get("object") == "chat.completion")
         yield from said if not index else (OtherChoice.of(index, item) for item in said)
-    yield from _beside(chunk, _IN_CHUNK) if "choices" in chunk else _unknown_event(chunk)
+    yield from _beside(chunk, _IN_CHUNK) if "choices" in chunk else _unknown_event(chunk, event)
     usages = (choice.get("usage") for _, choice in choices)  # Moonshot counts the tokens beside the reason to finish
     for usage in (chunk.get("usage"), mapping(chunk.get("x_groq")).get("usage"), *usages):
         if isinstance(usage, Mapping) and usage:
@@ -189,13 +239,15 @@ def _beside(fields: Mapping[str, Any], known: frozenset[str]) -> Iterator[Item]:
     yield from unknown(fields, known)
 
 
-def _unknown_event(event: Mapping[str, Any]) -> Iterator[Other]:
+def _unknown_event(chunk: Mapping[str, Any], event: str) -> Iterator[Other]:
     """An event without choices, which is of another kind unless it counts tokens or only says whose it is."""
-    kind = string(event.get("type")) or string(event.get("object"))
-    if event.get("error") or kind == "error" or is_report(event) or kind.startswith(("ping", "heartbeat", "keep")):
+    named = (string(chunk.get("type")), string(chunk.get("object")), event if event != "message" else "")
+    kind = next(filter(None, named), "")
+    unknown = [name for name, value in chunk.items() if name not in _IN_CHUNK and value not in (None, "", [], {})]
+    if chunk.get("error") or "error" in named or is_report(chunk) or any(map(_ALIVE.search, named)):
         return
-    if not event.keys() <= _IN_CHUNK or (event.get("type") and "usage" not in event):
-        yield Other(kind or next(name for name in event if name not in _IN_CHUNK), dict(event))
+    if unknown or (named[0] and "usage" not in chunk):
+        yield Other(kind or unknown[0], dict(chunk))
 
 
 def _said(choice: Mapping[str, Any], field: str, proofs: str, index: int, completion: bool) -> Iterator[Item]:
@@ -376,23 +428,23 @@ def _vector(value: Any) -> list[float]:
     return vector
 
 
-def _content(content: Any) -> Iterator[Item]:
+def _content(content: Any, depth: int = 0) -> Iterator[Item]:
     """Text, or a list of parts, in which reasoning and more stand beside text."""
     if isinstance(content, str):
         if content:
             yield content
-    elif isinstance(content, list):
+    elif isinstance(content, list) and depth < _NESTED:
         for part in content:
-            yield from _part(part)
+            yield from _part(part, depth + 1)
     elif isinstance(content, Mapping):
         yield from _part(content)
     elif content is not None:
         yield _json_text(content)  # a gateway has read the text as JSON
 
 
-def _part(part: Any) -> Iterator[Item]:
+def _part(part: Any, depth: int = 0) -> Iterator[Item]:
     if not isinstance(part, Mapping):
-        yield from _content(part)
+        yield from _content(part, depth)
         return
     kind = part.get("type")
     if kind in ("thinking", "reasoning"):
