@@ -421,19 +421,20 @@ class ResponseDecoder:
         Some services give their items other names at the end: as many of a kind as have ended are known.
         """
         found: dict[int, Mapping[str, Any]] = {}
-        left = list(self._ended)
-        for by_name in (True, False):
-            for place, item in enumerate(output):
-                if place in found:
-                    continue
-                kind = string(item.get("type"))
-                names = map(name_of, (item.get("id"), item.get("call_id"), place))
-                same = next((self._over[kind, name] for name in names if (kind, name) in self._over), None)
-                if not by_name:
-                    same = next((ended for ended in left if ended.get("type") == item.get("type")), None)
-                if same is not None:
-                    found[place] = same
-                    left = [ended for ended in left if ended is not same]
+        left = {id(ended): ended for ended in self._ended}
+        for place, item in enumerate(output):
+            names = map(name_of, (item.get("id"), item.get("call_id"), place))
+            keys = ((string(item.get("type")), name) for name in names)
+            same = next((self._over[key] for key in keys if key in self._over), None)
+            if same is not None:
+                found[place] = same
+                left.pop(id(same), None)
+        renamed: dict[str, list[Mapping[str, Any]]] = {}
+        for ended in reversed(left.values()):
+            renamed.setdefault(string(ended.get("type")), []).append(ended)
+        for place, item in enumerate(output):
+            if place not in found and (known := renamed.get(string(item.get("type")))):
+                found[place] = known.pop()
         return found
 
     def _once_more(self, item: Mapping[str, Any], ended: Mapping[str, Any]) -> Iterator[Item]:
