@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from modes import Mode
 
-from llmbridge import Client, LLMBridgeError, ProtocolError, StreamError
+from llmbridge import Client, LLMBridgeError, ProtocolError, StreamError, StreamTruncated
 from llmbridge.errors import InvalidRequest
 from llmbridge.events import Citation, Finish, Media, Other, Reasoning, ServerTool, Text, ToolCall, ToolResult
 from llmbridge.messages import Message, Opaque
@@ -698,6 +698,15 @@ class TestEnds:
         with pytest.raises(ProtocolError, match="GET /responses/resp_1") as caught:
             mode.complete(asked(retries=0))
         assert caught.value.partial == "So far"
+
+    def test_a_stream_that_ends_in_the_queue_names_the_answer(self, server: LLMServer, asked: Any) -> None:
+        """So that it can be fetched later; it is not asked for again."""
+        queued = {"id": "resp_1", "status": "queued", "output": []}
+        body = [event(kind, response=queued) for kind in ("created", "queued")]
+        server.script(Reply(body="".join(f"data: {json.dumps(said)}\n\n" for said in body)))
+        with pytest.raises(StreamTruncated, match="resp_1"):
+            asked(background=True, retries=2).complete()
+        assert len(server.requests) == 1
 
     @pytest.mark.parametrize("kind", ["completed", "cancelled"])
     @pytest.mark.parametrize("status", ["failed", "cancelled"])
