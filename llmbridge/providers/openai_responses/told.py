@@ -129,11 +129,14 @@ class Call:
 class Calls:
     """The calls of an answer, by their places and ids: services leave out some, and change others on the way."""
 
-    __slots__ = ("_all", "_by_name")
+    __slots__ = ("_all", "_by_name", "_nobody", "_unplaced")
 
     def __init__(self) -> None:
-        self._all: list[Call] = []  # that are not over
         self._by_name: dict[int | str, Call] = {}
+        # Those that are not over, in the order in which they began; of them, those without a place, and without a name.
+        self._all: dict[Call, None] = {}
+        self._unplaced: dict[Call, None] = {}
+        self._nobody: dict[Call, None] = {}
 
     def begin(self, item: Mapping[str, Any], place: int | None) -> Call | None:
         """The call that an item begins; None if it has begun."""
@@ -143,8 +146,7 @@ class Calls:
 
     def find(self, place: int | None, id: Any) -> Call | None:
         """The call that a piece goes on with, by its place in the output and the id of its item."""
-        found = self._found(id, place)
-        return found or next((call for call in reversed(self._all) if place is None or call.index is None), None)
+        return self._found(id, place) or next(reversed(self._all if place is None else self._unplaced), None)
 
     def of(self, place: int | None, id: Any) -> Call:
         """The same; where nothing has begun, a call begins with its first piece."""
@@ -155,15 +157,16 @@ class Calls:
         call = self._of_item(item, place) or self._new(place, item)
         call.id = call.id or _id_of(item)
         call.over = True
-        self._all.remove(call)
+        for open_calls in (self._all, self._unplaced, self._nobody):
+            open_calls.pop(call, None)
         return call
 
     def _of_item(self, item: Mapping[str, Any], place: int | None) -> Call | None:
         names = (item.get("id"), item.get("call_id"), place)
         if (found := self._found(*names)) is not None:
             return found
-        nobody = not any(name_of(name) is not None for name in names)
-        return next((call for call in reversed(self._all) if nobody or not (call.id or call.index is not None)), None)
+        unnamed = all(name_of(name) is None for name in names)
+        return next(reversed(self._all if unnamed else self._nobody), None)
 
     def _found(self, *names: Any) -> Call | None:
         known = (self._by_name.get(name) for name in map(name_of, names) if name is not None)
@@ -171,7 +174,11 @@ class Calls:
 
     def _new(self, place: int | None, item: Mapping[str, Any], whole: bool = True) -> Call:
         call = Call(place, _id_of(item) if whole else None)
-        self._all.append(call)
+        self._all[call] = None
+        if place is None:
+            self._unplaced[call] = None
+            if call.id is None:
+                self._nobody[call] = None
         for name in map(name_of, (place, item.get("id"), item.get("call_id"))):
             if name is not None:
                 self._by_name[name] = call
