@@ -325,7 +325,7 @@ class _MediaJoiner:
         """What a piece brings."""
         self._last = delta
         self._held += "".join(delta.data.split())
-        known = delta.mime or self._mime or len(self._held) >= _BEGINNING
+        known = delta.mime or self._mime or len(self._held) >= _BEGINNING or self._held.endswith("=")
         end = len(self._held) - len(self._held) % 4 if known else 0
         encoded, self._held = self._held[:end], self._held[end:]
         return self._made(delta, encoded)

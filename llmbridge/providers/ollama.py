@@ -478,6 +478,8 @@ class _Reader:
         if thinking := next((text for text in thoughts if isinstance(text, str) and text), ""):
             yield Reasoning(thinking)
         for content in (message.get("content"), line.get("response")):
+            if not isinstance(content, str) and "done" not in line:
+                continue  # it is a document of another dialect
             for text in self._text_of(content):
                 self._texts += 1
                 yield text
