@@ -22,9 +22,10 @@ from llmbridge._version import __version__
 # fmt: off
 if TYPE_CHECKING:
     from llmbridge._aio import set_thread_limit
-    from llmbridge._api import aembed, amodels, chat, embed, models
+    from llmbridge._api import aembed, amodels, chat, conversation, embed, models
     from llmbridge.client import Client
     from llmbridge.completion import Choice, Completion
+    from llmbridge.conversations import Conversation
     from llmbridge.embeddings import Embeddings
     from llmbridge.errors import (
         AllFailed,
@@ -92,22 +93,23 @@ if TYPE_CHECKING:
 __all__ = [
     "AllFailed", "AsyncGeneratorProvider", "Audio", "AuthError", "BadRequest", "Cancelled", "ChatStream", "Choice",
     "Citation", "Client", "ClockExpired", "CodeLinkAva", "Completion", "ConfigError", "ConnectFailed",
-    "ContentFiltered", "ContextLengthExceeded", "Document", "Embeddings", "Finish", "Image", "InvalidOutput",
-    "InvalidRequest", "LLMBridgeError", "Limits", "Logprobs", "Media", "Message", "MissingKey", "NotFound", "Opaque",
-    "Other", "OtherChoice", "Overloaded", "Partial", "PermissionDenied", "ProtocolError", "Provider", "QuotaExceeded",
-    "RateLimited", "RateLimits", "RawEvent", "Reasoning", "Refusal", "Retry", "RetryAttempt", "Secret", "ServerError",
-    "ServerTool", "ServiceError", "StatusError", "StreamError", "StreamTruncated", "Text", "Timeout", "Tool",
-    "ToolCall", "ToolCallDelta", "ToolResult", "TransportError", "TurnsExceeded", "UnknownProvider",
-    "UnsupportedParameter", "Usage", "Vitalentum", "__version__", "aembed", "amodels", "chat", "compatible", "embed",
-    "models", "register", "set_thread_limit", "tool",
+    "ContentFiltered", "ContextLengthExceeded", "Conversation", "Document", "Embeddings", "Finish", "Image",
+    "InvalidOutput", "InvalidRequest", "LLMBridgeError", "Limits", "Logprobs", "Media", "Message", "MissingKey",
+    "NotFound", "Opaque", "Other", "OtherChoice", "Overloaded", "Partial", "PermissionDenied", "ProtocolError",
+    "Provider", "QuotaExceeded", "RateLimited", "RateLimits", "RawEvent", "Reasoning", "Refusal", "Retry",
+    "RetryAttempt", "Secret", "ServerError", "ServerTool", "ServiceError", "StatusError", "StreamError",
+    "StreamTruncated", "Text", "Timeout", "Tool", "ToolCall", "ToolCallDelta", "ToolResult", "TransportError",
+    "TurnsExceeded", "UnknownProvider", "UnsupportedParameter", "Usage", "Vitalentum", "__version__", "aembed",
+    "amodels", "chat", "compatible", "conversation", "embed", "models", "register", "set_thread_limit", "tool",
 ]
 # fmt: on
 
 _MODULES = {
     "_aio": "set_thread_limit",
-    "_api": "aembed amodels chat embed models",
+    "_api": "aembed amodels chat conversation embed models",
     "client": "Client",
     "completion": "Choice Completion",
+    "conversations": "Conversation",
     "embeddings": "Embeddings",
     "errors": (
         "AllFailed AuthError BadRequest Cancelled ClockExpired ConfigError ConnectFailed ContentFiltered "

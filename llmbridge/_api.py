@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmbridge._call.route import SHARED
 from llmbridge.client import Client
 
-__all__ = ["aembed", "amodels", "chat", "embed", "models"]
+__all__ = ["aembed", "amodels", "chat", "conversation", "embed", "models"]
 
 
 class _OneClient(Client):
@@ -22,6 +22,7 @@ _client = _OneClient()
 _client.connections = SHARED  # providers that are used as classes share them
 
 chat = _client.chat
+conversation = _client.conversation
 embed = _client.embed
 aembed = _client.aembed
 models = _client.models

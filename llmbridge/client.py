@@ -6,7 +6,7 @@ import functools
 import inspect
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, ParamSpec, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from llmbridge._call.plan import Plan, plan_embeddings, plan_models
 from llmbridge._call.route import Connections
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
     import requests
 
     from llmbridge._call.question import Embeddings
+    from llmbridge.conversations import Conversation
     from llmbridge.limits import Limits
     from llmbridge.messages import Parsed
     from llmbridge.provider import Provider
@@ -100,12 +101,38 @@ def _running(chat: Callable[P, T]) -> Callable[P, T]:
     return _shown_as(discreet(run), "run", "ChatStream[Parsed]")
 
 
-def _shown_as(method: Callable[P, T], name: str, returns: str) -> Callable[P, T]:
+def _conversing(
+    chat: Callable[Concatenate[Client, Messages, P], ChatStream[Parsed]],
+) -> Callable[Concatenate[Client, P], Conversation[Parsed]]:
+    """A `Conversation`: every question is sent with all that was said before.
+
+    It takes what `chat` takes beside messages, for all of its questions.
+
+    Example:
+        >>> talk = Client("demo").conversation(system="Be brief.")
+        >>> answers = [talk.ask("What is a bridge?").complete(), talk.ask("And a tunnel?").complete()]
+        >>> len(talk.messages)
+        4
+    """
+
+    @functools.wraps(chat)
+    def conversation(*args: Any, **kwargs: Any) -> Any:
+        from llmbridge.conversations import Conversation
+
+        return Conversation(*args, **kwargs)
+
+    conversation.__doc__ = _conversing.__doc__
+    return _shown_as(discreet(conversation), "conversation", "Conversation[Parsed]", without="messages")
+
+
+def _shown_as(method: Callable[P, T], name: str, returns: str, without: str = "") -> Callable[P, T]:
     """Lets `help()` show the method with the arguments of what it wraps, and with its own name and result."""
     signature = inspect.signature(method)
     result = str(signature.return_annotation).removeprefix("_Question[").removesuffix("]")
     method.__name__, method.__qualname__ = name, f"Client.{name}"
-    setattr(method, "__signature__", signature.replace(return_annotation=returns.format(result)))  # noqa: B010
+    taken = [parameter for parameter in signature.parameters.values() if parameter.name != without]
+    shown = signature.replace(parameters=taken, return_annotation=returns.format(result))
+    setattr(method, "__signature__", shown)  # noqa: B010
     return method
 
 
@@ -344,6 +371,7 @@ class Client:
         return Plan(self, named, transport, options).stream(messages)
 
     run = _running(chat)
+    conversation = _conversing(chat)  # type: ignore[arg-type]  # mypy wants `messages` to be positional-only
 
     @_answered
     def embed(

@@ -2,18 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from base64 import b64decode, b64encode
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic
+from dataclasses import dataclass, field, fields
+from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
+from llmbridge._text import shown
+from llmbridge.errors import InvalidRequest
 from llmbridge.events import Citation, FinishReason, Media, ServerTool, ToolCall, Usage
 from llmbridge.messages import Message, Parsed
+from llmbridge.options import is_sensitive
 
 if TYPE_CHECKING:
     from llmbridge._call.notes import Notes
     from llmbridge.rate_limits import RateLimits
 
-__all__ = ["Choice", "Completion", "choices_of"]
+__all__ = ["Choice", "Completion", "as_data", "choices_of", "of_data"]
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +115,36 @@ class Completion(Generic[Parsed]):
 
         return RateLimits.of(self.headers)
 
+    def to_dict(self) -> dict[str, Any]:
+        """All of it that is data, as JSON can hold it; `from_dict` takes it.
+
+        Media are base64 there, `parsed` is what JSON makes of it, and headers that are likely to hold a secret, as
+        cookies do, are left out.
+
+        Example:
+            >>> from llmbridge import chat
+            >>> answer = chat("Hello", model="demo").complete()
+            >>> Completion.from_dict(answer.to_dict()).text == answer.text
+            True
+        """
+        from llmbridge._schemas.jsonable import as_json
+
+        kept = {name: value for name, value in self.headers.items() if "ratelimit" in name or not is_sensitive(name)}
+        own = {item.name: as_data(getattr(self, item.name)) for item in fields(self) if item.name != "parsed"}
+        return {**own, "parsed": as_data(as_json(self.parsed, otherwise=str)), "headers": kept}
+
+    @classmethod
+    def from_dict(cls, saved: Mapping[str, Any]) -> Completion[Any]:
+        """The completion that `to_dict` has written down, also after a way through JSON.
+
+        `parsed` stays as JSON has it: dicts and lists in place of a class.
+
+        Raises:
+            InvalidRequest: It is not a completion; says which part of it is wrong.
+        """
+        made: Completion[Any] = of_data(cls, saved, "completion")
+        return made
+
 
 def choices_of(notes: Notes) -> tuple[Choice, ...]:
     """All choices of an answer: the first one, and those beside it."""
@@ -124,3 +161,71 @@ def choices_of(notes: Notes) -> tuple[Choice, ...]:
         )
         for index, own in {0: notes, **notes.others}.items()
     )
+
+
+def as_data(value: Any) -> Any:
+    """A value of an answer as JSON can hold it: bytes as base64, and null for numbers that JSON does not have."""
+    if isinstance(value, Message):
+        return value.to_dict()
+    if hasattr(value, "__dataclass_fields__"):
+        return {item.name: as_data(getattr(value, item.name)) for item in fields(value)}
+    if isinstance(value, bytes):
+        return b64encode(value).decode("ascii")
+    if isinstance(value, Mapping):
+        return {name: as_data(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [as_data(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def of_data(cls: type[T], saved: Any, where: str) -> T:
+    """The value of a class that `as_data` has written down; what a later version has added is left out.
+
+    Raises:
+        InvalidRequest: It is not one; says in which place.
+    """
+    if not isinstance(saved, Mapping):
+        raise InvalidRequest(f"{where} must be a mapping, not {shown(saved)}")
+    given: dict[str, Any] = {}
+    for item in fields(cls):  # type: ignore[arg-type]
+        if item.name in saved:
+            given[item.name] = _restored(str(item.type), saved[item.name], f"{where}.{item.name}")
+    try:
+        return cls(**given)
+    except TypeError as error:
+        raise InvalidRequest(f"{where} is not complete: {error}") from None
+
+
+_CLASSES: dict[str, Any] = {
+    made.__name__: made for made in (Choice, Citation, Completion, Media, ServerTool, ToolCall, Usage)
+}
+_PLAIN: dict[str, Any] = {
+    "str": str, "FinishReason": str, "int": int, "float": (int, float), "Mapping[str, Any]": Mapping,
+    "Mapping[str, str]": Mapping,
+}  # fmt: skip
+
+
+def _restored(kind: str, value: Any, where: str) -> Any:
+    """The value of a field whose type is annotated as `kind`.
+
+    Raises:
+        InvalidRequest: It has another type.
+    """
+    inner = kind.removesuffix(" | None")
+    if inner in ("Any", "Parsed") or (value is None and inner != kind):
+        return value
+    if inner in _CLASSES:
+        return of_data(_CLASSES[inner], value, where)
+    if inner.startswith("tuple[") and isinstance(value, (list, tuple)):
+        item = inner.removeprefix("tuple[").removesuffix(", ...]")
+        return tuple(_restored(item, part, f"{where}[{place}]") for place, part in enumerate(value))
+    try:
+        if inner == "Message" and isinstance(value, Mapping):
+            return Message.from_dict(value)
+        if inner == "bytes" and isinstance(value, str):
+            return b64decode(value, validate=True)
+    except (InvalidRequest, ValueError) as error:
+        raise InvalidRequest(f"{where}: {error}") from None
+    if isinstance(value, bool) or not isinstance(value, _PLAIN.get(inner, ())):
+        raise InvalidRequest(f"{where} must be of type {kind}, not {shown(value)}")
+    return value

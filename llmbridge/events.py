@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = [
     "END",
     "Citation",
+    "CitationInBytes",
     "End",
     "EndOfPart",
     "Event",
@@ -466,12 +467,29 @@ class Summary:
 
     Args:
         items: What it says, as `decode` gives it.
+        certain: False if it may as well be one more piece: it is a summary then if it begins with all text before it.
     """
 
-    __slots__ = ("items",)
+    __slots__ = ("certain", "items")
 
-    def __init__(self, items: Iterable[Item]) -> None:
+    def __init__(self, items: Iterable[Item], certain: bool = True) -> None:
         self.items = tuple(items)
+        self.certain = certain
+
+
+class CitationInBytes:
+    """A `Citation` whose place is counted in bytes of the answer's UTF-8. `decode` gives it, nobody sees it.
+
+    Args:
+        citation: With that place.
+        words: What stands there in the answer, if the service says so.
+    """
+
+    __slots__ = ("citation", "words")
+
+    def __init__(self, citation: Citation, words: str = "") -> None:
+        self.citation = citation
+        self.words = words
 
 
 @dataclass(frozen=True, slots=True)
@@ -502,6 +520,6 @@ Event = Union[
 
 Item = Union[
     str, Refusal, Reasoning, ToolCallDelta, ToolCall, ToolResult, Citation, Media, MediaDelta, ServerTool, Other,
-    Logprobs, Usage, Finish, OtherChoice, EndOfPart, NextCall, Summary, RawEvent
+    Logprobs, Usage, Finish, OtherChoice, EndOfPart, NextCall, Summary, RawEvent, CitationInBytes
 ]  # fmt: skip
 """What a provider's `decode` gives: a plain str is a piece of the answer. Of tool calls it gives only the deltas."""

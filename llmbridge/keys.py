@@ -19,7 +19,16 @@ from llmbridge.errors import ConfigError
 from llmbridge.options import warn_caller
 from llmbridge.secret import Secret, discreet
 
-__all__ = ["KEYS_FILE_VARIABLE", "key_if_usable", "keys_path", "remove_key", "set_key", "stored_key", "stored_names"]
+__all__ = [
+    "KEYS_FILE_VARIABLE",
+    "key_if_usable",
+    "keys_path",
+    "remove_key",
+    "replace_file",
+    "set_key",
+    "stored_key",
+    "stored_names",
+]
 
 KEYS_FILE_VARIABLE = "LLMBRIDGE_KEYS_FILE"
 """The environment variable that may name another keys file; the null device stands for none."""
@@ -227,23 +236,33 @@ def _make_folder(folder: str) -> None:
 
 
 def _replace(path: str, keys: Mapping[str, Secret]) -> None:
-    import tempfile
-
     try:
-        descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".keys-")  # of mode 0600
-        try:
-            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-                file.write(json.dumps({name: keys[name].reveal() for name in sorted(keys)}, indent=2) + "\n")
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except BaseException:
-            with suppress(OSError):
-                os.unlink(temporary)
-            raise
-        _sync_folder(os.path.dirname(path))
+        replace_file(path, json.dumps({name: keys[name].reveal() for name in sorted(keys)}, indent=2) + "\n")
     except OSError as error:
         raise _unusable(path, error) from None
+
+
+def replace_file(path: str, content: str) -> None:
+    """Puts a file that only its owner can read in the place of another, as a whole or not at all.
+
+    Raises:
+        OSError: It cannot be written; what was there is unchanged.
+    """
+    import tempfile
+
+    path = os.path.realpath(path)  # in place of a symbolic link, it would cut that off from the file it stands for
+    descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".llmbridge-")  # of mode 0600
+    try:
+        with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        with suppress(OSError):
+            os.unlink(temporary)
+        raise
+    _sync_folder(os.path.dirname(path))
 
 
 def _sync_folder(folder: str) -> None:

@@ -6,20 +6,25 @@ import copy
 import dataclasses
 import json
 import pickle
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from modes import Mode
 
-from llmbridge import Client, LLMBridgeError, Provider, providers
+from llmbridge import Client, InvalidRequest, LLMBridgeError, Provider, providers
 from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.completion import Choice, Completion, choices_of
 from llmbridge.events import (
+    Citation,
     Finish,
     Logprobs,
+    Media,
     OtherChoice,
     Reasoning,
     Refusal,
+    ServerTool,
     Text,
     ToolCall,
     ToolCallDelta,
@@ -163,6 +168,108 @@ class TestValue:
         """By what they say."""
         assert of("Hi", CALL) == of("Hi", CALL)
         assert of("Hi") != of("Ho")
+
+
+class TestWrittenDown:
+    """`to_dict` and `from_dict`."""
+
+    def everything(self) -> Completion:
+        """An answer that has all there is."""
+        raw = {"deep": [{"a": None}]}
+        media = (
+            Media("audio", "audio/wav", bytes(range(256)), None, "Hi", "m1", raw),
+            Media("image", url="https://x/y"),
+        )
+        done = of(
+            "Hi", Reasoning("hm", "sig", raw={"r": 1}), CALL, Usage(1, 2, raw=raw), Logprobs(({"token": "Hi"},)),
+            media[0], Finish("tool_calls", "x"), OtherChoice(1, Text("Ho")), OtherChoice(1, CALL),
+            citations=(Citation("https://x", None, "T", "q", 0, 2, raw),), media=media,
+            server_tools=(ServerTool("s", "search", {"q": 1}, [{"url": "u"}], raw),), response_id="r",
+            served_model="m-1", extra={"system_fingerprint": "f"}, model="m", provider="p", request_id="q",
+            first_piece_seconds=0.5, total_seconds=2.0, headers={"x-request-id": "q"},
+        )  # fmt: skip
+        calls = replace(CALL, problem="cut", signature="s", kind="custom", raw=raw)
+        return replace(done, turns=(done.message, ToolResult(CALL, "rain").message), tool_calls=(CALL, calls))
+
+    def test_everything_survives_json(self) -> None:
+        """Also what does not count when two are compared."""
+        done = self.everything()
+        again = Completion.from_dict(json.loads(json.dumps(done.to_dict(), allow_nan=False)))
+        assert again == done
+        assert again.to_dict() == done.to_dict()
+        assert [one.raw for one in (*again.citations, *again.media)] == [
+            one.raw for one in (*done.citations, *done.media)
+        ]
+        assert again.message.parts == done.message.parts
+        assert {field.name for field in dataclasses.fields(Completion)} == set(done.to_dict())
+
+    def test_no_field_is_left_at_its_default(self) -> None:
+        """So the test above is about all of them; `refusal` and `parsed` have their own."""
+        done, empty = self.everything(), Completion("")
+        same = {item.name for item in dataclasses.fields(done) if getattr(done, item.name) == getattr(empty, item.name)}
+        assert same == {"refusal", "parsed"}
+
+    def test_an_answer_over_the_wire(self, client: Client, server: LLMServer, mode: Mode) -> None:
+        """With the limits of its service, and without cookies."""
+        headers = {"Set-Cookie": "session=abc", "x-ratelimit-remaining-tokens": "7", "X-Api-Key": "k"}
+        server.script(Reply(refusal="No.", headers=headers))
+        done = mode.complete(client.chat("Hi"))
+        again = Completion.from_dict(json.loads(json.dumps(done.to_dict())))
+        assert (again.refusal, again.rate_limits) == ("No.", done.rate_limits)
+        assert again.rate_limits is not None
+        assert not {"set-cookie", "x-api-key"} & again.headers.keys()
+        assert again == replace(done, headers=again.headers)
+
+    def test_it_goes_back_as_the_answer_would(self, client: Client, server: LLMServer) -> None:
+        """Put into the messages of the next call."""
+        server.script(Reply("Hi", tool_calls=[{"name": "f", "arguments": {}}]), Reply("x"), Reply("x"))
+        done = client.chat("Hi").complete()
+        for answer in (done, Completion.from_dict(json.loads(json.dumps(done.to_dict())))):
+            client.chat([{"role": "user", "content": "x"}, answer, ToolResult(done.tool_calls[0], "")]).complete()
+        assert server.requests[1].json == server.requests[2].json
+
+    def test_what_was_parsed_is_json(self) -> None:
+        """A class is a mapping then; what JSON has no form for is its `str`."""
+        value = Choice(0, "Oslo")
+        assert Completion.from_dict(Completion("", parsed=value).to_dict()).parsed["text"] == "Oslo"
+        saved = Completion("", parsed={"a": float("nan"), "b": b"x"}, extra={"score": float("inf")}).to_dict()
+        json.dumps(saved, allow_nan=False)
+        assert saved["extra"] == {"score": None}
+
+    def test_what_a_later_version_adds_is_left_out(self) -> None:
+        """And what an earlier one had not is as if the service had not said it."""
+        saved = {"text": "Hi", "mood": "good", "usage": {"input_tokens": 1, "new": 2}}
+        assert Completion.from_dict(saved) == Completion("Hi", usage=Usage(1))
+
+    @pytest.mark.parametrize(
+        ("saved", "message"),
+        [
+            (None, "completion must be a mapping, not None"),
+            ({}, "completion is not complete: .*text"),
+            ({"text": 5}, r"completion\.text must be of type str, not 5"),
+            ({"text": "", "usage": []}, r"completion\.usage must be a mapping"),
+            ({"text": "", "usage": {"input_tokens": True}}, r"usage\.input_tokens must be of type int"),
+            ({"text": "", "tool_calls": [{"id": "c"}]}, r"tool_calls\[0\] is not complete"),
+            ({"text": "", "tool_calls": "c"}, r"tool_calls must be of type tuple"),
+            ({"text": "", "choices": [{"index": 0, "text": "", "tool_calls": [7]}]}, r"\[0\]\.tool_calls\[0\] must"),
+            ({"text": "", "media": [{"kind": "image", "data": "?"}]}, r"media\[0\]\.data: "),
+            ({"text": "", "message": {"role": "x", "content": ""}}, r"completion\.message: .*'x' is unknown"),
+            ({"text": "", "turns": [3]}, r"turns\[0\] must be of type Message"),
+            ({"text": "", "headers": None}, "headers must be of type Mapping"),
+        ],
+    )  # fmt: skip
+    def test_what_is_wrong_is_said(self, saved: Any, message: str) -> None:
+        """With its place."""
+        with pytest.raises(InvalidRequest, match=message):
+            Completion.from_dict(saved)
+
+    def test_it_is_a_dataclass_as_before(self) -> None:
+        """`asdict`, `replace`, pickles and copies."""
+        done = self.everything()
+        assert dataclasses.asdict(done)["message"]["role"] == "assistant"
+        assert dataclasses.asdict(done)["media"][0]["data"] == bytes(range(256))
+        for again in (copy.copy(done), copy.deepcopy(done), pickle.loads(pickle.dumps(done)), replace(done)):
+            assert again == done
 
 
 class TestReplay:

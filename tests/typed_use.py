@@ -7,7 +7,22 @@ from typing import Any, Literal, TypedDict
 
 from typing_extensions import assert_type
 
-from llmbridge import ChatStream, Client, Completion, Secret, aembed, amodels, chat, embed, models, tool
+from llmbridge import (
+    ChatStream,
+    Client,
+    Completion,
+    Conversation,
+    Message,
+    Secret,
+    Usage,
+    aembed,
+    amodels,
+    chat,
+    conversation,
+    embed,
+    models,
+    tool,
+)
 from llmbridge.embeddings import Embeddings
 from llmbridge.schema import Schema
 
@@ -42,6 +57,26 @@ async def so_it_is_in_async_code(client: Client) -> None:
     assert_type((await client.chat("x", schema=City)).parsed, City)
     async with client.run("x", schema=City) as stream:
         assert_type((await stream).parsed, City)
+
+
+async def a_conversation_knows_its_schema(client: Client) -> None:
+    """That of all its questions, or of one of them."""
+    talk = client.conversation("demo", schema=City, system="x", timeout=3)
+    assert_type(talk, Conversation[City])
+    assert_type(talk.ask("x").complete(), Completion[City])
+    assert_type((await talk.ask("x", temperature=0)).parsed, City)
+    assert_type(talk.ask("x", schema=Inhabitants).complete().parsed, Inhabitants)
+    assert_type(talk.ask("x", schema={"type": "object"}).complete().parsed, Any)
+    assert_type(talk.branch(), Conversation[City])
+    assert_type(conversation(model="demo").ask("x").complete().parsed, Any)
+    for piece in conversation(schema=City).ask():
+        assert_type(piece, str)
+    assert_type(talk.messages, list[Message])
+    assert_type(talk.undo(), list[Message])
+    assert_type(talk.usage, Usage | None)
+    assert_type(Conversation.load("x", client, tools=[add]), Conversation[Any])
+    conversation(timeout="a")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    client.conversation("demo", temperature="hot")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
 
 def parsed_is_anything_without_a_class(client: Client) -> None:

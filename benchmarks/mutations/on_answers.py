@@ -73,8 +73,8 @@ _FRAMING = (
         "if text := self._mend(text):",
         "if [text := self._mend(text)]:",
     ),
-    Mutation("P5", "other choices are taken for the answer", "_decode_choice", "if not index:", "if True:"),
-    Mutation("P5", "reasoning is text", "_said", "yield Reasoning(reasoning)", "yield reasoning"),
+    Mutation("P5", "other choices are taken for the answer", "_decode_any", "if not index else (", "if True else ("),
+    Mutation("P5", "reasoning is text", "_told", "yield Reasoning(reasoning)", "yield reasoning"),
 )
 
 _ENDS = (

@@ -295,7 +295,9 @@ class Answer:
         unread = self._unread if last_is_whole and not _says_something(items) else None
         if unread and (nothing := self._nothing_in(unread, over=False)) is not None:
             raise nothing
-        raise StreamTruncated("the stream ended before the answer was complete: its end mark is missing")
+        id = self._event_head.id  # an answer in the background may be fetched by it
+        named = f" (its id is {scrub(id, self._exchange.secrets)})" if id else ""
+        raise StreamTruncated(f"the stream ended before the answer was complete{named}: its end mark is missing")
 
     def _check_read(self, frames: list[Frame], items: list[Item]) -> None:
         """Finds an answer that is over, and has said nothing. It is not an empty one: that has a reason to finish.

@@ -17,6 +17,7 @@ from llmbridge._text import SurrogateMender, mended
 from llmbridge.errors import LLMBridgeError, ProtocolError
 from llmbridge.events import (
     Citation,
+    CitationInBytes,
     EndOfPart,
     Finish,
     Item,
@@ -37,6 +38,7 @@ from llmbridge.events import (
 __all__ = ["Assembly", "ThinkTags"]
 
 _MOST_OTHERS = 128
+_BEGINNING = 16  # characters of base64 that tell the media type of what they are
 _CUT_OFF = ("length", "content_filter", "error")
 
 _OPENING = ("<think>", "<thinking>", "<reasoning>")
@@ -78,6 +80,7 @@ class Assembly:
         self._usage: Usage | None = None
         self._has_reasoning_field = False
         self._media: dict[str, _MediaJoiner] = {}
+        self._media_id: dict[str, str] = {}  # the last one of each kind
         self._cited: set[Citation] = set()
         self.finish: Finish | None = None
         self.failure: LLMBridgeError | None = None
@@ -111,13 +114,23 @@ class Assembly:
 
     def _take_rest(self, item: Any, items: list[Item]) -> None:
         """What few answers hold."""
-        from llmbridge._call.summary import storable
+        if isinstance(item, CitationInBytes):
+            from llmbridge._call.summary import placed
 
+            item = placed(item, [*self._told(), *items])
         if item.__class__ is not Citation:
             self._flush_tags(items)
         if isinstance(item, EndOfPart):
             items += self._mend.rest()
+            items.append(EndOfPart(_kept(item.raw), item.needed) if item.raw else item)
+            self._now_plain()
+            return
+        from llmbridge._call.summary import storable
+
         if isinstance(item, MediaDelta):
+            if id := item.id or self._media_id.get(item.kind):
+                self._media_id[item.kind] = id
+                item = replace(item, id=id)
             joiner = self._media.setdefault(item.id or item.kind, _MediaJoiner())
             items += joiner.add(storable(item))
         elif not isinstance(item, Citation):
@@ -201,6 +214,8 @@ class Assembly:
 
     def _take_delta(self, delta: ToolCallDelta, items: list[Item]) -> None:
         self._flush_tags(items)
+        if delta.raw:
+            delta = replace(delta, raw=_kept(delta.raw))
         if self._answer_tool is not None and self._is_answer(delta):
             if delta.arguments:
                 self._add_text(delta.arguments, items)
@@ -240,14 +255,18 @@ class Assembly:
 
     def _take_summary(self, summary: Summary, items: list[Item]) -> None:
         """Reads the summary as an answer of its own, and adds what the pieces have not said."""
-        from llmbridge._call.summary import not_told
+        from llmbridge._call.summary import not_told, repeats
 
-        self._flush(items)
-        whole = Assembly(self._think_tags, self._answer_tool)
         said: list[Item] = []
+        whole = Assembly(self._think_tags, self._answer_tool, lambda: said)
         for item in summary.items:
             whole.take(item, said)
         whole.close(said, cut=whole.finish is not None and whole.finish.reason in _CUT_OFF)
+        if not summary.certain and not repeats(said, [*self._told(), *items]):
+            for item in summary.items:
+                self.take(item, items)
+            return
+        self._flush(items)
         items += self._calls.finished()
         self._calls.seen = self._calls.seen or whole._calls.seen
         news = not_told(said, [*self._told(), *items])
@@ -266,7 +285,7 @@ class Assembly:
             if len(self._others) >= _MOST_OTHERS:
                 return  # more than any service offers: each one takes a thousand times the room of its index
             choice = self._others[item.index] = Assembly(self._think_tags, self._answer_tool)
-        if isinstance(item.event, Summary):
+        if isinstance(item.event, (Summary, CitationInBytes)):
             from llmbridge._call.summary import of_choice
 
             choice._told = lambda: of_choice(item.index, [*self._told(), *items])
@@ -306,7 +325,8 @@ class _MediaJoiner:
         """What a piece brings."""
         self._last = delta
         self._held += "".join(delta.data.split())
-        end = len(self._held) - len(self._held) % 4
+        known = delta.mime or self._mime or len(self._held) >= _BEGINNING or self._held.endswith("=")
+        end = len(self._held) - len(self._held) % 4 if known else 0
         encoded, self._held = self._held[:end], self._held[end:]
         return self._made(delta, encoded)
 
@@ -326,8 +346,9 @@ class _MediaJoiner:
             data = b"".join(map(b64decode, re.findall(r"[^=]+={0,2}", encoded)))
         except ValueError:
             return [Other(delta.kind, {**delta.raw, "data": encoded}, in_turn=False)]
-        self._mime = delta.mime or self._mime or (media_type_of(data) if data else "")
-        mime = self._mime or ("audio/pcm" if delta.kind == "audio" and data else "")
+        if data:
+            self._mime = delta.mime or self._mime or media_type_of(data) or "audio/pcm" * (delta.kind == "audio")
+        mime = delta.mime or self._mime
         made = Media(delta.kind, mime, data, None, mended(delta.transcript), delta.id, delta.raw)
         return [made] if data or delta.transcript or delta.raw else []
 

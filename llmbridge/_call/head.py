@@ -17,15 +17,16 @@ if TYPE_CHECKING:
 
 __all__ = ["Head"]
 
-_IDS = ("id", "responseId")
-_MODELS = ("model", "modelVersion")
+_IDS = ("id", "responseId", "response_id")
+_MODELS = ("model", "modelVersion", "model_version")
 _INNER = ("response", "message")  # Responses and Anthropic have them inside
+_SHORT = 64  # characters: Anthropic's end mark is shorter, pieces of text are not
 # What is the answer itself, or says only what kind of event it is.
 _BODY = frozenset(
     """
-    candidates choices content content_block data delta done done_reason error event finish_reason index logprobs
-    message object output output_index promptFeedback response role sequence_number stop_reason stop_sequence tool_calls
-    type usage usageMetadata
+    candidates choices content content_block data delta done done_reason error event finish_reason index
+    logprobs message object output output_index promptFeedback prompt_feedback response role sequence_number
+    stop_reason stop_sequence tool_calls type usage usageMetadata usage_metadata
     """.split()  # noqa: SIM905 - a table of words
 ).union(_IDS, _MODELS)
 
@@ -49,7 +50,8 @@ class Head:
         """Keeps those of the frames that matter; an end mark says nothing."""
         if self.first is None:
             self.first = frames[0]
-        if not frames[-1].data.startswith("[DONE]"):
+        data = frames[-1].data
+        if not data.startswith("[DONE]") and (len(data) > _SHORT or '"message_stop"' not in data):
             self.last = frames[-1]
         elif len(frames) > 1:
             self.last = frames[-2]
@@ -95,5 +97,7 @@ def _top(frame: Frame | None) -> Mapping[str, Any]:
         event = event[0]
     if not isinstance(event, Mapping):
         return {}
+    if isinstance(delta := event.get("delta"), Mapping) and "stop_reason" in delta:  # Anthropic's last but one
+        event = {**delta, **event}
     inner = (event.get(name) for name in _INNER)
     return next((top for top in inner if isinstance(top, Mapping) and ("id" in top or "model" in top)), event)

@@ -128,7 +128,7 @@ class PartsSoFar:
             turn_at: Where it begins in the text of all turns.
             by: The mark of the service that gave what only that service understands.
         """
-        thinking, self._thinking = self._thinking, None
+        thinking = self._thinking
         parts: list[_Part] = []
         said = 0
         for entry in [*self._entries, _Entry(turn_at + len(text), None)]:
@@ -145,7 +145,6 @@ class PartsSoFar:
                 parts.append(dict(part))
             elif part is not None:
                 parts.append(joined_media(part).to_part())
-        self._thinking = thinking
         for part in parts:
             if part.keys() & {"signature", "redacted", "raw"}:
                 part.update(by)
@@ -221,6 +220,7 @@ class Notes:
         self._parts = PartsSoFar()
         self._others: dict[int, Notes] = {}
         self._turn_at = self.text.length
+        self._before = [0] * len(self._said())  # how much of the turn was said before the last call
 
     @property
     def usage(self) -> Usage | None:
@@ -285,7 +285,8 @@ class Notes:
         elif isinstance(item, Citation):
             self.citations.append(item)
         elif isinstance(item, Media):
-            key = (item.kind, item.id) if item.id else len(self._media)
+            # Sound comes in pieces, with or without a name.
+            key = (item.kind, item.id) if item.id or item.kind == "audio" else len(self._media)
             self._media.setdefault(key, []).append(item)
             self._parts.add_media(key, self._media[key], place)
         elif isinstance(item, ServerTool):
@@ -317,6 +318,7 @@ class Notes:
         """Another call of the model follows, with tokens of its own."""
         self._earlier_usage, self._usage = self.usage, None
         self.finish = None
+        self._before = [len(said) for said in self._said()]
 
     def message(self) -> Message:
         """The last turn as a message, with everything that a service may want back, in the order in which it came."""
@@ -332,10 +334,15 @@ class Notes:
         return message
 
     def items(self) -> list[Item]:
-        """What the last turn has said, each kind of thing together."""
+        """What the last call of the model has said, each kind of thing together."""
         others = [OtherChoice.of(index, item) for index, other in self._others.items() for item in other.items()]
-        said = (self._parts.thoughts(), self.tool_calls, self.citations, self.media, self.server_tools)
-        return [self.turn_text, *(item for items in said for item in items), *others]
+        text, *lists = (said[before:] for said, before in zip(self._said(), self._before, strict=True))
+        return [str(text), *(item for items in lists for item in items), *others]
+
+    def _said(self) -> tuple[Sequence[Any], ...]:
+        """What the last turn has said: its text, and the things of each kind."""
+        lists = (self._parts.thoughts(), self.tool_calls, self.citations, self.media, self.server_tools)
+        return (self.turn_text, *lists)
 
     def all_turns(self) -> list[Message]:
         """The messages of all turns, for another question; without the last one where it says nothing."""

@@ -81,6 +81,11 @@ class Pipeline:
         return self
 
     @property
+    def cancelled(self) -> bool:
+        """Somebody has ended it, though a thread may still be on its way out of it."""
+        return self._cancelled
+
+    @property
     def provider(self) -> str:
         """The name of the provider that is asked."""
         return self._attempts.route.provider.name

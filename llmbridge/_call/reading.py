@@ -45,6 +45,8 @@ class Source(Protocol):
 
     @property
     def current(self) -> Pipeline: ...
+    @property
+    def cancelled(self) -> bool: ...
     def advance(self) -> list[Item] | None: ...
     def poll(self) -> list[Item] | Wait | None: ...
     def cancel(self) -> None: ...
@@ -63,6 +65,7 @@ class Reading:
     Attributes:
         source: Where the items come from.
         done: It was read to its end.
+        failed: It ended with an error.
         text: The text that was handed out, of all turns.
         noted: What else was.
         first_piece_at: `time.monotonic()` when the first piece had come.
@@ -72,6 +75,7 @@ class Reading:
         self.source = source
         self._claimed = threading.Lock()
         self.done = False
+        self.failed = False
         self.text = TextSoFar()
         self.noted = Notes(self.text, source, keep_logprobs)
         source.listen(self.noted)
@@ -81,6 +85,11 @@ class Reading:
     def taken(self) -> bool:
         """Somebody reads it, or has."""
         return self._claimed.locked()
+
+    @property
+    def over(self) -> bool:
+        """Nothing more will be handed out: it was read to its end, has failed, was left or was cancelled."""
+        return self.done or self.failed or self.source.cancelled or self.source.ended is not None
 
     def claim(self) -> None:
         """Whoever comes first reads.
@@ -162,6 +171,7 @@ class View(ABC, Generic[Piece]):
             items = step()
         except LLMBridgeError as error:
             error.partial = self._reading.noted.partial()
+            self._reading.failed = True
             rest = self.rest()
             if not rest:
                 raise

@@ -14,9 +14,13 @@ from typing import Any, TypeVar
 from llmbridge._text import mended
 from llmbridge.errors import LLMBridgeError, ProtocolError
 from llmbridge.events import (
+    Citation,
+    CitationInBytes,
+    EndOfPart,
     Finish,
     Item,
     Logprobs,
+    Media,
     OtherChoice,
     Reasoning,
     Refusal,
@@ -26,7 +30,7 @@ from llmbridge.events import (
     Usage,
 )
 
-__all__ = ["failed_answer", "not_told", "of_choice", "storable"]
+__all__ = ["failed_answer", "not_told", "of_choice", "placed", "repeats", "storable"]
 
 T = TypeVar("T")
 _DEEPEST = 150  # below what a message can hold
@@ -41,17 +45,20 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
     """
     said, text = _text_of(told), _text_of(summary)
     known = len(said) if text.startswith(said) else len(text)  # characters that have been told
+    fresh = not said  # the text before is news, and its end with it
     thought = any(isinstance(item, Reasoning) and item.text for item in told)
     calls = [item for item in told if isinstance(item, ToolCall)]
-    others = [item for item in told if not isinstance(item, (str, Refusal, Reasoning, ToolCall))]
+    others = [_nameless(item) for item in told if not isinstance(item, (str, Refusal, Reasoning, ToolCall))]
     news: list[Item] = []
     for item in summary:
         if isinstance(item, (str, Refusal)):
             new, known = str(item)[known:], max(0, known - len(str(item)))
-            if new:
+            if fresh := bool(new):
                 news.append(Refusal(new) if isinstance(item, Refusal) else new)
         elif isinstance(item, Reasoning):
-            news += _new_proof(item, told) if thought else [item]
+            news += _new_proof(item, told) if thought or not item.text else [item]
+        elif isinstance(item, EndOfPart):
+            news += [item] if fresh else []
         elif isinstance(item, ToolCall):
             if (same := _same_call(item, calls)) is None:
                 news.append(item)
@@ -60,9 +67,48 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
         elif isinstance(item, Logprobs):
             if not said:
                 news.append(item)
-        elif not isinstance(item, ToolCallDelta) and (isinstance(item, (Usage, Finish)) or item not in others):
+        elif not isinstance(item, ToolCallDelta) and (
+            isinstance(item, (Usage, Finish)) or _nameless(item) not in others
+        ):
             news.append(item)
     return news
+
+
+def _nameless(item: Item) -> Item:
+    """A medium without its name, which may only say how many there were before it."""
+    return replace(item, id=None) if isinstance(item, Media) else item
+
+
+def repeats(summary: Sequence[Item], told: Sequence[Item]) -> bool:
+    """Whether what may be a summary begins with all text before it, and is not just an equal piece.
+
+    Example:
+        >>> repeats(["1"], ["1"]), repeats(["1", Finish("stop")], ["1"]), repeats(["The bridge"], ["The "])
+        (False, True, True)
+    """
+    text, known = _text_of(summary).strip(), _text_of(told).strip()
+    ends = any(isinstance(item, Finish) for item in summary)
+    if text and known:
+        return text.startswith(known) and (ends or len(text) > len(known))
+    return ends
+
+
+def placed(cited: CitationInBytes, told: Sequence[Item]) -> Citation:
+    """The citation with its place counted in characters; without one where there is no such place in the text.
+
+    Example:
+        >>> placed(CitationInBytes(Citation("https://a.b", start=3, end=5)), ["Ü: so"])
+        Citation(url='https://a.b', document=None, title=None, quote=None, start=2, end=4)
+    """
+    text, start, end = _text_of(told), cited.citation.start or 0, cited.citation.end
+    encoded = text.encode()
+    found = end is not None and start < end <= len(encoded)
+    if found and len(encoded) != len(text):
+        start, end = (len(encoded[:place].decode("utf-8", "ignore")) for place in (start, end))
+    if cited.words and not (found and text[start:end] == cited.words):
+        start = text.find(cited.words)  # some places are counted from the beginning of a part
+        end, found = start + len(cited.words), start >= 0 and text.find(cited.words, start + 1) < 0
+    return replace(cited.citation, start=start if found else None, end=end if found else None)
 
 
 def _text_of(items: Sequence[Item]) -> str:

@@ -16,7 +16,7 @@ from llmbridge.options import TotalClock
 
 if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline
-    from llmbridge.events import Item, ToolResult
+    from llmbridge.events import Item, ToolCall, ToolResult
     from llmbridge.messages import Message
     from llmbridge.tools import Tool
 
@@ -28,8 +28,9 @@ E = TypeVar("E", bound=LLMBridgeError)
 class ToolLoop:
     """A `Source` that goes on after an answer that asks for tools, until there is one that does not.
 
-    A turn ends the loop as any answer would where it makes no calls, was cut off, or calls a tool without a function:
-    that one is for the caller. Results of tools are lists of their own, never mixed with a turn's items.
+    A turn ends the loop as any answer would where it makes no calls, was cut off, or calls a tool without a function,
+    or asks for something else (an approval): that is for the caller. Results of tools are lists of their own, never
+    mixed with a turn's items.
 
     Args:
         pipeline: The first call.
@@ -70,6 +71,11 @@ class ToolLoop:
 
     def listen(self, notes: Notes) -> None:
         """See `Source`: the loop's own notes say the same."""
+
+    @property
+    def cancelled(self) -> bool:
+        """See `Pipeline.cancelled`."""
+        return self._cancelled
 
     def keep_raw(self) -> None:
         """See `Source`."""
@@ -219,9 +225,15 @@ class ToolLoop:
         notes = self._notes
         if not notes.tool_calls or (notes.finish is not None and notes.finish.reason != "tool_calls"):
             return False
-        called = [self._tools.get(call.name) for call in notes.tool_calls]
         runnable = any(tool.function is not None for tool in self._tools.values())
-        return runnable and all(tool is None or tool.function is not None for tool in called)
+        return runnable and all(map(self._is_runnable, notes.tool_calls))
+
+    def _is_runnable(self, call: ToolCall) -> bool:
+        """Whether a call is not for the caller; one of a function that nobody offered gets that as its answer."""
+        tool = self._tools.get(call.name)
+        if tool is None:
+            return call.kind == "function"
+        return tool.function is not None and call.kind in ("function", "custom")
 
     def _raise_if_cancelled(self) -> None:
         if self._cancelled:

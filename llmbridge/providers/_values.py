@@ -1,4 +1,4 @@
-"""What the dialects share: values of an answer's JSON, each as what it should be; parts of messages; ids of calls.
+"""What the dialects share: values of an answer's JSON, each as what it should be; finish reasons, parts, ids of calls.
 
 Services leave out and mistype things, and what an answer must have is for the dialects to say: of the functions here,
 only `media_of` raises.
@@ -7,10 +7,11 @@ only `media_of` raises.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
+from llmbridge.events import Finish, FinishReason
 
 if TYPE_CHECKING:
     from llmbridge.messages import Message
@@ -22,6 +23,7 @@ __all__ = [
     "beside_calls",
     "call_id",
     "count",
+    "finish_of",
     "floats",
     "is_report",
     "is_vector",
@@ -33,6 +35,26 @@ __all__ = [
 
 TEXTS = ("text", "input_text", "output_text")
 """The types of a part of a message that is text."""
+
+# What services write in each chunk of an answer that is not over, beside null and "".
+_NOT_FINISHED = frozenset(("", "null", "none", "nil", "undefined", "not_finished", "finish_reason_unspecified"))
+# The finish reasons of all dialects: gateways hand on those of the service behind them, unchanged or in other letters.
+_REASONS: dict[FinishReason, str] = {
+    "stop": "complete completed done end_turn endoftext eos eos_token normal stop stop_sequence stop_token",
+    "length": """
+        error_limit length max_completion_tokens max_length max_new_tokens max_output_tokens max_tokens
+        model_context_window_exceeded model_length token_limit""",
+    "tool_calls": "function_call function_calls tool_call tool_calls tool_use",
+    "content_filter": """
+        blocked blocklist content_filter content_filtered error_toxic guardrail_intervened image_prohibited_content
+        image_recitation image_safety model_armor prohibited_content recitation refusal safety sensitive spii""",
+    "pause": "pause pause_turn",
+    "error": """
+        abort aborted cancelled canceled error failed insufficient_system_resource internal_error
+        malformed_function_call malformed_model_output malformed_response malformed_tool_use missing_thought_signature
+        network_error server_error time_limit timeout too_many_tool_calls unexpected_tool_call""",
+}
+_REASON_OF = {word: reason for reason, words in _REASONS.items() for word in words.split()}
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
@@ -53,6 +75,32 @@ def count(value: Any) -> int | None:
         (7, None, None, None)
     """
     return value if value.__class__ is int and value >= 0 else None
+
+
+def finish_of(word: Any, own: Mapping[str, FinishReason], message: str = "", again: bool = True) -> Iterator[Finish]:
+    """Why an answer ended, of the service's word for it; nothing where that says that it goes on.
+
+    Args:
+        word: As the service gave it.
+        own: What the dialect's own words mean. Those of the other dialects are known, in any letters.
+        message: What the service says about it.
+        again: For an error: whether the same request may succeed at the next try.
+
+    Source:
+        The finish reasons of OpenAI, Anthropic, Gemini, Mistral, Cohere, Bedrock, DeepSeek, Zhipu, watsonx, vLLM and
+        text-generation-inference; the word "null" of ai00_server#90.
+
+    Example:
+        >>> list(finish_of("MAX_TOKENS", {"stop": "stop"}))
+        [Finish(reason='length', raw='MAX_TOKENS')]
+        >>> [finish.reason for word in ("stop", "null", "eos", "new") for finish in finish_of(word, {})]
+        ['stop', 'stop', 'other']
+    """
+    if isinstance(word, str):
+        known = word.strip().lower().replace("-", "_")
+        if known not in _NOT_FINISHED:
+            reason = own.get(word) or _REASON_OF.get(known, "other")
+            yield Finish(reason, word, message, again and reason == "error")
 
 
 def is_vector(value: Any) -> bool:

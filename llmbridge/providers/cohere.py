@@ -6,11 +6,22 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llmbridge._text import shown
 from llmbridge.errors import InvalidRequest, ProtocolError
-from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Reasoning, ToolCall, ToolCallDelta, Usage
+from llmbridge.events import END, Citation, End, Item, Logprobs, Other, Reasoning, ToolCall, ToolCallDelta, Usage
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
-from llmbridge.providers._values import TEXTS, as_text, beside_calls, is_report, is_vector, mapping, media_of
+from llmbridge.providers._values import (
+    TEXTS,
+    as_text,
+    finish_of,
+    is_report,
+    is_vector,
+    mapping,
+    media_of,
+    own_form,
+    string,
+)
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -21,22 +32,24 @@ if TYPE_CHECKING:
 __all__ = ["Cohere"]
 
 _USUAL = ("n", "parallel_tool_calls")  # what gets here asks for no more than the service does anyway
+_APART = ("tool_call", "reasoning")  # what has fields of its own
 _DROPPED = ("tool_calls", "is_error", "name")
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _ADVICE = {
     "audio": "Cohere takes no sound: transcribe it and send the text",
     "document": "Cohere takes documents as text alone: pass it as documents=[...], or send images of the pages",
 }
-_FINISH: dict[str, FinishReason] = {
-    "COMPLETE": "stop",
-    "STOP_SEQUENCE": "stop",
-    "MAX_TOKENS": "length",
-    "ERROR_LIMIT": "length",
-    "TOOL_CALL": "tool_calls",
-    "ERROR_TOXIC": "content_filter",
-    "ERROR": "error",
-    "TIMEOUT": "error",
-}
+_EVENTS = frozenset(
+    """
+    message-start content-start content-delta content-end tool-plan-delta tool-call-start tool-call-delta tool-call-end
+    citation-start citation-end message-end
+    """.split()  # noqa: SIM905 - a table of words
+)
+_EVENT = frozenset(("id", "type", "index", "delta", "logprobs"))
+_DELTA = frozenset(("message", "text", "finish_reason", "usage", "error"))
+_DOCUMENT = frozenset(("id", "message", "finish_reason", "usage", "logprobs", "error"))
+_MESSAGE = frozenset(("role", "content", "tool_plan", "tool_calls", "citations"))
+_CONTENT = frozenset(("type", "text", "thinking"))
 
 
 class Cohere(Provider):
@@ -83,45 +96,15 @@ class Cohere(Provider):
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        try:
-            # The usual event, found out fast: nothing in it but a piece of text.
-            event, end = scan_json(frame.data, 0)
-            content = event["delta"]["message"]["content"]
-            text = content["text"]
-            if (
-                text.__class__ is str
-                and text
-                and event["type"] == "content-delta"
-                and "thinking" not in content
-                and "logprobs" not in event
-                and end == len(frame.data)
-            ):
-                return (text,)
-        except (StopIteration, RecursionError, ValueError, TypeError, LookupError):
-            pass  # it is not the usual one
-        return _decode_frame(frame)
+        return _Reader().read(frame)
+
+    @classmethod
+    def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
+        return _Reader().read
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        document = document[0] if isinstance(document, list) and len(document) == 1 else document
-        fields = mapping(document)
-        message = fields.get("message")
-        if not isinstance(message, Mapping):
-            if message or fields.get("error"):
-                raise error_in_stream(document)
-            raise ProtocolError("the service answered with JSON that is no answer of Cohere's: check the base_url")
-        yield from _text("tool_plan", message, reasoning=True)
-        contents = message.get("content")
-        for content in contents if isinstance(contents, list) else ({"text": contents},):
-            yield from _decode_content(mapping(content))
-        calls = message.get("tool_calls")
-        for index, call in enumerate(calls if isinstance(calls, list) else ()):
-            yield _decode_call(mapping(call), index)
-        probabilities = fields.get("logprobs")
-        if isinstance(probabilities, list) and probabilities:
-            yield Logprobs(tuple(probabilities))
-        yield from _end(fields)
-        yield END
+        return _Reader().document(document)
 
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:
@@ -241,15 +224,24 @@ def _message(message: Message, where: str) -> dict[str, Any]:
 
 def _content(message: Message, where: str) -> Any:
     """Text alone as text, since older models take nothing else; reasoning is not sent back as content."""
-    parts = [(i, as_text(part)) for i, part in enumerate(beside_calls(message)) if part["type"] != "reasoning"]
+    parts = [(i, as_text(part)) for i, part in enumerate(message.parts) if part["type"] not in _APART]
+    if message.role == "assistant":
+        parts = [(i, said) for i, part in parts if (said := _of_model(part, f"{where}: content[{i}]")) is not None]
     if all(part["type"] in TEXTS and isinstance(part.get("text"), str) for _, part in parts):
         return "".join(part["text"] for _, part in parts)
-    return [_part(part, f"{where}: content[{i}]") for i, part in parts]
+    return [own_form(part) if part["type"] == "opaque" else _part(part, f"{where}: content[{i}]") for i, part in parts]
+
+
+def _of_model(part: dict[str, Any], where: str) -> dict[str, Any] | None:
+    """A part of the model's turn, of a medium what is said in it: Cohere takes images from users only."""
+    if media_of(part, where) is None:
+        return part
+    return {"type": "text", "text": str(words)} if (words := part.get("transcript")) else None
 
 
 def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
     if part["type"] in TEXTS:
-        return {**part, "type": "text"}
+        return {**{name: value for name, value in part.items() if name not in ("raw", "by")}, "type": "text"}
     media = media_of(part, where)
     if media is None:
         return part
@@ -305,70 +297,198 @@ def _tool(tool: Tool) -> dict[str, Any]:
     return {"type": "function", "function": {"name": tool.name, **made}}
 
 
-def _decode_frame(frame: Frame) -> Iterator[Item | End]:
-    """What any event says. Its name stands in the data too."""
-    if frame.event == "error":
-        raise error_in_stream(frame.data)
-    if not frame.data.strip() or frame.data.startswith("[DONE]"):
-        return  # gateways put OpenAI's end mark behind Cohere's own
-    event = parsed_json(frame.data)
-    if not isinstance(event, Mapping):
-        raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
-    kind = event.get("type")
-    delta = mapping(event.get("delta"))
-    message = mapping(delta.get("message"))
-    if kind in ("content-start", "content-delta"):
-        yield from _decode_content(mapping(message.get("content")))
-        if isinstance(event.get("logprobs"), Mapping):
-            yield Logprobs((event["logprobs"],))
-    elif kind == "tool-plan-delta":
-        yield from _text("tool_plan", message, reasoning=True)
-    elif kind in ("tool-call-start", "tool-call-delta"):
-        calls = message.get("tool_calls")
-        index = event.get("index")
-        for call in calls if isinstance(calls, list) else (calls,):
-            yield _decode_call(mapping(call), index if isinstance(index, int) else None)
-    elif kind == "message-end":
-        if delta.get("error"):
-            raise error_in_stream(dict(delta))
-        yield from _end(delta)
+class _Reader:
+    """Reads the events of one answer."""
+
+    __slots__ = ("_open", "_seen", "_unread")
+
+    def __init__(self) -> None:
+        self._open: dict[int | None, dict[str, Any]] = {}  # contents of unknown types, by their indexes
+        self._seen: dict[str, Any] = {}  # fields that nobody knows
+        self._unread: Any = None  # what has a form that nobody knows
+
+    def read(self, frame: Frame) -> Iterable[Item | End]:
+        """What one event says."""
+        try:
+            # The usual event, found out fast: nothing in it but a piece of text.
+            event, end = scan_json(frame.data, 0)
+            delta = event["delta"]
+            message = delta["message"]
+            content = message["content"]
+            text = content["text"]
+            if (
+                text.__class__ is str
+                and text
+                and event["type"] == "content-delta"
+                and len(content) + len(message) + len(delta) == 3
+                and len(event) == 3
+                and "index" in event
+                and end == len(frame.data)
+                and not self._open
+            ):
+                return (text,)
+        except (StopIteration, RecursionError, ValueError, TypeError, LookupError):
+            pass  # it is not the usual one
+        return self._frame(frame)
+
+    def _frame(self, frame: Frame) -> Iterator[Item | End]:
+        """What any event says. Its name stands in the data too."""
+        if frame.event == "error":
+            raise error_in_stream(frame.data)
+        if not frame.data.strip() or frame.data.startswith("[DONE]"):
+            return  # gateways put OpenAI's end mark behind Cohere's own
+        event = parsed_json(frame.data)
+        if not isinstance(event, Mapping):
+            raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
+        kind, given, index = string(event.get("type")) or frame.event, event.get("delta"), _index(event.get("index"))
+        delta = given if isinstance(given, Mapping) else {}
+        if kind not in _EVENTS:
+            if event.get("error") or ("type" not in event and is_report(event)):
+                raise error_in_stream(dict(event))
+            if event:
+                yield Other(kind, event)
+            return
+        inner = delta.get("message", delta.get("text", given if isinstance(given, str) else None))
+        message = inner if isinstance(inner, Mapping) else {"content": inner}
+        yield from self._message(message, index, kind)
+        if isinstance(probabilities := event.get("logprobs"), Mapping):
+            yield Logprobs((probabilities,))
+        for fields, known in ((event, _EVENT), (delta, _DELTA)):
+            yield from self._unknown(fields, known)
+        if kind == "content-end":
+            yield from self._closed(index)
+        elif kind == "message-end":
+            if delta.get("error"):
+                raise error_in_stream(dict(delta))
+            yield from self._end(delta)
+            yield END
+
+    def document(self, document: Any) -> Iterator[Item | End]:
+        """What a whole answer says."""
+        document = document[0] if isinstance(document, list) and len(document) == 1 else document
+        fields = mapping(document)
+        message = fields.get("message")
+        if not isinstance(message, Mapping):
+            if message or fields.get("error"):
+                raise error_in_stream(document)
+            raise ProtocolError("the service answered with JSON that is no answer of Cohere's: check the base_url")
+        yield from self._message(message, None, "")
+        probabilities = fields.get("logprobs")
+        if isinstance(probabilities, list) and probabilities:
+            yield Logprobs(tuple(probabilities))
+        yield from self._unknown(fields, _DOCUMENT)
+        yield from self._end(fields)
         yield END
-    elif event.get("error") or (kind is None and is_report(event)):
-        raise error_in_stream(dict(event))
+
+    def _message(self, message: Mapping[str, Any], index: int | None, event: str) -> Iterator[Item]:
+        """What a message says, or a piece of one."""
+        plan = message.get("tool_plan")
+        if isinstance(plan, str) and plan:
+            yield Reasoning(plan)
+        for content in _each(message.get("content")):
+            yield from self._content(content, index, event)
+        for number, call in enumerate(_each(message.get("tool_calls"))):
+            yield self._call(mapping(call), index if event else number)
+        if event == "tool-call-end":
+            yield ToolCallDelta(index, whole=True)
+        for citation in _each(message.get("citations")):
+            yield from _citations(mapping(citation))
+        yield from self._unknown(message, _MESSAGE)
+
+    def _content(self, content: Any, index: int | None, event: str) -> Iterator[Item]:
+        """Text, thinking, or a content of an unknown type, which is put together before it is told."""
+        if isinstance(content, str):
+            content = {"text": content}
+        if not isinstance(content, Mapping):
+            self._unread = content
+            return
+        if event and (block := self._open.get(index)) is not None:
+            _merge(block, content)
+            return
+        kind = string(content.get("type"))
+        if kind not in ("", "text", "thinking"):
+            self._open[index] = dict(content)
+            if event != "content-start":
+                yield from self._closed(index)
+            return
+        for name in ("thinking", "text"):
+            text = content.get(name)
+            if isinstance(text, str):
+                if text:
+                    yield text if name == "text" else Reasoning(text)
+            elif text is not None:
+                self._unread = content
+        yield from self._unknown(content, _CONTENT)
+
+    def _closed(self, index: int | None) -> Iterator[Item]:
+        """A content of an unknown type that is over."""
+        if (block := self._open.pop(index, None)) is not None:
+            yield Other(block["type"], block, in_turn=True)
+
+    def _unknown(self, fields: Mapping[str, Any], known: frozenset[str]) -> Iterator[Other]:
+        """The fields that nobody knows, each once, if there is anything in them."""
+        for name, value in fields.items():
+            if name not in known and value is not None and self._seen.get(name) != value:
+                self._seen[name] = value
+                yield Other(name, {name: value})
+
+    def _call(self, call: Mapping[str, Any], index: int | None) -> ToolCallDelta:
+        function = mapping(call.get("function"))
+        arguments = function.get("arguments")
+        if isinstance(arguments, Mapping):  # as imitations may have it
+            try:
+                arguments = json.dumps(arguments)
+            except RecursionError:
+                raise ProtocolError("the arguments of a tool call are nested too deeply") from None
+        id, name = string(call.get("id")), string(function.get("name"))
+        return ToolCallDelta(index, id or None, name or None, string(arguments))
+
+    def _end(self, fields: Mapping[str, Any]) -> Iterator[Item]:
+        """The tokens, and why the answer ended. `tokens` counts all, `billed_units` only what is paid for."""
+        for index in [*self._open]:
+            yield from self._closed(index)
+        usage = mapping(fields.get("usage"))
+        counted = mapping(usage.get("tokens")) or mapping(usage.get("billed_units"))
+        prompt, answer = _count(counted.get("input_tokens")), _count(counted.get("output_tokens"))
+        if prompt is not None or answer is not None:
+            yield Usage(prompt, answer, cached_input_tokens=_count(usage.get("cached_tokens")), raw=dict(usage))
+        if self._unread is not None:
+            raise ProtocolError(f"the service sent content that is not in Cohere's form: {shown(self._unread)}")
+        yield from finish_of(fields.get("finish_reason"), {})
 
 
-def _decode_content(content: Mapping[str, Any]) -> Iterator[Item]:
-    yield from _text("thinking", content, reasoning=True)
-    yield from _text("text", content)
+def _citations(citation: Mapping[str, Any]) -> Iterator[Citation]:
+    """A citation for each of its sources; a place in the plan or the thinking is none in the answer."""
+    if not citation:
+        return
+    start = end = None
+    if citation.get("type") in (None, "TEXT_CONTENT"):
+        start, end = _count(citation.get("start")), _count(citation.get("end"))
+    for source in _each(citation.get("sources")) or [{}]:
+        fields = mapping(source)
+        inner = next((found for name in ("document", "tool_output") if (found := mapping(fields.get(name)))), {})
+        url, title, quote = (string(inner.get(name)) or None for name in ("url", "title", "snippet"))
+        raw = {**citation, "sources": [source]} if source else citation
+        yield Citation(url, string(fields.get("id")) or None, title, quote, start, end, raw)
 
 
-def _text(name: str, fields: Mapping[str, Any], reasoning: bool = False) -> Iterator[Item]:
-    text = fields.get(name)
-    if isinstance(text, str) and text:
-        yield Reasoning(text) if reasoning else text
+def _merge(block: dict[str, Any], delta: Mapping[str, Any]) -> None:
+    """Adds a piece to a content of an unknown type: texts and lists grow, all else is replaced."""
+    for name, value in delta.items():
+        known = block.get(name)
+        grows = name != "type" and type(known) is type(value) and isinstance(value, (str, list))
+        block[name] = known + value if grows else value
 
 
-def _decode_call(call: Mapping[str, Any], index: int | None) -> ToolCallDelta:
-    function = mapping(call.get("function"))
-    id, name, arguments = call.get("id"), function.get("name"), function.get("arguments")
-    return ToolCallDelta(
-        index,
-        id if isinstance(id, str) else None,
-        name if isinstance(name, str) else None,
-        arguments if isinstance(arguments, str) else "",
-    )
+def _index(value: Any) -> int | None:
+    if isinstance(value, str) and value.isdecimal() and value.isascii():
+        return int(value[:9])
+    return value if value.__class__ is int else None
 
 
-def _end(fields: Mapping[str, Any]) -> Iterator[Item]:
-    """The tokens, and why the answer ended. `tokens` counts all, `billed_units` only what is paid for."""
-    usage = mapping(fields.get("usage"))
-    counted = mapping(usage.get("tokens")) or mapping(usage.get("billed_units"))
-    prompt, answer = _count(counted.get("input_tokens")), _count(counted.get("output_tokens"))
-    if prompt is not None or answer is not None:
-        yield Usage(prompt, answer, cached_input_tokens=_count(usage.get("cached_tokens")), raw=dict(usage))
-    raw = fields.get("finish_reason")
-    if isinstance(raw, str) and raw:
-        yield Finish(_FINISH.get(raw.upper(), "other"), raw)
+def _each(value: Any) -> list[Any]:
+    """The list that a value is, or that it would be the only one in."""
+    return value if isinstance(value, list) else [] if value is None else [value]
 
 
 def _count(value: Any) -> int | None:

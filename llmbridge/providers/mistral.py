@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded
-from llmbridge.providers._values import TEXTS, as_text, beside_calls, call_id
+from llmbridge.providers._values import TEXTS, as_text, call_id, own_form
 from llmbridge.providers.openai import OpenAI
 
 __all__ = ["Mistral"]
@@ -76,7 +76,7 @@ class Mistral(OpenAI):
     def encode_message(cls, message: Message) -> dict[str, Any]:
         encoded = super().encode_message(message)
         if isinstance(message.content, list):
-            encoded["content"] = [part for given in beside_calls(message) if (part := _part(given)) is not None] or ""
+            encoded["content"] = [part for given in _parts(message) if (part := _part(given)) is not None] or ""
         if not message.extra:
             return encoded
         if message.role == "tool":
@@ -129,10 +129,26 @@ def _call_id(given: str) -> str:
     return call_id(given, _CALL_ID, 9)
 
 
+def _parts(message: Message) -> list[dict[str, Any]]:
+    """What stands in the content, in its order; of its own answers the service takes everything back."""
+    parts: list[dict[str, Any]] = []
+    for part in message.parts:
+        if message.role == "assistant" and part["type"] in ("image_url", "input_audio", "file"):
+            from llmbridge.providers.openai.beside import write_media
+
+            if text := write_media(part, {}, parts, own_images=True):
+                parts.append({"type": "text", "text": text})
+        elif part["type"] != "tool_call":
+            parts.append(part)
+    return parts
+
+
 def _part(part: dict[str, Any]) -> dict[str, Any] | None:
     """A part as Mistral takes it; None for reasoning that only another service can read."""
     part = as_text(part)
     kind = part["type"]
+    if kind == "opaque":
+        return own_form(part)
     if kind in TEXTS:
         return {**part, "type": "text"}
     if kind == "reasoning":

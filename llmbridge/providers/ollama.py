@@ -9,11 +9,35 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from llmbridge._call.framing import NDJSON, Framing
+from llmbridge._text import shown
 from llmbridge.errors import ConfigError, InvalidRequest, MissingKey, ProtocolError
-from llmbridge.events import END, End, Finish, FinishReason, Item, Logprobs, Reasoning, ToolCallDelta, Usage
-from llmbridge.messages import ChatRequest, Message
+from llmbridge.events import (
+    END,
+    End,
+    Finish,
+    FinishReason,
+    Item,
+    Logprobs,
+    MediaDelta,
+    Other,
+    Reasoning,
+    Summary,
+    ToolCallDelta,
+    Usage,
+)
+from llmbridge.messages import ChatRequest, Message, call_of
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
-from llmbridge.providers._values import TEXTS, as_text, beside_calls, count, is_report, is_vector, mapping, media_of
+from llmbridge.providers._values import (
+    TEXTS,
+    as_text,
+    count,
+    finish_of,
+    is_report,
+    is_vector,
+    mapping,
+    media_of,
+    string,
+)
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -48,6 +72,16 @@ _ADVICE = {
 }
 _REASONING = ("thinking", "reasoning_content", "reasoning")
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
+_USUAL_LINE = frozenset(("model", "created_at", "message", "done", "remote_model", "remote_host"))
+_LINE = frozenset(
+    """
+    context created_at done done_reason error eval_count eval_duration image images load_duration logprobs message model
+    prompt_eval_count prompt_eval_duration response thinking total_duration
+    """.split()  # noqa: SIM905 - a table of words
+).union(_USUAL_LINE)
+_MESSAGE = frozenset(("role", "content", "images", "tool_calls", "tool_name", "tool_call_id", *_REASONING))
+_CALL = frozenset(("id", "type", "function"))
 
 
 class Ollama(Provider):
@@ -93,32 +127,19 @@ class Ollama(Provider):
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        end = -1
-        try:
-            # The usual line, found out fast: nothing in it but a piece of text.
-            line, end = scan_json(frame.data, 0)
-            message = line["message"]
-            content = message["content"]
-            if (
-                content.__class__ is str
-                and content
-                and line["done"] is False
-                and len(message) == 2
-                and "role" in message
-                and "error" not in line
-                and "logprobs" not in line
-                and end == len(frame.data)
-            ):
-                return (content,)
-        except (StopIteration, RecursionError, ValueError, TypeError, LookupError):
-            pass  # it is not the usual one
-        return _decode_line(line if end == len(frame.data) else parsed_json(frame.data))
+        return _Reader().read(frame)
+
+    @classmethod
+    def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
+        return _Reader().read
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
         if isinstance(document, Mapping) and not {"message", "response", "error"} & set(document):
             raise ProtocolError("the service answered with JSON that is no answer of Ollama's: check the base_url")
-        yield from _decode_line(document)
+        reader = _Reader()
+        yield from reader.line(document)
+        reader.check()
         yield END
 
     @classmethod
@@ -299,15 +320,9 @@ def _message(message: Message, where: str, names: dict[str, str]) -> dict[str, A
     role = "system" if message.role == "developer" else message.role
     if isinstance(message.content, str) and not message.extra:
         return {"role": role, "content": message.content}
-    made = {"role": role, **_content(message, where)}
-    extra = dict(message.extra)
-    if extra.pop("tool_calls", None):
-        calls = []
-        for call in message.calls:
-            names[call.id] = call.name
-            given = {"id": call.id} if call.id else {}
-            calls.append({**given, "function": {"name": call.name, "arguments": dict(call.arguments)}})
-        made["tool_calls"] = calls
+    made = {"role": role, **_fields(message, where)}
+    names.update({call.id: call.name for call in message.calls})
+    extra = {name: value for name, value in message.extra.items() if name != "tool_calls"}
     if role == "tool":
         extra.pop("is_error", None)  # Ollama has no place for it: the text says so
         called = extra.pop("name", None) or names.get(str(extra.get("tool_call_id")))
@@ -317,22 +332,31 @@ def _message(message: Message, where: str, names: dict[str, str]) -> dict[str, A
     return {**made, **extra}
 
 
-def _content(message: Message, where: str) -> dict[str, Any]:
-    """Text, images and thinking, each in its own field: Ollama's content is text alone."""
-    texts, thoughts, images = [], [], []
-    for i, part in enumerate(map(as_text, beside_calls(message))):
+def _fields(message: Message, where: str) -> dict[str, Any]:
+    """The parts of a turn, each kind in its own field: Ollama's content is text alone."""
+    texts, thoughts, images, calls = [], [], [], []
+    own: dict[str, Any] = {}
+    for i, part in enumerate(map(as_text, message.parts)):
         if part["type"] in TEXTS and isinstance(part.get("text"), str):
             texts.append(part["text"])
         elif part["type"] == "reasoning":
             thoughts.append(str(part.get("text") or ""))
+        elif part["type"] == "tool_call":
+            call = call_of(part)
+            function = {"name": call.name, "arguments": dict(call.arguments)}
+            calls.append({**({"id": call.id} if call.id else {}), "function": function, **mapping(call.raw)})
+        elif part["type"] == "opaque":
+            own.update(mapping(part.get("raw")))
+        elif message.role == "assistant" and (media := media_of(part, f"{where}: content[{i}]")) is not None:
+            if media.kind == "image" and media.data:
+                images.append(media.data)
+            elif words := part.get("transcript"):
+                texts.append(str(words))
         else:
             images.append(_image(part, f"{where}: content[{i}]"))
     made: dict[str, Any] = {"content": "".join(texts)}
-    if images:
-        made["images"] = images
-    if thinking := "".join(thoughts):
-        made["thinking"] = thinking
-    return made
+    rest = {"images": images, "thinking": "".join(thoughts), "tool_calls": calls, **own}
+    return {**made, **{name: value for name, value in rest.items() if value}}
 
 
 def _image(part: dict[str, Any], where: str) -> str:
@@ -370,45 +394,141 @@ def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
         body["format"] = "json" if request.schema_mode == "json" else form
 
 
-def _decode_line(line: Any) -> Iterator[Item | End]:
-    """What any line says; that of /api/generate is understood too, which servers of the same dialect may send."""
-    if not isinstance(line, Mapping):
-        raise ProtocolError(f"a line of the stream is no JSON object, but {type(line).__name__}")
-    message = mapping(line.get("message"))
-    thoughts = [*map(message.get, _REASONING), line.get("thinking")]
-    if thinking := next((text for text in thoughts if isinstance(text, str) and text), ""):
-        yield Reasoning(thinking)
-    for text in (message.get("content"), line.get("response")):
-        if isinstance(text, str) and text:
-            yield text
-    calls = message.get("tool_calls")
-    for call in calls if isinstance(calls, list) else ():
-        yield from _decode_call(mapping(call))
-    if isinstance(probabilities := line.get("logprobs"), list) and probabilities:
-        yield Logprobs(tuple(probabilities))
-    if line.get("error") or ("done" not in line and is_report(line)):
-        raise error_in_stream(dict(line))
-    if line.get("done") is True:
+class _Reader:
+    """Reads the lines of one answer."""
+
+    __slots__ = ("_calls", "_images", "_seen", "_texts", "_unread")
+
+    def __init__(self) -> None:
+        self._texts = 0  # pieces so far
+        self._calls: list[tuple[str, str]] = []  # names and arguments so far
+        self._images = 0
+        self._seen: dict[str, Any] = {}  # fields that nobody knows
+        self._unread: Any = None  # what has a form that nobody knows
+
+    def read(self, frame: Frame) -> Iterable[Item | End]:
+        """What one line says; raises what `line` raises."""
+        end = -1
+        try:
+            # The usual line, found out fast: nothing in it but a piece of text.
+            line, end = scan_json(frame.data, 0)
+            message = line["message"]
+            content = message["content"]
+            if (
+                content.__class__ is str
+                and content
+                and line["done"] is False
+                and len(message) == 2
+                and "role" in message
+                and ("created_at" in line and "model" in line if len(line) == 4 else line.keys() <= _USUAL_LINE)
+                and end == len(frame.data)
+            ):
+                self._texts += 1
+                return (content,)
+        except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
+            pass  # it is not the usual one
+        return self.line(line if end == len(frame.data) else parsed_json(frame.data))
+
+    def check(self) -> None:
+        """Nothing of the answer is left out without an error.
+
+        Raises:
+            ProtocolError: Something could not be read.
+        """
+        if self._unread is not None:
+            raise ProtocolError(f"the service sent an answer that is not in Ollama's form: {shown(self._unread)}")
+
+    def line(self, line: Any) -> Iterator[Item | End]:
+        """What any line says; that of /api/generate is understood too, which servers of the same dialect may send.
+
+        Raises:
+            ServiceError: It reports an error.
+            ProtocolError: It is no JSON object, or the last one of an answer that could not be read.
+        """
+        if not isinstance(line, Mapping):
+            raise ProtocolError(f"a line of the stream is no JSON object, but {type(line).__name__}")
+        done = line.get("done") in (True, "true", "True")
+        texts, calls = self._texts, [*self._calls]
+        said = [*self._message(line)]
+        if done and calls == self._calls[len(calls) :]:  # the last line may say everything once more
+            said = [item for item in said if not isinstance(item, ToolCallDelta) or item.id]
+        whole = done and texts + len(calls) > 1 and texts and any(isinstance(item, str) for item in said)
+        ends = [*self._end(line)] if done else []
+        yield from (Summary([*said, *ends], certain=False),) if whole else said
+        if isinstance(probabilities := line.get("logprobs"), list) and probabilities:
+            yield Logprobs(tuple(probabilities))
+        if line.get("error") or ("done" not in line and is_report(line)):
+            raise error_in_stream(dict(line))
+        yield from self._unknown(line, _LINE)
+        if done:
+            self.check()
+            yield from () if whole else ends
+            yield END
+
+    @staticmethod
+    def _end(line: Mapping[str, Any]) -> Iterator[Usage | Finish]:
         if (usage := _usage(line)) is not None:
             yield usage
-        raw = line.get("done_reason")
-        raw = raw if isinstance(raw, str) else ""
-        yield Finish(_FINISH.get(raw, "other") if raw else "stop", raw)  # old servers give no reason
-        yield END
+        yield next(finish_of(line.get("done_reason"), _FINISH), Finish("stop"))  # old servers give no reason
+
+    def _message(self, line: Mapping[str, Any]) -> Iterator[Item]:
+        message = line.get("message")
+        message = message if isinstance(message, Mapping) else {"content": message}
+        thoughts = [*map(message.get, _REASONING), line.get("thinking")]
+        if thinking := next((text for text in thoughts if isinstance(text, str) and text), ""):
+            yield Reasoning(thinking)
+        for content in (message.get("content"), line.get("response")):
+            if not isinstance(content, str) and "done" not in line:
+                continue  # it is a document of another dialect
+            for text in self._text_of(content):
+                self._texts += 1
+                yield text
+        pictures = (*_list(message.get("images")), *_list(line.get("images")), line.get("image"))
+        for picture in pictures:
+            if data := string(picture):
+                self._images += 1
+                yield MediaDelta("image", data=data.rpartition(",")[2], id=f"image-{self._images}")
+        for call in _list(message.get("tool_calls")):
+            yield from self._call(call)
+        yield from self._unknown(message, _MESSAGE, in_turn=True)
+
+    def _text_of(self, content: Any) -> Iterator[str]:
+        """The pieces of text in a content, which imitations may write as a part or a list of them."""
+        for part in _list(content):
+            text = part if isinstance(part, str) else mapping(part).get("text")
+            if isinstance(text, str):
+                yield from (text,) if text else ()
+            elif part is not None and part != {}:
+                self._unread = part
+
+    def _call(self, call: Any) -> Iterator[ToolCallDelta]:
+        """A call, which is whole. `function.index` is not looked at: servers begin anew with 0 in each line."""
+        fields = mapping(call)
+        function = mapping(fields.get("function")) or fields
+        name, arguments = function.get("name"), function.get("arguments")
+        if not (isinstance(name, str) and name):
+            self._unread = call or self._unread
+            return
+        if not isinstance(arguments, str):
+            try:
+                arguments = json.dumps({} if arguments is None else arguments)
+            except RecursionError:
+                raise ProtocolError("the arguments of a tool call are nested too deeply") from None
+        self._calls.append((name, arguments))
+        raw = {key: value for key, value in fields.items() if key not in _CALL} if function is not fields else {}
+        yield ToolCallDelta(None, string(fields.get("id")) or None, name, arguments, whole=True, raw=raw or None)
+
+    def _unknown(self, fields: Mapping[str, Any], known: frozenset[str], in_turn: bool = False) -> Iterator[Other]:
+        """The fields that nobody knows, each once, if there is anything in them."""
+        for name, value in fields.items():
+            if name not in known and value not in _EMPTY and self._seen.get(name) != value:
+                self._seen[name] = value
+                yield Other(name, {name: value}, in_turn)
 
 
-def _decode_call(call: Mapping[str, Any]) -> Iterator[ToolCallDelta]:
-    """A call, which is whole. `function.index` is not looked at: servers begin anew with 0 in each line."""
-    function = mapping(call.get("function"))
-    name, arguments, id = function.get("name"), function.get("arguments"), call.get("id")
-    if not (isinstance(name, str) and name):
-        return
-    if not isinstance(arguments, str):
-        try:
-            arguments = json.dumps({} if arguments is None else arguments)
-        except RecursionError:
-            raise ProtocolError("the arguments of a tool call are nested too deeply") from None
-    yield ToolCallDelta(None, id if isinstance(id, str) else None, name, arguments, whole=True)
+def _list(value: Any) -> list[Any]:
+    """The list that a value is, or that it would be the only one in."""
+    return value if isinstance(value, list) else [] if value in _EMPTY else [value]
 
 
 def _usage(line: Mapping[str, Any]) -> Usage | None:

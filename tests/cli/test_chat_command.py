@@ -89,6 +89,26 @@ def test_an_answer_that_is_cut_off_or_empty_is_told(
     assert (json.loads(out)["finish_reason"], err) == (reply.finish_reason, "")
 
 
+@pytest.mark.parametrize(
+    ("last", "told"),
+    [
+        ({"finish_reason": "error", "delta": {}}, "'error'"),
+        ({"finish_reason": "abort", "delta": {}}, "'abort'"),
+        ({"finish_reason": None, "delta": {}, "error": {"code": 502, "message": "boom"}}, "boom"),
+    ],
+)
+def test_an_answer_that_ends_with_a_failure_is_code_1(
+    server: LLMServer, last: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With what had come, and a line that says so."""
+    choices = [{"delta": {"content": "A bridge"}}, last]
+    server.script(Reply(body="".join(f"data: {json.dumps({'choices': [each]})}\n\n" for each in choices).encode()))
+    assert main(["chat", *to(server), "Hi"]) == 1
+    out, err = capsys.readouterr()
+    assert out == "A bridge\n"
+    assert told in one_line(err)
+
+
 # -- schema -----------------------------------------------------------------------------------------------------------
 
 

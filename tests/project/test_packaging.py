@@ -22,13 +22,14 @@ LEFT_OVERS = shutil.ignore_patterns(
 )
 
 PUBLIC = """
-    AllFailed AsyncGeneratorProvider Audio AuthError BadRequest Cancelled ChatStream Choice Client ClockExpired
-    CodeLinkAva Completion ConfigError ConnectFailed ContentFiltered ContextLengthExceeded Document Embeddings
-    Finish Image InvalidOutput InvalidRequest LLMBridgeError Limits Logprobs Message MissingKey NotFound OtherChoice
-    Overloaded Partial PermissionDenied ProtocolError Provider QuotaExceeded RateLimited RateLimits Reasoning
-    Refusal Retry RetryAttempt Secret ServerError ServiceError StatusError StreamError StreamTruncated Text Timeout
-    Tool ToolCall ToolCallDelta ToolResult TransportError TurnsExceeded UnknownProvider UnsupportedParameter Usage
-    Vitalentum __version__ aembed amodels chat compatible embed models register set_thread_limit tool
+    AllFailed AsyncGeneratorProvider Audio AuthError BadRequest Cancelled ChatStream Choice Citation Client
+    ClockExpired CodeLinkAva Completion ConfigError ConnectFailed ContentFiltered ContextLengthExceeded Conversation
+    Document Embeddings Finish Image InvalidOutput InvalidRequest LLMBridgeError Limits Logprobs Media Message
+    MissingKey NotFound Opaque Other OtherChoice Overloaded Partial PermissionDenied ProtocolError Provider
+    QuotaExceeded RateLimited RateLimits RawEvent Reasoning Refusal Retry RetryAttempt Secret ServerError ServerTool
+    ServiceError StatusError StreamError StreamTruncated Text Timeout Tool ToolCall ToolCallDelta ToolResult
+    TransportError TurnsExceeded UnknownProvider UnsupportedParameter Usage Vitalentum __version__ aembed amodels
+    chat compatible conversation embed models register set_thread_limit tool
 """.split()
 
 # Written so that this file does not find itself.

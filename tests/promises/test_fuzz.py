@@ -13,7 +13,7 @@ import pickle
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
 from decimal import Decimal
-from typing import Any, cast
+from typing import Any, cast, get_args
 from unittest import mock
 
 import pytest
@@ -31,23 +31,21 @@ from llmbridge._call.pipeline import Wait
 from llmbridge._text import mended
 from llmbridge.completion import Completion
 from llmbridge.events import (
-    Finish,
+    Event,
     Item,
-    Logprobs,
     OtherChoice,
     Reasoning,
     Refusal,
     Text,
     ToolCall,
     ToolCallDelta,
-    Usage,
 )
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.service_errors import error_for_status
 from llmbridge.stream import ChatStream
 
 QUICK = settings(deadline=None, suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large])
-KNOWN = (Text, Refusal, Reasoning, ToolCallDelta, ToolCall, Logprobs, Usage, Finish, OtherChoice)
+KNOWN = get_args(Event)
 PROVIDERS = list(providers.known().values())
 
 
@@ -366,7 +364,7 @@ def check_event(event: Any) -> None:
     if isinstance(event, (Text, Refusal)):
         assert event.text
     elif isinstance(event, Reasoning):
-        assert event.text or event.signature or event.redacted
+        assert event.text or event.signature or event.redacted or event.raw
     elif isinstance(event, ToolCall):
         assert event.id
         assert event.problem or event.name

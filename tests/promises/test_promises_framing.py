@@ -276,7 +276,7 @@ def delta(**fields: object) -> bytes:
 
 
 def test_p05_pieces_are_never_empty_and_only_the_answer_of_choice_0(server: LLMServer, client: Client) -> None:
-    """Empty text, nulls, roles, reasoning and other choices are no pieces; parts of a list are text, not a repr."""
+    """Empty text, nulls, roles, reasoning and other choices are no pieces; parts of a list and numbers are text."""
     body = (
         delta(role="assistant", content="")
         + delta(content=None)
@@ -288,7 +288,7 @@ def test_p05_pieces_are_never_empty_and_only_the_answer_of_choice_0(server: LLMS
         + delta(content="c")
     )
     server.script(Reply(body=body + FINISH + DONE))
-    assert list(client.chat("x")) == ["a", "b", "c"]
+    assert list(client.chat("x")) == ["a", "b", "5", "c"]
 
 
 def test_p05_reasoning_is_no_text(server: LLMServer, client: Client) -> None:

@@ -36,7 +36,7 @@ from llmbridge import (
 )
 from llmbridge._call.assembly import Assembly
 from llmbridge._call.framing import Record
-from llmbridge.events import END, End, Item, ToolCall, ToolCallDelta
+from llmbridge.events import END, Citation, End, EndOfPart, Item, Other, ServerTool, ToolCall, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image
 from llmbridge.providers.anthropic import Anthropic
@@ -52,6 +52,7 @@ CITY = {"type": "object", "properties": {"city": {"type": "string"}}, "required"
 CALLED = [{"id": "c1", "type": "function", "function": {"name": "weather", "arguments": '{"city": "Oslo"}'}}]
 SHOWN = {"type": "adaptive", "display": "summarized"}
 LOOSE = {"title": "city", "type": "object", "additionalProperties": {"type": "integer"}}
+SEARCH = {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}}
 USED = {"type": "tool_use", "id": "c1", "name": "weather", "input": {"city": "Oslo"}}
 
 
@@ -996,7 +997,16 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "text": (delta("text_delta", text="Hi"), ["Hi"]),
     "text of a later block": (delta("text_delta", 3, text="ü"), ["ü"]),
     "an empty text": (delta("text_delta", text=""), []),
-    "a text of a wrong type": (delta("text_delta", text=7), []),
+    "a number in the place of a text": (delta("text_delta", text=7), ["7"]),
+    "a text in an object": (delta("text_delta", text={"text": "Hi"}), ["Hi"]),
+    "a text in pieces": (delta("text_delta", text=["H", {"type": "text", "text": "i"}, None]), ["Hi"]),
+    "a text whose index is a text": (delta("text_delta", "0", text="Hi"), ["Hi"]),
+    "a text with more to it": (
+        delta("text_delta", text="Hi", smell="rose"),
+        ["Hi", Other("text_delta", {"type": "text_delta", "text": "Hi", "smell": "rose"})],
+    ),
+    "a text with nothing more to it": (delta("text_delta", text="Hi", smell=None), ["Hi"]),
+    "a piece without a kind": ({"type": "content_block_delta", "index": 0, "delta": {"text": "Hi"}}, ["Hi"]),
     "a text with a space behind the event": (json.dumps(delta("text_delta", text="Hi")) + " ", ["Hi"]),
     "thinking": (delta("thinking_delta", thinking="Hm"), [Reasoning("Hm")]),
     "thinking of a text that is none": (delta("thinking_delta", text="Hm"), []),
@@ -1005,13 +1015,30 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "a piece of a call": (delta("input_json_delta", 2, partial_json='{"a'), [ToolCallDelta(2, arguments='{"a')]),
     "an empty piece of a call": (delta("input_json_delta", 2, partial_json=""), []),
     "a call of no index": (delta("input_json_delta", None, partial_json="{"), [ToolCallDelta(None, arguments="{")]),
-    "a citation": (delta("citations_delta", citation={"text": "x"}), []),
-    "an unknown delta": (delta("smell_delta", text="x"), []),
-    "a delta of a wrong type": ({"type": "content_block_delta", "index": 0, "delta": "x"}, []),
+    "a piece of a call whose index is a text": (
+        delta("input_json_delta", "2", partial_json="{"),
+        [ToolCallDelta(2, arguments="{")],
+    ),
+    "a citation": (delta("citations_delta", citation={"cited_text": "x"}), [Citation(quote="x")]),
+    "a citation that is none": (
+        delta("citations_delta", citation="x"),
+        [Other("citation", {"citation": "x"})],
+    ),
+    "an unknown delta": (
+        delta("smell_delta", text="x"),
+        [Other("smell_delta", {"type": "smell_delta", "text": "x"})],
+    ),
+    "a delta that is a text": ({"type": "content_block_delta", "index": 0, "delta": "x"}, ["x"]),
+    "no delta": ({"type": "content_block_delta", "index": 0}, []),
+    "a key of an event": (
+        {"type": "content_block_stop", "index": 0, "smell": "rose"},
+        [Other("content_block_stop", {"type": "content_block_stop", "index": 0, "smell": "rose"})],
+    ),
+    "a key that says nothing": ({"type": "content_block_stop", "index": 0, "smell": None}, []),
     "the beginning of a text": (start("text", text=""), []),
     "a text at once": (start("text", text="Hi"), ["Hi"]),
     "the beginning of thinking": (start("thinking", thinking="", signature=""), []),
-    "thinking at once": (start("thinking", thinking="Hm", signature="s"), [Reasoning("Hm", signature="s")]),
+    "thinking at once": (start("thinking", thinking="Hm", signature="s"), [Reasoning("Hm")]),
     "hidden thinking": (start("redacted_thinking", data="xyz"), [Reasoning("", redacted="xyz")]),
     "the beginning of a call": (start("tool_use", 1, id="c1", name="f", input={}), [ToolCallDelta(1, "c1", "f")]),
     "a call without input": (start("tool_use", 1, id="c1", name="f"), [ToolCallDelta(1, "c1", "f")]),
@@ -1024,8 +1051,12 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "an unknown block": (start("hologram", text="x"), []),
     "the end of a block": ({"type": "content_block_stop", "index": 0}, []),
     "a ping": ({"type": "ping"}, []),
-    "an unknown event": ({"type": "wibble", "delta": {"text": "x"}}, []),
-    "no type": ({"delta": {"text": "x"}}, []),
+    "an unknown event": (
+        {"type": "wibble", "delta": {"text": "x"}},
+        [Other("wibble", {"type": "wibble", "delta": {"text": "x"}})],
+    ),
+    "no type": ({"delta": {"text": "x"}}, [Other("message", {"delta": {"text": "x"}})]),
+    "no type, but the meaning is plain": ({"index": 0, "delta": {"text": "x"}}, ["x"]),
     "an empty object": ({}, []),
     "nothing": ("", []),
     "the beginning": (
@@ -1069,13 +1100,28 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "counts that are none": (stopped(None, output_tokens=-1, input_tokens=True), [Usage()]),
     "no reason yet": (stopped(None), []),
     "a stop sequence": (stopped("stop_sequence"), [Finish("stop", "stop_sequence")]),
+    "the stop sequence": (
+        {"type": "message_delta", "delta": {"stop_reason": "stop_sequence", "stop_sequence": "END"}},
+        [
+            Other(
+                "message_delta",
+                {"type": "message_delta", "delta": {"stop_reason": "stop_sequence", "stop_sequence": "END"}},
+            ),
+            Finish("stop", "stop_sequence"),
+        ],
+    ),
+    "a reason beside the delta": ({"type": "message_delta", "stop_reason": "end_turn"}, [Finish("stop", "end_turn")]),
     "the limit": (stopped("max_tokens"), [Finish("length", "max_tokens")]),
     "the context": (
         stopped("model_context_window_exceeded"),
         [Finish("length", "model_context_window_exceeded")],
     ),
     "calls": (stopped("tool_use"), [Finish("tool_calls", "tool_use")]),
-    "a pause": (stopped("pause_turn"), [Finish("other", "pause_turn")]),
+    "a pause": (stopped("pause_turn"), [Finish("pause", "pause_turn")]),
+    "a word for nothing": (stopped("null"), []),
+    "the limit in another dialect's word": (stopped("length"), [Finish("length", "length")]),
+    "a filter in another dialect's word": (stopped("SAFETY"), [Finish("content_filter", "SAFETY")]),
+    "a failure": (stopped("error"), [Finish("error", "error")]),
     "a refusal": (stopped("refusal"), [Finish("content_filter", "refusal")]),
     "a new reason": (stopped("boredom"), [Finish("other", "boredom")]),
     "a reason of a wrong type": (stopped(["end_turn"]), []),
@@ -1144,13 +1190,15 @@ class TestDecode:
 
     def test_a_whole_message(self) -> None:
         """All kinds of blocks, then the counts, the reason and the end."""
+        cited = {"type": "char_location", "cited_text": "x"}
         document = {
             "type": "message",
             "content": [
                 {"type": "thinking", "thinking": "Hm", "signature": "s"},
                 {"type": "redacted_thinking", "data": "xyz"},
-                {"type": "text", "text": "Hi", "citations": [{"type": "char_location"}]},
-                {"type": "server_tool_use", "id": "s1", "name": "web_search", "input": {"query": "x"}},
+                {"type": "text", "text": "Hi", "citations": [cited]},
+                SEARCH,
+                {"type": "hologram", "depth": 3},
                 {"type": "tool_use", "id": "c1", "name": "f", "input": {"a": 1}},
                 {"type": "tool_use", "id": "c2", "name": "g", "input": {}},
                 None,
@@ -1159,17 +1207,49 @@ class TestDecode:
             "usage": {"input_tokens": 11, "output_tokens": 7},
         }
         said = [
-            Reasoning("Hm", signature="s"),
+            Reasoning("Hm"),
+            Reasoning("", signature="s"),
             Reasoning("", redacted="xyz"),
             "Hi",
-            ToolCallDelta(4, "c1", "f", '{"a": 1}', whole=True),
-            ToolCallDelta(5, "c2", "g", "{}", whole=True),
+            Citation(quote="x"),
+            ServerTool("s1", "web_search", {"query": "x"}, raw=SEARCH),
+            Other("hologram", {"type": "hologram", "depth": 3}, in_turn=True),
+            ToolCallDelta(5, "c1", "f", '{"a": 1}'),
+            ToolCallDelta(5, whole=True),
+            ToolCallDelta(6, "c2", "g"),
+            ToolCallDelta(6, whole=True),
             Usage(11, 7, 18),
             Finish("tool_calls", "tool_use"),
             END,
         ]
-        assert list(Anthropic.decode_document(document)) == said
-        assert list(Anthropic.decode_document([document])) == said
+        for sent in (document, [document]):
+            got = list(Anthropic.decode_document(sent))
+            (end,) = [item for item in got if isinstance(item, EndOfPart)]
+            assert end.raw == {"type": "text", "text": "", "citations": [cited]}
+            assert [item for item in got if item is not end] == said
+
+    @pytest.mark.parametrize(
+        "content",
+        [
+            "Hi",
+            {"type": "text", "text": "Hi"},
+            ["Hi"],
+            ["H", "i"],
+            [{"text": "Hi"}],
+            [{"type": "output_text", "text": "Hi"}],
+        ],
+    )
+    def test_a_content_whose_meaning_is_plain_is_read(self, content: Any) -> None:
+        """Gateways make a text or one block of it."""
+        got = list(Anthropic.decode_document({"type": "message", "content": content, "stop_reason": "end_turn"}))
+        assert "".join(item for item in got if isinstance(item, str)) == "Hi"
+        assert got[-2:] == [Finish("stop", "end_turn"), END]
+
+    @pytest.mark.parametrize("content", [True, [{"smell": "rose"}], [{"type": "text", "text": {"smell": "rose"}}]])
+    def test_a_content_that_nobody_can_read_is_an_error(self, content: Any) -> None:
+        """With what it is: an answer that has finished is not an empty one."""
+        with pytest.raises(ProtocolError, match=r"True|rose"):
+            list(Anthropic.decode_document({"type": "message", "content": content, "stop_reason": "end_turn"}))
 
     @pytest.mark.parametrize(
         ("document", "kind"),
@@ -1179,7 +1259,6 @@ class TestDecode:
             ({"detail": "boom"}, StreamError),
             ({"message": "boom"}, StreamError),
             ({"choices": []}, ProtocolError),
-            ({"content": "Hi"}, ProtocolError),
             ("Hi", ProtocolError),
             ([], ProtocolError),
         ],
@@ -1257,8 +1336,8 @@ class TestDecode:
             got = read(stream[at : at + size] for at in range(0, len(stream), size))
             assert [item for item in got if isinstance(item, Usage)][-1] == Usage(115, 7, 122, 100, 5)
 
-    def test_what_is_no_json_reaches_decode(self) -> None:
-        """The framing leaves out nothing that it does not understand."""
+    def test_every_event_reaches_decode(self) -> None:
+        """The framing leaves out nothing."""
         framing = Anthropic.framing()
         frames = framing.feed(b'data: {"server_tool_use"\n\ndata: ["x_tool_use"]\n\ndata: {"index": "_tool_use"}\n\n')
         assert len(frames) == 3
@@ -1274,16 +1353,16 @@ class TestDecode:
             except LLMBridgeError:
                 continue
             assert "" not in said
-            assert not any(isinstance(item, Reasoning) and item == Reasoning("") for item in said)
+            assert Reasoning("") not in said
 
 
 def read(body_parts: Iterable[bytes]) -> list[Item | End]:
     """What the core makes of the bytes of a stream."""
-    framing, assembly = Anthropic.framing(), Assembly()
+    framing, decode, assembly = Anthropic.framing(), Anthropic.decoder(), Assembly()
     got: list[Any] = []
     for part in body_parts:
         for frame in framing.feed(part):
-            for item in Anthropic.decode(frame):
+            for item in decode(frame):
                 if isinstance(item, End):
                     got.append(item)
                 else:
@@ -1462,6 +1541,7 @@ class TestRecordings:
             {"type": "message_stop"},
         ]
         got = read(f"data: {json.dumps(event)}\n\n".encode() for event in events)
+        got = [item for item in got if not isinstance(item, EndOfPart)]
         assert got == [Reasoning("Hm."), "Hi", Reasoning("", signature="s"), Finish("stop", "end_turn"), END]
 
     def test_the_request_that_a_call_sends(self, server: LLMServer) -> None:

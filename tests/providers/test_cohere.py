@@ -27,7 +27,7 @@ from llmbridge import (
     Usage,
 )
 from llmbridge._call.framing import Record
-from llmbridge.events import END, Logprobs, ToolCallDelta
+from llmbridge.events import END, Citation, Logprobs, Other, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image
 from llmbridge.providers.cohere import Cohere
@@ -288,8 +288,8 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
         [ToolCallDelta(1, "c1", "add", "")],
     ),
     "a piece of a call": (called(0, function={"arguments": '{"a"'}), [ToolCallDelta(0, None, None, '{"a"')]),
-    "the end of a call": (event("tool-call-end", index=0), []),
-    "a citation": (event("citation-start", {"message": {"citations": {"text": "Hi"}}}, index=0), []),
+    "the end of a call": (event("tool-call-end", index=0), [ToolCallDelta(0, whole=True)]),
+    "a citation": (event("citation-start", {"message": {"citations": {"text": "Hi"}}}, index=0), [Citation()]),
     "the end": (end("COMPLETE", usage=USAGE), [COUNTED, Finish("stop", "COMPLETE"), END]),
     "the end at a stop sequence": (end("STOP_SEQUENCE"), [Finish("stop", "STOP_SEQUENCE"), END]),
     "the end by the limit": (end("MAX_TOKENS"), [Finish("length", "MAX_TOKENS"), END]),
@@ -310,7 +310,7 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
         end("COMPLETE", usage={"tokens": {"input_tokens": "5", "output_tokens": -1}}),
         [Finish("stop", "COMPLETE"), END],
     ),
-    "something new": (event("surprise", {"a": 1}), []),
+    "something new": (event("surprise", {"a": 1}), [Other("surprise", event("surprise", {"a": 1}))]),
 }
 
 

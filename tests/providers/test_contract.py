@@ -9,7 +9,7 @@ import socket
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from hypothesis import HealthCheck, given, settings
@@ -20,7 +20,6 @@ from llmbridge import (
     AuthError,
     Client,
     ConfigError,
-    Finish,
     LLMBridgeError,
     ProtocolError,
     Provider,
@@ -29,12 +28,11 @@ from llmbridge import (
     StreamError,
     StreamTruncated,
     UnknownProvider,
-    Usage,
     chat,
     providers,
 )
 from llmbridge._call.framing import Framing, Record
-from llmbridge.events import End, Logprobs, OtherChoice, Refusal, ToolCallDelta
+from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest
 from llmbridge.options import OPTION_NAMES, checked_base_url, checked_headers
 from llmbridge.provider import Encoded
@@ -216,16 +214,16 @@ ANY_JSON = st.recursive(
 )
 
 
-ITEMS = (Refusal, Reasoning, ToolCallDelta, Logprobs, OtherChoice, Usage, Finish, End)
+ITEMS = (*get_args(Item), End)
 
 
 def check_items(items: Callable[[], Iterable[Any]]) -> None:
     """Everything that comes is of the vocabulary, or it is an error of the tree."""
     with contextlib.suppress(LLMBridgeError):
         for item in items():
-            assert isinstance(item, (str, *ITEMS)), item
+            assert isinstance(item, ITEMS), item
             assert item != ""
-            assert not isinstance(item, Reasoning) or item.text or item.signature or item.redacted
+            assert not isinstance(item, Reasoning) or item.text or item.signature or item.redacted or item.raw
 
 
 @EVERY

@@ -29,11 +29,27 @@ from llmbridge import (
 )
 from llmbridge._call.framing import Record
 from llmbridge.errors import ConfigError, ContentFiltered, InvalidRequest
-from llmbridge.events import END, End, Logprobs, OtherChoice, Text, ToolCallDelta
+from llmbridge.events import (
+    END,
+    Citation,
+    CitationInBytes,
+    End,
+    EndOfPart,
+    Logprobs,
+    Media,
+    MediaDelta,
+    Other,
+    OtherChoice,
+    ServerTool,
+    Summary,
+    Text,
+    ToolCallDelta,
+)
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image
 from llmbridge.providers.gemini import Gemini
-from llmbridge.providers.gemini.answer import _decode_frame, _dumped
+from llmbridge.providers.gemini.answer import Reader
+from llmbridge.providers.gemini.parts import dumped
 from llmbridge.testing import CLOSE, LLMServer, Reply
 from llmbridge.tools import Tool
 
@@ -590,7 +606,10 @@ BARE_ERROR = {"error": {"code": 503, "message": "The model is overloaded.", "sta
 # Name: what the event holds, and what it says.
 EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "text": (said({"text": "Hi"}), ["Hi"]),
-    "words beside no candidate": ({"candidates": [], "detail": "none", "message": "cached"}, []),
+    "words beside no candidate": (
+        {"candidates": [], "detail": "none", "message": "cached"},
+        [Other("detail", {"detail": "none"}), Other("message", {"message": "cached"})],
+    ),
     "text and usage": ({**said({"text": "Hi"}), "usageMetadata": COUNTS}, ["Hi", COUNTED]),
     "text with everything around it": (
         {**said({"text": "ü"}, safetyRatings=[]), "modelVersion": "m", "responseId": "r"},
@@ -623,7 +642,12 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "an empty call": (said({"functionCall": {}}), []),
     "code, its result and an image": (
         said({"executableCode": {"code": "1"}}, {"codeExecutionResult": {"output": ""}}, {"inlineData": {"data": ""}}),
-        [],
+        [
+            ServerTool("code_execution-1", "code_execution", {"code": "1"}, None, {"executableCode": {"code": "1"}}),
+            ServerTool("code_execution-1", "code_execution", {"code": "1"}, {"output": ""},
+                       {"codeExecutionResult": {"output": ""}}),
+            Other("inlineData", {"inlineData": {"data": ""}}, in_turn=True),
+        ],
     ),
     "the end without content": ({"candidates": [{"finishReason": "STOP"}]}, [Finish("stop", "STOP")]),
     "text and the end": (said({"text": "a"}, finish="MAX_TOKENS"), ["a", Finish("length", "MAX_TOKENS")]),
@@ -663,7 +687,10 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "null candidates": ({"candidates": None}, []),
     "candidates of a wrong type": ({"candidates": [7, None, {"content": 1}, {"content": {"parts": [3]}}]}, []),
     "a text of a wrong type": (said({"text": 7}), []),
-    "an index of a wrong type": ({"candidates": [{"index": "1", "content": {"parts": [{"text": "b"}]}}]}, []),
+    "an index as text": (
+        {"candidates": [{"index": "1", "content": {"parts": [{"text": "b"}]}}]},
+        [OtherChoice(1, Text("b"))],
+    ),
     "prompt feedback without a block": ({"promptFeedback": {"safetyRatings": []}}, []),
     "an empty object": ({}, []),
     "a heartbeat": ("", []),
@@ -707,7 +734,7 @@ class TestEvents:
     def test_the_fast_way_says_the_same_as_the_slow_one(self, name: str) -> None:
         """It only saves time."""
         frame = Record(json.dumps(EVENTS[name][0]))
-        assert list(Gemini.decode(frame)) == list(_decode_frame(frame))
+        assert list(Gemini.decode(frame)) == list(Reader()._other(frame))
 
     def test_text_is_found_out_fast(self) -> None:
         """Without a generator; with and without usage."""
@@ -791,7 +818,10 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
     max_leaves=20,
 )  # fmt: skip
-VOCABULARY = (str, Reasoning, Usage, Finish, End, ToolCallDelta, Logprobs, OtherChoice)
+VOCABULARY = (
+    *(str, Reasoning, Usage, Finish, End, ToolCallDelta, Logprobs, OtherChoice, Other, EndOfPart, ServerTool, Media),
+    *(MediaDelta, Citation, CitationInBytes, Summary),
+)
 
 
 @pytest.mark.slow
@@ -828,7 +858,7 @@ def test_what_nests_too_deeply_to_be_written_is_an_error_of_the_tree() -> None:
     for _ in range(200_000):
         nest = [nest]
     with pytest.raises(ProtocolError, match="too deeply"):
-        _dumped(nest)
+        dumped(nest)
 
 
 ERROR_TEXT = json.dumps(

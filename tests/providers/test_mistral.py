@@ -26,7 +26,7 @@ from llmbridge import (
     chat,
 )
 from llmbridge._call.framing import Record
-from llmbridge.events import END, ToolCallDelta
+from llmbridge.events import END, Citation, Other, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image
 from llmbridge.providers.mistral import Mistral
@@ -299,7 +299,15 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
         chunk({"content": [THINKING, {"type": "text", "text": "Hi"}]}),
         [Reasoning("Hm"), "Hi"],
     ),
-    "a reference": (chunk({"content": [{"type": "reference", "reference_ids": [1]}, "!"]}), ["!"]),
+    "a reference": (
+        chunk({"content": [{"type": "reference", "reference_ids": [1, "b"]}, "!"]}),
+        [
+            Citation(document="1"),
+            Citation(document="b"),
+            Other("reference", {"type": "reference", "reference_ids": [1, "b"]}, in_turn=True),
+            "!",
+        ],
+    ),
     "the model's limit": (chunk({"content": ""}, "model_length"), [Finish("length", "model_length")]),
     "the limit": (chunk({"content": ""}, "length"), [Finish("length", "length")]),
     "an error": (chunk({"content": ""}, "error"), [Finish("error", "error")]),

@@ -32,10 +32,10 @@ from llmbridge import (
     Usage,
 )
 from llmbridge._call.framing import NDJSON, Record
-from llmbridge.events import END, Logprobs, ToolCallDelta
+from llmbridge.events import END, Logprobs, Other, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image
-from llmbridge.providers.ollama import Ollama, _decode_line, host_url
+from llmbridge.providers.ollama import Ollama, _Reader, host_url
 from llmbridge.secret import Secret
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
@@ -402,7 +402,8 @@ LINES: dict[str, tuple[Any, list[Any]]] = {
         line(said(""), done=True, done_reason="stop", eval_count="7", prompt_eval_count=-1),
         [Finish("stop", "stop"), END],
     ),
-    "something new": (line(None, surprise={"a": 1}), []),
+    "something new": (line(None, surprise={"a": 1}), [Other("surprise", {"surprise": {"a": 1}})]),
+    "something new in the message": (line(said("", wibble=1)), [Other("wibble", {"wibble": 1}, in_turn=True)]),
     "an empty object": ({}, []),
 }
 
@@ -416,7 +417,7 @@ class TestDecode:
         data, expected = LINES[name]
         for text in (json.dumps(data), json.dumps(data, ensure_ascii=False), f" {json.dumps(data)} "):
             assert list(Ollama.decode(Record(text))) == expected
-        assert list(_decode_line(data)) == expected
+        assert list(_Reader().line(data)) == expected
 
     def test_usage_keeps_what_the_service_said(self) -> None:
         """Durations are in `raw`, in nanoseconds, as they came."""

@@ -30,7 +30,7 @@ from llmbridge import (
 )
 from llmbridge._call.assembly import Assembly
 from llmbridge._call.framing import SSE, DataLines, Record
-from llmbridge.events import END, Logprobs, OtherChoice, Refusal, Text, ToolCall, ToolCallDelta
+from llmbridge.events import END, Logprobs, Other, OtherChoice, Refusal, Text, ToolCall, ToolCallDelta
 from llmbridge.messages import ChatRequest
 from llmbridge.providers.openai import OpenAI, OpenAICompatible, decode_completion
 from llmbridge.providers.openai.answer import _decode_frame
@@ -44,6 +44,7 @@ def items(data: Any, event: str = "message") -> list[Any]:
     return list(OpenAI.decode(Record(data if isinstance(data, str) else json.dumps(data), event)))
 
 
+PIECE = {"index": 0, "function": {"arguments": "a"}}
 CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{}"}}
 
 
@@ -70,15 +71,11 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "null choices": ({"choices": None}, []),
     "choices left out": ({"id": "x"}, []),
     "an empty object": ({}, []),
-    "choices of a wrong type": ({"choices": {"0": 1}}, []),
-    "a choice of a wrong type": ({"choices": [None, "x", 7]}, []),
-    "a delta of a wrong type": (chunk("Hi"), []),
-    "content of a wrong type": (chunk({"content": 7}), []),
+    "a choice that is null": ({"choices": [None]}, []),
     "Azure's first chunk": ({"choices": [], "prompt_filter_results": [{"prompt_index": 0}]}, []),
     "no index": ({"choices": [{"delta": {"content": "Hi"}}]}, ["Hi"]),
     "a null index": ({"choices": [{"index": None, "delta": {"content": "Hi"}}]}, ["Hi"]),
     "another choice": ({"choices": [{"index": 1, "delta": {"content": "no"}}]}, [OtherChoice(1, Text("no"))]),
-    "an index that is no number": ({"choices": [{"index": True, "delta": {"content": "no"}}]}, []),
     "two choices": (
         {"choices": [{"index": 1, "delta": {"content": "no"}}, {"index": 0, "delta": {"content": "Hi"}}]},
         [OtherChoice(1, Text("no")), "Hi"],
@@ -122,7 +119,6 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
             {
                 "content": [
                     {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}, {"type": "text", "text": "m"}]},
-                    {"type": "reference", "reference_ids": [1]},
                     {"type": "text", "text": "a"},
                     "b",
                     None,
@@ -206,7 +202,11 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "function_call": (chunk({}, "function_call"), [Finish("tool_calls", "function_call")]),
     "content_filter": (chunk({}, "content_filter"), [Finish("content_filter", "content_filter")]),
     "error": (chunk({}, "error"), [Finish("error", "error")]),
-    "an unknown reason": (chunk({}, "insufficient_system_resource"), [Finish("other", "insufficient_system_resource")]),
+    "an unknown reason": (chunk({}, "new"), [Finish("other", "new")]),
+    "a reason that is a failure": (
+        chunk({}, "insufficient_system_resource"),
+        [Finish("error", "insufficient_system_resource")],
+    ),
     "an empty reason": (chunk({"content": "Hi"}, ""), ["Hi"]),
     "a reason of a wrong type": (chunk({"content": "Hi"}, 7), ["Hi"]),
     "a finish chunk without a delta": ({"choices": [{"index": 0, "finish_reason": "stop"}]}, [Finish("stop", "stop")]),
@@ -219,10 +219,6 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
         {"choices": [{"index": 0, "delta": {}, "usage": {"prompt_tokens": 1}}], "usage": USED},
         [COUNTED],
     ),
-    "a whole answer in an event": (
-        {"object": "chat.completion", "choices": [{"index": 0, "message": {"content": "Hi"}, "finish_reason": "stop"}]},
-        ["Hi", Finish("stop", "stop")],
-    ),
     "a whole answer beside its last piece": (
         {"object": "chat.completion", "choices": [{"index": 0, "message": {"content": "Hi"}, "delta": {}}]},
         [],
@@ -234,8 +230,11 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     # No error
     "a null error": (chunk({"content": "Hi"}, error=None), ["Hi"]),
     "words beside choices": (chunk({"content": "Hi"}, message="cached", detail="none"), ["Hi"]),
-    "words beside no choice": ({"choices": [], "detail": "none", "message": "cached"}, []),
-    "words of another kind": ({"type": "status", "message": "the model is being loaded"}, []),
+    "words beside no choice": ({"choices": [], "message": "cached"}, [Other("message", {"message": "cached"})]),
+    "words of another kind": (
+        {"type": "status", "message": "the model is being loaded"},
+        [Other("status", {"type": "status", "message": "the model is being loaded"})],
+    ),
     "an empty error": (chunk({"content": "Hi"}, error={}), ["Hi"]),
 }
 
@@ -397,8 +396,10 @@ class TestDecode:
     @given(
         delta=st.just({"content": "a"})
         | st.dictionaries(
-            st.sampled_from(["content", "role", "reasoning", "refusal", "tool_calls"]),
-            st.none() | st.sampled_from(["", "a", "ü", [], [{"type": "text", "text": "b"}], 7, {}]),
+            st.sampled_from(["content", "role", "reasoning", "reasoning_content", "refusal", "tool_calls"]),
+            st.none()
+            | st.sampled_from(["", "a", "ü", [], [{"type": "text", "text": "b"}], 7, {}])
+            | st.sampled_from([[PIECE], [PIECE, PIECE], [{**PIECE, "id": "c"}], [{**PIECE, "type": "custom"}]]),
             max_size=3,
         )
         | st.none(),
@@ -655,7 +656,7 @@ CALLS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, Any]]]] = {
         [("f", {"x": "🌍"})],
     ),
     "nothing": (
-        [{"tool_calls": None, "function_call": None}, {"tool_calls": [{}, None, 7]}, {"function_call": {}}],
+        [{"tool_calls": None, "function_call": None}, {"tool_calls": [{}, None]}, {"function_call": {}}],
         [],
     ),
 }

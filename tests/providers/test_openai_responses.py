@@ -28,11 +28,23 @@ from llmbridge import (
 )
 from llmbridge._call.framing import Record
 from llmbridge.errors import InvalidRequest
-from llmbridge.events import END, End, Logprobs, Refusal, ToolCallDelta
+from llmbridge.events import (
+    END,
+    Citation,
+    End,
+    EndOfPart,
+    Logprobs,
+    MediaDelta,
+    Other,
+    Refusal,
+    ServerTool,
+    Summary,
+    ToolCallDelta,
+)
 from llmbridge.messages import ChatRequest
 from llmbridge.parts import Audio, Document, Image
 from llmbridge.providers.openai_responses import OpenAIResponses
-from llmbridge.providers.openai_responses.answer import _decode_frame
+from llmbridge.providers.openai_responses.answer import ResponseDecoder
 from llmbridge.testing import CLOSE, LLMServer, Reply
 from llmbridge.tools import Tool
 
@@ -413,8 +425,11 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "text with logprobs": (event("output_text.delta", delta="Hi", logprobs=[{"token": "Hi"}]),
                            ["Hi", Logprobs(({"token": "Hi"},))]),
     "empty text": (event("output_text.delta", delta=""), []),
-    "text of a wrong type": (event("output_text.delta", delta=7), []),
-    "the whole text": (event("output_text.done", text="Hi"), []),
+    "text in an object": (event("output_text.delta", delta={"text": "Hi"}), ["Hi"]),
+    "the whole text alone": (event("output_text.done", text="Hi"), ["Hi"]),
+    "a whole refusal alone": (event("refusal.done", refusal="No."), [Refusal("No.")]),
+    "a whole part alone": (event("content_part.done", part={"type": "output_text", "text": "Hi"}), ["Hi"]),
+    "a whole thought alone": (event("reasoning_summary_text.done", text="hm"), [Reasoning("hm")]),
     "a refusal": (event("refusal.delta", delta="No."), [Refusal("No.")]),
     "reasoning": (event("reasoning_text.delta", delta="hm"), [Reasoning("hm")]),
     "a summary": (event("reasoning_summary_text.delta", delta="hm"), [Reasoning("hm")]),
@@ -422,9 +437,12 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "another part of a summary": (event("reasoning_summary_part.added", summary_index=1), [Reasoning("\n\n")]),
     "encrypted reasoning": (
         event("output_item.done", item={"type": "reasoning", "id": "rs_1", "encrypted_content": "ENC", "summary": []}),
-        [Reasoning("", "rs_1:ENC")],
+        [Reasoning("", raw={"type": "reasoning", "id": "rs_1", "encrypted_content": "ENC", "summary": []})],
     ),
-    "reasoning that is not encrypted": (event("output_item.done", item={"type": "reasoning", "id": "rs_1"}), []),
+    "reasoning that is not encrypted": (
+        event("output_item.done", item={"type": "reasoning", "id": "rs_1"}),
+        [Reasoning("", raw={"type": "reasoning", "id": "rs_1"})],
+    ),
     "a call begins": (event("output_item.added", output_index=2, item=CALL), [ToolCallDelta(2, "c1", "f")]),
     "a call with its arguments": (
         event("output_item.added", output_index=2, item={**CALL, "arguments": "{}"}),
@@ -457,12 +475,12 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "it was cancelled": (event("cancelled", response={}), [Finish("error", "cancelled"), END]),
     "a heartbeat": ({"type": "ping"}, []),
     "an event without a type": ({}, []),
-    "a type of a wrong type": ({"type": 7}, []),
+    "a type of a wrong type": ({"type": 7}, [Other("type", {"type": 7})]),
     "nothing": ("", []),
     "a gateway's end mark": ("[DONE]", [END]),
 }  # fmt: skip
 
-DOCUMENT = {
+DOCUMENT: dict[str, Any] = {
     "object": "response",
     "status": "completed",
     "error": None,
@@ -490,12 +508,16 @@ class TestEvents:
     @pytest.mark.parametrize("name", [name for name, (data, _) in EVENTS.items() if isinstance(data, dict)])
     def test_the_fast_way_says_the_same_as_the_slow_one(self, name: str) -> None:
         """It only saves time."""
-        frame = Record(json.dumps(EVENTS[name][0]))
-        assert list(OpenAIResponses.decode(frame)) == list(_decode_frame(frame))
+        usual, frame = Record(json.dumps(EVENTS["text"][0])), Record(json.dumps(EVENTS[name][0]))
+        decode, slow = ResponseDecoder().decode, ResponseDecoder()
+        assert list(decode(usual)) == list(slow._read_frame(usual))
+        assert list(decode(frame)) == list(slow._read_frame(frame))
 
     def test_text_is_found_out_fast(self) -> None:
-        """Without a generator."""
-        assert isinstance(OpenAIResponses.decode(Record(json.dumps(EVENTS["text"][0]))), tuple)
+        """Without a generator, once it is clear what keys a piece has."""
+        decode, usual = ResponseDecoder().decode, Record(json.dumps(EVENTS["text"][0]))
+        assert [list(decode(usual)), list(decode(usual))] == [["Hi"], ["Hi"]]
+        assert isinstance(decode(usual), tuple)
 
     @pytest.mark.parametrize(
         ("data", "name", "error"),
@@ -511,6 +533,8 @@ class TestEvents:
             ("{broken", "message", ProtocolError),
             ("7", "message", ProtocolError),
             ("[1]", "message", LLMBridgeError),
+            (event("output_text.delta", delta=7), "message", ProtocolError),
+            (event("output_item.done", item={"type": "message", "content": [{"text": [1]}]}), "message", ProtocolError),
         ],
     )
     def test_an_error(self, data: Any, name: str, error: type[LLMBridgeError]) -> None:
@@ -528,16 +552,20 @@ class TestEvents:
 
     def test_a_document(self) -> None:
         """A whole answer says what its stream would have said."""
-        assert list(OpenAIResponses.decode_document(DOCUMENT)) == [
-            *(Reasoning("a\n\nb"), Reasoning("", "rs_1:ENC"), "Hi", Logprobs(({"token": "Hi"},)), Refusal("No.")),
-            *(ToolCallDelta(2, "c1", "f", "{}", whole=True), COUNTED, Finish("stop", "completed"), END),
+        said = [item for item in OpenAIResponses.decode_document(DOCUMENT) if not isinstance(item, EndOfPart)]
+        assert said == [
+            *(Reasoning("a\n\nb"), Reasoning("", raw=DOCUMENT["output"][0]), "Hi", Logprobs(({"token": "Hi"},))),
+            *(Refusal("No."), ToolCallDelta(2, "c1", "f", "{}", whole=True, raw=CALL)),
+            *(ServerTool("", "web_search", raw={"type": "web_search_call"}), COUNTED, Finish("stop", "completed"), END),
         ]
 
     @pytest.mark.parametrize(
         ("change", "end"),
         [
             ({"status": "incomplete", **LIMIT}, Finish("length", "max_output_tokens")),
-            ({"status": "in_progress"}, Finish("other", "in_progress")),
+            ({"status": "halted"}, Finish("other", "halted")),
+            ({"status": "incomplete", "incomplete_details": {"reason": "null"}}, Finish("other", "incomplete")),
+            ({"status": "cancelled"}, Finish("error", "cancelled")),
             ({"status": None}, Finish("stop", "")),
         ],
     )
@@ -573,7 +601,10 @@ ANY_JSON = st.recursive(
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NAMES), inner, max_size=5),
     max_leaves=20,
 )  # fmt: skip
-VOCABULARY = (str, Refusal, Reasoning, Usage, Finish, End, ToolCallDelta, Logprobs)
+VOCABULARY = (
+    *(str, Refusal, Reasoning, Usage, Finish, End, ToolCallDelta, Logprobs),
+    *(Citation, EndOfPart, MediaDelta, Other, ServerTool, Summary),
+)
 
 
 def check(found: Iterable[Any]) -> None:
@@ -807,7 +838,8 @@ class TestOverTheWire:
         with Client(retries=0) as client:
             answer = ask(client, server).complete()
         parts = answer.message.content
-        signatures = [part["signature"] for part in parts if part["type"] == "reasoning" and part.get("signature")]
+        proofs = [part["raw"] for part in parts if part["type"] == "reasoning" and part.get("raw")]
+        signatures = [f"{item['id']}:{item['encrypted_content']}" for item in proofs]
         calls = [call.arguments for call in answer.tool_calls]
         assert (answer.text, answer.reasoning, signatures, calls) == expected
 
@@ -863,12 +895,7 @@ class TestOverTheWire:
         with Client(retries=0) as client:
             message = ask(client, server, include=["reasoning.encrypted_content"]).complete().message
         (reasoning,) = (item for item in sent([message])["input"] if item["type"] == "reasoning")
-        assert reasoning == {
-            "type": "reasoning",
-            "id": "rs_1",
-            "summary": [{"type": "summary_text", "text": "a\n\nb"}],
-            "encrypted_content": "ENC",
-        }
+        assert reasoning == DOCUMENT["output"][0]
 
     def test_what_is_sent(self, server: LLMServer) -> None:
         """Path, key and body, as the server gets them."""

@@ -137,11 +137,20 @@ class TestDocuments:
 class TestPictures:
     """From users only."""
 
-    @pytest.mark.parametrize("role", ["system", "developer", "assistant"])
+    @pytest.mark.parametrize("role", ["system", "developer"])
     def test_messages_of_others(self, role: str) -> None:
         """Refused, since nobody knows whose message it should be."""
         with pytest.raises(InvalidRequest, match=f"a {role} message holds a part of type 'image_url'"):
             sent({"role": role, "content": ["Look:", PNG]}, {"role": "user", "content": "Hi"})
+
+    def test_those_of_an_answer(self) -> None:
+        """Are left out, whichever service gave it; of what was said aloud, the words go back."""
+        spoken = {"type": "input_audio", "input_audio": {"data": "QQ==", "format": "wav"}, "transcript": "Hello."}
+        [alone, said] = sent(
+            {"role": "assistant", "content": [PNG]}, {"role": "assistant", "content": ["So: ", spoken]}
+        )
+        assert alone["content"] == ""
+        assert said["content"] == [{"type": "text", "text": "So: "}, {"type": "text", "text": "Hello."}]
 
     def test_the_answers_of_tools(self) -> None:
         """Go into a message behind all of the answers, each under the name of its call."""

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmbridge._call.framing import Framing
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers.anthropic import answer
 from llmbridge.providers.anthropic.request import encode_body, encode_headers, schema_mode
 from llmbridge.providers.anthropic.thinking import VERSION, sampling_refusals, thinking_refusals
 from llmbridge.secret import Key, Secret
+
+if TYPE_CHECKING:
+    from llmbridge._call.framing import Frame
+    from llmbridge.events import End, Item
 
 __all__ = ["Anthropic"]
 
@@ -104,8 +107,8 @@ class Anthropic(Provider):
         return request.schema.name if request.schema is not None and schema_mode(request) == "tool" else None
 
     @classmethod
-    def framing(cls) -> Framing:
-        return answer.MessageEvents()
+    def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
+        return answer.Events().read
 
     @classmethod
     def auth_headers(cls, key: str) -> dict[str, str]:

@@ -14,6 +14,7 @@ from llmbridge.messages import Message, call_of
 from llmbridge.providers._values import TEXTS, as_text, call_id, media_of, own_form
 
 if TYPE_CHECKING:
+    from llmbridge.events import ToolCall
     from llmbridge.parts import MediaPart
 
 __all__ = ["encode_messages", "text_block"]
@@ -60,7 +61,7 @@ def _strip_end(blocks: list[_Block]) -> None:
 
     Source: the service's "final assistant content cannot end with trailing whitespace".
     """
-    if blocks[-1]["type"] == "text" and isinstance(blocks[-1]["text"], str):
+    if blocks[-1].get("type") == "text" and isinstance(blocks[-1].get("text"), str):
         blocks[-1] = {**blocks[-1], "text": blocks[-1]["text"].rstrip()}
 
 
@@ -77,17 +78,17 @@ def _add_message(message: Message, system: list[_Block], turns: list[dict[str, A
     extra.pop("name", None)  # Anthropic knows no name of who speaks
     blocks = _blocks(message)
     if message.role in ("system", "developer"):
-        if any(block["type"] != "text" for block in blocks):
+        if any(block.get("type") != "text" for block in blocks):
             raise InvalidRequest("Anthropic takes only text as instructions: put the rest into a message of the user")
         system += blocks
     elif message.role == "user":
         if not blocks:
             raise InvalidRequest("the message is empty, which Anthropic refuses")
-        if new_rules and any(block["type"] == "text" and block.get("citations") for block in blocks):
+        if new_rules and any(block.get("type") == "text" and block.get("citations") for block in blocks):
             raise InvalidRequest("this version of Anthropic's API takes no citations in a user's text: leave them out")
         _add_turn(turns, "user", blocks, extra)
     else:
-        if new_rules and any(block["type"] == "document" for block in blocks):
+        if new_rules and any(block.get("type") == "document" for block in blocks):
             raise InvalidRequest("this version of Anthropic's API takes no document in an assistant's message")
         extra.pop("tool_calls", None)
         if blocks:  # an answer without anything in it is refused, and missed by nobody
@@ -107,13 +108,14 @@ def _ordered(blocks: list[_Block]) -> str | list[_Block]:
     if len(blocks) == 1 and set(blocks[0]) == {"type", "text"}:
         text: str = blocks[0]["text"]
         return text
-    return sorted(blocks, key=lambda block: block["type"] != "tool_result")
+    return sorted(blocks, key=lambda block: block.get("type") != "tool_result")
 
 
-def _tool_use(id: str, name: str, arguments: Mapping[str, Any]) -> _Block:
-    if not id:
-        raise InvalidRequest(f"the call of {name!r} has no id, which names it in the tool's answer")
-    return {"type": "tool_use", "id": _call_id(id), "name": name, "input": dict(arguments)}
+def _tool_use(call: ToolCall) -> _Block:
+    if not call.id:
+        raise InvalidRequest(f"the call of {call.name!r} has no id, which names it in the tool's answer")
+    own = call.raw if call.raw and call.raw.get("type") == "tool_use" else {}
+    return {**own, "type": "tool_use", "id": _call_id(call.id), "name": call.name, "input": dict(call.arguments)}
 
 
 def _call_id(given: str) -> str:
@@ -138,25 +140,35 @@ def _blocks(message: Message) -> list[_Block]:
     """The content without texts that hold nothing, which the service refuses."""
     if isinstance(message.content, str) and not message.extra:
         return [text_block(message.content)] if message.content.strip() else []
-    found = (_block(as_text(part), f"content[{place}]") for place, part in enumerate(message.parts))
+    said = message.role == "assistant"
+    found = (_block(as_text(part), f"content[{place}]", said) for place, part in enumerate(message.parts))
     return [block for block in found if block is not None]
 
 
-def _block(part: dict[str, Any], where: str) -> _Block | None:
-    """A part as a block; None for one that is left out. What is of no known type is the dialect's own."""
+def _block(part: dict[str, Any], where: str, said: bool) -> _Block | None:
+    """A part as a block; None for one that is left out. What is of no known type is the dialect's own.
+
+    Args:
+        part: Of a message.
+        where: Which part it is.
+        said: Whether the model has said it: the service takes no media there, of whatever service they are.
+    """
     kind = part["type"]
     if kind == "tool_call":
-        call = call_of(part)
-        return _tool_use(call.id, call.name, call.arguments)
-    if kind == "opaque" or (kind == "text" and "raw" in part):
+        return _tool_use(call_of(part))
+    if kind == "opaque":
         return own_form(part)
     if kind in TEXTS and isinstance(part.get("text"), str):
-        return {**part, "type": "text"} if part["text"].strip() else None
+        block = {**own_form(part), "type": "text"}
+        return block if part["text"].strip() or block.get("citations") else None
     if kind == "reasoning":
         return _thought(part)
     if kind not in ("image_url", "input_audio", "file"):
         return part
     media = media_of(part, where)
+    if said:
+        spoken = part.get("transcript")
+        return text_block(spoken) if isinstance(spoken, str) and spoken.strip() else None
     if media is None:
         raise InvalidRequest(
             f"{where}: a file that was uploaded elsewhere cannot be read here; one uploaded to Anthropic is "
@@ -168,10 +180,13 @@ def _block(part: dict[str, Any], where: str) -> _Block | None:
 
 def _thought(part: Mapping[str, Any]) -> _Block | None:
     """Reasoning goes back as it came; without its proof the service would refuse it."""
+    own = {**part["raw"]} if isinstance(part.get("raw"), Mapping) else {}
     if part.get("redacted"):
-        return {"type": "redacted_thinking", "data": part["redacted"]}
+        own = own if own.get("type") == "redacted_thinking" else {}
+        return {**own, "type": "redacted_thinking", "data": part["redacted"]}
     if part.get("signature"):
-        return {"type": "thinking", "thinking": part.get("text") or "", "signature": part["signature"]}
+        own = own if own.get("type") == "thinking" else {}
+        return {**own, "type": "thinking", "thinking": part.get("text") or "", "signature": part["signature"]}
     return None
 
 

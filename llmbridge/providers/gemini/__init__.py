@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge.errors import InvalidRequest
@@ -22,6 +22,8 @@ from llmbridge.providers.gemini.request import (
 )
 
 if TYPE_CHECKING:
+    from llmbridge._call.framing import Frame
+    from llmbridge.events import End, Item
     from llmbridge.messages import SchemaMode
 
 __all__ = ["Gemini"]
@@ -131,6 +133,10 @@ class Gemini(Provider):
     @classmethod
     def answer_tool(cls, request: ChatRequest) -> str | None:
         return request.schema.name if request.schema is not None and cls._schema_mode(request) == "tool" else None
+
+    @classmethod
+    def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
+        return answer.Reader().read
 
     @classmethod
     def auth_headers(cls, key: str) -> dict[str, str]:

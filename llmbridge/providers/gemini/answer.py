@@ -5,47 +5,171 @@ Source: Gemini API reference, GenerateContentResponse; google-genai; the streams
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from llmbridge.errors import ContentFiltered, ProtocolError
-from llmbridge.events import (
-    END,
-    End,
-    Finish,
-    FinishReason,
-    Item,
-    Logprobs,
-    OtherChoice,
-    Reasoning,
-    ToolCallDelta,
-    Usage,
-)
+from llmbridge.events import END, End, Finish, Item, Logprobs, Other, OtherChoice, Summary, Usage
 from llmbridge.provider import parsed_json, scan_json
-from llmbridge.providers._values import count, floats, is_report, mapping, string
+from llmbridge.providers._values import count, finish_of, floats, is_report, mapping, string
+from llmbridge.providers.gemini.parts import CITING, Parts, beside_citations, dumped, in_camel_case
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
     from llmbridge._call.framing import Frame
 
-__all__ = ["decode_answer", "decode_event", "decode_models", "decode_vectors"]
+__all__ = ["Reader", "decode_answer", "decode_event", "decode_models", "decode_vectors"]
 
-_FINISH: dict[str, FinishReason] = {
-    "STOP": "stop",
-    "MAX_TOKENS": "length",
-    "FUNCTION_CALL": "tool_calls",  # of imitations; the service says STOP
-    "SAFETY": "content_filter",
-    "RECITATION": "content_filter",
-    "BLOCKLIST": "content_filter",
-    "PROHIBITED_CONTENT": "content_filter",
-    "SPII": "content_filter",
-    "MALFORMED_FUNCTION_CALL": "error",
-    "MALFORMED_RESPONSE": "error",
-    "UNEXPECTED_TOOL_CALL": "error",
-    "TOO_MANY_TOOL_CALLS": "error",
-    "MISSING_THOUGHT_SIGNATURE": "error",
-}
+# "error" only where nothing was said: a text that has no picture beside it is an answer.
+_NO_IMAGE = ("NO_IMAGE", "IMAGE_OTHER")
+_HOPELESS = "MISSING_THOUGHT_SIGNATURE"  # the same request would fail again; the model may do better in other cases
+# What an event and a candidate hold where there is nothing but a piece of text.
+_USUAL_EVENT = frozenset(("candidates", "usageMetadata", "modelVersion", "responseId", "createTime"))
+_USUAL_CANDIDATE = frozenset(("content", "index", "safetyRatings", "tokenCount", "avgLogprobs"))
+_EVENT = _USUAL_EVENT.union(("promptFeedback", "error"))
+_CANDIDATE = _USUAL_CANDIDATE.union(("finishReason", "finishMessage", "logprobsResult", *CITING))
+_INSTEAD = ("message", "delta", "text", "output")  # where imitations put what belongs into `content`
+
+
+class Reader:
+    """Reads the events of one answer.
+
+    Example:
+        >>> from llmbridge._call.framing import Record
+        >>> Reader().read(Record('{"candidates": [{"content": {"parts": [{"text": "Hi"}]}}]}'))
+        ('Hi',)
+    """
+
+    __slots__ = ("_first", "_others", "_seen", "_size", "_texts")
+
+    def __init__(self) -> None:
+        self._first = Parts()
+        self._others: dict[int, Parts] = {}
+        self._seen: dict[str, Any] = {}
+        self._size = 0  # how many fields the last usual event had
+        self._texts = 0  # that were found out fast since the last other event
+
+    def read(self, frame: Frame) -> Iterable[Item | End]:
+        """What one event says; raises what `decode_event` raises."""
+        end = -1
+        try:
+            # The usual event, found out fast: one candidate, and nothing in it but a piece of text.
+            chunk, end = scan_json(frame.data, 0)
+            (candidate,) = chunk["candidates"]
+            content = candidate["content"]
+            (part,) = content["parts"]
+            text = part["text"]
+            if (
+                text.__class__ is str
+                and text
+                and len(part) == 1
+                and len(content) - ("role" in content) == 1
+                and (candidate.get("index") == 0 if len(candidate) == 2 else _is_usual(candidate))
+                and (len(chunk) == self._size or self._is_usual(chunk))
+                and "error" not in chunk
+                and "promptFeedback" not in chunk
+                and frame.event != "error"
+                and end == len(frame.data)
+            ):
+                self._texts += 1
+                usage = chunk.get("usageMetadata")
+                return (text, _usage(usage)) if usage else (text,)
+        except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
+            pass  # it is not the usual one
+        if end == len(frame.data) and frame.event != "error":
+            return self.chunk(chunk, frame.event)
+        return self._other(frame)
+
+    def _is_usual(self, chunk: Mapping[str, Any]) -> bool:
+        usual = chunk.keys() <= _USUAL_EVENT
+        self._size = len(chunk) if usual else 0
+        return usual
+
+    def check(self) -> None:
+        """See `Parts.check`."""
+        self._first.check()
+
+    def _other(self, frame: Frame) -> Iterator[Item | End]:
+        if frame.event == "error":
+            raise error_in_stream(frame.data)
+        if frame.data.startswith("[DONE]"):
+            yield END  # of gateways; the service has no end mark
+        elif frame.data.strip():
+            yield from self.chunk(parsed_json(frame.data), frame.event)
+
+    def chunk(self, chunk: Any, event: str = "message") -> Iterator[Item]:
+        """What any response says, or a list of them."""
+        if isinstance(chunk, list) and chunk and all(isinstance(inner, Mapping) for inner in chunk):
+            for inner in chunk:
+                yield from self.chunk(inner, event)
+            return
+        if not isinstance(chunk, Mapping):
+            raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
+        self._first.said += self._texts
+        self._first.texts += self._texts
+        self._texts = 0
+        fields = in_camel_case(chunk)
+        for index, candidate in _numbered(fields.get("candidates")):
+            for item in self._candidate(candidate, index):
+                yield OtherChoice.of(index, item) if index else item
+        usage = fields.get("usageMetadata")
+        if isinstance(usage, Mapping) and usage:
+            yield _usage(usage)
+        if fields.get("error") or (fields.get("candidates") is None and is_report(fields)):
+            raise error_in_stream(dict(chunk))
+        reason = mapping(fields.get("promptFeedback")).get("blockReason")
+        if isinstance(reason, str) and reason:
+            raise _blocked(reason, chunk)
+        if chunk and not fields.keys() & _EVENT:
+            yield Other(string(chunk.get("type")) or (next(iter(chunk)) if event == "message" else event), chunk)
+        else:
+            yield from self._unknown(fields, _EVENT, "")
+
+    def _unknown(self, fields: Mapping[str, Any], known: frozenset[str], of: int | str) -> Iterator[Item]:
+        """The fields that nobody knows, each once: services repeat them in every event."""
+        for name, value in fields.items():
+            place = f"{of} {name}"
+            if name not in known and value is not None and self._seen.get(place) != value:
+                self._seen[place] = value
+                yield Other(name, {name: value})
+
+    def _candidate(self, candidate: Any, index: int) -> Iterator[Item]:
+        parts = self._first if index == 0 else self._others.setdefault(index, Parts())
+        if not isinstance(candidate, Mapping):
+            parts.unread = candidate if parts.unread is None else parts.unread
+            return
+        fields = in_camel_case(candidate)
+        content = fields.get("content")
+        instead = next((name for name in _INSTEAD if fields.get(name)), "") if content is None else ""
+        word = fields.get("finishReason")
+        finish = next(finish_of(word, {}, string(fields.get("finishMessage")), word != _HOPELESS), None)
+        content = fields[instead] if instead else content
+        known = _CANDIDATE.union((instead,))
+        if finish and parts.may_repeat(content):  # as gateways do at the end
+            yield Summary(self._said(parts, content, fields, known, index, finish), certain=False)
+        else:
+            yield from self._said(parts, content, fields, known, index, finish)
+        if finish:
+            parts.check()
+
+    def _said(
+        self,
+        parts: Parts,
+        content: Any,
+        fields: Mapping[str, Any],
+        known: frozenset[str],
+        index: int,
+        finish: Finish | None,
+    ) -> Iterator[Item]:
+        yield from parts.read(content)
+        yield from _logprobs(mapping(fields.get("logprobsResult")))
+        yield from parts.citations(fields)
+        yield from self._unknown(beside_citations(fields), frozenset(), index)
+        yield from self._unknown(fields, known, index)
+        if finish is not None:
+            failed = finish.raw in _NO_IMAGE and not parts.said
+            yield replace(finish, reason="error", again=True) if failed else finish
 
 
 def decode_event(frame: Frame) -> Iterable[Item | End]:
@@ -56,71 +180,42 @@ def decode_event(frame: Frame) -> Iterable[Item | End]:
         ContentFiltered: The prompt is refused.
         ProtocolError: It is no JSON object.
     """
-    end = -1
-    try:
-        # The usual event, found out fast: one candidate, and nothing in it but a piece of text.
-        chunk, end = scan_json(frame.data, 0)
-        (candidate,) = chunk["candidates"]
-        (part,) = candidate["content"]["parts"]
-        text = part["text"]
-        if (
-            text.__class__ is str
-            and text
-            and len(part) == 1
-            and not (candidate.get("finishReason") or candidate.get("index") or candidate.get("logprobsResult"))
-            and "error" not in chunk
-            and "promptFeedback" not in chunk
-            and frame.event != "error"
-            and end == len(frame.data)
-        ):
-            usage = chunk.get("usageMetadata")
-            return (text, _usage(usage)) if usage else (text,)
-    except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
-        pass  # it is not the usual one
-    if end == len(frame.data) and frame.event != "error":
-        return _decode_any(chunk)
-    return _decode_frame(frame)
-
-
-def _decode_frame(frame: Frame) -> Iterator[Item | End]:
-    """What any event says."""
-    if frame.event == "error":
-        raise error_in_stream(frame.data)
-    if frame.data.startswith("[DONE]"):
-        yield END  # of gateways; the service has no end mark
-    elif frame.data.strip():
-        yield from _decode_any(parsed_json(frame.data))
+    return Reader().read(frame)
 
 
 def decode_answer(document: Any) -> Iterable[Item | End]:
     """What a whole answer says; errors as for `decode_event`."""
     chunks = document if isinstance(document, list) else [document]
     known = ("candidates", "promptFeedback", "error", "usageMetadata")
-    if not any(name in mapping(chunk) for chunk in chunks for name in known):
+    if not any(name in in_camel_case(mapping(chunk)) for chunk in chunks for name in known):
         _refuse(document, "is no answer of Gemini's")
+    reader = Reader()
     for chunk in chunks:
-        yield from _decode_any(chunk)
+        yield from reader.chunk(chunk)
+    reader.check()
     yield END
 
 
-def _decode_any(chunk: Any) -> Iterator[Item]:
-    if isinstance(chunk, list) and chunk and all(isinstance(inner, Mapping) for inner in chunk):
-        for inner in chunk:
-            yield from _decode_any(inner)
+def _is_usual(candidate: Mapping[str, Any]) -> bool:
+    return candidate.keys() <= _USUAL_CANDIDATE and not candidate.get("index")
+
+
+def _numbered(candidates: Any) -> Iterator[tuple[int, Any]]:
+    """The candidates with their indexes; 0 is left out by the service, and imitations leave out all of them."""
+    if isinstance(candidates, Mapping):
+        candidates = [candidates]
+    if not isinstance(candidates, list):
         return
-    if not isinstance(chunk, Mapping):
-        raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
-    candidates = chunk.get("candidates")
-    for candidate in candidates if isinstance(candidates, list) else ():
-        yield from _decode_candidate(mapping(candidate))
-    usage = chunk.get("usageMetadata")
-    if isinstance(usage, Mapping) and usage:
-        yield _usage(usage)
-    if chunk.get("error") or (candidates is None and is_report(chunk)):
-        raise error_in_stream(dict(chunk))
-    reason = mapping(chunk.get("promptFeedback")).get("blockReason")
-    if isinstance(reason, str) and reason:
-        raise _blocked(reason, chunk)
+    given = [_index(mapping(candidate).get("index")) for candidate in candidates]
+    free = (number for number in range(len(candidates)) if number not in given)
+    for index, candidate in zip(given, candidates, strict=True):
+        yield next(free) if index is None else index, candidate
+
+
+def _index(value: Any) -> int | None:
+    if isinstance(value, str) and value.isdecimal() and value.isascii():
+        return int(value[:9])
+    return count(value)
 
 
 def _blocked(reason: str, chunk: Mapping[str, Any]) -> ContentFiltered:
@@ -129,54 +224,8 @@ def _blocked(reason: str, chunk: Mapping[str, Any]) -> ContentFiltered:
         f"the service refuses the prompt: {words if isinstance(words, str) and words else reason} "
         "(word it differently, or set safetySettings)",
         code=reason,
-        body=_dumped(chunk),
+        body=dumped(chunk),
     )
-
-
-def _decode_candidate(candidate: Mapping[str, Any]) -> Iterator[Item]:
-    """What a candidate says. The first one, whose index may be left out, is the answer."""
-    index = candidate.get("index")
-    if not index:
-        yield from _said(candidate)
-    elif isinstance(index, int) and index > 0:
-        for item in _said(candidate):
-            yield OtherChoice.of(index, item)
-
-
-def _said(candidate: Mapping[str, Any]) -> Iterator[Item]:
-    parts = mapping(candidate.get("content")).get("parts")
-    for part in parts if isinstance(parts, list) else ():
-        yield from _part(mapping(part))
-    yield from _logprobs(mapping(candidate.get("logprobsResult")))
-    raw = candidate.get("finishReason")
-    if isinstance(raw, str) and raw and raw != "FINISH_REASON_UNSPECIFIED":
-        yield Finish(_FINISH.get(raw) or ("content_filter" if raw.startswith("IMAGE_") else "other"), raw)
-
-
-def _part(part: Mapping[str, Any]) -> Iterator[str | Reasoning | ToolCallDelta]:
-    """Text, a thought, or a call, with the service's signature; code that it ran and images it made are left out."""
-    text, signature = string(part.get("text")), string(part.get("thoughtSignature")) or None
-    call = part.get("functionCall")
-    if isinstance(call, Mapping):
-        if call:  # an empty one only says that nothing more comes
-            yield _call(call, signature)
-    elif part.get("thought"):
-        if text or signature:
-            yield Reasoning(text, signature)
-    else:
-        if text:
-            yield text
-        if signature:  # a signature would be taken for that of the thoughts before it
-            yield Reasoning("", redacted=signature)
-
-
-def _call(call: Mapping[str, Any], signature: str | None) -> ToolCallDelta:
-    """A call, which always comes whole. Its id may be missing."""
-    name, arguments = string(call.get("name")), call.get("args")
-    if not name:
-        raise ProtocolError("a function call of the answer names no function")
-    text = arguments if isinstance(arguments, str) else _dumped({} if arguments is None else arguments)
-    return ToolCallDelta(None, string(call.get("id")) or None, name, text, signature, whole=True)
 
 
 def _logprobs(result: Mapping[str, Any]) -> Iterator[Logprobs]:
@@ -244,15 +293,3 @@ def _refuse(document: Any, what: str) -> NoReturn:
     if any(mapping(report).get(name) for name in ("error", "message", "detail")):
         raise error_in_stream(report)
     raise ProtocolError(f"the service answered with JSON that {what}: check the base_url")
-
-
-def _dumped(value: Any) -> str:
-    """JSON text that UTF-8 can carry: halves of surrogate pairs stay escaped."""
-    try:
-        text = json.dumps(value, ensure_ascii=False)
-        text.encode()
-    except UnicodeEncodeError:
-        return json.dumps(value)
-    except (RecursionError, ValueError):
-        raise ProtocolError("the service sent JSON that is nested too deeply") from None
-    return text

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest, Message, call_of, json_copy
-from llmbridge.providers._values import TEXTS, media_of, own_form
+from llmbridge.providers._values import TEXTS, mapping, media_of, own_form
 
 if TYPE_CHECKING:
     from llmbridge.events import ToolCall
@@ -37,6 +37,7 @@ _UNSIGNED = "skip_thought_signature_validator"  # the service's own word for a c
 _YOUTUBE = ("https://www.youtube.com/", "https://youtube.com/", "https://youtu.be/", "https://m.youtube.com/")
 _ALWAYS_THINKS = re.compile(r"gemini-(2\.5|3(\.\d+)?)-pro")
 _GENERATION = re.compile(r"gemini-([12])(?:\.(\d+))?(?!\d)")
+_MEDIA = ("image_url", "input_audio", "file")
 _SOUNDS = {"audio/mpeg": "audio/mp3", "audio/x-wav": "audio/wav"}
 
 _CONFIG = {
@@ -169,28 +170,63 @@ def encode_contents(request: ChatRequest) -> tuple[list[dict[str, Any]], list[di
 
 
 def _model_parts(message: Message, where: str, model: str) -> list[dict[str, Any]]:
+    """The parts of the model's turn in their order, each as the service gave it if it did."""
     parts: list[dict[str, Any]] = []
     called = False
     for place, given in enumerate(message.parts):
-        if given["type"] == "tool_call":
+        kind, raw = given["type"], given.get("raw")
+        if kind == "tool_call":
             parts.append(_call(call_of(given), where, first=not called, model=model))
             called = True
-        elif given["type"] == "opaque":
+        elif kind == "opaque" or (kind == "text" and isinstance(raw, Mapping)):
             parts.append(own_form(given))
-        elif given["type"] != "reasoning":
-            parts += [part for part in _part(given, f"{where}: content[{place}]", model) if part != {"text": ""}]
-        elif given.get("text") and given.get("signature"):
-            parts.append({"text": given["text"], "thought": True, "thoughtSignature": given["signature"]})
-        elif signature := given.get("redacted") or given.get("signature"):
-            if not (parts and parts[-1].keys() == {"text"}):  # it stood on the text before it, or on an empty one
-                parts.append({"text": ""})
-            parts[-1]["thoughtSignature"] = signature
+        elif kind == "reasoning":
+            _add_thought(given, parts)
+        elif kind in _MEDIA and isinstance(raw, Mapping):
+            parts.append(_own_media(given, raw))
+        else:
+            made = _of_model(given, f"{where}: content[{place}]", model)
+            parts += [part for part in made if part != {"text": ""}]
     return parts
+
+
+def _add_thought(given: Mapping[str, Any], parts: list[dict[str, Any]]) -> None:
+    """Adds a thought with its signature, or the signature of a text; without one the service has no use for it."""
+    raw, text, signature = given.get("raw"), given.get("text") or "", given.get("signature")
+    if isinstance(raw, Mapping):
+        parts.append({**raw, "text": text} if "text" in raw else dict(raw))
+    elif text and signature:
+        parts.append({"text": text, "thought": True, "thoughtSignature": signature})
+    elif signature := given.get("redacted") or signature:
+        if not (parts and parts[-1].keys() == {"text"}):  # it stood on the text before it, or on an empty one
+            parts.append({"text": ""})
+        parts[-1]["thoughtSignature"] = signature
+
+
+def _of_model(given: Mapping[str, Any], where: str, model: str) -> Iterator[dict[str, Any]]:
+    """A part that another service's model or the caller has made; what cannot be sent of a medium is left out."""
+    media = media_of(given, where)
+    if words := given.get("transcript") if media is not None else None:
+        yield {"text": str(words)}
+    elif media is None or not media.url or _fetches(media.url, model):
+        yield from _part(given, where, model)
+
+
+def _own_media(given: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
+    """A medium as the service gave it, with its data filled in again."""
+    key = next((name for name in ("inlineData", "inline_data") if isinstance(raw.get(name), Mapping)), None)
+    if key is None:
+        return dict(raw)
+    inner = given.get(given["type"])
+    data = next((inner[name] for name in ("url", "data", "file_data") if name in inner), "") if inner else ""
+    return {**raw, key: {**raw[key], "data": str(data).rpartition(",")[2]}}
 
 
 def _call(call: ToolCall, where: str, first: bool, model: str) -> dict[str, Any]:
     function = {"name": call.name, "args": json_copy(call.arguments, f"{where}: the arguments of a call")}
-    part: dict[str, Any] = {"functionCall": {"id": call.id, **function} if call.id else function}
+    raw = mapping(call.raw)
+    function = {**({"id": call.id} if call.id else {}), **function, **mapping(raw.get("functionCall"))}
+    part: dict[str, Any] = {**raw, "functionCall": function}
     if call.signature:
         part["thoughtSignature"] = call.signature
     elif first and is_gemini_3(model):
@@ -270,15 +306,20 @@ def _file(media: MediaPart, where: str, model: str) -> dict[str, Any]:
     """What the service fetches by itself: uploaded files, videos of YouTube, and since Gemini 2.5 any https URL."""
     if media.url.startswith(_YOUTUBE):
         return {"fileUri": media.url}  # with a media type it is refused
-    generation = _GENERATION.search(model)
-    fetches = media.url.startswith("https://") and (generation is None or generation[0].startswith("gemini-2.5"))
-    if not fetches and not media.url.startswith((FILES.removesuffix("v1beta/"), "gs://")):
+    if not _fetches(media.url, model):
         raise InvalidRequest(
             f"{where}: {'this model' if media.url.startswith('https://') else 'Gemini'} does not fetch such URLs: "
             f"give the {media.kind}'s bytes or path, upload it with the Files API"
             f"{'' if media.url.startswith('https://') else ', or give an https URL'}"
         )
     return {"mimeType": media.media_type, "fileUri": media.url} if media.media_type else {"fileUri": media.url}
+
+
+def _fetches(url: str, model: str) -> bool:
+    if url.startswith((*_YOUTUBE, FILES.removesuffix("v1beta/"), "gs://")):
+        return True
+    generation = _GENERATION.search(model)
+    return url.startswith("https://") and (generation is None or generation[0].startswith("gemini-2.5"))
 
 
 def encode_tools(tools: Sequence[Tool], schema_tool: Schema | None) -> list[dict[str, Any]]:

@@ -140,7 +140,7 @@ class OpenAI(ChatCompletions):
     @classmethod
     def encode_message(cls, message: Message) -> dict[str, Any]:
         """A turn of the conversation, as the body holds it."""
-        encoded = encode_message(message, cls.reasoning_field, cls.reasoning_proofs)
+        encoded = encode_message(message, cls.reasoning_field, cls.reasoning_proofs, not cls.own_models)
         if cls.no_reasoning is not None and cls.reasoning_field and message.role == "assistant":
             encoded.setdefault(cls.reasoning_field, cls.no_reasoning)
         if cls.system_role is not None and message.role == "developer":

@@ -7,25 +7,28 @@ DeepSeek, xAI, Mistral, Ollama and llama-cpp-python.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
+from llmbridge._text import shortened
 from llmbridge.errors import ProtocolError
 from llmbridge.events import (
     END,
     End,
     Finish,
-    FinishReason,
     Item,
     Logprobs,
+    Other,
     OtherChoice,
     Reasoning,
     Refusal,
+    Summary,
     ToolCallDelta,
     Usage,
 )
 from llmbridge.provider import parsed_json, scan_json
-from llmbridge.providers._values import count, floats, is_report, mapping
+from llmbridge.providers._values import count, finish_of, floats, is_report, mapping, string
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
@@ -33,17 +36,43 @@ if TYPE_CHECKING:
 
 __all__ = ["decode_chunk", "decode_completion", "decode_embeddings", "decode_models"]
 
-_FINISH: dict[str, FinishReason] = {
-    "stop": "stop",
-    "length": "length",
-    "model_length": "length",
-    "tool_calls": "tool_calls",
-    "function_call": "tool_calls",
-    "content_filter": "content_filter",
-    "error": "error",
-}
 _NESTED = 4  # lists and objects that reasoning is wrapped in, at the most
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
+
+# What is read below, or says nothing that anybody misses: padding, ids, clocks, mirrors of what is read.
+_IN_CHUNK = frozenset(
+    """
+    choices citations created error id kv_transfer_params model nvext object obfuscation p padding prompt_filter_results
+    prompt_logprobs prompt_progress prompt_token_ids provider request_id search_results service_tier
+    system_fingerprint time_info timings type usage web_search x_groq
+    """.split()  # noqa: SIM905 - a table of words
+)
+_IN_CHOICE = frozenset(
+    """
+    citations content_filter_offsets content_filter_result content_filter_results delta error finish_reason
+    hidden_states index logprobs matched_stop message native_finish_reason prompt_token_ids search_results seed
+    stop_reason text token_ids usage
+    """.split()  # noqa: SIM905
+)
+_IN_DELTA = frozenset(
+    """
+    annotations audio citations content error function_call images index name obfuscation padding parsed refusal role
+    search_results thinking_blocks token_ids tool_calls
+    """.split()  # noqa: SIM905
+).union(_REASONING)
+_IN_CALL = frozenset(("arguments", "custom", "function", "id", "index", "input", "name", "type"))
+_AROUND_CHOICE = _IN_CHUNK - {"citations", "error", "search_results", "web_search", "x_groq"}
+_AROUND_DELTA = _IN_CHOICE - {"citations", "error", "message", "search_results", "text", "usage"}
+_USUAL_CALL, _USUAL_FUNCTION = frozenset(("function", "id", "index", "type")), frozenset(("arguments", "name"))
+_ALIVE = re.compile("ping|heart.?beat|keep.?alive")
+_IN_PART = frozenset(("annotations", "citations", "index", "text", "type"))
+_TEXTS = (None, "", "input_text", "output_text", "summary_text", "text")
+_SOURCES = frozenset(
+    ("annotations", "citations", "context", "provider_specific_fields", "search_results", "web_search")
+)
+_FLAT = ("content", "refusal", "tool_calls", *_REASONING)
+_FLAT_CHOICE = _IN_CHOICE.union(_FLAT)
+_OF_CHOICE = frozenset(("delta", "finish_reason", "message", "text", *_FLAT))
 
 
 def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
@@ -76,7 +105,52 @@ def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
             return (content,)
     except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
         pass  # it is not the usual one
-    return _decode_any(chunk, frame.event, "delta", proofs) if end == len(frame.data) else _decode_frame(frame, proofs)
+    if end != len(frame.data):
+        return _decode_frame(frame, proofs)
+    said = _one_delta(chunk) if frame.event != "error" else None
+    return _decode_any(chunk, frame.event, "delta", proofs) if said is None else said
+
+
+def _one_delta(chunk: Any) -> list[Item] | None:
+    """The items of an event with one delta of the first choice, and nothing special around it; None of any other.
+
+    Some services write a role or nulls beside each piece: what comes so often must not cost more than it has to.
+    """
+    try:
+        (choice,) = chunk["choices"]
+        delta = choice["delta"]
+        around = chunk.keys() <= _AROUND_CHOICE and choice.keys() <= _AROUND_DELTA
+        if not around or choice.get("index") or choice.get("finish_reason") or choice.get("logprobs"):
+            return None
+        if choice.get("index") not in (0, None) or chunk.get("usage"):
+            return None
+        items: list[Item] = []
+        for name, value in delta.items():
+            if value is None or name == "role":
+                continue
+            if name == "content" and value.__class__ is str and (not value or "tool_calls" not in delta):
+                items += (value,) if value else ()
+            elif name in ("reasoning_content", "reasoning") and value.__class__ is str and not items:
+                items += (Reasoning(value),) if value else ()
+            elif name == "tool_calls" and (piece := _one_piece(value)) is not None:
+                items.append(piece)
+            else:
+                return None
+    except (ValueError, TypeError, LookupError, AttributeError):
+        return None
+    return items
+
+
+def _one_piece(calls: Any) -> ToolCallDelta | None:
+    (call,) = calls
+    index, id, function = call["index"], call.get("id"), call["function"]
+    name, arguments = function.get("name"), function["arguments"]
+    if not (call.keys() <= _USUAL_CALL and function.keys() <= _USUAL_FUNCTION and arguments.__class__ is str):
+        return None
+    if index.__class__ is not int or index < 0 or call.get("type", "function") not in ("function", None):
+        return None
+    known = (id is None or id.__class__ is str) and (name is None or name.__class__ is str)
+    return ToolCallDelta(index, id, name, arguments) if known and (id or name or arguments) else None
 
 
 def _decode_frame(frame: Frame, proofs: str = "") -> Iterator[Item | End]:
@@ -100,40 +174,106 @@ def _decode_any(chunk: Any, event: str, field: str, proofs: str) -> Iterator[Ite
         if event == "error" or (isinstance(chunk, list) and chunk) or isinstance(chunk, str):
             raise error_in_stream(chunk)
         raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
-    choices = chunk.get("choices")
-    choices = list(map(mapping, choices)) if isinstance(choices, list) else []
-    for place, choice in enumerate(choices):
-        # A gateway that cannot stream sends an answer whole, in an event that says so.
-        whole = chunk.get("object") == "chat.completion" and "delta" not in choice
-        yield from _decode_choice(choice, "message" if whole else field, proofs, place)
-    for usage in (chunk.get("usage"), mapping(chunk.get("x_groq")).get("usage"), *_usages(choices)):
+    choices = list(_numbered(chunk.get("choices")))
+    for index, choice in choices:
+        said = _said(choice, field, proofs, index, chunk.get("object") == "chat.completion")
+        yield from said if not index else (OtherChoice.of(index, item) for item in said)
+    yield from _beside(chunk, _IN_CHUNK) if "choices" in chunk else _unknown_event(chunk, event)
+    usages = (choice.get("usage") for _, choice in choices)  # Moonshot counts the tokens beside the reason to finish
+    for usage in (chunk.get("usage"), mapping(chunk.get("x_groq")).get("usage"), *usages):
         if isinstance(usage, Mapping) and usage:
             yield _usage(usage)
             break
     if chunk.get("error") or chunk.get("object") == "error" or ("choices" not in chunk and is_report(chunk)):
         raise error_in_stream(dict(chunk))
+    for index, choice in choices:
+        if not index and (error := choice.get("error")):
+            raise error_in_stream({"error": error})
 
 
-def _usages(choices: list[Mapping[str, Any]]) -> Iterator[Any]:
-    """Moonshot counts the tokens beside the reason to finish."""
-    return (choice.get("usage") for choice in choices)
+def _numbered(choices: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
+    """The choices with their indices. The first is the answer; services may leave the index out, or write it "0"."""
+    listed = [choice for choice in _listed(choices, _OF_CHOICE, "choices") if choice is not None]
+    given = [_index(mapping(choice).get("index"), "a choice") for choice in listed]
+    free = (number for number in range(len(listed)) if number not in given)
+    for index, choice in zip(given, listed, strict=True):
+        if not isinstance(choice, Mapping):
+            raise _unreadable("a choice", choice)
+        yield next(free) if index is None else index, choice
 
 
-def _decode_choice(choice: Mapping[str, Any], field: str, proofs: str, place: int) -> Iterator[Item]:
-    """What a choice says. The first one is the answer; services may leave the index out."""
-    index = choice.get("index")
-    if index is None and field == "message":
-        index = place
-    if not index:
-        yield from _said(choice, field, proofs)
-    elif index.__class__ is int and index > 0:
-        for item in _said(choice, field, proofs):
-            yield OtherChoice.of(index, item)
+def _index(value: Any, what: str) -> int | None:
+    if value is None or value == "":
+        return None
+    number = int(value) if isinstance(value, str) and value.isdecimal() and len(value) < 10 else value
+    if number.__class__ is not int or number < 0:
+        raise _unreadable(f"the index of {what}", value)
+    return int(number)
 
 
-def _said(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
-    """In a stream only the delta counts: some services repeat the whole message beside the last one."""
-    delta = mapping(choice.get(field))
+def _listed(value: Any, marks: frozenset[str], what: str) -> list[Any]:
+    """A list; what stands there instead of one, as its only element, or an object whose keys are the indices."""
+    if isinstance(value, list):
+        return value
+    if not value:
+        return []
+    if isinstance(value, Mapping):
+        if marks & value.keys():
+            return [value]
+        if all(key.isdecimal() and isinstance(inner, Mapping) for key, inner in value.items()):
+            return [{"index": key, **inner} for key, inner in value.items()]
+    raise _unreadable(what, value)
+
+
+def _unreadable(what: str, value: Any) -> ProtocolError:
+    return ProtocolError(f"cannot read {what} in the answer: {shortened(_json_text(value), 200)}")
+
+
+def _beside(fields: Mapping[str, Any], known: frozenset[str]) -> Iterator[Item]:
+    """Sources, and what nobody knows."""
+    if fields.keys() <= known and not (fields.keys() & _SOURCES):
+        return
+    from llmbridge.providers.openai.beside import sources, unknown
+
+    yield from sources(fields)
+    yield from unknown(fields, known)
+
+
+def _unknown_event(chunk: Mapping[str, Any], event: str) -> Iterator[Other]:
+    """An event without choices, which is of another kind unless it counts tokens or only says whose it is."""
+    named = (string(chunk.get("type")), string(chunk.get("object")), event if event != "message" else "")
+    kind = next(filter(None, named), "")
+    unknown = [name for name, value in chunk.items() if name not in _IN_CHUNK and value not in (None, "", [], {})]
+    if chunk.get("error") or "error" in named or is_report(chunk) or any(map(_ALIVE.search, named)):
+        return
+    if unknown or (named[0] and "usage" not in chunk):
+        yield Other(kind or unknown[0], dict(chunk))
+
+
+def _said(choice: Mapping[str, Any], field: str, proofs: str, index: int, completion: bool) -> Iterator[Item]:
+    """What a choice says.
+
+    In a stream the delta counts. A whole message says what no delta has said; beside deltas only the last one is read,
+    since some services repeat with each what there is so far.
+    """
+    error = choice.get("error")
+    finish = list(finish_of(choice.get("finish_reason"), {}))
+    if index and error:  # the error of the first choice is raised
+        finish = [Finish("error", "error", string(mapping(error).get("message")))]
+    message = choice.get("message") if field == "delta" else None
+    if choice.get("delta") is None and (message or (completion and choice.get("text") and field == "delta")):
+        yield Summary([*_told(choice, "message", proofs), *finish], certain=completion and bool(finish))
+    elif message and finish:
+        yield from _told(choice, field, proofs)
+        yield Summary([*_told({"message": message}, "message", proofs), *finish])
+    else:
+        yield from _told(choice, field, proofs)
+        yield from finish
+
+
+def _told(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
+    """What a choice says, but for the reason why it ends."""
+    delta = _fields(choice, field)
     if proofs and delta.get(proofs):
         yield from _proven(delta, proofs, whole=field == "message")
     elif reasoning := _reasoning(delta):
@@ -141,51 +281,98 @@ def _said(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
     yield from _content(delta.get("content"))
     if isinstance(refusal := delta.get("refusal"), str) and refusal:
         yield Refusal(refusal)
-    yield from _content(choice.get("text"))  # the older endpoint for plain completions
+    if not delta.get("content"):
+        yield from _content(choice.get("text"))  # the older endpoint for plain completions
     yield from _calls(delta, whole=field == "message")
-    logprobs = mapping(choice.get("logprobs")).get("content")
-    if isinstance(logprobs, list) and logprobs:
-        yield Logprobs(tuple(logprobs))
-    raw = choice.get("finish_reason")
-    if isinstance(raw, str) and raw:
-        yield Finish(_FINISH.get(raw, "other"), raw)
+    if delta.get("images") or delta.get("audio"):
+        from llmbridge.providers.openai.beside import pictures, sound
+
+        yield from sound(delta.get("audio"))
+        yield from pictures(delta.get("images"))
+    yield from _beside(delta, _IN_DELTA)
+    logprobs = choice.get("logprobs")
+    entries = mapping(logprobs).get("content") or mapping(logprobs).get("refusal")
+    if isinstance(entries, list) and entries:
+        yield Logprobs(tuple(entries))
+    elif entries or (logprobs and not {"content", "refusal"} & mapping(logprobs).keys()):
+        yield Other("logprobs", {"logprobs": logprobs})
+    yield from _beside(choice, _IN_CHOICE if choice.get("delta", choice.get("message")) is not None else _FLAT_CHOICE)
+
+
+def _fields(choice: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    """A delta or message; some gateways put the text itself there, or what belongs there into the choice."""
+    value = choice.get("delta") if choice.get(name) is None else choice[name]
+    if isinstance(value, Mapping):
+        return value
+    if isinstance(value, (str, list)):
+        return {"content": value}
+    if value is None:
+        return {name: choice[name] for name in _FLAT if name in choice}
+    raise _unreadable(f"a {name}", value)
 
 
 def _calls(delta: Mapping[str, Any], whole: bool) -> Iterator[ToolCallDelta]:
-    calls = delta.get("tool_calls")
-    if isinstance(calls, list) and calls:
-        pieces = [_call(mapping(call), position if whole else None) for position, call in enumerate(calls)]
+    if calls := _listed(delta.get("tool_calls"), _IN_CALL, "tool_calls"):
+        pieces = [_call(call, position if whole else None) for position, call in enumerate(calls) if call is not None]
     else:  # the older form, which some services repeat beside the newer one
         pieces = [_call({"function": delta.get("function_call")}, 0)]
-    yield from (piece for piece in pieces if piece.id or piece.name or piece.arguments)
+    yield from (piece for piece in pieces if piece.id or piece.name or piece.arguments or piece.kind)
 
 
-def _call(call: Mapping[str, Any], position: int | None) -> ToolCallDelta:
-    function = mapping(call.get("function"))
-    arguments = function.get("arguments")
+def _call(call: Any, position: int | None) -> ToolCallDelta:
+    if not isinstance(call, Mapping):
+        raise _unreadable("a tool call", call)
+    kind, custom, function = string(call.get("type")), mapping(call.get("custom")), call.get("function")
+    if kind == "custom" or (custom and not function):
+        called = custom or mapping(function) or call
+        return _piece(call, position, called, called.get("input") or called.get("arguments"), "custom")
+    called = {**call, "name": function} if isinstance(function, str) else mapping(function) or call
+    if kind in ("", "function"):
+        return _piece(call, position, called, called.get("arguments"), "")
+    called = mapping(function) or mapping(call.get(kind)) or call
+    arguments = called.get("arguments") or called.get("input")
+    return _piece(call, position, {"name": kind, **called}, arguments, kind)
+
+
+def _piece(
+    call: Mapping[str, Any], position: int | None, called: Mapping[str, Any], arguments: Any, kind: str
+) -> ToolCallDelta:
+    """A piece of a call, with what the service says beyond its form; that goes back with it."""
     if arguments is not None and not isinstance(arguments, str):
         arguments = _json_text(arguments)
-    index = call.get("index") if position is None else position
+    raw: Mapping[str, Any] | None = None
+    if kind not in ("", "custom"):
+        raw = {name: value for name, value in call.items() if name != "index"}
+    elif not (call.keys() <= _IN_CALL and called.keys() <= _IN_CALL):
+        raw = _said_beyond(call)
+        if called is call.get(kind or "function") and (inner := _said_beyond(called)):
+            raw = {**raw, kind or "function": inner}
     return ToolCallDelta(
-        index=index if isinstance(index, int) else None,
+        index=_index(call.get("index"), "a tool call") if position is None else position,
         id=_str(call.get("id")),
-        name=_str(function.get("name")),
+        name=_str(called.get("name")),
         arguments=arguments or "",
+        kind=kind,
+        raw=raw or None,
     )
+
+
+def _said_beyond(call: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in call.items() if name not in _IN_CALL and value not in (None, "", [], {})}
 
 
 def _json_text(arguments: Any) -> str:
     try:
         return json.dumps(arguments)
     except RecursionError:
-        raise ProtocolError("the arguments of a tool call are nested too deeply") from None
+        raise ProtocolError("the service sent JSON that is nested too deeply") from None
 
 
 def decode_completion(document: Any, proofs: str = "") -> Iterator[Item | End]:
     """What a whole chat completion says; arguments and errors as for `decode_chunk`."""
     document = document[0] if isinstance(document, list) and len(document) == 1 else document
     fields = mapping(document)
-    if not fields.get("error") and not isinstance(fields.get("choices"), list):
+    if not fields.get("error") and not isinstance(fields.get("choices"), (list, dict)):
         if fields.get("detail") or fields.get("object") == "error" or fields.get("message"):
             raise error_in_stream(document)
         raise ProtocolError("the service answered with JSON that is no chat completion: check the base_url")
@@ -241,25 +428,55 @@ def _vector(value: Any) -> list[float]:
     return vector
 
 
-def _content(content: Any) -> Iterator[str | Reasoning]:
-    """Text, or Mistral's list of parts, in which reasoning stands beside text."""
+def _content(content: Any, depth: int = 0) -> Iterator[Item]:
+    """Text, or a list of parts, in which reasoning and more stand beside text."""
     if isinstance(content, str):
         if content:
             yield content
-    elif isinstance(content, list):
+    elif isinstance(content, list) and depth < _NESTED:
         for part in content:
-            yield from _part(part)
+            yield from _part(part, depth + 1)
+    elif isinstance(content, Mapping):
+        yield from _part(content)
+    elif content is not None:
+        yield _json_text(content)  # a gateway has read the text as JSON
 
 
-def _part(part: Any) -> Iterator[str | Reasoning]:
-    if isinstance(part, str):
-        yield from _content(part)
-    elif isinstance(part, Mapping) and part.get("type") == "thinking":
-        text, signature = _joined(part.get("thinking")), _str(part.get("signature"))
+def _part(part: Any, depth: int = 0) -> Iterator[Item]:
+    if not isinstance(part, Mapping):
+        yield from _content(part, depth)
+        return
+    kind = part.get("type")
+    if kind in ("thinking", "reasoning"):
+        text, signature = _joined(part.get(kind) or part.get("text")), _str(part.get("signature"))
         if text or signature:
             yield Reasoning(text, signature)
-    elif isinstance(part, Mapping) and isinstance(part.get("text"), str):
-        yield from _content(part["text"])
+    elif kind == "refusal" and isinstance(part.get("refusal"), str):
+        yield from (Refusal(part["refusal"]),) if part["refusal"] else ()
+    elif kind in _TEXTS and (said := _text_of(part)) is not None:
+        yield from _content(said)
+        yield from _beside(part, _IN_PART)
+    elif part:
+        yield from _other_part(part, kind)
+
+
+def _text_of(part: Mapping[str, Any]) -> str | None:
+    """The text of a part, which may be wrapped; None if it has none."""
+    held = next((part[name] for name in ("text", "value", "content", "parts") if part.get(name) is not None), None)
+    return _joined({"text": held}) or (held if isinstance(held, str) else None)
+
+
+def _other_part(part: Mapping[str, Any], kind: Any) -> Iterator[Item]:
+    """An image, sound or file; Mistral's references; or a part that nobody knows, which goes back with the turn."""
+    from llmbridge.providers.openai.beside import media_of_part, references
+
+    if (media := media_of_part(part)) is not None:
+        yield media
+    elif isinstance(kind, str) and kind:
+        yield from references(part)
+        yield Other(kind, dict(part), in_turn=True)
+    else:
+        raise _unreadable("a part of the content", part)
 
 
 def _reasoning(delta: Mapping[str, Any]) -> str:
@@ -282,7 +499,7 @@ def _joined(value: Any, depth: int = 0) -> str:
         return value
     if depth < _NESTED:
         if isinstance(value, Mapping):
-            return _joined(value.get("text") or value.get("content"), depth + 1)
+            return _joined(value.get("text") or value.get("content") or value.get("value"), depth + 1)
         if isinstance(value, list):
             return "".join(_joined(item, depth + 1) for item in value)
     return ""

@@ -26,8 +26,12 @@ __all__ = [
     "with_instruction",
 ]
 
+_NOT_SENT = ("by", "raw", "signature")  # of a call
 
-def encode_message(message: Message, reasoning_field: str | None = "", proofs: str = "") -> dict[str, Any]:
+
+def encode_message(
+    message: Message, reasoning_field: str | None = "", proofs: str = "", own_images: bool = True
+) -> dict[str, Any]:
     """A turn of the conversation.
 
     Args:
@@ -35,24 +39,46 @@ def encode_message(message: Message, reasoning_field: str | None = "", proofs: s
         reasoning_field: Where the service wants the reasoning of earlier turns back; "" if it does not, None for
             wherever the caller gave it.
         proofs: The list in which reasoning with its proofs goes back, in place of that; "" if there is none.
+        own_images: Whether images of its answers go back to the service.
     """
     if message.content.__class__ is str and not message.extra:
         return {"role": message.role, "content": message.content}
     content = message.content
     thoughts: list[Any] = []
+    fields: dict[str, Any] = {}
     if isinstance(content, list):
-        parts = [part for part in content if isinstance(part, str) or part["type"] not in ("reasoning", "tool_call")]
         thoughts = [part for part in content if not isinstance(part, str) and part["type"] == "reasoning"]
-        content = _content(parts, bool(thoughts))
+        if message.role == "assistant":
+            content, fields = _answered(content, own_images)
+        content = _content(content, bool(thoughts))
     extra = {name: value for name, value in message.extra.items() if name != "is_error"}
     if message.role == "tool":
         extra.pop("name", None)
     if message.calls:
         extra["tool_calls"] = [_call(call) for call in extra["tool_calls"]]
-    if content is None and not extra:
+    if content is None and not extra and not fields:
         content = ""  # it was cut off in its reasoning: only a turn with calls may have none
     back = _reasoning(thoughts, reasoning_field, proofs, given=proofs in extra)
-    return {"role": message.role, "content": content, **back, **extra}
+    return {"role": message.role, "content": content, **back, **fields, **extra}
+
+
+def _answered(content: list[Any], own_images: bool) -> tuple[list[Any], dict[str, Any]]:
+    """The parts of an assistant's turn that stand in its content, and the fields that hold the others."""
+    parts: list[Any] = []
+    fields: dict[str, Any] = {}
+    for part in content:
+        kind = "text" if isinstance(part, str) else part["type"]
+        if kind in ("image_url", "input_audio", "file"):
+            from llmbridge.providers.openai.beside import write_media
+
+            if text := write_media(part, fields, parts, own_images):
+                parts.append({"type": "text", "text": text})
+        elif kind == "opaque" and "type" not in part["raw"]:
+            for name, value in part["raw"].items():
+                fields[name] = [*fields.get(name, []), *value] if isinstance(value, list) else value
+        elif kind not in ("reasoning", "tool_call"):
+            parts.append(part)
+    return parts, fields
 
 
 def _reasoning(thoughts: list[Any], field: str | None, proofs: str, given: bool) -> dict[str, Any]:
@@ -74,18 +100,27 @@ def _content(parts: list[Any], had_reasoning: bool) -> Any:
     """The parts as OpenAI takes them; what is text alone, once the reasoning is out, as one text."""
     if had_reasoning and all(isinstance(part, str) or set(part) == {"type", "text"} for part in parts):
         return "".join(part if isinstance(part, str) else part["text"] for part in parts) or None
-    return [{"type": "text", "text": part} if isinstance(part, str) else own_form(part) for part in parts] or None
+    return [{"type": "text", "text": part} if isinstance(part, str) else _part(part) for part in parts] or None
+
+
+def _part(part: dict[str, Any]) -> dict[str, Any]:
+    """A part; of what an answer held, without what only an answer says about it."""
+    if part["type"] in ("text", "opaque"):
+        return own_form(part)
+    return {name: value for name, value in part.items() if name not in ("by", "raw", "transcript")}
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    function = dict(call["function"])
-    if not isinstance(function.get("arguments"), str):
-        function["arguments"] = json.dumps(function.get("arguments") or {}, ensure_ascii=False)
-    return {
-        "type": "function",
-        **{name: value for name, value in call.items() if name != "signature"},
-        "function": function,
-    }
+    """A call in the service's own form, with what the service has said beyond that form."""
+    raw = call.get("raw") or {}
+    kept = {"type": "function", **raw, **{name: value for name, value in call.items() if name not in _NOT_SENT}}
+    form = "custom" if kept["type"] == "custom" else "function"
+    if kept["type"] != form and form not in raw:
+        return dict(raw) or kept
+    called = {**(raw.get(form) or {}), **kept[form]}
+    if form == "function" and not isinstance(called.get("arguments"), str):
+        called["arguments"] = json.dumps(called.get("arguments") or {}, ensure_ascii=False)
+    return {**kept, form: called}
 
 
 def _taken(schema: Mapping[str, Any], grammar: bool) -> dict[str, Any]:

@@ -93,7 +93,7 @@ def checked_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
     Those in the answer to a tool call go into a message behind the answers; a document of text becomes text.
 
     Raises:
-        InvalidRequest: One stands in a system message or in the model's own, or is a document that is no PDF or text.
+        InvalidRequest: One stands in a system message, or is a document that is no PDF or text.
     """
     return _moved(messages, _checked)
 
@@ -150,7 +150,7 @@ def _checked(message: dict[str, Any], moved: list[dict[str, Any]]) -> dict[str, 
     """A message without what its role does not take; what can stand elsewhere is added to `moved`."""
     parts = [_checked_part(part) for part in message["content"]]
     role = message["role"]
-    if role == "user":
+    if role in ("user", "assistant"):  # of the model's own turn, only what the service said itself is left here
         return {**message, "content": parts}
     others = [part for part in parts if part.get("type") not in _TEXTS]
     if not others:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from llmbridge._call.framing import Framing
 from llmbridge.messages import ChatRequest
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers.openai_responses import answer
@@ -17,6 +16,10 @@ from llmbridge.providers.openai_responses.request import (
     encode_schema_tool,
     encode_tool,
 )
+
+if TYPE_CHECKING:
+    from llmbridge._call.framing import Frame
+    from llmbridge.events import End, Item
 
 __all__ = ["OpenAIResponses"]
 
@@ -65,7 +68,9 @@ class OpenAIResponses(Provider):
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
-        instructions, items = encode_items(request.messages, "instructions" in request.params)
+        instructions, items = encode_items(
+            request.messages, "instructions" in request.params, request.params.get("store") is not False
+        )
         body: dict[str, Any] = {"model": request.model, "input": items, "stream": True}
         if instructions is not None:
             body["instructions"] = instructions
@@ -110,8 +115,8 @@ class OpenAIResponses(Provider):
         return request.schema.name if request.schema is not None and request.schema_mode == "tool" else None
 
     @classmethod
-    def framing(cls) -> Framing:
-        return answer.ResponseEvents()
+    def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
+        return answer.ResponseDecoder().decode
 
     @classmethod
     def decode_models(cls, document: Any) -> list[str]:

@@ -1,5 +1,8 @@
 """What the answers of the Responses API say, in events or as one document.
 
+Most services write everything in pieces and repeat it when it is over, some send a part, or all, only then. So what is
+said at the end of a part, of an item and of the answer is compared with what was said before.
+
 Source: OpenAI API reference, responses, "Streaming events"; the streams of OpenAI, transformers, llama.cpp and vLLM.
 """
 
@@ -8,17 +11,48 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import TYPE_CHECKING, Any
 
-from llmbridge._call.framing import SSE, Record
 from llmbridge.errors import ProtocolError
-from llmbridge.events import END, End, Finish, Item, Logprobs, Reasoning, Refusal, ToolCallDelta, Usage
-from llmbridge.provider import frame_json, parsed_json, scan_json
-from llmbridge.providers._values import count, is_report, mapping, string
+from llmbridge.events import (
+    END,
+    End,
+    Finish,
+    FinishReason,
+    Item,
+    Logprobs,
+    MediaDelta,
+    Other,
+    Reasoning,
+    Refusal,
+    ToolCallDelta,
+    Usage,
+)
+from llmbridge.provider import parsed_json, scan_json
+from llmbridge.providers._values import count, finish_of, is_report, mapping, string
+from llmbridge.providers.openai_responses.items import (
+    INPUTS,
+    call_input,
+    call_kind,
+    call_name,
+    call_raw,
+    cited,
+    end_of_message,
+    kept,
+    message_parts,
+    part_text,
+    read_text,
+    server_tool,
+    thought_texts,
+    tool_items,
+    unknown_keys,
+    whole_text,
+)
+from llmbridge.providers.openai_responses.told import Calls, Told, missing, name_of
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
     from llmbridge._call.framing import Frame
 
-__all__ = ["ResponseEvents", "decode_event", "decode_response"]
+__all__ = ["ResponseDecoder", "decode_event", "decode_response"]
 
 _PIECES: Mapping[str, type[str] | type[Refusal] | type[Reasoning]] = {
     "response.output_text.delta": str,
@@ -28,156 +62,428 @@ _PIECES: Mapping[str, type[str] | type[Refusal] | type[Reasoning]] = {
     "response.reasoning.delta": Reasoning,
     "response.reasoning_summary.delta": Reasoning,
 }
-_BROKEN_OFF: Mapping[str, Finish] = {
-    "max_output_tokens": Finish("length", "max_output_tokens"),
-    "max_tokens": Finish("length", "max_tokens"),
-    "content_filter": Finish("content_filter", "content_filter"),
+_WHOLE_TEXTS = {f"{kind.removesuffix('delta')}done": made for kind, made in _PIECES.items()}
+_PARTS = ("response.content_part.done", "response.reasoning_summary_part.done")
+_THOUGHT_PARTS = ("reasoning_text", "summary_text")
+_INPUT_PIECES: Mapping[str, str] = {
+    "response.function_call_arguments.delta": "function",
+    "response.custom_tool_call_input.delta": "custom",
 }
-
+_INPUTS = {f"{kind.removesuffix('delta')}done": called for kind, called in _INPUT_PIECES.items()}
+_TOOL_PIECES = ("response.code_interpreter_call_code.delta", "response.mcp_call_arguments.delta")
+_SOUND: Mapping[str, str] = {
+    "response.audio.delta": "data",
+    "response.output_audio.delta": "data",
+    "response.audio.transcript.delta": "transcript",
+    "response.output_audio_transcript.delta": "transcript",
+}
+_BEGINNINGS = ("response.created", "response.in_progress", "response.queued")
 # The last event of a stream is one of these; it holds the whole response.
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
-_CALL = "function_call"
-_OUTPUT = '"output"'
-_SIGNATURE = "encrypted_content"
-_NEWS = (_CALL, _OUTPUT, _SIGNATURE)
-_NEWS_BYTES = tuple(mark.encode() for mark in _NEWS)
-_REASONING = b"response.reasoning"
-_TEXT_PIECE = "response.output_text.delta"
-_TEXT_MARKS = (_TEXT_PIECE.encode(), b"response.refusal.delta")
-_UNNAMED = ""  # stands for whatever call it may be
+# They say only how far the service has come, or what the end of the item says as well.
+_NOISE = frozenset(
+    """
+    response.content_part.added response.reasoning_summary_part.added
+    response.audio.done response.audio.transcript.done
+    response.output_audio.done response.output_audio_transcript.done
+    response.web_search_call.in_progress response.web_search_call.searching response.web_search_call.completed
+    response.file_search_call.in_progress response.file_search_call.searching response.file_search_call.completed
+    response.code_interpreter_call.in_progress response.code_interpreter_call.interpreting
+    response.code_interpreter_call.completed response.code_interpreter_call_code.done
+    response.image_generation_call.in_progress response.image_generation_call.generating
+    response.image_generation_call.completed
+    response.mcp_call.in_progress response.mcp_call.completed response.mcp_call.failed response.mcp_call_arguments.done
+    response.mcp_list_tools.in_progress response.mcp_list_tools.completed response.mcp_list_tools.failed
+    response.shell_call_command.added response.shell_call_command.delta response.shell_call_command.done
+    response.compaction.compacting
+    """.split()  # noqa: SIM905 - a table of words
+)
+_ALIVE = ("ping", "heartbeat", "keep")
+_KEYS = frozenset(
+    """
+    type sequence_number output_index item_id content_index summary_index command_index delta text refusal part item
+    response annotation annotation_index arguments input name code logprobs obfuscation call_id status error event_id
+    response_id
+    """.split()  # noqa: SIM905 - a table of words
+)
+_REASONS: Mapping[str, FinishReason] = {"max_output_tokens": "length", "content_filter": "content_filter"}
+_NOT_OVER = ("queued", "in_progress")
 
 
 def decode_event(frame: Frame) -> Iterable[Item | End]:
-    """What one event of a stream says.
-
-    Raises:
-        ServiceError: It reports an error.
-        ProtocolError: It is no JSON object.
-    """
-    end = -1
-    try:
-        # The usual event, found out fast: a piece of text.
-        event, end = scan_json(frame.data, 0)
-        if event["type"] == "response.output_text.delta" and not event.get("logprobs") and end == len(frame.data):
-            text = event["delta"]
-            if text.__class__ is str and text and "error" not in event:
-                return (text,)
-    except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
-        pass  # it is not the usual one
-    if end == len(frame.data) and frame.event != "error":
-        return _decode_any(event)
-    return _decode_frame(frame)
-
-
-def _decode_frame(frame: Frame) -> Iterator[Item | End]:
-    """What any event says."""
-    if isinstance(frame, _LastEvent):
-        yield from _decode_any(frame.value)
-        return
-    if frame.data.startswith("[DONE]"):
-        yield END  # of gateways; the service ends with a last event
-        return
-    if not frame.data.strip() and frame.event != "error":
-        return
-    if frame.event == "error":
-        raise error_in_stream(_report(frame.data))
-    yield from _decode_any(parsed_json(frame.data))
-
-
-def _decode_any(event: Any) -> Iterator[Item | End]:
-    if not isinstance(event, Mapping):
-        if isinstance(event, (list, str)) and event:
-            raise error_in_stream(event)
-        raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
-    kind = event.get("type")
-    if kind == "error" or (event.get("error") and not event.get("response")):
-        raise error_in_stream(_report(event))
-    if isinstance(kind, str):
-        yield from _decode_kind(kind, event)
-    elif is_report(event):
-        raise error_in_stream(dict(event))
-
-
-def _decode_kind(kind: str, event: Mapping[str, Any]) -> Iterator[Item | End]:
-    delta = string(event.get("delta"))
-    if kind in _PIECES:
-        if delta:
-            yield _PIECES[kind](delta)
-        yield from _logprobs(event.get("logprobs"))
-    elif kind == "response.function_call_arguments.delta":
-        if delta:
-            yield ToolCallDelta(_index(event.get("output_index")), None, None, delta)
-    elif kind == "response.output_item.added":
-        item = mapping(event.get("item"))
-        if item.get("type") == "function_call":
-            yield _call(item, _index(event.get("output_index")))
-    elif kind == "response.output_item.done":
-        item = mapping(event.get("item"))
-        yield from _encrypted(item)
-        if item.get("type") == "function_call":  # one that came before does not get here: see `ResponseEvents`
-            yield _call(item, _index(event.get("output_index")), whole=True)
-    elif kind == "response.reasoning_summary_part.added":
-        if event.get("summary_index"):
-            yield Reasoning("\n\n")
-    elif kind in _ENDS:
-        response = mapping(event.get("response"))
-        yield from _items(response.get("output"))  # what came before is not there any more: see `ResponseEvents`
-        yield from _end(response, kind.partition(".")[2])
+    """What one event says by itself; see `ResponseDecoder`."""
+    return ResponseDecoder().decode(frame)
 
 
 def decode_response(document: Any) -> Iterable[Item | End]:
-    """What a whole answer says; errors as for `decode_event`."""
+    """What a whole answer says; errors as for `ResponseDecoder`."""
     fields = mapping(document)
-    output = fields.get("output")
-    if not isinstance(output, list):
+    output = _output(fields)
+    if output is None and fields.get("status") not in _NOT_OVER:
         if any(fields.get(name) for name in ("error", "detail", "message")) or (
             isinstance(document, list) and document
         ):
             raise error_in_stream(document)
         raise ProtocolError("the service answered with JSON that is no response: check the base_url")
-    yield from _items(output)
-    yield from _end(fields, string(fields.get("status")))
+    return ResponseDecoder().document(fields, output or [])
 
 
-def _items(output: Any) -> Iterator[Item]:
-    for place, item in enumerate(output if isinstance(output, list) else ()):
-        yield from _whole_item(mapping(item), place)
+class ResponseDecoder:
+    """Reads the events of one answer.
+
+    Raises:
+        ServiceError: An event reports an error.
+        ProtocolError: An event is no JSON object, or the answer is not there yet.
+
+    Example:
+        >>> from llmbridge._call.framing import Record
+        >>> decode = ResponseDecoder().decode
+        >>> for event in ('{"type": "response.output_text.delta", "delta": "Hel"}',
+        ...               '{"type": "response.output_text.done", "text": "Hello"}'):
+        ...     print(list(decode(Record(event))))
+        ['Hel']
+        ['lo']
+    """
+
+    def __init__(self) -> None:
+        self._text, self._thought = Told(), Told()
+        self._say = self._text.pieces.append
+        self._usual = -1  # how many keys a piece of text has, if all of them are known and none is an error
+        self._calls = Calls()
+        self._code: dict[Any, list[str]] = {}
+        self._begun: dict[tuple[str, Any], Mapping[str, Any]] = {}
+        self._over: dict[tuple[str, Any], Mapping[str, Any]] = {}
+        self._ended: list[Mapping[str, Any]] = []
+        self._odd: list[tuple[int | None, Mapping[str, Any]]] = []  # parts of the present message that nobody knows
+        self._before = 0  # characters of the messages that are over
+        self._stored = True
+        self._proved = False
+
+    def decode(self, frame: Frame) -> Iterable[Item | End]:
+        """What an event says."""
+        data, end = frame.data, -1
+        try:
+            # The usual event, found out fast: a piece of text.
+            event, end = scan_json(data, 0)
+            if (
+                event["type"] == "response.output_text.delta"
+                and not event.get("logprobs")
+                and end == len(data)
+                and len(event) == self._usual
+            ):
+                text = event["delta"]
+                if text.__class__ is str and text:
+                    self._say(text)
+                    return (text,)
+        except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
+            pass  # it is not the usual one
+        if end == len(data) and frame.event != "error":
+            return self._read(event, frame.event)
+        return self._read_frame(frame)
+
+    def document(self, response: Mapping[str, Any], output: list[Any]) -> Iterator[Item | End]:
+        """What a whole answer says in place of events."""
+        self._stored = response.get("store") is not False
+        for place, item in enumerate(output):
+            yield from self._whole(mapping(item), place)
+        yield from self._end(response, string(response.get("status")))
+
+    def _read_frame(self, frame: Frame) -> Iterator[Item | End]:
+        """What any event says."""
+        if frame.data.startswith("[DONE]"):
+            yield END  # of gateways; the service ends with a last event
+            return
+        if not frame.data.strip() and frame.event != "error":
+            return
+        if frame.event == "error":
+            raise error_in_stream(_report(frame.data))
+        yield from self._read(parsed_json(frame.data), frame.event)
+
+    def _read(self, event: Any, name: str) -> Iterator[Item | End]:
+        if not isinstance(event, Mapping):
+            if isinstance(event, (list, str)) and event:
+                raise error_in_stream(event)
+            raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
+        kind = event.get("type") or (name if name.startswith("response.") else None)
+        if kind == "error" or (event.get("error") and not event.get("response")):
+            raise error_in_stream(_report(event))
+        if isinstance(kind, str):
+            yield from self._read_kind(kind, event)
+        elif is_report(event):
+            raise error_in_stream(dict(event))
+        elif event:
+            yield Other(next(iter(event)), event)
+
+    def _read_kind(self, kind: str, event: Mapping[str, Any]) -> Iterator[Item | End]:
+        if kind in _ENDS:
+            yield from self._last(mapping(event.get("response")), kind.partition(".")[2])
+            return
+        if kind in _PIECES:
+            yield from self._piece(_PIECES[kind], event)
+        elif kind in _INPUT_PIECES:
+            yield from self._piece_of_input(_INPUT_PIECES[kind], event)
+        elif kind == "response.output_item.added":
+            yield from self._begin(mapping(event.get("item")), event.get("output_index"))
+        elif kind == "response.output_item.done":
+            item, place = mapping(event.get("item")), event.get("output_index")
+            if not self._is_over(item, place):
+                yield from self._whole(item, place)
+        elif kind in _WHOLE_TEXTS or kind in _PARTS:
+            yield from self._end_of_text(kind, event)
+        elif kind in _INPUTS:
+            yield from self._end_of_input(_INPUTS[kind], event)
+        elif kind == "response.reasoning_summary_part.added" and event.get("summary_index"):
+            self._thought.separate(("before", *_key(event)), "\n\n")
+            yield Reasoning("\n\n")
+        elif kind in _BEGINNINGS:
+            self._stored = mapping(event.get("response")).get("store") is not False
+        else:
+            yield from self._read_rare(kind, event)
+            if kind not in _NOISE:
+                return
+        yield from unknown_keys(event, _KEYS)
+
+    def _read_rare(self, kind: str, event: Mapping[str, Any]) -> Iterator[Item]:
+        if kind == "response.output_text.annotation.added":
+            yield cited(mapping(event.get("annotation")), self._before + self._text.before(_key(event)))
+        elif kind in _SOUND:
+            if delta := string(event.get("delta")):
+                id = string(event.get("item_id")) or "audio"  # one sound, whose pieces OpenAI gives no name
+                said = _SOUND[kind] == "transcript"
+                yield MediaDelta("audio", data="" if said else delta, transcript=delta if said else "", id=id)
+        elif kind in _TOOL_PIECES:
+            name = name_of(event.get("item_id")) or _index(event.get("output_index"))
+            self._code.setdefault(name, []).append(string(event.get("delta")))
+        elif kind not in _NOISE and not kind.startswith(_ALIVE):
+            yield Other(kind, event)
+
+    def _piece(self, made: type[str] | type[Refusal] | type[Reasoning], event: Mapping[str, Any]) -> Iterator[Item]:
+        if delta := read_text(event.get("delta"), string(event.get("type"))):
+            (self._thought if made is Reasoning else self._text).pieces.append(delta)
+            yield made(delta)
+        if made is str and "error" not in event and not any(unknown_keys(event, _KEYS)):
+            self._usual = len(event)
+        yield from _logprobs(event.get("logprobs"))
+
+    def _end_of_text(self, kind: str, event: Mapping[str, Any]) -> Iterator[Item]:
+        """What the end of a part says that its pieces have not."""
+        made, part = _WHOLE_TEXTS.get(kind), mapping(event.get("part"))
+        if made is None:
+            made, event = _made_of(part), {**event, **part}
+        if made is None:
+            self._odd.append((_index(event.get("content_index")), part))
+            yield Other(string(part.get("type")), part)
+            return
+        field = "refusal" if made is Refusal else "text"
+        told = self._thought if made is Reasoning else self._text
+        whole = read_text(event.get(field), kind)
+        if new := told.missing(_key(event), whole):
+            yield made(new)
+            if new == whole:
+                yield from _logprobs(event.get("logprobs"))
+
+    def _piece_of_input(self, kind: str, event: Mapping[str, Any]) -> Iterator[Item]:
+        if delta := read_text(event.get("delta"), string(event.get("type"))):
+            call = self._calls.of(_index(event.get("output_index")), event.get("item_id"))
+            call.pieces.append(delta)
+            yield ToolCallDelta(call.index, call.known_by, None, delta, kind=_marked(kind))
+
+    def _end_of_input(self, kind: str, event: Mapping[str, Any]) -> Iterator[Item]:
+        call = self._calls.find(_index(event.get("output_index")), event.get("item_id"))
+        whole = event.get(INPUTS[kind])
+        if call is not None and isinstance(whole, str) and (new := call.missing(whole)):
+            yield ToolCallDelta(call.index, call.known_by, None, new, kind=_marked(kind))
+
+    def _begin(self, item: Mapping[str, Any], place: Any) -> Iterator[Item]:
+        kind = string(item.get("type"))
+        called = call_kind(item)
+        if called in INPUTS:
+            call = self._calls.begin(item, _index(place))
+            if call is not None:
+                call.name, given = call_name(item), call_input(item)
+                call.pieces += [given] * bool(given)
+                yield ToolCallDelta(call.index, call.id, call.name, given, kind=_marked(called))
+            return
+        if kind in ("message", "reasoning"):
+            (self._text if kind == "message" else self._thought).open += 1
+            return
+        self._begun[kind, name_of(item.get("id")) or _index(place)] = item
+        if called is None and kind.endswith("_call") and kind != "image_generation_call":
+            yield server_tool(item, {})
+
+    # -- items that are whole -------------------------------------------------------------------------------------
+
+    def _is_over(self, item: Mapping[str, Any], place: Any) -> bool:
+        """Whether the same end of an item has come before."""
+        kind = string(item.get("type"))
+        if id := string(item.get("id")) or string(item.get("call_id")):
+            return (kind, id) in self._over
+        return _index(place) is not None and self._over.get((kind, place)) == item
+
+    def _whole(self, item: Mapping[str, Any], place: Any) -> Iterator[Item]:
+        """What an item says at its end."""
+        kind = string(item.get("type"))
+        self._ended.append(item)
+        for name in map(name_of, (place, item.get("id"), item.get("call_id"))):
+            self._begun.pop((kind, name), None)
+            if name is not None:
+                self._over[kind, name] = item
+        if kind == "message":
+            yield from self._message(item)
+        elif kind == "reasoning":
+            yield from self._reasoning(item)
+        elif (called := call_kind(item)) is not None:
+            yield self._call(called, item, _index(place))
+        elif item:
+            written = self._code.pop(name_of(item.get("id")), None) or self._code.pop(name_of(place), None) or []
+            yield from tool_items(item, kept(item, self._stored), "".join(written))
+
+    def _message(self, item: Mapping[str, Any], ended: Mapping[str, Any] | None = None) -> Iterator[Item]:
+        """What a message says; of one that has ended before, only what it says now and did not then."""
+        parts = message_parts(item)
+        over = ended is not None
+        shown: list[tuple[int | None, Mapping[str, Any]]] = []
+        if ended is None:
+            shown, self._odd = self._odd, []
+            for place, part in shown:
+                if part not in parts:
+                    parts.insert(len(parts) if place is None else place, part)
+        whole = whole_text(parts)
+        new = self._text.end(whole) if ended is None else missing(whole_text(message_parts(ended)), 0, whole) or ""
+        known = len(whole) - len(new)
+        for part in parts:
+            text = part_text(part)
+            if text is not None:
+                yield from self._text_part(part, text, known, over)
+                known = max(0, known - len(text))
+                self._before += len(text)
+            elif not over and all(part != known_part for _, known_part in shown):
+                yield Other(string(part.get("type")), part)
+        if not over:
+            yield from unknown_keys(item)
+            yield end_of_message(item, parts, self._stored)
+
+    def _text_part(self, part: Mapping[str, Any], text: str, known: int, over: bool) -> Iterator[Item]:
+        if new := text[known:]:
+            yield Refusal(new) if part.get("type") == "refusal" else new
+        if new == text:
+            yield from _logprobs(part.get("logprobs"))
+        annotations = part.get("annotations")
+        for annotation in annotations if isinstance(annotations, list) else ():
+            about = cited(mapping(annotation), self._before)
+            if not (over and isinstance(about, Other)):
+                yield about
+        if not over:
+            yield from unknown_keys(part)
+
+    def _reasoning(self, item: Mapping[str, Any]) -> Iterator[Item]:
+        """A thought, and with it the item, where the service would find it again or can read it by itself."""
+        summary, content = thought_texts(item)
+        if new := self._thought.end(content if content and self._thought.begins(content) else summary or content):
+            yield Reasoning(new)
+        if self._stored or item.get("encrypted_content"):
+            self._proved = True
+            yield Reasoning("", raw=item)
+
+    def _call(self, kind: str, item: Mapping[str, Any], place: int | None) -> ToolCallDelta:
+        """The end of a call; its beginning, or all of it, may have come before."""
+        call = self._calls.end(item, place)
+        named, nobody = bool(call.name), bool(call.pieces and not call.name and call.index is None)
+        call.name = call.name or call_name(item)
+        return ToolCallDelta(
+            call.index,
+            None if nobody else call.known_by if named else call.id,
+            "" if named else call.name,
+            call.missing(call_input(item)),
+            whole=True,
+            kind=_marked(kind),
+            raw=call_raw(item, self._proved, self._stored),
+        )
+
+    # -- the end of the answer ------------------------------------------------------------------------------------
+
+    def _last(self, response: Mapping[str, Any], word: str) -> Iterator[Item | End]:
+        """What the last event says; of the items in it, what was not said before."""
+        if "store" in response:
+            self._stored = response["store"] is not False
+        output = [mapping(item) for item in _output(response) or ()]
+        over = self._known(output)
+        self._before = 0
+        for place, item in enumerate(output):
+            yield from self._once_more(item, over[place]) if place in over else self._whole(item, place)
+        for begun in list(self._begun.values()):
+            yield from self._whole(begun, None)
+        yield from self._end(response, _status(response, word))
+
+    def _known(self, output: list[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
+        """By their places, the items of the last event that have ended before, as they were then.
+
+        Some services give their items other names at the end: as many of a kind as have ended are known.
+        """
+        found: dict[int, Mapping[str, Any]] = {}
+        left = {id(ended): ended for ended in self._ended}
+        for place, item in enumerate(output):
+            names = map(name_of, (item.get("id"), item.get("call_id"), place))
+            keys = ((string(item.get("type")), name) for name in names)
+            same = next((self._over[key] for key in keys if key in self._over), None)
+            if same is not None:
+                found[place] = same
+                left.pop(id(same), None)
+        renamed: dict[str, list[Mapping[str, Any]]] = {}
+        for ended in reversed(left.values()):
+            renamed.setdefault(string(ended.get("type")), []).append(ended)
+        for place, item in enumerate(output):
+            if place not in found and (known := renamed.get(string(item.get("type")))):
+                found[place] = known.pop()
+        return found
+
+    def _once_more(self, item: Mapping[str, Any], ended: Mapping[str, Any]) -> Iterator[Item]:
+        """What the last event says of an item that has ended before."""
+        if item.get("type") == "message":
+            yield from self._message(item, ended)
+        elif item.get("type") == "reasoning":
+            before, text = (next(filter(None, thought_texts(each)), "") for each in (ended, item))
+            if new := missing(before, 0, text):
+                yield Reasoning(new)
+            if item.get("encrypted_content") and not (self._stored or ended.get("encrypted_content")):
+                yield Reasoning("", raw=item)
+
+    def _end(self, response: Mapping[str, Any], status: str) -> Iterator[Item | End]:
+        """Tokens, and why the answer ends."""
+        usage = response.get("usage")
+        if isinstance(usage, Mapping) and usage:
+            yield _usage(usage)
+        if status == "failed" or response.get("error"):
+            raise error_in_stream(_report(response.get("error") or {"message": "the response failed, no reason given"}))
+        if status in _NOT_OVER:
+            id = string(response.get("id")) or "ID"
+            raise ProtocolError(
+                f"the response {id} is not there yet, it is {status}: fetch it later with GET /responses/{id}, "
+                "or ask without background=True"
+            )
+        if status == "incomplete":
+            reason = mapping(response.get("incomplete_details")).get("reason")
+            yield from list(finish_of(reason, _REASONS)) or [Finish("other", status)]
+        else:
+            finish = list(finish_of(status, {"completed": "stop"}, again=False))
+            yield from finish or [Finish("stop", status)]
+        yield END
 
 
-def _whole_item(item: Mapping[str, Any], place: int) -> Iterator[Item]:
-    kind = item.get("type")
-    if kind == "reasoning":
-        text = "\n\n".join(_texts(item.get("summary"))) or "".join(_texts(item.get("content")))
-        if text:
-            yield Reasoning(text)
-        yield from _encrypted(item)
-    elif kind == "function_call":
-        yield _call(item, place, whole=True)
-    elif kind == "message":
-        content = item.get("content")
-        for part in map(mapping, content if isinstance(content, list) else ()):
-            if refusal := string(part.get("refusal")):
-                yield Refusal(refusal)
-            elif text := string(part.get("text")):
-                yield text
-                yield from _logprobs(part.get("logprobs"))
+def _status(response: Mapping[str, Any], word: str) -> str:
+    """How the answer ended, by the last event's name, or by what stands in it."""
+    return string(response.get("status")) or word if word == "completed" else word
 
 
-def _end(response: Mapping[str, Any], status: str) -> Iterator[Item | End]:
-    """The last event, or the end of a document: tokens, and why it ends."""
-    usage = response.get("usage")
-    if isinstance(usage, Mapping) and usage:
-        yield _usage(usage)
-    if status == "failed" or response.get("error"):
-        raise error_in_stream(_report(response.get("error") or {"message": "the response failed, no reason given"}))
-    if status == "incomplete":
-        reason = string(mapping(response.get("incomplete_details")).get("reason")) or status
-        yield _BROKEN_OFF.get(reason) or Finish("other", reason)
-    elif status == "cancelled":
-        yield Finish("error", status)
-    else:
-        yield Finish("stop" if status in ("completed", "") else "other", status)
-    yield END
+def _output(response: Mapping[str, Any]) -> list[Any] | None:
+    """The items of a whole answer; None if it is not one."""
+    output = response.get("output")
+    if isinstance(output, Mapping):
+        return [output]
+    if output is None or isinstance(output, str):
+        output = output or response.get("output_text")  # a field of OpenAI's packages, which some gateways send
+        return [{"type": "message", "content": output}] if isinstance(output, str) else None
+    return output if isinstance(output, list) else None
 
 
 def _report(event: Any) -> Any:
@@ -192,31 +498,9 @@ def _report(event: Any) -> Any:
     return dict(event) if isinstance(event, Mapping) else event
 
 
-def _call(item: Mapping[str, Any], index: int | None, whole: bool = False) -> ToolCallDelta:
-    """A call that begins: some services give its arguments here, the others in pieces afterwards."""
-    return ToolCallDelta(
-        index,
-        string(item.get("call_id")) or string(item.get("id")) or None,
-        string(item.get("name")),
-        string(item.get("arguments")),
-        whole=whole,
-    )
-
-
-def _encrypted(item: Mapping[str, Any]) -> Iterator[Reasoning]:
-    """Reasoning that can be sent back; the service wants it together with the name that it gave it."""
-    encrypted = string(item.get("encrypted_content"))
-    if item.get("type") == "reasoning" and encrypted:
-        yield Reasoning("", f"{string(item.get('id'))}:{encrypted}")
-
-
 def _logprobs(entries: Any) -> Iterator[Logprobs]:
     if isinstance(entries, list) and entries:
         yield Logprobs(tuple(entries))
-
-
-def _texts(parts: Any) -> list[str]:
-    return [text for part in (parts if isinstance(parts, list) else ()) if (text := string(mapping(part).get("text")))]
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
@@ -232,105 +516,23 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
     )
 
 
+def _made_of(part: Mapping[str, Any]) -> type[str] | type[Refusal] | type[Reasoning] | None:
+    """What the text of a part becomes; None if nobody knows the part."""
+    if part.get("type") in _THOUGHT_PARTS:
+        return Reasoning
+    return None if part_text(part) is None else Refusal if part.get("type") == "refusal" else str
+
+
+def _marked(kind: str | None) -> str:
+    """The kind of a call as its pieces show it."""
+    return "" if kind in (None, "function") else str(kind)
+
+
 def _index(value: Any) -> int | None:
     return value if value.__class__ is int else None
 
 
-class _LastEvent(Record):
-    """The last event, with nothing but news in it: `value` is its JSON, `data` is empty."""
-
-    __slots__ = ("value",)
-
-    def __init__(self, value: dict[str, Any]) -> None:
-        super().__init__("")
-        self.value = value
-
-
-class ResponseEvents(SSE):
-    r"""Server-sent events, without the end of a call whose arguments have come already, and without the items in the
-    last event that have been told before it.
-
-    Most services write everything in pieces and repeat it when it is over, some send a call, or all, only then; an
-    event by itself does not show which.
-
-    Example:
-        >>> item = b'"output_index":1,"item":{"type":"function_call","call_id":"c","name":"f","arguments":"{}"}'
-        >>> piece = b'data: {"type":"response.function_call_arguments.delta","output_index":1,"delta":"{}"}\n\n'
-        >>> done = b'data: {"type":"response.output_item.done",' + item + b'}\n\n'
-        >>> len(ResponseEvents().feed(piece + done)), len(ResponseEvents().feed(done))
-        (1, 1)
-    """
-
-    _begun: frozenset[int | str] = frozenset()
-    _written: frozenset[int | str] = frozenset()
-    _ended: frozenset[int | str] = frozenset()
-    _has_text = False
-    _has_reasoning = False
-    _has_signature = False
-
-    def _frames(self, whole: bytes) -> list[Frame]:
-        frames = super()._frames(whole)
-        if self._has_text and len(frames) == 1 and frames[0].event == _TEXT_PIECE:
-            return frames  # the usual event
-        if not self._has_text:
-            self._has_text = any(mark in whole for mark in _TEXT_MARKS)
-        if not self._has_reasoning:
-            self._has_reasoning = _REASONING in whole
-        if any(mark in whole for mark in _NEWS_BYTES):
-            return [kept for frame in frames if (kept := self._without_repetitions(frame)) is not None]
-        return frames
-
-    def _without_repetitions(self, frame: Frame) -> Frame | None:
-        if not any(mark in frame.data for mark in _NEWS):
-            return frame
-        try:
-            event = frame_json(frame)
-        except ProtocolError:
-            return frame  # decode() says so
-        kind, item, response = event.get("type"), event.get("item"), event.get("response")
-        if kind == "response.function_call_arguments.delta":
-            self._written |= _names(event.get("output_index"), event.get("item_id")) or {_UNNAMED}
-        elif kind in _ENDS and isinstance(response, dict) and isinstance(response.get("output"), list):
-            output = [new for place, item in enumerate(response["output"]) if (new := self._news(place, item))]
-            return _LastEvent({**event, "response": {**response, "output": output}})
-        elif isinstance(item, dict) and item.get("type") == _CALL:
-            return None if self._is_known(kind, item, event.get("output_index")) else frame
-        elif isinstance(item, dict) and kind == "response.output_item.done" and item.get(_SIGNATURE):
-            self._has_signature = True
-        return frame
-
-    def _is_known(self, kind: Any, item: dict[str, Any], place: Any) -> bool:
-        """Whether all of a call in an event of its own has been told; if not, it has been now."""
-        names = _names(place, item.get("id"), item.get("call_id"))
-        if kind == "response.output_item.added":
-            self._begun |= names
-            if item.get("arguments"):
-                self._written |= names
-        if kind != "response.output_item.done":
-            return False
-        known = self._written if item.get("arguments") else self._written | self._begun
-        self._ended |= names or {_UNNAMED}
-        return _UNNAMED in known or bool(names & known)
-
-    def _news(self, place: int, item: Any) -> dict[str, Any] | None:
-        """What an item of the whole response says that no event before has said."""
-        if not isinstance(item, dict):
-            return None
-        kind = item.get("type")
-        if kind == "message":
-            return None if self._has_text else item
-        if kind == _CALL:
-            names, told = _names(place, item.get("id"), item.get("call_id")), self._written | self._ended
-            if _UNNAMED in told or names & told:
-                return None
-            # If another call was told, but none by these names, the service names its calls anew at the end.
-            return item if not (self._begun | told) or (names & self._begun and item.get("arguments")) else None
-        if kind == "reasoning":
-            known = ("summary", "content") * self._has_reasoning + (_SIGNATURE,) * self._has_signature
-            return {name: value for name, value in item.items() if name not in known}
-        return None
-
-
-def _names(*values: Any) -> frozenset[int | str]:
-    """What tells a call from the others of its answer: its place and its ids, as far as they are given."""
-    return frozenset(value for value in values if value.__class__ is int or (isinstance(value, str) and value))
+def _key(event: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What tells a part of an item from the others."""
+    names = ("output_index", "item_id", "content_index", "summary_index")
+    return tuple(name_of(event.get(name)) for name in names)

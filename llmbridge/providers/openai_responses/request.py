@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import Message, call_of
-from llmbridge.providers._values import TEXTS, call_id, media_of, own_form
+from llmbridge.providers._values import TEXTS, call_id, mapping, media_of, own_form, string
+from llmbridge.providers.openai_responses.items import INPUTS, kept, message_parts, part_text, whole_text
 
 if TYPE_CHECKING:
     from llmbridge.events import ToolCall
@@ -23,79 +24,152 @@ __all__ = ["encode_choice", "encode_items", "encode_params", "encode_schema", "e
 _CALL_ID = re.compile(r".{1,64}", re.DOTALL)
 _RENAMED = {"max_tokens": "max_output_tokens", "max_completion_tokens": "max_output_tokens"}
 _LOGPROBS = "message.output_text.logprobs"
+_MEDIA = ("image_url", "input_audio", "file")
+_APPROVED = ("true", "yes", "y", "ok", "okay", "approve", "approved")
+_OF_ANSWERS = ("tool_call_id", "name", "kind", "is_error")
 
 
-def encode_items(messages: tuple[Message, ...], own_instructions: bool) -> tuple[str | None, list[dict[str, Any]]]:
+def encode_items(
+    messages: tuple[Message, ...], own_instructions: bool, stored: bool = True
+) -> tuple[str | None, list[dict[str, Any]]]:
     """The instructions, and the items of the conversation.
 
     Args:
         messages: What stands at their beginning for the system becomes the instructions.
         own_instructions: The caller gives the instructions as a parameter: then the messages stay messages.
+        stored: False leaves out what only a service that keeps its answers finds again.
 
     Raises:
         InvalidRequest: Something in a message has no counterpart; says which.
     """
     instructions: list[str] = []
     items: list[dict[str, Any]] = []
+    calls: dict[str, ToolCall] = {}
     for number, message in enumerate(messages):
         if message.role in ("system", "developer") and not (items or own_instructions):
             instructions.append(message.text)
         elif message.role == "assistant":
-            items += _assistant_items(message)
+            items += _assistant_items(message, stored)
+            calls.update((call.id, call) for call in message.calls)
         elif message.role == "tool":
-            items.append(_call_output(message, f"messages[{number}]"))
+            items.append(_call_output(message, calls, f"messages[{number}]"))
         else:
             items.append({"type": "message", "role": message.role, "content": _content(message, f"messages[{number}]")})
     if not (items or own_instructions):  # the service wants something to answer
-        return encode_items(messages, True)
+        return encode_items(messages, True, stored)
     return "\n\n".join(instructions) or None, items
 
 
-def _assistant_items(message: Message) -> list[dict[str, Any]]:
+def _assistant_items(message: Message, stored: bool) -> list[dict[str, Any]]:
     """A turn as items, in the order of its parts: reasoning belongs to what stands behind it."""
     items: list[dict[str, Any]] = []
     texts: list[dict[str, Any]] = []
     for part in message.parts:
-        if part["type"] == "reasoning":
-            if thought := _reasoning(part):
-                items += [*_said(texts), *thought]
-                texts = []
-        elif part["type"] in ("tool_call", "opaque"):
-            items += [*_said(texts), own_form(part) if part["type"] == "opaque" else _function_call(call_of(part))]
+        if (text := _said_in(part)) is not None:
+            texts += text
+        elif made := _item(part, stored):
+            items += [*_said(texts), made]
             texts = []
-        elif part["type"] in TEXTS:
-            texts.append({"type": "output_text", "text": part.get("text")})
-        else:
-            texts.append(part)
     return items + _said(texts)
 
 
-def _function_call(call: ToolCall) -> dict[str, Any]:
-    return {"type": "function_call", "call_id": _call_id(call.id), "name": call.name, "arguments": call.text}
+def _said_in(part: dict[str, Any]) -> list[dict[str, Any]] | None:
+    """What a part adds to a message of the model; None if it is an item of its own."""
+    kind, raw = part["type"], mapping(part.get("raw"))
+    if kind in _MEDIA and raw.get("type") != "image_generation_call":
+        transcript = string(part.get("transcript"))  # the service takes only text there
+        return [{"type": "output_text", "text": transcript}] if transcript else []
+    if kind in TEXTS and raw.get("type") != "message":
+        more = part if kind == "output_text" else {}
+        return [{**more, "type": "output_text", "text": part.get("text")}]
+    return [part] if kind == "refusal" else None
+
+
+def _item(part: dict[str, Any], stored: bool) -> dict[str, Any] | None:
+    """The item that a part of a turn is; None if the service cannot take it."""
+    kind, raw = part["type"], mapping(part.get("raw"))
+    if kind == "tool_call":
+        return kept(_call(call_of(part)), stored)
+    if kind == "reasoning":
+        item = raw or _reasoning(part)
+        return kept(item, stored) if item and (stored or item.get("encrypted_content")) else None
+    if kind in TEXTS:
+        return kept(_message(raw, string(part.get("text"))), stored)
+    if kind in _MEDIA:
+        data = string(mapping(part.get("image_url")).get("url")).partition(",")[2]
+        return kept({**raw, "result": data}, stored)
+    return kept(own_form(part), stored)
+
+
+def _call(call: ToolCall) -> dict[str, Any]:
+    """A call as an item; what the service has said about it beside is there again."""
+    raw = dict(call.raw or {})
+    if call.kind in INPUTS:
+        kind = "function_call" if call.kind == "function" else "custom_tool_call"
+        written = call.text if call.kind == "function" else call.written
+        return {"type": kind, **raw, "call_id": _call_id(call.id), "name": call.name, INPUTS[call.kind]: written}
+    return raw or {"type": call.kind, "id": call.id, "name": call.name, "arguments": call.written}
+
+
+def _message(raw: Mapping[str, Any], text: str) -> dict[str, Any]:
+    """A message of the service's own, with the text that it has now."""
+    parts = message_parts(raw)
+    places = [place for place, part in enumerate(parts) if part_text(part) is not None]
+    if text != whole_text(parts):
+        first = places[0] if places else len(parts)
+        begun = parts[first] if places else {"type": "output_text"}
+        whole = {**begun, "refusal" if begun.get("type") == "refusal" else "text": text}
+        rest = [part for place, part in enumerate(parts) if place > first and place not in places]
+        parts = [*parts[:first], whole, *rest]
+    return {**raw, "content": [dict(part) for part in parts]}
 
 
 def _said(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The message that parts of an answer make, if there is anything in them."""
-    plain = all(part["type"] == "output_text" and isinstance(part["text"], str) for part in texts)
+    plain = all(part.keys() == {"type", "text"} and isinstance(part["text"], str) for part in texts)
     content = "".join(part["text"] for part in texts) if plain else texts
     return [{"type": "message", "role": "assistant", "content": content}] if content else []
 
 
-def _reasoning(part: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Reasoning as an item; only what the service itself has encrypted, which "id:content" shows."""
+def _reasoning(part: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Reasoning as an item: the service's own, or what the service has encrypted, which "id:content" shows."""
+    if "summary" in part or "encrypted_content" in part:
+        return dict(part)
     identity, colon, encrypted = str(part.get("signature") or "").partition(":")
     if not (colon and encrypted):
-        return []
+        return None
     summary = [{"type": "summary_text", "text": part["text"]}] if part.get("text") else []
     named = {"id": identity} if identity else {}
-    return [{"type": "reasoning", **named, "summary": summary, "encrypted_content": encrypted}]
+    return {"type": "reasoning", **named, "summary": summary, "encrypted_content": encrypted}
 
 
-def _call_output(message: Message, where: str) -> dict[str, Any]:
-    id = message.extra.get("tool_call_id")
+def _call_output(message: Message, calls: Mapping[str, ToolCall], where: str) -> dict[str, Any]:
+    """The answer to a call, in the form that calls of its kind are answered in."""
+    id = str(message.extra.get("tool_call_id") or "")
     if not id:
         raise InvalidRequest(f"{where} answers a tool call: say which one with 'tool_call_id'")
-    return {"type": "function_call_output", "call_id": _call_id(str(id)), "output": _content(message, where)}
+    call = calls.get(id)
+    kind = str(message.extra.get("kind") or "function") if call is None else call.kind
+    content: Any = _content(message, where)
+    if kind.endswith("approval_request"):
+        return _approval(message, kind, id)
+    caller = {"caller": call.raw["caller"]} if call is not None and call.raw and call.raw.get("caller") else {}
+    if kind in INPUTS:
+        answers = "function_call_output" if kind == "function" else "custom_tool_call_output"
+        return {"type": answers, "call_id": _call_id(id), "output": content, **caller}
+    if isinstance(content, list) and len(content) == 1 and content[0].get("type") not in TEXTS:
+        content = content[0]  # a screenshot
+    more = {name: value for name, value in message.extra.items() if name not in _OF_ANSWERS}
+    return {"type": f"{kind}_output", "call_id": id, "output": content, **caller, **more}
+
+
+def _approval(message: Message, kind: str, id: str) -> dict[str, Any]:
+    """Whether a tool may be run, in the words of the caller, or of whatever stands for him."""
+    text = message.text.strip()
+    approve = text.lower().rstrip(".!") in _APPROVED and not message.extra.get("is_error")
+    reason = {"reason": text} if text and not approve else {}
+    answers = f"{kind.removesuffix('_request')}_response"
+    return {"type": answers, "approval_request_id": id, "approve": approve, **reason}
 
 
 def _call_id(given: str) -> str:
