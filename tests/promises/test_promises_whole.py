@@ -153,6 +153,18 @@ def test_p28_a_turn_that_was_written_down_goes_back_as_it_came(server: LLMServer
     assert sent_back(server) == parts
 
 
+def test_p28_thoughts_without_proofs_keep_their_places(server: LLMServer, mode: Mode) -> None:
+    """Also where nothing but a call stands between them."""
+    parts = [{name: value for name, value in part.items() if name != "thoughtSignature"} for part in PARTS]
+    server.script(sse({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}))
+    with asking(server, "gemini:gemini-2.5-flash") as client:
+        answer = mode.complete(client.chat("Weather?"))
+    assert [part["type"] for part in answer.message.parts] == [
+        "reasoning", "tool_call", "opaque", "opaque", "reasoning", "tool_call"
+    ]  # fmt: skip
+    assert [part["text"] for part in answer.message.parts if part["type"] == "reasoning"] == ["North.", "South."]
+
+
 @pytest.mark.parametrize("model", TURNS)
 @pytest.mark.parametrize("other", [*TURNS, "openai:gpt-4o", "ollama:m", "mistral:m", "cohere:m", "vitalentum:m"])
 def test_p28_another_service_gets_what_it_takes(server: LLMServer, model: str, other: str) -> None:
@@ -237,7 +249,7 @@ def test_p26_what_came_before_an_error_is_in_its_partial(server: LLMServer, mode
 def test_p26_who_answered_is_known(server: LLMServer, mode: Mode) -> None:
     """What the first and the last event say."""
     last = {**chunk("stop"), "system_fingerprint": "fp"}
-    server.script(sse(chunk(content="Hi"), last, "[DONE]"))
+    server.script(sse(chunk(content="Hi"), last))
     with asking(server, "openrouter:alias") as client:
         answer = mode.complete(client.chat("x"))
     assert (answer.response_id, answer.served_model, answer.model) == ("c1", "m-1", "alias")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge.errors import InvalidRequest
@@ -10,7 +10,7 @@ from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest, Message, SchemaMode
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers.openai import answer
-from llmbridge.providers.openai.answer import decode_chunk, decode_completion
+from llmbridge.providers.openai.answer import ChunkReader, decode_chunk, decode_completion
 from llmbridge.providers.openai.request import (
     encode_choice,
     encode_format,
@@ -32,6 +32,11 @@ class ChatCompletions(Provider):
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
         return decode_chunk(frame)
+
+    @classmethod
+    def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
+        own = cls.decode.__func__ is ChatCompletions.decode.__func__  # type: ignore[attr-defined]  # as below
+        return ChunkReader().read if own else cls.decode
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
@@ -106,6 +111,11 @@ class OpenAI(ChatCompletions):
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
         return decode_chunk(frame, cls.reasoning_proofs)
+
+    @classmethod
+    def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
+        own = cls.decode.__func__ is OpenAI.decode.__func__  # type: ignore[attr-defined]  # another package may have its own
+        return ChunkReader(cls.reasoning_proofs).read if own else cls.decode
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
