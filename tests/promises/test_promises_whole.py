@@ -141,6 +141,26 @@ def test_p28_a_turn_with_tools_goes_back_as_it_came(server: LLMServer, mode: Mod
 
 
 @pytest.mark.parametrize("model", TURNS)
+def test_p28_two_thoughts_and_two_calls_keep_their_order(server: LLMServer, mode: Mode, model: str) -> None:
+    """Played by the loopback server, whose checks are those of the services."""
+
+    def weather(city: str) -> str:
+        """Of a city."""
+        return f"Sun in {city}"
+
+    proofs = [f"rs_{n}:c2ln{n}A==" if "responses" in model else f"c2ln{n}A==" for n in (1, 2)]
+    turn: list[Any] = []
+    for text, proof, city in zip(("North.", "South."), proofs, ("Oslo", "Rome"), strict=True):
+        turn += [Reasoning(text, proof), ToolCall(f"t-{city}", "weather", {"city": city})]
+    server.script(Reply(parts=turn), Reply("Sun."))
+    with asking(server, model) as client:
+        assert mode.complete(client.chat("Weather?", tools=[weather], run_tools=True)).text == "Sun."
+    sent = json.dumps(server.requests[1].json)
+    places = [sent.index(mark) for mark in ("c2ln1A==", "Oslo", "c2ln2A==", "Rome")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("model", TURNS)
 def test_p28_a_turn_that_was_written_down_goes_back_as_it_came(server: LLMServer, model: str) -> None:
     """By way of JSON."""
     turn, parts = TURNS[model]
