@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from modes import Mode
 
 from llmbridge import Client, Completion, Message, Other, RawEvent, Reasoning, Retry, StreamError, Text, ToolCall
 from llmbridge.testing import LLMServer, Reply
-from tests.modes import Mode
 
 KEY = "sk-test-key"
 
