@@ -227,7 +227,9 @@ class Media:
         if self.kind == "image":
             part = {"type": "image_url", "image_url": {"url": url}}
         elif self.kind == "audio" and not self.url:
-            part = {"type": "input_audio", "input_audio": {"data": data, "format": self.mime.partition("/")[2]}}
+            from llmbridge.parts import audio_format
+
+            part = {"type": "input_audio", "input_audio": {"data": data, "format": audio_format(self.mime)}}
         else:
             part = {"type": "file", "file": {"filename": self.id or self.kind, "file_data": url}}
         own = {"transcript": self.transcript, "raw": dict(self.raw)}

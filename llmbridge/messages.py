@@ -428,9 +428,10 @@ def _own(part: Any, provider: str) -> Any:
 def _own_call(call: Any, provider: str) -> Any:
     """A call; one that is no function call to another service becomes one, whose arguments hold the input."""
     own = _own(call, provider)
-    foreign = isinstance(call, Mapping) and call.get("by") not in (None, provider)
-    if not foreign or own.get("type") in (None, "function"):
+    if not isinstance(call, Mapping) or own.get("type") in (None, "function"):
         return own
+    if call.get("by") in (None, provider):
+        return {name: value for name, value in own.items() if name != "by"}
     made = call_of(_call_part(call))
     written = json.dumps(dict(made.arguments), ensure_ascii=False)
     return {"id": made.id, "type": "function", "function": {"name": made.name, "arguments": written}}

@@ -15,7 +15,7 @@ from typing import Any, Literal, Union
 
 from llmbridge.errors import InvalidRequest
 
-__all__ = ["Audio", "Document", "Image", "MediaPart", "Source", "media_type_of"]
+__all__ = ["Audio", "Document", "Image", "MediaPart", "Source", "audio_format", "media_type_of"]
 
 Source = Union[str, bytes, bytearray, "os.PathLike[str]"]
 
@@ -185,8 +185,7 @@ class Audio:
     def to_part(self) -> dict[str, Any]:
         """The part of a message that it is."""
         media_type, data = _split_data_url(str(self.source))
-        form = _AUDIO_FORMATS.get(media_type, media_type.partition("/")[2])
-        return {"type": "input_audio", "input_audio": {"data": data, "format": form}}
+        return {"type": "input_audio", "input_audio": {"data": data, "format": audio_format(media_type)}}
 
 
 @dataclass(frozen=True, slots=True)
@@ -270,6 +269,16 @@ def _read(path: str, what: str) -> bytes:
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
         raise InvalidRequest(f"the {what} cannot be read: {reason}: {path[:200]!r}") from None
+
+
+def audio_format(media_type: str) -> str:
+    """What OpenAI calls the form of a sound.
+
+    Example:
+        >>> audio_format("audio/mpeg"), audio_format("audio/ogg")
+        ('mp3', 'ogg')
+    """
+    return _AUDIO_FORMATS.get(media_type, media_type.partition("/")[2])
 
 
 def media_type_of(content: bytes, name: str = "") -> str:

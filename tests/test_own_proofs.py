@@ -82,6 +82,15 @@ def test_what_only_one_service_understands_goes_to_no_other() -> None:
     ]
 
 
+@pytest.mark.parametrize("raw", [{}, {"raw": {"x": 1}}], ids=["plain", "raw"])
+def test_a_call_of_another_kind_becomes_a_function_call_elsewhere(raw: dict[str, Any]) -> None:
+    """Its own service gets it as it was, without the mark that says whose it is."""
+    call = {"id": "c", "type": "custom", "custom": {"name": "shell", "input": "ls"}, **raw}
+    message = Message("assistant", None, {"tool_calls": [{**call, "by": "openai"}]})
+    assert with_own_proofs([message], "openai")[0].extra["tool_calls"] == [call]
+    assert with_own_proofs([message], "cohere")[0].extra["tool_calls"][0]["type"] == "function"
+
+
 def test_a_turn_of_nothing_but_that_says_nothing_elsewhere() -> None:
     """It is an empty one."""
     message = Message("assistant", [{"type": "opaque", "raw": {"a": 1}, "by": "anthropic"}])

@@ -242,7 +242,7 @@ class Answer:
             self._event_head.take(frames)
         if decode is None:
             if self._decoder is None:
-                self._decoder = self._refuse_stream if self._read else self._provider.decoder()
+                self._decoder = self._refuse_stream if self._read else _reader_of(self._provider)
             decode = self._decoder
         return _with_raw(decode) if self._raw else decode
 
@@ -358,6 +358,16 @@ class Answer:
         except ProtocolError:
             return False
         return True
+
+
+def _reader_of(provider: type[Provider]) -> _Decode:
+    """What reads the events of one answer: `decoder`, or a `decode` that a subclass has put over it."""
+    for cls in provider.__mro__:
+        if "decoder" in vars(cls):
+            break
+        if "decode" in vars(cls):
+            return provider.decode
+    return provider.decoder()
 
 
 def _with_raw(decode: _Decode) -> _Decode:

@@ -261,13 +261,14 @@ class Assembly:
         whole = Assembly(self._think_tags, self._answer_tool, lambda: said)
         for item in summary.items:
             whole.take(item, said)
-        whole.close(said, cut=whole.finish is not None and whole.finish.reason in _CUT_OFF)
+        cut = whole.finish is not None and whole.finish.reason in _CUT_OFF
+        whole.close(said, cut)
         if not summary.certain and not repeats(said, [*self._told(), *items]):
             for item in summary.items:
                 self.take(item, items)
             return
         self._flush(items)
-        items += self._calls.finished()
+        items += self._calls.finished(cut)
         self._calls.seen = self._calls.seen or whole._calls.seen
         news = not_told(said, [*self._told(), *items])
         for item in news:

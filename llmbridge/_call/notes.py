@@ -146,7 +146,7 @@ class PartsSoFar:
             elif part is not None:
                 parts.append(joined_media(part).to_part())
         for part in parts:
-            if part.keys() & {"signature", "redacted", "raw"}:
+            if part.keys() & {"signature", "redacted", "raw", "kind"}:
                 part.update(by)
         return parts
 
@@ -292,7 +292,9 @@ class Notes:
         elif isinstance(item, ServerTool):
             called = self._server_tools.get(item.id)
             self._server_tools[item.id or len(self._server_tools)] = (
-                replace(called, result=item.result, raw=item.raw) if called else item
+                replace(called, arguments=item.arguments or called.arguments, result=item.result, raw=item.raw)
+                if called
+                else item
             )
             self._parts.add_opaque(item.raw, place)
         elif isinstance(item, Other) and item.in_turn:

@@ -319,10 +319,10 @@ class _Reader:
             if (
                 text.__class__ is str
                 and text
-                and event["type"] == "content-delta"
-                and len(content) + len(message) + len(delta) == 3
+                and len(content) == len(message) == len(delta) == 1
                 and len(event) == 3
                 and "index" in event
+                and event["type"] == "content-delta"
                 and end == len(frame.data)
                 and not self._open
             ):

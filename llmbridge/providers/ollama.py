@@ -397,9 +397,10 @@ def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
 class _Reader:
     """Reads the lines of one answer."""
 
-    __slots__ = ("_calls", "_images", "_seen", "_texts", "_unread")
+    __slots__ = ("_around", "_calls", "_images", "_seen", "_texts", "_unread")
 
     def __init__(self) -> None:
+        self._around = 0
         self._texts = 0  # pieces so far
         self._calls: list[tuple[str, str]] = []  # names and arguments so far
         self._images = 0
@@ -420,11 +421,13 @@ class _Reader:
                 and line["done"] is False
                 and len(message) == 2
                 and "role" in message
-                and ("created_at" in line and "model" in line if len(line) == 4 else line.keys() <= _USUAL_LINE)
+                and len(line) == self._around
                 and end == len(frame.data)
             ):
                 self._texts += 1
                 return (content,)
+            if line.keys() <= _USUAL_LINE:
+                self._around = len(line)  # so many keys are those that say nothing, until there is another number
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
             pass  # it is not the usual one
         return self.line(line if end == len(frame.data) else parsed_json(frame.data))

@@ -8,6 +8,7 @@ import json
 import threading
 import time
 import weakref
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -29,11 +30,13 @@ from llmbridge import (
     ToolCallDelta,
     Usage,
 )
+from llmbridge._call.answer import Answer
 from llmbridge._call.assembly import Assembly
 from llmbridge._call.calls import CallAssembler
 from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
 from llmbridge.events import Item, OtherChoice, Text
+from llmbridge.providers import find
 from llmbridge.schema import Schema
 from llmbridge.testing import CLOSE, HOLD, RESET, LLMServer, Reply
 
@@ -415,3 +418,19 @@ class TestBareErrors:
             server.script(Reply(body=A + report.encode() + b"\n" + DONE))
             outcome = mode.read(mode.of_class(Vitalentum, base_url=server.root))
             assert (outcome.pieces, isinstance(outcome.error, ServiceError)) == (["a"], True)
+
+
+@pytest.mark.parametrize("name", ["anthropic", "gemini", "ollama", "cohere", "openai", "openai-responses"])
+def test_a_decode_of_a_subclass_reads_the_events(name: str) -> None:
+    """Though the dialect below it has a decoder that remembers."""
+
+    class Mine(find(name)):  # type: ignore[misc]
+        """A provider of another package."""
+
+        @classmethod
+        def decode(cls, frame: Any) -> Any:
+            return ("mine",)
+
+    reads = [b"{}\n\n" if name == "ollama" else b"data: {}\n\n", b""]
+    exchange: Any = SimpleNamespace(status=200, headers={}, secrets=(), read=lambda: reads.pop(0))
+    assert Answer(exchange, Mine).read()[0] == ["mine"]

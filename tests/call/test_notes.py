@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import pickle
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -331,6 +332,13 @@ class TestOrder:
             "raw": {"id": "a1"},
         }
 
+    def test_a_call_of_another_kind_says_whose_it_is(self) -> None:
+        """Another service takes it as a function call."""
+        source: Any = SimpleNamespace(current=SimpleNamespace(provider="played"))
+        notes = Notes(TextSoFar(), source)
+        notes.note(ToolCall("c", "shell", {"input": "ls"}, "ls", kind="custom"))
+        assert notes.message().extra["tool_calls"][0]["by"] == "played"
+
     def test_two_images_without_a_name_are_two(self) -> None:
         """Equal ones as well."""
         assert len(noted(*[Media("image", "image/png", b"x")] * 2).media) == 2
@@ -341,6 +349,8 @@ class TestOrder:
         notes = noted(called, gave)
         assert notes.server_tools == [ServerTool("s", "search", {"q": 1}, [2], {"n": 2})]
         assert [part["raw"] for part in notes.message().parts] == [{"n": 1}, {"n": 2}]
+        late = noted(ServerTool("s", "search"), ServerTool("s", "search", {"q": 2}, [3]))
+        assert late.server_tools == [ServerTool("s", "search", {"q": 2}, [3])]
 
     def test_a_turn_that_goes_on_is_one(self) -> None:
         """Its tokens are those of both calls."""

@@ -6,11 +6,11 @@ import json
 from typing import Any
 
 import pytest
+from modes import Mode
 
 from llmbridge import Client, Other, RawEvent, Retry, ServerError, Text
 from llmbridge.events import Finish
 from llmbridge.testing import LLMServer, Reply
-from tests.modes import Mode
 
 
 def chunk(text: str = "", **top: Any) -> bytes:

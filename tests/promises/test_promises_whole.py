@@ -6,10 +6,10 @@ import json
 from typing import Any
 
 import pytest
+from modes import Mode
 
 from llmbridge import Client, Completion, Message, Other, RawEvent, Reasoning, Retry, StreamError, Text, ToolCall
 from llmbridge.testing import LLMServer, Reply
-from tests.modes import Mode
 
 KEY = "sk-test-key"
 
@@ -141,6 +141,26 @@ def test_p28_a_turn_with_tools_goes_back_as_it_came(server: LLMServer, mode: Mod
 
 
 @pytest.mark.parametrize("model", TURNS)
+def test_p28_two_thoughts_and_two_calls_keep_their_order(server: LLMServer, mode: Mode, model: str) -> None:
+    """Played by the loopback server, whose checks are those of the services."""
+
+    def weather(city: str) -> str:
+        """Of a city."""
+        return f"Sun in {city}"
+
+    proofs = [f"rs_{n}:c2ln{n}A==" if "responses" in model else f"c2ln{n}A==" for n in (1, 2)]
+    turn: list[Any] = []
+    for text, proof, city in zip(("North.", "South."), proofs, ("Oslo", "Rome"), strict=True):
+        turn += [Reasoning(text, proof), ToolCall(f"t-{city}", "weather", {"city": city})]
+    server.script(Reply(parts=turn), Reply("Sun."))
+    with asking(server, model) as client:
+        assert mode.complete(client.chat("Weather?", tools=[weather], run_tools=True)).text == "Sun."
+    sent = json.dumps(server.requests[1].json)
+    places = [sent.index(mark) for mark in ("c2ln1A==", "Oslo", "c2ln2A==", "Rome")]
+    assert places == sorted(places)
+
+
+@pytest.mark.parametrize("model", TURNS)
 def test_p28_a_turn_that_was_written_down_goes_back_as_it_came(server: LLMServer, model: str) -> None:
     """By way of JSON."""
     turn, parts = TURNS[model]
@@ -151,6 +171,18 @@ def test_p28_a_turn_that_was_written_down_goes_back_as_it_came(server: LLMServer
         results = [{"role": "tool", "tool_call_id": call.id, "content": "Sun"} for call in answer.tool_calls]
         client.chat([Message("user", "Weather?"), saved, *results]).complete()
     assert sent_back(server) == parts
+
+
+def test_p28_thoughts_without_proofs_keep_their_places(server: LLMServer, mode: Mode) -> None:
+    """Also where nothing but a call stands between them."""
+    parts = [{name: value for name, value in part.items() if name != "thoughtSignature"} for part in PARTS]
+    server.script(sse({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}))
+    with asking(server, "gemini:gemini-2.5-flash") as client:
+        answer = mode.complete(client.chat("Weather?"))
+    assert [part["type"] for part in answer.message.parts] == [
+        "reasoning", "tool_call", "opaque", "opaque", "reasoning", "tool_call"
+    ]  # fmt: skip
+    assert [part["text"] for part in answer.message.parts if part["type"] == "reasoning"] == ["North.", "South."]
 
 
 @pytest.mark.parametrize("model", TURNS)
@@ -237,7 +269,7 @@ def test_p26_what_came_before_an_error_is_in_its_partial(server: LLMServer, mode
 def test_p26_who_answered_is_known(server: LLMServer, mode: Mode) -> None:
     """What the first and the last event say."""
     last = {**chunk("stop"), "system_fingerprint": "fp"}
-    server.script(sse(chunk(content="Hi"), last, "[DONE]"))
+    server.script(sse(chunk(content="Hi"), last))
     with asking(server, "openrouter:alias") as client:
         answer = mode.complete(client.chat("x"))
     assert (answer.response_id, answer.served_model, answer.model) == ("c1", "m-1", "alias")

@@ -229,7 +229,10 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "the end mark with a CR left": ("[DONE]\r", [END]),
     # No error
     "a null error": (chunk({"content": "Hi"}, error=None), ["Hi"]),
-    "words beside choices": (chunk({"content": "Hi"}, message="cached", detail="none"), ["Hi"]),
+    "words beside choices": (
+        chunk({"content": "Hi"}, message="cached", detail="none"),
+        ["Hi", Other("message", {"message": "cached"}), Other("detail", {"detail": "none"})],
+    ),
     "words beside no choice": ({"choices": [], "message": "cached"}, [Other("message", {"message": "cached"})]),
     "words of another kind": (
         {"type": "status", "message": "the model is being loaded"},

@@ -665,3 +665,15 @@ def test_odd_values_are_text_or_an_error_of_the_tree(seed: int) -> None:
                 list(decode(copy.deepcopy(event)))
             except LLMBridgeError:
                 continue
+
+
+def test_what_comes_once_beside_a_text_is_seen(server: LLMServer, mode: Mode) -> None:
+    """In an event like all others before it; also in the place of something that was always there."""
+    chunk = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": "a"}}]}
+    told = [chunk] * 3 + [{**chunk, "citations": ["https://a.example"]}, {**chunk, "zzz": 1}, chunk]
+    end = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
+    server.script(Reply(body="".join(f"data: {json.dumps(each)}\n\n" for each in [*told, end]).encode()))
+    with Client("openai-compatible:m", base_url=server.base_url("openai"), proxy=False) as client:
+        events = mode.read(client.chat("x").events()).pieces
+    assert [event.url for event in events if isinstance(event, Citation)] == ["https://a.example"]
+    assert [event for event in events if isinstance(event, Other)] == [Other("zzz", {"zzz": 1})]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge.errors import InvalidRequest
@@ -10,7 +10,7 @@ from llmbridge.events import End, Item
 from llmbridge.messages import ChatRequest, Message, SchemaMode
 from llmbridge.provider import Encoded, Provider
 from llmbridge.providers.openai import answer
-from llmbridge.providers.openai.answer import decode_chunk, decode_completion
+from llmbridge.providers.openai.answer import ChunkReader, decode_chunk, decode_completion
 from llmbridge.providers.openai.request import (
     encode_choice,
     encode_format,
@@ -27,15 +27,25 @@ __all__ = ["ChatCompletions", "OpenAI", "OpenAICompatible", "decode_chunk", "dec
 
 
 class ChatCompletions(Provider):
-    """What all have in common whose answers are chat completions, in events or whole."""
+    """What all have in common whose answers are chat completions, in events or whole.
+
+    Attributes:
+        reasoning_proofs: The list in which reasoning comes with its proofs, and goes back; "" if there is none.
+    """
+
+    reasoning_proofs: ClassVar[str] = ""
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        return decode_chunk(frame)
+        return decode_chunk(frame, cls.reasoning_proofs)
+
+    @classmethod
+    def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
+        return ChunkReader(cls.reasoning_proofs).read
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        return decode_completion(document)
+        return decode_completion(document, cls.reasoning_proofs)
 
 
 class OpenAI(ChatCompletions):
@@ -49,7 +59,6 @@ class OpenAI(ChatCompletions):
             wherever the caller gave it.
         no_reasoning: What stands in `reasoning_field` of an earlier turn without reasoning, for services that insist
             on the field; None leaves it out.
-        reasoning_proofs: The list in which reasoning comes with its proofs, and goes back; "" if there is none.
         tool_media: Whether the answer of a tool may hold more than text.
         best_schema_mode: How it is asked for structured output unless the caller says.
         schema_bounds: Whether it takes bounds (`minimum`, `maxItems`) in a schema; else they are told in descriptions.
@@ -90,7 +99,6 @@ class OpenAI(ChatCompletions):
     own_models: ClassVar[bool] = True
     reasoning_field: ClassVar[str | None] = ""
     no_reasoning: ClassVar[str | None] = None
-    reasoning_proofs: ClassVar[str] = ""
     tool_media: ClassVar[bool] = False
     best_schema_mode: ClassVar[SchemaMode] = "native"
     schema_bounds: ClassVar[bool] = True
@@ -102,14 +110,6 @@ class OpenAI(ChatCompletions):
 
     decode_models = staticmethod(answer.decode_models)
     decode_embeddings = staticmethod(answer.decode_embeddings)
-
-    @classmethod
-    def decode(cls, frame: Frame) -> Iterable[Item | End]:
-        return decode_chunk(frame, cls.reasoning_proofs)
-
-    @classmethod
-    def decode_document(cls, document: Any) -> Iterable[Item | End]:
-        return decode_completion(document, cls.reasoning_proofs)
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:

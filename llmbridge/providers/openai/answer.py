@@ -34,7 +34,7 @@ from llmbridge.service_errors import error_in_stream
 if TYPE_CHECKING:
     from llmbridge._call.framing import Frame
 
-__all__ = ["decode_chunk", "decode_completion", "decode_embeddings", "decode_models"]
+__all__ = ["ChunkReader", "decode_chunk", "decode_completion", "decode_embeddings", "decode_models"]
 
 _NESTED = 4  # lists and objects that reasoning is wrapped in, at the most
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
@@ -75,40 +75,61 @@ _FLAT_CHOICE = _IN_CHOICE.union(_FLAT)
 _OF_CHOICE = frozenset(("delta", "finish_reason", "message", "text", *_FLAT))
 
 
-def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
-    """What one event of a chat completions stream says.
+class ChunkReader:
+    """Reads the events of one chat completions stream.
+
+    It remembers how many keys stood around a piece of text twice in a row: an event with more or fewer is looked at
+    whole, as there may be something in it.
 
     Args:
-        frame: The event.
         proofs: Where the service puts reasoning with its proofs; see `reasoning`.
-
-    Raises:
-        ServiceError: It reports an error, in any of the shapes in use.
-        ProtocolError: It is no JSON object.
     """
-    end = -1
-    try:
-        # The usual event, found out fast: one choice, and nothing in it but a piece of text.
-        chunk, end = scan_json(frame.data, 0)
-        (choice,) = chunk["choices"]
-        content = choice["delta"]["content"]
-        if (
-            content.__class__ is str
-            and content
-            and len(choice["delta"]) == 1
-            and not (choice.get("finish_reason") or choice.get("index") or choice.get("logprobs"))
-            and not (chunk.get("usage") or chunk.get("x_groq"))
-            and "error" not in chunk
-            and frame.event != "error"
-            and end == len(frame.data)
-        ):
-            return (content,)
-    except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
-        pass  # it is not the usual one
-    if end != len(frame.data):
-        return _decode_frame(frame, proofs)
-    said = _one_delta(chunk) if frame.event != "error" else None
-    return _decode_any(chunk, frame.event, "delta", proofs) if said is None else said
+
+    __slots__ = ("_around", "_last", "_proofs")
+
+    def __init__(self, proofs: str = "") -> None:
+        self._proofs = proofs
+        self._around = self._last = -1
+
+    def read(self, frame: Frame) -> Iterable[Item | End]:
+        """What one event says.
+
+        Raises:
+            ServiceError: It reports an error, in any of the shapes in use.
+            ProtocolError: It is no JSON object.
+        """
+        end = -1
+        try:
+            # The usual event, found out fast: one choice, and nothing in it but a piece of text.
+            chunk, end = scan_json(frame.data, 0)
+            (choice,) = chunk["choices"]
+            delta = choice["delta"]
+            content = delta["content"]
+            if (
+                content.__class__ is str
+                and content
+                and len(delta) == 1
+                and len(chunk) == self._around
+                and not (choice.get("finish_reason") or choice.get("index") or choice.get("logprobs"))
+                and not (chunk.get("usage") or chunk.get("x_groq"))
+                and "error" not in chunk
+                and "citations" not in chunk
+                and frame.event != "error"
+                and end == len(frame.data)
+            ):
+                return (content,)
+            self._around, self._last = len(chunk) if len(chunk) == self._last else -1, len(chunk)
+        except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
+            pass  # it is not the usual one
+        if end != len(frame.data):
+            return _decode_frame(frame, self._proofs)
+        said = _one_delta(chunk) if frame.event != "error" else None
+        return _decode_any(chunk, frame.event, "delta", self._proofs) if said is None else said
+
+
+def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
+    """What one event of a chat completions stream says, whatever came before it; see `ChunkReader`."""
+    return ChunkReader(proofs).read(frame)
 
 
 def _one_delta(chunk: Any) -> list[Item] | None:
