@@ -1,4 +1,4 @@
-"""P31 to P36: proxies, addresses that are dead, headers, what a wrong URL is told, the clocks' thread, forks."""
+"""P29: a proxy changes nothing about a request that was taken, and says what it did with one that was not."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def failure(mode: Mode, **options: Any) -> LLMBridgeError:
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("kind", PROXIES)
 @pytest.mark.parametrize("ends", [lambda _: None, reset, half_a_header], ids=["close", "reset", "half"])
-def test_p31_a_request_that_was_taken_is_never_sent_again(
+def test_p29_a_request_that_was_taken_is_never_sent_again(
     mode: Mode, kind: str, scheme: str, ends: Callable[[socket.socket], object], ca: str
 ) -> None:
     """Whatever is on the way: the service may have worked on it."""
@@ -148,7 +148,7 @@ class Wrapping(requests.adapters.BaseAdapter):
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("adapter", [requests.adapters.HTTPAdapter, Wrapping])
-def test_p31_nor_over_a_session_of_the_caller(mode: Mode, scheme: str, adapter: Any, ca: str) -> None:
+def test_p29_nor_over_a_session_of_the_caller(mode: Mode, scheme: str, adapter: Any, ca: str) -> None:
     """Also if its connections report nothing."""
     with Taker(scheme == "https") as service, HTTPProxy() as proxy, requests.Session() as session:
         session.mount(f"{scheme}://", adapter())
@@ -160,7 +160,7 @@ def test_p31_nor_over_a_session_of_the_caller(mode: Mode, scheme: str, adapter: 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("kind", ["http", "tls", "socks"])
-def test_p31_a_proxy_that_is_not_there_is_named_and_tried_again(
+def test_p29_a_proxy_that_is_not_there_is_named_and_tried_again(
     mode: Mode, kind: str, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Nothing has reached anybody."""
@@ -176,7 +176,7 @@ def test_p31_a_proxy_that_is_not_there_is_named_and_tried_again(
 
 
 @pytest.mark.parametrize(("status", "final"), [(502, False), (503, False), (403, False), (501, True), (405, True)])
-def test_p31_a_proxy_that_opens_no_tunnel_is_tried_again_unless_it_never_will(
+def test_p29_a_proxy_that_opens_no_tunnel_is_tried_again_unless_it_never_will(
     mode: Mode, status: int, final: bool
 ) -> None:
     """Its status is said, and how often it was asked."""
@@ -193,7 +193,7 @@ def test_p31_a_proxy_that_opens_no_tunnel_is_tried_again_unless_it_never_will(
 
 
 @pytest.mark.parametrize("session", ["own", "foreign"])
-def test_p31_a_407_is_one_error_for_tunnels_and_plain_requests(mode: Mode, session: str) -> None:
+def test_p29_a_407_is_one_error_for_tunnels_and_plain_requests(mode: Mode, session: str) -> None:
     """Final, with the same hint, and without the password that was refused."""
     messages = []
     for scheme in ("http", "https"):
@@ -210,7 +210,7 @@ def test_p31_a_407_is_one_error_for_tunnels_and_plain_requests(mode: Mode, sessi
     assert "the HTTP proxy 127.0.0.1:PORT, which asks for credentials" in messages[0]
 
 
-def test_p31_wrong_credentials_for_socks_are_final(mode: Mode) -> None:
+def test_p29_wrong_credentials_for_socks_are_final(mode: Mode) -> None:
     """The proxy and its reason are named; it is asked once."""
     pytest.importorskip("socks")
     with SocksProxy(USER, PASSWORD) as proxy:
@@ -225,7 +225,7 @@ def test_p31_wrong_credentials_for_socks_are_final(mode: Mode) -> None:
             assert PASSWORD[::-1] not in str(error)
 
 
-def test_p31_a_reason_of_socks_is_said(mode: Mode) -> None:
+def test_p29_a_reason_of_socks_is_said(mode: Mode) -> None:
     """That the proxy does not reach the service may pass."""
     pytest.importorskip("socks")
     with SocksProxy(target=("127.0.0.1", free_port())) as proxy:
@@ -236,7 +236,7 @@ def test_p31_a_reason_of_socks_is_said(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
-def test_p31_a_proxy_that_speaks_tls_is_verified(mode: Mode, scheme: str, ca: str) -> None:
+def test_p29_a_proxy_that_speaks_tls_is_verified(mode: Mode, scheme: str, ca: str) -> None:
     """The request goes through it if it is trusted, and not a byte if it is not."""
     context = self_signed_context() if scheme == "https" else None
     with LLMServer(Reply(["a"]), ssl_context=context) as server, TLSProxy() as proxy:
@@ -250,7 +250,7 @@ def test_p31_a_proxy_that_speaks_tls_is_verified(mode: Mode, scheme: str, ca: st
         assert len(server.requests) == 1
 
 
-def test_p31_a_501_is_not_sent_again(mode: Mode, server: LLMServer) -> None:
+def test_p29_a_501_is_not_sent_again(mode: Mode, server: LLMServer) -> None:
     """The service does not know what is asked for, and will not know it later."""
     server.default = Reply("no", status=501)
     assert "501" in failure(mode, base_url=server.base_url("openai"), retries=QUICK).message
@@ -266,7 +266,7 @@ CAUSES = [
 
 
 @pytest.mark.parametrize(("report", "said"), CAUSES)
-def test_p31_the_cause_that_a_gateway_names_is_said(
+def test_p29_the_cause_that_a_gateway_names_is_said(
     mode: Mode, server: LLMServer, report: dict[str, Any], said: str
 ) -> None:
     """The field that is wrong, for g4f's reports; the key, where LiteLLM speaks of its database."""
