@@ -355,10 +355,13 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         outcome = view.poll()
         if outcome is not None and not isinstance(outcome, Wait):
             await checkpoint()
-        while outcome is Wait.SOCKET:
-            descriptor = source.current.readable
-            assert descriptor is not None
-            await _readable(descriptor)
+        while outcome is Wait.SOCKET or outcome is Wait.TURN:
+            if outcome is Wait.TURN:
+                await checkpoint()
+            else:
+                descriptor = source.current.readable
+                assert descriptor is not None
+                await _readable(descriptor)
             outcome = view.poll()
         if outcome is Wait.THREAD:
             self._coroutines = self._coroutines or _Coroutines()

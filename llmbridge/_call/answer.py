@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from os.path import basename
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._call.assembly import Assembly
@@ -28,6 +29,8 @@ __all__ = ["Answer", "is_piece"]
 _DOCUMENT_LIMIT = 64 * 1024 * 1024
 _AWS = "application/vnd.amazon.eventstream"
 _NO_STREAMS = ("text/plain", "application/json")
+_SLICE = 8 * 1024  # bytes that are decoded in one go while an event loop waits
+_SLICES_SECONDS = 0.005  # after which it gets its turn
 _FIRST = 16  # frames that tell what dialect a stream is in
 _BOM = b"\xef\xbb\xbf"
 _WHITE = b" \t\r\n"
@@ -49,6 +52,7 @@ class Answer:
 
     Attributes:
         waiting: The last read would have had to wait.
+        pending: What the last read has left for the next one.
         ended: Nothing more is to be read.
         end_mark: The dialect's end mark has come.
     """
@@ -70,6 +74,7 @@ class Answer:
         self._provider = provider
         self._read = read
         self._framing: Framing | None = None
+        self.pending = b""
         self._head = b""
         self._document: list[bytes] | None = None
         self._document_size = 0
@@ -86,14 +91,21 @@ class Answer:
         """The last Finish."""
         return self._assembly.finish
 
-    def read(self) -> tuple[list[Item], LLMBridgeError | None]:
-        """What one network read brings, and the error that came behind it, if one did."""
+    def read(self, bounded: bool = False) -> tuple[list[Item], LLMBridgeError | None]:
+        """What one network read brings, and the error that came behind it, if one did.
+
+        Args:
+            bounded: Only as much of it as can be decoded in a few milliseconds.
+        """
         items: list[Item] = []
         try:
-            data = self._exchange.read()
-            self.waiting = data is None
+            data, self.pending = self.pending or self._exchange.read(), b""
+            self.waiting = data is None and not self._exchange.paused
             if data is not None:
-                self._take_bytes(data, items)
+                if bounded and len(data) > _SLICE:
+                    self._take_slices(data, items)
+                else:
+                    self._take_bytes(data, items)
                 if self._unread is not None:
                     self._check_read(self._unread, items)
         except (TransportError, Cancelled) as error:
@@ -105,6 +117,16 @@ class Answer:
             self._close(items, cut=True)
             return items, without_frames(error if _says_something(items) else self._named(error))
         return items, None
+
+    def _take_slices(self, data: bytes, items: list[Item]) -> None:
+        """Decodes as many slices as time allows; each ends with an event, if it can."""
+        end, begin = monotonic() + _SLICES_SECONDS, 0
+        while begin < len(data) and not self.ended and monotonic() < end:
+            event_end = data.rfind(b"\n\n", begin, begin + _SLICE)
+            slice_end = begin + _SLICE if event_end < 0 else event_end + 2
+            self._take_bytes(data[begin:slice_end], items)
+            begin = slice_end
+        self.pending = b"" if self.ended else data[begin:]
 
     def _take_bytes(self, data: bytes, items: list[Item]) -> None:
         at_end = not data

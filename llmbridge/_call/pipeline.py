@@ -35,6 +35,7 @@ class Wait(Enum):
     """What to wait for before the next step."""
 
     SOCKET = "until the socket is readable"
+    TURN = "until others have had their turn: nothing has come of what was read"
     THREAD = "in a worker thread: the step blocks"
 
 
@@ -161,8 +162,10 @@ class Pipeline:
             return Wait.THREAD  # before the first piece, an error is followed by waits and other requests
         items = self.advance(may_skip_read=True)
         if items == []:
+            if not answer.ended:
+                return Wait.SOCKET if answer.waiting else Wait.TURN
             # Behind the end mark, the rest of the body has to be read, which takes a while if it does not come.
-            return Wait.THREAD if answer.end_mark else Wait.SOCKET
+            return Wait.THREAD
         return items
 
     @property
@@ -231,14 +234,15 @@ class Pipeline:
         """What the next read of the present answer brings."""
         self._raise_failure()
         exchange = self._attempts.exchange
-        if may_skip_read and not answer.ended and exchange is not None and exchange.must_wait():
+        if may_skip_read and not (answer.ended or answer.pending) and exchange is not None and exchange.must_wait():
+            answer.waiting = True
             return []
         while not answer.ended:
-            items, self._failure.error = answer.read()
+            items, self._failure.error = answer.read(bounded=may_skip_read)
             if items and (items := self._pieces(items)):
                 return items
             self._raise_failure()
-            if answer.waiting:
+            if answer.waiting or (may_skip_read and not answer.ended):
                 return []
         if answer.end_mark and exchange is not None:
             self._attempts.finished()

@@ -88,6 +88,7 @@ class Exchange:
         secrets: What nothing that is shown may hold.
         headers: Names in lower case to values; the caller's secrets are masked.
         legible: Whether the body's coding is known; if not, the status says enough.
+        paused: The last `read()` gave None although there is more to unpack.
     """
 
     def __init__(self, call: Call, response: requests.Response, host: str, secrets: tuple[str, ...]) -> None:
@@ -95,7 +96,7 @@ class Exchange:
         self._response = response
         self.host = host
         self.secrets: tuple[str, ...] = tuple(map(MaskedStr, secrets))
-        self._closed = False
+        self._closed = self.paused = False
         self.status = response.status_code
         self.legible = True
         self.headers = {name.lower(): scrub(value, secrets) for name, value in response.headers.items()}
@@ -166,7 +167,9 @@ class Exchange:
             self._blocking = blocking
 
     def read(self) -> bytes | None:
-        """The next bytes as soon as there are some; b"" at the clean end of the body; None if it would have to wait.
+        """The next bytes as soon as there are some; b"" at the clean end of the body.
+
+        None where the socket does not block, and this would have to wait or has unpacked for a while (see `paused`).
 
         Raises:
             StreamTruncated: The connection ended before the body did.
@@ -176,16 +179,20 @@ class Exchange:
         call = self._call
         call.check()
         call.wait_begins()
+        data: bytes | None
         data, failure = b"", None
         try:
-            data = self._body.read()
+            while (data := self._body.read()) is None and self._blocking:
+                call.check()
         except WOULD_BLOCK:
+            self.paused = False
             return None
         except (LLMBridgeError, *FOREIGN) as error:
             failure = Failure(error, call, self.host)
         call.wait_ends()
         if failure is not None:
             failure.throw()
+        self.paused = data is None
         if not data:
             call.check()  # a socket that was shut down reads as a clean end where nothing marks the end
         return data

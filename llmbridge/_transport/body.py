@@ -17,6 +17,7 @@ import socket
 import ssl
 import zlib
 from collections.abc import Callable
+from time import monotonic
 from typing import Any, Protocol
 
 from llmbridge.errors import ProtocolError, StreamTruncated, without_frames
@@ -28,6 +29,7 @@ WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 READ_SIZE = 64 * 1024
 _INFLATED_SIZE = 256 * 1024  # bytes unpacked in one go: what a few bytes swell to is handed on bit by bit
+_UNPACKING_SECONDS = 0.005  # what unpacks to nothing may go on for so long before others get their turn
 _SIZE_LINE_LIMIT = 4096
 _SIZES_KEPT = 4096
 _TOO_LONG = "a chunk of the body is longer than it says"
@@ -46,8 +48,8 @@ class Body(Protocol):
     def short(self) -> bool:
         """True once the body has ended before as many bytes had come as the headers promised."""
 
-    def read(self) -> bytes:
-        """The next bytes as soon as there are some; b"" at the clean end.
+    def read(self) -> bytes | None:
+        """The next bytes as soon as there are some; b"" at the clean end; None if unpacking takes long: ask again.
 
         Raises:
             StreamTruncated: The connection ended before the body did.
@@ -255,7 +257,8 @@ class Inflated:
     def short(self) -> bool:
         return self._body.short
 
-    def read(self) -> bytes:
+    def read(self) -> bytes | None:
+        pause_at = monotonic() + _UNPACKING_SECONDS
         while not self._broken:
             data = self._rest or self._body.read()
             if not data:
@@ -264,6 +267,8 @@ class Inflated:
                 return b""
             if plain := self._plain(data):
                 return plain
+            if monotonic() >= pause_at:
+                return None
         raise ProtocolError("the answer's compression is broken")
 
     def _plain(self, data: bytes) -> bytes:

@@ -1,10 +1,10 @@
-"""What breaks the promise about proxies (P29)."""
+"""What breaks the promises about edges: proxies, and event loops beside a stream (P29 and P30)."""
 
 from __future__ import annotations
 
 from benchmarks.mutations.mutation import Mutation
 
-__all__ = ["ON_NETWORK"]
+__all__ = ["ON_EDGES"]
 
 _PROXIES = (
     Mutation(
@@ -58,4 +58,16 @@ _PROXIES = (
     Mutation("P29", "LiteLLM's cause is not said", "advice", '"no_db_connection"', '"no_db"'),
 )
 
-ON_NETWORK = (*_PROXIES,)
+_LOOPS = (
+    Mutation(
+        "P30",
+        "reads that bring nothing follow one another",
+        "Pipeline._read",
+        "if answer.waiting or (may_skip_read and not answer.ended):",
+        "if answer.waiting:",
+    ),
+    Mutation("P30", "what unpacks to nothing has no end", "_UNPACKING_SECONDS", "0.005", "1e9"),
+    Mutation("P30", "what was left of a read is lost", "Answer._take_slices", "else data[begin:]", 'else b""'),
+)
+
+ON_EDGES = (*_PROXIES, *_LOOPS)
