@@ -141,8 +141,10 @@ _LIFE = (
         "P16",
         "reads ahead without limit",
         "AsyncResult._step",
-        "await checkpoint()",
-        "while (more := await in_thread(view.advance, source.cancel)) is not None:\n    outcome = [*outcome, *more]",
+        "not isinstance(outcome, Wait): await checkpoint()",
+        "not isinstance(outcome, Wait):\n"
+        "    while (more := await in_thread(view.advance, source.cancel)) is not None:\n"
+        "        outcome = [*outcome, *more]",
     ),
     Mutation(
         "P17",
