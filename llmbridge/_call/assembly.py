@@ -78,7 +78,7 @@ class Assembly:
         self._answering = False
         self._others: dict[int, Assembly] = {}
         self._usage: Usage | None = None
-        self._has_reasoning_field = False
+        self._thinks_in = ""  # "field" or "tags", whichever came first
         self._media: dict[str, _MediaJoiner] = {}
         self._media_id: dict[str, str] = {}  # the last one of each kind
         self._cited: set[Citation] = set()
@@ -185,13 +185,14 @@ class Assembly:
         for part in parts:
             if isinstance(part, str):
                 self._add_text(part, items)
-            elif not self._has_reasoning_field and (text := self._mend_reasoning(part.text)):
+            elif self._thinks_in != "field" and (text := self._mend_reasoning(part.text)):
+                self._thinks_in = "tags"
                 items.append(Reasoning(text))
 
     def _take_reasoning(self, item: Reasoning, items: list[Item]) -> None:
-        """Some services say it in a field and between tags: it is told once, and the field counts."""
-        self._has_reasoning_field = True
-        text = self._mend_reasoning(item.text)
+        """Some services say it in a field and between tags: what comes first is told, and not the other."""
+        self._thinks_in = self._thinks_in or "field"
+        text = self._mend_reasoning(item.text) if self._thinks_in == "field" else ""
         signature, redacted = (value and mended(value) for value in (item.signature, item.redacted))
         raw = item.raw and _kept(item.raw)
         if signature or redacted or raw:  # a block ends

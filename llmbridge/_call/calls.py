@@ -154,9 +154,11 @@ class CallAssembler:
             return []
         self._open = [call for call in self._open if call not in over]
         self._find_unfinished()
-        made = []
+        made, before = [], dict(self._ended)
         for call in over:
             text = call.text
+            if call.id in before and call.name == before[call.id][0] and _same_json(text, before[call.id][1]):
+                continue  # it comes again, behind a reason to finish
             if call.id:
                 self._ended[call.id] = (call.name, text)
             id = self._own_id(call.id)

@@ -199,6 +199,12 @@ class TestCalls:
         items = whole(D(0, "a", "f"), STOP, D(0, arguments='{"x": '), STOP, D(0, arguments="1}"), STOP)
         assert [item for item in items if isinstance(item, ToolCall)] == [call(arguments={"x": 1}, text='{"x": 1}')]
 
+    def test_a_call_that_comes_again_behind_the_end_is_no_new_one(self) -> None:
+        """By its id and its arguments; other arguments make another call."""
+        again = D(0, "a", "f", '{"x": 1}')
+        items = whole(again, CALLED, again, CALLED, D(0, "a", "f", '{"x": 2}'), CALLED)
+        assert [item.arguments for item in items if isinstance(item, ToolCall)] == [{"x": 1}, {"x": 2}]
+
     def test_a_call_is_told_when_it_is_over(self) -> None:
         """What the model says behind it comes behind it."""
         items = whole(D(0, "a", "f", "{}"), D(0, whole=True), Reasoning("x"), D(1, "b", "f", "{}", whole=True), "Y")

@@ -147,6 +147,12 @@ def test_reasoning_in_a_field_and_in_tags_comes_once() -> None:
     assert reads(*chunks) == [Reasoning("Hm"), Reasoning(" yes."), "Red."]
 
 
+def test_reasoning_in_tags_and_then_in_a_field_comes_once() -> None:
+    """What came first has been told; a proof is news."""
+    chunks: list[list[Any]] = [["<think>Hm"], [Reasoning("Hm"), " yes.</think>"], [Reasoning(" yes.", "s"), "Red."]]
+    assert reads(*chunks) == [Reasoning("Hm"), Reasoning(" yes."), Reasoning("", "s"), "Red."]
+
+
 def test_a_failed_answer_is_an_error_with_the_services_words() -> None:
     """And a second try is worth it where the dialect says so."""
     error = failed_answer(Finish("error", "MALFORMED_FUNCTION_CALL", "no such call", again=True))
