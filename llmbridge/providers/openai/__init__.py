@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge.errors import InvalidRequest
@@ -106,6 +106,11 @@ class OpenAI(ChatCompletions):
     @classmethod
     def decode(cls, frame: Frame) -> Iterable[Item | End]:
         return decode_chunk(frame, cls.reasoning_proofs)
+
+    @classmethod
+    def decoder(cls) -> Callable[[Frame], Iterable[Item | End]]:
+        owner = next(kind for kind in cls.__mro__ if "decode" in kind.__dict__)
+        return decode_chunk if owner is OpenAI and not cls.reasoning_proofs else cls.decode
 
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:

@@ -42,27 +42,28 @@ _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "r
 # What is read below, or says nothing that anybody misses: padding, ids, clocks, mirrors of what is read.
 _IN_CHUNK = frozenset(
     """
-    choices citations created error id kv_transfer_params model nvext object obfuscation p padding prompt_filter_results
-    prompt_logprobs prompt_progress prompt_token_ids provider request_id search_results service_tier
-    system_fingerprint time_info timings type usage web_search x_groq
+    annotations choices citations created error id kv_transfer_params model nvext object obfuscation p padding
+    prompt_filter_results prompt_logprobs prompt_progress prompt_token_ids provider request_id search_results
+    service_tier system_fingerprint time_info timings type usage web_search x_groq
     """.split()  # noqa: SIM905 - a table of words
 )
 _IN_CHOICE = frozenset(
     """
-    citations content_filter_offsets content_filter_result content_filter_results delta error finish_reason
+    annotations citations content_filter_offsets content_filter_result content_filter_results delta error finish_reason
     hidden_states index logprobs matched_stop message native_finish_reason prompt_token_ids search_results seed
     stop_reason text token_ids usage
     """.split()  # noqa: SIM905
 )
 _IN_DELTA = frozenset(
     """
-    annotations audio citations content error function_call images index name obfuscation padding parsed refusal role
-    search_results thinking_blocks token_ids tool_calls
+    annotations audio citations content error function_call image images index name obfuscation padding parsed refusal
+    role search_results text thinking_blocks token_ids tool_calls
     """.split()  # noqa: SIM905
 ).union(_REASONING)
 _IN_CALL = frozenset(("arguments", "custom", "function", "id", "index", "input", "name", "type"))
-_AROUND_CHOICE = _IN_CHUNK - {"citations", "error", "search_results", "web_search", "x_groq"}
-_AROUND_DELTA = _IN_CHOICE - {"citations", "error", "message", "search_results", "text", "usage"}
+_AROUND_CHOICE = _IN_CHUNK - {"annotations", "citations", "error", "search_results", "web_search", "x_groq"}
+_AROUND_DELTA = _IN_CHOICE - {"annotations", "citations", "error", "message", "search_results", "text", "usage"}
+_is_usual_chunk, _is_usual_choice = _AROUND_CHOICE.issuperset, _AROUND_DELTA.issuperset
 _USUAL_CALL, _USUAL_FUNCTION = frozenset(("function", "id", "index", "type")), frozenset(("arguments", "name"))
 _ALIVE = re.compile("ping|heart.?beat|keep.?alive")
 _IN_PART = frozenset(("annotations", "citations", "index", "text", "type"))
@@ -89,18 +90,21 @@ def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
     end = -1
     try:
         # The usual event, found out fast: one choice, and nothing in it but a piece of text.
-        chunk, end = scan_json(frame.data, 0)
+        data = frame.data
+        chunk, end = scan_json(data, 0)
         (choice,) = chunk["choices"]
-        content = choice["delta"]["content"]
+        delta = choice["delta"]
+        content = delta["content"]
         if (
             content.__class__ is str
             and content
-            and len(choice["delta"]) == 1
+            and len(delta) == 1
             and not (choice.get("finish_reason") or choice.get("index") or choice.get("logprobs"))
-            and not (chunk.get("usage") or chunk.get("x_groq"))
-            and "error" not in chunk
+            and not chunk.get("usage")
+            and _is_usual_chunk(chunk)
+            and _is_usual_choice(choice)
             and frame.event != "error"
-            and end == len(frame.data)
+            and end == len(data)
         ):
             return (content,)
     except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
@@ -239,8 +243,9 @@ def _beside(fields: Mapping[str, Any], known: frozenset[str]) -> Iterator[Item]:
     yield from unknown(fields, known)
 
 
-def _unknown_event(chunk: Mapping[str, Any], event: str) -> Iterator[Other]:
+def _unknown_event(chunk: Mapping[str, Any], event: str) -> Iterator[Item]:
     """An event without choices, which is of another kind unless it counts tokens or only says whose it is."""
+    yield from _beside({name: chunk[name] for name in _SOURCES & chunk.keys()}, _SOURCES)
     named = (string(chunk.get("type")), string(chunk.get("object")), event if event != "message" else "")
     kind = next(filter(None, named), "")
     unknown = [name for name, value in chunk.items() if name not in _IN_CHUNK and value not in (None, "", [], {})]
@@ -282,13 +287,13 @@ def _told(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
     if isinstance(refusal := delta.get("refusal"), str) and refusal:
         yield Refusal(refusal)
     if not delta.get("content"):
-        yield from _content(choice.get("text"))  # the older endpoint for plain completions
+        yield from _content(choice.get("text") or delta.get("text"))  # the older endpoint for plain completions
     yield from _calls(delta, whole=field == "message")
-    if delta.get("images") or delta.get("audio"):
+    if (images := delta.get("images") or delta.get("image")) or delta.get("audio"):
         from llmbridge.providers.openai.beside import pictures, sound
 
         yield from sound(delta.get("audio"))
-        yield from pictures(delta.get("images"))
+        yield from pictures(images)
     yield from _beside(delta, _IN_DELTA)
     logprobs = choice.get("logprobs")
     entries = mapping(logprobs).get("content") or mapping(logprobs).get("refusal")
