@@ -31,7 +31,7 @@ _ONCE = (
         "P27", "a call runs again under another name", "_same_call", "return by_id or next(", "return by_id and next("
     ),
     Mutation("P27", "two equal calls are one", "not_told", "calls.remove(same)", "pass"),
-    Mutation("P27", "tags repeat the field", "Assembly._add_parts", 'self._thinks_in != "field" and', ""),
+    Mutation("P27", "tags repeat the field", "Assembly._add_parts", "not self._has_reasoning_field and", ""),
     Mutation(
         "P27",
         "arguments that come again are broken",

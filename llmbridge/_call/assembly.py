@@ -78,7 +78,8 @@ class Assembly:
         self._answering = False
         self._others: dict[int, Assembly] = {}
         self._usage: Usage | None = None
-        self._thinks_in = ""  # "field" or "tags", whichever came first
+        self._has_reasoning_field = False
+        self._tagged = ""  # reasoning between tags that came before that of the field, which may repeat it
         self._media: dict[str, _MediaJoiner] = {}
         self._media_id: dict[str, str] = {}  # the last one of each kind
         self._cited: set[Citation] = set()
@@ -136,8 +137,10 @@ class Assembly:
         elif not isinstance(item, Citation):
             items.append(storable(item))
         elif item not in self._cited:
+            bare = item == Citation(item.url)
+            if not (bare and any(item.url == known.url for known in self._cited)):
+                items.append(storable(item))
             self._cited.add(item)
-            items.append(storable(item))
         self._now_plain()
 
     def take_usage(self, usage: Usage, items: list[Item]) -> None:
@@ -185,14 +188,19 @@ class Assembly:
         for part in parts:
             if isinstance(part, str):
                 self._add_text(part, items)
-            elif self._thinks_in != "field" and (text := self._mend_reasoning(part.text)):
-                self._thinks_in = "tags"
+            elif not self._has_reasoning_field and (text := self._mend_reasoning(part.text)):
                 items.append(Reasoning(text))
 
     def _take_reasoning(self, item: Reasoning, items: list[Item]) -> None:
-        """Some services say it in a field and between tags: what comes first is told, and not the other."""
-        self._thinks_in = self._thinks_in or "field"
-        text = self._mend_reasoning(item.text) if self._thinks_in == "field" else ""
+        """Some services say it in a field and between tags: it is told once, and the field counts."""
+        text = self._mend_reasoning(item.text)
+        if self._think_tags:
+            if not self._has_reasoning_field:
+                told = [*self._told(), *items]
+                self._tagged = "".join(part.text for part in told if isinstance(part, Reasoning))
+            if self._tagged:
+                text, self._tagged = _not_repeated(text, self._tagged)
+        self._has_reasoning_field = True
         signature, redacted = (value and mended(value) for value in (item.signature, item.redacted))
         raw = item.raw and _kept(item.raw)
         if signature or redacted or raw:  # a block ends
@@ -275,6 +283,8 @@ class Assembly:
         for item in news:
             if isinstance(item, Usage):
                 self.take_usage(item, items)
+            elif isinstance(item, Citation):
+                self._take_rest(item, items)
             elif not isinstance(item, Finish):
                 items.append(item)
         if self.finish is None and whole.finish is not None:
@@ -311,6 +321,21 @@ def _kept(raw: Mapping[str, Any]) -> Mapping[str, Any]:
     from llmbridge._call.summary import storable
 
     return storable(raw)
+
+
+def _not_repeated(text: str, told: str) -> tuple[str, str]:
+    """What a piece of reasoning adds to what was told before, and what of that may still be repeated.
+
+    Example:
+        >>> _not_repeated("Hm", "Hm. So"), _not_repeated("Hm. So 4", "Hm. So"), _not_repeated("No", "Hm")
+        (('', '. So'), (' 4', ''), ('No', ''))
+    """
+    start, known = text.lstrip(), told.lstrip()
+    if not known:
+        return text, ""
+    if known.startswith(start):
+        return "", known[len(start) :]
+    return (start[len(known) :] if start.startswith(known) else text), ""
 
 
 class _MediaJoiner:

@@ -94,11 +94,13 @@ class CallAssembler:
         [ToolCall(id='c1', name='add', arguments={'a': 1}, problem=None)]
     """
 
-    __slots__ = ("_by_id", "_by_index", "_ended", "_ids", "_open", "_unfinished", "seen")
+    __slots__ = ("_by_id", "_by_index", "_ended", "_ids", "_last", "_open", "_unfinished", "seen")
 
     def __init__(self) -> None:
         self._ids: set[str] = set()
-        self._ended: dict[str, tuple[str, str]] = {}  # name and arguments of the calls that are over, by the given ids
+        # Index, name and arguments of the calls that are over, by the given ids and by the indexes.
+        self._ended: dict[str, tuple[int | None, str, str]] = {}
+        self._last: dict[int, tuple[int | None, str, str]] = {}
         self._open: list[_Open] = []
         self.seen = False
         self._find_unfinished()
@@ -154,21 +156,34 @@ class CallAssembler:
             return []
         self._open = [call for call in self._open if call not in over]
         self._find_unfinished()
-        made, before = [], dict(self._ended)
-        for call in over:
-            text = call.text
-            if call.id in before and call.name == before[call.id][0] and _same_json(text, before[call.id][1]):
-                continue  # it comes again, behind a reason to finish
+        made = []
+        texts = [(call, call.text) for call in over]
+        for call, text in [found for found in texts if not self._repeats(*found)]:
             if call.id:
-                self._ended[call.id] = (call.name, text)
+                self._ended[call.id] = (call.index, call.name, text)
+            if call.index is not None:
+                self._last[call.index] = (call.index, call.name, text)
             id = self._own_id(call.id)
             made.append(read_call(id, call.name, text, call.signature, cut, call.kind or "function", call.raw))
         return made
 
     def _is_resent(self, delta: ToolCallDelta) -> bool:
         """Whether a whole call has been told before, by the same id and with the same arguments."""
-        name, text = self._ended.get(_known_id(delta), ("", None))
+        _, name, text = self._ended.get(_known_id(delta), (None, "", None))
         return text is not None and delta.name in (name, "", None) and _same_json(delta.arguments, text)
+
+    def _repeats(self, call: _Open, text: str) -> bool:
+        """Whether a call says again what one with its id and index has said; two equal ones have two ids, or indexes.
+
+        What has neither id nor name is no call of its own.
+        """
+        ended = self._ended.get(call.id)
+        if not (call.id or call.name) and call.index is not None:
+            ended = self._last.get(call.index)
+        if ended is None:
+            return False
+        index, name, told = ended
+        return index == call.index and call.name in (name, "") and _same_json(text, told)
 
     def _own_id(self, id: str) -> str:
         """An id that no other call of this answer has, or nobody could tell whose result is whose."""

@@ -283,6 +283,8 @@ class Notes:
         elif isinstance(item, EndOfPart):
             self._parts.end_text(item, place)
         elif isinstance(item, Citation):
+            if (bare := Citation(item.url)) in self.citations:  # of which nothing was known but the address
+                self.citations.remove(bare)
             self.citations.append(item)
         elif isinstance(item, Media):
             # Sound comes in pieces, with or without a name.

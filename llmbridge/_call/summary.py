@@ -67,6 +67,8 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
         elif isinstance(item, Logprobs):
             if not said:
                 news.append(item)
+        elif isinstance(item, Media) and item.data is not None:
+            news += _new_media(item, told)
         elif not isinstance(item, ToolCallDelta) and (
             isinstance(item, (Usage, Finish)) or _nameless(item) not in others
         ):
@@ -77,6 +79,18 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
 def _nameless(item: Item) -> Item:
     """A medium without its name, which may only say how many there were before it."""
     return replace(item, id=None) if isinstance(item, Media) else item
+
+
+def _new_media(item: Media, told: Sequence[Item]) -> list[Item]:
+    """What a medium brings beside what its pieces have brought."""
+    pieces = [other for other in told if isinstance(other, Media) and other.kind == item.kind]
+    data, words = b"".join(piece.data or b"" for piece in pieces), "".join(piece.transcript for piece in pieces)
+    new = replace(
+        item,
+        data=b"" if item.data and item.data in data else item.data,
+        transcript="" if item.transcript in words else item.transcript,
+    )
+    return [new] if new.data or new.transcript else []
 
 
 def repeats(summary: Sequence[Item], told: Sequence[Item]) -> bool:

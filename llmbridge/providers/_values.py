@@ -54,6 +54,7 @@ _REASONS: dict[FinishReason, str] = {
         malformed_function_call malformed_model_output malformed_response malformed_tool_use missing_thought_signature
         network_error server_error time_limit timeout too_many_tool_calls unexpected_tool_call""",
 }
+_HUMP = re.compile("(?<=[a-z])(?=[A-Z])")
 _REASON_OF = {word: reason for reason, words in _REASONS.items() for word in words.split()}
 
 
@@ -93,11 +94,11 @@ def finish_of(word: Any, own: Mapping[str, FinishReason], message: str = "", aga
     Example:
         >>> list(finish_of("MAX_TOKENS", {"stop": "stop"}))
         [Finish(reason='length', raw='MAX_TOKENS')]
-        >>> [finish.reason for word in ("stop", "null", "eos", "new") for finish in finish_of(word, {})]
-        ['stop', 'stop', 'other']
+        >>> [finish.reason for word in ("stop", "null", "maxTokens", "new") for finish in finish_of(word, {})]
+        ['stop', 'length', 'other']
     """
     if isinstance(word, str):
-        known = word.strip().lower().replace("-", "_")
+        known = _HUMP.sub("_", word.strip()).lower().replace("-", "_")
         if known not in _NOT_FINISHED:
             reason = own.get(word) or _REASON_OF.get(known, "other")
             yield Finish(reason, word, message, again and reason == "error")

@@ -8,7 +8,19 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from llmbridge._text import shown
 from llmbridge.errors import InvalidRequest, ProtocolError
-from llmbridge.events import END, Citation, End, Item, Logprobs, Other, Reasoning, ToolCall, ToolCallDelta, Usage
+from llmbridge.events import (
+    END,
+    Citation,
+    End,
+    Item,
+    Logprobs,
+    Other,
+    Reasoning,
+    Summary,
+    ToolCall,
+    ToolCallDelta,
+    Usage,
+)
 from llmbridge.messages import ChatRequest, Message
 from llmbridge.provider import Encoded, Provider, parsed_json, scan_json
 from llmbridge.providers._values import (
@@ -46,10 +58,11 @@ _EVENTS = frozenset(
     """.split()  # noqa: SIM905 - a table of words
 )
 _EVENT = frozenset(("id", "type", "index", "delta", "logprobs"))
-_DELTA = frozenset(("message", "text", "finish_reason", "usage", "error"))
+_IN_DELTA = frozenset(("content", "message", "text", "finish_reason", "usage", "error"))
 _DOCUMENT = frozenset(("id", "message", "finish_reason", "usage", "logprobs", "error"))
 _MESSAGE = frozenset(("role", "content", "tool_plan", "tool_calls", "citations"))
 _CONTENT = frozenset(("type", "text", "thinking"))
+_CALL = frozenset(("id", "type", "function", "index"))
 
 
 class Cohere(Provider):
@@ -253,7 +266,8 @@ def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
 
 def _call(call: ToolCall) -> dict[str, Any]:
     arguments = call.text if call.text and call.problem is None else json.dumps(call.arguments, ensure_ascii=False)
-    return {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": arguments}}
+    function = {"name": call.name, "arguments": arguments}
+    return {**mapping(call.raw), "id": call.id, "type": "function", "function": function}
 
 
 def _add_structure(request: ChatRequest, body: dict[str, Any]) -> None:
@@ -340,7 +354,8 @@ class _Reader:
         event = parsed_json(frame.data)
         if not isinstance(event, Mapping):
             raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
-        kind, given, index = string(event.get("type")) or frame.event, event.get("delta"), _index(event.get("index"))
+        kind, index = string(event.get("type")) or frame.event, _index(event.get("index"))
+        given = event.get("delta", {name: event[name] for name in _IN_DELTA & event.keys()})
         delta = given if isinstance(given, Mapping) else {}
         if kind not in _EVENTS:
             if event.get("error") or ("type" not in event and is_report(event)):
@@ -349,11 +364,12 @@ class _Reader:
                 yield Other(kind, event)
             return
         inner = delta.get("message", delta.get("text", given if isinstance(given, str) else None))
-        message = inner if isinstance(inner, Mapping) else {"content": inner}
-        yield from self._message(message, index, kind)
+        message = inner if isinstance(inner, Mapping) else {"content": delta.get("content", inner)}
+        said = self._message(message, index, kind)
+        yield from _as_summary([*said], delta) if kind == "message-end" else said
         if isinstance(probabilities := event.get("logprobs"), Mapping):
             yield Logprobs((probabilities,))
-        for fields, known in ((event, _EVENT), (delta, _DELTA)):
+        for fields, known in ((event, _EVENT if "delta" in event else _EVENT | _IN_DELTA), (delta, _IN_DELTA)):
             yield from self._unknown(fields, known)
         if kind == "content-end":
             yield from self._closed(index)
@@ -369,9 +385,12 @@ class _Reader:
         fields = mapping(document)
         message = fields.get("message")
         if not isinstance(message, Mapping):
-            if message or fields.get("error"):
+            if isinstance(message, str) and not fields.get("error") and any(finish_of(fields.get("finish_reason"), {})):
+                message = {"content": message}
+            elif message or fields.get("error"):
                 raise error_in_stream(document)
-            raise ProtocolError("the service answered with JSON that is no answer of Cohere's: check the base_url")
+            else:
+                raise ProtocolError("the service answered with JSON that is no answer of Cohere's: check the base_url")
         yield from self._message(message, None, "")
         probabilities = fields.get("logprobs")
         if isinstance(probabilities, list) and probabilities:
@@ -387,8 +406,8 @@ class _Reader:
             yield Reasoning(plan)
         for content in _each(message.get("content")):
             yield from self._content(content, index, event)
-        for number, call in enumerate(_each(message.get("tool_calls"))):
-            yield self._call(mapping(call), index if event else number)
+        for number, call in enumerate(map(mapping, _each(message.get("tool_calls")))):
+            yield self._call(call, index if event else number)
         if event == "tool-call-end":
             yield ToolCallDelta(index, whole=True)
         for citation in _each(message.get("citations")):
@@ -441,7 +460,8 @@ class _Reader:
             except RecursionError:
                 raise ProtocolError("the arguments of a tool call are nested too deeply") from None
         id, name = string(call.get("id")), string(function.get("name"))
-        return ToolCallDelta(index, id or None, name or None, string(arguments))
+        raw = {name: value for name, value in call.items() if name not in _CALL}
+        return ToolCallDelta(index, id or None, name or None, string(arguments), raw=raw or None)
 
     def _end(self, fields: Mapping[str, Any]) -> Iterator[Item]:
         """The tokens, and why the answer ended. `tokens` counts all, `billed_units` only what is paid for."""
@@ -455,6 +475,12 @@ class _Reader:
         if self._unread is not None:
             raise ProtocolError(f"the service sent content that is not in Cohere's form: {shown(self._unread)}")
         yield from finish_of(fields.get("finish_reason"), {})
+
+
+def _as_summary(said: list[Item], delta: Mapping[str, Any]) -> Iterator[Item]:
+    """What the last event says beside the reason to finish: everything once more, as gateways may do."""
+    if said:
+        yield Summary([*said, *finish_of(delta.get("finish_reason"), {})])
 
 
 def _citations(citation: Mapping[str, Any]) -> Iterator[Citation]:

@@ -18,6 +18,7 @@ from llmbridge.events import (
     FinishReason,
     Item,
     Logprobs,
+    Media,
     MediaDelta,
     Other,
     Reasoning,
@@ -76,12 +77,14 @@ _EMPTY: tuple[Any, ...] = (None, "", [], {})
 _USUAL_LINE = frozenset(("model", "created_at", "message", "done", "remote_model", "remote_host"))
 _LINE = frozenset(
     """
-    context created_at done done_reason error eval_count eval_duration image images load_duration logprobs message model
+    context created_at delta done done_reason error eval_count eval_duration image images load_duration logprobs message
+    model
     prompt_eval_count prompt_eval_duration response thinking total_duration
     """.split()  # noqa: SIM905 - a table of words
 ).union(_USUAL_LINE)
 _MESSAGE = frozenset(("role", "content", "images", "tool_calls", "tool_name", "tool_call_id", *_REASONING))
 _CALL = frozenset(("id", "type", "function"))
+_FUNCTION = frozenset(("name", "arguments", "index"))
 
 
 class Ollama(Provider):
@@ -343,8 +346,9 @@ def _fields(message: Message, where: str) -> dict[str, Any]:
             thoughts.append(str(part.get("text") or ""))
         elif part["type"] == "tool_call":
             call = call_of(part)
-            function = {"name": call.name, "arguments": dict(call.arguments)}
-            calls.append({**({"id": call.id} if call.id else {}), "function": function, **mapping(call.raw)})
+            raw = mapping(call.raw)
+            function = {**mapping(raw.get("function")), "name": call.name, "arguments": dict(call.arguments)}
+            calls.append({**({"id": call.id} if call.id else {}), **raw, "function": function})
         elif part["type"] == "opaque":
             own.update(mapping(part.get("raw")))
         elif message.role == "assistant" and (media := media_of(part, f"{where}: content[{i}]")) is not None:
@@ -475,7 +479,7 @@ class _Reader:
         yield next(finish_of(line.get("done_reason"), _FINISH), Finish("stop"))  # old servers give no reason
 
     def _message(self, line: Mapping[str, Any]) -> Iterator[Item]:
-        message = line.get("message")
+        message = line.get("message", line.get("delta") if "done" in line else None)
         message = message if isinstance(message, Mapping) else {"content": message}
         thoughts = [*map(message.get, _REASONING), line.get("thinking")]
         if thinking := next((text for text in thoughts if isinstance(text, str) and text), ""):
@@ -488,7 +492,9 @@ class _Reader:
                 yield text
         pictures = (*_list(message.get("images")), *_list(line.get("images")), line.get("image"))
         for picture in pictures:
-            if data := string(picture):
+            if (data := string(picture)).startswith(("http:", "https:")):
+                yield Media("image", url=data)
+            elif data:
                 self._images += 1
                 yield MediaDelta("image", data=data.rpartition(",")[2], id=f"image-{self._images}")
         for call in _list(message.get("tool_calls")):
@@ -519,6 +525,8 @@ class _Reader:
                 raise ProtocolError("the arguments of a tool call are nested too deeply") from None
         self._calls.append((name, arguments))
         raw = {key: value for key, value in fields.items() if key not in _CALL} if function is not fields else {}
+        if more := {key: value for key, value in function.items() if key not in _FUNCTION and key not in _CALL}:
+            raw["function"] = more
         yield ToolCallDelta(None, string(fields.get("id")) or None, name, arguments, whole=True, raw=raw or None)
 
     def _unknown(self, fields: Mapping[str, Any], known: frozenset[str], in_turn: bool = False) -> Iterator[Other]:

@@ -17,6 +17,7 @@ from llmbridge.events import (
     Item,
     Logprobs,
     Media,
+    MediaDelta,
     Other,
     OtherChoice,
     Reasoning,
@@ -150,7 +151,7 @@ def test_reasoning_in_a_field_and_in_tags_comes_once() -> None:
 def test_reasoning_in_tags_and_then_in_a_field_comes_once() -> None:
     """What came first has been told; a proof is news."""
     chunks: list[list[Any]] = [["<think>Hm"], [Reasoning("Hm"), " yes.</think>"], [Reasoning(" yes.", "s"), "Red."]]
-    assert reads(*chunks) == [Reasoning("Hm"), Reasoning(" yes."), Reasoning("", "s"), "Red."]
+    assert reads(*chunks) == [Reasoning("Hm"), Reasoning(" yes.", "s"), "Red."]
 
 
 def test_a_failed_answer_is_an_error_with_the_services_words() -> None:
@@ -197,3 +198,38 @@ class TestStorable:
             deep = {"a": deep}
         with pytest.raises(ProtocolError, match="nested too deeply"):
             storable(Other("x", deep))
+
+
+@pytest.mark.parametrize(
+    ("items", "thoughts"),
+    [
+        (["<think>Hm.</think>", Reasoning("Hm."), "4"], "Hm."),
+        (["<think>H", Reasoning("H"), "m.", Reasoning("m."), "</think>4"], "Hm."),
+        (["<think>\nHm.\n</think>", Reasoning("Hm."), Reasoning(" So 4."), "4"], "\nHm.\n So 4."),
+        (["<think>Hm.</think>", Reasoning("Oh."), "4"], "Hm.Oh."),
+    ],
+)
+def test_reasoning_in_a_field_behind_the_same_between_tags(items: list[Any], thoughts: str) -> None:
+    """It is told once; what is another thought is told."""
+    for found in (reads(items), reads(*[[item] for item in items])):
+        assert "".join(item.text for item in found if isinstance(item, Reasoning)) == thoughts
+        assert "".join(item for item in found if isinstance(item, str)) == "4"
+
+
+def test_sound_of_which_the_pieces_are_known() -> None:
+    """In the summary it is whole; only what no piece has said is told."""
+    pieces = [MediaDelta("audio", "audio/wav", "UklG", "H", "a"), MediaDelta("audio", "audio/wav", "RgAA", "i", "a")]
+    assert reads(pieces, [Summary([MediaDelta("audio", "audio/wav", "UklGRgAA", "Hi", "a"), STOP])])[-1] == STOP
+    (*_, news, end) = reads(pieces, [Summary([MediaDelta("audio", "audio/wav", "AAAA", "Hi", "a"), STOP])])
+    assert (news, end) == (Media("audio", "audio/wav", b"\0\0\0", id="a"), STOP)
+
+
+def test_the_address_alone_of_a_source_that_is_known() -> None:
+    """Says nothing; and what is known of it later replaces it."""
+    bare, known = Citation("https://a.example"), Citation("https://a.example", title="A", start=0, end=1)
+    assert reads([known], [bare]) == [known]
+    assert reads(["Hi"], [Summary(["Hi", known, STOP]), bare]) == ["Hi", known, STOP]
+    notes = Notes(TextSoFar())
+    for item in reads([bare], [known]):
+        notes.note(item)
+    assert notes.citations == [known]

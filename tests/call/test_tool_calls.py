@@ -190,6 +190,31 @@ def test_a_whole_call_that_comes_again_is_no_new_one() -> None:
     assert sorted(assembler._ended) == ["a", "b"]
 
 
+def told_again(*deltas: ToolCallDelta) -> list[tuple[str, Any]]:
+    """Ids and arguments of the calls, where the service names a reason to finish behind each piece."""
+    assembler, found = CallAssembler(), []  # type: ignore[var-annotated]
+    for delta in deltas:
+        assembler.add(delta)
+        found += assembler.finished(final=False)
+    return [(call.id, call.arguments) for call in [*found, *assembler.finished()]]
+
+
+@pytest.mark.parametrize(("id", "name"), [("a", "f"), ("a", None), (None, None)])
+def test_a_call_that_comes_again_behind_its_end_is_no_new_one(id: Any, name: Any) -> None:
+    """However much of it the service names again."""
+    again = D(0, id, name, '{"x":1}')
+    assert told_again(D(0, "a", "f", '{"x": '), D(0, arguments="1}"), again) == [("a", {"x": 1})]
+
+
+def test_an_equal_call_behind_another_one_is_one_of_its_own() -> None:
+    """If its id or its index is, or the arguments are others."""
+    first = D(0, "a", "f", '{"x": 1}')
+    assert len(told_again(first, D(1, "b", "f", '{"x": 1}'))) == 2
+    assert len(told_again(first, D(0, "b", "f", '{"x": 1}'))) == 2
+    assert len(told_again(first, D(1, "a", "f", '{"x": 1}'))) == 2
+    assert len(told_again(first, D(0, "a", "f", '{"x": 2}'))) == 2
+
+
 @pytest.mark.parametrize("kind", ["custom", "approval"])
 def test_input_that_is_text_is_taken_as_it_is(kind: str) -> None:
     """It is no JSON, and need not be."""

@@ -107,6 +107,38 @@ class TestSources:
         assert (answer.text, answer.response_id) == ("It is 2737 m.", "x")
 
 
+class TestOnce:
+    """Nothing is told twice."""
+
+    def test_a_last_event_that_repeats_everything(self, server: LLMServer, asked: Client) -> None:
+        """Of gateways; what is new in it is told."""
+        call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
+        message = {"content": [{"type": "text", "text": "The bridge is red."}], "tool_calls": [call]}
+        last = {**END, "delta": {**END["delta"], "message": message}}
+        pieces = [text("The bridge "), tool("start", 0, **call), tool("end", 0)]
+        server.script(reply(START, *pieces, tool("start", 0, **call), tool("end", 0), last))
+        answer = asked.chat("Hi").complete()
+        assert (answer.text, len(answer.tool_calls), answer.finish_reason) == ("The bridge is red.", 1, "tool_calls")
+
+    @pytest.mark.parametrize("place", ["message", "content", "text"])
+    def test_a_piece_without_a_delta(self, place: str, server: LLMServer, asked: Client) -> None:
+        """What belongs into it is read beside it."""
+        said = {"message": {"content": {"text": "Hi"}}, "content": {"text": "Hi"}, "text": "Hi"}[place]
+        server.script(reply(START, {"type": "content-delta", "index": 0, place: said}, END))
+        assert asked.chat("Hi").complete().text == "Hi"
+
+    def test_a_message_that_is_text(self, server: LLMServer, asked: Client) -> None:
+        """With a reason to finish beside it, it is no report of an error."""
+        server.script(Reply(body=json.dumps({"message": "Hi", "finish_reason": "COMPLETE"}), content_type="text/json"))
+        assert asked.chat("Hi").complete().text == "Hi"
+
+    def test_what_nobody_knows_in_a_call(self, server: LLMServer, asked: Client) -> None:
+        """Goes back with it."""
+        call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "colour": ["red"]}
+        server.script(reply(START, tool("start", 0, **call), tool("end", 0), END))
+        assert sent_back(asked.chat("Hi").complete().message)["tool_calls"] == [call]
+
+
 class TestCalls:
     """Tool calls."""
 

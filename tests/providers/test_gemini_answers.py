@@ -491,3 +491,16 @@ def test_another_candidates_unknown_things_are_its_own(server: LLMServer, asked:
     assert OtherChoice(1, Other("wibble", {"wibble": 1}, in_turn=True)) in events
     assert OtherChoice(1, Text("b")) in events
     assert parts_of(answer) == [{"text": "a"}]
+
+
+def test_a_field_of_a_text_that_nobody_knows_is_an_event(server: LLMServer, asked: Client) -> None:
+    """Beside the text, which goes back with it."""
+    _, found = heard(asked, server, event({"text": "Hi", "colour": "red"}, finishReason="STOP"))
+    assert [item.raw for item in found if isinstance(item, Other)] == [{"colour": "red"}]
+
+
+def test_candidates_by_their_indexes(server: LLMServer, asked: Client) -> None:
+    """An object in place of the list."""
+    candidate = {"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}
+    answer, _ = heard(asked, server, {"candidates": {"0": candidate}})
+    assert (answer.text, answer.finish_reason) == ("Hi", "stop")

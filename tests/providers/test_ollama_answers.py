@@ -249,3 +249,20 @@ def test_what_nobody_knows_is_found(level: str, place: int, new: Any, server: LL
     turn = sent_back(asked.chat("Hi").complete())
     assert turn.get("wibble") == (new if level == "field of a message" else None)
     assert turn["tool_calls"][0].get("wibble") == (new if level == "field of a call" else None)
+
+
+def test_what_nobody_knows_in_the_function_of_a_call(server: LLMServer, asked: Client) -> None:
+    """Goes back in its place."""
+    made = {"function": {"name": "f", "arguments": {"a": 1}, "colour": "red"}}
+    server.script(reply(line(called(made)), last()))
+    (back,) = sent_back(asked.chat("Hi").complete().message)["tool_calls"]
+    assert back["function"] == made["function"]
+
+
+def test_an_image_by_its_address_and_a_delta(server: LLMServer, asked: Client) -> None:
+    """As imitations may send them."""
+    picture = line({"content": "", "images": ["https://a.example/b.png"]})
+    piece = {"delta": {"content": "Hi"}, "done": False}
+    server.script(reply(picture, piece, last()))
+    answer = asked.chat("Hi").complete()
+    assert (answer.text, [one.url for one in answer.media]) == ("Hi", ["https://a.example/b.png"])

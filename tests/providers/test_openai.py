@@ -13,10 +13,12 @@ from hypothesis import strategies as st
 from llmbridge import (
     AuthError,
     BadRequest,
+    Citation,
     ContextLengthExceeded,
     Finish,
     InvalidRequest,
     LLMBridgeError,
+    Media,
     Overloaded,
     ProtocolError,
     QuotaExceeded,
@@ -232,6 +234,38 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "words beside choices": (
         chunk({"content": "Hi"}, message="cached", detail="none"),
         ["Hi", Other("message", {"message": "cached"}), Other("detail", {"detail": "none"})],
+    ),
+    "a usual piece beside what nobody knows": (
+        {"choices": [{"index": 0, "delta": {"content": "Hi"}, "colour": "red"}], "news": [1]},
+        ["Hi", Other("colour", {"colour": "red"}), Other("news", {"news": [1]})],
+    ),
+    "a usual piece beside its sources": (
+        {"choices": [{"index": 0, "delta": {"content": "Hi"}}], "citations": ["https://a.example"]},
+        ["Hi", Citation("https://a.example")],
+    ),
+    "sources without choices": ({"id": "c", "citations": ["https://a.example"]}, [Citation("https://a.example")]),
+    "a page that a tool has found": (
+        chunk({"content": [{"type": "tool_reference", "tool": "web_search", "url": "https://a.example"}]}),
+        [
+            Citation("https://a.example"),
+            Other("tool_reference", {"type": "tool_reference", "tool": "web_search", "url": "https://a.example"}, True),
+        ],
+    ),
+    "images by their addresses in other forms": (
+        chunk(
+            {
+                "content": [
+                    {"type": "output_image", "image_url": "https://a.example/b.png"},
+                    {"type": "image", "source": {"type": "url", "url": "https://a.example/c.png"}},
+                ]
+            }
+        ),
+        [Media("image", url="https://a.example/b.png"), Media("image", url="https://a.example/c.png")],
+    ),
+    "text in a delta": (chunk({"text": "Hi"}), ["Hi"]),
+    "an image of its own": (
+        chunk({"image": {"url": "https://a.example/b.png"}}),
+        [Media("image", url="https://a.example/b.png")],
     ),
     "words beside no choice": ({"choices": [], "message": "cached"}, [Other("message", {"message": "cached"})]),
     "words of another kind": (

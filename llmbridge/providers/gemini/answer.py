@@ -202,10 +202,12 @@ def _is_usual(candidate: Mapping[str, Any]) -> bool:
 
 def _numbered(candidates: Any) -> Iterator[tuple[int, Any]]:
     """The candidates with their indexes; 0 is left out by the service, and imitations leave out all of them."""
-    if isinstance(candidates, Mapping):
-        candidates = [candidates]
-    if not isinstance(candidates, list):
+    if isinstance(candidates, Mapping) and candidates and all(map(str.isdecimal, candidates)):
+        candidates = [{"index": index, **mapping(candidate)} for index, candidate in candidates.items()]
+    if candidates is None:
         return
+    if not isinstance(candidates, list):
+        candidates = [candidates]
     given = [_index(mapping(candidate).get("index")) for candidate in candidates]
     free = (number for number in range(len(candidates)) if number not in given)
     for index, candidate in zip(given, candidates, strict=True):

@@ -156,6 +156,8 @@ class Parts:
                 yield text
             if more:
                 yield EndOfPart({**part, "text": ""})
+                for name in fields.keys() - _OF_TEXT:
+                    yield Other(name, {name: fields[name]})
             else:  # a signature would be taken for that of the thoughts before it
                 yield Reasoning("", None, signature, part if self.said and not text else None)
         elif text:

@@ -42,27 +42,27 @@ _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "r
 # What is read below, or says nothing that anybody misses: padding, ids, clocks, mirrors of what is read.
 _IN_CHUNK = frozenset(
     """
-    choices citations created error id kv_transfer_params model nvext object obfuscation p padding prompt_filter_results
-    prompt_logprobs prompt_progress prompt_token_ids provider request_id search_results service_tier
-    system_fingerprint time_info timings type usage web_search x_groq
+    annotations choices citations created error id kv_transfer_params model nvext object obfuscation p padding
+    prompt_filter_results prompt_logprobs prompt_progress prompt_token_ids provider request_id search_results
+    service_tier system_fingerprint time_info timings type usage web_search x_groq
     """.split()  # noqa: SIM905 - a table of words
 )
 _IN_CHOICE = frozenset(
     """
-    citations content_filter_offsets content_filter_result content_filter_results delta error finish_reason
+    annotations citations content_filter_offsets content_filter_result content_filter_results delta error finish_reason
     hidden_states index logprobs matched_stop message native_finish_reason prompt_token_ids search_results seed
     stop_reason text token_ids usage
     """.split()  # noqa: SIM905
 )
 _IN_DELTA = frozenset(
     """
-    annotations audio citations content error function_call images index name obfuscation padding parsed refusal role
-    search_results thinking_blocks token_ids tool_calls
+    annotations audio citations content error function_call image images index name obfuscation padding parsed refusal
+    role search_results text thinking_blocks token_ids tool_calls
     """.split()  # noqa: SIM905
 ).union(_REASONING)
 _IN_CALL = frozenset(("arguments", "custom", "function", "id", "index", "input", "name", "type"))
-_AROUND_CHOICE = _IN_CHUNK - {"citations", "error", "search_results", "web_search", "x_groq"}
-_AROUND_DELTA = _IN_CHOICE - {"citations", "error", "message", "search_results", "text", "usage"}
+_AROUND_CHOICE = _IN_CHUNK - {"annotations", "citations", "error", "search_results", "web_search", "x_groq"}
+_AROUND_DELTA = _IN_CHOICE - {"annotations", "citations", "error", "message", "search_results", "text", "usage"}
 _USUAL_CALL, _USUAL_FUNCTION = frozenset(("function", "id", "index", "type")), frozenset(("arguments", "name"))
 _ALIVE = re.compile("ping|heart.?beat|keep.?alive")
 _IN_PART = frozenset(("annotations", "citations", "index", "text", "type"))
@@ -85,11 +85,12 @@ class ChunkReader:
         proofs: Where the service puts reasoning with its proofs; see `reasoning`.
     """
 
-    __slots__ = ("_around", "_last", "_proofs")
+    __slots__ = ("_around", "_inside", "_last", "_proofs")
 
     def __init__(self, proofs: str = "") -> None:
         self._proofs = proofs
-        self._around = self._last = -1
+        self._around = self._inside = -1
+        self._last = (-1, -1)
 
     def read(self, frame: Frame) -> Iterable[Item | End]:
         """What one event says.
@@ -110,6 +111,7 @@ class ChunkReader:
                 and content
                 and len(delta) == 1
                 and len(chunk) == self._around
+                and len(choice) == self._inside
                 and not (choice.get("finish_reason") or choice.get("index") or choice.get("logprobs"))
                 and not (chunk.get("usage") or chunk.get("x_groq"))
                 and "error" not in chunk
@@ -118,7 +120,8 @@ class ChunkReader:
                 and end == len(frame.data)
             ):
                 return (content,)
-            self._around, self._last = len(chunk) if len(chunk) == self._last else -1, len(chunk)
+            sizes = len(chunk), len(choice)
+            (self._around, self._inside), self._last = sizes if sizes == self._last else (-1, -1), sizes
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
             pass  # it is not the usual one
         if end != len(frame.data):
@@ -260,8 +263,9 @@ def _beside(fields: Mapping[str, Any], known: frozenset[str]) -> Iterator[Item]:
     yield from unknown(fields, known)
 
 
-def _unknown_event(chunk: Mapping[str, Any], event: str) -> Iterator[Other]:
+def _unknown_event(chunk: Mapping[str, Any], event: str) -> Iterator[Item]:
     """An event without choices, which is of another kind unless it counts tokens or only says whose it is."""
+    yield from _beside({name: chunk[name] for name in _SOURCES & chunk.keys()}, _SOURCES)
     named = (string(chunk.get("type")), string(chunk.get("object")), event if event != "message" else "")
     kind = next(filter(None, named), "")
     unknown = [name for name, value in chunk.items() if name not in _IN_CHUNK and value not in (None, "", [], {})]
@@ -303,13 +307,13 @@ def _told(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
     if isinstance(refusal := delta.get("refusal"), str) and refusal:
         yield Refusal(refusal)
     if not delta.get("content"):
-        yield from _content(choice.get("text"))  # the older endpoint for plain completions
+        yield from _content(choice.get("text") or delta.get("text"))  # the older endpoint for plain completions
     yield from _calls(delta, whole=field == "message")
-    if delta.get("images") or delta.get("audio"):
+    if (images := delta.get("images") or delta.get("image")) or delta.get("audio"):
         from llmbridge.providers.openai.beside import pictures, sound
 
         yield from sound(delta.get("audio"))
-        yield from pictures(delta.get("images"))
+        yield from pictures(images)
     yield from _beside(delta, _IN_DELTA)
     logprobs = choice.get("logprobs")
     entries = mapping(logprobs).get("content") or mapping(logprobs).get("refusal")

@@ -40,7 +40,7 @@ _KINDS: dict[str, _Kind] = {
     "document_url": "document",
     "file": "document",
 }
-_SOURCES = ("url", "data", "b64_json", "file_data")
+_SOURCES = ("url", "data", "b64_json", "file_data", "image_url")
 _TYPES = ("mime_type", "media_type", "mimeType", "content_type")
 
 
@@ -55,7 +55,7 @@ def sources(fields: Mapping[str, Any]) -> Iterator[Item]:
     """Where the answer comes from, in whatever lists an object of an answer names it.
 
     Example:
-        >>> list(sources({"citations": ["https://a.example"], "search_results": [{"url": "https://a.example"}]}))
+        >>> list(sources({"citations": ["https://a.example"]}))
         [Citation(url='https://a.example', document=None, title=None, quote=None, start=None, end=None)]
     """
     found = [entry for name in _LISTS for entry in _entries(fields.get(name))]
@@ -103,8 +103,10 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def references(part: Mapping[str, Any]) -> Iterator[Item]:
-    """A part of Mistral's that names the documents behind the text before it."""
+    """A part of Mistral's that names the documents, or the page, behind the text before it."""
     ids = part.get("reference_ids")
+    if not ids and "reference" in string(part.get("type")) and isinstance(page := _citation(part), Citation):
+        yield page
     for id in ids if isinstance(ids, list) else []:
         if isinstance(id, (str, int)):
             yield Citation(document=str(id), title=string(part.get("title")) or None, raw=dict(part))
@@ -146,7 +148,8 @@ def media_of_part(part: Mapping[str, Any]) -> Media | MediaDelta | None:
     if kind is None or not source:
         return None
     inner = mapping(part.get(part["type"]))
-    mime = next((string(fields.get(name)) for fields in (inner, part) for name in _TYPES if fields.get(name)), "")
+    holders = (inner, mapping(part.get("source")), part)
+    mime = next((string(fields.get(name)) for fields in holders for name in _TYPES if fields.get(name)), "")
     if not source.startswith("data:") and ":" in source:
         return Media(kind, mime, url=source, raw=raw)
     if form := string(inner.get("format")):
@@ -183,11 +186,11 @@ def _split(part: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
     inner = part.get(kind)
     if isinstance(inner, str):
         return {**part, kind: ""}, inner
-    for fields, within in ((mapping(inner), True), (part, False)):
+    for fields, within in ((mapping(inner), kind), (mapping(part.get("source")), "source"), (part, "")):
         for name in _SOURCES:
             if source := string(fields.get(name)):
                 emptied = {**fields, name: ""}
-                return ({**part, kind: emptied} if within else emptied), source
+                return ({**part, within: emptied} if within else emptied), source
     return dict(part), ""
 
 
@@ -237,6 +240,7 @@ def _filled(raw: Any, url: str, data: str) -> Any:
         if whole.get(name) == "":
             whole[name] = data if name in ("data", "b64_json") or name in ("input_audio", "audio") else url
             return whole
-    if isinstance(whole.get(kind), Mapping):
-        whole[kind] = _filled({**whole[kind]}, url, data)
+    for name in (kind, "source"):
+        if isinstance(whole.get(name), Mapping):
+            whole[name] = _filled(whole[name], url, data)
     return whole
