@@ -8,7 +8,20 @@ from typing import Any
 import pytest
 from modes import Mode
 
-from llmbridge import Client, Completion, Message, Other, RawEvent, Reasoning, Retry, StreamError, Text, ToolCall
+from llmbridge import (
+    Citation,
+    Client,
+    Completion,
+    Message,
+    Other,
+    RawEvent,
+    Reasoning,
+    Retry,
+    StreamError,
+    Text,
+    ToolCall,
+    ToolCallDelta,
+)
 from llmbridge.testing import LLMServer, Reply
 
 KEY = "sk-test-key"
@@ -354,11 +367,17 @@ def test_p27_a_whole_call_that_comes_again_runs_once(server: LLMServer, mode: Mo
     """By the same id, from a service whose calls come whole."""
     call = {"functionCall": {"id": "c1", "name": "pay", "args": {"euros": 1}}}
     candidates = [{"index": 0, "content": {"parts": [call]}}] * 2
-    server.script(sse(*({"candidates": [each]} for each in [*candidates, {"finishReason": "STOP"}])), Reply("Done."))
+    told = sse(*({"candidates": [each]} for each in [*candidates, {"finishReason": "STOP"}]))
+    server.script(told, Reply("Done."), told)
     paid = Paid()
     with asking(server, "gemini:gemini-2.5-flash") as client:
         mode.complete(client.chat("Pay", tools=[paid.pay], run_tools=True))
+        events = mode.read(client.chat("Pay").events()).pieces
     assert paid.times == 1
+    assert [type(event) for event in events if isinstance(event, (ToolCallDelta, ToolCall))] == [
+        ToolCallDelta,
+        ToolCall,
+    ]
 
 
 def test_p27_a_source_is_told_once(server: LLMServer, mode: Mode) -> None:
@@ -366,8 +385,8 @@ def test_p27_a_source_is_told_once(server: LLMServer, mode: Mode) -> None:
     top = {"citations": ["https://example.org/a", "https://example.org/b"]}
     server.script(sse(*({**chunk(content=text), **top} for text in "abc"), {**chunk("stop"), **top}, "[DONE]"))
     with asking(server, "openrouter:m") as client:
-        answer = mode.complete(client.chat("x"))
-    assert [cited.url for cited in answer.citations] == top["citations"]
+        events = mode.read(client.chat("x").events()).pieces
+    assert [event.url for event in events if isinstance(event, Citation)] == top["citations"]
 
 
 def test_p27_a_text_is_told_once(server: LLMServer, mode: Mode) -> None:
