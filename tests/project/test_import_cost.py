@@ -19,8 +19,11 @@ PUBLIC = {
 AREAS = ("_schemas", "_tools")
 """What the names of private modules begin with that a plain chat has no use for."""
 
-MOST = 28
-"""So many modules of llmbridge does a plain chat load at the most, besides its dialect, the transport and folders."""
+MOST = 29
+"""So many modules of llmbridge does a plain chat load at the most, besides its dialect, the transport and folders.
+
+One of them only if its first event comes alone, and says nothing yet.
+"""
 
 DIALECTS = {
     "openai:m": ("openai", {"openai"}),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
 import json
 import socket
 import struct
@@ -148,8 +149,11 @@ class Wrapping(requests.adapters.BaseAdapter):
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 @pytest.mark.parametrize("adapter", [requests.adapters.HTTPAdapter, Wrapping])
-def test_p29_nor_over_a_session_of_the_caller(mode: Mode, scheme: str, adapter: Any, ca: str) -> None:
+def test_p29_nor_over_a_session_of_the_caller(
+    mode: Mode, scheme: str, adapter: Any, ca: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Also if its connections report nothing."""
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 0)  # what a caller's own connections print is his
     with Taker(scheme == "https") as service, HTTPProxy() as proxy, requests.Session() as session:
         session.mount(f"{scheme}://", adapter())
         base_url = f"{scheme}://127.0.0.1:{service.port}/v1"
