@@ -22,7 +22,7 @@ class Mutation:
     r"""A change in one place that breaks a promise.
 
     Args:
-        promise: "P1" to "P30".
+        promise: Its number, as "P1".
         breaks: What goes wrong then, in a few words.
         name: The definition that is changed, as `Transport.send`, `check_text` or `EVENT_LIMIT`, without its module.
             Where several modules define it, the text decides.
