@@ -30,10 +30,11 @@ from llmbridge.events import (
 if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline, Wait
 
-__all__ = ["EventView", "ObjectView", "RawView", "Reading", "Source", "TextView", "View"]
+__all__ = ["EventView", "ObjectView", "RawView", "Reading", "Source", "TextView", "View", "finished"]
 
 _SHORT = 1024  # characters, up to which each look is cheap
 Piece = TypeVar("Piece")
+Whole = TypeVar("Whole")
 Waits = TypeVar("Waits")  # what a step may return beside items
 
 
@@ -48,7 +49,10 @@ class Source(Protocol):
     @property
     def cancelled(self) -> bool: ...
     def advance(self) -> list[Item] | None: ...
+    def hop(self) -> list[Item] | Wait | None: ...
     def poll(self) -> list[Item] | Wait | None: ...
+    def leave(self, give_up: Callable[[], object]) -> None: ...
+    def come_back(self) -> None: ...
     def cancel(self) -> None: ...
     def close(self) -> None: ...
     def abandon(self) -> None: ...
@@ -112,6 +116,26 @@ class Reading:
             self.first_piece_at = monotonic()
 
 
+def finished(steps: Generator[Iterable[Any], None, Whole]) -> Whole:
+    """What a generator returns that has answers read, one after the other.
+
+    Args:
+        steps: It gives an answer; when that has been read, it goes on, or gets the error that came in its place.
+    """
+    failure = Pending()
+    while True:
+        try:
+            answer = next(steps) if failure.error is None else steps.throw(failure.taken())
+        except StopIteration as end:
+            whole: Whole = end.value
+            return whole
+        try:
+            for _ in answer:
+                continue
+        except LLMBridgeError as error:
+            failure.error = without_frames(error)
+
+
 class View(ABC, Generic[Piece]):
     """What a loop gets of an answer, whether it is a `for` or an `async for`. The first step claims the reading.
 
@@ -149,6 +173,15 @@ class View(ABC, Generic[Piece]):
     def poll(self) -> Iterable[Piece] | Wait | None:
         """Like `advance`, without ever blocking: says what to wait for where it would have to."""
         return self._step(self.source.poll)
+
+    def hop(self) -> Iterable[Piece] | Wait | None:
+        """`advance` in a worker thread of an event loop: returns where the loop can wait better."""
+        return self._step(self.source.hop)
+
+    def leave(self) -> None:
+        """Nobody waits for the next step any more, though somebody may come back, and says so by `source.come_back`."""
+        if self._claimed:
+            self.source.leave(self.abandon)
 
     def abandon(self) -> None:
         """Ends the call and closes its connection: nobody waits for it any more."""

@@ -17,7 +17,7 @@ import ssl
 import threading
 import weakref
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
@@ -39,6 +39,9 @@ from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
 from llmbridge.secret import SHORTEST_SECRET, MaskedStr, scrub
+
+if TYPE_CHECKING:
+    from llmbridge._transport.later import Later
 
 __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "passwords_of"]
 
@@ -264,8 +267,11 @@ class Transport:
         self._verify = verify
         self._templates: dict[Any, requests.PreparedRequest] = {}
 
-    def send(self, call: Call, request: HTTPRequest) -> Exchange:
+    def send(self, call: Call, request: HTTPRequest, begun: Later | None = None) -> Exchange | Later:
         """The answer to a request, whatever its status, as soon as its headers are there.
+
+        With `call.answers_later` it may give a `Later` as soon as the request is sent. When something has arrived, the
+        same is to be called with it.
 
         A kept connection that the server had closed meanwhile shows only when it is used: then, once, the request is
         sent again over a new one.
@@ -277,13 +283,16 @@ class Transport:
         host = _host(request.url)
         body = None if request.method == "GET" else _json_bytes(request.body)
         for last in (False, True):
-            exchange, response, failure = None, None, None
-            call.check()
-            call.reused_connection, call.takes_new = None, last
-            call.start("connect")
+            exchange, response, failure, last = None, None, None, last or (begun is not None and call.takes_new)
+            if begun is None:
+                call.check()
+                call.reused_connection, call.takes_new = None, last
+                call.start("connect")
             try:
                 with serving(call):
-                    response = self._send(call, request, body)
+                    response = self._send(call, request, body) if begun is None else begun.response()
+                if call.answers_later and (later := getattr(response.raw, "of", None)) is not None:
+                    return later(response)  # type: ignore[no-any-return]
                 exchange = Exchange(call, response, host, self._secrets(request, response))
             except (LLMBridgeError, *FOREIGN) as error:
                 failure = Failure(error, call, host, self._proxy_name(request), request.url.startswith("https:"))
@@ -291,6 +300,7 @@ class Transport:
                 if response is not None:
                     response.close()
                 raise error.with_traceback(None) from None
+            begun = None
             call.wait_ends()
             if exchange is not None:
                 if exchange.status == _PROXY_ASKS and (proxy := self._proxy_name(request)):

@@ -59,6 +59,9 @@ class Call:
         self.expired: Clock | None = None
         self.reused_connection: bool | None = None  # None: there is no connection that reports
         self.takes_new = False  # no kept connection will do
+        self.answers_later = False  # an event loop waits for the answer's headers, no thread
+        self._listener: Callable[[], object] | None = None
+        self._left: tuple[float, Callable[[], object]] | None = None
         _watchdog.watch(self)
 
     @property
@@ -93,15 +96,42 @@ class Call:
         if deadline < _watchdog.wakes_at:
             _watchdog.poke()
 
+    @property
+    def ends_at(self) -> float:
+        """When it is to be looked after again, by `time.monotonic()`."""
+        left = self._left
+        return self.deadline if left is None else min(self.deadline, left[0])
+
     def expire(self, now: float) -> None:
-        """Ends the call if a limit has run out by `now`."""
-        if self.deadline > now:
+        """Ends the call if a limit has run out by `now`, or if nobody has come back to it."""
+        if self.ends_at > now:
             return
-        self.deadline = _NEVER
         with self._lock:
-            if self.expired is None and not self.cancelled:
+            give_up = None
+            if self._left is not None and self._left[0] <= now:
+                (_, give_up), self._left, self.cancelled = self._left, None, True
+            elif self.expired is None and not self.cancelled:
                 self.expired = "total" if now >= self._total_at else self._clock
+            self.deadline = _NEVER
         self._wake()
+        if give_up is not None:
+            give_up()
+
+    def leave(self, seconds: float, give_up: Callable[[], object]) -> None:
+        """Nobody waits for the call any more. If nobody has come back within that time, it ends.
+
+        Args:
+            seconds: How long it goes on.
+            give_up: Called then, by the watchdog's thread.
+        """
+        self._left = monotonic() + seconds, give_up
+        if self.ends_at < _watchdog.wakes_at:
+            _watchdog.poke()
+
+    def come_back(self) -> None:
+        """Somebody waits for it again; if it is too late, the call has been cancelled."""
+        with self._lock:
+            self._left = None
 
     def check(self) -> None:
         """Raises what ended the call, if something has.
@@ -135,37 +165,31 @@ class Call:
         """Whether that much of the total limit is left."""
         return seconds < self.left
 
-    def sleep(self, seconds: float) -> None:
-        """Waits, unless the call ends before.
-
-        Raises:
-            Cancelled, ClockExpired: It has.
-        """
-        self._only_total_runs()
-        end = monotonic() + seconds
-        self.check()
-        while (left := end - monotonic()) > 0:
-            self._woken.wait(left)  # a lookup that nobody waits for any more may have set it
-            self.check()
-
     def rest(self, seconds: float | None) -> None:
-        """Waits that long (None: without end), or until somebody calls `wake`.
-
-        Raises:
-            Cancelled, ClockExpired: The call has ended.
-        """
-        self._only_total_runs()
-        self.check()
+        """Waits that long (None: without end), or until somebody calls `wake`, or the call ends."""
         self._woken.wait(seconds)
-        self.check()
 
-    def _only_total_runs(self) -> None:
+    def only_total_runs(self) -> None:
+        """What the call waits for now is not the service: the total limit alone counts."""
         self._clock = "total"
         self._expect(self._total_at)
 
     def wake(self) -> None:
         """Ends a `rest`, from any thread."""
         self._woken.set()
+        if (listener := self._listener) is not None:
+            listener()
+
+    def listen(self, listener: Callable[[], object] | None) -> None:
+        """Has a function called in place of a `rest`: whenever that would end, at once if it would not begin.
+
+        Args:
+            listener: Called from any thread, so it may do no more than set a flag; None for no more calls.
+        """
+        self._listener = listener
+        if listener is not None and self._woken.is_set:
+            self._woken.clear()
+            listener()
 
     # -- the socket --------------------------------------------------------------------------------------------
 
@@ -238,6 +262,7 @@ class Call:
 
     def end(self) -> None:
         """The call is over: no clock runs any more."""
+        self._left = None
         self.detach()
         _watchdog.forget(self)
 
@@ -247,7 +272,7 @@ class Call:
             self._guard = None
 
     def _wake(self) -> None:
-        self._woken.set()
+        self.wake()
         if self._pid != os.getpid():
             return  # a forked child shares the parent's connection, and may close but not end it
         with self._lock:
@@ -301,7 +326,7 @@ class Call:
             TransportError: The system gives no thread.
             Exception: The function's own.
         """
-        self._only_total_runs()
+        self.only_total_runs()
         self.check()
         try:
             return self.run(function)
@@ -366,7 +391,7 @@ class _Watchdog:
     def _run(self) -> None:
         while not self._stopped:
             self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
-            self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
+            self.wakes_at = min((call.ends_at for call in list(self._calls)), default=_NEVER)
             wait = self.wakes_at - monotonic()
             if wait > 0 and not self._stopped:
                 self._poked.wait(None if wait == _NEVER else wait)

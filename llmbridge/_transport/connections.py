@@ -172,7 +172,13 @@ class _Watched:
         if self._headers:  # there was no body
             self.send(b"")
         self._served = True
-        return super().getresponse(*args, **kwargs)  # type: ignore[misc]
+        answer = super().getresponse  # type: ignore[misc]
+        if (call := current_call()) is not None and call.answers_later:
+            from llmbridge._transport.later import POSSIBLE, Later
+
+            if POSSIBLE:
+                return Later(self, call, answer)
+        return answer(*args, **kwargs)
 
 
 class _Interruptible(_Watched):
