@@ -28,6 +28,7 @@ from collections.abc import (
 )
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -36,6 +37,7 @@ from anyio import (
     CapacityLimiter,
     Event,
     Lock,
+    Semaphore,
     WouldBlock,
     get_cancelled_exc_class,
     move_on_after,
@@ -63,7 +65,10 @@ _THREADS = 2048  # anyio's own limit is 40 for a whole event loop: slow services
 _AT_ONCE = 32  # threads that begin without delay: to start a thousand makes the event loop stand still
 _GROWTH_SECONDS = 0.01  # for which nothing must have become free before there are more
 _THREADS_BEYOND = 16  # for calls whose time ran out while all were taken: each is done at once
+_BURST = 8  # calls that begin between two turns of others
+_BURST_SECONDS = 0.001
 _threads: RunVar[_Threads] = RunVar("llmbridge_threads")
+_begun: RunVar[_Beginnings] = RunVar("llmbridge_beginnings")
 _in_tool: ContextVar[bool] = ContextVar("llmbridge_in_tool", default=False)
 
 
@@ -136,6 +141,32 @@ class _Threads:
                     return
                 places = self._places.total_tokens
                 self._places.total_tokens = min(self.limit, places + places // 8 + 1)
+
+
+class _Beginnings:
+    """The first steps of an event loop's calls: where many come at once, others have their turn in between."""
+
+    def __init__(self) -> None:
+        self._door = Semaphore(_BURST)
+        self._last = 0.0
+
+    @classmethod
+    def here(cls) -> _Beginnings:
+        """Those of the running event loop."""
+        try:
+            return _begun.get()
+        except LookupError:
+            _begun.set(made := cls())
+            return made
+
+    async def turn(self) -> None:
+        """Comes back when the next call may begin."""
+        now, last = monotonic(), self._last
+        self._last = now
+        if now - last < _BURST_SECONDS:
+            async with self._door:
+                await checkpoint()
+                self._last = monotonic()
 
 
 def set_thread_limit(threads: int) -> None:
@@ -489,18 +520,19 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         except BaseException as error:
             self._running = False
             if isinstance(error, get_cancelled_exc_class()):
-                error.__traceback__ = None
                 self._left = True
                 self._view.leave()
-            else:
-                self._over = True
-                self._view.abandon()
-            del self
+                del self
+                raise error.with_traceback(None)
+            self._over = True
+            self._view.abandon()
             raise
 
     async def _step(self) -> None:
         """Makes the next read, and keeps what it brings. Gives other tasks their turn, and can be cancelled."""
         view, source = self._view, self._view.source
+        if source.started is None:
+            await _Beginnings.here().turn()
         outcome = view.poll() if self._hop is None else Wait.THREAD
         turn = isinstance(outcome, Wait)
         while isinstance(outcome, Wait):

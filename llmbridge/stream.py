@@ -9,7 +9,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar
 
-from llmbridge._call.reading import EventView, ObjectView, RawView, Reading, Source, TextView, View, finished
+from llmbridge._call.reading import EventView, Loop, ObjectView, RawView, Reading, Source, TextView, View, finished
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import Citation, Event, FinishReason, Media, RawEvent, ServerTool, ToolCall, Usage
 from llmbridge.messages import Message, Parsed
@@ -63,7 +63,7 @@ class ChatStream(Generic[Parsed]):
         self._again: ChatStream[Parsed] | None = None
         self._correction: tuple[Message, ...] = ()
         self._cancelled = False
-        self._generator: Generator[str, None, None] | None = None
+        self._loop: Loop[str] | None = None
 
     @property
     def provider(self) -> str:
@@ -87,17 +87,17 @@ class ChatStream(Generic[Parsed]):
     # -- reading -----------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
-        if getattr(self._generator, "gi_running", False):
+        if self._loop is not None and self._loop.running:
             return TextView(self._reading).loop()  # which says that somebody reads: that one shall not lose the rest
-        # The loop alone holds the generator: leaving it closes the connection, though the stream lives on.
-        generator, self._generator = self._generator or TextView(self._reading).loop(), None
-        return generator
+        # It alone holds its generator: leaving the loop closes the connection, though the stream lives on.
+        loop, self._loop = self._loop or TextView(self._reading).loop(), None
+        return loop
 
     def __next__(self) -> str:
-        if self._generator is None:
-            self._generator = TextView(self._reading).loop()
+        if self._loop is None:
+            self._loop = TextView(self._reading).loop()
         try:
-            return next(self._generator)
+            return next(self._loop)
         except ValueError as error:
             if error.__traceback__ and error.__traceback__.tb_next:
                 raise  # from within: it is not Python's "generator already executing"

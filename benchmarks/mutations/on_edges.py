@@ -1,4 +1,4 @@
-"""What breaks the promises about edges: proxies, and event loops beside a stream (P29 and P30)."""
+"""What breaks the promises about edges: proxies, event loops beside a stream, and waiting."""
 
 from __future__ import annotations
 
@@ -63,11 +63,43 @@ _LOOPS = (
         "P30",
         "reads that bring nothing follow one another",
         "Pipeline._read",
-        "if answer.waiting or (may_skip_read and not answer.ended):",
-        "if answer.waiting:",
+        "if not (may_block or answer.ended):",
+        "if False:",
     ),
     Mutation("P30", "what unpacks to nothing has no end", "_UNPACKING_SECONDS", "0.005", "1e9"),
     Mutation("P30", "what was left of a read is lost", "Answer._take_slices", "else data[begin:]", 'else b""'),
 )
 
-ON_EDGES = (*_PROXIES, *_LOOPS)
+_IN_A_THREAD = "yield Wait.THREAD\ncall.rest({})"
+_WAITING = (
+    Mutation(
+        "P31",
+        "a step that is cancelled ends the stream",
+        "AsyncResult._next_read",
+        "isinstance(error, get_cancelled_exc_class())",
+        "False",
+    ),
+    Mutation("P31", "an exception of a handler looks like the end", "View._behind", "if self._broken:", "if False:"),
+    Mutation("P31", "who has left holds up the queue", "Attempts.step_back", '== "waiting"', '== "nobody"'),
+    Mutation("P31", "a step that was left is made again", "_Hop._run", "self._steps.pop()", "self._steps[0]"),
+    Mutation("P31", "who comes back is given up", "Call.come_back", "self._left = None", "pass"),
+    Mutation("P31", "a traceback keeps the stream", "AsyncResult.__anext__", "del self", "pass"),
+    Mutation("P32", "a thread waits for the headers", "POSSIBLE", ">= 2", ">= 99"),
+    Mutation(
+        "P32", "a thread waits for the first piece", "Pipeline._step", "if in_loop and may_block and", "if False and"
+    ),
+    Mutation(
+        "P32", "a thread waits for a retry", "Attempts._pause", "yield Wait.REST", "yield Wait.THREAD\ncall.rest(left)"
+    ),
+    Mutation(
+        "P32",
+        "a thread waits in the queue",
+        "Attempts._queue_up",
+        "self.rest = delay",
+        "self.rest = delay\nyield Wait.THREAD\ncall.rest(delay)",
+    ),
+    Mutation("P32", "a thread for each that begins", "_AT_ONCE", "32", "2048"),
+    Mutation("P32", "no more threads where all hang", "_Threads._take", "places + places // 8 + 1", "places"),
+)
+
+ON_EDGES = (*_PROXIES, *_LOOPS, *_WAITING)

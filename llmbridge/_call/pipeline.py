@@ -60,6 +60,7 @@ class Pipeline:
         self._busy = threading.Lock()
         self._call: Call | None = None
         self._opening: Generator[Wait, None, Answer] | None = None
+        self._blocks = False  # what comes next in there
         self._answer: Answer | None = None
         self._failure = Pending()  # came behind what was returned last
         self._held: list[Item] = []  # came before the first piece, and is no piece
@@ -223,8 +224,11 @@ class Pipeline:
                 raise Cancelled("the call was cancelled")
             return None
         while True:
-            if self._answer is None and (wait := self._open(may_block, in_loop)) is not None:
-                return wait
+            if self._answer is None:
+                if (wait := self._open(may_block, in_loop)) is not None:
+                    return wait
+                if in_loop and may_block and self.readable is not None:
+                    return Wait.TURN  # to wait for what comes is the event loop's
             assert self._answer is not None
             try:
                 return self._read(self._answer, may_block)
@@ -241,10 +245,13 @@ class Pipeline:
             self._call = self._begun()
         if self._opening is None:
             self._opening = self._attempts.open(self._call)
+        if self._blocks and not may_block:
+            return Wait.THREAD
         try:
             while True:
                 wait = next(self._opening)
-                if in_loop and not (may_block and wait is Wait.THREAD):
+                self._blocks = wait is Wait.THREAD
+                if in_loop and not (may_block and self._blocks):
                     return wait
                 if wait is Wait.REST:
                     self._call.rest(self._attempts.rest)

@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
+from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
-from llmbridge.errors import InvalidRequest, LLMBridgeError, Pending, without_frames
+from llmbridge.errors import Cancelled, InvalidRequest, LLMBridgeError, Pending, without_frames
 from llmbridge.events import (
     EndOfPart,
     Event,
@@ -136,6 +137,35 @@ def finished(steps: Generator[Iterable[Any], None, Whole]) -> Whole:
             failure.error = without_frames(error)
 
 
+class Loop(chain[Piece], Generator[Piece, None, None]):
+    """A generator, and another one behind it, which is asked for more even if the first was ended by an exception.
+
+    Args:
+        first, then: Both.
+    """
+
+    _first: Generator[Piece, None, None]
+
+    def __new__(cls, first: Generator[Piece, None, None], then: Generator[Piece, None, None]) -> Loop[Piece]:
+        made = super().__new__(cls, first, then)
+        made._first = first
+        return made
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody is in the middle of it."""
+        return bool(self._first.gi_running)  # type: ignore[attr-defined]
+
+    def send(self, value: None) -> Piece:
+        return next(self)
+
+    def throw(self, *error: Any) -> Piece:
+        return self._first.throw(*error)
+
+    def close(self) -> None:
+        self._first.close()
+
+
 class View(ABC, Generic[Piece]):
     """What a loop gets of an answer, whether it is a `for` or an `async for`. The first step claims the reading.
 
@@ -147,6 +177,7 @@ class View(ABC, Generic[Piece]):
         self._reading = reading
         self.source = reading.source
         self._claimed = False
+        self._broken = False
         self._failure = Pending()
 
     @abstractmethod
@@ -157,14 +188,30 @@ class View(ABC, Generic[Piece]):
         """What is still to be handed out before the end, or before an error."""
         return []
 
-    def loop(self) -> Generator[Piece, None, None]:
+    def loop(self) -> Loop[Piece]:
         """The pieces, for `for`. Claims at its first step: `str.join` hides what a mere `iter()` raises."""
+        return Loop(self._pieces(), self._behind())
+
+    def _pieces(self) -> Generator[Piece, None, None]:
         try:
             while (pieces := self.advance()) is not None:
                 yield from pieces
+        except (LLMBridgeError, GeneratorExit):
+            raise
+        except BaseException:
+            self._broken = True
+            raise
         finally:
             if self._claimed:
                 self.source.close()
+
+    def _behind(self) -> Generator[Piece, None, None]:
+        """Where an exception from elsewhere has broken the pieces off: else that would look like their end."""
+        if self._broken:
+            error = Cancelled("an exception from outside, of a signal handler say, has broken this answer off")
+            error.partial = self._reading.noted.partial()
+            raise error
+        yield from ()
 
     def advance(self) -> Iterable[Piece] | None:
         """The pieces of the next read; None at the end. Blocks."""

@@ -73,8 +73,9 @@ class Later:
         sock.settimeout(0)
         try:
             begin = self._http.fp.peek(1)
-            if not begin and type(sock) is socket.socket:
-                sock.recv(1, socket.MSG_PEEK)  # a buffer says nothing both at the end and before the beginning
+            # A buffer says nothing both at the end and before the beginning.
+            if not begin and type(sock) is socket.socket and sock.recv(1, socket.MSG_PEEK):
+                begin = self._http.fp.peek(1)
         except WOULD_BLOCK:
             return None
         except OSError as error:  # of TLS, which says it once
