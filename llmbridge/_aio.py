@@ -523,7 +523,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
                 self._left = True
                 self._view.leave()
                 del self
-                raise error.with_traceback(None)
+                raise error.with_traceback(None)  # noqa: B904 - it is the same one
             self._over = True
             self._view.abandon()
             raise
