@@ -17,13 +17,13 @@ import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from llmbridge._locks import Signal
 from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
 from llmbridge.options import Timeout
 
-__all__ = ["Call", "current_call", "serving"]
+__all__ = ["Call", "current_call", "serving", "unwatch", "watch"]
 
 T = TypeVar("T")
 Step = Literal["reach", "proxy", "tls"]
@@ -318,18 +318,29 @@ _EXPIRED: dict[Clock, str] = {
 }
 
 
+class Expiring(Protocol):
+    """What the watchdog looks after: a call, or connections that are kept for a while."""
+
+    @property
+    def deadline(self) -> float:
+        """The `time.monotonic()` at which it is to expire, as far as that is known."""
+
+    def expire(self, now: float) -> None:
+        """Ends what has to end by `now`; also called before the deadline, when another one's has come."""
+
+
 class _Watchdog:
     """Expires calls, with one thread that sleeps until the earliest deadline it has seen."""
 
     def __init__(self) -> None:
         self.wakes_at = _NEVER
-        self._calls: set[Call] = set()
+        self._calls: set[Expiring] = set()
         self._starting = threading.RLock()  # reentrant: a signal handler inside may begin another call
         self._poked = Signal()
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def watch(self, call: Call) -> None:
+    def watch(self, call: Expiring) -> None:
         self._calls.add(call)
         if self._thread is None:
             with self._starting:
@@ -344,12 +355,12 @@ class _Watchdog:
             raise TransportError(f"no thread can be started to watch over the call's time limits: {error}") from None
         return thread
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: Expiring) -> None:
         self._calls.discard(call)  # without the lock: a garbage collection may come here from anywhere
 
     def calls(self) -> list[Call]:
         """Those that are under way."""
-        return list(self._calls)
+        return [call for call in list(self._calls) if isinstance(call, Call)]
 
     def poke(self) -> None:
         self._poked.set()
@@ -376,6 +387,18 @@ class _Watchdog:
 
 
 _watchdog = _Watchdog()
+
+
+def watch(expiring: Expiring) -> None:
+    """Has it expire at its deadline. May be repeated."""
+    _watchdog.watch(expiring)
+    if expiring.deadline < _watchdog.wakes_at:
+        _watchdog.poke()
+
+
+def unwatch(expiring: Expiring) -> None:
+    """Lets it be."""
+    _watchdog.forget(expiring)
 
 
 @atexit.register
