@@ -1,4 +1,4 @@
-"""What breaks the promises about edges: proxies, and event loops beside a stream (P29 and P30)."""
+"""What breaks the promises about edges: proxies, event loops beside a stream, connections that are kept and made (P29 to P34)."""
 
 from __future__ import annotations
 
@@ -70,4 +70,47 @@ _LOOPS = (
     Mutation("P30", "what was left of a read is lost", "Answer._take_slices", "else data[begin:]", 'else b""'),
 )
 
-ON_EDGES = (*_PROXIES, *_LOOPS)
+_CONNECTIONS = (
+    Mutation("P33", "no more are kept than usual", "_Idle.put", "watch(self)", "self._kept.popleft().close()"),
+    Mutation("P33", "the surplus is kept for ever", "_Idle.put", "watch(self)", "pass"),
+    Mutation("P33", "the usual ones go as well", "_Idle.deadline", "> self.maxsize", "> 0"),
+    Mutation("P33", "the surplus goes at once", "_Idle.deadline", "+ _SURPLUS_SECONDS", "- _SURPLUS_SECONDS"),
+    Mutation("P33", "the watchdog sleeps on", "watch", "if expiring.deadline < _watchdog.wakes_at:", "if False:"),
+    Mutation("P33", "a fork ends what is no call", "_Watchdog.calls", "if isinstance(call, Call)", ""),
+    Mutation("P33", "ten hosts are enough", "_HOSTS", "64", "10"),
+    Mutation(
+        "P33",
+        "a session's pool is cut",
+        "_replace_idle",
+        "for _ in range(places):",
+        "idle.maxsize = 0\nfor _ in range(0):",
+    ),
+)
+
+_ADDRESSES = (
+    Mutation("P34", "one address after the other", "_answered", "_HEAD_START", "None"),
+    Mutation("P34", "one that refuses has its head start", "_first_of", "failed(knocking.pop(sock))", "continue"),
+    Mutation("P34", "the winner is not remembered", "_first_of", "-monotonic()", "0"),
+    Mutation(
+        "P34",
+        "a dead one is tried first again",
+        "_first_of",
+        "sock.close()\nif not call.cancelled:",
+        "sock.close()\nif False:",
+    ),
+    Mutation("P34", "losers stay open", "_first_of", "continue\n            sock.close()", "continue"),
+    Mutation("P34", "nobody can end the wait", "_first_of", "call.attach([*knocking][-1])", ""),
+    Mutation("P34", "families do not take turns", "_in_turn", "address[0], []", "0, []"),
+    Mutation("P34", "the last failure is told", "_first_of", "max(failures, key=_tells)", "failures[-1]"),
+    Mutation("P34", "the first failure is told", "_first_of", "max(failures, key=_tells)", "failures[0]"),
+    Mutation("P34", "a refusal tells no more than silence", "_tells", "isinstance(failure, ConnectionError)", "False"),
+    Mutation(
+        "P34", "an unknown family ends the search", "_first_of", "except OSError as error:", "except KeyError as error:"
+    ),
+    Mutation(
+        "P34", "one that fails in TLS comes first again", "_Interruptible.connect", "failed(self._address)", "pass"
+    ),
+    Mutation("P34", "the memory grows", "_RANKED", "256", "10**9"),
+)
+
+ON_EDGES = (*_PROXIES, *_LOOPS, *_CONNECTIONS, *_ADDRESSES)
