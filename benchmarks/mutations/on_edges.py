@@ -1,4 +1,4 @@
-"""What breaks the promises about edges: proxies, event loops beside a stream, connections that are kept and made (P29 to P34)."""
+"""What breaks the promises about edges: proxies, event loops beside a stream, connections (P29 to P34)."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ _LOOPS = (
 _CONNECTIONS = (
     Mutation("P33", "no more are kept than usual", "_Idle.put", "watch(self)", "self._kept.popleft().close()"),
     Mutation("P33", "the surplus is kept for ever", "_Idle.put", "watch(self)", "pass"),
-    Mutation("P33", "the usual ones go as well", "_Idle.deadline", "> self.maxsize", "> 0"),
+    Mutation("P33", "the usual ones go as well", "WatchedAdapter.__init__", "pool_maxsize=_IDLE_CONNECTIONS", ""),
     Mutation("P33", "the surplus goes at once", "_Idle.deadline", "+ _SURPLUS_SECONDS", "- _SURPLUS_SECONDS"),
     Mutation("P33", "the watchdog sleeps on", "watch", "if expiring.deadline < _watchdog.wakes_at:", "if False:"),
     Mutation("P33", "a fork ends what is no call", "_Watchdog.calls", "if isinstance(call, Call)", ""),

@@ -69,9 +69,8 @@ def test_p33_those_beyond_the_usual_go_when_nobody_has_needed_them_for_a_while(
         wave(mode, client, 12)
         assert 4 < server.open_connections <= 12
         eventually(lambda: server.open_connections <= 4)
-        made = server.connections
-        wave(mode, client, 4)
-        assert (server.open_connections, server.connections) == (4, made)
+        time.sleep(0.2)
+        assert server.open_connections == 4
 
 
 def test_p33_many_hosts_have_their_connections_kept(
@@ -202,17 +201,17 @@ def test_p34_a_dead_address_costs_its_head_start_and_that_only_once(
     monkeypatch: pytest.MonkeyPatch,
     foreign: bool,
 ) -> None:
-    """The next one is tried beside it, the first that accepts serves, and begins the next time."""
+    """The next one is tried beside it, and the first that accepts serves; later it is tried before all others."""
     first, second, alive = dead(), dead(), port_of(server)
-    resolves(monkeypatch, first, second, alive)
     tried.clear()
     started = time.monotonic()
-    for ports in ([first, second, alive], [alive]):
+    for found, ports in (([first, alive], [first, alive]), ([second, first, alive], [alive])):
+        resolves(monkeypatch, *found)
         with requests.Session() as session, far_client(session=session if foreign else None) as client:
             assert mode.read(client.chat("x")).error is None
         assert tried == ports
         tried.clear()
-    assert 0.4 < time.monotonic() - started < SOON
+    assert 0.2 < time.monotonic() - started < SOON
 
 
 def test_p34_one_that_refuses_is_followed_at_once(
@@ -307,12 +306,12 @@ def test_p34_the_families_take_turns(tried: list[int], mode: Mode, monkeypatch: 
 
 def test_p34_the_error_says_what_tells_most(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
     """An address that this machine has no way to says less than one that refuses."""
-    unreachable, closed, lost = free_port(), free_port(), free_port()
-    resolves(monkeypatch, unreachable, closed, lost)
+    unreachable, lost, closed = (free_port(), free_port()), free_port(), free_port()
+    resolves(monkeypatch, unreachable[0], lost, closed, unreachable[1])
     connect = socket.socket.connect
 
     def no_way(sock: socket.socket, address: Any) -> None:
-        if address[1] == unreachable:
+        if address[1] in unreachable:
             raise OSError(errno.ENETUNREACH, os.strerror(errno.ENETUNREACH))
         if address[1] == lost:
             raise OSError(errno.EHOSTUNREACH, os.strerror(errno.EHOSTUNREACH))
@@ -323,7 +322,7 @@ def test_p34_the_error_says_what_tells_most(mode: Mode, monkeypatch: pytest.Monk
         error = mode.read(client.chat("x")).error
         assert isinstance(error, ConnectFailed)
         assert error.message.endswith(os.strerror(errno.ECONNREFUSED))
-        resolves(monkeypatch, unreachable, lost)
+        resolves(monkeypatch, unreachable[0], lost, unreachable[1])
         error = mode.read(client.chat("x")).error
         assert isinstance(error, ConnectFailed)
         assert error.message.endswith(os.strerror(errno.EHOSTUNREACH))
