@@ -11,6 +11,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -21,6 +22,7 @@ from modes import Mode
 
 from llmbridge import Cancelled, Client, ClockExpired, ConnectFailed, Retry, Timeout
 from llmbridge._transport import addresses, connections
+from llmbridge._transport import call as transport_call
 from llmbridge.testing import LLMServer, Reply
 from llmbridge.testing.faults import HTTPProxy, Listener
 
@@ -71,6 +73,21 @@ def test_p33_those_beyond_the_usual_go_when_nobody_has_needed_them_for_a_while(
         eventually(lambda: server.open_connections <= 4)
         time.sleep(0.2)
         assert server.open_connections == 4
+
+
+def test_p33_they_go_in_time_while_no_call_is_under_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The watchdog, which sleeps without end then, is woken for them."""
+    monkeypatch.setattr(connections, "_SURPLUS_SECONDS", 0.2)
+    watchdog = transport_call._Watchdog()
+    monkeypatch.setattr(transport_call, "_watchdog", watchdog)
+    idle, closed = connections._Idle(1), threading.Event()
+    connections.watch(idle)
+    time.sleep(0.2)
+    for _ in range(2):
+        idle.put(SimpleNamespace(close=closed.set))
+    assert closed.wait(SOON)
+    assert idle.qsize() == 1
+    watchdog.stop()
 
 
 def test_p33_many_hosts_have_their_connections_kept(
