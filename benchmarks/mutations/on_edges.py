@@ -1,4 +1,4 @@
-"""What breaks the promises about edges: proxies, event loops beside a stream, and waiting."""
+"""What breaks the promises about edges, from P29 on."""
 
 from __future__ import annotations
 
@@ -88,18 +88,61 @@ _WAITING = (
     Mutation(
         "P32", "a thread waits for the first piece", "Pipeline._step", "if in_loop and may_block and", "if False and"
     ),
+    Mutation("P32", "a thread waits for a retry", "Attempts._pause", "yield Wait.REST", _IN_A_THREAD.format("left")),
     Mutation(
-        "P32", "a thread waits for a retry", "Attempts._pause", "yield Wait.REST", "yield Wait.THREAD\ncall.rest(left)"
-    ),
-    Mutation(
-        "P32",
-        "a thread waits in the queue",
-        "Attempts._queue_up",
-        "self.rest = delay",
-        "self.rest = delay\nyield Wait.THREAD\ncall.rest(delay)",
+        "P32", "a thread waits in the queue", "Attempts._queue_up", "yield Wait.REST", _IN_A_THREAD.format("delay")
     ),
     Mutation("P32", "a thread for each that begins", "_AT_ONCE", "32", "2048"),
     Mutation("P32", "no more threads where all hang", "_Threads._take", "places + places // 8 + 1", "places"),
 )
 
-ON_EDGES = (*_PROXIES, *_LOOPS, *_WAITING)
+_CONNECTIONS = (
+    Mutation("P33", "no more are kept than usual", "_Idle.put", "watch(self)", "self._kept.popleft().close()"),
+    Mutation("P33", "the surplus is kept for ever", "_Idle.put", "watch(self)", "pass"),
+    Mutation("P33", "the usual ones go as well", "WatchedAdapter.__init__", "pool_maxsize=_IDLE_CONNECTIONS", ""),
+    Mutation("P33", "the surplus goes at once", "_Idle.deadline", "+ _SURPLUS_SECONDS", "- _SURPLUS_SECONDS"),
+    Mutation("P33", "the watchdog sleeps on", "watch", "if expiring.deadline < _watchdog.wakes_at:", "if False:"),
+    Mutation("P33", "a fork ends what is no call", "_Watchdog.calls", "if isinstance(call, Call)", ""),
+    Mutation("P33", "ten hosts are enough", "_HOSTS", "64", "10"),
+    Mutation(
+        "P33",
+        "a session's pool is cut",
+        "_replace_idle",
+        "for _ in range(places):",
+        "idle.maxsize = 0\nfor _ in range(0):",
+    ),
+)
+
+_ADDRESSES = (
+    Mutation("P34", "one address after the other", "_answered", "_HEAD_START", "None"),
+    Mutation("P34", "one that refuses has its head start", "_first_of", "failed(knocking.pop(sock))", "continue"),
+    Mutation("P34", "the winner is not remembered", "_first_of", "-monotonic()", "0"),
+    Mutation(
+        "P34",
+        "a dead one is tried first again",
+        "_first_of",
+        "sock.close()\nif not call.cancelled:",
+        "sock.close()\nif False:",
+    ),
+    Mutation("P34", "losers stay open", "_first_of", "continue\n            sock.close()", "continue"),
+    Mutation("P34", "nobody can end the wait", "_first_of", "call.attach([*knocking][-1])", ""),
+    Mutation("P34", "families do not take turns", "_in_turn", "address[0], []", "0, []"),
+    Mutation("P34", "the last failure is told", "_first_of", "max(failures, key=_tells)", "failures[-1]"),
+    Mutation("P34", "the first failure is told", "_first_of", "max(failures, key=_tells)", "failures[0]"),
+    Mutation("P34", "a refusal tells no more than silence", "_tells", "isinstance(failure, ConnectionError)", "False"),
+    Mutation(
+        "P34", "an unknown family ends the search", "_first_of", "except OSError as error:", "except KeyError as error:"
+    ),
+    Mutation(
+        "P34", "one that fails in TLS comes first again", "_Interruptible.connect", "failed(self._address)", "pass"
+    ),
+    Mutation("P34", "the memory grows", "_RANKED", "256", "10**9"),
+)
+
+ON_EDGES = (
+    *_PROXIES,
+    *_LOOPS,
+    *_WAITING,
+    *_CONNECTIONS,
+    *_ADDRESSES,
+)

@@ -17,13 +17,13 @@ import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from llmbridge._locks import Signal
 from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
 from llmbridge.options import Timeout
 
-__all__ = ["Call", "current_call", "serving"]
+__all__ = ["Call", "current_call", "serving", "unwatch", "watch"]
 
 T = TypeVar("T")
 Step = Literal["reach", "proxy", "tls"]
@@ -53,7 +53,7 @@ class Call:
         self._ends_at = _NEVER
         if total_at is None:
             total_at = monotonic() + (_NEVER if timeout.total is None else timeout.total)
-        self._total_at = self.deadline = total_at
+        self._total_at = self._deadline = total_at
         self.cancelled = False
         self._left_behind = False
         self.expired: Clock | None = None
@@ -89,22 +89,22 @@ class Call:
 
     def wait_ends(self) -> None:
         """The server has sent something: what the caller does with it takes the time it takes."""
-        self.deadline = _NEVER
+        self._deadline = _NEVER
 
     def _expect(self, deadline: float) -> None:
-        self.deadline = deadline
+        self._deadline = deadline
         if deadline < _watchdog.wakes_at:
             _watchdog.poke()
 
     @property
-    def ends_at(self) -> float:
-        """When it is to be looked after again, by `time.monotonic()`."""
+    def deadline(self) -> float:
+        """See `Expiring`."""
         left = self._left
-        return self.deadline if left is None else min(self.deadline, left[0])
+        return self._deadline if left is None else min(self._deadline, left[0])
 
     def expire(self, now: float) -> None:
         """Ends the call if a limit has run out by `now`, or if nobody has come back to it."""
-        if self.ends_at > now:
+        if self.deadline > now:
             return
         with self._lock:
             give_up = None
@@ -112,7 +112,7 @@ class Call:
                 (_, give_up), self._left, self.cancelled = self._left, None, True
             elif self.expired is None and not self.cancelled:
                 self.expired = "total" if now >= self._total_at else self._clock
-            self.deadline = _NEVER
+            self._deadline = _NEVER
         self._wake()
         if give_up is not None:
             give_up()
@@ -125,7 +125,7 @@ class Call:
             give_up: Called then, by the watchdog's thread.
         """
         self._left = monotonic() + seconds, give_up
-        if self.ends_at < _watchdog.wakes_at:
+        if self.deadline < _watchdog.wakes_at:
             _watchdog.poke()
 
     def come_back(self) -> None:
@@ -140,7 +140,7 @@ class Call:
             Cancelled: `cancel()` was called.
             ClockExpired: A limit has run out.
         """
-        if self.deadline is _NEVER and monotonic() >= self._total_at:
+        if self._deadline is _NEVER and monotonic() >= self._total_at:
             self.expired = self.expired or "total"
         if error := self.reason():
             raise error
@@ -343,18 +343,29 @@ _EXPIRED: dict[Clock, str] = {
 }
 
 
+class Expiring(Protocol):
+    """What the watchdog looks after: a call, or connections that are kept for a while."""
+
+    @property
+    def deadline(self) -> float:
+        """The `time.monotonic()` at which it is to expire, as far as that is known."""
+
+    def expire(self, now: float) -> None:
+        """Ends what has to end by `now`; also called before the deadline, when another one's has come."""
+
+
 class _Watchdog:
     """Expires calls, with one thread that sleeps until the earliest deadline it has seen."""
 
     def __init__(self) -> None:
         self.wakes_at = _NEVER
-        self._calls: set[Call] = set()
+        self._calls: set[Expiring] = set()
         self._starting = threading.RLock()  # reentrant: a signal handler inside may begin another call
         self._poked = Signal()
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def watch(self, call: Call) -> None:
+    def watch(self, call: Expiring) -> None:
         self._calls.add(call)
         if self._thread is None:
             with self._starting:
@@ -369,12 +380,12 @@ class _Watchdog:
             raise TransportError(f"no thread can be started to watch over the call's time limits: {error}") from None
         return thread
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: Expiring) -> None:
         self._calls.discard(call)  # without the lock: a garbage collection may come here from anywhere
 
     def calls(self) -> list[Call]:
         """Those that are under way."""
-        return list(self._calls)
+        return [call for call in list(self._calls) if isinstance(call, Call)]
 
     def poke(self) -> None:
         self._poked.set()
@@ -391,7 +402,7 @@ class _Watchdog:
     def _run(self) -> None:
         while not self._stopped:
             self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
-            self.wakes_at = min((call.ends_at for call in list(self._calls)), default=_NEVER)
+            self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
             wait = self.wakes_at - monotonic()
             if wait > 0 and not self._stopped:
                 self._poked.wait(None if wait == _NEVER else wait)
@@ -401,6 +412,18 @@ class _Watchdog:
 
 
 _watchdog = _Watchdog()
+
+
+def watch(expiring: Expiring) -> None:
+    """Has it expire at its deadline. May be repeated."""
+    _watchdog.watch(expiring)
+    if expiring.deadline < _watchdog.wakes_at:
+        _watchdog.poke()
+
+
+def unwatch(expiring: Expiring) -> None:
+    """Lets it be."""
+    _watchdog.forget(expiring)
 
 
 @atexit.register
