@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import socket
 import struct
 import sys
 import threading
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Literal, TypeVar
 
 from llmbridge._locks import Signal
-from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
+from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError, place_of
 from llmbridge.options import Timeout
 
 __all__ = ["Call", "current_call", "serving"]
@@ -29,6 +30,8 @@ T = TypeVar("T")
 Step = Literal["reach", "proxy", "tls"]
 """What connecting is about: an address, the proxy before the service, TLS with the service itself."""
 _NEVER = float("inf")
+_log = logging.getLogger("llmbridge")
+_PAUSE = 0.1  # seconds, after an error in the watchdog
 _ABORTIVE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # linger for 0 s
 
 
@@ -319,7 +322,10 @@ _EXPIRED: dict[Clock, str] = {
 
 
 class _Watchdog:
-    """Expires calls, with one thread that sleeps until the earliest deadline it has seen."""
+    """Expires calls, with one thread that sleeps until the earliest deadline it has seen.
+
+    The clocks of the whole process hang on it: an error in here is logged, the first time, and the thread goes on.
+    """
 
     def __init__(self) -> None:
         self.wakes_at = _NEVER
@@ -328,13 +334,18 @@ class _Watchdog:
         self._poked = Signal()
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._failed = False
 
     def watch(self, call: Call) -> None:
         self._calls.add(call)
-        if self._thread is None:
+        if not self._runs:
             with self._starting:
-                if self._thread is None:
+                if not self._runs:
                     self._thread = self._started()
+
+    @property
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _started(self) -> threading.Thread:
         thread = threading.Thread(target=self._run, name="llmbridge-watchdog", daemon=True)
@@ -365,14 +376,39 @@ class _Watchdog:
 
     def _run(self) -> None:
         while not self._stopped:
-            self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
-            self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
-            wait = self.wakes_at - monotonic()
-            if wait > 0 and not self._stopped:
-                self._poked.wait(None if wait == _NEVER else wait)
-            now = monotonic()
-            for call in list(self._calls):
+            try:
+                self._look()
+            except Exception as error:  # noqa: BLE001 - see the class
+                self._went_wrong(error)
+                sleep(_PAUSE)
+
+    def _look(self) -> None:
+        """Sleeps until a deadline, and expires the calls whose time is over."""
+        self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
+        self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
+        wait = self.wakes_at - monotonic()
+        if wait > 0 and not self._stopped:
+            self._poked.wait(None if wait == _NEVER else wait)
+        now, failure = monotonic(), None
+        for call in list(self._calls):
+            due = call.deadline
+            try:
                 call.expire(now)
+            except Exception as error:  # noqa: BLE001 - raised once the other calls are looked after
+                call.deadline, failure = due, error  # whoever is blocked in it still waits to be woken
+        if failure is not None:
+            raise failure
+
+    def _went_wrong(self, error: Exception) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        with contextlib.suppress(Exception):  # a logging handler of the application's
+            _log.warning(
+                "%s%s in the thread that watches the time limits: it goes on, and calls may time out a little late",
+                type(error).__name__,
+                place_of(error),
+            )
 
 
 _watchdog = _Watchdog()
