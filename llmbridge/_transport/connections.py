@@ -397,6 +397,16 @@ def watch_pool(pool: Any) -> None:
 _watching = threading.Lock()
 
 
+def _after_fork() -> None:
+    """Another thread of the parent may have held it."""
+    global _watching
+    _watching = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
+
+
 def _replace_idle(pool: Any) -> None:
     """The kept connections of before report to nobody: they make place for others."""
     idle: queue.LifoQueue[Any] = getattr(pool, "pool", None) or queue.LifoQueue()
