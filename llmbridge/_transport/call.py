@@ -378,7 +378,7 @@ class _Watchdog:
         while not self._stopped:
             try:
                 self._look()
-            except Exception as error:  # noqa: BLE001 - see the class
+            except BaseException as error:  # noqa: BLE001 - see the class
                 self._went_wrong(error)
                 sleep(_PAUSE)
 
@@ -394,12 +394,12 @@ class _Watchdog:
             due = call.deadline
             try:
                 call.expire(now)
-            except Exception as error:  # noqa: BLE001 - raised once the other calls are looked after
+            except BaseException as error:  # noqa: BLE001 - raised once the other calls are looked after
                 call.deadline, failure = due, error  # whoever is blocked in it still waits to be woken
         if failure is not None:
             raise failure
 
-    def _went_wrong(self, error: Exception) -> None:
+    def _went_wrong(self, error: BaseException) -> None:
         if self._failed:
             return
         self._failed = True

@@ -88,14 +88,14 @@ class _HeaderLines:
 
     def rest_of_headers(self) -> bytes:
         """All header lines up to the one without anything in it, which is the last."""
-        lines = []
-        while (line := self.file.readline(self._left + len(b"\r\n"))) not in (b"\r\n", b"\n", b""):
+        lines: list[bytes] = []
+        while self._left >= 0:
+            line = self.last = self.file.readline(self._left + len(b"\r\n"))
             self._left -= len(line)
-            if self._left < 0:
-                raise HeadersTooLong
+            if line in (b"\r\n", b"\n", b""):
+                return b"".join(lines)
             lines.append(line)
-        self.last = line
-        return b"".join(lines)
+        raise HeadersTooLong
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self.file, name)
