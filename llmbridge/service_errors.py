@@ -73,9 +73,8 @@ def error_for_status(
     body = scrub(body, secrets)[:BODY_LIMIT]
     if 300 <= status < 400:
         location = headers.get("location", "")
-        right = (
-            "write https://" if location.startswith(f"https://{reached}/") and asked[5:6] else "give the right base_url"
-        )
+        only_scheme = " http://" in asked and location.startswith(f"https://{reached}/")
+        right = "write https://" if only_scheme else "give the right base_url"
         text = f"{reached} redirects to {_host_of(location)}, and redirects are not followed: {right}"
         return StatusError(scrub(text, secrets), status=status, body=body)
     report = ServiceReport.of(body)

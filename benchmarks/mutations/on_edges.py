@@ -81,13 +81,7 @@ _ADDRESSES = (
         "P35", "100 is left to http.client", "_Response._read_status", "_CONTINUE <= status", "_CONTINUE < status"
     ),
     Mutation("P35", "a cut status line is not HTTP", "_VERSION", 'b"HTTP/"', 'b"\\x15\\x03"'),
-    Mutation(
-        "P35",
-        "a trailer is a size line",
-        "Chunked._take",
-        "if self._in_trailers:\n                    self._count",
-        "if False:\n                    self._count",
-    ),
+    Mutation("P35", "a long trailer is an error", "Chunked._count_trailers", "max(size, 1)", "max(size, 1) * 100"),
     Mutation("P35", "no TLS is tried again", "_not_connected", "return _final(f", "return ConnectFailed(f"),
     Mutation(
         "P35", "the proxy's URL is not meant", "_not_connected", 'if way.step == "proxy"', 'if way.step == "reach"'
@@ -96,7 +90,7 @@ _ADDRESSES = (
     Mutation("P35", "plain HTTP is not asked about", "_Way.perhaps_plain", "and self.tls", "and not self.tls"),
     Mutation("P35", "an alert is no TLS", "_TLS_RECORD", '"\\x15\\x03", ', ""),
     Mutation("P35", "a page about TLS is not read", "advice", "if status in (400, 403) and", "if status == 426 and"),
-    Mutation("P35", "a redirect to TLS says nothing", "error_for_status", '" http://" in asked', '" ftp://" in asked'),
+    Mutation("P35", "a redirect to TLS says nothing", "error_for_status", '" http://" in asked', "not asked"),
     Mutation("P35", "405 names no address", "_NOTHING_THERE", "(404, 405)", "(404,)"),
     Mutation("P35", "a model's 404 names the address", "error_for_status", "and not names_model(report)", ""),
     Mutation("P35", "a page of HTML names no address", "_NOT_THE_API", "check the base_url$|", ""),

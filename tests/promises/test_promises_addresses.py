@@ -75,10 +75,12 @@ class TestHeaders:
         """Those of an answer that is not the last one."""
         early = "\r\n".join([f"HTTP/1.1 {status}", *lines(150), "", ""]).encode()
         with (
-            answering(early + head("Connection: close") + WHOLE) as server,
+            answering(early + head("X-Request-Id: r-1", "Connection: close") + WHOLE) as server,
             Client("openai:m", base_url=server.root + "/v1", api_key=KEY, retries=0, proxy=False) as client,
         ):
-            assert mode.read(client.chat("x")).pieces == ["Hi"]
+            stream = client.chat("x")
+            assert mode.read(stream).pieces == ["Hi"]
+            assert stream.request_id == "r-1"
 
     @pytest.mark.parametrize(
         "endless",
@@ -210,7 +212,9 @@ class TestSchemes:
         with Listener(serve) as server:
             location = server.root.replace("http", "https") + "/v1/chat/completions"
             error = error_of(mode, server.root + "/v1")
-        assert error.message.endswith("redirects are not followed: write https://")
+            assert error.message.endswith("redirects are not followed: write https://")
+            location = "https://login.example/"
+            assert error_of(mode, server.root + "/v1").message.endswith("give the right base_url")
 
 
 NOT_FOUND = head("Content-Length: 22", status="404 Not Found", kind="application/json") + b'{"detail":"Not Found"}'
