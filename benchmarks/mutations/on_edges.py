@@ -139,7 +139,7 @@ _ADDRESSES = (
     Mutation("P34", "the memory grows", "_RANKED", "256", "10**9"),
 )
 
-_ADDRESSES = (
+_HEADERS = (
     Mutation(
         "P35", "http.client counts the header lines", "_HeaderLines.readline", "if not self.in_headers:", "if True:"
     ),
@@ -210,6 +210,7 @@ ON_EDGES = (
     *_WAITING,
     *_CONNECTIONS,
     *_ADDRESSES,
+    *_HEADERS,
     *_FORKS,
     *_CLOCKS,
 )
