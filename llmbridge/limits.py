@@ -28,6 +28,7 @@ _BURST = 5
 _LONGEST_PAUSE = 120.0
 _RECENT = 20  # answers of which more than half, and at least so many, have to be refusals before all calls wait:
 _FEWEST_REFUSALS = 3
+_SPREAD = 0.25  # part of such a wait over which those who waited are spread behind it
 _MOST_TOKENS = 10_000_000  # a service that counts more for one request is not believed
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_OF_A_FILE = 1_000
@@ -178,7 +179,7 @@ class Limiter:
         self._spent = 0  # tokens of those
         self._even_at = float("-inf")  # when requests that are spread evenly will have caught up with those that began
         self._recent: deque[Ticket] = deque(maxlen=_RECENT)  # those that were answered last
-        self._paused_until = float("-inf")
+        self._paused_until = self._slow_until = float("-inf")
         # A garbage collection inside the lock may end a call: what it has to say is laid down here, without the lock.
         self._returned: deque[tuple[Ticket, int | None]] = deque()
         self._pauses: deque[float] = deque()
@@ -244,6 +245,8 @@ class Limiter:
         if delay > 0:
             return delay
         del self._queue[ticket]
+        if now < self._slow_until:
+            self._paused_until = now + (self._slow_until - now) / (len(self._queue) + 1)
         ticket.state, ticket.began = "granted", now
         self._running.add(ticket)
         if self.limits.requests_per_minute is not None or self.limits.tokens_per_minute is not None:
@@ -263,6 +266,7 @@ class Limiter:
             recent = [other.refused for other in self._recent if other.began + _MINUTE > now]
             if sum(recent) >= _FEWEST_REFUSALS and 2 * sum(recent) > len(recent) and until <= now + _LONGEST_PAUSE:
                 self._paused_until = max(self._paused_until, until)
+                self._slow_until = max(self._slow_until, until + _SPREAD * (until - now))
 
     def _delay_by_limits(self, ticket: Ticket, now: float) -> float:
         """Seconds until enough of what began in the last minute is a minute old; inside the lock."""
