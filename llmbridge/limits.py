@@ -49,8 +49,8 @@ class Limits:
             put right when the service has said how many they were. A request that is larger than the limit is sent
             when nothing else was sent for a minute.
         concurrency: Requests that are under way at once, until the end of their answers.
-        burst: How many of `requests_per_minute` may begin at once after a pause; 5 if missing. As many as those let them
-            all go as soon as the minute allows.
+        burst: How many of `requests_per_minute` may begin at once after a quiet time; 5 if missing. As many as
+            `requests_per_minute` let all of them go at once.
 
     Raises:
         ConfigError: A value is no whole number from 1, or `burst` stands without `requests_per_minute`.

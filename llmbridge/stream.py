@@ -169,8 +169,8 @@ class ChatStream(Generic[Parsed]):
         Raises:
             InvalidRequest: Its loop was left early, or somebody else reads it: the rest cannot be read any more.
             InvalidOutput: It does not fit the schema, also after having been asked again.
-            LLMBridgeError: The answer did not come to its end; `.partial` holds what came. Where it was that of another
-                asking, `.partial` is the first answer, or has it in `.turns`, and `__cause__` says what was wrong there.
+            LLMBridgeError: The answer did not come to its end; `.partial` holds what came. Where the model was asked
+                again, `.partial` is the first answer, or has it in `.turns`, and `__cause__` is what was wrong with it.
 
         Example:
             >>> from llmbridge import chat

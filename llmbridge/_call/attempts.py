@@ -278,8 +278,9 @@ class Attempts:
             late.__cause__ = error
             self._tell_breaker(error)
             return Pending(late)
-        if getattr(error, "retry_after", None) is not None and call.leaves(spread := retry.spread(wait, self._repetitions)):
-            wait = spread
+        if getattr(error, "retry_after", None) is not None:
+            spread = retry.spread(wait, self._repetitions)
+            wait = spread if call.leaves(spread) else wait
         self._repetitions += 1
         _log.debug("%s: attempt %d failed, next in %.2f s", self.route.provider.name, self._repetitions, wait)
         retry.announce(error, self._repetitions - 1, wait)

@@ -1,9 +1,9 @@
 """Whether a text matches a pattern, in a bounded number of steps.
 
 Python's `re` tries one way through a pattern after the other, and cannot be interrupted: `^(a+)+$` takes longer than
-anybody lives for a text of 60 characters, and stops all threads meanwhile. So `re` is asked only where the ways are few.
-Elsewhere all ways are followed at the same time: a part of the pattern turns the set of places where it may begin into
-the set of places where it may end.
+anybody lives for a text of 60 characters, and stops all threads meanwhile. So `re` is asked only where the ways are
+few. Elsewhere all ways are followed at the same time: a part of the pattern turns the set of places where it may begin
+into the set of places where it may end.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ class _Search:
         if name == "SUBPATTERN" and not value[1] and not value[2]:
             return self.ends(value[3], begins)
         if name in _REPEATS:
-            return self._repeated(*value, begins)
+            return self._repeated(begins, *value)
         if name in ("ASSERT", "ASSERT_NOT"):
             direction, inner = value
             return {at for at in begins if self._stands(inner, at, direction < 0) == (name == "ASSERT")}
@@ -99,7 +99,7 @@ class _Search:
             match = self._matches[id(part)] = _compiler.compile(_parser.SubPattern(state, [part])).match
         return {found.end() for at in begins if (found := match(self._text, at))}
 
-    def _repeated(self, least: int, most: int, inner: Any, begins: set[int]) -> set[int]:
+    def _repeated(self, begins: set[int], least: int, most: int, inner: Any) -> set[int]:
         for _ in range(least):
             if not begins:
                 break
