@@ -25,6 +25,7 @@ _State = Literal["waiting", "granted", "over"]
 _MINUTE = 60.0
 _SECOND = 1.05  # a little more than one, as requests do not all take equally long to arrive
 _BURST = 5
+_ROUNDING = 1e-6
 _LONGEST_PAUSE = 120.0
 _RECENT = 20  # answers of which more than half, and at least so many, have to be refusals before all calls wait:
 _FEWEST_REFUSALS = 3
@@ -276,7 +277,8 @@ class Limiter:
         requests, tokens = self.limits.requests_per_minute, self.limits.tokens_per_minute
         if requests is not None:
             burst = min(self.limits.burst or _BURST, requests)
-            until = self._even_at - (burst - 1) * _MINUTE / requests - _MINUTE
+            ahead = burst - 1 + _ROUNDING
+            until = self._even_at - ahead * _MINUTE / requests - _MINUTE
             if len(self._begun) >= requests:
                 until = max(until, self._begun[0].began)
             if len(self._begun) >= (in_a_second := max(burst, requests // 60)):
