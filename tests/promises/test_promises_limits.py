@@ -1,4 +1,4 @@
-"""P38: a refusal stops nobody but who was refused, nobody returns in a herd, and requests are spread over the minute."""
+"""P38: a refusal stops nobody but who was refused, nobody returns in a herd, and the minute is spread."""
 
 from __future__ import annotations
 
@@ -194,7 +194,9 @@ def test_p38_a_wait_is_spread_and_never_shorter_than_asked(server: LLMServer, mo
             raise stop
 
         policy = Retry(1, on_retry=note, max_retry_after=4000)
-        with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=policy, timeout=9000) as client:
+        with Client(
+            "openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=policy, timeout=9000
+        ) as client:
             for _ in range(8):
                 with pytest.raises(Stop):
                     mode.complete(client.chat("x"))
@@ -276,5 +278,5 @@ def test_p38_a_burst_of_the_whole_minute_goes_at_once() -> None:
 @pytest.mark.parametrize("limits", [{"burst": 3}, {"burst": 0, "requests_per_minute": 9}])
 def test_p38_a_burst_that_means_nothing_is_refused(limits: dict[str, int]) -> None:
     """The error names it."""
-    with pytest.raises(ConfigError, match="^burst "):
+    with pytest.raises(ConfigError, match=r"^burst "):
         Limits(**limits)
