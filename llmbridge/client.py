@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from llmbridge._call.plan import Plan, plan_embeddings, plan_models
 from llmbridge._call.reading import finished
-from llmbridge._call.route import Connections
+from llmbridge._call.route import TRAVELLERS, Connections
 from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode
 from llmbridge.options import (
@@ -234,6 +234,7 @@ class Client:
             "chat": self.chat_options,
             "limits": self._limits,
             "pickle_key": self._pickle_key,
+            "connections": TRAVELLERS.name_of(self.connections),
         }
 
     def __setstate__(self, state: Mapping[str, Any]) -> None:
@@ -241,7 +242,7 @@ class Client:
         key = state["transport"]["api_key"] if state["key"] is None else Secret(state["key"])
         self.transport_options = TransportOptions(**{**state["transport"], "api_key": key})
         self.chat_options = state["chat"]
-        self.connections = Connections(self._limits)
+        self.connections = TRAVELLERS.named(state["connections"], self._limits)
 
     def __copy__(self) -> Client:
         again = object.__new__(type(self))

@@ -23,7 +23,13 @@ __all__ = ["Limiter", "Limits", "Ticket", "estimate_tokens"]
 
 _State = Literal["waiting", "granted", "over"]
 _MINUTE = 60.0
+_SECOND = 1.05  # a little more than one, as requests do not all take equally long to arrive
+_BURST = 5
+_ROUNDING = 1e-6
 _LONGEST_PAUSE = 120.0
+_RECENT = 20  # answers of which more than half, and at least so many, have to be refusals before all calls wait:
+_FEWEST_REFUSALS = 3
+_SPREAD = 0.25  # part of such a wait over which those who waited are spread behind it
 _MOST_TOKENS = 10_000_000  # a service that counts more for one request is not believed
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_OF_A_FILE = 1_000
@@ -38,14 +44,17 @@ class Limits:
     """What a client allows itself; None is no limit.
 
     Args:
-        requests_per_minute: Requests that begin within any 60 seconds.
+        requests_per_minute: Requests that begin within any 60 seconds. Beyond `burst` they are spread over the minute,
+            since many services count by the second.
         tokens_per_minute: Tokens of prompts and answers within any 60 seconds: estimated when a request begins, and
             put right when the service has said how many they were. A request that is larger than the limit is sent
             when nothing else was sent for a minute.
         concurrency: Requests that are under way at once, until the end of their answers.
+        burst: How many of `requests_per_minute` may begin at once after a quiet time; 5 if missing. As many as
+            `requests_per_minute` let all of them go at once.
 
     Raises:
-        ConfigError: A value is no whole number from 1.
+        ConfigError: A value is no whole number from 1, or `burst` stands without `requests_per_minute`.
 
     Example:
         >>> Limits(requests_per_minute=60, concurrency=4).tokens_per_minute is None
@@ -55,12 +64,15 @@ class Limits:
     requests_per_minute: int | None = None
     tokens_per_minute: int | None = None
     concurrency: int | None = None
+    burst: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("requests_per_minute", "tokens_per_minute", "concurrency"):
+        for name in ("requests_per_minute", "tokens_per_minute", "concurrency", "burst"):
             value = getattr(self, name)
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} must be a whole number from 1, or None for no limit, not {value!r}")
+        if self.burst is not None and self.requests_per_minute is None:
+            raise ConfigError("burst is a part of requests_per_minute: give that as well")
 
 
 class Ticket:
@@ -77,7 +89,7 @@ class Ticket:
             flag.
     """
 
-    __slots__ = ("_limiter", "began", "state", "tokens", "wake")
+    __slots__ = ("_limiter", "began", "refused", "state", "tokens", "wake")
 
     def __init__(self, limiter: Limiter, tokens: int, wake: Callable[[], object]) -> None:
         self._limiter = limiter
@@ -85,6 +97,7 @@ class Ticket:
         self.tokens = tokens
         self.state: _State = "waiting"
         self.began = 0.0
+        self.refused = False
 
     def delay(self) -> float | None:
         """0 to go, else seconds until it is worth asking again; None if that is not known before `wake` is called.
@@ -103,6 +116,18 @@ class Ticket:
         """
         while (delay := self.delay()) != 0:
             rest(delay)
+
+    def answered(self) -> None:
+        """The service has answered, whatever it says."""
+        self._limiter.hear(self, None)
+
+    def refuse(self, seconds: float | None) -> None:
+        """The answer was that the service is asked too much.
+
+        Args:
+            seconds: How long it asks to wait; None if it does not say.
+        """
+        self._limiter.hear(self, seconds or 0.0)
 
     def release(self, used_tokens: int | None = None) -> None:
         """The request is over, or was given up while it waited.
@@ -129,10 +154,11 @@ class Limiter:
                 limiter.enter(ticket)
                 ticket.wait(call.rest)          # raises if the call is cancelled, or out of time
                 answer = transport.post(call, request)
+                ticket.answered()
                 limiter.learn(RateLimits.of(answer.headers))
                 ...                             # read the answer to its end
             except RateLimited as error:
-                limiter.pause(error.retry_after)
+                ticket.refuse(error.retry_after)
             finally:
                 ticket.release(used_tokens)     # before the wait of a retry, too
 
@@ -152,10 +178,13 @@ class Limiter:
         self._running: set[Ticket] = set()
         self._begun: deque[Ticket] = deque()  # of the last minute
         self._spent = 0  # tokens of those
-        self._paused_until = float("-inf")
+        self._even_at = float("-inf")  # when requests that are spread evenly will have caught up with those that began
+        self._recent: deque[Ticket] = deque(maxlen=_RECENT)  # those that were answered last
+        self._paused_until = self._slow_until = float("-inf")
         # A garbage collection inside the lock may end a call: what it has to say is laid down here, without the lock.
         self._returned: deque[tuple[Ticket, int | None]] = deque()
         self._pauses: deque[float] = deque()
+        self._heard: deque[tuple[Ticket, float | None]] = deque()
 
     def enter(self, ticket: Ticket) -> None:
         """Puts a ticket of this limiter at the end of the queue."""
@@ -166,7 +195,7 @@ class Limiter:
         self._settle()
 
     def learn(self, rates: RateLimits | None) -> None:
-        """Takes in what the headers of an answer say: if nothing remains of something, nobody goes until it is back."""
+        """Takes in what the headers of a success say: if nothing remains of something, nobody goes until it is back."""
         if rates is not None:
             self.pause(rates.wait)
 
@@ -177,6 +206,13 @@ class Limiter:
         """
         if seconds is not None and 0 < seconds <= _LONGEST_PAUSE:
             self._pauses.append(self._clock() + seconds)
+
+    def hear(self, ticket: Ticket, refused_for: float | None) -> None:
+        """See `Ticket.answered` and `Ticket.refuse`.
+
+        One refusal concerns the request that was refused. Where most of the recent answers are refusals, all wait.
+        """
+        self._heard.append((ticket, None if refused_for is None else self._clock() + refused_for))
 
     def delay_of(self, ticket: Ticket) -> float | None:
         """See `Ticket.delay`."""
@@ -203,18 +239,35 @@ class Limiter:
         if self.limits.concurrency is not None and len(self._running) >= self.limits.concurrency:
             return None
         now = self._clock()
+        self._take_in_answers(now)
         while self._pauses:
             self._paused_until = max(self._paused_until, self._pauses.popleft())
         delay = max(self._paused_until - now, self._delay_by_limits(ticket, now))
         if delay > 0:
             return delay
         del self._queue[ticket]
+        if now < self._slow_until:
+            self._paused_until = now + (self._slow_until - now) / (len(self._queue) + 1)
         ticket.state, ticket.began = "granted", now
         self._running.add(ticket)
         if self.limits.requests_per_minute is not None or self.limits.tokens_per_minute is not None:
             self._begun.append(ticket)
             self._spent += ticket.tokens
+            self._even_at = max(self._even_at, now) + _MINUTE / (self.limits.requests_per_minute or float("inf"))
         return 0.0
+
+    def _take_in_answers(self, now: float) -> None:
+        """Counts the refusals among the answers; inside the lock."""
+        while self._heard:
+            ticket, until = self._heard.popleft()
+            if until is None:
+                self._recent.append(ticket)
+                continue
+            ticket.refused = True
+            recent = [other.refused for other in self._recent if other.began + _MINUTE > now]
+            if sum(recent) >= _FEWEST_REFUSALS and 2 * sum(recent) > len(recent) and until <= now + _LONGEST_PAUSE:
+                self._paused_until = max(self._paused_until, until)
+                self._slow_until = max(self._slow_until, until + _SPREAD * (until - now))
 
     def _delay_by_limits(self, ticket: Ticket, now: float) -> float:
         """Seconds until enough of what began in the last minute is a minute old; inside the lock."""
@@ -222,8 +275,14 @@ class Limiter:
             self._spent -= self._begun.popleft().tokens
         until = float("-inf")
         requests, tokens = self.limits.requests_per_minute, self.limits.tokens_per_minute
-        if requests is not None and len(self._begun) >= requests:
-            until = self._begun[0].began
+        if requests is not None:
+            burst = min(self.limits.burst or _BURST, requests)
+            ahead = burst - 1 + _ROUNDING
+            until = self._even_at - ahead * _MINUTE / requests - _MINUTE
+            if len(self._begun) >= requests:
+                until = max(until, self._begun[0].began)
+            if len(self._begun) >= (in_a_second := max(burst, requests // 60)):
+                until = max(until, self._begun[-in_a_second].began + _SECOND - _MINUTE)
         over = 0 if tokens is None else self._spent + ticket.tokens - tokens
         for earlier in self._begun:
             if over <= 0:
@@ -250,7 +309,7 @@ class Limiter:
                     self._spent += counted - ticket.tokens
                     ticket.tokens = counted
             changed = changed or ticket.state != "over"
-            ticket.state = "over"
+            ticket.state, ticket.wake = "over", _nobody  # the ticket is kept for a while, the call need not be
         return changed
 
     def _forget_the_parent(self) -> None:
@@ -271,6 +330,10 @@ class Limiter:
                 self._lock.release()
             if head is not None:
                 head.wake()
+
+
+def _nobody() -> None:
+    """Wakes nobody."""
 
 
 def estimate_tokens(body: Mapping[str, Any]) -> int:

@@ -431,6 +431,5 @@ def _stream(
     chat = ChatOptions.checked(params, **{name: kwargs[name] for name in CHAT_NAMES if name in kwargs})
     request = ChatRequest.checked(model, messages, chat.params)
     route, request = chat_route(provider, request, options, SHARED, unsupported=chat.unsupported, even_offline=True)
-    return ChatStream(
-        Pipeline([route], options.timeout or Timeout()), request.schema, keep_logprobs=chat.wants_logprobs
-    )
+    pipeline = Pipeline([route], options.timeout or Timeout())
+    return ChatStream(pipeline, request.schema, keep_logprobs=chat.wants_logprobs, tools=request.tools)

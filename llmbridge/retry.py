@@ -18,6 +18,7 @@ from llmbridge.errors import (
 __all__ = ["Retry", "RetryAttempt", "RetryLike", "retry_after_seconds"]
 
 _DOUBLINGS = 64
+_MOST_SPREAD = 0.25
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,8 +46,9 @@ class Retry:
         max_backoff: The longest wait of that kind, in seconds.
         max_retry_after: The longest wait that a service may ask for, in seconds; if it asks for more, the call fails
             at once with that error.
-        jitter: By which part of it, from 0 to 1, a wait of `backoff` is shortened at random, at the most, so that many
-            clients do not come back at once. What a service asks for is not shortened.
+        jitter: By which part of it, from 0 to 1, a wait is changed at random, at the most, so that many clients do not
+            come back at once: a wait of `backoff` is shortened, one that the service asks for is made longer, by a
+            quarter of it at the most.
         statuses: The HTTP statuses to repeat after. None is the default rule: 408, 409, 425, 429, and from 500 on,
             unless the service says that a retry is of no use. Statuses given here take the place of that rule, in both
             directions. Connections that fail are repeated in any case; an account without credit, a wrong key, a
@@ -92,7 +94,7 @@ class Retry:
         return value if isinstance(value, Retry) else cls(times=value)
 
     def decide(self, error: BaseException, number: int) -> float | None:
-        """Seconds to wait before the call is repeated after `error`, or None to give up.
+        """Seconds to wait at least before the call is repeated after `error`, or None to give up; see `spread`.
 
         Args:
             error: Why it failed, before its first piece.
@@ -129,6 +131,24 @@ class Retry:
             return retry_after if retry_after <= self.max_retry_after else None
         shortened = 1 - self.jitter * random.random()  # noqa: S311 - spreads load, guards nothing
         return float(min(self.backoff * 2 ** min(number, _DOUBLINGS), self.max_backoff)) * shortened
+
+    def spread(self, asked: float, number: int) -> float:
+        """A wait that the service asked for, made longer, so that not all whom it has refused come back at once.
+
+        From the third repetition on it is doubled each time, up to `max_backoff`: the service has asked for too little.
+
+        Args:
+            asked: What `wait` gave for it, in seconds.
+            number: How many repetitions there were before.
+
+        Example:
+            >>> 3.0 <= Retry().spread(3.0, 0) <= 3.75
+            True
+            >>> [Retry(times=9, jitter=0).spread(1.0, number) for number in range(6)]
+            [1.0, 1.0, 2.0, 4.0, 8.0, 8.0]
+        """
+        doubled = min(asked * 2 ** min(max(0, number - 1), _DOUBLINGS), self.max_backoff)
+        return float(max(asked, doubled)) * (1 + min(self.jitter, _MOST_SPREAD) * random.random())  # noqa: S311
 
     def announce(self, error: LLMBridgeError, number: int, wait: float) -> None:
         """Calls `on_retry`, if there is one; the arguments are those of `decide`, and what it returned."""

@@ -11,8 +11,18 @@ from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar
 
 from llmbridge._call.reading import EventView, Loop, ObjectView, RawView, Reading, Source, TextView, View, finished
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
-from llmbridge.events import Citation, Event, FinishReason, Media, RawEvent, ServerTool, ToolCall, Usage
-from llmbridge.messages import Message, Parsed
+from llmbridge.events import (
+    Citation,
+    Event,
+    FinishReason,
+    Media,
+    RawEvent,
+    ServerTool,
+    ToolCall,
+    ToolResult,
+    Usage,
+)
+from llmbridge.messages import Message, Parsed, result_message
 
 if TYPE_CHECKING:
     from types import TracebackType
@@ -22,10 +32,13 @@ if TYPE_CHECKING:
     from llmbridge.completion import Completion
     from llmbridge.rate_limits import RateLimits
     from llmbridge.schema import Schema
+    from llmbridge.tools import Tool
 
 __all__ = ["ChatStream", "EventStream", "ObjectStream"]
 
 Heard = TypeVar("Heard")
+
+_NOT_CALLED = "The call was not made: the answer was expected."
 
 
 class ChatStream(Generic[Parsed]):
@@ -53,12 +66,15 @@ class ChatStream(Generic[Parsed]):
         schema: Schema | None = None,
         ask_again: Callable[[Sequence[Message]], ChatStream[Parsed]] | None = None,
         keep_logprobs: bool = True,
+        tools: Sequence[Tool] = (),
     ) -> None:
         self._source = source
         self._reading = Reading(source, keep_logprobs)
         self._completing = threading.RLock()  # reentrant: a signal handler inside may ask for the same
+        self._first_failure: InvalidOutput | None = None  # why the model was asked again
         self._second_failure: LLMBridgeError | None = None
         self._schema = schema
+        self._tools = tools
         self._ask_again = ask_again
         self._again: ChatStream[Parsed] | None = None
         self._correction: tuple[Message, ...] = ()
@@ -153,7 +169,8 @@ class ChatStream(Generic[Parsed]):
         Raises:
             InvalidRequest: Its loop was left early, or somebody else reads it: the rest cannot be read any more.
             InvalidOutput: It does not fit the schema, also after having been asked again.
-            LLMBridgeError: The answer did not come to its end; `.partial` holds what came.
+            LLMBridgeError: The answer did not come to its end; `.partial` holds what came. Where the model was asked
+                again, `.partial` is the first answer, or has it in `.turns`, and `__cause__` is what was wrong with it.
 
         Example:
             >>> from llmbridge import chat
@@ -186,19 +203,45 @@ class ChatStream(Generic[Parsed]):
     ) -> ChatStream[Parsed]:
         """The call that tells the model what is wrong with its answer."""
         assert self._schema is not None
-        self._correction = (Message("user", self._schema.correction(error)),)
-        return ask_again([*self._reading.noted.all_turns(), *self._correction])
+        notes = self._reading.noted
+        self._first_failure = without_frames(copy(error))
+        # Services insist on a result for each call, before anything else is said.
+        results = [result_message(ToolResult(call, _NOT_CALLED, failed=True)) for call in notes.tool_calls]
+        self._correction = (*results, Message("user", self._schema.correction(error)))
+        try:
+            return ask_again([*notes.all_turns(), *self._correction])
+        except LLMBridgeError as failure:
+            self._keep_first(failure)
+            raise
 
     def _second_answer(self, again: ChatStream[Parsed]) -> Generator[ChatStream[Parsed], None, Completion[Parsed]]:
         """What came of the second asking, whoever asks and however often."""
         if self._second_failure is not None:
-            raise copy(self._second_failure)
+            raise copy(self._second_failure) from self._second_failure.__cause__
         try:
             return (yield from again._steps())
         except LLMBridgeError as error:
+            self._keep_first(error)
             # A copy: the error itself will hold the frame that holds this stream.
             self._second_failure = without_frames(copy(error))
+            self._second_failure.__cause__ = error.__cause__
             raise
+
+    def _keep_first(self, error: LLMBridgeError) -> None:
+        """Adds the first answer, and what was wrong with it, to the error of the second asking."""
+        first, second = self._first_failure, error.partial
+        assert first is not None
+        if second or second.message is not None or second.turns:
+            notes = self._reading.noted
+            error.partial = copy(second)
+            error.partial.turns = (*notes.all_turns(), *self._correction, *second.turns)
+            error.partial.usage = notes.usage.plus(second.usage) if notes.usage and second.usage else second.usage
+        else:
+            error.partial = first.partial
+        last: LLMBridgeError = error
+        while isinstance(last.__cause__, LLMBridgeError):
+            last = last.__cause__
+        last.__context__, last.__cause__ = last.__cause__, first
 
     def _with_second(self, second: Completion[Parsed]) -> Completion[Parsed]:
         """The completion of the second asking, with the usage and the turns of both."""
@@ -316,7 +359,7 @@ class ChatStream(Generic[Parsed]):
             return None  # type: ignore[return-value]  # of a type that nobody named
         if not self._reading.done:
             raise InvalidRequest("parsed is there once the answer has been read to its end: call complete(), or loop")
-        value: Parsed = parsed_answer(self._schema, self._reading.noted, self.provider, self.model)
+        value: Parsed = parsed_answer(self._schema, self._reading.noted, self._tools, self.provider, self.model)
         return value
 
     @property
@@ -433,15 +476,18 @@ class ObjectStream:
         return AsyncResult(ObjectView(self._reading, self._schema.partial))
 
 
-def parsed_answer(schema: Schema, notes: Notes, provider: str, model: str) -> Any:
+def parsed_answer(schema: Schema, notes: Notes, tools: Sequence[Tool], provider: str, model: str) -> Any:
     """The value that the text of a turn is by a schema; None where the turn asks for tools instead of answering.
 
     Raises:
-        InvalidOutput: It does not fit. The message says so if the answer was broken off, or refused.
+        InvalidOutput: It does not fit, or asks for nothing but tools that were not offered. The message says so if the
+            answer was broken off, or refused.
     """
-    if notes.tool_calls and not notes.turn_text.strip():
-        return None
     try:
+        if notes.tool_calls and not notes.turn_text.strip():
+            if any(_may_be_called(call, tools) for call in notes.tool_calls):
+                return None
+            raise _unknown_tool(notes.tool_calls[0], tools)
         return schema.parse(notes.turn_text)
     except InvalidOutput as error:
         error.provider, error.model, error.partial = provider, model, notes.partial()
@@ -454,3 +500,16 @@ def parsed_answer(schema: Schema, notes: Notes, provider: str, model: str) -> An
             error.message += " (the service's content policy broke the answer off)"
         error.args = (error.message,)
         raise
+
+
+def _may_be_called(call: ToolCall, tools: Sequence[Tool]) -> bool:
+    """Whether somebody may answer a call; a service's own tools call what they want, and kinds are its own words."""
+    named = any(tool.name == call.name or tool.raw is not None for tool in tools)
+    return named or call.kind not in ("function", "custom")
+
+
+def _unknown_tool(call: ToolCall, tools: Sequence[Tool]) -> InvalidOutput:
+    known = ", ".join(tool.name for tool in tools)
+    problem = f"(root): expected the answer, got a call of the unknown tool {call.name!r}"
+    problem += f"; known tools are {known}" if known else ""
+    return InvalidOutput(f"the answer does not fit the schema: {problem}", problems=[problem])

@@ -276,10 +276,12 @@ class Attempts:
         self.request_id = next((self.headers[name] for name in _REQUEST_IDS if name in self.headers), None)
         assert self._began is not None
         _log.debug("%s answered %d after %.3f s", self.route.provider.name, exchange.status, monotonic() - self._began)
-        if (limiter := self._taught) is not None:
+        if (limiter := self._taught) is not None and self._ticket is not None:
             from llmbridge.rate_limits import RateLimits
 
-            limiter.learn(RateLimits.of(self.headers))
+            self._ticket.answered()
+            if exchange.status in _SUCCESS:
+                limiter.learn(RateLimits.of(self.headers))
 
     def _keep_secret(self, secrets: Sequence[str]) -> None:
         self._secrets = tuple(dict.fromkeys(map(MaskedStr, (*self._secrets, *secrets))))
@@ -332,8 +334,8 @@ class Attempts:
         ticket = self._ticket
         if ticket is None:
             return
-        if isinstance(error, RateLimited) and (limiter := self._taught) is not None:
-            limiter.pause(error.retry_after)
+        if isinstance(error, RateLimited) and self._taught is not None:
+            ticket.refuse(error.retry_after)
         if error is None:
             ticket.release(self.used_tokens)
         else:
@@ -367,6 +369,9 @@ class Attempts:
             late.__cause__ = error
             self._tell_breaker(error)
             return Pending(late)
+        if getattr(error, "retry_after", None) is not None:
+            spread = retry.spread(wait, self._repetitions)
+            wait = spread if call.leaves(spread) else wait
         self._repetitions += 1
         _log.debug("%s: attempt %d failed, next in %.2f s", self.route.provider.name, self._repetitions, wait)
         retry.announce(error, self._repetitions - 1, wait)

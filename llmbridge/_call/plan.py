@@ -79,7 +79,7 @@ class Plan:
         again = ask_again if reasks > 0 else None
         logprobs = chat.wants_logprobs
         if not chat.run_tools:
-            return ChatStream(pipeline, request.schema, again, logprobs)
+            return ChatStream(pipeline, request.schema, again, logprobs, request.tools)
         from llmbridge._tools.loop import ToolLoop
 
         # A tool that must be called has been called then: the model would never come to an answer.
@@ -91,7 +91,7 @@ class Plan:
             chat.max_turns or _TURNS,
             clock,
         )
-        return ChatStream(loop, request.schema, again, logprobs)
+        return ChatStream(loop, request.schema, again, logprobs, request.tools)
 
     def _further(self, free: bool = False) -> Plan:
         """The plan of the requests that follow the first."""

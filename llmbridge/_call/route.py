@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any
+from weakref import WeakValueDictionary
 
 from llmbridge._locks import keep_lock_free
 from llmbridge._version import __version__
@@ -33,7 +36,7 @@ if TYPE_CHECKING:
     from llmbridge.provider import Encoded, Provider
     from llmbridge.secret import Key, Secret
 
-__all__ = ["SHARED", "Breaker", "Connections", "Route", "chat_route"]
+__all__ = ["SHARED", "TRAVELLERS", "Breaker", "Connections", "Route", "chat_route"]
 
 COOL_DOWN = 30.0
 """Seconds for which a model that failed is left out, unless its service says how long."""
@@ -41,6 +44,7 @@ COOL_DOWN = 30.0
 _LONGEST = 600.0
 _TRANSPORTS = 32  # ways to travel whose connections are kept
 _BREAKERS = 256  # models of lists whose last failures are remembered
+_TRAVELLERS = 64  # clients that were pickled, whose limits and cool-downs outlive them
 _USER_AGENT = f"llmbridge/{__version__}"
 _NEVER = float("-inf")
 _RETRY = Retry()
@@ -133,9 +137,11 @@ class Connections:
         transports: Those with kept connections, by proxy and verify.
         breakers: By model.
         limiter: Lets requests through as the limits allow; None without limits.
+        name: What pickles know them by; None before there was any. See `TRAVELLERS`.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
+        self.name: str | None = None
         self.transports: dict[Any, Transport] = {}
         self.breakers: dict[str, Breaker] = {}
         self._lock: threading.Lock
@@ -183,6 +189,50 @@ class Connections:
 
 SHARED = Connections()
 """Of the module's functions, and of providers that are used as classes."""
+
+
+class _Travellers:
+    """What clients share that are pickles of one client, wherever they meet again."""
+
+    def __init__(self) -> None:
+        self._alive: WeakValueDictionary[str, Connections] = WeakValueDictionary()
+        self._memories: OrderedDict[str, tuple[Limiter | None, dict[str, Breaker]]] = OrderedDict()
+        self._lock: threading.Lock
+        keep_lock_free(self)
+
+    def name_of(self, connections: Connections) -> str:
+        """What they are known by in pickles."""
+        with self._lock:
+            if connections.name is None:
+                connections.name = os.urandom(16).hex()
+                self._alive[connections.name] = connections
+            self._remember(connections.name, connections)
+            return connections.name
+
+    def named(self, name: str, limits: Limits | None) -> Connections:
+        """Those of that name in this process.
+
+        A worker often drops a client before it unpickles the next: limits and cool-downs are kept longer than that,
+        connections are not, which would stay open.
+        """
+        made = Connections(limits)
+        with self._lock:
+            found = self._alive.get(name)
+            if found is None:
+                found, made.name = made, name
+                self._alive[name] = made
+                made.limiter, made.breakers = self._memories.get(name, (made.limiter, made.breakers))
+            self._remember(name, found)
+            return found
+
+    def _remember(self, name: str, connections: Connections) -> None:
+        self._memories[name] = connections.limiter, connections.breakers
+        self._memories.move_to_end(name)
+        if len(self._memories) > _TRAVELLERS:
+            self._memories.popitem(last=False)
+
+
+TRAVELLERS = _Travellers()
 
 
 @dataclass(eq=False)

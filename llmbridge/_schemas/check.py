@@ -5,10 +5,10 @@ from __future__ import annotations
 import contextlib
 import json
 import math
-import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
+from llmbridge._schemas.patterns import Patterns, TooCostly
 from llmbridge._text import shortened, shown
 from llmbridge.errors import InvalidRequest
 
@@ -124,6 +124,7 @@ class Checked:
         self.value: Any = None
         self.problems: list[str] = []
         self.dropped: list[tuple[dict[str, Any], str]] = []
+        self._patterns = Patterns()
 
     def check(self, value: Any, schema: Any, path: str) -> None:
         """Adds what is wrong with the value."""
@@ -204,10 +205,11 @@ class Checked:
                 self._wrong(joined(path, key), "is missing")
         self._check_dependents(value, schema, path)
         self._check_size(len(value), schema, ("minProperties", "maxProperties", "properties"), path)
-        patterns = [(_compiled(text), part) for text, part in (schema.get("patternProperties") or {}).items()]
+        patterns = (schema.get("patternProperties") or {}).items()
         rest = schema.get("additionalProperties", True)
         for key, item in value.items():
-            where, parts = joined(path, key), [part for found, part in patterns if found and found.search(key)]
+            where = joined(path, key)
+            parts = [part for text, part in patterns if self._matches(text, key, where)]
             if key in properties:
                 parts.append(properties[key])
             if problems := self._fits(key, schema.get("propertyNames", True), where):
@@ -252,8 +254,15 @@ class Checked:
     def _check_string(self, value: str, schema: Mapping[str, Any], path: str) -> None:
         self._check_size(len(value), schema, ("minLength", "maxLength", "characters"), path)
         pattern = schema.get("pattern")
-        if isinstance(pattern, str) and (compiled := _compiled(pattern)) and not compiled.search(value):
+        if isinstance(pattern, str) and self._matches(pattern, value, path) is False:
             self._wrong(path, f"must match {pattern}, got {quoted(value)}")
+
+    def _matches(self, pattern: str, text: str, path: str) -> bool | None:
+        try:
+            return self._patterns.found(pattern, text)
+        except TooCostly:
+            self._wrong(path, f"is too long to find out whether it matches {pattern}")
+            return None
 
     def _check_size(self, size: int, schema: Mapping[str, Any], words: tuple[str, str, str], path: str) -> None:
         low, high = schema.get(words[0]), schema.get(words[1])
@@ -326,13 +335,6 @@ def closest(tried: list[list[str]]) -> list[str]:
         wanted = dict.fromkeys(text.partition(", got ")[0].removeprefix("expected ") for text in told)
         return [f"{path}: expected {' or '.join(wanted)}, got {got}"]
     return [f"{path}: {', or '.join(dict.fromkeys(told))}"]
-
-
-def _compiled(pattern: str) -> re.Pattern[str] | None:
-    try:
-        return re.compile(pattern)
-    except re.error:  # the pattern is of another dialect, which the service may read
-        return None
 
 
 def listed(values: list[Any]) -> str:

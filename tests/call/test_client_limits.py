@@ -418,20 +418,22 @@ def test_rate_headers_hold_everybody_up(server: LLMServer, limited: MakeClient, 
         Reply(["a"], error={"message": "Please try again in 30s.", "code": "rate_limit_exceeded"}),
     ],
 )
-def test_a_rate_limit_holds_everybody_up(server: LLMServer, limited: MakeClient, mode: Mode, reply: Reply) -> None:
-    """By its status or in the stream, before the first piece or after."""
+def test_many_rate_limits_hold_everybody_up(server: LLMServer, limited: MakeClient, mode: Mode, reply: Reply) -> None:
+    """By their status or in the stream, before the first piece or after; two are no more than two."""
     client = limited(concurrency=8)
-    server.script(reply)
-    assert type(mode.read(client.chat("x")).error) is RateLimited
-    assert 29 < paused_for(client) <= 30
+    for paused in (0, 0, 30):
+        server.script(reply)
+        assert type(mode.read(client.chat("x")).error) is RateLimited
+        assert paused - 1 < paused_for(client) <= paused
 
 
 def test_what_one_of_several_services_asks_for_does_not_hold_up_the_others(server: LLMServer) -> None:
-    """A fall-back is not delayed by the wait that the first model was told; limits of its own client count for it."""
+    """A fall-back is not delayed by what the headers of the first model say; limits of its own client count for it."""
     options: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "retries": 0}
     first, second = Client("openai:a", limits=Limits(concurrency=1), **options), Client("openai:b", **options)
     client = Client([first, second], limits=Limits(requests_per_minute=5), timeout=20)
-    server.script(Reply(status=429, headers={"Retry-After": "30"}), Reply("ok"))
+    nothing_left = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30s"}
+    server.script(Reply(error={"message": "busy", "code": "overloaded"}, headers=nothing_left), Reply("ok"))
     assert client.chat("x").complete().model == "b"
     assert 29 < paused_for(first) <= 30
     assert paused_for(client) == 0

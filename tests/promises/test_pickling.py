@@ -268,8 +268,8 @@ def test_several_models_travel_each_with_its_own_settings() -> None:
 
 
 def test_a_client_travels_after_it_was_used(server: LLMServer, traveller: Client) -> None:
-    """Connections, cool-downs and queues stay behind; each process counts its limits for itself."""
-    limited = Client("openai:m", base_url=server.base_url("openai"), limits=Limits(requests_per_minute=1), timeout=20)
+    """Also from the middle of an answer."""
+    limited = Client("openai:m", base_url=server.base_url("openai"), limits=Limits(requests_per_minute=2), timeout=20)
     for client in (traveller, limited):
         stream = client.chat("x")
         assert next(stream)
