@@ -8,6 +8,7 @@ import gc
 import multiprocessing
 import os
 import pickle
+import signal
 import sys
 import threading
 from multiprocessing import resource_tracker
@@ -190,6 +191,7 @@ def test_p39_a_forked_child_shares_with_what_it_inherits(server: LLMServer) -> N
         with route.TRAVELLERS._lock:
             child = os.fork()
             if child == 0:
+                signal.alarm(20)
                 try:
                     brother = pickle.loads(data)
                     told = [outcome(brother, 10), outcome(client, 0.3)]
