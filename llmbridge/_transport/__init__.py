@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import http.client
+import io
 import json
 import os
 import socket
@@ -115,8 +116,11 @@ class Exchange:
         if self._wire is None:
             length = self.headers.get("content-length", "")
             counts = length.isdecimal() and not {"content-encoding", "transfer-encoding"} & self.headers.keys()
+            content = self._response._content  # type: ignore[attr-defined]
+            # What a cache or a hook has read is there as it was meant; the raw file is at its end, or coded otherwise.
+            raw = io.BytesIO(content) if isinstance(content, bytes) else self._response.raw
             chunks = functools.partial(self._response.iter_content, 1)
-            return SoftBody(self._response.raw, chunks, int(length) if counts else None)
+            return SoftBody(raw, chunks, int(length) if counts else None)
         coding = self.headers.get("content-encoding", "identity").strip().lower()
         transfer = self.headers.get("transfer-encoding", "identity").strip().lower()
         plain = transfer in ("identity", "chunked", "") or self._is_chunked_twice(transfer)

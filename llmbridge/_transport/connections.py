@@ -23,7 +23,7 @@ from urllib.parse import unquote, urlsplit
 
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # recorders leave these names alone
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -297,10 +297,11 @@ def _is_address(host: str) -> bool:
     return True
 
 
-class _Idle:
+class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
     """The idle connections of a pool, last in first out. One too many is closed in silence: urllib3 would warn.
 
-    It stands in for a queue.LifoQueue, whose lock a Ctrl-C can leave taken for ever. The steps of a deque need none.
+    A LifoQueue by name only (recorders close what they drop of one): a Ctrl-C can leave its lock taken for ever, and
+    the steps of a deque need none.
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -332,27 +333,51 @@ class _Idle:
         self._kept.append(item)
 
 
+@lru_cache(maxsize=64)
 def _watched_connection(plain: Any, own: bool) -> type[Any]:
+    if (recorded := getattr(plain, "_baseclass", None)) is not None:  # vcrpy's: it plays, or records another one
+        return type(f"Watched{plain.__name__}", (plain,), {"_baseclass": _watched_connection(recorded, own)})
     base = _Interruptible if plain in (HTTPConnection, HTTPSConnection) else _Threaded
     return type(f"Watched{plain.__name__}", (base, plain), {"shares_trust": own})
 
 
-def _watched_pool(plain: Any) -> type[Any]:
-    return type(
-        f"Watched{plain.__name__}",
-        (plain,),
-        {"ConnectionCls": _watched_connection(plain.ConnectionCls, own=True), "QueueCls": _Idle},
-    )
+class _ConnectionClass:
+    """The class of a pool's connections, watched; found anew each time, since recorders and mocks replace it for a while.
+
+    Args:
+        plain: The pool's own class.
+        own: Whether nobody but llmbridge uses the pool.
+    """
+
+    def __init__(self, plain: Any, own: bool) -> None:
+        self._plain = plain
+        self._own = own
+
+    def __get__(self, pool: Any, owner: Any) -> Any:
+        of_pool = {} if pool is None else vars(pool)
+        return _watched_connection(of_pool.get("ConnectionCls", self._plain.ConnectionCls), self._own)
+
+    def __set__(self, pool: Any, connection: Any) -> None:
+        vars(pool)["ConnectionCls"] = connection
+
+
+@lru_cache(maxsize=32)
+def _watched_pool(plain: Any, own: bool) -> type[Any]:
+    more = {"QueueCls": _Idle} if own else {}
+    return type(f"Watched{plain.__name__}", (plain,), {"ConnectionCls": _ConnectionClass(plain, own), **more})
 
 
 def watch_pool(pool: Any) -> None:
     """Makes the connections of a caller's own pool report to their calls."""
-    connection = getattr(pool, "ConnectionCls", None)
-    if isinstance(connection, type) and not issubclass(connection, _Watched):
+    if isinstance(getattr(pool, "ConnectionCls", None), type) and not _is_watched(pool):
         with _watching:
-            if not issubclass(pool.ConnectionCls, _Watched):
+            if not _is_watched(pool):
                 _replace_idle(pool)
-                pool.ConnectionCls = _watched_connection(connection, own=False)  # last: it says that the work is done
+                pool.__class__ = _watched_pool(type(pool), own=False)  # last: it says that the work is done
+
+
+def _is_watched(pool: Any) -> bool:
+    return isinstance(vars(type(pool)).get("ConnectionCls"), _ConnectionClass)
 
 
 _watching = threading.Lock()
@@ -403,7 +428,7 @@ class WatchedAdapter(HTTPAdapter):
 
 def _watch_manager(manager: Any) -> None:
     manager.pool_classes_by_scheme = {
-        scheme: _watched_pool(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+        scheme: _watched_pool(pool, own=True) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
 
 
