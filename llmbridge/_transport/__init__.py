@@ -18,6 +18,8 @@ import ssl
 import threading
 import weakref
 from collections.abc import Mapping
+from http.cookiejar import DefaultCookiePolicy
+from types import FunctionType
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -29,11 +31,13 @@ from llmbridge._locks import keep_lock_free
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, serving
 from llmbridge._transport.connections import (
+    CA_VARIABLES,
     ProxySetting,
     WatchedAdapter,
     named_proxy,
     passwords_of,
     proxies_for,
+    trusted_by_environment,
     watch_pool,
 )
 from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
@@ -116,7 +120,7 @@ class Exchange:
         if self._wire is None:
             length = self.headers.get("content-length", "")
             counts = length.isdecimal() and not {"content-encoding", "transfer-encoding"} & self.headers.keys()
-            content = self._response._content  # type: ignore[attr-defined]
+            content = self._response._content
             # What a cache or a hook has read is there as it was meant; the raw file is at its end, or coded otherwise.
             raw = io.BytesIO(content) if isinstance(content, bytes) else self._response.raw
             chunks = functools.partial(self._response.iter_content, 1)
@@ -244,7 +248,8 @@ class Exchange:
             if reusable:
                 raw.release_conn()
                 return
-        self._response.close()
+        if raw is not None:  # a response made by hand
+            self._response.close()
 
 
 class Transport:
@@ -319,17 +324,22 @@ class Transport:
             return self._send_foreign(self._foreign, call, request, body)
         verify = self._verify
         if verify is True:
-            verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-        # Not Session.send: it would keep cookies, and read the body of a redirect whole, however long it is.
-        adapter = self._session().get_adapter(request.url)
-        return adapter.send(
-            self._prepared(request, body),
+            verify = trusted_by_environment(CA_VARIABLES)
+        session, prepared = self._session(), self._prepared(request, body)
+        # Not Session.send: it costs more, and would read the body of a redirect whole, however long it is.
+        send: Any = session.get_adapter(request.url).send
+        if _is_replaced(requests.Session.send):
+            send = functools.partial(session.send, allow_redirects=False)
+            prepared.hooks = {"response": [_stay]}
+        response: requests.Response = send(
+            prepared,
             stream=True,
             timeout=None,  # the call's clocks do that, for every phase
             proxies=proxies_for(request.url, self._proxy),
             verify=verify,
             cert=None,
         )
+        return response
 
     def _send_foreign(
         self, session: requests.Session, call: Call, request: HTTPRequest, body: bytes | None
@@ -354,6 +364,8 @@ class Transport:
         proxies = proxies_for(url, self._proxy if self._proxy is not None or session.trust_env else False)
         verify = session.verify if self._verify is True else self._verify
         settings = dict(session.merge_environment_settings(url, proxies, True, verify, None))
+        if settings["verify"] is True and session.trust_env:
+            settings["verify"] = trusted_by_environment(CA_VARIABLES[2:])  # requests itself knows the first two
         return settings if self._proxy is not False else {**settings, "proxies": {}}
 
     def _proxy_name(self, request: HTTPRequest) -> str:
@@ -374,6 +386,7 @@ class Transport:
         with self._lock:
             if self._own is None or self._pid != os.getpid():
                 session = requests.Session()
+                session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
                 adapter = WatchedAdapter()
                 session.mount("https://", adapter)
                 session.mount("http://", adapter)
@@ -420,6 +433,11 @@ _NO_COOKIES = RequestsCookieJar()
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     """Leaves the request alone: without any `auth`, requests overwrites the key's header with one from ~/.netrc."""
     return request
+
+
+def _is_replaced(send: Any) -> bool:
+    """Whether `Session.send` is not the one of requests: mocks replace it, and so do those that trace requests."""
+    return type(send) is not FunctionType or send.__globals__ is not vars(requests.sessions)
 
 
 _LOCATION = "_llmbridge_location"

@@ -17,13 +17,14 @@ import ssl
 import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
 from functools import lru_cache
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # recorders leave these names alone
+from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # type: ignore[attr-defined]  # recorders replace others
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -31,12 +32,24 @@ from llmbridge._transport.call import Call, current_call
 from llmbridge.errors import ConfigError
 from llmbridge.options import checked_proxy
 
-__all__ = ["ProxySetting", "WatchedAdapter", "named_proxy", "passwords_of", "proxies_for", "watch_pool"]
+__all__ = [
+    "CA_VARIABLES",
+    "ProxySetting",
+    "WatchedAdapter",
+    "named_proxy",
+    "passwords_of",
+    "proxies_for",
+    "trusted_by_environment",
+    "watch_pool",
+]
 
 _IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
 _CONTINUE, _OK = 100, 200
 ProxySetting = str | bool | None
 """A URL; None for what the environment says; False for no proxy at all."""
+
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""What may name the CAs to trust: the first that is set counts."""
 
 _VARIABLES = tuple(
     name
@@ -342,7 +355,7 @@ def _watched_connection(plain: Any, own: bool) -> type[Any]:
 
 
 class _ConnectionClass:
-    """The class of a pool's connections, watched; found anew each time, since recorders and mocks replace it for a while.
+    """The class of a pool's connections, watched. It is looked up each time: recorders replace it for a while.
 
     Args:
         plain: The pool's own class.
@@ -373,7 +386,8 @@ def watch_pool(pool: Any) -> None:
         with _watching:
             if not _is_watched(pool):
                 _replace_idle(pool)
-                pool.__class__ = _watched_pool(type(pool), own=False)  # last: it says that the work is done
+                plain: Any = type(pool)
+                pool.__class__ = _watched_pool(plain, own=False)  # last: it says that the work is done
 
 
 def _is_watched(pool: Any) -> bool:
@@ -404,7 +418,12 @@ class WatchedAdapter(HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Sets the trust of the pool: also of one to a proxy that speaks TLS, where requests looks at the URL alone."""
-        super().cert_verify(conn, "https:" if conn.scheme == "https" else url, verify, cert)  # type: ignore[no-untyped-call]
+        url = "https:" if conn.scheme == "https" else url
+        if isinstance(verify, str) and any(map(os.path.isdir, verify.split(os.pathsep)[1:])):
+            super().cert_verify(conn, url, True, cert)  # type: ignore[no-untyped-call]
+            conn.ca_certs, conn.ca_cert_dir = None, verify  # OpenSSL reads such a list, and requests knows one folder
+            return
+        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Closes the idle connections at once: urllib3 2 leaves that to the end of the last reference to a pool."""
@@ -430,6 +449,15 @@ def _watch_manager(manager: Any) -> None:
     manager.pool_classes_by_scheme = {
         scheme: _watched_pool(pool, own=True) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
+
+
+def trusted_by_environment(variables: Sequence[str]) -> bool | str:
+    """The file or folder of CAs that one of the variables names; True if none does.
+
+    Args:
+        variables: Their names; the first that is set counts.
+    """
+    return next((path for path in map(os.environ.get, variables) if path), True)
 
 
 def proxies_for(url: str, proxy: ProxySetting) -> dict[str, str]:
