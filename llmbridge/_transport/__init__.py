@@ -43,7 +43,7 @@ from llmbridge._transport.connections import (
 from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
-from llmbridge.secret import SHORTEST_SECRET, MaskedStr, scrub
+from llmbridge.secret import MASK, SHORTEST_SECRET, MaskedStr, scrub
 
 __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "passwords_of"]
 
@@ -357,7 +357,7 @@ class Transport:
         # The caller's connections may not report, as those made before do not: requests itself bounds connecting.
         settings["timeout"] = call.socket_timeouts()
         call.start("first_content")
-        prepared.hooks["response"] = [*prepared.hooks["response"], _stay]
+        prepared.hooks["response"] = [_set_utf8, *prepared.hooks["response"], _stay]
         return session.send(prepared, allow_redirects=False, **settings)
 
     def _foreign_settings(self, session: requests.Session, url: str) -> dict[str, Any]:
@@ -443,10 +443,23 @@ def _is_replaced(send: Any) -> bool:
 _LOCATION = "_llmbridge_location"
 
 
+def _set_utf8(response: requests.Response, **_: Any) -> None:
+    """Keeps hooks and caches that ask for text from taking the answer for Latin-1, as requests does by its type."""
+    response.encoding = "utf-8"
+
+
 def _stay(response: requests.Response, **_: Any) -> None:
-    """Hides a redirect from the session: it would read the whole body, however long, though it is not to follow."""
+    """Hides a redirect from the session: it would read the whole body, however long, though it is not to follow.
+
+    Hides the keys as well, from caches that write down the request of a response. What was sent keeps them: a mock's
+    list of calls, say.
+    """
     if response.is_redirect:
         setattr(response, _LOCATION, response.headers.pop("location"))
+    if response.request is not None:
+        response.request = response.request.copy()
+        headers = response.request.headers
+        headers.update({name: MASK for name, value in headers.items() if isinstance(value, MaskedStr)})
 
 
 def _host(url: str) -> str:

@@ -200,7 +200,7 @@ class _Interruptible(_Watched):
     def connect(self) -> None:
         shared = self.shares_trust and not self._speaks_tls_to_proxy
         if shared and getattr(self, "ca_certs", None) and self.ssl_context is None:
-            self.ssl_context = _trusting(os.fspath(self.ca_certs), os.stat(self.ca_certs).st_mtime_ns)
+            self.ssl_context = _trusting(os.fspath(self.ca_certs), os.stat(self.ca_certs).st_mtime_ns, ssl.SSLContext)
             self.ca_certs = None
         try:
             super().connect()
@@ -233,12 +233,13 @@ class _Interruptible(_Watched):
 
 
 @lru_cache(maxsize=8)
-def _trusting(ca_file: str, changed: int) -> ssl.SSLContext:
+def _trusting(ca_file: str, changed: int, kind: type[ssl.SSLContext]) -> ssl.SSLContext:
     """A context that trusts the CAs of a file: urllib3 reads the file for each connection, which costs 15 ms of CPU.
 
     Args:
         ca_file: Its path.
         changed: When it was changed, so that a new file is read again.
+        kind: The class of contexts, which truststore replaces: those of before cannot be used any more.
     """
     context: ssl.SSLContext = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     context.load_verify_locations(ca_file)
@@ -346,10 +347,19 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
         self._kept.append(item)
 
 
+class _Recorder:
+    """Mixed into a connection class of vcrpy, which plays answers, or records those of a connection that it holds."""
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        # Without their masks: a cassette takes no kind of str but the plain one.
+        plain = {name: str(value) if isinstance(value, str) else value for name, value in dict(headers or {}).items()}
+        super().request(method, url, body, plain, **options)  # type: ignore[misc]
+
+
 @lru_cache(maxsize=64)
 def _watched_connection(plain: Any, own: bool) -> type[Any]:
-    if (recorded := getattr(plain, "_baseclass", None)) is not None:  # vcrpy's: it plays, or records another one
-        return type(f"Watched{plain.__name__}", (plain,), {"_baseclass": _watched_connection(recorded, own)})
+    if (recorded := getattr(plain, "_baseclass", None)) is not None:
+        return type(f"Watched{plain.__name__}", (_Recorder, plain), {"_baseclass": _watched_connection(recorded, own)})
     base = _Interruptible if plain in (HTTPConnection, HTTPSConnection) else _Threaded
     return type(f"Watched{plain.__name__}", (base, plain), {"shares_trust": own})
 
