@@ -109,6 +109,44 @@ def test_p44_a_call_that_is_recorded_has_its_clocks(server: LLMServer, mode: Mod
         assert server.requests[1].gone.wait(5)
 
 
+def test_p44_a_recorder_gets_plain_headers(server: LLMServer, caller: Client) -> None:
+    """A cassette can be written: no kind of str of llmbridge's is among the headers."""
+    kinds: set[type] = set()
+
+    class Writing(Plain):  # type: ignore[misc]
+        _baseclass = Plain
+
+        def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> Any:
+            kinds.update(map(type, headers.values()))
+            return super().request(method, url, body=body, headers=headers, **options)
+
+    with in_place(Writing):
+        assert caller.chat("x").complete().text
+    assert kinds == {str}
+    assert server.requests[0].header("Authorization") == f"Bearer {KEY}"
+
+
+def test_p44_the_request_of_a_response_holds_no_key(server: LLMServer, caller: Client, mode: Mode) -> None:
+    """A cache writes it down. What was sent holds the key, as a mock's list of calls does."""
+    plain = requests.Session.send
+    pairs: list[tuple[Any, Any]] = []
+
+    def noting(session: requests.Session, request: requests.PreparedRequest, **options: Any) -> requests.Response:
+        response = plain(session, request, **options)
+        pairs.append((request.headers, response.request.headers))
+        return response
+
+    with mock.patch.object(requests.Session, "send", noting):
+        assert mode.read(caller.chat("x")).error is None
+    ((sent, kept),) = pairs
+    assert str(sent["Authorization"]) == f"Bearer {KEY}"
+    assert {name: value for name, value in kept.items() if name != "Authorization"} == {
+        name: value for name, value in sent.items() if name != "Authorization"
+    }
+    assert set(map(type, kept.values())) == {str}
+    assert KEY not in str(list(map(str, kept.values())))
+
+
 def test_p44_a_send_of_somebody_elses_gets_every_call(server: LLMServer, caller: Client, mode: Mode) -> None:
     """Mocks and tracers replace `Session.send`: it is called, and what it adds goes out."""
     plain = requests.Session.send
