@@ -6,8 +6,7 @@ from benchmarks.mutations.mutation import Mutation
 
 __all__ = ["ON_CALLS"]
 
-_AS_REQUESTS_DOES = """session.cookies.get_policy().set_allowed_domains(None)
-response: requests.Response = session.send(
+_AS_REQUESTS_DOES = """response: requests.Response = session.send(
     session.prepare_request(
         requests.Request(request.method, request.url, headers=request.headers, data=body)
     ),"""

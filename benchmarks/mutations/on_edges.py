@@ -104,13 +104,6 @@ _ECOSYSTEM = (
     ),
     Mutation(
         "P44",
-        "a replaced send brings cookies along",
-        "Transport._session",
-        "DefaultCookiePolicy(allowed_domains=())",
-        "DefaultCookiePolicy()",
-    ),
-    Mutation(
-        "P44",
         "what was read already is lost",
         "Exchange._decoded_body",
         "isinstance(content, bytes)",

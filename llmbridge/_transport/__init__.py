@@ -18,7 +18,6 @@ import ssl
 import threading
 import weakref
 from collections.abc import Mapping
-from http.cookiejar import DefaultCookiePolicy
 from types import FunctionType
 from typing import Any
 from urllib.parse import urlsplit
@@ -386,7 +385,6 @@ class Transport:
         with self._lock:
             if self._own is None or self._pid != os.getpid():
                 session = requests.Session()
-                session.cookies.set_policy(DefaultCookiePolicy(allowed_domains=()))
                 adapter = WatchedAdapter()
                 session.mount("https://", adapter)
                 session.mount("http://", adapter)

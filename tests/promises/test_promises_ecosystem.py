@@ -205,6 +205,7 @@ def test_p44_a_body_that_was_read_before_is_an_answer(server: LLMServer, mode: M
                     Reply(raw=[head(f"Content-Encoding: {coding}", f"Content-Length: {len(packed)}"), packed])
                 )
                 assert mode.read(client.chat("x")).pieces == ["При", "вет"]
+    assert texts == [BODY.decode()] * 2
 
 
 class Tape(io.BytesIO):
