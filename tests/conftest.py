@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 from canary import KEY, canary, pytest_runtest_makereport  # noqa: F401 - a key that is new in each run, and its watch
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from modes import LOOPS, MODES, Async, Mode
 
 from llmbridge import Client
@@ -24,7 +24,8 @@ from llmbridge.testing import LLMServer
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-settings.register_profile("llmbridge", deadline=None)  # an example takes long where the machine is slow
+# An example takes long where the machine is slow, and so does making one up.
+settings.register_profile("llmbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("llmbridge")
 
 _KEYS = ("_API_KEY", "_TOKEN", "_BASE_URL", "_ENDPOINT", "_ACCOUNT_ID")

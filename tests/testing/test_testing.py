@@ -308,7 +308,7 @@ def test_closing_does_not_wait_for_an_answer_function_that_hangs() -> None:
 
     def hangs(received: Received) -> Reply:
         entered.set()
-        release.wait(30)
+        release.wait(120)
         return Reply("late")
 
     with LLMServer(hangs) as server, connect(server) as sock:
