@@ -329,7 +329,7 @@ class Transport:
         send: Any = session.get_adapter(request.url).send
         if _is_replaced(requests.Session.send):
             send = functools.partial(session.send, allow_redirects=False)
-            prepared.hooks = {"response": [_stay]}
+            prepared.hooks = {"response": [_set_utf8, _stay]}
         response: requests.Response = send(
             prepared,
             stream=True,

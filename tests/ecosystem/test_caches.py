@@ -81,3 +81,18 @@ def test_p44_no_cache_keeps_a_key(server: LLMServer, tmp_path: Path, service: st
         assert b"canary-of" not in data
     assert len(server.requests) == 1
     assert server.requests[0].header("X-Other-Token") == "canary-of-a-header"
+
+
+def test_p44_a_cache_for_all_sessions_counts(server: LLMServer, tmp_path: Path, mode: Mode) -> None:
+    """`install_cache()` replaces the class of sessions, for as long as it is installed."""
+    server.script(*[Reply(["При", "вет"])] * 2)
+    with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=0, timeout=20) as client:
+        requests_cache.install_cache(tmp_path / "all", backend="filesystem", allowable_methods=["POST"])
+        try:
+            assert [mode.read(client.chat("x")).pieces for _ in range(2)] == [["При", "вет"]] * 2
+            assert len(server.requests) == 1
+        finally:
+            requests_cache.get_cache().close()
+            requests_cache.uninstall_cache()
+        assert mode.read(client.chat("x")).pieces == ["При", "вет"]
+    assert len(server.requests) == 2
