@@ -1,10 +1,13 @@
 """What only a real server shows: tokens, slots, a context that is full, grammars and a prompt cache.
 
 The server is llama.cpp's, the model a small one. What it says does not matter; where it does, a grammar says it.
+Without the two (see install.py), the tests are skipped.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib.util
 import json
 import os
 import subprocess
@@ -12,6 +15,7 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -22,6 +26,39 @@ from modes import Mode
 from llmbridge import Cancelled, Client, ContextLengthExceeded, InvalidOutput, ProtocolError
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
+MODEL = os.environ.get("REAL_MODEL", "")
+CONTEXT = 256
+"""Tokens of each of a server's two slots."""
+
+
+@contextlib.contextmanager
+def _serving(purpose: str) -> Iterator[str]:
+    if not (importlib.util.find_spec("xllamacpp") and Path(MODEL).is_file()):
+        pytest.skip("no real model: run `tox -e real`, or see tests/real/install.py and set REAL_MODEL")
+    command = [sys.executable, str(Path(__file__).with_name("serve.py")), MODEL, purpose, str(CONTEXT)]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
+    ) as server:
+        try:
+            assert server.stdout is not None
+            yield server.stdout.readline().strip()
+            server.communicate(timeout=60)  # the end of its input is its end
+        finally:
+            server.kill()
+
+
+@pytest.fixture(scope="session")
+def chats() -> Iterator[str]:
+    """The address of a server that chats."""
+    with _serving("chat") as address:
+        yield address
+
+
+@pytest.fixture(scope="session")
+def embeddings() -> Iterator[str]:
+    """The address of a server that makes embeddings."""
+    with _serving("embedding") as address:
+        yield address
 
 
 @dataclass
