@@ -1,9 +1,10 @@
 """`async for` over the blocking core, on asyncio and trio. The only importer of anyio.
 
-Whatever may block (a name lookup, a connect, TLS, waiting for headers, retries, an error's body) runs in a worker
-thread. Once an answer streams, its thread goes back: the event loop itself waits until the socket is readable, and the
-same step that the sync loop makes takes what has arrived, which cannot block then. So a stalled stream holds no thread,
-a busy one pays for no thread switch, and a slow consumer slows the server, because nobody reads ahead.
+What may block (a name lookup, a connect, TLS, sending, an error's body) runs in a worker thread, which goes back as
+soon as the request is sent. Waiting is the event loop's: for a place in the queue of the client's limits, for the time
+of a retry, for the headers and the body of an answer until the socket is readable. Then the same step that the sync
+loop makes takes what has arrived, which cannot block. So neither a queue nor a stalled stream holds a thread, a busy
+one pays for no thread switch, and a slow consumer slows the server, because nobody reads ahead.
 
 Answers without a socket of their own (mocks, caches, TLS within TLS) take a worker thread for every step.
 
@@ -15,8 +16,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterable,
+    AsyncIterator,
+    Callable,
+    Generator,
+    Iterable,
+    Iterator,
+    Sequence,
+)
 from contextvars import Context, ContextVar, copy_context
+from functools import partial
+from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -24,6 +36,8 @@ from anyio import (
     CancelScope,
     CapacityLimiter,
     Event,
+    Lock,
+    Semaphore,
     WouldBlock,
     get_cancelled_exc_class,
     move_on_after,
@@ -34,42 +48,131 @@ from anyio.to_thread import run_sync
 
 from llmbridge._call.pipeline import Wait
 from llmbridge._tools.runs import this_thread
-from llmbridge.errors import ConfigError, LLMBridgeError
+from llmbridge.errors import ConfigError, LLMBridgeError, Pending, without_frames
 
 if TYPE_CHECKING:
-    from llmbridge._call.reading import View
+    from llmbridge._call.pipeline import Pipeline
+    from llmbridge._call.reading import Source, View
     from llmbridge._tools.runs import Job
-    from llmbridge.completion import Completion
-    from llmbridge.messages import Parsed
     from llmbridge.stream import ChatStream
 
-__all__ = ["AsyncResult", "answered", "complete", "in_thread", "set_thread_limit", "text_of"]
+__all__ = ["AsyncResult", "finished", "in_thread", "set_thread_limit", "text_of"]
 
 T = TypeVar("T")
 Piece = TypeVar("Piece")
 
 _THREADS = 2048  # anyio's own limit is 40 for a whole event loop: slow services would starve everything else
+_AT_ONCE = 32  # threads that begin without delay: to start a thousand makes the event loop stand still
+_GROWTH_SECONDS = 0.01  # for which nothing must have become free before there are more
 _THREADS_BEYOND = 16  # for calls whose time ran out while all were taken: each is done at once
-_limiter: RunVar[CapacityLimiter] = RunVar("llmbridge_limiter")
-_limiter_beyond: RunVar[CapacityLimiter] = RunVar("llmbridge_limiter_beyond")
+_BURST = 8  # calls that begin between two turns of others
+_BURST_SECONDS = 0.001
+_threads: RunVar[_Threads] = RunVar("llmbridge_threads")
+_begun: RunVar[_Beginnings] = RunVar("llmbridge_beginnings")
 _in_tool: ContextVar[bool] = ContextVar("llmbridge_in_tool", default=False)
 
 
-def _thread_limit() -> CapacityLimiter:
-    return _limit_of(_limiter, _THREADS)
+class _Threads:
+    """The places for worker threads of one event loop."""
+
+    def __init__(self) -> None:
+        self._limit = _THREADS
+        self._beyond = CapacityLimiter(_THREADS_BEYOND)
+        self._places = CapacityLimiter(_AT_ONCE)
+        self._door = Lock()
+
+    @classmethod
+    def here(cls) -> _Threads:
+        """Those of the running event loop."""
+        try:
+            return _threads.get()
+        except LookupError:
+            _threads.set(made := cls())
+            return made
+
+    @property
+    def limit(self) -> int:
+        """How many threads there may be at the most."""
+        return self._limit
+
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        self._limit = limit
+        self._places.total_tokens = min(limit, _AT_ONCE)
+
+    @property
+    def taken(self) -> int:
+        """How many are at work."""
+        return self._places.borrowed_tokens
+
+    @contextlib.asynccontextmanager
+    async def place(self, left: float) -> AsyncIterator[CapacityLimiter]:
+        """What a thread runs under, once there is room; after so many seconds, nevertheless.
+
+        Args:
+            left: Seconds. Who waits longer has to find out by itself that there is no time left.
+        """
+        owner = object()
+        taken = not self._door.locked() and self._take_free(owner)
+        if not taken:
+            with move_on_after(max(0.0, left)):
+                await self._take(owner)
+                taken = True
+        try:
+            yield CapacityLimiter(1) if taken else self._beyond
+        finally:
+            if taken:
+                self._places.release_on_behalf_of(owner)
+                if not self.taken:
+                    self._places.total_tokens = min(_AT_ONCE, self.limit)
+
+    def _take_free(self, owner: object) -> bool:
+        try:
+            self._places.acquire_on_behalf_of_nowait(owner)
+        except WouldBlock:
+            return False
+        return True
+
+    async def _take(self, owner: object) -> None:
+        async with self._door:  # one after the other, so that one alone finds out whether there should be more
+            while True:
+                with move_on_after(_GROWTH_SECONDS):
+                    await self._places.acquire_on_behalf_of(owner)
+                    return
+                places = self._places.total_tokens
+                self._places.total_tokens = min(self.limit, places + places // 8 + 1)
 
 
-def _limit_of(variable: RunVar[CapacityLimiter], threads: int) -> CapacityLimiter:
-    try:
-        return variable.get()
-    except LookupError:
-        limiter = CapacityLimiter(threads)
-        variable.set(limiter)
-        return limiter
+class _Beginnings:
+    """The first steps of an event loop's calls: where many come at once, others have their turn in between."""
+
+    def __init__(self) -> None:
+        self._door = Semaphore(_BURST)
+        self._last = 0.0
+
+    @classmethod
+    def here(cls) -> _Beginnings:
+        """Those of the running event loop."""
+        try:
+            return _begun.get()
+        except LookupError:
+            _begun.set(made := cls())
+            return made
+
+    async def turn(self) -> None:
+        """Comes back when the next call may begin."""
+        now, last = monotonic(), self._last
+        self._last = now
+        if now - last < _BURST_SECONDS:
+            async with self._door:
+                await checkpoint()
+                self._last = monotonic()
 
 
 def set_thread_limit(threads: int) -> None:
     """How many worker threads llmbridge may use at once in the running event loop; 2048 if never called.
+
+    They are needed to connect and to send, and for tools that are no coroutines; not while an answer is waited for.
 
     Args:
         threads: At least 1. Calls beyond it wait for their turn before they connect, within their total limit.
@@ -86,9 +189,30 @@ def set_thread_limit(threads: int) -> None:
     if isinstance(threads, bool) or not isinstance(threads, int) or threads < 1:
         raise ConfigError(f"the thread limit must be a whole number from 1, not {threads!r}")
     try:
-        _thread_limit().total_tokens = threads
+        _Threads.here().limit = threads
     except RuntimeError:
         raise ConfigError("set_thread_limit() is for one event loop: call it inside, in a coroutine") from None
+
+
+class _Loop:
+    """The running event loop, as other threads can speak to it."""
+
+    def __init__(self) -> None:
+        self._asyncio = _running_loop()
+        self._trio: Any = None if self.on_asyncio else _trio().current_trio_token()
+
+    @property
+    def on_asyncio(self) -> bool:
+        """Or else on trio."""
+        return self._asyncio is not None
+
+    def soon(self, call: Callable[..., object], *args: Any) -> None:
+        """Has it make a call. From any thread, and from a garbage collection."""
+        with contextlib.suppress(RuntimeError):  # the event loop has ended, and all tasks with it
+            if self._asyncio is not None:
+                self._asyncio.call_soon_threadsafe(call, *args)
+            else:
+                self._trio.run_sync_soon(call, *args)
 
 
 class _Coroutines:
@@ -99,8 +223,7 @@ class _Coroutines:
     """
 
     def __init__(self) -> None:
-        self._loop = _running_loop()
-        self._token: Any = None if self._loop else _trio().current_trio_token()
+        self._loop = _Loop()
         self._running: set[Event] = set()
 
     def start(self, jobs: Sequence[Job]) -> Callable[[], None]:
@@ -109,15 +232,20 @@ class _Coroutines:
         context = copy_context()
         context.run(_in_tool.set, True)
         for one in begun:
-            begin = one.begin_asyncio if self._loop else one.begin_trio
-            self._soon(begin, context.copy())
+            begin = one.begin_asyncio if self._loop.on_asyncio else one.begin_trio
+            self._loop.soon(begin, context.copy())
 
         def cancel() -> None:
             for one in begun:
                 one.cancelled = True
-                self._soon(one.cancel)
+                self._loop.soon(one.cancel)
 
         return cancel
+
+    @property
+    def at_work(self) -> bool:
+        """Whether some run."""
+        return bool(self._running)
 
     async def ended(self) -> None:
         """Waits for those that run, after they were cancelled: what they clean up is theirs to do first."""
@@ -125,13 +253,6 @@ class _Coroutines:
             with CancelScope(shield=True):
                 for event in list(self._running):
                     await event.wait()
-
-    def _soon(self, call: Callable[..., None], *args: Any) -> None:
-        with contextlib.suppress(RuntimeError):  # the event loop has ended, and all tasks with it
-            if self._loop is not None:
-                self._loop.call_soon_threadsafe(call, *args)
-            else:
-                self._token.run_sync_soon(call, *args)
 
 
 class _Coroutine:
@@ -184,69 +305,86 @@ def _trio() -> Any:
     return trio.lowlevel
 
 
+class _Hop(Generic[T]):
+    """One blocking step, made once, in a worker thread. Who waits for it may be cancelled, and wait again.
+
+    Args:
+        step: May run coroutines in this event loop, by `_tools.runs.this_thread`, if `coroutines` is given.
+        coroutines: Keeps them, also from step to step.
+        left: Seconds for which it may wait for a thread, where all are taken. Then the step is made nevertheless, and
+            has to find out by itself that there is no time left.
+    """
+
+    def __init__(
+        self,
+        step: Callable[[], T],
+        coroutines: _Coroutines | None = None,
+        left: Callable[[], float] = lambda: float("inf"),
+    ) -> None:
+        self._steps = [step]
+        self._coroutines = coroutines
+        self._left = left
+        # Both pass by the event loop's own frames, which would keep an error, and with it all that the call holds.
+        self._done: list[T] = []
+        self._failed: list[BaseException] = []
+        self._over: Callable[[], None] | None = None
+        self.wanted = True
+
+    async def outcome(self) -> T:
+        """What the step gives."""
+        if self._steps:
+            # A thread waits for what runs within a tool: if both had to share the places, they might wait for ever.
+            inside = contextlib.nullcontext(CapacityLimiter(1)) if _in_tool.get() else None
+            async with inside or _Threads.here().place(self._left()) as place:
+                await run_sync(self._run, abandon_on_cancel=True, limiter=place)
+        if not (self._done or self._failed):  # somebody was cancelled, while the thread goes on
+            event, loop = Event(), _Loop()
+            self._over = lambda: loop.soon(event.set)
+            if not (self._done or self._failed):
+                await event.wait()
+        if self._failed:
+            raise self._failed.pop()
+        return self._done.pop()
+
+    def _run(self) -> None:
+        try:
+            step = self._steps.pop()
+        except IndexError:
+            return  # an earlier thread makes it
+        this_thread.loop = self._coroutines
+        try:
+            self._done.append(step())
+        except BaseException as error:  # noqa: BLE001 - raised by `outcome`
+            if self.wanted:
+                self._failed.append(error)
+        finally:
+            this_thread.loop = None
+            if self._over is not None:
+                self._over()
+
+
 async def in_thread(
     step: Callable[[], T],
     cancel: Callable[[], None],
     coroutines: _Coroutines | None = None,
     left: Callable[[], float] = lambda: float("inf"),
 ) -> T:
-    """What a blocking step gives, made in a worker thread.
+    """What a blocking step gives, made in a worker thread; the arguments are those of `_Hop`.
 
     Args:
-        step: May run coroutines in this event loop, by `_tools.runs.this_thread`, if `coroutines` is given.
-        cancel: Wakes it when the task is cancelled.
-        coroutines: Keeps them, also from step to step.
-        left: Seconds for which it may wait for a thread, where all are taken. Then the step is made nevertheless, and
-            has to find out by itself that there is no time left.
+        step, coroutines, left: As for `_Hop`.
+        cancel: Wakes the step when the task is cancelled.
     """
-    # Both pass by the event loop's own frames, which would keep an error, and with it everything that the call holds.
-    done: list[T] = []
-    failed: list[BaseException] = []
-    awaited = True
-
-    def step_here() -> None:
-        this_thread.loop = coroutines
-        try:
-            done.append(step())
-        except BaseException as error:  # noqa: BLE001 - raised below
-            if awaited:
-                failed.append(error)
-        finally:
-            this_thread.loop = None
-
-    # A thread waits for what runs within a tool: if both had to share the limit, they might wait for ever.
-    limiter = CapacityLimiter(1) if _in_tool.get() else _thread_limit()
+    hop = _Hop(step, coroutines, left)
     try:
-        async with _turn(limiter, left) as limiter:
-            await run_sync(step_here, abandon_on_cancel=True, limiter=limiter)
-        if failed:
-            raise failed.pop()
-        return done.pop()
+        return await hop.outcome()
     except BaseException as error:  # also the task's cancellation, Ctrl-C, the end of the loop
         if not isinstance(error, LLMBridgeError):  # after one, the step is over, and has closed what was its own
-            awaited = False
+            hop.wanted = False
             cancel()  # wakes the thread, if it still runs, which closes the connection
         if coroutines is not None and not isinstance(error, GeneratorExit):
             await coroutines.ended()
         raise
-
-
-@contextlib.asynccontextmanager
-async def _turn(limiter: CapacityLimiter, left: Callable[[], float]) -> AsyncIterator[CapacityLimiter]:
-    """What a thread runs under: a place within the limit, once there is one; after so many seconds, one beyond it."""
-    place, taken = object(), True
-    try:
-        limiter.acquire_on_behalf_of_nowait(place)
-    except WouldBlock:
-        taken = False
-        with move_on_after(max(0.0, left())):
-            await limiter.acquire_on_behalf_of(place)
-            taken = True
-    try:
-        yield CapacityLimiter(1) if taken else _limit_of(_limiter_beyond, _THREADS_BEYOND)
-    finally:
-        if taken:
-            limiter.release_on_behalf_of(place)
 
 
 async def _readable(descriptor: int) -> None:
@@ -282,14 +420,43 @@ def _arrive(arrived: asyncio.Future[None]) -> None:
         arrived.set_result(None)
 
 
-async def complete(stream: ChatStream[Parsed]) -> Completion[Parsed]:
-    """The whole answer, in one hop to a worker thread."""
-    return await in_thread(stream.complete, stream.close, _Coroutines(), lambda: stream._source.current.left)
+async def _rested(call: Pipeline) -> None:
+    """Waits for `Wait.REST`."""
+    event, loop = Event(), _Loop()
+    call.when_woken(lambda: loop.soon(event.set))
+    try:
+        with move_on_after(call.rest):
+            await event.wait()
+    finally:
+        call.when_woken(None)
 
 
-async def answered(result: Callable[[], T], cancel: Callable[[], None], left: Callable[[], float]) -> T:
-    """What a blocking call gives, in one hop to a worker thread; the arguments are those of `in_thread`."""
-    return await in_thread(result, cancel, _Coroutines(), left)
+async def finished(steps: Generator[AsyncIterable[Any], None, T], in_threads: bool = False) -> T:
+    """What a generator returns that has answers read, one after the other: `_call.reading.finished` for async code.
+
+    Args:
+        steps: It gives an answer; when that has been read, it goes on, or gets the error that came in its place.
+        in_threads: What it does behind an answer may take a while.
+    """
+    failure = Pending()
+    begun = False
+
+    def step() -> tuple[AsyncIterable[Any] | None, T | None]:
+        try:
+            return (next(steps) if failure.error is None else steps.throw(failure.taken())), None
+        except StopIteration as end:
+            return None, end.value
+
+    while True:
+        answer, result = await in_thread(step, lambda: None) if in_threads and begun else step()
+        if answer is None:
+            return result  # type: ignore[return-value]
+        begun = True
+        try:
+            async for _ in answer:
+                pass
+        except LLMBridgeError as error:
+            failure.error = without_frames(error)
 
 
 async def text_of(stream: ChatStream) -> str:
@@ -304,6 +471,9 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         pieces = await Provider.create_async_generator(...)
 
     Nothing is sent before the first piece is asked for. No task group and no cancel scope is open between two pieces.
+
+    A step that is cancelled, by a timeout say, loses nothing: the next one goes on. If none comes within a second, the
+    answer is given up, and a later step raises `Cancelled`; so it does where the step has waited for an async tool.
     """
 
     def __init__(self, view: View[Piece]) -> None:
@@ -311,6 +481,8 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         self._ready: Iterator[Piece] = iter(())  # of one read
         self._over = False
         self._running = False
+        self._left = False  # by a task that was cancelled while it waited
+        self._hop: _Hop[Iterable[Piece] | Wait | None] | None = None
         self._coroutines: _Coroutines | None = None
 
     def __await__(self) -> Generator[Any, Any, AsyncResult[Piece]]:
@@ -322,7 +494,9 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
     async def __anext__(self) -> Piece:
         for piece in self._ready:
             return piece
-        return await self._next_read()
+        step = self._next_read()
+        del self  # the traceback of a cancelled task shall not keep what nobody else holds
+        return await step
 
     async def _next_read(self) -> Piece:
         """The first piece of the next read that brings one.
@@ -333,40 +507,71 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         if self._running:
             raise RuntimeError("another task is waiting for this stream's next piece already")
         self._running = True
+        if self._left:
+            self._left = False
+            self._view.source.come_back()
         try:
             while not self._over:
-                pieces = await self._step()
-                if pieces is None:
-                    break
-                self._ready = iter(pieces)
+                await self._step()
                 for piece in self._ready:
+                    self._running = False
                     return piece
             raise StopAsyncIteration
-        except BaseException:
+        except BaseException as error:
+            self._running = False
+            if isinstance(error, get_cancelled_exc_class()):
+                self._left = True
+                self._view.leave()
+                del self
+                raise error.with_traceback(None)  # noqa: B904 - it is the same one
             self._over = True
             self._view.abandon()
             raise
-        finally:
-            self._running = False
 
-    async def _step(self) -> Iterable[Piece] | None:
-        """What the next read brings. Each step gives other tasks their turn, and can be cancelled."""
+    async def _step(self) -> None:
+        """Makes the next read, and keeps what it brings. Gives other tasks their turn, and can be cancelled."""
         view, source = self._view, self._view.source
-        outcome = view.poll()
-        if outcome is not None and not isinstance(outcome, Wait):
-            await checkpoint()
-        while outcome is Wait.SOCKET or outcome is Wait.TURN:
-            if outcome is Wait.TURN:
-                await checkpoint()
-            else:
+        if source.started is None:
+            await _Beginnings.here().turn()
+        outcome = view.poll() if self._hop is None else Wait.THREAD
+        turn = isinstance(outcome, Wait)
+        while isinstance(outcome, Wait):
+            if outcome is Wait.THREAD:
+                outcome = await self._hopped()
+                continue
+            if outcome is Wait.SOCKET:
                 descriptor = source.current.readable
                 assert descriptor is not None
                 await _readable(descriptor)
+            elif outcome is Wait.REST:
+                await _rested(source.current)
+            else:
+                await checkpoint()
             outcome = view.poll()
-        if outcome is Wait.THREAD:
-            self._coroutines = self._coroutines or _Coroutines()
-            outcome = await in_thread(view.advance, source.cancel, self._coroutines, lambda: source.current.left)
-        return None if isinstance(outcome, Wait) else outcome
+        if outcome is None:
+            self._over = True
+        else:
+            self._ready = iter(outcome)
+        if not turn:
+            await checkpoint()
+
+    async def _hopped(self) -> Iterable[Piece] | Wait | None:
+        """What a step brings in a worker thread. If the task is cancelled meanwhile, the next one gets that."""
+        coroutines = self._coroutines = self._coroutines or _Coroutines()
+        if self._hop is None:
+            self._hop = _Hop(self._view.hop, coroutines, partial(_left, self._view.source))
+        try:
+            outcome = await self._hop.outcome()
+        except get_cancelled_exc_class():
+            if coroutines.at_work:  # they belong to this task, which must not go before them
+                self._view.source.cancel()
+                await coroutines.ended()
+            raise
+        except BaseException:
+            self._hop = None
+            raise
+        self._hop = None
+        return outcome
 
     async def asend(self, value: None) -> Piece:
         """The next piece; there is nothing that could be sent."""
@@ -398,6 +603,10 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
     def __del__(self) -> None:
         if not sys.is_finalizing():
             self._view.abandon()
+
+
+def _left(source: Source) -> float:
+    return source.current.left
 
 
 async def _itself(result: AsyncResult[Piece]) -> AsyncResult[Piece]:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import inspect
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 from llmbridge._call.plan import Plan, plan_embeddings, plan_models
+from llmbridge._call.reading import finished
 from llmbridge._call.route import Connections
 from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode
@@ -49,11 +50,9 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class _Question(Protocol[T_co]):
-    """A call that has been checked; nothing is sent before `result()`, which waits for the answer."""
+    """A call that has been checked; nothing is sent before the first of its steps, see `_call.reading.finished`."""
 
-    def result(self) -> T_co: ...
-    def cancel(self) -> None: ...
-    def left(self) -> float: ...
+    def steps(self) -> Generator[Any, None, T_co]: ...
 
 
 def _answered(ask: Callable[P, _Question[T]]) -> Callable[P, T]:
@@ -61,7 +60,7 @@ def _answered(ask: Callable[P, _Question[T]]) -> Callable[P, T]:
 
     @functools.wraps(ask)
     def wait(*args: P.args, **kwargs: P.kwargs) -> T:
-        return ask(*args, **kwargs).result()
+        return finished(ask(*args, **kwargs).steps())
 
     return _shown_as(discreet(wait), ask.__name__, "{}")
 
@@ -72,10 +71,9 @@ def _awaitable(wait: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 
     @functools.wraps(ask)
     def start(*args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, T]:
-        from llmbridge._aio import answered
+        from llmbridge._aio import finished
 
-        question = ask(*args, **kwargs)
-        return answered(question.result, question.cancel, question.left)
+        return finished(ask(*args, **kwargs).steps(), in_threads=True)
 
     return _shown_as(discreet(start), f"a{ask.__name__}", "Coroutine[Any, Any, {}]")
 

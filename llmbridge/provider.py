@@ -316,6 +316,12 @@ class Provider(AsyncGeneratorProvider):
         return cls.locate(model)
 
     @classmethod
+    def searches(cls) -> bool:
+        """Whether `locate` is not the plain one, and may take a while."""
+        plain = Provider.locate.__func__, Provider.locate_during.__func__  # type: ignore[attr-defined]
+        return (cls.locate.__func__, cls.locate_during.__func__) != plain  # type: ignore[attr-defined]
+
+    @classmethod
     def path_below(cls, base_url: str, path: str) -> str:
         """What is appended to the base URL, where that decides about the path.
 

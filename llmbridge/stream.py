@@ -9,7 +9,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar
 
-from llmbridge._call.reading import EventView, ObjectView, RawView, Reading, Source, TextView, View
+from llmbridge._call.reading import EventView, Loop, ObjectView, RawView, Reading, Source, TextView, View, finished
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import Citation, Event, FinishReason, Media, RawEvent, ServerTool, ToolCall, Usage
 from llmbridge.messages import Message, Parsed
@@ -63,7 +63,7 @@ class ChatStream(Generic[Parsed]):
         self._again: ChatStream[Parsed] | None = None
         self._correction: tuple[Message, ...] = ()
         self._cancelled = False
-        self._generator: Generator[str, None, None] | None = None
+        self._loop: Loop[str] | None = None
 
     @property
     def provider(self) -> str:
@@ -87,17 +87,17 @@ class ChatStream(Generic[Parsed]):
     # -- reading -----------------------------------------------------------------------------------------------
 
     def __iter__(self) -> Iterator[str]:
-        if getattr(self._generator, "gi_running", False):
+        if self._loop is not None and self._loop.running:
             return TextView(self._reading).loop()  # which says that somebody reads: that one shall not lose the rest
-        # The loop alone holds the generator: leaving it closes the connection, though the stream lives on.
-        generator, self._generator = self._generator or TextView(self._reading).loop(), None
-        return generator
+        # It alone holds its generator: leaving the loop closes the connection, though the stream lives on.
+        loop, self._loop = self._loop or TextView(self._reading).loop(), None
+        return loop
 
     def __next__(self) -> str:
-        if self._generator is None:
-            self._generator = TextView(self._reading).loop()
+        if self._loop is None:
+            self._loop = TextView(self._reading).loop()
         try:
-            return next(self._generator)
+            return next(self._loop)
         except ValueError as error:
             if error.__traceback__ and error.__traceback__.tb_next:
                 raise  # from within: it is not Python's "generator already executing"
@@ -164,16 +164,22 @@ class ChatStream(Generic[Parsed]):
             for _ in self:
                 continue
         with self._completing:
-            if self._again is None:
-                try:
-                    return self._completion(self.parsed)
-                except InvalidOutput as error:
-                    if self._ask_again is None or self._cancelled or self._reading.noted.broken_off:
-                        raise
-                    self._again = self._second_asking(self._ask_again, error)
-            if self._cancelled:
-                self._again.cancel()
-            return self._with_second(self._second_answer(self._again))
+            return finished(self._steps())
+
+    def _steps(self) -> Generator[ChatStream[Parsed], None, Completion[Parsed]]:
+        """See `_call.reading.finished`: the whole answer, once it has been read, and the second one if there is one."""
+        if not self._reading.done:
+            yield self
+        if self._again is None:
+            try:
+                return self._completion(self.parsed)
+            except InvalidOutput as error:
+                if self._ask_again is None or self._cancelled or self._reading.noted.broken_off:
+                    raise
+                self._again = self._second_asking(self._ask_again, error)
+        if self._cancelled:
+            self._again.cancel()
+        return self._with_second((yield from self._second_answer(self._again)))
 
     def _second_asking(
         self, ask_again: Callable[[Sequence[Message]], ChatStream[Parsed]], error: InvalidOutput
@@ -183,12 +189,12 @@ class ChatStream(Generic[Parsed]):
         self._correction = (Message("user", self._schema.correction(error)),)
         return ask_again([*self._reading.noted.all_turns(), *self._correction])
 
-    def _second_answer(self, again: ChatStream[Parsed]) -> Completion[Parsed]:
+    def _second_answer(self, again: ChatStream[Parsed]) -> Generator[ChatStream[Parsed], None, Completion[Parsed]]:
         """What came of the second asking, whoever asks and however often."""
         if self._second_failure is not None:
             raise copy(self._second_failure)
         try:
-            return again.complete()
+            return (yield from again._steps())
         except LLMBridgeError as error:
             # A copy: the error itself will hold the frame that holds this stream.
             self._second_failure = without_frames(copy(error))
@@ -382,9 +388,9 @@ class ChatStream(Generic[Parsed]):
         return AsyncResult(TextView(self._reading))
 
     def __await__(self) -> Generator[Any, Any, Completion[Parsed]]:
-        from llmbridge._aio import complete
+        from llmbridge._aio import finished
 
-        return complete(self).__await__()
+        return finished(self._steps(), in_threads=self._schema is not None).__await__()
 
     async def __aenter__(self) -> ChatStream[Parsed]:
         return self

@@ -15,7 +15,6 @@ from modes import LOOPS, Async
 
 from llmbridge import (
     AuthError,
-    Cancelled,
     Client,
     ClockExpired,
     ConfigError,
@@ -30,8 +29,6 @@ from llmbridge import (
     aembed,
     embed,
 )
-from llmbridge._call.plan import plan_embeddings
-from llmbridge.options import TransportOptions
 from llmbridge.testing import LLMServer, Received, Reply
 
 KEY = "sk-embed-0123456789"
@@ -407,17 +404,6 @@ def test_cancelling(server: LLMServer, loop: Async) -> None:
     assert loop.run(main)
     assert server.requests[0].gone.wait(30)
     assert len(server.requests) == 1
-
-
-def test_cancelling_before_it_begins(server: LLMServer) -> None:
-    """Nothing is asked for any more: a task may end before its thread has begun."""
-    options = {name: value for name, value in way(server).items() if name != "model"}
-    with Client() as client:
-        work = plan_embeddings(client, ["a"], "openai:m", TransportOptions.checked(**options), {})
-        work.cancel()
-        with pytest.raises(Cancelled):
-            work.result()
-    assert server.requests == []
 
 
 def test_import_stays_small() -> None:

@@ -120,8 +120,8 @@ _LIFE = (
         "if not sys.is_finalizing():",
         "if sys is None:",
     ),
-    Mutation("P15", "the thread of a cancelled task stays blocked", "in_thread", "cancel()  # wakes", "pass  # wakes"),
-    Mutation("P15", "a cancelled task waits", "in_thread", "abandon_on_cancel=True", "abandon_on_cancel=False"),
+    Mutation("P15", "what a cancelled task has left goes on for ever", "Pipeline.leave", "self._call.leave(", "print("),
+    Mutation("P15", "a cancelled task waits", "_Hop.outcome", "abandon_on_cancel=True", "abandon_on_cancel=False"),
     Mutation(
         "P15",
         "a cancel scope is open across pieces",
@@ -129,22 +129,14 @@ _LIFE = (
         "self._running = True",
         "self._running = True\nCancelScope().__enter__()",
     ),
-    Mutation("P16", "as many threads as anyio's default", "_THREADS", "2048", "40"),
-    Mutation(
-        "P16",
-        "anyio's own limit",
-        "in_thread",
-        "else _thread_limit()",
-        'else __import__("anyio").to_thread.current_default_thread_limiter()',
-    ),
     Mutation(
         "P16",
         "reads ahead without limit",
         "AsyncResult._step",
-        "not isinstance(outcome, Wait): await checkpoint()",
-        "not isinstance(outcome, Wait):\n"
-        "    while (more := await in_thread(view.advance, source.cancel)) is not None:\n"
-        "        outcome = [*outcome, *more]",
+        "self._ready = iter(outcome)",
+        "while (more := await in_thread(view.advance, source.cancel)) is not None:\n"
+        "    outcome = [*outcome, *more]\n"
+        "self._ready = iter(outcome)",
     ),
     Mutation(
         "P17",

@@ -1,4 +1,4 @@
-"""What breaks the promises about edges: proxies, event loops beside a stream, and others on the way (P29 to P44)."""
+"""What breaks the promises about edges, from P29 on."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ _LOOPS = (
         "P30",
         "reads that bring nothing follow one another",
         "Pipeline._read",
-        "if answer.waiting or (may_skip_read and not answer.ended):",
-        "if answer.waiting:",
+        "if not (may_block or answer.ended):",
+        "if False:",
     ),
     Mutation("P30", "what unpacks to nothing has no end", "_UNPACKING_SECONDS", "0.005", "1e9"),
     Mutation("P30", "what was left of a read is lost", "Answer._take_slices", "else data[begin:]", 'else b""'),
@@ -102,6 +102,11 @@ _ECOSYSTEM = (
         "or send.__globals__ is not vars(requests.sessions)",
         "",
     ),
+    Mutation(
+        "P44", "a session's hooks see no answer yet", "Transport._send_foreign", "call.answers_later = False", "pass"
+    ),
+    Mutation("P44", "a tracer sees no answer yet", "Transport._send", "call.answers_later = False", "pass"),
+    Mutation("P44", "a recorder sees no answer yet", "_Recorder.request", "call.answers_later = False", "pass"),
     Mutation(
         "P44",
         "what was read already is lost",
@@ -148,4 +153,80 @@ _ECOSYSTEM = (
     ),
 )
 
-ON_EDGES = (*_PROXIES, *_LOOPS, *_ECOSYSTEM)
+_IN_A_THREAD = "yield Wait.THREAD\ncall.rest({})"
+_WAITING = (
+    Mutation(
+        "P31",
+        "a step that is cancelled ends the stream",
+        "AsyncResult._next_read",
+        "isinstance(error, get_cancelled_exc_class())",
+        "False",
+    ),
+    Mutation("P31", "an exception of a handler looks like the end", "View._behind", "if self._broken:", "if False:"),
+    Mutation("P31", "who has left holds up the queue", "Attempts.step_back", '== "waiting"', '== "nobody"'),
+    Mutation("P31", "a step that was left is made again", "_Hop._run", "self._steps.pop()", "self._steps[0]"),
+    Mutation("P31", "who comes back is given up", "Call.come_back", "self._left = None", "pass"),
+    Mutation("P31", "a traceback keeps the stream", "AsyncResult.__anext__", "del self", "pass"),
+    Mutation("P32", "a thread waits for the headers", "POSSIBLE", ">= 2", ">= 99"),
+    Mutation(
+        "P32", "a thread waits for the first piece", "Pipeline._step", "if in_loop and may_block and", "if False and"
+    ),
+    Mutation("P32", "a thread waits for a retry", "Attempts._pause", "yield Wait.REST", _IN_A_THREAD.format("left")),
+    Mutation(
+        "P32", "a thread waits in the queue", "Attempts._queue_up", "yield Wait.REST", _IN_A_THREAD.format("delay")
+    ),
+    Mutation("P32", "a thread for each that begins", "_AT_ONCE", "32", "2048"),
+    Mutation("P32", "no more threads where all hang", "_Threads._take", "places + places // 8 + 1", "places"),
+)
+
+_CONNECTIONS = (
+    Mutation("P33", "no more are kept than usual", "_Idle.put", "watch(self)", "self._kept.popleft().close()"),
+    Mutation("P33", "the surplus is kept for ever", "_Idle.put", "watch(self)", "pass"),
+    Mutation("P33", "the usual ones go as well", "WatchedAdapter.__init__", "pool_maxsize=_IDLE_CONNECTIONS", ""),
+    Mutation("P33", "the surplus goes at once", "_Idle.deadline", "+ _SURPLUS_SECONDS", "- _SURPLUS_SECONDS"),
+    Mutation("P33", "the watchdog sleeps on", "watch", "if expiring.deadline < _watchdog.wakes_at:", "if False:"),
+    Mutation("P33", "a fork ends what is no call", "_Watchdog.calls", "if isinstance(call, Call)", ""),
+    Mutation("P33", "ten hosts are enough", "_HOSTS", "64", "10"),
+    Mutation(
+        "P33",
+        "a session's pool is cut",
+        "_replace_idle",
+        "for _ in range(places):",
+        "idle.maxsize = 0\nfor _ in range(0):",
+    ),
+)
+
+_ADDRESSES = (
+    Mutation("P34", "one address after the other", "_answered", "_HEAD_START", "None"),
+    Mutation("P34", "one that refuses has its head start", "_first_of", "failed(knocking.pop(sock))", "continue"),
+    Mutation("P34", "the winner is not remembered", "_first_of", "-monotonic()", "0"),
+    Mutation(
+        "P34",
+        "a dead one is tried first again",
+        "_first_of",
+        "sock.close()\nif not call.cancelled:",
+        "sock.close()\nif False:",
+    ),
+    Mutation("P34", "losers stay open", "_first_of", "continue\n            sock.close()", "continue"),
+    Mutation("P34", "nobody can end the wait", "_first_of", "call.attach([*knocking][-1])", ""),
+    Mutation("P34", "families do not take turns", "_in_turn", "address[0], []", "0, []"),
+    Mutation("P34", "the last failure is told", "_first_of", "max(failures, key=_tells)", "failures[-1]"),
+    Mutation("P34", "the first failure is told", "_first_of", "max(failures, key=_tells)", "failures[0]"),
+    Mutation("P34", "a refusal tells no more than silence", "_tells", "isinstance(failure, ConnectionError)", "False"),
+    Mutation(
+        "P34", "an unknown family ends the search", "_first_of", "except OSError as error:", "except KeyError as error:"
+    ),
+    Mutation(
+        "P34", "one that fails in TLS comes first again", "_Interruptible.connect", "failed(self._address)", "pass"
+    ),
+    Mutation("P34", "the memory grows", "_RANKED", "256", "10**9"),
+)
+
+ON_EDGES = (
+    *_PROXIES,
+    *_LOOPS,
+    *_WAITING,
+    *_CONNECTIONS,
+    *_ADDRESSES,
+    *_ECOSYSTEM,
+)

@@ -29,6 +29,7 @@ __all__ = ["Answer", "is_piece"]
 _DOCUMENT_LIMIT = 64 * 1024 * 1024
 _AWS = "application/vnd.amazon.eventstream"
 _NO_STREAMS = ("text/plain", "application/json")
+_HEAVY = 64 * 1024  # bytes of a document that are read without another thread
 _SLICE = 8 * 1024  # bytes that are decoded in one go while an event loop waits
 _SLICES_SECONDS = 0.005  # after which it gets its turn
 _FIRST = 16  # frames that tell what dialect a stream is in
@@ -90,6 +91,11 @@ class Answer:
     def finish(self) -> Finish | None:
         """The last Finish."""
         return self._assembly.finish
+
+    @property
+    def heavy(self) -> bool:
+        """Whether it is one document, and a large one: to read what it says takes a while."""
+        return self._document_size > _HEAVY
 
     def read(self, bounded: bool = False) -> tuple[list[Item], LLMBridgeError | None]:
         """What one network read brings, and the error that came behind it, if one did.

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Generator, Sequence
+from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING
 
@@ -28,10 +29,11 @@ from llmbridge.secret import MaskedStr, scrub
 
 if TYPE_CHECKING:
     from llmbridge._transport import Call, Exchange, HTTPRequest
+    from llmbridge._transport.later import Later
     from llmbridge.events import Item
     from llmbridge.limits import Limiter, Ticket
 
-__all__ = ["Attempts"]
+__all__ = ["Attempts", "Wait"]
 
 _log = logging.getLogger("llmbridge")
 _ERROR_BODY_SECONDS = 5.0
@@ -45,6 +47,15 @@ _REQUEST_IDS = (
 _SUCCESS = range(200, 300)
 
 
+class Wait(Enum):
+    """What to wait for before the next step."""
+
+    SOCKET = "until the socket is readable"
+    TURN = "until others have had their turn: nothing has come of what was read"
+    REST = "for some seconds, or until the call is woken"
+    THREAD = "for a worker thread: the step blocks"
+
+
 class Attempts:
     """Sends the requests of a call. Only one thread at a time may be in here; the `Pipeline` sees to it.
 
@@ -56,6 +67,9 @@ class Attempts:
     Attributes:
         route: The present one.
         exchange: The present request's, once it is answered.
+        later: What an event loop waits for until then.
+        rest: Seconds for `Wait.REST`; None if only the call's `wake` ends it.
+        in_loop: Whether an event loop waits for the socket.
         headers: Of the last answer, names in lower case.
         request_id: The service's name for the last request, once it is known.
         used_tokens: How many the service has counted.
@@ -83,6 +97,9 @@ class Attempts:
         self._failed: LLMBridgeError | None = None  # what ended the last attempt
         self.settled = False
         self.exchange: Exchange | None = None
+        self.later: Later | None = None
+        self.rest: float | None = 0.0
+        self.in_loop = False
         self.headers: dict[str, str] = {}
         self.request_id: str | None = None
         self.used_tokens: int | None = None
@@ -90,8 +107,11 @@ class Attempts:
         self.told: Callable[[], Sequence[Item]] = tuple
         self.raw = False
 
-    def open(self, call: Call) -> Answer:
+    def open(self, call: Call) -> Generator[Wait, None, Answer]:
         """Sends the request, again or elsewhere where that may help, until there is an answer with a success status.
+
+        Yields:
+            What has to be waited for before it can go on.
 
         Raises:
             LLMBridgeError: There is none.
@@ -102,12 +122,14 @@ class Attempts:
             self._enter_route()
         while True:
             if self._failed is not None:
+                if self.route.retry.on_retry is not None:
+                    yield Wait.THREAD
                 outcome = self._next_step(call)
                 if isinstance(outcome, Pending):
                     raise outcome.taken()
-                call.sleep(outcome)
+                yield from self._pause(call, outcome)
             try:
-                return self._attempt(call)
+                return (yield from self._attempt(call))
             except LLMBridgeError as error:
                 self.failed(error)
 
@@ -129,6 +151,11 @@ class Attempts:
     def finished(self) -> None:
         """The answer is whole: others may be sent, though a rest of its body may still be read."""
         self._end_ticket(None)
+
+    def step_back(self) -> None:
+        """Nobody waits for the call any more: it shall not hold up those behind it in the queue."""
+        if self._ticket is not None and self._ticket.state == "waiting":
+            self._ticket.release()
 
     def release(self, error: BaseException | None = None) -> None:
         """The call is over: ends everything that is held."""
@@ -158,34 +185,74 @@ class Attempts:
 
     # -- one attempt -------------------------------------------------------------------------------------------
 
-    def _attempt(self, call: Call) -> Answer:
+    def _attempt(self, call: Call) -> Generator[Wait, None, Answer]:
         """Sends the request once."""
         self.headers, self.request_id, self.used_tokens, self._asked = {}, None, None, False
+        limiter = self.route.limiter or self._limiter
+        if limiter is None or self.route.may_block:
+            yield Wait.THREAD
         if self._request is None or self.route.key_changes:
             self._request = self.route.prepare(self.route, call)
             self._keep_secret(self._request.secrets)
-        self._queue_up(call, self._request)
+        if limiter is not None:
+            yield from self._queue_up(call, limiter, self._request)
+            yield Wait.THREAD
         self._asked = True
-        exchange = self.exchange = self.route.transport().send(call, self._request)
+        exchange = self.exchange = yield from self._exchange(call, self._request)
         self._take_headers(exchange)
         if exchange.status not in _SUCCESS:
+            yield Wait.THREAD
             raise self._status_error(exchange, call)
         self.head = Head()
         route = self.route
         return Answer(exchange, route.provider, route.answer_tool, route.read, self.head, self.told, self.raw)
 
-    def _queue_up(self, call: Call, request: HTTPRequest) -> None:
+    def _exchange(self, call: Call, request: HTTPRequest) -> Generator[Wait, None, Exchange]:
+        """Sends the request, and waits for the headers of the answer."""
+        from llmbridge._transport import Exchange
+
+        call.answers_later = self.in_loop
+        transport = self.route.transport()
+        answer = transport.send(call, request)
+        while not isinstance(answer, Exchange):
+            self.later = answer
+            call.check()
+            arrived = answer.arrived()
+            if arrived is None:
+                yield Wait.SOCKET
+                continue
+            if not arrived:
+                yield Wait.THREAD
+            answer = transport.send(call, request, answer)
+        self.later = None
+        return answer
+
+    def _pause(self, call: Call, seconds: float) -> Generator[Wait, None, None]:
+        """Waits, whatever wakes the call meanwhile."""
+        end = monotonic() + seconds
+        call.only_total_runs()
+        call.check()
+        while (left := end - monotonic()) > 0:
+            self.rest = left
+            yield Wait.REST
+            call.check()
+
+    def _queue_up(self, call: Call, limiter: Limiter, request: HTTPRequest) -> Generator[Wait, None, None]:
         """Waits until the client's own limits allow the request."""
-        limiter = self.route.limiter or self._limiter
-        if limiter is None:
-            return
         from llmbridge.limits import Ticket, estimate_tokens
 
-        # Kept before it enters: a Ctrl-C inside would leave it at the head of the queue, with nobody to give it back.
-        self._ticket = Ticket(limiter, estimate_tokens(request.body), wake=call.wake)
-        limiter.enter(self._ticket)
+        tokens = estimate_tokens(request.body)
+        call.only_total_runs()
         try:
-            self._ticket.wait(call.rest)
+            call.check()
+            while self._ticket is None or self._ticket.state != "granted":
+                # Kept before it enters: a Ctrl-C inside would leave it at the head of the queue for ever.
+                self._ticket = Ticket(limiter, tokens, wake=call.wake)
+                limiter.enter(self._ticket)
+                while (delay := self._ticket.delay()) != 0:
+                    self.rest = delay
+                    yield Wait.REST
+                    call.check()
         except ClockExpired as error:
             error.message += ", and has waited for the client's own limits until then (limits=)"
             raise
@@ -232,7 +299,8 @@ class Attempts:
 
     def _drop(self, error: BaseException | None) -> None:
         """Ends what belongs to an attempt."""
-        exchange, self.exchange = self.exchange, None
+        exchange, self.exchange = self.later or self.exchange, None
+        self.later = None
         if exchange is not None:
             exchange.close()
         self._end_ticket(error)

@@ -1,20 +1,20 @@
 """One call, from the first request to the end of the answer: open (with retries), read, frame, decode, end.
 
 `Pipeline.advance()` is the one blocking step that everything is made of: it returns what one network read brought, as a
-list, so that a loop costs next to nothing per piece. `Pipeline.poll()` is the same step for an event loop.
+list, so that a loop costs next to nothing per piece. `Pipeline.poll()` is the same step for an event loop, which never
+blocks, and `Pipeline.hop()` for a worker thread of one: it blocks only where the event loop itself could not wait.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping, Sequence
-from enum import Enum
+from collections.abc import Callable, Generator, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING
 from weakref import ref
 
 from llmbridge._call.answer import Answer, is_piece
-from llmbridge._call.attempts import Attempts
+from llmbridge._call.attempts import Attempts, Wait
 from llmbridge._call.route import Route
 from llmbridge.errors import Cancelled, LLMBridgeError, Pending, StreamTruncated
 from llmbridge.events import Item, Usage
@@ -29,14 +29,7 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "Wait"]
 
 _MOST_HELD = 1000  # items before the first piece
-
-
-class Wait(Enum):
-    """What to wait for before the next step."""
-
-    SOCKET = "until the socket is readable"
-    TURN = "until others have had their turn: nothing has come of what was read"
-    THREAD = "in a worker thread: the step blocks"
+_LEFT_SECONDS = 1.0  # a call goes on for so long when nobody waits for it
 
 
 class Pipeline:
@@ -66,6 +59,8 @@ class Pipeline:
         self._total = total or TotalClock(timeout.total)
         self._busy = threading.Lock()
         self._call: Call | None = None
+        self._opening: Generator[Wait, None, Answer] | None = None
+        self._blocks = False  # what comes next in there
         self._answer: Answer | None = None
         self._failure = Pending()  # came behind what was returned last
         self._held: list[Item] = []  # came before the first piece, and is no piece
@@ -120,59 +115,48 @@ class Pipeline:
         """See `Source`."""
         self._attempts.raw = True
 
-    def advance(self, may_skip_read: bool = False) -> list[Item] | None:
+    def advance(self) -> list[Item] | None:
         """What the next read brings, at least one item; None at the end. Blocks until there is something.
-
-        Args:
-            may_skip_read: For `poll()`: nothing may block, and `[]` says that something would have to.
 
         Raises:
             LLMBridgeError: After everything that had arrived before was returned.
             Exception: What the caller's `on_retry` raises.
         """
-        with self._busy:
-            try:
-                exchange = self._attempts.exchange
-                if exchange is not None:
-                    exchange.set_blocking(not may_skip_read)
-                items = self._step(may_skip_read)
-            except BaseException as error:
-                self._awaited = False
-                self._release(error)
-                if isinstance(error, LLMBridgeError):
-                    self._attempts.complete(error)
-                raise
-            if items is None:
-                self._release()
-            self._awaited = items == []  # while the lock is held: see close()
-        if self._cancelled and not self._over:
-            self.close()  # somebody wanted to while the lock was held
-        return items
+        outcome = self._drive(may_block=True, in_loop=False)
+        assert not isinstance(outcome, Wait)
+        return outcome
+
+    def hop(self) -> list[Item] | Wait | None:
+        """`advance` in a worker thread, for an event loop: returns where that can wait better.
+
+        Raises:
+            LLMBridgeError, Exception: As for `advance`.
+        """
+        return self._drive(may_block=True, in_loop=True)
 
     def poll(self) -> list[Item] | Wait | None:
         """Like `advance`, without ever blocking: says what to wait for where it would have to.
 
         Raises:
-            LLMBridgeError: As for `advance`.
+            LLMBridgeError, Exception: As for `advance`.
         """
-        answer, exchange = self._answer, self._attempts.exchange
-        if self._over:
-            return self.advance()
-        if answer is None or exchange is None or exchange.readable is None or not self._attempts.settled:
-            return Wait.THREAD  # before the first piece, an error is followed by waits and other requests
-        items = self.advance(may_skip_read=True)
-        if items == []:
-            if not answer.ended:
-                return Wait.SOCKET if answer.waiting else Wait.TURN
-            # Behind the end mark, the rest of the body has to be read, which takes a while if it does not come.
-            return Wait.THREAD
-        return items
+        return self._drive(may_block=False, in_loop=True)
 
     @property
     def readable(self) -> int | None:
         """The file descriptor to wait for after `Wait.SOCKET`."""
-        exchange = self._attempts.exchange
+        exchange = self._attempts.later or self._attempts.exchange
         return exchange.readable if exchange is not None else None
+
+    @property
+    def rest(self) -> float | None:
+        """Seconds to wait after `Wait.REST`; None if only what `when_woken` tells of ends it."""
+        return self._attempts.rest
+
+    def when_woken(self, listener: Callable[[], object] | None) -> None:
+        """Has a function called when `Wait.REST` is over early: see `Call.listen`."""
+        if self._call is not None:
+            self._call.listen(listener)
 
     @property
     def left(self) -> float:
@@ -200,15 +184,54 @@ class Pipeline:
         self._awaited = False
         self.close()
 
-    def _step(self, may_skip_read: bool) -> list[Item] | None:
+    def leave(self, give_up: Callable[[], object]) -> None:
+        """Nobody waits for the next step any more, though somebody may come back: `come_back` says so.
+
+        Args:
+            give_up: Called if nobody has, after a while; by any thread.
+        """
+        self._attempts.step_back()
+        if self._call is not None and not self._over:
+            self._call.leave(_LEFT_SECONDS, give_up)
+
+    def come_back(self) -> None:
+        """Somebody waits for the next step again."""
+        if self._call is not None:
+            self._call.come_back()
+
+    def _drive(self, may_block: bool, in_loop: bool) -> list[Item] | Wait | None:
+        """The next step."""
+        with self._busy:
+            self._attempts.in_loop = in_loop
+            try:
+                outcome = self._step(may_block, in_loop)
+            except BaseException as error:
+                self._awaited = False
+                self._release(error)
+                if isinstance(error, LLMBridgeError):
+                    self._attempts.complete(error)
+                raise
+            if outcome is None:
+                self._release()
+            self._awaited = outcome is Wait.SOCKET  # while the lock is held: see close()
+        if self._cancelled and not self._over:
+            self.close()  # somebody wanted to while the lock was held
+        return outcome
+
+    def _step(self, may_block: bool, in_loop: bool) -> list[Item] | Wait | None:
         if self._over:
             if self._cancelled and not self._answered:
                 raise Cancelled("the call was cancelled")
             return None
         while True:
-            answer = self._answer or self._open()
+            if self._answer is None:
+                if (wait := self._open(may_block, in_loop)) is not None:
+                    return wait
+                if in_loop and may_block and self.readable is not None:
+                    return Wait.TURN  # to wait for what comes is the event loop's
+            assert self._answer is not None
             try:
-                return self._read(answer, may_skip_read)
+                return self._read(self._answer, may_block)
             except LLMBridgeError as error:
                 if self._attempts.settled or isinstance(error, Cancelled):
                     raise
@@ -216,38 +239,64 @@ class Pipeline:
             self._answer = None
             self._held.clear()
 
-    def _open(self) -> Answer:
+    def _open(self, may_block: bool, in_loop: bool) -> Wait | None:
+        """Goes on until there is an answer, or something to wait for first."""
+        if self._call is None:
+            self._call = self._begun()
+        if self._opening is None:
+            self._opening = self._attempts.open(self._call)
+        if self._blocks and not may_block:
+            return Wait.THREAD
+        try:
+            while True:
+                wait = next(self._opening)
+                self._blocks = wait is Wait.THREAD
+                if in_loop and not (may_block and self._blocks):
+                    return wait
+                if wait is Wait.REST:
+                    self._call.rest(self._attempts.rest)
+        except StopIteration as end:
+            self._opening, self._answer = None, end.value
+            return None
+
+    def _begun(self) -> Call:
+        """The call, from its first step on."""
         from llmbridge._transport import Call
 
-        if self._call is None:
-            if self._cancelled:
-                raise Cancelled("the call was cancelled before it began")
-            self.started = monotonic()
-            self._total.check()
-            self._call = Call(self._timeout, self._total.start())
-            if self._cancelled:
-                self._call.cancel()
-        self._answer = self._attempts.open(self._call)
-        return self._answer
+        if self._cancelled:
+            raise Cancelled("the call was cancelled before it began")
+        self.started = monotonic()
+        self._total.check()
+        call = Call(self._timeout, self._total.start())
+        self._call = call
+        if self._cancelled:
+            call.cancel()
+        return call
 
-    def _read(self, answer: Answer, may_skip_read: bool) -> list[Item] | None:
+    def _read(self, answer: Answer, may_block: bool) -> list[Item] | Wait | None:
         """What the next read of the present answer brings."""
         self._raise_failure()
         exchange = self._attempts.exchange
-        if may_skip_read and not (answer.ended or answer.pending) and exchange is not None and exchange.must_wait():
-            answer.waiting = True
-            return []
+        if exchange is not None:
+            if not may_block and (exchange.readable is None or answer.heavy):
+                return Wait.THREAD
+            exchange.set_blocking(may_block)
+            if not (may_block or answer.ended or answer.pending) and exchange.must_wait():
+                return Wait.SOCKET
         while not answer.ended:
-            items, self._failure.error = answer.read(bounded=may_skip_read)
+            items, self._failure.error = answer.read(bounded=not may_block)
             if items and (items := self._pieces(items)):
                 return items
             self._raise_failure()
-            if answer.waiting or (may_skip_read and not answer.ended):
-                return []
+            if answer.waiting:
+                return Wait.SOCKET
+            if not (may_block or answer.ended):
+                return Wait.TURN
         if answer.end_mark and exchange is not None:
             self._attempts.finished()
-            if may_skip_read and not exchange.complete:
-                return []
+            # Behind the end mark, the rest of the body has to be read, which takes a while if it does not come.
+            if not (may_block or exchange.complete):
+                return Wait.THREAD
             self._finish(answer)
         rest, self._held = [*self._held, *(answer.last_items() or ())], []
         if not self._attempts.settled:
@@ -294,6 +343,7 @@ class Pipeline:
         if self.ended is None:
             self.ended = monotonic()
         self._over = True
+        self._opening = None
         if self._answer is not None:
             self._answered = self._answer.ended
         self._attempts.release(error)

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, TypeVar, Union, overload
 
 from llmbridge._call.pipeline import Pipeline
+from llmbridge._call.reading import EventView, Reading, finished
 from llmbridge._call.route import Route
 from llmbridge._json import check_text, json_copy
 from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
-from llmbridge.events import Usage
+from llmbridge.events import Event, Usage
 from llmbridge.options import Timeout, TotalClock, TransportOptions
 from llmbridge.provider import Encoded
+from llmbridge.stream import EventStream
 
 if TYPE_CHECKING:
     from llmbridge._call.route import Connections
@@ -79,16 +81,12 @@ class DocumentCall(Generic[T]):
         Raises:
             LLMBridgeError: See `llmbridge.errors`.
         """
-        try:
-            while self._pipeline.advance() is not None:
-                continue
-        finally:
-            self._pipeline.close()
-        return self._found[0]
+        return finished(self.steps())
 
-    def left(self) -> float:
-        """Seconds until the total limit."""
-        return self._pipeline.left
+    def steps(self) -> Generator[EventStream[Event], None, T]:
+        """See `finished`."""
+        yield EventStream(Reading(self._pipeline), EventView)
+        return self._found[0]
 
     def cancel(self) -> None:
         """Ends the call at once, from any thread."""
@@ -183,14 +181,12 @@ class EmbeddingsCall:
         for batch in self._batches:
             self._encode(batch, model)  # errors come at the call, before anything is paid for
         self._total = TotalClock((options.timeout or Timeout()).total)
-        self._call: DocumentCall[_Decoded] | None = None
-        self._cancelled = False
 
     def _encode(self, texts: Sequence[str], model: str) -> Encoded:
         return self._provider.encode_embeddings(model, texts, self._params)
 
-    def result(self) -> Embeddings:
-        """The vectors of all texts. Blocks.
+    def steps(self) -> Generator[EventStream[Event], None, Embeddings]:
+        """See `finished`: the vectors of all texts.
 
         Raises:
             LLMBridgeError: See `llmbridge.errors`.
@@ -198,7 +194,7 @@ class EmbeddingsCall:
         vectors: list[list[float]] = []
         counts: list[Usage | None] = []
         for batch in self._batches:
-            more, counted = self._ask(batch)
+            more, counted = yield from self._question(batch).steps()
             if len(more) != len(batch):
                 raise ProtocolError(
                     f"{len(batch)} texts were sent and {len(more)} embeddings came back",
@@ -224,8 +220,8 @@ class EmbeddingsCall:
         if problem:
             raise ProtocolError(problem, provider=self._provider.name, model=self._model)
 
-    def _ask(self, texts: Sequence[str]) -> _Decoded:
-        self._call = DocumentCall(
+    def _question(self, texts: Sequence[str]) -> DocumentCall[_Decoded]:
+        return DocumentCall(
             self._connections,
             self._provider,
             self._model,
@@ -234,19 +230,6 @@ class EmbeddingsCall:
             self._provider.decode_embeddings,
             total=self._total,
         )
-        if self._cancelled:
-            self._call.cancel()
-        return self._call.result()
-
-    def left(self) -> float:
-        """Seconds until the total limit, for all requests together."""
-        return self._total.left
-
-    def cancel(self) -> None:
-        """Ends the call at once, from any thread."""
-        self._cancelled = True
-        if self._call is not None:
-            self._call.cancel()
 
 
 def _is_finite(vector: list[float]) -> bool:

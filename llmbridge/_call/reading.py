@@ -10,12 +10,13 @@ from __future__ import annotations
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
+from itertools import chain
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from llmbridge._call.notes import Notes
 from llmbridge._text import TextSoFar
-from llmbridge.errors import InvalidRequest, LLMBridgeError, Pending, without_frames
+from llmbridge.errors import Cancelled, InvalidRequest, LLMBridgeError, Pending, without_frames
 from llmbridge.events import (
     EndOfPart,
     Event,
@@ -30,10 +31,11 @@ from llmbridge.events import (
 if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline, Wait
 
-__all__ = ["EventView", "ObjectView", "RawView", "Reading", "Source", "TextView", "View"]
+__all__ = ["EventView", "ObjectView", "RawView", "Reading", "Source", "TextView", "View", "finished"]
 
 _SHORT = 1024  # characters, up to which each look is cheap
 Piece = TypeVar("Piece")
+Whole = TypeVar("Whole")
 Waits = TypeVar("Waits")  # what a step may return beside items
 
 
@@ -48,7 +50,10 @@ class Source(Protocol):
     @property
     def cancelled(self) -> bool: ...
     def advance(self) -> list[Item] | None: ...
+    def hop(self) -> list[Item] | Wait | None: ...
     def poll(self) -> list[Item] | Wait | None: ...
+    def leave(self, give_up: Callable[[], object]) -> None: ...
+    def come_back(self) -> None: ...
     def cancel(self) -> None: ...
     def close(self) -> None: ...
     def abandon(self) -> None: ...
@@ -112,6 +117,55 @@ class Reading:
             self.first_piece_at = monotonic()
 
 
+def finished(steps: Generator[Iterable[Any], None, Whole]) -> Whole:
+    """What a generator returns that has answers read, one after the other.
+
+    Args:
+        steps: It gives an answer; when that has been read, it goes on, or gets the error that came in its place.
+    """
+    failure = Pending()
+    while True:
+        try:
+            answer = next(steps) if failure.error is None else steps.throw(failure.taken())
+        except StopIteration as end:
+            whole: Whole = end.value
+            return whole
+        try:
+            for _ in answer:
+                continue
+        except LLMBridgeError as error:
+            failure.error = without_frames(error)
+
+
+class Loop(chain[Piece], Generator[Piece, None, None]):
+    """A generator, and another one behind it, which is asked for more even if the first was ended by an exception.
+
+    Args:
+        first, then: Both.
+    """
+
+    _first: Generator[Piece, None, None]
+
+    def __new__(cls, first: Generator[Piece, None, None], then: Generator[Piece, None, None]) -> Loop[Piece]:
+        made = super().__new__(cls, first, then)
+        made._first = first
+        return made
+
+    @property
+    def running(self) -> bool:
+        """Whether somebody is in the middle of it."""
+        return bool(self._first.gi_running)  # type: ignore[attr-defined]
+
+    def send(self, value: None) -> Piece:
+        return next(self)
+
+    def throw(self, *error: Any) -> Piece:
+        return self._first.throw(*error)
+
+    def close(self) -> None:
+        self._first.close()
+
+
 class View(ABC, Generic[Piece]):
     """What a loop gets of an answer, whether it is a `for` or an `async for`. The first step claims the reading.
 
@@ -123,6 +177,7 @@ class View(ABC, Generic[Piece]):
         self._reading = reading
         self.source = reading.source
         self._claimed = False
+        self._broken = False
         self._failure = Pending()
 
     @abstractmethod
@@ -133,14 +188,30 @@ class View(ABC, Generic[Piece]):
         """What is still to be handed out before the end, or before an error."""
         return []
 
-    def loop(self) -> Generator[Piece, None, None]:
+    def loop(self) -> Loop[Piece]:
         """The pieces, for `for`. Claims at its first step: `str.join` hides what a mere `iter()` raises."""
+        return Loop(self._pieces(), self._behind())
+
+    def _pieces(self) -> Generator[Piece, None, None]:
         try:
             while (pieces := self.advance()) is not None:
                 yield from pieces
+        except (LLMBridgeError, GeneratorExit):
+            raise
+        except BaseException:
+            self._broken = True
+            raise
         finally:
             if self._claimed:
                 self.source.close()
+
+    def _behind(self) -> Generator[Piece, None, None]:
+        """Where an exception from elsewhere has broken the pieces off: else that would look like their end."""
+        if self._broken:
+            error = Cancelled("an exception from outside, of a signal handler say, has broken this answer off")
+            error.partial = self._reading.noted.partial()
+            raise error
+        yield from ()
 
     def advance(self) -> Iterable[Piece] | None:
         """The pieces of the next read; None at the end. Blocks."""
@@ -149,6 +220,15 @@ class View(ABC, Generic[Piece]):
     def poll(self) -> Iterable[Piece] | Wait | None:
         """Like `advance`, without ever blocking: says what to wait for where it would have to."""
         return self._step(self.source.poll)
+
+    def hop(self) -> Iterable[Piece] | Wait | None:
+        """`advance` in a worker thread of an event loop: returns where the loop can wait better."""
+        return self._step(self.source.hop)
+
+    def leave(self) -> None:
+        """Nobody waits for the next step any more, though somebody may come back, and says so by `source.come_back`."""
+        if self._claimed:
+            self.source.leave(self.abandon)
 
     def abandon(self) -> None:
         """Ends the call and closes its connection: nobody waits for it any more."""

@@ -200,6 +200,7 @@ class Route:
         breaker: Its memory, where there are several models to choose from.
         limiter: Of its own client, if that has limits; they count in place of those of the call.
         key_changes: Whether the key comes from a function, so that each attempt needs a request of its own.
+        may_block: Whether `prepare` may take a while.
     """
 
     provider: type[Provider]
@@ -212,6 +213,7 @@ class Route:
     breaker: Breaker = _UNUSED
     limiter: Limiter | None = None
     key_changes: bool = False
+    may_block: bool = False
 
     @classmethod
     def to(
@@ -271,6 +273,7 @@ class Route:
             answer_tool,
             breaker or _UNUSED,
             key_changes=isinstance(key, KeyFunction),
+            may_block=isinstance(key, KeyFunction) or (options.base_url is None and provider.searches()),
         )
 
 

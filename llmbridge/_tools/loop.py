@@ -89,17 +89,17 @@ class ToolLoop:
             TurnsExceeded: The model still calls tools at the limit.
             LLMBridgeError: As for `Pipeline.advance`.
         """
-        if self.started is None:
-            self.started = monotonic()
-        if self._over:
-            if self._cancelled and not self._whole:
-                raise self._cancellation()
-            return None
-        try:
-            return self._advance()
-        except BaseException:
-            self.close()
-            raise
+        items = self._step(hops=False)
+        assert not isinstance(items, Wait)
+        return items
+
+    def hop(self) -> list[Item] | Wait | None:
+        """`advance` in a worker thread of an event loop, see `Pipeline.hop`; tools run in it.
+
+        Raises:
+            LLMBridgeError: As for `advance`.
+        """
+        return self._step(hops=True)
 
     def poll(self) -> list[Item] | Wait | None:
         """Like `advance`, without ever blocking: says what to wait for where it would have to.
@@ -109,6 +109,8 @@ class ToolLoop:
         """
         if self._over:
             return self.advance()
+        if self.started is None:
+            self.started = monotonic()
         if self._runs is not None:
             return Wait.THREAD
         try:
@@ -121,6 +123,14 @@ class ToolLoop:
         if isinstance(outcome, list):
             self._note(outcome)
         return outcome
+
+    def leave(self, give_up: Callable[[], object]) -> None:
+        """See `Pipeline.leave`. Tools that run are not ended by it: no connection waits for them."""
+        self.current.leave(give_up)
+
+    def come_back(self) -> None:
+        """See `Pipeline.come_back`."""
+        self.current.come_back()
 
     def cancel(self) -> None:
         """Ends everything from any thread; who is blocked in `advance()` gets Cancelled at once.
@@ -149,7 +159,20 @@ class ToolLoop:
         if self.ended is None:
             self.ended = monotonic()
 
-    def _advance(self) -> list[Item] | None:
+    def _step(self, hops: bool) -> list[Item] | Wait | None:
+        if self.started is None:
+            self.started = monotonic()
+        if self._over:
+            if self._cancelled and not self._whole:
+                raise self._cancellation()
+            return None
+        try:
+            return self._advance(hops)
+        except BaseException:
+            self.close()
+            raise
+
+    def _advance(self, hops: bool) -> list[Item] | Wait | None:
         while True:
             if self._runs is not None:
                 results: list[Item] = [*self._results(self._runs)]
@@ -162,9 +185,10 @@ class ToolLoop:
                 self._begin_turn([*self._notes.turns, self._notes.message()])
                 self._note([NextCall()])
                 return [NextCall()]
-            items = self.current.advance()
+            items = self.current.hop() if hops else self.current.advance()
             if items is not None:
-                self._note(items)
+                if isinstance(items, list):
+                    self._note(items)
                 return items
             if not self._goes_on():
                 return None

@@ -19,7 +19,7 @@ import threading
 import weakref
 from collections.abc import Mapping
 from types import FunctionType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 import requests
@@ -43,6 +43,9 @@ from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
 from llmbridge.secret import MASK, SHORTEST_SECRET, MaskedStr, scrub
+
+if TYPE_CHECKING:
+    from llmbridge._transport.later import Later
 
 __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "passwords_of"]
 
@@ -272,8 +275,11 @@ class Transport:
         self._verify = verify
         self._templates: dict[Any, requests.PreparedRequest] = {}
 
-    def send(self, call: Call, request: HTTPRequest) -> Exchange:
+    def send(self, call: Call, request: HTTPRequest, begun: Later | None = None) -> Exchange | Later:
         """The answer to a request, whatever its status, as soon as its headers are there.
+
+        With `call.answers_later` it may give a `Later` as soon as the request is sent. When something has arrived, the
+        same is to be called with it.
 
         A kept connection that the server had closed meanwhile shows only when it is used: then, once, the request is
         sent again over a new one.
@@ -285,13 +291,16 @@ class Transport:
         host = _host(request.url)
         body = None if request.method == "GET" else _json_bytes(request.body)
         for last in (False, True):
-            exchange, response, failure = None, None, None
-            call.check()
-            call.reused_connection, call.takes_new = None, last
-            call.start("connect")
+            exchange, response, failure, last = None, None, None, last or (begun is not None and call.takes_new)
+            if begun is None:
+                call.check()
+                call.reused_connection, call.takes_new = None, last
+                call.start("connect")
             try:
                 with serving(call):
-                    response = self._send(call, request, body)
+                    response = self._send(call, request, body) if begun is None else begun.response()
+                if call.answers_later and (later := getattr(response.raw, "of", None)) is not None:
+                    return later(response)  # type: ignore[no-any-return]
                 exchange = Exchange(call, response, host, self._secrets(request, response))
             except (LLMBridgeError, *FOREIGN) as error:
                 failure = Failure(error, call, host, self._proxy_name(request), request.url.startswith("https:"))
@@ -299,6 +308,7 @@ class Transport:
                 if response is not None:
                     response.close()
                 raise error.with_traceback(None) from None
+            begun = None
             call.wait_ends()
             if exchange is not None:
                 if exchange.status == _PROXY_ASKS and (proxy := self._proxy_name(request)):
@@ -328,6 +338,7 @@ class Transport:
         # Not Session.send: it costs more, and would read the body of a redirect whole, however long it is.
         send: Any = session.get_adapter(request.url).send
         if _is_replaced(requests.Session.send):
+            call.answers_later = False  # who looks at the answer is to see a whole one
             send = functools.partial(session.send, allow_redirects=False)
             prepared.hooks = {"response": [_set_utf8, _stay]}
         response: requests.Response = send(
@@ -356,6 +367,7 @@ class Transport:
         # The caller's connections may not report, as those made before do not: requests itself bounds connecting.
         settings["timeout"] = call.socket_timeouts()
         call.start("first_content")
+        call.answers_later = False  # hooks, caches and adapters are to see a whole answer
         prepared.hooks["response"] = [_set_utf8, *prepared.hooks["response"], _stay]
         return session.send(prepared, allow_redirects=False, **settings)
 

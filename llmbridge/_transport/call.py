@@ -17,13 +17,13 @@ import sys
 import threading
 from collections.abc import Callable
 from time import monotonic
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, Protocol, TypeVar
 
 from llmbridge._locks import Signal
 from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
 from llmbridge.options import Timeout
 
-__all__ = ["Call", "current_call", "serving"]
+__all__ = ["Call", "current_call", "serving", "unwatch", "watch"]
 
 T = TypeVar("T")
 Step = Literal["reach", "proxy", "tls"]
@@ -53,12 +53,15 @@ class Call:
         self._ends_at = _NEVER
         if total_at is None:
             total_at = monotonic() + (_NEVER if timeout.total is None else timeout.total)
-        self._total_at = self.deadline = total_at
+        self._total_at = self._deadline = total_at
         self.cancelled = False
         self._left_behind = False
         self.expired: Clock | None = None
         self.reused_connection: bool | None = None  # None: there is no connection that reports
         self.takes_new = False  # no kept connection will do
+        self.answers_later = False  # an event loop waits for the answer's headers, no thread
+        self._listener: Callable[[], object] | None = None
+        self._left: tuple[float, Callable[[], object]] | None = None
         _watchdog.watch(self)
 
     @property
@@ -86,22 +89,49 @@ class Call:
 
     def wait_ends(self) -> None:
         """The server has sent something: what the caller does with it takes the time it takes."""
-        self.deadline = _NEVER
+        self._deadline = _NEVER
 
     def _expect(self, deadline: float) -> None:
-        self.deadline = deadline
+        self._deadline = deadline
         if deadline < _watchdog.wakes_at:
             _watchdog.poke()
 
+    @property
+    def deadline(self) -> float:
+        """See `Expiring`."""
+        left = self._left
+        return self._deadline if left is None else min(self._deadline, left[0])
+
     def expire(self, now: float) -> None:
-        """Ends the call if a limit has run out by `now`."""
+        """Ends the call if a limit has run out by `now`, or if nobody has come back to it."""
         if self.deadline > now:
             return
-        self.deadline = _NEVER
         with self._lock:
-            if self.expired is None and not self.cancelled:
+            give_up = None
+            if self._left is not None and self._left[0] <= now:
+                (_, give_up), self._left, self.cancelled = self._left, None, True
+            elif self.expired is None and not self.cancelled:
                 self.expired = "total" if now >= self._total_at else self._clock
+            self._deadline = _NEVER
         self._wake()
+        if give_up is not None:
+            give_up()
+
+    def leave(self, seconds: float, give_up: Callable[[], object]) -> None:
+        """Nobody waits for the call any more. If nobody has come back within that time, it ends.
+
+        Args:
+            seconds: How long it goes on.
+            give_up: Called then, by the watchdog's thread.
+        """
+        self._left = monotonic() + seconds, give_up
+        if self.deadline < _watchdog.wakes_at:
+            _watchdog.poke()
+
+    def come_back(self) -> None:
+        """Somebody waits for it again; if it is too late, the call has been cancelled."""
+        with self._lock:
+            self._left = None
 
     def check(self) -> None:
         """Raises what ended the call, if something has.
@@ -110,7 +140,7 @@ class Call:
             Cancelled: `cancel()` was called.
             ClockExpired: A limit has run out.
         """
-        if self.deadline is _NEVER and monotonic() >= self._total_at:
+        if self._deadline is _NEVER and monotonic() >= self._total_at:
             self.expired = self.expired or "total"
         if error := self.reason():
             raise error
@@ -135,37 +165,31 @@ class Call:
         """Whether that much of the total limit is left."""
         return seconds < self.left
 
-    def sleep(self, seconds: float) -> None:
-        """Waits, unless the call ends before.
-
-        Raises:
-            Cancelled, ClockExpired: It has.
-        """
-        self._only_total_runs()
-        end = monotonic() + seconds
-        self.check()
-        while (left := end - monotonic()) > 0:
-            self._woken.wait(left)  # a lookup that nobody waits for any more may have set it
-            self.check()
-
     def rest(self, seconds: float | None) -> None:
-        """Waits that long (None: without end), or until somebody calls `wake`.
-
-        Raises:
-            Cancelled, ClockExpired: The call has ended.
-        """
-        self._only_total_runs()
-        self.check()
+        """Waits that long (None: without end), or until somebody calls `wake`, or the call ends."""
         self._woken.wait(seconds)
-        self.check()
 
-    def _only_total_runs(self) -> None:
+    def only_total_runs(self) -> None:
+        """What the call waits for now is not the service: the total limit alone counts."""
         self._clock = "total"
         self._expect(self._total_at)
 
     def wake(self) -> None:
         """Ends a `rest`, from any thread."""
         self._woken.set()
+        if (listener := self._listener) is not None:
+            listener()
+
+    def listen(self, listener: Callable[[], object] | None) -> None:
+        """Has a function called in place of a `rest`: whenever that would end, at once if it would not begin.
+
+        Args:
+            listener: Called from any thread, so it may do no more than set a flag; None for no more calls.
+        """
+        self._listener = listener
+        if listener is not None and self._woken.is_set:
+            self._woken.clear()
+            listener()
 
     # -- the socket --------------------------------------------------------------------------------------------
 
@@ -238,6 +262,7 @@ class Call:
 
     def end(self) -> None:
         """The call is over: no clock runs any more."""
+        self._left = None
         self.detach()
         _watchdog.forget(self)
 
@@ -247,7 +272,7 @@ class Call:
             self._guard = None
 
     def _wake(self) -> None:
-        self._woken.set()
+        self.wake()
         if self._pid != os.getpid():
             return  # a forked child shares the parent's connection, and may close but not end it
         with self._lock:
@@ -301,7 +326,7 @@ class Call:
             TransportError: The system gives no thread.
             Exception: The function's own.
         """
-        self._only_total_runs()
+        self.only_total_runs()
         self.check()
         try:
             return self.run(function)
@@ -318,18 +343,29 @@ _EXPIRED: dict[Clock, str] = {
 }
 
 
+class Expiring(Protocol):
+    """What the watchdog looks after: a call, or connections that are kept for a while."""
+
+    @property
+    def deadline(self) -> float:
+        """The `time.monotonic()` at which it is to expire, as far as that is known."""
+
+    def expire(self, now: float) -> None:
+        """Ends what has to end by `now`; also called before the deadline, when another one's has come."""
+
+
 class _Watchdog:
     """Expires calls, with one thread that sleeps until the earliest deadline it has seen."""
 
     def __init__(self) -> None:
         self.wakes_at = _NEVER
-        self._calls: set[Call] = set()
+        self._calls: set[Expiring] = set()
         self._starting = threading.RLock()  # reentrant: a signal handler inside may begin another call
         self._poked = Signal()
         self._thread: threading.Thread | None = None
         self._stopped = False
 
-    def watch(self, call: Call) -> None:
+    def watch(self, call: Expiring) -> None:
         self._calls.add(call)
         if self._thread is None:
             with self._starting:
@@ -344,12 +380,12 @@ class _Watchdog:
             raise TransportError(f"no thread can be started to watch over the call's time limits: {error}") from None
         return thread
 
-    def forget(self, call: Call) -> None:
+    def forget(self, call: Expiring) -> None:
         self._calls.discard(call)  # without the lock: a garbage collection may come here from anywhere
 
     def calls(self) -> list[Call]:
         """Those that are under way."""
-        return list(self._calls)
+        return [call for call in list(self._calls) if isinstance(call, Call)]
 
     def poke(self) -> None:
         self._poked.set()
@@ -376,6 +412,18 @@ class _Watchdog:
 
 
 _watchdog = _Watchdog()
+
+
+def watch(expiring: Expiring) -> None:
+    """Has it expire at its deadline. May be repeated."""
+    _watchdog.watch(expiring)
+    if expiring.deadline < _watchdog.wakes_at:
+        _watchdog.poke()
+
+
+def unwatch(expiring: Expiring) -> None:
+    """Lets it be."""
+    _watchdog.forget(expiring)
 
 
 @atexit.register

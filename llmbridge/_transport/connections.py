@@ -1,7 +1,8 @@
 """Connections that report to the call they serve, so that it can be timed and cancelled in every phase.
 
 urllib3 and http.client do the work. What is added: the socket is known to the call from before it connects, a name
-lookup and a connect can be interrupted, headers that end in the middle are an error, and 1xx answers are skipped.
+lookup and a connect can be interrupted, a dead address does not hold up a living one, as many connections are kept as
+were in use lately, headers that end in the middle are an error, and 1xx answers are skipped.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import base64
 import contextlib
 import http.client
-import ipaddress
 import os
 import queue
 import socket
@@ -19,6 +19,7 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
+from time import monotonic
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -28,7 +29,8 @@ from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # type: igno
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
-from llmbridge._transport.call import Call, current_call
+from llmbridge._transport.addresses import Address, failed, reach
+from llmbridge._transport.call import Call, current_call, unwatch, watch
 from llmbridge.errors import ConfigError
 from llmbridge.options import checked_proxy
 
@@ -44,6 +46,8 @@ __all__ = [
 ]
 
 _IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
+_SURPLUS_SECONDS = 60.0  # that idle ones beyond these are kept: about as long as servers keep theirs
+_HOSTS = 64  # that a client keeps idle connections to
 _CONTINUE, _OK = 100, 200
 ProxySetting = str | bool | None
 """A URL; None for what the environment says; False for no proxy at all."""
@@ -118,6 +122,7 @@ class _Watched:
     response_class = _Response
     sock: Any
     proxy: Any
+    idle_since = 0.0
     _served = False
     _headers: bytes | None = b""
 
@@ -185,7 +190,13 @@ class _Watched:
         if self._headers:  # there was no body
             self.send(b"")
         self._served = True
-        return super().getresponse(*args, **kwargs)  # type: ignore[misc]
+        answer = super().getresponse  # type: ignore[misc]
+        if (call := current_call()) is not None and call.answers_later:
+            from llmbridge._transport.later import POSSIBLE, Later
+
+            if POSSIBLE:
+                return Later(self, call, answer)
+        return answer(*args, **kwargs)
 
 
 class _Interruptible(_Watched):
@@ -196,6 +207,7 @@ class _Interruptible(_Watched):
     ssl_context: Any
     ca_certs: Any
     _opened: socket.socket | None = None
+    _address: Address = ()
 
     def connect(self) -> None:
         shared = self.shares_trust and not self._speaks_tls_to_proxy
@@ -207,6 +219,8 @@ class _Interruptible(_Watched):
         except BaseException:
             if self._opened is not None:
                 self._opened.close()  # urllib3 1.26 leaves it open if the CAs cannot be read
+                if (call := current_call()) is not None and not call.cancelled:
+                    failed(self._address)  # it accepts, but TLS or the proxy behind it fails
             raise
         finally:
             self._opened = None
@@ -223,7 +237,7 @@ class _Interruptible(_Watched):
             return connected
         host = getattr(self, "_dns_host", None) or self.host  # type: ignore[attr-defined]
         try:
-            sock = _open(call, host.strip("[]"), self.port, self.socket_options, self.source_address)  # type: ignore[attr-defined]
+            sock, self._address = reach(call, host.strip("[]"), self.port, self.socket_options, self.source_address)  # type: ignore[attr-defined]
             self._opened = sock
             call.guard(sock)
             self._reached(call)
@@ -270,49 +284,11 @@ class _Threaded(_Watched):
         return sock
 
 
-def _open(call: Call, host: str, port: int, options: Any, source: Any) -> socket.socket:
-    """A socket connected to the first address of the host that accepts."""
-    failure: OSError = OSError(f"{host} has no address")
-    for family, kind, protocol, _, address in _addresses(call, host, port):
-        call.check()
-        sock = socket.socket(family, kind, protocol)
-        try:
-            for option in options or ():
-                sock.setsockopt(*option)
-            if source:
-                sock.bind(source)
-            call.attach(sock)
-            sock.connect(address)
-        except OSError as error:
-            failure = error
-            call.attach(None)
-            sock.close()
-        except BaseException:
-            call.attach(None)
-            sock.close()
-            raise
-        else:
-            return sock
-    call.check()
-    raise failure
-
-
-def _addresses(call: Call, host: str, port: int) -> list[Any]:
-    if _is_address(host):
-        return socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM, 0, socket.AI_NUMERICHOST)
-    return call.run(lambda: socket.getaddrinfo(host, port, 0, socket.SOCK_STREAM))
-
-
-def _is_address(host: str) -> bool:
-    try:
-        ipaddress.ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
-    """The idle connections of a pool, last in first out. One too many is closed in silence: urllib3 would warn.
+    """The idle connections of a pool, last in first out: as many as were in use at once lately.
+
+    There is room for all that are given back. Those beyond `maxsize` that nobody has needed for a while are closed by
+    the watchdog, which looks after this object as it does after a call.
 
     A LifoQueue by name only (recorders close what they drop of one): a Ctrl-C can leave its lock taken for ever, and
     the steps of a deque need none.
@@ -331,20 +307,38 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
         Raises:
             queue.Empty: There is none, or the call wants a new one: the one that it had was stale, as others may be.
         """
+        if (call := current_call()) is not None and call.takes_new:
+            raise queue.Empty
         try:
-            if (call := current_call()) is not None and call.takes_new:
-                self._kept.remove(None)  # an empty place: what comes back has room then
-                return None
             return self._kept.pop()
-        except (IndexError, ValueError):
+        except IndexError:
             raise queue.Empty from None
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        if 0 < self.maxsize <= len(self._kept):
-            if item is not None:
-                item.close()
+        """Keeps a connection. None, urllib3's free place, is nothing to keep."""
+        if item is None:
             return
+        item.idle_since = monotonic()
         self._kept.append(item)
+        if len(self._kept) > self.maxsize:
+            watch(self)
+
+    @property
+    def deadline(self) -> float:
+        """When the surplus connection that has been idle for the longest is to be closed; infinite without one."""
+        with contextlib.suppress(IndexError):  # other threads have taken them all meanwhile
+            if len(self._kept) > self.maxsize:
+                return float(self._kept[0].idle_since) + _SURPLUS_SECONDS
+        return float("inf")
+
+    def expire(self, now: float) -> None:
+        """Closes the surplus connections whose time is over by `now`; called by the watchdog."""
+        unwatch(self)  # first, so that one that is given back from here on is watched again
+        with contextlib.suppress(IndexError):
+            while self.deadline <= now:
+                self._kept.popleft().close()
+        if self.qsize() > self.maxsize:
+            watch(self)
 
 
 class _Recorder:
@@ -354,6 +348,8 @@ class _Recorder:
         # Without their masks: a cassette takes no kind of str but the plain one.
         plain = {name: str(value) if isinstance(value, str) else value for name, value in dict(headers or {}).items()}
         super().request(method, url, body, plain, **options)  # type: ignore[misc]
+        if (call := current_call()) is not None:
+            call.answers_later = False  # the recorder reads the answer at once
 
 
 @lru_cache(maxsize=64)
@@ -424,7 +420,7 @@ class WatchedAdapter(HTTPAdapter):
     """The adapter of requests, with connections that report to the call they serve."""
 
     def __init__(self) -> None:
-        super().__init__(pool_maxsize=_IDLE_CONNECTIONS)
+        super().__init__(pool_connections=_HOSTS, pool_maxsize=_IDLE_CONNECTIONS)
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Sets the trust of the pool: also of one to a proxy that speaks TLS, where requests looks at the URL alone."""

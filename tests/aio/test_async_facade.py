@@ -31,6 +31,7 @@ from llmbridge import (
     _aio,
     _transport,
 )
+from llmbridge._transport import Transport
 from llmbridge.testing import HOLD, LLMServer, Reply
 
 PIECES = ["a", "b", "c"]
@@ -291,7 +292,7 @@ class TestThreads:
 
         async def main() -> None:
             tasks = [asyncio.ensure_future(reader(number)) for number in range(60)]
-            await _until(lambda: len(begun) == 60 and _aio._thread_limit().statistics().borrowed_tokens == 0)
+            await _until(lambda: len(begun) == 60 and _aio._Threads.here().taken == 0)
             assert not any(task.done() for task in tasks)
             for task in tasks:
                 task.cancel()
@@ -329,16 +330,33 @@ class TestThreads:
         loop.run(lambda: _together(loop, next_one, *(lambda s=stream: stuck(s) for stream in streams)))
         assert all(received.gone.wait(30) for received in server.requests[:60])
 
-    def test_a_limit_makes_calls_wait_for_their_turn(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """With one thread, whole answers come one after the other, so one connection serves them all."""
+    def test_a_limit_makes_calls_wait_for_their_turn(
+        self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """With one thread, requests are sent one after the other; their answers are waited for at once."""
         server.default = Reply(PIECES, header_delay=0.01)
+        sending, most = 0, []
+        send = Transport.send
+
+        def counted(*args: Any) -> Any:
+            nonlocal sending
+            if len(args) > 3:  # the answer to one that was sent
+                return send(*args)
+            sending += 1
+            most.append(sending)
+            time.sleep(0.01)
+            try:
+                return send(*args)
+            finally:
+                sending -= 1
 
         async def main() -> list[Any]:
             _aio.set_thread_limit(1)
             return await _together(loop, *[lambda: _text(client.chat("x"))] * 8)
 
+        monkeypatch.setattr(Transport, "send", counted)
         assert loop.run(main) == ["abc"] * 8
-        assert server.connections == 1
+        assert max(most) == 1
 
     @pytest.mark.slow
     @pytest.mark.parametrize(
@@ -373,7 +391,7 @@ class TestThreads:
 
             with fail_after(20):
                 took = await _together(loop, *[seconds] * calls)
-            return took, _aio._thread_limit().statistics().borrowed_tokens
+            return took, _aio._Threads.here().taken
 
         with (
             Listener() as silent,
@@ -410,7 +428,7 @@ class TestThreads:
         async def main(limit: int | None) -> float:
             if limit is not None:
                 _aio.set_thread_limit(limit)
-            return _aio._thread_limit().total_tokens
+            return _aio._Threads.here().limit
 
         assert loop.run(lambda: main(3)) == 3
         assert loop.run(lambda: main(None)) >= 1000

@@ -85,12 +85,22 @@ def test_the_watchdog_goes_on_whenever_a_poke_is_interrupted() -> None:
         watchdog.stop()
 
 
+class Connection:
+    """What a pool keeps."""
+
+    closed = False
+
+    def close(self) -> None:
+        """Says so."""
+        self.closed = True
+
+
 def test_idle_connections_can_be_taken_whenever_a_call_was_interrupted() -> None:
     """No later call hangs, past all its clocks, where the kept connections lie."""
     idle = _Idle(2)
 
     def step() -> None:
-        idle.put(None)
+        idle.put(Connection())
         idle.get(block=False)
 
     for moment in range(_MOST):
@@ -99,24 +109,24 @@ def test_idle_connections_can_be_taken_whenever_a_call_was_interrupted() -> None
         if not reached:
             break
     assert 0 < moment < _MOST - 1
+    idle.expire(time.monotonic() + 1000)
+    assert idle.qsize() <= 2
 
 
-def test_idle_connections_come_back_last_in_first_out_and_no_more_than_there_is_room_for() -> None:
-    """The latest one is the least likely to be closed; one too many is closed."""
-
-    class Connection:
-        closed = False
-
-        def close(self) -> None:
-            self.closed = True
-
+def test_idle_connections_come_back_last_in_first_out_and_those_beyond_the_usual_go_after_a_while() -> None:
+    """The latest one is the least likely to be closed."""
     idle = _Idle(2)
-    first, second, third = Connection(), Connection(), Connection()
-    for connection in (first, second, third):
+    connections = [Connection() for _ in range(4)]
+    for connection in connections:
         idle.put(connection, block=False)
-    idle.put(None)
-    assert (idle.qsize(), first.closed, second.closed, third.closed) == (2, False, False, True)
-    assert (idle.get(), idle.get(block=False)) == (second, first)
+    idle.put(None)  # urllib3's mark of a free place
+    assert idle.qsize() == 4
+    idle.expire(time.monotonic())
+    assert idle.qsize() == 4
+    idle.expire(time.monotonic() + 1000)
+    assert [connection.closed for connection in connections] == [True, True, False, False]
+    assert idle.deadline == float("inf")
+    assert (idle.get(), idle.get(block=False)) == (connections[3], connections[2])
     with pytest.raises(queue.Empty):
         idle.get(block=True, timeout=1)
 
@@ -154,8 +164,8 @@ def test_a_ticket_is_given_back_if_that_was_interrupted(server: LLMServer) -> No
         assert (len(limiter._queue), len(limiter._running)) == (0, 0)
 
 
-@pytest.mark.parametrize("wait", [lambda call: call.sleep(30), lambda call: call.rest(None)], ids=["sleep", "rest"])
-def test_a_call_can_be_cancelled_from_within_its_own_wait(wait: Callable[[Call], None]) -> None:
+@pytest.mark.parametrize("seconds", [30, None])
+def test_a_call_can_be_cancelled_from_within_its_own_wait(seconds: float | None) -> None:
     """As a signal handler does, or a garbage collection: at the moment when the thread begins to wait."""
     call = Call(Timeout(total=60))
     outcome: list[BaseException] = []
@@ -168,7 +178,8 @@ def test_a_call_can_be_cancelled_from_within_its_own_wait(wait: Callable[[Call],
     def target() -> None:
         sys.setprofile(cancel)
         try:
-            wait(call)
+            call.rest(seconds)
+            call.check()
         except Cancelled as error:
             outcome.append(error)
         finally:

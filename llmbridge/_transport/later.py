@@ -1,0 +1,118 @@
+"""An answer that an event loop waits for, in place of a thread.
+
+urllib3 asks a connection for the answer as soon as the request is sent, which blocks until its headers are there. A
+connection that serves a call with `answers_later` gives it a `Later` instead, in which nothing stands, and is asked
+once more when there is something to read.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from urllib3 import __version__ as _urllib3  # type: ignore[attr-defined]
+
+from llmbridge._transport.body import WOULD_BLOCK
+
+if TYPE_CHECKING:
+    import requests
+
+    from llmbridge._transport.call import Call
+
+__all__ = ["POSSIBLE", "Later"]
+
+POSSIBLE = int(_urllib3.partition(".")[0]) >= 2  # 1.26 makes its response of what a connection gives
+
+
+class Later:
+    """Stands for urllib3's response, and for the exchange that it will be.
+
+    Args:
+        connection: The request has gone out on it.
+        call: Served by it.
+        answer: Gives the true response. Blocks until its headers are there.
+    """
+
+    status = 0
+    reason = ""
+    headers: Mapping[str, str] = {}
+    _pool: Any = None
+
+    def __init__(self, connection: Any, call: Call, answer: Callable[[], Any]) -> None:
+        self._held = connection
+        self._call = call
+        self._answer = answer
+        self._http = connection.response_class(connection.sock, method=connection._method)
+        self._outer: requests.Response | None = None
+        self._failure: OSError | None = None
+        self._closed = False
+
+    def __getattr__(self, name: str) -> None:
+        """What else urllib3 and requests look at, in whatever version, to log it mostly."""
+        return
+
+    def get_redirect_location(self) -> bool:
+        """See urllib3: there is none."""
+        return False
+
+    def of(self, response: requests.Response) -> Later:
+        """Itself, once it knows which response requests has made of it."""
+        self._outer = response
+        return self
+
+    @property
+    def readable(self) -> int:
+        """The file descriptor that becomes readable when there is something to read."""
+        descriptor: int = self._held.sock.fileno()
+        return descriptor
+
+    def arrived(self) -> bool | None:
+        """None if nothing has come yet, True if all headers have; False if a thread has to find out. Never blocks."""
+        sock = self._held.sock
+        sock.settimeout(0)
+        try:
+            begin = self._http.fp.peek(1)
+            # A buffer says nothing both at the end and before the beginning.
+            if not begin and type(sock) is socket.socket and sock.recv(1, socket.MSG_PEEK):
+                begin = self._http.fp.peek(1)
+        except WOULD_BLOCK:
+            return None
+        except OSError as error:  # of TLS, which says it once
+            self._failure = error
+            return False
+        return b"\r\n\r\n" in begin and begin.startswith(b"HTTP/1.") and begin[9:10] != b"1"
+
+    def response(self) -> requests.Response:
+        """The true one. Blocks where not all of its headers have come."""
+        assert self._outer is not None
+        connection, self._closed = self._held, True
+        connection.sock.settimeout(None)
+        connection.response_class = lambda *_, **__: self._http  # which has begun to read
+        try:
+            if self._failure is not None:
+                raise self._failure
+            raw = self._answer()
+        except BaseException:
+            self._drop()
+            raise
+        finally:
+            del connection.response_class
+        raw.retries, raw._connection, raw._pool = self.retries, self._connection, self._pool
+        adapter: Any = self._outer.connection
+        response: requests.Response = adapter.build_response(self._outer.request, raw)
+        return response
+
+    def close(self) -> None:
+        """Closes the connection, if the answer was not taken from it. May be repeated."""
+        if not self._closed:
+            self._closed = True
+            self._call.detach(abort=True)
+            self._drop()
+
+    def _drop(self) -> None:
+        self._failure = None
+        self._http.close()
+        self._held.close()
+        if self._pool is not None:
+            self._pool._put_conn(None)  # its place

@@ -1,0 +1,369 @@
+"""P31 and P32: whoever stops waiting for a piece loses nothing, and waiting holds no thread."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import anyio
+import pytest
+from loopback import DONE, FINISH, Listener, chunk, event, head, read_head
+from modes import Async, Mode
+
+from llmbridge import Cancelled, ChatStream, Client, Limits, Timeout, _aio, tool
+from llmbridge._call import pipeline
+from llmbridge.testing import LLMServer, Reply
+
+PIECES = ["a", "b", "c"]
+MOST_THREADS = 40
+
+
+class Interrupted(Exception):
+    """What a signal handler raises."""
+
+
+class Gate(Listener):
+    """A server that lets each part of its answer go when it is told to."""
+
+    def __init__(self, *parts: bytes) -> None:
+        self.parts = parts
+        self.go = threading.Semaphore(0)
+        super().__init__(self._answer)
+
+    def _answer(self, sock: socket.socket) -> None:
+        read_head(sock)
+        for part in self.parts:
+            assert self.go.acquire(timeout=20)
+            sock.sendall(part)
+
+    def client(self, **options: Any) -> Client:
+        """A client of it."""
+        base_url = f"http://127.0.0.1:{self.port}/v1"
+        return Client("openai:m", base_url=base_url, api_key="sk-test", retries=0, timeout=20, **options)
+
+
+PARTS = (
+    head("Transfer-Encoding: chunked")[:30],
+    head("Transfer-Encoding: chunked")[30:],
+    chunk(event(text="a")),
+    chunk(event(text="b"))[:9],
+    chunk(event(text="b"))[9:],
+    chunk(event(text="c") + FINISH + DONE) + b"0\r\n\r\n",
+)
+
+
+@contextlib.contextmanager
+def handler() -> Iterator[None]:
+    """Signals raise."""
+
+    def interrupt(*_: Any) -> None:
+        raise Interrupted
+
+    try:
+        before = signal.signal(signal.SIGUSR1, interrupt)
+    except ValueError:
+        pytest.skip("signals are for the main thread")
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGUSR1, before)
+
+
+async def pieces_by_heartbeat(pieces: Any, gate: Gate, seconds: float = 0.05) -> list[str]:
+    """What a relay gets that waits for so long at a time, and lets the server go on whenever nothing came."""
+    got: list[str] = []
+    while True:
+        with anyio.move_on_after(seconds):
+            try:
+                got.append(await anext(pieces))
+            except StopAsyncIteration:
+                return got
+            continue
+        gate.go.release()
+
+
+class TestHeartbeats:
+    """P31: a step that was left, by a timeout or a signal, is not the end of the answer."""
+
+    def test_p31_what_was_left_never_looks_like_the_end(self, mode: Mode) -> None:
+        """In async code the next step goes on; in a plain loop it says what has happened."""
+        with Gate(*PARTS) as gate, gate.client() as client:
+            stream = client.chat("x")
+            if isinstance(mode, Async):
+                assert mode.run(lambda: pieces_by_heartbeat(stream.__aiter__(), gate)) == PIECES
+                return
+            for _ in PARTS[:3]:
+                gate.go.release()
+            pieces = iter(stream)
+            assert next(pieces) == "a"
+            kick = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+            with handler():
+                kick.start()
+                with pytest.raises(Interrupted):
+                    next(pieces)
+            with pytest.raises(Cancelled) as caught:
+                next(pieces)
+            assert caught.value.partial == "a"
+            assert list(pieces) == []
+            gate.parts = ()
+            gate.go.release(3)
+
+    @pytest.mark.parametrize("way", [ChatStream.__next__, lambda stream: next(stream.events())], ids=["next", "events"])
+    def test_p31_every_way_of_a_plain_loop_says_so(self, way: Callable[[Any], Any]) -> None:
+        """`next(stream)` is one that may be asked again by hand."""
+        with Gate(*PARTS) as gate, gate.client() as client, handler():
+            for _ in PARTS[:3]:
+                gate.go.release()
+            stream = client.chat("x")
+            pieces: Any = stream if way is ChatStream.__next__ else iter(stream.events())
+            next(pieces)
+            kick = threading.Timer(0.1, os.kill, (os.getpid(), signal.SIGUSR1))
+            kick.start()
+            with pytest.raises(Interrupted):
+                next(pieces)
+            with pytest.raises(Cancelled):
+                next(pieces)
+            gate.go.release(3)
+
+    @pytest.mark.parametrize("view", ["pieces", "events", "raw_events"])
+    def test_p31_in_every_phase(self, loop: Async, view: str) -> None:
+        """Before the connection, the headers, the first piece, and within a chunk: each piece comes once."""
+        with Gate(*PARTS) as gate, gate.client() as client:
+            stream = client.chat("x")
+            source = stream if view == "pieces" else getattr(stream, view)()
+            got = loop.run(lambda: pieces_by_heartbeat(source.__aiter__(), gate))
+            texts = [piece if view == "pieces" else getattr(piece, "text", "") for piece in got]
+            assert [text for text in texts if text] == PIECES
+            assert stream.text == "abc"
+            assert gate.accepted == 1
+
+    def test_p31_who_has_come_back_may_wait(self, loop: Async, monkeypatch: pytest.MonkeyPatch) -> None:
+        """For longer than what was left would have lived on."""
+        monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.2)
+        with Gate(*PARTS) as gate, gate.client() as client:
+
+            async def main() -> list[str]:
+                pieces = client.chat("x").__aiter__()
+                with anyio.move_on_after(0.1):
+                    await anext(pieces)
+                kick = threading.Timer(0.6, gate.go.release, (len(PARTS),))
+                kick.start()
+                return [piece async for piece in pieces]
+
+            assert loop.run(main) == PIECES
+
+    def test_p31_while_it_waits_for_its_turn(self, server: LLMServer, loop: Async) -> None:
+        """In the queue of the client's limits it leaves its place to others, and takes another one later."""
+        server.default = Reply(PIECES)
+        with Client(
+            "openai:m", base_url=server.base_url("openai"), api_key="sk-test", limits=Limits(concurrency=1), timeout=20
+        ) as client:
+
+            async def main() -> list[str]:
+                first = client.chat("x").__aiter__()
+                await anext(first)
+                second, third = client.chat("y").__aiter__(), client.chat("z").__aiter__()
+                with anyio.move_on_after(0.05):
+                    await anext(second)
+                await first.aclose()  # type: ignore[attr-defined]
+                got = [piece async for piece in third]  # not held up by the one that is left
+                return got + [piece async for piece in second]
+
+            assert loop.run(main) == PIECES * 2
+
+    def test_p31_before_a_retry(self, server: LLMServer, loop: Async) -> None:
+        """The wait goes on meanwhile."""
+        server.script(Reply("no", status=503, headers={"Retry-After": "1"}), Reply(PIECES))
+        with Client("openai:m", base_url=server.base_url("openai"), api_key="sk-test", retries=1, timeout=20) as client:
+
+            async def main() -> list[str]:
+                pieces = client.chat("x").__aiter__()
+                for _ in range(2):
+                    with anyio.move_on_after(0.3):
+                        await anext(pieces)
+                return [piece async for piece in pieces]
+
+            assert loop.run(main) == PIECES
+        assert len(server.requests) == 2
+
+    def test_p31_while_a_tool_runs(self, server: LLMServer, client: Client, loop: Async) -> None:
+        """A function in its thread goes on, and is called once; an async one belongs to the task: `Cancelled`."""
+        go, calls = threading.Event(), []
+
+        @tool
+        def slow() -> str:
+            """Waits."""
+            calls.append("slow")
+            assert go.wait(20)
+            return "done"
+
+        @tool
+        async def wait() -> str:
+            """Waits for ever."""
+            calls.append("wait")
+            await anyio.sleep(60)
+            return ""
+
+        async def main(function: Any) -> list[str]:
+            pieces = client.chat("x", tools=[function], run_tools=True).__aiter__()
+            with anyio.move_on_after(20) as scope:
+                async with anyio.create_task_group() as group:
+
+                    async def end() -> None:
+                        await _until(lambda: bool(calls))
+                        scope.cancel()
+
+                    group.start_soon(end)
+                    await anext(pieces)
+            go.set()
+            return [piece async for piece in pieces]
+
+        for function, expected in ((slow, PIECES), (wait, None)):
+            server.script(Reply(tool_calls=[{"name": function.name, "arguments": {}}]), Reply(PIECES))
+            calls.clear()
+            if expected is not None:
+                assert loop.run(lambda function=function: main(function)) == expected
+            else:
+                with pytest.raises(Cancelled):
+                    loop.run(lambda function=function: main(function))
+            assert calls == [function.name]
+
+    def test_p31_a_loop_that_was_left_is_closed_at_once(self, server: LLMServer, client: Client, loop: Async) -> None:
+        """Nobody can come back to what an `async for` alone held, not even who keeps the exception with its frames."""
+        server.script(Reply(PIECES, stall=900))
+        kept: list[BaseException] = []
+
+        async def main() -> bool:
+            with anyio.move_on_after(0.1):
+                try:
+                    async for _ in client.chat("x"):
+                        pass
+                except BaseException as error:
+                    kept.append(error)
+                    raise
+            return await anyio.to_thread.run_sync(server.requests[0].gone.wait, 0.9 * pipeline._LEFT_SECONDS)
+
+        assert loop.run(main)
+
+
+class TestThreads:
+    """P32: threads are for what blocks, and waiting does not."""
+
+    def test_p32_calls_in_a_queue_all_come_to_an_end(self, server: LLMServer, mode: Mode) -> None:
+        """However few may go at once."""
+        server.default = Reply(PIECES)
+        with Client(
+            "openai:m", base_url=server.base_url("openai"), api_key="sk-test", limits=Limits(concurrency=2), timeout=60
+        ) as client:
+            assert mode.at_once([client.chat("x") for _ in range(40)]) == [PIECES] * 40
+
+    @pytest.mark.parametrize("how", ["for", "await", "embed"])
+    def test_p32_a_queue_holds_no_thread(self, server: LLMServer, loop: Async, how: str) -> None:
+        """Three hundred behind two."""
+        server.default = Reply(PIECES, embeddings=[[1.0]])
+        before, most = threading.active_count(), [0]
+        with Client(
+            "openai:m", base_url=server.base_url("openai"), api_key="sk-test", limits=Limits(concurrency=2), timeout=60
+        ) as client:
+
+            async def one() -> None:
+                await _read(client, how)
+                most[0] = max(most[0], threading.active_count() - before - server.open_connections)
+
+            loop.run(lambda: _all_of([one] * 300))
+        assert most[0] <= MOST_THREADS
+
+    @pytest.mark.parametrize("how", ["for", "await", "embed"])
+    @pytest.mark.parametrize("where", ["headers", "first content", "retry"])
+    def test_p32_waiting_for_a_service_holds_no_thread(
+        self, server: LLMServer, loop: Async, how: str, where: str
+    ) -> None:
+        """For its headers, its first piece, or the time that it asks for."""
+        server.default = {
+            "headers": Reply(PIECES, header_delay=60),
+            "first content": Reply(PIECES, first_delay=60),
+            "retry": Reply("no", status=503, headers={"Retry-After": "60"}),
+        }[where]
+        with Client("openai:m", base_url=server.base_url("openai"), api_key="sk-test", timeout=120) as client:
+
+            async def main() -> None:
+                async with anyio.create_task_group() as group:
+                    for _ in range(50):
+                        group.start_soon(_read, client, how)
+                    await _until(lambda: len(server.requests) == 50 and not _aio._Threads.here().taken)
+                    group.cancel_scope.cancel()
+
+            loop.run(main)
+
+    def test_p32_many_that_begin_at_once_need_few_threads(self, server: LLMServer, client: Client, loop: Async) -> None:
+        """To start a thread for each makes the event loop stand still."""
+        server.default = Reply(PIECES)
+        most = [0]
+
+        async def one() -> None:
+            await _read(client, "for")
+            most[0] = max(most[0], _aio._Threads.here().taken)
+
+        loop.run(lambda: _all_of([one] * 200))
+        assert most[0] <= MOST_THREADS
+
+    def test_p32_calls_that_hang_hold_up_no_others(
+        self, server: LLMServer, loop: Async, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Where all threads are stuck, in name lookups say, there are soon more."""
+        answer, plain = threading.Event(), socket.getaddrinfo
+
+        def lookup(host: str, *args: Any, **kwargs: Any) -> Any:
+            if host == "slow.test":
+                answer.wait(20)
+                raise socket.gaierror(socket.EAI_NONAME, "unknown")
+            return plain(host, *args, **kwargs)
+
+        monkeypatch.setattr(socket, "getaddrinfo", lookup)
+        server.default = Reply(PIECES)
+        options: Any = {"api_key": "sk-test", "retries": 0, "timeout": Timeout(total=60, connect=60)}
+        with (
+            Client("openai:m", base_url="http://slow.test/v1", **options) as stuck,
+            Client("openai:m", base_url=server.base_url("openai"), **options) as client,
+        ):
+
+            async def main() -> str:
+                async with anyio.create_task_group() as group:
+                    for _ in range(100):
+                        group.start_soon(_read, stuck, "for")
+                    await _until(lambda: _aio._Threads.here().taken >= _aio._AT_ONCE)
+                    text = (await client.chat("x")).text
+                    answer.set()
+                    group.cancel_scope.cancel()
+                return text
+
+            assert loop.run(main) == "abc"
+
+
+async def _read(client: Client, how: str) -> None:
+    if how == "for":
+        async for _ in client.chat("x"):
+            pass
+    elif how == "await":
+        await client.chat("x")
+    else:
+        await client.aembed("x")
+
+
+async def _until(condition: Callable[[], bool]) -> None:
+    for _ in range(2000):
+        if condition():
+            return
+        await anyio.sleep(0.01)
+    raise AssertionError("it did not come to pass within 20 s")
+
+
+async def _all_of(steps: list[Callable[[], Any]]) -> None:
+    async with anyio.create_task_group() as group:
+        for step in steps:
+            group.start_soon(step)
