@@ -307,7 +307,8 @@ class Client:
             retries: How often a call that failed before its first piece is tried again, or a `Retry`.
             headers: Added to the provider's and winning over them; None as a value takes one away.
             session: Your own `requests.Session`; its adapters, auth, headers and CA count. It is not closed here.
-            verify: True, False, or the path of a CA file or folder.
+            verify: True, False, or the path of a CA file or folder. True trusts the one that REQUESTS_CA_BUNDLE,
+                CURL_CA_BUNDLE, SSL_CERT_FILE or SSL_CERT_DIR names, in this order, or else those of certifi.
             tools: What the model may call: Python functions, `Tool`s, or mappings in a service's own form.
             tool_choice: "auto", "none", "required", or the name of a tool.
             run_tools: Whether the tools that are functions are called, and their results sent back, until the model

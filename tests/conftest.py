@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 from canary import KEY, canary, pytest_runtest_makereport  # noqa: F401 - a key that is new in each run, and its watch
+from hypothesis import HealthCheck, settings
 from modes import LOOPS, MODES, Async, Mode
 
 from llmbridge import Client
@@ -23,6 +24,9 @@ from llmbridge.testing import LLMServer
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# An example takes long where the machine is slow, and so does making one up.
+settings.register_profile("llmbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("llmbridge")
 
 _KEYS = ("_API_KEY", "_TOKEN", "_BASE_URL", "_ENDPOINT", "_ACCOUNT_ID")
 _SETTINGS = (
@@ -33,10 +37,12 @@ _SETTINGS = (
     "GOOGLE_CLOUD_LOCATION",
     "REQUESTS_CA_BUNDLE",
     "CURL_CA_BUNDLE",
+    "SSL_CERT_FILE",
+    "SSL_CERT_DIR",
     "REQUEST_METHOD",
     "NETRC",
 )
-_GRACE = 2.0
+_GRACE = 20.0
 # One thread a process watches the clocks of all calls; trio keeps its idle worker threads for ten seconds.
 _KNOWN_THREADS = ("llmbridge-watchdog", "Trio thread")
 _DESCRIPTORS = Path("/proc/self/fd")

@@ -90,7 +90,7 @@ class Sync(Mode):
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(60)
         return found
 
     def of_class(self, provider: Any, **options: Any) -> Any:

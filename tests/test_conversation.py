@@ -641,7 +641,7 @@ class TestOneAtATime:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
         assert [isinstance(one, ChatStream) for one in asked].count(True) == 1
         assert len(talk.messages) == 1
 
@@ -662,7 +662,7 @@ class TestOneAtATime:
         got: list[str] = []
         with pytest.raises(LLMBridgeError):
             mode.each(talk.ask("Q1"), lambda piece: (got.append(piece), len(got) == 2 and release.set())[0])
-        thread.join(10)
+        thread.join(30)
         assert said(taken) == [("user", "Q1"), ("assistant", "Hello")]
         assert mode.complete(talk.ask("Q2")).text == "A2"
         assert sent(server) == [("user", "Q2")]

@@ -189,7 +189,7 @@ def test_cancelling(server: LLMServer, loop: Async) -> None:
         return scope.cancelled_caught
 
     assert loop.run(main)
-    assert server.requests[0].gone.wait(5)
+    assert server.requests[0].gone.wait(30)
 
 
 @pytest.mark.parametrize(

@@ -6,11 +6,11 @@ from benchmarks.mutations.mutation import Mutation
 
 __all__ = ["ON_CALLS"]
 
-_AS_REQUESTS_DOES = """return self._session().send(
-    self._session().prepare_request(
+_AS_REQUESTS_DOES = """response: requests.Response = session.send(
+    session.prepare_request(
         requests.Request(request.method, request.url, headers=request.headers, data=body)
     ),"""
-_OWN_SEND = "return adapter.send(self._prepared(request, body),"
+_OWN_SEND = "response: requests.Response = send(prepared,"
 
 _BUFFERS = (
     Mutation(

@@ -70,6 +70,89 @@ _LOOPS = (
     Mutation("P30", "what was left of a read is lost", "Answer._take_slices", "else data[begin:]", 'else b""'),
 )
 
+_OF_SESSION = 'if settings["verify"] is True and session.trust_env:'
+
+_ECOSYSTEM = (
+    Mutation(
+        "P44",
+        "the connection class of a pool is found once",
+        "_watched_pool",
+        "_ConnectionClass(plain, own)",
+        "_watched_connection(plain.ConnectionCls, own)",
+    ),
+    Mutation(
+        "P44",
+        "a recorder's connection reports to nobody",
+        "_watched_connection",
+        '{"_baseclass": _watched_connection(recorded, own)}',
+        "{}",
+    ),
+    Mutation(
+        "P44",
+        "a recorder gets masked headers",
+        "_Recorder.request",
+        "str(value) if isinstance(value, str) else value",
+        "value",
+    ),
+    Mutation("P44", "a replaced send is passed by", "Transport._send", "if _is_replaced(", "if not callable("),
+    Mutation(
+        "P44",
+        "a tracer's wrapper counts as the plain send",
+        "_is_replaced",
+        "or send.__globals__ is not vars(requests.sessions)",
+        "",
+    ),
+    Mutation(
+        "P44", "a session's hooks see no answer yet", "Transport._send_foreign", "call.answers_later = False", "pass"
+    ),
+    Mutation("P44", "a tracer sees no answer yet", "Transport._send", "call.answers_later = False", "pass"),
+    Mutation("P44", "a recorder sees no answer yet", "_Recorder.request", "call.answers_later = False", "pass"),
+    Mutation(
+        "P44",
+        "what was read already is lost",
+        "Exchange._decoded_body",
+        "isinstance(content, bytes)",
+        "content is None",
+    ),
+    Mutation("P44", "a response made by hand cannot be closed", "Exchange.close", "if raw is not None:", "if True:"),
+    Mutation(
+        "P44",
+        "any raw file with a stream is urllib3's",
+        "SoftBody.__init__",
+        "isinstance(raw, HTTPResponse)",
+        'hasattr(raw, "stream")',
+    ),
+    Mutation("P44", "hooks take the answer for Latin-1", "_set_utf8", '"utf-8"', "response.encoding"),
+    Mutation("P44", "a cache keeps the key", "_stay", "isinstance(value, MaskedStr)", "not name"),
+    Mutation("P44", "a mock's list of calls has no key", "_stay", "response.request.copy()", "response.request"),
+    Mutation("P44", "OpenSSL's file is not looked at", "CA_VARIABLES", '"SSL_CERT_FILE",', ""),
+    Mutation("P44", "OpenSSL's folder is not looked at", "CA_VARIABLES", ', "SSL_CERT_DIR"', ""),
+    Mutation(
+        "P44",
+        "OpenSSL's variables come first",
+        "trusted_by_environment",
+        "map(os.environ.get, variables)",
+        "map(os.environ.get, reversed(variables))",
+    ),
+    Mutation(
+        "P44",
+        "a session that ignores the environment does not",
+        "Transport._foreign_settings",
+        _OF_SESSION,
+        'if settings["verify"] is True:',
+    ),
+    Mutation(
+        "P44", "OpenSSL's variables are not for a session", "Transport._foreign_settings", _OF_SESSION, "if False:"
+    ),
+    Mutation(
+        "P44",
+        "one folder is all that is trusted",
+        "WatchedAdapter.cert_verify",
+        "any(map(os.path.isdir, verify.split(os.pathsep)[1:]))",
+        "not verify",
+    ),
+)
+
 _IN_A_THREAD = "yield Wait.THREAD\ncall.rest({})"
 _WAITING = (
     Mutation(
@@ -312,6 +395,7 @@ _SCHEMAS = (
 ON_EDGES = (
     *_PROXIES,
     *_LOOPS,
+    *_ECOSYSTEM,
     *_WAITING,
     *_CONNECTIONS,
     *_ADDRESSES,

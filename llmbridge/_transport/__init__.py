@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import functools
 import http.client
+import io
 import json
 import os
 import socket
@@ -17,6 +18,7 @@ import ssl
 import threading
 import weakref
 from collections.abc import Mapping
+from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
@@ -28,17 +30,19 @@ from llmbridge._locks import keep_lock_free
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, serving
 from llmbridge._transport.connections import (
+    CA_VARIABLES,
     ProxySetting,
     WatchedAdapter,
     named_proxy,
     passwords_of,
     proxies_for,
+    trusted_by_environment,
     watch_pool,
 )
 from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
-from llmbridge.secret import SHORTEST_SECRET, MaskedStr, scrub
+from llmbridge.secret import MASK, SHORTEST_SECRET, MaskedStr, scrub
 
 if TYPE_CHECKING:
     from llmbridge._transport.later import Later
@@ -121,8 +125,11 @@ class Exchange:
         if self._wire is None:
             length = self.headers.get("content-length", "")
             counts = length.isdecimal() and not {"content-encoding", "transfer-encoding"} & self.headers.keys()
+            content = self._response._content
+            # What a cache or a hook has read is there as it was meant; the raw file is at its end, or coded otherwise.
+            raw = io.BytesIO(content) if isinstance(content, bytes) else self._response.raw
             chunks = functools.partial(self._response.iter_content, 1)
-            return SoftBody(self._response.raw, chunks, int(length) if counts else None)
+            return SoftBody(raw, chunks, int(length) if counts else None)
         coding = self.headers.get("content-encoding", "identity").strip().lower()
         transfer = self.headers.get("transfer-encoding", "identity").strip().lower()
         plain = transfer in ("identity", "chunked", "") or self._is_chunked_twice(transfer)
@@ -246,7 +253,8 @@ class Exchange:
             if reusable:
                 raw.release_conn()
                 return
-        self._response.close()
+        if raw is not None:  # a response made by hand
+            self._response.close()
 
 
 class Transport:
@@ -328,17 +336,23 @@ class Transport:
             return self._send_foreign(self._foreign, call, request, body)
         verify = self._verify
         if verify is True:
-            verify = os.environ.get("REQUESTS_CA_BUNDLE") or os.environ.get("CURL_CA_BUNDLE") or True
-        # Not Session.send: it would keep cookies, and read the body of a redirect whole, however long it is.
-        adapter = self._session().get_adapter(request.url)
-        return adapter.send(
-            self._prepared(request, body),
+            verify = trusted_by_environment(CA_VARIABLES)
+        session, prepared = self._session(), self._prepared(request, body)
+        # Not Session.send: it costs more, and would read the body of a redirect whole, however long it is.
+        send: Any = session.get_adapter(request.url).send
+        if _is_replaced(requests.Session.send):
+            call.answers_later = False  # who looks at the answer is to see a whole one
+            send = functools.partial(session.send, allow_redirects=False)
+            prepared.hooks = {"response": [_set_utf8, _stay]}
+        response: requests.Response = send(
+            prepared,
             stream=True,
             timeout=None,  # the call's clocks do that, for every phase
             proxies=proxies_for(request.url, self._proxy),
             verify=verify,
             cert=None,
         )
+        return response
 
     def _send_foreign(
         self, session: requests.Session, call: Call, request: HTTPRequest, body: bytes | None
@@ -356,13 +370,16 @@ class Transport:
         # The caller's connections may not report, as those made before do not: requests itself bounds connecting.
         settings["timeout"] = call.socket_timeouts()
         call.start("first_content")
-        prepared.hooks["response"] = [*prepared.hooks["response"], _stay]
+        call.answers_later = False  # hooks, caches and adapters are to see a whole answer
+        prepared.hooks["response"] = [_set_utf8, *prepared.hooks["response"], _stay]
         return session.send(prepared, allow_redirects=False, **settings)
 
     def _foreign_settings(self, session: requests.Session, url: str) -> dict[str, Any]:
         proxies = proxies_for(url, self._proxy if self._proxy is not None or session.trust_env else False)
         verify = session.verify if self._verify is True else self._verify
         settings = dict(session.merge_environment_settings(url, proxies, True, verify, None))
+        if settings["verify"] is True and session.trust_env:
+            settings["verify"] = trusted_by_environment(CA_VARIABLES[2:])  # requests itself knows the first two
         return settings if self._proxy is not False else {**settings, "proxies": {}}
 
     def _proxy_name(self, request: HTTPRequest) -> str:
@@ -431,13 +448,31 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
+def _is_replaced(send: Any) -> bool:
+    """Whether `Session.send` is not the one of requests: mocks replace it, and so do those that trace requests."""
+    return type(send) is not FunctionType or send.__globals__ is not vars(requests.sessions)
+
+
 _LOCATION = "_llmbridge_location"
 
 
+def _set_utf8(response: requests.Response, **_: Any) -> None:
+    """Keeps hooks and caches that ask for text from taking the answer for Latin-1, as requests does by its type."""
+    response.encoding = "utf-8"
+
+
 def _stay(response: requests.Response, **_: Any) -> None:
-    """Hides a redirect from the session: it would read the whole body, however long, though it is not to follow."""
+    """Hides a redirect from the session: it would read the whole body, however long, though it is not to follow.
+
+    Hides the keys as well, from caches that write down the request of a response. What was sent keeps them: a mock's
+    list of calls, say.
+    """
     if response.is_redirect:
         setattr(response, _LOCATION, response.headers.pop("location"))
+    if response.request is not None:
+        response.request = response.request.copy()
+        headers = response.request.headers
+        headers.update({name: MASK for name, value in headers.items() if isinstance(value, MaskedStr)})
 
 
 def _host(url: str) -> str:

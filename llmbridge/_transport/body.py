@@ -20,6 +20,8 @@ from collections.abc import Callable
 from time import monotonic
 from typing import Any, Protocol
 
+from urllib3.response import HTTPResponse
+
 from llmbridge.errors import ProtocolError, StreamTruncated, without_frames
 
 __all__ = ["WOULD_BLOCK", "Body", "Chunked", "Inflated", "SoftBody", "WireBody"]
@@ -325,7 +327,7 @@ class SoftBody:
         self._read: Callable[[], bytes]
         if read1 is None:
             self._read = functools.partial(next, chunks(), b"")
-        elif hasattr(raw, "stream"):  # urllib3's own, and no plain file
+        elif isinstance(raw, HTTPResponse):
             self._read = functools.partial(read1, READ_SIZE, decode_content=True)
         else:
             self._read = functools.partial(read1, READ_SIZE)

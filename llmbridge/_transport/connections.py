@@ -17,6 +17,7 @@ import ssl
 import sys
 import threading
 from collections import deque
+from collections.abc import Sequence
 from functools import lru_cache
 from time import monotonic
 from typing import Any
@@ -24,7 +25,7 @@ from urllib.parse import unquote, urlsplit
 
 from requests.adapters import HTTPAdapter
 from requests.utils import get_environ_proxies, select_proxy
-from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # type: ignore[attr-defined]  # recorders replace others
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
@@ -33,7 +34,16 @@ from llmbridge._transport.call import Call, current_call, unwatch, watch
 from llmbridge.errors import ConfigError
 from llmbridge.options import checked_proxy
 
-__all__ = ["ProxySetting", "WatchedAdapter", "named_proxy", "passwords_of", "proxies_for", "watch_pool"]
+__all__ = [
+    "CA_VARIABLES",
+    "ProxySetting",
+    "WatchedAdapter",
+    "named_proxy",
+    "passwords_of",
+    "proxies_for",
+    "trusted_by_environment",
+    "watch_pool",
+]
 
 _IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
 _SURPLUS_SECONDS = 60.0  # that idle ones beyond these are kept: about as long as servers keep theirs
@@ -45,6 +55,9 @@ HEADERS_LIMIT = 256 * 1024
 """Bytes of the header lines of an answer, with those of the 1xx answers before it."""
 ProxySetting = str | bool | None
 """A URL; None for what the environment says; False for no proxy at all."""
+
+CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
+"""What may name the CAs to trust: the first that is set counts."""
 
 _VARIABLES = tuple(
     name
@@ -238,7 +251,7 @@ class _Interruptible(_Watched):
     def connect(self) -> None:
         shared = self.shares_trust and not self._speaks_tls_to_proxy
         if shared and getattr(self, "ca_certs", None) and self.ssl_context is None:
-            self.ssl_context = _trusting(os.fspath(self.ca_certs), os.stat(self.ca_certs).st_mtime_ns)
+            self.ssl_context = _trusting(os.fspath(self.ca_certs), os.stat(self.ca_certs).st_mtime_ns, ssl.SSLContext)
             self.ca_certs = None
         try:
             super().connect()
@@ -273,12 +286,13 @@ class _Interruptible(_Watched):
 
 
 @lru_cache(maxsize=8)
-def _trusting(ca_file: str, changed: int) -> ssl.SSLContext:
+def _trusting(ca_file: str, changed: int, kind: type[ssl.SSLContext]) -> ssl.SSLContext:
     """A context that trusts the CAs of a file: urllib3 reads the file for each connection, which costs 15 ms of CPU.
 
     Args:
         ca_file: Its path.
         changed: When it was changed, so that a new file is read again.
+        kind: The class of contexts, which truststore replaces: those of before cannot be used any more.
     """
     context: ssl.SSLContext = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     context.load_verify_locations(ca_file)
@@ -309,13 +323,14 @@ class _Threaded(_Watched):
         return sock
 
 
-class _Idle:
+class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
     """The idle connections of a pool, last in first out: as many as were in use at once lately.
 
     There is room for all that are given back. Those beyond `maxsize` that nobody has needed for a while are closed by
     the watchdog, which looks after this object as it does after a call.
 
-    It stands in for a queue.LifoQueue, whose lock a Ctrl-C can leave taken for ever. The steps of a deque need none.
+    A LifoQueue by name only (recorders close what they drop of one): a Ctrl-C can leave its lock taken for ever, and
+    the steps of a deque need none.
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -365,27 +380,63 @@ class _Idle:
             watch(self)
 
 
+class _Recorder:
+    """Mixed into a connection class of vcrpy, which plays answers, or records those of a connection that it holds."""
+
+    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        # Without their masks: a cassette takes no kind of str but the plain one.
+        plain = {name: str(value) if isinstance(value, str) else value for name, value in dict(headers or {}).items()}
+        super().request(method, url, body, plain, **options)  # type: ignore[misc]
+        if (call := current_call()) is not None:
+            call.answers_later = False  # the recorder reads the answer at once
+
+
+@lru_cache(maxsize=64)
 def _watched_connection(plain: Any, own: bool) -> type[Any]:
+    if (recorded := getattr(plain, "_baseclass", None)) is not None:
+        return type(f"Watched{plain.__name__}", (_Recorder, plain), {"_baseclass": _watched_connection(recorded, own)})
     base = _Interruptible if plain in (HTTPConnection, HTTPSConnection) else _Threaded
     return type(f"Watched{plain.__name__}", (base, plain), {"shares_trust": own})
 
 
-def _watched_pool(plain: Any) -> type[Any]:
-    return type(
-        f"Watched{plain.__name__}",
-        (plain,),
-        {"ConnectionCls": _watched_connection(plain.ConnectionCls, own=True), "QueueCls": _Idle},
-    )
+class _ConnectionClass:
+    """The class of a pool's connections, watched. It is looked up each time: recorders replace it for a while.
+
+    Args:
+        plain: The pool's own class.
+        own: Whether nobody but llmbridge uses the pool.
+    """
+
+    def __init__(self, plain: Any, own: bool) -> None:
+        self._plain = plain
+        self._own = own
+
+    def __get__(self, pool: Any, owner: Any) -> Any:
+        of_pool = {} if pool is None else vars(pool)
+        return _watched_connection(of_pool.get("ConnectionCls", self._plain.ConnectionCls), self._own)
+
+    def __set__(self, pool: Any, connection: Any) -> None:
+        vars(pool)["ConnectionCls"] = connection
+
+
+@lru_cache(maxsize=32)
+def _watched_pool(plain: Any, own: bool) -> type[Any]:
+    more = {"QueueCls": _Idle} if own else {}
+    return type(f"Watched{plain.__name__}", (plain,), {"ConnectionCls": _ConnectionClass(plain, own), **more})
 
 
 def watch_pool(pool: Any) -> None:
     """Makes the connections of a caller's own pool report to their calls."""
-    connection = getattr(pool, "ConnectionCls", None)
-    if isinstance(connection, type) and not issubclass(connection, _Watched):
+    if isinstance(getattr(pool, "ConnectionCls", None), type) and not _is_watched(pool):
         with _watching:
-            if not issubclass(pool.ConnectionCls, _Watched):
+            if not _is_watched(pool):
                 _replace_idle(pool)
-                pool.ConnectionCls = _watched_connection(connection, own=False)  # last: it says that the work is done
+                plain: Any = type(pool)
+                pool.__class__ = _watched_pool(plain, own=False)  # last: it says that the work is done
+
+
+def _is_watched(pool: Any) -> bool:
+    return isinstance(vars(type(pool)).get("ConnectionCls"), _ConnectionClass)
 
 
 _watching = threading.Lock()
@@ -422,7 +473,12 @@ class WatchedAdapter(HTTPAdapter):
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Sets the trust of the pool: also of one to a proxy that speaks TLS, where requests looks at the URL alone."""
-        super().cert_verify(conn, "https:" if conn.scheme == "https" else url, verify, cert)  # type: ignore[no-untyped-call]
+        url = "https:" if conn.scheme == "https" else url
+        if isinstance(verify, str) and any(map(os.path.isdir, verify.split(os.pathsep)[1:])):
+            super().cert_verify(conn, url, True, cert)  # type: ignore[no-untyped-call]
+            conn.ca_certs, conn.ca_cert_dir = None, verify  # OpenSSL reads such a list, and requests knows one folder
+            return
+        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
         """Closes the idle connections at once: urllib3 2 leaves that to the end of the last reference to a pool."""
@@ -446,8 +502,17 @@ class WatchedAdapter(HTTPAdapter):
 
 def _watch_manager(manager: Any) -> None:
     manager.pool_classes_by_scheme = {
-        scheme: _watched_pool(pool) for scheme, pool in manager.pool_classes_by_scheme.items()
+        scheme: _watched_pool(pool, own=True) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
+
+
+def trusted_by_environment(variables: Sequence[str]) -> bool | str:
+    """The file or folder of CAs that one of the variables names; True if none does.
+
+    Args:
+        variables: Their names; the first that is set counts.
+    """
+    return next((path for path in map(os.environ.get, variables) if path), True)
 
 
 def proxies_for(url: str, proxy: ProxySetting) -> dict[str, str]:

@@ -13,7 +13,7 @@ import requests
 import urllib3
 
 from llmbridge._transport.call import Call, Step
-from llmbridge._transport.connections import HEADERS_LIMIT, HeadersTooLong, HeadersTruncated
+from llmbridge._transport.connections import CA_VARIABLES, HEADERS_LIMIT, HeadersTooLong, HeadersTruncated
 from llmbridge.errors import (
     ClockExpired,
     ConfigError,
@@ -188,7 +188,7 @@ def _trust_error(chain: list[BaseException], way: _Way) -> LLMBridgeError | None
             return _final(f"the certificate of {way.peer} is not trusted (it is for another name): {correct}")
         if _is_unusable_ca(link):
             return ConfigError(
-                "the CA file or folder to trust cannot be used: check verify=, REQUESTS_CA_BUNDLE and CURL_CA_BUNDLE"
+                f"the CA file or folder to trust cannot be used: check verify=, {', '.join(CA_VARIABLES)}"
             )
     return None
 

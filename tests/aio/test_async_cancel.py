@@ -34,7 +34,7 @@ from llmbridge.testing import HOLD, LLMServer, Reply
 ROOT = Path(__file__).resolve().parents[2]
 PIECES = ["a", "b", "c"]
 STALLED = Reply(PIECES, stall=900)
-FREE = 1.5  # seconds within which a cancelled caller is free (0.1 is the aim)
+FREE = 10.0  # seconds within which a cancelled caller is free, on the slowest machine (0.1 is the aim)
 
 
 @dataclass
@@ -99,7 +99,7 @@ def shaking_hands(_: pytest.FixtureRequest) -> Iterator[Phase]:
         gone.set()
 
     with Listener(serve) as listener, _client(f"https://127.0.0.1:{listener.port}/v1") as client:
-        yield Phase(client, begun.is_set, lambda: gone.wait(2))
+        yield Phase(client, begun.is_set, lambda: gone.wait(30))
 
 
 @contextlib.contextmanager
@@ -119,7 +119,7 @@ def busy(_: pytest.FixtureRequest) -> Iterator[Phase]:
             gone.set()
 
     with Listener(serve) as listener, _client(f"http://127.0.0.1:{listener.port}/v1") as client:
-        yield Phase(client, begun.is_set, lambda: gone.wait(2))
+        yield Phase(client, begun.is_set, lambda: gone.wait(30))
 
 
 def answered(reply: Reply, tls: bool = False, **options: Any) -> Callable[[pytest.FixtureRequest], Any]:
@@ -131,7 +131,7 @@ def answered(reply: Reply, tls: bool = False, **options: Any) -> Callable[[pytes
         verify = request.getfixturevalue("ca_file") if tls else True
         server.default = reply
         with _client(server.base_url("openai"), verify=verify, **options) as client:
-            yield Phase(client, lambda: bool(server.requests), lambda: server.requests[0].gone.wait(2))
+            yield Phase(client, lambda: bool(server.requests), lambda: server.requests[0].gone.wait(30))
 
     return phase
 
@@ -297,7 +297,7 @@ class TestCancel:
 
         loop.run(main)
         assert stream.text == "".join(got)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_before_the_first_step(self, server: LLMServer, client: Client, loop: Async) -> None:
         """In a scope that is cancelled already, nothing waits for an answer."""
@@ -315,7 +315,7 @@ class TestCancel:
         start = time.monotonic()
         loop.run(main)
         assert time.monotonic() - start < FREE
-        assert all(received.gone.wait(2) for received in server.requests)
+        assert all(received.gone.wait(30) for received in server.requests)
 
     def test_over_and_over(self, server: LLMServer, client: Client, loop: Async) -> None:
         """What was cancelled, and taken up by nobody, stays over: a further step says so, and never hangs."""
@@ -352,7 +352,7 @@ class TestCancel:
             await _until(lambda: _busy_threads() == 0)
 
         asyncio.run(main())
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     @pytest.mark.parametrize("read", ["for", "events"])
     def test_p14_while_a_worker_decodes(
@@ -367,7 +367,7 @@ class TestCancel:
 
         def slow(frame: Any) -> Any:
             begun.set()
-            assert go.wait(10)
+            assert go.wait(30)
             return decode(frame)
 
         async def main() -> None:
@@ -384,7 +384,7 @@ class TestCancel:
         monkeypatch.setattr(Exchange, "readable", None)  # as of an answer without a socket: a worker takes every step
         loop.run(main)
         _eventually(lambda: transport_call._watchdog._calls <= before)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_p14_closed_by_a_thread_at_the_worst_moment(
         self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
@@ -399,14 +399,14 @@ class TestCancel:
             if not blocking and not closed:
                 closer = threading.Thread(target=stream.close)
                 closer.start()
-                closer.join(5)
+                closer.join(30)
                 closed.append(not closer.is_alive())
             set_blocking(self, blocking)
 
         monkeypatch.setattr(Exchange, "set_blocking", late)
         assert isinstance(loop.read(stream).error, Cancelled)
         assert closed == [True]
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
 
 class TestScopes:
@@ -451,7 +451,7 @@ class TestScopes:
                 group.start_soon(result.aclose)  # type: ignore[attr-defined]
 
         loop.run(main)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_p15_a_loop_in_a_task_group(self, server: LLMServer, client: Client, loop: Async) -> None:
         """`async for` starts tasks in a group around it, and another task closes the stream."""
@@ -478,7 +478,7 @@ class TestScopes:
 
         loop.run(main)
         assert sorted(started)[:2] == PIECES[:2]
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_in_an_async_generator_of_ones_own(self, server: LLMServer, client: Client, loop: Async) -> None:
         """Wrapped as a web framework does it, and left in the middle: the loop's shutdown closes it."""
@@ -494,7 +494,7 @@ class TestScopes:
             await generator.aclose()
 
         loop.run(main)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
 
 def test_aclosing_closes_the_stream(server: LLMServer, client: Client, loop: Async) -> None:
@@ -509,7 +509,7 @@ def test_aclosing_closes_the_stream(server: LLMServer, client: Client, loop: Asy
                 break
 
     loop.run(main)
-    assert server.requests[0].gone.wait(2)
+    assert server.requests[0].gone.wait(30)
 
 
 class TestGarbage:
@@ -530,7 +530,7 @@ class TestGarbage:
             await _until(server.requests[0].gone.is_set)
 
         loop.run(main)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_p14_an_abandoned_cycle(self, server: LLMServer, client: Client, loop: Async) -> None:
         """So it does when only the collector can find it."""
@@ -558,7 +558,7 @@ class TestGarbage:
         assert not server.requests[0].gone.is_set()
         results.clear()
         gc.collect()
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("way", ["await", "pieces", "cancelled"])
@@ -718,7 +718,7 @@ class TestPrograms:
             assert errors == ""
             assert process.returncode == 0
             assert time.monotonic() - start < 8  # most of it is the interpreter's own exit
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     @pytest.mark.slow
     @pytest.mark.parametrize("reply", [STALLED, Reply(header_delay=30)], ids=["stalled", "no headers"])
@@ -744,7 +744,7 @@ class TestPrograms:
             time.sleep(0.05)
             process.send_signal(signal.SIGINT)
             assert process.stdout.readline() == "interrupted\n"
-            left = server.requests[0].gone.wait(2)
+            left = server.requests[0].gone.wait(30)
             output, errors = process.communicate("go\n", timeout=10)
             assert (output, errors, process.returncode) == ("", "", 0)
             assert left
@@ -848,7 +848,7 @@ async def _until(condition: Callable[[], bool]) -> None:
 
 
 def _eventually(condition: Callable[[], bool]) -> None:
-    end = time.monotonic() + 3
+    end = time.monotonic() + 30
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.005)

@@ -104,7 +104,7 @@ class TestGenerator:
                 await anext(result)
 
         loop.run(main)
-        assert all(received.gone.wait(2) for received in server.requests)
+        assert all(received.gone.wait(30) for received in server.requests)
         assert len(server.requests) == started
 
     def test_athrow_takes_a_bare_class(self, server: LLMServer, loop: Async) -> None:
@@ -134,7 +134,7 @@ class TestGenerator:
                 await anext(result)
 
         loop.run(main)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_aclosing_works(self, server: LLMServer, loop: Async) -> None:
         """The standard library's own way to be sure."""
@@ -146,7 +146,7 @@ class TestGenerator:
                     break
 
         loop.run(main)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_an_error_ends_it(self, server: LLMServer, loop: Async) -> None:
         """After its error a generator is over."""
@@ -180,7 +180,7 @@ class TestGenerator:
         def serve(sock: socket.socket) -> None:
             read_head(sock)
             sock.sendall(head("Connection: close"))
-            assert go.wait(5)
+            assert go.wait(30)
             sock.sendall(b"".join(map(event, PIECES)) + FINISH + DONE)
 
         with Listener(serve) as listener, _client(listener) as client:
@@ -220,7 +220,7 @@ class TestGenerator:
             await result.aclose()
 
         loop.run(lambda: _together(loop, reader, closer))
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
 
 class TestThreads:
@@ -328,7 +328,7 @@ class TestThreads:
                     stream.cancel()
 
         loop.run(lambda: _together(loop, next_one, *(lambda s=stream: stuck(s) for stream in streams)))
-        assert all(received.gone.wait(2) for received in server.requests[:60])
+        assert all(received.gone.wait(30) for received in server.requests[:60])
 
     def test_a_limit_makes_calls_wait_for_their_turn(
         self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
@@ -483,7 +483,7 @@ class TestThreads:
         async def reader(client: Client) -> list[int]:
             seen = []
             async for _ in client.chat("x"):
-                assert sent.wait(5)  # blocks the event loop until everything is there
+                assert sent.wait(30)  # blocks the event loop until everything is there
                 seen.append(turns[0])
             turns[0] = -1
             return seen
@@ -539,7 +539,7 @@ class TestLoops:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
         assert found == {number: [[f"{number}.{turn}", "!"] for turn in range(5)] for number in range(6)}
 
     def test_a_stream_is_begun_in_one_loop_and_closed_in_the_next(self, server: LLMServer, client: Client) -> None:
@@ -548,7 +548,7 @@ class TestLoops:
         result = client.chat("x").__aiter__()
         assert asyncio.run(_first(result)) == "a"
         asyncio.run(result.aclose())  # type: ignore[attr-defined]
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_a_stream_is_read_on_in_the_next_loop(self, server: LLMServer, client: Client) -> None:
         """Not a thing to do, but it works."""
@@ -632,7 +632,7 @@ class TestBackPressure:
                         left = left[sock.send(left) :]
                     except TimeoutError:
                         stands.set()
-                        assert rests.wait(10)
+                        assert rests.wait(30)
                 sent[0] += 1
             sock.sendall(chunk(FINISH + DONE) + b"0\r\n\r\n")
 

@@ -48,7 +48,7 @@ def in_thread(function: Callable[[], object]) -> bool:
     """Whether a function ends, in a thread of its own."""
     thread = threading.Thread(target=function, daemon=True)
     thread.start()
-    thread.join(5)
+    thread.join(30)
     return not thread.is_alive()
 
 
@@ -77,7 +77,7 @@ def test_the_watchdog_goes_on_whenever_a_poke_is_interrupted() -> None:
             watched.expired.clear()
             watched.deadline = time.monotonic()
             watchdog.poke()
-            assert watched.expired.wait(5), f"after an interrupt at {moment}"
+            assert watched.expired.wait(30), f"after an interrupt at {moment}"
             if not reached:
                 break
         assert 0 < moment < _MOST - 1
@@ -226,5 +226,5 @@ class TestSignal:
         thread = threading.Thread(target=signal.wait, args=(None,), daemon=True)
         thread.start()
         signal.set()
-        thread.join(5)
+        thread.join(30)
         assert not thread.is_alive()

@@ -99,7 +99,7 @@ def running(client: Client) -> int:
 
 def until(condition: Callable[[], bool]) -> None:
     """Returns when it holds; fails if it does not."""
-    end = time.monotonic() + 10
+    end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
         time.sleep(0.002)
@@ -133,7 +133,7 @@ def test_threads_and_tasks_stand_in_one_queue(server: LLMServer, limited: MakeCl
         until(lambda number=number: waiting(client) == number + 1)  # type: ignore[misc]
     holder.close()
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert [request.user_text for request in server.requests[1:]] == [f"n{number}" for number in range(8)]
 
 
@@ -265,7 +265,7 @@ def test_waiting_does_not_block_the_event_loop(server: LLMServer, limited: MakeC
 
     started = time.monotonic()
     assert LOOPS[loop].run(main) == 50
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 20
     until(lambda: waiting(client) == 0)
     holder.close()
     assert len(server.requests) == 1
@@ -287,11 +287,11 @@ def test_who_is_cancelled_in_the_queue_leaves_at_once(server: LLMServer, limited
         threads[-1].start()
         until(lambda number=number: waiting(client) == number + 1)  # type: ignore[misc]
     getattr(streams[0], end)()
-    threads[0].join(5)
+    threads[0].join(30)
     assert outcomes == [Cancelled]
     assert waiting(client) == 1
     holder.close()
-    threads[1].join(5)
+    threads[1].join(30)
     assert outcomes == [Cancelled, type(None)]
     assert [request.user_text for request in server.requests] == ["holder", "n1"]
 
@@ -302,7 +302,7 @@ def test_the_total_clock_runs_while_waiting(server: LLMServer, limited: MakeClie
     assert client.chat("x").complete().text
     started = time.monotonic()
     error = mode.read(client.chat("x", timeout=1)).error
-    assert 0.95 < time.monotonic() - started < 10
+    assert 0.95 < time.monotonic() - started < 40
     assert isinstance(error, ClockExpired)
     assert error.clock == "total"
     assert "the client's own limits" in str(error)
@@ -487,7 +487,7 @@ def test_a_stream_that_hangs_gives_its_place_back_when_its_clock_ends(server: LL
         thread.start()
         until(lambda number=number: running(client) + waiting(client) == number + 1)  # type: ignore[misc]
     for thread in threads:
-        thread.join(10)
+        thread.join(30)
     assert len(server.requests) == 2
 
 

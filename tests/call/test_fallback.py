@@ -183,7 +183,7 @@ def test_of_many_threads_one_becomes_the_trial() -> None:
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
         assert sorted(admitted) == [False] * 7 + [True]
 
 
@@ -223,7 +223,7 @@ def test_a_cancelled_call_from_before_starts_no_second_trial(pair: Pair) -> None
         pair.now += COOL_DOWN
         assert breaker.admits("the trial")
         old.cancel()
-        reader.join(10)
+        reader.join(30)
         assert outcome == [Cancelled]
         assert not breaker.admits("another")
 
@@ -347,11 +347,11 @@ def test_retries_come_before_the_next_model(pair: Pair, mode: Mode) -> None:
 def test_a_long_wait_is_not_waited_for_while_there_is_another_model(pair: Pair, mode: Mode) -> None:
     """A service that asks for more time than the policy's own waits take is left for the next; the last is not."""
     policy = Retry(2, backoff=0.01, max_backoff=0.05)
-    pair.first.default = Reply(status=429, headers={"Retry-After": "9"})
+    pair.first.default = Reply(status=429, headers={"Retry-After": "60"})
     pair.second.script(Reply(status=429, headers={"retry-after-ms": "300"}))
     started = time.monotonic()
     assert mode.complete(pair.both.chat("Hi", retries=policy)).text == "from two"
-    assert 0.25 < time.monotonic() - started < 8
+    assert 0.25 < time.monotonic() - started < 40
     assert pair.asked == (1, 2)
 
 
@@ -417,7 +417,7 @@ def test_while_one_tries_the_others_do_not_wait_for_it(pair: Pair, mode: Mode) -
         assert mode.at_once([pair.both.chat("Hi") for _ in range(4)]) == [["from ", "two"]] * 4
     finally:
         release.set()
-        thread.join(10)
+        thread.join(30)
     assert trial == ["one is back"]
     assert mode.complete(pair.both.chat("Hi")).provider == "openai"
 
@@ -447,7 +447,7 @@ def test_a_trial_that_is_given_up_leaves_room_for_the_next(pair: Pair, way: str)
         pair.first.wait_for_requests(2, 10)
     finally:
         getattr(stream, way)()
-        thread.join(10)
+        thread.join(30)
     assert type(ended[0]) is Cancelled
     assert pair.both.chat("Hi").complete().text == "back"
 
@@ -467,7 +467,7 @@ def test_a_trial_whose_task_is_cancelled_leaves_room_for_the_next(pair: Pair, lo
                 raise AssertionError("nothing was to come")
 
     LOOPS[loop].run(main)
-    assert pair.first.requests[1].gone.wait(5)
+    assert pair.first.requests[1].gone.wait(30)
     _wait_for(
         lambda: pair.one.connections.breakers["openai:a"]._trial_until < pair.now
     )  # its thread has come back, too
@@ -586,7 +586,7 @@ def test_the_total_clock_covers_all_models(pair: Pair, mode: Mode) -> None:
     client = Client([pair.one, pair.two] * 10, timeout=0.5)
     started = time.monotonic()
     error = mode.read(client.chat("Hi")).error
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 10
     assert isinstance(error, ClockExpired)
     assert error.clock == "total"
     assert sum(pair.asked) <= 3
@@ -605,7 +605,7 @@ def test_a_cancelled_task_goes_to_no_other_model(pair: Pair, loop: str) -> None:
 
     started = time.monotonic()
     LOOPS[loop].run(main)
-    assert time.monotonic() - started < 2
+    assert time.monotonic() - started < 15
     assert pair.asked == (1, 0)
 
 

@@ -370,7 +370,7 @@ class TestTime:
 
         error = mode.read(keyed.chat("x", api_key=slow, timeout=0.3)).error
         assert isinstance(error, ClockExpired)
-        assert ended.wait(5)
+        assert ended.wait(30)
         assert server.requests == []
 
     def test_no_other_clock_runs(self, mode: Mode, keyed: Client) -> None:

@@ -239,7 +239,7 @@ class TestLive:
         server.script(Reply(PIECES, transfer=transfer, keep_open=True))
         stream = client.chat("x")
         assert mode.read(stream).pieces == PIECES
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_finished_streams_share_one_connection(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """10 streams one after the other, 1 connection, in whatever way they are framed."""
@@ -431,7 +431,7 @@ class TestClocks:
         assert outcome.error.clock == clock
         assert outcome.error.partial == "".join(outcome.pieces)
         assert (outcome.pieces == pieces) if pieces is not None else outcome.pieces
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     @pytest.mark.slow
     def test_a_slow_reader_is_no_stall(self, server: LLMServer, client: Client, mode: Mode) -> None:
@@ -475,14 +475,14 @@ class TestLeaving:
         server.script(Reply(PIECES, stall=800))
         stream = client.chat("x")
         mode.each(stream, lambda piece: piece == PIECES[1])
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
         assert stream.text == "".join(PIECES[:2])
 
     def test_break_in_events(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """So it does when the loop is over events."""
         server.script(Reply(PIECES, stall=800))
         mode.each(client.chat("x").events(), lambda _: True)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_an_exception_in_the_loop(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """It comes out as it is."""
@@ -494,7 +494,7 @@ class TestLeaving:
 
         with pytest.raises(KeyError, match="mine"):
             mode.each(stream, body)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
         assert stream.text == PIECES[0]
 
     def test_the_end_of_with(self, server: LLMServer, client: Client, mode: Mode) -> None:
@@ -502,7 +502,7 @@ class TestLeaving:
         server.script(Reply(PIECES, stall=800))
         stream = client.chat("x")
         pieces = mode.each_within(stream, lambda _: True)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
         with pytest.raises(Cancelled):
             mode.each(pieces, lambda _: None)  # what had come in the same read may still be handed out
         assert stream.text.startswith(PIECES[0])
@@ -530,7 +530,7 @@ class TestLeaving:
         assert type(outcome.error) is Cancelled
         assert outcome.error.partial == "".join(outcome.pieces)
         assert bool(outcome.pieces) == (reply.stall is not None)
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_cancel_in_the_loop(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """The loop's own body may cancel: nothing more is read, and soon a step says so."""
@@ -540,7 +540,7 @@ class TestLeaving:
         with pytest.raises(Cancelled):
             mode.each(stream, lambda piece: (got.append(piece), stream.cancel())[1])
         assert got == PIECES[: len(got)]
-        assert server.requests[0].gone.wait(2)
+        assert server.requests[0].gone.wait(30)
 
     def test_cancel_before_the_first_step(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """Then nothing is ever sent."""
@@ -648,7 +648,7 @@ class TestReadOnce:
 
         def serve(sock: socket.socket) -> None:
             read_head(sock)
-            assert refused.wait(10)
+            assert refused.wait(30)
             sock.sendall(head("Connection: close") + whole(PIECES))
 
         with Listener(serve) as listener, _client(listener) as client:
@@ -661,7 +661,7 @@ class TestReadOnce:
             with pytest.raises(InvalidRequest):
                 mode.complete(stream)
             refused.set()
-            first.join(10)
+            first.join(30)
         assert found == ["".join(PIECES)]
 
     @pytest.mark.parametrize("name", [name for name in MODES if name != "sync"])

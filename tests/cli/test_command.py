@@ -391,7 +391,7 @@ def test_pieces_are_seen_at_once_and_ctrl_c_keeps_them(start: Start, server: LLM
     assert out.endswith(b"\n")
     assert out.count(b"\n") == 1
     assert seconds < 2
-    assert server.requests[0].gone.wait(2)
+    assert server.requests[0].gone.wait(30)
 
 
 @needs_posix
@@ -403,7 +403,7 @@ def test_ctrl_c_while_waiting_for_the_headers(start: Start, server: LLMServer) -
     seconds, out, err = _interrupted(process)
     assert (process.returncode, out, err) == (130, b"\n", b"")
     assert seconds < 2
-    assert server.requests[0].gone.wait(2)
+    assert server.requests[0].gone.wait(30)
 
 
 @pytest.mark.slow
@@ -435,8 +435,8 @@ def test_a_closed_pipe_ends_quietly(start: Start, server: LLMServer) -> None:
     process.stdout.close()
     assert process.stderr is not None
     assert process.stderr.read() == b""
-    assert process.wait(timeout=10) == 0
-    assert server.requests[0].gone.wait(2)
+    assert process.wait(timeout=60) == 0
+    assert server.requests[0].gone.wait(30)
 
 
 @needs_posix
@@ -466,7 +466,7 @@ def test_a_full_disk_is_told(start: Start, server: LLMServer) -> None:
 def test_a_closed_standard_output_is_told(option: str) -> None:
     """Without any standard output nothing is asked."""
     command = f'"{sys.executable}" -m llmbridge chat {option} -m demo Hello >&-'
-    run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=30)
+    run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=300)
     assert run.returncode == 2
     assert "standard output is closed" in run.stderr
     assert run.stderr.count("\n") == 1

@@ -281,6 +281,6 @@ def test_a_wrong_command_is_code_2(words: list[str], capsys: pytest.CaptureFixtu
 def test_the_help_says_that_no_key_is_shown() -> None:
     """And nothing of an argument for one."""
     run = [sys.executable, "-m", "llmbridge", "keys", "set", "--help"]
-    shown = subprocess.run(run, capture_output=True, text=True, timeout=30).stdout
+    shown = subprocess.run(run, capture_output=True, text=True, timeout=300).stdout
     assert "unwanted" not in shown
     assert "PROVIDER" in shown

@@ -12,10 +12,11 @@ ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(0)  # a slow machine takes its time
 def test_every_benchmark_runs() -> None:
     """All of them run to their end with tiny sizes, and every contender gets the text that was sent."""
     command = [sys.executable, "-m", "benchmarks.run_all", "--smoke", "--only", "floor,requests+sseclient,llmbridge"]
-    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     for table in ("CPU per piece: one event per HTTP chunk", "Import", "Warm call", "TCP connections", "Memory"):
         assert f"\n{table}" in done.stdout

@@ -110,7 +110,7 @@ def test_the_example_runs(block: Block, tmp_path: Path) -> None:
         env=_environment(),
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=300,
     )
     assert run.returncode == 0, f"{block}\n{run.stdout}\n{run.stderr}"
     assert run.stderr == ""
@@ -134,7 +134,7 @@ def test_a_package_announces_a_provider_as_told(tmp_path: Path) -> None:
         env={**_environment(), "PYTHONPATH": str(tmp_path)},
         capture_output=True,
         encoding="utf-8",
-        timeout=60,
+        timeout=300,
     )
     assert run.stderr == ""
     assert any(line.split()[:3] == ["acme", "needs", "ACME_API_KEY"] for line in run.stdout.splitlines())

@@ -37,4 +37,4 @@ def test_a_browser_that_leaves_ends_the_call(server: LLMServer, client: Client) 
 
     asyncio.run(main())
     assert b"a" in [message.get("body") for message in sent]
-    assert server.requests[0].gone.wait(2)
+    assert server.requests[0].gone.wait(30)

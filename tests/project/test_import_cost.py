@@ -97,7 +97,7 @@ def loaded(code: str, model: str = "openai:m", url: str = "http://127.0.0.1:1") 
         env={**kept, "LLMBRIDGE_KEYS_FILE": os.devnull},
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=300,
         check=False,
     )
     assert done.returncode == 0, done.stderr

@@ -307,7 +307,7 @@ def test_threads_share_what_was_unpickled(server: LLMServer, traveller: Client) 
         for thread in threads:
             thread.start()
         for thread in threads:
-            thread.join(10)
+            thread.join(30)
     assert sorted(text[-2:] for text in texts) == [f"n{index}" for index in range(8)]
     assert len(server.requests) == 8
 

@@ -155,14 +155,14 @@ def test_p07_the_end_mark_ends_the_stream_at_once(server: LLMServer, client: Cli
     server.script(Reply(["a"], keep_open=True, transfer=transfer))  # type: ignore[arg-type]
     started = time.monotonic()
     assert list(client.chat("x")) == ["a"]
-    assert time.monotonic() - started < 3
-    assert server.requests[0].gone.wait(2)
+    assert time.monotonic() - started < 15
+    assert server.requests[0].gone.wait(30)
 
 
 def drip(opening: bytes, ending: bytes) -> Reply:
-    """A whole answer, and behind it five seconds of bytes that mean nothing."""
+    """A whole answer, and behind it half a minute of bytes that mean nothing."""
     data = event("a") + FINISH + DONE
-    return Reply(raw=[opening + data if b"chunked" not in opening else opening + chunk(data), *[ending, 0.02] * 250])
+    return Reply(raw=[opening + data if b"chunked" not in opening else opening + chunk(data), *[ending, 0.02] * 1500])
 
 
 @pytest.mark.parametrize(
@@ -182,16 +182,16 @@ def test_p07_what_drips_behind_the_end_mark_keeps_nobody(
     server.script(drip(opening, ending))
     started = time.monotonic()
     assert list(client.chat("x")) == ["a"]
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
 
 
 def test_p07_trailers_without_end_keep_nobody(server: LLMServer, client: Client) -> None:
     """Trailers that never end, behind a complete answer, are not waited for."""
     opening = head("Transfer-Encoding: chunked") + chunk(event("a") + FINISH + DONE) + b"0\r\n"
-    server.script(Reply(raw=[opening, *[b"X: y\r\n", 0.02] * 250]))
+    server.script(Reply(raw=[opening, *[b"X: y\r\n", 0.02] * 1500]))
     started = time.monotonic()
     assert list(client.chat("x")) == ["a"]
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
 
 
 def test_p07_compressed_nothing_without_end_keeps_nobody(server: LLMServer, client: Client) -> None:
@@ -201,10 +201,10 @@ def test_p07_compressed_nothing_without_end_keeps_nobody(server: LLMServer, clie
     squeeze = zlib.compressobj(wbits=31)
     data = squeeze.compress(event("a") + FINISH + DONE) + squeeze.flush(zlib.Z_FULL_FLUSH)
     opening = head("Connection: close", "Content-Encoding: gzip")
-    server.script(Reply(raw=[opening + data, *[b"\x00\x00\x00\xff\xff", 0.02] * 250]))
+    server.script(Reply(raw=[opening + data, *[b"\x00\x00\x00\xff\xff", 0.02] * 1500]))
     started = time.monotonic()
     assert list(client.chat("x")) == ["a"]
-    assert time.monotonic() - started < 3
+    assert time.monotonic() - started < 15
 
 
 def test_p07_a_flood_behind_the_end_mark_is_not_read(server: LLMServer, client: Client) -> None:
@@ -213,8 +213,8 @@ def test_p07_a_flood_behind_the_end_mark_is_not_read(server: LLMServer, client: 
     server.script(Reply(raw=[head("Connection: close"), event("a") + FINISH + DONE, *flood, CLOSE]))
     started = time.monotonic()
     assert list(client.chat("x")) == ["a"]
-    assert time.monotonic() - started < 3
-    assert server.requests[0].gone.wait(2)
+    assert time.monotonic() - started < 15
+    assert server.requests[0].gone.wait(30)
 
 
 def test_p07_an_end_that_comes_a_moment_later_saves_the_connection(server: LLMServer, client: Client) -> None:

@@ -135,7 +135,7 @@ def test_p3_a_piece_comes_while_the_server_holds_the_rest(
     mode.each(client.chat("x", timeout=10), lambda piece: not got.append(piece))
     assert got == ["first"]
     assert time.monotonic() - started < 5, "it came with the end of the call only"
-    assert server.requests[0].gone.wait(2)
+    assert server.requests[0].gone.wait(30)
 
 
 def test_p4_the_ancestors_lines_are_understood(server: LLMServer, client: Client, mode: Mode) -> None:
@@ -219,7 +219,7 @@ def test_p7_the_end_mark_ends_the_loop(server: LLMServer, client: Client, mode: 
         outcome = mode.read(client.chat("x", timeout=10))
         assert (outcome.pieces, outcome.error) == (["a"], None)
         assert time.monotonic() - started < 5
-        assert server.requests[request].gone.wait(2)
+        assert server.requests[request].gone.wait(30)
 
 
 def test_p8_what_is_no_stream_is_a_typed_error(server: LLMServer, client: Client, mode: Mode) -> None:
@@ -402,7 +402,7 @@ def test_p14_the_server_sees_every_way_to_leave(server: LLMServer, client: Clien
         leaver.join()
         stream.close()
         stream.close()
-    assert [request.gone.wait(2) for request in server.requests] == [True] * 5
+    assert [request.gone.wait(30) for request in server.requests] == [True] * 5
 
 
 def test_p14_no_task_is_left(server: LLMServer, client: Client) -> None:
@@ -443,7 +443,7 @@ def test_p16_a_slow_loop_slows_the_server(mode: Mode) -> None:
     def body(piece: str) -> None:
         if len(seen) == 20:  # not the first one: before that the call is being opened
             stands.clear()
-            assert stands.wait(10)
+            assert stands.wait(30)
         seen.append(sent[0])
         assert piece == text
 
@@ -488,7 +488,7 @@ client.close()
 def test_p17_a_child_does_not_use_its_parents_connection(server: LLMServer) -> None:
     """The connection that was kept before the fork serves the parent alone; the child makes one of its own."""
     command = [sys.executable, "-W", "ignore", "-c", _FORKS, server.base_url("openai")]
-    run = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (run.returncode, run.stderr) == (0, "")
     assert [request.connection for request in server.requests] == [1, 2, 1]
 

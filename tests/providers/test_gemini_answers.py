@@ -416,7 +416,7 @@ LEVELS = ("event", "field of an event", "field of a candidate", "field of a cont
 
 
 @given(level=st.sampled_from(LEVELS), place=st.integers(0, 3), new=NEW)
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_nobody_knows_is_found(level: str, place: int, new: Any) -> None:
     """At every level in the events; as a part of the turn in the next request, equal and in its place."""
     image = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}

@@ -228,7 +228,7 @@ class TestTurn:
     place=st.integers(0, 2),
     new=st.integers(1, 9) | st.text("a\U0001f30d", min_size=1) | st.lists(st.integers(), min_size=1, max_size=3),
 )
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
 def test_what_nobody_knows_is_found(level: str, place: int, new: Any, server: LLMServer, asked: Client) -> None:
     """At every level in the events; what belongs to the turn in the next request."""
     lines: list[Any] = [line("a"), line(called(call(id="c"))), last()]

@@ -168,7 +168,7 @@ def test_an_object_is_handed_out_while_the_rest_is_not_there(mode: Mode) -> None
     def serve(sock: socket.socket) -> None:
         read_head(sock)
         sock.sendall(head("Transfer-Encoding: chunked") + chunk(event(OSLO[0])))
-        assert seen.wait(10)
+        assert seen.wait(30)
         sock.sendall(chunk(event("".join(OSLO[1:])) + FINISH + DONE) + b"0\r\n\r\n")
 
     objects: list[Any] = []

@@ -22,7 +22,7 @@ from llmbridge.testing import CLOSE, HOLD, RESET, LLMServer, Received, Reply
 CHAT = {"model": "m", "messages": [{"role": "user", "content": "Grüße"}], "stream": True}
 BODY = json.dumps(CHAT).encode()
 REQUEST = b"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
-SOON = 5.0
+SOON = 30.0
 
 
 @pytest.fixture(autouse=True)
@@ -308,7 +308,7 @@ def test_closing_does_not_wait_for_an_answer_function_that_hangs() -> None:
 
     def hangs(received: Received) -> Reply:
         entered.set()
-        release.wait(30)
+        release.wait(120)
         return Reply("late")
 
     with LLMServer(hangs) as server, connect(server) as sock:

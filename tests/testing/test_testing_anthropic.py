@@ -15,7 +15,7 @@ ASKED: dict[str, Any] = {"model": "m", "max_tokens": 2000, "messages": [{"role":
 TOOL = {"name": "f", "input_schema": {"type": "object"}}
 USE = {"role": "assistant", "content": [{"type": "tool_use", "id": "t1", "name": "f", "input": {}}]}
 RESULT = {"role": "user", "content": [{"type": "tool_result", "tool_use_id": "t1", "content": "sunny"}]}
-SOON = 5.0
+SOON = 30.0
 
 
 def ask(server: LLMServer, reply: Reply, **options: Any) -> requests.Response:

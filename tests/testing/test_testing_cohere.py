@@ -10,7 +10,7 @@ import requests
 from llmbridge.testing import LLMServer, Reply
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hi there"}]
-SOON = 5.0
+SOON = 30.0
 
 
 def ask(server: LLMServer, reply: Reply, **options: Any) -> requests.Response:

@@ -34,7 +34,7 @@ ADD = {
     },
 }
 TOOLS = [{"type": "function", "function": function} for function in (ADD, WEATHER)]
-SOON = 5.0
+SOON = 30.0
 
 
 @pytest.fixture

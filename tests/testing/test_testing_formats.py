@@ -14,7 +14,7 @@ MESSAGES = [{"role": "system", "content": "Be brief"}, {"role": "user", "content
 OPENAI = {"model": "m", "messages": MESSAGES, "stream": True}
 WITH_USAGE = {**OPENAI, "stream_options": {"include_usage": True}}
 VITALENTUM = {"conversation": json.dumps({"history": [{"speaker": "human", "text": "Привет"}]}), "temperature": 0.7}
-SOON = 5.0
+SOON = 30.0
 
 
 def ask(server: LLMServer, reply: Reply, body: Any = OPENAI, path: str = "/v1/chat/completions") -> requests.Response:

@@ -13,7 +13,7 @@ from llmbridge.testing import LLMServer, Reply
 CONTENTS = [{"role": "user", "parts": [{"text": "Hi there"}]}]
 CALL = {"role": "model", "parts": [{"functionCall": {"name": "f", "args": {}}}]}
 ANSWER = {"role": "user", "parts": [{"functionResponse": {"name": "f", "response": {"result": "sunny"}}}]}
-SOON = 5.0
+SOON = 30.0
 
 
 def post(server: LLMServer, method: str, body: Any, version: str = "v1beta") -> requests.Response:

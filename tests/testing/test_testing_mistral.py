@@ -12,7 +12,7 @@ from llmbridge.testing import LLMServer, Reply
 
 MESSAGES: list[Any] = [{"role": "user", "content": "Hi there"}]
 THOUGHT = {"type": "thinking", "thinking": [{"type": "text", "text": "hm"}], "closed": True}
-SOON = 5.0
+SOON = 30.0
 
 
 def ask(server: LLMServer, reply: Reply, **options: Any) -> requests.Response:

@@ -20,7 +20,7 @@ CALLED = {
 }
 RESULT = {"role": "tool", "tool_call_id": "c1", "content": "sunny"}
 TOOL = {"type": "function", "function": {"name": "f", "description": "d", "parameters": {"type": "object"}}}
-SOON = 5.0
+SOON = 30.0
 
 
 def ask(server: LLMServer, reply: Reply, path: str = "/v1/chat/completions", **options: Any) -> requests.Response:

@@ -14,7 +14,7 @@ import requests
 from llmbridge import Client, Reasoning, ToolCall
 from llmbridge.testing import LLMServer, Reply
 
-SOON = 5.0
+SOON = 30.0
 ASKED: dict[str, dict[str, Any]] = {
     "openai": {"model": "m", "messages": [{"role": "user", "content": "Hi"}]},
     "openai-responses": {"model": "m", "input": "Hi"},

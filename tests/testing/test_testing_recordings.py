@@ -13,7 +13,7 @@ import requests
 from llmbridge.testing import LLMServer, Reply
 
 DATA = Path(__file__).parent.parent / "data" / "transcripts"
-SOON = 5.0
+SOON = 30.0
 HELLO = ["Hello fr", "om a rea", "l server", ". Grüße,", " 世界 🌍!"]
 WEATHER = {"name": "get_weather", "arguments": {"city": "San Francisco", "unit": "fahrenheit"}, "id": "call_peer_0"}
 TIME = {"name": "get_time", "arguments": {}, "id": "call_peer_2"}

@@ -9,7 +9,7 @@ import requests
 
 from llmbridge.testing import LLMServer, Reply
 
-SOON = 5.0
+SOON = 30.0
 USER = [{"role": "user", "content": "Hi"}]
 
 

@@ -16,7 +16,7 @@ from llmbridge.testing import CLOSE, HOLD, RESET, LLMServer, Reply
 from llmbridge.testing.wire import steps
 
 OPENAI = {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
-SOON = 5.0
+SOON = 30.0
 
 
 def ask(server: LLMServer, reply: Reply) -> requests.Response:

@@ -51,7 +51,7 @@ def test_session_pieces_are_live(server: LLMServer, client: Client, session: req
     server.script(Reply(raw=[head("Transfer-Encoding: chunked"), chunk(event("a")), HOLD]))
     with client.chat("x", session=session) as stream:
         assert next(stream) == "a"
-    assert server.requests[0].gone.wait(2)
+    assert server.requests[0].gone.wait(30)
 
 
 def test_session_connections_are_the_callers(server: LLMServer, client: Client, session: requests.Session) -> None:
@@ -188,14 +188,14 @@ def test_session_cancel_works(
     server.wait_for_requests(2 if used else 1)
     time.sleep(0.1)
     stream.cancel()
-    thread.join(2)
+    thread.join(30)
     waiting = thread.is_alive()
     if waiting:
         server.close()
         thread.join()
     assert not waiting
     assert isinstance(ended[0], Cancelled)
-    assert server.requests[-1].gone.wait(2)
+    assert server.requests[-1].gone.wait(30)
 
 
 def test_session_calls_can_be_cancelled_however_many_connections_were_idle(
@@ -223,7 +223,7 @@ def test_session_calls_can_be_cancelled_however_many_connections_were_idle(
     for stream in streams:
         stream.cancel()
     for thread in threads:
-        thread.join(2)
+        thread.join(30)
     waiting = sum(thread.is_alive() for thread in threads)
     if waiting:
         server.close()
@@ -258,13 +258,13 @@ def test_session_clocks_work(
     """The clocks run for calls over the caller's session too."""
     if used:
         session.get(server.root + "/v1/models")
-    pings = [b": ping\n\n", 0.05] * 200
+    pings = [b": ping\n\n", 0.05] * 600
     server.script(Reply(raw=[head(), *([event("a")] if clock == "idle" else []), *pings]))
     started = time.monotonic()
     with pytest.raises(ClockExpired) as caught:
         list(client.chat("x", session=session, timeout=Timeout(**{clock: 0.3})))
     assert caught.value.clock == clock
-    assert time.monotonic() - started < 4
+    assert time.monotonic() - started < 20
 
 
 def test_session_breaks_are_seen_by_the_server(server: LLMServer, client: Client, session: requests.Session) -> None:
@@ -272,7 +272,7 @@ def test_session_breaks_are_seen_by_the_server(server: LLMServer, client: Client
     server.script(Reply(raw=[head(), event("a"), HOLD]))
     for _ in client.chat("x", session=session):
         break
-    assert server.requests[0].gone.wait(2)
+    assert server.requests[0].gone.wait(30)
     assert client.chat("x", session=session).complete().text
 
 
