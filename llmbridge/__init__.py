@@ -14,6 +14,7 @@ is an `LLMBridgeError`. Importing this package imports nothing else: names are l
 
 from __future__ import annotations
 
+import os
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
@@ -137,6 +138,23 @@ _MODULES = {
     "tools": "Tool tool",
 }
 _MODULE_OF = {name: module for module, names in _MODULES.items() for name in names.split()}
+
+
+# Registered here, since the first thing that another thread imports may be what they call.
+def _before_fork() -> None:
+    from llmbridge._locks import wait_for_imports
+
+    wait_for_imports()
+
+
+def _after_fork() -> None:
+    from llmbridge._locks import imports_may_go_on
+
+    imports_may_go_on()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_parent=_after_fork, after_in_child=_after_fork)
 
 
 def __getattr__(name: str) -> Any:

@@ -1,14 +1,22 @@
-"""Locks for hard places: one that survives a fork, and a flag that any code may set while a thread waits for it."""
+"""Locks for hard places: around a fork, and a flag that any code may set while a thread waits for it."""
 
 from __future__ import annotations
 
+import _imp
 import contextlib
 import os
+import sys
 import threading
 import weakref
+from collections.abc import Iterator
+from time import monotonic, sleep
+from types import FrameType
 from typing import Any
 
-__all__ = ["Signal", "keep_lock_free"]
+__all__ = ["Signal", "imports_may_go_on", "keep_lock_free", "wait_for_imports"]
+
+_LONGEST_IMPORT = 10.0  # seconds
+_LOOKS = 0.001  # seconds between two looks
 
 _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -29,6 +37,72 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
+
+
+_forking: int | None = None  # the thread that keeps others from beginning an import
+
+
+def wait_for_imports() -> None:
+    """Lets the imports that llmbridge has begun in other threads end, and lets none begin: for the moment of a fork.
+
+    A module that is being imported has a lock, and its thread is not in the child, where the first call would wait
+    for that lock for ever. `imports_may_go_on` has to follow, in the parent and in the child.
+    """
+    global _forking
+    end = monotonic() + _LONGEST_IMPORT
+    with _without_logs_lock():
+        while True:
+            _imp.acquire_lock()  # each import takes it for a moment, before it locks its module
+            if monotonic() >= end or not any(map(_imports, _others())):
+                break
+            _imp.release_lock()
+            sleep(_LOOKS)
+    _forking = threading.get_ident()
+
+
+def imports_may_go_on() -> None:
+    """The fork is over."""
+    global _forking
+    if _forking == threading.get_ident():
+        _forking = None
+        _imp.release_lock()
+
+
+def _others() -> list[FrameType]:
+    """What the other threads are at."""
+    return [frame for thread, frame in sys._current_frames().items() if thread != threading.get_ident()]
+
+
+def _imports(frame: FrameType | None) -> bool:
+    """Whether a thread is in an import that llmbridge has begun, itself or by what it called."""
+    importing = False
+    while frame is not None:
+        if importing and str(frame.f_globals.get("__name__")).partition(".")[0] == "llmbridge":
+            return True
+        importing = importing or frame.f_code.co_filename.startswith("<frozen importlib")
+        frame = frame.f_back
+    return False
+
+
+@contextlib.contextmanager
+def _without_logs_lock() -> Iterator[None]:
+    """Gives back the lock that logging takes for a fork: what is imported asks for its logger.
+
+    If it is imported itself meanwhile, its lock is taken in its place: it gives the lock back after the fork.
+    """
+    before = _logs_lock()
+    owned = before is not None and before._is_owned()
+    if owned:
+        before.release()
+    try:
+        yield
+    finally:
+        if owned or (before is None and _logs_lock() is not None):
+            _logs_lock().acquire()
+
+
+def _logs_lock() -> Any:
+    return getattr(sys.modules.get("logging"), "_lock", None)
 
 
 class Signal:

@@ -96,6 +96,25 @@ def without_frames(error: E) -> E:
     return error
 
 
+def place_of(error: BaseException) -> str:
+    """Where an error was raised, for a message: its own text may hold what nobody is to see.
+
+    Example:
+        >>> try:
+        ...     raise KeyError("secret")
+        ... except KeyError as error:
+        ...     type(error).__name__ + place_of(error).partition(",")[0]
+        'KeyError in <doctest llmbridge.errors.place_of[0]>'
+    """
+    place = error.__traceback__
+    while place is not None and place.tb_next is not None:
+        place = place.tb_next
+    if place is None:
+        return ""
+    file = place.tb_frame.f_code.co_filename.replace("\\", "/").rpartition("/")[2]
+    return f" in {file}, line {place.tb_lineno}"
+
+
 class Pending:
     """An error that is raised later than it came, and once: `raise pending.taken()`.
 

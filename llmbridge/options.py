@@ -50,6 +50,8 @@ PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
 # RFC 9110, 5.6.2: what a field name is made of.
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
+_ON_THIS_MACHINE = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:|/|$)")
+_SCHEME = re.compile(r"[a-zA-Z]+:?/")
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 _SENSITIVE = re.compile(r"authorization|key|token|secret|cookie|password|signature", re.IGNORECASE)
 _FRAMING = ("content-length", "transfer-encoding")
@@ -391,16 +393,22 @@ def _split(url: str, what: str) -> SplitResult:
     if not isinstance(url, str):
         raise ConfigError(f"{what} must be a str, not {type(url).__name__}")
     url = url.strip()
+    if not _has_host(url):
+        lacks = ""
+        if not _SCHEME.match(url) and _has_host(f"http://{url}"):
+            lacks = f": put http://{'' if _ON_THIS_MACHINE.match(url) else ' or https://'} in front"
+        raise ConfigError(f"{what} is not a URL with a host, like http://127.0.0.1:8080{lacks}")
+    return urlsplit(url)
+
+
+def _has_host(url: str) -> bool:
     try:
         parts = urlsplit(url)
-        sound = bool(parts.hostname) and parts.port != 0 and not _UNPRINTABLE.search(url) and "\\" not in url
         if "[" in parts.netloc:
             ipaddress.IPv6Address((parts.hostname or "").partition("%")[0])
+        return bool(parts.hostname) and parts.port != 0 and not _UNPRINTABLE.search(url) and "\\" not in url
     except ValueError:
-        sound = False
-    if not sound:
-        raise ConfigError(f"{what} is not a URL with a host, like http://127.0.0.1:8080")
-    return urlsplit(url)
+        return False
 
 
 def _checked_proxy_setting(proxy: str | bool) -> str | bool:

@@ -162,6 +162,7 @@ class Provider(AsyncGeneratorProvider):
         headers: Sent with every request; a caller's own win.
         note: One line on the provider's state, for people.
         offline_since: When the service went away for good, or "".
+        start_command: What starts a server of one's own; "" for a service.
         direct: Whether no proxy of the environment may stand between, as for a server inside the process.
         done_needs_finish: Whether an end mark without a reason to finish is to be doubted when the body was cut short.
         supports: What beside messages and parameters its `encode` takes: "tools", "schema".
@@ -197,6 +198,7 @@ class Provider(AsyncGeneratorProvider):
     headers: ClassVar[Mapping[str, str]] = {}
     note: ClassVar[str] = ""
     offline_since: ClassVar[str] = ""
+    start_command: ClassVar[str] = ""
     direct: ClassVar[bool] = False
     done_needs_finish: ClassVar[bool] = False
     supports: ClassVar[frozenset[str]] = frozenset()

@@ -36,12 +36,19 @@ BODY_LIMIT = 64 * 1024
 
 _MESSAGE_LIMIT = 600
 _PASSING = (408, 409, 425, 429)
+_NOTHING_THERE = (404, 405)
 _UNKNOWN_THERE = (501, 505)  # it does not know the method, or this version of HTTP
 _MAY_ASK_TO_WAIT = (RateLimited, QuotaExceeded, ServerError)
 
 
 def error_for_status(
-    status: int, headers: Mapping[str, str], body: str, secrets: tuple[str, ...], reached: str
+    status: int,
+    headers: Mapping[str, str],
+    body: str,
+    secrets: tuple[str, ...],
+    reached: str,
+    asked: str = "",
+    address_hint: str = "",
 ) -> ServiceError:
     """The error for an answer whose status is no success.
 
@@ -51,6 +58,8 @@ def error_for_status(
         body: Cut to BODY_LIMIT.
         secrets: Masked wherever the service repeats them.
         reached: The host and port that answered.
+        asked: Method and URL, where nothing may have been found.
+        address_hint: What is likely wrong with the base URL then; "" if nothing is to be seen.
 
     Example:
         >>> body = '{"error": {"message": "Please try again in 1.5s.", "code": "rate_limit_exceeded"}}'
@@ -59,18 +68,24 @@ def error_for_status(
         ('RateLimited', 1.5, True)
     """
     from llmbridge._service_errors.report import ServiceReport
-    from llmbridge._service_errors.words import kind_of
+    from llmbridge._service_errors.words import kind_of, names_model
 
     body = scrub(body, secrets)[:BODY_LIMIT]
     if 300 <= status < 400:
-        host = _host_of(headers.get("location", ""))
-        text = f"{reached} redirects to {host}, and redirects are not followed: give the right base_url"
+        location = headers.get("location", "")
+        only_scheme = " http://" in asked and location.startswith(f"https://{reached}/")
+        right = "write https://" if only_scheme else "give the right base_url"
+        text = f"{reached} redirects to {_host_of(location)}, and redirects are not followed: {right}"
         return StatusError(scrub(text, secrets), status=status, body=body)
     report = ServiceReport.of(body)
-    text = f"{reached} answered {status}: {_cleaned(report.message) or 'no reason given'}"
+    nowhere = status in _NOTHING_THERE and not names_model(report)
+    text = (
+        f"{asked if nowhere and asked else reached} answered {status}: {_cleaned(report.message) or 'no reason given'}"
+    )
     named = "x-request-id" in headers or "request-id" in headers  # then the call takes it from there
     request_id = None if named else report.request_id
-    return _error(text, kind_of(report, status) or StatusError, status, report, headers, body, request_id)
+    hint = address_hint if nowhere else ""
+    return _error(text, kind_of(report, status) or StatusError, status, report, headers, body, request_id, hint)
 
 
 def error_in_stream(report: Any, secrets: tuple[str, ...] = ()) -> ServiceError:
@@ -93,12 +108,13 @@ def _error(
     headers: Mapping[str, str],
     body: str,
     request_id: str | None,
+    address_hint: str = "",
 ) -> ServiceError:
     """The error with its advice; a StreamError where neither code nor words say of which kind it is."""
     from llmbridge._service_errors.words import advice
 
     after = _retry_after(kind, headers, report) if kind else None
-    hint = advice(kind, status, report, after) if kind else None
+    hint = address_hint or (advice(kind, status, report, after, body) if kind else None)
     error_class: type[ServiceError] = kind or StreamError
     return error_class(
         f"{text} ({hint})" if hint else text,

@@ -185,7 +185,13 @@ _SECRETS = (
     Mutation("P19", "line ends in a header", "_checked_value", r'value.replace("\t", " ").isprintable()', "True"),
     Mutation("P20", "redirects are followed", "Transport._send", _OWN_SEND, _AS_REQUESTS_DOES),
     Mutation("P20", "a redirect is an answer", "Attempts._attempt", "not in _SUCCESS", "not in range(200, 400)"),
-    Mutation("P20", "the other host is not named", "error_for_status", "redirects to {host},", "redirects elsewhere,"),
+    Mutation(
+        "P20",
+        "the other host is not named",
+        "error_for_status",
+        "redirects to {_host_of(location)},",
+        "redirects elsewhere,",
+    ),
 )
 
 _NETWORK = (

@@ -222,11 +222,79 @@ _ADDRESSES = (
     Mutation("P34", "the memory grows", "_RANKED", "256", "10**9"),
 )
 
+_HEADERS = (
+    Mutation(
+        "P35", "http.client counts the header lines", "_HeaderLines.readline", "if not self.in_headers:", "if True:"
+    ),
+    Mutation("P35", "a long line is not cut", "_LONGEST_LINE", "65536", "10**9"),
+    Mutation("P35", "headers have no end", "HEADERS_LIMIT", "256 * 1024", "10**9"),
+    Mutation("P35", "early answers cost nothing", "_HeaderLines.rest_of_headers", "self._left -= len(line)", "pass"),
+    Mutation(
+        "P35", "100 is left to http.client", "_Response._read_status", "_CONTINUE <= status", "_CONTINUE < status"
+    ),
+    Mutation("P35", "a cut status line is not HTTP", "_VERSION", 'b"HTTP/"', 'b"\\x15\\x03"'),
+    Mutation("P35", "a long trailer is an error", "Chunked._count_trailers", "max(size, 1)", "max(size, 1) * 100"),
+    Mutation("P35", "no TLS is tried again", "_not_connected", "return _final(f", "return ConnectFailed(f"),
+    Mutation(
+        "P35", "the proxy's URL is not meant", "_not_connected", 'if way.step == "proxy"', 'if way.step == "reach"'
+    ),
+    Mutation("P35", "TLS is not asked about", "_Way.perhaps_tls", "self.tls is False", "self.tls is None"),
+    Mutation("P35", "plain HTTP is not asked about", "_Way.perhaps_plain", "and self.tls", "and not self.tls"),
+    Mutation("P35", "an alert is no TLS", "_TLS_RECORD", '"\\x15\\x03", ', ""),
+    Mutation("P35", "a page about TLS is not read", "advice", "if status in (400, 403) and", "if status == 426 and"),
+    Mutation("P35", "a redirect to TLS says nothing", "error_for_status", '" http://" in asked', "not asked"),
+    Mutation("P35", "405 names no address", "_NOTHING_THERE", "(404, 405)", "(404,)"),
+    Mutation("P35", "a model's 404 names the address", "error_for_status", "and not names_model(report)", ""),
+    Mutation("P35", "a page of HTML names no address", "_NOT_THE_API", "check the base_url$|", ""),
+    Mutation("P35", "one version too many", "hint", "leave one {last} out", "leave {last} out"),
+    Mutation("P35", "no version too many", "hint", "re.fullmatch(_VERSION, last) or (first", "(first"),
+    Mutation("P35", "nobody says how to start it", "start_hint", "not provider.start_command or", "True or"),
+    Mutation("P35", "no scheme is asked for", "_split", "if not _SCHEME.match(url) and", "if _SCHEME.match(url) and"),
+)
+
+_FORKS = (
+    Mutation("P36", "a fork waits for nothing", "wait_for_imports", "not any(map(_imports, _others()))", "True"),
+    Mutation(
+        "P36", "what llmbridge calls may import", "_imports", "if importing and str(", "if not importing and str("
+    ),
+    Mutation("P36", "imports are never let go on", "imports_may_go_on", "_imp.release_lock()", "pass"),
+    Mutation("P36", "the lock of logging is kept", "_without_logs_lock", "before is not None and", "False and"),
+    Mutation("P36", "the lock of logging is given back twice", "_without_logs_lock", "before is None and", "False and"),
+)
+
+_CLOCKS = (
+    Mutation("P37", "an error ends the clocks", "_Watchdog._run", "except BaseException", "except ZeroDivisionError"),
+    Mutation("P37", "SystemExit ends the clocks", "_Watchdog._run", "except BaseException", "except Exception"),
+    Mutation(
+        "P37", "one call ends the others' clocks", "_Watchdog._look", "except BaseException", "except ZeroDivisionError"
+    ),
+    Mutation(
+        "P37",
+        "a failed end is not tried again",
+        "Call.expire",
+        "self._deadline = now",
+        "pass",
+    ),
+    Mutation("P37", "the thread spins", "_PAUSE", "0.1", "0"),
+    Mutation("P37", "said each time", "_Watchdog._went_wrong", "self._failed = True", "pass"),
+    Mutation(
+        "P37",
+        "a log handler ends the clocks",
+        "_Watchdog._went_wrong",
+        "contextlib.suppress(Exception)",
+        "contextlib.nullcontext()",
+    ),
+    Mutation("P37", "a thread that ended is trusted", "_Watchdog._runs", "and self._thread.is_alive()", ""),
+)
+
 ON_EDGES = (
     *_PROXIES,
     *_LOOPS,
     *_WAITING,
     *_CONNECTIONS,
     *_ADDRESSES,
+    *_HEADERS,
+    *_FORKS,
+    *_CLOCKS,
     *_ECOSYSTEM,
 )

@@ -6,7 +6,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from os.path import basename
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +14,15 @@ from llmbridge._call.framing import SSE, Record
 from llmbridge._call.head import Head
 from llmbridge._json import is_json, parsed_json
 from llmbridge._text import mended
-from llmbridge.errors import Cancelled, LLMBridgeError, ProtocolError, StreamTruncated, TransportError, without_frames
+from llmbridge.errors import (
+    Cancelled,
+    LLMBridgeError,
+    ProtocolError,
+    StreamTruncated,
+    TransportError,
+    place_of,
+    without_frames,
+)
 from llmbridge.events import END, End, EndOfPart, Finish, Item, Logprobs, Other, RawEvent, Usage
 from llmbridge.secret import scrub
 
@@ -279,13 +286,8 @@ class Answer:
 
         Neither the error nor its frames go along: they hold what was received.
         """
-        place = error.__traceback__
-        while place is not None and place.tb_next is not None:
-            place = place.tb_next
-        where = f" in {basename(place.tb_frame.f_code.co_filename)}, line {place.tb_lineno}" if place else ""
-        return ProtocolError(
-            f"the provider {self._provider.name} cannot read what the service sent: {type(error).__name__}{where}"
-        )
+        what = f"{type(error).__name__}{place_of(error)}"
+        return ProtocolError(f"the provider {self._provider.name} cannot read what the service sent: {what}")
 
     def _masked(self, frame: Frame, decode: _Decode, error: LLMBridgeError) -> LLMBridgeError:
         """The error that the frame would have caused if it did not repeat the caller's secrets."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import logging
+import re
 from collections.abc import Callable, Generator, Sequence
 from enum import Enum
 from time import monotonic
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 from llmbridge._call.answer import Answer
 from llmbridge._call.head import Head
@@ -45,6 +47,8 @@ _REQUEST_IDS = (
     "mistral-correlation-id",
 )
 _SUCCESS = range(200, 300)
+# In errors about a success status that is not from the service's API; the second is LM Studio's.
+_NOT_THE_API = r"check the base_url$|Unexpected endpoint or method[^()]*(\([^()]*\))?$"
 
 
 class Wait(Enum):
@@ -170,6 +174,10 @@ class Attempts:
         if isinstance(error, ServiceError):
             error.body = scrub(error.body, self._secrets)
             error.code = error.code and scrub(error.code, self._secrets)
+        if re.search(_NOT_THE_API, error.message) and (hint := self._address_hint()):
+            error.message += f" ({hint})"
+        if isinstance(error, ConnectFailed) and (hint := self._start_hint()) and hint not in error.message:
+            error.message += f": {hint}"
         if not isinstance(error, AllFailed):
             provider = self.route.provider
             error.provider = error.provider or provider.name
@@ -295,7 +303,22 @@ class Attempts:
         text = body[: BODY_LIMIT + longest].decode("utf-8", "replace")
         if not exchange.legible and "\N{REPLACEMENT CHARACTER}" in text:
             text = ""  # compressed, though nobody asked for it; else it only says so
-        return error_for_status(exchange.status, exchange.headers, text, exchange.secrets, exchange.host)
+        assert self._request is not None
+        parts = urlsplit(self._request.url)
+        asked = f"{self._request.method} {parts.scheme}://{exchange.host}{parts.path}"
+        return error_for_status(
+            exchange.status, exchange.headers, text, exchange.secrets, exchange.host, asked, self._address_hint()
+        )
+
+    def _start_hint(self) -> str:
+        from llmbridge._call.addresses import start_hint
+
+        return start_hint(self.route.provider, self._request.base_url) if self._request is not None else ""
+
+    def _address_hint(self) -> str:
+        from llmbridge._call.addresses import hint
+
+        return hint(self.route.provider, self._request.base_url) if self._request is not None else ""
 
     def _drop(self, error: BaseException | None) -> None:
         """Ends what belongs to an attempt."""

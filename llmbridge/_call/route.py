@@ -438,6 +438,7 @@ def http_request(
         encoded.body,
         tuple(word for word in secrets if len(word) >= SHORTEST_SECRET),
         method,
+        base_url,
     )
 
 

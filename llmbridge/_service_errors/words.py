@@ -127,6 +127,11 @@ _FILTERED = (
     r"|content exists risk|inappropriate content|requires moderation"  # DeepSeek, Qwen, OpenRouter
 )
 _NO_MODEL = r"(model|deployment)\b.{0,80}(does not exist|not found|decommissioned|not a valid model)|not a valid model"
+# nginx, Go, Apache, Tomcat: to a plain request where they speak TLS.
+_TLS_PORT = (
+    r"plain http request was sent to (an )?https|http request to an https server|plain http to an ssl-enabled"
+    r"|this combination of host and port requires tls"
+)
 _NO_MEMORY = r"requires more system memory"
 
 _ADVICE: dict[type[StatusError], str] = {
@@ -209,8 +214,17 @@ def never_passes(report: ServiceReport) -> bool:
     return _says(report, _NO_MEMORY)
 
 
-def advice(kind: type[StatusError], status: int | None, report: ServiceReport, wait: float | None) -> str | None:
+def names_model(report: ServiceReport) -> bool:
+    """Whether something was there that knows no such model, rather than nothing at all."""
+    return _says(report, "model|deployment") or any("model" in word or "deployment" in word for word in report.words)
+
+
+def advice(
+    kind: type[StatusError], status: int | None, report: ServiceReport, wait: float | None, body: str
+) -> str | None:
     """What to do about an error, or None."""
+    if status in (400, 403) and re.search(_TLS_PORT, body, re.IGNORECASE):
+        return "it speaks TLS: write https://"
     if kind is NotFound:
         missing = re.search(r"^model ['\"]?([\w.:/-]{1,120})['\"]? not found", report.message)
         if missing and not report.words:  # Ollama's errors are a text alone

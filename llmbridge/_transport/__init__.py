@@ -67,9 +67,10 @@ class HTTPRequest:
         body: What is sent as JSON; not with GET.
         secrets: What must not show up again in what the server sends back.
         method: POST or GET.
+        base_url: What the URL begins with, for errors.
     """
 
-    __slots__ = ("body", "headers", "method", "secrets", "url")
+    __slots__ = ("base_url", "body", "headers", "method", "secrets", "url")
 
     def __init__(
         self,
@@ -78,12 +79,14 @@ class HTTPRequest:
         body: Mapping[str, Any],
         secrets: tuple[str, ...] = (),
         method: str = "POST",
+        base_url: str = "",
     ) -> None:
         self.url = url
         self.headers = headers
         self.body = body
         self.secrets = secrets
         self.method = method
+        self.base_url = base_url
 
 
 class Exchange:

@@ -107,16 +107,17 @@ class Chunked:
             line_end = data.find(b"\n", position)
             if line_end < 0:
                 self._pending = data[position:]
-                if len(self._pending) > _SIZE_LINE_LIMIT:
+                if self._in_trailers:
+                    self._count_trailers(size - position - 2)
+                    self._pending = self._pending[:2]  # enough to tell the empty line, which ends them
+                elif len(self._pending) > _SIZE_LINE_LIMIT:
                     raise ProtocolError("the chunked body holds a size line without end")
                 break
             line = data[position:line_end]
             position = line_end + 1
             if self._in_trailers:
                 self.done = line in (b"", b"\r")
-                self._trailers += len(line) + 1
-                if self._trailers > _TRAILERS_LIMIT:
-                    raise ProtocolError("the chunked body holds trailers without end")
+                self._count_trailers(len(line))
                 continue
             length = _sizes.get(line) or _size(line)
             end = position + length
@@ -129,6 +130,11 @@ class Chunked:
                 self._in_trailers = True
         if self.done:
             self.excess = data[position:]
+
+    def _count_trailers(self, size: int) -> None:
+        self._trailers += max(size, 1)
+        if self._trailers > _TRAILERS_LIMIT:
+            raise ProtocolError("the chunked body holds trailers without end")
 
     @property
     def has_all_payload(self) -> bool:

@@ -10,17 +10,18 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import logging
 import os
 import socket
 import struct
 import sys
 import threading
 from collections.abc import Callable
-from time import monotonic
+from time import monotonic, sleep
 from typing import Any, Literal, Protocol, TypeVar
 
 from llmbridge._locks import Signal
-from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError
+from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError, place_of
 from llmbridge.options import Timeout
 
 __all__ = ["Call", "current_call", "serving", "unwatch", "watch"]
@@ -29,6 +30,8 @@ T = TypeVar("T")
 Step = Literal["reach", "proxy", "tls"]
 """What connecting is about: an address, the proxy before the service, TLS with the service itself."""
 _NEVER = float("inf")
+_log = logging.getLogger("llmbridge")
+_PAUSE = 0.1  # seconds, after an error in the watchdog
 _ABORTIVE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # linger for 0 s
 
 
@@ -113,7 +116,11 @@ class Call:
             elif self.expired is None and not self.cancelled:
                 self.expired = "total" if now >= self._total_at else self._clock
             self._deadline = _NEVER
-        self._wake()
+        try:
+            self._wake()
+        except BaseException:
+            self._deadline = now  # whoever is blocked in it still waits to be woken
+            raise
         if give_up is not None:
             give_up()
 
@@ -355,7 +362,10 @@ class Expiring(Protocol):
 
 
 class _Watchdog:
-    """Expires calls, with one thread that sleeps until the earliest deadline it has seen."""
+    """Expires calls, with one thread that sleeps until the earliest deadline it has seen.
+
+    The clocks of the whole process hang on it: an error in here is logged, the first time, and the thread goes on.
+    """
 
     def __init__(self) -> None:
         self.wakes_at = _NEVER
@@ -364,13 +374,18 @@ class _Watchdog:
         self._poked = Signal()
         self._thread: threading.Thread | None = None
         self._stopped = False
+        self._failed = False
 
     def watch(self, call: Expiring) -> None:
         self._calls.add(call)
-        if self._thread is None:
+        if not self._runs:
             with self._starting:
-                if self._thread is None:
+                if not self._runs:
                     self._thread = self._started()
+
+    @property
+    def _runs(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def _started(self) -> threading.Thread:
         thread = threading.Thread(target=self._run, name="llmbridge-watchdog", daemon=True)
@@ -401,14 +416,38 @@ class _Watchdog:
 
     def _run(self) -> None:
         while not self._stopped:
-            self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
-            self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
-            wait = self.wakes_at - monotonic()
-            if wait > 0 and not self._stopped:
-                self._poked.wait(None if wait == _NEVER else wait)
-            now = monotonic()
-            for call in list(self._calls):
+            try:
+                self._look()
+            except BaseException as error:  # noqa: BLE001 - see the class
+                self._went_wrong(error)
+                sleep(_PAUSE)
+
+    def _look(self) -> None:
+        """Sleeps until a deadline, and expires the calls whose time is over."""
+        self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
+        self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
+        wait = self.wakes_at - monotonic()
+        if wait > 0 and not self._stopped:
+            self._poked.wait(None if wait == _NEVER else wait)
+        now, failure = monotonic(), None
+        for call in list(self._calls):
+            try:
                 call.expire(now)
+            except BaseException as error:  # noqa: BLE001 - raised once the other calls are looked after
+                failure = error
+        if failure is not None:
+            raise failure
+
+    def _went_wrong(self, error: BaseException) -> None:
+        if self._failed:
+            return
+        self._failed = True
+        with contextlib.suppress(Exception):  # a logging handler of the application's
+            _log.warning(
+                "%s%s in the thread that watches the time limits: it goes on, and calls may time out a little late",
+                type(error).__name__,
+                place_of(error),
+            )
 
 
 _watchdog = _Watchdog()

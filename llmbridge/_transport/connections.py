@@ -49,6 +49,10 @@ _IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of bu
 _SURPLUS_SECONDS = 60.0  # that idle ones beyond these are kept: about as long as servers keep theirs
 _HOSTS = 64  # that a client keeps idle connections to
 _CONTINUE, _OK = 100, 200
+_VERSION = b"HTTP/"
+_LONGEST_LINE = 65536  # that http.client takes
+HEADERS_LIMIT = 256 * 1024
+"""Bytes of the header lines of an answer, with those of the 1xx answers before it."""
 ProxySetting = str | bool | None
 """A URL; None for what the environment says; False for no proxy at all."""
 
@@ -71,34 +75,68 @@ class HeadersTruncated(http.client.HTTPException):
     """The connection ended inside the status line's or the headers' block."""
 
 
+class HeadersTooLong(http.client.HTTPException):
+    """There are more header lines than anybody means."""
+
+
 class _HeaderLines:
-    """Remembers the last header line read: http.client takes the end of the file for the end of the headers."""
+    """What http.client reads status lines and headers from.
+
+    It takes the end of the file for the end of the headers, so the last line is remembered. It refuses more than 100
+    header lines, and joins them afterwards: so it gets as many at once as its longest line holds.
+    """
 
     def __init__(self, file: Any) -> None:
-        self._file = file
+        self.file = file
         self.last = b""
+        self.in_headers = False
+        self._blocks: list[bytes] = []
+        self._left = HEADERS_LIMIT
 
     def readline(self, limit: int = -1) -> bytes:
-        self.last = self._file.readline(limit)
-        return self.last
+        if not self.in_headers:
+            self.last = self.file.readline(limit)
+            return self.last
+        if not self._blocks:
+            headers = self.rest_of_headers()
+            blocks = [headers[begin : begin + _LONGEST_LINE] for begin in range(0, len(headers), _LONGEST_LINE)]
+            self._blocks = [self.last, *reversed(blocks)]
+        return self._blocks.pop()
+
+    def rest_of_headers(self) -> bytes:
+        """All header lines up to the one without anything in it, which is the last."""
+        lines: list[bytes] = []
+        while self._left >= 0:
+            line = self.last = self.file.readline(self._left + len(b"\r\n"))
+            self._left -= len(line)
+            if line in (b"\r\n", b"\n", b""):
+                return b"".join(lines)
+            lines.append(line)
+        raise HeadersTooLong
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._file, name)
+        return getattr(self.file, name)
 
 
 class _Response(http.client.HTTPResponse):
-    def begin(self) -> None:
-        file = self.fp
-        lines = _HeaderLines(file)
-        self.fp = lines  # type: ignore[assignment]
+    """Also a proxy's answer to CONNECT, of which urllib3 and http.client read the headers in ways of their own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.fp = _HeaderLines(self.fp)  # type: ignore[assignment]
+
+    def begin(self, *args: Any, **kwargs: Any) -> None:
+        lines: Any = self.fp
         try:
-            super().begin()
+            super().begin(*args, **kwargs)
         except http.client.BadStatusLine:
-            if lines.last.endswith(b"\n") or not lines.last:
+            begun = lines.last[: len(_VERSION)]
+            if lines.last.endswith(b"\n") or not begun or not _VERSION.startswith(begun):
                 raise
         finally:
-            if self.fp is lines:  # type: ignore[comparison-overlap]
-                self.fp = file
+            file: Any = self.fp
+            if file is lines:
+                self.fp = lines.file
         if not lines.last.endswith(b"\n"):
             raise HeadersTruncated("the connection ended inside the headers")
         if current_call() is not None:
@@ -108,12 +146,13 @@ class _Response(http.client.HTTPResponse):
 
     def _read_status(self) -> tuple[str, int, str]:
         """The final status. http.client itself skips 100 only, and takes 102 and 103 for an answer."""
+        lines: Any = self.fp
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not _CONTINUE < status < _OK:
+            if not _CONTINUE <= status < _OK:
+                lines.in_headers = True
                 return version, status, reason
-            while self.fp.readline(65537).strip():
-                continue
+            lines.rest_of_headers()
 
 
 class _Watched:
@@ -401,6 +440,16 @@ def _is_watched(pool: Any) -> bool:
 
 
 _watching = threading.Lock()
+
+
+def _after_fork() -> None:
+    """Another thread of the parent may have held it."""
+    global _watching
+    _watching = threading.Lock()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _replace_idle(pool: Any) -> None:

@@ -13,7 +13,7 @@ import requests
 import urllib3
 
 from llmbridge._transport.call import Call, Step
-from llmbridge._transport.connections import CA_VARIABLES, HeadersTruncated
+from llmbridge._transport.connections import CA_VARIABLES, HEADERS_LIMIT, HeadersTooLong, HeadersTruncated
 from llmbridge.errors import (
     ClockExpired,
     ConfigError,
@@ -31,6 +31,9 @@ __all__ = ["FOREIGN", "Failure", "mapped", "root_of"]
 _ASKS_FOR_CREDENTIALS = 407
 _NEVER_TUNNELS = (405, 501)  # it knows no CONNECT
 _SOCKS_CREDENTIALS = ("SOCKS5 authentication failed", "All offered SOCKS5", "No username/password", "0x5c", "0x5d")
+# Reasons of ssl for bytes that are not TLS.
+_NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "PACKET_LENGTH_TOO_LONG")
+_TLS_RECORD = ("\x15\x03", "\x16\x03")  # an alert, a part of a handshake
 
 FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
 """What can come out of a request or a read, and is to be mapped. (ValueError: a read of a closed file.)"""
@@ -52,10 +55,10 @@ class Failure:
         call: Whose end explains the error, if it has ended: then its own socket was shut down.
         host: The host that the request was for.
         proxy: The proxy on the way, as errors name it; "" if there is none.
-        tls: Whether the service speaks TLS.
+        tls: Whether TLS was asked for; None once there is an answer, which shows that this was right.
     """
 
-    def __init__(self, error: BaseException, call: Call, host: str, proxy: str = "", tls: bool = False) -> None:
+    def __init__(self, error: BaseException, call: Call, host: str, proxy: str = "", tls: bool | None = None) -> None:
         reason = call.reason()
         connected = call.reused_connection is not None
         way = _Way(host, proxy, call.step if call.connecting else None, tls)
@@ -82,18 +85,29 @@ class _Way:
         host: The host that it was for.
         proxy: The proxy on the way, as errors name it; "" if there is none.
         step: What connecting was about when it failed; None if that is over, or nobody knows.
-        tls: Whether the service speaks TLS.
+        tls: Whether TLS was asked for; None once there is an answer, which shows that this was right.
     """
 
     host: str
     proxy: str = ""
     step: Step | None = None
-    tls: bool = False
+    tls: bool | None = None
 
     @property
     def peer(self) -> str:
         """Who was spoken to."""
         return self.proxy or "the proxy" if self.step == "proxy" else self.host
+
+    @property
+    def perhaps_tls(self) -> str:
+        """What an end without an answer may mean. A proxy that speaks HTTP would have answered."""
+        plain = self.tls is False and not self.proxy.startswith("the HTTP proxy")
+        return ": is it an https:// server?" if plain else ""
+
+    @property
+    def perhaps_plain(self) -> str:
+        """What an end during TLS may mean."""
+        return ": does it speak plain http://?" if self.step == "tls" and self.tls else ""
 
     def closed(self, reason: str) -> str:
         """The message that nothing was sent, and why."""
@@ -107,7 +121,7 @@ class _Way:
         if self.step == "proxy":
             message = f"{self.peer} opened no way to {self.host} {within}"
         elif self.step == "tls" and self.tls:
-            message = f"no TLS answer from {self.host} {within}: does it speak plain http://?"
+            message = f"no TLS answer from {self.host} {within}{self.perhaps_plain}"
         return ClockExpired(message, clock="connect")
 
 
@@ -139,6 +153,8 @@ def _mapped(error: BaseException, way: _Way, connecting: bool, connected: bool) 
         way, connecting = replace(way, step="proxy"), True
     if not connecting and any(isinstance(link, HeadersTruncated) for link in chain):
         return StreamTruncated(f"{way.host} closed the connection in the middle of the answer's headers")
+    if any(isinstance(link, HeadersTooLong) for link in chain):
+        return ProtocolError(f"{way.peer} sent more than {HEADERS_LIMIT // 1024} kB of headers")
     if (untrusted := _trust_error(chain, way)) is not None:
         return untrusted
     if way.step == "proxy" and (refused := _proxy_error(chain, way)) is not None:
@@ -147,8 +163,16 @@ def _mapped(error: BaseException, way: _Way, connecting: bool, connected: bool) 
     if connecting and any(isinstance(link, TimeoutError) and link.errno is None for link in chain):
         return way.late(None)
     if connecting or (not connected and any(isinstance(link, requests.exceptions.SSLError) for link in chain)):
-        return ConnectFailed(way.closed(_reason(chain)))
-    return _connection_error(chain, way.host)
+        return _not_connected(chain, way)
+    return _connection_error(chain, way)
+
+
+def _not_connected(chain: list[BaseException], way: _Way) -> ConnectFailed:
+    message = way.closed(_reason(chain))
+    if any(getattr(link, "reason", None) in _NO_TLS for link in chain if isinstance(link, ssl.SSLError)):
+        who, where = ("the proxy", " in its URL") if way.step == "proxy" else ("the server", "")
+        return _final(f"{message}: {who} speaks plain HTTP; write http://{where}")
+    return ConnectFailed(message + way.perhaps_plain)
 
 
 def _trust_error(chain: list[BaseException], way: _Way) -> LLMBridgeError | None:
@@ -224,8 +248,8 @@ def unauthorized(host: str, proxy: str) -> ConnectFailed:
     )
 
 
-def _connection_error(chain: list[BaseException], host: str) -> LLMBridgeError:
-    names = urllib3.exceptions
+def _connection_error(chain: list[BaseException], way: _Way) -> LLMBridgeError:
+    names, host = urllib3.exceptions, way.host
     if any(isinstance(link, names.NewConnectionError) for link in chain):
         return ConnectFailed(f"no connection to {host}: {_reason(chain)}")
     if any(isinstance(link, (requests.exceptions.ConnectTimeout, names.ConnectTimeoutError)) for link in chain):
@@ -233,7 +257,9 @@ def _connection_error(chain: list[BaseException], host: str) -> LLMBridgeError:
     if any(isinstance(link, (requests.exceptions.ReadTimeout, names.ReadTimeoutError)) for link in chain):
         return ClockExpired(f"{host} sent nothing in time", clock="first_content")
     if any(isinstance(link, http.client.RemoteDisconnected) for link in chain):
-        return StreamTruncated(f"{host} closed the connection before it answered")
+        return StreamTruncated(f"{host} closed the connection before it answered{way.perhaps_tls}")
+    if any(isinstance(link, http.client.BadStatusLine) and str(link).startswith(_TLS_RECORD) for link in chain):
+        return ProtocolError(f"{host} speaks TLS: write https://")
     if any(isinstance(link, (http.client.BadStatusLine, http.client.UnknownProtocol)) for link in chain):
         return ProtocolError(f"{host} does not speak HTTP: check the base_url's scheme and port")
     if any(isinstance(link, http.client.IncompleteRead) for link in chain):
@@ -241,7 +267,8 @@ def _connection_error(chain: list[BaseException], host: str) -> LLMBridgeError:
     if any(isinstance(link, (http.client.LineTooLong, http.client.HTTPException)) for link in chain):
         return ProtocolError(f"{host} sent an answer that is no valid HTTP")
     if any(isinstance(link, (ConnectionError, ssl.SSLError)) for link in chain):
-        return StreamTruncated(f"the connection to {host} broke: {_reason(chain)}")
+        before = f" before it answered{way.perhaps_tls}" if way.perhaps_tls else ""
+        return StreamTruncated(f"the connection to {host} broke: {_reason(chain)}{before}")
     return TransportError(f"the request to {host} failed: {_reason(chain)}")
 
 

@@ -452,6 +452,7 @@ class Llamacpp(Compatible):
     url = "https://github.com/ggml-org/llama.cpp"
     base_url = "http://127.0.0.1:8080/v1"
     base_url_env = "LLAMACPP_BASE_URL"
+    start_command = "llama-server"
     key_env = ("LLAMACPP_API_KEY",)
     needs_key = False
     reasoning_field = "reasoning_content"
@@ -476,6 +477,7 @@ class Vllm(Compatible):
     url = "https://docs.vllm.ai"
     base_url = "http://127.0.0.1:8000/v1"
     base_url_env = "VLLM_BASE_URL"
+    start_command = "vllm serve"
     key_env = ("VLLM_API_KEY",)
     needs_key = False
     note = _LOCAL_NOTE
@@ -486,6 +488,7 @@ class Lmstudio(Compatible):
     url = "https://lmstudio.ai"
     base_url = "http://127.0.0.1:1234/v1"
     base_url_env = "LMSTUDIO_BASE_URL"
+    start_command = "lms server start"
     key_env = ("LMSTUDIO_API_KEY",)
     needs_key = False
     renamed = _ONLY_MAX_TOKENS
@@ -501,6 +504,7 @@ class OllamaV1(Compatible):
     base_url = "http://127.0.0.1:11434/v1"
     base_url_env = "OLLAMA_V1_BASE_URL"
     host_env = "OLLAMA_HOST"
+    start_command = "ollama serve"
     key_env = ("OLLAMA_V1_API_KEY",)
     needs_key = False
     renamed = _ONLY_MAX_TOKENS
@@ -519,6 +523,7 @@ class Transformers(Compatible):
     url = "https://huggingface.co/docs/transformers"
     base_url = "http://127.0.0.1:8000/v1"
     base_url_env = "TRANSFORMERS_BASE_URL"
+    start_command = "transformers serve"
     key_env = ("TRANSFORMERS_API_KEY",)
     needs_key = False
     renamed = _ONLY_MAX_TOKENS
@@ -533,6 +538,7 @@ class Litellm(Compatible):
     url = "https://docs.litellm.ai"
     base_url = "http://127.0.0.1:4000/v1"
     base_url_env = "LITELLM_BASE_URL"
+    start_command = "litellm"
     key_env = ("LITELLM_API_KEY", "LITELLM_PROXY_API_KEY")
     needs_key = False
     reasoning_proofs = "thinking_blocks"

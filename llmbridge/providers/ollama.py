@@ -110,6 +110,7 @@ class Ollama(Provider):
     path = "/api/chat"
     key_env: ClassVar[tuple[str, ...]] = ("OLLAMA_API_KEY",)
     base_url_env = "OLLAMA_HOST"
+    start_command = "ollama serve"
     headers: ClassVar[Mapping[str, str]] = {"Accept": "application/x-ndjson"}
     note = "a server of your own, at OLLAMA_HOST; OLLAMA_API_KEY only for https://ollama.com"
     supports = frozenset({"tools", "schema"})
