@@ -3,7 +3,7 @@
 The only importer of requests and urllib3. `Transport.post` sends one request over a `requests.Session` (an own one, or
 the caller's) and gives an `Exchange`, whose `read()` blocks until something has arrived. Every failure is an error of
 llmbridge by then. See `call` for time limits and cancelling, `body` for the decoding, `connections` for what is added
-to urllib3, `proxies` and `failures` for what their names say.
+to urllib3, `environment` for proxies and CAs, and `failures` for what its name says.
 """
 
 from __future__ import annotations
@@ -29,15 +29,14 @@ from requests.utils import select_proxy
 from llmbridge._locks import keep_lock_free
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, serving
-from llmbridge._transport.connections import (
+from llmbridge._transport.connections import WatchedAdapter, watch_pool
+from llmbridge._transport.environment import (
     CA_VARIABLES,
     ProxySetting,
-    WatchedAdapter,
     named_proxy,
     passwords_of,
     proxies_for,
     trusted_by_environment,
-    watch_pool,
 )
 from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated

@@ -7,43 +7,27 @@ were in use lately, headers that end in the middle are an error, and 1xx answers
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import os
 import queue
 import socket
 import ssl
-import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
 from functools import lru_cache
 from time import monotonic
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies, select_proxy
 from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # type: ignore[attr-defined]  # recorders replace others
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from llmbridge._transport.addresses import Address, failed, reach
 from llmbridge._transport.call import Call, current_call, unwatch, watch
-from llmbridge.errors import ConfigError
-from llmbridge.options import checked_proxy
 
-__all__ = [
-    "CA_VARIABLES",
-    "ProxySetting",
-    "WatchedAdapter",
-    "named_proxy",
-    "passwords_of",
-    "proxies_for",
-    "trusted_by_environment",
-    "watch_pool",
-]
+__all__ = ["HEADERS_LIMIT", "HeadersTooLong", "HeadersTruncated", "WatchedAdapter", "watch_pool"]
 
 _IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
 _SURPLUS_SECONDS = 60.0  # that idle ones beyond these are kept: about as long as servers keep theirs
@@ -53,22 +37,6 @@ _VERSION = b"HTTP/"
 _LONGEST_LINE = 65536  # that http.client takes
 HEADERS_LIMIT = 256 * 1024
 """Bytes of the header lines of an answer, with those of the 1xx answers before it."""
-ProxySetting = str | bool | None
-"""A URL; None for what the environment says; False for no proxy at all."""
-
-CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""What may name the CAs to trust: the first that is set counts."""
-
-_VARIABLES = tuple(
-    name
-    for lower in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
-    for name in (lower, lower.upper())
-)
-# Elsewhere the system's own settings count too, and can change behind the environment's back.
-_ENVIRONMENT_IS_ALL = sys.platform not in ("win32", "darwin")
-
-_UNKNOWN = "unknown"
-_known: dict[tuple[str | None, ...], str | None] = {}
 
 
 class HeadersTruncated(http.client.HTTPException):
@@ -504,75 +472,3 @@ def _watch_manager(manager: Any) -> None:
     manager.pool_classes_by_scheme = {
         scheme: _watched_pool(pool, own=True) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
-
-
-def trusted_by_environment(variables: Sequence[str]) -> bool | str:
-    """The file or folder of CAs that one of the variables names; True if none does.
-
-    Args:
-        variables: Their names; the first that is set counts.
-    """
-    return next((path for path in map(os.environ.get, variables) if path), True)
-
-
-def proxies_for(url: str, proxy: ProxySetting) -> dict[str, str]:
-    """The proxies to hand to requests for this URL: empty for a direct connection.
-
-    Raises:
-        ConfigError: The environment names a proxy that is no URL.
-    """
-    if proxy is False:
-        return {}
-    chosen = proxy if isinstance(proxy, str) else _from_environment(url)
-    return {"http": chosen, "https": chosen} if chosen else {}
-
-
-def _from_environment(url: str) -> str | None:
-    """Asking requests costs more than all else in preparing a short call: its answer is kept while nothing changes."""
-    parts = urlsplit(url)
-    key = (parts.scheme, parts.netloc.rpartition("@")[2], *map(os.environ.get, _VARIABLES))
-    if _ENVIRONMENT_IS_ALL and (known := _known.get(key, _UNKNOWN)) is not _UNKNOWN:
-        return known
-    chosen = select_proxy(url, get_environ_proxies(url))
-    if chosen:
-        try:
-            chosen = checked_proxy(chosen)
-        except ConfigError as error:
-            raise ConfigError(f"the environment's {parts.scheme.upper()}_PROXY or ALL_PROXY: {error.message}") from None
-    if len(_known) > 100:
-        _known.clear()
-    _known[key] = chosen or None
-    return chosen or None
-
-
-def named_proxy(url: str, proxy: str, setting: ProxySetting) -> str:
-    """The proxy as an error names it: where it is and, if the environment chose it, which variable did.
-
-    Args:
-        url: What was to be reached.
-        proxy: The proxy's URL.
-        setting: What the caller set.
-    """
-    parts = urlsplit(proxy)
-    name = f"the {'SOCKS' if parts.scheme.startswith('socks') else 'HTTP'} proxy {parts.netloc.rpartition('@')[2]}"
-    if isinstance(setting, str):
-        return name
-    scheme = urlsplit(url).scheme
-    variables = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
-    chosen = next((variable for variable in variables if os.environ.get(variable)), None)
-    return f"{name} (from {chosen})" if chosen else name
-
-
-def passwords_of(url: str) -> tuple[str, ...]:
-    """The password in a URL, in the forms in which it may show up again.
-
-    Example:
-        >>> passwords_of("http://user:p%40ss@proxy:3128")
-        ('p%40ss', 'p@ss', 'dXNlcjpwQHNz')
-    """
-    parts = urlsplit(url)
-    if not parts.password:
-        return ()
-    plain = unquote(parts.password)
-    basic = base64.b64encode(f"{unquote(parts.username or '')}:{plain}".encode()).decode()
-    return tuple(dict.fromkeys((parts.password, plain, basic)))
