@@ -108,7 +108,10 @@ class Exchange:
         self._closed = self.paused = False
         self.status = response.status_code
         self.legible = True
-        self.headers = {name.lower(): scrub(value, secrets) for name, value in response.headers.items()}
+        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        shown = "\n".join(map(str, self.headers.values()))
+        if scrub(shown, secrets) != shown:
+            self.headers = {name: scrub(value, secrets) for name, value in self.headers.items()}
         original = getattr(response.raw, "_original_response", None)
         self._wire = original if isinstance(original, http.client.HTTPResponse) and original.fp is not None else None
         if location := getattr(response, _LOCATION, None):
@@ -343,6 +346,7 @@ class Transport:
             call.answers_later = False  # who looks at the answer is to see a whole one
             send = functools.partial(session.send, allow_redirects=False)
             prepared.hooks = {"response": [_set_utf8, _stay]}
+            delattr(prepared, _SENSITIVE)  # they may add to it
         response: requests.Response = send(
             prepared,
             stream=True,
@@ -416,6 +420,7 @@ class Transport:
             template = requests.Request(
                 request.method, request.url, headers=request.headers, data=data, auth=auth
             ).prepare()
+            setattr(template, _SENSITIVE, _sensitive_words(template))
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
             self._templates[key] = template
@@ -426,20 +431,28 @@ class Transport:
             prepared.headers["Content-Length"] = str(len(body))
         prepared.body = body
         prepared.hooks = template.hooks
+        setattr(prepared, _SENSITIVE, getattr(template, _SENSITIVE))
         prepared._cookies = _NO_COOKIES  # type: ignore[attr-defined]
         return prepared
 
     def _secrets(self, request: HTTPRequest, response: requests.Response) -> tuple[str, ...]:
         """What the server may have seen and must not be quoted with: also what a caller's session or proxy added."""
-        found = list(request.secrets)
-        for name, value in response.request.headers.items() if response.request is not None else ():
-            if is_sensitive(name):
-                found += (value if isinstance(value, str) else value.decode("latin-1")).split()
+        sent = response.request
+        known = getattr(sent, _SENSITIVE, None)
+        found = [*request.secrets, *(_sensitive_words(sent) if known is None else known)]
         found += [word for proxy in proxies_for(request.url, self._proxy).values() for word in passwords_of(proxy)]
         return tuple(dict.fromkeys(word for word in found if len(word) >= SHORTEST_SECRET))
 
 
 _NO_COOKIES = RequestsCookieJar()
+_SENSITIVE = "_llmbridge_sensitive"  # of a request that is sent as it was prepared: what its headers hold
+
+
+def _sensitive_words(request: requests.PreparedRequest | None) -> tuple[str, ...]:
+    """What stands in those headers of a request that are likely to hold a secret."""
+    values = [value for name, value in request.headers.items() if is_sensitive(name)] if request is not None else []
+    texts = (value if isinstance(value, str) else value.decode("latin-1") for value in values)
+    return tuple(MaskedStr(word) for text in texts for word in text.split())
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

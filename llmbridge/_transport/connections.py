@@ -11,6 +11,7 @@ import contextlib
 import http.client
 import os
 import queue
+import re
 import socket
 import ssl
 import threading
@@ -26,6 +27,7 @@ from urllib3.util.ssl_ import create_urllib3_context
 
 from llmbridge._transport.addresses import Address, failed, reach
 from llmbridge._transport.call import Call, current_call, unwatch, watch
+from llmbridge.secret import MaskedStr
 
 __all__ = ["HEADERS_LIMIT", "HeadersTooLong", "HeadersTruncated", "WatchedAdapter", "watch_pool"]
 
@@ -33,7 +35,10 @@ _IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of bu
 _SURPLUS_SECONDS = 60.0  # that idle ones beyond these are kept: about as long as servers keep theirs
 _HOSTS = 64  # that a client keeps idle connections to
 _CONTINUE, _OK = 100, 200
+_WITHOUT_BODY = (204, 304)
 _VERSION = b"HTTP/"
+_PLAIN_HEADERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*")  # each a line of its own
+_LENGTH = re.compile("[0-9]{1,18}")
 _LONGEST_LINE = 65536  # that http.client takes
 HEADERS_LIMIT = 256 * 1024
 """Bytes of the header lines of an answer, with those of the 1xx answers before it."""
@@ -58,6 +63,7 @@ class _HeaderLines:
         self.file = file
         self.last = b""
         self.in_headers = False
+        self.headers: bytes | None = None  # once they have been read as a whole
         self._blocks: list[bytes] = []
         self._left = HEADERS_LIMIT
 
@@ -66,7 +72,7 @@ class _HeaderLines:
             self.last = self.file.readline(limit)
             return self.last
         if not self._blocks:
-            headers = self.rest_of_headers()
+            headers = self.headers if self.headers is not None else self.rest_of_headers()
             blocks = [headers[begin : begin + _LONGEST_LINE] for begin in range(0, len(headers), _LONGEST_LINE)]
             self._blocks = [self.last, *reversed(blocks)]
         return self._blocks.pop()
@@ -89,6 +95,8 @@ class _HeaderLines:
 class _Response(http.client.HTTPResponse):
     """Also a proxy's answer to CONNECT, of which urllib3 and http.client read the headers in ways of their own."""
 
+    _final: tuple[str, int, str] | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fp = _HeaderLines(self.fp)  # type: ignore[assignment]
@@ -96,7 +104,8 @@ class _Response(http.client.HTTPResponse):
     def begin(self, *args: Any, **kwargs: Any) -> None:
         lines: Any = self.fp
         try:
-            super().begin(*args, **kwargs)
+            if self.headers is not None or not self._begun_fast(lines):
+                super().begin(*args, **kwargs)
         except http.client.BadStatusLine:
             begun = lines.last[: len(_VERSION)]
             if lines.last.endswith(b"\n") or not begun or not _VERSION.startswith(begun):
@@ -112,8 +121,36 @@ class _Response(http.client.HTTPResponse):
             self.msg.set_payload("")
             self.msg.defects.clear()
 
+    def _begun_fast(self, lines: _HeaderLines) -> bool:
+        """Does what `begin` does for usual headers. http.client has them parsed as those of a mail: five times as long.
+
+        False if there is something in them that it should look at; then it will read the same lines.
+        """
+        self._final = version, status, reason = self._read_status()
+        lines.headers = lines.rest_of_headers()
+        special = self._method == "HEAD" or status in _WITHOUT_BODY or self.debuglevel  # type: ignore[attr-defined]
+        if version != "HTTP/1.1" or special or not _PLAIN_HEADERS.fullmatch(lines.headers):
+            return False
+        headers = http.client.HTTPMessage()
+        for line in lines.headers.decode("latin-1").split("\r\n")[:-1]:
+            name, _, value = line.partition(":")
+            headers.set_raw(name, value.lstrip(" \t"))
+        headers.set_payload("")
+        length, coding = headers.get("content-length"), headers.get("transfer-encoding")
+        if (coding or "chunked").lower() != "chunked" or not _LENGTH.fullmatch(length or "0"):
+            return False
+        self.code = self.status = status
+        self.reason, self.version = reason.strip(), 11
+        self.headers = self.msg = headers
+        self.chunked, self.chunk_left = bool(coding), None
+        self.length = int(length) if length and not coding else None
+        self.will_close = self._check_close() or not (coding or length)  # type: ignore[attr-defined]
+        return True
+
     def _read_status(self) -> tuple[str, int, str]:
         """The final status. http.client itself skips 100 only, and takes 102 and 103 for an answer."""
+        if self._final is not None:
+            return self._final
         lines: Any = self.fp
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
@@ -438,6 +475,24 @@ class WatchedAdapter(HTTPAdapter):
 
     def __init__(self) -> None:
         super().__init__(pool_connections=_HOSTS, pool_maxsize=_IDLE_CONNECTIONS)
+        self._pools: dict[Any, Any] = {}
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        """The pool for a request, remembered: urllib3 looks it up under a lock that all threads share."""
+        folder = isinstance(verify, str) and os.path.isdir(verify)
+        key = request.url, verify, folder, *map(MaskedStr, (proxies or {}).values())
+        pool = self._pools.get(key)
+        if pool is None or pool.pool is None:  # it was closed, as the one that was used least of many hosts'
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            if len(self._pools) >= _HOSTS:
+                self._pools.clear()
+            self._pools[key] = pool
+        return pool
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """Without a proxy it is the path, which requests finds out by parsing the URL again and again."""
+        url: str = super().request_url(request, proxies) if proxies else request.path_url
+        return url
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Sets the trust of the pool: also of one to a proxy that speaks TLS, where requests looks at the URL alone."""
