@@ -44,10 +44,13 @@ UNUSUAL = [
 
 
 class FakeSocket:
+    """What an answer is read from."""
+
     def __init__(self, data: bytes) -> None:
         self._data = data
 
     def makefile(self, *_: Any) -> io.BufferedReader:
+        """Its file."""
         return io.BufferedReader(io.BytesIO(self._data))  # type: ignore[arg-type]
 
 
