@@ -178,6 +178,8 @@ class TransportOptions:
     def over(self, defaults: TransportOptions) -> TransportOptions:
         """These options, and where nothing was set the defaults; headers add up."""
         changed = {name: value for name, value in vars(self).items() if value is not None}
+        if not changed:
+            return defaults
         if self.headers is not None and defaults.headers is not None:
             changed["headers"] = {**defaults.headers, **self.headers}
         return replace(defaults, **changed)
@@ -216,6 +218,8 @@ class ChatOptions:
     def over(self, defaults: ChatOptions) -> ChatOptions:
         """These options, and where nothing was set the defaults; parameters add up."""
         changed = {name: value for name, value in vars(self).items() if value is not None}
+        if not self.params and len(changed) == 1:
+            return defaults
         return replace(defaults, **{**changed, "params": {**defaults.params, **self.params}})
 
     @property
