@@ -491,8 +491,11 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
 def _json_bytes(body: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(body, allow_nan=False).encode("utf-8")
+        return _encode(body).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:  # encode() of a provider made it: the rest was checked
         raise InvalidRequest(f"the request's body cannot be sent as JSON: {type(error).__name__}") from None

@@ -39,6 +39,7 @@ _WITHOUT_BODY = (204, 304)
 _VERSION = b"HTTP/"
 _PLAIN_HEADERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*")  # each a line of its own
 _LENGTH = re.compile("[0-9]{1,18}")
+_LINES = 32  # of headers, as they are sent, that a connection keeps
 _LONGEST_LINE = 65536  # that http.client takes
 HEADERS_LIMIT = 256 * 1024
 """Bytes of the header lines of an answer, with those of the 1xx answers before it."""
@@ -168,7 +169,12 @@ class _Watched:
     proxy: Any
     idle_since = 0.0
     _served = False
+    _buffer: list[bytes]  # of http.client: the lines that wait for the end of the headers
     _headers: bytes | None = b""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lines: dict[Any, bytes] = {}
 
     @property
     def debuglevel(self) -> int:
@@ -186,6 +192,17 @@ class _Watched:
             call.attach(self.sock)
             call.start("first_content")
         super().putrequest(*args, **kwargs)  # type: ignore[misc]
+
+    def putheader(self, header: Any, *values: Any) -> None:
+        """What has been sent before is not checked again, and not put together."""
+        line = self._lines.get((header, values))
+        if line is not None:
+            self._buffer.append(line)
+            return
+        super().putheader(header, *values)  # type: ignore[misc]
+        if len(self._lines) >= _LINES:
+            self._lines.clear()
+        self._lines[header, values] = self._buffer[-1]
 
     def connect(self) -> None:
         call = current_call()

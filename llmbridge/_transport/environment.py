@@ -115,7 +115,7 @@ def passwords_of(url: str) -> tuple[str, ...]:
         ('p%40ss', 'p@ss', 'dXNlcjpwQHNz')
     """
     parts = urlsplit(url)
-    if not parts.password:
+    if "@" not in parts.netloc or not parts.password:
         return ()
     plain = unquote(parts.password)
     basic = base64.b64encode(f"{unquote(parts.username or '')}:{plain}".encode()).decode()
