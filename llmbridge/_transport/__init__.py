@@ -29,7 +29,7 @@ from requests.utils import select_proxy
 from llmbridge._locks import keep_lock_free
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, serving
-from llmbridge._transport.connections import WatchedAdapter, watch_pool
+from llmbridge._transport.connections import LazyResponse, WatchedAdapter, watch_pool
 from llmbridge._transport.environment import (
     CA_VARIABLES,
     ProxySetting,
@@ -108,7 +108,8 @@ class Exchange:
         self._closed = self.paused = False
         self.status = response.status_code
         self.legible = True
-        self.headers = {name.lower(): value for name, value in response.headers.items()}
+        items = response.header_items() if isinstance(response, LazyResponse) else response.headers.items()
+        self.headers = {name.lower(): value for name, value in items}
         shown = "\n".join(map(str, self.headers.values()))
         if scrub(shown, secrets) != shown:
             self.headers = {name: scrub(value, secrets) for name, value in self.headers.items()}

@@ -16,11 +16,16 @@ import socket
 import ssl
 import threading
 from collections import deque
-from functools import lru_cache
+from collections.abc import Iterable
+from functools import cached_property, lru_cache
 from time import monotonic
 from typing import Any
 
+import requests
 from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
 from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # type: ignore[attr-defined]  # recorders replace others
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
@@ -29,7 +34,7 @@ from llmbridge._transport.addresses import Address, failed, reach
 from llmbridge._transport.call import Call, current_call, unwatch, watch
 from llmbridge.secret import MaskedStr
 
-__all__ = ["HEADERS_LIMIT", "HeadersTooLong", "HeadersTruncated", "WatchedAdapter", "watch_pool"]
+__all__ = ["HEADERS_LIMIT", "HeadersTooLong", "HeadersTruncated", "LazyResponse", "WatchedAdapter", "watch_pool"]
 
 _IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
 _SURPLUS_SECONDS = 60.0  # that idle ones beyond these are kept: about as long as servers keep theirs
@@ -132,12 +137,14 @@ class _Response(http.client.HTTPResponse):
         special = self._method == "HEAD" or status in _WITHOUT_BODY or self.debuglevel  # type: ignore[attr-defined]
         if version != "HTTP/1.1" or special or not _PLAIN_HEADERS.fullmatch(lines.headers):
             return False
-        headers = http.client.HTTPMessage()
+        headers, first = http.client.HTTPMessage(), dict[str, str]()
         for line in lines.headers.decode("latin-1").split("\r\n")[:-1]:
             name, _, value = line.partition(":")
-            headers.set_raw(name, value.lstrip(" \t"))
+            value = value.lstrip(" \t")
+            headers.set_raw(name, value)
+            first.setdefault(name.lower(), value)
         headers.set_payload("")
-        length, coding = headers.get("content-length"), headers.get("transfer-encoding")
+        length, coding = first.get("content-length"), first.get("transfer-encoding")
         if (coding or "chunked").lower() != "chunked" or not _LENGTH.fullmatch(length or "0"):
             return False
         self.code = self.status = status
@@ -145,7 +152,7 @@ class _Response(http.client.HTTPResponse):
         self.headers = self.msg = headers
         self.chunked, self.chunk_left = bool(coding), None
         self.length = int(length) if length and not coding else None
-        self.will_close = self._check_close() or not (coding or length)  # type: ignore[attr-defined]
+        self.will_close = "close" in first.get("connection", "").lower() or not (coding or length)
         return True
 
     def _read_status(self) -> tuple[str, int, str]:
@@ -487,6 +494,39 @@ def _replace_idle(pool: Any) -> None:
         idle.put(None, block=False)
 
 
+_LAZY = ("cookies", "encoding", "headers", "history")
+_BLANK = {name: value for name, value in vars(requests.Response()).items() if name not in _LAZY}
+
+
+class LazyResponse(requests.Response):
+    """A response of which all that takes time to make is made when it is asked for: few look at more than the body."""
+
+    def __init__(self, request: Any, raw: Any, adapter: Any) -> None:
+        vars(self).update(
+            _BLANK, status_code=raw.status, reason=raw.reason, raw=raw, url=request.url, request=request,
+            connection=adapter, history=[],
+        )  # fmt: skip
+
+    @cached_property
+    def headers(self) -> Any:  # type: ignore[override]
+        return CaseInsensitiveDict(self.raw.headers)
+
+    @cached_property
+    def encoding(self) -> Any:  # type: ignore[override]
+        return get_encoding_from_headers(self.headers)
+
+    @cached_property
+    def cookies(self) -> Any:  # type: ignore[override]
+        jar = RequestsCookieJar()
+        extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
+        return jar
+
+    def header_items(self) -> Iterable[tuple[str, str]]:
+        """Names and values, without making the headers of them."""
+        items: Iterable[tuple[str, str]] = self.raw.headers.itermerged()
+        return self.headers.items() if "headers" in vars(self) else items
+
+
 class WatchedAdapter(HTTPAdapter):
     """The adapter of requests, with connections that report to the call they serve."""
 
@@ -510,6 +550,10 @@ class WatchedAdapter(HTTPAdapter):
         """Without a proxy it is the path, which requests finds out by parsing the URL again and again."""
         url: str = super().request_url(request, proxies) if proxies else request.path_url
         return url
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """What urllib3 gives, as one of requests."""
+        return LazyResponse(req, resp, self)
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Sets the trust of the pool: also of one to a proxy that speaks TLS, where requests looks at the URL alone."""
