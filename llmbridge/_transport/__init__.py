@@ -27,9 +27,10 @@ from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
 
 from llmbridge._locks import keep_lock_free
+from llmbridge._transport.adapter import LazyResponse, WatchedAdapter
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
-from llmbridge._transport.call import Call, serving
-from llmbridge._transport.connections import LazyResponse, WatchedAdapter, watch_pool
+from llmbridge._transport.call import Call, WouldWait, serving
+from llmbridge._transport.connections import watch_pool
 from llmbridge._transport.environment import (
     CA_VARIABLES,
     ProxySetting,
@@ -51,6 +52,7 @@ __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "pass
 _DRAIN_SECONDS = 0.1
 _DRAIN_BYTES = 64 * 1024
 _TEMPLATES = 64
+_SHORT = 4096  # characters of a request that are put into JSON in no time
 _ZIPPED = ("gzip", "x-gzip", "deflate")
 _SUCCESS = range(200, 300)
 _PROXY_ASKS = 407
@@ -328,6 +330,28 @@ class Transport:
                 failure.throw()
         raise AssertionError("the second attempt either answers or fails")
 
+    def send_at_once(self, call: Call, request: HTTPRequest) -> Exchange | Later | None:
+        """Like `send`, by an event loop: never blocks. None where it would, or is not sure: then `send` has to be used.
+
+        A short request over a kept connection can be sent so, unless somebody has replaced what sends it.
+        """
+        own = self._own
+        if own is None or self._pid != os.getpid() or _is_replaced(requests.Session.send):
+            return None
+        adapter: Any = own.get_adapter(request.url)
+        if _is_replaced(adapter.send.__func__, requests.adapters) or not adapter.has_idle(request.url):
+            return None
+        if _room_behind(request.body, _SHORT) < 0:
+            return None
+        call.at_once = True
+        try:
+            return self.send(call, request)
+        except WouldWait:
+            call.detach()
+            return None
+        finally:
+            call.at_once = False
+
     def close(self) -> None:
         """Closes the kept connections of the own session."""
         own, self._own = self._own, None
@@ -461,9 +485,20 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _is_replaced(send: Any) -> bool:
+def _is_replaced(send: Any, module: Any = requests.sessions) -> bool:
     """Whether `Session.send` is not the one of requests: mocks replace it, and so do those that trace requests."""
-    return type(send) is not FunctionType or send.__globals__ is not vars(requests.sessions)
+    return type(send) is not FunctionType or send.__globals__ is not vars(module)
+
+
+def _room_behind(value: Any, room: int) -> int:
+    """How many characters of so many are left behind a value that is to be sent; below 0 if it is longer."""
+    if isinstance(value, str):
+        return room - len(value)
+    if isinstance(value, (dict, list)):
+        for inner in (*value, *value.values()) if isinstance(value, dict) else value:
+            if (room := _room_behind(inner, room)) < 0:
+                break
+    return room - 1
 
 
 _LOCATION = "_llmbridge_location"

@@ -16,29 +16,21 @@ import socket
 import ssl
 import threading
 from collections import deque
-from collections.abc import Iterable
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from time import monotonic
 from typing import Any
 
-import requests
-from requests.adapters import HTTPAdapter
-from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
-from requests.structures import CaseInsensitiveDict
-from requests.utils import get_encoding_from_headers
 from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # type: ignore[attr-defined]  # recorders replace others
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from llmbridge._transport.addresses import Address, failed, reach
-from llmbridge._transport.call import Call, current_call, unwatch, watch
-from llmbridge.secret import MaskedStr
+from llmbridge._transport.body import WOULD_BLOCK
+from llmbridge._transport.call import Call, WouldWait, current_call, unwatch, watch
 
-__all__ = ["HEADERS_LIMIT", "HeadersTooLong", "HeadersTruncated", "LazyResponse", "WatchedAdapter", "watch_pool"]
+__all__ = ["HEADERS_LIMIT", "HeadersTooLong", "HeadersTruncated", "watch_manager", "watch_pool"]
 
-_IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
 _SURPLUS_SECONDS = 60.0  # that idle ones beyond these are kept: about as long as servers keep theirs
-_HOSTS = 64  # that a client keeps idle connections to
 _CONTINUE, _OK = 100, 200
 _WITHOUT_BODY = (204, 304)
 _VERSION = b"HTTP/"
@@ -214,6 +206,8 @@ class _Watched:
     def connect(self) -> None:
         call = current_call()
         if call is not None:
+            if call.at_once:
+                raise WouldWait
             call.reused_connection = None
             call.start("connect")
             call.step = "proxy" if self._by_proxy else "reach"
@@ -252,7 +246,16 @@ class _Watched:
             data = headers + data
         elif headers:
             super().send(headers)  # type: ignore[misc]
-        super().send(data)  # type: ignore[misc]
+        if (call := current_call()) is None or not call.at_once:
+            super().send(data)  # type: ignore[misc]
+            return
+        sent = 0
+        if self.sock is not None:  # else it is a kept one that the server has closed
+            self.sock.settimeout(0)
+            with contextlib.suppress(*WOULD_BLOCK):
+                sent = self.sock.send(data)
+        if sent < len(data):
+            raise WouldWait  # the connection is closed then: the server never sees the whole request
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         if self._headers:  # there was no body
@@ -413,10 +416,12 @@ class _Recorder:
     """Mixed into a connection class of vcrpy, which plays answers, or records those of a connection that it holds."""
 
     def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+        if (call := current_call()) is not None and call.at_once:
+            raise WouldWait  # it reads the answer at once
         # Without their masks: a cassette takes no kind of str but the plain one.
         plain = {name: str(value) if isinstance(value, str) else value for name, value in dict(headers or {}).items()}
         super().request(method, url, body, plain, **options)  # type: ignore[misc]
-        if (call := current_call()) is not None:
+        if call is not None:
             call.answers_later = False  # the recorder reads the answer at once
 
 
@@ -494,97 +499,8 @@ def _replace_idle(pool: Any) -> None:
         idle.put(None, block=False)
 
 
-_LAZY = ("cookies", "encoding", "headers", "history")
-_BLANK = {name: value for name, value in vars(requests.Response()).items() if name not in _LAZY}
-
-
-class LazyResponse(requests.Response):
-    """A response of which all that takes time to make is made when it is asked for: few look at more than the body."""
-
-    def __init__(self, request: Any, raw: Any, adapter: Any) -> None:
-        vars(self).update(
-            _BLANK, status_code=raw.status, reason=raw.reason, raw=raw, url=request.url, request=request,
-            connection=adapter, history=[],
-        )  # fmt: skip
-
-    @cached_property
-    def headers(self) -> Any:  # type: ignore[override]
-        return CaseInsensitiveDict(self.raw.headers)
-
-    @cached_property
-    def encoding(self) -> Any:  # type: ignore[override]
-        return get_encoding_from_headers(self.headers)
-
-    @cached_property
-    def cookies(self) -> Any:  # type: ignore[override]
-        jar = RequestsCookieJar()
-        extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
-        return jar
-
-    def header_items(self) -> Iterable[tuple[str, str]]:
-        """Names and values, without making the headers of them."""
-        items: Iterable[tuple[str, str]] = self.raw.headers.itermerged()
-        return self.headers.items() if "headers" in vars(self) else items
-
-
-class WatchedAdapter(HTTPAdapter):
-    """The adapter of requests, with connections that report to the call they serve."""
-
-    def __init__(self) -> None:
-        super().__init__(pool_connections=_HOSTS, pool_maxsize=_IDLE_CONNECTIONS)
-        self._pools: dict[Any, Any] = {}
-
-    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
-        """The pool for a request, remembered: urllib3 looks it up under a lock that all threads share."""
-        folder = isinstance(verify, str) and os.path.isdir(verify)
-        key = request.url, verify, folder, *map(MaskedStr, (proxies or {}).values())
-        pool = self._pools.get(key)
-        if pool is None or pool.pool is None:  # it was closed, as the one that was used least of many hosts'
-            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
-            if len(self._pools) >= _HOSTS:
-                self._pools.clear()
-            self._pools[key] = pool
-        return pool
-
-    def request_url(self, request: Any, proxies: Any) -> str:
-        """Without a proxy it is the path, which requests finds out by parsing the URL again and again."""
-        url: str = super().request_url(request, proxies) if proxies else request.path_url
-        return url
-
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """What urllib3 gives, as one of requests."""
-        return LazyResponse(req, resp, self)
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Sets the trust of the pool: also of one to a proxy that speaks TLS, where requests looks at the URL alone."""
-        url = "https:" if conn.scheme == "https" else url
-        if isinstance(verify, str) and any(map(os.path.isdir, verify.split(os.pathsep)[1:])):
-            super().cert_verify(conn, url, True, cert)  # type: ignore[no-untyped-call]
-            conn.ca_certs, conn.ca_cert_dir = None, verify  # OpenSSL reads such a list, and requests knows one folder
-            return
-        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
-
-    def close(self) -> None:
-        """Closes the idle connections at once: urllib3 2 leaves that to the end of the last reference to a pool."""
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in list(manager.pools.keys()):
-                if (pool := manager.pools.get(key)) is not None:
-                    pool.close()
-        super().close()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        _watch_manager(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        known = proxy in self.proxy_manager
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not known:
-            _watch_manager(manager)
-        return manager
-
-
-def _watch_manager(manager: Any) -> None:
+def watch_manager(manager: Any) -> None:
+    """Makes the connections of all pools that llmbridge's own adapter will have report to their calls."""
     manager.pool_classes_by_scheme = {
         scheme: _watched_pool(pool, own=True) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
