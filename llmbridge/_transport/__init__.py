@@ -297,10 +297,11 @@ class Transport:
             ConfigError: The URL, proxy or a header cannot be used.
         """
         host = _host(request.url)
-        body = None if request.method == "GET" else _json_bytes(request.body)
+        body = None
         for last in (False, True):
             exchange, response, failure, last = None, None, None, last or (begun is not None and call.takes_new)
             if begun is None:
+                body = None if request.method == "GET" else _json_bytes(request.body)
                 call.check()
                 call.reused_connection, call.takes_new = None, last
                 call.start("connect")
