@@ -14,7 +14,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import sys
+import threading
+import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator, Iterable, Iterator, Sequence
 from contextvars import Context, ContextVar, copy_context
 from types import TracebackType
@@ -53,6 +56,24 @@ _THREADS_BEYOND = 16  # for calls whose time ran out while all were taken: each 
 _limiter: RunVar[CapacityLimiter] = RunVar("llmbridge_limiter")
 _limiter_beyond: RunVar[CapacityLimiter] = RunVar("llmbridge_limiter_beyond")
 _in_tool: ContextVar[bool] = ContextVar("llmbridge_in_tool", default=False)
+
+
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def _end_threads() -> None:
+    """Lets the interpreter end: a worker of anyio waits until the root task says that it is done.
+
+    Nobody tells it where the loop stops with that task, as nest_asyncio's do, or was stopped or closed before.
+    """
+    for thread in list(_threads):
+        if (stop := getattr(thread, "stop", None)) is not None:  # trio's are daemons
+            with contextlib.suppress(queue.Full):  # somebody else has told it
+                stop()
+
+
+with contextlib.suppress(AttributeError, RuntimeError):  # atexit comes too late: it runs once all threads have ended
+    threading._register_atexit(_end_threads)  # type: ignore[attr-defined]
 
 
 def _thread_limit() -> CapacityLimiter:
@@ -206,6 +227,7 @@ async def in_thread(
 
     def step_here() -> None:
         this_thread.loop = coroutines
+        _threads.add(threading.current_thread())
         try:
             done.append(step())
         except BaseException as error:  # noqa: BLE001 - raised below

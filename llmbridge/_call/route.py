@@ -53,7 +53,7 @@ class Breaker:
     closes it or opens it again. A trial that is never heard of again (its process was forked, say) is followed by
     another one after a further cool-down.
 
-    Nothing here waits for the lock: a garbage collection inside may end another call, which comes here as well.
+    Nothing waits for the lock inside of it: a garbage collection there may end another call, which comes here as well.
 
     Args:
         clock: Seconds; another one for tests.
@@ -84,16 +84,14 @@ class Breaker:
         open_until = self._open_until
         if open_until is None:
             return True
-        if not self._lock.acquire(blocking=False):
+        if self._lock.locked():
             return False  # somebody else is about to become the trial
-        try:
+        with self._lock:  # and no `acquire` before a `try`: a Ctrl-C between the two would leave it taken for ever
             now = self._clock()
             if now < max(open_until, self._trial_until):
                 return False
             self._trial, self._trial_until = call, now + COOL_DOWN
             return True
-        finally:
-            self._lock.release()
 
     def succeeded(self) -> None:
         """The model has answered."""

@@ -238,9 +238,11 @@ class Exchange:
                 self.set_blocking(True)  # before others get the connection
             self._wire.close()
             if reusable:
+                self._call.let_go()
                 raw.release_conn()
                 return
         self._response.close()
+        self._call.let_go()
 
 
 class Transport:
@@ -288,8 +290,6 @@ class Transport:
             except (LLMBridgeError, *FOREIGN) as error:
                 failure = Failure(error, call, host, self._proxy_name(request), request.url.startswith("https:"))
             except BaseException as error:  # noqa: BLE001 - raised again; Ctrl-C: the frames below hold the headers as they are sent
-                if response is not None:
-                    response.close()
                 raise error.with_traceback(None) from None
             call.wait_ends()
             if exchange is not None:
@@ -300,6 +300,7 @@ class Transport:
             call.detach()
             if response is not None:
                 response.close()
+            call.let_go()
             if failure is not None and (last or response or not (call.reused_connection and failure.broken)):
                 failure.throw()
         raise AssertionError("the second attempt either answers or fails")

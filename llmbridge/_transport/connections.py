@@ -72,6 +72,8 @@ class _HeaderLines:
 class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         file = self.fp
+        if (call := current_call()) is not None:
+            call.answering(self)
         lines = _HeaderLines(file)
         self.fp = lines  # type: ignore[assignment]
         try:
@@ -84,7 +86,7 @@ class _Response(http.client.HTTPResponse):
                 self.fp = file
         if not lines.last.endswith(b"\n"):
             raise HeadersTruncated("the connection ended inside the headers")
-        if current_call() is not None:
+        if call is not None:
             # What is no header line ends the headers here, and urllib3 would log it, whatever it holds.
             self.msg.set_payload("")
             self.msg.defects.clear()
@@ -212,7 +214,8 @@ class _Interruptible(_Watched):
         try:
             sock = _open(call, host.strip("[]"), self.port, self.socket_options, self.source_address)  # type: ignore[attr-defined]
             self._opened = sock
-            call.guard(sock)
+            if isinstance(self, HTTPSConnection):
+                call.guard(sock)
             self._reached(call)
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be looked up at all
             raise NewConnectionError(self, f"{error}") from error  # type: ignore[arg-type]
