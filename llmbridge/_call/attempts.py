@@ -24,7 +24,7 @@ from llmbridge.errors import (
     StreamTruncated,
     without_frames,
 )
-from llmbridge.secret import MaskedStr, scrub
+from llmbridge.secret import MaskedStr, revealed, scrub
 
 if TYPE_CHECKING:
     from llmbridge._transport import Call, Exchange, HTTPRequest
@@ -224,7 +224,7 @@ class Attempts:
                 raise
             call.renew()  # the body was given little time, the call has more
         exchange.finish()
-        longest = max(map(len, exchange.secrets), default=0)
+        longest = max(map(len, map(revealed, exchange.secrets)), default=0)
         text = body[: BODY_LIMIT + longest].decode("utf-8", "replace")
         if not exchange.legible and "\N{REPLACEMENT CHARACTER}" in text:
             text = ""  # compressed, though nobody asked for it; else it only says so

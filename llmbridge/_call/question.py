@@ -14,6 +14,7 @@ from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
 from llmbridge.events import Usage
 from llmbridge.options import Timeout, TotalClock, TransportOptions
 from llmbridge.provider import Encoded
+from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
     from llmbridge._call.route import Connections
@@ -73,6 +74,7 @@ class DocumentCall(Generic[T]):
         )
         self._pipeline = Pipeline([route], options.timeout or Timeout(), connections.limiter, total=total)
 
+    @discreet
     def result(self) -> T:
         """What the document says. Blocks.
 
@@ -189,6 +191,7 @@ class EmbeddingsCall:
     def _encode(self, texts: Sequence[str], model: str) -> Encoded:
         return self._provider.encode_embeddings(model, texts, self._params)
 
+    @discreet
     def result(self) -> Embeddings:
         """The vectors of all texts. Blocks.
 

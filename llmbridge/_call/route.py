@@ -150,14 +150,14 @@ class Connections:
 
         if session is not None:
             return Transport(session, proxy, verify)
-        if isinstance(proxy, str):
-            proxy = MaskedStr(proxy)  # whoever shows this object shows the keys of its dict
+        # Masked: whoever shows this object shows the keys of its dict.
+        way = MaskedStr(proxy) if isinstance(proxy, str) else proxy, verify
         with self._lock:
-            transport = self.transports.get((proxy, verify))
+            transport = self.transports.get(way)
             if transport is None:
                 if len(self.transports) >= _TRANSPORTS:
                     self.transports.pop(next(iter(self.transports))).close()
-                transport = self.transports[proxy, verify] = Transport(None, proxy, verify)
+                transport = self.transports[way] = Transport(None, proxy, verify)
             return transport
 
     def breaker_of(self, model: str) -> Breaker:
@@ -384,7 +384,13 @@ def _auth(provider: type[Provider], key: Key | None, call: Call) -> _Auth | None
         key, headers_of = fresh_key(key, call), provider.token_headers
     if key is None:
         return None
-    return _Auth(key, {name: MaskedStr(value) for name, value in headers_of(key.reveal()).items()})
+    try:
+        return _Auth(key, {name: MaskedStr(value) for name, value in headers_of(key.reveal()).items()})
+    except BaseException as error:
+        from llmbridge._tools.runs import drop_frames
+
+        drop_frames(error, f"{provider.__name__}.{headers_of.__name__}()")  # those of the provider hold the key as well
+        raise error  # noqa: TRY201 - as in `discreet`
 
 
 def http_request(
@@ -422,7 +428,7 @@ def http_request(
         _override(headers, auth.headers)
     if options.headers:
         masked = [value for value in options.headers.values() if isinstance(value, MaskedStr)]
-        secrets += [word for value in masked for word in value.split()]
+        secrets += [word for value in masked for word in value.reveal().split()]
         _override(headers, options.headers)
     if method == "GET":
         _override(headers, {"Content-Type": None})

@@ -38,7 +38,7 @@ from llmbridge._transport.connections import (
 from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
-from llmbridge.secret import SHORTEST_SECRET, MaskedStr, scrub
+from llmbridge.secret import SHORTEST_SECRET, MaskedStr, callers_frames_only, revealed, scrub
 
 __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "passwords_of"]
 
@@ -290,7 +290,7 @@ class Transport:
             except (LLMBridgeError, *FOREIGN) as error:
                 failure = Failure(error, call, host, self._proxy_name(request), request.url.startswith("https:"))
             except BaseException as error:  # noqa: BLE001 - raised again; Ctrl-C: the frames below hold the headers as they are sent
-                raise error.with_traceback(None) from None
+                raise callers_frames_only(error) from None
             call.wait_ends()
             if exchange is not None:
                 if exchange.status == _PROXY_ASKS and (proxy := self._proxy_name(request)):
@@ -333,7 +333,11 @@ class Transport:
     ) -> requests.Response:
         prepared = session.prepare_request(
             requests.Request(
-                request.method, request.url, headers=request.headers, data=body, auth=session.auth or _no_auth
+                request.method,
+                request.url,
+                headers=_revealed(request.headers),
+                data=body,
+                auth=session.auth or _no_auth,
             )
         )
         settings = self._foreign_settings(session, request.url)
@@ -386,7 +390,7 @@ class Transport:
             auth = _no_auth if any(name.lower() == "authorization" for name in request.headers) else None
             data = None if body is None else b"-"
             template = requests.Request(
-                request.method, request.url, headers=request.headers, data=data, auth=auth
+                request.method, request.url, headers=_revealed(request.headers), data=data, auth=auth
             ).prepare()
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
@@ -426,6 +430,11 @@ def _stay(response: requests.Response, **_: Any) -> None:
     """Hides a redirect from the session: it would read the whole body, however long, though it is not to follow."""
     if response.is_redirect:
         setattr(response, _LOCATION, response.headers.pop("location"))
+
+
+def _revealed(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers as requests takes them, and a caller's own auth, hooks and adapters."""
+    return {name: revealed(value) for name, value in headers.items()}
 
 
 def _host(url: str) -> str:
