@@ -22,6 +22,7 @@ from llmbridge.errors import (
     RateLimited,
     ServiceError,
     StreamTruncated,
+    harmless,
     without_frames,
 )
 from llmbridge.secret import MaskedStr, revealed, scrub
@@ -42,6 +43,7 @@ _REQUEST_IDS = (
     "apim-request-id",  # Azure
     "mistral-correlation-id",
 )
+_LONGEST_ID = 200
 _SUCCESS = range(200, 300)
 
 
@@ -146,7 +148,7 @@ class Attempts:
         if not isinstance(error, AllFailed):
             provider = self.route.provider
             error.provider = error.provider or provider.name
-            error.model = error.model or self.route.model
+            error.model = error.model or harmless(self.route.model, _LONGEST_ID)  # a server may have named it
             error.request_id = error.request_id or self.request_id
             since = provider.offline_since
             if since and since not in error.message and not isinstance(error, Cancelled):
@@ -198,7 +200,8 @@ class Attempts:
     def _take_headers(self, exchange: Exchange) -> None:
         self.headers = exchange.headers
         self._keep_secret(exchange.secrets)
-        self.request_id = next((self.headers[name] for name in _REQUEST_IDS if name in self.headers), None)
+        ids = (harmless(self.headers[name], _LONGEST_ID) for name in _REQUEST_IDS if name in self.headers)
+        self.request_id = next(ids, None)
         assert self._began is not None
         _log.debug("%s answered %d after %.3f s", self.route.provider.name, exchange.status, monotonic() - self._began)
         if (limiter := self._taught) is not None:

@@ -125,7 +125,7 @@ class Spiteful:
 talk = Client("demo").conversation()
 ASKED: dict[str, Callable[..., object]] = {
     "chat: too many arguments": lambda **way: chat("x", "openai:m", "y", **way),  # type: ignore[misc]
-    "chat: none at all": lambda **way: chat(**way),
+    "chat: none at all": chat,
     "chat: twice": lambda **way: chat("x", messages="y", **way),  # type: ignore[misc]
     "chat: messages that break off": lambda **way: chat(bad_messages(), "openai:m", **way),
     "chat: tools that break off": lambda **way: chat("x", "openai:m", tools=bad_items(), **way),
@@ -144,7 +144,7 @@ ASKED: dict[str, Callable[..., object]] = {
     "models": lambda **way: llmbridge.models("openai", "y", **way),  # type: ignore[misc]
     "amodels": lambda **way: llmbridge.amodels("openai", "y", **way),  # type: ignore[misc]
     "create_completion": lambda **way: OpenAI.create_completion("m", bad_messages(), **way),
-    "create_completion: none": lambda **way: OpenAI.create_completion(**way),  # type: ignore[call-arg]
+    "create_completion: none": OpenAI.create_completion,
     "create_async_generator": lambda **way: OpenAI.create_async_generator("m", bad_messages(), **way),
     "create_async": lambda **way: OpenAI.create_async("m", bad_messages(), **way),
 }
@@ -253,7 +253,9 @@ def test_p41_nor_one_of_a_provider(
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("place", ["http.client.HTTPConnection.putheader", "requests.models.PreparedRequest.prepare_url"])
+@pytest.mark.parametrize(
+    "place", ["http.client.HTTPConnection.putheader", "requests.models.PreparedRequest.prepare_url"]
+)
 def test_p41_nor_a_ctrl_c_in_a_library(
     server: LLMServer, mode: Mode, way: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -339,7 +341,7 @@ def test_p41_an_exception_that_takes_no_attributes_and_a_group_are_cleaned() -> 
     error.exceptions = (inner,)
     assert callers_frames_only(error) is error
     assert inner.__traceback__ is not kept
-    assert_discreet(failure(lambda: chat("x", "demo", tools=map(lambda _: fail(), [1]), api_key=KEY)))
+    assert_discreet(failure(lambda: chat("x", "demo", tools=(fail() for _ in [1]), api_key=KEY)))
 
 
 def test_p41_half_made_objects_have_a_repr() -> None:
@@ -367,19 +369,19 @@ class TestMaskedStr:
             lambda m: f"{m:>50}",
             lambda m: f"{m!s} {m!r} {m!a}",
             lambda m: "%s" % m,  # noqa: UP031
-            lambda m: "{0} {0}".format(m),  # noqa: UP030, UP032
+            "{0} {0}".format,
             lambda m: "x" + m + "y",
             lambda m: "".join([m]),
             lambda m: ", ".join([m, m]),
             lambda m: m.join("ab"),
             lambda m: m.split("-"),
             lambda m: m.upper() + m.lower() + m.strip() + m.replace("a", "b"),
-            lambda m: list(m),
+            list,
             lambda m: json.dumps({"a": m}),
             lambda m: repr({"a": m, m: 1}),
-            lambda m: str(m),
+            str,
             lambda m: m * 2,
-            lambda m: MaskedStr(m),
+            MaskedStr,
             lambda m: copy.deepcopy([m]),
             lambda m: pickle.loads(pickle.dumps([m])),
         ],
@@ -392,7 +394,7 @@ class TestMaskedStr:
     def test_p41_it_is_its_text(self) -> None:
         """For who sends it, compares it, or looks it up."""
         value = MaskedStr(KEY)
-        assert (value.reveal(), value.encode(), value == KEY, KEY == value) == (KEY, KEY.encode(), True, True)
+        assert (value.reveal(), value.encode(), value == KEY, value == KEY) == (KEY, KEY.encode(), True, True)
         assert {KEY: 1}[value] == {value: 1}[KEY] == 1
         assert value not in {MaskedStr(KEY + "x"), MASK}
         assert value != MASK
