@@ -414,3 +414,162 @@ class TestMaskedStr:
 
 async def _awaited(client: Client) -> None:
     await client.chat("x")
+
+
+# -- P42: a service's words ----------------------------------------------------------------------------------------
+
+EVIL = "a\x1b[31m\r\nb\x00\x07\x7f\x9b2J\u202ec\u2066\u2028\ud800z"
+LONG = "w" * 60_000
+OBEYED = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *"\u2028\u2029\u202a\u202b\u202c\u202d\u202e"}
+OBEYED |= {*"\u2066\u2067\u2068\u2069", *map(chr, range(0xD800, 0xE000))}
+IN_HEADER = "a\x1b[31mb\x7f\x9b2Jz"
+
+
+def report(words: str) -> dict[str, Any]:
+    """An error as a service reports it."""
+    return {"message": words, "code": words, "type": words, "request_id": words}
+
+
+def evil(words: str) -> dict[str, Reply]:
+    """Answers with such words in all places from which an error takes some."""
+    body = json.dumps({"error": report(words)})
+    call = {"name": words[:300].replace("\ud800", ""), "arguments": {}}
+    header = IN_HEADER + words[-300:].encode("ascii", "ignore").decode().translate(dict.fromkeys(map(ord, "\r\n\0")))
+    return {
+        "error": Reply(status=500, body=body),
+        "error, plain": Reply(status=400, body=words.encode("utf-8", "replace")),
+        "error, html": Reply(status=403, body=f"<title>{words[:150]}</title>".encode("utf-8", "replace")),
+        "error, fastapi": Reply(status=422, body=json.dumps({"detail": [{"loc": [words], "msg": words}]})),
+        "in the stream": Reply(body=f"data: {body}\n\n"),
+        "document": Reply(body=body, content_type="application/json"),
+        "request id": Reply("no", status=500, headers={"X-Request-Id": header}),
+        "redirect": Reply("no", status=302, headers={"Location": f"http://{header}/x"}),
+        "compression": Reply("x", headers={"Content-Encoding": header}),
+        "content type": Reply(body=b" ", content_type=f"image/{header}"),
+        "no JSON": Reply(body=f"data: {{{words}\n\n".encode("utf-8", "replace")),
+        "cut": Reply(body=b'data: {"id": ' + json.dumps(words).encode() + b', "choices": []}\n\n'),
+        "tools": Reply(tool_calls=[call]),
+    }
+
+
+def assert_clean(words: str | None, most: int) -> None:
+    """On one line, of no more than so many characters, without anything that a terminal or a log would obey."""
+    assert not OBEYED & set(words or ""), ascii(words)
+    assert len(words or "") <= most
+
+
+@pytest.mark.parametrize("name", evil(EVIL))
+@pytest.mark.parametrize("words", [EVIL, LONG, EVIL + LONG], ids=["evil", "long", "both"])
+def test_p42_an_error_holds_clean_words(
+    server: LLMServer, client: Client, mode: Mode, name: str, words: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Its message, code and request id; what was received is whole in `.body`."""
+    caplog.set_level("DEBUG")
+    server.script(evil(words)[name])
+
+    def tool() -> None:
+        """Nothing."""
+
+    error = failure(lambda: mode.complete(client.chat("x", tools=[tool], run_tools=True, max_turns=1, retries=0)))
+    assert isinstance(error, LLMBridgeError)
+    assert_clean(str(error), _MOST)
+    assert_clean(repr(error), _MOST + 100)
+    assert_clean(error.args[0], _MOST)
+    assert_clean(error.request_id, 200)
+    assert_clean(getattr(error, "code", None), 200)
+    for line in caplog.messages:
+        assert_clean(line, _MOST)
+    if name == "error, plain":
+        assert len(getattr(error, "body", "")) >= min(len(words), 60_000)
+    again = pickle.loads(pickle.dumps(error))
+    assert (str(again), again.args) == (str(error), error.args)
+
+
+def test_p42_so_do_those_of_several_models_and_of_a_schema(server: LLMServer, mode: Mode) -> None:
+    """Also what is added to a message later."""
+    server.script(*[Reply(status=400, body=json.dumps({"error": report(EVIL + LONG)}))] * 2)
+    server.script(Reply(json.dumps({EVIL: 1})))
+    models = [Client(f"openai:{name}", base_url=server.base_url("openai"), api_key=KEY) for name in "ab"]
+    error = failure(lambda: mode.complete(chat("x", models)))
+    assert_clean(str(error), _MOST)
+    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    error = failure(lambda: mode.complete(models[0].chat("x", schema=schema, reask=0)))
+    assert isinstance(error, llmbridge.InvalidOutput)
+    for problem in (str(error), *error.problems):
+        assert_clean(problem, _MOST)
+    error.message += EVIL
+    assert_clean(str(error), _MOST)
+    assert error.args == (str(error),)
+    for model in models:
+        model.close()
+
+
+def test_p42_a_tool_with_an_evil_name_is_logged_on_one_line(
+    server: LLMServer, client: Client, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The model has chosen the name."""
+    caplog.set_level("DEBUG", "llmbridge")
+    server.script(
+        Reply(tool_calls=[{"name": EVIL.replace("\ud800", "") + LONG[:1000], "arguments": {}}]), Reply("done")
+    )
+
+    def tool() -> None:
+        """Nothing."""
+
+    client.run("x", tools=[tool]).complete()
+    assert any("failed" in line for line in caplog.messages)
+    for line in caplog.messages:
+        assert_clean(line, 300)
+
+
+SAID = EVIL.replace("\ud800", "")
+PRINTED: dict[str, list[str]] = {
+    "chat --json": ["chat", "--json", "-m", "openai:m", "x"],
+    "chat --schema": ["chat", "--schema", "SCHEMA", "-m", "openai:m", "x"],
+    "models": ["models", "openai"],
+    "models --json": ["models", "openai", "--json"],
+    "check": ["check", "openai"],
+    "check --json": ["check", "openai", "--json"],
+}
+
+
+@pytest.mark.parametrize("name", PRINTED)
+@pytest.mark.parametrize("fails", [False, True], ids=["works", "fails"])
+def test_p42_the_command_prints_nothing_that_a_terminal_obeys(
+    server: LLMServer, name: str, fails: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
+) -> None:
+    """JSON is valid, and says the same with escapes."""
+    from llmbridge.cli import main
+
+    (tmp_path / "schema.json").write_text('{"type": "object"}')
+    words = [str(tmp_path / "schema.json") if word == "SCHEMA" else word for word in PRINTED[name]]
+    answer = json.dumps({"a": EVIL, EVIL: 1}) if "--schema" in words else SAID
+    listed = Reply(body=json.dumps({"data": [{"id": EVIL}]}), content_type="application/json")
+    bad = Reply(status=400, body=json.dumps({"error": report(EVIL + LONG)}))
+    server.script(bad if fails else listed if words[0] != "chat" else Reply(answer))
+    monkeypatch.setenv("OPENAI_API_KEY", KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", server.base_url("openai"))
+    code = main(words)
+    out, err = capfd.readouterr()
+    assert code == (1 if fails else 0), err
+    for line in (out + err).split("\n"):
+        assert_clean(line, 5_000)
+    if words[-1] == "--json" or "--json" in words:
+        said = json.loads(err if fails and words[0] != "check" else out)
+        if not fails and words[0] == "chat":
+            assert said["text"] == SAID
+
+
+def test_p42_an_answer_in_a_terminal_gives_it_no_commands(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
+    """Where it goes into a file or a pipe, it stays as it is."""
+    import sys
+
+    from llmbridge.cli import main
+
+    with LLMServer(Reply(SAID)) as server:
+        words = ["chat", "-m", "openai-compatible:m", "--base-url", server.base_url("openai"), "x"]
+        assert main(words) == 0
+        assert capfd.readouterr().out == SAID + "\n"
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        assert main(words) == 0
+    assert not (OBEYED - {"\n", "\u2028"}) & set(capfd.readouterr().out)
