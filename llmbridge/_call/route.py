@@ -150,14 +150,14 @@ class Connections:
 
         if session is not None:
             return Transport(session, proxy, verify)
-        # Masked: whoever shows this object shows the keys of its dict.
-        way = MaskedStr(proxy) if isinstance(proxy, str) else proxy, verify
+        if isinstance(proxy, str):
+            proxy = MaskedStr(proxy)  # whoever shows this object shows the keys of its dict
         with self._lock:
-            transport = self.transports.get(way)
+            transport = self.transports.get((proxy, verify))
             if transport is None:
                 if len(self.transports) >= _TRANSPORTS:
                     self.transports.pop(next(iter(self.transports))).close()
-                transport = self.transports[way] = Transport(None, proxy, verify)
+                transport = self.transports[proxy, verify] = Transport(None, proxy, verify)
             return transport
 
     def breaker_of(self, model: str) -> Breaker:

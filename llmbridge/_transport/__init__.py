@@ -262,7 +262,7 @@ class Transport:
         self._pid = 0
         self._lock: threading.Lock
         keep_lock_free(self)
-        self._proxy = proxy
+        self._proxy = revealed(proxy) if isinstance(proxy, str) else proxy
         self._verify = verify
         self._templates: dict[Any, requests.PreparedRequest] = {}
 

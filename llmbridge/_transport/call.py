@@ -47,7 +47,7 @@ class Call:
         self._woken = Signal()
         self._socket: socket.socket | None = None
         self._guard: socket.socket | None = None
-        self._held: tuple[Any, ...] = ()  # what `end` closes if nobody has done so before
+        self._held: socket.socket | None = None  # what `end` closes if nobody has done so before
         self._clock: Clock = "connect"
         self.step: Step = "reach"
         self._since: float | None = None
@@ -186,7 +186,7 @@ class Call:
             sock = getattr(sock, "socket", None)  # TLS within TLS wraps the socket of the proxy
         with self._lock:
             self._socket = sock
-            self._held = () if sock is None else (sock,)
+            self._held = sock
             self._drop_guard()
         if self.cancelled or self.expired is not None:
             self._wake()
@@ -196,13 +196,9 @@ class Call:
         if self._socket is None:
             self.attach(sock)
 
-    def answering(self, response: Any) -> None:
-        """This answer reads from the socket: closing that alone would leave it open."""
-        self._held += (response,)
-
     def let_go(self) -> None:
         """The connection was closed, or belongs to others from now on."""
-        self._held = ()
+        self._held = None
 
     def ends_within(self, seconds: float) -> None:
         """Lets everything that is still to be read of this answer take no longer than that."""
@@ -249,12 +245,10 @@ class Call:
     def end(self) -> None:
         """The call is over: no clock runs any more, and what a Ctrl-C has kept from being given back is closed."""
         self.detach()
-        held, self._held = self._held, ()
-        for one in reversed(held):
+        held, self._held = self._held, None
+        if held is not None and held.fileno() >= 0:
             with contextlib.suppress(OSError):
-                one.close()
-        if held and held[0].fileno() >= 0:
-            os.close(held[0].detach())  # the file of an answer whose own `close` was interrupted keeps it open
+                socket.close(held.detach())  # its own `close` would wait for that of the answer's file
         _watchdog.forget(self)
 
     def _drop_guard(self) -> None:

@@ -72,8 +72,6 @@ class _HeaderLines:
 class _Response(http.client.HTTPResponse):
     def begin(self) -> None:
         file = self.fp
-        if (call := current_call()) is not None:
-            call.answering(self)
         lines = _HeaderLines(file)
         self.fp = lines  # type: ignore[assignment]
         try:
@@ -86,7 +84,7 @@ class _Response(http.client.HTTPResponse):
                 self.fp = file
         if not lines.last.endswith(b"\n"):
             raise HeadersTruncated("the connection ended inside the headers")
-        if call is not None:
+        if current_call() is not None:
             # What is no header line ends the headers here, and urllib3 would log it, whatever it holds.
             self.msg.set_payload("")
             self.msg.defects.clear()

@@ -197,6 +197,4 @@ loop.run_forever()
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_p43_the_interpreter_ends(program: str) -> None:
     """No thread of a worker keeps it, though its event loop has told none that it is over."""
-    if program == "nest_asyncio":
-        pytest.importorskip("nest_asyncio")
     subprocess.run([sys.executable, "-c", PROGRAMS[program]], check=True, timeout=60)
