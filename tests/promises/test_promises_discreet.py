@@ -17,6 +17,7 @@ from modes import Mode
 
 import llmbridge
 from llmbridge import Client, ConfigError, LLMBridgeError, chat, keys, register
+from llmbridge.options import checked_headers
 from llmbridge.providers.openai import OpenAI
 from llmbridge.secret import MASK, MaskedStr, Secret, callers_frames_only
 from llmbridge.testing import LLMServer, Reply
@@ -272,6 +273,23 @@ def test_p41_nor_a_ctrl_c_in_a_library(
     assert_discreet(failure(lambda: mode.complete(chat("x", "openai-compatible:m", **options))))
 
 
+def test_p41_nor_what_led_to_an_error(buggy: type[Buggy], mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The one that was being handled holds frames of its own."""
+
+    def path_below(base_url: str, path: str) -> str:
+        try:
+            checked_headers({"X-Api-Key": f"{KEY}\n{KEY}"})
+        except ConfigError as error:
+            raise ZeroDivisionError("theirs") from error
+        return path
+
+    monkeypatch.setattr(buggy, "path_below", path_below)
+    error = failure(lambda: mode.complete(chat("x", "buggy:m", api_key=KEY)))
+    assert isinstance(error, ZeroDivisionError)
+    assert isinstance(error.__cause__, ConfigError)
+    assert_discreet(error)
+
+
 def test_p41_a_key_in_the_environment_does_not_show(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
     """Nor in the second turn, for which it is looked up anew."""
 
@@ -488,11 +506,11 @@ def test_p42_an_error_holds_clean_words(
 def test_p42_so_do_those_of_several_models_and_of_a_schema(server: LLMServer, mode: Mode) -> None:
     """Also what is added to a message later."""
     server.script(*[Reply(status=400, body=json.dumps({"error": report(EVIL + LONG)}))] * 2)
-    server.script(Reply(json.dumps({EVIL: 1})))
+    server.script(Reply(json.dumps({EVIL + LONG: "x"})))
     models = [Client(f"openai:{name}", base_url=server.base_url("openai"), api_key=KEY) for name in "ab"]
     error = failure(lambda: mode.complete(chat("x", models)))
     assert_clean(str(error), _MOST)
-    schema = {"type": "object", "properties": {}, "additionalProperties": False}
+    schema = {"type": "object", "additionalProperties": {"type": "integer"}}
     error = failure(lambda: mode.complete(models[0].chat("x", schema=schema, reask=0)))
     assert isinstance(error, llmbridge.InvalidOutput)
     for problem in (str(error), *error.problems):

@@ -67,8 +67,12 @@ def of_limiter() -> tuple[Callable[[], object], Any]:
 def of_breaker() -> tuple[Callable[[], object], Any]:
     """A call that becomes the trial."""
     breaker = Breaker(lambda: 100.0)
-    breaker._open_until = 1.0
-    return breaker.admits, breaker._lock
+
+    def step() -> None:
+        breaker._open_until, breaker._trial_until = 1.0, 1.0
+        assert breaker.admits()
+
+    return step, breaker._lock
 
 
 def of_pipeline() -> tuple[Callable[[], object], Any]:
@@ -82,8 +86,8 @@ def of_pipeline() -> tuple[Callable[[], object], Any]:
 @pytest.mark.parametrize("made", [of_limiter, of_breaker, of_pipeline])
 def test_p43_a_ctrl_c_leaves_no_lock_taken(made: Callable[[], tuple[Callable[[], object], Any]]) -> None:
     """Whenever it comes: who wants the lock next would wait for ever, or never be let through."""
+    step, lock = made()
     for moment in range(_MOST):
-        step, lock = made()
         reached = interrupted(step, moment)
         assert not lock.locked(), f"after a Ctrl-C at {moment}"
         if not reached:
