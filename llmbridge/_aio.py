@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import sys
+import threading
+import weakref
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -70,6 +73,24 @@ _BURST_SECONDS = 0.001
 _threads: RunVar[_Threads] = RunVar("llmbridge_threads")
 _begun: RunVar[_Beginnings] = RunVar("llmbridge_beginnings")
 _in_tool: ContextVar[bool] = ContextVar("llmbridge_in_tool", default=False)
+
+
+_workers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def _end_threads() -> None:
+    """Lets the interpreter end: a worker of anyio waits until the root task says that it is done.
+
+    Nobody tells it where the loop stops with that task, as nest_asyncio's do, or was stopped or closed before.
+    """
+    for thread in list(_workers):
+        if (stop := getattr(thread, "stop", None)) is not None:  # trio's are daemons
+            with contextlib.suppress(queue.Full):  # somebody else has told it
+                stop()
+
+
+with contextlib.suppress(AttributeError, RuntimeError):  # atexit comes too late: it runs once all threads have ended
+    threading._register_atexit(_end_threads)  # type: ignore[attr-defined]
 
 
 class _Threads:
@@ -352,6 +373,7 @@ class _Hop(Generic[T]):
         except IndexError:
             return  # an earlier thread makes it
         this_thread.loop = self._coroutines
+        _workers.add(threading.current_thread())
         try:
             self._done.append(step())
         except BaseException as error:  # noqa: BLE001 - raised by `outcome`
