@@ -86,8 +86,10 @@ def of_pipeline() -> tuple[Callable[[], object], Any]:
 @pytest.mark.parametrize("made", [of_limiter, of_breaker, of_pipeline])
 def test_p43_a_ctrl_c_leaves_no_lock_taken(made: Callable[[], tuple[Callable[[], object], Any]]) -> None:
     """Whenever it comes: who wants the lock next would wait for ever, or never be let through."""
-    step, lock = made()
+    kept = []  # what ends while a moment is awaited would be interrupted as well
     for moment in range(_MOST):
+        step, lock = made()
+        kept.append(step)
         reached = interrupted(step, moment)
         assert not lock.locked(), f"after a Ctrl-C at {moment}"
         if not reached:
