@@ -13,7 +13,7 @@ import pytest
 from modes import Mode
 
 from llmbridge import Client, Limits, chat
-from llmbridge._call.answer import Answer
+from llmbridge._call.attempts import Attempts
 from llmbridge._call.pipeline import Pipeline
 from llmbridge._call.route import Breaker
 from llmbridge._transport import Transport
@@ -112,7 +112,7 @@ LOST: dict[str, tuple[Any, str]] = {
     "headers": (http.client.HTTPResponse, "begin"),
     "response": (Transport, "_send"),
     "exchange": (Transport, "send"),
-    "first piece": (Answer, "read"),
+    "its headers": (Attempts, "_take_headers"),
     "close": (http.client.HTTPResponse, "_close_conn"),
 }
 
