@@ -41,7 +41,6 @@ from anyio import (
     Event,
     Lock,
     Semaphore,
-    WouldBlock,
     get_cancelled_exc_class,
     move_on_after,
     wait_readable,
@@ -134,8 +133,10 @@ class _Threads:
             left: Seconds. Who waits longer has to find out by itself that there is no time left.
         """
         owner = object()
-        taken = not self._door.locked() and self._take_free(owner)
-        if not taken:
+        taken = not self._door.locked() and self._places.available_tokens > 0
+        if taken:
+            self._places.acquire_on_behalf_of_nowait(owner)
+        else:
             with move_on_after(max(0.0, left)):
                 await self._take(owner)
                 taken = True
@@ -146,13 +147,6 @@ class _Threads:
                 self._places.release_on_behalf_of(owner)
                 if not self.taken:
                     self._places.total_tokens = min(_AT_ONCE, self.limit)
-
-    def _take_free(self, owner: object) -> bool:
-        try:
-            self._places.acquire_on_behalf_of_nowait(owner)
-        except WouldBlock:
-            return False
-        return True
 
     async def _take(self, owner: object) -> None:
         async with self._door:  # one after the other, so that one alone finds out whether there should be more
