@@ -310,7 +310,8 @@ class _Interruptible(_Watched):
         try:
             sock, self._address = reach(call, host.strip("[]"), self.port, self.socket_options, self.source_address)  # type: ignore[attr-defined]
             self._opened = sock
-            call.guard(sock)
+            if isinstance(self, HTTPSConnection):
+                call.guard(sock)
             self._reached(call)
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be looked up at all
             raise NewConnectionError(self, f"{error}") from error  # type: ignore[arg-type]
@@ -415,12 +416,10 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
 class _Recorder:
     """Mixed into a connection class of vcrpy, which plays answers, or records those of a connection that it holds."""
 
-    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
+    def request(self, *args: Any, **kwargs: Any) -> None:
         if (call := current_call()) is not None and call.at_once:
             raise WouldWait  # it reads the answer at once
-        # Without their masks: a cassette takes no kind of str but the plain one.
-        plain = {name: str(value) if isinstance(value, str) else value for name, value in dict(headers or {}).items()}
-        super().request(method, url, body, plain, **options)  # type: ignore[misc]
+        super().request(*args, **kwargs)  # type: ignore[misc]
         if call is not None:
             call.answers_later = False  # the recorder reads the answer at once
 
