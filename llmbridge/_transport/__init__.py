@@ -53,6 +53,7 @@ _DRAIN_SECONDS = 0.1
 _DRAIN_BYTES = 64 * 1024
 _TEMPLATES = 64
 _SHORT = 4096  # characters of a request that are put into JSON in no time
+_AROUND = 16  # characters that stand for what is no text
 _ZIPPED = ("gzip", "x-gzip", "deflate")
 _SUCCESS = range(200, 300)
 _PROXY_ASKS = 407
@@ -498,14 +499,14 @@ def _is_replaced(send: Any, module: Any = requests.sessions) -> bool:
 
 
 def _room_behind(value: Any, room: int) -> int:
-    """How many characters of so many are left behind a value that is to be sent; below 0 if it is longer."""
-    if isinstance(value, str):
-        return room - len(value)
-    if isinstance(value, (dict, list)):
-        for inner in (*value, *value.values()) if isinstance(value, dict) else value:
-            if (room := _room_behind(inner, room)) < 0:
-                break
-    return room - 1
+    """How many characters of so many are left behind the texts in an object or a list; below 0 if they are longer."""
+    for inner in value.values() if isinstance(value, Mapping) else value:
+        room -= len(inner) if isinstance(inner, str) else _AROUND
+        if room >= 0 and isinstance(inner, (dict, list)):
+            room = _room_behind(inner, room)
+        if room < 0:
+            break
+    return room
 
 
 _LOCATION = "_llmbridge_location"
