@@ -73,9 +73,9 @@ class WatchedAdapter(HTTPAdapter):
         return pool
 
     def has_idle(self, url: str) -> bool:
-        """Whether a connection is kept over which requests to this URL have gone before."""
-        pools = [pool.pool for key, pool in list(self._pools.items()) if key[0] == url]
-        return any(idle is not None and idle.qsize() for idle in pools)
+        """Whether a connection is kept over which requests to this URL have gone before, and nobody replaces those."""
+        pools = [pool for key, pool in list(self._pools.items()) if key[0] == url and pool.pool is not None]
+        return any(type(pool.pool.newest) is pool.ConnectionCls for pool in pools)
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """Without a proxy it is the path, which requests finds out by parsing the URL again and again."""

@@ -373,6 +373,13 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
     def qsize(self) -> int:
         return len(self._kept)
 
+    @property
+    def newest(self) -> Any:
+        """The one that `get` gives next, if nobody comes before; None without one."""
+        with contextlib.suppress(IndexError):
+            return self._kept[-1]
+        return None
+
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The last one. Never blocks: these pools open as many connections as are needed.
 
