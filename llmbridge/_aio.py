@@ -15,7 +15,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import queue
 import sys
+import threading
+import weakref
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
@@ -38,7 +41,6 @@ from anyio import (
     Event,
     Lock,
     Semaphore,
-    WouldBlock,
     get_cancelled_exc_class,
     move_on_after,
     wait_readable,
@@ -70,6 +72,24 @@ _BURST_SECONDS = 0.001
 _threads: RunVar[_Threads] = RunVar("llmbridge_threads")
 _begun: RunVar[_Beginnings] = RunVar("llmbridge_beginnings")
 _in_tool: ContextVar[bool] = ContextVar("llmbridge_in_tool", default=False)
+
+
+_workers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
+
+
+def _end_threads() -> None:
+    """Lets the interpreter end: a worker of anyio waits until the root task says that it is done.
+
+    Nobody tells it where the loop stops with that task, as nest_asyncio's do, or was stopped or closed before.
+    """
+    for thread in list(_workers):
+        if (stop := getattr(thread, "stop", None)) is not None:  # trio's are daemons
+            with contextlib.suppress(queue.Full):  # somebody else has told it
+                stop()
+
+
+with contextlib.suppress(AttributeError, RuntimeError):  # atexit comes too late: it runs once all threads have ended
+    threading._register_atexit(_end_threads)  # type: ignore[attr-defined]
 
 
 class _Threads:
@@ -113,8 +133,10 @@ class _Threads:
             left: Seconds. Who waits longer has to find out by itself that there is no time left.
         """
         owner = object()
-        taken = not self._door.locked() and self._take_free(owner)
-        if not taken:
+        taken = not self._door.locked() and self._places.available_tokens > 0
+        if taken:
+            self._places.acquire_on_behalf_of_nowait(owner)
+        else:
             with move_on_after(max(0.0, left)):
                 await self._take(owner)
                 taken = True
@@ -125,13 +147,6 @@ class _Threads:
                 self._places.release_on_behalf_of(owner)
                 if not self.taken:
                     self._places.total_tokens = min(_AT_ONCE, self.limit)
-
-    def _take_free(self, owner: object) -> bool:
-        try:
-            self._places.acquire_on_behalf_of_nowait(owner)
-        except WouldBlock:
-            return False
-        return True
 
     async def _take(self, owner: object) -> None:
         async with self._door:  # one after the other, so that one alone finds out whether there should be more
@@ -352,6 +367,7 @@ class _Hop(Generic[T]):
         except IndexError:
             return  # an earlier thread makes it
         this_thread.loop = self._coroutines
+        _workers.add(threading.current_thread())
         try:
             self._done.append(step())
         except BaseException as error:  # noqa: BLE001 - raised by `outcome`

@@ -219,7 +219,8 @@ class Client:
         self.connections = Connections(limits)
 
     def __repr__(self) -> str:
-        return f"<Client {self._model or 'without a model'}>"
+        model = getattr(self, "_model", None)  # there is none yet where making it has failed
+        return f"<Client {model or 'without a model'}>"
 
     def __getstate__(self) -> dict[str, Any]:
         if self.transport_options.session is not None:
@@ -237,6 +238,7 @@ class Client:
             "connections": TRAVELLERS.name_of(self.connections),
         }
 
+    @discreet
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         self._model, self._limits, self._pickle_key = state["model"], state["limits"], state["pickle_key"]
         key = state["transport"]["api_key"] if state["key"] is None else Secret(state["key"])

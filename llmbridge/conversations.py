@@ -172,6 +172,8 @@ class Conversation(Generic[Parsed]):
         return self._answer is not None and not self._answer.over
 
     def __repr__(self) -> str:
+        if "_lock" not in vars(self):  # making it has failed
+            return "<Conversation>"
         asked = sum(turn.asked for turn in self._all())
         state = ", the last answer broke off" if self.broken else ""
         model = self._options.get("model") or getattr(self._client, "default_model", None) or "without a model"
@@ -285,6 +287,7 @@ class Conversation(Generic[Parsed]):
         }
 
     @classmethod
+    @discreet
     def from_dict(cls, saved: Mapping[str, Any], client: Client, **options: Any) -> Conversation[Any]:
         """The conversation that `to_dict` has written down.
 
@@ -328,6 +331,7 @@ class Conversation(Generic[Parsed]):
             raise ConfigError(f"the conversation cannot be saved in {os.fspath(path)!r}: {reason}") from None
 
     @classmethod
+    @discreet
     def load(cls, path: str | os.PathLike[str], client: Client, **options: Any) -> Conversation[Any]:
         """The conversation that `save` has written, with options (tools, schema ...) that are given again.
 

@@ -77,6 +77,9 @@ __all__ = [
 ]
 
 E = TypeVar("E", bound=BaseException)
+_LONGEST_MESSAGE = 4_000
+# What gives commands, or does not stand where it is seen: C0, DEL and C1, ends of lines, bidi overrides and isolates.
+_BLANKED = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)), " ")
 Clock = Literal["connect", "first_content", "idle", "total"]
 
 
@@ -84,6 +87,23 @@ def _rebuild(cls: type[LLMBridgeError], message: str, fields: dict[str, Any]) ->
     error = cls(message)
     error.__dict__.update(fields)
     return error
+
+
+def harmless(text: str, limit: int) -> str:
+    r"""Words from outside as a message may hold them: on one line, with nothing that a terminal or a log would obey.
+
+    Args:
+        text: Of any length.
+        limit: Characters that are kept.
+
+    Example:
+        >>> harmless("\x1b[31mNo\r\n\u202emore", 100)
+        '[31mNo more'
+    """
+    if not text.isprintable():
+        whole = text[: 4 * limit].encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+        text = " ".join(whole.translate(_BLANKED).split())
+    return text if len(text) <= limit else f"{text[: limit - 3]}..."
 
 
 def without_frames(error: E) -> E:
@@ -162,7 +182,7 @@ class LLMBridgeError(Exception):
     """Anything that llmbridge raises. Pickles and copies whole.
 
     Attributes:
-        message: What went wrong and what to do about it, without secrets.
+        message: What went wrong and what to do about it, without secrets, on one line of at most 4000 characters.
         provider: Name of the provider, where one was chosen.
         model: Name of the model, where one was chosen.
         partial: The text that had been handed out before the error, with what else had come; empty if nothing had.
@@ -184,6 +204,17 @@ class LLMBridgeError(Exception):
         self.model = model
         self.partial = partial if isinstance(partial, Partial) else Partial(partial)
         self.request_id = request_id
+
+    @property
+    def message(self) -> str:
+        """On one line, without control characters, and cut if it is long: services' words are in it."""
+        words: str = self.__dict__["message"]
+        return words
+
+    @message.setter
+    def message(self, words: str) -> None:
+        self.__dict__["message"] = words = harmless(words, _LONGEST_MESSAGE)
+        self.args = (words,)
 
     def __str__(self) -> str:
         return self.message
@@ -341,7 +372,7 @@ class InvalidOutput(LLMBridgeError):
 
     def __init__(self, message: str, *, problems: Sequence[str] = (), **context: Any) -> None:
         super().__init__(message, **context)
-        self.problems = tuple(problems)
+        self.problems = tuple(harmless(problem, _LONGEST_MESSAGE) for problem in problems)
 
 
 class TurnsExceeded(LLMBridgeError):

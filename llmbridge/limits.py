@@ -323,11 +323,10 @@ class Limiter:
 
     def _settle(self) -> None:
         """Takes in what was given back while the lock was held: whoever held it comes here when it is free."""
-        while self._returned and self._lock.acquire(blocking=False):
-            try:
+        # `with` alone: a Ctrl-C between `acquire` and `try` would leave the lock taken for ever.
+        while self._returned and not self._lock.locked():
+            with self._lock:
                 head = self._head() if self._take_in() else None
-            finally:
-                self._lock.release()
             if head is not None:
                 head.wake()
 

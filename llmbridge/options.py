@@ -17,7 +17,7 @@ from urllib.parse import SplitResult, urlsplit
 
 from llmbridge.errors import ClockExpired, ConfigError
 from llmbridge.retry import Retry
-from llmbridge.secret import Key, KeyFunction, MaskedStr, Secret
+from llmbridge.secret import Key, KeyFunction, MaskedStr, Secret, revealed
 
 if TYPE_CHECKING:
     import requests
@@ -382,7 +382,7 @@ def _checked_value(name: str, value: str | None) -> str | None:
         return None
     if not isinstance(value, str):
         raise ConfigError(f"header {name} must be a str or None, not {type(value).__name__}")
-    value = value.strip()
+    value = revealed(value).strip()
     if not (value.isascii() and value.replace("\t", " ").isprintable()):
         raise ConfigError(f"header {name} holds a line break, a control character or a non-ASCII character")
     return MaskedStr(value) if is_sensitive(name) else value

@@ -5,12 +5,25 @@ from __future__ import annotations
 import functools
 import json
 import re
+import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, ParamSpec, TypeVar, Union
+from types import TracebackType
+from typing import Any, NoReturn, ParamSpec, SupportsIndex, TypeVar, Union
 
 from llmbridge.errors import ConfigError, LLMBridgeError, Pending, without_frames
 
-__all__ = ["MASK", "SHORTEST_SECRET", "Key", "KeyFunction", "MaskedStr", "Secret", "discreet", "scrub"]
+__all__ = [
+    "MASK",
+    "SHORTEST_SECRET",
+    "Key",
+    "KeyFunction",
+    "MaskedStr",
+    "Secret",
+    "callers_frames_only",
+    "discreet",
+    "revealed",
+    "scrub",
+]
 
 _LEVELS = 3  # a service may quote, as a string of its JSON, the JSON of another one
 _ESCAPE = re.compile(
@@ -22,6 +35,9 @@ _MARKS = ("\\", "%", "&#")
 
 _SHORT = {"\\\\": "\\", "\\/": "/", '\\"': '"'}
 
+_LIBRARIES = frozenset({"llmbridge", "requests", "urllib3", "sseclient", "socks", "anyio", *sys.stdlib_module_names})
+
+E = TypeVar("E", bound=BaseException)
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -29,6 +45,63 @@ MASK = "***"
 
 SHORTEST_SECRET = 6
 """Characters: to mask what is shorter would garble texts, and guard nothing."""
+
+
+def discreet(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, whose errors leave its frames behind: their locals hold keys, and crash reports show locals."""
+
+    @functools.wraps(function)
+    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return function(*args, **kwargs)
+        except LLMBridgeError as error:
+            args, kwargs = (), {}  # type: ignore[assignment]
+            failure = Pending(without_frames(callers_frames_only(error)))
+        except BaseException as error:
+            args, kwargs = (), {}  # type: ignore[assignment]
+            callers_frames_only(error)
+            raise error  # noqa: TRY201 - in Python 3.10, a bare `raise` gives it its old frames back
+        raise failure.taken()
+
+    return wrapper
+
+
+def callers_frames_only(error: E) -> E:
+    """The error, and all that led to it, with no other frames than those of the caller's own functions and providers.
+
+    Frames of llmbridge, and of the libraries that it calls, hold keys, headers and passwords in their locals. An error
+    that came up elsewhere, as one that the caller was handling, keeps all of its frames.
+    """
+    waiting: list[Any] = [error]
+    seen: set[int] = set()
+    while waiting:
+        link = waiting.pop()
+        if not isinstance(link, BaseException) or id(link) in seen:
+            continue
+        seen.add(id(link))
+        trace = link.__traceback__
+        # The plain methods: an exception that is a frozen dataclass lets nobody set anything.
+        BaseException.with_traceback(link, None)
+        BaseException.with_traceback(link, _callers_own(trace))
+        waiting += (link.__cause__, link.__context__)
+        if isinstance(group := getattr(link, "exceptions", ()), tuple):
+            waiting += group
+    return error
+
+
+def _callers_own(trace: TracebackType | None) -> TracebackType | None:
+    """The traceback without the frames of llmbridge and of libraries; as it is if it begins and stays outside."""
+    frames, link = [], trace
+    while link is not None:
+        frames.append((link, str(link.tb_frame.f_globals.get("__name__", "")).partition(".")[0]))
+        link = link.tb_next
+    if not frames or (frames[0][1] not in _LIBRARIES and all(package != "llmbridge" for _, package in frames)):
+        return trace
+    kept: TracebackType | None = None
+    for link, package in reversed(frames):
+        if package not in _LIBRARIES:
+            kept = TracebackType(kept, link.tb_frame, link.tb_lasti, link.tb_lineno)
+    return kept
 
 
 class Secret:
@@ -50,6 +123,7 @@ class Secret:
 
     __slots__ = ("_value",)
 
+    @discreet
     def __init__(self, value: str, name: str = "api_key") -> None:
         if not isinstance(value, str):
             raise ConfigError(f"{name} must be a str, not {type(value).__name__}")
@@ -118,27 +192,53 @@ Key = Union[Secret, KeyFunction]
 
 
 class MaskedStr(str):
-    """A header value that goes out as it is, and shows as a mask in every repr (a dict's, a traceback's locals)."""
+    """A header value or password that is a mask in all that is made of it: repr, slices, formatted and joined text.
 
-    __slots__ = ()
+    Its characters are those of the mask. The text itself is what it equals, what `encode()` gives, which is how
+    http.client asks for a header's value, and what `reveal()` gives; it pickles as it is.
 
-    def __repr__(self) -> str:
-        return f"'{MASK}'"
+    Args:
+        text: What is to be hidden; one that is hidden already stays so.
+
+    Example:
+        >>> value = MaskedStr("Bearer sk-123")
+        >>> f"{value}", value[7:], ", ".join([value, value]), value == "Bearer sk-123"
+        ('***', '', '***, ***', True)
+    """
+
+    __slots__ = ("_text",)
+    _text: str
+
+    def __new__(cls, text: str) -> MaskedStr:
+        """One that looks like the mask, and knows the text."""
+        masked = super().__new__(cls, MASK)
+        masked._text = revealed(text)
+        return masked
+
+    def reveal(self) -> str:
+        """The text itself, for the one place that puts it on the wire."""
+        return self._text
+
+    def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
+        """The text itself, as it goes out."""
+        return self._text.encode(encoding, errors)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, str) and self._text == revealed(other)
+
+    def __ne__(self, other: object) -> bool:
+        return not self == other
+
+    def __hash__(self) -> int:
+        return hash(self._text)
+
+    def __reduce_ex__(self, protocol: SupportsIndex) -> tuple[Any, ...]:
+        return MaskedStr, (self._text,)
 
 
-def discreet(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, whose errors leave its frames behind: their locals hold keys, and crash reports show locals."""
-
-    @functools.wraps(function)
-    def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
-        try:
-            return function(*args, **kwargs)
-        except LLMBridgeError as error:
-            failure = Pending(without_frames(error))
-        args, kwargs = (), {}  # type: ignore[assignment]
-        raise failure.taken()
-
-    return wrapper
+def revealed(text: str) -> str:
+    """The text, without the mask if it wears one."""
+    return text.reveal() if isinstance(text, MaskedStr) else str(text)
 
 
 def scrub(text: str, secrets: tuple[str, ...]) -> str:
@@ -148,7 +248,7 @@ def scrub(text: str, secrets: tuple[str, ...]) -> str:
         >>> scrub("Incorrect API key provided: sk-123", ("sk-123",))
         'Incorrect API key provided: ***'
     """
-    known = sorted(filter(None, secrets), key=len, reverse=True)  # one may be the beginning of another
+    known = sorted(filter(None, map(revealed, secrets)), key=len, reverse=True)  # one may be the beginning of another
     if known and any(mark in text for mark in _MARKS):
         return _without_escaped(text, known)
     for secret in known:

@@ -7,13 +7,11 @@ dialect imports this module: what it needs is imported when there is an error.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from llmbridge._service_errors.waits import retry_after_seconds, wait_in_text
-from llmbridge._text import shortened
 from llmbridge.errors import (
     FINAL,
     Overloaded,
@@ -23,6 +21,7 @@ from llmbridge.errors import (
     ServiceError,
     StatusError,
     StreamError,
+    harmless,
 )
 from llmbridge.secret import scrub
 
@@ -164,4 +163,4 @@ def _host_of(url: str) -> str:
 
 
 def _cleaned(message: str) -> str:
-    return shortened(re.sub(r"[\x00-\x1f\x7f]+", " ", message).strip(), _MESSAGE_LIMIT)
+    return harmless(message.strip(), _MESSAGE_LIMIT).strip()

@@ -165,10 +165,10 @@ _LIFE = (
 
 _SECRETS = (
     Mutation("P18", "a Secret shows in its repr", "Secret.__repr__", "return", "return self._value or"),
-    Mutation("P18", "a header shows in its dict", "MaskedStr.__repr__", "return", "return str.__repr__(self) or"),
+    Mutation("P18", "a header shows in its dict", "MaskedStr.__new__", "(cls, MASK)", "(cls, text)"),
     Mutation("P18", "an echo is quoted", "scrub", "text = text.replace(secret, MASK)", "pass"),
     Mutation("P18", "an escaped echo is quoted", "scrub", "if known and", "if not known and"),
-    Mutation("P18", "frames with the key stay", "discreet", "Pending(without_frames(error))", "Pending(error)"),
+    Mutation("P18", "frames with the key stay", "discreet", "without_frames(callers_frames_only(error))", "error"),
     Mutation(
         "P18",
         "http.client prints the headers",

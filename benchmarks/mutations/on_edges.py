@@ -87,13 +87,6 @@ _ECOSYSTEM = (
         '{"_baseclass": _watched_connection(recorded, own)}',
         "{}",
     ),
-    Mutation(
-        "P44",
-        "a recorder gets masked headers",
-        "_Recorder.request",
-        "str(value) if isinstance(value, str) else value",
-        "value",
-    ),
     Mutation("P44", "a replaced send is passed by", "Transport._send", "if _is_replaced(", "if not callable("),
     Mutation(
         "P44",
@@ -123,8 +116,8 @@ _ECOSYSTEM = (
         'hasattr(raw, "stream")',
     ),
     Mutation("P44", "hooks take the answer for Latin-1", "_set_utf8", '"utf-8"', "response.encoding"),
-    Mutation("P44", "a cache keeps the key", "_stay", "isinstance(value, MaskedStr)", "not name"),
-    Mutation("P44", "a mock's list of calls has no key", "_stay", "response.request.copy()", "response.request"),
+    Mutation("P44", "a cache keeps the key", "_staying", "isinstance(value, MaskedStr)", "not name"),
+    Mutation("P44", "a mock's list of calls has no key", "_staying", "response.request.copy()", "response.request"),
     Mutation("P44", "OpenSSL's file is not looked at", "CA_VARIABLES", '"SSL_CERT_FILE",', ""),
     Mutation("P44", "OpenSSL's folder is not looked at", "CA_VARIABLES", ', "SSL_CERT_DIR"', ""),
     Mutation(
@@ -392,6 +385,72 @@ _SCHEMAS = (
     Mutation("P40", "what looks behind looks ahead", "_Search._ends", "direction < 0", "False"),
 )
 
+_SECRETS = (
+    Mutation("P41", "our frames stay", "discreet", "callers_frames_only(error)\nraise error", "raise error"),
+    Mutation("P41", "those of what led to it stay", "callers_frames_only", "(link.__cause__, link.__context__)", "()"),
+    Mutation("P41", "those of libraries stay", "_callers_own", "if package not in _LIBRARIES:", "if package:"),
+    Mutation("P41", "the caller's go too", "_callers_own", "kept = TracebackType(", "TracebackType("),
+    Mutation("P41", "what the caller handles loses some", "_callers_own", "not frames or (", "not frames or not ("),
+    Mutation("P41", "a Ctrl-C while reading shows all", "View._step", "callers_frames_only(error)", "pass"),
+    Mutation(
+        "P41",
+        "a provider's frame shows the key",
+        "_auth",
+        'drop_frames(error, f"{provider.__name__}.{headers_of.__name__}()")',
+        "del drop_frames",
+    ),
+    Mutation("P41", "a slice of a header shows", "MaskedStr.__new__", "(cls, MASK)", "(cls, text)"),
+    Mutation("P41", "two keys are one", "MaskedStr.__eq__", "self._text == revealed(other)", "True"),
+    Mutation("P41", "a session sees the mask", "_revealed", "revealed(value)", "value"),
+    Mutation("P41", "half a client has no repr", "Client.__repr__", 'getattr(self, "_model", None)', "self._model"),
+)
+
+_WORDS = (
+    Mutation("P42", "a message is not cleaned", "LLMBridgeError.message", "harmless(words, _LONGEST_MESSAGE)", "words"),
+    Mutation("P42", "its repr is not", "LLMBridgeError.message", "self.args = (words,)", "pass"),
+    Mutation("P42", "problems are", "InvalidOutput.__init__", "harmless(problem, _LONGEST_MESSAGE)", "problem"),
+    Mutation("P42", "C1 passes", "_BLANKED", "*range(0x7F, 0xA0),", ""),
+    Mutation("P42", "bidi overrides pass", "_BLANKED", "*range(0x2028, 0x202F),", ""),
+    Mutation(
+        "P42",
+        "lone surrogates pass",
+        "harmless",
+        '.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")',
+        "",
+    ),
+    Mutation("P42", "60 kB pass", "harmless", "if len(text) <= limit", "if limit"),
+    Mutation("P42", "a code is taken as it is", "ServiceReport.of", "harmless(text, _LONGEST_NAME)", "text"),
+    Mutation(
+        "P42",
+        "a header's id is",
+        "Attempts._take_headers",
+        "harmless(self.headers[name], _LONGEST_ID)",
+        "self.headers[name]",
+    ),
+    Mutation("P42", "a tool's name is logged", "_failure", "harmless(call.name, 200)", "call.name"),
+    Mutation("P42", "a terminal obeys JSON", "as_json", "re.sub(_OBEYED", 're.sub("(?!)"'),
+)
+
+_SIGNALS = (
+    Mutation(
+        "P43",
+        "a limiter stays locked",
+        "Limiter._settle",
+        "with self._lock:",
+        "self._lock.acquire()\nself._lock.release()\nwith self._lock:",
+    ),
+    Mutation(
+        "P43",
+        "a breaker stays locked",
+        "Breaker.admits",
+        "with self._lock:",
+        "self._lock.acquire()\nself._lock.release()\nwith self._lock:",
+    ),
+    Mutation("P43", "a lost socket stays open", "Call.end", "socket.close(held.detach())", "pass"),
+    Mutation("P43", "a kept one is closed", "Exchange.close", "self._call.let_go()\nraw.release", "raw.release"),
+    Mutation("P43", "an idle thread keeps the interpreter", "_end_threads", "stop()", "pass"),
+)
+
 ON_EDGES = (
     *_PROXIES,
     *_LOOPS,
@@ -405,4 +464,7 @@ ON_EDGES = (
     *_REFUSALS,
     *_PICKLES,
     *_SCHEMAS,
+    *_SECRETS,
+    *_WORDS,
+    *_SIGNALS,
 )

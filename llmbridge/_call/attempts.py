@@ -25,9 +25,10 @@ from llmbridge.errors import (
     RateLimited,
     ServiceError,
     StreamTruncated,
+    harmless,
     without_frames,
 )
-from llmbridge.secret import MaskedStr, scrub
+from llmbridge.secret import MaskedStr, revealed, scrub
 
 if TYPE_CHECKING:
     from llmbridge._transport import Call, Exchange, HTTPRequest
@@ -46,6 +47,7 @@ _REQUEST_IDS = (
     "apim-request-id",  # Azure
     "mistral-correlation-id",
 )
+_LONGEST_ID = 200
 _SUCCESS = range(200, 300)
 # In errors about a success status that is not from the service's API; the second is LM Studio's.
 _NOT_THE_API = r"check the base_url$|Unexpected endpoint or method[^()]*(\([^()]*\))?$"
@@ -181,7 +183,7 @@ class Attempts:
         if not isinstance(error, AllFailed):
             provider = self.route.provider
             error.provider = error.provider or provider.name
-            error.model = error.model or self.route.model
+            error.model = error.model or harmless(self.route.model, _LONGEST_ID)  # a server may have named it
             error.request_id = error.request_id or self.request_id
             since = provider.offline_since
             if since and since not in error.message and not isinstance(error, Cancelled):
@@ -273,7 +275,8 @@ class Attempts:
     def _take_headers(self, exchange: Exchange) -> None:
         self.headers = exchange.headers
         self._keep_secret(exchange.secrets)
-        self.request_id = next((self.headers[name] for name in _REQUEST_IDS if name in self.headers), None)
+        ids = (harmless(self.headers[name], _LONGEST_ID) for name in _REQUEST_IDS if name in self.headers)
+        self.request_id = next(ids, None)
         assert self._began is not None
         _log.debug("%s answered %d after %.3f s", self.route.provider.name, exchange.status, monotonic() - self._began)
         if (limiter := self._taught) is not None and self._ticket is not None:
@@ -301,7 +304,7 @@ class Attempts:
                 raise
             call.renew()  # the body was given little time, the call has more
         exchange.finish()
-        longest = max(map(len, exchange.secrets), default=0)
+        longest = max(map(len, map(revealed, exchange.secrets)), default=0)
         text = body[: BODY_LIMIT + longest].decode("utf-8", "replace")
         if not exchange.legible and "\N{REPLACEMENT CHARACTER}" in text:
             text = ""  # compressed, though nobody asked for it; else it only says so

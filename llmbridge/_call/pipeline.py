@@ -172,12 +172,10 @@ class Pipeline:
     def close(self) -> None:
         """Like `cancel`, and closes the connection here if nobody is reading from it or waiting for it."""
         self.cancel()
-        if self._busy.acquire(blocking=False):
-            try:
+        if not self._busy.locked():
+            with self._busy:  # whoever takes it meanwhile finds the call cancelled, and is out at once
                 if not self._awaited:
                     self._release()
-            finally:
-                self._busy.release()
 
     def abandon(self) -> None:
         """Like `close`, by the task itself that has waited for the socket."""

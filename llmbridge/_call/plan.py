@@ -21,6 +21,7 @@ from llmbridge.options import (
     refuse_of_client,
 )
 from llmbridge.providers import MODEL_VARIABLE, resolve_model
+from llmbridge.secret import discreet
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Plan:
         """The plan of the requests that follow the first."""
         return Plan(self._client, self._model, self._transport, self._chat, first=False, free=free)
 
+    @discreet
     def _pipeline(self, turns: Sequence[Message], total: TotalClock) -> tuple[Pipeline, ChatRequest]:
         """The call to the first model that takes it, the others behind; and the request as that first one gets it."""
         limiter = self._client.connections.limiter

@@ -15,6 +15,7 @@ from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
 from llmbridge.events import Event, Usage
 from llmbridge.options import Timeout, TotalClock, TransportOptions
 from llmbridge.provider import Encoded
+from llmbridge.secret import discreet
 from llmbridge.stream import EventStream
 
 if TYPE_CHECKING:
@@ -75,6 +76,7 @@ class DocumentCall(Generic[T]):
         )
         self._pipeline = Pipeline([route], options.timeout or Timeout(), connections.limiter, total=total)
 
+    @discreet
     def result(self) -> T:
         """What the document says. Blocks.
 

@@ -27,6 +27,7 @@ from llmbridge.events import (
     Text,
     ToolResult,
 )
+from llmbridge.secret import callers_frames_only
 
 if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline, Wait
@@ -257,6 +258,9 @@ class View(ABC, Generic[Piece]):
                 raise
             self._failure.error = without_frames(error)
             return rest
+        except BaseException as error:
+            callers_frames_only(error)
+            raise error  # noqa: TRY201 - as in `discreet`
         if items is not None and not isinstance(items, list):
             return items
         self._reading.look_at(items)

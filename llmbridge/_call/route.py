@@ -57,7 +57,7 @@ class Breaker:
     closes it or opens it again. A trial that is never heard of again (its process was forked, say) is followed by
     another one after a further cool-down.
 
-    Nothing here waits for the lock: a garbage collection inside may end another call, which comes here as well.
+    Nothing waits for the lock inside of it: a garbage collection there may end another call, which comes here as well.
 
     Args:
         clock: Seconds; another one for tests.
@@ -88,16 +88,14 @@ class Breaker:
         open_until = self._open_until
         if open_until is None:
             return True
-        if not self._lock.acquire(blocking=False):
+        if self._lock.locked():
             return False  # somebody else is about to become the trial
-        try:
+        with self._lock:  # and no `acquire` before a `try`: a Ctrl-C between the two would leave it taken for ever
             now = self._clock()
             if now < max(open_until, self._trial_until):
                 return False
             self._trial, self._trial_until = call, now + COOL_DOWN
             return True
-        finally:
-            self._lock.release()
 
     def succeeded(self) -> None:
         """The model has answered."""
@@ -439,7 +437,13 @@ def _auth(provider: type[Provider], key: Key | None, call: Call) -> _Auth | None
         key, headers_of = fresh_key(key, call), provider.token_headers
     if key is None:
         return None
-    return _Auth(key, {name: MaskedStr(value) for name, value in headers_of(key.reveal()).items()})
+    try:
+        return _Auth(key, {name: MaskedStr(value) for name, value in headers_of(key.reveal()).items()})
+    except BaseException as error:
+        from llmbridge._tools.runs import drop_frames
+
+        drop_frames(error, f"{provider.__name__}.{headers_of.__name__}()")  # those of the provider hold the key as well
+        raise error  # noqa: TRY201 - as in `discreet`
 
 
 def http_request(
@@ -477,7 +481,7 @@ def http_request(
         _override(headers, auth.headers)
     if options.headers:
         masked = [value for value in options.headers.values() if isinstance(value, MaskedStr)]
-        secrets += [word for value in masked for word in value.split()]
+        secrets += [word for value in masked for word in value.reveal().split()]
         _override(headers, options.headers)
     if method == "GET":
         _override(headers, {"Content-Type": None})

@@ -14,10 +14,12 @@ from typing import Any
 
 from llmbridge._service_errors.waits import duration_seconds, number
 from llmbridge._text import mended
+from llmbridge.errors import harmless
 from llmbridge.rate_limits import RateLimits
 
 __all__ = ["ServiceReport", "dumped"]
 
+_LONGEST_NAME = 200
 _NESTED = 3  # reports that stand as text in the message of another, at the most
 _TITLE = r"<title>(.{1,200}?)</title>"
 
@@ -54,7 +56,7 @@ class ServiceReport:
             'body.n: too big'
         """
         found = _report(report, _NESTED)
-        code, request_id = (text and mended(text) for text in (found.code, found.request_id))
+        code, request_id = (text and harmless(text, _LONGEST_NAME) for text in (found.code, found.request_id))
         return replace(found, message=mended(found.message), code=code, request_id=request_id)
 
 

@@ -11,7 +11,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from llmbridge._text import mended, shortened
-from llmbridge.errors import InvalidOutput
+from llmbridge.errors import InvalidOutput, harmless
 from llmbridge.events import ToolCall, ToolResult
 
 if TYPE_CHECKING:
@@ -277,7 +277,7 @@ def _failure(call: ToolCall, error: Exception) -> ToolResult:
     kind = type(error).__name__
     # What is wrong with the arguments is said in words for the model.
     text = said if isinstance(error, InvalidOutput) and said else f"{kind}: {said}" if said else kind
-    _log.debug("the tool %s failed: %s", call.name, kind)
+    _log.debug("the tool %s failed: %s", harmless(call.name, 200), kind)
     drop_frames(error, "a tool")
     return ToolResult(call, mended(shortened(text, _LONGEST)), True, error)
 

@@ -17,7 +17,7 @@ import socket
 import ssl
 import threading
 import weakref
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
@@ -42,7 +42,7 @@ from llmbridge._transport.connections import (
 from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
-from llmbridge.secret import MASK, SHORTEST_SECRET, MaskedStr, scrub
+from llmbridge.secret import MASK, SHORTEST_SECRET, MaskedStr, callers_frames_only, revealed, scrub
 
 if TYPE_CHECKING:
     from llmbridge._transport.later import Later
@@ -251,10 +251,12 @@ class Exchange:
                 self.set_blocking(True)  # before others get the connection
             self._wire.close()
             if reusable:
+                self._call.let_go()
                 raw.release_conn()
                 return
         if raw is not None:  # a response made by hand
             self._response.close()
+        self._call.let_go()
 
 
 class Transport:
@@ -274,7 +276,7 @@ class Transport:
         self._pid = 0
         self._lock: threading.Lock
         keep_lock_free(self)
-        self._proxy = proxy
+        self._proxy = revealed(proxy) if isinstance(proxy, str) else proxy
         self._verify = verify
         self._templates: dict[Any, requests.PreparedRequest] = {}
 
@@ -308,9 +310,7 @@ class Transport:
             except (LLMBridgeError, *FOREIGN) as error:
                 failure = Failure(error, call, host, self._proxy_name(request), request.url.startswith("https:"))
             except BaseException as error:  # noqa: BLE001 - raised again; Ctrl-C: the frames below hold the headers as they are sent
-                if response is not None:
-                    response.close()
-                raise error.with_traceback(None) from None
+                raise callers_frames_only(error) from None
             begun = None
             call.wait_ends()
             if exchange is not None:
@@ -321,6 +321,7 @@ class Transport:
             call.detach()
             if response is not None:
                 response.close()
+            call.let_go()
             if failure is not None and (last or response or not (call.reused_connection and failure.broken)):
                 failure.throw()
         raise AssertionError("the second attempt either answers or fails")
@@ -343,7 +344,7 @@ class Transport:
         if _is_replaced(requests.Session.send):
             call.answers_later = False  # who looks at the answer is to see a whole one
             send = functools.partial(session.send, allow_redirects=False)
-            prepared.hooks = {"response": [_set_utf8, _stay]}
+            prepared.hooks = {"response": [_set_utf8, _staying(request)]}
         response: requests.Response = send(
             prepared,
             stream=True,
@@ -359,7 +360,11 @@ class Transport:
     ) -> requests.Response:
         prepared = session.prepare_request(
             requests.Request(
-                request.method, request.url, headers=request.headers, data=body, auth=session.auth or _no_auth
+                request.method,
+                request.url,
+                headers=_revealed(request.headers),
+                data=body,
+                auth=session.auth or _no_auth,
             )
         )
         settings = self._foreign_settings(session, request.url)
@@ -371,7 +376,7 @@ class Transport:
         settings["timeout"] = call.socket_timeouts()
         call.start("first_content")
         call.answers_later = False  # hooks, caches and adapters are to see a whole answer
-        prepared.hooks["response"] = [_set_utf8, *prepared.hooks["response"], _stay]
+        prepared.hooks["response"] = [_set_utf8, *prepared.hooks["response"], _staying(request)]
         return session.send(prepared, allow_redirects=False, **settings)
 
     def _foreign_settings(self, session: requests.Session, url: str) -> dict[str, Any]:
@@ -415,7 +420,7 @@ class Transport:
             auth = _no_auth if any(name.lower() == "authorization" for name in request.headers) else None
             data = None if body is None else b"-"
             template = requests.Request(
-                request.method, request.url, headers=request.headers, data=data, auth=auth
+                request.method, request.url, headers=_revealed(request.headers), data=data, auth=auth
             ).prepare()
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
@@ -461,18 +466,27 @@ def _set_utf8(response: requests.Response, **_: Any) -> None:
     response.encoding = "utf-8"
 
 
-def _stay(response: requests.Response, **_: Any) -> None:
-    """Hides a redirect from the session: it would read the whole body, however long, though it is not to follow.
+def _staying(request: HTTPRequest) -> Callable[..., None]:
+    """A hook that hides a redirect from the session: it would read the whole body, however long, and not follow.
 
     Hides the keys as well, from caches that write down the request of a response. What was sent keeps them: a mock's
     list of calls, say.
     """
-    if response.is_redirect:
-        setattr(response, _LOCATION, response.headers.pop("location"))
-    if response.request is not None:
-        response.request = response.request.copy()
-        headers = response.request.headers
-        headers.update({name: MASK for name, value in headers.items() if isinstance(value, MaskedStr)})
+    masks = {name: MASK for name, value in request.headers.items() if isinstance(value, MaskedStr)}
+
+    def stay(response: requests.Response, **_: Any) -> None:
+        if response.is_redirect:
+            setattr(response, _LOCATION, response.headers.pop("location"))
+        if response.request is not None:
+            response.request = response.request.copy()
+            response.request.headers.update(masks)
+
+    return stay
+
+
+def _revealed(headers: Mapping[str, str]) -> dict[str, str]:
+    """The headers as requests takes them, and a caller's own auth, hooks and adapters."""
+    return {name: revealed(value) for name, value in headers.items()}
 
 
 def _host(url: str) -> str:

@@ -50,6 +50,7 @@ class Call:
         self._woken = Signal()
         self._socket: socket.socket | None = None
         self._guard: socket.socket | None = None
+        self._held: socket.socket | None = None  # what `end` closes if nobody has done so before
         self._clock: Clock = "connect"
         self.step: Step = "reach"
         self._since: float | None = None
@@ -216,6 +217,7 @@ class Call:
             sock = getattr(sock, "socket", None)  # TLS within TLS wraps the socket of the proxy
         with self._lock:
             self._socket = sock
+            self._held = sock
             self._drop_guard()
         if self.cancelled or self.expired is not None:
             self._wake()
@@ -224,6 +226,10 @@ class Call:
         """Like `attach`, for a connection that did not report by itself."""
         if self._socket is None:
             self.attach(sock)
+
+    def let_go(self) -> None:
+        """The connection was closed, or belongs to others from now on."""
+        self._held = None
 
     def ends_within(self, seconds: float) -> None:
         """Lets everything that is still to be read of this answer take no longer than that."""
@@ -268,9 +274,13 @@ class Call:
             return not (self.cancelled or self.expired is not None)
 
     def end(self) -> None:
-        """The call is over: no clock runs any more."""
+        """The call is over: no clock runs any more, and what a Ctrl-C has kept from being given back is closed."""
         self._left = None
         self.detach()
+        held, self._held = self._held, None
+        if held is not None and held.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                socket.close(held.detach())  # its own `close` would wait for that of the answer's file
         _watchdog.forget(self)
 
     def _drop_guard(self) -> None:

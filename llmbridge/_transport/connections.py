@@ -278,7 +278,8 @@ class _Interruptible(_Watched):
         try:
             sock, self._address = reach(call, host.strip("[]"), self.port, self.socket_options, self.source_address)  # type: ignore[attr-defined]
             self._opened = sock
-            call.guard(sock)
+            if isinstance(self, HTTPSConnection):
+                call.guard(sock)
             self._reached(call)
         except (OSError, UnicodeError) as error:  # UnicodeError: a name that cannot be looked up at all
             raise NewConnectionError(self, f"{error}") from error  # type: ignore[arg-type]
@@ -383,10 +384,8 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
 class _Recorder:
     """Mixed into a connection class of vcrpy, which plays answers, or records those of a connection that it holds."""
 
-    def request(self, method: str, url: str, body: Any = None, headers: Any = None, **options: Any) -> None:
-        # Without their masks: a cassette takes no kind of str but the plain one.
-        plain = {name: str(value) if isinstance(value, str) else value for name, value in dict(headers or {}).items()}
-        super().request(method, url, body, plain, **options)  # type: ignore[misc]
+    def request(self, *args: Any, **kwargs: Any) -> None:
+        super().request(*args, **kwargs)  # type: ignore[misc]
         if (call := current_call()) is not None:
             call.answers_later = False  # the recorder reads the answer at once
 

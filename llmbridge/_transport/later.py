@@ -109,6 +109,7 @@ class Later:
             self._closed = True
             self._call.detach(abort=True)
             self._drop()
+            self._call.let_go()
 
     def _drop(self) -> None:
         self._failure = None

@@ -188,7 +188,7 @@ def _live_models(options: argparse.Namespace) -> None:
         write(as_json(found) + "\n")
         return
     for model in found:
-        write(one_line(model) + "\n")
+        write(one_line(shortened(model, _LONGEST_REASON)) + "\n")
     if not found:
         tell(f"{name} offers no models")
 

@@ -5,10 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 from collections.abc import Iterable
 from typing import Any
 
+from llmbridge._text import shortened
 from llmbridge.errors import ConfigError, LLMBridgeError
 
 __all__ = [
@@ -34,8 +36,13 @@ OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 # What a terminal would take as a command (colours, window titles, the clipboard) is shown as a picture of itself
 # (U+2400 and on): the text comes from a stranger. Tab and line feed are text.
 HARMLESS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
-HARMLESS |= dict.fromkeys(range(0x80, 0xA0), 0xFFFD)
+HARMLESS |= dict.fromkeys(
+    (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)), 0xFFFD
+)
 
+_OBEYED = r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # of what JSON lets stand
+
+_LONGEST = 600
 _ERROR_FIELDS = ("provider", "model", "status", "code", "clock", "retry_after", "request_id", "partial", "problems")
 
 
@@ -76,9 +83,9 @@ def one_line(text: str) -> str:
 
 
 def as_json(value: Any) -> str:
-    """The value on one line, in characters that the output can show."""
+    """The value on one line, in characters that the output can show and no terminal obeys."""
     readable = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-    return json.dumps(value, ensure_ascii=not readable)
+    return re.sub(_OBEYED, lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=not readable))
 
 
 def tell(line: str) -> None:
@@ -98,7 +105,11 @@ def report(error: Exception, json_wanted: bool) -> int:
     if isinstance(error, OutputLost) and not error.wanted:
         return OK
     told = isinstance(error, (LLMBridgeError, Misused, OutputLost))
-    message = str(error) if told else f"unexpected {type(error).__name__}: {error} (--debug shows where)"
+    message = (
+        str(error)
+        if told
+        else f"unexpected {type(error).__name__}: {shortened(str(error), _LONGEST)} (--debug shows where)"
+    )
     if json_wanted:
         about = {name: value for name in _ERROR_FIELDS if (value := getattr(error, name, None)) is not None}
         to_stderr(as_json({"error": {"type": type(error).__name__, "message": message, **about}}) + "\n")

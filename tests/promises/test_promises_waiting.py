@@ -19,6 +19,7 @@ from modes import Async, Mode
 from llmbridge import Cancelled, ChatStream, Client, Limits, Timeout, _aio, tool
 from llmbridge._call import pipeline
 from llmbridge._transport import Transport
+from llmbridge._transport.later import POSSIBLE
 from llmbridge.testing import LLMServer, Reply
 
 PIECES = ["a", "b", "c"]
@@ -286,6 +287,8 @@ class TestThreads:
         self, server: LLMServer, loop: Async, how: str, where: str
     ) -> None:
         """For its headers, its first piece, or the time that it asks for."""
+        if where == "headers" and not POSSIBLE:
+            pytest.skip("urllib3 1.26 waits for the headers by itself")
         server.default = {
             "headers": Reply(PIECES, header_delay=60),
             "first content": Reply(PIECES, first_delay=60),
