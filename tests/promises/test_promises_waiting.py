@@ -160,6 +160,29 @@ class TestHeartbeats:
 
             assert loop.run(main) == PIECES
 
+    def test_p31_who_takes_what_was_there_is_back(self, loop: Async, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A step that was left behind a read had brought pieces already: what is done with them may take its time."""
+        monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.2)
+        sent = [f"{number} " for number in range(10_000)]
+        body = b"".join(chunk(event(text=piece)) for piece in sent) + chunk(FINISH + DONE) + b"0\r\n\r\n"
+        with Gate(head("Transfer-Encoding: chunked") + body) as gate, gate.client() as client:
+            gate.go.release()
+
+            async def main() -> list[str]:
+                pieces = client.chat("x").__aiter__()
+                got = [await anext(pieces)]
+                came = [True]
+                while came[-2:] != [False, True]:  # left, and there it was
+                    before = len(got)
+                    with anyio.CancelScope() as scope:
+                        scope.cancel()
+                        got.append(await anext(pieces))
+                    came.append(len(got) > before)
+                await anyio.sleep(0.6)
+                return got + [piece async for piece in pieces]
+
+            assert loop.run(main) == sent
+
     def test_p31_while_it_waits_for_its_turn(self, server: LLMServer, loop: Async) -> None:
         """In the queue of the client's limits it leaves its place to others, and takes another one later."""
         server.default = Reply(PIECES)
