@@ -537,7 +537,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._running = False
             if isinstance(error, get_cancelled_exc_class()):
                 self._left = True
-                self._view.leave()
+                self._view.leave(_Loop().soon)
                 self._ready = _of_one_who_is_back(self._ready, self._view.source)
                 del self
                 raise error.with_traceback(None)  # noqa: B904 - it is the same one

@@ -202,6 +202,31 @@ class TestHeartbeats:
 
             assert loop.run(main) == PIECES * 2
 
+    def test_p31_it_keeps_its_place_in_the_queue(self, server: LLMServer, loop: Async) -> None:
+        """Who comes back in time goes before those that came later, however often that was."""
+        server.default = Reply(PIECES)
+        with Client(
+            "openai:m", base_url=server.base_url("openai"), api_key="sk-test", limits=Limits(concurrency=1), timeout=20
+        ) as client:
+
+            async def main() -> None:
+                first = client.chat("first").__aiter__()
+                await anext(first)
+                second = client.chat("second").__aiter__()
+                with anyio.move_on_after(0.05):
+                    await anext(second)
+                async with anyio.create_task_group() as group:
+                    for _ in range(5):
+                        group.start_soon(_all, client.chat("later"))
+                        with anyio.move_on_after(0.05):
+                            await anext(second)
+                    group.start_soon(first.aclose)  # type: ignore[attr-defined]
+                    assert [piece async for piece in second] == PIECES
+
+            loop.run(main)
+        asked = [request.json["messages"][0]["content"] for request in server.requests]
+        assert asked == ["first", "second", *["later"] * 5]
+
     def test_p31_before_a_retry(self, server: LLMServer, loop: Async) -> None:
         """The wait goes on meanwhile."""
         server.script(Reply("no", status=503, headers={"Retry-After": "1"}), Reply(PIECES))
@@ -382,10 +407,14 @@ class TestThreads:
             assert loop.run(main) == "abc"
 
 
+async def _all(stream: Any) -> None:
+    async for _ in stream:
+        pass
+
+
 async def _read(client: Client, how: str) -> None:
     if how == "for":
-        async for _ in client.chat("x"):
-            pass
+        await _all(client.chat("x"))
     elif how == "await":
         await client.chat("x")
     else:
