@@ -537,7 +537,8 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._running = False
             if isinstance(error, get_cancelled_exc_class()):
                 self._left = True
-                self._view.leave()
+                self._view.leave(_Loop().soon)
+                self._ready = _of_one_who_is_back(self._ready, self._view.source)
                 del self
                 raise error.with_traceback(None)  # noqa: B904 - it is the same one
             self._over = True
@@ -619,6 +620,12 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
     def __del__(self) -> None:
         if not sys.is_finalizing():
             self._view.abandon()
+
+
+def _of_one_who_is_back(pieces: Iterator[Piece], source: Source) -> Iterator[Piece]:
+    for piece in pieces:
+        source.come_back()
+        yield piece
 
 
 def _left(source: Source) -> float:

@@ -156,9 +156,17 @@ _WAITING = (
         "False",
     ),
     Mutation("P31", "an exception of a handler looks like the end", "View._behind", "if self._broken:", "if False:"),
-    Mutation("P31", "who has left holds up the queue", "Attempts.step_back", '== "waiting"', '== "nobody"'),
+    Mutation(
+        "P31",
+        "who was left goes to the end of the queue",
+        "Pipeline.leave",
+        "self._call.listen(lambda: soon(self._step_back))",
+        "self._attempts.step_back()",
+    ),
+    Mutation("P31", "who has left holds up the queue", "Attempts.in_queue", '== "waiting"', '== "nobody"'),
     Mutation("P31", "a step that was left is made again", "_Hop._run", "self._steps.pop()", "self._steps[0]"),
     Mutation("P31", "who comes back is given up", "Call.come_back", "self._left = None", "pass"),
+    Mutation("P31", "who takes what was there is given up", "_of_one_who_is_back", "source.come_back()", "pass"),
     Mutation("P31", "a traceback keeps the stream", "AsyncResult.__anext__", "del self", "pass"),
     Mutation("P32", "a thread waits for the headers", "POSSIBLE", ">= 2", ">= 99"),
     Mutation(

@@ -37,6 +37,7 @@ __all__ = ["EventView", "ObjectView", "RawView", "Reading", "Source", "TextView"
 _SHORT = 1024  # characters, up to which each look is cheap
 Piece = TypeVar("Piece")
 Whole = TypeVar("Whole")
+Soon = Callable[[Callable[[], object]], object]  # has a function called by the event loop, from any thread
 Waits = TypeVar("Waits")  # what a step may return beside items
 
 
@@ -53,7 +54,7 @@ class Source(Protocol):
     def advance(self) -> list[Item] | None: ...
     def hop(self) -> list[Item] | Wait | None: ...
     def poll(self) -> list[Item] | Wait | None: ...
-    def leave(self, give_up: Callable[[], object]) -> None: ...
+    def leave(self, give_up: Callable[[], object], soon: Soon) -> None: ...
     def come_back(self) -> None: ...
     def cancel(self) -> None: ...
     def close(self) -> None: ...
@@ -226,10 +227,10 @@ class View(ABC, Generic[Piece]):
         """`advance` in a worker thread of an event loop: returns where the loop can wait better."""
         return self._step(self.source.hop)
 
-    def leave(self) -> None:
+    def leave(self, soon: Soon) -> None:
         """Nobody waits for the next step any more, though somebody may come back, and says so by `source.come_back`."""
         if self._claimed:
-            self.source.leave(self.abandon)
+            self.source.leave(self.abandon, soon)
 
     def abandon(self) -> None:
         """Ends the call and closes its connection: nobody waits for it any more."""
