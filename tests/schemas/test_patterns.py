@@ -86,9 +86,7 @@ def test_p40_patterns_that_take_ages_elsewhere(pattern: str, text: str, found: b
     assert Patterns().found(pattern, text) is found
 
 
-@pytest.mark.parametrize(
-    "pattern", ["(?:a?){1000000000}", "(?:a|){4000000000}", "(?:^|a){4000000000}", "(?:){4000000000}"]
-)
+@pytest.mark.parametrize("part", ["a?", "a|", "^|a", ""])
 @pytest.mark.parametrize("text", ["", "ab", "ab" * 500])
 def test_p40_nothing_is_not_repeated_so_often(monkeypatch: pytest.MonkeyPatch, part: str, text: str) -> None:
     """What matches nothing as often as somebody likes; `re` would do it, and keep each time in memory."""
