@@ -229,22 +229,20 @@ class Client:
         function = key if isinstance(key, KeyFunction) else None  # whether it can travel is its own matter
         transport = {**vars(self.transport_options), "api_key": function}
         return {
-            "model": self._model,
-            "transport": transport if self._pickle_key else without_secrets(transport),
+            **vars(self),
+            "transport_options": transport if self._pickle_key else without_secrets(transport),
             "key": key.reveal() if isinstance(key, Secret) and self._pickle_key else None,
-            "chat": self.chat_options,
-            "limits": self._limits,
-            "pickle_key": self._pickle_key,
             "connections": TRAVELLERS.name_of(self.connections),
         }
 
     @discreet
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._model, self._limits, self._pickle_key = state["model"], state["limits"], state["pickle_key"]
-        key = state["transport"]["api_key"] if state["key"] is None else Secret(state["key"])
-        self.transport_options = TransportOptions(**{**state["transport"], "api_key": key})
-        self.chat_options = state["chat"]
-        self.connections = TRAVELLERS.named(state["connections"], self._limits)
+        fields = dict(state)
+        transport, key = fields["transport_options"], fields.pop("key")
+        key = transport["api_key"] if key is None else Secret(key)
+        fields["transport_options"] = TransportOptions(**{**transport, "api_key": key})
+        fields["connections"] = TRAVELLERS.named(fields["connections"], fields["_limits"])
+        vars(self).update(fields)
 
     def __copy__(self) -> Client:
         again = object.__new__(type(self))

@@ -217,14 +217,13 @@ class ChatStream(Generic[Parsed]):
     def _second_answer(self, again: ChatStream[Parsed]) -> Generator[ChatStream[Parsed], None, Completion[Parsed]]:
         """What came of the second asking, whoever asks and however often."""
         if self._second_failure is not None:
-            raise copy(self._second_failure) from self._second_failure.__cause__
+            raise copy(self._second_failure)
         try:
             return (yield from again._steps())
         except LLMBridgeError as error:
             self._keep_first(error)
             # A copy: the error itself will hold the frame that holds this stream.
             self._second_failure = without_frames(copy(error))
-            self._second_failure.__cause__ = error.__cause__
             raise
 
     def _keep_first(self, error: LLMBridgeError) -> None:

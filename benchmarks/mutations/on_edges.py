@@ -255,12 +255,18 @@ _HEADERS = (
 
 _FORKS = (
     Mutation("P36", "a fork waits for nothing", "wait_for_imports", "not any(map(_imports, _others()))", "True"),
-    Mutation(
-        "P36", "what llmbridge calls may import", "_imports", "if importing and str(", "if not importing and str("
-    ),
+    Mutation("P36", "what llmbridge calls may import", "_imports", "elif importing and", "elif not importing and"),
+    Mutation("P36", "the caller may import llmbridge", "_imports", "return True", "pass"),
     Mutation("P36", "imports are never let go on", "imports_may_go_on", "_imp.release_lock()", "pass"),
     Mutation("P36", "the lock of logging is kept", "_without_logs_lock", "before is not None and", "False and"),
-    Mutation("P36", "the lock of logging is given back twice", "_without_logs_lock", "before is None and", "False and"),
+    Mutation("P36", "the lock of logging is given back twice", "_without_logs_lock", "not (took_part", "not (True"),
+    Mutation(
+        "P36",
+        "half of logging counts as all",
+        "_without_logs_lock",
+        'sys.modules.get("logging"), "LogRecord"',
+        'before, "release"',
+    ),
 )
 
 _CLOCKS = (
@@ -317,6 +323,7 @@ _REFUSALS = (
         "P38", "a spread wait does not fit", "Attempts._next_step", "spread if call.leaves(spread) else wait", "spread"
     ),
     Mutation("P38", "a wait that is not enough stays", "Retry.spread", "2 ** min(", "1 ** min("),
+    Mutation("P38", "who is not to wait never does", "Retry.spread", "max(asked, self.backoff)", "asked"),
     Mutation(
         "P38",
         "the minute goes at once",
@@ -388,6 +395,11 @@ _SCHEMAS = (
     Mutation("P40", "a tool of the caller is unknown", "_may_be_called", "tool.name == call.name or", ""),
     Mutation("P40", "a service's own tool is unknown", "_may_be_called", "or tool.raw is not None", ""),
     Mutation("P40", "re is asked for everything", "Patterns.found", "ways <= _FEW", "True"),
+    Mutation("P40", "re repeats nothing for ever", "_ways", "max(int(least), length)", "length"),
+    Mutation("P40", "nothing is repeated for ever", "_Search._repeated", "begins == before", "not begins"),
+    Mutation(
+        "P40", "a copy has no cause", "LLMBridgeError.__reduce__", "dict(self.__dict__), cause)", "dict(self.__dict__))"
+    ),
     Mutation("P40", "a search has no end", "Patterns._take", "self._left < 0", "False"),
     Mutation("P40", "a repetition is made once", "_Search._repeated", "found |= new", "break"),
     Mutation("P40", "what looks behind looks ahead", "_Search._ends", "direction < 0", "False"),

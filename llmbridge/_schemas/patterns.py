@@ -101,9 +101,9 @@ class _Search:
 
     def _repeated(self, begins: set[int], least: int, most: int, inner: Any) -> set[int]:
         for _ in range(least):
-            if not begins:
-                break
-            begins = self.ends(inner, begins)
+            before, begins = begins, self.ends(inner, begins)
+            if begins == before:
+                break  # nothing is left, or each place repeats for nothing
         found, new = set(begins), begins
         for _ in range(min(most - least, len(self._text))):
             if not (new := self.ends(inner, new) - found):
@@ -136,9 +136,9 @@ def _ways(parts: Iterable[Any], length: int) -> float:
             ways *= sum(_ways(branch, length) for branch in value[1])
         elif name in (*_REPEATS, "POSSESSIVE_REPEAT"):
             least, most, inner = value
-            times = min(int(most), length)
+            times = min(int(most), max(int(least), length))  # what matches nothing may have to do so often
             try:
-                ways *= (times - min(least, times) + 1) * _ways(inner, length) ** times
+                ways *= max(times - least + 1, least // length) * _ways(inner, length) ** times
             except OverflowError:
                 return float("inf")
         elif name in ("SUBPATTERN", "ASSERT", "ASSERT_NOT"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import time
 from typing import Any
 
@@ -89,6 +91,16 @@ def test_p40_both_answers_are_kept_where_the_second_brings_something(
     assert [turn.role for turn in error.partial.turns] == ["assistant", "user"]
     assert type(error.__cause__) is InvalidOutput
     assert error.__cause__.partial == FIRST
+
+
+def test_p40_copies_of_the_error_keep_all_answers(client: Client, server: LLMServer, mode: Mode) -> None:
+    """Also those that come from a worker process."""
+    server.script(Reply(FIRST), Reply('{"age": "eight"}'))
+    error = caught(mode, client.chat("x", schema=SCHEMA))
+    for twin in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert (twin.partial, len(twin.partial.turns)) == ('{"age": "eight"}', 2)
+        assert type(twin.__cause__) is InvalidOutput
+        assert twin.__cause__.partial == FIRST
 
 
 def test_p40_each_asking_is_the_cause_of_the_next(client: Client, server: LLMServer, mode: Mode) -> None:
