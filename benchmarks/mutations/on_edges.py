@@ -394,7 +394,8 @@ _SCHEMAS = (
     Mutation("P40", "an unknown tool is a turn", "_may_be_called", "return named or", "return True or"),
     Mutation("P40", "a tool of the caller is unknown", "_may_be_called", "tool.name == call.name or", ""),
     Mutation("P40", "a service's own tool is unknown", "_may_be_called", "or tool.raw is not None", ""),
-    Mutation("P40", "re is asked for everything", "Patterns.found", "ways <= _FEW", "True"),
+    Mutation("P40", "re is asked for everything", "Patterns.found", "ways > _FEW", "False"),
+    Mutation("P40", "pydantic may search for ages", "Conversion._pydantic", "if checked.slow", "if False"),
     Mutation("P40", "re repeats nothing for ever", "_ways", "max(int(least), length)", "length"),
     Mutation("P40", "nothing is repeated for ever", "_Search._repeated", "begins == before", "not begins"),
     Mutation(

@@ -36,6 +36,9 @@ class TooCostly(Exception):
 class Patterns:
     """Searches with patterns, all of them together in a bounded number of steps.
 
+    Attributes:
+        slow: Whether `re` might have taken ages for the last search.
+
     Example:
         >>> patterns = Patterns()
         >>> patterns.found("^(a+)+$", "a" * 60), patterns.found("^(a+)+$", "a" * 60 + "!")
@@ -44,6 +47,7 @@ class Patterns:
 
     def __init__(self) -> None:
         self._left = _STEPS
+        self.slow = False
 
     def found(self, pattern: str, text: str) -> bool | None:
         """Whether a part of the text matches; None if the pattern is of another dialect, which a service may read.
@@ -55,7 +59,8 @@ class Patterns:
         if parsed is None:
             return None
         ways = _ways(parsed, len(text) + 1) * (len(text) + 1) ** 2
-        if ways <= _FEW:
+        self.slow = ways > _FEW
+        if not self.slow:
             self._take(1 + int(ways) // _AS_FAST)
             return re.search(pattern, text) is not None
         return bool(_Search(self, text).ends(parsed, set(range(len(text) + 1))))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import pickle
 import time
+import typing
 from typing import Any
 
 import pytest
@@ -225,4 +226,21 @@ def test_p40_a_pattern_does_not_outlive_the_total_clock(
     started = time.process_time()
     error = caught(mode, client.chat("x", schema=schema, reask=0, timeout=20))
     assert type(error) is InvalidOutput
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("pattern", ["^(a+)+$", "^(?!b)(a|a)*$", r"^(a+)+\1$"])
+def test_p40_nor_does_one_of_a_model_that_asks_re(client: Client, server: LLMServer, mode: Mode, pattern: str) -> None:
+    """pydantic has its own search, and `re` on demand: patterns that look ahead need it."""
+    pydantic = pytest.importorskip("pydantic", minversion="2")
+
+    class Names(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+        model_config = pydantic.ConfigDict(regex_engine="python-re")
+        names: list[typing.Annotated[str, pydantic.Field(pattern=pattern)]]
+
+    server.default = Reply(f'{{"names": ["a", "{"a" * 25}!"]}}')
+    started = time.process_time()
+    error = caught(mode, client.chat("x", schema=Names, reask=0, timeout=20))
+    assert type(error) is InvalidOutput
+    assert [problem.partition(":")[0] for problem in error.problems] == ["names[1]"]
     assert time.process_time() - started < 5
