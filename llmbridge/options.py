@@ -284,7 +284,6 @@ _NO_MISTAKES = frozenset(
 )
 _OF_OTHER_LIBRARIES = {
     "api_base": "base_url",
-    "extra_body": "extra",
     "extra_headers": "headers",
     "max_retries": "retries",
     "num_retries": "retries",

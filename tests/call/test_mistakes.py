@@ -2,13 +2,31 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
+from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Callable
 from typing import Any
 
+import anyio
+import anyio.lowlevel
+import anyio.to_thread
 import pytest
+import trio
+from modes import LOOPS, Async
 
-from llmbridge import Client, ConfigError, chat, conversation, embed, providers, register
+from llmbridge import (
+    ChatStream,
+    Client,
+    ConfigError,
+    InvalidRequest,
+    Text,
+    chat,
+    conversation,
+    embed,
+    providers,
+    register,
+)
 from llmbridge import options as options_module
 from llmbridge.options import refuse_misspelt
 from llmbridge.providers.openai import OpenAI
@@ -40,7 +58,6 @@ SLIPS = {
     "sytem": "system",
     "modle": "model",
     "unsuported": "unsupported",
-    "extra_body": "extra",
     "extra_headers": "headers",
     "max_retries": "retries",
     "proxies": "proxy",
@@ -164,3 +181,159 @@ def test_an_extra_that_no_body_can_hold_is_refused(client: Client, extra: Any, s
         with pytest.raises(ConfigError) as caught:
             ask("Hi", extra=extra)
         assert says in str(caught.value)
+
+
+# -- streams that nobody has read -------------------------------------------------------------------------------------
+
+UNREAD = ("text", "reasoning", "tool_calls", "citations", "media", "server_tools", "usage", "finish_reason", "parsed")
+
+
+@pytest.mark.parametrize("name", UNREAD)
+def test_a_stream_that_was_never_begun_says_so(client: Client, name: str) -> None:
+    """It would look like an empty answer. Nothing is sent by asking for it, and the stream can still be read."""
+    stream = client.chat("Hi")
+    with pytest.raises(
+        InvalidRequest, match=r"has not been asked for yet.* loop over the stream .*complete\(\).*await"
+    ):
+        getattr(stream, name)
+    assert "not started, 0 characters" in repr(stream)
+    assert (stream.headers, stream.request_id, stream.rate_limits, stream.total_seconds) == ({}, None, None, None)
+    assert (stream.model, stream.response_id, stream.served_model, dict(stream.extra)) == ("m", None, None, {})
+    stream.complete()
+    getattr(stream, name)
+
+
+def test_a_stream_that_was_begun_or_ended_has_what_came(client: Client, server: LLMServer) -> None:
+    """From the first piece on, and also where it was closed before there was any."""
+    server.default = Reply(["Hel", "lo"])
+    stream = client.chat("Hi")
+    next(stream)
+    assert stream.text == "Hel"
+    stream.close()
+    unread = client.chat("Hi")
+    unread.close()
+    assert (unread.text, unread.usage, unread.tool_calls) == ("", None, ())
+
+
+def test_acomplete_is_a_coroutine(client: Client, server: LLMServer) -> None:
+    """For everything that takes no other awaitable."""
+    server.default = Reply("Hello")
+    assert asyncio.run(client.chat("Hi").acomplete()).text == "Hello"
+
+    async def main() -> str:
+        task = asyncio.create_task(client.chat("Hi").acomplete())
+        return (await task).text
+
+    assert asyncio.run(main()) == "Hello"
+    texts: list[str] = []
+
+    async def note(stream: ChatStream) -> None:
+        texts.append((await stream.acomplete()).text)
+
+    async def nursery() -> None:
+        async with trio.open_nursery() as tasks:
+            tasks.start_soon(note, client.chat("Hi"))
+            tasks.start_soon(client.chat("Hi").acomplete)
+
+    trio.run(nursery)
+    assert texts == ["Hello"]
+
+
+# -- sync calls where an event loop runs ------------------------------------------------------------------------------
+
+
+async def _completes(client: Client) -> Any:
+    return await client.chat("Hi").complete()  # type: ignore[misc]
+
+
+async def _completes_within(client: Client) -> Any:
+    async for piece in client.chat("Hi").complete():  # type: ignore[attr-defined]
+        assert piece
+
+
+async def _embeds(client: Client) -> Any:
+    return await client.embed("Hi", dimensions=None)  # type: ignore[misc]
+
+
+async def _lists(client: Client) -> Any:
+    return await client.models()  # type: ignore[misc]
+
+
+async def _loops(client: Client) -> Any:
+    async for piece in await client.chat("Hi"):  # type: ignore[attr-defined]
+        assert piece
+
+
+async def _collects(client: Client) -> Any:
+    return [piece async for piece in await client.conversation().ask("Hi", max_tokens=9)]
+
+
+async def _loops_within(client: Client) -> Any:
+    for _ in range(2):
+        if client:
+            async for piece in await client.chat(["Hi", "there"][:1][0]):  # type: ignore[attr-defined]
+                assert piece
+
+
+@pytest.mark.parametrize(
+    ("main", "says"),
+    [
+        (_completes, r"write `await chat\(...\)` without .complete\(\), or use acomplete\(\)"),
+        (_completes_within, r"without .complete\(\)"),
+        (_embeds, r"aembed\(\)"),
+        (_lists, r"amodels\(\)"),
+        (_loops, r"write `async for piece in chat\(...\)`, without await"),
+        (_collects, "without await"),
+        (_loops_within, "without await"),
+    ],
+)
+@pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
+def test_an_await_in_the_wrong_place_fails_before_anything_is_paid(
+    server: LLMServer, client: Client, main: Callable[[Client], Any], says: str, run: Async
+) -> None:
+    """It would fail once the answer is there, with words of Python's that do not help."""
+    with pytest.raises(InvalidRequest, match=says):
+        run.run(lambda: main(client))
+    assert server.requests == []
+
+
+@pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
+def test_a_call_that_blocks_an_event_loop_warns(client: Client, run: Async) -> None:
+    """At the line that calls, by whatever function in between; the answer comes."""
+
+    def helper() -> str:
+        return client.chat("Hi").complete().text
+
+    async def main() -> list[str]:
+        texts = [helper(), client.chat("Hi").complete().text, "".join(client.chat("Hi"))]
+        return [*texts, "".join(event.text for event in client.chat("Hi").events() if isinstance(event, Text))]
+
+    with pytest.warns(RuntimeWarning, match=r"blocks the event loop.*await chat\(...\)") as caught:
+        assert len(set(run.run(main))) == 1
+    assert [warning.filename for warning in caught] == [__file__] * 4
+
+
+@pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
+def test_what_blocks_nobody_does_not_warn(client: Client, run: Async) -> None:
+    """Awaited answers, worker threads, and the cells of a notebook, whose loop has nothing else to do."""
+
+    def helper() -> str:
+        return client.chat("Hi").complete().text
+
+    cell = compile("text = client.chat('Hi').complete().text", "cell", "exec")
+    awaiting = compile(
+        "text = client.chat('Hi').complete().text; await go_on()", "cell", "exec", PyCF_ALLOW_TOP_LEVEL_AWAIT
+    )
+    kernel: dict[str, Any] = {"__name__": "IPython.core.interactiveshell", "exec": exec}
+    exec("async def run_code(cell, names): exec(cell, names)", kernel)
+
+    async def main() -> set[str]:
+        names: dict[str, Any] = {"client": client, "go_on": anyio.lowlevel.checkpoint, "__name__": "__main__"}
+        await kernel["run_code"](cell, names)
+        first = names.pop("text")
+        await eval(awaiting, names)
+        texts = {first, names["text"], await anyio.to_thread.run_sync(helper), (await client.chat("Hi")).text}
+        async with client.chat("Hi") as stream:
+            return {*texts, "".join([piece async for piece in stream])}
+
+    assert len(run.run(main)) == 1
