@@ -439,4 +439,4 @@ def _stream(
         provider, request, options, SHARED, unsupported=chat.unsupported, extra=chat.extra, even_offline=True
     )
     pipeline = Pipeline([route], options.timeout or Timeout())
-    return ChatStream(pipeline, request.schema, keep_logprobs=chat.wants_logprobs, tools=request.tools)
+    return ChatStream(pipeline, request.schema, keep_logprobs=chat.wants_logprobs, tools=request.tools, idle=True)

@@ -26,7 +26,6 @@ from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, with
 from llmbridge.events import (
     Citation,
     Event,
-    FinishReason,
     Media,
     RawEvent,
     ServerTool,
@@ -42,6 +41,7 @@ if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
     from llmbridge._call.notes import Notes
     from llmbridge.completion import Completion
+    from llmbridge.events import FinishReason
     from llmbridge.rate_limits import RateLimits
     from llmbridge.schema import Schema
     from llmbridge.tools import Tool
@@ -79,9 +79,12 @@ class ChatStream(Generic[Parsed]):
         ask_again: Callable[[Sequence[Message]], ChatStream[Parsed]] | None = None,
         keep_logprobs: bool = True,
         tools: Sequence[Tool] = (),
+        idle: bool = False,
     ) -> None:
         self._source = source
         self._reading = Reading(source, keep_logprobs)
+        if idle and tools:
+            self._reading.idle = frozenset(tool.name for tool in tools if tool.function is not None)
         self._completing = threading.RLock()  # reentrant: a signal handler inside may ask for the same
         self._first_failure: InvalidOutput | None = None  # why the model was asked again
         self._second_failure: LLMBridgeError | None = None
@@ -111,6 +114,14 @@ class ChatStream(Generic[Parsed]):
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a ChatStream is a live answer, not to be pickled or copied: take the Completion of complete()")
+
+    if not TYPE_CHECKING:  # a checker is to find every other name wrong
+
+        def __getattr__(self, name: str) -> Any:
+            from llmbridge.completion import no_attribute
+
+            of_answers = ("choices", "content", "delta", "message", "output", "output_text")
+            raise no_attribute(self, name, "the answer's text is .complete().text" if name in of_answers else "")
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -189,6 +200,7 @@ class ChatStream(Generic[Parsed]):
             >>> chat("Hello", model="demo").complete().finish_reason
             'stop'
         """
+        self._reading.idle = frozenset()  # calls are in the Completion
         if not self._reading.done:
             for _ in self:
                 continue
@@ -215,6 +227,7 @@ class ChatStream(Generic[Parsed]):
 
     def _steps(self) -> Generator[ChatStream[Parsed], None, Completion[Parsed]]:
         """See `_call.reading.finished`: the whole answer, once it has been read, and the second one if there is one."""
+        self._reading.idle = frozenset()
         if not self._reading.done:
             yield self
         if self._again is None:

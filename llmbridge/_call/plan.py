@@ -81,7 +81,7 @@ class Plan:
         again = ask_again if reasks > 0 else None
         logprobs = chat.wants_logprobs
         if not chat.run_tools:
-            return ChatStream(pipeline, request.schema, again, logprobs, request.tools)
+            return ChatStream(pipeline, request.schema, again, logprobs, request.tools, idle=chat.run_tools is None)
         from llmbridge._tools.loop import ToolLoop
 
         # A tool that must be called has been called then: the model would never come to an answer.

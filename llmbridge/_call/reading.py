@@ -83,6 +83,7 @@ class Reading:
         text: The text that was handed out, of all turns.
         noted: What else was.
         first_piece_at: `time.monotonic()` when the first piece had come.
+        idle: The tools that are functions which nobody runs, where a call of them would go unseen.
     """
 
     def __init__(self, source: Source, keep_logprobs: bool = True) -> None:
@@ -94,6 +95,7 @@ class Reading:
         self.noted = Notes(self.text, source, keep_logprobs)
         source.listen(self.noted)
         self.first_piece_at: float | None = None
+        self.idle: frozenset[str] = frozenset()
 
     @property
     def taken(self) -> bool:
@@ -291,6 +293,19 @@ class TextView(View[str]):
                 self._reading.noted.note(item)
                 if isinstance(item, Refusal):
                     yield item.text
+
+    def rest(self) -> list[str]:
+        """Nothing; who reads text alone, and gets none, is told here of calls in vain."""
+        reading = self._reading
+        called = sorted(reading.idle.intersection(call.name for call in reading.noted.tool_calls))
+        if reading.done and called and not reading.noted.turn_text.strip():
+            reading.idle = frozenset()
+            warn_caller(
+                f"the model has called {', '.join(called)}, and nobody runs it: pass run_tools=True, or answer the "
+                "calls in .tool_calls yourself (run_tools=False says that you do)",
+                RuntimeWarning,
+            )
+        return []
 
 
 class EventView(View[Event]):

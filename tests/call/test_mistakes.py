@@ -6,6 +6,7 @@ import asyncio
 import inspect
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import anyio
@@ -13,11 +14,12 @@ import anyio.lowlevel
 import anyio.to_thread
 import pytest
 import trio
-from modes import LOOPS, Async
+from modes import LOOPS, Async, Mode
 
 from llmbridge import (
     ChatStream,
     Client,
+    Completion,
     ConfigError,
     InvalidRequest,
     Text,
@@ -337,3 +339,92 @@ def test_what_blocks_nobody_does_not_warn(client: Client, run: Async) -> None:
             return {*texts, "".join([piece async for piece in stream])}
 
     assert len(run.run(main)) == 1
+
+
+# -- tools that nobody runs, and answers as texts ---------------------------------------------------------------------
+
+CALLS = Reply("", tool_calls=[{"name": "add", "arguments": {"a": 2, "b": 3}}])
+
+
+def add(a: int, b: int) -> int:
+    """Adds two numbers."""
+    return a + b
+
+
+def test_a_loop_over_text_says_that_nobody_runs_a_tool(mode: Mode, client: Client, server: LLMServer) -> None:
+    """The loop would look as if the model had said nothing."""
+    server.default = CALLS
+    with pytest.warns(RuntimeWarning, match=r"the model has called add, and nobody runs it: pass run_tools=True"):
+        mode.read(client.chat("2 + 3?", tools=[add]))
+
+
+def test_who_answers_calls_himself_is_not_warned(mode: Mode, client: Client, server: LLMServer) -> None:
+    """Whoever says so, takes the Completion or the events, or offers what is no function."""
+    server.default = CALLS
+    described = {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {}}}
+    mode.read(client.chat("2 + 3?", tools=[add], run_tools=False))
+    mode.read(client.chat("2 + 3?", tools=[described]))
+    mode.read(client.chat("2 + 3?", tools=[add]).events())
+    assert mode.complete(client.chat("2 + 3?", tools=[add])).tool_calls
+    server.default = replace(CALLS, content="Let me see.")
+    assert mode.read(client.chat("2 + 3?", tools=[add])).pieces == ["Let me see."]
+    server.default = Reply("5")
+    assert mode.read(client.chat("2 + 3?", tools=[add])).pieces == ["5"]
+
+
+def test_an_answer_is_used_like_its_text(client: Client, server: LLMServer) -> None:
+    """Where people expect it; it stays true, as a call of a tool has no text."""
+    server.default = Reply(" Paris, France ")
+    answer = client.chat("Hi").complete()
+    assert "Paris" in answer
+    assert answer + "!" == " Paris, France !"
+    assert "> " + answer + answer == ">  Paris, France  Paris, France "
+    assert (len(answer), answer[1:6], list(answer)[1]) == (15, "Paris", "P")
+    assert f"{answer:>16}|" == "  Paris, France |"
+    assert answer.strip() == "Paris, France"
+    assert answer.split() == ["Paris,", "France"]
+    assert (answer.lower(), answer.upper()) == (" paris, france ", " PARIS, FRANCE ")
+    assert answer.replace("a", "", 1).strip().startswith("Pris")
+    assert answer.splitlines() == [" Paris, France "]
+    assert answer.endswith(" ")
+    assert answer == " Paris, France "
+    assert answer == answer != client.chat("Hi").complete()
+    assert bool(Completion("")) is True
+    for wrong in (lambda: answer + 1, lambda: 1 + answer):  # type: ignore[operator]
+        with pytest.raises(TypeError):
+            wrong()
+
+
+def test_an_answer_has_a_short_repr(client: Client, server: LLMServer) -> None:
+    """A line, with how it ended; the text is cut."""
+    server.default = Reply("word\n" * 100)
+    answer = client.chat("Hi").complete()
+    assert "\n" not in repr(answer)
+    assert len(repr(answer)) < 200
+    assert repr(answer).startswith("Completion(text='word\\nword")
+    assert repr(answer).endswith("...', reasoning='', finish_reason='stop', model='openai:m')")
+
+
+def test_an_answer_without_text_says_why_where_it_is_used_as_text(client: Client, server: LLMServer) -> None:
+    """Else `print(answer)` prints an empty line."""
+    server.default = CALLS
+    answer = client.chat("2 + 3?", tools=[add]).complete()
+    assert "tool_calls=[add], finish_reason='tool_calls'" in repr(answer)
+    for use in (str, format):
+        with pytest.warns(RuntimeWarning, match="has no text: the model has called add, and nobody has run it"):
+            assert use(answer) == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [("content", r"\.complete\(\)\.text"), ("choices", r"\.complete\(\)\.text"), ("texts", "no attribute 'texts'$")],
+)
+def test_names_of_other_libraries_say_what_to_write(client: Client, name: str, says: str) -> None:
+    """On a stream, on its answer and on one of several."""
+    with pytest.raises(AttributeError, match=says):
+        getattr(client.chat("Hi"), name)
+    answer = client.chat("Hi").complete()
+    for owner, habit in ((answer, "content"), (answer.choices[0], "message")):
+        with pytest.raises(AttributeError, match=r"its text is \.text"):
+            getattr(owner, habit)
+        assert not hasattr(owner, "texts")
