@@ -160,6 +160,24 @@ class TestHeartbeats:
 
             assert loop.run(main) == PIECES
 
+    def test_p31_a_wait_too_short_for_any_step(self, server: LLMServer, client: Client, loop: Async) -> None:
+        """As in an event loop that gets round more slowly than heartbeats come: the call goes on all the same."""
+        server.script(Reply(PIECES))
+
+        async def main() -> list[str]:
+            pieces, got = client.chat("x").__aiter__(), list[str]()
+            for _ in range(2000):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    try:
+                        got.append(await anext(pieces))
+                    except StopAsyncIteration:
+                        return got
+                await anyio.sleep(0.01)
+            return got
+
+        assert loop.run(main) == PIECES
+
     def test_p31_who_takes_what_was_there_is_back(self, loop: Async, monkeypatch: pytest.MonkeyPatch) -> None:
         """A step that was left behind a read had brought pieces already: what is done with them may take its time."""
         monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.2)
