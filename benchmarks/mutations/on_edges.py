@@ -242,6 +242,7 @@ _HEADERS = (
     ),
     Mutation("P35", "TLS is not asked about", "_Way.perhaps_tls", "self.tls is False", "self.tls is None"),
     Mutation("P35", "plain HTTP is not asked about", "_Way.perhaps_plain", "and self.tls", "and not self.tls"),
+    Mutation("P35", "the total clock says nothing", "Failure.__init__", "and call.connecting:", "and False:"),
     Mutation("P35", "an alert is no TLS", "_TLS_RECORD", '"\\x15\\x03", ', ""),
     Mutation("P35", "a page about TLS is not read", "advice", "if status in (400, 403) and", "if status == 426 and"),
     Mutation("P35", "a redirect to TLS says nothing", "error_for_status", '" http://" in asked', "not asked"),
@@ -257,7 +258,7 @@ _HEADERS = (
 _FORKS = (
     Mutation("P36", "a fork waits for nothing", "wait_for_imports", "not any(map(_imports, _others()))", "True"),
     Mutation("P36", "what llmbridge calls may import", "_imports", "elif importing and", "elif not importing and"),
-    Mutation("P36", "the caller may import llmbridge", "_imports", "return True", "pass"),
+    Mutation("P36", "the caller may import llmbridge", "_imports", '"_find_and_load" and', '"" and'),
     Mutation("P36", "imports are never let go on", "imports_may_go_on", "_imp.release_lock()", "pass"),
     Mutation("P36", "the lock of logging is kept", "_without_logs_lock", "before is not None and", "False and"),
     Mutation("P36", "the lock of logging is given back twice", "_without_logs_lock", "not (took_part", "not (True"),
@@ -378,7 +379,7 @@ _SCHEMAS = (
         "P40",
         "it is lost the second time",
         "ChatStream._second_answer",
-        "self._second_failure.__cause__ = error.__cause__",
+        "raise copy(self._second_failure)",
         "pass",
     ),
     Mutation(

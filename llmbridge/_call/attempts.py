@@ -321,12 +321,12 @@ class Attempts:
         )
 
     def _start_hint(self) -> str:
-        from llmbridge._call.addresses import start_hint
+        from llmbridge._call.base_urls import start_hint
 
         return start_hint(self.route.provider, self._request.base_url) if self._request is not None else ""
 
     def _address_hint(self) -> str:
-        from llmbridge._call.addresses import hint
+        from llmbridge._call.base_urls import hint
 
         return hint(self.route.provider, self._request.base_url) if self._request is not None else ""
 
