@@ -181,7 +181,7 @@ class _Beginnings:
         self._last = now
         if now - last < _BURST_SECONDS:
             async with self._door:
-                await checkpoint()
+                await _turn()
                 self._last = monotonic()
 
 
@@ -450,6 +450,14 @@ async def _readable(descriptor: int) -> None:
         loop.remove_reader(descriptor)
 
 
+async def _turn() -> None:
+    """anyio's `checkpoint`, without its search for the event loop's kind: others have their turn, and may cancel."""
+    if _running_loop() is None:
+        await checkpoint()
+    else:
+        await asyncio.sleep(0)
+
+
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
@@ -589,14 +597,14 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             elif outcome is Wait.REST:
                 await _rested(source.current)
             else:
-                await checkpoint()
+                await _turn()
             outcome = view.poll()
         if outcome is None:
             self._over = True
         else:
             self._ready = iter(outcome)
         if not turn:
-            await checkpoint()
+            await _turn()
 
     async def _hopped(self) -> Iterable[Piece] | Wait | None:
         """What a step brings in a worker thread. If the task is cancelled meanwhile, the next one gets that."""

@@ -415,6 +415,8 @@ def with_own_proofs(messages: Sequence[Message], provider: str) -> tuple[Message
         >>> with_own_proofs([Message("assistant", [thought, "Yes."])], "gemini")[0].content[0]
         {'type': 'reasoning', 'text': 'Hm.'}
     """
+    if not any(message.role == "assistant" for message in messages):
+        return tuple(messages)
     return tuple(
         _with_own_proofs(message, provider) if message.role == "assistant" else message for message in messages
     )

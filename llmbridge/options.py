@@ -183,6 +183,8 @@ class TransportOptions:
     def over(self, defaults: TransportOptions) -> TransportOptions:
         """These options, and where nothing was set the defaults; headers add up."""
         changed = {name: value for name, value in vars(self).items() if value is not None}
+        if not changed:
+            return defaults
         if self.headers is not None and defaults.headers is not None:
             changed["headers"] = {**defaults.headers, **self.headers}
         return replace(defaults, **changed)
@@ -230,6 +232,8 @@ class ChatOptions:
     def over(self, defaults: ChatOptions) -> ChatOptions:
         """These options, and where nothing was set the defaults; parameters add up, and so does `extra`."""
         changed = {name: value for name, value in vars(self).items() if value is not None}
+        if not self.params and len(changed) == 1:
+            return defaults
         if self.extra is not None and defaults.extra is not None:
             changed["extra"] = {**defaults.extra, **self.extra}
         return replace(defaults, **{**changed, "params": {**defaults.params, **self.params}})

@@ -92,7 +92,7 @@ _ECOSYSTEM = (
         "P44",
         "a tracer's wrapper counts as the plain send",
         "_is_replaced",
-        "or send.__globals__ is not vars(requests.sessions)",
+        "or send.__globals__ is not vars(module)",
         "",
     ),
     Mutation(

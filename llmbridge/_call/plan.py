@@ -34,6 +34,7 @@ __all__ = ["Plan", "plan_embeddings", "plan_models"]
 
 _REASKS = 1
 _TURNS = 10
+_TIMEOUT = Timeout()
 
 
 class Plan:
@@ -64,7 +65,7 @@ class Plan:
         self._with_defaults = chat.over(client.chat_options)
         self._first = first
         self._free = free
-        self._timeout = transport.over(client.transport_options).timeout or Timeout()
+        self._timeout = transport.over(client.transport_options).timeout or _TIMEOUT
 
     def stream(self, messages: Messages) -> ChatStream:
         """The answer to the messages, as the caller gave them."""

@@ -350,7 +350,9 @@ def chat_route(
     Raises:
         ConfigError: The request or an option cannot be used; nothing was sent.
     """
-    request = replace(request, messages=with_own_proofs(request.messages, provider.name))
+    messages = with_own_proofs(request.messages, provider.name)
+    if messages is not request.messages:
+        request = replace(request, messages=messages)
     request = _supported(provider, request, unsupported or "error")
     params = provider.with_settings(request.params, options.base_url is not None)
     if params is not request.params:

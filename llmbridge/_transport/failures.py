@@ -13,7 +13,8 @@ import requests
 import urllib3
 
 from llmbridge._transport.call import Call, Step
-from llmbridge._transport.connections import CA_VARIABLES, HEADERS_LIMIT, HeadersTooLong, HeadersTruncated
+from llmbridge._transport.connections import HEADERS_LIMIT, HeadersTooLong, HeadersTruncated
+from llmbridge._transport.environment import CA_VARIABLES
 from llmbridge.errors import (
     ClockExpired,
     ConfigError,

@@ -18,6 +18,7 @@ from llmbridge._call.pipeline import Pipeline
 from llmbridge._call.route import Breaker
 from llmbridge._transport import Transport
 from llmbridge._transport.call import Call
+from llmbridge._transport.connections import _Response
 from llmbridge.limits import Limiter, Ticket
 from llmbridge.testing import LLMServer, Reply
 
@@ -119,7 +120,7 @@ def _lost_by(owner: Any, name: str, patches: pytest.MonkeyPatch, kept: list[Any]
 
 
 LOST: dict[str, tuple[Any, str]] = {
-    "headers": (http.client.HTTPResponse, "begin"),
+    "headers": (_Response, "begin"),
     "response": (Transport, "_send"),
     "exchange": (Transport, "send"),
     "its headers": (Attempts, "_take_headers"),
