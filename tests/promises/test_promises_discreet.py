@@ -468,10 +468,10 @@ async def _awaited(client: Client) -> None:
 
 # -- P42: a service's words ----------------------------------------------------------------------------------------
 
-EVIL = "a\x1b[31m\r\nb\x00\x07\x7f\x9b2J\u202ec\u2066\u2028\ud800z"
+EVIL = "a\x1b[31m\r\nb\x00\x07\x7f\x9b2J\u202ec\u2066\u2028\u061c\u200f\ud800z"
 LONG = "w" * 60_000
 OBEYED = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *"\u2028\u2029\u202a\u202b\u202c\u202d\u202e"}
-OBEYED |= {*"\u2066\u2067\u2068\u2069", *map(chr, range(0xD800, 0xE000))}
+OBEYED |= {*"\u061c\u200e\u200f\u2066\u2067\u2068\u2069", *map(chr, range(0xD800, 0xE000))}
 IN_HEADER = "a\x1b[31mb\x7f\x9b2Jz"
 
 
@@ -622,4 +622,4 @@ def test_p42_an_answer_in_a_terminal_gives_it_no_commands(monkeypatch: pytest.Mo
         assert capfd.readouterr().out == SAID + "\n"
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         assert main(words) == 0
-    assert not (OBEYED - {"\n", "\u2028"}) & set(capfd.readouterr().out)
+    assert not (OBEYED - {*"\n\u2028\u061c\u200f"}) & set(capfd.readouterr().out)
