@@ -52,6 +52,7 @@ from anyio.to_thread import run_sync
 from llmbridge._call.pipeline import Wait
 from llmbridge._tools.runs import this_thread
 from llmbridge.errors import ConfigError, LLMBridgeError, Pending, without_frames
+from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline
@@ -491,6 +492,7 @@ async def finished(steps: Generator[AsyncIterable[Any], None, T], in_threads: bo
     failure = Pending()
     begun = False
 
+    @discreet
     def step() -> tuple[AsyncIterable[Any] | None, T | None]:
         try:
             return (next(steps) if failure.error is None else steps.throw(failure.taken())), None

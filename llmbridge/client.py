@@ -517,6 +517,7 @@ class Client:
         params = self.chat_options.params
         return {name: params[name] for name in provider.settings if params.get(name) is not None}
 
+    @discreet
     def close(self) -> None:
         """Closes the kept connections. The client may be used again."""
         self.connections.close()

@@ -78,8 +78,11 @@ __all__ = [
 
 E = TypeVar("E", bound=BaseException)
 _LONGEST_MESSAGE = 4_000
-# What gives commands, or does not stand where it is seen: C0, DEL and C1, ends of lines, bidi overrides and isolates.
-_BLANKED = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)), " ")
+# What gives commands, or does not stand where it is seen: C0, DEL, C1, ends of lines, bidi overrides, isolates, marks.
+_MARKS = (0x61C, 0x200E, 0x200F)
+_BLANKED = dict.fromkeys(
+    (*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A), *_MARKS), " "
+)
 Clock = Literal["connect", "first_content", "idle", "total"]
 
 

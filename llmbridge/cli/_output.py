@@ -39,8 +39,9 @@ HARMLESS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"
 HARMLESS |= dict.fromkeys(
     (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)), 0xFFFD
 )
+_OF_A_LINE = HARMLESS | dict.fromkeys((0x61C, 0x200E, 0x200F), 0xFFFD)  # in a text, these marks may be meant
 
-_OBEYED = r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # of what JSON lets stand
+_OBEYED = r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # of what JSON lets stand
 
 _LONGEST = 600
 _ERROR_FIELDS = ("provider", "model", "status", "code", "clock", "retry_after", "request_id", "partial", "problems")
@@ -79,7 +80,7 @@ def write_table(rows: Iterable[tuple[str, ...]]) -> None:
 
 def one_line(text: str) -> str:
     """The text on one line, without anything that a terminal would obey."""
-    return " ".join(text.split()).translate(HARMLESS)
+    return " ".join(text.split()).translate(_OF_A_LINE)
 
 
 def as_json(value: Any) -> str:
