@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL_VARIABLE", "Client", "resolve_model"]
 
+_INTERNAL = {"chat_options", "connections", "options_for", "settings_for", "several", "transport_options"}
+
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -223,6 +225,9 @@ class Client:
     def __repr__(self) -> str:
         model = getattr(self, "_model", None)  # there is none yet where making it has failed
         return f"<Client {model or 'without a model'}>"
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self)} - _INTERNAL)
 
     def __getstate__(self) -> dict[str, Any]:
         if self.transport_options.session is not None:

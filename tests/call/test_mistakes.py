@@ -7,6 +7,7 @@ import inspect
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,11 +17,13 @@ import pytest
 import trio
 from modes import LOOPS, Async, Mode
 
+import llmbridge
 from llmbridge import (
     ChatStream,
     Client,
     Completion,
     ConfigError,
+    Image,
     InvalidRequest,
     Text,
     chat,
@@ -493,3 +496,36 @@ def test_a_stream_that_is_read_twice_says_why_it_cannot_be(mode: Mode, server: L
     next(elsewhere)
     assert "is being read elsewhere" in str(mode.read(elsewhere.events()).error)
     elsewhere.close()
+
+
+@pytest.mark.parametrize("schema", [{"name": "str"}, {"title": "str", "year": "int"}, {"schema": {"a": {}}}])
+def test_a_schema_of_names_alone_is_refused(schema: dict[str, Any]) -> None:
+    """It would allow everything, and be paid for twice."""
+    with pytest.raises(InvalidRequest, match=r"is not a keyword of JSON schema: did you mean .*\"properties\""):
+        chat("Hi", "demo", schema=schema)
+
+
+@pytest.mark.parametrize(
+    "schema", [{"title": "anything"}, {"description": "x"}, {"x": True}, {"$ref": "#/$defs/a", "$defs": {"a": {}}}]
+)
+def test_a_schema_that_says_little_is_taken(schema: dict[str, Any]) -> None:
+    """Whatever it allows, and of what no field can be."""
+    assert chat("Hi", "demo", schema=schema)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.jpg", b"hello"), ("a.png", b"<html>\n"), ("a.webp", b"RIFF")])
+def test_a_picture_whose_bytes_are_a_text_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    """The service would say so, in words of its own."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=r"a\.\w+' is not image/\w+: its bytes begin with b'"):
+        Image(path)
+    assert Image(path, media_type="image/jpeg")
+
+
+def test_dir_shows_what_users_use(client: Client) -> None:
+    """Nothing that the package needs for itself."""
+    assert dir(llmbridge) == sorted(llmbridge.__all__)
+    shown = {name for name in dir(client) if not name.startswith("_")}
+    asked = {"chat", "run", "conversation", "embed", "aembed", "models", "amodels", "close", "aclose", "default_model"}
+    assert shown == asked
