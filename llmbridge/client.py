@@ -44,6 +44,8 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL_VARIABLE", "Client", "resolve_model"]
 
+_INTERNAL = {"chat_options", "connections", "options_for", "settings_for", "several", "transport_options"}
+
 P = ParamSpec("P")
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -139,8 +141,8 @@ class Client:
 
     Args:
         model: "provider:model", or only a provider's name if it has a default model. If missing, LLMBRIDGE_MODEL.
-            A list of them, or of Clients, is tried in order: the next one when one has failed before its first piece.
-            One that failed is left out for a while, or for as long as its service asks.
+            A Client is asked with its own settings. A list of them is tried in order: the next one when one has failed
+            before its first piece. One that failed is left out for a while, or for as long as its service asks.
         limits: How fast this client may ask, see `Limits`.
         pickle_key: Whether a pickle of the client holds its `api_key`, secret headers and the passwords in URLs.
             Without them, the process that unpickles the client finds the key as if none had been given. A function
@@ -160,7 +162,7 @@ class Client:
     @discreet
     def __init__(
         self,
-        model: str | Sequence[str | Client] | None = None,
+        model: str | Client | Sequence[str | Client] | None = None,
         *,
         api_key: KeyLike = None,
         base_url: str | None = None,
@@ -213,7 +215,7 @@ class Client:
             schema_mode=schema_mode, reask=reask, extra=extra, system=system, unsupported=unsupported,
         )  # fmt: skip
         several = model is not None and not isinstance(model, str)
-        self._model = _checked_models(model, self.transport_options) if several else model
+        self._model: Any = _checked_models(model, self.transport_options) if several else model
         if isinstance(model, str):
             resolve_model(model, self.transport_options.base_url is not None)
         self._limits = limits
@@ -223,6 +225,9 @@ class Client:
     def __repr__(self) -> str:
         model = getattr(self, "_model", None)  # there is none yet where making it has failed
         return f"<Client {model or 'without a model'}>"
+
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self)} - _INTERNAL)
 
     def __getstate__(self) -> dict[str, Any]:
         if self.transport_options.session is not None:
@@ -259,7 +264,7 @@ class Client:
     def chat(
         self,
         messages: Messages,
-        model: str | Sequence[str | Client] | None = None,
+        model: str | Client | Sequence[str | Client] | None = None,
         *,
         api_key: KeyLike = None,
         base_url: str | None = None,
@@ -547,6 +552,8 @@ def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Clien
     Raises:
         ConfigError: One of them is none, or they are given what belongs to one service only.
     """
+    if isinstance(models, Client):
+        models = (models,)
     if isinstance(models, (bytes, Mapping)) or not isinstance(models, Iterable):
         raise ConfigError("model must be a str like 'openai:gpt-5-mini', or a list of them")
     found = tuple(models)

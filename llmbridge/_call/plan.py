@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmbridge import providers
 from llmbridge._call.pipeline import Pipeline
 from llmbridge._call.route import Route, chat_route
-from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
+from llmbridge.errors import ConfigError, LLMBridgeError, UnknownProvider, without_frames
 from llmbridge.messages import ChatRequest, Message, checked_messages
 from llmbridge.options import (
     CHAT_NAMES,
@@ -21,7 +21,7 @@ from llmbridge.options import (
     refuse_misspelt,
     refuse_of_client,
 )
-from llmbridge.providers import MODEL_VARIABLE, resolve_model
+from llmbridge.providers import MODEL_VARIABLE, SWAPPED, resolve_model
 from llmbridge.secret import discreet
 from llmbridge.stream import ChatStream
 
@@ -70,7 +70,12 @@ class Plan:
     def stream(self, messages: Messages) -> ChatStream:
         """The answer to the messages, as the caller gave them."""
         reasks = _REASKS if self._with_defaults.reask is None else self._with_defaults.reask
-        return self._stream(checked_messages(messages), reasks, TotalClock(self._timeout.total))
+        try:
+            return self._stream(checked_messages(messages), reasks, TotalClock(self._timeout.total))
+        except UnknownProvider as error:
+            if isinstance(messages, str) and providers.look_up(messages.partition(":")[0]) is not None:
+                raise UnknownProvider(f"{error.message}; {SWAPPED}") from None
+            raise
 
     def _stream(self, turns: Sequence[Message], reasks: int, clock: TotalClock) -> ChatStream:
         chat = self._with_defaults
@@ -206,7 +211,7 @@ def plan_models(
     if unknown := sorted(given.keys() - provider.settings):
         known = (*TRANSPORT_NAMES, *sorted(provider.settings))
         guess = providers.did_you_mean(unknown[0], known)
-        raise ConfigError(f"models() does not take {unknown[0]!r}{guess}: for {name} it takes {', '.join(known)}")
+        raise ConfigError(f"models() knows no {unknown[0]}{guess}: for {name} it takes {', '.join(known)}")
     options = client.options_for(provider, transport)
     asked = provider.with_settings({**client.settings_for(provider), **given}, options.base_url is not None)
     encoded = provider.encode_models({key: value for key, value in asked.items() if value is not None})

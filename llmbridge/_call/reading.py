@@ -115,10 +115,13 @@ class Reading:
             InvalidRequest: Somebody came before.
         """
         if not self._claimed.acquire(blocking=False):
-            raise InvalidRequest(
-                "this stream has been read already, somebody reads it, or its loop was left early: an answer comes "
-                "once, what was handed out of it is in .text"
-            )
+            if self.done:
+                says = "has been read already, to its end: what came is in .text, and complete() gives the whole answer"
+            elif self.over:
+                says = "has been left before its end, or has failed: what came is in .text, and chat() asks again"
+            else:
+                says = "is being read elsewhere, by another loop, thread or task: an answer comes once"
+            raise InvalidRequest(f"this stream {says}")
 
     def look_at(self, items: list[Item] | None) -> None:
         """Takes notice of what has come and is about to be handed out."""

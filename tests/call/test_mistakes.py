@@ -7,6 +7,7 @@ import inspect
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import anyio
@@ -16,11 +17,13 @@ import pytest
 import trio
 from modes import LOOPS, Async, Mode
 
+import llmbridge
 from llmbridge import (
     ChatStream,
     Client,
     Completion,
     ConfigError,
+    Image,
     InvalidRequest,
     Text,
     chat,
@@ -122,7 +125,7 @@ def test_a_misspelt_option_is_refused_before_anything_is_sent(server: LLMServer,
 @pytest.mark.parametrize("ask", [Client.models, Client.amodels])
 def test_a_misspelt_option_of_models_is_refused(client: Client, ask: Callable[..., Any]) -> None:
     """It has parameters of its own only, and says which."""
-    with pytest.raises(ConfigError, match=r"models\(\) does not take 'timout' \(did you mean 'timeout'\?\)"):
+    with pytest.raises(ConfigError, match=r"models\(\) knows no timout \(did you mean 'timeout'\?\)"):
         ask(client, timout=1)
 
 
@@ -428,3 +431,101 @@ def test_names_of_other_libraries_say_what_to_write(client: Client, name: str, s
         with pytest.raises(AttributeError, match=r"its text is \.text"):
             getattr(owner, habit)
         assert not hasattr(owner, "texts")
+
+
+# -- what a call is made of -------------------------------------------------------------------------------------------
+
+TURN = {"role": "user", "content": "Hi"}
+
+WRONG: dict[str, tuple[Callable[[], Any], str]] = {
+    "no model": (lambda: chat("Hi"), r"no model is named: pass model=.*'demo'.*all providers: llmbridge providers$"),
+    "a model alone": (lambda: chat("Hi", "gpt-5-mini"), r"names no provider: did you mean 'openai:gpt-5-mini'\?"),
+    "another's": (lambda: chat("Hi", "claude-sonnet-4-5"), "did you mean 'anthropic:claude-sonnet-4-5'"),
+    "a slip": (lambda: chat("Hi", "opnai"), r"names no provider: .*\(did you mean 'openai'\?\)"),
+    "a slip before a colon": (lambda: chat("Hi", "opnai:gpt-5-mini"), r"called 'opnai' \(did you mean 'openai'\?\)"),
+    "nothing near": (lambda: chat("Hi", "quux"), "or give base_url= for an OpenAI-compatible server"),
+    "swapped": (
+        lambda: chat("demo", "Write a haiku"),
+        r"wrong way round\? It is chat\(messages, model\)",
+    ),
+    "swapped, one word": (lambda: chat("openai:gpt-5-mini", "Hello"), "the wrong way round"),
+    "swapped, a list": (lambda: chat("demo", [TURN]), "the wrong way round"),  # type: ignore[list-item]
+    "a role": (
+        lambda: chat([{"role": "human", "content": "Hi"}], "demo"),
+        r"'human' is unknown \(did you mean 'user'\?\)",
+    ),
+    "a role of Gemini": (lambda: chat([{"role": "model", "content": "Hi"}], "demo"), r"\(did you mean 'assistant'\?\)"),
+    "a role misspelt": (
+        lambda: chat([{"role": "asistant", "content": "Hi"}], "demo"),
+        r"\(did you mean 'assistant'\?\)",
+    ),
+    "text": (
+        lambda: chat([{"role": "user", "text": "x"}], "demo"),
+        r"messages\[0\] has no 'content' \(it has 'text'\)",
+    ),
+    "turns of str": (
+        lambda: chat(["Hi", "Hello"], "demo"),
+        r"messages\[0\].*not str: write \{'role': 'user', 'content'",
+    ),
+}
+
+
+@pytest.mark.parametrize(("ask", "says"), WRONG.values(), ids=WRONG)
+def test_a_wrong_call_says_what_to_write(ask: Callable[[], Any], says: str) -> None:
+    """In a line that a terminal can show."""
+    with pytest.raises(ConfigError, match=says) as caught:
+        ask()
+    assert len(str(caught.value)) < 250
+
+
+def test_a_client_is_a_model(server: LLMServer, client: Client) -> None:
+    """As it is in a list of them."""
+    server.default = Reply("Hello")
+    assert chat("Hi", model=client).complete().text == "Hello"
+    assert Client(client).chat("Hi").complete().model == "m"
+
+
+def test_a_stream_that_is_read_twice_says_why_it_cannot_be(mode: Mode, server: LLMServer, client: Client) -> None:
+    """It was read, it was left, or somebody reads it."""
+    server.default = Reply(["Hel", "lo"], delay=0.01)
+    read, left, elsewhere = (client.chat("Hi") for _ in range(3))
+    mode.read(read)
+    assert "read already, to its end" in str(mode.read(read).error)
+    mode.each(left, bool)
+    assert "left before its end" in str(mode.read(left).error)
+    next(elsewhere)
+    assert "is being read elsewhere" in str(mode.read(elsewhere.events()).error)
+    elsewhere.close()
+
+
+@pytest.mark.parametrize("schema", [{"name": "str"}, {"title": "str", "year": "int"}, {"schema": {"a": {}}}])
+def test_a_schema_of_names_alone_is_refused(schema: dict[str, Any]) -> None:
+    """It would allow everything, and be paid for twice."""
+    with pytest.raises(InvalidRequest, match=r"is not a keyword of JSON schema: did you mean .*\"properties\""):
+        chat("Hi", "demo", schema=schema)
+
+
+@pytest.mark.parametrize(
+    "schema", [{"title": "anything"}, {"description": "x"}, {"x": True}, {"$ref": "#/$defs/a", "$defs": {"a": {}}}]
+)
+def test_a_schema_that_says_little_is_taken(schema: dict[str, Any]) -> None:
+    """Whatever it allows, and of what no field can be."""
+    assert chat("Hi", "demo", schema=schema)
+
+
+@pytest.mark.parametrize(("name", "content"), [("a.jpg", b"hello"), ("a.png", b"<html>\n"), ("a.webp", b"RIFF")])
+def test_a_picture_whose_bytes_are_a_text_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
+    """The service would say so, in words of its own."""
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(InvalidRequest, match=r"a\.\w+' is not image/\w+: its bytes begin with b'"):
+        Image(path)
+    assert Image(path, media_type="image/jpeg")
+
+
+def test_dir_shows_what_users_use(client: Client) -> None:
+    """Nothing that the package needs for itself."""
+    assert dir(llmbridge) == sorted(llmbridge.__all__)
+    shown = {name for name in dir(client) if not name.startswith("_")}
+    asked = {"chat", "run", "conversation", "embed", "aembed", "models", "amodels", "close", "aclose", "default_model"}
+    assert shown == asked
