@@ -11,7 +11,7 @@ from typing import Any
 
 from llmbridge._text import shortened
 from llmbridge.cli._input import add_debug, add_way, call_options, known_provider
-from llmbridge.cli._output import FAILED, OK, Misused, as_json, one_line, tell, write, write_table
+from llmbridge.cli._output import FAILED, OK, Misused, as_json, one_line, spoken, tell, write, write_table
 from llmbridge.cli._setup import Setup, setups
 from llmbridge.errors import ConnectFailed, LLMBridgeError
 
@@ -43,7 +43,7 @@ class _Row:
     def remark(self) -> str:
         """Why it does not count."""
         one_of = getattr(self.setup.provider, "servers", ())
-        return "the first local server that answers" if one_of else "it always works, and does not count"
+        return "the first local server that answers" if one_of else "always; does not count"
 
 
 def add(commands: Any) -> None:
@@ -125,14 +125,15 @@ def _try(models: Callable[..., list[str]], row: _Row, way: dict[str, Any]) -> No
         row.error = error
         silent = isinstance(error, ConnectFailed) and row.setup.local and "base_url" not in way
         row.state = "not running" if silent else "fails"
-        row.reason = f"nobody listens on {row.setup.host}" if silent else str(error)
+        row.reason = f"no server on {row.setup.host}" if silent else str(error)
     except Exception as error:  # noqa: BLE001 - a provider of another package may do anything; the others still count
         row.state, row.reason = "fails", f"unexpected {type(error).__name__}"
 
 
 def _cells(row: _Row, one: bool) -> tuple[str, str, str, str]:
     seconds = "" if row.seconds is None else f"{row.seconds:.2f} s"
-    text = _models(row) if row.state == "works" else row.reason if one else shortened(row.reason, _LONGEST_REASON)
+    reason = spoken(row.reason) if one else shortened(spoken(row.reason).partition(", or type: ")[0], _LONGEST_REASON)
+    text = _models(row) if row.state == "works" else reason
     if row.state == "works" and not row.counts and not one:
         text += f" ({row.remark})"
     return row.setup.provider.name, row.state, seconds, text
@@ -194,7 +195,15 @@ def _live_models(options: argparse.Namespace) -> None:
 
 
 def _providers(options: argparse.Namespace) -> None:
-    write_table((setup.provider.name, _state(setup), setup.address, setup.provider.note) for setup in setups())
+    write_table((setup.provider.name, setup.state, _about(setup)) for setup in setups())
+
+
+def _about(setup: Setup) -> str:
+    """Where it is asked, what it lacks, and what is to be known of it."""
+    lacks = setup.hint if setup.state == "bad address" else ""
+    if setup.state == "no key" and not any(name in setup.provider.note for name in setup.provider.key_env):
+        lacks = _state(setup)
+    return "; ".join(part for part in (lacks, setup.address, spoken(setup.provider.note)) if part)
 
 
 def _model_of(setup: Setup) -> str:
