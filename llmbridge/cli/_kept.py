@@ -29,7 +29,7 @@ __all__ = ["Kept", "add", "history_path", "read"]
 _KEEP_VARIABLE = "LLMBRIDGE_KEEP"
 _ENDING = ".jsonl"
 _NAME = re.compile(r"\w[\w.-]{0,99}")
-_LONGEST_QUESTION = 200
+_LONGEST_QUESTION = 40
 _APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 
 
