@@ -194,16 +194,20 @@ def _live_models(options: argparse.Namespace) -> None:
         tell(f"{name} offers no models")
 
 
-def _providers(options: argparse.Namespace) -> None:
-    write_table((setup.provider.name, setup.state, _about(setup)) for setup in setups())
+def _providers(_: argparse.Namespace) -> None:
+    write_table((setup.provider.name, _about(setup)) for setup in setups())
 
 
 def _about(setup: Setup) -> str:
-    """Where it is asked, what it lacks, and what is to be known of it."""
-    lacks = setup.hint if setup.state == "bad address" else ""
-    if setup.state == "no key" and not any(name in setup.provider.note for name in setup.provider.key_env):
-        lacks = _state(setup)
-    return "; ".join(part for part in (lacks, setup.address, spoken(setup.provider.note)) if part)
+    """Whether it would work, where it is asked, and what is to be known of it beside its key."""
+    clauses = spoken(setup.provider.note).split("; ")
+    notes = [clause for clause in clauses if clause and not _names_keys(clause, setup.provider.key_env)]
+    return " - ".join(part for part in (_state(setup), setup.address, "; ".join(notes)) if part)
+
+
+def _names_keys(clause: str, variables: Sequence[str]) -> bool:
+    """Whether it only says which variables to set for the key, as the state does."""
+    return clause.startswith("set ") and set(clause.removeprefix("set ").split(" or ")) <= set(variables)
 
 
 def _model_of(setup: Setup) -> str:
