@@ -18,6 +18,7 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import re
 import sys
 import traceback
@@ -25,10 +26,12 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import NoReturn
 
 from llmbridge._version import __version__
-from llmbridge.cli import _ask, _check, _kept, _keys
+from llmbridge.cli import _ask, _check, _completion, _kept, _keys
 from llmbridge.cli._output import INTERRUPTED, OK, Misused, end_line, prepare_stdout, report
 
 __all__ = ["main"]
+
+_COMPLETING = "_ARGCOMPLETE"  # a shell asks for what a word may become
 
 # What may be a key shows in no message: neither the value of an option nor a word that begins as keys do.
 _TAKES = re.compile(r"^argument (?:-\w/)?(--[\w-]+)(?:/-\w)?: takes ")
@@ -53,6 +56,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     as_json, debug = "--json" in words, "--debug" in words
     try:
         parser, commands = _parser()
+        if _COMPLETING in os.environ:
+            _completion.complete(parser)
         options = parser.parse_args(_with_command(words, commands))
         prepare_stdout()
         with _log_on_stderr() if debug else contextlib.nullcontext():
@@ -116,6 +121,6 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     )
     parser.add_argument("--version", action="version", version=f"llmbridge {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (_ask, _kept, _check, _keys):
+    for module in (_ask, _kept, _check, _keys, _completion):
         module.add(commands)
     return parser, commands.choices

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
+import io
 import json
 import os
 import re
@@ -18,6 +20,7 @@ from llmbridge.errors import LLMBridgeError, TurnsExceeded
 if TYPE_CHECKING:
     from llmbridge import ChatStream, Completion, Conversation
     from llmbridge.cli._kept import Kept
+    from llmbridge.cli._markdown import MarkdownText
     from llmbridge.events import ToolCall, ToolResult, Usage
     from llmbridge.tools import Tool
 
@@ -98,13 +101,13 @@ def take_back_unanswered(talk: Conversation[Any]) -> None:
 def _read(stream: ChatStream[Any], options: argparse.Namespace) -> Completion[Any] | None:
     """Shows the text as it comes; an answer that is shown in another form is read whole first."""
     if not (options.json or options.extract or options.schema is not None):
-        (_write_events if options.reasoning else _write_pieces)(stream)
+        (_write_events if options.reasoning else _write_pieces)(stream, _text(options.plain))
         return None
     completion = stream.complete()
     if options.reasoning and not options.json and completion.reasoning:
         thoughts = _Thoughts()
         thoughts.write(completion.reasoning)
-        thoughts.end()
+        thoughts.close()
     return completion
 
 
@@ -134,35 +137,39 @@ def _shortfall(stream: ChatStream[Any]) -> str:
     return ""
 
 
-def _write_pieces(stream: ChatStream[Any]) -> None:
-    shown = _Text()
-    try:
+def _write_pieces(stream: ChatStream[Any], text: _Text | MarkdownText) -> None:
+    with text as shown:
         for piece in stream:
             shown.write(piece)
-    except LLMBridgeError:
-        shown.break_off()
-        raise
-    shown.end()
 
 
-def _write_events(stream: ChatStream[Any]) -> None:
+def _write_events(stream: ChatStream[Any], text: _Text | MarkdownText) -> None:
     """The same, with the reasoning beside it."""
     from llmbridge.events import Reasoning, Refusal, Text
 
-    shown, thoughts = _Text(), _Thoughts()
-    try:
+    thoughts = _Thoughts()
+    with text as shown, contextlib.closing(thoughts):
         for event in stream.events():
             if isinstance(event, Reasoning):
+                shown.settle()
                 thoughts.write(event.text)
             elif isinstance(event, (Text, Refusal)):
-                thoughts.end()
+                thoughts.close()
                 shown.write(event.text)
-    except LLMBridgeError:
-        shown.break_off()
-        raise
-    finally:
-        thoughts.end()
-    shown.end()
+
+
+def _text(plain: bool) -> _Text | MarkdownText:
+    """What shows an answer: as Markdown on a terminal where rich is installed, as it is anywhere else."""
+    if plain or os.environ.get("TERM") == "dumb":
+        return _Text()
+    try:
+        if os.isatty(sys.stdout.fileno()):
+            from llmbridge.cli._markdown import MarkdownText
+
+            return MarkdownText()
+    except (ImportError, io.UnsupportedOperation):  # without the extra `cli`; a stand-in for standard output
+        pass
+    return _Text()
 
 
 class _Text:
@@ -176,13 +183,16 @@ class _Text:
         write(piece.translate(self._clean) if self._clean else piece)
         self._open = not piece.endswith("\n")
 
-    def end(self) -> None:
-        if self._open:
-            write("\n")
+    def settle(self) -> None:
+        """Everything is where it stays."""
 
-    def break_off(self) -> None:
-        """The error's line must not continue the last line of the answer."""
-        if self._open:
+    def __enter__(self) -> _Text:
+        return self
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if self._open and error is None:
+            write("\n")
+        elif self._open and isinstance(error, LLMBridgeError):  # its line must not continue the answer's last one
             end_line(sys.stdout)
 
 
@@ -203,7 +213,7 @@ class _Thoughts:
         to_stderr(text.translate(self._clean) if self._clean else text)
         self._open, self._line_open = True, not text.endswith("\n")
 
-    def end(self) -> None:
+    def close(self) -> None:
         """Ends a block of it, so that the answer begins on a line of its own."""
         if self._open:
             to_stderr((_NOT_DIM if self._dim else "") + ("\n" if self._line_open else ""))
@@ -218,9 +228,8 @@ def _write_code(text: str) -> None:
     if code is None:
         to_stderr((text.translate(HARMLESS) if sys.stderr and sys.stderr.isatty() else text).rstrip("\n") + "\n")
         raise LLMBridgeError("the answer has no code block")
-    shown = _Text()
-    shown.write(code)
-    shown.end()
+    with _Text() as shown:
+        shown.write(code)
 
 
 def _last_block(text: str) -> str | None:
@@ -273,7 +282,10 @@ def _is_allowed(call: ToolCall, unasked: bool) -> bool:
         return True
     to_stderr("Run it? [y/N] ")
     with _terminal() as terminal:
-        return terminal.readline().strip().lower() in ("y", "yes")
+        answer = terminal.readline()
+    if not answer:  # Ctrl-D
+        to_stderr("\n")
+    return answer.strip().lower() in ("y", "yes")
 
 
 def _terminal() -> TextIO:

@@ -8,8 +8,9 @@ import sys
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.cli._answer import show_answer, take_back_unanswered, tools_of
+from llmbridge.cli._completion import completed_by, model_names
 from llmbridge.cli._input import add_client, add_debug, argument_text, client_options, stdin_text
-from llmbridge.cli._kept import Kept
+from llmbridge.cli._kept import Kept, kept_names
 from llmbridge.cli._output import Misused, as_json, tell, write
 from llmbridge.cli._question import add_question, attachment, chat_options, parts_of, prompt_text
 
@@ -39,11 +40,13 @@ def _add_chat(commands: Any) -> None:
     add_question(command)
     add_client(command)
     command.add_argument("-c", "--continue", dest="go_on", action="store_true", help="go on with the last conversation")
-    command.add_argument("--conversation", metavar="NAME", help="begin or go on with the conversation of that name")
+    name = command.add_argument("--conversation", metavar="NAME", help="begin or go on with the one of that name")
+    completed_by(name, kept_names)
     command.add_argument("-x", "--extract", action="store_true", help="print the last code block of the answer alone")
     command.add_argument(
         "--json", action="store_true", help="one JSON object at the end; an error is one on standard error"
     )
+    command.add_argument("--plain", action="store_true", help="on a terminal, do not render Markdown")
     command.add_argument("--reasoning", action="store_true", help="what the model thinks, on standard error")
     command.add_argument("--usage", action="store_true", help="tokens used, on standard error")
     add_debug(command)
@@ -58,7 +61,10 @@ def _add_embed(commands: Any) -> None:
         description='Turns texts into vectors: a line {"text": ..., "vector": [...]} for each, in their order.',
     )
     command.add_argument("texts", nargs="*", metavar="TEXT", help="without one, or with -, each line of standard input")
-    command.add_argument("-m", "--model", metavar="PROVIDER:MODEL", required=True, help="a model that makes embeddings")
+    model = command.add_argument(
+        "-m", "--model", metavar="PROVIDER:MODEL", required=True, help="a model that makes embeddings"
+    )
+    completed_by(model, model_names)
     add_client(command)
     command.add_argument("--json", action="store_true", help="one JSON array instead of lines")
     add_debug(command)

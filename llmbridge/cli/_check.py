@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmbridge._text import shortened
+from llmbridge.cli._completion import completed_by, provider_names
 from llmbridge.cli._input import add_debug, add_way, call_options, known_provider
 from llmbridge.cli._output import FAILED, OK, Misused, as_json, one_line, spoken, tell, write, write_table
 from llmbridge.cli._setup import Setup, setups
@@ -56,7 +57,9 @@ def add(commands: Any) -> None:
         description="Asks each provider that has a key and each server on this machine for its list of models.",
         epilog="Exit codes: 0 one of them works, or the one that was named does; 1 none; 2 the command is wrong.",
     )
-    command.add_argument("provider", nargs="?", metavar="PROVIDER", help="try only this one")
+    completed_by(
+        command.add_argument("provider", nargs="?", metavar="PROVIDER", help="try only this one"), provider_names
+    )
     add_way(command, default_timeout=3)
     command.add_argument("--json", action="store_true", help="one JSON object, with all models")
     add_debug(command)
@@ -158,7 +161,8 @@ def _as_dict(row: _Row) -> dict[str, Any]:
 def _add_lists(commands: Any) -> None:
     text = "what -m takes, and whether it would work now; of a provider, the models that it offers"
     command = commands.add_parser("models", help=text, description=f"Says {text}.", allow_abbrev=False)
-    command.add_argument("provider", nargs="?", metavar="PROVIDER", help="ask this provider for its models")
+    provider = command.add_argument("provider", nargs="?", metavar="PROVIDER", help="ask this one for its models")
+    completed_by(provider, provider_names)
     add_way(command, default_timeout=30)
     command.add_argument("--json", action="store_true", help="one JSON array")
     add_debug(command)

@@ -16,6 +16,7 @@ from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._text import shortened
+from llmbridge.cli._completion import completed_by
 from llmbridge.cli._input import add_debug
 from llmbridge.cli._output import HARMLESS, Misused, as_json, tell, write, write_table
 from llmbridge.errors import LLMBridgeError
@@ -24,7 +25,7 @@ from llmbridge.options import without_secrets
 if TYPE_CHECKING:
     from llmbridge import Conversation
 
-__all__ = ["Kept", "add", "history_path", "read"]
+__all__ = ["Kept", "add", "history_path", "kept_names", "read"]
 
 _KEEP_VARIABLE = "LLMBRIDGE_KEEP"
 _ENDING = ".jsonl"
@@ -60,7 +61,7 @@ class Kept:
     Args:
         name: Of the conversation; None for a new one, which is named by the time of its first question.
         base_url: Where it is held; kept beside it without a password, so that it goes on there.
-        model: If it goes on with another one: what was kept of the address is not for that.
+        model: If it goes on with another one: the address that was kept is not for that of another provider.
 
     Attributes:
         saved: What the file holds; None if there is none.
@@ -81,7 +82,7 @@ class Kept:
             self.saved, self._good, self._size = _read(path)
             self._written = list(self.saved["messages"])
             self.model = self.saved.get("settings", {}).get("model")
-            if base_url is None and model in (None, self.model):
+            if base_url is None and (model is None or _provider(model) in ("", _provider(self.model or ""))):
                 self.base_url = self.saved.get("base_url")
 
     @classmethod
@@ -91,7 +92,7 @@ class Kept:
         Raises:
             Misused: There is none.
         """
-        names = _names()
+        names = kept_names()
         if not names:
             off = "" if _keeps() else f" ({_KEEP_VARIABLE} says that none is kept)"
             raise Misused(f"there is no conversation to continue{off}")
@@ -133,7 +134,9 @@ class Kept:
             assert descriptor is not None
         lines = [{"messages": same}] if same < len(self._written) else []
         lines += [*messages[same:], {**head, "messages": len(messages)}]
-        content = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines).encode()
+        text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
+        # Half of a surrogate pair becomes its escape in JSON.
+        content = text.encode(errors="backslashreplace")
         with open(descriptor, "wb") as file:
             file.write(content)
         self._good = self._size = self._good + len(content)
@@ -165,6 +168,11 @@ class Kept:
                 self._made = True
                 return
         raise OSError("no name is free")
+
+
+def _provider(model: str) -> str:
+    """The provider that a model's name begins with; "" if none."""
+    return model.partition(":")[0] if ":" in model else ""
 
 
 def _is_answer(message: Any) -> bool:
@@ -213,7 +221,7 @@ def _path_of(name: str) -> str:
     return os.path.join(_folder(), name + _ENDING)
 
 
-def _names() -> list[str]:
+def kept_names() -> list[str]:
     """The names of what is kept, the newest first."""
     try:
         with os.scandir(_folder()) as entries:
@@ -222,7 +230,7 @@ def _names() -> list[str]:
         return []
     except OSError as error:
         raise Misused(f"the conversations cannot be read: {error.strerror or error}: {_folder()}") from None
-    return [name.removesuffix(_ENDING) for _, name in sorted(found, reverse=True)]
+    return [name.removesuffix(_ENDING) for _, name in sorted(found, reverse=True) if _NAME.fullmatch(name)]
 
 
 def add(commands: Any) -> None:
@@ -237,7 +245,8 @@ def add(commands: Any) -> None:
     )
     command.add_argument("action", nargs="?", choices=("list", "show", "delete"), default="list", metavar="ACTION",
                          help="list (the default), show or delete")  # fmt: skip
-    command.add_argument("names", nargs="*", metavar="NAME", help="which; show without a name takes the newest")
+    names = command.add_argument("names", nargs="*", metavar="NAME", help="which; show without one takes the newest")
+    completed_by(names, kept_names)
     command.add_argument("--all", action="store_true", help="delete all of them")
     command.add_argument("--json", action="store_true", help="a list, or a conversation, as JSON")
     add_debug(command)
@@ -250,7 +259,7 @@ def _run(options: argparse.Namespace) -> None:
 
 def _list(options: argparse.Namespace) -> None:
     rows = []
-    for name in _names():
+    for name in kept_names():
         try:
             saved = read(_path_of(name))
         except Misused as error:
@@ -268,7 +277,7 @@ def _list(options: argparse.Namespace) -> None:
 
 
 def _show(options: argparse.Namespace) -> None:
-    names = options.names or _names()[:1]
+    names = options.names or kept_names()[:1]
     if not names:
         raise Misused("no conversations are kept yet")
     for name in names:
@@ -284,7 +293,7 @@ def _show(options: argparse.Namespace) -> None:
 
 
 def _delete(options: argparse.Namespace) -> None:
-    names = _names() if options.all else options.names
+    names = kept_names() if options.all else options.names
     if not names and not options.all:
         raise Misused("name the conversations to delete, or give --all")
     paths = [_known(name) for name in names]

@@ -10,6 +10,7 @@ import sys
 from collections.abc import Iterable
 from typing import Any
 
+from llmbridge.cli._completion import completed_by, model_names
 from llmbridge.cli._input import argument_text, piped_text, stdin_text
 from llmbridge.cli._output import Misused
 
@@ -32,7 +33,10 @@ def add_question(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "prompt", nargs="*", help="the prompt; what is piped in goes in front of it, or where a - stands"
     )
-    command.add_argument("-m", "--model", metavar="PROVIDER:MODEL", help="default: LLMBRIDGE_MODEL, else the demo")
+    model = command.add_argument(
+        "-m", "--model", metavar="PROVIDER:MODEL", help="default: LLMBRIDGE_MODEL, else the demo"
+    )
+    completed_by(model, model_names)
     command.add_argument("--system", metavar="TEXT", help="a system message in front of the prompt")
     command.add_argument(
         "-f", "--file", metavar="FILE", action="append", default=[], help="a text file in front of the prompt"
