@@ -104,7 +104,9 @@ def _with_command(words: list[str], commands: Collection[str]) -> list[str]:
         return words
     from difflib import get_close_matches
 
-    if close := get_close_matches(words[0], commands, n=1, cutoff=0.7):
+    # Who mistypes a command gets its first letter right: `what` is not meant as `chat`.
+    alike = [command for command in commands if command[0] == words[0][:1]]
+    if close := get_close_matches(words[0], alike, n=1, cutoff=0.7):
         raise Misused(
             f"{words[0]!r} is not a command: did you mean {close[0]!r}? If it begins a prompt, put chat in front of it"
         )

@@ -90,7 +90,8 @@ class _Blocks:
         self._in_place = in_place
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        lines = [_trimmed(line) for line in console.render_lines(_rendered(self._text), options, pad=False)]
+        room = options.update(width=max(options.max_width - len("^C"), 1))  # what Ctrl-C shows must not begin a line
+        lines = [_trimmed(line) for line in console.render_lines(_rendered(self._text), room, pad=False)]
         while lines and not lines[0]:
             del lines[0]
         while lines and not lines[-1]:
@@ -107,7 +108,7 @@ def _trimmed(line: list[Segment]) -> list[Segment]:
     end = len(line)
     while end and not line[end - 1].text.strip():
         end -= 1
-    return line[:end]
+    return [*line[: end - 1], Segment(line[end - 1].text.rstrip(), line[end - 1].style)] if end else []
 
 
 class _Output:

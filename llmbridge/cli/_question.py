@@ -107,22 +107,34 @@ def attachment(source: str) -> Any:
     given: Any = source
     if source == "-":
         if sys.stdin is None or sys.stdin.isatty():
-            raise Misused("-a -: nothing is piped in")
+            raise Misused("cannot attach -: nothing is piped in")
         given = sys.stdin.buffer.read()
         kind = media_type_of(given)
     elif "://" in source[:9]:
         if not (kind := media_type_of(b"", source)):
-            raise Misused(f"-a: the URL does not end like a file: if {source} is an image, write --image")
+            raise Misused(f"cannot attach {source}: the URL does not end like a file (if it is an image: --image)")
     else:
         try:
             with open(source, "rb") as file:
                 kind = media_type_of(file.read(16), source)
         except OSError as error:
             raise Misused(f"cannot attach {source}: {error.strerror or error}") from None
+    if not kind and _is_text(given):
+        return Document(given, media_type="text/plain")
     if not kind:
-        raise Misused(f"-a: {source} is not an image, sound or document that is known: as text, write -f {source}")
+        raise Misused(f"cannot attach {source}: it is neither text nor an image, sound or document of a known kind")
     family = kind.partition("/")[0]
     return {"image": Image, "audio": Audio}.get(family, Document)(given)
+
+
+def _is_text(source: Any) -> bool:
+    if isinstance(source, str):
+        with open(source, "rb") as file:
+            source = file.read()
+    try:
+        return "\0" not in source.decode()
+    except UnicodeDecodeError:
+        return False
 
 
 def chat_options(options: argparse.Namespace) -> dict[str, Any]:

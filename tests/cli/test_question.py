@@ -98,8 +98,9 @@ def test_the_first_words_without_a_command_are_a_prompt(server: LLMServer, capsy
     server.default = Reply("Hello")
     assert main(["hi", *to(server)]) == 0
     assert main([*to(server), "hi"]) == 0
-    assert [request.json["messages"][-1]["content"] for request in server.requests] == ["hi", "hi"]
-    assert capsys.readouterr() == ("Hello\nHello\n", "")
+    assert main(["what", "is that?", *to(server)]) == 0
+    assert [request.json["messages"][-1]["content"] for request in server.requests] == ["hi", "hi", "what is that?"]
+    assert capsys.readouterr() == ("Hello\n" * 3, "")
 
 
 @pytest.mark.parametrize(("word", "meant"), [("caht", "chat"), ("model", "models"), ("conversation", "conversations")])
@@ -149,7 +150,7 @@ def test_an_attachment_can_be_piped_in(server: LLMServer, monkeypatch: pytest.Mo
         (["-f", "nothing.txt"], "-f: cannot read nothing.txt"),
         (["-a", "nothing.png"], "cannot attach nothing.png"),
         (["-a", "https://example.com/42"], "--image"),
-        (["-a", __file__], "-f"),
+        (["-a", sys.executable], "neither text"),
         (["-o", "timeout", "3"], "write --timeout"),
         (["-o", "max_turns", "x"], "whole number"),
         (["--retries", "two"], "--retries takes a whole number, like 3"),
