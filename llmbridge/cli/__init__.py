@@ -23,7 +23,7 @@ import re
 import sys
 import traceback
 from collections.abc import Collection, Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from llmbridge._version import __version__
 from llmbridge.cli import _ask, _check, _completion, _kept, _keys
@@ -86,7 +86,15 @@ def _log_on_stderr() -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like every other error of the command."""
+    """Says what is wrong in one line, like every other error of the command; a prompt may go on behind options."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if not hasattr(found, "prompt"):
+            return found, rest
+        words = [word for word in rest if word == "-" or not word.startswith("-")]
+        found.prompt = [*found.prompt, *words]
+        return found, [word for word in rest if word not in words]
 
     def error(self, message: str) -> NoReturn:
         message = _TAKES.sub(r"\1 takes ", message)

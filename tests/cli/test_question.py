@@ -45,6 +45,7 @@ def asked(server: LLMServer) -> Any:
         (["Before:", "-", "after", "it"], "Before:\n\n+ a line\n\nafter it"),
         (["-", "What is it?"], "+ a line\n\nWhat is it?"),
         (["What is it?", "-"], "What is it?\n\n+ a line"),
+        (["Before", "--usage", "-", "--retries", "1", "and", "after"], "Before\n\n+ a line\n\nand after"),
         ([], "+ a line"),
     ],
 )

@@ -366,7 +366,10 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(terminal: Terminal, se
     terminal.type("\x03")
     terminal.wait_for("> ")
     assert server.requests[0].gone.wait(30)
-    terminal.type("half a line\x03")
+    terminal.type("half a line")
+    terminal.wait_for("half a line")
+    time.sleep(0.5)  # a signal that comes just before readline waits is seen with the next key only
+    terminal.type("\x03")
     terminal.wait_for("> ")
     terminal.type("short\n")
     terminal.wait_for(": short")
