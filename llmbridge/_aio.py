@@ -41,7 +41,6 @@ from anyio import (
     Event,
     Lock,
     Semaphore,
-    WouldBlock,
     get_cancelled_exc_class,
     move_on_after,
     wait_readable,
@@ -134,8 +133,10 @@ class _Threads:
             left: Seconds. Who waits longer has to find out by itself that there is no time left.
         """
         owner = object()
-        taken = not self._door.locked() and self._take_free(owner)
-        if not taken:
+        taken = not self._door.locked() and self._places.available_tokens > 0
+        if taken:
+            self._places.acquire_on_behalf_of_nowait(owner)
+        else:
             with move_on_after(max(0.0, left)):
                 await self._take(owner)
                 taken = True
@@ -146,13 +147,6 @@ class _Threads:
                 self._places.release_on_behalf_of(owner)
                 if not self.taken:
                     self._places.total_tokens = min(_AT_ONCE, self.limit)
-
-    def _take_free(self, owner: object) -> bool:
-        try:
-            self._places.acquire_on_behalf_of_nowait(owner)
-        except WouldBlock:
-            return False
-        return True
 
     async def _take(self, owner: object) -> None:
         async with self._door:  # one after the other, so that one alone finds out whether there should be more
@@ -543,7 +537,8 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._running = False
             if isinstance(error, get_cancelled_exc_class()):
                 self._left = True
-                self._view.leave()
+                self._view.leave(_Loop().soon)
+                self._ready = _of_one_who_is_back(self._ready, self._view.source)
                 del self
                 raise error.with_traceback(None)  # noqa: B904 - it is the same one
             self._over = True
@@ -625,6 +620,12 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
     def __del__(self) -> None:
         if not sys.is_finalizing():
             self._view.abandon()
+
+
+def _of_one_who_is_back(pieces: Iterator[Piece], source: Source) -> Iterator[Piece]:
+    for piece in pieces:
+        source.come_back()
+        yield piece
 
 
 def _left(source: Source) -> float:

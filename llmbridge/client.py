@@ -25,7 +25,7 @@ from llmbridge.options import (
     is_sensitive,
     without_secrets,
 )
-from llmbridge.providers import MODEL_VARIABLE, resolve_model
+from llmbridge.providers import MODEL_VARIABLE, names_taken, resolve_model
 from llmbridge.retry import RetryLike
 from llmbridge.secret import KeyFunction, Secret, discreet
 from llmbridge.stream import ChatStream
@@ -177,6 +177,7 @@ class Client:
         schema: Any = None,
         schema_mode: SchemaMode | None = None,
         reask: int | None = None,
+        extra: Mapping[str, Any] | None = None,
         system: str | None = None,
         unsupported: Unsupported | None = None,
         limits: Limits | None = None,
@@ -207,8 +208,9 @@ class Client:
                 reasoning_effort=reasoning_effort, n=n, logprobs=logprobs, top_logprobs=top_logprobs,
                 parallel_tool_calls=parallel_tool_calls,
             ),
+            names_taken,
             tools=tools, tool_choice=tool_choice, run_tools=run_tools, max_turns=max_turns, schema=schema,
-            schema_mode=schema_mode, reask=reask, system=system, unsupported=unsupported,
+            schema_mode=schema_mode, reask=reask, extra=extra, system=system, unsupported=unsupported,
         )  # fmt: skip
         several = model is not None and not isinstance(model, str)
         self._model = _checked_models(model, self.transport_options) if several else model
@@ -229,22 +231,20 @@ class Client:
         function = key if isinstance(key, KeyFunction) else None  # whether it can travel is its own matter
         transport = {**vars(self.transport_options), "api_key": function}
         return {
-            "model": self._model,
-            "transport": transport if self._pickle_key else without_secrets(transport),
+            **vars(self),
+            "transport_options": transport if self._pickle_key else without_secrets(transport),
             "key": key.reveal() if isinstance(key, Secret) and self._pickle_key else None,
-            "chat": self.chat_options,
-            "limits": self._limits,
-            "pickle_key": self._pickle_key,
             "connections": TRAVELLERS.name_of(self.connections),
         }
 
     @discreet
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._model, self._limits, self._pickle_key = state["model"], state["limits"], state["pickle_key"]
-        key = state["transport"]["api_key"] if state["key"] is None else Secret(state["key"])
-        self.transport_options = TransportOptions(**{**state["transport"], "api_key": key})
-        self.chat_options = state["chat"]
-        self.connections = TRAVELLERS.named(state["connections"], self._limits)
+        fields = dict(state)
+        transport, key = fields["transport_options"], fields.pop("key")
+        key = transport["api_key"] if key is None else Secret(key)
+        fields["transport_options"] = TransportOptions(**{**transport, "api_key": key})
+        fields["connections"] = TRAVELLERS.named(fields["connections"], fields["_limits"])
+        vars(self).update(fields)
 
     def __copy__(self) -> Client:
         again = object.__new__(type(self))
@@ -276,6 +276,7 @@ class Client:
         schema: type[Parsed] | UnionType | Mapping[str, Any] | Schema | bool | None = None,
         schema_mode: SchemaMode | None = None,
         reask: int | None = None,
+        extra: Mapping[str, Any] | None = None,
         system: str | None = None,
         unsupported: Unsupported | None = None,
         max_tokens: int | None = UNSET,
@@ -320,6 +321,7 @@ class Client:
                 in `.parsed`. False takes that of the client away.
             schema_mode: How the service is held to it: "native", "tool" or "json"; the service's best if missing.
             reask: How often `complete()` and `await` ask again for an answer that does not fit; once if missing.
+            extra: Added to the request's body as it is, unchecked and untranslated; it wins over what stands there.
             system: A system message put in front of the conversation; "" takes that of the client away.
             unsupported: What happens to a parameter that the service is known to refuse: "error" (before anything is
                 sent), "warn" (an `UnsupportedParameter` warning, and it is left out) or "drop".
@@ -337,8 +339,8 @@ class Client:
             logprobs: Whether the tokens' probabilities are wanted.
             top_logprobs: Those of so many alternatives for each token.
             parallel_tool_calls: Whether the model may ask for several calls at once.
-            **params: Any other parameter is sent to the service as it is. None leaves a parameter to the service, also
-                where the client has another default.
+            **params: Any other parameter is sent to the service as it is, unless its name looks like a misspelling of
+                one of these. None leaves a parameter to the service, also where the client has another default.
 
         Returns:
             A `ChatStream`: iterate over it, or call `.complete()`; in async code use `async for`, or `await` it.
@@ -364,8 +366,9 @@ class Client:
                 reasoning_effort=reasoning_effort, n=n, logprobs=logprobs, top_logprobs=top_logprobs,
                 parallel_tool_calls=parallel_tool_calls,
             ),
+            names_taken,
             tools=tools, tool_choice=tool_choice, run_tools=run_tools, max_turns=max_turns, schema=schema,
-            schema_mode=schema_mode, reask=reask, system=system, unsupported=unsupported,
+            schema_mode=schema_mode, reask=reask, extra=extra, system=system, unsupported=unsupported,
         )  # fmt: skip
         named = self._model if model is None else model
         if named is not None and not isinstance(named, str):
@@ -389,6 +392,7 @@ class Client:
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
         verify: bool | str | None = None,
+        extra: Mapping[str, Any] | None = None,
         dimensions: int | None = UNSET,
         **params: Any,
     ) -> _Question[Embeddings]:
@@ -401,7 +405,7 @@ class Client:
             api_key, base_url, proxy, timeout, retries, headers, session, verify: As for `chat`. The total of the
                 timeout is that of all requests together, retries are counted for each.
             dimensions: The length of the vectors, where the model has a choice.
-            **params: Any other parameter is sent to the service as it is.
+            extra, **params: As for `chat`.
 
         Returns:
             `Embeddings`, the vectors in the order of the texts; `aembed` is the same for async code.
@@ -423,7 +427,7 @@ class Client:
             api_key=api_key, base_url=base_url, proxy=proxy, timeout=timeout, retries=retries, headers=headers,
             session=session, verify=verify,
         )  # fmt: skip
-        return plan_embeddings(self, texts, model, transport, given(params, dimensions=dimensions))
+        return plan_embeddings(self, texts, model, transport, given(params, dimensions=dimensions), extra)
 
     aembed = _awaitable(embed)
 

@@ -83,9 +83,13 @@ _BLANKED = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202
 Clock = Literal["connect", "first_content", "idle", "total"]
 
 
-def _rebuild(cls: type[LLMBridgeError], message: str, fields: dict[str, Any]) -> LLMBridgeError:
+def _rebuild(
+    cls: type[LLMBridgeError], message: str, fields: dict[str, Any], cause: LLMBridgeError | None = None
+) -> LLMBridgeError:
     error = cls(message)
     error.__dict__.update(fields)
+    if cause is not None:
+        error.__cause__ = cause
     return error
 
 
@@ -179,7 +183,7 @@ class Partial(str):
 
 
 class LLMBridgeError(Exception):
-    """Anything that llmbridge raises. Pickles and copies whole.
+    """Anything that llmbridge raises. Pickles and copies whole, with a `__cause__` that is llmbridge's as well.
 
     Attributes:
         message: What went wrong and what to do about it, without secrets, on one line of at most 4000 characters.
@@ -220,7 +224,8 @@ class LLMBridgeError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, dict(self.__dict__))
+        cause = self.__cause__ if isinstance(self.__cause__, LLMBridgeError) else None
+        return _rebuild, (type(self), self.message, dict(self.__dict__), cause)
 
 
 class ConfigError(LLMBridgeError, ValueError):

@@ -18,6 +18,7 @@ from llmbridge.options import (
     Timeout,
     TotalClock,
     TransportOptions,
+    refuse_misspelt,
     refuse_of_client,
 )
 from llmbridge.providers import MODEL_VARIABLE, resolve_model
@@ -80,7 +81,7 @@ class Plan:
         again = ask_again if reasks > 0 else None
         logprobs = chat.wants_logprobs
         if not chat.run_tools:
-            return ChatStream(pipeline, request.schema, again, logprobs, request.tools)
+            return ChatStream(pipeline, request.schema, again, logprobs, request.tools, idle=chat.run_tools is None)
         from llmbridge._tools.loop import ToolLoop
 
         # A tool that must be called has been called then: the model would never come to an answer.
@@ -135,6 +136,7 @@ class Plan:
                 client.options_for(provider, self._transport),
                 client.connections,
                 unsupported=unsupported,
+                extra=chat.extra,
                 breaker=breaker,
             )
         except LLMBridgeError as error:
@@ -160,6 +162,7 @@ def plan_embeddings(
     model: str | None,
     transport: TransportOptions,
     params: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
 ) -> EmbeddingsCall:
     """The embeddings of some texts, which are not asked for yet; the arguments are those of `Client.embed`.
 
@@ -169,6 +172,7 @@ def plan_embeddings(
     from llmbridge._call.question import EmbeddingsCall
 
     refuse_of_client(params)
+    refuse_misspelt(params, providers.names_taken)
     _refuse_of_chats("embed", params)
     named = client.default_model if model is None else model
     if named is None and client.several:
@@ -176,7 +180,7 @@ def plan_embeddings(
     provider, name = resolve_model(named, _has_base_url(client, transport))
     options = client.options_for(provider, transport)
     given = provider.with_settings({**client.settings_for(provider), **params}, options.base_url is not None)
-    return EmbeddingsCall(client.connections, provider, name, options, texts, given)
+    return EmbeddingsCall(client.connections, provider, name, options, texts, given, extra)
 
 
 def plan_models(
@@ -199,8 +203,9 @@ def plan_models(
     _refuse_of_chats("models", settings)
     given = {key: value for key, value in settings.items() if key not in CHAT_NAMES}
     if unknown := sorted(given.keys() - provider.settings):
-        known = ", ".join((*TRANSPORT_NAMES, *sorted(provider.settings)))
-        raise ConfigError(f"models() knows no {unknown[0]}: for {name} it takes {known}")
+        known = (*TRANSPORT_NAMES, *sorted(provider.settings))
+        guess = providers.did_you_mean(unknown[0], known)
+        raise ConfigError(f"models() does not take {unknown[0]!r}{guess}: for {name} it takes {', '.join(known)}")
     options = client.options_for(provider, transport)
     asked = provider.with_settings({**client.settings_for(provider), **given}, options.base_url is not None)
     encoded = provider.encode_models({key: value for key, value in asked.items() if value is not None})

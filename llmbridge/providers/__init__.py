@@ -20,7 +20,17 @@ from typing import Any, TypeVar
 from llmbridge.errors import ConfigError, UnknownProvider
 from llmbridge.provider import Provider
 
-__all__ = ["ENTRY_POINTS", "MODEL_VARIABLE", "did_you_mean", "find", "known", "look_up", "register", "resolve_model"]
+__all__ = [
+    "ENTRY_POINTS",
+    "MODEL_VARIABLE",
+    "did_you_mean",
+    "find",
+    "known",
+    "look_up",
+    "names_taken",
+    "register",
+    "resolve_model",
+]
 
 ENTRY_POINTS = "llmbridge.providers"
 """The entry point group in which other packages name their Provider classes."""
@@ -100,6 +110,11 @@ def known() -> dict[str, type[Provider]]:
     for module in _module_names():
         found.update(_in_module(module))
     return {**found, **_registered}
+
+
+def names_taken() -> set[str]:
+    """The parameters that providers say they know, or refuse by themselves."""
+    return {name for provider in known().values() for name in (*provider.settings, *provider.refused)}
 
 
 def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[Provider], str]:

@@ -193,7 +193,7 @@ class TestSchemes:
                 base_url="https://llm.example/v1",
                 api_key=KEY,
                 retries=QUICK,
-                proxy=proxy.root.replace("http", "https"),
+                proxy=f"https://localhost:{proxy.port}",  # urllib3 1.26.5 takes no address there
             ) as client,
         ):
             error = mode.read(client.chat("x")).error

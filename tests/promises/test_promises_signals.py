@@ -82,6 +82,16 @@ def of_pipeline() -> tuple[Callable[[], object], Any]:
     return pipeline.close, pipeline._busy
 
 
+@pytest.fixture
+def uncollected() -> Iterator[None]:
+    """The garbage collector closes nothing meanwhile."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+@pytest.mark.usefixtures("uncollected")
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="a `with` statement itself has such a moment there")
 @pytest.mark.parametrize("made", [of_limiter, of_breaker, of_pipeline])
 def test_p43_a_ctrl_c_leaves_no_lock_taken(made: Callable[[], tuple[Callable[[], object], Any]]) -> None:
@@ -115,14 +125,6 @@ LOST: dict[str, tuple[Any, str]] = {
     "its headers": (Attempts, "_take_headers"),
     "close": (http.client.HTTPResponse, "_close_conn"),
 }
-
-
-@pytest.fixture
-def uncollected() -> Iterator[None]:
-    """The garbage collector closes nothing meanwhile."""
-    gc.disable()
-    yield
-    gc.enable()
 
 
 @pytest.mark.usefixtures("uncollected")
@@ -203,4 +205,6 @@ loop.run_forever()
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_p43_the_interpreter_ends(program: str) -> None:
     """No thread of a worker keeps it, though its event loop has told none that it is over."""
+    if program == "nest_asyncio" and sys.version_info >= (3, 14):
+        pytest.skip("nest_asyncio hides the event loop from anyio there")
     subprocess.run([sys.executable, "-c", PROGRAMS[program]], check=True, timeout=60)
