@@ -22,12 +22,13 @@ import os
 import re
 import sys
 import traceback
+import warnings
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NoReturn
 
 from llmbridge._version import __version__
 from llmbridge.cli import _ask, _check, _completion, _kept, _keys
-from llmbridge.cli._output import INTERRUPTED, OK, Misused, end_line, prepare_stdout, report
+from llmbridge.cli._output import INTERRUPTED, OK, Misused, end_line, prepare_stdout, report, spoken, tell
 
 __all__ = ["main"]
 
@@ -60,7 +61,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             _completion.complete(parser)
         options = parser.parse_args(_with_command(words, commands))
         prepare_stdout()
-        with _log_on_stderr() if debug else contextlib.nullcontext():
+        with _log_on_stderr() if debug else contextlib.nullcontext(), warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: tell(spoken(str(message)))
             code = options.run(options)
     except KeyboardInterrupt:
         end_line(sys.stderr if as_json else sys.stdout)

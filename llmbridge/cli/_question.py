@@ -149,7 +149,7 @@ def chat_options(options: argparse.Namespace) -> dict[str, Any]:
     if options.schema is not None:
         given["schema"] = _schema(options.schema)
     if options.tool:
-        given["tools"] = [_function(name) for name in options.tool]
+        given.update(tools=[_function(name) for name in options.tool], run_tools=False)  # they run once somebody agrees
     return given
 
 

@@ -6,6 +6,7 @@ import io
 import json
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -232,6 +233,15 @@ def test_a_schema_is_written_as_fields(server: LLMServer, capsys: pytest.Capture
     schema = server.requests[0].json["response_format"]["json_schema"]["schema"]
     assert schema["required"] == ["name", "age", "tags"]
     assert schema["properties"]["age"] == {"type": "integer", "description": "in years"}
+
+
+def test_a_warning_is_a_line_like_all_others(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not one of Python's, with a path and a line of source."""
+    words = ["-m", "openai-responses:m", "--base-url", server.base_url("openai-responses")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["chat", *words, "-o", "stop", "END", "-o", "unsupported", "warn", "Hello"]) == 0
+    assert "stop" in one_line(capsys.readouterr().err)
 
 
 # -- the last code block ----------------------------------------------------------------------------------------------
