@@ -401,3 +401,33 @@ def test_a_crash_loses_no_question(terminal: Terminal, server: LLMServer, folder
     terminal.process.kill()
     terminal.process.wait(60)
     assert "a long answer" in only_file(folder).read_text(encoding="utf-8")
+
+
+@needs_posix
+def test_ctrl_c_keeps_what_had_come_of_a_single_answer(server: LLMServer, folder: Path) -> None:
+    """Code 130, and -c goes on from there."""
+    server.script(Reply(["one ", "two "] + ["more "] * 100, delay=0.3), echo)
+    process = subprocess.Popen(
+        [sys.executable, "-c", _RUN, "chat", *to(server), "a long answer"],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+    )
+    assert process.stdout is not None
+    assert os.read(process.stdout.fileno(), 4) == b"one "
+    process.send_signal(signal.SIGINT)
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert main(["chat", *to(server), "-c", "go on"]) == 0
+    assert [content.split()[0] for _, content in sent(server)] == ["a", "one", "go"]
+
+
+@needs_posix
+def test_what_is_typed_is_remembered_for_its_owner_alone(terminal: Terminal, folder: Path) -> None:
+    """The arrow keys bring it back in the next conversation."""
+    terminal.type("a question\n")
+    terminal.wait_for("> ")
+    terminal.type("\x04")
+    assert terminal.process.wait(60) == 0
+    history = folder.parent / "history"
+    assert "a question" in history.read_text(encoding="utf-8")
+    assert stat.S_IMODE(history.stat().st_mode) == 0o600
