@@ -29,7 +29,7 @@ class MarkdownText:
     """Takes the pieces of an answer, and shows them."""
 
     def __init__(self) -> None:
-        self._console = Console(file=_Output(), force_terminal=True, highlight=False)  # type: ignore[arg-type]
+        self._console = Console(file=_Output(), force_terminal=True, highlight=False)  # type: ignore[arg-type, unused-ignore]
         self._live: Live | None = None
         self._text = ""  # that is not printed for good
         self._printed = False
