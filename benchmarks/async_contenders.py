@@ -13,6 +13,10 @@ from benchmarks.contenders import HEADERS, MODEL, OPENAI, OURS, REQUEST, dechunk
 
 FLOOR = "asyncio floor"
 AIOHTTP = "aiohttp"
+HTTPX = "httpx-sse"
+AWAITED = f"{OURS}, awaited"
+QUEUED = f"{OURS}, queued"
+AT_ONCE = 16  # requests of `QUEUED`
 
 Streams = Callable[[], AsyncIterator[str]]
 
@@ -85,9 +89,28 @@ def openai_sdk(base_url: str) -> Streams:
     return pieces
 
 
-def llmbridge(base_url: str) -> Streams:
+def httpx_sse(base_url: str) -> Streams:
+    """`httpx` with `httpx-sse` on a kept client, which has as many connections as are needed."""
+    httpx = import_module("httpx")
+    client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=None)
+    connect_sse = import_module("httpx_sse").aconnect_sse
+
+    async def pieces() -> AsyncIterator[str]:
+        url = f"{base_url}/chat/completions"
+        async with connect_sse(client, "POST", url, json=REQUEST, headers=HEADERS) as source:
+            source.response.raise_for_status()
+            async for event in source.aiter_sse():
+                if event.data != "[DONE]":
+                    choices = json.loads(event.data)["choices"]
+                    if choices and (text := choices[0]["delta"].get("content")):
+                        yield text
+
+    return pieces
+
+
+def llmbridge(base_url: str, **options: Any) -> Streams:
     """This package, through its public names only."""
-    client = import_module("llmbridge").Client(f"openai:{MODEL}", base_url=base_url, api_key="x")
+    client = import_module("llmbridge").Client(f"openai:{MODEL}", base_url=base_url, api_key="x", **options)
 
     def pieces() -> AsyncIterator[str]:
         stream: AsyncIterator[str] = aiter(client.chat("hi"))
@@ -96,4 +119,20 @@ def llmbridge(base_url: str) -> Streams:
     return pieces
 
 
+def awaited(base_url: str) -> Streams:
+    """This package again: `await` for the whole answer."""
+    client = import_module("llmbridge").Client(f"openai:{MODEL}", base_url=base_url, api_key="x")
+
+    async def pieces() -> AsyncIterator[str]:
+        yield (await client.chat("hi")).text
+
+    return pieces
+
+
+def queued(base_url: str) -> Streams:
+    """This package again, with a limit of its own."""
+    return llmbridge(base_url, limits=import_module("llmbridge").Limits(concurrency=AT_ONCE))
+
+
 CONTENDERS = {FLOOR: asyncio_floor, OURS: llmbridge, AIOHTTP: aiohttp, OPENAI: openai_sdk}
+MANY = {OURS: llmbridge, AWAITED: awaited, QUEUED: queued, HTTPX: httpx_sse, AIOHTTP: aiohttp, OPENAI: openai_sdk}

@@ -1,6 +1,7 @@
 """A server of any number of paced streams, in one thread with a selector: a thread per connection cannot pace 1,000.
 
-Run as `python -m benchmarks.async_server` it prints its port, and ends with its standard input.
+Run as `python -m benchmarks.async_server` it prints its port, answers each line on standard input with the number of
+TCP connections that it has accepted so far, and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -31,7 +32,11 @@ class Connection:
 
 
 class PacedServer:
-    """Any number of streams at their pace, from one thread: `/paced/{events}/{microseconds}/v1/chat/completions`."""
+    """Any number of streams from one thread.
+
+    /paced/{events}/{microseconds}/v1/chat/completions    with so much time between two sends, the last of which ends it
+    /whole/{events}/{microseconds}/v1/chat/completions    all of it in one send, after so much time
+    """
 
     def __init__(self) -> None:
         self._selector = selectors.DefaultSelector()
@@ -41,6 +46,7 @@ class PacedServer:
         self._selector.register(sys.stdin, selectors.EVENT_READ)
         self._due: list[tuple[float, int, Connection]] = []
         self._number = 0
+        self._accepted = 0
 
     def serve(self) -> None:
         """Serve until standard input ends."""
@@ -51,7 +57,9 @@ class PacedServer:
                 if key.fileobj is self._listener:
                     self._accept()
                 elif key.fileobj is sys.stdin:
-                    return  # it has ended: the parent is gone
+                    if not sys.stdin.readline():
+                        return  # the parent is gone
+                    print(self._accepted, flush=True)
                 elif mask & selectors.EVENT_READ:
                     self._receive(key.data)
                 else:
@@ -64,6 +72,7 @@ class PacedServer:
         with contextlib.suppress(BlockingIOError):
             while True:
                 sock, _ = self._listener.accept()
+                self._accepted += 1
                 sock.setblocking(False)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
                 self._selector.register(sock, selectors.EVENT_READ, Connection(sock))
@@ -90,8 +99,10 @@ class PacedServer:
             return
         connection.received = b""
         _, mode, events, microseconds, *_ = head.split(b" ", 2)[1].decode().split("/")
-        connection.writes, connection.next = _writes(mode, int(events)), 0
-        connection.interval, connection.due = int(microseconds) / 1e6, time.perf_counter()
+        *writes, end = _writes(mode, int(events))
+        connection.writes, connection.next = [*writes[:-1], b"".join((*writes[-1:], end))], 0
+        connection.interval = int(microseconds) / 1e6
+        connection.due = time.perf_counter() + (connection.interval if mode == "whole" else 0)
         self._schedule(connection)
 
     def _schedule(self, connection: Connection) -> None:
@@ -99,7 +110,7 @@ class PacedServer:
         heapq.heappush(self._due, (connection.due, self._number, connection))
 
     def _step(self, connection: Connection) -> None:
-        """The next send. The head, and what ends the stream, wait for nothing."""
+        """The next send."""
         self._send(connection, connection.writes[connection.next])
         connection.next += 1
         connection.due += connection.interval

@@ -48,9 +48,13 @@ class Paced(Child):
     def __enter__(self) -> Paced:
         return self
 
-    def base_url(self, events: int, microseconds: int) -> str:
+    def base_url(self, mode: str, events: int, microseconds: int) -> str:
         """Under it every request is answered with so many events, and so much time between two of them."""
-        return f"{self.root}/paced/{events}/{microseconds}/v1"
+        return f"{self.root}/{mode}/{events}/{microseconds}/v1"
+
+    def connections(self) -> int:
+        """How many TCP connections were made so far."""
+        return int(self.ask("connections"))
 
 
 class Worker(Child):
@@ -136,7 +140,7 @@ def at_their_pace(options: Options) -> Iterator[Table]:
             PEAKS.clear()
             events = int(PER_SECOND * seconds)
             sizes = replace(options.sizes, processes=min(processes, options.sizes.processes), rounds=1)
-            rounds = interleave(names, server.base_url(events, INTERVAL), events, sizes, streams)
+            rounds = interleave(names, server.base_url("paced", events, INTERVAL), events, sizes, streams)
             rows = microseconds(rounds, names, AIOHTTP, events * streams)
             for row in rows:
                 kept = row[0] in rounds.samples
@@ -202,7 +206,7 @@ def cancelled(options: Options) -> Iterator[Table]:
     with Paced() as server:
         for name in choose(options):
             with Worker(name) as worker:
-                if absent := worker.job("open", server.base_url(10, 2000)).get("absent"):
+                if absent := worker.job("open", server.base_url("paced", 10, 2000)).get("absent"):
                     rows.append([name, f"absent: {absent}", "", "", ""])
                     continue
                 got = worker.job("start_and_cancel", streams, 100, 0.25, 0.1 if streams < 100 else 11)

@@ -290,7 +290,7 @@ def parse(description: str | None, arguments: Sequence[str] | None = None) -> Op
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
-        "--quick", action="store_const", const=QUICK, dest="sizes", help="about a minute, rougher figures"
+        "--quick", action="store_const", const=QUICK, dest="sizes", help="a minute or two, rougher figures"
     )
     size.add_argument(
         "--smoke", action="store_const", const=SMOKE, dest="sizes", help="seconds; shows only that it runs"

@@ -8,6 +8,8 @@ What it answers is said by the path, so one running server serves every measurem
     /paced/{events}/{microseconds}/v1/chat/...   as `one`, with so many microseconds between two events
     /whole/{events}/v1/chat/completions          chunked, one HTTP chunk, one send for head and body: a short answer
     /length/{events}/v1/chat/completions         as `whole`, with Content-Length instead of chunks
+    /comments/{megabytes}/v1/chat/completions    so many megabytes of comments, and then one text event
+    /zipped/{megabytes}/v1/chat/completions      the same, compressed with gzip, in one HTTP chunk
 
 Every stream is a role event, the text events, a finish event, a usage event and `[DONE]`, and leaves the connection
 open. Run as `python -m benchmarks.server` it prints its port, answers the line `connections` on standard input with
@@ -16,6 +18,7 @@ the number of TCP connections that carried a request so far, and ends with its s
 
 from __future__ import annotations
 
+import gzip
 import json
 import re
 import socket
@@ -26,7 +29,7 @@ from collections.abc import Callable
 from functools import cache
 
 EVENTS_PER_CHUNK = 50
-MODES = ("one", "coalesced", "bulky", "paced", "whole", "length")
+MODES = ("one", "coalesced", "bulky", "paced", "whole", "length", "comments", "zipped")
 
 # About 8 characters each, like the tokens of a model; some are not ASCII, because answers are not.
 PIECES = (
@@ -66,6 +69,8 @@ TEXTS = tuple(_event(_choice({"content": piece})) for piece in PIECES)
 BULKY_TEXTS = tuple(_event(_choice({"content": piece}, None, _logprobs(piece))) for piece in PIECES)
 FINISH = _event(_choice({}, "stop"))
 END = b"data: [DONE]\n\n"
+COMMENT = b": OPENROUTER PROCESSING\n\n"
+_COMMENTS_PER_CHUNK = 2500
 
 
 def expected_text(events: int) -> str:
@@ -109,6 +114,8 @@ def _chunk(data: bytes) -> bytes:
 @cache
 def _writes(mode: str, events: int) -> list[bytes]:
     """Everything that is sent for one request: each item is one send."""
+    if mode in ("comments", "zipped"):
+        return _comments(events, mode == "zipped")
     stream = _stream(events, mode)
     if mode == "length":
         body = b"".join(stream)
@@ -121,6 +128,15 @@ def _writes(mode: str, events: int) -> list[bytes]:
     made: dict[bytes, bytes] = {}
     groups = (b"".join(stream[start : start + step]) for start in range(0, len(stream), step))
     return [head, *(made.setdefault(group, _chunk(group)) for group in groups), b"0\r\n\r\n"]
+
+
+def _comments(megabytes: int, zipped: bool) -> list[bytes]:
+    group, last = COMMENT * _COMMENTS_PER_CHUNK, b"".join((TEXTS[0], FINISH, END))
+    groups = [group] * (megabytes * 1_000_000 // len(group))
+    if zipped:
+        coded = gzip.compress(b"".join((*groups, last)))
+        return [_head("Content-Encoding: gzip", "Transfer-Encoding: chunked"), _chunk(coded), b"0\r\n\r\n"]
+    return [_head("Transfer-Encoding: chunked"), *([_chunk(group)] * len(groups)), _chunk(last), b"0\r\n\r\n"]
 
 
 class BenchServer:

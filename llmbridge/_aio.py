@@ -24,6 +24,7 @@ from collections.abc import (
     AsyncIterable,
     AsyncIterator,
     Callable,
+    Coroutine,
     Generator,
     Iterable,
     Iterator,
@@ -51,6 +52,7 @@ from anyio.to_thread import run_sync
 from llmbridge._call.pipeline import Wait
 from llmbridge._tools.runs import this_thread
 from llmbridge.errors import ConfigError, LLMBridgeError, Pending, without_frames
+from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline
@@ -221,6 +223,12 @@ class _Loop:
         """Or else on trio."""
         return self._asyncio is not None
 
+    def run(self, steps: Callable[[], Coroutine[Any, Any, None]]) -> object:
+        """Begins a task that is nobody's. Only within the loop; what is returned is to be kept until the task ends."""
+        if self._asyncio is not None:
+            return self._asyncio.create_task(steps())
+        return _trio().spawn_system_task(steps, context=copy_context())
+
     def soon(self, call: Callable[..., object], *args: Any) -> None:
         """Has it make a call. From any thread, and from a garbage collection."""
         with contextlib.suppress(RuntimeError):  # the event loop has ended, and all tasks with it
@@ -343,23 +351,42 @@ class _Hop(Generic[T]):
         self._done: list[T] = []
         self._failed: list[BaseException] = []
         self._over: Callable[[], None] | None = None
+        self._begun = False
+        self._task: object = None  # that makes the step, once the one that began it was cancelled
         self.wanted = True
 
     async def outcome(self) -> T:
         """What the step gives."""
-        if self._steps:
-            # A thread waits for what runs within a tool: if both had to share the places, they might wait for ever.
-            inside = contextlib.nullcontext(CapacityLimiter(1)) if _in_tool.get() else None
-            async with inside or _Threads.here().place(self._left()) as place:
-                await run_sync(self._run, abandon_on_cancel=True, limiter=place)
-        if not (self._done or self._failed):  # somebody was cancelled, while the thread goes on
+        if self._steps and not self._begun:
+            self._begun = True
+            await self._in_place()
+        while not (self._done or self._failed):  # somebody was cancelled, while the step goes on
             event, loop = Event(), _Loop()
-            self._over = lambda: loop.soon(event.set)
+            self._over = partial(loop.soon, event.set)
+            if self._steps and self._task is None:
+                self._task = loop.run(self._in_own_task)
             if not (self._done or self._failed):
                 await event.wait()
         if self._failed:
             raise self._failed.pop()
         return self._done.pop()
+
+    async def _in_place(self) -> None:
+        # A thread waits for what runs within a tool: if both had to share the places, they might wait for ever.
+        inside = contextlib.nullcontext(CapacityLimiter(1)) if _in_tool.get() else None
+        async with inside or _Threads.here().place(self._left()) as place:
+            await run_sync(self._run, abandon_on_cancel=True, limiter=place)
+
+    async def _in_own_task(self) -> None:
+        """Whoever comes and goes faster than the loop gets round would never see the step begin."""
+        try:
+            await self._in_place()
+        except Exception as error:  # noqa: BLE001 - raised by `outcome`
+            self._failed.append(error)
+        finally:
+            self._task = None
+            if self._over is not None:
+                self._over()
 
     def _run(self) -> None:
         try:
@@ -465,6 +492,7 @@ async def finished(steps: Generator[AsyncIterable[Any], None, T], in_threads: bo
     failure = Pending()
     begun = False
 
+    @discreet
     def step() -> tuple[AsyncIterable[Any] | None, T | None]:
         try:
             return (next(steps) if failure.error is None else steps.throw(failure.taken())), None
@@ -545,7 +573,8 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._running = False
             if isinstance(error, get_cancelled_exc_class()):
                 self._left = True
-                self._view.leave()
+                self._view.leave(_Loop().soon)
+                self._ready = _of_one_who_is_back(self._ready, self._view.source)
                 del self
                 raise error.with_traceback(None)  # noqa: B904 - it is the same one
             self._over = True
@@ -627,6 +656,12 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
     def __del__(self) -> None:
         if not sys.is_finalizing():
             self._view.abandon()
+
+
+def _of_one_who_is_back(pieces: Iterator[Piece], source: Source) -> Iterator[Piece]:
+    for piece in pieces:
+        source.come_back()
+        yield piece
 
 
 def _left(source: Source) -> float:

@@ -159,9 +159,14 @@ class Attempts:
         """The answer is whole: others may be sent, though a rest of its body may still be read."""
         self._end_ticket(None)
 
+    @property
+    def in_queue(self) -> bool:
+        """Whether the present attempt waits for the client's own limits."""
+        return self._ticket is not None and self._ticket.state == "waiting"
+
     def step_back(self) -> None:
         """Nobody waits for the call any more: it shall not hold up those behind it in the queue."""
-        if self._ticket is not None and self._ticket.state == "waiting":
+        if self._ticket is not None and self.in_queue:
             self._ticket.release()
 
     def release(self, error: BaseException | None = None) -> None:
@@ -321,12 +326,12 @@ class Attempts:
         )
 
     def _start_hint(self) -> str:
-        from llmbridge._call.addresses import start_hint
+        from llmbridge._call.base_urls import start_hint
 
         return start_hint(self.route.provider, self._request.base_url) if self._request is not None else ""
 
     def _address_hint(self) -> str:
-        from llmbridge._call.addresses import hint
+        from llmbridge._call.base_urls import hint
 
         return hint(self.route.provider, self._request.base_url) if self._request is not None else ""
 

@@ -23,6 +23,7 @@ from llmbridge.options import Timeout, TotalClock
 if TYPE_CHECKING:
     from llmbridge._call.head import Head
     from llmbridge._call.notes import Notes
+    from llmbridge._call.reading import Soon
     from llmbridge._transport import Call
     from llmbridge.limits import Limiter
 
@@ -182,15 +183,22 @@ class Pipeline:
         self._awaited = False
         self.close()
 
-    def leave(self, give_up: Callable[[], object]) -> None:
+    def leave(self, give_up: Callable[[], object], soon: Soon) -> None:
         """Nobody waits for the next step any more, though somebody may come back: `come_back` says so.
 
         Args:
             give_up: Called if nobody has, after a while; by any thread.
+            soon: Has a function called where the steps are made.
         """
-        self._attempts.step_back()
         if self._call is not None and not self._over:
+            if self._attempts.in_queue:
+                self._call.listen(lambda: soon(self._step_back))
             self._call.leave(_LEFT_SECONDS, give_up)
+
+    def _step_back(self) -> None:
+        """Its turn has come in the queue: if nobody is back, it is that of those behind."""
+        if self._call is not None and self._call.is_left:
+            self._attempts.step_back()
 
     def come_back(self) -> None:
         """Somebody waits for the next step again."""

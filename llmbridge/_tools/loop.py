@@ -16,6 +16,7 @@ from llmbridge.options import TotalClock
 
 if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline
+    from llmbridge._call.reading import Soon
     from llmbridge.events import Item, ToolCall, ToolResult
     from llmbridge.messages import Message
     from llmbridge.tools import Tool
@@ -124,9 +125,9 @@ class ToolLoop:
             self._note(outcome)
         return outcome
 
-    def leave(self, give_up: Callable[[], object]) -> None:
+    def leave(self, give_up: Callable[[], object], soon: Soon) -> None:
         """See `Pipeline.leave`. Tools that run are not ended by it: no connection waits for them."""
-        self.current.leave(give_up)
+        self.current.leave(give_up, soon)
 
     def come_back(self) -> None:
         """See `Pipeline.come_back`."""

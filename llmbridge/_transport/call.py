@@ -141,6 +141,11 @@ class Call:
         if self.deadline < _watchdog.wakes_at:
             _watchdog.poke()
 
+    @property
+    def is_left(self) -> bool:
+        """Whether nobody waits for it."""
+        return self._left is not None
+
     def come_back(self) -> None:
         """Somebody waits for it again; if it is too late, the call has been cancelled."""
         with self._lock:
@@ -280,7 +285,7 @@ class Call:
 
     def end(self) -> None:
         """The call is over: no clock runs any more, and what a Ctrl-C has kept from being given back is closed."""
-        self._left = None
+        self._left = self._listener = None
         self.detach()
         held, self._held = self._held, None
         if held is not None and held.fileno() >= 0:

@@ -18,6 +18,18 @@ def test_every_benchmark_runs() -> None:
     command = [sys.executable, "-m", "benchmarks.run_all", "--smoke", "--only", "floor,requests+sseclient,llmbridge"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    for table in ("CPU per piece: one event per HTTP chunk", "Import", "Warm call", "TCP connections", "Memory"):
+    for table in (
+        "CPU per piece: one event per HTTP chunk",
+        "Import",
+        "Warm call",
+        "TCP connections",
+        "Memory",
+        "A stream of 1 MB of comments\n",
+        "A stream of 1 MB of comments, gzipped",
+        "20 calls, 16 at once",
+        "8 calls of 8 pieces, started at once",
+        "4 waves of 8 tasks",
+        "4 waves of 8 threads",
+    ):
         assert f"\n{table}" in done.stdout
     assert "absent: " not in done.stdout

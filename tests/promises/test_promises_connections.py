@@ -343,6 +343,10 @@ def test_p34_the_error_says_what_tells_most(mode: Mode, monkeypatch: pytest.Monk
         error = mode.read(client.chat("x")).error
         assert isinstance(error, ConnectFailed)
         assert error.message.endswith(os.strerror(errno.EHOSTUNREACH))
+        resolves(monkeypatch)
+        error = mode.read(client.chat("x")).error
+        assert isinstance(error, ConnectFailed)
+        assert error.message == "no connection to many.test: the name has no address"
 
 
 def test_p34_an_address_that_this_machine_cannot_even_try_is_passed_over(

@@ -206,4 +206,6 @@ loop.run_forever()
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_p43_the_interpreter_ends(program: str) -> None:
     """No thread of a worker keeps it, though its event loop has told none that it is over."""
+    if program == "nest_asyncio" and sys.version_info >= (3, 14):
+        pytest.skip("nest_asyncio hides the event loop from anyio there")
     subprocess.run([sys.executable, "-c", PROGRAMS[program]], check=True, timeout=60)

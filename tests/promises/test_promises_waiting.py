@@ -160,6 +160,47 @@ class TestHeartbeats:
 
             assert loop.run(main) == PIECES
 
+    def test_p31_a_wait_too_short_for_any_step(self, server: LLMServer, client: Client, loop: Async) -> None:
+        """As in an event loop that gets round more slowly than heartbeats come: the call goes on all the same."""
+        server.script(Reply(PIECES))
+
+        async def main() -> list[str]:
+            pieces, got = client.chat("x").__aiter__(), list[str]()
+            for _ in range(2000):
+                with anyio.CancelScope() as scope:
+                    scope.cancel()
+                    try:
+                        got.append(await anext(pieces))
+                    except StopAsyncIteration:
+                        return got
+                await anyio.sleep(0.01)
+            return got
+
+        assert loop.run(main) == PIECES
+
+    def test_p31_who_takes_what_was_there_is_back(self, loop: Async, monkeypatch: pytest.MonkeyPatch) -> None:
+        """A step that was left behind a read had brought pieces already: what is done with them may take its time."""
+        monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.2)
+        sent = [f"{number} " for number in range(10_000)]
+        body = b"".join(chunk(event(text=piece)) for piece in sent) + chunk(FINISH + DONE) + b"0\r\n\r\n"
+        with Gate(head("Transfer-Encoding: chunked") + body) as gate, gate.client() as client:
+            gate.go.release()
+
+            async def main() -> list[str]:
+                pieces = client.chat("x").__aiter__()
+                got = [await anext(pieces)]
+                came = [True]
+                while came[-2:] != [False, True]:  # left, and there it was
+                    before = len(got)
+                    with anyio.CancelScope() as scope:
+                        scope.cancel()
+                        got.append(await anext(pieces))
+                    came.append(len(got) > before)
+                await anyio.sleep(0.6)
+                return got + [piece async for piece in pieces]
+
+            assert loop.run(main) == sent
+
     def test_p31_while_it_waits_for_its_turn(self, server: LLMServer, loop: Async) -> None:
         """In the queue of the client's limits it leaves its place to others, and takes another one later."""
         server.default = Reply(PIECES)
@@ -178,6 +219,31 @@ class TestHeartbeats:
                 return got + [piece async for piece in second]
 
             assert loop.run(main) == PIECES * 2
+
+    def test_p31_it_keeps_its_place_in_the_queue(self, server: LLMServer, loop: Async) -> None:
+        """Who comes back in time goes before those that came later, however often that was."""
+        server.default = Reply(PIECES)
+        with Client(
+            "openai:m", base_url=server.base_url("openai"), api_key="sk-test", limits=Limits(concurrency=1), timeout=20
+        ) as client:
+
+            async def main() -> None:
+                first = client.chat("first").__aiter__()
+                await anext(first)
+                second = client.chat("second").__aiter__()
+                with anyio.move_on_after(0.05):
+                    await anext(second)
+                async with anyio.create_task_group() as group:
+                    for _ in range(5):
+                        group.start_soon(_all, client.chat("later"))
+                        with anyio.move_on_after(0.05):
+                            await anext(second)
+                    group.start_soon(first.aclose)  # type: ignore[attr-defined]
+                    assert [piece async for piece in second] == PIECES
+
+            loop.run(main)
+        asked = [request.json["messages"][0]["content"] for request in server.requests]
+        assert asked == ["first", "second", *["later"] * 5]
 
     def test_p31_before_a_retry(self, server: LLMServer, loop: Async) -> None:
         """The wait goes on meanwhile."""
@@ -359,10 +425,14 @@ class TestThreads:
             assert loop.run(main) == "abc"
 
 
+async def _all(stream: Any) -> None:
+    async for _ in stream:
+        pass
+
+
 async def _read(client: Client, how: str) -> None:
     if how == "for":
-        async for _ in client.chat("x"):
-            pass
+        await _all(client.chat("x"))
     elif how == "await":
         await client.chat("x")
     else:
