@@ -398,7 +398,7 @@ _SCHEMAS = (
     Mutation("P40", "a service's own tool is unknown", "_may_be_called", "or tool.raw is not None", ""),
     Mutation("P40", "re is asked for everything", "Patterns.found", "ways > _FEW", "False"),
     Mutation("P40", "pydantic may search for ages", "Conversion._pydantic", "if checked.slow", "if False"),
-    Mutation("P40", "re repeats nothing for ever", "_ways", "max(int(least), length)", "length"),
+    Mutation("P40", "re repeats nothing for ever", "_ways", "least // length", "1"),
     Mutation("P40", "nothing is repeated for ever", "_Search._repeated", "begins == before", "not begins"),
     Mutation(
         "P40", "a copy has no cause", "LLMBridgeError.__reduce__", "dict(self.__dict__), cause)", "dict(self.__dict__))"

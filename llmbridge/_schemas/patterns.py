@@ -141,9 +141,10 @@ def _ways(parts: Iterable[Any], length: int) -> float:
             ways *= sum(_ways(branch, length) for branch in value[1])
         elif name in (*_REPEATS, "POSSESSIVE_REPEAT"):
             least, most, inner = value
-            times = min(int(most), max(int(least), length))  # what matches nothing may have to do so often
+            times = min(int(most), length)
             try:
-                ways *= max(times - least + 1, least // length) * _ways(inner, length) ** times
+                # What matches nothing may have to do so more often than the text is long.
+                ways *= max(times - min(least, times) + 1, least // length) * _ways(inner, length) ** times
             except OverflowError:
                 return float("inf")
         elif name in ("SUBPATTERN", "ASSERT", "ASSERT_NOT"):
