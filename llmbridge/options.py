@@ -11,10 +11,10 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import SplitResult, urlsplit
 
+from llmbridge._locks import monotonic
 from llmbridge.errors import ClockExpired, ConfigError
 from llmbridge.retry import Retry
 from llmbridge.secret import Key, KeyFunction, MaskedStr, Secret, revealed

@@ -6,10 +6,10 @@ import threading
 from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar
 
 from llmbridge._call.reading import EventView, Loop, ObjectView, RawView, Reading, Source, TextView, View, finished
+from llmbridge._locks import monotonic
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import (
     Citation,

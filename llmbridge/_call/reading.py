@@ -11,10 +11,10 @@ import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
 from itertools import chain
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from llmbridge._call.notes import Notes
+from llmbridge._locks import monotonic
 from llmbridge._text import TextSoFar
 from llmbridge.errors import Cancelled, InvalidRequest, LLMBridgeError, Pending, without_frames
 from llmbridge.events import (

@@ -19,7 +19,6 @@ import threading
 from collections import deque
 from collections.abc import Sequence
 from functools import lru_cache
-from time import monotonic
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -29,6 +28,7 @@ from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # type: igno
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
+from llmbridge._locks import monotonic
 from llmbridge._transport.addresses import Address, failed, reach
 from llmbridge._transport.call import Call, current_call, unwatch, watch
 from llmbridge.errors import ConfigError
