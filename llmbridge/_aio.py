@@ -32,7 +32,6 @@ from collections.abc import (
 )
 from contextvars import Context, ContextVar, copy_context
 from functools import partial
-from time import monotonic
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
 
@@ -50,6 +49,7 @@ from anyio.lowlevel import RunVar, checkpoint
 from anyio.to_thread import run_sync
 
 from llmbridge._call.pipeline import Wait
+from llmbridge._locks import monotonic
 from llmbridge._tools.runs import this_thread
 from llmbridge.errors import ConfigError, LLMBridgeError, Pending, without_frames
 from llmbridge.secret import discreet

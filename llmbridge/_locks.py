@@ -1,4 +1,4 @@
-"""Locks for hard places: around a fork, and a flag that any code may set while a thread waits for it."""
+"""Locks for hard places: around a fork, and a flag that any code may set while a thread waits for it; and a clock."""
 
 from __future__ import annotations
 
@@ -7,13 +7,19 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import weakref
-from collections.abc import Iterator
-from time import monotonic, sleep
+from collections.abc import Callable, Iterator
+from functools import partial
+from time import sleep
 from types import FrameType
 from typing import Any
 
-__all__ = ["Signal", "imports_may_go_on", "keep_lock_free", "wait_for_imports"]
+__all__ = ["Signal", "imports_may_go_on", "keep_lock_free", "monotonic", "wait_for_imports"]
+
+# A partial, which freezegun does not find: with a clock that stands still, waits and time limits would have no end.
+monotonic: Callable[[], float] = partial(getattr(sys.modules.get("freezegun.api"), "real_monotonic", time.monotonic))
+"""`time.monotonic`, also where a test has stopped it."""
 
 _LONGEST_IMPORT = 10.0  # seconds
 _LOOKS = 0.001  # seconds between two looks

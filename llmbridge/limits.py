@@ -9,13 +9,12 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections import OrderedDict, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from llmbridge._locks import keep_lock_free
+from llmbridge._locks import keep_lock_free, monotonic
 from llmbridge.errors import ConfigError
 from llmbridge.rate_limits import RateLimits
 
@@ -159,7 +158,7 @@ class Limiter:
         (None, None, 0.0, 60.0)
     """
 
-    def __init__(self, limits: Limits, clock: Callable[[], float] = time.monotonic) -> None:
+    def __init__(self, limits: Limits, clock: Callable[[], float] = monotonic) -> None:
         self.limits = limits
         self._clock = clock
         self._lock: threading.Lock

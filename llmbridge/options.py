@@ -12,11 +12,11 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import SplitResult, urlsplit
 
 from llmbridge._json import json_copy
+from llmbridge._locks import monotonic
 from llmbridge._text import edits
 from llmbridge.errors import ClockExpired, ConfigError
 from llmbridge.retry import Retry

@@ -7,7 +7,6 @@ import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar
 
 from llmbridge._call.reading import (
@@ -22,6 +21,7 @@ from llmbridge._call.reading import (
     finished,
     refuse_awaited_loop,
 )
+from llmbridge._locks import monotonic
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import (
     Citation,

@@ -134,6 +134,7 @@ _ECOSYSTEM = (
         _OF_SESSION,
         'if settings["verify"] is True:',
     ),
+    Mutation("P44", "a clock of a test stops waits", "monotonic", "partial(getattr(", "(getattr("),
     Mutation(
         "P44", "OpenSSL's variables are not for a session", "Transport._foreign_settings", _OF_SESSION, "if False:"
     ),

@@ -6,13 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._call.assembly import Assembly
 from llmbridge._call.framing import SSE, Record
 from llmbridge._call.head import Head
 from llmbridge._json import is_json, parsed_json
+from llmbridge._locks import monotonic
 from llmbridge._text import mended
 from llmbridge.errors import (
     Cancelled,

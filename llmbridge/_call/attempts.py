@@ -6,13 +6,13 @@ import logging
 import re
 from collections.abc import Callable, Generator, Sequence
 from enum import Enum
-from time import monotonic
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
 from llmbridge._call.answer import Answer
 from llmbridge._call.head import Head
 from llmbridge._call.route import Route
+from llmbridge._locks import monotonic
 from llmbridge.errors import (
     AllFailed,
     AuthError,

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Generator, Mapping, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING
 from weakref import ref
 
 from llmbridge._call.answer import Answer, is_piece
 from llmbridge._call.attempts import Attempts, Wait
 from llmbridge._call.route import Route
+from llmbridge._locks import monotonic
 from llmbridge.errors import Cancelled, LLMBridgeError, Pending, StreamTruncated
 from llmbridge.events import Item, Usage
 from llmbridge.options import Timeout, TotalClock

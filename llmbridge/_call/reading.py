@@ -14,10 +14,10 @@ from collections.abc import Callable, Generator, Iterable
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from itertools import chain
 from opcode import opmap
-from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 from llmbridge._call.notes import Notes
+from llmbridge._locks import monotonic
 from llmbridge._text import TextSoFar
 from llmbridge.errors import Cancelled, InvalidRequest, LLMBridgeError, Pending, without_frames
 from llmbridge.events import (

@@ -7,11 +7,10 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
-from time import monotonic
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
-from llmbridge._locks import keep_lock_free
+from llmbridge._locks import keep_lock_free, monotonic
 from llmbridge._version import __version__
 from llmbridge.errors import (
     BadRequest,

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
 from llmbridge._call.notes import Notes
 from llmbridge._call.pipeline import Wait
+from llmbridge._locks import monotonic
 from llmbridge._text import TextSoFar
 from llmbridge._tools.runs import ToolRuns
 from llmbridge.errors import Cancelled, ClockExpired, LLMBridgeError, TurnsExceeded

@@ -15,9 +15,9 @@ import socket
 from collections import deque
 from collections.abc import Iterable
 from itertools import zip_longest
-from time import monotonic
 from typing import Any
 
+from llmbridge._locks import monotonic
 from llmbridge._transport.call import Call
 
 __all__ = ["Address", "failed", "reach"]

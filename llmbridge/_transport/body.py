@@ -17,11 +17,11 @@ import socket
 import ssl
 import zlib
 from collections.abc import Callable
-from time import monotonic
 from typing import Any, Protocol
 
 from urllib3.response import HTTPResponse
 
+from llmbridge._locks import monotonic
 from llmbridge.errors import ProtocolError, StreamTruncated, without_frames
 
 __all__ = ["WOULD_BLOCK", "Body", "Chunked", "Inflated", "SoftBody", "WireBody"]

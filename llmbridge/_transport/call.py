@@ -17,10 +17,10 @@ import struct
 import sys
 import threading
 from collections.abc import Callable
-from time import monotonic, sleep
+from time import sleep
 from typing import Any, Literal, Protocol, TypeVar
 
-from llmbridge._locks import Signal
+from llmbridge._locks import Signal, monotonic
 from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError, place_of
 from llmbridge.options import Timeout
 

@@ -17,13 +17,13 @@ import ssl
 import threading
 from collections import deque
 from functools import lru_cache
-from time import monotonic
 from typing import Any
 
 from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # type: ignore[attr-defined]  # recorders replace others
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
+from llmbridge._locks import monotonic
 from llmbridge._transport.addresses import Address, failed, reach
 from llmbridge._transport.body import WOULD_BLOCK
 from llmbridge._transport.call import Call, WouldWait, current_call, unwatch, watch

@@ -17,7 +17,7 @@ from loopback import DONE, FINISH, event
 from modes import Mode
 
 from llmbridge import Client, RateLimited
-from llmbridge.testing import LLMServer
+from llmbridge.testing import LLMServer, Reply
 
 BODY = event("При") + event("вет") + FINISH + DONE
 URL = "https://api.openai.com/v1/chat/completions"
@@ -135,3 +135,12 @@ for options in ({{}}, {{"verify": {ca_file!r}}}):
     )
     assert done.returncode == 0, done.stderr
     assert len(set(done.stdout.split())) == 1
+
+
+def test_p44_a_frozen_clock_ends_every_wait(server: LLMServer, mode: Mode) -> None:
+    """The pause before a second attempt goes by, and time limits count, in a test that has stopped the time."""
+    freezegun = pytest.importorskip("freezegun")
+    server.script(Reply(status=500), Reply("done"))
+    frozen = freezegun.freeze_time("2020-01-01", real_asyncio=True, ignore=["trio"])  # whose own waits it stops
+    with Client("openai-compatible:m", base_url=server.base_url("openai"), timeout=60) as client, frozen:
+        assert mode.complete(client.chat("x")).text == "done"

@@ -11,6 +11,8 @@ import http.client
 import io
 import os
 import subprocess
+import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -233,6 +235,20 @@ def test_p44_a_raw_file_with_other_options_is_read(mode: Mode) -> None:
         session.mount("http://", Player())
         with Client("openai:m", base_url="http://127.0.0.1:1/v1", session=session, api_key=KEY) as client:
             assert mode.read(client.chat("x")).pieces == ["При", "вет"]
+
+
+def test_p44_a_clock_that_stands_still_ends_every_wait(
+    server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Test clocks are put in the place of `time.monotonic`, in every module that has it."""
+    with Client("openai-compatible:m", base_url=server.base_url("openai"), timeout=60) as client:
+        assert mode.complete(client.chat("x")).text  # all modules are there
+        for name, module in list(sys.modules.items()):
+            if name.partition(".")[0] == "llmbridge":
+                for attribute in [name for name, value in vars(module).items() if value is time.monotonic]:
+                    monkeypatch.setattr(module, attribute, lambda: 1e9)
+        server.script(Reply(status=500), Reply("done"))
+        assert mode.complete(client.chat("x")).text == "done"
 
 
 @pytest.fixture(params=["own", "session"])
