@@ -183,6 +183,6 @@ async def an_answer_is_used_like_its_text(client: Client) -> None:
     assert_type(answer.strip(), str)
     assert_type("x" in answer, bool)
     assert_type([letter for letter in answer], list[str])  # noqa: C416 - its type is looked at
-    answer.texts  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
-    chat("x").content  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue]
+    answer.texts  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    chat("x").content  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     await chat("x").complete()  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]
