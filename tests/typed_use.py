@@ -171,3 +171,18 @@ def a_key_may_come_from_a_function(client: Client) -> None:
     chat("x", api_key=of_something).cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     Client("demo", api_key=number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     embed("x", api_key=number)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+
+async def an_answer_is_used_like_its_text(client: Client) -> None:
+    """With the types that its text has; a coroutine of it knows its schema."""
+    answer = await chat("x", client, schema=City, extra={"a": 1}).acomplete()
+    assert_type(answer, Completion[City])
+    assert_type(answer + "!", str)
+    assert_type("> " + answer, str)
+    assert_type(answer[:5], str)
+    assert_type(answer.strip(), str)
+    assert_type("x" in answer, bool)
+    assert_type([letter for letter in answer], list[str])  # noqa: C416 - its type is looked at
+    answer.texts  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    chat("x").content  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
+    await chat("x").complete()  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]

@@ -248,6 +248,7 @@ class Route:
         limiter: Of its own client, if that has limits; they count in place of those of the call.
         key_changes: Whether the key comes from a function, so that each attempt needs a request of its own.
         may_block: Whether `prepare` may take a while.
+        key_from: Says where the key came from, for an error; "" if there is none.
     """
 
     provider: type[Provider]
@@ -261,6 +262,7 @@ class Route:
     limiter: Limiter | None = None
     key_changes: bool = False
     may_block: bool = False
+    key_from: Callable[[], str] = str
 
     @classmethod
     def to(
@@ -321,7 +323,24 @@ class Route:
             breaker or _UNUSED,
             key_changes=isinstance(key, KeyFunction),
             may_block=isinstance(key, KeyFunction) or (options.base_url is None and provider.searches()),
+            key_from=lambda: _origin(provider, key, options),
         )
+
+
+_KEYS_OF = {"sk-ant-": "anthropic", "sk-or-": "openrouter", "AIza": "gemini", "gsk_": "groq", "xai-": "xai"}
+
+
+def _origin(provider: type[Provider], key: Key | None, options: TransportOptions) -> str:
+    """Where a key came from, and whose it looks like if that is another service; the key itself is not in it."""
+    if key is None:
+        return ""
+    if isinstance(key, KeyFunction):
+        return "the function given as api_key"
+    variables = () if options.api_key is not None else provider.key_env
+    found = next((name for name in variables if os.environ.get(name, "").strip()), "")
+    origin = "api_key=" if options.api_key is not None else found or "the keys file"
+    like = next((name for start, name in _KEYS_OF.items() if key.reveal().startswith(start)), "")
+    return f"{origin}, and looks like one of {like}" if like and like not in provider.name else origin
 
 
 def chat_route(

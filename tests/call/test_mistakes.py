@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import re
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Callable
 from dataclasses import replace
@@ -529,3 +530,29 @@ def test_dir_shows_what_users_use(client: Client) -> None:
     shown = {name for name in dir(client) if not name.startswith("_")}
     asked = {"chat", "run", "conversation", "embed", "aembed", "models", "amodels", "close", "aclose", "default_model"}
     assert shown == asked
+
+
+def _of_a_function() -> str:
+    return "key-of-a-function"
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"api_key": "k-0123456789"}, "the key came from api_key=$"),
+        ({"api_key": "sk-ant-0123456789"}, "the key came from api_key=, and looks like one of anthropic$"),
+        ({"api_key": _of_a_function}, "the key came from the function given as api_key$"),
+        ({}, "the key came from OPENAI_API_KEY$"),
+    ],
+)
+def test_a_refused_key_says_where_it_came_from(
+    server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], says: str
+) -> None:
+    """The wrong one of several places is what is mostly wrong. Nothing of the key is quoted."""
+    monkeypatch.setenv("OPENAI_API_KEY", "k-9876543210")
+    server.default = Reply("no", status=401)
+    client = Client("openai:m", base_url=server.base_url("openai"), proxy=False, **given)
+    error = mode.read(client.chat("Hi")).error
+    assert error is not None
+    assert re.search(says, error.message)
+    assert "0123456789" not in str(error)
