@@ -159,6 +159,41 @@ def session_post(base_url: str) -> Pieces:
     return _whole_answer(import_module("requests").Session().post, base_url)
 
 
+def session_stream(base_url: str) -> Pieces:
+    """A kept `requests.Session` with `stream=True`, its lines read as they come: llmbridge's work without llmbridge."""
+    session = import_module("requests").Session()
+
+    def pieces() -> Iterator[str]:
+        url = f"{base_url}/chat/completions"
+        with session.post(url, json=REQUEST, headers=HEADERS, stream=True) as response:
+            response.raise_for_status()
+            yield from _texts(response.iter_lines(chunk_size=None))
+
+    return pieces
+
+
+def httpx_stream(base_url: str) -> Pieces:
+    """The same on a kept `httpx.Client`."""
+    client = import_module("httpx").Client()
+
+    def pieces() -> Iterator[str]:
+        url = f"{base_url}/chat/completions"
+        with client.stream("POST", url, json=REQUEST, headers=HEADERS) as response:
+            response.raise_for_status()
+            yield from _texts(line.encode() for line in response.iter_lines())
+
+    return pieces
+
+
+def _texts(lines: Iterable[bytes]) -> Iterator[str]:
+    for line in lines:
+        if line.startswith(b"data: ") and line != b"data: [DONE]":
+            choices = json.loads(line[6:])["choices"]
+            text = choices[0]["delta"].get("content") if choices else None
+            if text:
+                yield text
+
+
 def _whole_answer(post: Callable[..., Any], base_url: str) -> Pieces:
     def pieces() -> Iterator[str]:
         response = post(f"{base_url}/chat/completions", json=REQUEST, headers=HEADERS)
@@ -179,6 +214,8 @@ PLAIN = "requests+sseclient"
 OPENAI = "openai"
 POST = "requests.post"
 SESSION = "session.post"
+STREAM = "session.post+stream"
+HTTPX = "httpx"
 
 CONTENDERS: dict[str, Callable[[str], Pieces]] = {
     FLOOR: floor,
@@ -188,7 +225,9 @@ CONTENDERS: dict[str, Callable[[str], Pieces]] = {
     OPENAI: openai_sdk,
     POST: requests_post,
     SESSION: session_post,
+    STREAM: session_stream,
+    HTTPX: httpx_stream,
 }
 STREAMING = (FLOOR, OURS, PLAIN, "httpx-sse", OPENAI)
-CALLING = (POST, SESSION, FLOOR, OURS, PLAIN, "httpx-sse", OPENAI)
+CALLING = (POST, SESSION, STREAM, HTTPX, FLOOR, OURS, PLAIN, "httpx-sse", OPENAI)
 DISTRIBUTIONS = ("llmbridge", "requests", "urllib3", "sseclient-py", "httpx", "httpx-sse", "openai")

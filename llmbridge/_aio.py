@@ -52,6 +52,7 @@ from anyio.to_thread import run_sync
 from llmbridge._call.pipeline import Wait
 from llmbridge._tools.runs import this_thread
 from llmbridge.errors import ConfigError, LLMBridgeError, Pending, without_frames
+from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline
@@ -181,7 +182,7 @@ class _Beginnings:
         self._last = now
         if now - last < _BURST_SECONDS:
             async with self._door:
-                await checkpoint()
+                await _turn()
                 self._last = monotonic()
 
 
@@ -450,6 +451,14 @@ async def _readable(descriptor: int) -> None:
         loop.remove_reader(descriptor)
 
 
+async def _turn() -> None:
+    """anyio's `checkpoint`, without its search for the event loop's kind: others have their turn, and may cancel."""
+    if _running_loop() is None:
+        await checkpoint()
+    else:
+        await asyncio.sleep(0)
+
+
 def _running_loop() -> asyncio.AbstractEventLoop | None:
     try:
         return asyncio.get_running_loop()
@@ -491,6 +500,7 @@ async def finished(steps: Generator[AsyncIterable[Any], None, T], in_threads: bo
     failure = Pending()
     begun = False
 
+    @discreet
     def step() -> tuple[AsyncIterable[Any] | None, T | None]:
         try:
             return (next(steps) if failure.error is None else steps.throw(failure.taken())), None
@@ -596,14 +606,14 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             elif outcome is Wait.REST:
                 await _rested(source.current)
             else:
-                await checkpoint()
+                await _turn()
             outcome = view.poll()
         if outcome is None:
             self._over = True
         else:
             self._ready = iter(outcome)
         if not turn:
-            await checkpoint()
+            await _turn()
 
     async def _hopped(self) -> Iterable[Piece] | Wait | None:
         """What a step brings in a worker thread. If the task is cancelled meanwhile, the next one gets that."""

@@ -74,14 +74,21 @@ def _others() -> list[FrameType]:
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether a thread is in an import that llmbridge has begun, itself or by what it called."""
+    """Whether a thread imports llmbridge, or what llmbridge has begun to import, itself or by what it called."""
     importing = False
     while frame is not None:
-        if importing and str(frame.f_globals.get("__name__")).partition(".")[0] == "llmbridge":
+        if frame.f_code.co_filename.startswith("<frozen importlib"):
+            importing = True
+            if frame.f_code.co_name == "_find_and_load" and _is_ours(frame.f_locals.get("name")):
+                return True
+        elif importing and _is_ours(frame.f_globals.get("__name__")):
             return True
-        importing = importing or frame.f_code.co_filename.startswith("<frozen importlib")
         frame = frame.f_back
     return False
+
+
+def _is_ours(module: Any) -> bool:
+    return str(module).partition(".")[0] == "llmbridge"
 
 
 @contextlib.contextmanager
@@ -92,12 +99,13 @@ def _without_logs_lock() -> Iterator[None]:
     """
     before = _logs_lock()
     owned = before is not None and before._is_owned()
+    took_part = hasattr(sys.modules.get("logging"), "LogRecord")  # which comes behind what it registers for forks
     if owned:
         before.release()
     try:
         yield
     finally:
-        if owned or (before is None and _logs_lock() is not None):
+        if owned or not (took_part or _logs_lock() is None):
             _logs_lock().acquire()
 
 

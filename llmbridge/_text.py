@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any
 
-__all__ = ["SurrogateMender", "TextSoFar", "mended", "shortened", "shown"]
+__all__ = ["SurrogateMender", "TextSoFar", "edits", "mended", "shortened", "shown"]
 
 _FOLD_AT = 2048
 
@@ -73,6 +73,26 @@ def shown(value: Any) -> str:
         "['a', 1]"
     """
     return shortened(repr(value), 40)
+
+
+def edits(word: str, other: str) -> int:
+    """How many letters were left out, added, replaced or swapped with their neighbour between two words.
+
+    Example:
+        >>> edits("time_out", "timeout"), edits("api_kye", "api_key")
+        (1, 1)
+    """
+    before: list[int] = []
+    last = list(range(len(other) + 1))
+    for i, letter in enumerate(word):
+        row = [i + 1]
+        for j, meant in enumerate(other):
+            count = min(last[j + 1] + 1, row[j] + 1, last[j] + (letter != meant))
+            if i and j and letter == other[j - 1] and word[i - 1] == meant:
+                count = min(count, before[j - 1] + 1)
+            row.append(count)
+        before, last = last, row
+    return last[-1]
 
 
 class TextSoFar:

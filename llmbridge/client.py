@@ -25,7 +25,7 @@ from llmbridge.options import (
     is_sensitive,
     without_secrets,
 )
-from llmbridge.providers import MODEL_VARIABLE, resolve_model
+from llmbridge.providers import MODEL_VARIABLE, names_taken, resolve_model
 from llmbridge.retry import RetryLike
 from llmbridge.secret import KeyFunction, Secret, discreet
 from llmbridge.stream import ChatStream
@@ -43,6 +43,8 @@ if TYPE_CHECKING:
     from llmbridge.schema import Schema
 
 __all__ = ["MODEL_VARIABLE", "Client", "resolve_model"]
+
+_INTERNAL = {"chat_options", "connections", "options_for", "settings_for", "several", "transport_options"}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -139,8 +141,8 @@ class Client:
 
     Args:
         model: "provider:model", or only a provider's name if it has a default model. If missing, LLMBRIDGE_MODEL.
-            A list of them, or of Clients, is tried in order: the next one when one has failed before its first piece.
-            One that failed is left out for a while, or for as long as its service asks.
+            A Client is asked with its own settings. A list of them is tried in order: the next one when one has failed
+            before its first piece. One that failed is left out for a while, or for as long as its service asks.
         limits: How fast this client may ask, see `Limits`.
         pickle_key: Whether a pickle of the client holds its `api_key`, secret headers and the passwords in URLs.
             Without them, the process that unpickles the client finds the key as if none had been given. A function
@@ -160,7 +162,7 @@ class Client:
     @discreet
     def __init__(
         self,
-        model: str | Sequence[str | Client] | None = None,
+        model: str | Client | Sequence[str | Client] | None = None,
         *,
         api_key: KeyLike = None,
         base_url: str | None = None,
@@ -177,6 +179,7 @@ class Client:
         schema: Any = None,
         schema_mode: SchemaMode | None = None,
         reask: int | None = None,
+        extra: Mapping[str, Any] | None = None,
         system: str | None = None,
         unsupported: Unsupported | None = None,
         limits: Limits | None = None,
@@ -207,11 +210,12 @@ class Client:
                 reasoning_effort=reasoning_effort, n=n, logprobs=logprobs, top_logprobs=top_logprobs,
                 parallel_tool_calls=parallel_tool_calls,
             ),
+            names_taken,
             tools=tools, tool_choice=tool_choice, run_tools=run_tools, max_turns=max_turns, schema=schema,
-            schema_mode=schema_mode, reask=reask, system=system, unsupported=unsupported,
+            schema_mode=schema_mode, reask=reask, extra=extra, system=system, unsupported=unsupported,
         )  # fmt: skip
         several = model is not None and not isinstance(model, str)
-        self._model = _checked_models(model, self.transport_options) if several else model
+        self._model: Any = _checked_models(model, self.transport_options) if several else model
         if isinstance(model, str):
             resolve_model(model, self.transport_options.base_url is not None)
         self._limits = limits
@@ -222,6 +226,9 @@ class Client:
         model = getattr(self, "_model", None)  # there is none yet where making it has failed
         return f"<Client {model or 'without a model'}>"
 
+    def __dir__(self) -> list[str]:
+        return sorted({*object.__dir__(self)} - _INTERNAL)
+
     def __getstate__(self) -> dict[str, Any]:
         if self.transport_options.session is not None:
             raise TypeError("a Client with a session of your own cannot be pickled: make it where it is used")
@@ -229,22 +236,20 @@ class Client:
         function = key if isinstance(key, KeyFunction) else None  # whether it can travel is its own matter
         transport = {**vars(self.transport_options), "api_key": function}
         return {
-            "model": self._model,
-            "transport": transport if self._pickle_key else without_secrets(transport),
+            **vars(self),
+            "transport_options": transport if self._pickle_key else without_secrets(transport),
             "key": key.reveal() if isinstance(key, Secret) and self._pickle_key else None,
-            "chat": self.chat_options,
-            "limits": self._limits,
-            "pickle_key": self._pickle_key,
             "connections": TRAVELLERS.name_of(self.connections),
         }
 
     @discreet
     def __setstate__(self, state: Mapping[str, Any]) -> None:
-        self._model, self._limits, self._pickle_key = state["model"], state["limits"], state["pickle_key"]
-        key = state["transport"]["api_key"] if state["key"] is None else Secret(state["key"])
-        self.transport_options = TransportOptions(**{**state["transport"], "api_key": key})
-        self.chat_options = state["chat"]
-        self.connections = TRAVELLERS.named(state["connections"], self._limits)
+        fields = dict(state)
+        transport, key = fields["transport_options"], fields.pop("key")
+        key = transport["api_key"] if key is None else Secret(key)
+        fields["transport_options"] = TransportOptions(**{**transport, "api_key": key})
+        fields["connections"] = TRAVELLERS.named(fields["connections"], fields["_limits"])
+        vars(self).update(fields)
 
     def __copy__(self) -> Client:
         again = object.__new__(type(self))
@@ -259,7 +264,7 @@ class Client:
     def chat(
         self,
         messages: Messages,
-        model: str | Sequence[str | Client] | None = None,
+        model: str | Client | Sequence[str | Client] | None = None,
         *,
         api_key: KeyLike = None,
         base_url: str | None = None,
@@ -276,6 +281,7 @@ class Client:
         schema: type[Parsed] | UnionType | Mapping[str, Any] | Schema | bool | None = None,
         schema_mode: SchemaMode | None = None,
         reask: int | None = None,
+        extra: Mapping[str, Any] | None = None,
         system: str | None = None,
         unsupported: Unsupported | None = None,
         max_tokens: int | None = UNSET,
@@ -320,6 +326,7 @@ class Client:
                 in `.parsed`. False takes that of the client away.
             schema_mode: How the service is held to it: "native", "tool" or "json"; the service's best if missing.
             reask: How often `complete()` and `await` ask again for an answer that does not fit; once if missing.
+            extra: Added to the request's body as it is, unchecked and untranslated; it wins over what stands there.
             system: A system message put in front of the conversation; "" takes that of the client away.
             unsupported: What happens to a parameter that the service is known to refuse: "error" (before anything is
                 sent), "warn" (an `UnsupportedParameter` warning, and it is left out) or "drop".
@@ -337,8 +344,8 @@ class Client:
             logprobs: Whether the tokens' probabilities are wanted.
             top_logprobs: Those of so many alternatives for each token.
             parallel_tool_calls: Whether the model may ask for several calls at once.
-            **params: Any other parameter is sent to the service as it is. None leaves a parameter to the service, also
-                where the client has another default.
+            **params: Any other parameter is sent to the service as it is, unless its name looks like a misspelling of
+                one of these. None leaves a parameter to the service, also where the client has another default.
 
         Returns:
             A `ChatStream`: iterate over it, or call `.complete()`; in async code use `async for`, or `await` it.
@@ -364,8 +371,9 @@ class Client:
                 reasoning_effort=reasoning_effort, n=n, logprobs=logprobs, top_logprobs=top_logprobs,
                 parallel_tool_calls=parallel_tool_calls,
             ),
+            names_taken,
             tools=tools, tool_choice=tool_choice, run_tools=run_tools, max_turns=max_turns, schema=schema,
-            schema_mode=schema_mode, reask=reask, system=system, unsupported=unsupported,
+            schema_mode=schema_mode, reask=reask, extra=extra, system=system, unsupported=unsupported,
         )  # fmt: skip
         named = self._model if model is None else model
         if named is not None and not isinstance(named, str):
@@ -389,6 +397,7 @@ class Client:
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
         verify: bool | str | None = None,
+        extra: Mapping[str, Any] | None = None,
         dimensions: int | None = UNSET,
         **params: Any,
     ) -> _Question[Embeddings]:
@@ -401,7 +410,7 @@ class Client:
             api_key, base_url, proxy, timeout, retries, headers, session, verify: As for `chat`. The total of the
                 timeout is that of all requests together, retries are counted for each.
             dimensions: The length of the vectors, where the model has a choice.
-            **params: Any other parameter is sent to the service as it is.
+            extra, **params: As for `chat`.
 
         Returns:
             `Embeddings`, the vectors in the order of the texts; `aembed` is the same for async code.
@@ -423,7 +432,7 @@ class Client:
             api_key=api_key, base_url=base_url, proxy=proxy, timeout=timeout, retries=retries, headers=headers,
             session=session, verify=verify,
         )  # fmt: skip
-        return plan_embeddings(self, texts, model, transport, given(params, dimensions=dimensions))
+        return plan_embeddings(self, texts, model, transport, given(params, dimensions=dimensions), extra)
 
     aembed = _awaitable(embed)
 
@@ -513,6 +522,7 @@ class Client:
         params = self.chat_options.params
         return {name: params[name] for name in provider.settings if params.get(name) is not None}
 
+    @discreet
     def close(self) -> None:
         """Closes the kept connections. The client may be used again."""
         self.connections.close()
@@ -542,6 +552,8 @@ def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Clien
     Raises:
         ConfigError: One of them is none, or they are given what belongs to one service only.
     """
+    if isinstance(models, Client):
+        models = (models,)
     if isinstance(models, (bytes, Mapping)) or not isinstance(models, Iterable):
         raise ConfigError("model must be a str like 'openai:gpt-5-mini', or a list of them")
     found = tuple(models)

@@ -4,21 +4,21 @@ from __future__ import annotations
 
 import math
 from base64 import b64decode, b64encode
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
-from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar
 
-from llmbridge._text import shown
+from llmbridge._text import shortened, shown
 from llmbridge.errors import InvalidRequest
 from llmbridge.events import Citation, FinishReason, Media, ServerTool, ToolCall, Usage
 from llmbridge.messages import Message, Parsed
-from llmbridge.options import is_sensitive
+from llmbridge.options import is_sensitive, warn_caller
 
 if TYPE_CHECKING:
     from llmbridge._call.notes import Notes
     from llmbridge.rate_limits import RateLimits
 
-__all__ = ["Choice", "Completion", "as_data", "choices_of", "of_data"]
+__all__ = ["Choice", "Completion", "as_data", "choices_of", "no_attribute", "of_data"]
 
 T = TypeVar("T")
 
@@ -47,10 +47,18 @@ class Choice:
     refusal: str | None = None
     logprobs: tuple[Any, ...] = ()
 
+    if not TYPE_CHECKING:  # a checker is to find every other name wrong
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, "its text is .text" if name in ("message", "content", "delta") else "")
+
 
 @dataclass(frozen=True, slots=True)
-class Completion(Generic[Parsed]):
+class Completion(Generic[Parsed]):  # noqa: PLW1641 - the dataclass makes its __hash__
     """A whole answer. `str()` of it is its text; put into the list of messages of the next call, it is its `message`.
+
+    It can be used like its text: `in`, `+`, `len()`, slices, formats, `==` with a str, `strip` and other methods of
+    str. It is always true, as an answer without text may be a call of a tool.
 
     Args:
         text: The answer. Where tools were run, that of the last turn.
@@ -106,7 +114,87 @@ class Completion(Generic[Parsed]):
     total_seconds: float | None = None
 
     def __str__(self) -> str:
+        if not self.text and self.tool_calls:
+            names = ", ".join(sorted({call.name for call in self.tool_calls}))
+            warn_caller(
+                f"this answer has no text: the model has called {names}, and nobody has run it: pass "
+                "run_tools=True, or answer the calls in .tool_calls yourself",
+                RuntimeWarning,
+            )
         return self.text
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            raise no_attribute(self, name, "its text is .text" if name in ("content", "output_text") else "")
+
+    def __repr__(self) -> str:
+        said = f"text={shortened(self.text, 60)!r}, reasoning={shortened(self.reasoning, 30)!r}"
+        called = f", tool_calls=[{', '.join(call.name for call in self.tool_calls)}]" if self.tool_calls else ""
+        return f"Completion({said}{called}, finish_reason={self.finish_reason!r}, model='{self.provider}:{self.model}')"
+
+    def __format__(self, form: str) -> str:
+        return format(str(self), form)
+
+    def __len__(self) -> int:
+        return len(self.text)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def __contains__(self, part: str) -> bool:
+        return part in self.text
+
+    def __getitem__(self, place: SupportsIndex | slice) -> str:
+        return self.text[place]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.text)
+
+    def __add__(self, other: str | Completion[Any]) -> str:
+        return self.text + str(other) if isinstance(other, (str, Completion)) else NotImplemented
+
+    def __radd__(self, other: str) -> str:
+        return other + self.text if isinstance(other, str) else NotImplemented
+
+    def __eq__(self, other: object) -> bool:
+        if isinstance(other, str):
+            return self.text == other
+        if not isinstance(other, Completion):
+            return NotImplemented
+        return all(getattr(self, item.name) == getattr(other, item.name) for item in fields(self))
+
+    def strip(self, characters: str | None = None) -> str:
+        """`str.strip` of the text."""
+        return self.text.strip(characters)
+
+    def split(self, separator: str | None = None, most: SupportsIndex = -1) -> list[str]:
+        """`str.split` of the text."""
+        return self.text.split(separator, most)
+
+    def splitlines(self, keepends: bool = False) -> list[str]:
+        """`str.splitlines` of the text."""
+        return self.text.splitlines(keepends)
+
+    def lower(self) -> str:
+        """`str.lower` of the text."""
+        return self.text.lower()
+
+    def upper(self) -> str:
+        """`str.upper` of the text."""
+        return self.text.upper()
+
+    def replace(self, old: str, new: str, count: SupportsIndex = -1) -> str:
+        """`str.replace` of the text."""
+        return self.text.replace(old, new, count)
+
+    def startswith(self, start: str | tuple[str, ...]) -> bool:
+        """`str.startswith` of the text."""
+        return self.text.startswith(start)
+
+    def endswith(self, end: str | tuple[str, ...]) -> bool:
+        """`str.endswith` of the text."""
+        return self.text.endswith(end)
 
     @property
     def rate_limits(self) -> RateLimits | None:
@@ -144,6 +232,18 @@ class Completion(Generic[Parsed]):
         """
         made: Completion[Any] = of_data(cls, saved, "completion")
         return made
+
+
+def no_attribute(owner: object, name: str, instead: str) -> AttributeError:
+    """The error for a name that there is not, with what to write in place of one that other libraries have.
+
+    Args:
+        owner: What was asked for it.
+        name: Of the attribute.
+        instead: What to write; "" where nobody knows.
+    """
+    says = f"{type(owner).__name__!r} object has no attribute {name!r}"
+    return AttributeError(f"{says}: {instead}" if instead else says, name=name, obj=owner)
 
 
 def choices_of(notes: Notes) -> tuple[Choice, ...]:

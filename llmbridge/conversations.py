@@ -19,7 +19,7 @@ from llmbridge.errors import ConfigError, InvalidRequest
 from llmbridge.events import ToolResult, Usage
 from llmbridge.messages import Message, Parsed, checked_messages, json_copy, result_message
 from llmbridge.options import TRANSPORT_NAMES, ChatOptions, TransportOptions, without_secrets
-from llmbridge.providers import resolve_model
+from llmbridge.providers import names_taken, resolve_model
 from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
@@ -392,7 +392,7 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
     ways = {name: options[name] for name in TRANSPORT_NAMES if name in options}
     chat = {name: options[name] for name in _CHAT_NAMES if name in options}
     params = {name: value for name, value in options.items() if name not in {*ways, *chat, "model"}}
-    found = {**vars(TransportOptions.checked(**ways)), **vars(ChatOptions.checked(params, **chat))}
+    found = {**vars(TransportOptions.checked(**ways)), **vars(ChatOptions.checked(params, names_taken, **chat))}
     params, model = found.pop("params"), options["model"]
     if isinstance(model, Iterable) and not isinstance(model, (str, bytes, Mapping)):
         model = tuple(model)

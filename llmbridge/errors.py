@@ -78,14 +78,21 @@ __all__ = [
 
 E = TypeVar("E", bound=BaseException)
 _LONGEST_MESSAGE = 4_000
-# What gives commands, or does not stand where it is seen: C0, DEL and C1, ends of lines, bidi overrides and isolates.
-_BLANKED = dict.fromkeys((*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A)), " ")
+# What gives commands, or does not stand where it is seen: C0, DEL, C1, ends of lines, bidi overrides, isolates, marks.
+_MARKS = (0x61C, 0x200E, 0x200F)
+_BLANKED = dict.fromkeys(
+    (*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A), *_MARKS), " "
+)
 Clock = Literal["connect", "first_content", "idle", "total"]
 
 
-def _rebuild(cls: type[LLMBridgeError], message: str, fields: dict[str, Any]) -> LLMBridgeError:
+def _rebuild(
+    cls: type[LLMBridgeError], message: str, fields: dict[str, Any], cause: LLMBridgeError | None = None
+) -> LLMBridgeError:
     error = cls(message)
     error.__dict__.update(fields)
+    if cause is not None:
+        error.__cause__ = cause
     return error
 
 
@@ -179,7 +186,7 @@ class Partial(str):
 
 
 class LLMBridgeError(Exception):
-    """Anything that llmbridge raises. Pickles and copies whole.
+    """Anything that llmbridge raises. Pickles and copies whole, with a `__cause__` that is llmbridge's as well.
 
     Attributes:
         message: What went wrong and what to do about it, without secrets, on one line of at most 4000 characters.
@@ -220,7 +227,8 @@ class LLMBridgeError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, dict(self.__dict__))
+        cause = self.__cause__ if isinstance(self.__cause__, LLMBridgeError) else None
+        return _rebuild, (type(self), self.message, dict(self.__dict__), cause)
 
 
 class ConfigError(LLMBridgeError, ValueError):

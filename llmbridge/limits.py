@@ -107,16 +107,6 @@ class Ticket:
         """
         return self._limiter.delay_of(self)
 
-    def wait(self, rest: Callable[[float | None], object]) -> None:
-        """Blocks this thread until the request may be sent.
-
-        Args:
-            rest: Waits for that many seconds (None: without end), or until the `wake` of the ticket is called, and
-                raises what ends the call. The ticket has to be given back then as well.
-        """
-        while (delay := self.delay()) != 0:
-            rest(delay)
-
     def answered(self) -> None:
         """The service has answered, whatever it says."""
         self._limiter.hear(self, None)
@@ -152,7 +142,8 @@ class Limiter:
             ticket = Ticket(limiter, estimate_tokens(body), wake=call.wake)   # once for each attempt
             try:
                 limiter.enter(ticket)
-                ticket.wait(call.rest)          # raises if the call is cancelled, or out of time
+                while (delay := ticket.delay()) != 0:
+                    call.rest(delay)            # raises if the call is cancelled, or out of time
                 answer = transport.post(call, request)
                 ticket.answered()
                 limiter.learn(RateLimits.of(answer.headers))

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from llmbridge._json import check_text, json_copy
-from llmbridge._text import mended, shown
+from llmbridge._text import edits, mended, shown
 from llmbridge._tool_call import ToolCall, read_call
 from llmbridge.errors import InvalidRequest
 from llmbridge.options import STRUCTURED
@@ -90,7 +90,8 @@ class Message:
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
-            raise InvalidRequest(f"role {shown(self.role)} is unknown: use one of {', '.join(ROLES)}")
+            known = ", ".join(ROLES)
+            raise InvalidRequest(f"role {shown(self.role)} is unknown{_meant_role(self.role)}: use one of {known}")
         if not isinstance(self.extra, Mapping) or {"role", "content"} & set(self.extra):
             raise InvalidRequest("extra must be a mapping of what the message has beside its role and content")
         content, extra = _checked_content(self.content, self.role, self.extra), json_copy(self.extra, "message")
@@ -229,6 +230,19 @@ class Opaque:
     def to_part(self) -> dict[str, Any]:
         """The part of a message that it is."""
         return {"type": "opaque", "raw": self.raw, "by": self.by}
+
+
+_ROLES_ELSEWHERE = {
+    "human": "user", "ai": "assistant", "bot": "assistant", "model": "assistant", "chatbot": "assistant",
+    "function": "tool", "instructions": "system",
+}  # fmt: skip
+
+
+def _meant_role(role: Any) -> str:
+    """What else a role may be called, as the middle of a message."""
+    word = role.lower() if isinstance(role, str) else ""
+    meant = _ROLES_ELSEWHERE.get(word) or next((known for known in ROLES if edits(word, known) < 3), "")
+    return f" (did you mean {meant!r}?)" if meant else ""
 
 
 def call_of(part: Mapping[str, Any]) -> ToolCall:
@@ -401,6 +415,8 @@ def with_own_proofs(messages: Sequence[Message], provider: str) -> tuple[Message
         >>> with_own_proofs([Message("assistant", [thought, "Yes."])], "gemini")[0].content[0]
         {'type': 'reasoning', 'text': 'Hm.'}
     """
+    if not any(message.role == "assistant" for message in messages):
+        return tuple(messages)
     return tuple(
         _with_own_proofs(message, provider) if message.role == "assistant" else message for message in messages
     )
@@ -468,7 +484,9 @@ def _checked_message(message: Any, where: str) -> Message:
     if isinstance(own := getattr(message, "message", None), Message):  # a Completion, a ToolResult
         return own
     if not isinstance(message, Mapping):
-        raise InvalidRequest(f"{where} must be a mapping with 'role' and 'content', not {type(message).__name__}")
+        instead = ": write {'role': 'user', 'content': '...'}, and 'assistant' for the model's turns"
+        says = f"{where} must be a mapping with 'role' and 'content', not {type(message).__name__}"
+        raise InvalidRequest(f"{says}{instead if isinstance(message, str) else ''}")
     missing = [key for key in ("role", "content") if key not in message and not (key == "content" and len(message) > 1)]
     if missing:
         raise InvalidRequest(f"{where} has no {missing[0]!r}: write {{'role': 'user', 'content': '...'}}")
@@ -476,6 +494,8 @@ def _checked_message(message: Any, where: str) -> Message:
         message = {**message, **own, "extra": None}
     extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
     content = message.get("content")
+    if "content" not in message and message["role"] != "assistant":
+        raise InvalidRequest(f"{where} has no 'content' (it has {', '.join(map(repr, extra))})")
     if extra and message["role"] == "assistant":
         content, extra = _as_said(content, extra)
     try:

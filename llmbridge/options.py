@@ -11,10 +11,13 @@ import warnings
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from copy import deepcopy
 from dataclasses import dataclass, field, fields, replace
+from functools import lru_cache
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Literal, Union
 from urllib.parse import SplitResult, urlsplit
 
+from llmbridge._json import json_copy
+from llmbridge._text import edits
 from llmbridge.errors import ClockExpired, ConfigError
 from llmbridge.retry import Retry
 from llmbridge.secret import Key, KeyFunction, MaskedStr, Secret, revealed
@@ -37,10 +40,12 @@ __all__ = [
     "TransportOptions",
     "Unsupported",
     "checked_base_url",
+    "checked_extra",
     "checked_headers",
     "checked_proxy",
     "given",
     "is_sensitive",
+    "refuse_misspelt",
     "refuse_of_client",
     "warn_caller",
     "without_secrets",
@@ -178,6 +183,8 @@ class TransportOptions:
     def over(self, defaults: TransportOptions) -> TransportOptions:
         """These options, and where nothing was set the defaults; headers add up."""
         changed = {name: value for name, value in vars(self).items() if value is not None}
+        if not changed:
+            return defaults
         if self.headers is not None and defaults.headers is not None:
             changed["headers"] = {**defaults.headers, **self.headers}
         return replace(defaults, **changed)
@@ -188,7 +195,8 @@ class ChatOptions:
     """What a caller set about a chat itself, checked. None where nothing was set.
 
     Args:
-        unsupported, run_tools, max_turns, reask, system, tools, tool_choice, schema, schema_mode: See `Client.chat`.
+        unsupported, run_tools, max_turns, reask, extra, system, tools, tool_choice, schema, schema_mode: See
+            `Client.chat`.
         params: Parameters of the service.
     """
 
@@ -196,6 +204,7 @@ class ChatOptions:
     run_tools: bool | None = None
     max_turns: int | None = None
     reask: int | None = None
+    extra: Mapping[str, Any] | None = None
     system: str | None = None
     tools: Any = None
     tool_choice: Any = None
@@ -204,18 +213,29 @@ class ChatOptions:
     params: Mapping[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def checked(cls, params: Mapping[str, Any], **options: Any) -> ChatOptions:
+    def checked(
+        cls, params: Mapping[str, Any], taken: Callable[[], Iterable[str]] = tuple, **options: Any
+    ) -> ChatOptions:
         """From arguments as the caller gave them; what he does with them afterwards does not reach these.
 
+        Args:
+            params, taken: As for `refuse_misspelt`.
+            **options: By the names of this class.
+
         Raises:
-            ConfigError: One of them cannot be used, or belongs to a client alone.
+            ConfigError: One of them cannot be used, is misspelt, or belongs to a client alone.
         """
         refuse_of_client(params)
+        refuse_misspelt(params, taken)
         return cls(**_checked(options), params={name: _copied(value) for name, value in params.items()})
 
     def over(self, defaults: ChatOptions) -> ChatOptions:
-        """These options, and where nothing was set the defaults; parameters add up."""
+        """These options, and where nothing was set the defaults; parameters add up, and so does `extra`."""
         changed = {name: value for name, value in vars(self).items() if value is not None}
+        if not self.params and len(changed) == 1:
+            return defaults
+        if self.extra is not None and defaults.extra is not None:
+            changed["extra"] = {**defaults.extra, **self.extra}
         return replace(defaults, **{**changed, "params": {**defaults.params, **self.params}})
 
     @property
@@ -234,7 +254,7 @@ class ChatOptions:
             >>> ChatOptions(params={"temperature": 0, "logprobs": False}).wants_logprobs
             False
         """
-        for name, value in self.params.items():
+        for name, value in {**self.params, **(self.extra or {})}.items():
             if value is None or value is False:
                 continue
             words = [name, *(value if isinstance(value, (Mapping, list, tuple)) else ())]
@@ -247,11 +267,86 @@ STRUCTURED = ("tools", "tool_choice", "schema", "schema_mode")
 """What is asked for beside the parameters that are sent as they are."""
 
 TRANSPORT_NAMES = tuple(TransportOptions.__dataclass_fields__)
-CHAT_NAMES = ("unsupported", "run_tools", "max_turns", "reask")
+CHAT_NAMES = ("unsupported", "run_tools", "max_turns", "reask", "extra")
 OPTION_NAMES = (*TRANSPORT_NAMES, *CHAT_NAMES)
 """The named arguments that nothing is sent of; every other one is a parameter of the service."""
 
 _OF_CLIENT = ("limits", "pickle_key")
+
+_OWN_NAMES = (*OPTION_NAMES, *STRUCTURED, *_OF_CLIENT, "model", "system")
+_USUAL_NAMES = (
+    "max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "presence_penalty", "frequency_penalty",
+    "reasoning_effort", "n", "logprobs", "top_logprobs", "parallel_tool_calls", "dimensions", "response_format",
+    "max_completion_tokens",
+)  # fmt: skip
+_MEANT = frozenset((*_OWN_NAMES, *_USUAL_NAMES))
+# What services take that looks like a misspelling of these, and what they may well come to take.
+_NO_MISTAKES = frozenset(
+    """
+    app_key frequencyPenalty limit minTokens min_tokens modal mode models modes presencePenalty seeds topK topP
+    """.split()  # noqa: SIM905 - a table of words
+)
+_OF_OTHER_LIBRARIES = {
+    "api_base": "base_url",
+    "extra_headers": "headers",
+    "max_retries": "retries",
+    "num_retries": "retries",
+    "proxies": "proxy",
+    "request_timeout": "timeout",
+    "response_model": "schema",
+}
+
+
+def refuse_misspelt(params: Mapping[str, Any], taken: Callable[[], Iterable[str]]) -> None:
+    """Refuses a parameter whose name is so close to a known one that it must be a slip; a new one of a service passes.
+
+    Args:
+        params: As the caller gave them.
+        taken: The names that a provider takes, whatever they look like; asked only where one looks wrong.
+
+    Raises:
+        ConfigError: There is such a name; says which one is meant. No value is quoted.
+
+    Example:
+        >>> refuse_misspelt({"min_p": 0.1, "top_a": 0.2, "best_of": 2}, tuple)
+        >>> refuse_misspelt({"max_token": 0}, tuple)
+        Traceback (most recent call last):
+            ...
+        llmbridge.errors.ConfigError: 'max_token' is not an option or a usual parameter: did you mean 'max_tokens'? \
+To send it to the service as it is: extra={'max_token': ...}
+    """
+    for name in params:
+        if name not in _MEANT and (meant := _meant(name)) and name not in taken():
+            raise ConfigError(
+                f"{name!r} is not an option or a usual parameter: did you mean {meant!r}? To send it to the service "
+                f"as it is: extra={{{name!r}: ...}}"
+            )
+
+
+@lru_cache
+def _meant(name: str) -> str:
+    """The known name that one must have been meant to be; "" if it may be a name of its own.
+
+    Example:
+        >>> [_meant(name) for name in ("max_token", "maxTokens", "sotp", "step", "speed")]
+        ['max_tokens', 'max_tokens', 'stop', '', '']
+    """
+    if name in _OF_OTHER_LIBRARIES or name in _NO_MISTAKES:
+        return _OF_OTHER_LIBRARIES.get(name, "")
+    return next((known for known in (*_OWN_NAMES, *_USUAL_NAMES) if _is_slip(_letters(name), _letters(known))), "")
+
+
+def _letters(name: str) -> str:
+    return name.lower().replace("_", "").replace("-", "")
+
+
+def _is_slip(word: str, known: str) -> bool:
+    """Whether a word is a known one but for few letters: the shorter, the fewer, as short words are close to others."""
+    if abs(len(word) - len(known)) > 2:
+        return False
+    if len(known) < 5:
+        return word == known or (len(known) > 1 and sorted(word) == sorted(known) and edits(word, known) == 1)
+    return edits(word, known) <= (1 if len(known) < 9 else 2)
 
 
 def refuse_of_client(params: Mapping[str, Any]) -> None:
@@ -462,6 +557,17 @@ def _checked_count(name: str, least: int) -> Callable[[Any], int]:
     return check
 
 
+def checked_extra(extra: Any) -> Any:
+    """A copy of what is added to a body.
+
+    Raises:
+        ConfigError: It is no mapping, or JSON cannot hold it.
+    """
+    if not isinstance(extra, Mapping):
+        raise ConfigError(f"extra must be a mapping of what is added to the body, not {type(extra).__name__}")
+    return json_copy(extra, "extra")
+
+
 _CHECKS: dict[str, Callable[[Any], Any]] = {
     "api_key": _checked_key,
     "base_url": checked_base_url,
@@ -475,6 +581,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "run_tools": _checked_flag,
     "max_turns": _checked_count("max_turns", 1),
     "reask": _checked_count("reask", 0),
+    "extra": checked_extra,
     "tools": _copied_tools,
 }
 

@@ -247,6 +247,8 @@ def _loaded(source: Any, media_type: str | None, what: str, family: str, name: s
         raise InvalidRequest(f"the {what} is empty")
     if len(content) > _LARGEST:
         raise InvalidRequest(f"the {what} has more than {_LARGEST} bytes")
+    if media_type is None and path:
+        _refuse_text(content, path)
     media_type = _checked_type(media_type or media_type_of(content, path) or _type_of_name(name), what, family)
     return f"data:{media_type};base64,{base64.b64encode(content).decode('ascii')}"
 
@@ -260,6 +262,17 @@ def _checked_type(media_type: str, what: str, family: str) -> str:
     if not media_type.startswith(family):
         raise InvalidRequest(f"this is no {what}, but {media_type}: pass media_type= if that is wrong")
     return media_type
+
+
+def _refuse_text(content: bytes, path: str) -> None:
+    """Refuses a text in a file that is called as a picture: the page of a failed download, say."""
+    promised, start = _type_of_name(path), content[:16]
+    if promised.startswith("image/") and media_type_of(content) == "" and start.isascii() and _is_text(start.decode()):
+        raise InvalidRequest(f"{path[-80:]!r} is not {promised}: its bytes begin with {content[:8]!r}")
+
+
+def _is_text(start: str) -> bool:
+    return start.replace("\n", " ").replace("\r", " ").replace("\t", " ").isprintable()
 
 
 def _read(path: str, what: str) -> bytes:

@@ -145,6 +145,10 @@ class Encoded:
         self.headers = headers or {}
         self.base_url = base_url
 
+    def with_extra(self, extra: Mapping[str, Any] | None) -> Encoded:
+        """The same with more fields in its body, which win."""
+        return Encoded({**self.body, **extra}, self.path, self.headers, self.base_url) if extra else self
+
 
 class Provider(AsyncGeneratorProvider):
     """The recipe. A provider is a subclass with some data and two pure functions, `encode` and `decode`.
@@ -428,8 +432,11 @@ def _stream(
         raise ConfigError(f"{provider.__name__} is no llmbridge.Provider: it has no encode() and decode()")
     options = TransportOptions.checked(**{name: kwargs[name] for name in TRANSPORT_NAMES if name in kwargs})
     params = {name: value for name, value in kwargs.items() if name not in OPTION_NAMES}
-    chat = ChatOptions.checked(params, **{name: kwargs[name] for name in CHAT_NAMES if name in kwargs})
+    taken = {*provider.settings, *provider.refused}
+    chat = ChatOptions.checked(params, lambda: taken, **{name: kwargs[name] for name in CHAT_NAMES if name in kwargs})
     request = ChatRequest.checked(model, messages, chat.params)
-    route, request = chat_route(provider, request, options, SHARED, unsupported=chat.unsupported, even_offline=True)
+    route, request = chat_route(
+        provider, request, options, SHARED, unsupported=chat.unsupported, extra=chat.extra, even_offline=True
+    )
     pipeline = Pipeline([route], options.timeout or Timeout())
-    return ChatStream(pipeline, request.schema, keep_logprobs=chat.wants_logprobs, tools=request.tools)
+    return ChatStream(pipeline, request.schema, keep_logprobs=chat.wants_logprobs, tools=request.tools, idle=True)

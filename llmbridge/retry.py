@@ -135,7 +135,8 @@ class Retry:
     def spread(self, asked: float, number: int) -> float:
         """A wait that the service asked for, made longer, so that not all whom it has refused come back at once.
 
-        From the third repetition on it is doubled each time, up to `max_backoff`: the service has asked for too little.
+        From the third repetition on it is `backoff` at least, and doubled each time, up to `max_backoff`: the service
+        has asked for too little.
 
         Args:
             asked: What `wait` gave for it, in seconds.
@@ -147,8 +148,9 @@ class Retry:
             >>> [Retry(times=9, jitter=0).spread(1.0, number) for number in range(6)]
             [1.0, 1.0, 2.0, 4.0, 8.0, 8.0]
         """
-        doubled = min(asked * 2 ** min(max(0, number - 1), _DOUBLINGS), self.max_backoff)
-        return float(max(asked, doubled)) * (1 + min(self.jitter, _MOST_SPREAD) * random.random())  # noqa: S311
+        if number > 1:
+            asked = max(asked, min(max(asked, self.backoff) * 2 ** min(number - 1, _DOUBLINGS), self.max_backoff))
+        return asked * (1 + min(self.jitter, _MOST_SPREAD) * random.random())  # noqa: S311
 
     def announce(self, error: LLMBridgeError, number: int, wait: float) -> None:
         """Calls `on_retry`, if there is one; the arguments are those of `decide`, and what it returned."""

@@ -22,6 +22,17 @@ __all__ = ["Schema", "json_schema", "partial_json"]
 _FENCE = re.compile(r"```[ \t]*(?:json[0-9a-z]*)?[ \t]*\r?\n(.*?)```", re.DOTALL | re.IGNORECASE)
 _SHOWN = 10  # problems in a message
 _NO_NAME = "answer"
+_ANNOTATIONS = frozenset(
+    ("$anchor", "$comment", "$id", "$schema", "default", "deprecated", "description", "examples", "readOnly", "title")
+)
+_KEYWORDS = frozenset(
+    """
+    $defs $dynamicRef $ref additionalProperties allOf anyOf const contains definitions dependentRequired
+    dependentSchemas else enum exclusiveMaximum exclusiveMinimum format if items maxItems maxLength maxProperties
+    maximum minItems minLength minProperties minimum multipleOf not oneOf pattern patternProperties prefixItems
+    properties propertyNames required then type unevaluatedItems unevaluatedProperties uniqueItems
+    """.split()  # noqa: SIM905 - a table of words
+)
 _TOO_DEEP = "(root): is nested too deeply"
 
 
@@ -210,12 +221,22 @@ def _of_mapping(mapping: Mapping[str, Any]) -> Schema:
         given = given["schema"]
     if not given:
         raise InvalidRequest('schema is empty: give a JSON schema such as {"type": "object", "properties": {...}}')
+    if not _KEYWORDS.intersection(given) and (unknown := _fields(given)):
+        raise InvalidRequest(
+            f"schema: {unknown[0]!r} is not a keyword of JSON schema: did you mean "
+            f'{{"type": "object", "properties": {{{json.dumps(unknown[0])}: ...}}}}? A dataclass will do as well'
+        )
     check_form(given, "schema")
     given = modern(given)
     check_references(given, "schema")
     document, wrapped = _with_object_root(given)
     name = identifier(name) if isinstance(name, str) else ""
     return Schema(name or _NO_NAME, document, description if isinstance(description, str) else "", wrapped)
+
+
+def _fields(given: Mapping[str, Any]) -> list[str]:
+    """The keys that look like names of fields with their types, where a JSON schema has keywords."""
+    return [name for name, value in given.items() if name not in _ANNOTATIONS and isinstance(value, (str, dict, list))]
 
 
 def _refuse_values(schema: Any) -> None:

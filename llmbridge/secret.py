@@ -93,7 +93,9 @@ def _callers_own(trace: TracebackType | None) -> TracebackType | None:
     """The traceback without the frames of llmbridge and of libraries; as it is if it begins and stays outside."""
     frames, link = [], trace
     while link is not None:
-        frames.append((link, str(link.tb_frame.f_globals.get("__name__", "")).partition(".")[0]))
+        package = str(link.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
+        # The methods of a named tuple are in a module of their own.
+        frames.append((link, "collections" if package.startswith("namedtuple_") else package))
         link = link.tb_next
     if not frames or (frames[0][1] not in _LIBRARIES and all(package != "llmbridge" for _, package in frames)):
         return trace

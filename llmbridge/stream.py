@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator, Iterator, Mapping, Sequence
 from copy import copy
 from dataclasses import replace
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, NoReturn, SupportsIndex, TypeVar
 
-from llmbridge._call.reading import EventView, Loop, ObjectView, RawView, Reading, Source, TextView, View, finished
+from llmbridge._call.reading import (
+    EventView,
+    Loop,
+    ObjectView,
+    RawView,
+    Reading,
+    Source,
+    TextView,
+    View,
+    finished,
+    refuse_awaited_loop,
+)
 from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
 from llmbridge.events import (
     Citation,
     Event,
-    FinishReason,
     Media,
     RawEvent,
     ServerTool,
@@ -30,6 +41,7 @@ if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
     from llmbridge._call.notes import Notes
     from llmbridge.completion import Completion
+    from llmbridge.events import FinishReason
     from llmbridge.rate_limits import RateLimits
     from llmbridge.schema import Schema
     from llmbridge.tools import Tool
@@ -67,9 +79,12 @@ class ChatStream(Generic[Parsed]):
         ask_again: Callable[[Sequence[Message]], ChatStream[Parsed]] | None = None,
         keep_logprobs: bool = True,
         tools: Sequence[Tool] = (),
+        idle: bool = False,
     ) -> None:
         self._source = source
         self._reading = Reading(source, keep_logprobs)
+        if idle and tools:
+            self._reading.idle = frozenset(tool.name for tool in tools if tool.function is not None)
         self._completing = threading.RLock()  # reentrant: a signal handler inside may ask for the same
         self._first_failure: InvalidOutput | None = None  # why the model was asked again
         self._second_failure: LLMBridgeError | None = None
@@ -95,10 +110,18 @@ class ChatStream(Generic[Parsed]):
         state = "open" if self._reading.taken else "not started"
         if self._source.ended is not None:
             state = "finished" if self._reading.done else "closed"
-        return f"<ChatStream {self.provider}:{self.model} {state}, {len(self.text)} characters>"
+        return f"<ChatStream {self.provider}:{self.model} {state}, {self._reading.text.length} characters>"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a ChatStream is a live answer, not to be pickled or copied: take the Completion of complete()")
+
+    if not TYPE_CHECKING:  # a checker is to find every other name wrong
+
+        def __getattr__(self, name: str) -> Any:
+            from llmbridge.completion import no_attribute
+
+            of_answers = ("choices", "content", "delta", "message", "output", "output_text")
+            raise no_attribute(self, name, "the answer's text is .complete().text" if name in of_answers else "")
 
     # -- reading -----------------------------------------------------------------------------------------------
 
@@ -177,14 +200,34 @@ class ChatStream(Generic[Parsed]):
             >>> chat("Hello", model="demo").complete().finish_reason
             'stop'
         """
+        self._reading.idle = frozenset()  # calls are in the Completion
         if not self._reading.done:
             for _ in self:
                 continue
         with self._completing:
             return finished(self._steps())
 
+    def acomplete(self) -> Coroutine[Any, Any, Completion[Parsed]]:
+        """`complete` for async code, where a coroutine is needed; elsewhere, `await` of the stream does the same.
+
+        For `asyncio.run`, `create_task`, a TaskGroup, trio's `start_soon`.
+
+        Raises:
+            LLMBridgeError: As for `complete`, when it is awaited.
+
+        Example:
+            >>> import asyncio
+            >>> from llmbridge import chat
+            >>> asyncio.run(chat("Hello", model="demo").acomplete()).finish_reason
+            'stop'
+        """
+        from llmbridge._aio import finished
+
+        return finished(self._steps(), in_threads=self._schema is not None)
+
     def _steps(self) -> Generator[ChatStream[Parsed], None, Completion[Parsed]]:
         """See `_call.reading.finished`: the whole answer, once it has been read, and the second one if there is one."""
+        self._reading.idle = frozenset()
         if not self._reading.done:
             yield self
         if self._again is None:
@@ -217,14 +260,13 @@ class ChatStream(Generic[Parsed]):
     def _second_answer(self, again: ChatStream[Parsed]) -> Generator[ChatStream[Parsed], None, Completion[Parsed]]:
         """What came of the second asking, whoever asks and however often."""
         if self._second_failure is not None:
-            raise copy(self._second_failure) from self._second_failure.__cause__
+            raise copy(self._second_failure)
         try:
             return (yield from again._steps())
         except LLMBridgeError as error:
             self._keep_first(error)
             # A copy: the error itself will hold the frame that holds this stream.
             self._second_failure = without_frames(copy(error))
-            self._second_failure.__cause__ = error.__cause__
             raise
 
     def _keep_first(self, error: LLMBridgeError) -> None:
@@ -292,34 +334,52 @@ class ChatStream(Generic[Parsed]):
     # -- what is known so far ----------------------------------------------------------------------------------
 
     @property
+    def _so_far(self) -> Notes:
+        """What was handed out.
+
+        Raises:
+            InvalidRequest: Nothing can have been, as nobody has asked for anything.
+        """
+        if not (self._reading.taken or self._reading.over):
+            raise InvalidRequest(
+                "this answer has not been asked for yet, so there is nothing in it: loop over the stream first, or "
+                "take complete() (in async code: async for, or await)"
+            )
+        return self._reading.noted
+
+    @property
     def text(self) -> str:
-        """The text handed out so far."""
-        return str(self._reading.text)
+        """The text handed out so far.
+
+        Raises:
+            InvalidRequest: Nothing has been asked for yet, here and in the attributes below.
+        """
+        return str(self._so_far.text)
 
     @property
     def reasoning(self) -> str:
         """The reasoning that came so far, if the service shows it."""
-        return str(self._reading.noted.reasoning)
+        return str(self._so_far.reasoning)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
         """The calls that the model has asked for so far, those that are whole."""
-        return tuple(self._reading.noted.tool_calls)
+        return tuple(self._so_far.tool_calls)
 
     @property
     def citations(self) -> tuple[Citation, ...]:
         """Where something in the answer comes from, as far as the service has said."""
-        return tuple(self._reading.noted.citations)
+        return tuple(self._so_far.citations)
 
     @property
     def media(self) -> tuple[Media, ...]:
         """Images, sound and files that came so far."""
-        return tuple(self._reading.noted.media)
+        return tuple(self._so_far.media)
 
     @property
     def server_tools(self) -> tuple[ServerTool, ...]:
         """What the service's own tools were asked, and what they gave."""
-        return tuple(self._reading.noted.server_tools)
+        return tuple(self._so_far.server_tools)
 
     @property
     def response_id(self) -> str | None:
@@ -339,12 +399,12 @@ class ChatStream(Generic[Parsed]):
     @property
     def usage(self) -> Usage | None:
         """The tokens that the service counted, once it has said so."""
-        return self._reading.noted.usage
+        return self._so_far.usage
 
     @property
     def finish_reason(self) -> FinishReason | None:
         """Why the answer ended; None before, and if the service does not say."""
-        finish = self._reading.noted.finish
+        finish = self._so_far.finish
         return finish.reason if finish else None
 
     @property
@@ -355,11 +415,12 @@ class ChatStream(Generic[Parsed]):
             InvalidOutput: It does not fit; `.problems` says where, `.partial` is the text.
             InvalidRequest: The answer has not been read to its end.
         """
+        notes = self._so_far
         if self._schema is None:
             return None  # type: ignore[return-value]  # of a type that nobody named
         if not self._reading.done:
             raise InvalidRequest("parsed is there once the answer has been read to its end: call complete(), or loop")
-        value: Parsed = parsed_answer(self._schema, self._reading.noted, self._tools, self.provider, self.model)
+        value: Parsed = parsed_answer(self._schema, notes, self._tools, self.provider, self.model)
         return value
 
     @property
@@ -431,9 +492,8 @@ class ChatStream(Generic[Parsed]):
         return AsyncResult(TextView(self._reading))
 
     def __await__(self) -> Generator[Any, Any, Completion[Parsed]]:
-        from llmbridge._aio import finished
-
-        return finished(self._steps(), in_threads=self._schema is not None).__await__()
+        refuse_awaited_loop(sys._getframe(1))
+        return self.acomplete().__await__()
 
     async def __aenter__(self) -> ChatStream[Parsed]:
         return self

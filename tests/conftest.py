@@ -55,6 +55,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
         if name.upper().endswith(("_PROXY", *_KEYS)) or name.startswith(("LLMBRIDGE_", "OPENAI_")) or name in _SETTINGS:
             monkeypatch.delenv(name)
     monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", os.devnull)
+    monkeypatch.setenv("LLMBRIDGE_KEEP", "0")
     monkeypatch.setenv("NETRC", os.devnull)
 
 

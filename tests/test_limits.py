@@ -47,6 +47,12 @@ def join(limiter: Limiter, tokens: int = 0, wake: Callable[[], object] = lambda:
     return ticket
 
 
+def wait(ticket: Ticket, rest: Callable[[float | None], object]) -> None:
+    """Waits as a call does, until the request may be sent."""
+    while (delay := ticket.delay()) != 0:
+        rest(delay)
+
+
 def delays(*tickets: Ticket) -> list[float | None]:
     """What each of them is told, in turn."""
     return [ticket.delay() for ticket in tickets]
@@ -335,7 +341,7 @@ class TestWaiting:
             rests.append(seconds)
             clock.now += 45
 
-        join(limiter).wait(rest)
+        wait(join(limiter), rest)
         assert rests == [60, 15]
 
     def test_what_rest_raises_ends_the_wait(self, clock: Clock) -> None:
@@ -348,7 +354,7 @@ class TestWaiting:
             raise Cancelled("the call was cancelled")
 
         with pytest.raises(Cancelled):
-            second.wait(rest)
+            wait(second, rest)
         second.release()
         first.release()
         assert join(limiter).delay() == 0
@@ -364,7 +370,7 @@ class TestWaiting:
             for _ in range(20):
                 woken = Signal()
                 ticket = join(limiter, 10, woken.set)
-                ticket.wait(woken.wait)
+                wait(ticket, woken.wait)
                 with lock:
                     at_once += 1
                     most = max(most, at_once)

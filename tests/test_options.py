@@ -310,6 +310,7 @@ class TestTransportOptions:
             "run_tools",
             "max_turns",
             "reask",
+            "extra",
         }
 
     def test_nothing_set_is_nothing(self) -> None:

@@ -83,8 +83,8 @@ def test_the_kind_is_found_out_from_the_name(
 ) -> None:
     """Where the bytes do not show it, the file's name does, as a path or as a str."""
     path = tmp_path / name
-    path.write_bytes(b"no known beginning")
-    assert kind(path).source == kind(str(path)).source == data_url(media_type, b"no known beginning")
+    path.write_bytes(b"\0 no known beginning")
+    assert kind(path).source == kind(str(path)).source == data_url(media_type, b"\0 no known beginning")
 
 
 def test_the_bytes_count_more_than_the_name(tmp_path: Path) -> None:

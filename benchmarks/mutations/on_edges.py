@@ -92,7 +92,7 @@ _ECOSYSTEM = (
         "P44",
         "a tracer's wrapper counts as the plain send",
         "_is_replaced",
-        "or send.__globals__ is not vars(requests.sessions)",
+        "or send.__globals__ is not vars(module)",
         "",
     ),
     Mutation(
@@ -242,6 +242,7 @@ _HEADERS = (
     ),
     Mutation("P35", "TLS is not asked about", "_Way.perhaps_tls", "self.tls is False", "self.tls is None"),
     Mutation("P35", "plain HTTP is not asked about", "_Way.perhaps_plain", "and self.tls", "and not self.tls"),
+    Mutation("P35", "the total clock says nothing", "Failure.__init__", "and call.connecting:", "and False:"),
     Mutation("P35", "an alert is no TLS", "_TLS_RECORD", '"\\x15\\x03", ', ""),
     Mutation("P35", "a page about TLS is not read", "advice", "if status in (400, 403) and", "if status == 426 and"),
     Mutation("P35", "a redirect to TLS says nothing", "error_for_status", '" http://" in asked', "not asked"),
@@ -256,12 +257,18 @@ _HEADERS = (
 
 _FORKS = (
     Mutation("P36", "a fork waits for nothing", "wait_for_imports", "not any(map(_imports, _others()))", "True"),
-    Mutation(
-        "P36", "what llmbridge calls may import", "_imports", "if importing and str(", "if not importing and str("
-    ),
+    Mutation("P36", "what llmbridge calls may import", "_imports", "elif importing and", "elif not importing and"),
+    Mutation("P36", "the caller may import llmbridge", "_imports", '"_find_and_load" and', '"" and'),
     Mutation("P36", "imports are never let go on", "imports_may_go_on", "_imp.release_lock()", "pass"),
     Mutation("P36", "the lock of logging is kept", "_without_logs_lock", "before is not None and", "False and"),
-    Mutation("P36", "the lock of logging is given back twice", "_without_logs_lock", "before is None and", "False and"),
+    Mutation("P36", "the lock of logging is given back twice", "_without_logs_lock", "not (took_part", "not (True"),
+    Mutation(
+        "P36",
+        "half of logging counts as all",
+        "_without_logs_lock",
+        'sys.modules.get("logging"), "LogRecord"',
+        'before, "release"',
+    ),
 )
 
 _CLOCKS = (
@@ -318,6 +325,7 @@ _REFUSALS = (
         "P38", "a spread wait does not fit", "Attempts._next_step", "spread if call.leaves(spread) else wait", "spread"
     ),
     Mutation("P38", "a wait that is not enough stays", "Retry.spread", "2 ** min(", "1 ** min("),
+    Mutation("P38", "who is not to wait never does", "Retry.spread", "max(asked, self.backoff)", "asked"),
     Mutation(
         "P38",
         "the minute goes at once",
@@ -371,7 +379,7 @@ _SCHEMAS = (
         "P40",
         "it is lost the second time",
         "ChatStream._second_answer",
-        "self._second_failure.__cause__ = error.__cause__",
+        "raise copy(self._second_failure)",
         "pass",
     ),
     Mutation(
@@ -388,7 +396,13 @@ _SCHEMAS = (
     Mutation("P40", "an unknown tool is a turn", "_may_be_called", "return named or", "return True or"),
     Mutation("P40", "a tool of the caller is unknown", "_may_be_called", "tool.name == call.name or", ""),
     Mutation("P40", "a service's own tool is unknown", "_may_be_called", "or tool.raw is not None", ""),
-    Mutation("P40", "re is asked for everything", "Patterns.found", "ways <= _FEW", "True"),
+    Mutation("P40", "re is asked for everything", "Patterns.found", "ways > _FEW", "False"),
+    Mutation("P40", "pydantic may search for ages", "Conversion._pydantic", "if checked.slow", "if False"),
+    Mutation("P40", "re repeats nothing for ever", "_ways", "max(int(least), length)", "length"),
+    Mutation("P40", "nothing is repeated for ever", "_Search._repeated", "begins == before", "not begins"),
+    Mutation(
+        "P40", "a copy has no cause", "LLMBridgeError.__reduce__", "dict(self.__dict__), cause)", "dict(self.__dict__))"
+    ),
     Mutation("P40", "a search has no end", "Patterns._take", "self._left < 0", "False"),
     Mutation("P40", "a repetition is made once", "_Search._repeated", "found |= new", "break"),
     Mutation("P40", "what looks behind looks ahead", "_Search._ends", "direction < 0", "False"),
@@ -408,6 +422,8 @@ _SECRETS = (
         'drop_frames(error, f"{provider.__name__}.{headers_of.__name__}()")',
         "del drop_frames",
     ),
+    Mutation("P41", "parts of a URL stay", "_callers_own", 'package.startswith("namedtuple_")', "False"),
+    Mutation("P41", "steps of a coroutine stay", "finished", "@discreet", ""),
     Mutation("P41", "a slice of a header shows", "MaskedStr.__new__", "(cls, MASK)", "(cls, text)"),
     Mutation("P41", "two keys are one", "MaskedStr.__eq__", "self._text == revealed(other)", "True"),
     Mutation("P41", "a session sees the mask", "_revealed", "revealed(value)", "value"),

@@ -76,6 +76,7 @@ class Attempts:
         later: What an event loop waits for until then.
         rest: Seconds for `Wait.REST`; None if only the call's `wake` ends it.
         in_loop: Whether an event loop waits for the socket.
+        polled: Whether that makes the present step, and must not be blocked.
         headers: Of the last answer, names in lower case.
         request_id: The service's name for the last request, once it is known.
         used_tokens: How many the service has counted.
@@ -105,7 +106,7 @@ class Attempts:
         self.exchange: Exchange | None = None
         self.later: Later | None = None
         self.rest: float | None = 0.0
-        self.in_loop = False
+        self.in_loop = self.polled = False
         self.headers: dict[str, str] = {}
         self.request_id: str | None = None
         self.used_tokens: int | None = None
@@ -204,15 +205,13 @@ class Attempts:
         """Sends the request once."""
         self.headers, self.request_id, self.used_tokens, self._asked = {}, None, None, False
         limiter = self.route.limiter or self._limiter
-        if limiter is None or self.route.may_block:
+        if self.route.may_block:
             yield Wait.THREAD
         if self._request is None or self.route.key_changes:
             self._request = self.route.prepare(self.route, call)
             self._keep_secret(self._request.secrets)
         if limiter is not None:
             yield from self._queue_up(call, limiter, self._request)
-            yield Wait.THREAD
-        self._asked = True
         exchange = self.exchange = yield from self._exchange(call, self._request)
         self._take_headers(exchange)
         if exchange.status not in _SUCCESS:
@@ -228,7 +227,13 @@ class Attempts:
 
         call.answers_later = self.in_loop
         transport = self.route.transport()
-        answer = transport.send(call, request)
+        self._asked = self.polled
+        answer = transport.send_at_once(call, request) if self.polled else None
+        if answer is None:
+            self._asked = False
+            yield Wait.THREAD
+            self._asked, call.answers_later = True, self.in_loop
+            answer = transport.send(call, request)
         while not isinstance(answer, Exchange):
             self.later = answer
             call.check()
@@ -321,12 +326,12 @@ class Attempts:
         )
 
     def _start_hint(self) -> str:
-        from llmbridge._call.addresses import start_hint
+        from llmbridge._call.base_urls import start_hint
 
         return start_hint(self.route.provider, self._request.base_url) if self._request is not None else ""
 
     def _address_hint(self) -> str:
-        from llmbridge._call.addresses import hint
+        from llmbridge._call.base_urls import hint
 
         return hint(self.route.provider, self._request.base_url) if self._request is not None else ""
 

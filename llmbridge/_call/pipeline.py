@@ -208,7 +208,7 @@ class Pipeline:
     def _drive(self, may_block: bool, in_loop: bool) -> list[Item] | Wait | None:
         """The next step."""
         with self._busy:
-            self._attempts.in_loop = in_loop
+            self._attempts.in_loop, self._attempts.polled = in_loop, in_loop and not may_block
             try:
                 outcome = self._step(may_block, in_loop)
             except BaseException as error:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 from llmbridge import providers
 from llmbridge._call.pipeline import Pipeline
 from llmbridge._call.route import Route, chat_route
-from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
+from llmbridge.errors import ConfigError, LLMBridgeError, UnknownProvider, without_frames
 from llmbridge.messages import ChatRequest, Message, checked_messages
 from llmbridge.options import (
     CHAT_NAMES,
@@ -18,9 +18,10 @@ from llmbridge.options import (
     Timeout,
     TotalClock,
     TransportOptions,
+    refuse_misspelt,
     refuse_of_client,
 )
-from llmbridge.providers import MODEL_VARIABLE, resolve_model
+from llmbridge.providers import MODEL_VARIABLE, SWAPPED, resolve_model
 from llmbridge.secret import discreet
 from llmbridge.stream import ChatStream
 
@@ -33,6 +34,7 @@ __all__ = ["Plan", "plan_embeddings", "plan_models"]
 
 _REASKS = 1
 _TURNS = 10
+_TIMEOUT = Timeout()
 
 
 class Plan:
@@ -63,12 +65,17 @@ class Plan:
         self._with_defaults = chat.over(client.chat_options)
         self._first = first
         self._free = free
-        self._timeout = transport.over(client.transport_options).timeout or Timeout()
+        self._timeout = transport.over(client.transport_options).timeout or _TIMEOUT
 
     def stream(self, messages: Messages) -> ChatStream:
         """The answer to the messages, as the caller gave them."""
         reasks = _REASKS if self._with_defaults.reask is None else self._with_defaults.reask
-        return self._stream(checked_messages(messages), reasks, TotalClock(self._timeout.total))
+        try:
+            return self._stream(checked_messages(messages), reasks, TotalClock(self._timeout.total))
+        except UnknownProvider as error:
+            if isinstance(messages, str) and providers.look_up(messages.partition(":")[0]) is not None:
+                raise UnknownProvider(f"{error.message}; {SWAPPED}") from None
+            raise
 
     def _stream(self, turns: Sequence[Message], reasks: int, clock: TotalClock) -> ChatStream:
         chat = self._with_defaults
@@ -80,7 +87,7 @@ class Plan:
         again = ask_again if reasks > 0 else None
         logprobs = chat.wants_logprobs
         if not chat.run_tools:
-            return ChatStream(pipeline, request.schema, again, logprobs, request.tools)
+            return ChatStream(pipeline, request.schema, again, logprobs, request.tools, idle=chat.run_tools is None)
         from llmbridge._tools.loop import ToolLoop
 
         # A tool that must be called has been called then: the model would never come to an answer.
@@ -135,6 +142,7 @@ class Plan:
                 client.options_for(provider, self._transport),
                 client.connections,
                 unsupported=unsupported,
+                extra=chat.extra,
                 breaker=breaker,
             )
         except LLMBridgeError as error:
@@ -160,6 +168,7 @@ def plan_embeddings(
     model: str | None,
     transport: TransportOptions,
     params: Mapping[str, Any],
+    extra: Mapping[str, Any] | None = None,
 ) -> EmbeddingsCall:
     """The embeddings of some texts, which are not asked for yet; the arguments are those of `Client.embed`.
 
@@ -169,6 +178,7 @@ def plan_embeddings(
     from llmbridge._call.question import EmbeddingsCall
 
     refuse_of_client(params)
+    refuse_misspelt(params, providers.names_taken)
     _refuse_of_chats("embed", params)
     named = client.default_model if model is None else model
     if named is None and client.several:
@@ -176,7 +186,7 @@ def plan_embeddings(
     provider, name = resolve_model(named, _has_base_url(client, transport))
     options = client.options_for(provider, transport)
     given = provider.with_settings({**client.settings_for(provider), **params}, options.base_url is not None)
-    return EmbeddingsCall(client.connections, provider, name, options, texts, given)
+    return EmbeddingsCall(client.connections, provider, name, options, texts, given, extra)
 
 
 def plan_models(
@@ -199,8 +209,9 @@ def plan_models(
     _refuse_of_chats("models", settings)
     given = {key: value for key, value in settings.items() if key not in CHAT_NAMES}
     if unknown := sorted(given.keys() - provider.settings):
-        known = ", ".join((*TRANSPORT_NAMES, *sorted(provider.settings)))
-        raise ConfigError(f"models() knows no {unknown[0]}: for {name} it takes {known}")
+        known = (*TRANSPORT_NAMES, *sorted(provider.settings))
+        guess = providers.did_you_mean(unknown[0], known)
+        raise ConfigError(f"models() knows no {unknown[0]}{guess}: for {name} it takes {', '.join(known)}")
     options = client.options_for(provider, transport)
     asked = provider.with_settings({**client.settings_for(provider), **given}, options.base_url is not None)
     encoded = provider.encode_models({key: value for key, value in asked.items() if value is not None})

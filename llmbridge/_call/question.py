@@ -13,7 +13,7 @@ from llmbridge._call.route import Route
 from llmbridge._json import check_text, json_copy
 from llmbridge.errors import ConfigError, InvalidRequest, ProtocolError
 from llmbridge.events import Event, Usage
-from llmbridge.options import Timeout, TotalClock, TransportOptions
+from llmbridge.options import Timeout, TotalClock, TransportOptions, checked_extra
 from llmbridge.provider import Encoded
 from llmbridge.secret import discreet
 from llmbridge.stream import EventStream
@@ -158,6 +158,7 @@ class EmbeddingsCall:
         options: How the requests travel.
         texts: Any number of them; a str is one text.
         params: Parameters of the service.
+        extra: Added to each body as it is.
 
     Raises:
         ConfigError: The service makes no embeddings, or a text or a parameter cannot be used; nothing was sent.
@@ -171,6 +172,7 @@ class EmbeddingsCall:
         options: TransportOptions,
         texts: str | Iterable[str],
         params: Mapping[str, Any],
+        extra: Mapping[str, Any] | None = None,
     ) -> None:
         if not provider.embeddings_batch:
             raise ConfigError(f"{provider.name} makes no embeddings", provider=provider.name)
@@ -179,13 +181,14 @@ class EmbeddingsCall:
         self._model = model
         self._options = options
         self._params = json_copy({name: value for name, value in params.items() if value is not None}, "", root=True)
+        self._extra = checked_extra(extra or {})
         self._batches = _batches(_checked_texts(texts), min(provider.embeddings_batch, MOST_TEXTS))
         for batch in self._batches:
             self._encode(batch, model)  # errors come at the call, before anything is paid for
         self._total = TotalClock((options.timeout or Timeout()).total)
 
     def _encode(self, texts: Sequence[str], model: str) -> Encoded:
-        return self._provider.encode_embeddings(model, texts, self._params)
+        return self._provider.encode_embeddings(model, texts, self._params).with_extra(self._extra)
 
     def steps(self) -> Generator[EventStream[Event], None, Embeddings]:
         """See `finished`: the vectors of all texts.

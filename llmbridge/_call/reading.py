@@ -7,10 +7,13 @@ has asked for is not in there.
 
 from __future__ import annotations
 
+import sys
 import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Iterable
+from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from itertools import chain
+from opcode import opmap
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
@@ -27,12 +30,17 @@ from llmbridge.events import (
     Text,
     ToolResult,
 )
+from llmbridge.options import warn_caller
 from llmbridge.secret import callers_frames_only
 
 if TYPE_CHECKING:
+    from types import FrameType
+
     from llmbridge._call.pipeline import Pipeline, Wait
 
-__all__ = ["EventView", "ObjectView", "RawView", "Reading", "Source", "TextView", "View", "finished"]
+__all__ = [
+    "EventView", "ObjectView", "RawView", "Reading", "Source", "TextView", "View", "finished", "refuse_awaited_loop",
+]  # fmt: skip
 
 _SHORT = 1024  # characters, up to which each look is cheap
 Piece = TypeVar("Piece")
@@ -76,6 +84,7 @@ class Reading:
         text: The text that was handed out, of all turns.
         noted: What else was.
         first_piece_at: `time.monotonic()` when the first piece had come.
+        idle: The tools that are functions which nobody runs, where a call of them would go unseen.
     """
 
     def __init__(self, source: Source, keep_logprobs: bool = True) -> None:
@@ -87,6 +96,7 @@ class Reading:
         self.noted = Notes(self.text, source, keep_logprobs)
         source.listen(self.noted)
         self.first_piece_at: float | None = None
+        self.idle: frozenset[str] = frozenset()
 
     @property
     def taken(self) -> bool:
@@ -105,10 +115,13 @@ class Reading:
             InvalidRequest: Somebody came before.
         """
         if not self._claimed.acquire(blocking=False):
-            raise InvalidRequest(
-                "this stream has been read already, somebody reads it, or its loop was left early: an answer comes "
-                "once, what was handed out of it is in .text"
-            )
+            if self.done:
+                says = "has been read already, to its end: what came is in .text, and complete() gives the whole answer"
+            elif self.over:
+                says = "has been left before its end, or has failed: what came is in .text, and chat() asks again"
+            else:
+                says = "is being read elsewhere, by another loop, thread or task: an answer comes once"
+            raise InvalidRequest(f"this stream {says}")
 
     def look_at(self, items: list[Item] | None) -> None:
         """Takes notice of what has come and is about to be handed out."""
@@ -195,6 +208,8 @@ class View(ABC, Generic[Piece]):
         return Loop(self._pieces(), self._behind())
 
     def _pieces(self) -> Generator[Piece, None, None]:
+        if not self._reading.taken and _event_loop_runs():
+            _look_at_caller()
         try:
             while (pieces := self.advance()) is not None:
                 yield from pieces
@@ -283,6 +298,19 @@ class TextView(View[str]):
                 if isinstance(item, Refusal):
                     yield item.text
 
+    def rest(self) -> list[str]:
+        """Nothing; who reads text alone, and gets none, is told here of calls in vain."""
+        reading = self._reading
+        called = sorted(reading.idle.intersection(call.name for call in reading.noted.tool_calls))
+        if reading.done and called and not reading.noted.turn_text.strip():
+            reading.idle = frozenset()
+            warn_caller(
+                f"the model has called {', '.join(called)}, and nobody runs it: pass run_tools=True, or answer the "
+                "calls in .tool_calls yourself (run_tools=False says that you do)",
+                RuntimeWarning,
+            )
+        return []
+
 
 class EventView(View[Event]):
     """All events."""
@@ -347,3 +375,80 @@ class ObjectView(View[Any]):
             return []
         self._last = value
         return [value]
+
+
+# -- sync reading where an event loop runs ----------------------------------------------------------------------------
+
+_NOTEBOOKS = ("IPython", "ipykernel", "marimo")  # whose coroutines run cells, where nobody else waits
+_BETWEEN = frozenset(opmap[name] for name in ("CACHE", "EXTENDED_ARG", "NOP") if name in opmap)
+_AWAITING = _BETWEEN.union(
+    opmap[name]
+    for name in (
+        "CLEANUP_THROW", "END_SEND", "GET_AWAITABLE", "JUMP_BACKWARD_NO_INTERRUPT", "LOAD_CONST", "RESUME", "SEND",
+        "YIELD_FROM", "YIELD_VALUE",
+    )
+    if name in opmap
+)  # fmt: skip
+
+
+def _event_loop_runs() -> bool:
+    """Whether one runs in this thread; of a package that nobody has loaded, none does."""
+    running = getattr(sys.modules.get("_asyncio"), "_get_running_loop", None)
+    in_trio = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
+    return (running is not None and running() is not None) or (in_trio is not None and in_trio())
+
+
+def _look_at_caller() -> None:
+    """Warns that a coroutine is about to block its event loop.
+
+    Raises:
+        InvalidRequest: It awaits what comes back, or loops over it by `async for`, which would fail once it is paid.
+    """
+    frame: FrameType | None = sys._getframe(1)
+    while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "llmbridge":
+        frame = frame.f_back
+    if frame is not None and _goes_on_with(frame, _BETWEEN, "GET_AWAITABLE", "GET_AITER"):
+        raise InvalidRequest(
+            "this call blocks, and there is nothing to await in what it returns: write `await chat(...)` without "
+            ".complete(), or use acomplete(), aembed() and amodels()"
+        )
+    while frame is not None and not frame.f_code.co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR):
+        frame = frame.f_back
+    # Code that is no function is a cell's, or typed in.
+    if frame is None or frame.f_code.co_name[0] == "<":
+        return
+    if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _NOTEBOOKS:
+        warn_caller(
+            "this call blocks the event loop, and with it all other tasks: in a coroutine, write `await chat(...)`, "
+            "`async for`, `await aembed(...)` or `await amodels(...)`",
+            RuntimeWarning,
+        )
+
+
+def refuse_awaited_loop(frame: FrameType) -> None:
+    """Refuses `async for piece in await chat(...)`, which would fail once the answer was paid for.
+
+    Args:
+        frame: Of the code that awaits.
+
+    Raises:
+        InvalidRequest: It does so.
+    """
+    if _goes_on_with(frame, _AWAITING, "GET_AITER"):
+        raise InvalidRequest(
+            "`await` gives the whole answer, over which `async for` cannot loop: write `async for piece in chat(...)`, "
+            "without await"
+        )
+
+
+def _goes_on_with(frame: FrameType, passing: frozenset[int], *operations: str) -> bool:
+    """Whether the code of a frame does one of these things next.
+
+    Args:
+        frame: It is at a call.
+        passing: What may stand between.
+        operations: By the names that Python has for them.
+    """
+    code = frame.f_code.co_code
+    following = next((code[at] for at in range(frame.f_lasti + 2, len(code), 2) if code[at] not in passing), None)
+    return any(opmap.get(name, -1) == following for name in operations)

@@ -332,6 +332,7 @@ def chat_route(
     connections: Connections,
     *,
     unsupported: Unsupported | None = None,
+    extra: Mapping[str, Any] | None = None,
     even_offline: bool = False,
     breaker: Breaker | None = None,
 ) -> tuple[Route, ChatRequest]:
@@ -343,20 +344,24 @@ def chat_route(
         options: How it travels.
         connections: Keeps the connections.
         unsupported: What happens to a parameter that the service is known to refuse.
+        extra: Added to the body as it is.
         even_offline, breaker: As for `Route.to`.
 
     Raises:
         ConfigError: The request or an option cannot be used; nothing was sent.
     """
-    request = replace(request, messages=with_own_proofs(request.messages, provider.name))
+    messages = with_own_proofs(request.messages, provider.name)
+    if messages is not request.messages:
+        request = replace(request, messages=messages)
     request = _supported(provider, request, unsupported or "error")
     params = provider.with_settings(request.params, options.base_url is not None)
     if params is not request.params:
         request = replace(request, params=params)
-    encoded = provider.encode(request)
+    encoded = provider.encode(request).with_extra(extra)
 
     def encode(model: str) -> Encoded:
-        return encoded if model == request.model else provider.encode(replace(request, model=model))
+        same = model == request.model
+        return encoded if same else provider.encode(replace(request, model=model)).with_extra(extra)
 
     route = Route.to(
         provider,

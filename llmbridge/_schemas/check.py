@@ -59,7 +59,7 @@ _LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 }
 
 
-def check(value: Any, schema: Any) -> Checked:
+def check(value: Any, schema: Any, path: str = "") -> Checked:
     """What does not fit, and the value without the nulls that stand for what was left out.
 
     Covers type, enum, const, properties, patternProperties, required, additionalProperties, propertyNames, items,
@@ -72,6 +72,7 @@ def check(value: Any, schema: Any) -> Checked:
     Args:
         value: What `json.loads` gives.
         schema: The whole document.
+        path: Where the value stands in another one, for problems.
 
     Example:
         >>> check({"age": "7"}, {"properties": {"age": {"type": "integer"}}}).problems
@@ -80,7 +81,7 @@ def check(value: Any, schema: Any) -> Checked:
         ['[1]: must be at least 0']
     """
     checked = Checked(schema)
-    checked.check(value, schema, "")
+    checked.check(value, schema, path)
     checked.value = _without(value, {(id(owner), key) for owner, key in checked.dropped}) if checked.dropped else value
     return checked
 
@@ -125,6 +126,12 @@ class Checked:
         self.problems: list[str] = []
         self.dropped: list[tuple[dict[str, Any], str]] = []
         self._patterns = Patterns()
+        self._slow: list[str] = []
+
+    @property
+    def slow(self) -> list[str]:
+        """The problems with patterns for which `re` might have searched for ages."""
+        return [problem for problem in self.problems if problem in self._slow]
 
     def check(self, value: Any, schema: Any, path: str) -> None:
         """Adds what is wrong with the value."""
@@ -256,12 +263,15 @@ class Checked:
         pattern = schema.get("pattern")
         if isinstance(pattern, str) and self._matches(pattern, value, path) is False:
             self._wrong(path, f"must match {pattern}, got {quoted(value)}")
+            if self._patterns.slow:
+                self._slow.append(self.problems[-1])
 
     def _matches(self, pattern: str, text: str, path: str) -> bool | None:
         try:
             return self._patterns.found(pattern, text)
         except TooCostly:
             self._wrong(path, f"is too long to find out whether it matches {pattern}")
+            self._slow.append(self.problems[-1])
             return None
 
     def _check_size(self, size: int, schema: Mapping[str, Any], words: tuple[str, str, str], path: str) -> None:

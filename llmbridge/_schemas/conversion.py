@@ -52,9 +52,9 @@ class Conversion:
         if found.constraints:
             size = isinstance(value, (list, dict))
             limits = {key.replace("Length", "Items") if size else key: item for key, item in found.constraints.items()}
-            problems = check(_number_in(value) if found.bare is Decimal else value, limits).problems
+            problems = check(_number_in(value) if found.bare is Decimal else value, limits, path).problems
             if problems:
-                self.problems += [f"{path or '(root)'}: {problem.partition(': ')[2]}" for problem in problems]
+                self.problems += problems
                 return MISSING
         return self._BY_KIND[found.kind](self, value, found, path)
 
@@ -121,8 +121,12 @@ class Conversion:
 
     def _pydantic(self, value: Any, found: Hint, path: str) -> Any:
         cls = found.bare
-        given = check(value, pydantic_schema(cls)).value  # without the nulls that stand for what was left out
-        text = json.dumps(given)  # in pydantic's JSON mode a strict model takes dates and enums too
+        checked = check(value, pydantic_schema(cls), path)
+        if checked.slow:  # a model may search with `re`
+            self.problems += checked.slow
+            return MISSING
+        # Without the nulls that stand for what was left out.
+        text = json.dumps(checked.value)  # in pydantic's JSON mode a strict model takes dates and enums too
         try:
             if is_pydantic_1(cls):
                 return cls.parse_raw(text)

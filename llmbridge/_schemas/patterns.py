@@ -36,6 +36,9 @@ class TooCostly(Exception):
 class Patterns:
     """Searches with patterns, all of them together in a bounded number of steps.
 
+    Attributes:
+        slow: Whether `re` might have taken ages for the last search.
+
     Example:
         >>> patterns = Patterns()
         >>> patterns.found("^(a+)+$", "a" * 60), patterns.found("^(a+)+$", "a" * 60 + "!")
@@ -44,6 +47,7 @@ class Patterns:
 
     def __init__(self) -> None:
         self._left = _STEPS
+        self.slow = False
 
     def found(self, pattern: str, text: str) -> bool | None:
         """Whether a part of the text matches; None if the pattern is of another dialect, which a service may read.
@@ -55,7 +59,8 @@ class Patterns:
         if parsed is None:
             return None
         ways = _ways(parsed, len(text) + 1) * (len(text) + 1) ** 2
-        if ways <= _FEW:
+        self.slow = ways > _FEW
+        if not self.slow:
             self._take(1 + int(ways) // _AS_FAST)
             return re.search(pattern, text) is not None
         return bool(_Search(self, text).ends(parsed, set(range(len(text) + 1))))
@@ -101,9 +106,9 @@ class _Search:
 
     def _repeated(self, begins: set[int], least: int, most: int, inner: Any) -> set[int]:
         for _ in range(least):
-            if not begins:
-                break
-            begins = self.ends(inner, begins)
+            before, begins = begins, self.ends(inner, begins)
+            if begins == before:
+                break  # nothing is left, or each place repeats for nothing
         found, new = set(begins), begins
         for _ in range(min(most - least, len(self._text))):
             if not (new := self.ends(inner, new) - found):
@@ -136,9 +141,9 @@ def _ways(parts: Iterable[Any], length: int) -> float:
             ways *= sum(_ways(branch, length) for branch in value[1])
         elif name in (*_REPEATS, "POSSESSIVE_REPEAT"):
             least, most, inner = value
-            times = min(int(most), length)
+            times = min(int(most), max(int(least), length))  # what matches nothing may have to do so often
             try:
-                ways *= (times - min(least, times) + 1) * _ways(inner, length) ** times
+                ways *= max(times - least + 1, least // length) * _ways(inner, length) ** times
             except OverflowError:
                 return float("inf")
         elif name in ("SUBPATTERN", "ASSERT", "ASSERT_NOT"):

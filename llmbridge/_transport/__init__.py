@@ -3,7 +3,7 @@
 The only importer of requests and urllib3. `Transport.post` sends one request over a `requests.Session` (an own one, or
 the caller's) and gives an `Exchange`, whose `read()` blocks until something has arrived. Every failure is an error of
 llmbridge by then. See `call` for time limits and cancelling, `body` for the decoding, `connections` for what is added
-to urllib3, `proxies` and `failures` for what their names say.
+to urllib3, `environment` for proxies and CAs, and `failures` for what its name says.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
 
 from llmbridge._locks import keep_lock_free
+from llmbridge._transport.adapter import LazyResponse, WatchedAdapter
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
-from llmbridge._transport.call import Call, serving
-from llmbridge._transport.connections import (
+from llmbridge._transport.call import Call, WouldWait, serving
+from llmbridge._transport.connections import watch_pool
+from llmbridge._transport.environment import (
     CA_VARIABLES,
     ProxySetting,
-    WatchedAdapter,
     named_proxy,
     passwords_of,
     proxies_for,
     trusted_by_environment,
-    watch_pool,
 )
 from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
@@ -52,6 +52,8 @@ __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "pass
 _DRAIN_SECONDS = 0.1
 _DRAIN_BYTES = 64 * 1024
 _TEMPLATES = 64
+_SHORT = 4096  # characters of a request that are put into JSON in no time
+_AROUND = 16  # characters that stand for what is no text
 _ZIPPED = ("gzip", "x-gzip", "deflate")
 _SUCCESS = range(200, 300)
 _PROXY_ASKS = 407
@@ -109,7 +111,11 @@ class Exchange:
         self._closed = self.paused = False
         self.status = response.status_code
         self.legible = True
-        self.headers = {name.lower(): scrub(value, secrets) for name, value in response.headers.items()}
+        items = response.header_items() if isinstance(response, LazyResponse) else response.headers.items()
+        self.headers = {name.lower(): value for name, value in items}
+        shown = "\n".join(map(str, self.headers.values()))
+        if scrub(shown, secrets) != shown:
+            self.headers = {name: scrub(value, secrets) for name, value in self.headers.items()}
         original = getattr(response.raw, "_original_response", None)
         self._wire = original if isinstance(original, http.client.HTTPResponse) and original.fp is not None else None
         if location := getattr(response, _LOCATION, None):
@@ -294,10 +300,11 @@ class Transport:
             ConfigError: The URL, proxy or a header cannot be used.
         """
         host = _host(request.url)
-        body = None if request.method == "GET" else _json_bytes(request.body)
+        body = None
         for last in (False, True):
             exchange, response, failure, last = None, None, None, last or (begun is not None and call.takes_new)
             if begun is None:
+                body = None if request.method == "GET" else _json_bytes(request.body)
                 call.check()
                 call.reused_connection, call.takes_new = None, last
                 call.start("connect")
@@ -326,6 +333,29 @@ class Transport:
                 failure.throw()
         raise AssertionError("the second attempt either answers or fails")
 
+    def send_at_once(self, call: Call, request: HTTPRequest) -> Exchange | Later | None:
+        """Like `send`, by an event loop: never blocks. None where it would, or is not sure: then `send` has to be used.
+
+        A short request over a kept connection can be sent so, unless somebody has replaced what sends it.
+        """
+        own = self._own
+        if own is None or self._pid != os.getpid() or _is_replaced(requests.Session.send):
+            return None
+        adapter: Any = own.get_adapter(request.url)
+        if _is_replaced(adapter.send.__func__, requests.adapters) or not adapter.has_idle(request.url):
+            return None
+        if _room_behind(request.body, _SHORT) < 0:
+            return None
+        call.at_once = True
+        try:
+            return self.send(call, request)
+        except WouldWait:
+            call.detach()
+            call.let_go()
+            return None
+        finally:
+            call.at_once = False
+
     def close(self) -> None:
         """Closes the kept connections of the own session."""
         own, self._own = self._own, None
@@ -345,6 +375,7 @@ class Transport:
             call.answers_later = False  # who looks at the answer is to see a whole one
             send = functools.partial(session.send, allow_redirects=False)
             prepared.hooks = {"response": [_set_utf8, _staying(request)]}
+            delattr(prepared, _SENSITIVE)  # they may add to it
         response: requests.Response = send(
             prepared,
             stream=True,
@@ -422,6 +453,7 @@ class Transport:
             template = requests.Request(
                 request.method, request.url, headers=_revealed(request.headers), data=data, auth=auth
             ).prepare()
+            setattr(template, _SENSITIVE, _sensitive_words(template))
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
             self._templates[key] = template
@@ -432,20 +464,28 @@ class Transport:
             prepared.headers["Content-Length"] = str(len(body))
         prepared.body = body
         prepared.hooks = template.hooks
+        setattr(prepared, _SENSITIVE, getattr(template, _SENSITIVE))
         prepared._cookies = _NO_COOKIES  # type: ignore[attr-defined]
         return prepared
 
     def _secrets(self, request: HTTPRequest, response: requests.Response) -> tuple[str, ...]:
         """What the server may have seen and must not be quoted with: also what a caller's session or proxy added."""
-        found = list(request.secrets)
-        for name, value in response.request.headers.items() if response.request is not None else ():
-            if is_sensitive(name):
-                found += (value if isinstance(value, str) else value.decode("latin-1")).split()
+        sent = response.request
+        known = getattr(sent, _SENSITIVE, None)
+        found = [*request.secrets, *(_sensitive_words(sent) if known is None else known)]
         found += [word for proxy in proxies_for(request.url, self._proxy).values() for word in passwords_of(proxy)]
         return tuple(dict.fromkeys(word for word in found if len(word) >= SHORTEST_SECRET))
 
 
 _NO_COOKIES = RequestsCookieJar()
+_SENSITIVE = "_llmbridge_sensitive"  # of a request that is sent as it was prepared: what its headers hold
+
+
+def _sensitive_words(request: requests.PreparedRequest | None) -> tuple[str, ...]:
+    """What stands in those headers of a request that are likely to hold a secret."""
+    values = [value for name, value in request.headers.items() if is_sensitive(name)] if request is not None else []
+    texts = (value if isinstance(value, str) else value.decode("latin-1") for value in values)
+    return tuple(word for text in texts for word in text.split())
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
@@ -453,9 +493,20 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _is_replaced(send: Any) -> bool:
+def _is_replaced(send: Any, module: Any = requests.sessions) -> bool:
     """Whether `Session.send` is not the one of requests: mocks replace it, and so do those that trace requests."""
-    return type(send) is not FunctionType or send.__globals__ is not vars(requests.sessions)
+    return type(send) is not FunctionType or send.__globals__ is not vars(module)
+
+
+def _room_behind(value: Any, room: int) -> int:
+    """How many characters of so many are left behind the texts in an object or a list; below 0 if they are longer."""
+    for inner in value.values() if isinstance(value, Mapping) else value:
+        room -= len(inner) if isinstance(inner, str) else _AROUND
+        if room >= 0 and isinstance(inner, (dict, list)):
+            room = _room_behind(inner, room)
+        if room < 0:
+            break
+    return room
 
 
 _LOCATION = "_llmbridge_location"
@@ -493,8 +544,11 @@ def _host(url: str) -> str:
     return urlsplit(url).netloc.rpartition("@")[2]
 
 
+_encode = json.JSONEncoder(allow_nan=False).encode
+
+
 def _json_bytes(body: Mapping[str, Any]) -> bytes:
     try:
-        return json.dumps(body, allow_nan=False).encode("utf-8")
+        return _encode(body).encode("utf-8")
     except (TypeError, ValueError, RecursionError) as error:  # encode() of a provider made it: the rest was checked
         raise InvalidRequest(f"the request's body cannot be sent as JSON: {type(error).__name__}") from None

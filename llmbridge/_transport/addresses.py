@@ -51,7 +51,7 @@ def reach(call: Call, host: str, port: int, options: Any, source: Any) -> tuple[
     addresses = _addresses(call, host, port)
     call.check()
     if not addresses:
-        raise OSError(f"{host} has no address")
+        raise OSError(errno.EADDRNOTAVAIL, "the name has no address")
     if len(addresses) > 1:
         return _first_of(call, addresses, options, source)
     try:

@@ -24,7 +24,7 @@ from llmbridge._locks import Signal
 from llmbridge.errors import Cancelled, Clock, ClockExpired, LLMBridgeError, TransportError, place_of
 from llmbridge.options import Timeout
 
-__all__ = ["Call", "current_call", "serving", "unwatch", "watch"]
+__all__ = ["Call", "WouldWait", "current_call", "serving", "unwatch", "watch"]
 
 T = TypeVar("T")
 Step = Literal["reach", "proxy", "tls"]
@@ -33,6 +33,10 @@ _NEVER = float("inf")
 _log = logging.getLogger("llmbridge")
 _PAUSE = 0.1  # seconds, after an error in the watchdog
 _ABORTIVE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # linger for 0 s
+
+
+class WouldWait(BaseException):
+    """What is sent at once has come to where it would have to wait: nothing counts of it. Stays in the transport."""
 
 
 class Call:
@@ -64,6 +68,7 @@ class Call:
         self.reused_connection: bool | None = None  # None: there is no connection that reports
         self.takes_new = False  # no kept connection will do
         self.answers_later = False  # an event loop waits for the answer's headers, no thread
+        self.at_once = False  # it is the event loop that sends, which must not wait
         self._listener: Callable[[], object] | None = None
         self._left: tuple[float, Callable[[], object]] | None = None
         _watchdog.watch(self)

@@ -7,68 +7,39 @@ were in use lately, headers that end in the middle are an error, and 1xx answers
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import http.client
 import os
 import queue
+import re
 import socket
 import ssl
-import sys
 import threading
 from collections import deque
-from collections.abc import Sequence
 from functools import lru_cache
 from time import monotonic
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
-from requests.adapters import HTTPAdapter
-from requests.utils import get_environ_proxies, select_proxy
 from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # type: ignore[attr-defined]  # recorders replace others
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
 
 from llmbridge._transport.addresses import Address, failed, reach
-from llmbridge._transport.call import Call, current_call, unwatch, watch
-from llmbridge.errors import ConfigError
-from llmbridge.options import checked_proxy
+from llmbridge._transport.body import WOULD_BLOCK
+from llmbridge._transport.call import Call, WouldWait, current_call, unwatch, watch
 
-__all__ = [
-    "CA_VARIABLES",
-    "ProxySetting",
-    "WatchedAdapter",
-    "named_proxy",
-    "passwords_of",
-    "proxies_for",
-    "trusted_by_environment",
-    "watch_pool",
-]
+__all__ = ["HEADERS_LIMIT", "HeadersTooLong", "HeadersTruncated", "watch_manager", "watch_pool"]
 
-_IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
 _SURPLUS_SECONDS = 60.0  # that idle ones beyond these are kept: about as long as servers keep theirs
-_HOSTS = 64  # that a client keeps idle connections to
 _CONTINUE, _OK = 100, 200
+_WITHOUT_BODY = (204, 304)
 _VERSION = b"HTTP/"
+_PLAIN_HEADERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*")  # each a line of its own
+_LENGTH = re.compile("[0-9]{1,18}")
+_LINES = 32  # of headers, as they are sent, that a connection keeps
 _LONGEST_LINE = 65536  # that http.client takes
 HEADERS_LIMIT = 256 * 1024
 """Bytes of the header lines of an answer, with those of the 1xx answers before it."""
-ProxySetting = str | bool | None
-"""A URL; None for what the environment says; False for no proxy at all."""
-
-CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""What may name the CAs to trust: the first that is set counts."""
-
-_VARIABLES = tuple(
-    name
-    for lower in ("http_proxy", "https_proxy", "all_proxy", "no_proxy", "request_method")
-    for name in (lower, lower.upper())
-)
-# Elsewhere the system's own settings count too, and can change behind the environment's back.
-_ENVIRONMENT_IS_ALL = sys.platform not in ("win32", "darwin")
-
-_UNKNOWN = "unknown"
-_known: dict[tuple[str | None, ...], str | None] = {}
 
 
 class HeadersTruncated(http.client.HTTPException):
@@ -90,6 +61,7 @@ class _HeaderLines:
         self.file = file
         self.last = b""
         self.in_headers = False
+        self.headers: bytes | None = None  # once they have been read as a whole
         self._blocks: list[bytes] = []
         self._left = HEADERS_LIMIT
 
@@ -98,7 +70,7 @@ class _HeaderLines:
             self.last = self.file.readline(limit)
             return self.last
         if not self._blocks:
-            headers = self.rest_of_headers()
+            headers = self.headers if self.headers is not None else self.rest_of_headers()
             blocks = [headers[begin : begin + _LONGEST_LINE] for begin in range(0, len(headers), _LONGEST_LINE)]
             self._blocks = [self.last, *reversed(blocks)]
         return self._blocks.pop()
@@ -121,6 +93,8 @@ class _HeaderLines:
 class _Response(http.client.HTTPResponse):
     """Also a proxy's answer to CONNECT, of which urllib3 and http.client read the headers in ways of their own."""
 
+    _final: tuple[str, int, str] | None = None
+
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self.fp = _HeaderLines(self.fp)  # type: ignore[assignment]
@@ -128,7 +102,8 @@ class _Response(http.client.HTTPResponse):
     def begin(self, *args: Any, **kwargs: Any) -> None:
         lines: Any = self.fp
         try:
-            super().begin(*args, **kwargs)
+            if self.headers is not None or not self._begun_fast(lines):
+                super().begin(*args, **kwargs)
         except http.client.BadStatusLine:
             begun = lines.last[: len(_VERSION)]
             if lines.last.endswith(b"\n") or not begun or not _VERSION.startswith(begun):
@@ -144,8 +119,38 @@ class _Response(http.client.HTTPResponse):
             self.msg.set_payload("")
             self.msg.defects.clear()
 
+    def _begun_fast(self, lines: _HeaderLines) -> bool:
+        """Does what `begin` does for usual headers. http.client has them parsed as those of a mail: five times as long.
+
+        False if there is something in them that it should look at; then it will read the same lines.
+        """
+        self._final = version, status, reason = self._read_status()
+        lines.headers = lines.rest_of_headers()
+        special = self._method == "HEAD" or status in _WITHOUT_BODY or self.debuglevel  # type: ignore[attr-defined]
+        if version != "HTTP/1.1" or special or not _PLAIN_HEADERS.fullmatch(lines.headers):
+            return False
+        headers, first = http.client.HTTPMessage(), dict[str, str]()
+        for line in lines.headers.decode("latin-1").split("\r\n")[:-1]:
+            name, _, value = line.partition(":")
+            value = value.lstrip(" \t")
+            headers.set_raw(name, value)
+            first.setdefault(name.lower(), value)
+        headers.set_payload("")
+        length, coding = first.get("content-length"), first.get("transfer-encoding")
+        if (coding or "chunked").lower() != "chunked" or not _LENGTH.fullmatch(length or "0"):
+            return False
+        self.code = self.status = status
+        self.reason, self.version = reason.strip(), 11
+        self.headers = self.msg = headers
+        self.chunked, self.chunk_left = bool(coding), None
+        self.length = int(length) if length and not coding else None
+        self.will_close = "close" in first.get("connection", "").lower() or not (coding or length)
+        return True
+
     def _read_status(self) -> tuple[str, int, str]:
         """The final status. http.client itself skips 100 only, and takes 102 and 103 for an answer."""
+        if self._final is not None:
+            return self._final
         lines: Any = self.fp
         while True:
             version, status, reason = super()._read_status()  # type: ignore[misc]
@@ -163,7 +168,12 @@ class _Watched:
     proxy: Any
     idle_since = 0.0
     _served = False
+    _buffer: list[bytes]  # of http.client: the lines that wait for the end of the headers
     _headers: bytes | None = b""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._lines: dict[Any, bytes] = {}
 
     @property
     def debuglevel(self) -> int:
@@ -182,9 +192,22 @@ class _Watched:
             call.start("first_content")
         super().putrequest(*args, **kwargs)  # type: ignore[misc]
 
+    def putheader(self, header: Any, *values: Any) -> None:
+        """What has been sent before is not checked again, and not put together."""
+        line = self._lines.get((header, values))
+        if line is not None:
+            self._buffer.append(line)
+            return
+        super().putheader(header, *values)  # type: ignore[misc]
+        if len(self._lines) >= _LINES:
+            self._lines.clear()
+        self._lines[header, values] = self._buffer[-1]
+
     def connect(self) -> None:
         call = current_call()
         if call is not None:
+            if call.at_once:
+                raise WouldWait
             call.reused_connection = None
             call.start("connect")
             call.step = "proxy" if self._by_proxy else "reach"
@@ -223,7 +246,16 @@ class _Watched:
             data = headers + data
         elif headers:
             super().send(headers)  # type: ignore[misc]
-        super().send(data)  # type: ignore[misc]
+        if (call := current_call()) is None or not call.at_once:
+            super().send(data)  # type: ignore[misc]
+            return
+        sent = 0
+        if self.sock is not None:  # else it is a kept one that the server has closed
+            self.sock.settimeout(0)
+            with contextlib.suppress(*WOULD_BLOCK):
+                sent = self.sock.send(data)
+        if sent < len(data):
+            raise WouldWait  # the connection is closed then: the server never sees the whole request
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         if self._headers:  # there was no body
@@ -385,8 +417,10 @@ class _Recorder:
     """Mixed into a connection class of vcrpy, which plays answers, or records those of a connection that it holds."""
 
     def request(self, *args: Any, **kwargs: Any) -> None:
+        if (call := current_call()) is not None and call.at_once:
+            raise WouldWait  # it reads the answer at once
         super().request(*args, **kwargs)  # type: ignore[misc]
-        if (call := current_call()) is not None:
+        if call is not None:
             call.answers_later = False  # the recorder reads the answer at once
 
 
@@ -464,114 +498,8 @@ def _replace_idle(pool: Any) -> None:
         idle.put(None, block=False)
 
 
-class WatchedAdapter(HTTPAdapter):
-    """The adapter of requests, with connections that report to the call they serve."""
-
-    def __init__(self) -> None:
-        super().__init__(pool_connections=_HOSTS, pool_maxsize=_IDLE_CONNECTIONS)
-
-    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Sets the trust of the pool: also of one to a proxy that speaks TLS, where requests looks at the URL alone."""
-        url = "https:" if conn.scheme == "https" else url
-        if isinstance(verify, str) and any(map(os.path.isdir, verify.split(os.pathsep)[1:])):
-            super().cert_verify(conn, url, True, cert)  # type: ignore[no-untyped-call]
-            conn.ca_certs, conn.ca_cert_dir = None, verify  # OpenSSL reads such a list, and requests knows one folder
-            return
-        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
-
-    def close(self) -> None:
-        """Closes the idle connections at once: urllib3 2 leaves that to the end of the last reference to a pool."""
-        for manager in (self.poolmanager, *self.proxy_manager.values()):
-            for key in list(manager.pools.keys()):
-                if (pool := manager.pools.get(key)) is not None:
-                    pool.close()
-        super().close()
-
-    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
-        super().init_poolmanager(*args, **kwargs)
-        _watch_manager(self.poolmanager)
-
-    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
-        known = proxy in self.proxy_manager
-        manager = super().proxy_manager_for(proxy, **kwargs)
-        if not known:
-            _watch_manager(manager)
-        return manager
-
-
-def _watch_manager(manager: Any) -> None:
+def watch_manager(manager: Any) -> None:
+    """Makes the connections of all pools that llmbridge's own adapter will have report to their calls."""
     manager.pool_classes_by_scheme = {
         scheme: _watched_pool(pool, own=True) for scheme, pool in manager.pool_classes_by_scheme.items()
     }
-
-
-def trusted_by_environment(variables: Sequence[str]) -> bool | str:
-    """The file or folder of CAs that one of the variables names; True if none does.
-
-    Args:
-        variables: Their names; the first that is set counts.
-    """
-    return next((path for path in map(os.environ.get, variables) if path), True)
-
-
-def proxies_for(url: str, proxy: ProxySetting) -> dict[str, str]:
-    """The proxies to hand to requests for this URL: empty for a direct connection.
-
-    Raises:
-        ConfigError: The environment names a proxy that is no URL.
-    """
-    if proxy is False:
-        return {}
-    chosen = proxy if isinstance(proxy, str) else _from_environment(url)
-    return {"http": chosen, "https": chosen} if chosen else {}
-
-
-def _from_environment(url: str) -> str | None:
-    """Asking requests costs more than all else in preparing a short call: its answer is kept while nothing changes."""
-    parts = urlsplit(url)
-    key = (parts.scheme, parts.netloc.rpartition("@")[2], *map(os.environ.get, _VARIABLES))
-    if _ENVIRONMENT_IS_ALL and (known := _known.get(key, _UNKNOWN)) is not _UNKNOWN:
-        return known
-    chosen = select_proxy(url, get_environ_proxies(url))
-    if chosen:
-        try:
-            chosen = checked_proxy(chosen)
-        except ConfigError as error:
-            raise ConfigError(f"the environment's {parts.scheme.upper()}_PROXY or ALL_PROXY: {error.message}") from None
-    if len(_known) > 100:
-        _known.clear()
-    _known[key] = chosen or None
-    return chosen or None
-
-
-def named_proxy(url: str, proxy: str, setting: ProxySetting) -> str:
-    """The proxy as an error names it: where it is and, if the environment chose it, which variable did.
-
-    Args:
-        url: What was to be reached.
-        proxy: The proxy's URL.
-        setting: What the caller set.
-    """
-    parts = urlsplit(proxy)
-    name = f"the {'SOCKS' if parts.scheme.startswith('socks') else 'HTTP'} proxy {parts.netloc.rpartition('@')[2]}"
-    if isinstance(setting, str):
-        return name
-    scheme = urlsplit(url).scheme
-    variables = (f"{scheme}_proxy", f"{scheme}_proxy".upper(), "all_proxy", "ALL_PROXY")
-    chosen = next((variable for variable in variables if os.environ.get(variable)), None)
-    return f"{name} (from {chosen})" if chosen else name
-
-
-def passwords_of(url: str) -> tuple[str, ...]:
-    """The password in a URL, in the forms in which it may show up again.
-
-    Example:
-        >>> passwords_of("http://user:p%40ss@proxy:3128")
-        ('p%40ss', 'p@ss', 'dXNlcjpwQHNz')
-    """
-    parts = urlsplit(url)
-    if not parts.password:
-        return ()
-    plain = unquote(parts.password)
-    basic = base64.b64encode(f"{unquote(parts.username or '')}:{plain}".encode()).decode()
-    return tuple(dict.fromkeys((parts.password, plain, basic)))

@@ -13,7 +13,8 @@ import requests
 import urllib3
 
 from llmbridge._transport.call import Call, Step
-from llmbridge._transport.connections import CA_VARIABLES, HEADERS_LIMIT, HeadersTooLong, HeadersTruncated
+from llmbridge._transport.connections import HEADERS_LIMIT, HeadersTooLong, HeadersTruncated
+from llmbridge._transport.environment import CA_VARIABLES
 from llmbridge.errors import (
     ClockExpired,
     ConfigError,
@@ -64,6 +65,8 @@ class Failure:
         way = _Way(host, proxy, call.step if call.connecting else None, tls)
         if isinstance(reason, ClockExpired) and reason.clock == "connect":
             reason = way.late(call.connect_limit)
+        elif isinstance(reason, ClockExpired) and call.connecting:
+            reason.message += f": {way.late(None).message}"
         self._error = Pending(without_frames(reason or _mapped(error, way, call.connecting, connected)))
         self._cause = None if reason is not None or isinstance(error, LLMBridgeError) else root_of(error)
 

@@ -18,19 +18,24 @@ from __future__ import annotations
 import argparse
 import contextlib
 import logging
+import os
 import re
 import sys
 import traceback
-from collections.abc import Iterator, Sequence
-from typing import NoReturn
+import warnings
+from collections.abc import Collection, Iterator, Sequence
+from typing import Any, NoReturn
 
 from llmbridge._version import __version__
-from llmbridge.cli import _ask, _check, _keys
-from llmbridge.cli._output import INTERRUPTED, OK, Misused, end_line, prepare_stdout, report
+from llmbridge.cli import _ask, _check, _completion, _kept, _keys
+from llmbridge.cli._output import INTERRUPTED, OK, Misused, end_line, prepare_stdout, report, spoken, tell
 
 __all__ = ["main"]
 
+_COMPLETING = "_ARGCOMPLETE"  # a shell asks for what a word may become
+
 # What may be a key shows in no message: neither the value of an option nor a word that begins as keys do.
+_TAKES = re.compile(r"^argument (?:-\w/)?(--[\w-]+)(?:/-\w)?: takes ")
 _VALUE = re.compile(r"(--?[\w-]+=)\S+")
 _LIKE_A_KEY = re.compile(r"\b(?:sk|gsk|xai|pplx|hf|AIza)[-_]?[\w-]{8,}")
 
@@ -51,9 +56,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     words = sys.argv[1:] if argv is None else list(argv)
     as_json, debug = "--json" in words, "--debug" in words
     try:
-        options = _parser().parse_args(words)
+        parser, commands = _parser()
+        if _COMPLETING in os.environ:
+            _completion.complete(parser)
+        options = parser.parse_args(_with_command(words, commands))
         prepare_stdout()
-        with _log_on_stderr() if debug else contextlib.nullcontext():
+        with _log_on_stderr() if debug else contextlib.nullcontext(), warnings.catch_warnings():
+            warnings.showwarning = lambda message, *_, **__: tell(spoken(str(message)))
             code = options.run(options)
     except KeyboardInterrupt:
         end_line(sys.stderr if as_json else sys.stdout)
@@ -79,17 +88,51 @@ def _log_on_stderr() -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like every other error of the command."""
+    """Says what is wrong in one line, like every other error of the command; a prompt may go on behind options."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        found, rest = super().parse_known_args(args, namespace)
+        if not hasattr(found, "prompt"):
+            return found, rest
+        words = [word for word in rest if word == "-" or not word.startswith("-")]
+        found.prompt = [*found.prompt, *words]
+        return found, [word for word in rest if word not in words]
 
     def error(self, message: str) -> NoReturn:
+        message = _TAKES.sub(r"\1 takes ", message)
         message = _LIKE_A_KEY.sub("***", _VALUE.sub(r"\1***", message))
         raise Misused(f"{message} (see {self.prog} --help)")
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="llmbridge", allow_abbrev=False, description="Chat models from the command line.")
+def _with_command(words: list[str], commands: Collection[str]) -> list[str]:
+    """The words with their command in front: `llmbridge "hi"` is `llmbridge chat "hi"`.
+
+    Raises:
+        Misused: The first word looks like a command that is spelled wrongly.
+    """
+    if not words or words[0] in (*commands, "-h", "--help", "--version"):
+        return words
+    from difflib import get_close_matches
+
+    # Who mistypes a command gets its first letter right: `what` is not meant as `chat`.
+    alike = [command for command in commands if command[0] == words[0][:1]]
+    if close := get_close_matches(words[0], alike, n=1, cutoff=0.7):
+        raise Misused(
+            f"{words[0]!r} is not a command: did you mean {close[0]!r}? If it begins a prompt, put chat in front of it"
+        )
+    return ["chat", *words]
+
+
+def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
+    """The parser, and the names of the commands."""
+    parser = _Parser(
+        prog="llmbridge",
+        allow_abbrev=False,
+        description="Chat models from the command line.",
+        epilog='Words without a command are a prompt: llmbridge "hi" is llmbridge chat "hi".',
+    )
     parser.add_argument("--version", action="version", version=f"llmbridge {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (_ask, _check, _keys):
+    for module in (_ask, _kept, _check, _keys, _completion):
         module.add(commands)
-    return parser
+    return parser, commands.choices

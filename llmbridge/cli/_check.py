@@ -10,8 +10,9 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from llmbridge._text import shortened
+from llmbridge.cli._completion import completed_by, provider_names
 from llmbridge.cli._input import add_debug, add_way, call_options, known_provider
-from llmbridge.cli._output import FAILED, OK, Misused, as_json, one_line, tell, write, write_table
+from llmbridge.cli._output import FAILED, OK, Misused, as_json, one_line, spoken, tell, write, write_table
 from llmbridge.cli._setup import Setup, setups
 from llmbridge.errors import ConnectFailed, LLMBridgeError
 
@@ -43,7 +44,7 @@ class _Row:
     def remark(self) -> str:
         """Why it does not count."""
         one_of = getattr(self.setup.provider, "servers", ())
-        return "the first local server that answers" if one_of else "it always works, and does not count"
+        return "the first local server that answers" if one_of else "always; does not count"
 
 
 def add(commands: Any) -> None:
@@ -56,7 +57,9 @@ def add(commands: Any) -> None:
         description="Asks each provider that has a key and each server on this machine for its list of models.",
         epilog="Exit codes: 0 one of them works, or the one that was named does; 1 none; 2 the command is wrong.",
     )
-    command.add_argument("provider", nargs="?", metavar="PROVIDER", help="try only this one")
+    completed_by(
+        command.add_argument("provider", nargs="?", metavar="PROVIDER", help="try only this one"), provider_names
+    )
     add_way(command, default_timeout=3)
     command.add_argument("--json", action="store_true", help="one JSON object, with all models")
     add_debug(command)
@@ -125,14 +128,15 @@ def _try(models: Callable[..., list[str]], row: _Row, way: dict[str, Any]) -> No
         row.error = error
         silent = isinstance(error, ConnectFailed) and row.setup.local and "base_url" not in way
         row.state = "not running" if silent else "fails"
-        row.reason = f"nobody listens on {row.setup.host}" if silent else str(error)
+        row.reason = f"no server on {row.setup.host}" if silent else str(error)
     except Exception as error:  # noqa: BLE001 - a provider of another package may do anything; the others still count
         row.state, row.reason = "fails", f"unexpected {type(error).__name__}"
 
 
 def _cells(row: _Row, one: bool) -> tuple[str, str, str, str]:
     seconds = "" if row.seconds is None else f"{row.seconds:.2f} s"
-    text = _models(row) if row.state == "works" else row.reason if one else shortened(row.reason, _LONGEST_REASON)
+    reason = spoken(row.reason) if one else shortened(spoken(row.reason).partition(", or type: ")[0], _LONGEST_REASON)
+    text = _models(row) if row.state == "works" else reason
     if row.state == "works" and not row.counts and not one:
         text += f" ({row.remark})"
     return row.setup.provider.name, row.state, seconds, text
@@ -157,7 +161,8 @@ def _as_dict(row: _Row) -> dict[str, Any]:
 def _add_lists(commands: Any) -> None:
     text = "what -m takes, and whether it would work now; of a provider, the models that it offers"
     command = commands.add_parser("models", help=text, description=f"Says {text}.", allow_abbrev=False)
-    command.add_argument("provider", nargs="?", metavar="PROVIDER", help="ask this provider for its models")
+    provider = command.add_argument("provider", nargs="?", metavar="PROVIDER", help="ask this one for its models")
+    completed_by(provider, provider_names)
     add_way(command, default_timeout=30)
     command.add_argument("--json", action="store_true", help="one JSON array")
     add_debug(command)
@@ -193,8 +198,20 @@ def _live_models(options: argparse.Namespace) -> None:
         tell(f"{name} offers no models")
 
 
-def _providers(options: argparse.Namespace) -> None:
-    write_table((setup.provider.name, _state(setup), setup.address, setup.provider.note) for setup in setups())
+def _providers(_: argparse.Namespace) -> None:
+    write_table((setup.provider.name, _about(setup)) for setup in setups())
+
+
+def _about(setup: Setup) -> str:
+    """Whether it would work, where it is asked, and what is to be known of it beside its key."""
+    clauses = spoken(setup.provider.note).split("; ")
+    notes = [clause for clause in clauses if clause and not _names_keys(clause, setup.provider.key_env)]
+    return " - ".join(part for part in (_state(setup), setup.address, "; ".join(notes)) if part)
+
+
+def _names_keys(clause: str, variables: Sequence[str]) -> bool:
+    """Whether it only says which variables to set for the key, as the state does."""
+    return clause.startswith("set ") and set(clause.removeprefix("set ").split(" or ")) <= set(variables)
 
 
 def _model_of(setup: Setup) -> str:

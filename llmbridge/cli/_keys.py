@@ -6,6 +6,7 @@ import argparse
 import sys
 from typing import Any, NoReturn
 
+from llmbridge.cli._completion import completed_by, provider_names
 from llmbridge.cli._input import add_debug, known_provider
 from llmbridge.cli._output import Misused, as_json, tell, write, write_table
 from llmbridge.cli._setup import key_variable
@@ -38,7 +39,7 @@ def add(commands: Any) -> None:
     command.__class__ = _Discreet
     actions = command.add_subparsers(metavar="ACTION", required=True, parser_class=_Discreet)
     keep = _action(actions, "set", _set, "keep a key; it is asked for, or read from standard input")
-    keep.add_argument("provider", metavar="PROVIDER", help="whose key it is, e.g. openai")
+    completed_by(keep.add_argument("provider", metavar="PROVIDER", help="whose key it is, e.g. openai"), provider_names)
     keep.add_argument("unwanted", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
     listing = _action(actions, "list", _list, "whose keys there are, and where each comes from")
     listing.add_argument("--json", action="store_true", help="one JSON array")

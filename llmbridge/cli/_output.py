@@ -6,7 +6,9 @@ import contextlib
 import json
 import os
 import re
+import shutil
 import sys
+import textwrap
 from collections.abc import Iterable
 from typing import Any
 
@@ -25,6 +27,7 @@ __all__ = [
     "one_line",
     "prepare_stdout",
     "report",
+    "spoken",
     "tell",
     "to_stderr",
     "write",
@@ -39,10 +42,15 @@ HARMLESS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"
 HARMLESS |= dict.fromkeys(
     (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)), 0xFFFD
 )
+_OF_A_LINE = HARMLESS | dict.fromkeys((0x61C, 0x200E, 0x200F), 0xFFFD)  # in a text, these marks may be meant
 
-_OBEYED = r"[\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # of what JSON lets stand
+_OBEYED = r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # of what JSON lets stand
+
+_ARGUMENTS = re.compile(r"(?<![\w-])(base_url|api_key|proxy(?==)|max_turns|max_tokens)\b=?(?!\w)")
+_OPTIONS = {"base_url": "--base-url", "api_key": "--key", "proxy": "--proxy "}
 
 _LONGEST = 600
+_NARROWEST = 24  # characters of a table's last column, however narrow the terminal
 _ERROR_FIELDS = ("provider", "model", "status", "code", "clock", "retry_after", "request_id", "partial", "problems")
 
 
@@ -70,22 +78,35 @@ def write(text: str) -> None:
 
 
 def write_table(rows: Iterable[tuple[str, ...]]) -> None:
-    """Puts a table on standard output; what services say in it gives a terminal no commands."""
+    """Puts a table on standard output, its last column wrapped. What services say gives a terminal no commands."""
     cells = [tuple(one_line(cell) for cell in row) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    for row in cells:
-        write("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() + "\n")
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
+    begin = sum(widths) + 2 * len(widths)
+    room = max(shutil.get_terminal_size().columns - begin, _NARROWEST)
+    for *row, last in cells:
+        line = "".join(cell.ljust(width + 2) for cell, width in zip(row, widths, strict=True))
+        write((line + f"\n{' ' * begin}".join(textwrap.wrap(last, room, break_on_hyphens=False))).rstrip() + "\n")
 
 
 def one_line(text: str) -> str:
     """The text on one line, without anything that a terminal would obey."""
-    return " ".join(text.split()).translate(HARMLESS)
+    return " ".join(text.split()).translate(_OF_A_LINE)
 
 
 def as_json(value: Any) -> str:
     """The value on one line, in characters that the output can show and no terminal obeys."""
     readable = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
     return re.sub(_OBEYED, lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=not readable))
+
+
+def spoken(text: str) -> str:
+    """What the library says about its arguments, in the options of the command.
+
+    Example:
+        >>> spoken("check the base_url"), spoken("raise max_turns")
+        ('check the --base-url', 'raise -o max_turns')
+    """
+    return _ARGUMENTS.sub(lambda found: _OPTIONS.get(found[1]) or f"-o {found[1]}", text)
 
 
 def tell(line: str) -> None:
@@ -106,7 +127,7 @@ def report(error: Exception, json_wanted: bool) -> int:
         return OK
     told = isinstance(error, (LLMBridgeError, Misused, OutputLost))
     message = (
-        str(error)
+        spoken(str(error))
         if told
         else f"unexpected {type(error).__name__}: {shortened(str(error), _LONGEST)} (--debug shows where)"
     )

@@ -13,20 +13,45 @@ from __future__ import annotations
 import importlib
 import os
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import lru_cache
 from typing import Any, TypeVar
 
 from llmbridge.errors import ConfigError, UnknownProvider
 from llmbridge.provider import Provider
 
-__all__ = ["ENTRY_POINTS", "MODEL_VARIABLE", "did_you_mean", "find", "known", "look_up", "register", "resolve_model"]
+__all__ = [
+    "ENTRY_POINTS",
+    "MODEL_VARIABLE",
+    "SWAPPED",
+    "did_you_mean",
+    "find",
+    "known",
+    "look_up",
+    "names_taken",
+    "register",
+    "resolve_model",
+]
 
 ENTRY_POINTS = "llmbridge.providers"
 """The entry point group in which other packages name their Provider classes."""
 
 MODEL_VARIABLE = "LLMBRIDGE_MODEL"
 """The environment variable that names the model where a caller names none."""
+
+SWAPPED = "are the arguments the wrong way round? It is chat(messages, model)"
+"""What is said where a model looks like a message, or a message like a model."""
+
+_LISTED = "all providers: llmbridge providers"
+_MAKERS = {
+    "openai": ("gpt-", "chatgpt", "o1", "o3", "o4-"),
+    "anthropic": ("claude",),
+    "gemini": ("gemini-",),
+    "mistral": ("mistral-", "ministral", "magistral", "codestral", "devstral"),
+    "cohere": ("command-",),
+    "deepseek": ("deepseek-",),
+    "xai": ("grok-",),
+}
 
 P = TypeVar("P", bound=type[Provider])
 
@@ -102,6 +127,11 @@ def known() -> dict[str, type[Provider]]:
     return {**found, **_registered}
 
 
+def names_taken() -> set[str]:
+    """The parameters that providers say they know, or refuse by themselves."""
+    return {name for provider in known().values() for name in (*provider.settings, *provider.refused)}
+
+
 def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[Provider], str]:
     """The provider and the model's own name that a model string stands for.
 
@@ -120,26 +150,36 @@ def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[P
     model = (model if model is not None else os.environ.get(MODEL_VARIABLE, "")) or None
     if model is None:
         raise ConfigError(
-            f"no model is named: pass model=, or set {MODEL_VARIABLE}, to one of "
-            f"{', '.join(_possible_models())}; 'demo' needs no key and no network"
+            f"no model is named: pass model=, like 'openai:gpt-5-mini' or 'demo' (which needs no key and no network), "
+            f"or set {MODEL_VARIABLE}; {_LISTED}"
         )
     if not isinstance(model, str) or not model.strip():
-        raise ConfigError("model must be a str like 'openai:gpt-5-mini'")
+        swapped = f"; {SWAPPED}" if isinstance(model, Mapping) or hasattr(model, "role") else ""
+        raise ConfigError(f"model must be a str like 'openai:gpt-5-mini'{swapped}")
     model = model.strip()
     prefix, separator, name = model.partition(":")
     if separator and "/" not in prefix:
         if (provider := look_up(prefix)) is not None:
             return _with_model(provider, name)
         if not has_base_url:  # there a local model's own name may hold a colon: llama3:8b
-            find(prefix)
+            raise UnknownProvider(
+                f"no provider is called {prefix[:40]!r}{did_you_mean(prefix, known())}; {_LISTED}, or give base_url= "
+                "for an OpenAI-compatible server"
+            )
     if has_base_url:  # there a slash is a part of the model's own name: openai/gpt-oss-20b
         return find("openai-compatible"), model
     prefix, _, name = model.partition("/")
     if (provider := look_up(prefix)) is not None:
         return _with_model(provider, name)
+    meant = next((name for name, start in _MAKERS.items() if model.lower().startswith(start)), "")
+    if meant:
+        says = f"did you mean '{meant}:{model[:60]}'?"
+    elif near := did_you_mean(model, known()):
+        says = f"write 'provider:model'{near}"
+    else:
+        says = "write 'provider:model', or give base_url= for an OpenAI-compatible server"
     raise UnknownProvider(
-        f"{model[:60]!r} names no provider: write 'provider:model' with one of {', '.join(sorted(known()))}, "
-        "or give base_url= for an OpenAI-compatible server"
+        f"{model[:60]!r} names no provider: {says}; {SWAPPED if any(map(str.isspace, model)) else _LISTED}"
     )
 
 
@@ -148,14 +188,6 @@ def _with_model(provider: type[Provider], name: str) -> tuple[type[Provider], st
     if not name:
         raise ConfigError(f"{provider.name} needs a model's name: write '{provider.name}:model'")
     return provider, name
-
-
-def _possible_models() -> list[str]:
-    return [
-        f"'{name}:{provider.default_model or '<model>'}'" if name != "demo" else "'demo'"
-        for name, provider in sorted(known().items())
-        if provider.working
-    ]
 
 
 @lru_cache

@@ -60,7 +60,7 @@ _REASON_OF = {word: reason for reason, words in _REASONS.items() for word in wor
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """The mapping that `value` is, or an empty one."""
-    return value if isinstance(value, Mapping) else {}
+    return value if value.__class__ is dict or isinstance(value, Mapping) else {}
 
 
 def string(value: Any) -> str:

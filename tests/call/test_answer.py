@@ -332,7 +332,7 @@ class TestLeftOpen:
     ) -> None:
         """More might have come, as counted tokens."""
         server.script(Reply(raw=[head(), event("a") + FINISH, HOLD]))
-        outcome = mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=0.2), retries=0))
+        outcome = mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=20), retries=0))
         assert (outcome.pieces, type(outcome.error)) == (["a"], ClockExpired)
 
     @pytest.mark.parametrize(("body", "pieces"), [(A + B, ["a", "b"]), (A + B + C, ["a", "b", "c"])])

@@ -162,7 +162,8 @@ class TestAsked:
         async def main() -> str:
             return "".join(keyed.chat("x"))
 
-        assert asyncio.run(main())
+        with pytest.warns(RuntimeWarning, match="blocks the event loop"):
+            assert asyncio.run(main())
 
     def test_all_models_of_a_list(self, mode: Mode, server: LLMServer, keys: Keys) -> None:
         """Each with its own function, which may fail as the service may."""

@@ -70,7 +70,7 @@ def test_an_image_that_cannot_be_read_is_code_2(
 @pytest.mark.parametrize(
     ("reply", "told"),
     [
-        (Reply("A bridge is", finish_reason="length"), "there would have been more"),
+        (Reply("A bridge is", finish_reason="length"), "cut off at the token limit"),
         (Reply("A bridge is", finish_reason="content_filter"), "content policy"),
         (Reply(""), "the answer is empty (finish_reason: stop)"),
     ],

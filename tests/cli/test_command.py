@@ -6,6 +6,7 @@ import io
 import json
 import logging
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -87,6 +88,12 @@ def one_line(captured: str) -> str:
     assert captured.count("\n") == 1
     assert "Traceback" not in captured
     return captured
+
+
+def unwrapped(table: str) -> str:
+    """A table without the line breaks in its last column; no line of it was wider than a terminal."""
+    assert max(map(len, table.splitlines()), default=0) <= 80
+    return re.sub(r"\n {4,}", " ", table)
 
 
 # -- answers ----------------------------------------------------------------------------------------------------------
@@ -254,14 +261,14 @@ def test_words_are_utf8_in_every_locale(start: Start, server: LLMServer) -> None
     [
         ([], "COMMAND"),
         (["chat", "--nonsense", "Hello"], "--nonsense"),
-        (["chat", "--timeout", "soon", "Hello"], "--timeout"),
+        (["chat", "--timeout", "soon", "Hello"], "--timeout takes seconds, like 30"),
         (["chat", "-m", "demo", "--timeout", "-1", "Hello"], "positive"),
         (["chat", "-m", "demo", "--timeout", "nan", "Hello"], "positive"),
         (["chat", "--base-url", "http://127.0.0.1:9/v1", "Hello"], "needs a model"),
         (["chat", "-m", "nobody:m", "Hello"], "nobody"),
         (["chat", "-m", "openai:m", "--base-url", "ftp://example.invalid", "Hello"], "http"),
         (["chat", "-m", "openai:m", "--proxy", "http://", "Hello"], "proxy"),
-        (["chat", "-m", "vitalentum:gpt-3.5-turbo", "Hello"], "base_url"),
+        (["chat", "-m", "vitalentum:gpt-3.5-turbo", "Hello"], "--base-url"),
         (["chat", "-m", "demo", ""], "empty"),
         (["chat", "-m", "demo", "no text: \udce9"], "the prompt is not UTF-8"),
         (["chat", "-m", "demo", "--system", "no text: \udce9", "Hello"], "the system message is not UTF-8"),
@@ -492,7 +499,7 @@ def test_models_say_what_would_work(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 def test_providers_say_their_state(capsys: pytest.CaptureFixture[str]) -> None:
     """Each line has name, state, address and a word about it."""
     assert main(["providers"]) == 0
-    lines = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
+    lines = {line.split()[0]: line for line in unwrapped(capsys.readouterr().out).splitlines()}
     assert {"demo", "openai", "vitalentum", "codelinkava"} <= set(lines)
     assert "2023" in lines["vitalentum"]
     assert "sk-cli-secret" not in str(lines)
@@ -507,7 +514,7 @@ def test_addresses_of_the_environment_are_shown(
     monkeypatch.setenv("OLLAMA_HOST", "rubbish://x")
     for command in ("providers", "models"):
         assert main([command]) == 0
-        out = capsys.readouterr().out
+        out = unwrapped(capsys.readouterr().out)
         lines = {line.split()[0].partition(":")[0]: line for line in out.splitlines()}
         assert "hidden" not in out
         assert "LMSTUDIO_BASE_URL is not a URL" in lines["lmstudio"]

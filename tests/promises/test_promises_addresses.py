@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +14,18 @@ from conftest import KEY
 from loopback import DONE, FINISH, Listener, chunk, event, free_port, head, read_head
 from modes import Mode
 
-from llmbridge import BadRequest, Client, ConfigError, ConnectFailed, LLMBridgeError, NotFound, ProtocolError, Retry
+from llmbridge import (
+    BadRequest,
+    Client,
+    ClockExpired,
+    ConfigError,
+    ConnectFailed,
+    LLMBridgeError,
+    NotFound,
+    ProtocolError,
+    Retry,
+    Timeout,
+)
 from llmbridge.testing import LLMServer, Reply
 from llmbridge.testing.faults import self_signed_context
 
@@ -182,6 +194,26 @@ class TestSchemes:
         with Listener(serve) as server:
             error = error_of(mode, server.root.replace("http", "https") + "/v1")
             assert server.accepted == 3
+        assert error.message.endswith("does it speak plain http://?")
+
+    @pytest.mark.parametrize("clock", ["connect", "total"])
+    def test_p35_a_server_that_waits_for_more_is_asked_about(self, mode: Mode, clock: Any) -> None:
+        """Whichever clock is the shorter one: a plain number for `timeout` is the total."""
+        with (
+            Listener(lambda sock: sock.recv(1) and time.sleep(1.5)) as server,
+            Client(
+                "openai:m",
+                base_url=server.root.replace("http", "https"),
+                api_key=KEY,
+                retries=0,
+                timeout=Timeout(**{clock: 0.5}),
+            ) as client,
+        ):
+            error = mode.read(client.chat("x")).error
+            host = server.root.rpartition("/")[2]
+        assert isinstance(error, ClockExpired)
+        assert error.clock == clock
+        assert f"no TLS answer from {host}" in error.message
         assert error.message.endswith("does it speak plain http://?")
 
     def test_p35_a_plain_proxy_that_is_taken_for_one_with_tls(self, mode: Mode) -> None:

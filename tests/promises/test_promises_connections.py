@@ -21,7 +21,7 @@ from loopback import free_port, port_of
 from modes import Mode
 
 from llmbridge import Cancelled, Client, ClockExpired, ConnectFailed, Retry, Timeout
-from llmbridge._transport import addresses, connections
+from llmbridge._transport import adapter, addresses, connections
 from llmbridge._transport import call as transport_call
 from llmbridge.testing import LLMServer, Reply
 from llmbridge.testing.faults import HTTPProxy, Listener
@@ -52,7 +52,7 @@ def wave(mode: Mode, client: Client, width: int) -> None:
 def test_p33_calls_in_waves_make_no_more_connections_than_a_wave_is_wide(server: LLMServer, mode: Mode) -> None:
     """Each wave finds the connections of the one before, also if it is wider than what is kept for long."""
     width = 100
-    assert width > connections._IDLE_CONNECTIONS
+    assert width > adapter._IDLE_CONNECTIONS
     server.default = Reply("ok", first_delay=TOGETHER)
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=0, timeout=LONG) as client:
         for _ in range(3):
@@ -64,7 +64,7 @@ def test_p33_those_beyond_the_usual_go_when_nobody_has_needed_them_for_a_while(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """By themselves, even if no further call is made; the usual ones stay."""
-    monkeypatch.setattr(connections, "_IDLE_CONNECTIONS", 4)
+    monkeypatch.setattr(adapter, "_IDLE_CONNECTIONS", 4)
     monkeypatch.setattr(connections, "_SURPLUS_SECONDS", 1.5)
     server.default = Reply("ok", first_delay=TOGETHER)
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=0, timeout=LONG) as client:
@@ -116,8 +116,8 @@ def test_p33_a_session_of_the_caller_keeps_as_many_as_it_says(server: LLMServer,
 _FORKS_WITH_MANY = """
 import os, sys, threading
 from llmbridge import Client
-from llmbridge._transport import connections
-connections._IDLE_CONNECTIONS = 1
+from llmbridge._transport import adapter, connections
+adapter._IDLE_CONNECTIONS = 1
 client = Client("openai:m", base_url=sys.argv[1], retries=0, timeout=60)
 threads = [threading.Thread(target=client.chat("x").complete) for _ in range(4)]
 for thread in threads:
@@ -343,6 +343,10 @@ def test_p34_the_error_says_what_tells_most(mode: Mode, monkeypatch: pytest.Monk
         error = mode.read(client.chat("x")).error
         assert isinstance(error, ConnectFailed)
         assert error.message.endswith(os.strerror(errno.EHOSTUNREACH))
+        resolves(monkeypatch)
+        error = mode.read(client.chat("x")).error
+        assert isinstance(error, ConnectFailed)
+        assert error.message == "no connection to many.test: the name has no address"
 
 
 def test_p34_an_address_that_this_machine_cannot_even_try_is_passed_over(

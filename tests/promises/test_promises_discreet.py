@@ -7,11 +7,13 @@ import copy
 import json
 import pickle
 import traceback
+from collections import namedtuple
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import pytest
 import requests
+import trio
 from conftest import KEY
 from modes import Mode
 
@@ -178,6 +180,11 @@ def test_p41_nor_a_key_that_is_kept(function: Any) -> None:
     assert_discreet(failure(lambda: Secret(f"{KEY}\n{KEY}")))
 
 
+def interrupt(*args: Any, **kwargs: Any) -> None:
+    """A Ctrl-C."""
+    raise KeyboardInterrupt
+
+
 class Buggy(OpenAI):
     """A provider that fails where it is told to."""
 
@@ -262,15 +269,40 @@ def test_p41_nor_a_ctrl_c_in_a_library(
 ) -> None:
     """Frames of requests, urllib3 and http.client hold the headers as they go out."""
 
-    def interrupt(*args: Any, **kwargs: Any) -> None:
-        raise KeyboardInterrupt
-
     options = {"base_url": server.base_url("openai"), **WAYS[way]}
     if way in ("proxy", "base_url"):
         server_at = server.root.partition("//")[2]
         options[way] = options[way].replace("127.0.0.1:9", server_at)
     monkeypatch.setattr(place, interrupt)
     assert_discreet(failure(lambda: mode.complete(chat("x", "openai-compatible:m", **options))))
+
+
+def test_p41_nor_a_named_tuple(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Parts of URLs and keys of pools are such: their generated methods are in modules of their own."""
+    parts: Any = namedtuple("parts", ["whole"])
+    monkeypatch.setitem(parts.__new__.__globals__, "_tuple_new", interrupt)
+    monkeypatch.setattr("llmbridge.options.urlsplit", parts)
+    assert_discreet(failure(lambda: chat("x", "openai-compatible:m", **WAYS["proxy"])))
+
+
+@pytest.mark.parametrize("run", [asyncio.run, lambda coroutine: trio.run(lambda: coroutine)])
+def test_p41_nor_a_step_of_a_coroutine(run: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Requests for embeddings are made one after the other, behind the first `await`."""
+    monkeypatch.setattr(OpenAI, "searches", interrupt)
+    error = failure(lambda: run(llmbridge.aembed("x", "openai:m", api_key=KEY, **WAYS["proxy"])))
+    assert_discreet(error)
+
+
+def test_p41_nor_the_end_of_a_client(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Kept connections are known by their proxies."""
+    proxy = f"http://user:{PASSWORD}@{server.root.partition('//')[2]}"
+    client = Client("openai-compatible:m", base_url="http://other.example/v1", proxy=proxy)
+    assert client.chat("x").complete().text
+    transport = next(iter(client.connections.transports.values()))
+    with monkeypatch.context() as patches:
+        patches.setattr("urllib3.connectionpool.HTTPConnectionPool.close", interrupt)
+        assert_discreet(failure(client.close))
+    transport.close()
 
 
 def test_p41_nor_what_led_to_an_error(buggy: type[Buggy], mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -436,10 +468,10 @@ async def _awaited(client: Client) -> None:
 
 # -- P42: a service's words ----------------------------------------------------------------------------------------
 
-EVIL = "a\x1b[31m\r\nb\x00\x07\x7f\x9b2J\u202ec\u2066\u2028\ud800z"
+EVIL = "a\x1b[31m\r\nb\x00\x07\x7f\x9b2J\u202ec\u2066\u2028\u061c\u200f\ud800z"
 LONG = "w" * 60_000
 OBEYED = {*map(chr, range(32)), *map(chr, range(0x7F, 0xA0)), *"\u2028\u2029\u202a\u202b\u202c\u202d\u202e"}
-OBEYED |= {*"\u2066\u2067\u2068\u2069", *map(chr, range(0xD800, 0xE000))}
+OBEYED |= {*"\u061c\u200e\u200f\u2066\u2067\u2068\u2069", *map(chr, range(0xD800, 0xE000))}
 IN_HEADER = "a\x1b[31mb\x7f\x9b2Jz"
 
 
@@ -590,4 +622,4 @@ def test_p42_an_answer_in_a_terminal_gives_it_no_commands(monkeypatch: pytest.Mo
         assert capfd.readouterr().out == SAID + "\n"
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         assert main(words) == 0
-    assert not (OBEYED - {"\n", "\u2028"}) & set(capfd.readouterr().out)
+    assert not (OBEYED - {*"\n\u2028\u061c\u200f"}) & set(capfd.readouterr().out)

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import gzip
+import http.client
 import io
 import os
 import subprocess
@@ -109,8 +110,9 @@ def test_p44_a_call_that_is_recorded_has_its_clocks(server: LLMServer, mode: Mod
         assert server.requests[1].gone.wait(30)
 
 
-def test_p44_a_recorder_gets_plain_headers(server: LLMServer, caller: Client) -> None:
+def test_p44_a_recorder_gets_plain_headers(server: LLMServer, caller: Client, monkeypatch: pytest.MonkeyPatch) -> None:
     """A cassette can be written: no kind of str of llmbridge's is among the headers."""
+    monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 0)  # what a recorder's connections print is its own
     kinds: set[type] = set()
 
     class Writing(Plain):  # type: ignore[misc]

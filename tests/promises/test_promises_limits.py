@@ -228,14 +228,15 @@ def test_p38_a_wait_is_spread_no_further_than_the_total_clock(
     assert waits == [18]
 
 
-def test_p38_a_wait_that_was_not_enough_is_doubled(server: LLMServer, mode: Mode) -> None:
-    """From the third repetition on, up to the longest backoff."""
+@pytest.mark.parametrize("asked", [0.01, 0])
+def test_p38_a_wait_that_was_not_enough_is_doubled(server: LLMServer, mode: Mode, asked: float) -> None:
+    """From the third repetition on, up to the longest backoff; so is none at all."""
     waits: list[float] = []
-    policy = Retry(6, max_backoff=0.07, jitter=0, on_retry=lambda attempt: waits.append(attempt.wait))
-    server.script(*[Reply(status=429, headers={"retry-after-ms": "10"})] * 6, Reply("ok"))
+    policy = Retry(6, 0.01, 0.07, jitter=0, on_retry=lambda attempt: waits.append(attempt.wait))
+    server.script(*[Reply(status=429, headers={"Retry-After": str(asked)})] * 6, Reply("ok"))
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=policy) as client:
         assert mode.complete(client.chat("x")).text == "ok"
-    assert waits == pytest.approx([0.01, 0.01, 0.02, 0.04, 0.07, 0.07])
+    assert waits == pytest.approx([asked, asked, 0.02, 0.04, 0.07, 0.07])
 
 
 # -- the minute --------------------------------------------------------------------------------------------------

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
 import time
+import typing
 from typing import Any
 
 import pytest
@@ -89,6 +92,16 @@ def test_p40_both_answers_are_kept_where_the_second_brings_something(
     assert [turn.role for turn in error.partial.turns] == ["assistant", "user"]
     assert type(error.__cause__) is InvalidOutput
     assert error.__cause__.partial == FIRST
+
+
+def test_p40_copies_of_the_error_keep_all_answers(client: Client, server: LLMServer, mode: Mode) -> None:
+    """Also those that come from a worker process."""
+    server.script(Reply(FIRST), Reply('{"age": "eight"}'))
+    error = caught(mode, client.chat("x", schema=SCHEMA))
+    for twin in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
+        assert (twin.partial, len(twin.partial.turns)) == ('{"age": "eight"}', 2)
+        assert type(twin.__cause__) is InvalidOutput
+        assert twin.__cause__.partial == FIRST
 
 
 def test_p40_each_asking_is_the_cause_of_the_next(client: Client, server: LLMServer, mode: Mode) -> None:
@@ -213,4 +226,21 @@ def test_p40_a_pattern_does_not_outlive_the_total_clock(
     started = time.process_time()
     error = caught(mode, client.chat("x", schema=schema, reask=0, timeout=20))
     assert type(error) is InvalidOutput
+    assert time.process_time() - started < 5
+
+
+@pytest.mark.parametrize("pattern", ["^(a+)+$", "^(?!b)(a|a)*$", r"^(a+)+\1$"])
+def test_p40_nor_does_one_of_a_model_that_asks_re(client: Client, server: LLMServer, mode: Mode, pattern: str) -> None:
+    """pydantic has its own search, and `re` on demand: patterns that look ahead need it."""
+    pydantic = pytest.importorskip("pydantic", minversion="2")
+
+    class Names(pydantic.BaseModel):  # type: ignore[misc, name-defined]
+        model_config = pydantic.ConfigDict(regex_engine="python-re")
+        names: list[typing.Annotated[str, pydantic.Field(pattern=pattern)]]
+
+    server.default = Reply(f'{{"names": ["a", "{"a" * 25}!"]}}')
+    started = time.process_time()
+    error = caught(mode, client.chat("x", schema=Names, reask=0, timeout=20))
+    assert type(error) is InvalidOutput
+    assert [problem.partition(":")[0] for problem in error.problems] == ["names[1]"]
     assert time.process_time() - started < 5

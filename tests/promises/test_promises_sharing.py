@@ -116,6 +116,24 @@ def test_p39_only_so_many_are_remembered() -> None:
     assert len(route.TRAVELLERS._memories) == route._TRAVELLERS
 
 
+class Tagged(Client):
+    """A caller's own kind of client."""
+
+    tag = "none"
+
+
+def test_p39_so_do_those_of_a_class_of_the_callers(server: LLMServer, mode: Mode) -> None:
+    """With what that has added."""
+    server.default = Reply("ok")
+    with Tagged("openai:m", base_url=server.base_url("openai"), api_key=KEY, pickle_key=True, timeout=20) as client:
+        client.tag = "mine"
+        for brother in (again(client), again(again(client))):
+            assert isinstance(brother, Tagged)
+            assert brother.tag == "mine"
+            assert mode.complete(brother.chat("x")).text == "ok"
+    assert server.connections == 1
+
+
 def test_p39_other_clients_share_nothing(server: LLMServer, mode: Mode) -> None:
     """Nor copies, nor clients that were made in the same way."""
     server.default = Reply("ok")

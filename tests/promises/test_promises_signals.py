@@ -18,6 +18,7 @@ from llmbridge._call.pipeline import Pipeline
 from llmbridge._call.route import Breaker
 from llmbridge._transport import Transport
 from llmbridge._transport.call import Call
+from llmbridge._transport.connections import _Response
 from llmbridge.limits import Limiter, Ticket
 from llmbridge.testing import LLMServer, Reply
 
@@ -119,7 +120,7 @@ def _lost_by(owner: Any, name: str, patches: pytest.MonkeyPatch, kept: list[Any]
 
 
 LOST: dict[str, tuple[Any, str]] = {
-    "headers": (http.client.HTTPResponse, "begin"),
+    "headers": (_Response, "begin"),
     "response": (Transport, "_send"),
     "exchange": (Transport, "send"),
     "its headers": (Attempts, "_take_headers"),
@@ -205,4 +206,6 @@ loop.run_forever()
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_p43_the_interpreter_ends(program: str) -> None:
     """No thread of a worker keeps it, though its event loop has told none that it is over."""
+    if program == "nest_asyncio" and sys.version_info >= (3, 14):
+        pytest.skip("nest_asyncio hides the event loop from anyio there")
     subprocess.run([sys.executable, "-c", PROGRAMS[program]], check=True, timeout=60)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from textwrap import indent
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,7 +18,7 @@ from conftest import KEY
 from loopback import Listener
 from modes import MODES, Mode
 
-from llmbridge import Client, ClockExpired
+from llmbridge import Client, ClockExpired, _locks
 from llmbridge._transport import call as transport_call
 from llmbridge._transport.call import Call, _Watchdog
 from llmbridge.testing import LLMServer, Reply
@@ -96,18 +97,33 @@ class TestForks:
             'assert llmbridge.embed(["a"], **options)',
             f"{_PLAIN.replace('options)', 'options, tools=[len_of], run_tools=True)')}",
             'assert list(llmbridge.chat("Hi", **{**options, "model": "anthropic:m", "base_url": url[:-3]}))',
+            f"import llmbridge.stream\n{_PLAIN}",
+            f"from llmbridge.client import Client\n{_PLAIN}",
         ],
-        ids=["embeddings", "tools", "dialect"],
+        ids=["embeddings", "tools", "dialect", "module", "class"],
     )
     def test_p36_whatever_the_first_call_is(self, server: LLMServer, first: str) -> None:
-        """It may need other modules than a chat."""
+        """It may need other modules than a chat, and the caller may import a module of llmbridge for it."""
         tool = "def len_of(text: str) -> int:\n    'Counts.'\n    return len(text)\n"
-        assert after_fork(server, tool + first) == "7 False"
+        for delay in (0, 0.03):
+            assert after_fork(server, tool + first, delay=delay) == "7 False"
 
     @pytest.mark.parametrize("imports", ["logging", "llmbridge, logging"], ids=["before", "behind"])
     def test_p36_the_lock_of_logging_is_not_waited_for(self, server: LLMServer, imports: str) -> None:
         """It is taken for the fork as well, and what is imported asks for its logger."""
         assert after_fork(server, _PLAIN, imports) == "7 False"
+
+    def test_p36_logging_may_be_half_imported(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its lock is there before it takes part in forks, and is given back by it after the fork."""
+        for begun in (SimpleNamespace(), SimpleNamespace(_lock=threading.RLock())):
+            monkeypatch.setitem(sys.modules, "logging", begun)  # type: ignore[arg-type]
+            with _locks._without_logs_lock():
+                begun._lock, begun.LogRecord = threading.RLock(), object
+            begun._lock.release()
+            with _locks._without_logs_lock():
+                pass
+            with pytest.raises(RuntimeError):
+                begun._lock.release()  # it takes the lock itself from now on
 
     def test_p36_a_fork_inside_an_import_of_its_own(self, server: LLMServer) -> None:
         """The thread that forks waits for none of its own imports."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 import re
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import pytest
 
@@ -85,7 +86,15 @@ def test_p40_patterns_that_take_ages_elsewhere(pattern: str, text: str, found: b
     assert Patterns().found(pattern, text) is found
 
 
-@pytest.mark.parametrize("pattern", [r"(a+)+\1$", "(?:(?:a?){900}b?){900}c"])
+@pytest.mark.parametrize("part", ["a?", "a|", "^|a", ""])
+@pytest.mark.parametrize("text", ["", "ab", "ab" * 500])
+def test_p40_nothing_is_not_repeated_so_often(monkeypatch: pytest.MonkeyPatch, part: str, text: str) -> None:
+    """What matches nothing as often as somebody likes; `re` would do it, and keep each time in memory."""
+    monkeypatch.setattr(patterns, "re", SimpleNamespace(compile=re.compile, error=re.error))
+    assert Patterns().found(f"(?:{part}){{4000000000}}", text) is True
+
+
+@pytest.mark.parametrize("pattern", [r"(a+)+\1$", "(?:a[ab]?){900}c"])
 def test_p40_a_search_that_takes_too_long_is_given_up(pattern: str) -> None:
     """Also one that goes back to what was matched; and the answer that holds the text does not fit."""
     text = "a" * 100_000 + "!"

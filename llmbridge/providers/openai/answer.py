@@ -144,7 +144,7 @@ def _one_delta(chunk: Any) -> list[Item] | None:
         (choice,) = chunk["choices"]
         delta = choice["delta"]
         around = chunk.keys() <= _AROUND_CHOICE and choice.keys() <= _AROUND_DELTA
-        if not around or choice.get("index") or choice.get("finish_reason") or choice.get("logprobs"):
+        if not around or choice.get("index") or choice.get("logprobs"):
             return None
         if choice.get("index") not in (0, None) or chunk.get("usage"):
             return None
@@ -160,6 +160,7 @@ def _one_delta(chunk: Any) -> list[Item] | None:
                 items.append(piece)
             else:
                 return None
+        items += finish_of(choice.get("finish_reason"), {})
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
     return items

@@ -1,0 +1,115 @@
+"""The adapter through which llmbridge's own session sends: that of requests, without what it finds out in each call."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable
+from functools import cached_property
+from typing import Any
+
+import requests
+from requests.adapters import HTTPAdapter
+from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
+from requests.structures import CaseInsensitiveDict
+from requests.utils import get_encoding_from_headers
+
+from llmbridge._transport.connections import watch_manager
+from llmbridge.secret import MaskedStr
+
+__all__ = ["LazyResponse", "WatchedAdapter"]
+
+_IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
+_HOSTS = 64  # that a client keeps idle connections to
+_LAZY = ("cookies", "encoding", "headers", "history")
+_BLANK = {name: value for name, value in vars(requests.Response()).items() if name not in _LAZY}
+
+
+class LazyResponse(requests.Response):
+    """A response of which all that takes time to make is made when it is asked for: few look at more than the body."""
+
+    def __init__(self, request: Any, raw: Any, adapter: Any) -> None:
+        vars(self).update(
+            _BLANK, status_code=raw.status, reason=raw.reason, raw=raw, url=request.url, request=request,
+            connection=adapter, history=[],
+        )  # fmt: skip
+
+    @cached_property
+    def headers(self) -> Any:  # type: ignore[override]
+        return CaseInsensitiveDict(self.raw.headers)
+
+    @cached_property
+    def encoding(self) -> Any:  # type: ignore[override]
+        return get_encoding_from_headers(self.headers)
+
+    @cached_property
+    def cookies(self) -> Any:  # type: ignore[override]
+        jar = RequestsCookieJar()
+        extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
+        return jar
+
+    def header_items(self) -> Iterable[tuple[str, str]]:
+        """Names and values, without making the headers of them."""
+        items: Iterable[tuple[str, str]] = self.raw.headers.itermerged()
+        return self.headers.items() if "headers" in vars(self) else items
+
+
+class WatchedAdapter(HTTPAdapter):
+    """The adapter of requests, with connections that report to the call they serve."""
+
+    def __init__(self) -> None:
+        super().__init__(pool_connections=_HOSTS, pool_maxsize=_IDLE_CONNECTIONS)
+        self._pools: dict[Any, Any] = {}
+
+    def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
+        """The pool for a request, remembered: urllib3 looks it up under a lock that all threads share."""
+        folder = isinstance(verify, str) and os.path.isdir(verify)
+        key = request.url, verify, folder, *map(MaskedStr, (proxies or {}).values())
+        pool = self._pools.get(key)
+        if pool is None or pool.pool is None:  # it was closed, as the one that was used least of many hosts'
+            pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
+            if len(self._pools) >= _HOSTS:
+                self._pools.clear()
+            self._pools[key] = pool
+        return pool
+
+    def has_idle(self, url: str) -> bool:
+        """Whether a connection is kept over which requests to this URL have gone before."""
+        pools = [pool.pool for key, pool in list(self._pools.items()) if key[0] == url]
+        return any(idle is not None and idle.qsize() for idle in pools)
+
+    def request_url(self, request: Any, proxies: Any) -> str:
+        """Without a proxy it is the path, which requests finds out by parsing the URL again and again."""
+        url: str = super().request_url(request, proxies) if proxies else request.path_url
+        return url
+
+    def build_response(self, req: Any, resp: Any) -> requests.Response:
+        """What urllib3 gives, as one of requests."""
+        return LazyResponse(req, resp, self)
+
+    def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
+        """Sets the trust of the pool: also of one to a proxy that speaks TLS, where requests looks at the URL alone."""
+        url = "https:" if conn.scheme == "https" else url
+        if isinstance(verify, str) and any(map(os.path.isdir, verify.split(os.pathsep)[1:])):
+            super().cert_verify(conn, url, True, cert)  # type: ignore[no-untyped-call]
+            conn.ca_certs, conn.ca_cert_dir = None, verify  # OpenSSL reads such a list, and requests knows one folder
+            return
+        super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
+
+    def close(self) -> None:
+        """Closes the idle connections at once: urllib3 2 leaves that to the end of the last reference to a pool."""
+        for manager in (self.poolmanager, *self.proxy_manager.values()):
+            for key in list(manager.pools.keys()):
+                if (pool := manager.pools.get(key)) is not None:
+                    pool.close()
+        super().close()
+
+    def init_poolmanager(self, *args: Any, **kwargs: Any) -> None:
+        super().init_poolmanager(*args, **kwargs)
+        watch_manager(self.poolmanager)
+
+    def proxy_manager_for(self, proxy: str, **kwargs: Any) -> Any:
+        known = proxy in self.proxy_manager
+        manager = super().proxy_manager_for(proxy, **kwargs)
+        if not known:
+            watch_manager(manager)
+        return manager

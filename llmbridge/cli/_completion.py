@@ -1,0 +1,65 @@
+"""`llmbridge completion`: words that a shell completes by Tab, through argcomplete (the extra `cli`)."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from llmbridge.cli._input import add_debug
+from llmbridge.cli._output import Misused, write
+
+__all__ = ["add", "complete", "completed_by", "model_names", "provider_names"]
+
+_SHELLS = ("bash", "zsh", "fish")
+
+
+def add(commands: Any) -> None:
+    """Adds the command to the parser."""
+    command = commands.add_parser(
+        "completion",
+        allow_abbrev=False,
+        help="the line for your shell's start file that makes Tab complete commands, options and names",
+        description="Prints what your shell needs to complete commands, options, providers and conversations by Tab.",
+        epilog='bash and zsh: eval "$(llmbridge completion bash)" in ~/.bashrc or ~/.zshrc; fish: '
+        "llmbridge completion fish | source in ~/.config/fish/config.fish. Needs: pip install 'llmbridge[cli]'",
+    )
+    command.add_argument("shell", choices=_SHELLS, help="bash, zsh or fish")
+    add_debug(command)
+    command.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> None:
+    try:
+        from argcomplete.shell_integration import shellcode
+    except ImportError:
+        raise Misused("completion needs argcomplete: pip install 'llmbridge[cli]'") from None
+    write(shellcode(["llmbridge"], shell="bash" if options.shell == "zsh" else options.shell) + "\n")
+
+
+def complete(parser: argparse.ArgumentParser) -> None:
+    """Answers a shell that asks what the present word may become, and ends the process."""
+    try:
+        import argcomplete
+    except ImportError:
+        return
+    argcomplete.autocomplete(parser, always_complete_options="long")
+
+
+def completed_by(action: argparse.Action, names: Callable[[], Iterable[str]]) -> None:
+    """Says what an argument may be."""
+    setattr(action, "completer", lambda **_: names())  # noqa: B010 - argcomplete's own attribute
+
+
+def provider_names() -> list[str]:
+    """The providers that are known."""
+    from llmbridge.providers import known
+
+    return sorted(known())
+
+
+def model_names() -> list[str]:
+    """What -m may begin with."""
+    from llmbridge.providers import known
+
+    return sorted(name if provider.direct else f"{name}:" for name, provider in known().items())

@@ -1,0 +1,339 @@
+"""What a question is made of on the command line: piped text and words, files, parameters, schemas, tools."""
+
+from __future__ import annotations
+
+import io
+import json
+import subprocess
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import pytest
+from test_chat_command import PNG, to
+from test_command import one_line
+
+from llmbridge.cli import main
+from llmbridge.testing import LLMServer, Received, Reply
+
+SUM = Reply("", tool_calls=[{"name": "add", "arguments": {"a": 1, "b": 2}}])
+
+
+@pytest.fixture(autouse=True)
+def _own_key(_no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """There is a key."""
+    monkeypatch.setenv("OPENAI_API_KEY", "sk-cli-secret")
+
+
+def piped(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
+    """Puts bytes on standard input."""
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+
+
+def asked(server: LLMServer) -> Any:
+    """The content of the last message that was sent."""
+    return server.requests[-1].json["messages"][-1]["content"]
+
+
+# -- piped text and words ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("words", "sent"),
+    [
+        (["Write a", "commit message"], "+ a line\n\nWrite a commit message"),
+        (["Before:", "-", "after", "it"], "Before:\n\n+ a line\n\nafter it"),
+        (["-", "What is it?"], "+ a line\n\nWhat is it?"),
+        (["What is it?", "-"], "What is it?\n\n+ a line"),
+        (["Before", "--usage", "-", "--retries", "1", "and", "after"], "Before\n\n+ a line\n\nand after"),
+        ([], "+ a line"),
+    ],
+)
+def test_piped_text_goes_in_front_of_the_words_or_where_a_dash_is(
+    server: LLMServer, monkeypatch: pytest.MonkeyPatch, words: list[str], sent: str
+) -> None:
+    """With a blank line between them."""
+    piped(monkeypatch, b"\xef\xbb\xbf+ a line\n")
+    assert main(["chat", *to(server), *words]) == 0
+    assert asked(server) == sent
+
+
+@pytest.mark.parametrize("command", [["chat"], []], ids=["chat", "no command"])
+def test_a_real_pipe_is_read(server: LLMServer, command: list[str]) -> None:
+    """As in `git diff | llmbridge chat "Write a commit message"`, also without the command's name."""
+    words = [*command, *to(server), "Write a commit message"]
+    run = subprocess.run([sys.executable, "-m", "llmbridge", *words], input=b"diff\n", capture_output=True, timeout=60)
+    assert (run.returncode, run.stderr) == (0, b"")
+    assert asked(server) == "diff\n\nWrite a commit message"
+
+
+@pytest.mark.parametrize("words", [["-", "-"], ["-", "-f", "-"]])
+def test_standard_input_is_used_once(
+    server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
+) -> None:
+    """Two dashes are a mistake."""
+    piped(monkeypatch, b"text")
+    assert main(["chat", *to(server), *words]) == 2
+    assert "only once" in one_line(capsys.readouterr().err)
+
+
+def test_an_empty_pipe_adds_nothing(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The words are the prompt, as they are behind a program that prints nothing."""
+    piped(monkeypatch, b"")
+    assert main(["chat", *to(server), "Hello"]) == 0
+    assert asked(server) == "Hello"
+
+
+def test_piped_bytes_that_are_not_text_are_told(
+    server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are neither dropped nor guessed at."""
+    piped(monkeypatch, b"caf\xe9")
+    assert main(["chat", *to(server), "What is it?"]) == 2
+    assert "UTF-8 (byte 3)" in one_line(capsys.readouterr().err)
+    assert not server.requests
+
+
+def test_the_first_words_without_a_command_are_a_prompt(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """`llmbridge "hi"` is `llmbridge chat "hi"`, options in front or behind."""
+    server.default = Reply("Hello")
+    assert main(["hi", *to(server)]) == 0
+    assert main([*to(server), "hi"]) == 0
+    assert main(["what", "is that?", *to(server)]) == 0
+    assert [request.json["messages"][-1]["content"] for request in server.requests] == ["hi", "hi", "what is that?"]
+    assert capsys.readouterr() == ("Hello\n" * 3, "")
+
+
+@pytest.mark.parametrize(("word", "meant"), [("caht", "chat"), ("model", "models"), ("conversation", "conversations")])
+def test_a_command_that_is_spelled_wrongly_is_not_asked(
+    word: str, meant: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """It says which one is meant."""
+    assert main([word, "Hello"]) == 2
+    assert f"did you mean '{meant}'?" in one_line(capsys.readouterr().err)
+
+
+# -- files ------------------------------------------------------------------------------------------------------------
+
+
+def test_text_files_go_in_front(server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """In their order, before piped text and words."""
+    for name in ("one", "two"):
+        (tmp_path / name).write_text(f"{name}\n", encoding="utf-8")
+    piped(monkeypatch, b"piped")
+    assert main(["chat", *to(server), "-f", str(tmp_path / "one"), "-f", str(tmp_path / "two"), "words"]) == 0
+    assert asked(server) == "one\n\ntwo\n\npiped\n\nwords"
+
+
+def test_attachments_are_what_their_bytes_are(server: LLMServer, tmp_path: Path) -> None:
+    """An image, a text document, and an image by its URL."""
+    (tmp_path / "cat").write_bytes(PNG)
+    (tmp_path / "notes.txt").write_text("some notes", encoding="utf-8")
+    sources = [str(tmp_path / "cat"), str(tmp_path / "notes.txt"), "https://example.com/dog.jpg"]
+    assert main(["chat", *to(server), "What?", *(word for source in sources for word in ("-a", source))]) == 0
+    text, image, notes, dog = asked(server)
+    assert text == {"type": "text", "text": "What?"}
+    assert image["image_url"]["url"].startswith("data:image/png;base64,")
+    assert "some notes" in json.dumps(notes)
+    assert dog["image_url"]["url"] == "https://example.com/dog.jpg"
+
+
+def test_an_attachment_can_be_piped_in(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """`-a -` takes bytes from standard input."""
+    piped(monkeypatch, PNG)
+    assert main(["chat", *to(server), "What?", "-a", "-"]) == 0
+    assert asked(server)[1]["image_url"]["url"].startswith("data:image/png;base64,")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["-f", "nothing.txt"], "-f: cannot read nothing.txt"),
+        (["-a", "nothing.png"], "cannot attach nothing.png"),
+        (["-a", "https://example.com/42"], "--image"),
+        (["-a", sys.executable], "neither text"),
+        (["-o", "timeout", "3"], "write --timeout"),
+        (["-o", "max_turns", "x"], "whole number"),
+        (["--retries", "two"], "--retries takes a whole number, like 3"),
+        (["--limits", "fast"], "--limits takes requests a minute, like 20"),
+        (["--limits", "0"], "--limits takes"),
+        (["--schema", "name, age years"], "'years' is not a type"),
+        (["--schema", "a b c"], "is not a field"),
+        (["--schema", "{"], "is not JSON"),
+        (["-T", "nothing"], "MODULE:FUNCTION"),
+        (["-T", "no_such_module:f", "--yes"], "cannot import no_such_module:f"),
+        (["-T", "os:sep", "--yes"], "is not a function"),
+        (["--key", "two\nlines"], "key"),
+        (["-c", "--conversation", "x"], "one of them"),
+        (["--conversation", "../x"], "letters, digits"),
+    ],
+)
+def test_what_cannot_be_used_is_told_before_anything_is_sent(
+    server: LLMServer, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Code 2, and one line that names the option."""
+    assert main(["chat", *to(server), "Hello", *words]) == 2
+    assert told in one_line(capsys.readouterr().err)
+    assert not server.requests
+
+
+# -- parameters -------------------------------------------------------------------------------------------------------
+
+
+def test_every_parameter_has_an_option(server: LLMServer) -> None:
+    """Numbers, words, JSON; a dash for an underscore."""
+    words = ["-o", "temperature", "0.5", "-o", "max-tokens", "7", "-o", "stop", "END", "-o", "logit_bias", '{"5": 1}']
+    assert main(["chat", *to(server), "Hello", *words]) == 0
+    sent = server.requests[0].json
+    assert (sent["temperature"], sent["stop"], sent["logit_bias"]) == (0.5, "END", {"5": 1})
+    assert 7 in (sent.get("max_tokens"), sent.get("max_completion_tokens"))
+
+
+def test_a_key_of_the_command_line_is_sent_and_never_shown(
+    server: LLMServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Not even by a service that echoes it."""
+    key = "a-key-0123456789"
+    server.default = Reply(f"bad key {key}", status=401)
+    assert main(["chat", *to(server), "--key", key, "--debug", "Hello"]) == 1
+    assert server.requests[0].header("Authorization") == f"Bearer {key}"
+    assert key not in "".join(capsys.readouterr())
+
+
+def test_retries_say_how_often(server: LLMServer) -> None:
+    """None with 0."""
+    server.default = Reply("busy", status=503)
+    assert main(["chat", *to(server), "--retries", "0", "Hello"]) == 1
+    assert len(server.requests) == 1
+
+
+def test_limits_are_for_all_requests_of_the_command(server: LLMServer) -> None:
+    """Both spellings are taken."""
+    for limits in ("60", "requests-per-minute=60,concurrency=1"):
+        assert main(["chat", *to(server), "--limits", limits, "Hello"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("told", "option"),
+    [("max_turns", "-o max_turns"), ("base_url", "--base-url")],
+)
+def test_texts_speak_of_options(told: str, option: str) -> None:
+    """What the library calls an argument is an option here."""
+    from llmbridge.cli._output import spoken
+
+    assert spoken(f"check {told}") == f"check {option}"
+
+
+def test_a_schema_is_written_as_fields(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Names with types, lists and descriptions; all are required."""
+    server.default = Reply('{"name": "Ada", "age": 36, "tags": ["x"]}')
+    assert main(["chat", *to(server), "--schema", "name, age int: in years, tags str[]", "Who?"]) == 0
+    assert json.loads(capsys.readouterr().out) == {"name": "Ada", "age": 36, "tags": ["x"]}
+    schema = server.requests[0].json["response_format"]["json_schema"]["schema"]
+    assert schema["required"] == ["name", "age", "tags"]
+    assert schema["properties"]["age"] == {"type": "integer", "description": "in years"}
+
+
+def test_a_warning_is_a_line_like_all_others(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Not one of Python's, with a path and a line of source."""
+    words = ["-m", "openai-responses:m", "--base-url", server.base_url("openai-responses")]
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main(["chat", *words, "-o", "stop", "END", "-o", "unsupported", "warn", "Hello"]) == 0
+    assert "stop" in one_line(capsys.readouterr().err)
+
+
+# -- the last code block ----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"),
+    [
+        ("First:\n```py\nprint(1)\n```\nthen:\n```sh\nls\n```\nDone.", "ls\n"),
+        ("1. Do\n   ~~~\n   a\n     b\n   ~~~\n", "a\n  b\n"),
+        ("````md\n```\ninner\n```\n````", "```\ninner\n```\n"),
+        ("Cut off:\n```py\nprint(", "print(\n"),
+    ],
+)
+def test_the_last_code_block_alone(
+    server: LLMServer, capsys: pytest.CaptureFixture[str], answer: str, code: str
+) -> None:
+    """Without its fence and indentation."""
+    server.default = Reply(answer)
+    assert main(["chat", *to(server), "-x", "Hello"]) == 0
+    assert capsys.readouterr() == (code, "")
+
+
+def test_an_answer_without_code_is_no_code(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Nothing on standard output; the answer is not lost."""
+    server.default = Reply("I cannot.")
+    assert main(["chat", *to(server), "-x", "Hello"]) == 1
+    assert capsys.readouterr() == ("", "I cannot.\nllmbridge: the answer has no code block\n")
+
+
+# -- tools ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def tools(tmp_path: Path) -> str:
+    """A file with a function."""
+    path = tmp_path / "sums_of_a_test.py"
+    path.write_text('def add(a: int, b: int) -> int:\n    """Adds."""\n    return a + b\n', encoding="utf-8")
+    return f"{path}:add"
+
+
+def test_tools_are_shown_and_run(server: LLMServer, tools: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Call and result on standard error, the answer alone on standard output; the tokens are those of all requests."""
+    server.script(SUM, Reply("It is 3."))
+    assert main(["chat", *to(server), "-T", tools, "--yes", "--json", "1 + 2?"]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out)["text"] == "It is 3."
+    assert json.loads(out)["usage"]["total_tokens"] > 8
+    assert err == "llmbridge: the model calls add(a=1, b=2)\nllmbridge: add -> 3\n"
+    assert server.requests[1].json["messages"][-1]["content"] == "3"
+
+
+def test_a_model_that_never_stops_calling_is_stopped(
+    server: LLMServer, tools: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """After `-o max_turns` answers."""
+    server.default = SUM
+    assert main(["chat", *to(server), "-T", tools, "--yes", "-o", "max_turns", "2", "1 + 2?"]) == 1
+    assert "-o max_turns" in capsys.readouterr().err
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize(("answer", "result"), [("y\n", "3"), ("\n", "The user did not allow this call.")])
+def test_a_tool_runs_only_with_a_yes(
+    server: LLMServer, tools: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, result: str
+) -> None:
+    """Without one the model is told so."""
+    (tmp_path / "terminal").write_text(answer, encoding="utf-8")
+    monkeypatch.setattr("llmbridge.cli._answer._TERMINAL", str(tmp_path / "terminal"))
+    server.script(SUM, Reply("Done."))
+    assert main(["chat", *to(server), "-T", tools, "1 + 2?"]) == 0
+    assert server.requests[1].json["messages"][-1]["content"] == result
+
+
+def test_without_a_terminal_nobody_can_say_yes(
+    server: LLMServer, tools: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """So nothing is sent."""
+    monkeypatch.setattr("llmbridge.cli._answer._TERMINAL", str(tmp_path / "nothing"))
+    assert main(["chat", *to(server), "-T", tools, "1 + 2?"]) == 2
+    assert "--yes" in one_line(capsys.readouterr().err)
+    assert not server.requests
+
+
+def test_a_call_cannot_hide_itself(server: LLMServer, tools: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """What a terminal would obey is shown instead."""
+    evil = {"a": "\x1b[2K\rharmless", "b": 2}
+
+    def answer(received: Received) -> Reply:
+        done = received.json["messages"][-1]["role"] == "tool"
+        return Reply("Done.") if done else Reply("", tool_calls=[{"name": "add", "arguments": evil}])
+
+    server.default = answer
+    assert main(["chat", *to(server), "-T", tools, "--yes", "?"]) == 0
+    assert "\x1b" not in capsys.readouterr().err
