@@ -313,7 +313,7 @@ class _Coroutine:
         self._running.add(event)
         try:
             await self._job()
-        except get_cancelled_exc_class():
+        except _cancellation():
             raise
         except BaseException:  # noqa: BLE001, S110 - the job has told it to the thread, which raises it
             pass
@@ -466,6 +466,14 @@ def _running_loop() -> asyncio.AbstractEventLoop | None:
         return None  # trio
 
 
+def _cancellation() -> type[BaseException]:
+    """What cancels a task; also where its event loop is closed, and the task is garbage with all that it holds."""
+    try:
+        return get_cancelled_exc_class()
+    except RuntimeError:
+        return asyncio.CancelledError
+
+
 def _arrive(arrived: asyncio.Future[None]) -> None:
     if not arrived.done():
         arrived.set_result(None)
@@ -571,7 +579,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             raise StopAsyncIteration
         except BaseException as error:
             self._running = False
-            if isinstance(error, get_cancelled_exc_class()):
+            if isinstance(error, _cancellation()):
                 self._left = True
                 self._view.leave(_Loop().soon)
                 self._ready = _of_one_who_is_back(self._ready, self._view.source)
@@ -593,9 +601,8 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
                 outcome = await self._hopped()
                 continue
             if outcome is Wait.SOCKET:
-                descriptor = source.current.readable
-                assert descriptor is not None
-                await _readable(descriptor)
+                if (descriptor := source.current.readable) is not None:  # or it was given up behind the thread's step
+                    await _readable(descriptor)
             elif outcome is Wait.REST:
                 await _rested(source.current)
             else:
@@ -615,7 +622,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._hop = _Hop(self._view.hop, coroutines, partial(_left, self._view.source))
         try:
             outcome = await self._hop.outcome()
-        except get_cancelled_exc_class():
+        except _cancellation():
             if coroutines.at_work:  # they belong to this task, which must not go before them
                 self._view.source.cancel()
                 await coroutines.ended()

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
+import gc
 import os
 import signal
 import socket
@@ -159,6 +161,45 @@ class TestHeartbeats:
                 return [piece async for piece in pieces]
 
             assert loop.run(main) == PIECES
+
+    def test_p31_given_up_behind_a_step_of_a_thread(self, loop: Async, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Who comes too late learns that the call was cancelled, whatever the thread has said it waits for."""
+        monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.5)
+        send = Transport.send
+
+        def slow(*args: Any) -> Any:
+            time.sleep(0.2)
+            return send(*args)
+
+        monkeypatch.setattr(Transport, "send", slow)
+        with Gate(b"") as gate, gate.client() as client:
+
+            async def main() -> None:
+                pieces = client.chat("x").__aiter__()
+                with anyio.move_on_after(0.05):
+                    await anext(pieces)
+                await anyio.sleep(1.2)
+                with pytest.raises(Cancelled):
+                    await anext(pieces)
+
+            loop.run(main)
+            gate.go.release()
+
+    def test_p14_a_loop_is_closed_with_its_tasks(self, server: LLMServer, client: Client) -> None:
+        """What is left of them is collected where no event loop runs, and is quiet."""
+        server.script(Reply(PIECES, stall=900))
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)  # asyncio's own word on tasks that were left pending
+
+        async def begin() -> list[str]:
+            return [piece async for piece in client.chat("x")]
+
+        task = loop.create_task(begin())
+        loop.run_until_complete(_until(lambda: bool(server.requests)))
+        loop.close()
+        del task, loop
+        gc.collect()
+        assert server.requests[0].gone.wait(10)
 
     def test_p31_a_wait_too_short_for_any_step(self, server: LLMServer, client: Client, loop: Async) -> None:
         """As in an event loop that gets round more slowly than heartbeats come: the call goes on all the same."""
