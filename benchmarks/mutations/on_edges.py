@@ -401,7 +401,7 @@ _SECRETS = (
         "del drop_frames",
     ),
     Mutation("P41", "parts of a URL stay", "_callers_own", 'package.startswith("namedtuple_")', "False"),
-    Mutation("P41", "steps of a coroutine stay", "_aio.finished", "@discreet\n", "\n"),
+    Mutation("P41", "steps of a coroutine stay", "finished", "@discreet", ""),
     Mutation("P41", "a slice of a header shows", "MaskedStr.__new__", "(cls, MASK)", "(cls, text)"),
     Mutation("P41", "two keys are one", "MaskedStr.__eq__", "self._text == revealed(other)", "True"),
     Mutation("P41", "a session sees the mask", "_revealed", "revealed(value)", "value"),
