@@ -73,7 +73,8 @@ class Plan:
         try:
             return self._stream(checked_messages(messages), reasks, TotalClock(self._timeout.total))
         except UnknownProvider as error:
-            if isinstance(messages, str) and providers.look_up(messages.partition(":")[0]) is not None:
+            swapped = isinstance(messages, str) and providers.look_up(messages.partition(":")[0]) is not None
+            if swapped and SWAPPED not in error.message:
                 raise UnknownProvider(f"{error.message}; {SWAPPED}") from None
             raise
 

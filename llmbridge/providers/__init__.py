@@ -178,9 +178,9 @@ def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[P
         says = f"write 'provider:model'{near}"
     else:
         says = "write 'provider:model', or give base_url= for an OpenAI-compatible server"
-    raise UnknownProvider(
-        f"{model[:60]!r} names no provider: {says}; {SWAPPED if any(map(str.isspace, model)) else _LISTED}"
-    )
+    then = SWAPPED if any(map(str.isspace, model)) else _LISTED
+    then = f" {then.capitalize()}" if says.endswith("?") and then is _LISTED else f"; {then}"
+    raise UnknownProvider(f"{model[:60]!r} names no provider: {says}{then}")
 
 
 def _with_model(provider: type[Provider], name: str) -> tuple[type[Provider], str]:
