@@ -172,7 +172,7 @@ _SECRETS = (
     Mutation(
         "P18",
         "http.client prints the headers",
-        "_Watched.debuglevel",
+        "_Quiet.debuglevel",
         "return own if current_call() is None else 0",
         "return own",
     ),

@@ -160,7 +160,21 @@ class _Response(http.client.HTTPResponse):
             lines.rest_of_headers()
 
 
-class _Watched:
+class _Quiet:
+    """Mixed into any connection class that a call may use."""
+
+    @property
+    def debuglevel(self) -> int:
+        """Of http.client, which prints the headers, and the key with them: not those of a call."""
+        own: int = self.__dict__.get("_debuglevel", http.client.HTTPConnection.debuglevel)
+        return own if current_call() is None else 0
+
+    @debuglevel.setter
+    def debuglevel(self, level: int) -> None:
+        self.__dict__["_debuglevel"] = level
+
+
+class _Watched(_Quiet):
     """Mixed into a connection class of urllib3."""
 
     response_class = _Response
@@ -174,16 +188,6 @@ class _Watched:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._lines: dict[Any, bytes] = {}
-
-    @property
-    def debuglevel(self) -> int:
-        """Of http.client, which prints the headers, and the key with them: not those of a call."""
-        own: int = self.__dict__.get("_debuglevel", http.client.HTTPConnection.debuglevel)
-        return own if current_call() is None else 0
-
-    @debuglevel.setter
-    def debuglevel(self, level: int) -> None:
-        self.__dict__["_debuglevel"] = level
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         if (call := current_call()) is not None and self.sock is not None:
@@ -420,7 +424,7 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
             watch(self)
 
 
-class _Recorder:
+class _Recorder(_Quiet):
     """Mixed into a connection class of vcrpy, which plays answers, or records those of a connection that it holds."""
 
     def request(self, *args: Any, **kwargs: Any) -> None:

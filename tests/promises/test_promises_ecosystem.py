@@ -130,6 +130,20 @@ def test_p44_a_recorder_gets_plain_headers(server: LLMServer, caller: Client, mo
     assert server.requests[0].header("Authorization") == f"Bearer {KEY}"
 
 
+def test_p44_a_recorder_prints_no_headers(
+    server: LLMServer, caller: Client, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever http.client was told to print, also by a recorder that is the connection itself."""
+    monkeypatch.setattr("http.client.HTTPConnection.debuglevel", 1)
+
+    class Itself(Plain):  # type: ignore[misc]
+        _baseclass = Plain
+
+    with in_place(Itself):
+        assert caller.chat("x").complete().text
+    assert KEY not in "".join(capfd.readouterr())
+
+
 def test_p44_the_request_of_a_response_holds_no_key(server: LLMServer, caller: Client, mode: Mode) -> None:
     """A cache writes it down. What was sent holds the key, as a mock's list of calls does."""
     plain = requests.Session.send
