@@ -384,8 +384,10 @@ _BETWEEN = frozenset(opmap[name] for name in ("CACHE", "EXTENDED_ARG", "NOP") if
 _AWAITING = _BETWEEN.union(
     opmap[name]
     for name in (
-        "CLEANUP_THROW", "END_SEND", "GET_AWAITABLE", "JUMP_BACKWARD_NO_INTERRUPT", "LOAD_CONST", "RESUME", "SEND",
-        "YIELD_FROM", "YIELD_VALUE",
+        "CLEANUP_THROW", "END_SEND", "GET_AWAITABLE", "JUMP_BACKWARD_NO_INTERRUPT", "LOAD_COMMON_CONSTANT",
+        "LOAD_CONST", "PUSH_NULL", "RESUME", "SEND", "YIELD_FROM", "YIELD_VALUE",
+        # Of a comprehension, from 3.15 on.
+        "BUILD_LIST", "BUILD_MAP", "BUILD_SET", "LOAD_FAST_AND_CLEAR", "SWAP",
     )
     if name in opmap
 )  # fmt: skip

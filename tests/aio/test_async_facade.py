@@ -239,13 +239,13 @@ class TestThreads:
         monkeypatch.setattr(_aio, "run_sync", counted)
         return taken
 
-    def test_a_whole_answer_takes_one_hop(
+    def test_a_whole_answer_takes_a_hop_or_two(
         self, server: LLMServer, client: Client, loop: Async, hops: list[Any]
     ) -> None:
-        """`await stream` goes to a worker thread once, however many pieces come."""
+        """`await stream` goes to a worker thread to begin, and perhaps to end, however many pieces come."""
         server.script(Reply(["x"] * 200))
         assert loop.complete(client.chat("x")).text == "x" * 200
-        assert len(hops) == 1
+        assert 1 <= len(hops) <= 2
 
     def test_pieces_take_none(self, server: LLMServer, client: Client, loop: Async, hops: list[Any]) -> None:
         """`async for` needs threads to begin, and perhaps to end, but not for pieces."""
