@@ -173,7 +173,7 @@ _WAITING = (
     Mutation("P31", "who comes back is given up", "Call.come_back", "self._left = None", "pass"),
     Mutation("P31", "who takes what was there is given up", "_of_one_who_is_back", "source.come_back()", "pass"),
     Mutation("P31", "a traceback keeps the stream", "AsyncResult.__anext__", "del self", "pass"),
-    Mutation("P32", "a thread waits for the headers", "POSSIBLE", ">= 2", ">= 99"),
+    Mutation("P32", "a thread waits for the headers", "_Watched.getresponse", "if POSSIBLE:", "if not POSSIBLE:"),
     Mutation(
         "P32", "a thread waits for the first piece", "Pipeline._step", "if in_loop and may_block and", "if False and"
     ),
