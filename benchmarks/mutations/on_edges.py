@@ -191,7 +191,7 @@ _CONNECTIONS = (
     Mutation("P33", "the usual ones go as well", "WatchedAdapter.__init__", "pool_maxsize=_IDLE_CONNECTIONS", ""),
     Mutation("P33", "the surplus goes at once", "_Idle.deadline", "+ _SURPLUS_SECONDS", "- _SURPLUS_SECONDS"),
     Mutation("P33", "the watchdog sleeps on", "watch", "if expiring.deadline < _watchdog.wakes_at:", "if False:"),
-    Mutation("P33", "a fork ends what is no call", "_Watchdog.calls", "if isinstance(call, Call)", ""),
+    Mutation("P33", "a fork ends what is not a call", "_Watchdog.calls", "if isinstance(call, Call)", ""),
     Mutation("P33", "ten hosts are enough", "_HOSTS", "64", "10"),
     Mutation(
         "P33",
@@ -356,7 +356,11 @@ _PICKLES = (
     ),
     Mutation("P39", "all are remembered", "_Travellers._remember", "len(self._memories) > _TRAVELLERS", "False"),
     Mutation(
-        "P39", "a copy is no other client", "Client.__copy__", "again.connections = Connections(self._limits)", "pass"
+        "P39",
+        "a copy is not another client",
+        "Client.__copy__",
+        "again.connections = Connections(self._limits)",
+        "pass",
     ),
     Mutation(
         "P39",

@@ -172,12 +172,15 @@ class Loop(chain[Piece], Generator[Piece, None, None]):
         return bool(self._first.gi_running)  # type: ignore[attr-defined]
 
     def send(self, value: None) -> Piece:
+        """The next piece; there is nothing that could be sent."""
         return next(self)
 
     def throw(self, *error: Any) -> Piece:
+        """Raises an error where the answer is read, which ends it."""
         return self._first.throw(*error)
 
     def close(self) -> None:
+        """Ends the answer and closes its connection."""
         self._first.close()
 
 

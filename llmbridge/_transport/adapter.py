@@ -35,14 +35,17 @@ class LazyResponse(requests.Response):
 
     @cached_property
     def headers(self) -> Any:  # type: ignore[override]
+        """See requests."""
         return CaseInsensitiveDict(self.raw.headers)
 
     @cached_property
     def encoding(self) -> Any:  # type: ignore[override]
+        """See requests."""
         return get_encoding_from_headers(self.headers)
 
     @cached_property
     def cookies(self) -> Any:  # type: ignore[override]
+        """See requests."""
         jar = RequestsCookieJar()
         extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
         return jar
