@@ -22,7 +22,7 @@ from llmbridge._version import __version__
 
 # fmt: off
 if TYPE_CHECKING:
-    from llmbridge._aio import set_thread_limit
+    from llmbridge._aio.threads import set_thread_limit
     from llmbridge._api import aembed, amodels, chat, conversation, embed, models
     from llmbridge.client import Client
     from llmbridge.completion import Choice, Completion
@@ -106,7 +106,7 @@ __all__ = [
 # fmt: on
 
 _MODULES = {
-    "_aio": "set_thread_limit",
+    "_aio.threads": "set_thread_limit",
     "_api": "aembed amodels chat conversation embed models",
     "client": "Client",
     "completion": "Choice Completion",

@@ -529,7 +529,7 @@ class Client:
 
     async def aclose(self) -> None:
         """`close` for async code: the event loop goes on meanwhile."""
-        from llmbridge._aio import in_thread
+        from llmbridge._aio.threads import in_thread
 
         await in_thread(self.close, self.close)
 

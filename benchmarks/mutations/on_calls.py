@@ -121,7 +121,7 @@ _LIFE = (
         "if sys is None:",
     ),
     Mutation("P15", "what a cancelled task has left goes on for ever", "Pipeline.leave", "self._call.leave(", "print("),
-    Mutation("P15", "a cancelled task waits", "_Hop._in_place", "abandon_on_cancel=True", "abandon_on_cancel=False"),
+    Mutation("P15", "a cancelled task waits", "Hop._in_place", "abandon_on_cancel=True", "abandon_on_cancel=False"),
     Mutation(
         "P15",
         "a cancel scope is open across pieces",

@@ -153,7 +153,7 @@ _WAITING = (
         "P31",
         "a step that is cancelled ends the stream",
         "AsyncResult._next_read",
-        "isinstance(error, _cancellation())",
+        "isinstance(error, cancellation())",
         "False",
     ),
     Mutation("P31", "an exception of a handler looks like the end", "View._behind", "if self._broken:", "if False:"),
@@ -165,11 +165,11 @@ _WAITING = (
         "self._attempts.step_back()",
     ),
     Mutation("P31", "who has left holds up the queue", "Attempts.in_queue", '== "waiting"', '== "nobody"'),
-    Mutation("P31", "a step that was left is made again", "_Hop._run", "self._steps.pop()", "self._steps[0]"),
+    Mutation("P31", "a step that was left is made again", "Hop._run", "self._steps.pop()", "self._steps[0]"),
     Mutation(
         "P31", "a thread's last word counts behind the end", "AsyncResult._step", "is not None:  # or", "!= -1:  # or"
     ),
-    Mutation("P31", "who waits too shortly begins anew", "_Hop.outcome", "not self._begun", "True"),
+    Mutation("P31", "who waits too shortly begins anew", "Hop.outcome", "not self._begun", "True"),
     Mutation("P31", "who comes back is given up", "Call.come_back", "self._left = None", "pass"),
     Mutation("P31", "who takes what was there is given up", "_of_one_who_is_back", "source.come_back()", "pass"),
     Mutation("P31", "a traceback keeps the stream", "AsyncResult.__anext__", "del self", "pass"),

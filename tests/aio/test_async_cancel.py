@@ -25,7 +25,8 @@ import pytest
 from loopback import Listener, chunk, event, head, read_head
 from modes import LOOPS, Async
 
-from llmbridge import BadRequest, Cancelled, ChatStream, Client, LLMBridgeError, Timeout, _aio
+from llmbridge import BadRequest, Cancelled, ChatStream, Client, LLMBridgeError, Timeout
+from llmbridge._aio import threads
 from llmbridge._transport import Exchange
 from llmbridge._transport import call as transport_call
 from llmbridge.providers.openai import OpenAI
@@ -824,7 +825,7 @@ def _check_cancel(phase: Phase, way: str, read: Callable[..., Any]) -> None:
 
 def _busy_threads() -> int:
     """Worker threads that llmbridge has in use in this event loop; abandoned ones count until they are done."""
-    return _aio._Threads.here().taken
+    return threads._Threads.here().taken
 
 
 def _tasks() -> list[Any]:

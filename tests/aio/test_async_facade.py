@@ -28,9 +28,9 @@ from llmbridge import (
     Text,
     Timeout,
     Vitalentum,
-    _aio,
     _transport,
 )
+from llmbridge._aio import threads
 from llmbridge._transport import Transport
 from llmbridge.testing import HOLD, LLMServer, Reply
 
@@ -230,13 +230,13 @@ class TestThreads:
     def hops(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         """Grows by one with every step that goes to a worker thread."""
         taken: list[Any] = []
-        run_sync = _aio.run_sync
+        run_sync = threads.run_sync
 
         async def counted(step: Any, **options: Any) -> Any:
             taken.append(step)
             return await run_sync(step, **options)
 
-        monkeypatch.setattr(_aio, "run_sync", counted)
+        monkeypatch.setattr(threads, "run_sync", counted)
         return taken
 
     def test_a_whole_answer_takes_a_hop_or_two(
@@ -292,7 +292,7 @@ class TestThreads:
 
         async def main() -> None:
             tasks = [asyncio.ensure_future(reader(number)) for number in range(60)]
-            await _until(lambda: len(begun) == 60 and _aio._Threads.here().taken == 0)
+            await _until(lambda: len(begun) == 60 and threads._Threads.here().taken == 0)
             assert not any(task.done() for task in tasks)
             for task in tasks:
                 task.cancel()
@@ -351,7 +351,7 @@ class TestThreads:
                 sending -= 1
 
         async def main() -> list[Any]:
-            _aio.set_thread_limit(1)
+            threads.set_thread_limit(1)
             return await _together(loop, *[lambda: _text(client.chat("x"))] * 8)
 
         monkeypatch.setattr(Transport, "send", counted)
@@ -380,7 +380,7 @@ class TestThreads:
         async def main(client: Client) -> tuple[list[float], int]:
             from anyio import current_time, fail_after
 
-            _aio.set_thread_limit(1)
+            threads.set_thread_limit(1)
 
             async def seconds() -> float:
                 began = current_time()
@@ -391,7 +391,7 @@ class TestThreads:
 
             with fail_after(20):
                 took = await _together(loop, *[seconds] * calls)
-            return took, _aio._Threads.here().taken
+            return took, threads._Threads.here().taken
 
         with (
             Listener() as silent,
@@ -416,19 +416,19 @@ class TestThreads:
                 running -= 1
 
         async def main() -> None:
-            _aio.set_thread_limit(1)
-            await _together(loop, *[lambda: _aio.in_thread(step, lambda: None, left=lambda: 0.0)] * 60)
+            threads.set_thread_limit(1)
+            await _together(loop, *[lambda: threads.in_thread(step, lambda: None, left=lambda: 0.0)] * 60)
 
         loop.run(main)
-        assert most <= 1 + _aio._THREADS_BEYOND
+        assert most <= 1 + threads._THREADS_BEYOND
 
     def test_the_limit_is_of_one_event_loop(self, server: LLMServer, client: Client, loop: Async) -> None:
         """The next loop starts with the default."""
 
         async def main(limit: int | None) -> float:
             if limit is not None:
-                _aio.set_thread_limit(limit)
-            return _aio._Threads.here().limit
+                threads.set_thread_limit(limit)
+            return threads._Threads.here().limit
 
         assert loop.run(lambda: main(3)) == 3
         assert loop.run(lambda: main(None)) >= 1000
@@ -439,14 +439,14 @@ class TestThreads:
 
         async def main() -> None:
             with pytest.raises((ValueError, TypeError)):
-                _aio.set_thread_limit(limit)
+                threads.set_thread_limit(limit)
 
         loop.run(main)
 
     def test_a_limit_outside_of_an_event_loop_is_refused(self) -> None:
         """It would be nobody's; the error says where to set it."""
         with pytest.raises(ConfigError, match="event loop"):
-            _aio.set_thread_limit(10)
+            threads.set_thread_limit(10)
 
     def test_context_variables_reach_the_callers_own_code(self, server: LLMServer, client: Client, loop: Async) -> None:
         """An auth of the caller's session runs in a worker thread, and sees the task's context."""
