@@ -198,6 +198,7 @@ _WATCHES = (
         "",
     ),
     Mutation("P31", "one event loop waits for another", "_Watch.is_here", "and self._loop is running_loop()", ""),
+    Mutation("P31", "a forked child ends its parent's wait", "_Watch.end", "self._pid == os.getpid()", "self._pid"),
     Mutation("P14", "the end of an answer is not seen by its watch", "_Watch.holds", "self.end()", "pass"),
     Mutation("P14", "what nobody waits for wakes the loop for ever", "_Watch._arrived", "self.end()", "pass"),
     Mutation("P14", "what nobody waits for is closed by nobody", "_Watch._arrived", "self._call.close()", "pass"),

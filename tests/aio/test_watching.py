@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import gc
+import os
 import queue
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -263,6 +264,22 @@ def test_p31_the_next_event_loop_goes_on(case: Case) -> None:
         assert case.got == ["a", "b", "c"]
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_p31_a_forked_child_does_not_end_the_parents_watch(case: Case) -> None:
+    """Both have the one list of what is watched, which the system keeps."""
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(case.begin())
+    child = os.fork()
+    if not child:
+        case.pieces = None
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    case.server.parts.put(END)
+    loop.run_until_complete(asyncio.wait_for(case.step(), 30))
+    loop.close()
+    assert case.got == ["a", "c"]
 
 
 def test_p15_ctrl_c_while_the_loop_reads(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
