@@ -266,7 +266,8 @@ def test_p31_the_next_event_loop_goes_on(case: Case) -> None:
     asyncio.run(main())
 
 
-@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_p31_a_forked_child_does_not_end_the_parents_watch(case: Case) -> None:
     """Both have the one list of what is watched, which the system keeps."""
     loop = asyncio.new_event_loop()
