@@ -39,13 +39,18 @@ nitpick_ignore_regex = [
     # Their documentation is elsewhere, and the build uses no network.
     (r"py:.*", r"(collections\.abc|os|requests|ssl|threading|types)\..*"),
     # Type variables, and what no caller makes.
-    (r"py:.*", r"(llmbridge\.[\w.]+\.)?(P|R|Parsed|_Schema|AsyncResult|Framing|Reading|TransportOptions|UnionType|View)"),
+    (
+        r"py:.*",
+        r"(llmbridge\.[\w.]+\.)?(P|R|Parsed|_Schema|AsyncResult|Framing|Reading|TransportOptions|UnionType|View)",
+    ),
     (r"py:.*", r"llmbridge\.events\.(CitationInBytes|EndOfPart|MediaDelta|NextCall|Summary)"),
     (r"py:.*", r"Call|llmbridge\.testing\.(turn\.Call|turn\.Words|asked\.Tool)"),
 ]
 
 
-def _name(name: str, rawtext: str, text: str, *_: Any, **__: Any) -> tuple[list[nodes.Node], list[nodes.system_message]]:
+def _name(
+    name: str, rawtext: str, text: str, *_: Any, **__: Any
+) -> tuple[list[nodes.Node], list[nodes.system_message]]:
     """Text in single backticks: code, with a link where it is a public name of the package."""
     code, public = nodes.literal(rawtext, text), text.removesuffix("()")
     if public not in llmbridge.__all__:
@@ -54,11 +59,13 @@ def _name(name: str, rawtext: str, text: str, *_: Any, **__: Any) -> tuple[list[
     return [pending_xref(rawtext, code, refexplicit=True, **link)], []
 
 
-_SECTIONS = napoleon.Config(napoleon_custom_sections=["Source", ("Raises, while iterating", "Raises")], napoleon_use_ivar=True)
+_SECTIONS = napoleon.Config(
+    napoleon_custom_sections=["Source", ("Raises, while iterating", "Raises")], napoleon_use_ivar=True
+)
 
 
 def _read_docstring(app: Sphinx, what: str, name: str, obj: Any, options: Any, lines: list[str]) -> None:
-    """Reads the sections; those of a property as a method's, since napoleon would take words before a colon for a type."""
+    """Reads the sections; those of a property as a method's, as napoleon takes words before a colon for a type."""
     kind = "method" if what == "property" else what
     lines[:] = napoleon.GoogleDocstring(lines, _SECTIONS, app, kind, name, obj, options).lines()
 
