@@ -78,7 +78,9 @@ def _shorten(app: Sphinx, what: str, name: str, obj: Any, options: Any, argument
 def _find(app: Sphinx, env: BuildEnvironment, node: pending_xref, code: nodes.TextElement) -> nodes.Node | None:
     """Finds a type that a signature names without its module, as the code does."""
     name, domain = node.get("reftarget", ""), env.domains.python_domain
-    found = [full for full in domain.objects if full.rpartition(".")[2] == name and full.startswith("llmbridge.")]
+    found = [
+        full for full in domain.objects if full.startswith("llmbridge.") and name in (full, full.rpartition(".")[2])
+    ]
     if node["refdomain"] != "py" or not found:
         return None
     return domain.resolve_xref(env, node["refdoc"], app.builder, "obj", found[0], node, code)
