@@ -16,10 +16,11 @@ import llmbridge
 
 project = "llmbridge"
 release = llmbridge.__version__
+# "myst_nb" in place of "myst_parser", with nb_execution_mode = "off", renders notebooks too: those in docs/notebooks/.
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
 exclude_patterns = ["_*"]
 nitpicky = True
-# The sections of How-tos and Coming from take whatever pages there are, also none.
+# The sections take whatever pages there are, for example of howto/*, also none.
 logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "glob pattern" not in str(record.msg))
 
 # -- Markdown ---------------------------------------------------------------------------------------------------------
