@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import re
+from pathlib import Path
 from typing import Any
 
 from docutils import nodes
@@ -27,6 +29,31 @@ logging.getLogger("sphinx.sphinx.directives.other").addFilter(lambda record: "gl
 
 myst_enable_extensions = ["colon_fence"]  # a code host shows what it holds as text
 myst_heading_anchors = 4  # links to headings are written as on a code host
+
+_DOCS = Path(__file__).resolve().parent
+_ELSEWHERE = {"changelog": "CHANGELOG.md", "contributing": "CONTRIBUTING.md", "benchmarks": "benchmarks/README.md"}
+
+
+def _read_page(app: Sphinx, name: str, source: list[str]) -> None:
+    """Reads what a page shows from elsewhere; makes links between files those between pages, or downloads."""
+    page = written = Path(app.env.doc2path(name))
+    if name in _ELSEWHERE:
+        written = _DOCS.parent / _ELSEWHERE[name]
+        source[0] = written.read_text(encoding="utf-8")
+        app.env.note_dependency(str(written))
+    pages = {_DOCS.parent / path: _DOCS / f"{shown}.md" for shown, path in _ELSEWHERE.items()}
+
+    def link(match: re.Match[str]) -> str:
+        target = (written.parent / match["path"]).resolve()
+        target = target / "README.md" if target.is_dir() else target
+        target = pages.get(target, target)
+        if not target.is_file():
+            return match[0]
+        path = Path(os.path.relpath(target, page.parent)).as_posix()
+        return f"]({path}{match['anchor']}" if target.is_relative_to(_DOCS) else f"](path:{path}"
+
+    source[0] = re.sub(r"\]\((?P<path>[^)#:\s]+)(?P<anchor>[^)\s]*)", link, source[0])
+
 
 # -- docstrings -------------------------------------------------------------------------------------------------------
 
@@ -89,6 +116,7 @@ def _find(app: Sphinx, env: BuildEnvironment, node: pending_xref, code: nodes.Te
 
 def setup(app: Sphinx) -> None:
     """Called by Sphinx."""
+    app.connect("source-read", _read_page)
     app.add_role("name", _name)
     app.connect("autodoc-process-docstring", _read_docstring)
     app.connect("autodoc-process-signature", _shorten)
