@@ -10,7 +10,8 @@ from urllib.parse import unquote, urlsplit
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = [*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").rglob("*.md")), ROOT / "benchmarks" / "README.md"]
+FOLDERS = ("docs", "examples", "benchmarks")
+PAGES = [*sorted(ROOT.glob("*.md")), *(page for name in FOLDERS for page in sorted((ROOT / name).rglob("*.md")))]
 FENCE = re.compile(r"^(?P<fence>```+|~~~+).*?^(?P=fence)`*$", re.MULTILINE | re.DOTALL)
 CODE = re.compile(r"(?P<ticks>`+).+?(?P=ticks)", re.DOTALL)
 COMMENT = re.compile(r"<!--.*?-->", re.DOTALL)
