@@ -36,7 +36,7 @@ _ELSEWHERE = {"changelog": "CHANGELOG.md", "contributing": "CONTRIBUTING.md", "b
 
 def _read_page(app: Sphinx, name: str, source: list[str]) -> None:
     """Reads what a page shows from elsewhere; makes links between files those between pages, or downloads."""
-    page = written = Path(app.env.doc2path(name))
+    page = written = Path(app.env.doc2path(name)).resolve()
     if name in _ELSEWHERE:
         written = _DOCS.parent / _ELSEWHERE[name]
         source[0] = written.read_text(encoding="utf-8")
