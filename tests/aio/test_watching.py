@@ -20,6 +20,7 @@ from llmbridge._aio import _Watch
 
 HEAD = head("Transfer-Encoding: chunked")
 A, B = (chunk(event(text=text)) for text in "ab")
+LAST = chunk(event(text="<thi") + DONE) + b"0\r\n\r\n"
 END = chunk(event(text="c") + FINISH + DONE) + b"0\r\n\r\n"
 
 
@@ -88,7 +89,7 @@ def case() -> Iterator[Case]:
     """Not begun."""
     with Server() as server:
         base_url = f"http://127.0.0.1:{server.port}/v1"
-        with Client("openai:m", base_url=base_url, api_key="sk-test", retries=0, timeout=60) as client:
+        with Client("vllm:m", base_url=base_url, api_key="sk-test", retries=0, timeout=60) as client:
             yield (made := Case(server, client.chat("x")))
         made.pieces = None  # the test still holds the case
         server.parts.put(None)
@@ -141,6 +142,19 @@ async def by_a_thread_alone(case: Case) -> None:
     await until(lambda: case.over)
 
 
+async def by_closing_elsewhere(case: Case) -> None:
+    """Another thread closes the stream."""
+    await asyncio.to_thread(case.stream.close)
+    await until(lambda: case.over)
+
+
+async def with_a_last_piece(case: Case) -> None:
+    """It might have become a tag, and is known to be text when nothing follows: the connection is others' by then."""
+    case.server.parts.put(LAST)
+    await case.step()
+    assert case.got == ["a", "<thi"]
+
+
 async def by_a_collection_elsewhere(case: Case) -> None:
     """The garbage collector drops the iterator, in another thread."""
     cycle: list[Any] = [case.pieces]
@@ -160,8 +174,8 @@ async def by_cancelling(case: Case) -> None:
 
 
 ENDINGS = (
-    at_the_end, by_an_error, by_aclose, by_break, by_a_thread, by_a_thread_alone, by_a_collection_elsewhere,
-    by_cancelling,
+    at_the_end, with_a_last_piece, by_an_error, by_aclose, by_break, by_a_thread, by_a_thread_alone,
+    by_closing_elsewhere, by_a_collection_elsewhere, by_cancelling,
 )  # fmt: skip
 
 
@@ -174,7 +188,7 @@ def test_p14_nothing_stays_watched(case: Case, end: Callable[[Case], Awaitable[N
         await end(case)
         assert not case.watched
         assert not asyncio.get_running_loop().remove_reader(case.descriptor)
-        assert case.over is (end is not by_cancelling)
+        assert case.over is (end not in (by_cancelling, with_a_last_piece))
 
     asyncio.run(main())
 
