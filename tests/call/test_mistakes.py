@@ -415,7 +415,7 @@ def test_an_answer_without_text_says_why_where_it_is_used_as_text(client: Client
     answer = client.chat("2 + 3?", tools=[add]).complete()
     assert "tool_calls=[add], finish_reason='tool_calls'" in repr(answer)
     for use in (str, format):
-        with pytest.warns(RuntimeWarning, match="has no text: the model has called add, and nobody has run it"):
+        with pytest.warns(RuntimeWarning, match="has no text: the model called add, but nobody ran it"):
             assert use(answer) == ""
 
 

@@ -110,7 +110,7 @@ def test_what_is_not_set_up_is_not_asked(add: Add, server: LLMServer, capsys: py
     assert main(["check"]) == 1
     rows = table(capsys.readouterr().out)
     assert rows["keyless"] == ["no key", "set KEYLESS_API_KEY"]
-    assert rows["nowhere"] == ["no address", "set NOWHERE_URL, or give --base-url"]
+    assert rows["nowhere"] == ["no address", "set NOWHERE_URL, or use --base-url"]
     assert rows["gone"] == ["offline", "offline since then"]
     assert rows["listless"][0] == "unchecked"
     assert not server.requests
@@ -249,7 +249,7 @@ def test_names_of_models_give_a_terminal_no_commands(
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["nobody-knows-it"], "no provider"),
+        (["nobody-knows-it"], "unknown provider"),
         (["dmeo"], "demo"),
         (["--timeout", "-1"], "positive"),
         (["--timeout", "soon"], "--timeout"),

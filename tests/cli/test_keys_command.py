@@ -60,10 +60,10 @@ def test_a_key_is_kept_under_the_name_by_which_it_is_looked_for(
         piped(monkeypatch, KEY.encode())
         assert main(["keys", "set", name]) == 0
         assert stored_names() == [kept]
-        assert f"the key of {kept} is kept" in one_line(capsys.readouterr().err)
+        assert f"the key of {kept} is saved" in one_line(capsys.readouterr().err)
         assert main(["keys", "remove", name]) == 0
         capsys.readouterr()
-    for name, hint in (("demo", "demo has no key of its own"), ("local", "keep that of the server, one of ollama-v1,")):
+    for name, hint in (("demo", "demo has no key of its own"), ("local", "save the server's, one of ollama-v1,")):
         assert main(["keys", "set", name]) == 2
         assert hint in one_line(capsys.readouterr().err)
     assert stored_names() == []
@@ -191,9 +191,9 @@ def test_the_list_says_where_keys_come_from(
     assert main(["keys", "list"]) == 0
     second = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert str(path) in first["openai"]
-    assert "no provider of that name" in first["gone"]
+    assert "unknown provider" in first["gone"]
     assert "OPENAI_API_KEY" in second["openai"]
-    assert "the file's is not used" in second["openai"]
+    assert "overrides the file" in second["openai"]
     shown = str([first, second])
     assert not any(part in shown for part in (KEY[-4:], KEY[:8], "sk-of"))
 

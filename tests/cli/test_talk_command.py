@@ -84,7 +84,7 @@ def test_questions_go_with_all_that_was_said(
     assert sent(server) == [("user", "one"), ("assistant", "1: one"), ("user", "two")]
     out, err = capsys.readouterr()
     assert out.split("\n")[:2] == ["1: one", "3: two"]
-    assert "talking with openai:m" in one_line(err)
+    assert "chatting with openai:m" in one_line(err)
 
 
 @pytest.mark.parametrize("lines", [('"""one', "two", 'three"""'), ('"""', "one", "two", "three", '"""')])
@@ -112,8 +112,8 @@ def test_the_last_question_is_asked_again_or_taken_back(
     assert questions == ["one", "two", "two", "three"]
     assert [content for _, content in sent(server)] == ["one", "1: one", "three"]
     err = capsys.readouterr().err
-    assert "taken back: three" in err
-    assert "no question to take back" in err
+    assert "removed: three" in err
+    assert "no question to remove" in err
     assert "no question to ask again" in err
 
 
@@ -258,7 +258,7 @@ def test_two_at_once_lose_nothing(
         yield "three"
 
     assert typed(lines=lines(), options=("--conversation", "work")) == 0
-    assert "goes on as work-2" in capsys.readouterr().err
+    assert "saved as work-2" in capsys.readouterr().err
     assert "three" in (folder / "work-2.jsonl").read_text(encoding="utf-8")
 
 
@@ -271,7 +271,7 @@ def test_a_folder_that_cannot_be_written_is_told_and_no_more(
     assert main(["chat", *to(server), "one"]) == 0
     out, err = capsys.readouterr()
     assert out == "Hello\n"
-    assert "not kept" in one_line(err)
+    assert "not saved" in one_line(err)
 
 
 def test_conversations_are_listed_shown_and_deleted(

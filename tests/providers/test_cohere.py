@@ -227,9 +227,9 @@ class TestMessages:
     @pytest.mark.parametrize(
         ("part", "says"),
         [
-            (Audio(b"ID3"), "messages[0]: content[1]: Cohere takes no sound"),
+            (Audio(b"ID3"), "messages[0]: content[1]: Cohere does not accept audio"),
             ({"type": "input_audio"}, "messages[0]: content[1]: "),
-            (Document(b"%PDF-"), "messages[0]: content[1]: Cohere takes documents as text alone"),
+            (Document(b"%PDF-"), "messages[0]: content[1]: Cohere accepts documents only as text"),
         ],
     )
     def test_parts_that_have_no_place(self, part: Any, says: str) -> None:
@@ -337,8 +337,8 @@ class TestDecode:
             ({"message": "boom"}, "error", ServiceError, "boom"),
             ({"error": {"message": "boom", "code": 429}}, "message", RateLimited, "boom"),
             (end("ERROR", error="generation failed"), "message", ServiceError, "generation failed"),
-            ([], "message", ProtocolError, "no JSON object, but list"),
-            (None, "message", ProtocolError, "no JSON object, but NoneType"),
+            ([], "message", ProtocolError, "JSON object in .*, got list"),
+            (None, "message", ProtocolError, "JSON object in .*, got NoneType"),
         ],
     )
     def test_errors(self, data: Any, name: str, error: type[LLMBridgeError], says: str) -> None:
@@ -431,7 +431,7 @@ class TestModelsAndEmbeddings:
         assert Cohere.decode_models({"models": [{"name": "command-a-03-2025"}, {"name": 5}, None]}) == [
             "command-a-03-2025"
         ]
-        with pytest.raises(ProtocolError, match="no list"):
+        with pytest.raises(ProtocolError, match="not a list"):
             Cohere.decode_models({})
 
     def test_what_asks_for_embeddings(self) -> None:

@@ -190,7 +190,7 @@ class TestMessages:
 
     def test_instructions_alone_are_refused(self) -> None:
         """There is nothing to answer."""
-        with pytest.raises(InvalidRequest, match="nothing but instructions"):
+        with pytest.raises(InvalidRequest, match="hold only instructions"):
             encoded([{"role": "system", "content": "A"}])
 
     @pytest.mark.parametrize(
@@ -1060,7 +1060,7 @@ class TestDeclarations:
     @pytest.mark.parametrize("name", ["3d", "-x"])
     def test_a_name_begins_with_a_letter(self, name: str) -> None:
         """Other services take it."""
-        with pytest.raises(InvalidRequest, match=f"tool {name}: Gemini wants a name that begins with a letter"):
+        with pytest.raises(InvalidRequest, match=f"tool {name}: Gemini needs a name that starts with a letter"):
             Gemini.encode(ChatRequest.checked("m", "Hi", {"tools": [{"name": name, "parameters": {}}]}))
 
     def test_arrays_have_items(self) -> None:

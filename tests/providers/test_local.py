@@ -132,7 +132,7 @@ class TestChoice:
         machine.run("ollama-v1")
         machine.run("vllm", "embedder")
         message = str(mode.read(chat("Hi", "local")).error)
-        assert "no local server has a model for chats" in message
+        assert "no local server has a chat model" in message
         assert "has no models" in message
         assert "has embedder" in message
 
@@ -263,7 +263,7 @@ def test_the_total_ends_the_search(machine: Machine, ask: Callable[[float], Any]
     with Listener(lambda _: over.wait(20)) as listener:
         for name in Local.servers:
             machine.put(name, f"http://127.0.0.1:{listener.port}/v1")
-        with pytest.raises(ClockExpired, match=r"within 0\.3 s|while the local servers") as caught:
+        with pytest.raises(ClockExpired, match=r"within 0\.3 s|during the search for a local server") as caught:
             ask(0.3)
         over.set()
         assert (caught.value.clock, caught.value.provider) == ("total", "local")

@@ -131,7 +131,7 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("params", "says"),
         [
-            ({"response_format": {"type": "grammar"}}, "Ollama's own form goes into format="),
+            ({"response_format": {"type": "grammar"}}, "pass Ollama's own form as format="),
             ({"response_format": {"type": "json_schema"}}, "response_format must be"),
             ({"response_format": "json"}, "response_format must be"),
             ({"options": 5}, "options must be a mapping, like {'num_ctx': 8192}"),
@@ -430,9 +430,9 @@ class TestDecode:
             ({"error": "model runner has unexpectedly stopped"}, ServiceError, "unexpectedly stopped"),
             ({"error": {"message": "boom", "type": "server_error"}}, ServerError, "boom"),
             ({"error": "unauthorized", "code": 401}, AuthError, "unauthorized"),
-            (["x"], ProtocolError, "no JSON object, but list"),
-            ("x", ProtocolError, "no JSON object, but str"),
-            (None, ProtocolError, "no JSON object, but NoneType"),
+            (["x"], ProtocolError, "JSON object in .*, got list"),
+            ("x", ProtocolError, "JSON object in .*, got str"),
+            (None, ProtocolError, "JSON object in .*, got NoneType"),
         ],
     )
     def test_errors(self, data: Any, error: type[LLMBridgeError], says: str) -> None:
@@ -596,7 +596,7 @@ class TestModelsAndEmbeddings:
     @pytest.mark.parametrize("document", [None, [], {}, {"models": {}}, "x"])
     def test_no_models(self, document: Any) -> None:
         """What is no such list."""
-        with pytest.raises(ProtocolError, match="no list"):
+        with pytest.raises(ProtocolError, match="not a list"):
             Ollama.decode_models(document)
 
     def test_what_asks_for_embeddings(self) -> None:

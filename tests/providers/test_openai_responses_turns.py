@@ -690,7 +690,7 @@ class TestEnds:
         begun = message("m", "So far")
         server.script(document(status=status), document(begun, status=status))
         for text in ("", "So far"):
-            with pytest.raises(ProtocolError, match=rf"response resp_1 is not there yet, it is {status}") as caught:
+            with pytest.raises(ProtocolError, match=rf"response resp_1 is not ready \(status {status}") as caught:
                 mode.complete(asked(background=True, stream=False, retries=1))
             assert caught.value.partial == text
         body = event("completed", response={"id": "resp_1", "status": status, "output": [begun]})

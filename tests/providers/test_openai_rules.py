@@ -90,7 +90,9 @@ class TestParameters:
     def test_the_caller_is_told_what_to_do(self, server: LLMServer) -> None:
         """Or has it left out."""
         asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": "k-012345", "proxy": False}
-        with pytest.raises(InvalidRequest, match=r"temperature \(temperature: gpt-5-mini reasons, and takes only 1\)"):
+        with pytest.raises(
+            InvalidRequest, match=r"temperature \(temperature: gpt-5-mini is a reasoning model and accepts only 1\)"
+        ):
             chat("Hi", "openai:gpt-5-mini", temperature=0, **asked).complete()
         chat("Hi", "openai:gpt-5-mini", temperature=0, unsupported="drop", **asked).complete()
         assert "temperature" not in server.requests[0].json
@@ -102,12 +104,12 @@ class TestDocuments:
     @pytest.mark.parametrize(
         ("document", "message"),
         [
-            (Document("https://example.com/a.pdf"), "fetch no documents.*openai-responses"),
+            (Document("https://example.com/a.pdf"), "do not download documents.*openai-responses"),
             (
                 Document(b"PK\x03\x04", media_type="application/zip"),
-                "take PDF and text as documents, not application/zip",
+                "accept PDF and text documents, not application/zip",
             ),
-            (Document(b"\xff\xfe\xff", media_type="text/plain"), "no UTF-8"),
+            (Document(b"\xff\xfe\xff", media_type="text/plain"), "not valid UTF-8"),
         ],
         ids=["by URL", "a kind it does not know", "broken text"],
     )

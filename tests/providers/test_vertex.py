@@ -118,7 +118,7 @@ class TestWire:
         assert received.header("anthropic-version") is None
         assert received.header("anthropic-beta") == "a,b"
         assert encoded(VertexAnthropic, "claude", stream=False).path.endswith("/models/claude:rawPredict")
-        with pytest.raises(InvalidRequest, match="api_version: Vertex AI knows one version"):
+        with pytest.raises(InvalidRequest, match="api_version: Vertex AI has only the version"):
             chat("Hi", model, base_url=server.root, api_version="2023-06-01")
 
     @BOTH

@@ -162,9 +162,9 @@ def test_a_function_that_fails_is_told_to_the_client(server: LLMServer) -> None:
 @pytest.mark.parametrize("wrong", ["text", 5, None])
 def test_what_is_no_answer_is_refused_when_it_is_scripted(server: LLMServer, wrong: object) -> None:
     """The mistake shows where it is made, not in a later request."""
-    with pytest.raises(TypeError, match="an answer is a Reply or a function"):
+    with pytest.raises(TypeError, match="an answer must be a Reply or a function"):
         server.script(wrong)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="an answer is a Reply or a function"):
+    with pytest.raises(TypeError, match="an answer must be a Reply or a function"):
         server.default = wrong  # type: ignore[assignment]
 
 

@@ -309,7 +309,7 @@ def test_what_no_part_can_be() -> None:
     with pytest.raises(TypeError, match="parts must be a list"):
         Reply(parts="abc")
     for other in ({"content": "x"}, {"reasoning": "x"}, {"tool_calls": [{"name": "f"}]}):
-        with pytest.raises(ValueError, match="parts stand in place of"):
+        with pytest.raises(ValueError, match="parts replace"):
             Reply(parts=["a"], **other)
     with pytest.raises(UnicodeEncodeError):
         Reply(parts=["\ud800"])
