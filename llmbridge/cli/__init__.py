@@ -129,7 +129,7 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
         prog="llmbridge",
         allow_abbrev=False,
         description="Chat with models from the command line.",
-        epilog='Without a command, the words are a prompt: llmbridge "hi" is llmbridge chat "hi".',
+        epilog='llmbridge "hi" is short for llmbridge chat "hi".',
     )
     parser.add_argument("--version", action="version", version=f"llmbridge {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

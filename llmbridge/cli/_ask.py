@@ -32,7 +32,7 @@ def _add_chat(commands: Any) -> None:
     command = commands.add_parser(
         "chat",
         allow_abbrev=False,
-        help="ask a model and print its answer as it arrives; without a prompt, start a conversation",
+        help="ask a model; without a prompt, start a conversation",
         description="Ask a model and print its answer as it arrives. Without a prompt, on a terminal, start a "
         "conversation.",
         epilog="Exit codes: 0 answered; 1 the service or the network failed; 2 the command or its setup is wrong; "

@@ -53,8 +53,8 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "check",
         allow_abbrev=False,
-        help="try each provider that is set up and each local server: what works, how fast, which models",
-        description="Tries each provider that has a key and each server on this computer, by asking for its models.",
+        help="try each provider with a key and each local server",
+        description="Tries each provider with a key and each local server: what works, how fast, which models.",
         epilog="Exit codes: 0 one of them works, or the named one does; 1 none works; 2 the command is wrong.",
     )
     completed_by(
@@ -159,16 +159,16 @@ def _as_dict(row: _Row) -> dict[str, Any]:
 
 
 def _add_lists(commands: Any) -> None:
-    text = "which models -m takes, and whether they are set up; with a provider, all the models it offers"
-    command = commands.add_parser("models", help=text, description=f"Lists {text}.", allow_abbrev=False)
+    text = "the models for -m, or all models that a provider offers"
+    command = commands.add_parser("models", help=f"list {text}", description=f"Lists {text}.", allow_abbrev=False)
     provider = command.add_argument("provider", nargs="?", metavar="PROVIDER", help="ask this provider for its models")
     completed_by(provider, provider_names)
     add_way(command, default_timeout=30)
     command.add_argument("--json", action="store_true", help="print one JSON array")
     add_debug(command)
     command.set_defaults(run=_list_models)
-    text = "all known services, with their setup and address"
-    command = commands.add_parser("providers", help=text, description=f"Lists {text}.", allow_abbrev=False)
+    text = "all known services, with setup and address"
+    command = commands.add_parser("providers", help=f"list {text}", description=f"Lists {text}.", allow_abbrev=False)
     add_debug(command)
     command.set_defaults(run=_providers)
 

@@ -19,11 +19,10 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "completion",
         allow_abbrev=False,
-        help="set up your shell to complete commands, options and names by Tab",
+        help="set up completion by Tab in your shell",
         description="Prints what your shell needs to complete commands, options, providers and conversations by Tab.",
-        epilog='bash and zsh: add eval "$(llmbridge completion bash)" to ~/.bashrc or ~/.zshrc (zsh: completion zsh); '
-        "fish: add llmbridge completion fish | source to ~/.config/fish/config.fish. It needs the extra cli: pip "
-        "install 'llmbridge[cli]'",
+        epilog='bash and zsh: add eval "$(llmbridge completion bash)" to ~/.bashrc or ~/.zshrc; fish: add '
+        "llmbridge completion fish | source to ~/.config/fish/config.fish. Needs: pip install 'llmbridge[cli]'",
     )
     command.add_argument("shell", choices=_SHELLS, help="bash, zsh or fish")
     add_debug(command)

@@ -33,7 +33,7 @@ _SHOWN = 60
 _HELP = """\
 /model [PROVIDER:MODEL]   show the model, or change it
 /system [TEXT]            show the system message, or set it
-/attach FILE|URL          send an image, sound or document with the next question
+/attach FILE|URL          add an image, sound or document to the next question
 /save FILE                save the conversation in a file
 /load FILE                continue a conversation from a file
 /retry                    ask the last question again
