@@ -520,7 +520,7 @@ def _checked_head(head: Any, count: int, where: str) -> dict[str, set[int]]:
     ):
         raise InvalidRequest(f"{where}: settings must be texts and numbers named {', '.join(_SETTINGS)}")
     if head.get("messages") != count:
-        raise InvalidRequest(f"{where} promises {shown(head.get('messages'))} messages, but {count} follow")
+        raise InvalidRequest(f"{where} promises {shown(head.get('messages'))} messages, but the file has {count}")
     marks: dict[str, Any] = {name: head.get(name) for name in ("questions", "broken", "paused")}
     for name, numbers in marks.items():
         if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < count for n in numbers):
