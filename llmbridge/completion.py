@@ -86,6 +86,12 @@ class Completion(Generic[Parsed]):  # noqa: PLW1641 - the dataclass makes its __
         request_id: The service's ID of the request.
         first_piece_seconds: Seconds from the start of the call to its first piece; None if there was none.
         total_seconds: Seconds from the start of the call to its end.
+
+    Example:
+        >>> from llmbridge import chat
+        >>> answer = chat("Hello", model="demo").complete()
+        >>> "demo" in answer, answer.text == str(answer), answer.message.role
+        (True, True, 'assistant')
     """
 
     text: str

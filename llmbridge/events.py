@@ -95,6 +95,10 @@ class Reasoning:
         signature: The service's proof of the reasoning before it, to be sent back with it; ends a block.
         redacted: Encrypted reasoning, which the service does not show; a block of its own.
         raw: The service's own object for the whole block, to be sent back in its place; ends a block.
+
+    Example:
+        >>> Reasoning("Hm.").to_part()
+        {'type': 'reasoning', 'text': 'Hm.'}
     """
 
     text: str
@@ -178,6 +182,11 @@ class Citation:
         start: Index of the first character of the answer's text that it supports, if the service says so.
         end: Index after the last one.
         raw: The service's own object.
+
+    Example:
+        >>> answer, source = "The bridge is red.", Citation("https://example.com", start=4, end=10)
+        >>> answer[source.start : source.end]
+        'bridge'
     """
 
     url: str | None = None

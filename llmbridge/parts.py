@@ -167,6 +167,10 @@ class Audio:
 
     Raises:
         InvalidRequest: It is a URL, the file is missing or too large, or its media type is unknown or not audio.
+
+    Example:
+        >>> Audio(b"ID3...").to_part()["input_audio"]["format"]
+        'mp3'
     """
 
     source: Source
@@ -198,6 +202,10 @@ class Document:
 
     Raises:
         InvalidRequest: The file is missing or too large, or its media type is unknown.
+
+    Example:
+        >>> Document(b"%PDF-1.7", filename="bridge.pdf").to_part()["file"]["filename"]
+        'bridge.pdf'
     """
 
     source: Source

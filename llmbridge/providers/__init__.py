@@ -68,6 +68,11 @@ def register(provider: P) -> P:
 
         Raises:
             ConfigError: It is not such a class, or its name is not usable in "name:model".
+
+    Example:
+        >>> from llmbridge.providers.compatible import compatible
+        >>> register(compatible("acme", base_url="https://api.acme.example/v1")).name
+        'acme'
     """
     if not (isinstance(provider, type) and issubclass(provider, Provider)):
         raise ConfigError("register() needs a subclass of llmbridge.Provider")
