@@ -75,7 +75,7 @@ def test_an_image_that_cannot_be_read_is_code_2(
         (Reply(""), "the answer is empty (finish_reason: stop)"),
     ],
 )
-def test_an_answer_that_is_cut_off_or_empty_is_told(
+def test_an_answer_that_is_cut_off_or_empty_is_reported(
     server: LLMServer, reply: Reply, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A line on standard error says so, as the text does not show it; JSON has the reason."""
@@ -162,7 +162,7 @@ def test_an_answer_that_does_not_fit_is_code_1(
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]", b"\xff\xfe", "[" * 100_000])
-def test_a_file_that_is_no_schema_is_code_2(
+def test_a_file_that_is_not_a_schema_is_code_2(
     server: LLMServer, tmp_path: Path, content: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """A missing file, no JSON, or no object: nothing is sent."""

@@ -69,7 +69,7 @@ def table(out: str) -> dict[str, list[str]]:
     return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
 
 
-def test_what_works_is_told_with_its_models(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_works_is_shown_with_its_models(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
     """Name, state, seconds, number of models and the first names; exit code 0 if one of them works."""
     add("mine", server.base_url("openai"))
     add("dead", f"http://127.0.0.1:{free_port()}/v1")
@@ -101,7 +101,7 @@ def test_the_demo_that_is_named_works(add: Add, capsys: pytest.CaptureFixture[st
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_not_set_up_is_not_asked(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_not_set_up_gets_no_request(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
     """Providers without key, address or list, and offline ones, show what they lack."""
     add("keyless", server.base_url("openai"), needs_key=True, key_env=("KEYLESS_API_KEY",))
     add("nowhere", "", base_url_env="NOWHERE_URL")
@@ -175,7 +175,7 @@ def test_a_silent_server_is_given_up(add: Add, capsys: pytest.CaptureFixture[str
     assert table(capsys.readouterr().out)["silent"] == ["fails", "the call did not end within 0.2 s"]
 
 
-def test_all_are_asked_at_the_same_time(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_all_get_requests_at_the_same_time(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
     """No answer comes before the last request."""
     all_asked = threading.Barrier(5)
 
@@ -203,7 +203,7 @@ def test_a_name_decides_alone(add: Add, server: LLMServer, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("name", [[], ["mine"]])
-def test_another_address_is_asked(
+def test_another_address_is_used(
     add: Add, server: LLMServer, name: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
     """--base-url replaces the address; without a name it is an OpenAI-compatible server."""
@@ -283,7 +283,7 @@ def test_a_provider_of_another_package_that_breaks_stops_no_other(
     assert rows["broken"] == ["fails", "unexpected RuntimeError"]
 
 
-def test_every_local_server_of_the_package_is_asked() -> None:
+def test_every_local_server_of_the_package_is_tried() -> None:
     """Rows for servers on this computer have loopback addresses, and need no key."""
     from llmbridge.cli._setup import setups
 

@@ -524,7 +524,7 @@ def test_addresses_of_the_environment_are_shown(
             assert "http://127.0.0.1:777/v1" in lines["vllm"]
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """--version prints the package's."""
     with pytest.raises(SystemExit) as leaving:
         main(["--version"])

@@ -52,7 +52,7 @@ def test_a_key_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch, caps
     assert KEY not in err
 
 
-def test_a_key_is_kept_under_the_name_by_which_it_is_looked_for(
+def test_a_key_is_saved_under_the_name_that_is_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Dialects of one account share a key; for a provider without keys the command is an error."""
@@ -139,7 +139,7 @@ def test_a_key_in_any_other_place_is_not_quoted(words: list[str], capsys: pytest
     assert KEY not in one_line(capsys.readouterr().err)
 
 
-def test_debug_may_stand_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_debug_may_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not a key."""
     piped(monkeypatch, KEY.encode())
     assert main(["keys", "set", "openai", "--debug"]) == 0
@@ -235,7 +235,7 @@ def test_the_key_of_a_provider_that_is_gone_is_removed() -> None:
     assert stored_names() == []
 
 
-def test_the_path_is_told(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_path_is_printed(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     """The path is printed, even if the file does not exist."""
     assert main(["keys", "path"]) == 0
     assert capsys.readouterr() == (f"{path}\n", "")
@@ -243,7 +243,7 @@ def test_the_path_is_told(path: Path, capsys: pytest.CaptureFixture[str]) -> Non
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
 @pytest.mark.parametrize("words", [["list"], ["set", "openai"], ["remove", "openai"]])
-def test_a_file_that_others_can_read_is_told(
+def test_a_file_that_others_can_read_is_an_error(
     words: list[str], path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The message names the command to fix it, before a key is typed."""

@@ -85,7 +85,7 @@ def test_an_empty_pipe_adds_nothing(server: LLMServer, monkeypatch: pytest.Monke
     assert asked(server) == "Hello"
 
 
-def test_piped_bytes_that_are_not_text_are_told(
+def test_piped_bytes_that_are_not_text_are_an_error(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Piped bytes that are not UTF-8 are an error."""
@@ -265,7 +265,7 @@ def test_the_last_code_block_alone(
     assert capsys.readouterr() == (code, "")
 
 
-def test_an_answer_without_code_is_no_code(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_answer_without_code_is_an_error(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
     """Standard output stays empty; the answer goes to standard error."""
     server.default = Reply("I cannot.")
     assert main(["chat", *to(server), "-x", "Hello"]) == 1
@@ -316,7 +316,7 @@ def test_a_tool_runs_only_with_a_yes(
     assert server.requests[1].json["messages"][-1]["content"] == result
 
 
-def test_without_a_terminal_nobody_can_say_yes(
+def test_without_a_terminal_tools_need_yes(
     server: LLMServer, tools: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Nothing is sent, as no one could say yes."""

@@ -103,7 +103,7 @@ def test_a_failure_ends_neither_the_conversation_nor_stays_in_it(
     assert "answered 400" in capsys.readouterr().err
 
 
-def test_the_last_question_is_asked_again_or_taken_back(
+def test_the_last_question_is_retried_or_removed(
     typed: Type, server: LLMServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """/retry and /undo."""
@@ -176,7 +176,7 @@ def test_without_readline_there_is_a_conversation_too(
 
 
 @pytest.mark.parametrize("option", ["--json", "-x"])
-def test_with_output_for_programs_nobody_is_asked(typed: Type, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_output_for_programs_needs_a_prompt(typed: Type, option: str, capsys: pytest.CaptureFixture[str]) -> None:
     """Then a missing prompt is an error."""
     assert typed("one", options=(option,)) == 2
     assert "no prompt" in capsys.readouterr().err
@@ -262,7 +262,7 @@ def test_two_at_once_lose_nothing(
     assert "three" in (folder / "work-2.jsonl").read_text(encoding="utf-8")
 
 
-def test_a_folder_that_cannot_be_written_is_told_and_no_more(
+def test_a_folder_that_cannot_be_written_is_reported(
     server: LLMServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """The answer is printed all the same."""

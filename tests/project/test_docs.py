@@ -117,7 +117,7 @@ def test_the_example_runs(block: Block, tmp_path: Path) -> None:
     assert run.stdout.strip() or _module(block), f"{block} shows nothing"
 
 
-def test_a_package_announces_a_provider_as_told(tmp_path: Path) -> None:
+def test_a_package_announces_a_provider_as_documented(tmp_path: Path) -> None:
     """README.md's module and entry point, once installed, are a provider listed by `llmbridge providers`."""
     (module,) = (block for block in BLOCKS if block.first_line == "# acme.py")
     (entry,) = (block for block in BLOCKS if block.kind == "ini")

@@ -173,7 +173,7 @@ class TestParameters:
         params, changed = self.PARAMS[name]
         assert body(**params) == {**body(), **changed}
 
-    def test_json_is_asked_for_in_words(self) -> None:
+    def test_json_mode_is_a_sentence_in_the_prompt(self) -> None:
         """The dialect has no JSON mode without a schema."""
         sent = body([{"role": "system", "content": "Be brief."}, *TURN], response_format={"type": "json_object"})
         assert sent["system"][0] == {"type": "text", "text": "Be brief."}
@@ -735,7 +735,7 @@ class TestTheEnd:
         turns = body([{"role": "user", "content": "Is it? "}, {"role": "assistant", "content": content}])["messages"]
         assert turns == [{"role": "user", "content": "Is it? "}, {"role": "assistant", "content": sent}]
 
-    def test_white_space_alone_is_no_turn(self) -> None:
+    def test_white_space_alone_is_left_out(self) -> None:
         """Nor between a user's messages."""
         turns = [{"role": "user", "content": "Is it?"}, {"role": "assistant", "content": " \n"}]
         assert body(turns)["messages"] == turns[:1]
@@ -829,7 +829,7 @@ class TestTools:
             own,
         ]
 
-    def test_bounds_are_told_in_words_where_the_service_is_strict(self) -> None:
+    def test_bounds_of_strict_schemas_are_in_descriptions(self) -> None:
         """A strict schema has them in its descriptions; elsewhere they are sent unchanged."""
         age = {"type": "integer", "minimum": 0}
         bounded = {"type": "object", "properties": {"age": age}, "required": ["age"], "additionalProperties": False}
@@ -960,7 +960,7 @@ class TestTools:
         assert [block["text"] for block in got["system"]] == ["Be brief.", words]
         assert not {"output_config", "tools"} & set(got)
 
-    def test_only_the_invented_tool_is_told_to_the_core(self) -> None:
+    def test_only_a_schema_as_a_tool_adds_an_answer_tool(self) -> None:
         """Other modes have none."""
         assert Anthropic.answer_tool(request()) is None
         for mode in ("native", "json", None):
@@ -1153,7 +1153,7 @@ class TestDecode:
         assert items(data, kind) == said
         assert items(data) == said
 
-    def test_the_name_of_the_event_is_its_type_where_it_has_none(self) -> None:
+    def test_an_event_without_a_type_has_its_name(self) -> None:
         """Some gateways leave it out of the data."""
         assert items({"index": 0, "delta": {"type": "text_delta", "text": "Hi"}}, "content_block_delta") == ["Hi"]
         assert items({}, "message_stop") == [END]
@@ -1246,7 +1246,7 @@ class TestDecode:
         assert got[-2:] == [Finish("stop", "end_turn"), END]
 
     @pytest.mark.parametrize("content", [True, [{"smell": "rose"}], [{"type": "text", "text": {"smell": "rose"}}]])
-    def test_a_content_that_nobody_can_read_is_an_error(self, content: Any) -> None:
+    def test_an_unreadable_content_is_an_error(self, content: Any) -> None:
         """It is quoted: a finished answer must not look empty."""
         with pytest.raises(ProtocolError, match=r"True|rose"):
             list(Anthropic.decode_document({"type": "message", "content": content, "stop_reason": "end_turn"}))
@@ -1263,7 +1263,7 @@ class TestDecode:
             ([], ProtocolError),
         ],
     )
-    def test_a_document_that_is_no_message(self, document: Any, kind: type[LLMBridgeError]) -> None:
+    def test_a_document_that_is_not_a_message(self, document: Any, kind: type[LLMBridgeError]) -> None:
         """The service's error, or advice to check the base URL."""
         with pytest.raises(kind) as caught:
             list(Anthropic.decode_document(document))
@@ -1286,7 +1286,7 @@ class TestDecode:
         with pytest.raises(ProtocolError, match="not a list of models"):
             Anthropic.decode_models(["claude-a"])
 
-    def test_the_input_of_the_services_own_tools_is_no_call(self) -> None:
+    def test_the_input_of_server_tools_is_not_a_call(self) -> None:
         """Only the block's first event tells whose call it is."""
         events = [
             start("text", 0, text=""),

@@ -132,7 +132,7 @@ class TestOnce:
         server.script(Reply(body=json.dumps({"message": "Hi", "finish_reason": "COMPLETE"}), content_type="text/json"))
         assert asked.chat("Hi").complete().text == "Hi"
 
-    def test_what_nobody_knows_in_a_call(self, server: LLMServer, asked: Client) -> None:
+    def test_an_unknown_field_of_a_call(self, server: LLMServer, asked: Client) -> None:
         """It is sent back with the call."""
         call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "colour": ["red"]}
         server.script(reply(START, tool("start", 0, **call), tool("end", 0), END))
@@ -142,7 +142,7 @@ class TestOnce:
 class TestCalls:
     """Tool calls."""
 
-    def test_a_call_is_told_when_it_is_whole(self, mode: Mode, server: LLMServer, asked: Client) -> None:
+    def test_a_call_is_yielded_when_it_is_whole(self, mode: Mode, server: LLMServer, asked: Client) -> None:
         """Not only at the end of the answer."""
         events = [
             START,
@@ -267,7 +267,7 @@ class TestTurn:
     new=st.integers(1, 9) | st.text("a\U0001f30d", min_size=1) | st.lists(st.integers(), min_size=1, max_size=3),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_nobody_knows_is_found(level: str, place: int, new: Any, server: LLMServer, asked: Client) -> None:
+def test_unknown_things_are_found(level: str, place: int, new: Any, server: LLMServer, asked: Client) -> None:
     """At every level they are events; content of the turn is sent back unchanged, in its place."""
     events: list[Any] = [START, text("a"), text("b"), text("c"), END]
     changed = events[place] = json.loads(json.dumps(events[place]))

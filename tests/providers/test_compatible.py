@@ -119,7 +119,7 @@ class TestData:
         assert getattr(providers, row.__name__) is row
         assert pickle.loads(pickle.dumps(row)) is row
 
-    def test_other_names_are_no_rows(self) -> None:
+    def test_other_names_are_not_rows(self) -> None:
         """Neither of the module nor of the package."""
         with pytest.raises(ImportError):
             from llmbridge.providers.compatible import Nobody  # noqa: F401
@@ -140,7 +140,7 @@ class TestData:
                 chat("Hi", f"{row.name}:m")
 
     @ROWS
-    def test_only_services_are_asked_over_tls(self, row: type[Compatible]) -> None:
+    def test_only_services_use_tls(self, row: type[Compatible]) -> None:
         """A server on this computer speaks plain HTTP."""
         base_url = row.base_url or ACCOUNTS[row.name][1]
         assert checked_base_url(base_url) == base_url
@@ -171,7 +171,7 @@ class TestData:
             assert server.requests[-1].header("Authorization") == f"Bearer {KEY}-{variable}"
 
     @pytest.mark.parametrize("name", [name for name, row in SERVICES.items() if row.base_url_env])
-    def test_the_base_url_may_stand_in_the_environment(
+    def test_the_base_url_may_come_from_the_environment(
         self, name: str, server: LLMServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """For servers on other ports, and services with several regions."""
@@ -456,13 +456,13 @@ class TestDeviations:
     @pytest.mark.parametrize(
         ("name", "named"), [("groq", []), ("xai", ["user"]), ("together", ["system", "user", "assistant"])]
     )
-    def test_who_may_have_a_name(self, server: LLMServer, name: str, named: list[str]) -> None:
+    def test_which_roles_may_have_a_name(self, server: LLMServer, name: str, named: list[str]) -> None:
         """Groq rejects names of speakers, xAI those of anyone but the user."""
         turns = [{"role": role, "content": "Hi", "name": "ann"} for role in ("system", "user", "assistant", "user")]
         chat(turns, f"{name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
         assert [turn["role"] for turn in server.requests[0].json["messages"][:3] if "name" in turn] == named
 
-    def test_lm_studio_is_told_no_name_of_a_tool(self, server: LLMServer) -> None:
+    def test_lm_studio_gets_no_tool_name_in_tool_choice(self, server: LLMServer) -> None:
         """It rejects that form: the tool is sent alone, and a tool call is required."""
 
         def weather() -> str:
@@ -509,7 +509,7 @@ class TestDeviations:
 
     @pytest.mark.parametrize(("n", "sent"), [(1, 1), (None, None)])
     @pytest.mark.parametrize("name", ["groq", "ollama-v1"])
-    def test_one_answer_may_be_asked_for(self, server: LLMServer, name: str, n: int | None, sent: Any) -> None:
+    def test_n_1_is_accepted(self, server: LLMServer, name: str, n: int | None, sent: Any) -> None:
         """All services give one."""
         chat("Hi", f"{name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False, n=n).complete()
         assert server.requests[0].json.get("n") == sent
@@ -542,7 +542,7 @@ class TestDeviations:
 
     @pytest.mark.parametrize("name", [*SERVICES])
     @pytest.mark.parametrize("closed", [True, False])
-    def test_bounds_of_a_schema_are_told_in_words_where_they_are_refused(self, name: str, closed: bool) -> None:
+    def test_bounds_that_are_rejected_go_into_descriptions(self, name: str, closed: bool) -> None:
         """Groq and Cerebras name the keyword in their error."""
         age = {"type": "integer", "minimum": 0}
         schema = {"type": "object", "properties": {"age": age}, "required": ["age"], "additionalProperties": not closed}
@@ -582,7 +582,7 @@ class TestDeviations:
         chat(turns, "vllm:m", base_url=server.base_url("openai"), proxy=False).complete()
         assert server.requests[0].json["messages"] == turns
 
-    def test_a_choice_that_says_nothing_is_no_choice(self, server: LLMServer) -> None:
+    def test_the_default_choice_is_not_refused(self, server: LLMServer) -> None:
         """`tool_choice="auto"` is Z.ai's only value."""
 
         def tool() -> str:
@@ -667,13 +667,13 @@ class TestRowsOfOthers:
         ("given", "meant"),
         [("embeding_batch", " (did you mean 'embeddings_batch'?)"), ("framing", ""), ("colour", ""), ("__doc__", "")],
     )
-    def test_an_attribute_that_is_none(self, given: str, meant: str) -> None:
+    def test_an_unknown_attribute(self, given: str, meant: str) -> None:
         """A misspelt attribute is an error; so is a method of the dialect."""
         with pytest.raises(ConfigError) as caught:
             compatible("acme", **{given: "x"})
         assert str(caught.value) == f"compatible('acme'): unknown attribute {given!r}{meant}"
 
-    def test_a_name_that_is_none(self) -> None:
+    def test_an_invalid_name(self) -> None:
         """A name must be text."""
         wrong: Any = 7
         with pytest.raises(ConfigError, match="name cannot be '7'"):

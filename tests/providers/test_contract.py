@@ -255,7 +255,7 @@ class TestDecode:
 
     @pytest.mark.slow
     @pytest.mark.parametrize("key", ["content", "reasoning", "reasoning_content", "error", "usage", "choices"])
-    def test_deep_nesting_is_no_recursion_error(self, provider: type[Provider], key: str) -> None:
+    def test_deep_nesting_is_not_a_recursion_error(self, provider: type[Provider], key: str) -> None:
         """P10: JSON that the parser still accepts, wherever decoding reads it."""
         for opening, closing in (("[", "]"), ('{"text":', "}"), ('{"message":', "}")):
             nest = opening * 900 + '"x"' + closing * 900
@@ -295,7 +295,7 @@ class TestOverTheWire:
         first, second = server.requests
         assert first.body == second.body
 
-    def test_one_answer_can_be_asked_for_everywhere(self, provider: type[Provider], server: LLMServer) -> None:
+    def test_n_1_works_everywhere(self, provider: type[Provider], server: LLMServer) -> None:
         """`n=1` is the default; services without `n` do not get it."""
         server.script(Reply("x"))
         with Client(retries=0) as client:

@@ -160,7 +160,7 @@ class TestKey:
 class TestMessages:
     """The conversation."""
 
-    def test_instructions_stand_apart(self) -> None:
+    def test_instructions_are_separate(self) -> None:
         """System and developer messages, anywhere."""
         body = encoded(
             [
@@ -325,14 +325,14 @@ class TestReplay:
         turns = contents([{"role": "tool", "name": "weather", "content": text}])
         assert turns[0]["parts"] == [{"functionResponse": {"name": "weather", "response": response}}]
 
-    def test_an_image_in_a_result_stands_beside_the_response(self) -> None:
+    def test_an_image_in_a_result_is_inside_the_response(self) -> None:
         """Gemini 3 looks at it."""
         content = [{"type": "text", "text": "see"}, Image(PNG)]
         sent = contents([{"role": "tool", "name": "weather", "tool_call_id": "c", "content": content}])[0]["parts"][0]
         assert sent["functionResponse"]["response"] == {"result": "see"}
         assert sent["functionResponse"]["parts"] == [{"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}]
 
-    def test_an_image_in_a_result_stands_behind_the_results(self) -> None:
+    def test_an_image_in_a_result_follows_the_results(self) -> None:
         """For Gemini 1 and 2, which reject it inside the response; the user's text comes after it."""
         image = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
         results = [
@@ -439,7 +439,7 @@ class TestParameters:
     """All parameters."""
 
     @pytest.mark.parametrize("name", CONFIGS)
-    def test_it_stands_in_the_configuration(self, name: str) -> None:
+    def test_parameters_are_in_the_configuration(self, name: str) -> None:
         """Under the service's name."""
         params, config = CONFIGS[name]
         assert encoded(**params).body == {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]} | {
@@ -483,7 +483,7 @@ class TestParameters:
         with pytest.raises(InvalidRequest, match="generationConfig"):
             encoded(generationConfig=7)
 
-    def test_others_stand_beside_it_as_given(self) -> None:
+    def test_other_fields_are_beside_it_unchanged(self) -> None:
         """The service's own fields, in both spellings, and unknown ones."""
         safety = [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}]
         body = encoded(safety_settings=safety, cachedContent="cachedContents/x", wibble=1).body
@@ -508,7 +508,7 @@ DECLARED = {"name": "weather", "description": "The weather.", "parametersJsonSch
 class TestTools:
     """Tools in the body."""
 
-    def test_functions_stand_in_one_entry_and_others_beside_it(self) -> None:
+    def test_functions_are_in_one_entry_and_others_beside_it(self) -> None:
         """The service's own tools are sent unchanged."""
         tools = [WEATHER, {"google_search": {}}, Tool("now")]
         sent = encoded(tools=tools).body["tools"]
@@ -544,7 +544,7 @@ class TestTools:
         assert config["responseJsonSchema"]["properties"] == {"name": {"type": "string"}}
 
     @pytest.mark.parametrize("mode", ["native", "tool"])
-    def test_nothing_stands_beside_a_reference(self, mode: Any) -> None:
+    def test_a_reference_has_no_siblings(self, mode: Any) -> None:
         """The service rejects that, in a schema and in a tool's parameters."""
         city = {"$ref": "#/$defs/City", "description": "Where."}
         defs = {"$defs": {"City": {"type": "string"}}}
@@ -841,7 +841,7 @@ def test_any_json_is_items_or_an_error_of_the_tree(value: Any) -> None:
                 assert item != ""
 
 
-def test_deep_nesting_is_no_recursion_error() -> None:
+def test_deep_nesting_is_not_a_recursion_error() -> None:
     """P10: wherever decoding writes JSON again."""
     nest = '{"a":' * 900 + "1" + "}" * 900
     for data in (
@@ -1048,7 +1048,7 @@ class TestModels:
         assert Gemini.decode_models(listed) == ["gemini-2.5-flash", "tunedModels/x"]
 
     @pytest.mark.parametrize(("document", "error"), [(BARE_ERROR, Overloaded), ({"data": []}, ProtocolError)])
-    def test_what_is_no_list(self, document: Any, error: type[LLMBridgeError]) -> None:
+    def test_what_is_not_a_list(self, document: Any, error: type[LLMBridgeError]) -> None:
         """An error of llmbridge."""
         with pytest.raises(error):
             Gemini.decode_models(document)

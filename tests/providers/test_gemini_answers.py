@@ -231,7 +231,7 @@ class TestSources:
             ({"text": "bridge"}, (4, 10)),
         ],
     )
-    def test_a_place_that_is_none(self, segment: Any, place: Any, server: LLMServer, asked: Client) -> None:
+    def test_an_impossible_place(self, segment: Any, place: Any, server: LLMServer, asked: Client) -> None:
         """The words are searched for instead; if they occur twice, the place is unknown."""
         grounding = {
             "groundingChunks": [WEB],
@@ -242,7 +242,7 @@ class TestSources:
         ((found),) = answer.citations
         assert (found.start, found.end) == place
 
-    def test_what_comes_twice_is_told_once(self, server: LLMServer, asked: Client) -> None:
+    def test_repeated_sources_are_yielded_once(self, server: LLMServer, asked: Client) -> None:
         """Lists are repeated in every event; the queries stay visible."""
         grounding = {"groundingChunks": [WEB], "webSearchQueries": ["golden gate"]}
         events = [event({"text": text}, groundingMetadata=grounding) for text in ("a", "b")]
@@ -360,7 +360,7 @@ class TestShapes:
         assert [choice.text for choice in answer.choices] == ["ac", "bd"]
 
     @pytest.mark.parametrize("word", ["null", "NONE", "", None, "FINISH_REASON_UNSPECIFIED"])
-    def test_a_word_for_nothing_is_no_reason(self, word: Any, server: LLMServer, asked: Client) -> None:
+    def test_an_empty_word_is_not_a_finish_reason(self, word: Any, server: LLMServer, asked: Client) -> None:
         """The answer was cut off."""
         server.script(reply(event({"text": "Hi"}, finishReason=word)))
         with pytest.raises(LLMBridgeError) as caught:
@@ -417,7 +417,7 @@ LEVELS = ("event", "field of an event", "field of a candidate", "field of a cont
 
 @given(level=st.sampled_from(LEVELS), place=st.integers(0, 3), new=NEW)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_nobody_knows_is_found(level: str, place: int, new: Any) -> None:
+def test_unknown_things_are_found(level: str, place: int, new: Any) -> None:
     """At every level they are events; parts of the turn are sent back unchanged, in their place."""
     image = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}
     call = {"functionCall": {"id": "c", "name": "f", "args": {}}, "thoughtSignature": "S"}
@@ -493,7 +493,7 @@ def test_another_candidates_unknown_things_are_its_own(server: LLMServer, asked:
     assert parts_of(answer) == [{"text": "a"}]
 
 
-def test_a_field_of_a_text_that_nobody_knows_is_an_event(server: LLMServer, asked: Client) -> None:
+def test_an_unknown_field_of_a_text_is_an_event(server: LLMServer, asked: Client) -> None:
     """The text is sent back with it."""
     _, found = heard(asked, server, event({"text": "Hi", "colour": "red"}, finishReason="STOP"))
     assert [item.raw for item in found if isinstance(item, Other)] == [{"colour": "red"}]

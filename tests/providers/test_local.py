@@ -120,14 +120,14 @@ class TestChoice:
         assert all(name in str(read.error) for name in Local.servers)
         assert read.error.provider == "local"
 
-    def test_nobody_has_the_model(self, machine: Machine, mode: Mode) -> None:
+    def test_no_server_has_the_model(self, machine: Machine, mode: Mode) -> None:
         """The error lists the models."""
         machine.run("ollama-v1", "a", "b", "c", "d", "e", "f")
         read = mode.read(chat("Hi", "local:z"))
         assert "no local server has the model 'z'" in str(read.error)
         assert "has a, b, c, d, e, ..." in str(read.error)
 
-    def test_nobody_has_a_model_for_chats(self, machine: Machine, mode: Mode) -> None:
+    def test_no_server_has_a_chat_model(self, machine: Machine, mode: Mode) -> None:
         """An Ollama without models, to begin with."""
         machine.run("ollama-v1")
         machine.run("vllm", "embedder")
@@ -149,7 +149,7 @@ class TestChoice:
         machine.run("vllm", "v")
         assert mode.complete(chat("Hi", "local")).model == "v"
 
-    def test_a_variable_that_is_no_url(self, machine: Machine, mode: Mode) -> None:
+    def test_a_variable_that_is_not_a_url(self, machine: Machine, mode: Mode) -> None:
         """It is reported, not skipped silently."""
         machine.put("llamacpp", "127.0.0.1")
         assert "llamacpp" in str(mode.read(chat("Hi", "local")).error)
@@ -164,7 +164,7 @@ class TestChoice:
         with Client(["local", "demo"]) as client:
             assert mode.complete(client.chat("Hi")).provider == "local"
 
-    def test_no_proxy_stands_between(self, machine: Machine, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_proxies_are_ignored(self, machine: Machine, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
         """The environment's proxies are ignored."""
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
@@ -185,7 +185,7 @@ def test_ollama_is_found_by_its_own_variable(machine: Machine, monkeypatch: pyte
     assert chat("Hi", "local").complete().model == "m"
 
 
-def test_the_loop_goes_on_while_servers_are_looked_for(machine: Machine) -> None:
+def test_the_loop_is_not_blocked_by_the_search(machine: Machine) -> None:
     """Only a worker thread waits for a server that hangs."""
     hang = threading.Event()
 

@@ -281,7 +281,7 @@ class TestStructure:
         assert Ollama.refusals(ChatRequest.checked("m", "Hi", {"tools": [TOOL], "tool_choice": choice})) == {}
 
     @pytest.mark.parametrize("mode", [None, "json"])
-    def test_a_schema_beside_tools_is_told_in_words(self, mode: Any) -> None:
+    def test_a_schema_beside_tools_goes_into_the_prompt(self, mode: Any) -> None:
         """A format would keep the model from calling them."""
         sent = body(schema=WEATHER, schema_mode=mode, tools=[TOOL])
         assert "format" not in sent
@@ -304,7 +304,7 @@ class TestStructure:
         assert body(schema=WEATHER, schema_mode="native")["format"] == sent["format"]
         assert Ollama.answer_tool(ChatRequest.checked("m", "Hi", {"schema": WEATHER})) is None
 
-    def test_a_pattern_is_told_in_words(self) -> None:
+    def test_a_pattern_goes_into_the_description(self) -> None:
         """Ollama's grammars support few of them, and the request fails at the others."""
         plate = {"title": "plate", "type": "object", "properties": {"plate": {"type": "string", "pattern": "[0-9]"}}}
         sent = body(schema=plate)
@@ -320,7 +320,7 @@ class TestStructure:
         assert sent["messages"][0]["role"] == "system"
         assert '"city"' in sent["messages"][0]["content"]
 
-    def test_a_schema_is_no_tool(self) -> None:
+    def test_a_schema_cannot_be_a_tool(self) -> None:
         """Ollama cannot be made to call one."""
         with pytest.raises(InvalidRequest, match="use 'native' or 'json'"):
             body(schema=WEATHER, schema_mode="tool")
@@ -555,7 +555,7 @@ class TestHost:
             host_url(host)
         assert host not in str(caught.value)
 
-    def test_the_host_is_the_one_that_is_asked(self, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_host_is_used(self, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
         """Without base_url= and without a key."""
         monkeypatch.setenv("OLLAMA_HOST", server.root.removeprefix("http://"))
         server.script(Reply(body=json.dumps(line(said("Hi"), **DONE)), content_type="application/x-ndjson"))

@@ -229,7 +229,7 @@ class TestTurn:
     new=st.integers(1, 9) | st.text("a\U0001f30d", min_size=1) | st.lists(st.integers(), min_size=1, max_size=3),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_nobody_knows_is_found(level: str, place: int, new: Any, server: LLMServer, asked: Client) -> None:
+def test_unknown_things_are_found(level: str, place: int, new: Any, server: LLMServer, asked: Client) -> None:
     """At every level they are events; those of the turn are sent back."""
     lines: list[Any] = [line("a"), line(called(call(id="c"))), last()]
     if level == "line":
@@ -251,7 +251,7 @@ def test_what_nobody_knows_is_found(level: str, place: int, new: Any, server: LL
     assert turn["tool_calls"][0].get("wibble") == (new if level == "field of a call" else None)
 
 
-def test_what_nobody_knows_in_the_function_of_a_call(server: LLMServer, asked: Client) -> None:
+def test_an_unknown_field_in_the_function_of_a_call(server: LLMServer, asked: Client) -> None:
     """It is sent back in its place."""
     made = {"function": {"name": "f", "arguments": {"a": 1}, "colour": "red"}}
     server.script(reply(line(called(made)), last()))

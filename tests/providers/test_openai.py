@@ -404,14 +404,14 @@ class TestDecode:
         assert got == before
 
     @pytest.mark.parametrize("data", NO_JSON, ids=range(len(NO_JSON)))
-    def test_what_is_no_json_is_a_protocol_error(self, data: str) -> None:
+    def test_invalid_json_is_a_protocol_error(self, data: str) -> None:
         """P10: with a short excerpt; no json.JSONDecodeError or RecursionError."""
         with pytest.raises(ProtocolError) as caught:
             items(data)
         assert len(caught.value.message) < 200
 
     @pytest.mark.parametrize("data", ["7", "null", "true", "1.5", "[]"])
-    def test_json_that_is_no_object_is_a_protocol_error(self, data: str) -> None:
+    def test_json_that_is_not_an_object_is_a_protocol_error(self, data: str) -> None:
         """It holds neither text nor error."""
         with pytest.raises(ProtocolError):
             items(data)
@@ -515,7 +515,7 @@ class TestDecodeDocument:
         """Some gateways wrap it."""
         assert list(decode_completion([self.WHOLE])) == ["Hi", Finish("stop", "stop"), COUNTED, END]
 
-    def test_reasoning_stands_before_the_text(self) -> None:
+    def test_reasoning_comes_before_the_text(self) -> None:
         """In the same fields as in a stream."""
         whole = copy.deepcopy(self.WHOLE)
         whole["choices"][0]["message"]["reasoning_content"] = "hm"
@@ -858,7 +858,7 @@ class TestEncodeStructure:
         loose = self.body(schema={"title": "Any", "type": "object"})["response_format"]["json_schema"]
         assert "strict" not in loose
 
-    def test_patterns_that_look_around_are_told_in_words(self) -> None:
+    def test_patterns_with_lookaround_go_into_descriptions(self) -> None:
         """In tools and schemas, strict or not: the service rejects them."""
         looks = {"title": "City", "type": "object", "properties": {"a": {"type": "string", "pattern": "(?!x)"}}}
         told = {"a": {"type": "string", "description": "(pattern: (?!x))"}}

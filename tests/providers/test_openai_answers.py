@@ -113,7 +113,7 @@ class TestWhole:
             ],
         }.values(),
     )  # fmt: skip
-    def test_it_is_told_once(self, events: list[Any], mode: Mode) -> None:
+    def test_it_is_yielded_once(self, events: list[Any], mode: Mode) -> None:
         """In any kind of loop, with usage and finish reason."""
         with LLMServer(reply(*events)) as server, Client("m", base_url=server.base_url("openai")) as client:
             got = mode.complete(client.chat("Hi"))
@@ -220,7 +220,7 @@ class TestShapes:
             (chunk({"content": {"colour": "x" * 5000}}), "colour"),
         ],
     )
-    def test_what_nobody_can_read_is_an_error(self, event: Any, item: str) -> None:
+    def test_an_unreadable_form_is_an_error(self, event: Any, item: str) -> None:
         """With the text so far, and the item itself, shortened."""
         with pytest.raises(ProtocolError) as caught:
             answer(chunk({"content": "It is "}), event, chunk(finish="stop"))
@@ -624,7 +624,7 @@ def test_unknown_things_in_calls_and_documents(level: str) -> None:
         chunk({"content": "", "x_nothing": None, "x_empty": [], "x_text": ""}),
     ],
 )
-def test_known_noise_is_not_told(event: Any) -> None:
+def test_known_noise_is_not_an_event(event: Any) -> None:
     """It has no information."""
     assert not [item for item in OpenAI.decode(Record(json.dumps(event))) if isinstance(item, Other)]
 

@@ -281,7 +281,7 @@ class TestParameters:
     """All parameters."""
 
     @pytest.mark.parametrize("name", PARAMS)
-    def test_it_stands_where_the_service_has_it(self, name: str) -> None:
+    def test_parameters_are_in_the_services_places(self, name: str) -> None:
         """Under the service's name."""
         params, added = PARAMS[name]
         assert sent(**params) == {**sent(), **added}
@@ -361,7 +361,7 @@ class TestTools:
         assert (form["type"], form["name"], form["strict"]) == ("json_schema", "City", True)
         assert form["schema"]["properties"] == {"name": {"type": "string"}}
 
-    def test_patterns_that_look_around_are_told_in_words(self) -> None:
+    def test_patterns_with_lookaround_go_into_descriptions(self) -> None:
         """In tools and schemas."""
         looks = {"title": "City", "type": "object", "properties": {"a": {"type": "string", "pattern": "(?!x)"}}}
         told = {"a": {"type": "string", "description": "(pattern: (?!x))"}}
@@ -765,7 +765,7 @@ class TestOverTheWire:
 
     @pytest.mark.parametrize("split", [None, 1])
     @pytest.mark.parametrize("name", ENDS)
-    def test_a_call_counts_once_however_it_is_told(self, server: LLMServer, name: str, split: int | None) -> None:
+    def test_a_call_counts_once_in_every_form(self, server: LLMServer, name: str, split: int | None) -> None:
         """In pieces, at its end, or both."""
         told, expected = self.ENDS[name]
         events = [*(event(kind, **fields) for kind, fields in told), event("completed", response={})]
@@ -819,7 +819,7 @@ class TestOverTheWire:
 
     @pytest.mark.parametrize("split", [None, 1])
     @pytest.mark.parametrize("name", LASTS)
-    def test_the_last_event_tells_what_no_other_has_told(self, server: LLMServer, name: str, split: int | None) -> None:
+    def test_the_last_event_adds_what_is_missing(self, server: LLMServer, name: str, split: int | None) -> None:
         """Nothing is lost if a service sends everything at the end, and nothing is doubled."""
         told, expected = self.LASTS[name]
         output = [
@@ -856,7 +856,7 @@ class TestOverTheWire:
         assert "bad key ***" in str(caught.value)
         assert key not in repr(vars(caught.value))
 
-    def test_an_answer_by_a_tool_is_not_told_twice(self, server: LLMServer) -> None:
+    def test_an_answer_by_a_tool_is_not_repeated(self, server: LLMServer) -> None:
         """Its arguments are the text."""
         item = {**WHOLE, "name": "answer", "arguments": ""}
         events = [

@@ -471,7 +471,7 @@ class TestCalls:
         asked([stored, {"role": "tool", "tool_call_id": made.id, "content": content}]).complete()
         assert server.requests[1].json["input"] == [thought("rs_1", encrypted_content="E"), item, goes]
 
-    def test_the_kind_may_stand_in_the_answer(self, server: LLMServer, asked: Any) -> None:
+    def test_the_kind_may_be_in_the_result(self, server: LLMServer, asked: Any) -> None:
         """If the call is not among the messages; other fields are sent as well."""
         server.script(streamed(message("x", "x")))
         answers = [
@@ -570,7 +570,7 @@ class TestServerTools:
         asked([answer]).complete()
         assert server.requests[1].json["input"] == turn
 
-    def test_it_is_told_when_it_is_called_and_with_its_result(self, server: LLMServer, asked: Any) -> None:
+    def test_it_is_yielded_when_called_and_with_its_result(self, server: LLMServer, asked: Any) -> None:
         """Progress events are not yielded."""
         begun = {"type": "web_search_call", "id": "ws_1", "status": "in_progress"}
         progress = [
@@ -649,7 +649,7 @@ class TestCitations:
     """The answer's sources."""
 
     @pytest.mark.parametrize("way", WAYS)
-    def test_they_are_told_once(self, server: LLMServer, asked: Any, way: Any) -> None:
+    def test_they_are_yielded_once(self, server: LLMServer, asked: Any, way: Any) -> None:
         """With their places in the answer's text; the message is sent back with them."""
         items = [message("msg_1", "Hey", annotations=[PAGE, FILE]), message("msg_2", "you", annotations=[PAGE, BOX])]
         server.script(way(*items), streamed(message("x", "x")))
@@ -735,7 +735,7 @@ class TestEnds:
         answer = asked().complete()
         assert (answer.text, answer.finish_reason, answer.raw_finish_reason) == ("Hi", finish, reason)
 
-    def test_text_that_nobody_can_read_is_an_error(self, server: LLMServer, asked: Any) -> None:
+    def test_unreadable_text_is_an_error(self, server: LLMServer, asked: Any) -> None:
         """The error quotes it."""
         server.script(document({"type": "message", "content": [{"type": "output_text", "text": [7]}]}))
         with pytest.raises(ProtocolError, match=r"cannot read the text of .*output_text: \[7\]"):

@@ -55,7 +55,7 @@ class TestParameters:
     @pytest.mark.parametrize(
         "model", ["gpt-4.1", "gpt-4o-mini", "gpt-5-chat-latest", "gpt-5.1", "o5", "my-o3", "gpt-50"]
     )
-    def test_other_models_are_asked(self, model: str) -> None:
+    def test_other_models_decide_themselves(self, model: str) -> None:
         """The service decides what is not known for certain."""
         assert refused(model, temperature=0, top_p=0.5, logprobs=True, presence_penalty=1) == set()
 
@@ -87,7 +87,7 @@ class TestParameters:
         request = ChatRequest.checked("gpt-5", "Hi", {"temperature": 0, "reasoning_effort": 100})
         assert OpenAICompatible.refusals(request) == {}
 
-    def test_the_caller_is_told_what_to_do(self, server: LLMServer) -> None:
+    def test_the_error_says_what_to_do(self, server: LLMServer) -> None:
         """The parameter can also be left out."""
         asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": "k-012345", "proxy": False}
         with pytest.raises(

@@ -19,7 +19,7 @@ def reasons(word: Any) -> list[str]:
 
 
 @pytest.mark.parametrize("word", ["null", "None", "NULL", "", " ", "not_finished", None, 7, True, [], {"a": 1}])
-def test_words_for_nothing_are_no_finish(word: Any) -> None:
+def test_empty_words_are_not_a_finish(word: Any) -> None:
     """The answer continues."""
     assert reasons(word) == []
 

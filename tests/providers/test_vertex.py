@@ -158,7 +158,7 @@ class TestWire:
         assert path.startswith("/v1beta1/projects/p/locations/global/publishers/google/models/")
 
     @BOTH
-    def test_the_host_of_the_location_is_asked(self, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_the_host_of_the_location_is_used(self, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
         """Unless the caller gives another one; the error for an unknown host names it."""
         stream = chat(
             "Hi", model, api_key="t", project="p", location="nowhere-1", proxy="http://127.0.0.1:9", retries=0
@@ -267,7 +267,7 @@ class TestToken:
         assert len(server.requests) == 2
 
     @BOTH
-    def test_google_auth_has_none(
+    def test_google_auth_without_credentials(
         self, model: str, mode: Mode, server: LLMServer, google: Google, canary: Canary
     ) -> None:
         """The error says what to do, and google-auth's error is its cause. Another server may need no token."""

@@ -106,7 +106,7 @@ def test_the_catalogue_cannot_be_changed() -> None:
         FAULTS["mine"] = FAULTS["html"]  # type: ignore[index]
 
 
-def test_a_fault_below_http_is_no_reply() -> None:
+def test_a_fault_below_http_is_not_a_reply() -> None:
     """A fault that no LLMServer can play says so, and what to use."""
     with pytest.raises(ValueError, match=r"refused .* use serve\(\)"):
         FAULTS["refused"].reply()
@@ -203,7 +203,7 @@ def test_what_a_body_begins_with(name: str, start: bytes) -> None:
 
 
 @pytest.mark.parametrize(("name", "byte"), [("nul-bytes", b"w\0\0rld"), ("bad-utf-8", b"w\xffrld")])
-def test_odd_bytes_stand_in_the_text(name: str, byte: bytes) -> None:
+def test_odd_bytes_are_in_the_text(name: str, byte: bytes) -> None:
     """They are raw, not JSON escapes."""
     assert b'"w' + byte[1:2] in body_of(name)
 

@@ -151,7 +151,7 @@ def test_retry_after_is_also_a_detail(server: LLMServer) -> None:
         ({"code": 503, "message": "}{", "details": [{}]}, {"code": 503, "message": "}{", "details": [{}]}),
     ],
 )
-def test_an_error_inside_a_stream_is_no_event(server: LLMServer, given: Any, inner: Any) -> None:
+def test_an_error_inside_a_stream_is_not_an_event(server: LLMServer, given: Any, inner: Any) -> None:
     """The document follows the events on lines of its own, without `data:`."""
     server.script(Reply("x", error=given))
     body = post(server, "streamGenerateContent?alt=sse", {"contents": CONTENTS}).content.decode()

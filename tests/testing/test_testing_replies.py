@@ -94,7 +94,7 @@ def dechunked(body: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_statuses_without_a_body_have_none(server: LLMServer, status: int) -> None:
+def test_statuses_without_a_body(server: LLMServer, status: int) -> None:
     """204 and 304 have neither body nor framing, and the connection stays usable."""
     answer = ask(server, Reply("ignored", status=status))
     assert (answer.status_code, answer.content) == (status, b"")
