@@ -317,7 +317,7 @@ class Client:
             verify: True, False, or the path of a CA file or folder. True uses the CA bundle named by
                 REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE or SSL_CERT_DIR (the first that is set), or else
                 certifi's.
-            tools: What the model may call: Python functions, `Tool`s, or mappings in the service's own format.
+            tools: What the model may call: Python functions, `Tool` objects, or mappings in the service's own format.
             tool_choice: "auto", "none", "required", or the name of a tool.
             run_tools: Whether to call tools that are functions and send back the results until the model answers. Every
                 call and result is an event of the stream.
@@ -411,7 +411,8 @@ class Client:
             api_key, base_url, proxy, timeout, retries, headers, session, verify: As for `chat`. `Timeout.total` covers
                 all requests together; retries count for each request.
             dimensions: The length of the vectors, if the model lets you choose.
-            extra, **params: As for `chat`.
+            extra: As for `chat`.
+            **params: As for `chat`.
 
         Returns:
             `Embeddings`, a list of vectors. `aembed` does the same in async code.

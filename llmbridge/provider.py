@@ -379,13 +379,13 @@ class Provider(AsyncGeneratorProvider):
         """The API key: the argument, the first of `key_env` that is set, or from the keys file.
 
         Args:
-                api_key: The caller's. (A function is called elsewhere.)
-                elsewhere: Whether the caller gave a base URL: a server of your own may need no key.
+            api_key: The caller's. (A function is called elsewhere.)
+            elsewhere: Whether the caller gave a base URL: a server of your own may need no key.
 
-            Raises:
-                MissingKey: There is none, and the service needs one.
-                ConfigError: It cannot be a key (it is not quoted), or the keys file is not usable; where no key is
-                    needed, the latter is only a warning.
+        Raises:
+            MissingKey: There is none, and the service needs one.
+            ConfigError: It cannot be a key (it is not quoted), or the keys file is not usable; where no key is
+                needed, the latter is only a warning.
         """
         if api_key is not None:
             return api_key

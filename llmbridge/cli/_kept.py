@@ -59,13 +59,13 @@ class Kept:
     """The file of a conversation.
 
     Args:
-            name: The conversation's name; None for a new one, named by the time of its first question.
-            base_url: Its address; saved without a password, so that it can be continued there.
-            model: The model to continue with: a saved address is not used for another provider.
+        name: The conversation's name; None for a new one, named by the time of its first question.
+        base_url: Its address; saved without a password, so that it can be continued there.
+        model: The model to continue with: a saved address is not used for another provider.
 
-        Attributes:
-            saved: The file's content; None if there is no file.
-            model: The conversation's model; None if unknown.
+    Attributes:
+        saved: The file's content; None if there is no file.
+        model: The conversation's model; None if unknown.
     """
 
     def __init__(self, name: str | None = None, base_url: str | None = None, model: str | None = None) -> None:

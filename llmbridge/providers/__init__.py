@@ -64,10 +64,10 @@ def register(provider: P) -> P:
     """Registers a provider under its name, replacing any other of that name. Also works as a class decorator.
 
     Args:
-            provider: A subclass of `Provider` with a `name`.
+        provider: A subclass of `Provider` with a `name`.
 
-        Raises:
-            ConfigError: It is not such a class, or its name is not usable in "name:model".
+    Raises:
+        ConfigError: It is not such a class, or its name is not usable in "name:model".
 
     Example:
         >>> from llmbridge.providers.compatible import compatible

@@ -120,10 +120,6 @@ class Reply:
         TypeError: An argument has the wrong type.
         ValueError: An argument is out of range, or contradicts another one.
 
-    Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: an argument is out of range, or contradicts another one.
-
     Example:
         >>> Reply(["Hel", "lo"], delay=0.01).pieces
         ('Hel', 'lo')

@@ -28,11 +28,11 @@ def encode_messages(messages: Sequence[Message], new_rules: bool = False) -> tup
     """The blocks of the system prompt, and the turns.
 
     Args:
-            messages: All of them; instructions inside the conversation are moved to the system prompt.
-            new_rules: Whether this API version rejects documents in assistant turns and citations in user text.
+        messages: All of them; instructions inside the conversation are moved to the system prompt.
+        new_rules: Whether this API version rejects documents in assistant turns and citations in user text.
 
-        Raises:
-            InvalidRequest: Anthropic does not support a message. The message says which.
+    Raises:
+        InvalidRequest: Anthropic does not support a message. The message says which.
 
     Example:
         >>> encode_messages([Message("system", "Be brief."), Message("user", "Hi"), Message("user", "there")])[1]

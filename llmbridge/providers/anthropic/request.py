@@ -62,13 +62,13 @@ def encode_body(request: ChatRequest, params: dict[str, Any], version: str, answ
     """The body of a request.
 
     Args:
-            request: The request.
-            params: The request's parameters without the settings; changed.
-            version: The API version.
-            answer_tool: The tool added for the structured answer, or None.
+        request: The request.
+        params: The request's parameters without the settings; changed.
+        version: The API version.
+        answer_tool: The tool added for the structured answer, or None.
 
-        Raises:
-            InvalidRequest: Anthropic does not support a part of the request.
+    Raises:
+        InvalidRequest: Anthropic does not support a part of the request.
     """
     system = _own_system(params)
     instructions, turns = encode_messages(request.messages, version >= NO_SAMPLING)

@@ -35,12 +35,12 @@ def encode_items(
     """The instructions, and the items of the conversation.
 
     Args:
-            messages: System messages at the start become the instructions.
-            own_instructions: Whether the caller passes `instructions`: then system messages stay messages.
-            stored: Whether the service stores answers; if not, whatever it would look up is left out.
+        messages: System messages at the start become the instructions.
+        own_instructions: Whether the caller passes `instructions`: then system messages stay messages.
+        stored: Whether the service stores answers; if not, whatever it would look up is left out.
 
-        Raises:
-            InvalidRequest: The API does not support a part of a message. The message says which.
+    Raises:
+        InvalidRequest: The API does not support a part of a message. The message says which.
     """
     instructions: list[str] = []
     items: list[dict[str, Any]] = []
