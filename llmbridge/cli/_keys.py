@@ -109,7 +109,7 @@ def _list(options: argparse.Namespace) -> None:
         return
     if not rows:
         tell("there are no keys: run llmbridge keys set PROVIDER (see llmbridge providers)")
-    write_table((name, *_told(source)) for name, source in rows)
+    write_table((name, *_described(source)) for name, source in rows)
 
 
 def _sources() -> list[tuple[str, dict[str, Any]]]:
@@ -131,7 +131,7 @@ def _sources() -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def _told(source: dict[str, Any]) -> tuple[str, str]:
+def _described(source: dict[str, Any]) -> tuple[str, str]:
     if source["variable"]:
         return f"environment variable {source['variable']}", "overrides the file" if source["file"] else ""
     return f"file {source['file']}", "" if source["known"] else "unknown provider"

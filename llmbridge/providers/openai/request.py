@@ -144,8 +144,8 @@ def described(name: str, description: str, parameters: Mapping[str, Any], gramma
     """
     from llmbridge._schemas.subsets import tool_form
 
-    told, schema = tool_form(name, description, parameters)
-    return {**told, "parameters": _taken(schema, grammar)}
+    described_tool, schema = tool_form(name, description, parameters)
+    return {**described_tool, "parameters": _taken(schema, grammar)}
 
 
 def encode_tool(tool: Tool, grammar: bool = False) -> dict[str, Any]:
