@@ -1,7 +1,7 @@
 """llmbridge: chat models over plain HTTP, for scripts, async apps and notebooks alike.
 
 >>> from llmbridge import chat
->>> for piece in chat("Hello", model="demo"):       # live text; "openai:gpt-5-mini" and others in place of "demo"
+>>> for piece in chat("Hello", model="demo"):       # live text; "openai:gpt-5.4-mini" and others in place of "demo"
 ...     assert piece
 >>> answer = chat("Hello", model="demo").complete()  # or the whole answer
 >>> answer.finish_reason, answer.usage is not None
