@@ -1,6 +1,7 @@
 """Draws docs/picture.svg, the terminal in README.md: `python docs/picture.py` runs its commands and shows the output.
 
-Words appear at the demo's pace. Where animations are switched off, or are not known, the picture shows the end.
+The script is there from the start; the answers appear word by word, at the demo's pace. Without animations the picture
+shows the end.
 """
 
 from __future__ import annotations
@@ -56,22 +57,23 @@ class Terminal:
     def __init__(self) -> None:
         self.lines: list[str] = []
         self.bottom = BAR
-        self.clock = 0.4
+        self.clock = 0.0
 
     def show(self, text: str, kind: str = "") -> None:
         """A text that is there at once."""
         for line in text.splitlines():
             self._line(self._span(line, kind))
 
-    def type(self, command: str) -> None:
-        """A command, key by key; a few keys at a time are enough for the eye."""
+    def type(self, command: str, at_once: bool = False) -> None:
+        """A command, a few keys at a time."""
         self.bottom += GAP if self.lines else 0
+        keys = len(command) if at_once else 4
         spans = [self._span("$ ", "g")]
-        for start in range(0, len(command), 4):
-            spans.append(self._span(command[start : start + 4]))
-            self.clock += 4 * TYPED
+        for start in range(0, len(command), keys):
+            spans.append(self._span(command[start : start + keys]))
+            self.clock += 0 if at_once else keys * TYPED
         self._line("".join(spans))
-        self.clock += REST / 2
+        self.clock += 0 if at_once else REST / 2
 
     def stream(self, text: str) -> None:
         """An answer, word by word, in lines that fit."""
@@ -91,6 +93,8 @@ class Terminal:
         self.lines.append(f'<text x="{EDGE}" y="{self.bottom}">{spans}</text>')
 
     def _span(self, text: str, kind: str = "") -> str:
+        if not self.clock:
+            return f'<tspan class="{kind}">{escape(text, quote=False)}</tspan>' if kind else escape(text, quote=False)
         name = f"{kind} a".strip()
         return f'<tspan class="{name}" style="animation-delay:{self.clock:.2f}s">{escape(text, quote=False)}</tspan>'
 
@@ -114,9 +118,9 @@ def picture() -> str:
         haiku = said("haiku.py", folder=folder)
         bridge = said("-m", "llmbridge", "-m", "demo", "--schema", FIELDS, QUESTION, folder=folder)
     terminal = Terminal()
-    terminal.type("cat haiku.py")
+    terminal.type("cat haiku.py", at_once=True)
     terminal.show(SCRIPT.replace("\n\n", "\n \n"), "d")
-    terminal.clock += REST
+    terminal.clock = REST
     terminal.type("python haiku.py")
     terminal.stream(haiku)
     terminal.type(f"llmbridge -m demo --schema '{FIELDS}' \\")
