@@ -27,21 +27,29 @@ class Watch:
 
     def __init__(self, models: list[str]) -> None:
         self.models = models
-        self.runs = True
+        self.block: dict[str, Any] = {}
         self.encoded = 0
+        self.refused: list[str] = []
 
     def chat(self, client: Client, messages: Any, model: Any = None, **options: Any) -> Any:
         """Encodes a chat with the demo for the models; one that cannot run here, for its own."""
+        runs = self.block["runs"]
         own = client._model if model is None else model
         named = [name for name in ([own] if isinstance(own, str) else own) if isinstance(name, str)]
         for other in [*named, *(self.models if "demo" in named else ())]:
-            if other == "demo" or (self.runs and own == other):
-                continue
-            chat(client, messages, other, **{"api_key": KEY, **options})
-            self.encoded += 1
-        if self.runs:
+            if other != "demo" and not (runs and own == other):
+                self.encode(client, messages, other, options)
+        if runs:
             return chat(client, messages, model, **options)
         return chat(Client("demo"), "Hello", run_tools=options.get("run_tools"))
+
+    def encode(self, client: Client, messages: Any, model: str, options: dict[str, Any]) -> None:
+        """Encodes a chat for a model, and remembers its refusal."""
+        try:
+            chat(client, messages, model, **{"api_key": KEY, **options})
+            self.encoded += 1
+        except LLMBridgeError as error:
+            self.refused.append(f"{self.block['place']}: {model}: {type(error).__name__}: {error}")
 
 
 def run(code: str, place: str) -> None:
@@ -68,17 +76,14 @@ def main() -> None:
         return watch.chat(client, *args, **options)
 
     Client.chat = watched  # type: ignore[method-assign,assignment]
-    refused, skipped = [], []
-    for block in given["blocks"]:
-        watch.runs = block["runs"]
+    skipped = []
+    for watch.block in given["blocks"]:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
-                run(block["code"], block["place"])
+                run(watch.block["code"], watch.block["place"])
         except ModuleNotFoundError:  # a library that the reader has
-            skipped.append(block["place"])
-        except LLMBridgeError as error:
-            refused.append(f"{block['place']}: {error.provider}:{error.model}: {type(error).__name__}: {error}")
-    json.dump({"encoded": watch.encoded, "skipped": skipped, "refused": refused}, sys.stdout)
+            skipped.append(watch.block["place"])
+    json.dump({"encoded": watch.encoded, "skipped": skipped, "refused": watch.refused}, sys.stdout)
 
 
 if __name__ == "__main__":
