@@ -42,6 +42,10 @@ RETIRED = re.compile(
     )(?![\w.-])""",
     re.VERBOSE,
 )
+
+# Modules, lines of a longer example, and what other packages' users write.
+NO_SCRIPT = re.compile(r"# (\w+\.py\b|from examples/|(openai|litellm|llm|g4f) \d)")
+
 # Pages with examples that import a library which the tests need not have.
 LIBRARIES = re.compile(r"^docs/(keys|testing)\.md:")
 
@@ -62,11 +66,11 @@ def named_models(text: str) -> list[str]:
 
 
 def examples(page: Path) -> list[dict[str, Any]]:
-    """The page's blocks of Python that are no modules."""
+    """The page's blocks of Python that are scripts or cells of a notebook."""
     return [
         {"place": str(block), "code": block.code, "runs": not block.first_line.startswith("# not run")}
         for block in BLOCKS
-        if block.page == page and block.kind == "python" and not re.match(r"# \w+\.py$", block.first_line)
+        if block.page == page and block.kind == "python" and not NO_SCRIPT.match(block.first_line)
     ]
 
 
@@ -161,7 +165,7 @@ def test_a_retired_model_is_found() -> None:
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_a_page_names_current_models(page: Path) -> None:
-    """Whoever copies an example gets an answer."""
+    """A reader who copies an example gets an answer."""
     text = page.read_text(encoding="utf-8")
     code = "".join(block.code for block in BLOCKS if block.page == page and block.kind)
     assert used(text, False) | used(code, True) == set()
