@@ -1,7 +1,8 @@
 """Runs the examples of one page, and encodes each chat with the demo for other models as well. Nothing is sent to them.
 
 The input is JSON: `models`, and `blocks`, each with its `place`, its `code`, and whether it `runs` as it stands. So is
-the output: how many chats were `encoded` for another model, and the examples that were `skipped` and `refused`.
+the output: how many chats were `encoded` for another model, the examples that were `refused`, and those that were
+`skipped` because they need something that is not here.
 """
 
 from __future__ import annotations
@@ -81,7 +82,9 @@ def main() -> None:
         try:
             with contextlib.redirect_stdout(io.StringIO()):
                 run(watch.block["code"], watch.block["place"])
-        except ModuleNotFoundError:  # a library that the reader has
+        except Exception:  # a library, file or account that the reader has
+            if watch.block["runs"]:
+                raise
             skipped.append(watch.block["place"])
     json.dump({"encoded": watch.encoded, "skipped": skipped, "refused": watch.refused}, sys.stdout)
 
