@@ -303,8 +303,8 @@ class Client:
         Args:
             messages: One user message as a str, or a list of `{"role", "content"}`, `Message`, `Completion` and
                 `ToolResult`.
-            model: "provider:model" like "openai:gpt-5-mini", or "demo", which needs no key or network; see `Client` for
-                lists. If missing, the client's model or the environment variable LLMBRIDGE_MODEL.
+            model: "provider:model" like "openai:gpt-5.4-mini", or "demo", which needs no key or network; see `Client`
+                for lists. If missing, the client's model or the environment variable LLMBRIDGE_MODEL.
             api_key: If missing, taken from the provider's environment variable, then from the keys file. A function
                 without arguments, sync or async, is called for the key before each request, and once more if the key is
                 refused. It runs in a worker thread; an async one runs in the event loop that awaits the answer.
@@ -556,7 +556,7 @@ def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Clien
     if isinstance(models, Client):
         models = (models,)
     if isinstance(models, (bytes, Mapping)) or not isinstance(models, Iterable):
-        raise ConfigError("model must be a str like 'openai:gpt-5-mini', or a list of them")
+        raise ConfigError("model must be a str like 'openai:gpt-5.4-mini', or a list of them")
     found = tuple(models)
     if not found:
         raise ConfigError("the list of models is empty")
@@ -564,7 +564,7 @@ def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Clien
     if options.api_key is not None or options.base_url is not None or secret:
         raise ConfigError(
             "api_key, base_url and headers that hold a secret belong to one service: for several models, pass a Client "
-            "for each instead of its name, as in Client([Client('openai:gpt-5-mini', api_key=...), 'ollama:llama3'])"
+            "for each instead of its name, as in Client([Client('openai:gpt-5.4-mini', api_key=...), 'ollama:llama3'])"
         )
     services: set[tuple[type[Provider], str | None]] = set()
     for model in found:
@@ -578,7 +578,7 @@ def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Clien
     if len(services) > 1 and _has_credentials(options.session):
         raise ConfigError(
             "the session holds credentials (auth, or a header like Authorization), which belong to one service: for "
-            "models of several services, pass a Client for each, as in Client([Client('openai:gpt-5-mini', "
+            "models of several services, pass a Client for each, as in Client([Client('openai:gpt-5.4-mini', "
             "session=...), 'ollama:llama3'])"
         )
     return found

@@ -50,7 +50,7 @@ class Anthropic(Provider):
     thinking budget.
 
     Example:
-        >>> encoded = Anthropic.encode(ChatRequest.checked("claude-sonnet-4-5", "Hi", {"stop": "END", "beta": "x-1"}))
+        >>> encoded = Anthropic.encode(ChatRequest.checked("claude-sonnet-5", "Hi", {"stop": "END", "beta": "x-1"}))
         >>> encoded.body["max_tokens"], encoded.body["stop_sequences"], encoded.headers
         (4096, ['END'], {'anthropic-beta': 'x-1'})
 

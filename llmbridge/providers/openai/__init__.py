@@ -71,7 +71,7 @@ class OpenAI(ChatCompletions):
         embeddings_path: The path for embeddings.
 
     Example:
-        >>> OpenAI.encode(ChatRequest.checked("gpt-5-mini", "Hi", {"seed": 1})).body["seed"]
+        >>> OpenAI.encode(ChatRequest.checked("gpt-5.4-mini", "Hi", {"seed": 1})).body["seed"]
         1
 
     Source:

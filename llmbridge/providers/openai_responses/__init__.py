@@ -32,7 +32,7 @@ class OpenAIResponses(Provider):
     There are no settings. The service stores each answer for some time unless `store=False` is passed.
 
     Example:
-        >>> request = ChatRequest.checked("gpt-5-mini", "Hi", {"reasoning_effort": "low"}, system="Be brief.")
+        >>> request = ChatRequest.checked("gpt-5.4-mini", "Hi", {"reasoning_effort": "low"}, system="Be brief.")
         >>> body = OpenAIResponses.encode(request).body
         >>> body["instructions"], body["input"], body["reasoning"]
         ('Be brief.', [{'type': 'message', 'role': 'user', 'content': 'Hi'}], {'effort': 'low'})
