@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, overload
 
 from llmbridge._json import parsed_json, scan_json
 from llmbridge.errors import ConfigError, MissingKey, ProtocolError
@@ -50,6 +50,17 @@ class AsyncGeneratorProvider:
     working: ClassVar[bool] = False
     supports_gpt_35_turbo: ClassVar[bool] = False
 
+    @overload
+    @classmethod
+    def create_completion(
+        cls, model: str, messages: Messages, stream: Literal[True] = True, **kwargs: Any
+    ) -> Iterator[str]: ...
+    @overload
+    @classmethod
+    def create_completion(cls, model: str, messages: Messages, stream: Literal[False], **kwargs: Any) -> str: ...
+    @overload
+    @classmethod
+    def create_completion(cls, model: str, messages: Messages, stream: bool, **kwargs: Any) -> Iterator[str] | str: ...
     @classmethod
     @discreet
     def create_completion(
