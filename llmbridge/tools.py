@@ -13,6 +13,7 @@ from llmbridge._json import json_copy
 from llmbridge._text import shown
 from llmbridge._tools.choice import ToolChoice, tool_choice
 from llmbridge.errors import InvalidOutput, InvalidRequest
+from llmbridge.options import warn_caller
 
 if TYPE_CHECKING:
     from typing import Concatenate
@@ -378,7 +379,14 @@ def _from_callable(
             )
         parameters = strict_parameters
     said = signature.description if description is None else description
-    return Tool(signature.name if name is None else name, said, parameters, source, strict, _signature=signature)
+    made = Tool(signature.name if name is None else name, said, parameters, source, strict, _signature=signature)
+    if not said and signature.fields and all(item.hint is Any for item in signature.fields):
+        warn_caller(
+            f"the model cannot know what the tool {made.name} does, or what it takes: give its function type hints and "
+            "a docstring, or describe it with tool(description=...)",
+            RuntimeWarning,
+        )
+    return made
 
 
 def _from_mapping(mapping: Mapping[str, Any]) -> Tool:
