@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Generic
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from llmbridge._json import json_copy
 from llmbridge._schemas.build import identifier, json_schema, pydantic_schema
@@ -20,7 +20,7 @@ from llmbridge.errors import InvalidOutput, InvalidRequest, Partial, without_fra
 if TYPE_CHECKING:
     from typing import Protocol, TypeAlias, Union, _SpecialForm
 
-    from typing_extensions import TypeVar
+    from typing_extensions import TypeForm, TypeVar
 
     Value = TypeVar("Value", default=Any)
     Parsed = TypeVar("Parsed", default=Any)
@@ -89,8 +89,17 @@ class Schema(Generic[Value]):
     wrapped: bool = False
     type_hint: Any = field(default=None, repr=False)
 
+    @overload
     @classmethod
-    def of(cls, schema: SchemaLike[Parsed]) -> Schema[Parsed]:
+    def of(cls, schema: type[Parsed] | Schema[Parsed]) -> Schema[Parsed]: ...
+    @overload
+    @classmethod
+    def of(cls, schema: TypeForm[Parsed]) -> Schema[Parsed]: ...
+    @overload
+    @classmethod
+    def of(cls, schema: Mapping[str, Any] | _SpecialForm) -> Schema: ...
+    @classmethod
+    def of(cls, schema: Any) -> Schema[Any]:
         """The schema of what a caller passed.
 
         Args:
@@ -117,8 +126,7 @@ class Schema(Generic[Value]):
         if "$ref" in document:  # a model that holds itself
             document = json_schema(schema)
         document, wrapped = _with_object_root(document)
-        made: Schema[Any] = cls(name, document, str(document.get("description", "")), wrapped, schema)
-        return made
+        return cls(name, document, str(document.get("description", "")), wrapped, schema)
 
     @property
     def strict(self) -> bool:

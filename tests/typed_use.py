@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, TypedDict, TypeVar, Union
+from typing import Annotated, Any, Literal, NamedTuple, TypedDict, TypeVar, Union
 
 import pydantic
 from typing_extensions import assert_never, assert_type
@@ -129,16 +129,20 @@ def a_function_of_ones_own_hands_the_type_on(cls: type[T]) -> T:
 
 
 def a_schema_knows_its_type(client: Client) -> None:
-    """As `Schema.of` reads it from a class, or as an annotation says it where the form is not a class."""
+    """As `Schema.of` reads it from a class, a literal or a union."""
     assert_type(Schema.of(City), Schema[City])
     assert_type(Schema.of(list[City]).parse("[]"), list[City])
     assert_type(chat("x", schema=Schema.of(City)).complete().parsed, City)
     assert_type(Schema.of({"type": "object"}).parse("{}"), Any)
-    word: Schema[Literal["yes", "no"]] = Schema.of(Literal["yes", "no"])
+    word = Schema.of(Literal["yes", "no"])
     assert_type(client.chat("x", schema=word).complete().parsed, Literal["yes", "no"])
-    either: Schema[City | Country] = Schema.of(City | Country)
+    assert_type(Schema.of(Annotated[City, "x"]), Schema[City])
+    assert_type(Schema.of(word), Schema[Literal["yes", "no"]])
+    either = Schema.of(City | Country)
+    assert_type(Schema.of(Union[City, None]), Schema[Union[City, None]])
     assert_type(client.conversation("demo", schema=either), Conversation[Union[City, Country]])
     assert_type(either.parse("{}"), Union[City, Country])
+    Schema.of("city")  # type: ignore[call-overload]  # pyright: ignore[reportCallIssue, reportArgumentType]
 
 
 async def so_it_is_in_async_code(client: Client) -> None:
@@ -177,7 +181,6 @@ def parsed_is_anything_without_a_class(client: Client) -> None:
     assert_type(Client("demo", schema=City).chat("x").complete().parsed, Any)
     assert_type(chat("x").complete().parsed, Any)
     assert_type(chat("x", schema={"type": "object"}).complete().parsed, Any)
-    assert_type(chat("x", schema=Schema.of(Literal["a", "b"])).complete().parsed, Any)
     assert_type(client.chat("x", schema=False).complete().parsed, Any)
     assert_type(client.run("x").complete().parsed, Any)
 
