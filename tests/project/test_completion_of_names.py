@@ -36,6 +36,7 @@ def offered(code: str) -> set[str]:
 
 
 @pytest.mark.parametrize("expression", MADE)
+@pytest.mark.quick(2)
 def test_jedi_offers_the_attributes(expression: str) -> None:
     """A property that jedi stumbles over takes all others with it."""
     assert set(MADE[expression]) - offered(f"from llmbridge import *\nmade = {expression}\nmade.") == set()

@@ -154,6 +154,7 @@ def test_what_is_not_promised_is_said() -> None:
         assert word in text
 
 
+@pytest.mark.slow
 def test_every_mutation_applies_and_every_promise_has_one() -> None:
     """What `python -m benchmarks.mutations` would change stands in the source, exactly once, and is Python then."""
     command = [sys.executable, "-m", "benchmarks.mutations", "--list"]

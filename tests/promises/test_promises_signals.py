@@ -105,6 +105,7 @@ LOST: dict[str, tuple[Any, str]] = {
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("length", ["known", "until the end"])
 @pytest.mark.parametrize("moment", LOST)
+@pytest.mark.quick(3)
 def test_p43_a_ctrl_c_in_the_moment_of_the_answer_leaves_no_socket(
     mode: Mode, moment: str, length: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -178,6 +179,7 @@ loop.run_forever()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.quick(1)
 def test_p43_the_interpreter_ends(program: str) -> None:
     """No thread of a worker keeps it, though its event loop has told none that it is over."""
     if program == "nest_asyncio" and sys.version_info >= (3, 14):

@@ -87,6 +87,7 @@ class TestForks:
     """A child has the modules of its parent, but not the threads that were importing them."""
 
     @pytest.mark.parametrize("delay", [0, 0.05, 0.2])
+    @pytest.mark.quick(1)
     def test_p36_a_child_of_a_first_call_makes_its_own(self, mode: Mode, server: LLMServer, delay: float) -> None:
         """Whatever was being imported at the moment of the fork."""
         imports, first = next(_BY_MODE[name] for name, known in MODES.items() if known is mode)
@@ -103,6 +104,7 @@ class TestForks:
         ],
         ids=["embeddings", "tools", "dialect", "module", "class"],
     )
+    @pytest.mark.quick(1)
     def test_p36_whatever_the_first_call_is(self, server: LLMServer, first: str) -> None:
         """It may need other modules than a chat, and the caller may import a module of llmbridge for it."""
         tool = "def len_of(text: str) -> int:\n    'Counts.'\n    return len(text)\n"
@@ -110,6 +112,7 @@ class TestForks:
             assert after_fork(server, tool + first, delay=delay) == "7 False"
 
     @pytest.mark.parametrize("imports", ["logging", "llmbridge, logging"], ids=["before", "behind"])
+    @pytest.mark.quick(1)
     def test_p36_the_lock_of_logging_is_not_waited_for(self, server: LLMServer, imports: str) -> None:
         """It is taken for the fork as well, and what is imported asks for its logger."""
         assert after_fork(server, _PLAIN, imports) == "7 False"
@@ -193,6 +196,7 @@ class TestWatchdog:
         [(Call, "expire"), (Call, "_wake"), (transport_call, "monotonic"), (socket.socket, "shutdown")],
         ids=["expire", "wake", "monotonic", "shutdown"],
     )
+    @pytest.mark.quick(3)
     def test_p37_the_clocks_outlive_an_error(
         self,
         mode: Mode,
@@ -249,6 +253,7 @@ class TestWatchdog:
         finally:
             logging.getLogger("llmbridge").removeHandler(handler)
 
+    @pytest.mark.quick(1)
     def test_p37_a_thread_that_has_ended_is_replaced(self, mode: Mode, watchdog: _Watchdog) -> None:
         """Whatever has ended it: the next call begins another one."""
         assert timed_out(mode)
