@@ -526,6 +526,18 @@ def test_a_wrong_call_says_what_to_write(ask: Callable[[], Any], says: str) -> N
     assert len(str(caught.value)) < 250
 
 
+@pytest.mark.parametrize("key", ["'k-0123456789'", '"k-0123456789"', ' "k-0123456789"\n', '""'])
+def test_a_key_in_quotes_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An .env file has them, and what reads it may leave them there. Nothing of the key is quoted."""
+    with pytest.raises(ConfigError, match=r"^api_key is in quotes: leave them out$"):
+        Client("openai:m", api_key=key)
+    with pytest.raises(ConfigError, match=r"^what api_key\(\) returned is in quotes: leave them out$"):
+        chat("Hi", "openai:m", api_key=lambda: key, base_url="http://127.0.0.1:9").complete()
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY is in quotes: leave them out$"):
+        chat("Hi", "openai:m")
+
+
 def test_a_client_is_a_model(server: LLMServer, client: Client) -> None:
     """As it is in a list of them."""
     server.default = Reply("Hello")
