@@ -57,12 +57,11 @@ from llmbridge import (
     register,
     tool,
 )
-from llmbridge._call.framing import Frame
 from llmbridge.embeddings import Embeddings
 from llmbridge.errors import Clock
 from llmbridge.events import Event, FinishReason, Item
 from llmbridge.messages import ChatRequest
-from llmbridge.provider import Encoded, frame_json
+from llmbridge.provider import Encoded, Frame, frame_json
 from llmbridge.schema import Schema
 from llmbridge.testing import LLMServer, Reply
 from llmbridge.testing.received import Received
