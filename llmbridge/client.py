@@ -31,16 +31,18 @@ from llmbridge.secret import KeyFunction, Secret, discreet
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
-    from types import UnionType
+    import os
 
     import requests
+    from typing_extensions import Self
 
     from llmbridge._call.question import Embeddings
     from llmbridge.conversations import Conversation
     from llmbridge.limits import Limits
     from llmbridge.messages import Parsed
     from llmbridge.provider import Provider
-    from llmbridge.schema import Schema
+    from llmbridge.schema import SchemaLike
+    from llmbridge.tools import ToolChoice
 
 __all__ = ["MODEL_VARIABLE", "Client", "resolve_model"]
 
@@ -170,9 +172,9 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         tools: Iterable[Any] | None = None,
-        tool_choice: Any = None,
+        tool_choice: str | Mapping[str, Any] | Callable[..., Any] | ToolChoice | None = None,
         run_tools: bool | None = None,
         max_turns: int | None = None,
         schema: Any = None,
@@ -250,13 +252,13 @@ class Client:
         fields["connections"] = TRAVELLERS.named(fields["connections"], fields["_limits"])
         vars(self).update(fields)
 
-    def __copy__(self) -> Client:
+    def __copy__(self) -> Self:
         again = object.__new__(type(self))
         vars(again).update(vars(self))  # unlike pickling, copying keeps secrets
         again.connections = Connections(self._limits)
         return again
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Client:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.__copy__()
 
     @discreet
@@ -272,12 +274,12 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         tools: Iterable[Any] | None = None,
-        tool_choice: Any = None,
+        tool_choice: str | Mapping[str, Any] | Callable[..., Any] | ToolChoice | None = None,
         run_tools: bool | None = None,
         max_turns: int | None = None,
-        schema: type[Parsed] | UnionType | Mapping[str, Any] | Schema | bool | None = None,
+        schema: SchemaLike[Parsed] | bool | None = None,
         schema_mode: SchemaMode | None = None,
         reask: int | None = None,
         extra: Mapping[str, Any] | None = None,
@@ -397,7 +399,7 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         extra: Mapping[str, Any] | None = None,
         dimensions: int | None = UNSET,
         **params: Any,
@@ -450,7 +452,7 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         **settings: Any,
     ) -> _Question[list[str]]:
         """The names of the models that a service offers now.
@@ -534,13 +536,13 @@ class Client:
 
         await in_thread(self.close, self.close)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:

@@ -207,10 +207,10 @@ class LLMBridgeError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.provider = provider
-        self.model = model
-        self.partial = partial if isinstance(partial, Partial) else Partial(partial)
-        self.request_id = request_id
+        self.provider: str | None = provider
+        self.model: str | None = model
+        self.partial: Partial = partial if isinstance(partial, Partial) else Partial(partial)
+        self.request_id: str | None = request_id
 
     @property
     def message(self) -> str:
@@ -312,11 +312,11 @@ class ServiceError(LLMBridgeError):
         **context: Any,
     ) -> None:
         super().__init__(message, **context)
-        self.status = status
-        self.code = code
-        self.body = body
-        self.retry_after = retry_after
-        self.retryable = retryable
+        self.status: int | None = status
+        self.code: str | None = code
+        self.body: str = body
+        self.retry_after: float | None = retry_after
+        self.retryable: bool = retryable
 
 
 class StatusError(ServiceError):
@@ -380,7 +380,7 @@ class InvalidOutput(LLMBridgeError):
 
     def __init__(self, message: str, *, problems: Sequence[str] = (), **context: Any) -> None:
         super().__init__(message, **context)
-        self.problems = tuple(harmless(problem, _LONGEST_MESSAGE) for problem in problems)
+        self.problems: tuple[str, ...] = tuple(harmless(problem, _LONGEST_MESSAGE) for problem in problems)
 
 
 class TurnsExceeded(LLMBridgeError):
@@ -396,7 +396,7 @@ class AllFailed(LLMBridgeError):
 
     def __init__(self, message: str, *, errors: Sequence[LLMBridgeError] = (), **context: Any) -> None:
         super().__init__(message, **context)
-        self.errors = tuple(errors)
+        self.errors: tuple[LLMBridgeError, ...] = tuple(errors)
 
 
 class Cancelled(LLMBridgeError):

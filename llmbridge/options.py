@@ -526,7 +526,7 @@ def _checked_session(session: Any) -> Any:
     return session
 
 
-def _checked_verify(verify: bool | str) -> bool | str:
+def _checked_verify(verify: bool | str | os.PathLike[str]) -> bool | str:
     if not isinstance(verify, (bool, str, os.PathLike)):
         raise ConfigError("verify must be True, False or the path of a CA file")
     if isinstance(verify, bool):

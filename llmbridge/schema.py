@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from llmbridge._json import json_copy
 from llmbridge._schemas.build import identifier, json_schema, pydantic_schema
@@ -16,6 +16,27 @@ from llmbridge._schemas.hints import is_pydantic_model, type_name
 from llmbridge._schemas.partial_json import partial_json
 from llmbridge._schemas.subsets import modern, strict_form
 from llmbridge.errors import InvalidOutput, InvalidRequest, Partial, without_frames
+
+if TYPE_CHECKING:
+    from typing import Protocol, TypeAlias, Union, _SpecialForm
+
+    from typing_extensions import TypeForm, TypeVar
+
+    Value = TypeVar("Value", default=Any)
+    Parsed = TypeVar("Parsed", default=Any)
+    Member = TypeVar("Member", covariant=True)
+
+    class _UnionOf(Protocol[Member]):
+        """`City | Country`: mypy takes it for its first class too, unless the parameter's type says Any."""
+
+        @property
+        def __args__(self) -> tuple[Member, ...]: ...
+
+    SchemaLike: TypeAlias = Union[type[Value], _UnionOf[Value], _SpecialForm, Mapping[str, Any], "Schema[Value]"]
+else:
+    from typing import TypeVar  # it knows defaults from Python 3.13 on
+
+    Value = TypeVar("Value")  # of what is parsed: the class that the schema was made of, or anything at all
 
 __all__ = ["Schema", "json_schema", "partial_json"]
 
@@ -37,7 +58,7 @@ _TOO_DEEP = "(root): is nested too deeply"
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
+class Schema(Generic[Value]):
     """What an answer has to look like; made with `Schema.of`.
 
     Args:
@@ -68,8 +89,17 @@ class Schema:
     wrapped: bool = False
     type_hint: Any = field(default=None, repr=False)
 
+    @overload
     @classmethod
-    def of(cls, schema: Any) -> Schema:
+    def of(cls, schema: type[Parsed] | Schema[Parsed]) -> Schema[Parsed]: ...
+    @overload
+    @classmethod
+    def of(cls, schema: TypeForm[Parsed]) -> Schema[Parsed]: ...
+    @overload
+    @classmethod
+    def of(cls, schema: Mapping[str, Any] | _SpecialForm) -> Schema: ...
+    @classmethod
+    def of(cls, schema: Any) -> Schema[Any]:
         """The schema of what a caller passed.
 
         Args:
@@ -115,7 +145,7 @@ class Schema:
         schema = json.dumps(self.json_schema, ensure_ascii=False)
         return f"Answer with one JSON object that fits the following JSON schema, and with nothing else.\n{schema}"
 
-    def parse(self, text: str) -> Any:
+    def parse(self, text: str) -> Value:
         """The value of an answer, checked.
 
         A dataclass or NamedTuple becomes an instance, a TypedDict a dict, a pydantic model is validated by itself, a
@@ -135,7 +165,7 @@ class Schema:
             error.partial = Partial(text)
             raise
 
-    def convert(self, value: Any) -> Any:
+    def convert(self, value: Any) -> Value:
         """The checked value of JSON that was read already (the arguments of a tool call).
 
         Raises:
@@ -149,7 +179,8 @@ class Schema:
             result, problems = None, [_TOO_DEEP]
         if problems:
             raise self._invalid(problems)
-        return result
+        converted: Value = result
+        return converted
 
     def _checked(self, value: Any) -> tuple[Any, list[str]]:
         if self.type_hint is None:

@@ -114,8 +114,8 @@ class Secret:
         name: What to call it in an error, e.g. "api_key".
 
     Raises:
-        ConfigError: The value is no text, is empty, or holds a line break, NUL or another character that no HTTP
-            header can carry. The value is not quoted.
+        ConfigError: The value is no text, is empty, is in quotes, or holds a line break, NUL or another character that
+            no HTTP header can carry. The value is not quoted.
 
     Example:
         >>> key = Secret(" sk-123\\n")
@@ -132,6 +132,8 @@ class Secret:
         stripped = value.strip()
         if not stripped:
             raise ConfigError(f"{name} is empty: pass the key itself, or leave the argument out")
+        if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
+            raise ConfigError(f"{name} is in quotes: leave them out")
         if not (stripped.isascii() and stripped.isprintable()):
             raise ConfigError(
                 f"{name} holds a line break, a control character or a non-ASCII character: copy it again, "

@@ -13,12 +13,18 @@ from llmbridge._json import json_copy
 from llmbridge._text import shown
 from llmbridge._tools.choice import ToolChoice, tool_choice
 from llmbridge.errors import InvalidOutput, InvalidRequest
+from llmbridge.options import warn_caller
 
 if TYPE_CHECKING:
+    from typing import Concatenate
+
     from typing_extensions import ParamSpec, TypeVar
 
     P = ParamSpec("P", default=...)
     R = TypeVar("R", default=Any)
+    Rest = ParamSpec("Rest")
+    Given = ParamSpec("Given", default=...)
+    Gives = TypeVar("Gives", default=Any)
 else:
     from typing import ParamSpec, TypeVar  # they know defaults from Python 3.13 on
 
@@ -96,6 +102,12 @@ class Tool(Generic[P, R]):
     def __deepcopy__(self, memo: dict[int, Any]) -> Tool:
         return self
 
+    @overload
+    @classmethod
+    def of(cls, source: Tool[Given, Gives] | Callable[Given, Gives]) -> Tool[Given, Gives]: ...
+    @overload
+    @classmethod
+    def of(cls, source: Any) -> Tool: ...
     @classmethod
     def of(cls, source: Any) -> Tool:
         """The tool that something stands for.
@@ -190,7 +202,13 @@ class Tool(Generic[P, R]):
         result: R = self.function(*args, **kwargs)
         return result
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Tool:
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Tool[P, R]: ...
+    @overload
+    def __get__(
+        self: Tool[Concatenate[Any, Rest], R], instance: object, owner: type | None = None
+    ) -> Tool[Rest, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Tool[Any, Any]:
         """The tool of one object, when a method was decorated."""
         if instance is None or self._signature is None or not self._signature.unbound or self.function is None:
             return self
@@ -361,7 +379,14 @@ def _from_callable(
             )
         parameters = strict_parameters
     said = signature.description if description is None else description
-    return Tool(signature.name if name is None else name, said, parameters, source, strict, _signature=signature)
+    made = Tool(signature.name if name is None else name, said, parameters, source, strict, _signature=signature)
+    if not said and signature.fields and all(item.hint is Any for item in signature.fields):
+        warn_caller(
+            f"the model cannot know what the tool {made.name} does, or what it takes: give its function type hints and "
+            "a docstring, or describe it with tool(description=...)",
+            RuntimeWarning,
+        )
+    return made
 
 
 def _from_mapping(mapping: Mapping[str, Any]) -> Tool:

@@ -347,6 +347,7 @@ class TestTogether:
     """Writers at the same time."""
 
     @pytest.mark.parametrize("way", ["", UNLOCKED], ids=["locked", "exclusive file"])
+    @pytest.mark.quick(1)
     def test_no_key_of_two_processes_is_lost(self, path: Path, way: str) -> None:
         """Each adds ten; all twenty are there."""
         both = [

@@ -27,9 +27,9 @@ from llmbridge.events import END, End, EndOfPart, Finish, Item, Logprobs, Other,
 from llmbridge.secret import scrub
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame, Framing
+    from llmbridge._call.framing import Framing
     from llmbridge._transport import Exchange
-    from llmbridge.provider import Provider
+    from llmbridge.provider import Frame, Provider
 
 __all__ = ["Answer", "is_piece"]
 

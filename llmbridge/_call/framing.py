@@ -18,14 +18,17 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sseclient import SSEClient
 
 from llmbridge._json import is_json
 from llmbridge.errors import ProtocolError
 
-__all__ = ["EVENT_LIMIT", "NDJSON", "SSE", "DataLines", "Frame", "Framing", "Record"]
+if TYPE_CHECKING:
+    from llmbridge.provider import Frame
+
+__all__ = ["EVENT_LIMIT", "NDJSON", "SSE", "DataLines", "Framing", "Record"]
 
 EVENT_LIMIT = 64 * 1024 * 1024
 """Bytes that one event may have at the most."""
@@ -46,13 +49,6 @@ _REPORTS = re.compile(r'\[\s*\{\s*"error"')
 _ALONE = re.compile(rb"\n[{\[]\n")
 _BARE = re.compile(rb"\{|\[\s*(?:\{|$)|\[DONE\]")
 _JSON_TOKEN = re.compile(rb'\\.|["{}\[\]]', re.DOTALL)
-
-
-class Frame(Protocol):
-    """One record of a stream: its text, and its event name ("message" where it has none)."""
-
-    data: str
-    event: str
 
 
 class Record:

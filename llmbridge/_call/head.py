@@ -13,7 +13,7 @@ from llmbridge._json import mended_json, parsed_json
 from llmbridge.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["Head"]
 

@@ -17,8 +17,7 @@ from llmbridge._call.framing import Record
 from llmbridge.errors import LLMBridgeError, ProtocolError
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
-    from llmbridge.provider import Provider
+    from llmbridge.provider import Frame, Provider
 
 __all__ = ["foreign_document", "foreign_stream", "knows_stream", "nothing_read"]
 

@@ -276,6 +276,7 @@ class TestCancel:
     @pytest.mark.parametrize("read", READS)
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("place", ["headers", "stalled"])
+    @pytest.mark.quick(3)
     def test_p15_in_every_way(self, request: pytest.FixtureRequest, place: str, way: str, read: str) -> None:
         """Tasks, timeouts and scopes of all three libraries."""
         with PHASES[place](request) as phase:
@@ -356,6 +357,7 @@ class TestCancel:
         assert server.requests[0].gone.wait(30)
 
     @pytest.mark.parametrize("read", ["for", "events"])
+    @pytest.mark.quick(1)
     def test_p14_while_a_worker_decodes(
         self, server: LLMServer, client: Client, loop: Async, read: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from moments import interrupted
 
 from llmbridge import Cancelled, Client, Limits, Timeout
 from llmbridge._locks import Signal
@@ -19,29 +20,6 @@ from llmbridge._transport.connections import _Idle
 from llmbridge.testing import LLMServer
 
 _MOST = 1_000
-
-
-def interrupted(function: Callable[[], object], moment: int) -> bool:
-    """Runs a function with a KeyboardInterrupt at its call or return of that number; whether it was reached."""
-    seen = -1
-
-    def strike(frame: Any, kind: str, _: object) -> None:
-        nonlocal seen
-        if frame.f_code is interrupted.__code__ or frame.f_code is strike.__code__:
-            return
-        seen += 1
-        if seen == moment:
-            raise KeyboardInterrupt
-
-    before = sys.getprofile()
-    sys.setprofile(strike)
-    try:
-        function()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.setprofile(before)
-    return False
 
 
 def in_thread(function: Callable[[], object]) -> bool:

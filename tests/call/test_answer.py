@@ -278,6 +278,7 @@ class TestLeftOpen:
 
     @pytest.mark.parametrize("name", LEFT_OPEN)
     @pytest.mark.parametrize("clock", ["idle", "total"])
+    @pytest.mark.quick(3)
     def test_p6_at_a_clock(self, server: LLMServer, client: Client, mode: Mode, name: str, clock: str) -> None:
         """Then the clock's error comes, and holds the text."""
         body, pieces = LEFT_OPEN[name]

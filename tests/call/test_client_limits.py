@@ -296,6 +296,7 @@ def test_who_is_cancelled_in_the_queue_leaves_at_once(server: LLMServer, limited
     assert [request.user_text for request in server.requests] == ["holder", "n1"]
 
 
+@pytest.mark.quick(1)
 def test_the_total_clock_runs_while_waiting(server: LLMServer, limited: MakeClient, mode: Mode) -> None:
     """Its error says what was waited for; the place in the queue is given back."""
     client = limited(requests_per_minute=1)
@@ -454,6 +455,7 @@ def test_one_queue_for_several_services_listens_to_none_of_them(server: LLMServe
 # -- everything that is a request --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_embeddings_and_lists_of_models_count(server: LLMServer, limited: MakeClient) -> None:
     """They stand in the same queue, and time out in it in the same way."""
     client = limited(requests_per_minute=2)

@@ -343,6 +343,7 @@ class TestFailures:
 class TestTime:
     """The total clock bounds the wait for the key."""
 
+    @pytest.mark.quick(3)
     def test_p12_a_slow_function(self, mode: Mode, server: LLMServer, keyed: Client, release: threading.Event) -> None:
         """Is left to itself."""
 
@@ -358,6 +359,7 @@ class TestTime:
         assert "api_key" in str(error)
         assert server.requests == []
 
+    @pytest.mark.quick(3)
     def test_a_slow_coroutine(self, mode: Mode, server: LLMServer, keyed: Client) -> None:
         """Is cancelled, and cleans up."""
         ended = threading.Event()
@@ -374,6 +376,7 @@ class TestTime:
         assert ended.wait(30)
         assert server.requests == []
 
+    @pytest.mark.quick(1)
     def test_no_other_clock_runs(self, mode: Mode, keyed: Client) -> None:
         """Asking a vault is no connecting, and no waiting for the service."""
 

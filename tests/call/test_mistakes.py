@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import re
+import warnings
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +34,7 @@ from llmbridge import (
     embed,
     providers,
     register,
+    tool,
 )
 from llmbridge import options as options_module
 from llmbridge.options import refuse_misspelt
@@ -432,6 +435,50 @@ def test_names_of_other_libraries_say_what_to_write(client: Client, name: str, s
         assert not hasattr(owner, "texts")
 
 
+def nameless(a, b=1):  # type: ignore[no-untyped-def]  # noqa: D103 - as the mistake is made
+    return a + b
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        lambda: chat("2 + 3?", "demo", tools=[nameless]),
+        lambda: chat("2 + 3?", "demo", tools=[functools.partial(nameless, 1)], run_tools=True),
+        lambda: conversation("demo", tools=[nameless]).ask("2 + 3?"),
+        lambda: tool(nameless),
+        lambda: tool(name="add")(nameless),
+    ],
+    ids=["chat", "partial", "conversation", "decorator", "named"],
+)
+def test_a_tool_that_says_nothing_of_itself_warns(offer: Callable[[], Any]) -> None:
+    """The model gets a name and no more. The warning names the caller's line."""
+    says = r"cannot know what the tool (nameless|add) does.*type hints and a docstring, or .*tool\(description=\.\.\.\)"
+    with pytest.warns(RuntimeWarning, match=says) as caught:
+        offer()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_tool_that_says_nothing_is_told_once(client: Client, server: LLMServer) -> None:
+    """A loop that asks again and again is not flooded."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            client.chat("2 + 3?", tools=[nameless]).complete()
+    assert len(caught) == 1
+
+
+def test_a_tool_that_says_something_does_not_warn() -> None:
+    """A docstring, a hint, a description, or a name of which nothing more is to be said."""
+
+    def now():  # type: ignore[no-untyped-def]
+        return "noon"
+
+    def hinted(a: int):  # type: ignore[no-untyped-def]
+        return a
+
+    chat("2 + 3?", "demo", tools=[add, now, hinted, print, tool(name="x", description="Adds.")(nameless)])
+
+
 # -- what a call is made of -------------------------------------------------------------------------------------------
 
 TURN = {"role": "user", "content": "Hi"}
@@ -478,6 +525,18 @@ def test_a_wrong_call_says_what_to_write(ask: Callable[[], Any], says: str) -> N
     with pytest.raises(ConfigError, match=says) as caught:
         ask()
     assert len(str(caught.value)) < 250
+
+
+@pytest.mark.parametrize("key", ["'k-0123456789'", '"k-0123456789"', ' "k-0123456789"\n', '""'])
+def test_a_key_in_quotes_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An .env file has them, and what reads it may leave them there. Nothing of the key is quoted."""
+    with pytest.raises(ConfigError, match=r"^api_key is in quotes: leave them out$"):
+        Client("openai:m", api_key=key)
+    with pytest.raises(ConfigError, match=r"^what api_key\(\) returned is in quotes: leave them out$"):
+        chat("Hi", "openai:m", api_key=lambda: key, base_url="http://127.0.0.1:9").complete()
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY is in quotes: leave them out$"):
+        chat("Hi", "openai:m")
 
 
 def test_a_client_is_a_model(server: LLMServer, client: Client) -> None:

@@ -93,6 +93,7 @@ def traveller(server: LLMServer) -> Iterator[Client]:
 # -- worker processes --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(1)
 def test_p17_workers_of_a_pool_use_a_client_of_the_parent(
     server: LLMServer, traveller: Client, pool: concurrent.futures.ProcessPoolExecutor
 ) -> None:
@@ -109,6 +110,7 @@ def test_p17_workers_of_a_pool_use_a_client_of_the_parent(
     assert traveller.chat("last").complete().text
 
 
+@pytest.mark.quick(1)
 def test_p11_errors_of_workers_come_back_whole(
     server: LLMServer, traveller: Client, pool: concurrent.futures.ProcessPoolExecutor
 ) -> None:

@@ -49,6 +49,7 @@ def wave(mode: Mode, client: Client, width: int) -> None:
 # -- P33: idle connections --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(1)
 def test_p33_calls_in_waves_make_no_more_connections_than_a_wave_is_wide(server: LLMServer, mode: Mode) -> None:
     """Each wave finds the connections of the one before, also if it is wider than what is kept for long."""
     width = 100
@@ -60,6 +61,7 @@ def test_p33_calls_in_waves_make_no_more_connections_than_a_wave_is_wide(server:
     assert server.connections <= 1.1 * width
 
 
+@pytest.mark.quick(1)
 def test_p33_those_beyond_the_usual_go_when_nobody_has_needed_them_for_a_while(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -210,6 +212,7 @@ def far_client(**options: Any) -> Client:
 
 
 @pytest.mark.parametrize("foreign", [False, True], ids=["own", "session"])
+@pytest.mark.quick(1)
 def test_p34_a_dead_address_costs_its_head_start_and_that_only_once(
     server: LLMServer,
     mode: Mode,
@@ -250,6 +253,7 @@ def test_p34_one_that_refuses_is_followed_at_once(
         assert tried == ports
 
 
+@pytest.mark.quick(1)
 def test_p34_the_connect_clock_counts_over_all(
     mode: Mode, dead: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -264,6 +268,7 @@ def test_p34_the_connect_clock_counts_over_all(
     assert error.clock == "connect"
 
 
+@pytest.mark.quick(1)
 def test_p34_a_retry_begins_with_another_address_than_the_one_that_took_the_clock(
     server: LLMServer, mode: Mode, dead: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -275,6 +280,7 @@ def test_p34_a_retry_begins_with_another_address_than_the_one_that_took_the_cloc
 
 
 @pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.quick(1)
 def test_p34_a_cancel_ends_the_wait_for_all(
     mode: Mode, dead: Callable[[], int], tried: list[int], monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
@@ -360,6 +366,7 @@ def test_p34_an_address_that_this_machine_cannot_even_try_is_passed_over(
         assert mode.read(client.chat("x")).error is None
 
 
+@pytest.mark.quick(1)
 def test_p34_an_address_that_fails_behind_its_connection_is_tried_last(
     tls_server: LLMServer, ca_file: str, mode: Mode, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -18,7 +18,7 @@ from conftest import KEY
 from modes import Mode
 
 import llmbridge
-from llmbridge import Client, ConfigError, LLMBridgeError, chat, keys, register
+from llmbridge import Client, ConfigError, LLMBridgeError, chat, keys, providers, register
 from llmbridge.options import checked_headers
 from llmbridge.providers.openai import OpenAI
 from llmbridge.secret import MASK, MaskedStr, Secret, callers_frames_only
@@ -236,6 +236,7 @@ class Buggy(OpenAI):
 def buggy(monkeypatch: pytest.MonkeyPatch, server: LLMServer) -> type[Buggy]:
     """The provider, as one of the known."""
     monkeypatch.setattr(Buggy, "base_url", server.base_url("openai"))
+    monkeypatch.setattr(providers, "_registered", dict(providers._registered))
     register(Buggy)
     return Buggy
 

@@ -39,9 +39,8 @@ from llmbridge import (
     Vitalentum,
     chat,
 )
-from llmbridge._call.framing import Frame
 from llmbridge.messages import ChatRequest, Message
-from llmbridge.provider import Encoded, frame_json
+from llmbridge.provider import Encoded, Frame, frame_json
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
 NESTED_KINDS = ("error", "code", "detail", "reasoning", "reasoning_details", "content", "choices", "usage", "loc")

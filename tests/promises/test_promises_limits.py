@@ -108,6 +108,7 @@ def test_p38_one_in_twenty_holds_up_nobody(server: LLMServer, mode: Mode) -> Non
 
 
 @pytest.mark.parametrize("form", REFUSALS)
+@pytest.mark.quick(2)
 def test_p38_all_wait_where_most_answers_are_refusals(server: LLMServer, mode: Mode, form: str) -> None:
     """Then nothing is sent that would be refused as well."""
     server.default = REFUSALS[form]
@@ -229,6 +230,7 @@ def test_p38_a_wait_is_spread_no_further_than_the_total_clock(
 
 
 @pytest.mark.parametrize("asked", [0.01, 0])
+@pytest.mark.quick(2)
 def test_p38_a_wait_that_was_not_enough_is_doubled(server: LLMServer, mode: Mode, asked: float) -> None:
     """From the third repetition on, up to the longest backoff; so is none at all."""
     waits: list[float] = []
@@ -242,6 +244,7 @@ def test_p38_a_wait_that_was_not_enough_is_doubled(server: LLMServer, mode: Mode
 # -- the minute --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(1)
 def test_p38_requests_are_spread_over_the_minute(server: LLMServer, mode: Mode) -> None:
     """Five may begin at once; the rest follow one after the other."""
     started = time.monotonic()
@@ -251,6 +254,7 @@ def test_p38_requests_are_spread_over_the_minute(server: LLMServer, mode: Mode) 
 
 
 @pytest.mark.parametrize(("limit", "burst"), [(3600, None), (3600, 60), (600, None), (60, None), (60, 20), (7, None)])
+@pytest.mark.quick(1)
 def test_p38_neither_the_second_nor_the_minute_gets_too_many(limit: int, burst: int | None) -> None:
     """A service that counts by the second refuses none; the first ones of a script do not wait."""
     clock, chance = Clock(), random.Random(7)

@@ -57,6 +57,7 @@ class Others:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("name", REPLIES)
+@pytest.mark.quick(2)
 def test_p30_others_get_their_turns(server: LLMServer, client: Client, name: str, backend: str) -> None:
     """Between two pieces, however much of nothing stands there; and the pieces are all there."""
     server.script(REPLIES[name]())

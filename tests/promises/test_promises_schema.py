@@ -54,6 +54,7 @@ NOTHING = {
 
 
 @pytest.mark.parametrize("how", NOTHING)
+@pytest.mark.quick(3)
 def test_p40_the_first_answer_is_kept_where_the_second_brings_nothing(server: LLMServer, mode: Mode, how: str) -> None:
     """`.partial` is that answer, and the cause says what was wrong with it; every time that one asks."""
     reply, kind = NOTHING[how]

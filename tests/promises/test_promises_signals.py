@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from modes import Mode
+from moments import interrupted
 
 from llmbridge import Client, Limits, chat
 from llmbridge._call.attempts import Attempts
@@ -23,33 +24,6 @@ from llmbridge.limits import Limiter, Ticket
 from llmbridge.testing import LLMServer, Reply
 
 _MOST = 2_000
-
-
-def interrupted(function: Callable[[], object], moment: int) -> bool:
-    """Runs a function with a Ctrl-C at that moment; whether there was one.
-
-    The moments are those at which the interpreter runs a signal's handler: when a function of Python begins, and when
-    one of C has ended.
-    """
-    seen = -1
-
-    def strike(frame: Any, kind: str, _: object) -> None:
-        nonlocal seen
-        if kind not in ("call", "c_return") or frame.f_code in (interrupted.__code__, strike.__code__):
-            return
-        seen += 1
-        if seen == moment:
-            raise KeyboardInterrupt
-
-    before = sys.getprofile()
-    sys.setprofile(strike)
-    try:
-        function()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.setprofile(before)
-    return False
 
 
 def of_limiter() -> tuple[Callable[[], object], Any]:
@@ -131,6 +105,7 @@ LOST: dict[str, tuple[Any, str]] = {
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("length", ["known", "until the end"])
 @pytest.mark.parametrize("moment", LOST)
+@pytest.mark.quick(3)
 def test_p43_a_ctrl_c_in_the_moment_of_the_answer_leaves_no_socket(
     mode: Mode, moment: str, length: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -204,6 +179,7 @@ loop.run_forever()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.quick(1)
 def test_p43_the_interpreter_ends(program: str) -> None:
     """No thread of a worker keeps it, though its event loop has told none that it is over."""
     if program == "nest_asyncio" and sys.version_info >= (3, 14):

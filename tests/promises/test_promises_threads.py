@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -86,6 +87,7 @@ class TestForks:
     """A child has the modules of its parent, but not the threads that were importing them."""
 
     @pytest.mark.parametrize("delay", [0, 0.05, 0.2])
+    @pytest.mark.quick(1)
     def test_p36_a_child_of_a_first_call_makes_its_own(self, mode: Mode, server: LLMServer, delay: float) -> None:
         """Whatever was being imported at the moment of the fork."""
         imports, first = next(_BY_MODE[name] for name, known in MODES.items() if known is mode)
@@ -102,6 +104,7 @@ class TestForks:
         ],
         ids=["embeddings", "tools", "dialect", "module", "class"],
     )
+    @pytest.mark.quick(1)
     def test_p36_whatever_the_first_call_is(self, server: LLMServer, first: str) -> None:
         """It may need other modules than a chat, and the caller may import a module of llmbridge for it."""
         tool = "def len_of(text: str) -> int:\n    'Counts.'\n    return len(text)\n"
@@ -109,6 +112,7 @@ class TestForks:
             assert after_fork(server, tool + first, delay=delay) == "7 False"
 
     @pytest.mark.parametrize("imports", ["logging", "llmbridge, logging"], ids=["before", "behind"])
+    @pytest.mark.quick(1)
     def test_p36_the_lock_of_logging_is_not_waited_for(self, server: LLMServer, imports: str) -> None:
         """It is taken for the fork as well, and what is imported asks for its logger."""
         assert after_fork(server, _PLAIN, imports) == "7 False"
@@ -153,10 +157,12 @@ if children[0]:
 
 @pytest.fixture
 def watchdog(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Watchdog]:
-    """One of the test's own: what it lives through is nobody else's."""
+    """One of the test's own: what it lives through is nobody else's, and its thread collects nobody's garbage."""
     own = _Watchdog()
     monkeypatch.setattr(transport_call, "_watchdog", own)
+    gc.disable()
     yield own
+    gc.enable()
     own.stop()
 
 
@@ -190,6 +196,7 @@ class TestWatchdog:
         [(Call, "expire"), (Call, "_wake"), (transport_call, "monotonic"), (socket.socket, "shutdown")],
         ids=["expire", "wake", "monotonic", "shutdown"],
     )
+    @pytest.mark.quick(3)
     def test_p37_the_clocks_outlive_an_error(
         self,
         mode: Mode,
@@ -211,23 +218,18 @@ class TestWatchdog:
         assert record.getMessage().startswith(f"{kind.__name__} in test_promises_threads.py, line ")
         assert "canary" not in caplog.text
 
-    def test_p37_one_call_that_fails_leaves_the_others_their_clocks(
-        self, mode: Mode, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_p37_one_call_that_fails_leaves_the_others_their_clocks(self, mode: Mode) -> None:
         """However often it fails; and the thread does not spin meanwhile."""
-        expire, failed = Call.expire, threading.Event()
+        failed = threading.Event()
         looks: list[float] = []
 
-        def broken(call: Call, now: float) -> None:
-            if call is bad:
+        class Bad(Call):
+            def expire(self, now: float) -> None:
                 looks.append(now)
                 failed.set()
                 raise MemoryError
-            expire(call, now)
 
-        bad = Call(transport_call.Timeout(total=0.05))
-        monkeypatch.setattr(Call, "expire", broken)
-        bad.rest(0.01)
+        bad = Bad(transport_call.Timeout(total=0.05))
         try:
             assert failed.wait(20)
             assert timed_out(mode)
@@ -251,6 +253,7 @@ class TestWatchdog:
         finally:
             logging.getLogger("llmbridge").removeHandler(handler)
 
+    @pytest.mark.quick(1)
     def test_p37_a_thread_that_has_ended_is_replaced(self, mode: Mode, watchdog: _Watchdog) -> None:
         """Whatever has ended it: the next call begins another one."""
         assert timed_out(mode)

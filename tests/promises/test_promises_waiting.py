@@ -373,6 +373,7 @@ class TestThreads:
             assert mode.at_once([client.chat("x") for _ in range(40)]) == [PIECES] * 40
 
     @pytest.mark.parametrize("how", ["for", "await", "embed"])
+    @pytest.mark.quick(2)
     def test_p32_a_queue_holds_no_thread(self, server: LLMServer, loop: Async, how: str) -> None:
         """Three hundred behind two."""
         server.default = Reply(PIECES, embeddings=[[1.0]])
@@ -390,6 +391,7 @@ class TestThreads:
 
     @pytest.mark.parametrize("how", ["for", "await", "embed"])
     @pytest.mark.parametrize("where", ["headers", "first content", "retry"])
+    @pytest.mark.quick(3)
     def test_p32_waiting_for_a_service_holds_no_thread(
         self, server: LLMServer, loop: Async, how: str, where: str
     ) -> None:
@@ -412,6 +414,7 @@ class TestThreads:
 
             loop.run(main)
 
+    @pytest.mark.quick(1)
     def test_p32_many_that_begin_at_once_need_few_threads(
         self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
     ) -> None:

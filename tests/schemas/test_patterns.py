@@ -95,6 +95,7 @@ def test_p40_nothing_is_not_repeated_so_often(monkeypatch: pytest.MonkeyPatch, p
 
 
 @pytest.mark.parametrize("pattern", [r"(a+)+\1$", "(?:a[ab]?){900}c"])
+@pytest.mark.quick(1)
 def test_p40_a_search_that_takes_too_long_is_given_up(pattern: str) -> None:
     """Also one that goes back to what was matched; and the answer that holds the text does not fit."""
     text = "a" * 100_000 + "!"
@@ -105,6 +106,7 @@ def test_p40_a_search_that_takes_too_long_is_given_up(pattern: str) -> None:
     ]
 
 
+@pytest.mark.slow
 def test_p40_all_searches_of_an_answer_have_one_end() -> None:
     """Many long texts take no longer than one."""
     problems = check(["a" * 20_000 + "!"] * 500, {"items": {"pattern": "^(a+)+$"}}).problems

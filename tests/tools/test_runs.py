@@ -706,6 +706,7 @@ class TestFailures:
         assert Text("Sorry.") in events
 
     @pytest.mark.parametrize("count", [1, 2])
+    @pytest.mark.quick(1)
     def test_a_failing_tool_leaves_no_cycle(self, server: LLMServer, client: Client, count: int) -> None:
         """The call is gone with the last name for it, without a garbage collection, though the results are kept."""
 

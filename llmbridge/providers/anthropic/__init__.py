@@ -14,8 +14,8 @@ from llmbridge.providers.anthropic.thinking import VERSION, sampling_refusals, t
 from llmbridge.secret import Key, Secret
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.events import End, Item
+    from llmbridge.provider import Frame
 
 __all__ = ["Anthropic"]
 

@@ -22,9 +22,9 @@ from llmbridge.providers.gemini.request import (
 )
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.events import End, Item
     from llmbridge.messages import SchemaMode
+    from llmbridge.provider import Frame
 
 __all__ = ["Gemini"]
 

@@ -18,8 +18,8 @@ from llmbridge.providers.openai_responses.request import (
 )
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.events import End, Item
+    from llmbridge.provider import Frame
 
 __all__ = ["OpenAIResponses"]
 
