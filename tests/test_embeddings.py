@@ -132,7 +132,7 @@ class TestEveryDialect:
     def test_p08_dimensions_that_were_not_kept(self, server: LLMServer, dialect: str, name: str) -> None:
         """Under each name that services have for them."""
         server.script(Reply(embeddings=[[1.0, 2.0]]))
-        with pytest.raises(ProtocolError, match="3 dimensions were asked for, and embeddings of 2 came back") as caught:
+        with pytest.raises(ProtocolError, match="3 dimensions were requested, but embeddings of 2 came back") as caught:
             embed("a", **way(server, dialect), **{name: 3})
         assert caught.value.provider == dialect
 
@@ -182,9 +182,9 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("vectors", "message"),
         [
-            ([[1.0]], "2 texts were sent and 1 embeddings came back"),
-            ([[1.0], [2.0], [3.0]], "2 texts were sent and 3 embeddings came back"),
-            ([[1.0], [2.0, 3.0]], "not of one length"),
+            ([[1.0]], "2 texts were sent, but 1 embeddings came back"),
+            ([[1.0], [2.0], [3.0]], "2 texts were sent, but 3 embeddings came back"),
+            ([[1.0], [2.0, 3.0]], "have different lengths"),
             ([[1.0], ["x"]], "no list of numbers"),
             ([[1.0], None], "no list of numbers"),
             ([[1.0], "%%%"], "base64"),
@@ -211,10 +211,10 @@ class TestAnswers:
         [
             (Reply(body="{}", content_type="application/json"), "holds no embeddings"),
             (Reply(body="[1]", content_type="application/json"), "holds no embeddings"),
-            (Reply(body="{", content_type="application/json"), "no valid JSON"),
+            (Reply(body="{", content_type="application/json"), "invalid JSON"),
             (Reply(body="<html>", content_type="text/html"), "HTML"),
             (Reply(body="data: {}\n\n"), "stream instead of one JSON document"),
-            (Reply(status=204), "nothing in it"),
+            (Reply(status=204), "empty response"),
         ],
     )
     def test_what_is_something_else(self, server: LLMServer, reply: Reply, message: str) -> None:
@@ -310,7 +310,7 @@ class TestInput:
     @pytest.mark.parametrize("model", ["anthropic:m", "groq:m", "deepseek:m"])
     def test_providers_without_embeddings(self, model: str) -> None:
         """They are named."""
-        with pytest.raises(ConfigError, match=f"{model.partition(':')[0]} makes no embeddings"):
+        with pytest.raises(ConfigError, match=f"{model.partition(':')[0]} has no embeddings"):
             embed("a", model, api_key=KEY)
 
     def test_no_model_and_no_such_option(self, server: LLMServer) -> None:

@@ -91,5 +91,5 @@ def _known(name: str, names: Sequence[str], tools: Sequence[Tool]) -> str:
         return name
     listed = ", ".join(item.name for item in tools)
     raise InvalidRequest(
-        f"tool_choice: unknown tool {name!r}; " + (f"known are {listed}" if listed else "pass tools=[...]")
+        f"tool_choice: unknown tool {name!r}; " + (f"available: {listed}" if listed else "pass tools=[...]")
     )

@@ -262,7 +262,7 @@ def _success(call: ToolCall, value: Any) -> ToolResult:
 def _impossible(call: ToolCall, tools: Mapping[str, Tool]) -> ToolResult:
     """The answer to a call that cannot be made."""
     if call.name not in tools:
-        problem = f"unknown tool {call.name!r}; known are {', '.join(map(repr, tools))}"
+        problem = f"unknown tool {call.name!r}; available: {', '.join(map(repr, tools))}"
     else:
         problem = f"{call.problem}: write one JSON object"
     return _failure(call, InvalidOutput(problem, problems=[problem]))

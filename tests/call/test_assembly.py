@@ -215,12 +215,12 @@ class TestCalls:
     def test_an_answer_that_was_cut_off(self, reason: Any) -> None:
         """The call says why it is broken, before the end."""
         items = whole(D(0, "a", "f", '{"x": "y'), Finish(reason, reason))
-        assert items[1].problem == "the answer broke off inside the arguments"
+        assert items[1].problem == "the answer was cut off inside the arguments"
         assert items[2:] == [Finish(reason, reason)]
 
     def test_an_answer_that_broke_off(self) -> None:
         """As after a lost connection."""
-        assert whole(D(0, "a", "f", "{"), cut=True)[1].problem == "the answer broke off inside the arguments"
+        assert whole(D(0, "a", "f", "{"), cut=True)[1].problem == "the answer was cut off inside the arguments"
 
     @pytest.mark.parametrize("raw", ["stop", "other", "STOP"])
     def test_an_end_after_calls_says_so(self, raw: str) -> None:

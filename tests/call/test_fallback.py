@@ -554,7 +554,7 @@ def test_where_no_model_can_be_asked_the_call_says_so() -> None:
     """Before anything is sent, as an error of the setup that names what is missing for each."""
     with pytest.raises(MissingKey, match=r"openai:a: .*OPENAI_API_KEY.*gemini:g: .*GEMINI_API_KEY"):
         Client(["openai:a", "gemini:g"]).chat("Hi")
-    with pytest.raises(ConfigError, match=r"none of the 2 models can be asked"):
+    with pytest.raises(ConfigError, match=r"none of the 2 models accepts the request"):
         chat("Hi", model=["openai:a", "vitalentum:v"], schema={"type": "object"})
     with pytest.raises(InvalidRequest) as caught:
         chat("Hi", model=["demo", "demo"], temperature=float("nan"))

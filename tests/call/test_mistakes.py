@@ -126,7 +126,7 @@ def test_a_misspelt_option_is_refused_before_anything_is_sent(server: LLMServer,
 @pytest.mark.parametrize("ask", [Client.models, Client.amodels])
 def test_a_misspelt_option_of_models_is_refused(client: Client, ask: Callable[..., Any]) -> None:
     """It has parameters of its own only, and says which."""
-    with pytest.raises(ConfigError, match=r"models\(\) knows no timout \(did you mean 'timeout'\?\)"):
+    with pytest.raises(ConfigError, match=r"models\(\) has no option timout \(did you mean 'timeout'\?\)"):
         ask(client, timout=1)
 
 

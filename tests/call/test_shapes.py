@@ -177,7 +177,7 @@ def test_p8_an_end_mark_alone_is_no_answer(server: LLMServer, mode: Mode, name: 
     """In no dialect."""
     (outcome,) = asked_for(server, mode, name, Reply(body=body, content_type=SSE_TYPE))
     assert (outcome.pieces, type(outcome.error)) == ([], ProtocolError)
-    assert ("JSON lines" if name == "ollama" else "nothing but the end mark") in str(outcome.error)
+    assert ("JSON lines" if name == "ollama" else "only the end mark") in str(outcome.error)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -202,7 +202,7 @@ def test_p8_an_answer_without_anything_is_an_error(server: LLMServer, mode: Mode
     *failed, empty = asked_for(server, mode, "openai", *replies)
     for outcome in failed:
         assert type(outcome.error) is ProtocolError
-        assert "no reason to finish" in str(outcome.error)
+        assert "no finish reason" in str(outcome.error)
     assert empty == Outcome([], None)
 
 

@@ -159,14 +159,14 @@ STYLES: dict[str, tuple[list[ToolCallDelta], list[tuple[str, Any]]]] = {
 def test_other_arguments_for_a_whole_call_are_doubtful() -> None:
     """Nobody can tell which ones are meant: the call says that it cannot be read, and runs no tool."""
     (call,) = calls(D(0, "a", "f", '{"x": 1}'), D(0, "a", None, '{"x": 2}'))
-    assert (call.arguments, call.problem) == ({}, "the arguments are no JSON")
+    assert (call.arguments, call.problem) == ({}, "the arguments are not valid JSON")
 
 
 def test_a_long_call_in_wrong_pieces_is_no_endless_work() -> None:
     """However many pieces a server sends."""
     pieces = [D(0, arguments='{"x": 1}x')] * 20_000
     (call,) = calls(D(0, "a", "f"), *pieces)
-    assert call.problem == "the arguments are no JSON"
+    assert call.problem == "the arguments are not valid JSON"
 
 
 def test_a_whole_call_is_told_at_once() -> None:
@@ -259,7 +259,7 @@ class TestStyles:
         """Each with the name, after each of which the call might be over."""
         pieces = [D(0, None, "f", '{"a": {}, "b": "'), *[D(0, None, "f", '{"}"')] * 100_000]
         (call,) = calls(*pieces)
-        assert call.problem == "the arguments are no JSON"
+        assert call.problem == "the arguments are not valid JSON"
 
 
 class TestHandedOut:
@@ -322,8 +322,8 @@ class TestFinished:
     @pytest.mark.parametrize(
         ("arguments", "problem"),
         [
-            ("", "the answer broke off before the arguments"),
-            ('{"x": 1', "the answer broke off inside the arguments"),
+            ("", "the answer was cut off before the arguments"),
+            ('{"x": 1', "the answer was cut off inside the arguments"),
             ('{"x": 1}', None),
         ],
     )
@@ -340,13 +340,13 @@ class TestReadCall:
     @pytest.mark.parametrize(
         ("text", "problem"),
         [
-            ("{", "the arguments are no JSON"),
-            ("{'a': 1}", "the arguments are no JSON"),
-            ("[1]", "the arguments are no JSON object"),
-            ("7", "the arguments are no JSON object"),
-            ('"x"', "the arguments are no JSON object"),
-            ('{"a": NaN}', "the input['a'] is nan: JSON has no NaN and no infinity"),
-            ('{"a": 1e999}', "the input['a'] is inf: JSON has no NaN and no infinity"),
+            ("{", "the arguments are not valid JSON"),
+            ("{'a': 1}", "the arguments are not valid JSON"),
+            ("[1]", "the arguments are not a JSON object"),
+            ("7", "the arguments are not a JSON object"),
+            ('"x"', "the arguments are not a JSON object"),
+            ('{"a": NaN}', "the input['a'] is nan: JSON has neither NaN nor infinity"),
+            ('{"a": 1e999}', "the input['a'] is inf: JSON has neither NaN nor infinity"),
             ("[" * 100_000, "the arguments are nested too deeply"),
             ('{"a": ' + "[" * 300 + "]" * 300 + "}", "the input is nested too deeply, or contains itself"),
         ],
@@ -360,7 +360,7 @@ class TestReadCall:
     def test_a_call_without_a_name_says_so(self) -> None:
         """With what arguments it has."""
         call = read_call("a", "", '{"x": 1}')
-        assert (call.arguments, call.problem) == ({"x": 1}, "the call names no tool")
+        assert (call.arguments, call.problem) == ({"x": 1}, "the call has no tool name")
 
     @pytest.mark.parametrize("text", ["", " ", "\n"])
     def test_no_arguments_are_an_empty_object(self, text: str) -> None:

@@ -136,7 +136,7 @@ def test_p06_a_coding_that_is_none_is_no_compression(server: LLMServer, client: 
 
 
 def test_p06_a_done_without_a_reason_in_a_body_cut_short_is_doubted(server: LLMServer, client: Client) -> None:
-    """A server that is interrupted may write [DONE], no reason to finish, and leave the HTTP body open."""
+    """A server that is interrupted may write [DONE], no finish reason, and leave the HTTP body open."""
     server.script(Reply(raw=[head("Transfer-Encoding: chunked"), chunk(event("a") + DONE), CLOSE]))
     pieces, error = read(client)
     assert pieces == ["a"]
@@ -260,7 +260,7 @@ def test_p08_what_is_no_stream_is_a_typed_error(server: LLMServer, client: Clien
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"), [("text/plain", "answered with text/plain"), ("text/event-stream", "without a single event")]
+    ("kind", "says"), [("text/plain", "returned text/plain"), ("text/event-stream", "without a single event")]
 )
 def test_p08_plain_text_is_told_from_a_stream_without_events(
     server: LLMServer, client: Client, kind: str, says: str

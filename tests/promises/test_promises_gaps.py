@@ -228,7 +228,7 @@ def test_p8_what_is_no_stream_is_a_typed_error(server: LLMServer, client: Client
     for reply, kind, says in (
         (Reply(body="<!doctype html><title>Sign in</title>", content_type="text/html"), ProtocolError, "HTML"),
         (Reply(status=204), ProtocolError, "204"),
-        (Reply(body=""), ProtocolError, "nothing"),
+        (Reply(body=""), ProtocolError, "empty"),
         (Reply(body=": hello\n\n"), ProtocolError, "event"),
         (error, StreamError, "no"),
     ):

@@ -216,7 +216,7 @@ def test_p29_a_407_is_one_error_for_tunnels_and_plain_requests(mode: Mode, sessi
             assert PASSWORD[::-1] not in str(error)
             messages.append(error.message.replace(str(proxy.port), "PORT"))
     assert messages[0] == messages[1]
-    assert "the HTTP proxy 127.0.0.1:PORT, which asks for credentials" in messages[0]
+    assert "the HTTP proxy 127.0.0.1:PORT: it wants credentials" in messages[0]
 
 
 def test_p29_wrong_credentials_for_socks_are_final(mode: Mode) -> None:

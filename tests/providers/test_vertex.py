@@ -223,7 +223,7 @@ class TestSettings:
         name = model.partition(":")[0]
         with pytest.raises(ConfigError, match="no list of models"):
             models(name, api_key="t")
-        with pytest.raises(ConfigError, match="makes no embeddings"):
+        with pytest.raises(ConfigError, match="has no embeddings"):
             embed("x", model, api_key="t", project="p")
 
 

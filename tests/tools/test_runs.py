@@ -805,8 +805,8 @@ class TestFailures:
             ({"a": "many", "b": 3}, ["a: expected an integer", "many"]),
             ({"a": 1}, ["b"]),
             ({"a": 1, "b": 2, "c": 3}, ["c"]),
-            ('{"a": 1, ', ["no JSON"]),
-            ("[1, 2]", ["no JSON object"]),
+            ('{"a": 1, ', ["not valid JSON"]),
+            ("[1, 2]", ["not a JSON object"]),
         ],
     )
     def test_arguments_that_do_not_fit_are_explained(
