@@ -264,7 +264,7 @@ class Assembly:
 
     def _take_summary(self, summary: Summary, items: list[Item]) -> None:
         """Reads the summary as an answer of its own, and adds only what the pieces lack."""
-        from llmbridge._call.summary import not_told, repeats
+        from llmbridge._call.summary import news_of, repeats
 
         said: list[Item] = []
         whole = Assembly(self._think_tags, self._answer_tool, lambda: said)
@@ -279,7 +279,7 @@ class Assembly:
         self._flush(items)
         items += self._calls.finished(cut)
         self._calls.seen = self._calls.seen or whole._calls.seen
-        news = not_told(said, [*self._told(), *items])
+        news = news_of(said, [*self._told(), *items])
         for item in news:
             if isinstance(item, Usage):
                 self.take_usage(item, items)

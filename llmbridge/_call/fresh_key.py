@@ -30,17 +30,17 @@ def fresh_key(function: KeyFunction, call: Call) -> Secret | None:
         ConfigError: The result cannot be a key; it is not quoted.
         ClockExpired, Cancelled: The call has ended; the function's thread runs on.
     """
-    asking = _Asking(function, this_thread.loop)
+    key_call = _KeyCall(function, this_thread.loop)
     context = copy_context()
     try:
-        return call.search(lambda: context.run(asking.result), asking.stop)
+        return call.search(lambda: context.run(key_call.result), key_call.stop)
     except ClockExpired as error:
-        if asking.cut_off:
+        if key_call.cut_off:
             error.message += ", and the function given as api_key= had not returned by then"
         raise
 
 
-class _Asking:
+class _KeyCall:
     """Calls the function once.
 
     Args:

@@ -30,17 +30,17 @@ from llmbridge.events import (
     Usage,
 )
 
-__all__ = ["failed_answer", "not_told", "of_choice", "placed", "repeats", "storable"]
+__all__ = ["failed_answer", "news_of", "of_choice", "placed", "repeats", "storable"]
 
 T = TypeVar("T")
 _DEEPEST = 150  # less than the depth that a message can hold
 
 
-def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
+def news_of(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
     """The items of a summary that are new. Two equal calls count as two, if both were handed out before.
 
     Example:
-        >>> not_told(["The bridge is red.", Reasoning("Hm.")], ["The bridge "])
+        >>> news_of(["The bridge is red.", Reasoning("Hm.")], ["The bridge "])
         ['is red.', Reasoning(text='Hm.')]
     """
     said, text = _text_of(told), _text_of(summary)
