@@ -36,7 +36,7 @@ _ONCE = (
         "P27",
         "arguments that come again are broken",
         "_Open.text",
-        "return _without_repeats(self.pieces) or joined",
+        "return _once(self.pieces) or joined",
         "return joined",
     ),
     Mutation(

@@ -55,7 +55,7 @@ class _Open:
         """The arguments, without repetitions."""
         if len(self.pieces) < 2 or self.kind not in ("", "function") or _is_json(joined := self.joined):
             return self.joined
-        return _without_repeats(self.pieces) or joined
+        return _once(self.pieces) or joined
 
     def is_over(self) -> bool:
         """Whether nothing is to follow. Cheap enough for each piece: long arguments are not parsed each time."""
@@ -234,13 +234,13 @@ def _added(call: _Open, delta: ToolCallDelta) -> ToolCallDelta | None:
     return replace(delta, id=id, name=name, arguments=arguments, signature=signature)
 
 
-def _without_repeats(pieces: Sequence[str]) -> str | None:
+def _once(pieces: Sequence[str]) -> str | None:
     """The arguments without repetitions, if the joined pieces are not JSON but services are known to send them so.
 
     Each piece may hold everything before it, `{}` may be a placeholder, or the whole may come again. None otherwise.
 
     Example:
-        >>> _without_repeats(['{"a": ', '{"a": 1}']), _without_repeats(["{}", '{"a": ', "1}"]), _without_repeats(['{"a": 1}', '{"b": 2}'])
+        >>> _once(['{"a": ', '{"a": 1}']), _once(["{}", '{"a": ', "1}"]), _once(['{"a": 1}', '{"b": 2}'])
         ('{"a": 1}', '{"a": 1}', None)
     """
     text, first = "", ""
