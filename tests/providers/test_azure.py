@@ -103,7 +103,7 @@ def test_a_version_is_text(version: Any) -> None:
 )
 def test_it_refuses_what_openai_refuses(model: str, params: dict[str, Any], name: str) -> None:
     """The models are the same; what a deployment is called tells them apart where it is the model's own name."""
-    with pytest.raises(InvalidRequest, match=f"azure refuses {name}"):
+    with pytest.raises(InvalidRequest, match=f"azure rejects {name}"):
         chat("Hi", f"azure:{model}", base_url="http://127.0.0.1:1", api_key=KEY, **params).complete()
 
 
