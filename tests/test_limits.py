@@ -165,7 +165,7 @@ class TestTokens:
         assert join(limiter, 1).delay() == 1
 
     def test_without_a_figure_the_estimate_stays(self, clock: Clock) -> None:
-        """Missing usage is no reason to send more."""
+        """Missing usage does not allow more requests."""
         limiter = limiter_of(clock, tokens_per_minute=100)
         first = join(limiter, 90)
         assert first.delay() == 0

@@ -243,7 +243,7 @@ class TestJsonSchema:
                 "name": {"type": "string"},
                 "home": {
                     "type": "object",
-                    "description": "Where somebody lives.",
+                    "description": "An address.",
                     "properties": {
                         "street": {"type": "string", "description": "With the number."},
                         "color": {
@@ -769,8 +769,8 @@ class TestSchema:
             ("I cannot help with that.", "expected a JSON object, got prose"),
             ('{"title": "M', "(it seems to be cut off)"),
             ('{"title": "M"', "(it seems to be cut off)"),
-            ('{"title": {"title": "M"} oops', "is no JSON"),
-            ('{"title": NaN}', "NaN is no JSON"),
+            ('{"title": {"title": "M"} oops', "invalid JSON"),
+            ('{"title": NaN}', "NaN is not valid JSON"),
             ('{"title": "M"} or {"title": "N"}', "expected one JSON object, got 2 different ones"),
             ("[1]", "expected an object, got an array"),
             ('"M"', 'expected an object, got the string "M"'),

@@ -334,7 +334,7 @@ BODIES: dict[str, tuple[int, Any, type[ServiceError], str | None, bool]] = {
     "cut JSON": (400, '{"error": {"mess', BadRequest, None, False),
     "JSON of a thousand levels": (400, "[" * 100_000, BadRequest, None, False),
     "lists of five hundred levels": (400, '{"error": ' + "[" * 450 + '"x"' + "]" * 450 + "}", BadRequest, None, False),
-    "a loc that is no list": (422, {"detail": [{"loc": 5, "msg": "x"}]}, BadRequest, None, False),
+    "a loc that is not a list": (422, {"detail": [{"loc": 5, "msg": "x"}]}, BadRequest, None, False),
 }
 
 
@@ -534,7 +534,7 @@ REPORTS: dict[str, tuple[Any, type[ServiceError], int | None, str | None]] = {
     "nothing": ({}, StreamError, None, None),
     "null": (None, StreamError, None, None),
     "a number": (7, StreamError, None, None),
-    "a code that is no status": ({"error": {"message": "x", "code": 12}}, StreamError, None, "12"),
+    "a code that is not a status": ({"error": {"message": "x", "code": 12}}, StreamError, None, "12"),
     "a code of 200": ({"error": {"message": "x", "code": 200}}, StreamError, None, "200"),
     "JSON as text": ('{"error": {"message": "x", "code": 503}}', Overloaded, 503, "503"),
 }

@@ -363,7 +363,7 @@ class _Threaded(_Watched):
 class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
     """The idle connections of a pool, last in first out: as many as were recently in use at once.
 
-    It has room for all that are returned. Those beyond `maxsize` that were not needed for a while are closed by the
+    It has room for all returned connections. Those beyond `maxsize` that were not needed for a while are closed by the
     watchdog, which watches this object as it watches a call.
 
     A LifoQueue in name only (recorders close what they drop from one): a Ctrl-C can leave its lock taken forever,

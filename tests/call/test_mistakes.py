@@ -189,7 +189,7 @@ def test_an_extra_that_no_body_can_hold_is_refused(client: Client, extra: Any, s
         assert says in str(caught.value)
 
 
-# -- streams that nobody has read -------------------------------------------------------------------------------------
+# -- streams that were never read - ------------------------------------------------------------------------------------
 
 UNREAD = ("text", "reasoning", "tool_calls", "citations", "media", "server_tools", "usage", "finish_reason", "parsed")
 
@@ -345,7 +345,7 @@ def test_what_blocks_nobody_does_not_warn(client: Client, run: Async) -> None:
     assert len(run.run(main)) == 1
 
 
-# -- tools that nobody runs, and answers as texts ---------------------------------------------------------------------
+# -- tools that are never run, and answers as texts --------------------------------------------------------------------
 
 CALLS = Reply("", tool_calls=[{"name": "add", "arguments": {"a": 2, "b": 3}}])
 

@@ -138,7 +138,7 @@ STYLES: dict[str, tuple[list[ToolCallDelta], list[tuple[str, Any]]]] = {
         [D(0, "a", "f", '{"x"'), D(0, arguments=": 1}"), D(0, arguments='{"x": 1}')],
         [("f", {"x": 1})],
     ),
-    "equal pieces are no repetition": (
+    "equal pieces are not a repetition": (
         [
             D(0, "a", "f", '{"x": "'),
             *[D(0, arguments="{}")] * 2,

@@ -397,7 +397,7 @@ class Stale:
     ids=lambda value: type(value).__name__,
 )
 def test_p13_what_a_stale_connection_fails_with(cause: OSError, broken: bool) -> None:
-    """TLS may find it closed while writing; other errors of TLS are no sign of that."""
+    """TLS may find it closed while writing; other errors of TLS do not mean that."""
     error = requests.exceptions.SSLError(cause)
     error.__cause__ = cause
     assert Failure(error, Call(Timeout()), "localhost").broken is broken
@@ -725,7 +725,7 @@ def test_p13_errors_in_the_stream_count_as_the_others_do(server: LLMServer, clie
     assert len(server.requests) == 3
 
 
-# -- the total clock ---------------------------------------------------------------------------------------------
+# -- the total timeout -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reply", [Reply(status=503), Reply(error=OVERLOADED)])

@@ -43,7 +43,7 @@ def weather(city: str) -> str:
     return f"{city}: sun"
 
 
-# -- a second asking that fails ----------------------------------------------------------------------------------
+# -- a schema retry that fails -----------------------------------------------------------------------------------
 
 NOTHING = {
     "status": (Reply(status=529), Overloaded),

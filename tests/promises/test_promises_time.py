@@ -112,7 +112,7 @@ def test_p12_connect_clock_on_a_socks_proxy_that_never_answers() -> None:
     with contextlib.ExitStack() as stack:
         silent = stack.enter_context(Listener())
         client = stack.enter_context(Client("openai:m", base_url="http://127.0.0.1:9", retries=0))
-        rescue = threading.Timer(3, silent.__exit__, (None, None, None))  # if no clock fires, the test still ends
+        rescue = threading.Timer(3, silent.__exit__, (None, None, None))  # if no timeout fires, the test still ends
         rescue.start()
         stack.callback(rescue.join)
         stack.callback(rescue.cancel)

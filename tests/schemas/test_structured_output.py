@@ -112,7 +112,7 @@ class TestEveryDialect:
     def test_the_value(self, server: LLMServer, mode: Mode, dialect: str, schema_mode: Any) -> None:
         """Each service and mode gives the same dataclass."""
         if (dialect, schema_mode) == ("ollama", "tool"):
-            pytest.skip("Ollama cannot be told to call a tool: an error before anything is sent, see test_ollama.py")
+            pytest.skip("Ollama has no tool_choice: an error before anything is sent, see test_ollama.py")
         text = json.dumps({"name": "Oslo", "inhabitants": 700000, "rivers": ["Akerselva"]})
         server.script(answering(schema_mode or "native", text))
         with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key="sk-test", retries=0) as client:

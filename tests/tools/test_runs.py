@@ -1341,7 +1341,7 @@ def test_what_goes_back_is_in_the_services_own_form(server: LLMServer, mode: Mod
     assert sent["contents" if dialect == "gemini" else "messages"][1:] == ON_THE_WIRE[dialect]
 
 
-@pytest.mark.parametrize("dialect", ["openai", "anthropic", "mistral"])  # in the others, arguments are no text
+@pytest.mark.parametrize("dialect", ["openai", "anthropic", "mistral"])  # other dialects send arguments as objects
 def test_arguments_that_are_no_json_go_back_in_a_form_that_the_service_takes(
     server: LLMServer, mode: Mode, dialect: str
 ) -> None:

@@ -321,7 +321,7 @@ class TestWireBody:
 
 
 class Eager(io.RawIOBase):
-    """A socket on which everything has arrived: a read gets all that it has room for.
+    """A socket on which everything has arrived: a read fills its buffer.
 
     Args:
         sent: What has arrived.
