@@ -20,7 +20,7 @@ from modes import LOOPS, MODES, Async, Mode
 from llmbridge import Client, providers
 from llmbridge.testing import LLMServer
 
-# Tests in the background of a script may have Ctrl-C ignored, and every program started here with it.
+# Whoever runs tests in the background of a script may have Ctrl-C ignored, and every program started here with it.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -43,7 +43,7 @@ _SETTINGS = (
     "NETRC",
 )
 _GRACE = 20.0
-# One thread per process watches the timeouts of all calls; trio keeps its idle worker threads for ten seconds.
+# One thread a process watches the clocks of all calls; trio keeps its idle worker threads for ten seconds.
 _KNOWN_THREADS = ("llmbridge-watchdog", "Trio thread")
 _DESCRIPTORS = Path("/proc/self/fd")
 

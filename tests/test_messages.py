@@ -344,7 +344,7 @@ class TestText:
 
     @pytest.mark.parametrize("part", [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "input_text"}])
     def test_a_part_without_text_is_refused(self, part: dict[str, Any]) -> None:
-        """A service that accepts only text must not answer to half of a message."""
+        """A service that takes only text must not answer to half of a message."""
         message = Message("user", ["a", part])
         with pytest.raises(InvalidRequest, match="text only"):
             _ = message.text
