@@ -192,6 +192,7 @@ class SSE(Framing):
     _missing: _MissingLines | None = None
 
     def finish(self) -> list[Frame]:
+        """The last event, if it lacks its blank line."""
         if self._missing is not None:
             self._tail.append(self._missing.rest())
             self._missing = None
@@ -266,6 +267,7 @@ class NDJSON(Framing):
     _document: _OpenJSON | None = None
 
     def finish(self) -> list[Frame]:
+        """The last document, if it lacks its line end or is incomplete."""
         frames = super().finish()
         if self._document is not None:
             frames.append(Record(self._document.text))

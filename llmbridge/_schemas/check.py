@@ -348,11 +348,13 @@ def closest(tried: list[list[str]]) -> list[str]:
 
 
 def listed(values: list[Any]) -> str:
+    """The values in a message: `"a", "b" or "c"`; "" without any."""
     words = [json.dumps(value, ensure_ascii=False) for value in values]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}" if words else ""
 
 
 def joined(path: str, key: str) -> str:
+    """The path of a property: `a.b`, or `a['b c']` for other names."""
     key = key if key.isidentifier() else f"[{key!r}]"
     return key if not path else f"{path}{key}" if key.startswith("[") else f"{path}.{key}"
 

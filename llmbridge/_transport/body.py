@@ -193,6 +193,7 @@ class WireBody:
         self.emptied = False  # the last read got less than it asked for: the socket was empty
 
     def read(self) -> bytes:
+        """See `Body`."""
         while not self._done:
             if self._broken is not None:
                 raise self._broken
@@ -259,13 +260,16 @@ class Inflated:
 
     @property
     def reusable(self) -> bool:
+        """See `Body`."""
         return self._body.reusable
 
     @property
     def short(self) -> bool:
+        """See `Body`."""
         return self._body.short
 
     def read(self) -> bytes | None:
+        """See `Body`."""
         pause_at = monotonic() + _UNPACKING_SECONDS
         while not self._broken:
             data = self._rest or self._body.read()
@@ -333,6 +337,7 @@ class SoftBody:
             self._read = functools.partial(read1, READ_SIZE)
 
     def read(self) -> bytes:
+        """See `Body`."""
         data = self._read()
         if self._left is not None:
             self._left = max(self._left - len(data), 0)
