@@ -298,7 +298,7 @@ class Limiter:
                     self._spent += counted - ticket.tokens
                     ticket.tokens = counted
             changed = changed or ticket.state != "over"
-            ticket.state, ticket.wake = "over", _nobody  # the ticket is kept for a while, the call should not be
+            ticket.state, ticket.wake = "over", _ignore  # the ticket is kept for a while, the call should not be
         return changed
 
     def _forget_the_parent(self) -> None:
@@ -320,8 +320,8 @@ class Limiter:
                 head.wake()
 
 
-def _nobody() -> None:
-    """Wakes nobody."""
+def _ignore() -> None:
+    """The `wake` of a ticket that is over."""
 
 
 def estimate_tokens(body: Mapping[str, Any]) -> int:

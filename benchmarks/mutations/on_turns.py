@@ -56,7 +56,7 @@ _BACK = (
     Mutation(
         "P28", "a thought goes on behind a call", "PartsSoFar.add_reasoning", "self._interrupted or place", "place"
     ),
-    Mutation("P28", "a pause is an end", "ToolLoop._goes_on", 'self._notes.finish.reason == "pause"', "False"),
+    Mutation("P28", "a pause is an end", "ToolLoop._continues", 'self._notes.finish.reason == "pause"', "False"),
     Mutation(
         "P28",
         "the tokens before a pause are lost",

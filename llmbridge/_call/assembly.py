@@ -410,7 +410,7 @@ class ThinkTags:
         if self._closing:
             return self._inside(text)
         if self._skips_white:
-            return self._behind(text)
+            return self._after_tag(text)
         start = text.lstrip(_WHITE)
         for tag in _OPENING:
             if start.startswith(tag):
@@ -425,13 +425,13 @@ class ThinkTags:
         thought, closing, rest = text.partition(self._closing)
         if closing:
             self._closing, self._skips_white = "", True
-            return [*([Reasoning(thought)] if thought else []), *self._behind(rest)]
+            return [*([Reasoning(thought)] if thought else []), *self._after_tag(rest)]
         keep = _overlap(text, self._closing)
         self._held = text[len(text) - keep :]
         thought = text[: len(text) - keep]
         return [Reasoning(thought)] if thought else []
 
-    def _behind(self, text: str) -> list[str | Reasoning]:
+    def _after_tag(self, text: str) -> list[str | Reasoning]:
         """Drops the white space between reasoning and answer."""
         return self._as_text(answer) if (answer := text.lstrip(_WHITE)) else []
 

@@ -281,7 +281,7 @@ class Attempts:
             raise
 
     @property
-    def _taught(self) -> Limiter | None:
+    def _learner(self) -> Limiter | None:
         """The limiter that learns from the service; None for several services: one would hold up the others."""
         return self.route.limiter or (None if self._several else self._limiter)
 
@@ -292,7 +292,7 @@ class Attempts:
         self.request_id = next(ids, None)
         assert self._began is not None
         _log.debug("%s answered %d after %.3f s", self.route.provider.name, exchange.status, monotonic() - self._began)
-        if (limiter := self._taught) is not None and self._ticket is not None:
+        if (limiter := self._learner) is not None and self._ticket is not None:
             from llmbridge.rate_limits import RateLimits
 
             self._ticket.answered()
@@ -350,7 +350,7 @@ class Attempts:
         ticket = self._ticket
         if ticket is None:
             return
-        if isinstance(error, RateLimited) and self._taught is not None:
+        if isinstance(error, RateLimited) and self._learner is not None:
             ticket.refuse(error.retry_after)
         if error is None:
             ticket.release(self.used_tokens)

@@ -339,12 +339,12 @@ def closest(tried: list[list[str]]) -> list[str]:
     if len(closest) == 1 or best[1] > 1:
         return closest[0]
     path = closest[0][0].partition(": ")[0]
-    told = [problems[0].partition(": ")[2] for problems in closest]
-    if all(text.startswith("expected ") and ", got " in text for text in told):
-        got = told[0].partition(", got ")[2]
-        wanted = dict.fromkeys(text.partition(", got ")[0].removeprefix("expected ") for text in told)
+    texts = [problems[0].partition(": ")[2] for problems in closest]
+    if all(text.startswith("expected ") and ", got " in text for text in texts):
+        got = texts[0].partition(", got ")[2]
+        wanted = dict.fromkeys(text.partition(", got ")[0].removeprefix("expected ") for text in texts)
         return [f"{path}: expected {' or '.join(wanted)}, got {got}"]
-    return [f"{path}: {', or '.join(dict.fromkeys(told))}"]
+    return [f"{path}: {', or '.join(dict.fromkeys(texts))}"]
 
 
 def listed(values: list[Any]) -> str:

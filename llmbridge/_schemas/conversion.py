@@ -144,8 +144,8 @@ class Conversion:
                         continue
                     where = f"{where}[{step}]" if isinstance(step, int) else joined(where, str(step))
                 got = problem.get("input", MISSING)
-                told = got is not MISSING and not isinstance(got, (dict, list)) and problem["type"] != "missing"
-                known = f", got {quoted(got)}" if told else ""
+                quotable = got is not MISSING and not isinstance(got, (dict, list)) and problem["type"] != "missing"
+                known = f", got {quoted(got)}" if quotable else ""
                 self._wrong(where, f"{problem['msg']}{known}")
             return MISSING
 

@@ -96,7 +96,7 @@ class _Search:
             return self._repeated(begins, *value)
         if name in ("ASSERT", "ASSERT_NOT"):
             direction, inner = value
-            return {at for at in begins if self._stands(inner, at, direction < 0) == (name == "ASSERT")}
+            return {at for at in begins if self._asserted(inner, at, direction < 0) == (name == "ASSERT")}
         if name not in _SINGLE:
             raise TooCostly  # its matches depend on earlier ones
         match = self._matches.get(id(part))
@@ -116,7 +116,7 @@ class _Search:
             found |= new
         return found
 
-    def _stands(self, inner: Any, at: int, behind: bool) -> bool:
+    def _asserted(self, inner: Any, at: int, behind: bool) -> bool:
         if not behind:
             return bool(self.ends(inner, {at}))
         begin = at - inner.getwidth()[0]  # `re` accepts only lookbehinds of a fixed width

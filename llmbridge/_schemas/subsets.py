@@ -94,7 +94,9 @@ def without_bounds(schema: Mapping[str, Any]) -> JSON:
         {'type': 'integer', 'description': 'How many. (minimum: 1)'}
     """
 
-    return _told(schema, lambda part, key: key in _BOUNDS and not (key == "minItems" and part[key] in (0, 1)))
+    return _described_instead(
+        schema, lambda part, key: key in _BOUNDS and not (key == "minItems" and part[key] in (0, 1))
+    )
 
 
 def without_patterns(schema: Mapping[str, Any]) -> JSON:
@@ -103,7 +105,7 @@ def without_patterns(schema: Mapping[str, Any]) -> JSON:
     Source: llama.cpp's json-schema-to-grammar, also used by LM Studio and Ollama: it fails at patterns that its
     grammars cannot express, such as one for a part of the text.
     """
-    return _told(schema, lambda part, key: key == "pattern")
+    return _described_instead(schema, lambda part, key: key == "pattern")
 
 
 def without_lookaround(schema: Mapping[str, Any]) -> JSON:
@@ -121,7 +123,7 @@ def without_lookaround(schema: Mapping[str, Any]) -> JSON:
         given = part[key] if key in ("pattern", "patternProperties") else ()
         return any(map(_looks_around, [given] if isinstance(given, str) else given))
 
-    return _told(schema, is_refused)
+    return _described_instead(schema, is_refused)
 
 
 def _looks_around(pattern: str) -> bool:
@@ -166,17 +168,17 @@ def _with_properties(part: JSON) -> JSON:
     return {**part, "properties": {}} if part.get("required") and "properties" not in part else part
 
 
-def _told(schema: Mapping[str, Any], is_refused: Callable[[JSON, str], bool]) -> JSON:
+def _described_instead(schema: Mapping[str, Any], is_refused: Callable[[JSON, str], bool]) -> JSON:
     """The schema with some keywords moved into the descriptions."""
 
-    def told(part: JSON) -> JSON:
+    def changed(part: JSON) -> JSON:
         refused = {key: value for key, value in part.items() if is_refused(part, key)}
         if not refused:
             return part
         words = f"({', '.join(f'{key}: {_word(value)}' for key, value in refused.items())})"
         return _described({key: value for key, value in part.items() if key not in refused}, words)
 
-    made: JSON = rebuilt(schema, told)
+    made: JSON = rebuilt(schema, changed)
     return made
 
 
@@ -212,8 +214,8 @@ def tool_form(name: str, description: str, parameters: Mapping[str, Any]) -> tup
 
     Example:
         >>> needed = [{"required": ["id"]}, {"required": ["name"], "properties": {"name": {}}}]
-        >>> told, schema = tool_form("find", "Finds.", {"type": "object", "properties": {"id": {}}, "anyOf": needed})
-        >>> told["description"]
+        >>> tool, schema = tool_form("find", "Finds.", {"type": "object", "properties": {"id": {}}, "anyOf": needed})
+        >>> tool["description"]
         'Finds. (anyOf: [{"required": ["id"]}, {"required": ["name"], "properties": {"name": {}}}])'
         >>> schema
         {'type': 'object', 'properties': {'id': {}, 'name': {}}}
@@ -237,8 +239,8 @@ def _one_object(schema: Mapping[str, Any]) -> tuple[JSON, str]:
     """The schema without the keywords that services reject at its top, and these as text."""
     if not any(key in schema for key in _TOP):
         return dict(schema), ""
-    made, told = _Flattening(schema).flat(schema, ())
-    words = ", ".join(f"{key}: {_word(value)}" for key, value in told)
+    made, cases = _Flattening(schema).flat(schema, ())
+    words = ", ".join(f"{key}: {_word(value)}" for key, value in cases)
     made = {**made, "type": "object", "properties": made.get("properties") or {}}
     return _Targets(schema).in_place(made, ()), f"({words})" if words else ""
 
@@ -264,7 +266,7 @@ class _Flattening:
         if not isinstance(schema, Mapping):
             return {}, []
         made = {key: value for key, value in schema.items() if key not in _TOP}
-        told = [(key, schema[key]) for key in _CASES if key in schema]
+        cases = [(key, schema[key]) for key in _CASES if key in schema]
         parts = [self.flat(part, above) for part in schema.get("allOf") or ()]
         ref = schema.get("$ref")
         if isinstance(ref, str) and ref not in above:
@@ -272,12 +274,12 @@ class _Flattening:
                 self._known[ref] = self.flat(resolve(ref, self._document), (*above, ref))
             parts.append(self._known[ref])
         for other, more in parts:
-            made, told = _both(made, other), told + [case for case in more if case not in told]
+            made, cases = _both(made, other), cases + [case for case in more if case not in cases]
         for key in ("anyOf", "oneOf"):
             options = [self.flat(option, above)[0] for option in schema.get(key) or ()]
             made = _either(made, [option for option in options if "object" in (option.get("type") or "object")])
         branches = [{**self.flat(schema[key], above)[0], "required": []} for key in _BRANCHES[1:] if key in schema]
-        return _either(made, [*branches, {}] if branches else []), told
+        return _either(made, [*branches, {}] if branches else []), cases
 
 
 def _both(one: JSON, other: JSON) -> JSON:

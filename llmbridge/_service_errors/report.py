@@ -158,12 +158,12 @@ def _words_in_details(fields: Mapping[str, Any]) -> Iterator[str]:
 def _waits(fields: Mapping[str, Any]) -> Iterator[float]:
     """Seconds to wait, from any field of a report."""
     for detail in _mappings(fields.get("details")):
-        for told in (detail.get("retryDelay"), _mapping(detail.get("metadata")).get("quotaResetDelay")):
-            if isinstance(told, str) and (seconds := duration_seconds(told)) is not None:
+        for given in (detail.get("retryDelay"), _mapping(detail.get("metadata")).get("quotaResetDelay")):
+            if isinstance(given, str) and (seconds := duration_seconds(given)) is not None:
                 yield seconds
     for name in ("retry_after", "retry_after_seconds", "estimated_time"):  # the last: Hugging Face, while loading
-        told = fields.get(name)
-        if isinstance(told, (int, float)) and (seconds := number(dumped(told))) is not None:
+        given = fields.get(name)
+        if isinstance(given, (int, float)) and (seconds := number(dumped(given))) is not None:
             yield seconds
     headers = _mapping(_mapping(fields.get("metadata")).get("headers"))  # OpenRouter's
     limits = RateLimits.of({str(name).lower(): value for name, value in headers.items() if isinstance(value, str)})

@@ -117,7 +117,7 @@ class ToolLoop:
         try:
             outcome = self.current.poll()
             if outcome is None:
-                return Wait.THREAD if self._goes_on() else None
+                return Wait.THREAD if self._continues() else None
         except BaseException:
             self.close()
             raise
@@ -191,7 +191,7 @@ class ToolLoop:
                 if isinstance(items, list):
                     self._note(items)
                 return items
-            if not self._goes_on():
+            if not self._continues():
                 return None
 
     def _results(self, runs: ToolRuns) -> list[ToolResult]:
@@ -217,7 +217,7 @@ class ToolLoop:
         self._runs, self._paused = None, False
         self._raise_if_cancelled()  # cancel() may have reached only the pipeline before
 
-    def _goes_on(self) -> bool:
+    def _continues(self) -> bool:
         """Whether another call follows the one that ended: to continue after a pause, or once tools have run.
 
         Raises:

@@ -344,7 +344,7 @@ class Transport:
         adapter: Any = own.get_adapter(request.url)
         if _is_replaced(adapter.send.__func__, requests.adapters) or not adapter.has_idle(request.url):
             return None
-        if _room_behind(request.body, _SHORT) < 0:
+        if _room_left(request.body, _SHORT) < 0:
             return None
         call.at_once = True
         try:
@@ -498,12 +498,12 @@ def _is_replaced(send: Any, module: Any = requests.sessions) -> bool:
     return type(send) is not FunctionType or send.__globals__ is not vars(module)
 
 
-def _room_behind(value: Any, room: int) -> int:
+def _room_left(value: Any, room: int) -> int:
     """How many of `room` characters are left after the texts in an object or a list; below 0 if they are longer."""
     for inner in value.values() if isinstance(value, Mapping) else value:
         room -= len(inner) if isinstance(inner, str) else _AROUND
         if room >= 0 and isinstance(inner, (dict, list)):
-            room = _room_behind(inner, room)
+            room = _room_left(inner, room)
         if room < 0:
             break
     return room

@@ -55,7 +55,7 @@ def reach(call: Call, host: str, port: int, options: Any, source: Any) -> tuple[
     if len(addresses) > 1:
         return _first_of(call, addresses, options, source)
     try:
-        return _knock(call, addresses[0], options, source), addresses[0]
+        return _socket_to(call, addresses[0], options, source), addresses[0]
     except OSError:
         call.check()
         raise
@@ -92,32 +92,32 @@ def _in_turn(addresses: Iterable[Address]) -> list[Address]:
 def _first_of(call: Call, addresses: list[Address], options: Any, source: Any) -> tuple[socket.socket, Address]:
     """A socket connected to the first address that accepts. Each has a head start over the next, unless it fails."""
     ahead = deque(_in_turn(addresses))
-    knocking: dict[socket.socket, Address] = {}
+    connecting: dict[socket.socket, Address] = {}
     failures: list[OSError] = []
     winner: socket.socket | None = None
     try:
-        while winner is None and (ahead or knocking):
+        while winner is None and (ahead or connecting):
             if ahead:
                 address = ahead.popleft()
                 try:
-                    knocking[_knock(call, address, options, source, blocking=False)] = address
+                    connecting[_socket_to(call, address, options, source, blocking=False)] = address
                 except OSError as error:
                     failures.append(error)
                     failed(address)
                     continue
-            call.attach([*knocking][-1])  # if the call ends, it shuts this socket down, which ends the wait for all
-            answered = _answered(knocking)
+            call.attach([*connecting][-1])  # if the call ends, it shuts this socket down, which ends the wait for all
+            answered = _answered(connecting)
             call.check()
             for sock in answered:
                 if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     failures.append(OSError(number, os.strerror(number)))
-                    failed(knocking.pop(sock))
+                    failed(connecting.pop(sock))
                     sock.close()
                 elif winner is None:
                     winner = sock
     finally:
         call.attach(winner)
-        for sock, address in knocking.items():
+        for sock, address in connecting.items():
             if sock is winner:
                 _rank(address, -monotonic())
                 continue
@@ -126,12 +126,12 @@ def _first_of(call: Call, addresses: list[Address], options: Any, source: Any) -
                 failed(address)
     if winner is None:
         call.check()
-        raise max(failures, key=_tells)
+        raise max(failures, key=_informative)
     winner.setblocking(True)
-    return winner, knocking[winner]
+    return winner, connecting[winner]
 
 
-def _knock(call: Call, address: Address, options: Any, source: Any, blocking: bool = True) -> socket.socket:
+def _socket_to(call: Call, address: Address, options: Any, source: Any, blocking: bool = True) -> socket.socket:
     """A socket that is connected to the address or, if it does not block, is about to be."""
     sock = socket.socket(*address[:3])
     try:
@@ -153,15 +153,15 @@ def _knock(call: Call, address: Address, options: Any, source: Any, blocking: bo
     return sock
 
 
-def _answered(knocking: Iterable[socket.socket]) -> list[Any]:
+def _answered(connecting: Iterable[socket.socket]) -> list[Any]:
     """The sockets whose connection succeeded or failed; none if that takes longer than the head start."""
     with _Selector() as selector:
-        for sock in knocking:
+        for sock in connecting:
             selector.register(sock, selectors.EVENT_WRITE)
         return [key.fileobj for key, _ in selector.select(_HEAD_START)]
 
 
-def _tells(failure: OSError) -> tuple[bool, bool]:
+def _informative(failure: OSError) -> tuple[bool, bool]:
     """Ranks failures: a refusal tells most, a missing route on this machine least."""
     return isinstance(failure, ConnectionError), failure.errno not in _NO_WAY
 

@@ -36,7 +36,7 @@ _UNKNOWN: Any = object()
 _known: tuple[tuple[Any, ...], dict[Any, Any]] = (), {}
 
 
-def _found_out() -> dict[Any, Any]:
+def _cache() -> dict[Any, Any]:
     """The cache for the environment as it is now: empty if that has changed."""
     global _known
     # os.environ itself takes a microsecond for each variable that is not set. A replacement may lack `_data`.
@@ -54,7 +54,7 @@ def trusted_by_environment(variables: tuple[str, ...]) -> bool | str:
     Args:
         variables: Their names; the first that is set wins.
     """
-    known = _found_out()
+    known = _cache()
     if variables not in known:
         known[variables] = next((path for path in map(os.environ.get, variables) if path), True)
     found: bool | str = known[variables]
@@ -75,7 +75,7 @@ def proxies_for(url: str, proxy: ProxySetting) -> dict[str, str]:
 
 def _from_environment(url: str) -> str | None:
     """Caches the answer of requests, which takes longer than everything else in preparing a short call."""
-    known = _found_out()
+    known = _cache()
     if _ENVIRONMENT_IS_ALL and (found := known.get(url, _UNKNOWN)) is not _UNKNOWN:
         return found  # type: ignore[no-any-return]
     chosen = select_proxy(url, get_environ_proxies(url))
