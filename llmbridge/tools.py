@@ -79,8 +79,8 @@ class Tool(Generic[P, R]):
             return
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise InvalidRequest(
-                f"a tool cannot be called {self.name!r:.80}: services take 1 to 64 of a-z, A-Z, 0-9, _ and -; "
-                "give another one with tool(name=...)"
+                f"{self.name!r:.80} is not a valid tool name: services accept 1 to 64 of a-z, A-Z, 0-9, _ and -; "
+                "set another one with tool(name=...)"
             )
         if not isinstance(self.description, str):
             raise InvalidRequest(f"tool {self.name}: its description must be a str")

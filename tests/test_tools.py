@@ -279,7 +279,7 @@ class TestFunctions:
     @pytest.mark.parametrize(
         ("source", "message"),
         [
-            (lambda x: x, r"cannot be called '<lambda>': .* tool\(name=...\)"),
+            (lambda x: x, r"'<lambda>' is not a valid tool name: .* tool\(name=...\)"),
             (Shop.sell, "sell is a method without its object: give `object.sell`"),
             (Shop.count, "count is a method without its object"),
             (Shop, "Shop has no typed fields"),
@@ -288,7 +288,7 @@ class TestFunctions:
             (3, "3 is not a tool: pass a function"),
             ("weather", "'weather' is not a tool"),
             ({"description": "x"}, "a tool without 'name'"),
-            ({"name": "a b"}, "a tool cannot be called 'a b'"),
+            ({"name": "a b"}, "'a b' is not a valid tool name"),
             ({"name": "x" * 65}, "1 to 64"),
             ({"name": "x", "parameters": []}, "tool x: its parameters must be a JSON schema, not list"),
             ({"name": "x", "parameters": {"type": "string"}}, "must be \"object\", not 'string'"),
@@ -547,7 +547,7 @@ class TestChecked:
         [
             ([weather, Tool("weather")], r"tools\[1\]: tools\[0\] is called 'weather' too: rename one"),
             ([weather, 3], r"tools\[1\]: 3 is not a tool"),
-            ([weather, lambda: 1], r"tools\[1\]: a tool cannot be called '<lambda>'"),
+            ([weather, lambda: 1], r"tools\[1\]: '<lambda>' is not a valid tool name"),
             (weather, "tools must be a list of functions or tools, not function: put it into a list"),
             ({"name": "x"}, "not dict: put it into a list"),
             (Place, "not type: put it into a list"),

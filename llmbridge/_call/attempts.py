@@ -277,7 +277,7 @@ class Attempts:
                     yield Wait.REST
                     call.check()
         except ClockExpired as error:
-            error.message += ", all of them spent waiting for the client's own limits (limits=)"
+            error.message += ", still waiting for the client's own limits (limits=)"
             raise
 
     @property
