@@ -43,10 +43,10 @@ HABITS = {
     ),
     "whoever": Habit(r"\b[Ww]hom?ever\b", "a noun: the caller, a thread", "it wakes whoever waits", "whenever"),
     "told": Habit(
-        rf"\b({BE}) (never |not |only )?told\b",
+        rf"\b({BE}) (never |not |only )?told\b(?! apart| from)",
         "an active verb: the error names, it gets",
         "the model is told",
-        "I told you",
+        "cannot be told apart",
     ),
     "stands": Habit(
         r"\bstands? (at|beside|behind|there|under|before|above|below|alone|in quotes)\b",
