@@ -114,7 +114,7 @@ class TestFields:
         assert limits.requests.remaining == 7
         assert of("Hi").rate_limits is None
 
-    def test_a_refusal_is_told(self) -> None:
+    def test_a_refusal_is_a_field(self) -> None:
         """None if there was none."""
         assert (of(Refusal("I "), Refusal("cannot.")).refusal, of("Hi").refusal) == ("I cannot.", None)
 

@@ -331,7 +331,7 @@ class City:
 class TestSchema:
     """Answers that must fit a schema."""
 
-    def test_the_turns_of_a_second_asking_are_kept(self, client: Client, server: LLMServer, mode: Mode) -> None:
+    def test_the_turns_of_a_schema_retry_are_kept(self, client: Client, server: LLMServer, mode: Mode) -> None:
         """The same turns as in the completion, and the tokens."""
         server.script(Reply("What?", usage=True), Reply('{"name": "Oslo"}', usage=True), Reply("Fine."))
         talk = client.conversation(schema=City)
@@ -351,7 +351,7 @@ class TestSchema:
         assert [message.role for message in talk.messages] == ["user", *["assistant", "user"] * 2, "assistant"]
         assert not talk.broken
 
-    def test_a_second_asking_that_breaks_off(self, client: Client, server: LLMServer, mode: Mode) -> None:
+    def test_a_schema_retry_that_breaks_off(self, client: Client, server: LLMServer, mode: Mode) -> None:
         """Only the retry is broken."""
         server.script(Reply("What?"), CUT, Reply("Fine."))
         talk = client.conversation(schema=City)
@@ -608,7 +608,7 @@ class TestOneAtATime:
         assert mode.complete(talk.ask("Q2")).text == "A2"
         assert said(talk.messages)[:2] == [("user", "Q1"), ("assistant", "ab")]
 
-    def test_one_that_nobody_has_begun_to_read(self, client: Client, server: LLMServer, mode: Mode) -> None:
+    def test_one_that_was_never_read(self, client: Client, server: LLMServer, mode: Mode) -> None:
         """Nothing of it was sent: it must be read, closed or taken back first."""
         talk = client.conversation()
         first = talk.ask("Q1")
@@ -709,7 +709,7 @@ def pausing(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[Clie
 class TestPause:
     """A turn that the service wants back in order to continue."""
 
-    def test_asking_nothing_goes_on(self, pausing: Client, server: LLMServer, mode: Mode) -> None:
+    def test_ask_without_a_question_continues(self, pausing: Client, server: LLMServer, mode: Mode) -> None:
         """The turn goes back unchanged; the next question comes after both parts."""
         server.script(Reply("Wait", finish_reason="pause_turn"), Reply("ed."), Reply("A2"))
         talk = pausing.conversation()

@@ -192,7 +192,7 @@ class TestAnswers:
             (["AADAfw==", "AADAfw=="], "not finite"),
         ],
     )
-    def test_what_is_no_answer(self, server: LLMServer, vectors: list[Any], message: str) -> None:
+    def test_invalid_answers(self, server: LLMServer, vectors: list[Any], message: str) -> None:
         """A wrong text never gets a vector."""
         server.script(answer(vectors))
         with pytest.raises(ProtocolError, match=message) as caught:

@@ -194,7 +194,7 @@ class TestRefused:
         assert stored_names() == ["openai"]
 
     @posix
-    def test_a_file_of_somebody_else_is_refused(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_file_of_another_user_is_rejected(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Its owner may have stored their own key there."""
         set_key("openai", KEY)
         monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
@@ -206,7 +206,7 @@ class TestRefused:
         "content",
         ["", f'{{"openai": "{KEY}"', f'["{KEY}"]', f'"{KEY}"', "5", f"{KEY}", "[" * 100_000, f'{{"a": "{KEY}",}}'],
     )
-    def test_what_is_no_object_of_keys_is_refused_and_kept(self, path: Path, content: str) -> None:
+    def test_invalid_content_is_rejected_and_kept(self, path: Path, content: str) -> None:
         """Its content is not quoted, and no command overwrites it."""
         written(path, content)
         for use in (lambda: stored_key("openai"), lambda: set_key("groq", KEY)):
@@ -216,14 +216,14 @@ class TestRefused:
         assert path.read_text() == content
 
     @pytest.mark.parametrize("value", [5, None, "", f"{KEY}\n{KEY}", [KEY], {"key": KEY}])
-    def test_a_value_that_is_no_key_is_refused(self, path: Path, value: Any) -> None:
+    def test_an_invalid_key_in_the_file_is_rejected(self, path: Path, value: Any) -> None:
         """The error names it by its place: its name may be the key itself."""
         written(path, {"groq": KEY, KEY: value})
         with pytest.raises(ConfigError, match="value 2 in the keys file") as caught:
             stored_key("openai")
         assert KEY not in shown(caught.value)
 
-    def test_bytes_that_are_no_text_are_refused(self, path: Path) -> None:
+    def test_bytes_that_are_not_text_are_rejected(self, path: Path) -> None:
         """Like invalid JSON."""
         path.write_bytes(b'{"openai": "' + KEY.encode() + b'\xff"}')
         path.chmod(0o600)
@@ -250,7 +250,7 @@ class TestRefused:
         with pytest.raises(ConfigError, match="not a regular file"):
             stored_key("openai")
 
-    def test_a_path_through_a_file_is_no_file(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def test_a_path_through_a_file_does_not_exist(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         """Reading finds no file; writing is an error that names the place."""
         written(home / "file", "x")
         monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", str(home / "file" / "keys.json"))
@@ -379,7 +379,7 @@ class TestTogether:
         assert len(stored_names()) == 30
 
     @pytest.mark.parametrize("way", ["locked", "exclusive file"])
-    def test_a_lock_that_stays_is_told(self, path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    def test_a_lock_that_stays_is_an_error(self, path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
         """Waiting ends; if only deleting the lock helps, the error says so."""
         monkeypatch.setattr(keys, "_PATIENCE", 0.0)
         if way == "exclusive file":
@@ -431,7 +431,7 @@ class TestWithoutNeed:
             warnings.simplefilter("error")
             chat("Hi", model, **options)
 
-    def test_who_needs_a_key_is_told(self, path: Path) -> None:
+    def test_a_call_that_needs_a_key_fails(self, path: Path) -> None:
         """The request could not be sent."""
         written(path, "{")
         with pytest.raises(ConfigError, match="must hold a JSON object"):

@@ -63,7 +63,7 @@ class TestLimits:
 
     @pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute", "concurrency"])
     @pytest.mark.parametrize("value", [0, -1, 1.5, "5", True, float("nan")])
-    def test_what_is_no_count_is_refused(self, name: str, value: Any) -> None:
+    def test_an_invalid_count_is_rejected(self, name: str, value: Any) -> None:
         """The error names the field."""
         with pytest.raises(ConfigError, match=f"^{name} must be"):
             Limits(**{name: value})
@@ -243,14 +243,14 @@ class TestConcurrency:
 class TestQueue:
     """First come, first served."""
 
-    def test_nobody_overtakes(self, clock: Clock) -> None:
+    def test_no_request_overtakes(self, clock: Clock) -> None:
         """A small request does not overtake a large one."""
         limiter = limiter_of(clock, tokens_per_minute=100)
         assert join(limiter, 90).delay() == 0
         large, small = join(limiter, 50), join(limiter, 1)
         assert delays(small, large) == [None, 60]
 
-    def test_whoever_goes_wakes_the_next(self, clock: Clock) -> None:
+    def test_a_granted_ticket_wakes_the_next(self, clock: Clock) -> None:
         """Down the whole queue."""
         limiter = limiter_of(clock)
         order: list[int] = []
@@ -261,7 +261,7 @@ class TestQueue:
             assert ticket.delay() == 0
         assert order == [1, 2, 3, 4]
 
-    def test_whoever_leaves_does_not_hold_up_the_others(self, clock: Clock) -> None:
+    def test_a_released_ticket_does_not_hold_up_the_others(self, clock: Clock) -> None:
         """At the head, and further back."""
         limiter = limiter_of(clock)
         woken: list[str] = []
@@ -312,7 +312,7 @@ class TestService:
         assert ticket.delay() == 0
 
     @pytest.mark.parametrize("seconds", [None, 0, -1, 121, float("nan"), float("inf")])
-    def test_a_pause_that_is_none_or_too_long_changes_nothing(self, clock: Clock, seconds: float | None) -> None:
+    def test_a_missing_or_too_long_pause_changes_nothing(self, clock: Clock, seconds: float | None) -> None:
         """If a service wants hours, the next request gets a typed error instead of a silent wait."""
         limiter = limiter_of(clock)
         limiter.pause(seconds)

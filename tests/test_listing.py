@@ -84,7 +84,7 @@ def test_an_error(server: LLMServer, dialect: str) -> None:
 
 @EACH
 @pytest.mark.parametrize("body", ["{}", "[]", '{"data": 1, "models": 1}', '"x"', "1"])
-def test_what_is_no_list(server: LLMServer, dialect: str, body: str) -> None:
+def test_invalid_lists(server: LLMServer, dialect: str, body: str) -> None:
     """An error of the tree, or nothing: never an invalid name."""
     server.script(Reply(body=body, content_type="application/json"))
     with contextlib.suppress(ProtocolError):
@@ -125,7 +125,7 @@ def test_what_is_refused() -> None:
         amodels("openai", temperature=1)
 
 
-def test_nobody_there() -> None:
+def test_no_server_there() -> None:
     """The address is in the message."""
     with pytest.raises(ConnectFailed, match=r"127\.0\.0\.1:9"):
         models("openai", base_url="http://127.0.0.1:9/v1", api_key=KEY, proxy=False, retries=0)
@@ -222,7 +222,7 @@ def test_settings_of_the_client_or_the_call_count(
 
 
 @pytest.mark.parametrize("dialect", ["azure", "gemini", "anthropic"])
-def test_a_setting_that_is_none_is_refused_at_the_call(dialect: str) -> None:
+def test_an_invalid_setting_is_rejected_at_the_call(dialect: str) -> None:
     """As for a chat."""
     with pytest.raises(ConfigError, match="api_version"):
         models(dialect, api_version=7, base_url="http://127.0.0.1:9", api_key=KEY)

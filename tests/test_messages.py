@@ -242,7 +242,7 @@ class TestDepth:
         assert str(caught.value).startswith("tools is nested too deeply")
         assert len(str(caught.value)) < 200
 
-    def test_the_same_list_twice_is_no_loop(self) -> None:
+    def test_the_same_list_twice_is_not_a_loop(self) -> None:
         """A shared list does not contain itself."""
         shared = ["a"]
         assert json_copy({"x": shared, "y": [shared, shared]}, "") == {"x": ["a"], "y": [["a"], ["a"]]}
@@ -414,7 +414,7 @@ class TestFrozen:
                 Message(role, content, extra)
 
     @pytest.mark.parametrize("extra", [5, [1], None, "name"])
-    def test_an_extra_that_is_no_mapping_is_refused(self, extra: Any) -> None:
+    def test_an_extra_of_another_type_is_rejected(self, extra: Any) -> None:
         """When the message is made, not when it is sent."""
         with pytest.raises(InvalidRequest):
             Message("user", "Hi", extra)
@@ -460,7 +460,7 @@ class TestObjects:
             Message("user", [part])
 
     @pytest.mark.parametrize("model", [None, 7, b"m", ["m"]])
-    def test_a_model_that_is_no_str_is_refused(self, model: Any) -> None:
+    def test_a_model_of_another_type_is_rejected(self, model: Any) -> None:
         """The error names its type."""
         with pytest.raises(InvalidRequest, match=type(model).__name__):
             ChatRequest.checked(model, "Hi", {})
@@ -499,7 +499,7 @@ class TestCalls:
 class TestStructured:
     """Tools and schemas among the parameters."""
 
-    def test_they_are_no_parameters_of_the_service(self) -> None:
+    def test_they_are_not_parameters_of_the_service(self) -> None:
         """They are translated for the service."""
         params = {
             "tools": [{"name": "f"}],
@@ -610,7 +610,7 @@ class TestParts:
         ],
         ids=range(3),
     )
-    def test_what_is_no_call(self, role: str, content: Any, extra: Any, said: str) -> None:
+    def test_invalid_calls(self, role: str, content: Any, extra: Any, said: str) -> None:
         """Rejected before anything is sent."""
         with pytest.raises(InvalidRequest, match=said):
             Message(role, content, extra)

@@ -39,7 +39,7 @@ class TestTimeout:
         assert Timeout.of(20) == Timeout(10, 300, 120, 20)
         assert Timeout.of(0.5).total == 0.5
 
-    def test_none_and_a_timeout_stand_for_themselves(self) -> None:
+    def test_none_and_a_timeout_are_valid(self) -> None:
         """None means the defaults."""
         own = Timeout(idle=3)
         assert Timeout.of(None) == Timeout()
@@ -52,7 +52,7 @@ class TestTimeout:
 
     @pytest.mark.parametrize("name", ["connect", "first_content", "idle", "total"])
     @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "5", True, [5], (1, 2), 1j])
-    def test_a_value_that_is_no_time_is_refused(self, name: str, value: Any) -> None:
+    def test_an_invalid_time_is_rejected(self, name: str, value: Any) -> None:
         """The error names the timeout."""
         with pytest.raises(ConfigError, match=f"timeout {name} must be a positive number"):
             Timeout(**{name: value})
@@ -263,13 +263,13 @@ class TestHeaders:
         assert isinstance(caught.value, ValueError)
 
     @pytest.mark.parametrize("value", [7, b"x", ["x"], True, 1.5])
-    def test_a_value_that_is_no_str_is_refused(self, value: Any) -> None:
+    def test_a_value_of_another_type_is_rejected(self, value: Any) -> None:
         """A number is not converted."""
         with pytest.raises(ConfigError, match="header X-Test must be a str"):
             checked_headers({"X-Test": value})
 
     @pytest.mark.parametrize("headers", ["X: 1", [("X", "1")], 7, {"X"}])
-    def test_what_is_no_mapping_is_refused(self, headers: Any) -> None:
+    def test_headers_of_another_type_are_rejected(self, headers: Any) -> None:
         """The error names its type."""
         with pytest.raises(ConfigError, match="headers must be a mapping"):
             checked_headers(headers)
@@ -344,7 +344,7 @@ class TestTransportOptions:
         assert TransportOptions.checked(verify=False).verify is False
 
     @pytest.mark.parametrize("session", [1, "session", requests, requests.Session, object()])
-    def test_a_session_that_is_none_is_refused(self, session: Any) -> None:
+    def test_an_invalid_session_is_rejected(self, session: Any) -> None:
         """Including the class instead of an object."""
         with pytest.raises(ConfigError, match="session"):
             TransportOptions.checked(session=session)

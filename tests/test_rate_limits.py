@@ -144,7 +144,7 @@ def test_every_services_headers(case: str) -> None:
     assert RateLimits.of(headers, NOW) == expected
 
 
-def test_what_is_not_told_is_false_and_its_fields_are_none() -> None:
+def test_a_missing_limit_is_false_and_its_fields_are_none() -> None:
     """So `limits.tokens.remaining` can be used without a check."""
     limits = RateLimits.of({"x-ratelimit-remaining-requests": "0"})
     assert limits is not None

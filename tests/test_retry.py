@@ -42,7 +42,7 @@ class TestPolicy:
         """P13: two retries."""
         assert Retry() == Retry(times=2, backoff=0.5, max_backoff=8.0, max_retry_after=120.0, jitter=0.25)
 
-    def test_none_a_number_and_a_policy_stand_for_a_policy(self) -> None:
+    def test_none_a_number_and_a_policy_make_a_policy(self) -> None:
         """The values of `retries=`."""
         assert Retry.of(None) == Retry()
         assert Retry.of(0) == Retry(times=0)
@@ -51,7 +51,7 @@ class TestPolicy:
         assert Retry.of(policy) is policy
 
     @pytest.mark.parametrize("times", [-1, 1.5, 2.0, "2", True, False, [2], float("nan")])
-    def test_times_that_are_no_count_are_refused(self, times: Any) -> None:
+    def test_times_of_another_type_are_rejected(self, times: Any) -> None:
         """The error is a ValueError and says what to write."""
         with pytest.raises(ConfigError, match="whole number from 0") as caught:
             Retry.of(times)
@@ -65,7 +65,7 @@ class TestPolicy:
             Retry(**{name: value})
 
     @pytest.mark.parametrize("jitter", [-0.1, 1.01, float("nan"), float("inf"), "1", None, True])
-    def test_a_jitter_that_is_no_part_is_refused(self, jitter: Any) -> None:
+    def test_an_invalid_jitter_is_rejected(self, jitter: Any) -> None:
         """It is a fraction of the wait."""
         with pytest.raises(ConfigError, match=r"^jitter must be"):
             Retry(jitter=jitter)
@@ -268,7 +268,7 @@ class TestRetryAfter:
             "٣",
         ],
     )
-    def test_garbage_is_no_wait(self, text: str) -> None:
+    def test_garbage_is_ignored(self, text: str) -> None:
         """Nothing is raised, and the usual backoff applies."""
         found = retry_after_seconds({"retry-after": text})
         assert found is None or (text == "٣" and found == 3.0)

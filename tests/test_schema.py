@@ -291,7 +291,7 @@ class TestJsonSchema:
         text = json.dumps(schema)
         assert all(f'"{name}": {{' in text for name in schema["$defs"])
 
-    def test_a_class_used_twice_stands_in_defs(self) -> None:
+    def test_a_class_used_twice_goes_into_defs(self) -> None:
         """Another class of the same name gets another one."""
         other = make_dataclass("Address", [("zip", int)])
         pair = make_dataclass("Pair", [("a", Address), ("b", Address), ("c", other), ("d", list[other])])  # type: ignore[valid-type]
@@ -355,7 +355,7 @@ class TestJsonSchema:
         with pytest.raises(InvalidRequest, match=message):
             json_schema(hint)
 
-    def test_a_name_that_is_not_known_is_told(self) -> None:
+    def test_an_unknown_name_is_an_error(self) -> None:
         """A class inside a function cannot be found by its name."""
 
         @dataclass
@@ -483,11 +483,11 @@ class TestValues:
         ],
         ids=shown,
     )
-    def test_what_does_not_fit_is_told_with_its_place(self, hint: Any, given: Any, wrong: str) -> None:
+    def test_a_misfit_is_reported_with_its_place(self, hint: Any, given: Any, wrong: str) -> None:
         """In words that help a model; types are not silently converted."""
         assert problems(hint, given)[0].startswith(wrong)
 
-    def test_all_problems_are_told_at_once(self) -> None:
+    def test_all_problems_are_reported_at_once(self) -> None:
         """So that one retry can correct them all."""
         assert len(problems(Person, {"home": {"street": 1, "color": "x"}, "age": "old", "born": 3})) == 5
 
@@ -497,7 +497,7 @@ class TestValues:
             parse(list[int], ["x"] * 50)
         assert len(caught.value.problems) == 50
 
-    def test_null_stands_for_what_was_left_out(self) -> None:
+    def test_null_means_left_out(self) -> None:
         """Strict mode has no other way; a meaningful null stays."""
         given = {"name": "Ada", "home": {"street": "S", "color": None}, "age": None, "tags": None, "born": None}
         assert parse(Person, given) == Person("Ada", Address("S"))
@@ -616,7 +616,7 @@ class TestMappings:
             (Address("x"), "schema is an instance of Address: give the class itself"),
         ],
     )
-    def test_what_is_no_schema_is_refused(self, given: Any, message: str) -> None:
+    def test_an_invalid_schema_is_rejected(self, given: Any, message: str) -> None:
         """Before anything is sent, with the right form."""
         with pytest.raises(InvalidRequest, match=message):
             Schema.of(given)
@@ -918,7 +918,7 @@ class TestStrict:
 class TestSubsets:
     """Keywords that single services reject are expressed in another way."""
 
-    def test_bounds_are_told_in_descriptions(self) -> None:
+    def test_bounds_move_into_descriptions(self) -> None:
         """Anywhere in the schema; a property may have the same name."""
         given = {
             "type": "object",
@@ -945,7 +945,7 @@ class TestSubsets:
         }
         assert json.dumps(given) == before
 
-    def test_patterns_are_told_in_descriptions(self) -> None:
+    def test_patterns_move_into_descriptions(self) -> None:
         """All of them, or only lookarounds."""
         plain, looks = {"type": "string", "pattern": "^a(?:b)(?P<c>d)$"}, {"type": "string", "pattern": "^(?<!a)b"}
         given = {"properties": {"a": plain, "b": looks, "pattern": {"type": "integer", "minimum": 1}}}
@@ -989,7 +989,7 @@ class TestSubsets:
         }
         assert not holds_itself({"$ref": "#/$defs/D0", "$defs": {**ladder, "D60": {}}})
 
-    def test_references_stand_alone(self) -> None:
+    def test_references_are_alone(self) -> None:
         """Keywords beside one move to a schema around it."""
         described = {"$ref": "#/$defs/A", "description": "Which."}
         given = {"properties": {"a": described, "b": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"type": "string"}}}
@@ -1047,7 +1047,7 @@ class TestPydantic:
             schema.parse('{"inner": [{"number": 0}], "when": "x"}')
         assert [problem.partition(":")[0] for problem in caught.value.problems] == ["inner[0].number", "when"]
 
-    def test_a_model_stands_among_other_types(self) -> None:
+    def test_a_model_works_within_other_types(self) -> None:
         """In a dataclass, a list or a union; its definitions move to the one document."""
         pydantic = pytest.importorskip("pydantic")
         leaf = pydantic.create_model("Leaf", size=(int, ...))

@@ -105,7 +105,7 @@ class TestChecked:
             Secret(value)
 
     @pytest.mark.parametrize("value", [7, b"sk-canary", ["sk-canary"], True, 1.5, {"k": "sk-canary"}])
-    def test_a_key_that_is_no_str_is_refused(self, value: Any) -> None:
+    def test_a_key_of_another_type_is_rejected(self, value: Any) -> None:
         """The error names its type, without its value."""
         with pytest.raises(ConfigError, match="must be a str") as caught:
             Secret(value)

@@ -233,7 +233,7 @@ class TestFunctions:
 
         assert list(Tool.of(half).parameters["properties"]) == ["number"]
 
-    def test_a_class_stands_for_its_fields(self) -> None:
+    def test_a_class_is_a_tool_with_its_fields(self) -> None:
         """A dataclass, TypedDict or NamedTuple: running it returns the instance."""
         made = Tool.of(Place)
         assert (made.name, made.description) == ("Place", "A place on Earth.")
@@ -244,7 +244,7 @@ class TestFunctions:
         assert Tool.of(Filter).bind({}) == {}
         assert Tool.of(Size).bind({"width": 1, "height": 2}) == {"width": 1, "height": 2}
 
-    def test_a_pydantic_model_stands_for_its_fields_too(self) -> None:
+    def test_a_pydantic_model_is_a_tool_with_its_fields(self) -> None:
         """As a tool by itself and as a parameter."""
         pydantic = pytest.importorskip("pydantic")
         order = pydantic.create_model("Order", __doc__="An order.", item=(str, ...), count=(int, 1))
@@ -347,7 +347,7 @@ class TestFunctions:
         with pytest.raises(InvalidRequest, match="halve: its type hints use 'Fraction'"):
             Tool.of(halve)
 
-    def test_a_hint_that_is_no_hint_is_named(self) -> None:
+    def test_an_invalid_hint_is_named(self) -> None:
         """Python notices it only when the hint is read."""
 
         def broken(number: Any) -> None: ...
@@ -576,7 +576,7 @@ class TestArguments:
         assert made.bind({"place": {"city": "Oslo"}, "unit": "fahrenheit"}) == {"place": Place("Oslo"), "unit": Unit.F}
         assert made.run({"place": {"city": "Oslo"}, "days": 3}) == "Oslo C 3"
 
-    def test_null_means_left_out_where_null_is_no_value(self) -> None:
+    def test_null_means_left_out_if_null_is_not_a_value(self) -> None:
         """Models write it so, and have to in strict mode."""
         assert Tool.of(weather).bind({"place": {"city": "Oslo"}, "unit": None, "days": None}) == {
             "place": Place("Oslo")
@@ -594,7 +594,7 @@ class TestArguments:
         assert caught.value.message.startswith("the arguments of weather do not fit: place.city: expected")
 
     @pytest.mark.parametrize("arguments", [None, [], "x", 3])
-    def test_arguments_that_are_no_object_are_told(self, arguments: Any) -> None:
+    def test_arguments_that_are_not_an_object_are_a_problem(self, arguments: Any) -> None:
         """Instead of failing somewhere inside."""
         for made in (Tool.of(weather), Tool.of(Place), Tool("f")):
             with pytest.raises(InvalidOutput, match="expected an object"):
@@ -649,7 +649,7 @@ class TestArguments:
         with pytest.raises(InvalidRequest, match="tool f has no function"):
             made()
 
-    def test_arguments_that_are_nested_too_deeply_are_told(self) -> None:
+    def test_arguments_that_are_nested_too_deeply_are_a_problem(self) -> None:
         """Instead of a RecursionError."""
         value: list[Any] = []
         for _ in range(5000):
@@ -706,7 +706,7 @@ class TestResults:
         """A str unchanged, JSON if possible, otherwise str()."""
         assert Tool.result_text(value).replace("tests.test_tools", "test_tools") == text
 
-    def test_rows_of_a_database_are_told_by_their_columns(self) -> None:
+    def test_rows_of_a_database_become_mappings(self) -> None:
         """sqlite3's rows by name."""
         sqlite3 = pytest.importorskip("sqlite3")
         with contextlib.closing(sqlite3.connect(":memory:")) as database:
@@ -714,12 +714,12 @@ class TestResults:
             rows = database.execute("SELECT 'Oslo' AS city, 3 AS days").fetchall()
         assert Tool.result_text(rows) == '[{"city": "Oslo", "days": 3}]'
 
-    def test_an_array_is_told_as_a_list(self) -> None:
+    def test_an_array_becomes_a_list(self) -> None:
         """numpy's arrays and numbers convert themselves to lists."""
         array = type("Array", (), {"tolist": lambda self: [[1.0, 2.0]]})()
         assert Tool.result_text({"data": array}) == '{"data": [[1.0, 2.0]]}'
 
-    def test_a_value_that_contains_itself_is_told_somehow(self) -> None:
+    def test_a_value_that_contains_itself_has_some_text(self) -> None:
         """Python's own text for it."""
         value: list[Any] = [1]
         value.append(value)
@@ -799,7 +799,7 @@ class TestDecorator:
         with pytest.raises(InvalidRequest, match="tool bare: strict mode cannot express"):
             tool(strict=True)(bare)
 
-    def test_it_stands_on_functions(self) -> None:
+    def test_it_decorates_functions_only(self) -> None:
         """The error for the wrong order of decorators."""
         with pytest.raises(InvalidRequest, match="@tool decorates functions, not property"):
             tool(property(lambda self: 1))  # type: ignore[arg-type]
@@ -865,7 +865,7 @@ class TestChoice:
         ],
         ids=shown,
     )
-    def test_a_choice_that_is_none_is_refused(self, value: Any, tools: list[Tool], message: str) -> None:
+    def test_an_unknown_choice_is_rejected(self, value: Any, tools: list[Tool], message: str) -> None:
         """The error lists the available tools."""
         with pytest.raises(InvalidRequest, match=message):
             tool_choice(value, tools)

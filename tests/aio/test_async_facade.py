@@ -434,7 +434,7 @@ class TestThreads:
         assert loop.run(lambda: main(None)) >= 1000
 
     @pytest.mark.parametrize("limit", [0, -1, "many", 1.5, None])
-    def test_a_limit_that_is_none_is_refused(self, loop: Async, limit: Any) -> None:
+    def test_an_invalid_limit_is_rejected(self, loop: Async, limit: Any) -> None:
         """Zero would make every later stream wait forever."""
 
         async def main() -> None:

@@ -392,7 +392,7 @@ class TestBareErrors:
                     assert "out of cards" in str(outcome.error)
 
     @pytest.mark.parametrize("end", [HOLD, CLOSE])
-    def test_p9_one_that_nothing_follows_is_told(self, server: LLMServer, client: Client, mode: Mode, end: Any) -> None:
+    def test_p9_an_unterminated_error_is_raised(self, server: LLMServer, client: Client, mode: Mode, end: Any) -> None:
         """An error that nothing follows counts, though the body never ends, or ends too early."""
         for report in (BARE, f"{BARE}\n\ndata: ", f"[{BARE}]\n"):
             server.script(Reply(raw=[head("Content-Length: 9999"), report.encode(), end]))

@@ -66,7 +66,7 @@ class TestText:
         assert whole(kind(HIGH)) == [kind(SIGN)]
         assert whole(kind(LOW), kind(HIGH + HIGH)) == [kind(SIGN), kind(SIGN), kind(SIGN)]
 
-    def test_halves_of_different_kinds_are_no_pair(self) -> None:
+    def test_halves_of_different_kinds_do_not_form_a_pair(self) -> None:
         """Halves in reasoning and in text do not form a pair."""
         assert whole(Reasoning(HIGH), LOW) == [SIGN, Reasoning(SIGN)]
 
@@ -199,13 +199,13 @@ class TestCalls:
         items = whole(D(0, "a", "f"), STOP, D(0, arguments='{"x": '), STOP, D(0, arguments="1}"), STOP)
         assert [item for item in items if isinstance(item, ToolCall)] == [call(arguments={"x": 1}, text='{"x": 1}')]
 
-    def test_a_call_that_comes_again_behind_the_end_is_no_new_one(self) -> None:
+    def test_a_call_repeated_after_the_end_is_dropped(self) -> None:
         """A call with the same id and arguments is a repetition; other arguments make another call."""
         again = D(0, "a", "f", '{"x": 1}')
         items = whole(again, CALLED, again, CALLED, D(0, "a", "f", '{"x": 2}'), CALLED)
         assert [item.arguments for item in items if isinstance(item, ToolCall)] == [{"x": 1}, {"x": 2}]
 
-    def test_a_call_is_told_when_it_is_over(self) -> None:
+    def test_a_call_comes_when_it_is_over(self) -> None:
         """Text after a call comes after it."""
         items = whole(D(0, "a", "f", "{}"), D(0, whole=True), Reasoning("x"), D(1, "b", "f", "{}", whole=True), "Y")
         kinds = [type(item) for item in items if not isinstance(item, ToolCallDelta)]
@@ -343,7 +343,7 @@ class TestMedia:
         found = whole(*(MediaDelta("image", "image/png", piece) for piece in pieces))
         assert b"".join(item.data for item in found) == data
 
-    def test_what_is_no_base64_is_not_lost(self) -> None:
+    def test_invalid_base64_is_not_lost(self) -> None:
         """Invalid base64 is kept unchanged."""
         assert whole(MediaDelta("image", "image/png", "a", raw={"id": 1})) == [
             Media("image", "image/png", raw={"id": 1}),

@@ -119,7 +119,7 @@ def test_no_more_are_under_way_than_allowed(server: LLMServer, limited: MakeClie
     assert (waiting(client), running(client)) == (0, 0)
 
 
-def test_threads_and_tasks_stand_in_one_queue(server: LLMServer, limited: MakeClient) -> None:
+def test_threads_and_tasks_share_one_queue(server: LLMServer, limited: MakeClient) -> None:
     """Threads and tasks share one queue, first come, first served."""
     client = limited(concurrency=1)
     holder = client.chat("holder")
@@ -329,9 +329,7 @@ def test_each_attempt_counts(server: LLMServer, limited: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
-def test_who_waits_for_a_place_takes_no_thread_from_who_holds_it(
-    server: LLMServer, limited: MakeClient, loop: str
-) -> None:
+def test_a_waiting_call_takes_no_thread_from_the_current_one(server: LLMServer, limited: MakeClient, loop: str) -> None:
     """With more tasks than threads, the current answer still gets a thread for its last bytes."""
     client = limited(concurrency=1)
     server.default = Reply(["a", "b"], keep_open=True)
@@ -494,7 +492,7 @@ def test_a_stream_that_hangs_gives_its_place_back_when_its_clock_ends(server: LL
 # -- what a service may send ---------------------------------------------------------------------------------------
 
 
-def test_an_absurd_count_of_tokens_stops_nobody(server: LLMServer, limited: MakeClient) -> None:
+def test_an_absurd_count_of_tokens_is_ignored(server: LLMServer, limited: MakeClient) -> None:
     """An absurd token count is ignored in favour of the estimate."""
     client = limited(tokens_per_minute=1_000)
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 10**30}

@@ -620,7 +620,7 @@ def test_a_list_of_models_holds_models(models: Any) -> None:
             make()
 
 
-def test_a_name_that_nobody_knows_is_a_mistake_and_no_failure() -> None:
+def test_an_unknown_name_is_a_mistake_and_not_a_failure() -> None:
     """A typo in a model's name must not hide behind the fallback."""
     for make in (lambda: Client(["nosuch:a", "demo"]), lambda: chat("Hi", model=["nosuch:a", "demo"])):
         with pytest.raises(UnknownProvider, match="nosuch"):

@@ -233,7 +233,7 @@ class TestRefused:
         assert isinstance(mode.read(client.chat("x", retries=5)).error, AuthError)
         assert len(server.requests) == 1
 
-    def test_a_functions_own_refusal_is_no_reason(self, server: LLMServer, client: Client) -> None:
+    def test_an_auth_error_of_the_function_is_not_retried(self, server: LLMServer, client: Client) -> None:
         """An AuthError raised by the function is passed on."""
         asked = []
 
@@ -333,7 +333,7 @@ class TestFailures:
         with pytest.raises(SystemExit):
             client.chat("x", api_key=leave).complete()
 
-    def test_what_is_no_function(self) -> None:
+    def test_another_type_is_not_a_function(self) -> None:
         """Other values are rejected at the call."""
         for wrong in (5, [KEY], b"key"):
             with pytest.raises(ConfigError, match="api_key must be a str"):

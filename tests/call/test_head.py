@@ -52,7 +52,7 @@ FORMS: dict[str, tuple[list[Any], tuple[Any, Any, Any]]] = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_the_first_and_the_last_event_say_who_answers(name: str) -> None:
+def test_the_first_and_the_last_event_have_the_metadata(name: str) -> None:
     """Each dialect has its own fields; empty ones are ignored."""
     events, expected = FORMS[name]
     head = Head()
@@ -61,7 +61,7 @@ def test_the_first_and_the_last_event_say_who_answers(name: str) -> None:
     assert (head.id, head.model, head.extra) == expected
 
 
-def test_an_end_mark_is_no_event() -> None:
+def test_an_end_mark_is_not_an_event() -> None:
     """An end mark is not an event, alone or after another one."""
     for reads in ([["1", "2", "[DONE]"]], [["1"], ["2"], ["[DONE]"]]):
         head = Head()
@@ -80,7 +80,7 @@ def test_it_is_known_while_the_answer_comes() -> None:
     assert (head.id, head.extra) == ("a", {"tier": 1})
 
 
-def test_what_is_no_json_says_nothing() -> None:
+def test_invalid_json_is_ignored() -> None:
     """Invalid JSON is left to the decoder."""
     head = Head()
     head.take([Record("{")])

@@ -320,7 +320,7 @@ def test_a_call_that_blocks_an_event_loop_warns(client: Client, run: Async) -> N
 
 
 @pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
-def test_what_blocks_nobody_does_not_warn(client: Client, run: Async) -> None:
+def test_calls_that_do_not_block_do_not_warn(client: Client, run: Async) -> None:
     """Awaited answers, worker threads and notebook cells do not warn."""
 
     def helper() -> str:
@@ -355,7 +355,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-def test_a_loop_over_text_says_that_nobody_runs_a_tool(mode: Mode, client: Client, server: LLMServer) -> None:
+def test_a_loop_over_text_warns_of_tools_that_are_not_run(mode: Mode, client: Client, server: LLMServer) -> None:
     """The loop would look as if the model had said nothing."""
     server.default = CALLS
     with pytest.warns(RuntimeWarning, match=r"the model has called add, and nobody runs it: pass run_tools=True"):

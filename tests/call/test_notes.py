@@ -95,7 +95,7 @@ class TestMessage:
         """Text and calls are both kept."""
         assert noted("Hm.", CALL).message() == Message("assistant", "Hm.", {"tool_calls": [SENT]})
 
-    def test_reasoning_stands_before_the_text(self) -> None:
+    def test_reasoning_comes_before_the_text(self) -> None:
         """Pieces of reasoning are joined to one block."""
         assert noted(Reasoning("h"), Reasoning("m"), "4").message().content == [
             {"type": "reasoning", "text": "hm"},
@@ -140,7 +140,7 @@ class TestMessage:
         ]
         assert message.extra == {"tool_calls": [SENT]}
 
-    def test_a_mark_of_the_text_stands_behind_it(self) -> None:
+    def test_a_signature_of_the_text_follows_it(self) -> None:
         """Gemini's signature of a text is not that of the reasoning before it."""
         assert noted(Reasoning("a"), "A", Reasoning("", redacted="r"), "B").message().content == [
             {"type": "reasoning", "text": "a"},

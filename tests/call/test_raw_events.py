@@ -27,7 +27,7 @@ END = b'data: {"id":"c1","choices":[{"index":0,"delta":{},"finish_reason":"stop"
 BODY = chunk("Hel") + chunk("lo", unheard_of=1) + END
 
 
-def test_each_raw_event_stands_before_what_is_made_of_it(server: LLMServer, client: Client, mode: Mode) -> None:
+def test_each_raw_event_comes_before_its_items(server: LLMServer, client: Client, mode: Mode) -> None:
     """All raw events are there unchanged, including the end mark."""
     server.script(Reply(body=BODY))
     outcome = mode.read(client.chat("x").raw_events())
@@ -41,7 +41,7 @@ def test_each_raw_event_stands_before_what_is_made_of_it(server: LLMServer, clie
     assert b"".join(b"data: " + event.data.encode() + b"\n\n" for event in raw) == BODY
 
 
-def test_nobody_else_sees_them(server: LLMServer, client: Client, mode: Mode) -> None:
+def test_other_ways_of_reading_hide_them(server: LLMServer, client: Client, mode: Mode) -> None:
     """The text, the events and the whole answer are the same without `raw`."""
     server.script(*[Reply(body=BODY)] * 2)
     assert mode.read(client.chat("x")).pieces == ["Hel", "lo"]
@@ -52,7 +52,7 @@ def test_nobody_else_sees_them(server: LLMServer, client: Client, mode: Mode) ->
     assert not any(isinstance(event, RawEvent) for event in events)
 
 
-def test_the_raw_events_of_a_failed_attempt_are_not_told(server: LLMServer, client: Client, mode: Mode) -> None:
+def test_the_raw_events_of_a_failed_attempt_are_dropped(server: LLMServer, client: Client, mode: Mode) -> None:
     """Raw events of a failed attempt are dropped."""
     failed = Reply(body=chunk() + b'data: {"error": {"message": "overloaded", "code": 503}}\n\n')
     server.script(failed, Reply(body=BODY), failed)

@@ -78,7 +78,7 @@ def test_several_threads_complete_one_stream(server: LLMServer, client: Client) 
     assert len(server.requests) == 2
 
 
-def test_a_failed_second_asking_fails_the_same_again(server: LLMServer, client: Client) -> None:
+def test_a_failed_schema_retry_fails_the_same_again(server: LLMServer, client: Client) -> None:
     """A failed schema retry raises the same error again, without another request."""
     server.script(Reply("bad"), Reply(status=400, error={"message": "nope"}))
     stream = client.chat("x", schema=OBJECT)
@@ -92,7 +92,7 @@ def test_a_failed_second_asking_fails_the_same_again(server: LLMServer, client: 
     assert len(server.requests) == 2
 
 
-def test_the_completion_tells_the_time_of_both_askings(server: LLMServer, client: Client) -> None:
+def test_the_completion_times_both_requests(server: LLMServer, client: Client) -> None:
     """The times begin with the first request."""
     server.script(Reply("bad"), Reply('{"a": 1}'))
     stream = client.chat("x", schema=OBJECT)

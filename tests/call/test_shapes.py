@@ -182,9 +182,7 @@ def test_p8_an_end_mark_alone_is_no_answer(server: LLMServer, mode: Mode, name: 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("end", [b"", DONE])
-def test_p8_events_from_which_nothing_is_read_are_no_answer(
-    server: LLMServer, mode: Mode, name: str, end: bytes
-) -> None:
+def test_p8_events_that_yield_nothing_are_not_an_answer(server: LLMServer, mode: Mode, name: str, end: bytes) -> None:
     """Events of an unknown dialect that yield nothing are not an answer."""
     body = said({"foo": 1}, {"bar": {"message": "Hi"}}) + end
     if name == "ollama":

@@ -133,7 +133,7 @@ class TestSummary:
         assert out == ["a", OtherChoice(1, Text("b")), OtherChoice(1, Text("c")), OtherChoice(2, Text("d"))]
 
 
-def test_tags_in_a_summary_are_no_text() -> None:
+def test_tags_in_a_summary_are_not_text() -> None:
     """Tags in a summary are reasoning, as in any other answer."""
     assert reads(["<think>Hm.</think>Yes"], [Summary(["<think>Hm.</think>Yes, red."])]) == [
         Reasoning("Hm."),

@@ -125,7 +125,7 @@ class TestLive:
         assert tags.done
         assert tags.rest() == []
 
-    def test_asking_does_not_end_the_reasoning(self) -> None:
+    def test_rest_does_not_end_the_reasoning(self) -> None:
         """The closing tag may still come."""
         tags = ThinkTags()
         assert tags("<think>a</") == [Reasoning("a")]

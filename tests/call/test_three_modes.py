@@ -349,12 +349,12 @@ class TestErrors:
         ],
         ids=["html", "empty", "no JSON", "204", "brotli"],
     )
-    def test_what_is_no_answer(self, server: LLMServer, client: Client, mode: Mode, reply: Reply) -> None:
+    def test_invalid_answers(self, server: LLMServer, client: Client, mode: Mode, reply: Reply) -> None:
         """A 200 with something else in it is a ProtocolError."""
         server.script(reply)
         assert type(mode.read(client.chat("x")).error) is ProtocolError
 
-    def test_nobody_listens(self, mode: Mode) -> None:
+    def test_a_refused_connection(self, mode: Mode) -> None:
         """A refused connection is ConnectFailed, whose cause is the system's error."""
         with Client("openai:m", base_url=f"http://127.0.0.1:{free_port()}/v1", api_key="sk-test", retries=0) as client:
             error = mode.read(client.chat("x")).error
@@ -434,7 +434,7 @@ class TestClocks:
         assert server.requests[0].gone.wait(30)
 
     @pytest.mark.slow
-    def test_a_slow_reader_is_no_stall(self, server: LLMServer, client: Client, mode: Mode) -> None:
+    def test_a_slow_reader_is_not_a_stall(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """Time spent in the loop's body does not count as the server's silence."""
         server.script(Reply(["a", "b", "c"], per_chunk=1, delay=0.02))
         pause = threading.Event()

@@ -162,14 +162,14 @@ def test_other_arguments_for_a_whole_call_are_doubtful() -> None:
     assert (call.arguments, call.problem) == ({}, "the arguments are not valid JSON")
 
 
-def test_a_long_call_in_wrong_pieces_is_no_endless_work() -> None:
+def test_a_long_call_in_wrong_pieces_takes_bounded_time() -> None:
     """A server may send any number of pieces."""
     pieces = [D(0, arguments='{"x": 1}x')] * 20_000
     (call,) = calls(D(0, "a", "f"), *pieces)
     assert call.problem == "the arguments are not valid JSON"
 
 
-def test_a_whole_call_is_told_at_once() -> None:
+def test_a_whole_call_comes_at_once() -> None:
     """A complete call is handed out after those that began before it."""
     assembler = CallAssembler()
     assembler.add(D(0, "a", "f", "{}"))
@@ -179,7 +179,7 @@ def test_a_whole_call_is_told_at_once() -> None:
     assert [call.id for call in assembler.whole()] == ["a", "b"]
 
 
-def test_a_whole_call_that_comes_again_is_no_new_one() -> None:
+def test_a_repeated_whole_call_is_dropped() -> None:
     """A complete call with the same id is a repetition; another id with the same arguments is a new one."""
     assembler = CallAssembler()
     for id in ("a", "a", "b"):
@@ -200,7 +200,7 @@ def told_again(*deltas: ToolCallDelta) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("id", "name"), [("a", "f"), ("a", None), (None, None)])
-def test_a_call_that_comes_again_behind_its_end_is_no_new_one(id: Any, name: Any) -> None:
+def test_a_call_repeated_after_its_end_is_dropped(id: Any, name: Any) -> None:
     """A repeated call is dropped, however much of it comes again."""
     again = D(0, id, name, '{"x":1}')
     assert told_again(D(0, "a", "f", '{"x": '), D(0, arguments="1}"), again) == [("a", {"x": 1})]
@@ -303,14 +303,14 @@ class TestHandedOut:
 class TestFinished:
     """The end of calls."""
 
-    def test_each_call_is_told_once(self) -> None:
+    def test_each_call_comes_once(self) -> None:
         """`finished` removes the calls."""
         assembler = CallAssembler()
         assembler.add(D(0, "a", "f", "{}"))
         assert len(assembler.finished()) == 1
         assert assembler.finished() == []
 
-    def test_what_is_no_json_yet_can_go_on(self) -> None:
+    def test_incomplete_json_can_go_on(self) -> None:
         """Invalid JSON stays open for a service that sends a finish reason with each piece."""
         assembler = CallAssembler()
         assembler.add(D(0, "a", "f", "{}"))

@@ -68,7 +68,7 @@ def test_all_turns_have_one_end(server: LLMServer, client: Client, mode: Mode, e
     assert len(set(ends)) == 1
 
 
-def test_a_second_asking_has_the_end_of_the_first(
+def test_a_schema_retry_shares_the_timeout_of_the_first_request(
     server: LLMServer, client: Client, mode: Mode, ends: list[float]
 ) -> None:
     """All schema retries share the end of the first request."""
@@ -104,7 +104,7 @@ def test_no_turn_begins_after_the_end(server: LLMServer, client: Client, mode: M
     assert len(server.requests) == 1
 
 
-def test_no_second_asking_after_the_end(server: LLMServer, client: Client, clock: Clock) -> None:
+def test_no_schema_retry_after_the_end(server: LLMServer, client: Client, clock: Clock) -> None:
     """Time that the caller spends in between counts."""
     server.script(Reply("bad"), Reply("{}"))
     stream = client.chat("x", schema={"type": "object"}, timeout=100)

@@ -153,12 +153,12 @@ def test_half_escapes_are_left_out(text: str, value: str) -> None:
         ("[" + "9" * 5000 + ", 1]", []),
     ],
 )
-def test_what_is_no_json_ends_the_value(text: str, value: Any) -> None:
+def test_invalid_json_ends_the_value(text: str, value: Any) -> None:
     """Invalid JSON gives the value up to the error."""
     assert partial_json(text) == value
 
 
-def test_depth_is_no_limit() -> None:
+def test_depth_is_unlimited() -> None:
     """A hundred thousand open brackets are read without recursion."""
     value = partial_json("[" * 100_000)
     depth = 0

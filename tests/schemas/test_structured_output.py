@@ -150,7 +150,7 @@ class TestEveryDialect:
         assert stream.parsed == VALUE
 
     @pytest.mark.parametrize("dialect", JSON_FORMS)
-    def test_a_second_asking(self, server: LLMServer, mode: Mode, dialect: str) -> None:
+    def test_a_schema_retry(self, server: LLMServer, mode: Mode, dialect: str) -> None:
         """The bad answer goes back with its problems."""
         server.script(Reply(BAD), Reply(GOOD))
         with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key="sk-test", retries=0) as client:
@@ -226,15 +226,15 @@ class TestSchemas:
         server.script(Reply(f"Sure!\n```json\n{GOOD}\n```\nAnything else?"))
         assert mode.complete(client.chat("x", schema=City, schema_mode="json")).parsed == City("Oslo")
 
-    def test_what_is_no_schema_is_refused_at_once(self, client: Client) -> None:
+    def test_an_invalid_schema_is_rejected_at_once(self, client: Client) -> None:
         """An invalid schema is rejected before anything is sent."""
         with pytest.raises(InvalidRequest, match="give the class itself"):
             client.chat("x", schema=VALUE)
         with pytest.raises(InvalidRequest, match="schema_mode"):
             client.chat("x", schema=City, schema_mode="strict")  # type: ignore[arg-type]
 
-    def test_without_a_schema_there_is_no_value(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Nor are there objects."""
+    def test_without_a_schema_parsed_is_none(self, server: LLMServer, client: Client, mode: Mode) -> None:
+        """And `objects()` raises."""
         server.script(Reply(GOOD))
         stream = client.chat("x")
         with pytest.raises(InvalidRequest, match="needs a schema"):
@@ -366,7 +366,7 @@ class TestWithTools:
         assert answer.turns[1].text == "700000"
 
     @pytest.mark.parametrize("dialect", FREE_CHOICES)
-    def test_the_answer_tool_stands_beside_the_others(self, server: LLMServer, mode: Mode, dialect: str) -> None:
+    def test_the_answer_tool_joins_the_others(self, server: LLMServer, mode: Mode, dialect: str) -> None:
         """The model must call one of them."""
         server.script(LOOK_UP, answering("tool", "".join(OSLO)))
         with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key="sk-test", retries=0) as client:
@@ -392,7 +392,7 @@ class TestWithTools:
         answer: Completion = mode.complete(client.chat("x", tools=[lookup], schema=City))
         assert (answer.parsed, len(answer.tool_calls)) == (None, 1)
 
-    def test_a_second_asking_keeps_what_the_tools_said(self, server: LLMServer, client: Client, mode: Mode) -> None:
+    def test_a_schema_retry_keeps_the_tool_results(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """The tools do not run again."""
         ran: list[str] = []
 

@@ -52,7 +52,7 @@ class TestModern:
         with pytest.raises(InvalidOutput, match="n: must be greater than 0"):
             Schema.of(old).parse('{"n": 0}')
 
-    def test_what_is_no_keyword_stays(self) -> None:
+    def test_names_of_properties_and_values_stay(self) -> None:
         """Names of properties and values are not keywords."""
         given = {"properties": {"$id": {"type": "string"}, "items": {"const": {"items": None}}}}
         assert modern(given) == given
@@ -62,7 +62,7 @@ class TestOneObject:
     """The top of a tool's schema."""
 
     @pytest.mark.parametrize("key", ["anyOf", "oneOf"])
-    def test_alternatives_are_told_and_their_properties_shown(self, key: str) -> None:
+    def test_alternatives_are_described_and_their_properties_kept(self, key: str) -> None:
         """They go into the description; only what all of them require is required."""
         first = {"properties": {"a": {"type": "string"}, "kind": {"const": "x"}}, "required": ["kind", "a"]}
         second = {"properties": {"b": {"type": "integer"}, "kind": {"const": "y"}}, "required": ["kind"]}
@@ -144,7 +144,7 @@ class TestOneObject:
         ],
         ids=str,
     )
-    def test_what_one_object_cannot_say_is_told(self, case: dict[str, Any]) -> None:
+    def test_alternatives_beyond_one_object_are_described(self, case: dict[str, Any]) -> None:
         """The properties of `then` are included."""
         told, made = tool_form("f", "D.", {"type": "object", "properties": {"a": {}}, **case})
         assert all(f"{key}: " in told["description"] for key in case)
@@ -225,7 +225,7 @@ class TestArrays:
         }  # fmt: skip
 
     @pytest.mark.parametrize("pattern", [r"^\p{L}+$", "(?<!a)b", "(", "(?=x)"])
-    def test_patterns_that_are_refused_are_told(self, pattern: str) -> None:
+    def test_rejected_patterns_move_into_descriptions(self, pattern: str) -> None:
         """Keys with such patterns are described too."""
         assert as_openai_takes({"pattern": pattern}) == {"description": f"(pattern: {pattern})"}
         made = as_openai_takes({"patternProperties": {pattern: {"type": "string"}}})
@@ -251,7 +251,7 @@ class TestArrays:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_is_told_is_checked(schema: dict[str, Any], good: Any, bad: Any) -> None:
+def test_moved_keywords_are_checked(schema: dict[str, Any], good: Any, bad: Any) -> None:
     """One value that fits and one that does not; None if nothing is rejected."""
     assert check(good, schema).problems == []
     if bad is not None:

@@ -1068,7 +1068,7 @@ class TestWords:
         status, headers, body, *_ = SERVICES[case]
         assert words in made(status, body, headers).message
 
-    def test_a_model_name_that_is_none_is_not_put_into_a_command(self) -> None:
+    def test_an_invalid_model_name_is_not_put_into_a_command(self) -> None:
         """A name made up by a server must not end up in a shell command."""
         message = made(404, {"error": "model 'x; rm -rf /' not found"}).message
         assert "ollama pull" not in message
@@ -1096,7 +1096,7 @@ class TestRequestId:
         assert made(500, anthropic("x", "api_error"), {header: "req_2"}).request_id is None
 
     @pytest.mark.parametrize("value", [None, 5, "", ["x"], {}])
-    def test_what_is_no_text_is_none(self, value: Any) -> None:
+    def test_another_type_is_ignored(self, value: Any) -> None:
         """An id that is not a str is ignored."""
         assert made(500, {"error": {"message": "x"}, "request_id": value}).request_id is None
 
@@ -1111,7 +1111,7 @@ class TestDepth:
             body = openai(json.dumps(body)[:60_000])
         assert isinstance(made(500, body), ServerError)
 
-    def test_raw_reports_that_are_no_objects(self) -> None:
+    def test_raw_reports_that_are_not_objects(self) -> None:
         """A gateway's provider may send anything."""
         for raw in ("plain", "<html><title>502</title></html>", ["x"], 5, {"a": 1}, "[" * 5000):
             report = ServiceReport.of({"error": {"message": "Provider returned error", "metadata": {"raw": raw}}})

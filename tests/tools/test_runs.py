@@ -279,9 +279,7 @@ class TestTheLoop:
         assert mode.complete(client.run("x", tools=[add], tool_choice=choice)).text == "2"
         assert ["tool_choice" in received.json for received in server.requests] == [True, False]
 
-    def test_between_two_turns_there_is_no_reason_to_finish(
-        self, server: LLMServer, client: Client, mode: Mode
-    ) -> None:
+    def test_between_two_turns_there_is_no_finish_reason(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """The finish reason belongs to the last answer, which has not ended."""
         server.script(asks(("add", {"a": 1, "b": 1})), Reply("2"))
         stream = client.run("x", tools=[add])
@@ -605,7 +603,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("count", [1, 2])
     @pytest.mark.parametrize("is_async", [False, True])
-    def test_an_exception_is_told_to_the_model(
+    def test_the_model_gets_an_exception(
         self, server: LLMServer, client: Client, mode: Mode, is_async: bool, count: int
     ) -> None:
         """The model gets the class and message without a traceback; the caller gets the exception itself."""
@@ -846,7 +844,7 @@ class TestFailures:
         assert (empty.text, silent.text) == ("TimeoutError", "Silent")
 
     @pytest.mark.parametrize("count", [1, 2])
-    def test_what_is_no_exception_goes_through(self, server: LLMServer, client: Client, mode: Mode, count: int) -> None:
+    def test_a_base_exception_goes_through(self, server: LLMServer, client: Client, mode: Mode, count: int) -> None:
         """A tool may end the program."""
 
         def leave() -> None:
@@ -1342,7 +1340,7 @@ def test_what_goes_back_is_in_the_services_own_form(server: LLMServer, mode: Mod
 
 
 @pytest.mark.parametrize("dialect", ["openai", "anthropic", "mistral"])  # other dialects send arguments as objects
-def test_arguments_that_are_no_json_go_back_in_a_form_that_the_service_takes(
+def test_invalid_arguments_go_back_in_a_form_that_the_service_accepts(
     server: LLMServer, mode: Mode, dialect: str
 ) -> None:
     """The test server rejects what the service would; the model reads what was wrong."""

@@ -137,7 +137,7 @@ class TestChunked:
         "size",
         [b"", b"-1", b"+5", b"0x5", b"5_0", b"g", b"5,5", b"\xff", "٥".encode(), b"5" * 17, b"HTTP/1.1 200 OK", b";x"],
     )
-    def test_what_is_no_size_is_refused(self, size: bytes) -> None:
+    def test_an_invalid_size_is_rejected(self, size: bytes) -> None:
         """Numbers that Python's int() accepts are rejected too."""
         with pytest.raises(ProtocolError, match="chunk size"):
             Chunked().feed(size + b"\r\nHello\r\n0\r\n\r\n")
@@ -240,7 +240,7 @@ class TestWireBody:
         assert read_all(body) == payload
         assert not body.reusable
 
-    def test_every_cut_of_a_chunked_body_is_told(self) -> None:
+    def test_every_cut_of_a_chunked_body_is_an_error(self) -> None:
         """P6: the data that arrived comes first, then the error, for a cut anywhere before the last chunk."""
         whole = chunked([b"Hello", b" world"])
         for position in range(len(whole) - 2):
@@ -266,7 +266,7 @@ class TestWireBody:
             body.read()
 
     @pytest.mark.parametrize("length", [1, 5, 10_000])
-    def test_a_short_body_is_told(self, length: int) -> None:
+    def test_a_short_body_is_an_error(self, length: int) -> None:
         """P6: fewer bytes than Content-Length promised."""
         payload = b"x" * (length - 1)
         body = wire([payload], length=length)
@@ -454,7 +454,7 @@ class TestInflated:
         assert [body.read() for _ in range(3)] == [TEXT] * 3
 
     @pytest.mark.parametrize("name", ["gzip", "deflate"])
-    def test_every_cut_is_told(self, name: str) -> None:
+    def test_every_cut_is_an_error(self, name: str) -> None:
         """P6: text that arrived comes first, then the error."""
         whole = gzip.compress(TEXT * 3) if name == "gzip" else deflated(TEXT * 3)
         for position in range(1, len(whole)):
@@ -470,7 +470,7 @@ class TestInflated:
         for pieces in ([b"".join(members)], members, cut(b"".join(members), [7])):
             assert read_all(Inflated(Pieces(pieces), "gzip")) == TEXT * 5
 
-    def test_a_cut_in_a_later_member_is_told(self) -> None:
+    def test_a_cut_in_a_later_member_is_an_error(self) -> None:
         """A whole first member does not make the body whole."""
         body = Inflated(Pieces([gzip.compress(TEXT) + gzip.compress(TEXT)[:-9]]), "gzip")
         with pytest.raises(StreamTruncated):
@@ -494,7 +494,7 @@ class TestInflated:
             read_all(Inflated(Pieces([bytes(broken)]), "gzip"))
 
     @pytest.mark.parametrize("sizes", [[1000], [7], [1]])
-    def test_what_stands_before_a_broken_place_is_given(self, sizes: list[int]) -> None:
+    def test_text_before_a_broken_place_is_returned(self, sizes: list[int]) -> None:
         """Nothing is lost, even if the text and the broken bytes come in one read."""
         coding = zlib.compressobj(wbits=31)
         good = coding.compress(TEXT) + coding.flush(zlib.Z_SYNC_FLUSH)
