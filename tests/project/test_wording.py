@@ -30,7 +30,7 @@ class Habit(NamedTuple):
 
 HABITS = {
     "is no": Habit(
-        rf"(?<![Tt]here )\b({BE}) no (?!longer|more|less|later|matter|different|worse|good)",
+        rf"(?<![Tt]here )\b({BE}) no (?!longer|more|less|later|matter|different|worse|good|\w+er than)",
         "'is not a', or a verb: does not support, lacks, cannot",
         "an event is no object",
         "there is no key, it is no longer than that",
