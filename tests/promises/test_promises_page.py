@@ -1,4 +1,4 @@
-"""docs/promises.md is true: each promise has a section, each test it names exists, each figure is the one in code."""
+"""docs/promises.md is true: each promise has a section, each named test exists, each figure is that of the code."""
 
 from __future__ import annotations
 
@@ -55,14 +55,14 @@ def _exists(module: str, test: str) -> bool:
 
 
 def _numbers(test: str) -> set[str]:
-    """The promises whose numbers the test bears."""
+    """The promise numbers in the test's name."""
     name = test.rpartition("::")[2]
     bears = re.match(r"test_((?:p\d+_)+)", name)
     return {f"P{int(number)}" for number in re.findall(r"\d+", bears[1])} if bears else set()
 
 
 def _value(name: str) -> Any:
-    """What stands under a dotted name below `llmbridge`; of a dataclass's field, the default."""
+    """The value of a dotted name below `llmbridge`; of a dataclass's field, the default."""
     module: Any = importlib.import_module("llmbridge")
     value: Any = module
     for part in name.split("."):
@@ -85,7 +85,7 @@ def test_every_promise_has_a_section_in_order() -> None:
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_the_tests_of_a_promise_exist_and_bear_its_number(promise: str) -> None:
-    """Whoever looks a named test up finds it, and `-k pN_` runs it."""
+    """Each named test can be found, and `-k pN_` runs it."""
     named = re.findall(r"`(test_\w+)::([\w:]+)`", SECTIONS[promise])
     assert named
     for module, test in named:
@@ -95,7 +95,7 @@ def test_the_tests_of_a_promise_exist_and_bear_its_number(promise: str) -> None:
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_promise_is_proved_for_every_kind_of_user(promise: str) -> None:
-    """At least one of its tests runs in a plain loop, asyncio and trio; cancelling tasks is of the event loops only."""
+    """At least one of its tests runs in sync, asyncio and trio; cancelling tasks exists only in event loops."""
     wanted = "loop" if promise == "P15" else "mode"
     assert any(promise in _numbers(test.name) and wanted in test.arguments for test in _tests())
 
@@ -107,7 +107,7 @@ def test_the_quick_run_has_a_test_of_each_promise(promise: str) -> None:
 
 
 def test_what_the_page_names_elsewhere_exists() -> None:
-    """No test is named outside of a section that is not there."""
+    """All tests that the page names outside of the sections exist."""
     for module, test in re.findall(r"`(test_\w+)::([\w:]+)`", PAGE):
         assert _exists(module, test)
     for module in re.findall(r"`(test_\w+)`", PAGE):
@@ -116,7 +116,7 @@ def test_what_the_page_names_elsewhere_exists() -> None:
 
 @pytest.mark.parametrize(("number", "unit", "name"), FIGURES, ids=[name for _, _, name in FIGURES])
 def test_a_figure_is_the_codes(number: str, unit: str, name: str) -> None:
-    """The table of figures says what stands in the code."""
+    """The table of figures matches the code."""
     assert _value(name) == float(number) * UNITS[unit]
 
 
@@ -129,7 +129,7 @@ def test_the_table_of_figures_was_read_whole() -> None:
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_figure_of_a_section_is_one_of_the_table(promise: str) -> None:
-    """So that no section says something else; how soon an end is seen is the promise's own, in P14 and P15."""
+    """Sections and table agree; how soon an end is seen is the promise's own figure, in P14 and P15."""
     table = {(float(number), unit) for number, unit, _ in FIGURES}
     own = {"P14": {(2.0, "s")}, "P15": {(1.5, "s")}}.get(promise, set())
     text = SECTIONS[promise].partition("\n- ")[0]
@@ -139,7 +139,7 @@ def test_a_figure_of_a_section_is_one_of_the_table(promise: str) -> None:
 
 
 def test_what_is_not_promised_is_said() -> None:
-    """The section is there, and has something to say about each kind of promise."""
+    """The section is there, and covers each kind of promise."""
     text = PAGE.partition("\n## Not promised\n")[2]
     for word in (
         "locals",
@@ -156,7 +156,7 @@ def test_what_is_not_promised_is_said() -> None:
 
 @pytest.mark.slow
 def test_every_mutation_applies_and_every_promise_has_one() -> None:
-    """What `python -m benchmarks.mutations` would change stands in the source, exactly once, and is Python then."""
+    """Each mutation of `python -m benchmarks.mutations` applies in exactly one place, and gives valid Python."""
     command = [sys.executable, "-m", "benchmarks.mutations", "--list"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert [line for line in run.stdout.splitlines() if "DOES NOT APPLY" in line] == []
