@@ -28,7 +28,7 @@ async def answer(question: str, history: list[dict[str, Any]]) -> AsyncIterator[
         raise gr.Error(f"The answer broke off: {error.message}", print_exception=False) from error
 
 
-page = gr.ChatInterface(answer, title="Chat")
+page = gr.ChatInterface(answer, title="Chat", concurrency_limit=20)  # answers at once; Gradio's default is one
 
 if __name__ == "__main__":
     page.launch()
