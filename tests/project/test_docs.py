@@ -112,7 +112,7 @@ def test_the_example_runs(block: Block, tmp_path: Path) -> None:
     if reason := re.match(r"# not run: (.+)", block.first_line):
         pytest.skip(reason[1])
     if needed := re.search(r"\.py, needs (\w+)$", block.first_line):
-        pytest.importorskip(needed[1], reason=f"needs {needed[1]}: tox -e examples")
+        pytest.importorskip(needed[1], reason=f"needs {needed[1]}")
     for other in BLOCKS:
         if other.page == block.page and (module := _module(other)) and not module.startswith("test_"):
             (tmp_path / module).write_text(other.code, encoding="utf-8")
@@ -188,7 +188,7 @@ def test_the_code_for_another_package_runs(block: Block, tmp_path: Path) -> None
     """It does what the page says, with its own client and a server that stands for the service."""
     package = block.first_line.split()[1]
     if importlib.util.find_spec(package) is None:
-        pytest.skip(f"needs {package}: tox -e examples")
+        pytest.skip(f"needs {package}")
     from llmbridge.testing.demo import demo_server
 
     address = demo_server().base_url("openai")
