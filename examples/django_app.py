@@ -21,11 +21,12 @@ from django.urls import path
 
 from llmbridge import Client, LLMBridgeError, Timeout
 
-client = Client(os.environ.get("LLMBRIDGE_MODEL", "demo"), timeout=Timeout(idle=60, total=300))  # for all requests
+MODEL = os.environ.get("LLMBRIDGE_MODEL", "demo")
+client = Client(MODEL, timeout=Timeout(idle=60, total=300))  # for all requests
 
 
 async def answer(request: HttpRequest) -> StreamingHttpResponse:
-    """The answer as server-sent events: one for each piece, then "end"; "failed" says that it broke off."""
+    """An event for each piece, then "end"; "failed" says that the answer broke off."""
     events = server_sent_events(str(request.GET.get("prompt", "Hello")))
     headers = {"X-Accel-Buffering": "no", "Cache-Control": "no-cache"}
     return StreamingHttpResponse(events, content_type="text/event-stream", headers=headers)
@@ -38,18 +39,20 @@ async def server_sent_events(prompt: str) -> AsyncIterator[str]:
             yield f"data: {json.dumps(piece)}\n\n"
     except LLMBridgeError as error:
         logging.getLogger(__name__).warning("no whole answer: %s", error)
-        yield 'event: failed\ndata: "The answer broke off."\n\n'  # the status has gone out long ago
+        yield 'event: failed\ndata: "The answer broke off."\n\n'  # too late for a status
     yield 'event: end\ndata: ""\n\n'
 
 
 def summary(request: HttpRequest) -> JsonResponse:
     """The whole answer as JSON: a sync view, which Django runs in a thread."""
+    text = request.GET.get("text", "Hello")
     try:
-        done = client.chat(f"Summarise in one sentence: {request.GET.get('text', 'Hello')}").complete()
+        done = client.chat(f"Summarise in one sentence: {text}").complete()
     except LLMBridgeError as error:
         logging.getLogger(__name__).warning("no answer: %s", error)
         return JsonResponse({"error": "The model gave no answer."}, status=502)
-    return JsonResponse({"summary": done.text, "tokens": done.usage and done.usage.total_tokens})
+    tokens = done.usage.total_tokens if done.usage else None
+    return JsonResponse({"summary": done.text, "tokens": tokens})
 
 
 urlpatterns = [path("chat", answer), path("summary", summary)]

@@ -18,7 +18,8 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from llmbridge import Client, LLMBridgeError, Timeout
 
 app = FastAPI()
-client = Client(os.environ.get("LLMBRIDGE_MODEL", "demo"), timeout=Timeout(idle=60, total=300))  # for all requests
+MODEL = os.environ.get("LLMBRIDGE_MODEL", "demo")
+client = Client(MODEL, timeout=Timeout(idle=60, total=300))  # for all requests
 
 PAGE = """<!doctype html>
 <title>Chat</title>
@@ -52,5 +53,5 @@ async def answer(prompt: str) -> AsyncIterator[ServerSentEvent]:
             yield ServerSentEvent(data=piece)
     except LLMBridgeError as error:
         logging.getLogger(__name__).warning("no whole answer: %s", error)
-        yield ServerSentEvent(event="failed", data="The answer broke off.")  # the status has gone out long ago
+        yield ServerSentEvent(event="failed", data="The answer broke off.")  # too late for a status
     yield ServerSentEvent(event="end", data="")

@@ -24,7 +24,8 @@ FAILED = 'event: failed\ndata: "The answer broke off."\n\n'
 END = 'event: end\ndata: ""\n\n'
 
 app = Flask(__name__)
-client = Client(os.environ.get("LLMBRIDGE_MODEL", "demo"), timeout=Timeout(idle=60, total=300))  # for all requests
+MODEL = os.environ.get("LLMBRIDGE_MODEL", "demo")
+client = Client(MODEL, timeout=Timeout(idle=60, total=300))  # for all requests
 
 
 @app.get("/chat")
@@ -35,7 +36,7 @@ def answer() -> Response:
 
 
 def server_sent_events(stream: ChatStream[Any]) -> Iterator[str]:
-    """What the browser gets. A thread reads the answer, so that pings go out while the model is silent."""
+    """What the browser gets: a thread reads the answer, pings go out while the model is silent."""
     events: queue.SimpleQueue[str] = queue.SimpleQueue()
     threading.Thread(target=read, args=(stream, events.put), daemon=True).start()
     event = ""
@@ -47,7 +48,7 @@ def server_sent_events(stream: ChatStream[Any]) -> Iterator[str]:
                 event = ": ping\n\n"
             yield event
     finally:
-        stream.cancel()  # the server closes this generator once it cannot write: the browser has left
+        stream.cancel()  # the server closes this generator when the browser has left
 
 
 def read(stream: ChatStream[Any], put: Callable[[str], None]) -> None:
@@ -59,6 +60,6 @@ def read(stream: ChatStream[Any], put: Callable[[str], None]) -> None:
         pass
     except LLMBridgeError as error:
         logging.getLogger(__name__).warning("no whole answer: %s", error)
-        put(FAILED)  # the status has gone out long ago
+        put(FAILED)  # too late for a status
     finally:
         put(END)

@@ -14,7 +14,8 @@ import gradio as gr
 
 from llmbridge import Client, LLMBridgeError, Timeout
 
-client = Client(os.environ.get("LLMBRIDGE_MODEL", "demo"), timeout=Timeout(idle=60, total=300))  # for all visitors
+MODEL = os.environ.get("LLMBRIDGE_MODEL", "demo")
+client = Client(MODEL, timeout=Timeout(idle=60, total=300))  # for all visitors
 
 
 async def answer(question: str, history: list[dict[str, Any]]) -> AsyncIterator[str]:
@@ -25,10 +26,12 @@ async def answer(question: str, history: list[dict[str, Any]]) -> AsyncIterator[
         async for _ in stream:
             yield stream.text
     except LLMBridgeError as error:
-        raise gr.Error(f"The answer broke off: {error.message}", print_exception=False) from error
+        said = f"The answer broke off: {error.message}"
+        raise gr.Error(said, print_exception=False) from error
 
 
-page = gr.ChatInterface(answer, title="Chat", concurrency_limit=20)  # answers at once; Gradio's default is one
+# So many answers at once; Gradio's default is one.
+page = gr.ChatInterface(answer, title="Chat", concurrency_limit=20)
 
 if __name__ == "__main__":
     page.launch()

@@ -12,18 +12,20 @@ import streamlit as st
 
 from llmbridge import Client, LLMBridgeError, Timeout
 
+MODEL = os.environ.get("LLMBRIDGE_MODEL", "demo")
+
 
 @st.cache_resource
 def shared_client() -> Client:
     """One client for all visitors: they share its connections."""
-    return Client(os.environ.get("LLMBRIDGE_MODEL", "demo"), timeout=Timeout(idle=60, total=300))
+    return Client(MODEL, timeout=Timeout(idle=60, total=300))
 
 
 visit = st.session_state
 if "talk" not in visit:
     visit.talk = shared_client().conversation(system="Answer briefly.")
 if "stream" in visit:
-    visit.stream.close()  # the run before may still read: Streamlit begins the next one without waiting for it
+    visit.stream.close()  # the run before may still read: Streamlit does not wait for its end
 
 st.title("Chat")
 for message in visit.talk.messages:
