@@ -2,7 +2,7 @@
 
     python examples/async_many.py < questions.txt          one question a line
 
-LLMBRIDGE_MODEL names the model, like "openai:gpt-5-mini"; without it, the built-in demo answers.
+LLMBRIDGE_MODEL names the model, like "openai:gpt-5.4-mini"; without it, the built-in demo answers.
 """
 
 import asyncio

@@ -1,6 +1,6 @@
 """Asks several models the same question at once, and then the first of them that works.
 
-    python examples/compare.py "What is a bridge?" openai:gpt-5-mini anthropic:claude-sonnet-4-6 ollama:llama3.2 demo
+    python examples/compare.py "What is a bridge?" openai:gpt-5.4-mini anthropic:claude-sonnet-5 ollama:llama3.2 demo
 
 A model that cannot answer, for want of a key say, says so in its row.
 """
@@ -31,4 +31,4 @@ async def main(question: str, models: list[str]) -> None:
 
 if __name__ == "__main__":
     asked, *named = sys.argv[1:] or ["What is a bridge?"]
-    asyncio.run(main(asked, named or ["openai:gpt-5-mini", "demo"]))
+    asyncio.run(main(asked, named or ["openai:gpt-5.4-mini", "demo"]))

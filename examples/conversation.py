@@ -2,7 +2,7 @@
 
     python examples/conversation.py [FILE]           Ctrl-C stops an answer, Ctrl-D ends
 
-LLMBRIDGE_MODEL names the model, like "openai:gpt-5-mini"; without it, the built-in demo answers.
+LLMBRIDGE_MODEL names the model, like "openai:gpt-5.4-mini"; without it, the built-in demo answers.
 """
 
 import os

@@ -5,7 +5,7 @@
     curl -N "http://127.0.0.1:8000/chat?prompt=Hello"
     curl "http://127.0.0.1:8000/summary?text=Hello"
 
-LLMBRIDGE_MODEL names the model, like "openai:gpt-5-mini"; without it, the built-in demo answers.
+LLMBRIDGE_MODEL names the model, like "openai:gpt-5.4-mini"; without it, the built-in demo answers.
 """
 
 import json

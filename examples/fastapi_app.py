@@ -4,7 +4,7 @@
     uvicorn --app-dir examples fastapi_app:app
     curl -N "http://127.0.0.1:8000/chat?prompt=Hello"          or open http://127.0.0.1:8000
 
-LLMBRIDGE_MODEL names the model, like "openai:gpt-5-mini"; without it, the built-in demo answers.
+LLMBRIDGE_MODEL names the model, like "openai:gpt-5.4-mini"; without it, the built-in demo answers.
 """
 
 import logging

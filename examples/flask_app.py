@@ -4,7 +4,7 @@
     flask --app examples/flask_app.py run
     curl -N "http://127.0.0.1:5000/chat?prompt=Hello"
 
-LLMBRIDGE_MODEL names the model, like "openai:gpt-5-mini"; without it, the built-in demo answers.
+LLMBRIDGE_MODEL names the model, like "openai:gpt-5.4-mini"; without it, the built-in demo answers.
 """
 
 import json

@@ -2,7 +2,7 @@
 
     python examples/schema.py "Two lanterns and 5 ropes for Ada Lovelace, please."
 
-LLMBRIDGE_MODEL names the model, like "openai:gpt-5-mini"; without it, the built-in demo answers.
+LLMBRIDGE_MODEL names the model, like "openai:gpt-5.4-mini"; without it, the built-in demo answers.
 """
 
 import os

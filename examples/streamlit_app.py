@@ -3,7 +3,7 @@
     pip install llmbridge streamlit
     streamlit run examples/streamlit_app.py
 
-LLMBRIDGE_MODEL names the model, like "openai:gpt-5-mini"; without it, the built-in demo answers.
+LLMBRIDGE_MODEL names the model, like "openai:gpt-5.4-mini"; without it, the built-in demo answers.
 """
 
 import os

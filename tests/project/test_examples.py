@@ -32,7 +32,7 @@ SCRIPTS: dict[str, tuple[list[str], str, list[str]]] = {  # arguments, standard 
     ),
     "conversation.py": (["kept.jsonl"], "Hello\nAnd then?\n", ["0 questions>, kept in kept.jsonl", "“And then\\?”"]),
     "async_many.py": ([], "One?\nTwo?\n", [r"(?m)^One\?\n  This is", r"(?m)^Two\?\n  This is"]),
-    "compare.py": ([], "", ["openai:gpt-5-mini  +MissingKey: ", r"demo  .* tokens", "demo:demo answers: This is"]),
+    "compare.py": ([], "", ["openai:gpt-5.4-mini  +MissingKey: ", r"demo  .* tokens", "demo:demo answers: This is"]),
     "own_provider.py": ([], "", [r"^Hello!\nUsage\(.*output_tokens=2", "'said': 'Hi'"]),
 }
 FRAMEWORKS = ("django", "fastapi", "flask", "gradio", "streamlit")
@@ -47,7 +47,8 @@ def _environment(**more: str) -> dict[str, str]:
     unwanted = re.compile(r"LLMBRIDGE_.*|.*_(API_KEY|TOKEN|BASE_URL|PROXY)|OPENAI_.*|PYTHON[A-Z]+", re.IGNORECASE)
     kept = {name: value for name, value in os.environ.items() if not unwanted.fullmatch(name)}
     quiet = {"PYTHONIOENCODING": "utf-8", "LLMBRIDGE_KEYS_FILE": os.devnull, "GRADIO_ANALYTICS_ENABLED": "False"}
-    return {**kept, **quiet, "STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false", **more}
+    tidy = {"STREAMLIT_BROWSER_GATHER_USAGE_STATS": "false", "PYTHONDONTWRITEBYTECODE": "1"}
+    return {**kept, **quiet, **tidy, **more}
 
 
 def _asking(server: LLMServer) -> dict[str, str]:
