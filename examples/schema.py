@@ -37,5 +37,5 @@ stream = chat(f"Read this order: {text}", model=os.environ.get("LLMBRIDGE_MODEL"
 for so_far in stream.objects():
     print("so far ", so_far)
 
-order = stream.complete().parsed  # checked; a model that missed the schema has been told, and has tried again
+order = stream.complete().parsed  # checked; if it does not fit, the model gets one more try
 print("checked", order)
