@@ -160,6 +160,10 @@ def _mapped(error: BaseException, way: _Way, connecting: bool, connected: bool) 
         return ProtocolError(f"{way.peer} sent more than {HEADERS_LIMIT // 1024} kB of headers")
     if (untrusted := _trust_error(chain, way)) is not None:
         return untrusted
+    if any(isinstance(link, ssl.SSLError) and "CERTIFICATE_REQUIRED" in str(link) for link in chain):
+        return _final(
+            f"{way.host} demands a client certificate: pass session= with a requests.Session whose cert is set"
+        )
     if way.step == "proxy" and (refused := _proxy_error(chain, way)) is not None:
         return refused
     # A SOCKS library got the connect timeout as its own; a timeout of the system has a number.
@@ -269,8 +273,6 @@ def _connection_error(chain: list[BaseException], way: _Way) -> LLMBridgeError:
         return StreamTruncated("the connection ended in the middle of the answer")
     if any(isinstance(link, (http.client.LineTooLong, http.client.HTTPException)) for link in chain):
         return ProtocolError(f"{host} sent an invalid HTTP response")
-    if any(isinstance(link, ssl.SSLError) and "CERTIFICATE_REQUIRED" in str(link) for link in chain):
-        return _final(f"{host} demands a client certificate: pass session= with a requests.Session whose cert is set")
     if any(isinstance(link, (ConnectionError, ssl.SSLError)) for link in chain):
         before = f" before it answered{way.perhaps_tls}" if way.perhaps_tls else ""
         return StreamTruncated(f"the connection to {host} broke: {_reason(chain)}{before}")

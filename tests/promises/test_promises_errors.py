@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 from loopback import DONE, FINISH, chunk, event, free_port, head
+from modes import Mode
 
 from llmbridge import (
     BadRequest,
