@@ -160,10 +160,6 @@ def _mapped(error: BaseException, way: _Way, connecting: bool, connected: bool) 
         return ProtocolError(f"{way.peer} sent more than {HEADERS_LIMIT // 1024} kB of headers")
     if (untrusted := _trust_error(chain, way)) is not None:
         return untrusted
-    if any(isinstance(link, ssl.SSLError) and "CERTIFICATE_REQUIRED" in str(link) for link in chain):
-        return _final(
-            f"{way.host} demands a client certificate: pass session= with a requests.Session whose cert is set"
-        )
     if way.step == "proxy" and (refused := _proxy_error(chain, way)) is not None:
         return refused
     # A SOCKS library got the connect timeout as its own; a timeout of the system has a number.
@@ -193,6 +189,10 @@ def _trust_error(chain: list[BaseException], way: _Way) -> LLMBridgeError | None
             )
         if type(link).__name__ == "CertificateError":  # urllib3's own check of names: a ValueError in a private module
             return _final(f"the certificate of {way.peer} is not trusted (it is for another name): {correct}")
+        if isinstance(link, ssl.SSLError) and "CERTIFICATE_REQUIRED" in str(link):
+            return _final(
+                f"{way.peer} demands a client certificate: pass session= with a requests.Session whose cert is set"
+            )
         if _is_unusable_ca(link):
             return ConfigError(
                 f"the CA file or folder to trust cannot be used: check verify=, {', '.join(CA_VARIABLES)}"
