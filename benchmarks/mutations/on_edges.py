@@ -175,7 +175,7 @@ _WAITING = (
     ),
     Mutation("P31", "too short a wait begins anew", "Hop.outcome", "not self._begun", "True"),
     Mutation("P31", "a call that is continued is given up", "Call.come_back", "self._left = None", "pass"),
-    Mutation("P31", "reading what was there gives the call up", "_of_one_who_is_back", "source.come_back()", "pass"),
+    Mutation("P31", "reading what was there gives the call up", "_coming_back", "source.come_back()", "pass"),
     Mutation("P31", "a traceback keeps the stream", "AsyncResult.__anext__", "del self", "pass"),
     Mutation("P32", "a thread waits for the headers", "_Watched.getresponse", "if POSSIBLE:", "if not POSSIBLE:"),
     Mutation(

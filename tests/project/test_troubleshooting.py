@@ -35,7 +35,7 @@ TURN = {"role": "user", "content": "Hi"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a mistake is made: a server that answers as it is told, and a folder."""
+    """Where a mistake is made: a server that answers as scripted, and a folder."""
 
     server: LLMServer
     folder: Path
