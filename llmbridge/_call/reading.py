@@ -236,7 +236,7 @@ class View(ABC, Generic[Piece]):
 
     def _pieces(self) -> Generator[Piece, None, None]:
         if not self._reading.taken and _event_loop_runs():
-            _check_caller()
+            _look_at_caller()
         try:
             while (pieces := self.advance()) is not None:
                 yield from pieces
@@ -427,7 +427,7 @@ def _event_loop_runs() -> bool:
     return (running is not None and running() is not None) or (in_trio is not None and in_trio())
 
 
-def _check_caller() -> None:
+def _look_at_caller() -> None:
     """Warns if a coroutine is about to block its event loop.
 
     Raises:
