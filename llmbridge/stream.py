@@ -148,7 +148,7 @@ class ChatStream(Generic[Parsed]):
         For `for` and `async for`. `llmbridge.events` lists all of them.
 
         Raises:
-            InvalidRequest: While iterating, if the stream has been read already.
+            InvalidRequest: While iterating, if the stream was already read.
 
         Example:
             >>> from llmbridge import chat
@@ -161,7 +161,7 @@ class ChatStream(Generic[Parsed]):
         """Like `events`, with the service's own event, a `RawEvent`, before the events made from it.
 
         Raises:
-            InvalidRequest: While iterating, if the stream has been read already.
+            InvalidRequest: While iterating, if the stream was already read.
 
         Example:
             >>> from llmbridge import chat
@@ -177,7 +177,7 @@ class ChatStream(Generic[Parsed]):
         from the whole text so far. A long text is parsed each time it has grown by a sixteenth, and at its end.
 
         Raises:
-            InvalidRequest: No schema was given; while iterating, if the stream has been read already.
+            InvalidRequest: No schema was given; while iterating, if the stream was already read.
         """
         if self._schema is None:
             raise InvalidRequest("objects() needs a schema: chat(..., schema=...)")
