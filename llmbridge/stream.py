@@ -22,7 +22,7 @@ from llmbridge._call.reading import (
     refuse_awaited_loop,
 )
 from llmbridge._locks import monotonic
-from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
+from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, Partial, without_frames
 from llmbridge.events import (
     Citation,
     Event,
@@ -107,10 +107,13 @@ class ChatStream(Generic[Parsed]):
         return self._source.current.model
 
     def __repr__(self) -> str:
-        state = "open" if self._reading.taken else "not started"
+        return f"<ChatStream {self.provider}:{self.model} {self._state}, {self._reading.text.length} characters>"
+
+    @property
+    def _state(self) -> str:
         if self._source.ended is not None:
-            state = "finished" if self._reading.done else "closed"
-        return f"<ChatStream {self.provider}:{self.model} {state}, {self._reading.text.length} characters>"
+            return "finished" if self._reading.done else "closed"
+        return "open" if self._reading.taken else "not started"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a ChatStream is a live answer, not to be pickled or copied: take the Completion of complete()")
@@ -331,6 +334,49 @@ class ChatStream(Generic[Parsed]):
             total_seconds=self.total_seconds,
         )
 
+    # -- in a notebook, see llmbridge.notebook -----------------------------------------------------------------
+
+    def show(self) -> Completion[Parsed]:
+        """Shows the answer in a notebook's cell while it comes, as Markdown, and gives the whole of it.
+
+        A stream that is the last line of a cell does so by itself. Outside of notebooks the text is printed.
+
+        Raises:
+            LLMBridgeError: As for `complete`; what came stays in the cell.
+
+        Example:
+            >>> from llmbridge import chat
+            >>> chat("Hello", model="demo").show().finish_reason
+            This is the llmbridge demo: ...
+            'stop'
+        """
+        from llmbridge.notebook.live import show
+
+        return show(self)
+
+    async def show_async(self) -> Completion[Parsed]:
+        """`show` for async code: other tasks go on meanwhile, several answers can show themselves side by side.
+
+        Raises:
+            LLMBridgeError: As for `complete`.
+        """
+        from llmbridge.notebook.live import show_async
+
+        return await show_async(self)
+
+    def _ipython_display_(self) -> None:
+        from llmbridge.notebook.live import display
+
+        display(self)
+
+    def _display_(self) -> object:  # what marimo asks for
+        return self if self._state == "open" else self.show()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_stream
+
+        return of_stream(self)
+
     # -- what is known so far ----------------------------------------------------------------------------------
 
     @property
@@ -355,6 +401,11 @@ class ChatStream(Generic[Parsed]):
             InvalidRequest: Nothing has been asked for yet, here and in the attributes below.
         """
         return str(self._so_far.text)
+
+    @property
+    def partial(self) -> Partial:
+        """What came so far, as an error's `.partial` has it: text, reasoning, calls, usage, message. At first empty."""
+        return self._reading.noted.partial()
 
     @property
     def reasoning(self) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from itertools import chain
 from opcode import opmap
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from llmbridge._call.notes import Notes
 from llmbridge._locks import monotonic
@@ -85,7 +85,10 @@ class Reading:
         noted: What else was.
         first_piece_at: `time.monotonic()` when the first piece had come.
         idle: The tools that are functions which nobody runs, where a call of them would go unseen.
+        begun: Told of every answer that somebody begins to read, in the kernel of a notebook.
     """
+
+    begun: ClassVar[Callable[[Reading], object] | None] = None
 
     def __init__(self, source: Source, keep_logprobs: bool = True) -> None:
         self.source = source
@@ -122,6 +125,8 @@ class Reading:
             else:
                 says = "is being read elsewhere, by another loop, thread or task: an answer comes once"
             raise InvalidRequest(f"this stream {says}")
+        if Reading.begun is not None:
+            Reading.begun(self)
 
     def look_at(self, items: list[Item] | None) -> None:
         """Takes notice of what has come and is about to be handed out."""
@@ -130,6 +135,12 @@ class Reading:
             self.done = True
         elif self.first_piece_at is None and any(isinstance(item, (str, Refusal, Media)) for item in items):
             self.first_piece_at = monotonic()
+
+
+if "ipykernel" in sys.modules:  # the stop button: what it finds has to end
+    from llmbridge.notebook.interrupts import install
+
+    Reading.begun = install()
 
 
 def finished(steps: Generator[Iterable[Any], None, Whole]) -> Whole:

@@ -1,0 +1,179 @@
+"""An answer that shows itself while it comes: one display, painted anew at most ten times a second.
+
+A thread of its own paints, so that the loop that reads does nothing else, and what came last is on the screen within
+a moment even where the model then falls silent, or a tool takes its time.
+"""
+
+from __future__ import annotations
+
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable
+from contextvars import copy_context
+from typing import TYPE_CHECKING, Any
+
+from llmbridge.notebook.views import of_stream
+
+if TYPE_CHECKING:
+    from llmbridge.completion import Completion
+    from llmbridge.messages import Parsed
+    from llmbridge.stream import ChatStream
+
+__all__ = ["display", "is_shown", "kernel_shell", "show", "show_async"]
+
+_PAUSE = 0.1  # seconds between two paintings
+_PAUSE_FOR_CHARACTER = 1e-5  # more for a long answer, which is sent and laid out as a whole each time
+Paint = Callable[[dict[str, Any]], object]
+
+
+def show(stream: ChatStream[Parsed]) -> Completion[Parsed]:
+    """See `ChatStream.show`."""
+    with _Live(stream) as live:
+        if not stream._reading.done:
+            for event in stream if stream._reading.taken else stream.events():
+                live.changed(event)
+        answer = stream.complete()
+        live.answer = answer
+    return answer
+
+
+async def show_async(stream: ChatStream[Parsed]) -> Completion[Parsed]:
+    """See `ChatStream.show_async`."""
+    with _Live(stream) as live:
+        if not stream._reading.done:
+            async for event in stream.events():
+                live.changed(event)
+        answer = await stream.acomplete()
+        live.answer = answer
+    return answer
+
+
+def display(stream: ChatStream[Any]) -> None:
+    """A stream as the last value of a cell: shows its answer, or what came of it if somebody else reads it."""
+    if stream._reading.taken and not stream._reading.done:
+        paint = _painter()
+        if paint is not None:
+            paint(of_stream(stream))
+        else:
+            _write(f"{stream!r}\n")
+    else:
+        show(stream)
+
+
+def is_shown(answer: Completion[Any]) -> bool:
+    """Whether this cell has just shown an answer, which is its last value as well: once is enough."""
+    shell = kernel_shell()
+    shown, _shown[:] = [*_shown], []
+    return shell is not None and any(one is answer and count == shell.execution_count for one, count in shown)
+
+
+_shown: list[tuple[Completion[Any], int]] = []
+
+
+class _Live:
+    """The display of an answer, from the first moment on to the last."""
+
+    def __init__(self, stream: ChatStream[Any]) -> None:
+        self._stream = stream
+        self._paint = _painter()
+        self._over = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._dirty = False
+        self._began = time.monotonic()
+        self.answer: Completion[Any] | None = None
+
+    def changed(self, event: object) -> None:
+        """Something has come."""
+        self._dirty = True
+        if self._paint is None:
+            _write(event)
+
+    def __enter__(self) -> _Live:
+        if self._paint is not None:
+            self._paint(of_stream(self._stream, "waiting …"))
+            # Where a cell's output belongs is known by context.
+            kind = getattr(sys.modules.get("marimo"), "Thread", threading.Thread)
+            self._thread = kind(
+                target=copy_context().run, args=(self._repaint, self._paint), name="llmbridge-display", daemon=True
+            )
+            self._thread.start()
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
+        self._over.set()
+        if self._paint is None:
+            if self.answer is not None:
+                _write("\n")
+            return
+        assert self._thread is not None
+        self._thread.join()
+        if self.answer is not None:
+            self._paint(self.answer._repr_mimebundle_())
+            if (shell := kernel_shell()) is not None:
+                _shown[:] = [(self.answer, shell.execution_count)]
+        else:
+            how = "interrupted" if kind is not None and not issubclass(kind, Exception) else "broken off"
+            self._paint(of_stream(self._stream, f"{how} after {time.monotonic() - self._began:.1f} s"))
+
+    def _repaint(self, paint: Paint) -> None:
+        pause = _PAUSE
+        while not self._over.wait(pause):
+            if self._dirty:
+                self._dirty = False
+                took = f"{time.monotonic() - self._began:.1f} s …"
+                try:
+                    shown = of_stream(self._stream, took, images=False)
+                except RuntimeError:  # the answer grew in the middle of it
+                    self._dirty = True
+                    continue
+                paint(shown)
+                pause = _PAUSE + _PAUSE_FOR_CHARACTER * len(shown["text/markdown"])
+
+
+def kernel_shell() -> Any:
+    """The shell of the Jupyter kernel that this process is; None if it is none."""
+    get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
+    shell = get_ipython() if get_ipython is not None else None
+    return shell if getattr(shell, "kernel", None) is not None else None
+
+
+def _painter() -> Paint | None:
+    """Puts a MIME bundle into the output of the cell, in the same place each time; None where there are no cells."""
+    shell = kernel_shell()
+    if shell is not None:
+        return _in_kernel(shell)
+    marimo = sys.modules.get("marimo")
+    if marimo is not None and marimo.running_in_notebook():
+        return _in_marimo(marimo)
+    return None
+
+
+def _in_kernel(shell: Any) -> Paint:
+    transient = {"display_id": uuid.uuid4().hex}
+    painted = False
+
+    def paint(shown: dict[str, Any]) -> None:
+        nonlocal painted
+        shell.display_pub.publish(shown, {}, transient=transient, update=painted)
+        painted = True
+
+    return paint
+
+
+def _in_marimo(marimo: Any) -> Paint:
+    def paint(shown: dict[str, Any]) -> None:
+        marimo.output.replace(marimo.md(shown["text/markdown"]))
+
+    return paint
+
+
+def _write(event: object) -> None:
+    """Outside of notebooks, the text as it comes."""
+    text = event if isinstance(event, str) else getattr(event, "text", "") if type(event).__name__ in _TEXTS else ""
+    sys.stdout.write(text)
+    sys.stdout.flush()
+
+
+_TEXTS = ("Text", "Refusal")
