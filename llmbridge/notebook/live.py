@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 __all__ = ["display", "is_shown", "kernel_shell", "show", "show_async"]
 
 _PAUSE = 0.1  # seconds between two paintings
-_PAUSE_FOR_CHARACTER = 1e-5  # more for a long answer, which is sent and laid out as a whole each time
+_LONGEST_PAUSE = 1.0
+_PAUSE_FOR_CHARACTER = 3e-5  # more for a long answer, which is sent and laid out as a whole each time
 Paint = Callable[[dict[str, Any]], object]
 
 
@@ -58,8 +59,14 @@ def display(stream: ChatStream[Any]) -> None:
             paint(of_stream(stream))
         else:
             _write(f"{stream!r}\n")
-    else:
+        return
+    try:
         show(stream)
+    except Exception:
+        shell = kernel_shell()
+        if shell is None:
+            raise
+        shell.showtraceback()  # as IPython would, which would then go on to show the stream as well
 
 
 def is_shown(answer: Completion[Any]) -> bool:
@@ -114,6 +121,8 @@ class _Live:
             if (shell := kernel_shell()) is not None:
                 _shown[:] = [(self.answer, shell.execution_count)]
         else:
+            if error is not None:
+                error._llmbridge_on_screen = True  # type: ignore[attr-defined]  # what came need not be told again
             how = "interrupted" if kind is not None and not issubclass(kind, Exception) else "broken off"
             self._paint(of_stream(self._stream, f"{how} after {time.monotonic() - self._began:.1f} s"))
 
@@ -129,7 +138,7 @@ class _Live:
                     self._dirty = True
                     continue
                 paint(shown)
-                pause = _PAUSE + _PAUSE_FOR_CHARACTER * len(shown["text/markdown"])
+                pause = min(_LONGEST_PAUSE, _PAUSE + _PAUSE_FOR_CHARACTER * len(shown["text/markdown"]))
 
 
 def kernel_shell() -> Any:

@@ -27,6 +27,7 @@ __all__ = ["load"]
 
 _WORD = re.compile(r"""\s*((?:"[^"]*"|'[^']*'|[^\s"'])+)""")
 _NAME = re.compile(r"\{([^\W\d]\w*)\}")
+_ASKED = re.compile(r"^(\s*(?:\w+\s*=\s*)?)%chat\s+(\S.*\?)\s*$")
 _SHORT = {"-m": "--model", "-o": "--option"}
 _FLAGS = ("--fill",)
 _OPTIONS = ("--model", "--system", "--into", "--schema", "--tools", "--option", "--image", *_FLAGS)
@@ -228,9 +229,18 @@ def _value(written: str) -> Any:
         return written
 
 
+def _questions(lines: list[str]) -> list[str]:
+    """`%chat ...?` as a call: what ends so is a question here, which IPython would take for one about its objects."""
+    if lines and lines[0].startswith("%%"):
+        return lines
+    return [_ASKED.sub(lambda asked: f"{asked[1]}get_ipython().run_line_magic('chat', {asked[2]!r})", i) for i in lines]
+
+
 def load(shell: Any) -> None:
     """Gives a shell of IPython the magics."""
     chats = _Chats(shell)
+    if _questions not in shell.input_transformers_cleanup:
+        shell.input_transformers_cleanup.append(_questions)
     shell.register_magic_function(chats.chat, "line_cell", "chat")
     shell.register_magic_function(chats.chat_new, "line", "chat_new")
     with contextlib.suppress(AttributeError):  # IPython before 8.6

@@ -49,7 +49,7 @@ def brief(error: BaseException, message: list[str], said: str = "") -> list[str]
     lines = _frames(error, shell)
     lines.append(f"{_RED}{type(error).__name__}{_PLAIN}: {message[0]}")
     lines += message[1:]
-    if said:
+    if said and not getattr(error, "_llmbridge_on_screen", False):
         cut = said if len(said) <= _MOST_OF_TEXT else f"... {said[-_MOST_OF_TEXT:]}"
         lines += [f"{_GREY}the text so far ({len(said):,} characters):{_PLAIN}", cut]
     return [*lines, f"{_GREY}(%tb shows the whole traceback){_PLAIN}"]
