@@ -73,6 +73,7 @@ class _Cell:
         readings[weakref.ref(reading, lambda gone: readings.pop(gone, None))] = threading.get_ident()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
+        __tracebackhide__ = True  # what IPython looks for: the interrupt is not of our making
         known = [(known(), thread) for known, thread in list(self._readings.items())]
         readers = [(reading, thread) for reading, thread in known if reading is not None and not reading.over]
         stopped = [reading for reading, _ in readers]
@@ -80,12 +81,12 @@ class _Cell:
             self._interrupted = True
             self._stopped = stopped
             self._show_briefly()
-        for reading, thread in readers:
-            if thread != threading.get_ident():
-                reading.source.cancel()
         try:
             self._before(number, frame)
         finally:
+            for reading, thread in readers:
+                if thread != threading.get_ident():
+                    reading.source.cancel()
             with contextlib.suppress(RuntimeError):  # the main thread is in no event loop
                 asyncio.get_running_loop().call_soon_threadsafe(_nothing)
 

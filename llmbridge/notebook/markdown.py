@@ -2,8 +2,8 @@ r"""A model's words as Markdown that a notebook shows and never runs.
 
 A model's Markdown is kept: headings, lists, tables, code. What a frontend would act on is shown as it was written:
 HTML, math between dollars or after `\(`, images (a frontend fetches them at once, from a server that the model has
-chosen) and links to anything but a web page or a mail address. Frontends clean HTML up in different ways, and
-`nbconvert` does not at all, so nothing is left to them.
+chosen), links to anything but a web page or a mail address, and marimo's `///` blocks. Frontends clean HTML up in
+different ways, and `nbconvert` does not at all, so nothing is left to them.
 
 Code stays as it is, which is only safe where every parser agrees that it is code. Fences are therefore written anew,
 longer than any run of backticks inside, and code between backticks counts only if all backticks of the line have
@@ -19,14 +19,14 @@ __all__ = ["code", "fenced", "literal", "small", "text_of"]
 _MATH = r"(?=[()\[\]]|(?:begin|end)\{)"
 _ACTED_ON = re.compile(
     rf"(?P<slashes>\\\\){_MATH}|\\\\|(?P<slash>\\){_MATH}"
-    r"|\\?(?P<dollar>\$)|\\?(?P<tag><)|\\?(?P<entity>&)(?=[#\w])|(?P<image>!\[)"
+    r"|\\?(?P<dollar>\$)|\\?(?P<tag><)|\\?(?P<entity>&)(?=[#\w])|(?P<image>!\[)|(?P<block>///)"
     r"|\](?P<link>\()(?!https?://|mailto:)|\](?P<definition>:)(?!\s+https?://)",
     re.IGNORECASE,
 )
 # An empty element keeps MathJax, which looks at finished HTML, from seeing what is on both sides of it as one.
 _SHOWN = {
     "slashes": r"\\<i></i>", "slash": r"\\<i></i>", "dollar": "<span>&#36;</span>", "tag": "&lt;", "entity": "&amp;",
-    "image": r"\![", "link": "]&#40;", "definition": "]&#58;",
+    "image": r"\![", "block": "//&#47;", "link": "]&#40;", "definition": "]&#58;",
 }  # fmt: skip
 _FENCE = re.compile(r"( *)(`{3,}(?=[^`]*$)|~{3,})[ \t]*([\w+#.-]*)")
 _ITEM = re.compile(r"( *)(?:[-*+]|\d{1,9}[.)]) {1,4}(?=\S)")

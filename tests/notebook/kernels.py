@@ -5,12 +5,17 @@ from __future__ import annotations
 import json
 import os
 import queue
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
-from jupyter_client.manager import KernelManager
+import pytest
+
+pytest.importorskip("ipykernel")
+KernelManager: Any = pytest.importorskip("jupyter_client.manager").KernelManager
 
 __all__ = ["Cell", "Kernel"]
 
@@ -36,10 +41,14 @@ class Cell:
         return {message["msg_type"] for message in self.messages} - {"status", "execute_input"}
 
     @property
+    def types(self) -> set[str]:
+        """The MIME types of what it has shown."""
+        return {kind for content in self.of(*_SHOWN) for kind in content["data"]}
+
+    @property
     def size(self) -> int:
         """Bytes of what was shown."""
-        shown = self.of("display_data", "update_display_data", "execute_result", "stream")
-        return sum(len(json.dumps(content, default=str)) for content in shown)
+        return sum(len(json.dumps(content, default=str)) for content in self.of(*_SHOWN, "stream"))
 
     @property
     def printed(self) -> str:
@@ -50,7 +59,7 @@ class Cell:
     def shown(self) -> list[str]:
         """The Markdown that is on the screen at the end, of each display."""
         displays: dict[str, str] = {}
-        for number, content in enumerate(self.of("display_data", "update_display_data", "execute_result")):
+        for number, content in enumerate(self.of(*_SHOWN)):
             name = content.get("transient", {}).get("display_id") or str(number)
             displays[name] = content["data"].get("text/markdown", content["data"]["text/plain"])
         return list(displays.values())
@@ -61,20 +70,30 @@ class Cell:
         return "\n".join(line for content in self.of("error") for line in content["traceback"])
 
 
+_SHOWN = ("display_data", "update_display_data", "execute_result")
+
+
 class Kernel:
     """One of ipykernel, with llmbridge, in a process of its own."""
 
     def __init__(self) -> None:
-        self._manager = KernelManager(kernel_name="python3")
-        self._manager.start_kernel(env={**os.environ, "IPYTHONDIR": os.devnull})
-        self.client: Any = self._manager.client()
-        self.client.start_channels()
-        self.client.wait_for_ready(timeout=_LONGEST)
+        self._folder = tempfile.TemporaryDirectory()
+        self._manager = KernelManager(
+            kernel_name="python3", connection_file=str(Path(self._folder.name, "kernel.json"))
+        )
+        foreign = ("_API_KEY", "_PROXY", "_TOKEN", "_BASE_URL")
+        kept = {name: value for name, value in os.environ.items() if not name.upper().endswith(foreign)}
+        own = {"IPYTHONDIR": self._folder.name, "LLMBRIDGE_KEYS_FILE": os.devnull, "LLMBRIDGE_MODEL": ""}
+        self._manager.start_kernel(env={**kept, **own})
+        self._client = self._manager.client()
+        self._client.start_channels()
+        self._client.wait_for_ready(timeout=_LONGEST)
 
     def close(self) -> None:
         """Ends it."""
-        self.client.stop_channels()
+        self._client.stop_channels()
         self._manager.shutdown_kernel(now=True)
+        self._folder.cleanup()
 
     def run(self, code: str, interrupt_when: Callable[[Cell], bool] | None = None) -> Cell:
         """Runs a cell.
@@ -83,7 +102,7 @@ class Kernel:
             code: Of the cell.
             interrupt_when: The kernel is interrupted, once, as soon as this is true; looked at all the time.
         """
-        request = self.client.execute(code, allow_stdin=False)
+        request = self._client.execute(code, allow_stdin=False)
         cell, stopped = Cell(), None
         end = time.monotonic() + _LONGEST
         while time.monotonic() < end:
@@ -91,7 +110,7 @@ class Kernel:
                 self._manager.interrupt_kernel()
                 stopped = time.monotonic()
             try:
-                message = self.client.get_iopub_msg(timeout=0.01)
+                message = self._client.get_iopub_msg(timeout=0.01)
             except queue.Empty:
                 continue
             if message["parent_header"].get("msg_id") != request:
@@ -103,16 +122,20 @@ class Kernel:
             raise TimeoutError(f"the cell did not end: {code}")
         if stopped is not None:
             cell.idle_seconds = time.monotonic() - stopped
-        while True:
-            reply = self.client.get_shell_msg(timeout=_LONGEST)
-            if reply["parent_header"].get("msg_id") == request:
-                cell.status = reply["content"]["status"]
-                return cell
+        cell.status = self._reply_to(request)["status"]
+        return cell
+
+    def value(self, code: str) -> str:
+        """What an expression prints."""
+        return self.run(f"print({code})").printed.strip()
 
     def complete(self, code: str) -> list[str]:
         """What Tab offers at the end of the code."""
-        request = self.client.complete(code)
+        return list(self._reply_to(self._client.complete(code))["matches"])
+
+    def _reply_to(self, request: str) -> dict[str, Any]:
         while True:
-            reply = self.client.get_shell_msg(timeout=_LONGEST)
+            reply = self._client.get_shell_msg(timeout=_LONGEST)
             if reply["parent_header"].get("msg_id") == request:
-                return list(reply["content"]["matches"])
+                content: dict[str, Any] = reply["content"]
+                return content
