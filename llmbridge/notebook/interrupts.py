@@ -73,14 +73,13 @@ class _Cell:
         readings[weakref.ref(reading, lambda gone: readings.pop(gone, None))] = threading.get_ident()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
-        __tracebackhide__ = True  # what IPython looks for: the interrupt is not of our making
         known = [(known(), thread) for known, thread in list(self._readings.items())]
         readers = [(reading, thread) for reading, thread in known if reading is not None and not reading.over]
         stopped = [reading for reading, _ in readers]
         if stopped and not self._interrupted:
             self._interrupted = True
             self._stopped = stopped
-            self._show_briefly()
+        self._show_interrupt()
         try:
             self._before(number, frame)
         finally:
@@ -90,16 +89,21 @@ class _Cell:
             with contextlib.suppress(RuntimeError):  # the main thread is in no event loop
                 asyncio.get_running_loop().call_soon_threadsafe(_nothing)
 
-    def _show_briefly(self) -> None:
-        """Has the interrupt shown in a few lines, whichever exception it becomes on its way."""
-        if self._custom is None:
+    def _show_interrupt(self) -> None:
+        """Has the interrupt shown in our way, whichever exception it becomes until the cell ends."""
+        if self._custom is None and not self._shell.custom_exceptions:
             self._custom = self._shell.custom_exceptions, self._shell.CustomTB
             self._shell.set_custom_exc((KeyboardInterrupt, asyncio.CancelledError), self._shown)
 
     def _shown(self, shell: Any, kind: type, error: Any, trace: Any, tb_offset: int | None = None) -> list[str]:
-        from llmbridge.notebook.tracebacks import brief
+        """In a few lines where it has stopped an answer; else as ever, without the frame of `_interrupt`."""
+        from llmbridge.notebook.tracebacks import brief, without_frame
 
         stopped = self._stopped
+        if not stopped:
+            shown = without_frame(trace, self._interrupt.__code__)
+            shell.showtraceback((kind, error.with_traceback(shown), shown), tb_offset=tb_offset)
+            return []
         models = ", ".join(sorted({f"{r.source.current.provider}:{r.source.current.model}" for r in stopped}))
         answers = "this answer" if len(stopped) == 1 else f"{len(stopped):,} answers"
         said = str(stopped[0].text) if len(stopped) == 1 else ""

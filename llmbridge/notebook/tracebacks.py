@@ -7,6 +7,7 @@ import os
 import sys
 import sysconfig
 import traceback
+from types import CodeType, TracebackType
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._text import shortened
@@ -14,7 +15,7 @@ from llmbridge._text import shortened
 if TYPE_CHECKING:
     from llmbridge.errors import LLMBridgeError
 
-__all__ = ["brief", "of_error"]
+__all__ = ["brief", "of_error", "without_frame"]
 
 _RED, _GREEN, _GREY, _PLAIN = "\x1b[91m", "\x1b[32m", "\x1b[90m", "\x1b[0m"
 _MOST_OF_TEXT = 500  # characters
@@ -53,6 +54,16 @@ def brief(error: BaseException, message: list[str], said: str = "") -> list[str]
         cut = said if len(said) <= _MOST_OF_TEXT else f"... {said[-_MOST_OF_TEXT:]}"
         lines += [f"{_GREY}the text so far ({len(said):,} characters):{_PLAIN}", cut]
     return [*lines, f"{_GREY}(%tb shows the whole traceback){_PLAIN}"]
+
+
+def without_frame(trace: TracebackType | None, code: CodeType) -> TracebackType | None:
+    """A traceback without the frames of one function."""
+    if trace is None:
+        return None
+    rest = without_frame(trace.tb_next, code)
+    if trace.tb_frame.f_code is code:
+        return rest
+    return TracebackType(rest, trace.tb_frame, trace.tb_lasti, trace.tb_lineno)
 
 
 def _frames(error: BaseException, shell: Any) -> list[str]:
