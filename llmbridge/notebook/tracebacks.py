@@ -75,7 +75,8 @@ def _frames(error: BaseException, shell: Any) -> list[str]:
         if cell or not (file.startswith(_OTHERS) or file.startswith("<")):
             place = cell or os.path.basename(file)
             line = shortened(linecache.getline(file, number).strip(), 100)
-            found.append(f"{_GREEN}{place}, line {number}{_PLAIN}: {line}")
+            if not line.startswith("get_ipython().run_"):  # which a magic becomes
+                found.append(f"{_GREEN}{place}, line {number}{_PLAIN}: {line}")
     return found[-_MOST_FRAMES:]
 
 

@@ -228,7 +228,7 @@ def _image(url: str, images: bool) -> str:
     if not (url.startswith(_IMAGES) or url.startswith("https://")) or any(c in url for c in "()<> \n"):
         return small("image")
     if not images:
-        return small(f"image, {len(url) * 3 // 4096:,} kB" if url.startswith("data:") else "image")
+        return small(f"image, {len(url) * 3 // 4000:,} kB" if url.startswith("data:") else "image")
     return f"![image]({url})"
 
 
