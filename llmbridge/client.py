@@ -317,7 +317,7 @@ class Client:
             session: Your own `requests.Session`; its adapters, auth, headers and CA count. It is not closed here.
             verify: True, False, or the path of a CA file or folder. True trusts the one that REQUESTS_CA_BUNDLE,
                 CURL_CA_BUNDLE, SSL_CERT_FILE or SSL_CERT_DIR names, in this order, or else those of certifi.
-            tools: What the model may call: Python functions, `Tool`s, or mappings in a service's own form.
+            tools: What the model may call: Python functions, `Tool` objects, or mappings in a service's own form.
             tool_choice: "auto", "none", "required", or the name of a tool.
             run_tools: Whether the tools that are functions are called, and their results sent back, until the model
                 answers. Every call and result is an event of the stream.
@@ -410,7 +410,8 @@ class Client:
             api_key, base_url, proxy, timeout, retries, headers, session, verify: As for `chat`. The total of the
                 timeout is that of all requests together, retries are counted for each.
             dimensions: The length of the vectors, where the model has a choice.
-            extra, **params: As for `chat`.
+            extra: As for `chat`.
+            **params: As for `chat`.
 
         Returns:
             `Embeddings`, the vectors in the order of the texts; `aembed` is the same for async code.

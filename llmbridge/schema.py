@@ -41,7 +41,7 @@ class Schema:
     """What an answer has to look like; made with `Schema.of`.
 
     Args:
-        name: What services call it: [a-zA-Z0-9_-], 1 to 64 characters.
+        name: What services call it: `[a-zA-Z0-9_-]`, 1 to 64 characters.
         json_schema: The JSON schema, whose root is an object.
         description: What it is for; may be "".
         wrapped: Whether the value is the property "value" of that object, because its own type is no object.

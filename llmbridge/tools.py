@@ -39,7 +39,7 @@ class Tool(Generic[P, R]):
     """A tool that a model may call; made with `Tool.of` or the decorator `tool`.
 
     Args:
-        name: [a-zA-Z0-9_-], 1 to 64 characters.
+        name: `[a-zA-Z0-9_-]`, 1 to 64 characters.
         description: What it does and when to use it.
         parameters: The JSON schema of its arguments, an object.
         function: What is called; None if the caller answers the calls.

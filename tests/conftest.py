@@ -17,7 +17,7 @@ from canary import KEY, canary, pytest_runtest_makereport  # noqa: F401 - a key 
 from hypothesis import HealthCheck, settings
 from modes import LOOPS, MODES, Async, Mode
 
-from llmbridge import Client
+from llmbridge import Client, providers
 from llmbridge.testing import LLMServer
 
 # Whoever runs tests in the background of a script may have Ctrl-C ignored, and every program started here with it.
@@ -50,13 +50,14 @@ _DESCRIPTORS = Path("/proc/self/fd")
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No proxy, key, model, CA or netrc of the developer's shell decides what a test sees."""
+    """Neither the developer's proxy, key, model, CA or netrc nor another test's provider decides what a test sees."""
     for name in list(os.environ):
         if name.upper().endswith(("_PROXY", *_KEYS)) or name.startswith(("LLMBRIDGE_", "OPENAI_")) or name in _SETTINGS:
             monkeypatch.delenv(name)
     monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", os.devnull)
     monkeypatch.setenv("LLMBRIDGE_KEEP", "0")
     monkeypatch.setenv("NETRC", os.devnull)
+    monkeypatch.setattr(providers, "_registered", dict(providers._registered))
 
 
 @pytest.fixture(autouse=True)

@@ -167,7 +167,11 @@ _WAITING = (
     Mutation("P31", "who has left holds up the queue", "Attempts.in_queue", '== "waiting"', '== "nobody"'),
     Mutation("P31", "a step that was left is made again", "Hop._run", "self._steps.pop()", "self._steps[0]"),
     Mutation(
-        "P31", "a thread's last word counts behind the end", "AsyncResult._step", "is not None:  # or", "!= -1:  # or"
+        "P31",
+        "a thread's last word counts behind the end",
+        "_Watch.__init__",
+        "if self._descriptor is not None:",
+        "if self._descriptor != -1:",
     ),
     Mutation("P31", "who waits too shortly begins anew", "Hop.outcome", "not self._begun", "True"),
     Mutation("P31", "who comes back is given up", "Call.come_back", "self._left = None", "pass"),
@@ -183,6 +187,30 @@ _WAITING = (
     ),
     Mutation("P32", "a thread for each that begins", "_AT_ONCE", "32", "2048"),
     Mutation("P32", "no more threads where all hang", "_Threads._take", "places + places // 8 + 1", "places"),
+)
+
+_WATCHES = (
+    Mutation(
+        "P31",
+        "what came for a task that was cancelled stays behind",
+        "_Watch.must_wait",
+        "bool(self._done or self._failed) or ",
+        "",
+    ),
+    Mutation("P31", "one event loop waits for another", "_Watch.is_here", "and self._loop is running_loop()", ""),
+    Mutation("P31", "a forked child ends its parent's wait", "_Watch.end", "self._pid == os.getpid()", "self._pid"),
+    Mutation("P14", "the end of an answer is not seen by its watch", "_Watch.holds", "self.end()", "pass"),
+    Mutation("P14", "what nobody waits for wakes the loop for ever", "_Watch._arrived", "self.end()", "pass"),
+    Mutation("P14", "what nobody waits for is closed by nobody", "_Watch._arrived", "self._call.close()", "pass"),
+    Mutation(
+        "P14",
+        "a dropped iterator closes what is still watched",
+        "AsyncResult.__del__",
+        "self._watch.end_anywhere(self._view.abandon)",
+        "self._view.abandon()",
+    ),
+    Mutation("P14", "others close what is watched", "Pipeline.close", "not self._attempts.watched", "True"),
+    Mutation("P15", "Ctrl-C is for the reader alone", "_Watch._arrived", "not isinstance(error, Exception)", "False"),
 )
 
 _CONNECTIONS = (
@@ -489,6 +517,7 @@ ON_EDGES = (
     *_LOOPS,
     *_ECOSYSTEM,
     *_WAITING,
+    *_WATCHES,
     *_CONNECTIONS,
     *_ADDRESSES,
     *_HEADERS,

@@ -14,10 +14,13 @@ Tools, and functions that give a key, run in the event loop if they are async, f
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import os
 import sys
 from collections.abc import (
     AsyncGenerator,
     AsyncIterable,
+    Callable,
     Generator,
     Iterable,
     Iterator,
@@ -60,7 +63,10 @@ class _Beginnings:
 
     def __init__(self) -> None:
         self._door = Semaphore(_BURST)
+        self._begun = 0  # in the present turn
         self._last = 0.0
+        loop = running_loop()
+        self._soon: Callable[[Callable[[], object]], object] = Loop().soon if loop is None else loop.call_soon
 
     @classmethod
     def here(cls) -> _Beginnings:
@@ -75,31 +81,18 @@ class _Beginnings:
         """Comes back when the next call may begin."""
         now, last = monotonic(), self._last
         self._last = now
-        if now - last < _BURST_SECONDS:
+        if now - last >= _BURST_SECONDS:
+            return  # to ask the event loop costs more
+        if not self._begun:
+            self._soon(self._turn_is_over)
+        self._begun += 1
+        if self._begun > _BURST:
             async with self._door:
                 await _turn()
                 self._last = monotonic()
 
-
-async def _readable(descriptor: int) -> None:
-    """Waits until there is something to read.
-
-    Done directly where asyncio is the event loop: that is half of what a piece of a slow stream costs otherwise.
-    """
-    loop = running_loop()
-    if loop is None:
-        await wait_readable(descriptor)
-        return
-    arrived = loop.create_future()
-    try:
-        loop.add_reader(descriptor, _arrive, arrived)
-    except NotImplementedError:  # Windows' proactor loop
-        await wait_readable(descriptor)
-        return
-    try:
-        await arrived
-    finally:
-        loop.remove_reader(descriptor)
+    def _turn_is_over(self) -> None:
+        self._begun = 0
 
 
 async def _turn() -> None:
@@ -108,11 +101,6 @@ async def _turn() -> None:
         await checkpoint()
     else:
         await asyncio.sleep(0)
-
-
-def _arrive(arrived: asyncio.Future[None]) -> None:
-    if not arrived.done():
-        arrived.set_result(None)
 
 
 async def _rested(call: Pipeline) -> None:
@@ -160,6 +148,112 @@ async def text_of(stream: ChatStream) -> str:
     return (await stream).text
 
 
+class _Watch(Generic[T]):
+    """Has asyncio watch an answer's socket from one wait to the next: to begin anew each time costs more than a piece.
+
+    The loop makes the step itself when something arrives: what stayed unread would wake it again and again.
+
+    Args:
+        source: The answer, which waits for its socket.
+        poll: Makes a step of it.
+
+    Raises:
+        NotImplementedError: The loop cannot do that, as Windows' proactor loop.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, source: Source, poll: Callable[[], T]) -> None:
+        self._loop = loop
+        self._source = source
+        self._call = source.current
+        self._poll = poll
+        self._pid = os.getpid()
+        self._waiter: asyncio.Future[None] | None = None
+        self._done: list[T] = []
+        self._failed: list[BaseException] = []  # in a list for the reason that `Hop` gives
+        self._descriptor = self._call.watch()
+        self._open = self._descriptor is not None  # or it was given up meanwhile
+        if self._descriptor is not None:
+            try:
+                loop.add_reader(self._descriptor, self._arrived)
+            except BaseException:
+                self._call.unwatched()
+                raise
+
+    def holds(self) -> bool:
+        """Whether the socket is still the answer's; if not, it ends. To be called behind each step."""
+        if self._open and not (self._call.watched and self._call is self._source.current):
+            self.end()
+        return self._open
+
+    def must_wait(self) -> bool:
+        """Whether there is nothing to be had but by `outcome`, as far as that is known at once."""
+        return bool(self._done or self._failed) or (self.is_here and self._call.must_wait())
+
+    @property
+    def is_here(self) -> bool:
+        """Whether it goes on, in the running event loop."""
+        return self._open and self._loop is running_loop()
+
+    async def outcome(self) -> T:
+        """What the step brings that is made when something has arrived."""
+        if self._open and not (self._done or self._failed):
+            waiter = self._waiter = self._loop.create_future()
+            try:
+                await waiter
+            finally:
+                self._waiter = None
+        if self._failed:
+            raise self._failed.pop()
+        return self._done.pop() if self._done else self._poll()
+
+    def _arrived(self) -> None:
+        waiter = self._waiter
+        if waiter is None or waiter.done():  # the reader is slower than the answer, or has been cancelled
+            self.end()
+            if self._call.cancelled:
+                self._call.close()
+            return
+        try:
+            outcome = self._poll()
+        except BaseException as error:
+            self._failed.append(error)
+            waiter.set_result(None)
+            self.holds()
+            if not isinstance(error, Exception):
+                raise
+            return
+        if not self.holds() or outcome is not Wait.SOCKET:  # else, what has come means nothing to anybody
+            self._done.append(outcome)
+            waiter.set_result(None)
+
+    def end(self) -> None:
+        """Turns away from the socket. May be repeated; by the loop's own thread only."""
+        if self._open:
+            self._open = False
+            if self._pid == os.getpid():  # a forked child would put an end to the parent's watch
+                self._loop.remove_reader(self._descriptor)  # type: ignore[arg-type]
+            self._call.unwatched()
+
+    def end_anywhere(self, then: Callable[[], None]) -> None:
+        """Like `end`, from any thread and from a garbage collection.
+
+        Args:
+            then: Called once it has ended.
+        """
+
+        def both() -> None:
+            self.end()
+            then()
+
+        elsewhere = self._loop.is_running() and running_loop() is not self._loop and self._pid == os.getpid()
+        if self._open and elsewhere:
+            self._call.cancel()
+            with contextlib.suppress(RuntimeError):  # it was closed meanwhile
+                self._loop.call_soon_threadsafe(both)
+                return
+        both()
+
+
 class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
     """The pieces of an answer, for `async for`. Awaiting it gives itself, so that both ways of use work::
 
@@ -178,6 +272,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         self._over = False
         self._running = False
         self._left = False  # by a task that was cancelled while it waited
+        self._watch: _Watch[Iterable[Piece] | Wait | None] | None = None
         self._hop: Hop[Iterable[Piece] | Wait | None] | None = None
         self._coroutines: Coroutines | None = None
 
@@ -217,39 +312,74 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._running = False
             if isinstance(error, cancellation()):
                 self._left = True
+                self._turn_away()
                 self._view.leave(Loop().soon)
                 self._ready = _of_one_who_is_back(self._ready, self._view.source)
                 del self
                 raise error.with_traceback(None)  # noqa: B904 - it is the same one
             self._over = True
+            self._turn_away()
             self._view.abandon()
             raise
 
     async def _step(self) -> None:
         """Makes the next read, and keeps what it brings. Gives other tasks their turn, and can be cancelled."""
-        view, source = self._view, self._view.source
+        source, watch = self._view.source, self._watch
         if source.started is None:
             await _Beginnings.here().turn()
-        outcome = view.poll() if self._hop is None else Wait.THREAD
-        turn = isinstance(outcome, Wait)
+        outcome: Iterable[Piece] | Wait | None
+        if watch is not None and watch.must_wait():
+            outcome, turn = await watch.outcome(), True
+        else:
+            outcome = self._polled() if self._hop is None else Wait.THREAD
+            turn = isinstance(outcome, Wait)
         while isinstance(outcome, Wait):
             if outcome is Wait.THREAD:
+                self._turn_away()
                 outcome = await self._hopped()
-                continue
-            if outcome is Wait.SOCKET:
-                if (descriptor := source.current.readable) is not None:  # or it was given up behind the thread's step
-                    await _readable(descriptor)
-            elif outcome is Wait.REST:
-                await _rested(source.current)
+            elif outcome is Wait.SOCKET:
+                outcome = await self._arrival()
             else:
-                await _turn()
-            outcome = view.poll()
+                if outcome is Wait.REST:
+                    await _rested(source.current)
+                else:
+                    await _turn()
+                outcome = self._polled()
         if outcome is None:
             self._over = True
         else:
             self._ready = iter(outcome)
         if not turn:
             await _turn()
+
+    def _polled(self) -> Iterable[Piece] | Wait | None:
+        """What a step brings that does not block."""
+        outcome = self._view.poll()
+        if self._watch is not None:
+            self._watch.holds()
+        return outcome
+
+    async def _arrival(self) -> Iterable[Piece] | Wait | None:
+        """What a step brings once something has arrived."""
+        if self._watch is not None and self._watch.is_here:
+            return await self._watch.outcome()
+        self._turn_away()  # in another event loop
+        source, loop = self._view.source, running_loop()
+        if loop is not None:
+            with contextlib.suppress(NotImplementedError):
+                self._watch = _Watch(loop, source, self._view.poll)
+                return await self._watch.outcome()
+        call = source.current
+        if (descriptor := call.watch()) is not None:  # or it was given up meanwhile
+            try:
+                await wait_readable(descriptor)
+            finally:
+                call.unwatched()
+        return self._view.poll()
+
+    def _turn_away(self) -> None:
+        if self._watch is not None:
+            self._watch.end()
 
     async def _hopped(self) -> Iterable[Piece] | Wait | None:
         """What a step brings in a worker thread. If the task is cancelled meanwhile, the next one gets that."""
@@ -292,13 +422,18 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         if self._running:
             self._view.source.cancel()  # the task that waits closes what it waits for
         else:
+            self._turn_away()
             self._view.abandon()
             if self._coroutines is not None:
                 await self._coroutines.ended()
 
     def __del__(self) -> None:
-        if not sys.is_finalizing():
+        if sys.is_finalizing():
+            return
+        if self._watch is None:
             self._view.abandon()
+        else:
+            self._watch.end_anywhere(self._view.abandon)
 
 
 def _of_one_who_is_back(pieces: Iterator[Piece], source: Source) -> Iterator[Piece]:

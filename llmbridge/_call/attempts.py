@@ -107,6 +107,7 @@ class Attempts:
         self.later: Later | None = None
         self.rest: float | None = 0.0
         self.in_loop = self.polled = False
+        self.watched = False  # the socket, by an event loop, which would wait for ever if others closed it
         self.headers: dict[str, str] = {}
         self.request_id: str | None = None
         self.used_tokens: int | None = None
@@ -340,7 +341,7 @@ class Attempts:
     def _drop(self, error: BaseException | None) -> None:
         """Ends what belongs to an attempt."""
         exchange, self.exchange = self.later or self.exchange, None
-        self.later = None
+        self.later, self.watched = None, False
         if exchange is not None:
             exchange.close()
         self._end_ticket(error)

@@ -66,7 +66,6 @@ class Pipeline:
         self._failure = Pending()  # came behind what was returned last
         self._held: list[Item] = []  # came before the first piece, and is no piece
         self._cancelled = False
-        self._awaited = False  # an event loop watches the socket: to close it would leave the loop waiting for ever
         self._over = False
         self._answered = False
         self.started: float | None = None
@@ -175,13 +174,38 @@ class Pipeline:
         self.cancel()
         if not self._busy.locked():
             with self._busy:  # whoever takes it meanwhile finds the call cancelled, and is out at once
-                if not self._awaited:
+                if not self._attempts.watched:
                     self._release()
 
+    def watch(self) -> int | None:
+        """`readable`, for an event loop that watches it from now on: until `unwatched`, a step alone may close it."""
+        with self._busy:
+            self._attempts.watched = (descriptor := self.readable) is not None
+        return descriptor
+
+    @property
+    def watched(self) -> bool:
+        """Whether the socket that `watch` gave is still the call's, and `unwatched` has not been called."""
+        return self._attempts.watched
+
+    def unwatched(self) -> None:
+        """The event loop has turned away from the socket."""
+        self._attempts.watched = False
+
     def abandon(self) -> None:
-        """Like `close`, by the task itself that has waited for the socket."""
-        self._awaited = False
+        """Like `close`, where no event loop watches the socket any more."""
+        self._attempts.watched = False
         self.close()
+
+    def must_wait(self) -> bool:
+        """Whether `poll` would give `Wait.SOCKET`, as far as that is known at once; if so, the wait has begun."""
+        answer, exchange = self._answer, self._attempts.exchange
+        if answer is None or exchange is None or answer.ended or answer.pending or self._failure.error is not None:
+            return False
+        try:
+            return exchange.must_wait()
+        except LLMBridgeError:
+            return False  # the call has ended: the step says so
 
     def leave(self, give_up: Callable[[], object], soon: Soon) -> None:
         """Nobody waits for the next step any more, though somebody may come back: `come_back` says so.
@@ -212,14 +236,12 @@ class Pipeline:
             try:
                 outcome = self._step(may_block, in_loop)
             except BaseException as error:
-                self._awaited = False
                 self._release(error)
                 if isinstance(error, LLMBridgeError):
                     self._attempts.complete(error)
                 raise
             if outcome is None:
                 self._release()
-            self._awaited = outcome is Wait.SOCKET  # while the lock is held: see close()
         if self._cancelled and not self._over:
             self.close()  # somebody wanted to while the lock was held
         return outcome
@@ -287,7 +309,7 @@ class Pipeline:
             if not may_block and (exchange.readable is None or answer.heavy):
                 return Wait.THREAD
             exchange.set_blocking(may_block)
-            if not (may_block or answer.ended or answer.pending) and exchange.must_wait():
+            if not may_block and self.must_wait():
                 return Wait.SOCKET
         while not answer.ended:
             items, self._failure.error = answer.read(bounded=not may_block)
@@ -335,7 +357,7 @@ class Pipeline:
 
     def _finish(self, answer: Answer) -> None:
         """Reads behind the end mark. The connection may serve others from here on, and is none of this call's."""
-        exchange, self._attempts.exchange = self._attempts.exchange, None
+        exchange, self._attempts.exchange, self._attempts.watched = self._attempts.exchange, None, False
         assert exchange is not None
         known = exchange.short  # the cut that the answer itself has met, and judged: it ended what was read last
         whole = exchange.finish()
