@@ -25,7 +25,7 @@ __all__ = ["display", "is_shown", "kernel_shell", "show", "show_async"]
 
 _PAUSE = 0.1  # seconds between two paintings
 _LONGEST_PAUSE = 1.0
-_PAUSE_FOR_CHARACTER = 3e-5  # more for a long answer, which is sent and laid out as a whole each time
+_PAUSE_FOR_CHARACTER = 4e-5  # more for a long answer, which is sent and laid out as a whole each time
 Paint = Callable[[dict[str, Any]], object]
 
 

@@ -6,8 +6,8 @@ IPython is not imported: everything is asked of the shell that loads them.
 from __future__ import annotations
 
 import ast
-import contextlib
 import re
+import sys
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from inspect import signature
@@ -243,5 +243,5 @@ def load(shell: Any) -> None:
         shell.input_transformers_cleanup.append(_questions)
     shell.register_magic_function(chats.chat, "line_cell", "chat")
     shell.register_magic_function(chats.chat_new, "line", "chat_new")
-    with contextlib.suppress(AttributeError):  # IPython before 8.6
+    if hasattr(sys.modules.get("IPython.core.completer"), "CompletionContext"):  # from IPython 8.6 on
         shell.Completer.custom_matchers.append(chats.complete)

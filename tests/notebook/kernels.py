@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import os
 import queue
+import re
 import tempfile
 import time
 from collections.abc import Callable
@@ -66,8 +68,9 @@ class Cell:
 
     @property
     def traceback(self) -> str:
-        """Of the error that it ended with."""
-        return "\n".join(line for content in self.of("error") for line in content["traceback"])
+        """Of the error that it ended with, without colours."""
+        lines = "\n".join(line for content in self.of("error") for line in content["traceback"])
+        return re.sub(r"\x1b\[[\d;]*m", "", lines)
 
 
 _SHOWN = ("display_data", "update_display_data", "execute_result")
@@ -126,8 +129,10 @@ class Kernel:
         return cell
 
     def value(self, code: str) -> str:
-        """What an expression prints."""
-        return self.run(f"print({code})").printed.strip()
+        """What an expression prints, or several with commas between them."""
+        request = self._client.execute("", user_expressions={"value": f"' '.join(map(str, [{code}]))"})
+        found = self._reply_to(request)["user_expressions"]["value"]
+        return str(ast.literal_eval(found["data"]["text/plain"])).strip()
 
     def complete(self, code: str) -> list[str]:
         """What Tab offers at the end of the code."""

@@ -9,7 +9,7 @@ import pytest
 import llmbridge
 
 MADE = {
-    "chat('Hi')": ["acomplete", "complete", "events", "finish_reason", "text"],
+    "chat('Hi')": ["acomplete", "complete", "events", "finish_reason", "partial", "show", "text"],
     "chat('Hi').complete()": ["choices", "parsed", "text", "usage"],
     "chat('Hi').complete().usage": ["output_tokens", "total_tokens"],
     "chat('Hi').complete().message": ["content", "role", "to_dict"],
