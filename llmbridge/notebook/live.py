@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["display", "is_shown", "kernel_shell", "show", "show_async"]
 
-_PAUSE = 0.1  # seconds between two paintings
-_LONGEST_PAUSE = 1.0
-_PAUSE_FOR_CHARACTER = 4e-5  # more for a long answer, which is sent and laid out as a whole each time
+_REPAINT_SECONDS = 0.1  # seconds between two paintings
+_MOST_SECONDS = 1.0
+_SECONDS_FOR_CHARACTER = 4e-5  # more for a long answer, which is sent and laid out as a whole each time
 Paint = Callable[[dict[str, Any]], object]
 
 
@@ -127,7 +127,7 @@ class _Live:
             self._paint(of_stream(self._stream, f"{how} after {time.monotonic() - self._began:.1f} s"))
 
     def _repaint(self, paint: Paint) -> None:
-        pause = _PAUSE
+        pause = _REPAINT_SECONDS
         while not self._over.wait(pause):
             if self._dirty:
                 self._dirty = False
@@ -138,7 +138,7 @@ class _Live:
                     self._dirty = True
                     continue
                 paint(shown)
-                pause = min(_LONGEST_PAUSE, _PAUSE + _PAUSE_FOR_CHARACTER * len(shown["text/markdown"]))
+                pause = min(_MOST_SECONDS, _REPAINT_SECONDS + _SECONDS_FOR_CHARACTER * len(shown["text/markdown"]))
 
 
 def kernel_shell() -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import linecache
 import os
+import re
 import sys
 import sysconfig
 import traceback
@@ -18,6 +19,7 @@ if TYPE_CHECKING:
 __all__ = ["brief", "of_error", "without_frame"]
 
 _RED, _GREEN, _GREY, _PLAIN = "\x1b[91m", "\x1b[32m", "\x1b[90m", "\x1b[0m"
+_COLOUR = re.compile(r"\x1b\[\d+m")
 _MOST_OF_TEXT = 500  # characters
 _MOST_FRAMES = 4
 _OTHERS = (
@@ -53,7 +55,9 @@ def brief(error: BaseException, message: list[str], said: str = "") -> list[str]
     if said and not getattr(error, "_llmbridge_on_screen", False):
         cut = said if len(said) <= _MOST_OF_TEXT else f"... {said[-_MOST_OF_TEXT:]}"
         lines += [f"{_GREY}the text so far ({len(said):,} characters):{_PLAIN}", cut]
-    return [*lines, f"{_GREY}(%tb shows the whole traceback){_PLAIN}"]
+    lines.append(f"{_GREY}(%tb shows the whole traceback){_PLAIN}")
+    plain = str(getattr(shell, "colors", "")).lower() == "nocolor"
+    return [_COLOUR.sub("", line) for line in lines] if plain else lines
 
 
 def without_frame(trace: TracebackType | None, code: CodeType) -> TracebackType | None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+import signal
+import sys
 import time
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +14,9 @@ import pytest
 pytest.importorskip("ipykernel")
 
 from kernels import Cell, Kernel
+from modes import Mode
 
+from llmbridge._call.reading import Reading
 from llmbridge.testing import LLMServer, Reply
 
 FORMS = {
@@ -144,23 +148,18 @@ def test_p45_nothing_of_it_is_left_after_a_cell(kernel: Kernel, connected: LLMSe
     assert "stopped" not in plain.traceback
 
 
-def test_an_interrupt_of_something_else_is_shown_as_ever(kernel: Kernel) -> None:
+def test_p45_an_interrupt_of_something_else_is_shown_as_ever(kernel: Kernel) -> None:
     """In a cell that has read no answer."""
     slept = kernel.run("import time\nprint('now')\nawait asyncio.sleep(60)", lambda cell: "now" in cell.printed)
     assert "CancelledError" in slept.traceback
     assert "stopped" not in slept.traceback
 
 
-def test_outside_of_a_kernel_no_handler_is_touched(server: LLMServer, client: Any) -> None:
+def test_p45_outside_of_a_kernel_no_handler_is_touched(server: LLMServer, client: Any, mode: Mode) -> None:
     """In this process there is none."""
-    import signal
-    import sys
-
-    from llmbridge._call.reading import Reading
-
     before = signal.getsignal(signal.SIGINT)
     server.default = Reply("Hello")
-    assert client.chat("x").show().text == "Hello"
+    assert mode.complete(client.chat("x")).text == "Hello"
     assert Reading.begun is None
     assert signal.getsignal(signal.SIGINT) is before
     assert "llmbridge.notebook.interrupts" not in sys.modules
