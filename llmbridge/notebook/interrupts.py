@@ -29,7 +29,7 @@ __all__ = ["install"]
 
 
 class _Cell:
-    """The cell that runs: which answers it has begun to read, and whether it was stopped."""
+    """The cell that runs: which answers it has begun to read, and which threads were at it when it was stopped."""
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
@@ -37,12 +37,12 @@ class _Cell:
         self._stopped: list[Reading] = []
         self._before: Any = None
         self._custom: tuple[Any, Any] | None = None
-        self._interrupted = False
+        self._ended: set[threading.Thread] = set()
 
     def begin(self, *_: object) -> None:
         """A cell is about to run: its handler of SIGINT stands."""
         self._readings = {}
-        self._interrupted = False
+        self._ended.clear()
         if threading.current_thread() is not threading.main_thread():
             return  # of a subshell, which no signal reaches
         before = signal.getsignal(signal.SIGINT)
@@ -52,7 +52,7 @@ class _Cell:
 
     def end(self, *_: object) -> None:
         """It is over."""
-        self._interrupted = False
+        self._ended.clear()
         self._stopped.clear()
         if self._custom is not None:
             (self._shell.custom_exceptions, self._shell.CustomTB), self._custom = self._custom, None
@@ -67,7 +67,7 @@ class _Cell:
 
     def reads(self, reading: Reading) -> None:
         """Somebody begins to read an answer."""
-        if self._interrupted and threading.current_thread() is not threading.main_thread():
+        if threading.current_thread() in self._ended:
             reading.source.cancel()
         readings = self._readings  # each change of it is one step: a signal may come in between
         readings[weakref.ref(reading, lambda gone: readings.pop(gone, None))] = threading.get_ident()
@@ -76,9 +76,10 @@ class _Cell:
         known = [(known(), thread) for known, thread in list(self._readings.items())]
         readers = [(reading, thread) for reading, thread in known if reading is not None and not reading.over]
         stopped = [reading for reading, _ in readers]
-        if stopped and not self._interrupted:
-            self._interrupted = True
+        if stopped:
             self._stopped = stopped
+            self._ended.update(threading.enumerate())
+            self._ended.discard(threading.main_thread())
         self._show_interrupt()
         try:
             self._before(number, frame)

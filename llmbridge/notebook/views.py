@@ -172,8 +172,11 @@ def _tokens(count: int | None) -> str:
 
 def _turn(message: Message, images: bool = True, thinking: bool = False) -> str:
     if message.role == "tool":
-        return _result(message.text, bool(message.extra.get("is_error")))
-    parts = [_part(part, images, thinking) for part in message.parts]
+        text = "".join(str(part["text"]) for part in message.parts if part["type"] == "text")
+        parts = [_result(text, bool(message.extra.get("is_error")))]
+        parts += [_part(part, images) for part in message.parts if part["type"] != "text"]
+    else:
+        parts = [_part(part, images, thinking) for part in message.parts]
     return "\n\n".join(part for part in parts if part)
 
 

@@ -105,6 +105,7 @@ class Kernel:
             code: Of the cell.
             interrupt_when: The kernel is interrupted, once, as soon as this is true; looked at all the time.
         """
+        assert self._manager.is_alive(), "an earlier cell did not end"
         request = self._client.execute(code, allow_stdin=False)
         cell, stopped = Cell(), None
         end = time.monotonic() + _LONGEST
@@ -122,6 +123,7 @@ class Kernel:
             if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
                 break
         else:
+            self._manager.shutdown_kernel(now=True)  # the next test shall not wait for it
             raise TimeoutError(f"the cell did not end: {code}")
         if stopped is not None:
             cell.idle_seconds = time.monotonic() - stopped
