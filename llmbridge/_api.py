@@ -1,4 +1,4 @@
-"""The functions of the package: methods of one client, as those of `random` are of one generator."""
+"""The package's functions: methods of one shared client, like the functions of `random`."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ __all__ = ["aembed", "amodels", "chat", "conversation", "embed", "models"]
 
 
 class _OneClient(Client):
-    """It has no copies: a function that goes to a worker process uses the connections that are kept there."""
+    """Pickling and copying give the same client: a function sent to a worker process uses that process's
+    connections."""
 
     def __reduce__(self) -> str:
         return "_client"
@@ -19,7 +20,7 @@ class _OneClient(Client):
 
 
 _client = _OneClient()
-_client.connections = SHARED  # providers that are used as classes share them
+_client.connections = SHARED  # shared with providers used as classes
 
 chat = _client.chat
 conversation = _client.conversation

@@ -65,7 +65,7 @@ class TestNone:
     @pytest.mark.parametrize("dialect", DIALECTS)
     def test_a_schema_and_a_response_format_are_one_too_many(self, server: LLMServer, dialect: str) -> None:
         """At every service: none of them wins in silence."""
-        with Client(**way(server, dialect)) as client, pytest.raises(InvalidRequest, match="give one of them"):
+        with Client(**way(server, dialect)) as client, pytest.raises(InvalidRequest, match="pass only one of them"):
             client.chat("Hi", schema=City, response_format={"type": "json_object"})
         assert server.requests == []
 

@@ -185,8 +185,8 @@ class TestAnswers:
             ([[1.0]], "2 texts were sent and 1 embeddings came back"),
             ([[1.0], [2.0], [3.0]], "2 texts were sent and 3 embeddings came back"),
             ([[1.0], [2.0, 3.0]], "not of one length"),
-            ([[1.0], ["x"]], "no list of numbers"),
-            ([[1.0], None], "no list of numbers"),
+            ([[1.0], ["x"]], "not a list of numbers"),
+            ([[1.0], None], "not a list of numbers"),
             ([[1.0], "%%%"], "base64"),
             (["", ""], "empty"),
             (["AADAfw==", "AADAfw=="], "not finite"),
@@ -209,8 +209,8 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("reply", "message"),
         [
-            (Reply(body="{}", content_type="application/json"), "holds no embeddings"),
-            (Reply(body="[1]", content_type="application/json"), "holds no embeddings"),
+            (Reply(body="{}", content_type="application/json"), "has no embeddings"),
+            (Reply(body="[1]", content_type="application/json"), "has no embeddings"),
             (Reply(body="{", content_type="application/json"), "no valid JSON"),
             (Reply(body="<html>", content_type="text/html"), "HTML"),
             (Reply(body="data: {}\n\n"), "stream instead of one JSON document"),
@@ -315,7 +315,7 @@ class TestInput:
 
     def test_no_model_and_no_such_option(self, server: LLMServer) -> None:
         """As for a chat."""
-        with pytest.raises(ConfigError, match="no model is named"):
+        with pytest.raises(ConfigError, match="no model given"):
             embed("a")
         with pytest.raises(ConfigError, match="timeout"):
             embed("a", **way(server, timeout=-1))

@@ -59,8 +59,8 @@ BAD_MESSAGES: dict[str, tuple[Any, str]] = {
     "a bytearray": (bytearray(b"Hi"), "not bytearray"),
     "a set": ({"Hi"}, "not set"),
     "a generator": ((message for message in [USER]), "not generator"),
-    "a single mapping": (USER, "put it into a list"),
-    "a single Message": (Message("user", "Hi"), "put it into a list"),
+    "a single mapping": (USER, "put it in a list"),
+    "a single Message": (Message("user", "Hi"), "put it in a list"),
     "a list of str": (["Hi"], r"messages\[0\].*not str"),
     "a list of None": ([None], r"messages\[0\].*not NoneType"),
     "a list of lists": ([USER, ["user", "Hi"]], r"messages\[1\].*not list"),
@@ -344,9 +344,9 @@ class TestText:
 
     @pytest.mark.parametrize("part", [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "input_text"}])
     def test_a_part_without_text_is_refused(self, part: dict[str, Any]) -> None:
-        """A service that takes text only must not answer to half of a message."""
+        """A service that takes only text must not answer to half of a message."""
         message = Message("user", ["a", part])
-        with pytest.raises(InvalidRequest, match="text only"):
+        with pytest.raises(InvalidRequest, match="only text"):
             _ = message.text
 
     def test_an_unknown_part_is_sent_as_given(self) -> None:
@@ -604,7 +604,7 @@ class TestParts:
     @pytest.mark.parametrize(
         ("role", "content", "extra", "said"),
         [
-            ("user", [CALL], {}, "only an assistant's makes calls"),
+            ("user", [CALL], {}, "only the assistant makes calls"),
             ("assistant", [{"type": "tool_call", "id": "x"}], {}, r"content\[0\] is a tool call without a 'name'"),
             ("assistant", ["a", {"type": "tool_call", "id": "x"}, "b"], {"tool_calls": "no"}, "must be a list"),
         ],
@@ -626,5 +626,5 @@ def test_media_of_an_earlier_answer_are_their_words_to_a_service_of_text() -> No
     """A user's own are refused, since they were meant."""
     spoken = Media("audio", "audio/wav", b"RIFF", transcript="Hello").to_part()
     assert Message("assistant", [spoken, " there"]).text == "Hello there"
-    with pytest.raises(InvalidRequest, match="text only"):
+    with pytest.raises(InvalidRequest, match="only text"):
         assert Message("user", [spoken]).text

@@ -1,4 +1,4 @@
-"""What a type checker sees of a caller's code: `mypy` checks this file with the package, nothing runs it."""
+"""A caller's code as type checkers see it: `mypy` checks this file with the package; it is never run."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Inhabitants(TypedDict):
 
 
 def parsed_is_of_the_schemas_class(client: Client) -> None:
-    """In every way to ask, with whatever beside it."""
+    """In every call, with any other options."""
     assert_type(chat("x", schema=City).parsed, City)
     assert_type(chat("x", model="demo", schema=City, timeout=3, temperature=0).complete(), Completion[City])
     assert_type(chat("x", schema=Inhabitants).complete().parsed, Inhabitants)
@@ -60,7 +60,7 @@ async def so_it_is_in_async_code(client: Client) -> None:
 
 
 async def a_conversation_knows_its_schema(client: Client) -> None:
-    """That of all its questions, or of one of them."""
+    """The schema of all its questions, or of one."""
     talk = client.conversation("demo", schema=City, system="x", timeout=3)
     assert_type(talk, Conversation[City])
     assert_type(talk.ask("x").complete(), Completion[City])
@@ -80,7 +80,7 @@ async def a_conversation_knows_its_schema(client: Client) -> None:
 
 
 def parsed_is_anything_without_a_class(client: Client) -> None:
-    """A JSON schema, a form that is no class, and none."""
+    """With a JSON schema, a form that is not a class, or none."""
     assert_type(chat("x").complete().parsed, Any)
     assert_type(chat("x", schema={"type": "object"}).complete().parsed, Any)
     assert_type(chat("x", schema=Schema.of(Literal["a", "b"])).complete().parsed, Any)
@@ -89,17 +89,17 @@ def parsed_is_anything_without_a_class(client: Client) -> None:
 
 
 def names_without_a_parameter_are_fine(stream: ChatStream) -> Completion:
-    """`ChatStream` alone is one of anything."""
+    """`ChatStream` without a parameter stands for any."""
     return stream.complete()
 
 
 def and_take_any_stream() -> Completion:
-    """Whatever its schema is."""
+    """Accepts streams of any schema."""
     return names_without_a_parameter_are_fine(chat("x", schema=City))
 
 
 def a_wrong_argument_is_an_error(client: Client) -> None:
-    """Each for itself, with a schema and without; `warn_unused_ignores` says which of these is none."""
+    """Each one by itself, with and without a schema; `warn_unused_ignores` reports any that is not an error."""
     chat("x", timeout="a").cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     chat("x", retries="never").cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     chat("x", verify=3.5).cancel()  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -117,7 +117,7 @@ def a_wrong_argument_is_an_error(client: Client) -> None:
 
 
 async def the_other_questions_are_typed(client: Client) -> None:
-    """In both ways to ask."""
+    """Embeddings and models, sync and async."""
     assert_type(embed(["x"], dimensions=3), Embeddings)
     assert_type(await aembed("x"), Embeddings)
     assert_type(client.embed("x"), Embeddings)
@@ -140,7 +140,7 @@ def minus(a: int, b: int = 1) -> float:
 
 
 def a_tool_is_called_as_its_function() -> None:
-    """With its arguments and result."""
+    """With its function's arguments and result."""
     assert_type(add(1, b=2), float)
     assert_type(minus(1), float)
     add("1")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
@@ -174,7 +174,7 @@ def a_key_may_come_from_a_function(client: Client) -> None:
 
 
 async def an_answer_is_used_like_its_text(client: Client) -> None:
-    """With the types that its text has; a coroutine of it knows its schema."""
+    """With the types of its text; a coroutine of it knows its schema."""
     answer = await chat("x", client, schema=City, extra={"a": 1}).acomplete()
     assert_type(answer, Completion[City])
     assert_type(answer + "!", str)

@@ -1,4 +1,4 @@
-"""What breaks the promises about whole answers: what is kept, told once, and sent back (P26 to P28)."""
+"""Mutations that break the promises about whole answers: kept, told once, and sent back (P26 to P28)."""
 
 from __future__ import annotations
 

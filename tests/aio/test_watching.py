@@ -17,9 +17,12 @@ from loopback import DONE, FINISH, Listener, chunk, event, head, read_head
 
 from llmbridge import Cancelled, ChatStream, Client, ProtocolError
 from llmbridge._aio import _Watch
+from llmbridge.events import Usage
 
 HEAD = head("Transfer-Encoding: chunked")
 A, B = (chunk(event(text=text)) for text in "ab")
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":0,"total_tokens":1}}\n\n'
+NOTHING = chunk(USAGE + DONE) + b"0\r\n\r\n"
 END = chunk(event(text="c") + FINISH + DONE) + b"0\r\n\r\n"
 
 
@@ -35,7 +38,7 @@ class Server(Listener):
             read_head(sock)
             while (part := self.parts.get(timeout=30)) is not None:
                 sock.sendall(part)
-                if part is END:
+                if part in (END, NOTHING):
                     read_head(sock)
 
 
@@ -141,6 +144,12 @@ async def by_a_thread_alone(case: Case) -> None:
     await until(lambda: case.over)
 
 
+async def by_closing_elsewhere(case: Case) -> None:
+    """Another thread closes the stream."""
+    await asyncio.to_thread(case.stream.close)
+    await until(lambda: case.over)
+
+
 async def by_a_collection_elsewhere(case: Case) -> None:
     """The garbage collector drops the iterator, in another thread."""
     cycle: list[Any] = [case.pieces]
@@ -160,8 +169,8 @@ async def by_cancelling(case: Case) -> None:
 
 
 ENDINGS = (
-    at_the_end, by_an_error, by_aclose, by_break, by_a_thread, by_a_thread_alone, by_a_collection_elsewhere,
-    by_cancelling,
+    at_the_end, by_an_error, by_aclose, by_break, by_a_thread, by_a_thread_alone,
+    by_closing_elsewhere, by_a_collection_elsewhere, by_cancelling,
 )  # fmt: skip
 
 
@@ -175,6 +184,24 @@ def test_p14_nothing_stays_watched(case: Case, end: Callable[[Case], Awaitable[N
         assert not case.watched
         assert not asyncio.get_running_loop().remove_reader(case.descriptor)
         assert case.over is (end is not by_cancelling)
+
+    asyncio.run(main())
+
+
+def test_p14_nor_once_what_comes_with_the_end_is_handed_out(case: Case) -> None:
+    """The connection serves others by then."""
+
+    async def main() -> None:
+        events = case.stream.events().__aiter__()
+        step = asyncio.ensure_future(events.__anext__())
+        case.server.parts.put(HEAD)
+        await until(lambda: case.watched)
+        descriptor = case.stream._reading.source.current.readable
+        case.server.parts.put(NOTHING)
+        assert isinstance(await step, Usage)
+        assert not case.over
+        assert not asyncio.get_running_loop().remove_reader(descriptor)
+        assert [event async for event in events] == []
 
     asyncio.run(main())
 

@@ -1,4 +1,4 @@
-"""What `name.<Tab>` offers in a notebook: jedi has to follow every public object to its attributes."""
+"""What `name.<Tab>` offers in a notebook: jedi must find the attributes of every public object."""
 
 from __future__ import annotations
 
@@ -25,11 +25,11 @@ MADE = {
     "Retry()": ["on_retry"],
     "Limits()": ["concurrency"],
 }
-"""For an expression, some of what must be offered behind it."""
+"""For each expression, some of the names that must be offered after it."""
 
 
 def offered(code: str) -> set[str]:
-    """The names behind the end of the code, found in this process."""
+    """The names offered at the end of the code, found in this process."""
     jedi: Any = pytest.importorskip("jedi")
     here = jedi.api.environment.InterpreterEnvironment()
     return {name.name for name in jedi.Script(code, environment=here).complete()}
@@ -37,10 +37,10 @@ def offered(code: str) -> set[str]:
 
 @pytest.mark.parametrize("expression", MADE)
 def test_jedi_offers_the_attributes(expression: str) -> None:
-    """A property that jedi stumbles over takes all others with it."""
+    """One property that jedi cannot follow would hide all others."""
     assert set(MADE[expression]) - offered(f"from llmbridge import *\nmade = {expression}\nmade.") == set()
 
 
 def test_jedi_offers_the_names_of_the_package() -> None:
-    """Which are loaded only when they are used."""
+    """Even though they are loaded only on first use."""
     assert set(llmbridge.__all__) - offered("import llmbridge\nllmbridge.") == set()

@@ -174,8 +174,8 @@ class Trusting(Provider):
 @pytest.mark.parametrize(
     ("event", "what"),
     [
-        ("[1]", "is no JSON object, but list"),
-        ("null", "is no JSON object, but NoneType"),
+        ("[1]", "in a stream event, got list"),
+        ("null", "in a stream event, got NoneType"),
         ("{}", "KeyError in test_promises_errors.py"),
         ('{"say": "", "why": [1]}', "TypeError in test_promises_errors.py"),
         ('{"say": "", "why": "sk-secret-0123"}', "KeyError in test_promises_errors.py"),

@@ -173,7 +173,7 @@ def test_p40_a_call_of_an_unknown_tool_is_no_answer(
     with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key=KEY, retries=0, timeout=20) as client:
         error = caught(mode, client.chat("x", schema=SCHEMA, schema_mode=schema_mode))
         assert type(error) is InvalidOutput
-        assert error.problems == ("(root): expected the answer, got a call of the unknown tool 'Answer_me'",)
+        assert error.problems == ("(root): expected an answer, got a call of the unknown tool 'Answer_me'",)
         assert [call.name for call in error.partial.tool_calls] == ["Answer_me"]
         assert len(server.requests) == 2
         stream = client.chat("x", schema=SCHEMA, schema_mode=schema_mode)

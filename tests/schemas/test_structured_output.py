@@ -305,7 +305,7 @@ class TestWhatDoesNotFit:
         stream = client.chat("x", schema=City)
 
         def body(_: str) -> bool:
-            with pytest.raises(InvalidRequest, match="read to its end"):
+            with pytest.raises(InvalidRequest, match="at the end of the answer"):
                 _ = stream.parsed
             return True
 
