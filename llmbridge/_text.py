@@ -82,7 +82,7 @@ def short_repr(value: Any) -> str:
     Example:
         >>> from llmbridge.events import Text
         >>> Text("a long story " * 10)
-        Text(text='a long story a long story a long story a long story a long...')
+        Text(text='a long story a long story a long story a long story a lon...')
     """
     cut = ((field.name, getattr(value, field.name)) for field in fields(value) if field.repr)
     shown = (f"{name}={_cut(held)}" for name, held in cut)
