@@ -452,6 +452,8 @@ class Finish:
     message: str = field(default="", repr=False)
     again: bool = field(default=False, repr=False, compare=False)
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, slots=True)
 class OtherChoice:

@@ -58,7 +58,7 @@ def display(stream: ChatStream[Any]) -> None:
         if paint is not None:
             paint(of_stream(stream))
         else:
-            _write(f"{stream!r}\n")
+            _print(f"{stream!r}\n")
         return
     try:
         show(stream)
@@ -87,22 +87,22 @@ class _Live:
         self._paint = _painter()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
-        self._dirty = False
+        self._dirty = self._printed = False
         self._began = time.monotonic()
         self.answer: Completion[Any] | None = None
 
     def changed(self, event: object) -> None:
         """Something has come."""
         self._dirty = True
-        if self._paint is None:
-            _write(event)
+        if self._paint is None and (isinstance(event, str) or type(event).__name__ in ("Text", "Refusal")):
+            self._printed = True
+            _print(str(event))
 
     def __enter__(self) -> _Live:
         if self._paint is not None:
             self._paint(of_stream(self._stream, "waiting …"))
-            # Where a cell's output belongs is known by context.
-            kind = getattr(sys.modules.get("marimo"), "Thread", threading.Thread)
-            self._thread = kind(
+            kind: Any = threading.Thread if kernel_shell() is not None else sys.modules["marimo"].Thread
+            self._thread = kind(  # with the context, which knows to which cell the display belongs
                 target=copy_context().run, args=(self._repaint, self._paint), name="llmbridge-display", daemon=True
             )
             self._thread.start()
@@ -112,17 +112,17 @@ class _Live:
         self._over.set()
         if self._paint is None:
             if self.answer is not None:
-                _write("\n")
+                _print("\n" if self._printed else f"{self.answer.text}\n")
             return
-        assert self._thread is not None
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         if self.answer is not None:
             self._paint(self.answer._repr_mimebundle_())
             if (shell := kernel_shell()) is not None:
                 _shown[:] = [(self.answer, shell.execution_count)]
         else:
             if error is not None:
-                error._llmbridge_on_screen = True  # type: ignore[attr-defined]  # what came need not be told again
+                error.__dict__["_llmbridge_on_screen"] = True  # what came need not be told again
             how = "interrupted" if kind is not None and not issubclass(kind, Exception) else "broken off"
             self._paint(of_stream(self._stream, f"{how} after {time.monotonic() - self._began:.1f} s"))
 
@@ -178,11 +178,6 @@ def _in_marimo(marimo: Any) -> Paint:
     return paint
 
 
-def _write(event: object) -> None:
-    """Outside of notebooks, the text as it comes."""
-    text = event if isinstance(event, str) else getattr(event, "text", "") if type(event).__name__ in _TEXTS else ""
+def _print(text: str) -> None:
     sys.stdout.write(text)
     sys.stdout.flush()
-
-
-_TEXTS = ("Text", "Refusal")

@@ -156,6 +156,14 @@ def test_what_is_on_the_screen_is_not_told_again(kernel: Kernel, server: LLMServ
         assert "Hello" not in cell.traceback
 
 
+def test_marimo_may_be_imported_in_a_kernel(kernel: Kernel, server: LLMServer, chat: str) -> None:
+    """Where it is installed; the answer belongs into the cell."""
+    server.default = Reply(["Hel", "lo"], delay=0.3)
+    assert kernel.run("try:\n    import marimo\nexcept ImportError:\n    pass").status == "ok"
+    (shown,) = kernel.run("chat('x').show()").shown
+    assert shown.startswith("Hello")
+
+
 def test_an_error_in_a_chain_of_others(kernel: Kernel) -> None:
     """One of llmbridge's below one of the reader's: IPython shows it in its own way."""
     code = (

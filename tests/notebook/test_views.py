@@ -74,7 +74,15 @@ def test_an_object_shows_itself(value: Any) -> None:
 def test_events_have_a_short_repr(kind: Any) -> None:
     """One line, cut."""
     assert repr(kind(LONG)).count("a <b>") == 2
-    assert len(repr(ServerTool("s", "search", {"q": LONG}, LONG))) < 300
+    others = [
+        ServerTool("s", "search", {"q": LONG}, LONG),
+        llmbridge.Finish("stop", LONG),
+        llmbridge.Tool("add", LONG, {"type": "object", "description": LONG}),
+        llmbridge.Choice(0, LONG),
+        llmbridge.Other("kind", {"x": LONG}),
+        Citation("https://example.com", quote=LONG),
+    ]
+    assert [len(repr(one)) for one in others if len(repr(one)) > 320] == []
 
 
 def test_an_answer_and_its_stream(server: LLMServer, client: Client) -> None:
@@ -155,8 +163,15 @@ def test_without_a_notebook_an_answer_is_printed(
 ) -> None:
     """By `show()`, piece by piece."""
     server.default = Reply(["Hel", "lo"])
-    assert client.chat("x").show().text == "Hello"
+    stream = client.chat("x")
+    assert stream.show().text == "Hello"
     assert capsys.readouterr().out == "Hello\n"
+    assert stream.show() is not None
+    assert capsys.readouterr().out == "Hello\n"
+    begun = client.chat("x")
+    assert next(begun) == "Hel"
+    assert begun.show().text == "Hello"
+    assert capsys.readouterr().out == "lo\n"
 
 
 def test_partial_is_what_came_so_far(server: LLMServer, client: Client) -> None:
