@@ -94,8 +94,8 @@ class Kernel:
 
     def close(self) -> None:
         """Ends it."""
+        self._manager.shutdown_kernel()  # in order, so that what measures it can write down what it has found
         self._client.stop_channels()
-        self._manager.shutdown_kernel(now=True)
         self._folder.cleanup()
 
     def run(self, code: str, interrupt_when: Callable[[Cell], bool] | None = None) -> Cell:
