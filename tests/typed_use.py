@@ -13,6 +13,7 @@ from llmbridge import (
     Completion,
     Conversation,
     Message,
+    Partial,
     Secret,
     Usage,
     aembed,
@@ -47,6 +48,8 @@ def parsed_is_of_the_schemas_class(client: Client) -> None:
     assert_type(chat("x", schema=Inhabitants).complete().parsed, Inhabitants)
     assert_type(chat("x", schema=list[City]).complete().parsed, list[City])
     assert_type(client.chat("x", schema=City).complete().parsed, City)
+    assert_type(client.chat("x", schema=City).show(), Completion[City])
+    assert_type(client.chat("x").partial, Partial)
     assert_type(client.run("x", schema=City).complete().parsed, City)
     with chat("x", schema=City) as stream:
         assert_type(stream.complete(), Completion[City])

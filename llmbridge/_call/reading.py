@@ -85,7 +85,7 @@ class Reading:
         noted: What else was.
         first_piece_at: `time.monotonic()` when the first piece had come.
         idle: The tools that are functions which nobody runs, where a call of them would go unseen.
-        begun: Told of every answer that somebody begins to read, in the kernel of a notebook.
+        begun: Called with each reading that begins, in a Jupyter kernel; see `notebook.interrupts`.
     """
 
     begun: ClassVar[Callable[[Reading], object] | None] = None
@@ -137,7 +137,7 @@ class Reading:
             self.first_piece_at = monotonic()
 
 
-if "ipykernel" in sys.modules:  # the stop button: what it finds has to end
+if "ipykernel" in sys.modules:  # so that the stop button ends calls
     from llmbridge.notebook.interrupts import install
 
     Reading.begun = install()

@@ -1,11 +1,11 @@
-"""The stop button of a notebook: what it finds running ends within a moment, wherever it runs.
+"""A notebook's stop button: it ends every call of the running cell within a moment.
 
-ipykernel turns the interrupt of an `await` into a callback of the event loop, and does not wake the loop for it: a loop
-that waits for a silent model would not notice before the next piece comes. And an interrupt reaches the main thread
-alone: calls in the threads of a pool would go on, and the block of the pool waits for them.
+ipykernel turns the interrupt of an `await` into a callback of the event loop, but does not wake the loop: one that
+waits for a silent model would notice only when the next piece comes (github.com/ipython/ipykernel/issues/881). And an
+interrupt reaches only the main thread: calls in a thread pool go on, and the pool's `with` block waits for them.
 
-So while a cell runs, its signal handler has one of ours around it, which wakes the loop, and cancels the answers that
-other threads have begun to read in this cell. Nothing runs, and no timer ticks, until the signal comes.
+So while a cell runs, a handler of ours wraps the kernel's handler of SIGINT. It wakes the loop, and cancels the answers
+that other threads began to read in this cell. Until the signal comes nothing runs: no thread, no timer.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ __all__ = ["install"]
 
 
 class _Cell:
-    """The cell that runs: which answers it has begun to read, and which threads were at it when it was stopped."""
+    """The running cell: the answers it has begun to read, and the threads that were alive when it was stopped."""
 
     def __init__(self, shell: Any) -> None:
         self._shell = shell
@@ -40,36 +40,33 @@ class _Cell:
         self._ended: set[threading.Thread] = set()
 
     def begin(self, *_: object) -> None:
-        """A cell is about to run: its handler of SIGINT stands."""
+        """A cell is about to run, and the kernel has set its handler."""
         self._readings = {}
         self._ended.clear()
         if threading.current_thread() is not threading.main_thread():
-            return  # of a subshell, which no signal reaches
+            return  # a subshell: no signal reaches it
         before = signal.getsignal(signal.SIGINT)
         if callable(before) and before != self._interrupt:
             self._before = before
             signal.signal(signal.SIGINT, self._interrupt)
 
     def end(self, *_: object) -> None:
-        """It is over."""
+        """The cell is over."""
         self._ended.clear()
         self._stopped.clear()
         if self._custom is not None:
             (self._shell.custom_exceptions, self._shell.CustomTB), self._custom = self._custom, None
         if self._before is not None:
             before, self._before = self._before, None
-            if threading.current_thread() is threading.main_thread() and self._stands:
+            main = threading.current_thread() is threading.main_thread()
+            if main and signal.getsignal(signal.SIGINT) == self._interrupt:
                 signal.signal(signal.SIGINT, before)
 
-    @property
-    def _stands(self) -> bool:
-        return signal.getsignal(signal.SIGINT) == self._interrupt
-
     def reads(self, reading: Reading) -> None:
-        """Somebody begins to read an answer."""
+        """A thread begins to read an answer."""
         if threading.current_thread() in self._ended:
             reading.source.cancel()
-        readings = self._readings  # each change of it is one step: a signal may come in between
+        readings = self._readings  # changed in single steps, since a signal may come at any moment
         readings[weakref.ref(reading, lambda gone: readings.pop(gone, None))] = threading.get_ident()
 
     def _interrupt(self, number: int, frame: FrameType | None) -> None:
@@ -91,13 +88,13 @@ class _Cell:
                 asyncio.get_running_loop().call_soon_threadsafe(_nothing)
 
     def _show_interrupt(self) -> None:
-        """Has the interrupt shown in our way, whichever exception it becomes until the cell ends."""
+        """Lets `_shown` show the interrupt, whichever exception it becomes until the cell ends."""
         if self._custom is None and not self._shell.custom_exceptions:
             self._custom = self._shell.custom_exceptions, self._shell.CustomTB
             self._shell.set_custom_exc((KeyboardInterrupt, asyncio.CancelledError), self._shown)
 
     def _shown(self, shell: Any, kind: type, error: Any, trace: Any, tb_offset: int | None = None) -> list[str]:
-        """In a few lines where it has stopped an answer; else as ever, without the frame of `_interrupt`."""
+        """A few lines if an answer was stopped; otherwise IPython's traceback, without the frame of `_interrupt`."""
         from llmbridge.notebook.tracebacks import brief, without_frame
 
         stopped = self._stopped
@@ -114,14 +111,14 @@ class _Cell:
 
 
 def _nothing() -> None:
-    """Called by an event loop that was woken for other reasons."""
+    """For an event loop that only has to wake up."""
 
 
 def install() -> Callable[[Reading], object] | None:
-    """Has the stop button end what it finds; to be called once, where ipykernel is loaded.
+    """Makes the stop button end calls; to be called once, if ipykernel is loaded.
 
     Returns:
-        To be told of each answer that somebody begins to read; None if this is no kernel.
+        A function to call with each `Reading` that begins; None if this process is not a kernel.
     """
     shell = kernel_shell()
     if shell is None:
@@ -129,5 +126,5 @@ def install() -> Callable[[Reading], object] | None:
     cell = _Cell(shell)
     shell.events.register("pre_run_cell", cell.begin)
     shell.events.register("post_run_cell", cell.end)
-    cell.begin()  # the import is part of one
+    cell.begin()  # this import happens in one
     return cell.reads

@@ -1,7 +1,7 @@
-"""An answer that shows itself while it comes: one display, painted anew at most ten times a second.
+"""Shows an answer live in a cell: one display, repainted at most ten times a second.
 
-A thread of its own paints, so that the loop that reads does nothing else, and what came last is on the screen within
-a moment even where the model then falls silent, or a tool takes its time.
+A thread of its own repaints. So the reading loop does nothing else, and the last piece appears within a moment even if
+the model then falls silent, or a tool takes its time.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ if TYPE_CHECKING:
 
 __all__ = ["display", "is_shown", "kernel_shell", "show", "show_async"]
 
-_REPAINT_SECONDS = 0.1  # seconds between two paintings
+_REPAINT_SECONDS = 0.1  # between two repaints, at least
 _MOST_SECONDS = 1.0
-_SECONDS_FOR_CHARACTER = 4e-5  # more for a long answer, which is sent and laid out as a whole each time
+_SECONDS_FOR_CHARACTER = 4e-5  # on top: each repaint sends and lays out the whole answer
 Paint = Callable[[dict[str, Any]], object]
 
 
@@ -52,7 +52,7 @@ async def show_async(stream: ChatStream[Parsed]) -> Completion[Parsed]:
 
 
 def display(stream: ChatStream[Any]) -> None:
-    """A stream as the last value of a cell: shows its answer, or what came of it if somebody else reads it."""
+    """Shows a stream that is the last value of a cell: its answer, or what came so far if it is read elsewhere."""
     if stream._reading.taken and not stream._reading.done:
         paint = _painter()
         if paint is not None:
@@ -70,7 +70,7 @@ def display(stream: ChatStream[Any]) -> None:
 
 
 def is_shown(answer: Completion[Any]) -> bool:
-    """Whether this cell has just shown an answer, which is its last value as well: once is enough."""
+    """Whether this cell has just shown the answer: as the cell's last value it is not shown again."""
     shell = kernel_shell()
     shown, _shown[:] = [*_shown], []
     return shell is not None and any(one is answer and count == shell.execution_count for one, count in shown)
@@ -80,7 +80,7 @@ _shown: list[tuple[Completion[Any], int]] = []
 
 
 class _Live:
-    """The display of an answer, from the first moment on to the last."""
+    """The display of an answer, from start to end."""
 
     def __init__(self, stream: ChatStream[Any]) -> None:
         self._stream = stream
@@ -92,7 +92,7 @@ class _Live:
         self.answer: Completion[Any] | None = None
 
     def changed(self, event: object) -> None:
-        """Something has come."""
+        """An event or piece has come."""
         self._dirty = True
         if self._paint is None and (isinstance(event, str) or type(event).__name__ in ("Text", "Refusal")):
             self._printed = True
@@ -122,7 +122,7 @@ class _Live:
                 _shown[:] = [(self.answer, shell.execution_count)]
         else:
             if error is not None:
-                error.__dict__["_llmbridge_on_screen"] = True  # what came need not be told again
+                error.__dict__["_llmbridge_on_screen"] = True  # so the traceback need not repeat the text
             how = "interrupted" if kind is not None and not issubclass(kind, Exception) else "broken off"
             self._paint(of_stream(self._stream, f"{how} after {time.monotonic() - self._began:.1f} s"))
 
@@ -134,7 +134,7 @@ class _Live:
                 took = f"{time.monotonic() - self._began:.1f} s …"
                 try:
                     shown = of_stream(self._stream, took, images=False)
-                except RuntimeError:  # the answer grew in the middle of it
+                except RuntimeError:  # the answer grew meanwhile
                     self._dirty = True
                     continue
                 paint(shown)
@@ -142,14 +142,14 @@ class _Live:
 
 
 def kernel_shell() -> Any:
-    """The shell of the Jupyter kernel that this process is; None if it is none."""
+    """The shell of this process if it is a Jupyter kernel, else None."""
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
     shell = get_ipython() if get_ipython is not None else None
     return shell if getattr(shell, "kernel", None) is not None else None
 
 
 def _painter() -> Paint | None:
-    """Puts a MIME bundle into the output of the cell, in the same place each time; None where there are no cells."""
+    """A function that puts a MIME bundle into the cell's output, each time in the same place; None without a cell."""
     shell = kernel_shell()
     if shell is not None:
         return _in_kernel(shell)

@@ -1,4 +1,4 @@
-"""Errors in a cell, in a few lines: the reader's own lines, the message, the text so far. `%tb` shows everything."""
+"""Errors in a cell, in a few lines: the user's own code, the message, the text so far. `%tb` shows the traceback."""
 
 from __future__ import annotations
 
@@ -29,17 +29,17 @@ _OTHERS = (
 
 
 def of_error(error: LLMBridgeError) -> list[str]:
-    """What IPython shows of an error of llmbridge."""
+    """The lines that IPython shows for an error of llmbridge."""
     others = [f"- {type(one).__name__}: {one.message}" for one in getattr(error, "errors", ())]
     return brief(error, [error.message, *others], error.partial)
 
 
 def brief(error: BaseException, message: list[str], said: str = "") -> list[str]:
-    """The lines for an error, or all of its traceback if it is shown for a second time, as by `%tb`.
+    """The lines for an error that is being handled; its whole traceback if it is shown later, as by `%tb`.
 
     Args:
-        error: It is being handled when it is shown for the first time.
-        message: In lines.
+        error: The error.
+        message: Its message, in lines.
         said: The text of the answer so far.
     """
     get_ipython = getattr(sys.modules.get("IPython"), "get_ipython", None)
@@ -71,7 +71,7 @@ def without_frame(trace: TracebackType | None, code: CodeType) -> TracebackType 
 
 
 def _frames(error: BaseException, shell: Any) -> list[str]:
-    """The lines of the reader's own code that led to an error."""
+    """The lines of the user's own code that led to an error."""
     found = []
     for frame, number in traceback.walk_tb(error.__traceback__):
         file = frame.f_code.co_filename

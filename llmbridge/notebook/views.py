@@ -1,6 +1,6 @@
-"""llmbridge's objects as Markdown, for the MIME bundles that notebooks ask of the last value of a cell.
+"""llmbridge's objects as MIME bundles of Markdown and plain text, as notebooks ask for them.
 
-The objects are known by their attributes only: their own modules import this one.
+This module uses their attributes and does not import their classes, since their modules import it.
 """
 
 from __future__ import annotations
@@ -56,9 +56,9 @@ def of_stream(stream: ChatStream[Any], state: str = "", images: bool = True) -> 
     """What came of an answer so far.
 
     Args:
-        stream: Being read, or not even begun.
-        state: What the last line says beside the model; by default what has become of the answer.
-        images: False for a mention in their place: they are long.
+        stream: In any state.
+        state: For the last line; by default the stream's own state.
+        images: False mentions images instead of embedding them.
     """
     partial = stream.partial
     begun = partial.message is not None or partial.turns
@@ -143,10 +143,10 @@ def answer(
     """The turns of an answer in their order, calls of tools and their results included.
 
     Args:
-        turns: The last of them may still be growing.
-        citations, server_tools: Of the last turn.
-        images: False for a mention in their place.
-        thinking: Nothing but reasoning has come: it is unfolded.
+        turns: All messages; the last one may still be growing.
+        citations, server_tools: Those of the last turn.
+        images: False mentions images instead of embedding them.
+        thinking: Unfolds the reasoning of the last turn, as long as there is nothing else.
     """
     said = [*turns]
     shown = [_turn(turn, images) for turn in said[:-1]]
