@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from llmbridge.messages import Parsed
     from llmbridge.stream import ChatStream
 
-__all__ = ["display", "is_shown", "kernel_shell", "show", "show_async"]
+__all__ = ["display", "is_shown", "kernel_shell", "painter", "show", "show_async"]
 
 _REPAINT_SECONDS = 0.1  # between two repaints, at least
 _MOST_SECONDS = 1.0
@@ -54,7 +54,7 @@ async def show_async(stream: ChatStream[Parsed]) -> Completion[Parsed]:
 def display(stream: ChatStream[Any]) -> None:
     """Shows a stream that is the last value of a cell: its answer, or what came so far if it is read elsewhere."""
     if stream._reading.taken and not stream._reading.done:
-        paint = _painter()
+        paint = painter()
         if paint is not None:
             paint(of_stream(stream))
         else:
@@ -84,7 +84,7 @@ class _Live:
 
     def __init__(self, stream: ChatStream[Any]) -> None:
         self._stream = stream
-        self._paint = _painter()
+        self._paint = painter()
         self._over = threading.Event()
         self._thread: threading.Thread | None = None
         self._dirty = self._printed = False
@@ -148,7 +148,7 @@ def kernel_shell() -> Any:
     return shell if getattr(shell, "kernel", None) is not None else None
 
 
-def _painter() -> Paint | None:
+def painter() -> Paint | None:
     """A function that puts a MIME bundle into the cell's output, each time in the same place; None without a cell."""
     shell = kernel_shell()
     if shell is not None:
