@@ -120,7 +120,7 @@ def _gemini() -> Dialect:
         chunk = {
             "candidates": [candidate],
             "usageMetadata": usage,
-            "modelVersion": "gemini-2.5-flash",
+            "modelVersion": "gemini-3.5-flash",
             "responseId": "c3uXaOzpC4TkgLUPr5eEwQo",
         }
         return b"data: " + _json(chunk) + b"\r\n\r\n"

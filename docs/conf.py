@@ -69,8 +69,9 @@ nitpick_ignore_regex = [
     # Type variables, and what no caller makes.
     (
         r"py:.*",
-        r"(llmbridge\.[\w.]+\.)?(P|R|Parsed|_Schema|AsyncResult|Framing|Reading|TransportOptions|UnionType|View)",
+        r"(llmbridge\.[\w.]+\.)?(P|R|Given|Gives|Rest|Parsed|Value|TypeForm|_SpecialForm)",
     ),
+    (r"py:.*", r"(llmbridge\.[\w.]+\.)?(AsyncResult|Framing|Reading|TransportOptions|View)"),
     (r"py:.*", r"llmbridge\.events\.(CitationInBytes|EndOfPart|MediaDelta|NextCall|Summary)"),
     (r"py:.*", r"Call|llmbridge\.testing\.(turn\.Call|turn\.Words|asked\.Tool)"),
 ]

@@ -1,7 +1,7 @@
 """llmbridge: chat models over plain HTTP, for scripts, async apps and notebooks alike.
 
 >>> from llmbridge import chat
->>> for piece in chat("Hello", model="demo"):       # live text; or "openai:gpt-5-mini" etc.
+>>> for piece in chat("Hello", model="demo"):       # live text; or "openai:gpt-5.4-mini" etc.
 ...     assert piece
 >>> answer = chat("Hello", model="demo").complete()  # or the whole answer
 >>> answer.finish_reason, answer.usage is not None

@@ -2,8 +2,13 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llmbridge._call.route import SHARED
 from llmbridge.client import Client
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["aembed", "amodels", "chat", "conversation", "embed", "models"]
 
@@ -15,7 +20,7 @@ class _OneClient(Client):
     def __reduce__(self) -> str:
         return "_client"
 
-    def __copy__(self) -> Client:
+    def __copy__(self) -> Self:
         return self
 
 

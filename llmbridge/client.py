@@ -31,16 +31,18 @@ from llmbridge.secret import KeyFunction, Secret, discreet
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
-    from types import UnionType
+    import os
 
     import requests
+    from typing_extensions import Self
 
     from llmbridge._call.question import Embeddings
     from llmbridge.conversations import Conversation
     from llmbridge.limits import Limits
     from llmbridge.messages import Parsed
     from llmbridge.provider import Provider
-    from llmbridge.schema import Schema
+    from llmbridge.schema import SchemaLike
+    from llmbridge.tools import ToolChoice
 
 __all__ = ["MODEL_VARIABLE", "Client", "resolve_model"]
 
@@ -170,9 +172,9 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         tools: Iterable[Any] | None = None,
-        tool_choice: Any = None,
+        tool_choice: str | Mapping[str, Any] | Callable[..., Any] | ToolChoice | None = None,
         run_tools: bool | None = None,
         max_turns: int | None = None,
         schema: Any = None,
@@ -250,13 +252,13 @@ class Client:
         fields["connections"] = TRAVELLERS.named(fields["connections"], fields["_limits"])
         vars(self).update(fields)
 
-    def __copy__(self) -> Client:
+    def __copy__(self) -> Self:
         again = object.__new__(type(self))
         vars(again).update(vars(self))  # unlike pickling, copying keeps secrets
         again.connections = Connections(self._limits)
         return again
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Client:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.__copy__()
 
     @discreet
@@ -272,12 +274,12 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         tools: Iterable[Any] | None = None,
-        tool_choice: Any = None,
+        tool_choice: str | Mapping[str, Any] | Callable[..., Any] | ToolChoice | None = None,
         run_tools: bool | None = None,
         max_turns: int | None = None,
-        schema: type[Parsed] | UnionType | Mapping[str, Any] | Schema | bool | None = None,
+        schema: SchemaLike[Parsed] | bool | None = None,
         schema_mode: SchemaMode | None = None,
         reask: int | None = None,
         extra: Mapping[str, Any] | None = None,
@@ -303,8 +305,8 @@ class Client:
         Args:
             messages: One user message as a str, or a list of `{"role", "content"}`, `Message`, `Completion` and
                 `ToolResult`.
-            model: "provider:model" like "openai:gpt-5-mini", or "demo", which needs no key or network; see `Client` for
-                lists. If missing, the client's model or the environment variable LLMBRIDGE_MODEL.
+            model: "provider:model" like "openai:gpt-5.4-mini", or "demo", which needs no key or network; see `Client`
+                for lists. If missing, the client's model or the environment variable LLMBRIDGE_MODEL.
             api_key: If missing, taken from the provider's environment variable, then from the keys file. A function
                 without arguments, sync or async, is called for the key before each request, and once more if the key is
                 refused. It runs in a worker thread; an async one runs in the event loop that awaits the answer.
@@ -397,7 +399,7 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         extra: Mapping[str, Any] | None = None,
         dimensions: int | None = UNSET,
         **params: Any,
@@ -450,7 +452,7 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         **settings: Any,
     ) -> _Question[list[str]]:
         """The names of the models that a service offers now.
@@ -534,13 +536,13 @@ class Client:
 
         await in_thread(self.close, self.close)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -556,7 +558,7 @@ def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Clien
     if isinstance(models, Client):
         models = (models,)
     if isinstance(models, (bytes, Mapping)) or not isinstance(models, Iterable):
-        raise ConfigError("model must be a str like 'openai:gpt-5-mini', or a list of them")
+        raise ConfigError("model must be a str like 'openai:gpt-5.4-mini', or a list of them")
     found = tuple(models)
     if not found:
         raise ConfigError("the list of models is empty")
@@ -564,7 +566,7 @@ def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Clien
     if options.api_key is not None or options.base_url is not None or secret:
         raise ConfigError(
             "api_key, base_url and headers that hold a secret belong to one service: for several models, pass a Client "
-            "for each instead of its name, as in Client([Client('openai:gpt-5-mini', api_key=...), 'ollama:llama3'])"
+            "for each instead of its name, as in Client([Client('openai:gpt-5.4-mini', api_key=...), 'ollama:llama3'])"
         )
     services: set[tuple[type[Provider], str | None]] = set()
     for model in found:
@@ -578,7 +580,7 @@ def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Clien
     if len(services) > 1 and _has_credentials(options.session):
         raise ConfigError(
             "the session holds credentials (auth, or a header like Authorization), which belong to one service: for "
-            "models of several services, pass a Client for each, as in Client([Client('openai:gpt-5-mini', "
+            "models of several services, pass a Client for each, as in Client([Client('openai:gpt-5.4-mini', "
             "session=...), 'ollama:llama3'])"
         )
     return found

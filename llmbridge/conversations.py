@@ -23,18 +23,14 @@ from llmbridge.providers import names_taken, resolve_model
 from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
-    from types import UnionType
-    from typing import TypeAlias
-
-    from typing_extensions import TypeVar
+    from typing_extensions import Self, TypeVar
 
     from llmbridge._call.reading import Reading
     from llmbridge.client import Client
-    from llmbridge.schema import Schema
+    from llmbridge.schema import SchemaLike
     from llmbridge.stream import ChatStream
 
     Other = TypeVar("Other", default=Any)
-    _Schema: TypeAlias = type[Other] | UnionType | Mapping[str, Any] | Schema | bool
 
 __all__ = ["Conversation"]
 
@@ -181,7 +177,7 @@ class Conversation(Generic[Parsed]):
         return f"<Conversation {model}, {asked} question{'' if asked == 1 else 's'}{state}>"
 
     @overload
-    def ask(self, question: Any = None, *, schema: _Schema[Other], **options: Any) -> ChatStream[Other]: ...
+    def ask(self, question: Any = None, *, schema: SchemaLike[Other] | bool, **options: Any) -> ChatStream[Other]: ...
     @overload
     def ask(self, question: Any = None, **options: Any) -> ChatStream[Parsed]: ...
     @discreet
@@ -244,18 +240,18 @@ class Conversation(Generic[Parsed]):
             taken = [turn.message for turn in turns[begin:]]
             return [message for message in taken if message.content or message.extra]
 
-    def branch(self) -> Conversation[Parsed]:
+    def branch(self) -> Self:
         """An independent copy that shares the client. An answer that is being read is copied as far as it came."""
-        other: Conversation[Parsed] = object.__new__(type(self))
+        other = object.__new__(type(self))
         with self._lock:
             vars(other).update({**vars(self), "_turns": self._all(), "_usage": self.usage, "_answer": None})
         other._lock = threading.RLock()
         return other
 
-    def __copy__(self) -> Conversation[Parsed]:
+    def __copy__(self) -> Self:
         return self.branch()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Conversation[Parsed]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.branch()
 
     def __getstate__(self) -> dict[str, Any]:

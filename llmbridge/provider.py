@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal, Protocol, overload
 
 from llmbridge._json import parsed_json, scan_json
 from llmbridge.errors import ConfigError, MissingKey, ProtocolError
@@ -28,11 +28,11 @@ from llmbridge.secret import Key, Secret, discreet
 
 if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
-    from llmbridge._call.framing import Frame, Framing
+    from llmbridge._call.framing import Framing
     from llmbridge._transport import Call
     from llmbridge.stream import ChatStream
 
-__all__ = ["AsyncGeneratorProvider", "Encoded", "Provider", "frame_json", "parsed_json", "scan_json"]
+__all__ = ["AsyncGeneratorProvider", "Encoded", "Frame", "Provider", "frame_json", "parsed_json", "scan_json"]
 
 _USUAL: Mapping[str, tuple[Any, ...]] = {"n": (None, 1), "parallel_tool_calls": (None, True)}  # the services' defaults
 
@@ -50,6 +50,17 @@ class AsyncGeneratorProvider:
     working: ClassVar[bool] = False
     supports_gpt_35_turbo: ClassVar[bool] = False
 
+    @overload
+    @classmethod
+    def create_completion(
+        cls, model: str, messages: Messages, stream: Literal[True] = True, **kwargs: Any
+    ) -> Iterator[str]: ...
+    @overload
+    @classmethod
+    def create_completion(cls, model: str, messages: Messages, stream: Literal[False], **kwargs: Any) -> str: ...
+    @overload
+    @classmethod
+    def create_completion(cls, model: str, messages: Messages, stream: bool, **kwargs: Any) -> Iterator[str] | str: ...
     @classmethod
     @discreet
     def create_completion(
@@ -123,6 +134,13 @@ class AsyncGeneratorProvider:
         from llmbridge._aio import text_of
 
         return text_of(_stream(cls, model, messages, kwargs))
+
+
+class Frame(Protocol):
+    """One record of a stream: its text, and its event name ("message" where it has none)."""
+
+    data: str
+    event: str
 
 
 class Encoded:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from canary import KEY, canary, pytest_runtest_makereport  # noqa: F401 - a key that is new in each run, and its watch
@@ -46,6 +47,29 @@ _GRACE = 20.0
 # One thread per process watches the timeouts of all calls; trio keeps idle worker threads for ten seconds.
 _KNOWN_THREADS = ("llmbridge-watchdog", "Trio thread")
 _DESCRIPTORS = Path("/proc/self/fd")
+
+
+_CASES = 6
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test with many cases, a run without the slow ones has a few: the same in each."""
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in tests.values():
+        mark = cases[0].get_closest_marker("quick")
+        few = mark.args[0] if mark is not None else _CASES
+        for case in sorted(cases, key=lambda case: crc32(case.nodeid.encode()))[few:]:
+            case.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Spares each collection of garbage the thousands of tests that are kept anyhow."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)

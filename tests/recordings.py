@@ -217,8 +217,8 @@ ALL: dict[str, Answer | Failure | Listing] = {
         "", "tool_calls", used(311, 7, 318, cached=310), raw="tool_use", calls=ZURICH
     ),
     # AWS's own framing, which is binary
-    "aimock/bedrock_converse_stream": Failure(ProtocolError, says="binary event stream of AWS"),
-    "aimock/bedrock_invoke_stream": Failure(ProtocolError, says="binary event stream of AWS"),
+    "aimock/bedrock_converse_stream": Failure(ProtocolError, says="AWS binary event streams"),
+    "aimock/bedrock_invoke_stream": Failure(ProtocolError, says="AWS binary event streams"),
     # Azure and OpenRouter
     "aimock/azure_err429": Failure(
         RateLimited, 429, "rate_limit_exceeded", "Rate limit exceeded", retry_after=1.0, retryable=True

@@ -232,7 +232,7 @@ _CONNECTIONS = (
 
 _ADDRESSES = (
     Mutation("P34", "one address after the other", "_answered", "_HEAD_START", "None"),
-    Mutation("P34", "one that refuses has its head start", "_first_of", "failed(knocking.pop(sock))", "continue"),
+    Mutation("P34", "one that refuses has its head start", "_first_of", "failed(connecting.pop(sock))", "continue"),
     Mutation("P34", "the winner is not remembered", "_first_of", "-monotonic()", "0"),
     Mutation(
         "P34",
@@ -242,11 +242,13 @@ _ADDRESSES = (
         "sock.close()\nif False:",
     ),
     Mutation("P34", "losers stay open", "_first_of", "continue\n            sock.close()", "continue"),
-    Mutation("P34", "the wait cannot be ended", "_first_of", "call.attach([*knocking][-1])", ""),
+    Mutation("P34", "a cancel does not end the wait", "_first_of", "call.attach([*connecting][-1])", ""),
     Mutation("P34", "families do not take turns", "_in_turn", "address[0], []", "0, []"),
-    Mutation("P34", "the last failure is told", "_first_of", "max(failures, key=_tells)", "failures[-1]"),
-    Mutation("P34", "the first failure is told", "_first_of", "max(failures, key=_tells)", "failures[0]"),
-    Mutation("P34", "a refusal tells no more than silence", "_tells", "isinstance(failure, ConnectionError)", "False"),
+    Mutation("P34", "the last failure is raised", "_first_of", "max(failures, key=_informative)", "failures[-1]"),
+    Mutation("P34", "the first failure is raised", "_first_of", "max(failures, key=_informative)", "failures[0]"),
+    Mutation(
+        "P34", "a refusal tells no more than silence", "_informative", "isinstance(failure, ConnectionError)", "False"
+    ),
     Mutation(
         "P34", "an unknown family ends the search", "_first_of", "except OSError as error:", "except KeyError as error:"
     ),

@@ -73,6 +73,8 @@ def _add_embed(commands: Any) -> None:
 def _chat(options: argparse.Namespace) -> int | None:
     given = chat_options(options)
     tools = tools_of(options, given.get("tools", ()))
+    if tools:
+        given["tools"] = tuple(tools.values())  # made once: what is to be said of one is said once
     options.max_turns = _turns(given.pop("max_turns", None))
     talks = not (options.prompt or options.file) and _on_terminal(options)
     question = None if talks else prompt_text(options)

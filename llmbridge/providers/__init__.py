@@ -149,18 +149,18 @@ def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[P
         UnknownProvider: There is no such provider.
 
     Example:
-        >>> resolve_model("openai:gpt-5-mini")
-        (<class 'llmbridge.providers.openai.OpenAI'>, 'gpt-5-mini')
+        >>> resolve_model("openai:gpt-5.4-mini")
+        (<class 'llmbridge.providers.openai.OpenAI'>, 'gpt-5.4-mini')
     """
     model = (model if model is not None else os.environ.get(MODEL_VARIABLE, "")) or None
     if model is None:
         raise ConfigError(
-            f"no model given: pass model=, like 'openai:gpt-5-mini' or 'demo' (which needs no key or network), "
+            f"no model given: pass model=, like 'openai:gpt-5.4-mini' or 'demo' (which needs no key or network), "
             f"or set {MODEL_VARIABLE}; {_LISTED}"
         )
     if not isinstance(model, str) or not model.strip():
         swapped = f"; {SWAPPED}" if isinstance(model, Mapping) or hasattr(model, "role") else ""
-        raise ConfigError(f"model must be a str like 'openai:gpt-5-mini'{swapped}")
+        raise ConfigError(f"model must be a str like 'openai:gpt-5.4-mini'{swapped}")
     model = model.strip()
     prefix, separator, name = model.partition(":")
     if separator and "/" not in prefix:

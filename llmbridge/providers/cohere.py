@@ -37,8 +37,8 @@ from llmbridge.providers._values import (
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.messages import SchemaMode
+    from llmbridge.provider import Frame
     from llmbridge.tools import Tool
 
 __all__ = ["Cohere"]

@@ -42,7 +42,7 @@ from llmbridge.providers._values import (
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
     from llmbridge.secret import Key, Secret
 
 __all__ = ["Ollama", "host_url"]

@@ -93,11 +93,11 @@ class Vertex(_VertexAI, Gemini):
     that starts with `AIza` or `AQ.` is an API key. The package google-auth is imported only without `api_key`.
 
     Example:
-        >>> asked = ChatRequest.checked("gemini-2.5-flash", "Hi", {"project": "p1", "location": "europe-west4"})
+        >>> asked = ChatRequest.checked("gemini-3.5-flash", "Hi", {"project": "p1", "location": "europe-west4"})
         >>> Vertex.encode(asked).base_url
         'https://europe-west4-aiplatform.googleapis.com'
         >>> Vertex.encode(asked).path.partition(":")[0]
-        '/v1/projects/p1/locations/europe-west4/publishers/google/models/gemini-2.5-flash'
+        '/v1/projects/p1/locations/europe-west4/publishers/google/models/gemini-3.5-flash'
     """
 
     name = "vertex"
@@ -121,9 +121,9 @@ class VertexAnthropic(_VertexAI, Anthropic):
     """Claude on Vertex AI; token, project and location as for `Vertex`, `beta` as for `Anthropic`.
 
     Example:
-        >>> asked = ChatRequest.checked("claude-sonnet-4-5@20250929", "Hi", {"project": "p1"})
+        >>> asked = ChatRequest.checked("claude-sonnet-5-5", "Hi", {"project": "p1"})
         >>> VertexAnthropic.encode(asked).path
-        '/v1/projects/p1/locations/global/publishers/anthropic/models/claude-sonnet-4-5@20250929:streamRawPredict'
+        '/v1/projects/p1/locations/global/publishers/anthropic/models/claude-sonnet-5-5:streamRawPredict'
         >>> "model" in VertexAnthropic.encode(asked).body
         False
     """

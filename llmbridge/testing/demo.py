@@ -28,7 +28,7 @@ _RESULT = 1000
 _TEXT = (
     "This is the llmbridge demo: no model is at work here, and nothing left this computer. "
     "Your message began “{}”. These words come one by one over a real HTTP connection, as a model's would — "
-    "naïve, but quick. Name a model, such as openai:gpt-5-mini, for a real answer. ✓"
+    "naïve, but quick. Name a model, such as openai:gpt-5.4-mini, for a real answer. ✓"
 )
 _STOP_WORDS = frozenset(
     (

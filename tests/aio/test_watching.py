@@ -1,4 +1,4 @@
-"""An answer's socket, which asyncio watches from one wait to the next: nothing is lost, and nothing stays watched."""
+"""asyncio watches an answer's socket from one wait to the next: nothing is lost, and nothing stays watched."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ END = chunk(event(text="c") + FINISH + DONE) + b"0\r\n\r\n"
 
 
 class Server(Listener):
-    """Answers every request with the parts that it is given, when it is given them."""
+    """Answers every request with parts that a test sends on demand."""
 
     def __init__(self) -> None:
         self.parts: queue.Queue[bytes | None] = queue.Queue()
@@ -44,7 +44,7 @@ class Server(Listener):
 
 @dataclass
 class Case:
-    """An answer of which the first piece has come, after a wait for it."""
+    """An answer whose first piece has come, after a wait for it."""
 
     server: Server
     stream: ChatStream
@@ -53,7 +53,7 @@ class Case:
     got: list[str] = field(default_factory=list)
 
     async def begin(self) -> None:
-        """Gets it there."""
+        """Reads the first piece."""
         self.pieces = self.stream.__aiter__()
         step = asyncio.ensure_future(self.pieces.__anext__())
         self.server.parts.put(HEAD)
@@ -70,11 +70,11 @@ class Case:
 
     @property
     def over(self) -> bool:
-        """Whether the call has ended, and nothing is held."""
+        """Whether the call has ended and freed everything."""
         return self.stream._reading.source.ended is not None
 
     async def step(self) -> None:
-        """Gets the next piece."""
+        """Reads the next piece."""
         assert self.pieces is not None
         self.got.append(await self.pieces.__anext__())
 
@@ -88,7 +88,7 @@ class Case:
 
 @pytest.fixture
 def case() -> Iterator[Case]:
-    """Not begun."""
+    """A case that has not begun."""
     with Server() as server:
         base_url = f"http://127.0.0.1:{server.port}/v1"
         with Client("openai:m", base_url=base_url, api_key="sk-test", retries=0, timeout=60) as client:
@@ -98,7 +98,7 @@ def case() -> Iterator[Case]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what will be so soon."""
+    """Waits until it is true."""
     for _ in range(20_000):
         if condition():
             return
@@ -132,14 +132,14 @@ async def by_break(case: Case) -> None:
 
 
 async def by_a_thread(case: Case) -> None:
-    """Another thread cancels; the next step says so."""
+    """Another thread cancels; the next step raises."""
     await asyncio.to_thread(case.stream.cancel)
     with pytest.raises(Cancelled):
         await case.step()
 
 
 async def by_a_thread_alone(case: Case) -> None:
-    """Nobody takes another step."""
+    """Another thread cancels, and no further step follows."""
     await asyncio.to_thread(case.stream.cancel)
     await until(lambda: case.over)
 
@@ -176,7 +176,7 @@ ENDINGS = (
 
 @pytest.mark.parametrize("end", ENDINGS)
 def test_p14_nothing_stays_watched(case: Case, end: Callable[[Case], Awaitable[None]]) -> None:
-    """Or whoever gets the number of the closed socket next would wait for ever."""
+    """Otherwise a socket that reuses the closed one's number would never be watched."""
 
     async def main() -> None:
         await case.begin()
@@ -207,7 +207,7 @@ def test_p14_nor_once_what_comes_with_the_end_is_handed_out(case: Case) -> None:
 
 
 def test_p14_a_slow_reader_does_not_keep_the_loop_busy(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What arrives while nobody waits would wake the event loop again and again."""
+    """Data that arrives between two steps must not wake the event loop again and again."""
     woken = []
     arrived = _Watch._arrived
     monkeypatch.setattr(_Watch, "_arrived", lambda watch: (woken.append(1), arrived(watch)))
@@ -229,7 +229,7 @@ def test_p14_a_slow_reader_does_not_keep_the_loop_busy(case: Case, monkeypatch: 
 
 
 def test_p31_what_came_in_the_moment_of_a_cancel_comes_next(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step was made, and its task cancelled before it could take what the step has brought."""
+    """The step was made, and its task cancelled before it could take the piece."""
     steps: list[asyncio.Task[None]] = []
     arrived = _Watch._arrived
 
@@ -261,7 +261,7 @@ def test_p31_what_came_in_the_moment_of_a_cancel_comes_next(case: Case, monkeypa
 def test_p31_an_error_that_came_in_the_moment_of_a_cancel_comes_next(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Likewise."""
+    """The same for an error."""
     steps: list[asyncio.Task[None]] = []
     arrived = _Watch._arrived
     monkeypatch.setattr(_Watch, "_arrived", lambda watch: (arrived(watch), [step.cancel() for step in steps]))
@@ -280,7 +280,7 @@ def test_p31_an_error_that_came_in_the_moment_of_a_cancel_comes_next(
 
 
 def test_p31_the_next_event_loop_goes_on(case: Case) -> None:
-    """Whose sockets the first one watches is nothing to it."""
+    """The new loop does not depend on the sockets that the first one watches."""
     asyncio.run(case.begin())
 
     async def main() -> None:
@@ -296,7 +296,7 @@ def test_p31_the_next_event_loop_goes_on(case: Case) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_p31_a_forked_child_does_not_end_the_parents_watch(case: Case) -> None:
-    """Both have the one list of what is watched, which the system keeps."""
+    """Both share the system's list of watched sockets."""
     loop = asyncio.new_event_loop()
     loop.run_until_complete(case.begin())
     child = os.fork()

@@ -294,6 +294,18 @@ def test_tools_are_shown_and_run(server: LLMServer, tools: str, capsys: pytest.C
     assert server.requests[1].json["messages"][-1]["content"] == "3"
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_tool_that_says_nothing_of_itself_is_told_once(
+    server: LLMServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However many requests there are."""
+    path = tmp_path / "silent_of_a_test.py"
+    path.write_text("def add(a, b):\n    return a + b\n", encoding="utf-8")
+    server.script(SUM, Reply("It is 3."))
+    assert main(["chat", *to(server), "-T", f"{path}:add", "--yes", "1 + 2?"]) == 0
+    assert capsys.readouterr().err.count("cannot know what the tool add does") == 1
+
+
 def test_a_model_that_never_stops_calling_is_stopped(
     server: LLMServer, tools: str, capsys: pytest.CaptureFixture[str]
 ) -> None:

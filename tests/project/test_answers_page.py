@@ -17,9 +17,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "answers.md"
 PIXEL = "iVBORw0KGgo="
 MODELS = {
     "chat": "openrouter:m",
-    "responses": "openai-responses:gpt-5",
-    "anthropic": "anthropic:claude-sonnet-4-5",
-    "gemini": "gemini:gemini-2.5-flash",
+    "responses": "openai-responses:gpt-5.4-mini",
+    "anthropic": "anthropic:claude-sonnet-5",
+    "gemini": "gemini:gemini-3.5-flash",
     "mistral": "mistral:m",
     "ollama": "ollama:m",
     "cohere": "cohere:m",

@@ -118,17 +118,20 @@ def test_the_example_runs(block: Block, tmp_path: Path) -> None:
 
 
 def test_a_package_announces_a_provider_as_documented(tmp_path: Path) -> None:
-    """README.md's module and entry point, once installed, are a provider listed by `llmbridge providers`."""
-    (module,) = (block for block in BLOCKS if block.first_line == "# acme.py")
-    (entry,) = (block for block in BLOCKS if block.kind == "ini")
+    """What docs/new-provider.md shows, installed, are providers that `llmbridge providers` lists."""
+    page = [block for block in BLOCKS if block.page.name == "new-provider.md"]
+    (entry,) = (block for block in page if block.kind == "toml")
     told = configparser.ConfigParser()
     told.read_string(entry.code)
-    metadata = tmp_path / "acme-1.0.dist-info"
+    found = {name: value.strip('"') for name, value in told['project.entry-points."llmbridge.providers"'].items()}
+    metadata = tmp_path / "harbour-1.0.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n", encoding="utf-8")
-    lines = told["options.entry_points"]["llmbridge.providers"].strip()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: harbour\nVersion: 1.0\n", encoding="utf-8")
+    lines = "\n".join(f"{name} = {value}" for name, value in found.items())
     (metadata / "entry_points.txt").write_text(f"[llmbridge.providers]\n{lines}\n", encoding="utf-8")
-    (tmp_path / "acme.py").write_text(module.code, encoding="utf-8")
+    for block in page:
+        if (module := _module(block)) in {f"{name}.py" for name in found}:
+            (tmp_path / module).write_text(block.code, encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-m", "llmbridge", "providers"],
         env={**_environment(), "PYTHONPATH": str(tmp_path)},
@@ -137,7 +140,10 @@ def test_a_package_announces_a_provider_as_documented(tmp_path: Path) -> None:
         timeout=300,
     )
     assert run.stderr == ""
-    assert any(line.split()[:3] == ["acme", "needs", "ACME_API_KEY"] for line in run.stdout.splitlines())
+    listed = [line.split()[:3] for line in run.stdout.splitlines()]
+    assert len(found) == 2
+    for name in found:
+        assert [name, "needs", f"{name.upper()}_API_KEY"] in listed
 
 
 def test_every_block_says_what_it_is() -> None:

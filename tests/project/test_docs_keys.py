@@ -122,7 +122,7 @@ def test_databricks(run: Callable[..., None], server: LLMServer) -> None:
 
     run("databricks-sdk", {"databricks.sdk": {"WorkspaceClient": WorkspaceClient}})
     assert sent(server) == ["Bearer dapi-1", "Bearer dapi-2"]
-    assert server.requests[0].json["model"] == "databricks-claude-sonnet-4-5"
+    assert server.requests[0].json["model"] == "databricks-claude-sonnet-5-5"
 
 
 def test_snowflake(

@@ -149,7 +149,7 @@ def test_a_row_is_one_entry(tmp_path: Path) -> None:
     shown = run(package(tmp_path, ROW), "-c", USE_OF_THE_ROW).splitlines()
     assert "ACME_API_KEY" in shown[0]
     assert shown[1:5] == ["Hel|lo", "Hel|lo", "['a1'] 2", "/v1/chat/completions Bearer k-0123456789"]
-    assert "acme refuses n (n: only one)" in shown[5]
+    assert "acme rejects n (n: only one)" in shown[5]
     assert shown[6].split() == ["compatible", "openai"]
 
 

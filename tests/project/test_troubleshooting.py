@@ -43,7 +43,7 @@ class Place:
     def client(self, **options: Any) -> Client:
         """A client of the server."""
         usual = {"base_url": self.server.base_url("openai"), "api_key": "sk-example", "proxy": False, "retries": 0}
-        return Client("openai:gpt-5-mini", **{**usual, **options})
+        return Client("openai:gpt-5.4-mini", **{**usual, **options})
 
     def read(self, reply: Reply, **options: Any) -> None:
         """Reads an answer to its end."""
@@ -158,11 +158,11 @@ def command(*words: str) -> Callable[[Place], str]:
 
 PLACES: dict[str, Callable[[Place], Any]] = {
     "No model is named": lambda _: chat("Hi"),
-    "The model has no provider": lambda _: chat("Hi", "gpt-5-mini"),
-    "The provider is not known": lambda _: chat("Hi", "opnai:gpt-5-mini"),
+    "The model has no provider": lambda _: chat("Hi", "gpt-5.4-mini"),
+    "The provider is not known": lambda _: chat("Hi", "opnai:gpt-5.4-mini"),
     "Model and message are swapped": lambda _: chat("demo", "Write a haiku"),
-    "The key is missing": lambda _: chat("Hi", "anthropic:claude-sonnet-4-5"),
-    "The key holds a line break": lambda _: chat("Hi", "openai:gpt-5-mini", api_key="sk-exa\nmple"),
+    "The key is missing": lambda _: chat("Hi", "anthropic:claude-sonnet-5"),
+    "The key holds a line break": lambda _: chat("Hi", "openai:gpt-5.4-mini", api_key="sk-exa\nmple"),
     "An option is misspelt": lambda _: chat("Hi", "demo", max_token=100),
     "The service does not take a parameter": lambda _: chat("Hi", "openai:o3", api_key="sk-example", temperature=0.2),
     "The base URL has no scheme": lambda _: Client("m", base_url="127.0.0.1:8080/v1"),
@@ -202,7 +202,7 @@ PLACES: dict[str, Callable[[Place], Any]] = {
     "Too many requests": lambda place: place.read(Reply(status=429, headers={"Retry-After": "7"})),
     "No credit is left": lambda place: place.read(Reply(status=402)),
     "The service is overloaded": lambda place: place.read(Reply(status=503)),
-    "The service makes no embeddings": lambda _: embed("Hi", "anthropic:claude-sonnet-4-5", api_key="sk-example"),
+    "The service makes no embeddings": lambda _: embed("Hi", "anthropic:claude-sonnet-5", api_key="sk-example"),
     "Not one of several models answers": lambda _: list(
         Client([Client(name, base_url=f"http://{nowhere()}/v1", retries=0) for name in ("a", "b")]).chat("Hi")
     ),
@@ -229,7 +229,7 @@ PLACES: dict[str, Callable[[Place], Any]] = {
     "async for loops over an await": looping,
     "set_thread_limit() is called outside": lambda _: set_thread_limit(100),
     "The command is misspelt": command("caht", "Hello"),
-    "The command has no key": command("chat", "-m", "openai:gpt-5-mini", "Hello"),
+    "The command has no key": command("chat", "-m", "openai:gpt-5.4-mini", "Hello"),
     "The attachment is not there": command("chat", "-m", "demo", "-a", "photo.jpg", "Hello"),
     "A number is not a number": command("chat", "--timeout", "abc", "Hello"),
 }

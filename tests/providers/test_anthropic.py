@@ -1173,8 +1173,8 @@ class TestDecode:
         "FastAPI's report": ({"detail": "boom"}, "message", StreamError, "boom"),
         "a text": ("it broke", "error", StreamError, "it broke"),
         "nothing": ("", "error", StreamError, ""),
-        "no JSON": ("{", "message", ProtocolError, "no valid JSON"),
-        "two in one": ('{"type": "ping"} {"type": "ping"}', "message", ProtocolError, "no valid JSON"),
+        "no JSON": ("{", "message", ProtocolError, "invalid JSON"),
+        "two in one": ('{"type": "ping"} {"type": "ping"}', "message", ProtocolError, "invalid JSON"),
         "a list": ([1], "message", ProtocolError, "JSON object in a stream event"),
         "null": ("null", "message", ProtocolError, "JSON object in a stream event"),
     }

@@ -103,7 +103,7 @@ def test_a_version_is_text(version: Any) -> None:
 )
 def test_it_refuses_what_openai_refuses(model: str, params: dict[str, Any], name: str) -> None:
     """The models are the same, and are recognized if the deployment has the model's name."""
-    with pytest.raises(InvalidRequest, match=f"azure refuses {name}"):
+    with pytest.raises(InvalidRequest, match=f"azure rejects {name}"):
         chat("Hi", f"azure:{model}", base_url="http://127.0.0.1:1", api_key=KEY, **params).complete()
 
 

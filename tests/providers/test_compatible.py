@@ -297,7 +297,7 @@ class TestOnTheWire:
         server.script(Reply(models=["b", "a"]))
         asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "proxy": False}
         if not row.models_path:
-            with pytest.raises(ConfigError, match=f"{row.name} has no list of models"):
+            with pytest.raises(ConfigError, match=f"{row.name} cannot list its models"):
                 models(row.name, **asked)
             return
         assert models(row.name, **asked) == ["b", "a"]
@@ -312,7 +312,7 @@ class TestOnTheWire:
         texts = [f"text {number}" for number in range(min(row.embeddings_batch, 300) + 1)]
         asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "proxy": False}
         if not row.embeddings_batch:
-            with pytest.raises(ConfigError, match=f"{row.name} makes no embeddings"):
+            with pytest.raises(ConfigError, match=f"{row.name} has no embeddings"):
                 embed(texts, f"{row.name}:m", **asked)
             return
         assert len(embed(texts, f"{row.name}:m", dimensions=4, **asked)) == len(texts)

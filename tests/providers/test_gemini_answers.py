@@ -286,6 +286,7 @@ class TestFailures:
     """Answers that failed."""
 
     @pytest.mark.parametrize("word", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "NO_IMAGE", "IMAGE_OTHER"])
+    @pytest.mark.quick(2)
     def test_an_empty_one_is_tried_again(self, mode: Mode, word: str, server: LLMServer) -> None:
         """Then it is an error with the service's words."""
         empty = {"candidates": [{"finishReason": word, "finishMessage": "It went wrong.", "index": 0}]}

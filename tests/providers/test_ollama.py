@@ -449,7 +449,7 @@ class TestDecode:
 
     def test_no_json(self) -> None:
         """A line that is not JSON."""
-        with pytest.raises(ProtocolError, match="no valid JSON"):
+        with pytest.raises(ProtocolError, match="invalid JSON"):
             list(Ollama.decode(Record("data: {}")))
 
     def test_arguments_that_no_encoder_takes(self) -> None:

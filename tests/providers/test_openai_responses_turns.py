@@ -391,7 +391,7 @@ class TestOnce:
         )  # fmt: skip
         answer = asked().complete()
         assert answer.finish_reason == "length"
-        assert answer.tool_calls[0].problem == "the answer broke off inside the arguments"
+        assert answer.tool_calls[0].problem == "the answer was cut off inside the arguments"
 
 
 CUSTOM = {

@@ -53,7 +53,8 @@ class TestParameters:
         assert refused(model, **{name: taken}, seed=1, max_tokens=5) == set()
 
     @pytest.mark.parametrize(
-        "model", ["gpt-4.1", "gpt-4o-mini", "gpt-5-chat-latest", "gpt-5.1", "o5", "my-o3", "gpt-50"]
+        "model",
+        ["gpt-4.1", "gpt-4o-mini", "gpt-5-chat-latest", "gpt-5.1", "gpt-6-chat-latest", "o5", "my-o3", "gpt-50"],
     )
     def test_other_models_decide_themselves(self, model: str) -> None:
         """The service decides what is not known for certain."""
@@ -67,6 +68,12 @@ class TestParameters:
         }  # fmt: skip
         assert refused(model, temperature=1, logprobs=False, reasoning_effort="low") == set()
         assert refused(model, temperature=0, top_p=0.5, logprobs=True, reasoning_effort="none") == set()
+
+    @pytest.mark.parametrize("model", ["gpt-5.5", "gpt-5.6-terra", "gpt-6-2026-10-01", "gpt-6.1-mini"])
+    def test_models_that_reason_by_default(self, model: str) -> None:
+        """They do so without any effort given, too."""
+        assert refused(model, temperature=0) == refused(model, temperature=0, reasoning_effort="low") == {"temperature"}
+        assert refused(model, temperature=0, top_p=0.5, reasoning_effort="none") == set()
 
     @pytest.mark.parametrize(
         ("model", "names"),

@@ -14,8 +14,8 @@ from llmbridge.providers.anthropic.thinking import VERSION, sampling_refusals, t
 from llmbridge.secret import Key, Secret
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.events import End, Item
+    from llmbridge.provider import Frame
 
 __all__ = ["Anthropic"]
 
@@ -50,7 +50,7 @@ class Anthropic(Provider):
     thinking budget.
 
     Example:
-        >>> encoded = Anthropic.encode(ChatRequest.checked("claude-sonnet-4-5", "Hi", {"stop": "END", "beta": "x-1"}))
+        >>> encoded = Anthropic.encode(ChatRequest.checked("claude-sonnet-5", "Hi", {"stop": "END", "beta": "x-1"}))
         >>> encoded.body["max_tokens"], encoded.body["stop_sequences"], encoded.headers
         (4096, ['END'], {'anthropic-beta': 'x-1'})
 

@@ -16,7 +16,7 @@ from llmbridge.providers.anthropic.blocks import PIECES, Block, block_of, items_
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["Events", "decode_event", "decode_message", "decode_models"]
 

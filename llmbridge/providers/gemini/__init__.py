@@ -22,9 +22,9 @@ from llmbridge.providers.gemini.request import (
 )
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.events import End, Item
     from llmbridge.messages import SchemaMode
+    from llmbridge.provider import Frame
 
 __all__ = ["Gemini"]
 
@@ -40,9 +40,9 @@ class Gemini(Provider):
     it is handed out in the same way.
 
     Example:
-        >>> encoded = Gemini.encode(ChatRequest.checked("gemini-2.5-flash", "Hi", {"max_tokens": 9}))
+        >>> encoded = Gemini.encode(ChatRequest.checked("gemini-3.5-flash", "Hi", {"max_tokens": 9}))
         >>> encoded.path
-        '/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse'
+        '/v1beta/models/gemini-3.5-flash:streamGenerateContent?alt=sse'
         >>> encoded.body["generationConfig"]
         {'maxOutputTokens': 9}
 

@@ -17,7 +17,7 @@ from llmbridge.providers.gemini.parts import CITING, Parts, beside_citations, du
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["Reader", "decode_answer", "decode_event", "decode_models", "decode_vectors"]
 

@@ -115,8 +115,8 @@ def model_path(model: str) -> str:
         InvalidRequest: It is empty.
 
     Example:
-        >>> model_path("gemini-2.5-flash"), model_path("tunedModels/mine")
-        ('models/gemini-2.5-flash', 'tunedModels/mine')
+        >>> model_path("gemini-3.5-flash"), model_path("tunedModels/mine")
+        ('models/gemini-3.5-flash', 'tunedModels/mine')
     """
     kind, slash, name = model.partition("/")
     if not slash or kind not in ("models", "tunedModels"):

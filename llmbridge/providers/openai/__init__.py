@@ -21,7 +21,7 @@ from llmbridge.providers.openai.request import (
 )
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["ChatCompletions", "OpenAI", "OpenAICompatible", "decode_chunk", "decode_completion"]
 
@@ -71,7 +71,7 @@ class OpenAI(ChatCompletions):
         embeddings_path: The path for embeddings.
 
     Example:
-        >>> OpenAI.encode(ChatRequest.checked("gpt-5-mini", "Hi", {"seed": 1})).body["seed"]
+        >>> OpenAI.encode(ChatRequest.checked("gpt-5.4-mini", "Hi", {"seed": 1})).body["seed"]
         1
 
     Source:

@@ -32,7 +32,7 @@ from llmbridge.providers._values import count, finish_of, floats, is_report, map
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["ChunkReader", "decode_chunk", "decode_completion", "decode_embeddings", "decode_models"]
 

@@ -22,7 +22,8 @@ _CALL_ID = re.compile(r".{0,40}", re.DOTALL)
 
 _DATE = r"(-\d{4}-\d\d-\d\d)?"
 _REASONS = re.compile(rf"(o1(-mini|-preview|-pro)?|o3(-mini|-pro)?|o4-mini|gpt-5(-mini|-nano|-pro|-codex)?){_DATE}")
-_MAY_REASON = re.compile(rf"gpt-5\.\d+(-mini|-nano)?{_DATE}")  # unless the effort is "none"
+_REASONS_IF_TOLD = re.compile(rf"gpt-5\.[1-4](-mini|-nano)?{_DATE}")
+_REASONS_UNLESS_TOLD = re.compile(rf"(?!.*chat)gpt-(5\.[5-9]|[6-9](\.\d+)?)(-[a-z]+)*{_DATE}")
 _NO_STOP = ("o3", "o4-mini", "gpt-5")
 
 _USUAL = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
@@ -49,7 +50,7 @@ def refusals(model: str, params: Mapping[str, Any]) -> dict[str, str]:
         for name in (name for name in (*_USUAL, *_NEVER) if _says_something(name, params)):
             usual = f"accepts only {_USUAL[name]}" if name in _USUAL else "does not accept it"
             found[name] = f"{model} is a reasoning model and {usual}"
-    elif _MAY_REASON.fullmatch(model) and params.get("reasoning_effort") not in (None, "none"):
+    elif _thinks(model, params.get("reasoning_effort")):
         advice = f"{model} accepts it only with reasoning_effort='none'"
         found.update({name: advice for name in _SAMPLING if _says_something(name, params)})
     if params.get("stop") and (model.startswith(_NO_STOP[:2]) or (reasons and model.startswith(_NO_STOP))):
@@ -57,6 +58,13 @@ def refusals(model: str, params: Mapping[str, Any]) -> dict[str, str]:
     if isinstance(params.get("reasoning_effort"), int):
         found["reasoning_effort"] = "OpenAI takes a word (none, minimal, low, medium, high), not a number of tokens"
     return found
+
+
+def _thinks(model: str, effort: Any) -> bool:
+    """Whether a model that can do without reasoning reasons at this effort; None is its default."""
+    if effort is None:
+        return _REASONS_UNLESS_TOLD.fullmatch(model) is not None
+    return effort != "none" and bool(_REASONS_IF_TOLD.fullmatch(model) or _REASONS_UNLESS_TOLD.fullmatch(model))
 
 
 def _says_something(name: str, params: Mapping[str, Any]) -> bool:

@@ -18,8 +18,8 @@ from llmbridge.providers.openai_responses.request import (
 )
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.events import End, Item
+    from llmbridge.provider import Frame
 
 __all__ = ["OpenAIResponses"]
 
@@ -32,7 +32,7 @@ class OpenAIResponses(Provider):
     There are no settings. The service stores each answer for some time unless `store=False` is passed.
 
     Example:
-        >>> request = ChatRequest.checked("gpt-5-mini", "Hi", {"reasoning_effort": "low"}, system="Be brief.")
+        >>> request = ChatRequest.checked("gpt-5.4-mini", "Hi", {"reasoning_effort": "low"}, system="Be brief.")
         >>> body = OpenAIResponses.encode(request).body
         >>> body["instructions"], body["input"], body["reasoning"]
         ('Be brief.', [{'type': 'message', 'role': 'user', 'content': 'Hi'}], {'effort': 'low'})

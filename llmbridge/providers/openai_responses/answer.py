@@ -50,7 +50,7 @@ from llmbridge.providers.openai_responses.so_far import Calls, TextSoFar, missin
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["ResponseDecoder", "decode_event", "decode_response"]
 
