@@ -108,6 +108,8 @@ def parsed_is_of_the_schemas_class(client: Client) -> None:
     assert_type(chat("x", schema=Inhabitants).complete().parsed, Inhabitants)
     assert_type(chat("x", schema=list[City]).complete().parsed, list[City])
     assert_type(client.chat("x", schema=City).complete().parsed, City)
+    assert_type(client.chat("x", schema=City).show(), Completion[City])
+    assert_type(client.chat("x").partial, Partial)
     assert_type(client.run("x", schema=City).complete().parsed, City)
     assert_type(chat("x", schema=Country).complete().parsed, Country)
     assert_type(chat("x", schema=Place).complete().parsed, Place)

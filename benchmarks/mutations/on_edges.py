@@ -514,6 +514,18 @@ _SIGNALS = (
     Mutation("P43", "an idle thread keeps the interpreter", "_end_threads", "stop()", "pass"),
 )
 
+_NOTEBOOKS = (
+    Mutation(
+        "P45", "nobody wakes the event loop", "_Cell._interrupt", "call_soon_threadsafe(_nothing)", "is_running()"
+    ),
+    Mutation("P45", "other threads go on", "_Cell._interrupt", "reading.source.cancel()", "pass"),
+    Mutation("P45", "what waits is sent after all", "_Cell.reads", "reading.source.cancel()", "pass"),
+    Mutation("P45", "answers of earlier cells end", "_Cell.begin", "self._readings = {}", "pass"),
+    Mutation("P45", "the way to show errors stays", "_Cell.end", "if self._custom is not None:", "if False:"),
+    Mutation("P45", "every interrupt is one of an answer", "_Cell._shown", "if not stopped:", "if False:"),
+    Mutation("P45", "a process without a kernel has a handler", "install", "if shell is None:", "if False:"),
+)
+
 ON_EDGES = (
     *_PROXIES,
     *_LOOPS,
@@ -531,4 +543,5 @@ ON_EDGES = (
     *_SECRETS,
     *_WORDS,
     *_SIGNALS,
+    *_NOTEBOOKS,
 )

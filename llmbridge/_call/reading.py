@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from itertools import chain
 from opcode import opmap
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from llmbridge._call.notes import Notes
 from llmbridge._locks import monotonic
@@ -109,7 +109,10 @@ class Reading:
         noted: The other items that were handed out.
         first_piece_at: `time.monotonic()` when the first piece came.
         idle: The names of function tools that are not run, so that a text loop would not show their calls.
+        begun: Called with each reading that begins, in a Jupyter kernel; see `notebook.interrupts`.
     """
+
+    begun: ClassVar[Callable[[Reading], object] | None] = None
 
     def __init__(self, source: Source, keep_logprobs: bool = True) -> None:
         self.source = source
@@ -146,6 +149,8 @@ class Reading:
             else:
                 says = "is being read elsewhere, by another loop, thread or task: an answer can be read only once"
             raise InvalidRequest(f"this stream {says}")
+        if Reading.begun is not None:
+            Reading.begun(self)
 
     def observe(self, items: list[Item] | None) -> None:
         """Notes the end, or the time of the first piece, before items are handed out."""
@@ -154,6 +159,12 @@ class Reading:
             self.done = True
         elif self.first_piece_at is None and any(isinstance(item, (str, Refusal, Media)) for item in items):
             self.first_piece_at = monotonic()
+
+
+if "ipykernel" in sys.modules:  # so that the stop button ends calls
+    from llmbridge.notebook.interrupts import install
+
+    Reading.begun = install()
 
 
 def finished(steps: Generator[Iterable[Any], None, Whole]) -> Whole:
