@@ -1,6 +1,6 @@
 """A chat with Django in one file: an async view that streams, and a sync view for the whole answer.
 
-    pip install llmbridge django uvicorn
+    pip install django uvicorn
     uvicorn --app-dir examples django_app:application
     curl -N "http://127.0.0.1:8000/chat?prompt=Hello"
     curl "http://127.0.0.1:8000/summary?text=Hello"

@@ -1,6 +1,6 @@
 """A chat page with FastAPI: server-sent events, pings while the model is silent, and no call without a reader.
 
-    pip install llmbridge "fastapi>=0.135" uvicorn
+    pip install "fastapi>=0.135" uvicorn
     uvicorn --app-dir examples fastapi_app:app
     curl -N "http://127.0.0.1:8000/chat?prompt=Hello"          or open http://127.0.0.1:8000
 

@@ -1,6 +1,6 @@
 """A chat with Flask: server-sent events, pings while the model is silent, and no call without a reader.
 
-    pip install llmbridge flask
+    pip install flask
     flask --app examples/flask_app.py run
     curl -N "http://127.0.0.1:5000/chat?prompt=Hello"
 

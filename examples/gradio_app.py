@@ -1,6 +1,6 @@
 """A chat page with Gradio.
 
-    pip install llmbridge gradio
+    pip install gradio
     python examples/gradio_app.py
 
 LLMBRIDGE_MODEL names the model, like "openai:gpt-5.4-mini"; without it, the built-in demo answers.

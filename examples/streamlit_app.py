@@ -1,6 +1,6 @@
 """A chat page with Streamlit: a conversation for each visitor, answers as they come.
 
-    pip install llmbridge streamlit
+    pip install streamlit
     streamlit run examples/streamlit_app.py
 
 LLMBRIDGE_MODEL names the model, like "openai:gpt-5.4-mini"; without it, the built-in demo answers.
