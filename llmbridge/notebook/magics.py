@@ -160,7 +160,7 @@ class _Chats:
         return {"completions": made, "matched_fragment": word, "suppress": bool(made)}
 
     def _offered(self, last: str, word: str) -> Iterable[str]:
-        """What may stand behind a word."""
+        """The completions after a word."""
         if last == "--model":
             return [name if provider.direct else f"{name}:" for name, provider in known().items()]
         if last == "--option":

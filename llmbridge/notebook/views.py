@@ -76,12 +76,12 @@ def of_partial(partial: Partial) -> Bundle:
 
 
 def of_message(message: Message) -> Bundle:
-    """Who says it, and what."""
+    """The role and the parts."""
     return _bundle(message, f"**{message.role}**", _turn(message))
 
 
 def of_conversation(talk: Conversation[Any]) -> Bundle:
-    """All that was said, the user's words as quotes, and what it took together."""
+    """The whole conversation, the user's words as quotes, and what it took together."""
     shown = []
     for message in talk.messages:
         said = _turn(message, images=message.role == "assistant")

@@ -54,5 +54,5 @@ def test_a_notebook_runs(name: str, tmp_path: Path) -> None:
 
 
 def test_the_notebooks_are_these() -> None:
-    """Whoever adds one gets it tested."""
+    """A new notebook is tested as well."""
     assert BOOKS == ["comparing_models", "conversation", "first_steps", "many_prompts", "tools_and_schema"]

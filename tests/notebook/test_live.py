@@ -113,7 +113,7 @@ def test_assigning_a_stream_sends_nothing(kernel: Kernel, server: LLMServer, cha
 
 
 def test_an_open_stream_is_shown_as_far_as_it_came(kernel: Kernel, server: LLMServer, chat: str) -> None:
-    """Who reads it elsewhere goes on."""
+    """A reader elsewhere goes on."""
     server.default = Reply(["Hel", "lo"])
     assert kernel.run("stream = chat('x')\npieces = iter(stream)\nprint(next(pieces))").printed == "Hel\n"
     (shown,) = kernel.run("stream").shown

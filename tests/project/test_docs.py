@@ -179,7 +179,7 @@ def test_the_set_up_commands_are_those_of_the_check() -> None:
 
 @pytest.mark.parametrize("block", EXCERPTS, ids=str)
 def test_an_excerpt_is_what_the_example_has(block: Block) -> None:
-    """What a page shows of an example stands there, line for line and in this order."""
+    """What a page shows of an example is in it, line for line and in this order."""
     found = EXCERPT.match(block.first_line)
     assert found is not None
     rest = (ROOT / found[1]).read_text(encoding="utf-8")
