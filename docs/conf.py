@@ -18,8 +18,11 @@ import llmbridge
 
 project = "llmbridge"
 release = llmbridge.__version__
-# "myst_nb" in place of "myst_parser", with nb_execution_mode = "off", renders notebooks too: those in docs/notebooks/.
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx_copybutton"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx_copybutton"]
+nb_execution_mode = (
+    "off"  # they have run: `tox -e site` puts those of examples/ into docs/notebooks, with their outputs
+)
+nb_render_markdown_format = "gfm"
 exclude_patterns = ["_*"]
 nitpicky = True
 # The sections take whatever pages there are, for example of howto/*, also none.

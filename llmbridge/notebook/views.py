@@ -33,8 +33,8 @@ _MOST_OF_RESULT = 2000  # characters of a tool's result
 _MOST_OF_QUOTE = 200
 _IMAGES = ("data:image/png;base64,", "data:image/jpeg;base64,", "data:image/gif;base64,", "data:image/webp;base64,")
 _COUNTS = {
-    "input_tokens": "input", "cached_input_tokens": "of it from a cache", "cache_write_tokens": "of it into a cache",
-    "output_tokens": "output", "reasoning_tokens": "of it reasoning", "total_tokens": "together",
+    "input_tokens": "input", "cached_input_tokens": "input from a cache", "cache_write_tokens": "input into a cache",
+    "output_tokens": "output", "reasoning_tokens": "output for reasoning", "total_tokens": "total",
 }  # fmt: skip
 
 

@@ -83,7 +83,7 @@ def test_answers_and_conversations_show_themselves(tmp_path: Path) -> None:
     assert "costs &#36;5" in first.replace("<span>&#36;</span>", "&#36;")
     assert "&lt;b" in first
     assert "<b>more" not in first
-    assert "together" in shown
+    assert "| total |" in shown
     assert "Reasoning, " in awaited
     assert "demo:demo · " in first
     assert "add" in talk
