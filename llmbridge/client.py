@@ -179,7 +179,7 @@ class Client:
         max_turns: int | None = None,
         schema: Any = None,
         schema_mode: SchemaMode | None = None,
-        reask: int | None = None,
+        schema_retries: int | None = None,
         extra: Mapping[str, Any] | None = None,
         system: str | None = None,
         unsupported: Unsupported | None = None,
@@ -213,7 +213,7 @@ class Client:
             ),
             names_taken,
             tools=tools, tool_choice=tool_choice, run_tools=run_tools, max_turns=max_turns, schema=schema,
-            schema_mode=schema_mode, reask=reask, extra=extra, system=system, unsupported=unsupported,
+            schema_mode=schema_mode, schema_retries=schema_retries, extra=extra, system=system, unsupported=unsupported,
         )  # fmt: skip
         several = model is not None and not isinstance(model, str)
         self._model: Any = _checked_models(model, self.transport_options) if several else model
@@ -281,7 +281,7 @@ class Client:
         max_turns: int | None = None,
         schema: SchemaLike[Parsed] | bool | None = None,
         schema_mode: SchemaMode | None = None,
-        reask: int | None = None,
+        schema_retries: int | None = None,
         extra: Mapping[str, Any] | None = None,
         system: str | None = None,
         unsupported: Unsupported | None = None,
@@ -328,7 +328,8 @@ class Client:
                 `.parsed`. False turns off the client's schema.
             schema_mode: How the service is made to follow it: "native", "tool" or "json"; the service's best if
                 missing.
-            reask: How often `complete()` and `await` retry an answer that does not match the schema; once if missing.
+            schema_retries: How often `complete()` and `await` retry an answer that does not match the schema; once if
+                missing.
             extra: Added to the request's body unchecked and untranslated; overrides what is there.
             system: A system message put before the conversation; "" turns off the client's.
             unsupported: What to do with a parameter that the service is known to reject: "error" (before sending),
@@ -376,7 +377,7 @@ class Client:
             ),
             names_taken,
             tools=tools, tool_choice=tool_choice, run_tools=run_tools, max_turns=max_turns, schema=schema,
-            schema_mode=schema_mode, reask=reask, extra=extra, system=system, unsupported=unsupported,
+            schema_mode=schema_mode, schema_retries=schema_retries, extra=extra, system=system, unsupported=unsupported,
         )  # fmt: skip
         named = self._model if model is None else model
         if named is not None and not isinstance(named, str):

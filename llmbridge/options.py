@@ -195,7 +195,7 @@ class ChatOptions:
     """The checked chat options of a caller. None if not set.
 
     Args:
-        unsupported, run_tools, max_turns, reask, extra, system, tools, tool_choice, schema, schema_mode: See
+        unsupported, run_tools, max_turns, schema_retries, extra, system, tools, tool_choice, schema, schema_mode: See
             `Client.chat`.
         params: Parameters of the service.
     """
@@ -203,7 +203,7 @@ class ChatOptions:
     unsupported: Unsupported | None = None
     run_tools: bool | None = None
     max_turns: int | None = None
-    reask: int | None = None
+    schema_retries: int | None = None
     extra: Mapping[str, Any] | None = None
     system: str | None = None
     tools: Any = None
@@ -267,7 +267,7 @@ STRUCTURED = ("tools", "tool_choice", "schema", "schema_mode")
 """Options that llmbridge converts for the service, unlike parameters, which are sent unchanged."""
 
 TRANSPORT_NAMES = tuple(TransportOptions.__dataclass_fields__)
-CHAT_NAMES = ("unsupported", "run_tools", "max_turns", "reask", "extra")
+CHAT_NAMES = ("unsupported", "run_tools", "max_turns", "schema_retries", "extra")
 OPTION_NAMES = (*TRANSPORT_NAMES, *CHAT_NAMES)
 """The named arguments that are not sent; all others are parameters of the service."""
 
@@ -286,12 +286,13 @@ _NO_MISTAKES = frozenset(
     app_key frequencyPenalty limit minTokens min_tokens modal mode models modes presencePenalty seeds topK topP
     """.split()  # noqa: SIM905 - a table of words
 )
-_OF_OTHER_LIBRARIES = {
+_BY_OTHER_NAMES = {  # in other libraries, or in earlier versions
     "api_base": "base_url",
     "extra_headers": "headers",
     "max_retries": "retries",
     "num_retries": "retries",
     "proxies": "proxy",
+    "reask": "schema_retries",
     "request_timeout": "timeout",
     "response_model": "schema",
 }
@@ -331,8 +332,8 @@ def _meant(name: str) -> str:
         >>> [_meant(name) for name in ("max_token", "maxTokens", "sotp", "step", "speed")]
         ['max_tokens', 'max_tokens', 'stop', '', '']
     """
-    if name in _OF_OTHER_LIBRARIES or name in _NO_MISTAKES:
-        return _OF_OTHER_LIBRARIES.get(name, "")
+    if name in _BY_OTHER_NAMES or name in _NO_MISTAKES:
+        return _BY_OTHER_NAMES.get(name, "")
     return next((known for known in (*_OWN_NAMES, *_USUAL_NAMES) if _is_slip(_letters(name), _letters(known))), "")
 
 
@@ -580,7 +581,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
     "unsupported": _checked_unsupported,
     "run_tools": _checked_flag,
     "max_turns": _checked_count("max_turns", 1),
-    "reask": _checked_count("reask", 0),
+    "schema_retries": _checked_count("schema_retries", 0),
     "extra": checked_extra,
     "tools": _copied_tools,
 }

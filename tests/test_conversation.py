@@ -345,7 +345,7 @@ class TestSchema:
     def test_an_answer_that_does_not_fit_is_whole(self, client: Client, server: LLMServer, mode: Mode) -> None:
         """All answers are kept."""
         server.default = Reply("What?")
-        talk = client.conversation(schema=City, reask=2)
+        talk = client.conversation(schema=City, schema_retries=2)
         with pytest.raises(InvalidOutput):
             mode.complete(talk.ask("Q1"))
         assert [message.role for message in talk.messages] == ["user", *["assistant", "user"] * 2, "assistant"]

@@ -127,7 +127,7 @@ def test_a_schema_without_a_name_is_called_the_schema(server: LLMServer) -> None
     server.default = Reply("I do not know.")
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     with Client(**way(server)) as client, pytest.raises(InvalidOutput, match="the answer does not fit the schema: "):
-        client.chat("x", schema=schema, reask=0).complete()
+        client.chat("x", schema=schema, schema_retries=0).complete()
 
 
 @pytest.mark.parametrize(

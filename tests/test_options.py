@@ -309,7 +309,7 @@ class TestTransportOptions:
             "unsupported",
             "run_tools",
             "max_turns",
-            "reask",
+            "schema_retries",
             "extra",
         }
 

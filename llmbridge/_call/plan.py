@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Plan", "plan_embeddings", "plan_models"]
 
-_REASKS = 1
+_SCHEMA_RETRIES = 1
 _TURNS = 10
 _TIMEOUT = Timeout()
 
@@ -69,23 +69,23 @@ class Plan:
 
     def stream(self, messages: Messages) -> ChatStream:
         """The answer to the messages, as the caller passed them."""
-        reasks = _REASKS if self._with_defaults.reask is None else self._with_defaults.reask
+        retries = _SCHEMA_RETRIES if self._with_defaults.schema_retries is None else self._with_defaults.schema_retries
         try:
-            return self._stream(checked_messages(messages), reasks, TotalClock(self._timeout.total))
+            return self._stream(checked_messages(messages), retries, TotalClock(self._timeout.total))
         except UnknownProvider as error:
             swapped = isinstance(messages, str) and providers.look_up(messages.partition(":")[0]) is not None
             if swapped and SWAPPED not in error.message:
                 raise UnknownProvider(f"{error.message}; {SWAPPED}") from None
             raise
 
-    def _stream(self, turns: Sequence[Message], reasks: int, clock: TotalClock) -> ChatStream:
+    def _stream(self, turns: Sequence[Message], retries: int, clock: TotalClock) -> ChatStream:
         chat = self._with_defaults
         pipeline, request = self._pipeline(turns, clock)
 
         def ask_again(said: Sequence[Message]) -> ChatStream:
-            return self._further()._stream([*turns, *said], reasks - 1, clock)
+            return self._further()._stream([*turns, *said], retries - 1, clock)
 
-        again = ask_again if reasks > 0 else None
+        again = ask_again if retries > 0 else None
         logprobs = chat.wants_logprobs
         if not chat.run_tools:
             return ChatStream(pipeline, request.schema, again, logprobs, request.tools, idle=chat.run_tools is None)

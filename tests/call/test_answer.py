@@ -105,7 +105,7 @@ class TestObjects:
         """The whole answer raises the error for an answer that does not fit."""
         server.script(Reply('{"a":' + "[" * 50_000))
         with pytest.raises(InvalidOutput):
-            mode.complete(client.chat("x", schema=LIST, reask=0))
+            mode.complete(client.chat("x", schema=LIST, schema_retries=0))
 
 
 def objects(

@@ -69,6 +69,7 @@ SLIPS = {
     "unsuported": "unsupported",
     "extra_headers": "headers",
     "max_retries": "retries",
+    "reask": "schema_retries",
     "proxies": "proxy",
 }
 """Slips, and what is meant; "" for one that is too near to what may be meant otherwise."""

@@ -108,8 +108,8 @@ def test_the_completion_times_both_requests(server: LLMServer, client: Client) -
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("reask", [0, 1])
-def test_an_answer_that_does_not_fit_leaves_no_cycle(server: LLMServer, client: Client, reask: int) -> None:
+@pytest.mark.parametrize("schema_retries", [0, 1])
+def test_an_answer_that_does_not_fit_leaves_no_cycle(server: LLMServer, client: Client, schema_retries: int) -> None:
     """The error and its frames are freed without a garbage collection."""
     server.script(*[Reply("bad")] * 2)
     gc.collect()
@@ -117,7 +117,7 @@ def test_an_answer_that_does_not_fit_leaves_no_cycle(server: LLMServer, client: 
     gc.disable()
     try:
         with contextlib.suppress(InvalidOutput):
-            client.chat("x", schema=OBJECT, reask=reask).complete()
+            client.chat("x", schema=OBJECT, schema_retries=schema_retries).complete()
         assert not [one for one in gc.get_objects() if isinstance(one, Pipeline) and id(one) not in known]
     finally:
         gc.enable()

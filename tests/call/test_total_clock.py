@@ -73,7 +73,7 @@ def test_a_schema_retry_shares_the_timeout_of_the_first_request(
 ) -> None:
     """All schema retries share the end of the first request."""
     server.script(Reply("bad"), Reply("worse"), Reply('{"n": 1}'))
-    answer = mode.complete(client.chat("x", schema={"type": "object"}, reask=2, timeout=100))
+    answer = mode.complete(client.chat("x", schema={"type": "object"}, schema_retries=2, timeout=100))
     assert answer.parsed == {"n": 1}
     assert len(ends) == 3
     assert len(set(ends)) == 1

@@ -210,7 +210,7 @@ PLACES: dict[str, Callable[[Place], Any]] = {
     "The answer does not begin": lambda place: place.read(Reply(first_delay=30), timeout=Timeout(first_content=0.1)),
     "The answer stalls": lambda place: place.read(Reply(["a", "b"], delay=0.5), timeout=Timeout(idle=0.1)),
     "The call takes too long": lambda place: place.read(Reply(["a", "b"], delay=30), timeout=Timeout(total=0.1)),
-    "The answer does not fit the schema": lambda place: place.complete(Reply("Paris"), schema=SCHEMA, reask=0),
+    "The answer does not fit the schema": lambda place: place.complete(Reply("Paris"), schema=SCHEMA, schema_retries=0),
     "The answer is cut off, and does not fit the schema": lambda place: place.complete(
         Reply('{"name": "Par', finish_reason="length"), schema=SCHEMA
     ),

@@ -203,7 +203,7 @@ def _full(**more: Any) -> Client:
         unsupported="drop",
         system="Be brief.",
         limits=Limits(requests_per_minute=7),
-        reask=2,
+        schema_retries=2,
         temperature=0.5,
         **more,
     )
@@ -222,7 +222,7 @@ def test_p18_no_pickle_holds_a_secret_unless_asked(protocol: int) -> None:
     assert (options.timeout, options.verify, chat.unsupported) == (Timeout(total=7, idle=3), False, "drop")
     assert (options.retries.times, options.retries.on_retry) == (4, note)
     assert client.default_model == "openai:m"
-    assert (chat.system, chat.params, chat.reask) == ("Be brief.", {"temperature": 0.5}, 2)
+    assert (chat.system, chat.params, chat.schema_retries) == ("Be brief.", {"temperature": 0.5}, 2)
     assert client.connections.limiter.limits == Limits(requests_per_minute=7)
 
 

@@ -544,7 +544,7 @@ def test_p42_so_do_those_of_several_models_and_of_a_schema(server: LLMServer, mo
     error = failure(lambda: mode.complete(chat("x", models)))
     assert_clean(str(error), _MOST)
     schema = {"type": "object", "additionalProperties": {"type": "integer"}}
-    error = failure(lambda: mode.complete(models[0].chat("x", schema=schema, reask=0)))
+    error = failure(lambda: mode.complete(models[0].chat("x", schema=schema, schema_retries=0)))
     assert isinstance(error, llmbridge.InvalidOutput)
     for problem in (str(error), *error.problems):
         assert_clean(problem, _MOST)

@@ -108,7 +108,7 @@ def test_p40_copies_of_the_error_keep_all_answers(client: Client, server: LLMSer
 def test_p40_each_asking_is_the_cause_of_the_next(client: Client, server: LLMServer, mode: Mode) -> None:
     """And all answers are in the turns."""
     server.script(Reply(FIRST), Reply('{"age": "eight"}'), Reply('{"age": "nine"}'))
-    error = caught(mode, client.chat("x", schema=SCHEMA, reask=2))
+    error = caught(mode, client.chat("x", schema=SCHEMA, schema_retries=2))
     texts = []
     link: BaseException | None = error
     while isinstance(link, LLMBridgeError):
@@ -225,7 +225,7 @@ def test_p40_a_pattern_does_not_outlive_the_total_clock(
     schema = {"type": "object", "properties": {"x": part}, "required": ["x"]}
     server.default = Reply(f'{{"x": {text.format("a" * 29)}}}')
     started = time.process_time()
-    error = caught(mode, client.chat("x", schema=schema, reask=0, timeout=20))
+    error = caught(mode, client.chat("x", schema=schema, schema_retries=0, timeout=20))
     assert type(error) is InvalidOutput
     assert time.process_time() - started < 5
 
@@ -241,7 +241,7 @@ def test_p40_nor_does_one_of_a_model_that_asks_re(client: Client, server: LLMSer
 
     server.default = Reply(f'{{"names": ["a", "{"a" * 25}!"]}}')
     started = time.process_time()
-    error = caught(mode, client.chat("x", schema=Names, reask=0, timeout=20))
+    error = caught(mode, client.chat("x", schema=Names, schema_retries=0, timeout=20))
     assert type(error) is InvalidOutput
     assert [problem.partition(":")[0] for problem in error.problems] == ["names[1]"]
     assert time.process_time() - started < 5

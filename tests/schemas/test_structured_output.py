@@ -254,14 +254,14 @@ class TestWhatDoesNotFit:
         assert [problem.partition(":")[0] for problem in info.value.problems] == ["name", "inhabitants"]
         assert (info.value.partial, info.value.provider, info.value.model) == (BAD, "openai", "m")
 
-    @pytest.mark.parametrize(("reask", "requests"), [(0, 1), (1, 2), (3, 4)])
+    @pytest.mark.parametrize(("schema_retries", "requests"), [(0, 1), (1, 2), (3, 4)])
     def test_how_often_is_a_setting(
-        self, server: LLMServer, client: Client, mode: Mode, reask: int, requests: int
+        self, server: LLMServer, client: Client, mode: Mode, schema_retries: int, requests: int
     ) -> None:
         """The number of retries is a setting."""
         server.default = Reply("I do not know.")
         with pytest.raises(InvalidOutput, match="got prose"):
-            mode.complete(client.chat("x", schema=City, reask=reask))
+            mode.complete(client.chat("x", schema=City, schema_retries=schema_retries))
         assert len(server.requests) == requests
         assert len(server.requests[-1].turns) == 2 * requests - 1
 
@@ -269,7 +269,7 @@ class TestWhatDoesNotFit:
         """A client's setting holds for all its calls."""
         server.default = Reply(BAD)
         options: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": "sk-test"}
-        with Client("openai:m", reask=0, **options) as client, pytest.raises(InvalidOutput):
+        with Client("openai:m", schema_retries=0, **options) as client, pytest.raises(InvalidOutput):
             mode.complete(client.chat("x", schema=City))
         assert len(server.requests) == 1
 
