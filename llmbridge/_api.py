@@ -5,7 +5,7 @@ from __future__ import annotations
 from llmbridge._call.route import SHARED
 from llmbridge.client import Client
 
-__all__ = ["aembed", "amodels", "chat", "conversation", "embed", "models"]
+__all__ = ["aembed", "amodels", "chat", "conversation", "embed", "map", "models"]
 
 
 class _OneClient(Client):
@@ -25,5 +25,6 @@ chat = _client.chat
 conversation = _client.conversation
 embed = _client.embed
 aembed = _client.aembed
+map = _client.map
 models = _client.models
 amodels = _client.amodels

@@ -1,0 +1,121 @@
+"""How many requests are under way at once, found out from the answers: pure rules, no clock and no network.
+
+The width doubles until the service refuses for the first time, then it grows by a twentieth a round, as long as it is
+used. It is cut by three tenths where refusals have to do with it: three of them, and 15 % of a round. A few scattered
+ones say nothing about the width, and leave it alone. Measured against services that allow 60 requests a second, that
+have 24 places, and that refuse one request in twenty at random, no simpler rule did well with all three.
+"""
+
+from __future__ import annotations
+
+from statistics import median
+
+__all__ = ["Width"]
+
+_START, _HIGH = 32, 512
+_CUT = 0.7
+_FEWEST, _SHARE = 3, 0.15  # refusals that count
+_SHORTEST_ROUND = 8
+_SLOWER = 3.0  # times the best round: a service that puts what is too much into a queue
+_FASTER = 1.05  # rows a second of that round, which make it worth the wait
+_HOPELESS, _HOPELESS_SECONDS = 10, 300.0
+
+
+class Width:
+    """The width of a run, one thread's own.
+
+    Args:
+        fixed: So many, whatever the service says; None lets it adapt.
+        most: Not more than that.
+
+    Attributes:
+        now: How many may be under way.
+        paused_until: When the next may be sent; most of the last ones were refused.
+
+    Example:
+        >>> width = Width(None, 100)
+        >>> for number in range(32):
+        ...     width.heard(sent=0.0, now=1.0, running=32)
+        >>> width.now
+        64
+    """
+
+    def __init__(self, fixed: int | None, most: int | None = None) -> None:
+        self._high = min(_HIGH, most or _HIGH)
+        self._adapts = fixed is None
+        self.now = min(_START, self._high) if fixed is None else fixed
+        self.paused_until = float("-inf")
+        self._doubles = True
+        self._cut_at = float("-inf")
+        self._best: tuple[float, float] | None = None  # seconds an answer, answers a second
+        self._in_a_row = 0
+        self._refused_since = 0.0
+        self._new_round(0.0)
+
+    def _new_round(self, now: float) -> None:
+        self._began = now
+        self._seconds: list[float] = []
+        self._answers = self._refused = 0
+        self._full = False
+
+    def heard(self, sent: float, now: float, running: int, refused: bool = False, wait: float = 0.0) -> None:
+        """A request is over.
+
+        Args:
+            sent: When it was sent.
+            now: When it was over.
+            running: How many were under way then, this one included.
+            refused: Whether the service wanted fewer.
+            wait: For how many seconds it asked then.
+        """
+        self._in_a_row = self._in_a_row + 1 if refused else 0
+        if self._in_a_row == 1:
+            self._refused_since = now
+        if sent < self._cut_at:
+            return  # it says something about the width before
+        self._answers += 1
+        self._full = self._full or running >= self.now
+        if refused:
+            self._refused += 1
+            if self._refused >= _FEWEST and 2 * self._refused > self._answers:
+                self.paused_until = max(self.paused_until, now + wait)
+            if self._refused >= max(_FEWEST, _SHARE * self.now):
+                self._cut(now)
+                return
+        else:
+            self._seconds.append(now - sent)
+        if self._answers >= max(self.now, _SHORTEST_ROUND):
+            self._end_round(now)
+
+    def _end_round(self, now: float) -> None:
+        if self._queues(now):
+            self._cut(now)
+            return
+        if self._full and self._adapts:
+            more = self.now if self._doubles else max(1, self.now // 20)
+            self.now = min(self.now + more, self._high)
+        self._new_round(now)
+
+    def _queues(self, now: float) -> bool:
+        """Whether the service makes the rows wait instead of refusing them."""
+        if not self._seconds:
+            return False
+        took, rate = median(self._seconds), self._answers / max(now - self._began, 1e-9)
+        if self._best is None or took < self._best[0]:
+            self._best = took, rate
+            return False
+        slower = took > _SLOWER * self._best[0] and rate < _FASTER * self._best[1]
+        if slower:
+            self._best = took, rate  # the rows may have become longer: that is no reason to cut again and again
+        return slower
+
+    def _cut(self, now: float) -> None:
+        self._doubles = False
+        self._cut_at = now
+        if self._adapts:
+            self.now = max(1, int(self.now * _CUT))
+        self._new_round(now)
+
+    def hopeless(self, now: float) -> bool:
+        """Whether the service has refused everything for minutes."""
+        return self._in_a_row >= _HOPELESS and now - self._refused_since >= _HOPELESS_SECONDS
