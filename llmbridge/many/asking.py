@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["Answered", "Asking", "Chats", "Embeds"]
 
 _TEXTS = 64  # in a request for embeddings
-_NOT_OF_ANSWERS = (*TRANSPORT_NAMES, "unsupported", "params", "model")
+_NOT_OF_ANSWERS = (*TRANSPORT_NAMES, "unsupported", "reask", "params", "model")
 _DIGEST_SIZE = 16
 
 Begun = Callable[[Callable[[], object]], None]
@@ -48,6 +48,7 @@ class Asking(ABC):
         options: What the call takes beside the content.
 
     Attributes:
+        kind: What answers are called in a journal.
         most: Rows in one request, at the most.
         retry: How long to wait before a request is repeated.
         settings: What all answers depend on, as JSON can hold it; nothing that is secret.
@@ -57,6 +58,7 @@ class Asking(ABC):
     """
 
     most = 1
+    kind: str
 
     def __init__(self, client: Client, options: Mapping[str, Any]) -> None:
         if options.get("retries") is not None:
@@ -72,7 +74,8 @@ class Asking(ABC):
         }
         own = {**vars(client.chat_options), **client.chat_options.params, **said}
         given = {name: _plain(name, value) for name, value in own.items() if name not in _NOT_OF_ANSWERS}
-        self.settings = {"model": self._model(), **{name: value for name, value in given.items() if value is not None}}
+        given.update(of=self.kind, model=self._model())
+        self.settings = {name: value for name, value in given.items() if value is not None}
         self._seed = json.dumps(self.settings, sort_keys=True).encode()
 
     def digest(self, key: str | None, content: Any) -> bytes:
@@ -119,6 +122,8 @@ class Asking(ABC):
 
 class Chats(Asking):
     """Asks for a `Completion` for each row."""
+
+    kind = "chats"
 
     def __init__(self, client: Client, options: Mapping[str, Any]) -> None:
         super().__init__(client, options)
@@ -167,6 +172,7 @@ class Embeds(Asking):
     """Asks for a vector for each row, several in a request."""
 
     most = _TEXTS
+    kind = "embeddings"
 
     def _call(self, texts: Sequence[str]) -> Any:
         ask: Any = inspect.unwrap(type(self._client).embed)
