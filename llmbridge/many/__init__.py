@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Generic, Literal, Union
 from llmbridge._text import shown
 from llmbridge.errors import ConfigError, InvalidRequest
 from llmbridge.many.asking import Asking, Chats, Embeds
+from llmbridge.many.journal import Journal
 from llmbridge.many.row import Key, Questions, Row, Template
 from llmbridge.many.run import Plan, Run
 from llmbridge.many.totals import ProgressLike, Totals
@@ -124,6 +125,25 @@ class Rows(Generic[Parsed]):
             LLMBridgeError: As for the loop.
         """
         return list(self)
+
+    def _outlook(self) -> tuple[int, int, int]:
+        """Reads the input without sending anything: how many rows there are, how many are done, the others' tokens."""
+        found, done, tokens = 0, 0, 0
+        path = self._plan.journal
+        journal = Journal(path, self._asking.settings) if path is not None and os.path.exists(path) else None
+        try:
+            assert isinstance(self._prompts, Iterable)
+            for index, item in enumerate(self._prompts):
+                asked = self._plan.questions.ask(index, item)
+                if asked.problem is not None:
+                    raise asked.problem
+                is_done = journal is not None and journal.found(asked.digest) is not None
+                found, done = found + 1, done + is_done
+                tokens += 0 if is_done else self._asking.tokens(asked.content)
+        finally:
+            if journal is not None:
+                journal.close()
+        return found, done, tokens
 
     def _begun(self, items: Iterable[Any]) -> Run:
         if self._run is not None:

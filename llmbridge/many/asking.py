@@ -83,6 +83,12 @@ class Asking(ABC):
         said = json.dumps([key, self._as_data(content)], sort_keys=True).encode()
         return blake2b(self._seed + b"\n" + said, digest_size=_DIGEST_SIZE).digest()
 
+    def tokens(self, content: Any) -> int:
+        """Roughly the tokens that it takes, with the longest answer that is allowed."""
+        from llmbridge.limits import estimate_tokens
+
+        return estimate_tokens({"content": self._as_data(content), "max_tokens": self.settings.get("max_tokens")})
+
     @abstractmethod
     def _model(self) -> Any:
         """Who answers. Checks all options as well."""

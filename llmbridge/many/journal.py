@@ -58,7 +58,6 @@ class Journal:
             self._lock()
             self._reader = open(path, "rb")  # noqa: SIM115 - closed by `close`
             self._load(self._reader)
-            self.write([{"llmbridge": __version__, "format": _FORMAT, "pid": os.getpid(), "settings": settings}])
         except BaseException:
             self.close()
             raise
@@ -116,6 +115,10 @@ class Journal:
                     f"the answers in {self._path} were made with {name}={shown(before.get(name))}, not "
                     f"{shown(now.get(name))}: take another journal for this run"
                 )
+
+    def begin(self) -> None:
+        """Says who writes from here on."""
+        self.write([{"llmbridge": __version__, "format": _FORMAT, "pid": os.getpid(), "settings": self._settings}])
 
     def found(self, digest: bytes) -> Mapping[str, Any] | None:
         """The record of an answer, which is given only once: two equal questions are two rows."""

@@ -179,9 +179,14 @@ class Questions:
             return item
         if not isinstance(self._prompt, str):
             return self._prompt(item)
-        if isinstance(item, Mapping) or hasattr(item, "_asdict"):
-            return self._prompt.format_map(_columns(item))
-        return self._prompt.format(item)
+        if not (isinstance(item, Mapping) or hasattr(item, "_asdict")):
+            return self._prompt.format(item)
+        columns = _columns(item)
+        try:
+            return self._prompt.format_map(columns)
+        except KeyError as error:
+            known = ", ".join(map(str, columns))
+            raise InvalidRequest(f"prompt= has a column {error}, which the row has not: it has {known}") from None
 
 
 def _columns(item: Any) -> Mapping[str, Any]:

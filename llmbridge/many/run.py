@@ -263,6 +263,7 @@ class Run:
         try:
             if self._plan.journal is not None:
                 self._journal = Journal(self._plan.journal, self._asking.settings)
+                self._journal.begin()
             self._begin_thread(self._read, "reader")
             while not self._over:
                 self._permit()

@@ -54,9 +54,9 @@ class Totals:
 
     def __str__(self) -> str:
         failed = ", ".join(f"{count} {name}" for name, count in self.errors.items())
+        resumed = f" ({self.resumed} from the journal)" if self.resumed else ""
         parts = (
-            f"{self.done} rows done",
-            f"{self.resumed} of them from the journal" if self.resumed else "",
+            f"{self.done} done{resumed}",
             f"{self.failed} failed ({failed})" if self.failed else "",
             f"{self.input_tokens + self.output_tokens} tokens",
             f"{self.rate:.1f} rows/s, {self.width} wide",

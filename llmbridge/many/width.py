@@ -8,6 +8,8 @@ have 24 places, and that refuse one request in twenty at random, no simpler rule
 
 from __future__ import annotations
 
+from collections import deque
+from itertools import islice
 from statistics import median
 
 __all__ = ["Width"]
@@ -16,8 +18,9 @@ _START, _HIGH = 32, 512
 _CUT = 0.7
 _FEWEST, _SHARE = 3, 0.15  # refusals that count
 _SHORTEST_ROUND = 8
+_LONGEST_ECHO = 1.0  # seconds
 _SLOWER = 3.0  # times the best round: a service that puts what is too much into a queue
-_FASTER = 1.05  # rows a second of that round, which make it worth the wait
+_FASTER = 1.5  # times the rows a second of that round, which make it worth the wait
 _HOPELESS, _HOPELESS_SECONDS = 10, 300.0
 
 
@@ -48,6 +51,7 @@ class Width:
         self._doubles = True
         self._cut_at = float("-inf")
         self._best: tuple[float, float] | None = None  # seconds an answer, answers a second
+        self._last: deque[bool] = deque(maxlen=max(self._high, _SHORTEST_ROUND))  # whether they were refused
         self._in_a_row = 0
         self._refused_since = 0.0
         self._new_round(0.0)
@@ -71,21 +75,28 @@ class Width:
         self._in_a_row = self._in_a_row + 1 if refused else 0
         if self._in_a_row == 1:
             self._refused_since = now
+        self._last.append(refused)
+        if refused and self._most_are_refused():
+            self.paused_until = max(self.paused_until, now + wait)
+            self._last.clear()
         if sent < self._cut_at:
             return  # it says something about the width before
         self._answers += 1
         self._full = self._full or running >= self.now
         if refused:
             self._refused += 1
-            if self._refused >= _FEWEST and 2 * self._refused > self._answers:
-                self.paused_until = max(self.paused_until, now + wait)
             if self._refused >= max(_FEWEST, _SHARE * self.now):
-                self._cut(now)
+                self._cut(now, wait)
                 return
         else:
             self._seconds.append(now - sent)
         if self._answers >= max(self.now, _SHORTEST_ROUND):
             self._end_round(now)
+
+    def _most_are_refused(self) -> bool:
+        """Whether more than half of the last answers are refusals, of as many as a round has: refusals come first."""
+        size = max(self.now, _SHORTEST_ROUND)
+        return len(self._last) >= size and 2 * sum(islice(reversed(self._last), size)) > size
 
     def _end_round(self, now: float) -> None:
         if self._queues(now):
@@ -109,11 +120,12 @@ class Width:
             self._best = took, rate  # the rows may have become longer: that is no reason to cut again and again
         return slower
 
-    def _cut(self, now: float) -> None:
+    def _cut(self, now: float, wait: float = 0.0) -> None:
         self._doubles = False
-        self._cut_at = now
-        if self._adapts:
-            self.now = max(1, int(self.now * _CUT))
+        self._cut_at = now + min(wait, _LONGEST_ECHO)  # until then, nobody expects anything but more refusals
+        if self._adapts and self.now > 1:
+            self.now = int(self.now * _CUT)
+            self._last.clear()  # that may have been enough
         self._new_round(now)
 
     def hopeless(self, now: float) -> bool:

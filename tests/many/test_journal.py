@@ -280,10 +280,13 @@ def test_a_row_is_written_before_it_is_handed_out(client: Client, journal: Path,
     assert len(seen) == 40
 
 
-def test_a_journal_cut_at_any_byte_is_gone_on_with(client: Client, journal: Path, tmp_path: Path) -> None:
+def test_a_journal_cut_at_any_byte_is_gone_on_with(
+    journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """No answer is wrong, none is lost that was whole, and the next line is not glued to the torn one."""
     settings = {"model": "m"}
-    written = Journal(str(journal), settings)
+    monkeypatch.setattr(os, "fsync", lambda _: None)  # thousands of them would take a while
+    written = opened(journal, settings)
     digests = [bytes([number]) * 16 for number in range(12)]
     for number, digest in enumerate(digests):
         written.write([record_of(number, digest)])
@@ -293,19 +296,26 @@ def test_a_journal_cut_at_any_byte_is_gone_on_with(client: Client, journal: Path
     cut = tmp_path / "cut.jsonl"
     for size in range(len(whole) + 1):
         cut.write_bytes(whole[:size])
-        journal_ = Journal(str(cut), settings)
+        journal_ = opened(cut, settings)
         expected = sum(end <= size for end in ends[1:])
         found = [journal_.found(digest) for digest in digests]
         assert [record is not None for record in found] == [number < expected for number in range(12)], size
         assert all(record["index"] == number for number, record in enumerate(found) if record is not None)
         journal_.write([record_of(99, b"\xff" * 16)])
         journal_.close()
-        again = Journal(str(cut), settings)
+        again = opened(cut, settings)
         last = again.found(b"\xff" * 16)
         assert last is not None
         assert last["index"] == 99
         assert sum(again.found(digest) is not None for digest in digests) == expected
         again.close()
+
+
+def opened(path: Path, settings: dict[str, Any]) -> Journal:
+    """A journal that is about to be written to."""
+    journal = Journal(str(path), settings)
+    journal.begin()
+    return journal
 
 
 def record_of(index: int, digest: bytes) -> dict[str, Any]:
@@ -330,7 +340,7 @@ def test_a_damaged_line_is_reported_and_asked_again(client: Client, server: LLMS
 def test_a_write_that_fails_leaves_the_journal_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the disk takes a part of it."""
     path = tmp_path / "run.jsonl"
-    journal = Journal(str(path), {})
+    journal = opened(path, {})
     journal.write([record_of(0, b"0" * 16)])
     before = path.read_bytes()
     write = os.write

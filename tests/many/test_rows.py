@@ -31,7 +31,7 @@ from llmbridge import (
     ServerError,
 )
 from llmbridge.many import Row
-from llmbridge.testing import LLMServer, Received, Reply
+from llmbridge.testing import RESET, LLMServer, Received, Reply
 
 
 @pytest.fixture
@@ -316,7 +316,7 @@ def test_whatever_fails_in_a_row_is_its_own(client: Client, server: LLMServer) -
 
     rows = client.map([{"a": 1}, {"b": 2}], prompt="{a}").complete()
     assert [row.ok for row in rows] == [True, False]
-    assert "prompt= failed for row 1: KeyError: 'a'" in str(rows[1].error)
+    assert "prompt= has a column 'a', which the row has not: it has b" in str(rows[1].error)
     rows = client.map(["fine", "zero", "memory", "", 5, {"text": "a"}], prompt=prompt).complete()
     assert [row.ok for row in rows] == [True] + [False] * 5
     assert all(isinstance(row.error, InvalidRequest) for row in rows[1:])
@@ -347,7 +347,7 @@ def test_whatever_fails_in_a_row_is_its_own(client: Client, server: LLMServer) -
         Reply("slow down", status=429),
         Reply(["Hel", "lo"], cut=150),
         Reply("Hello", end_mark=False, finish_reason=None),
-        Reply(raw=b""),
+        Reply(raw=[RESET]),
     ],
     ids=["500", "429", "cut off", "no end", "no answer"],
 )
@@ -555,7 +555,7 @@ def test_the_totals_say_what_was_done(client: Client, server: LLMServer) -> None
     assert totals.input_tokens > 0
     assert totals.output_tokens > 0
     assert heard[-1].done == 4
-    assert "4 rows done, 1 failed (1 BadRequest)" in str(totals)
+    assert "4 done, 1 failed (1 BadRequest)" in str(totals)
 
 
 def test_progress_is_a_line_on_standard_error(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
@@ -563,7 +563,7 @@ def test_progress_is_a_line_on_standard_error(client: Client, capsys: pytest.Cap
     client.map(["a", "b"], progress=True).complete()
     said = capsys.readouterr()
     assert said.out == ""
-    assert said.err.startswith("2 rows done")
+    assert said.err.startswith("2 done")
     assert said.err.count("\n") == 1
 
 
