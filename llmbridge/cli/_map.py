@@ -7,7 +7,7 @@ import contextlib
 import json
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.cli._completion import completed_by, model_names
@@ -136,17 +136,16 @@ def _items(path: str) -> Iterator[Any]:
     Raises:
         Misused: It cannot be read; while iterating, a row of it.
     """
-    ending = os.path.splitext(path)[1].lower()
     try:
-        # Closed by the generator below, with its last row or with the run.
-        file = sys.stdin.buffer if path == "-" else open(path, "rb")  # noqa: SIM115
+        if path != "-":
+            open(path, "rb").close()
     except OSError as error:
         raise Misused(f"cannot read {path}: {error.strerror or error}") from None
-    return _rows(file, path, ending)
+    return _rows(path, os.path.splitext(path)[1].lower())
 
 
-def _rows(file: Any, path: str, ending: str) -> Iterator[Any]:
-    with contextlib.nullcontext(file) if path == "-" else file:
+def _rows(path: str, ending: str) -> Iterator[Any]:
+    with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
         lines = _lines(file, path)
         if ending in _TABLES:
             import csv
@@ -165,7 +164,7 @@ def _rows(file: Any, path: str, ending: str) -> Iterator[Any]:
                 raise Misused(f"{path}, line {number} is not JSON: {error}") from None
 
 
-def _lines(file: Any, path: str) -> Iterator[str]:
+def _lines(file: Iterable[bytes], path: str) -> Iterator[str]:
     for number, line in enumerate(file, 1):
         try:
             yield line.decode("utf-8-sig" if number == 1 else "utf-8")

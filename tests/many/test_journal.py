@@ -62,7 +62,7 @@ def mapped(client: Client, texts: Sequence[Any], journal: Path, **options: Any) 
 # -- resuming ---------------------------------------------------------------------------------------------------------
 
 
-def test_what_is_done_is_not_asked_again(client: Client, server: LLMServer, journal: Path, mode: Mode) -> None:
+def test_p47_what_is_done_is_not_asked_again(client: Client, server: LLMServer, journal: Path, mode: Mode) -> None:
     """The rows are the same, in the same order."""
     texts = [str(number) for number in range(30)]
     (first,) = mode.in_turn([client.map(texts, journal=journal, concurrency=4)])
@@ -84,7 +84,7 @@ class City:
     name: str
 
 
-def test_a_resumed_answer_has_its_type(client: Client, server: LLMServer, journal: Path) -> None:
+def test_p48_a_resumed_answer_has_its_type(client: Client, server: LLMServer, journal: Path) -> None:
     """And one that has become wrong is asked again."""
     server.default = Reply('{"name": "Paris"}')
     for _ in range(2):
@@ -113,7 +113,7 @@ def test_failed_rows_are_asked_again(client: Client, server: LLMServer, journal:
     assert [(row.ok, row.resumed) for row in rows] == [(True, False), (True, True)]
 
 
-def test_an_input_that_has_changed_is_matched_by_content(client: Client, server: LLMServer, journal: Path) -> None:
+def test_p48_an_input_that_has_changed_is_matched_by_content(client: Client, server: LLMServer, journal: Path) -> None:
     """Shuffled, longer, shorter, edited; what is gone is counted, and not handed out."""
     first = {row.input: row.text for row in mapped(client, [f"text {number}" for number in range(20)], journal)}
     texts = [f"text {number}" for number in range(5, 25)]
@@ -129,7 +129,7 @@ def test_an_input_that_has_changed_is_matched_by_content(client: Client, server:
     assert rows.totals.resumed > 10
 
 
-def test_equal_prompts_are_two_rows(client: Client, server: LLMServer, journal: Path) -> None:
+def test_p48_equal_prompts_are_two_rows(client: Client, server: LLMServer, journal: Path) -> None:
     """Each has its own answer, also resumed, also if there are more of them then."""
     answers = iter(range(100))
     server.default = lambda _: Reply(f"answer {next(answers)}")
@@ -140,7 +140,7 @@ def test_equal_prompts_are_two_rows(client: Client, server: LLMServer, journal: 
     assert [row.resumed for row in second] == [True] * 4 + [False] * 2
 
 
-def test_with_keys_the_key_has_to_match_as_well(client: Client, server: LLMServer, journal: Path) -> None:
+def test_p48_with_keys_the_key_has_to_match_as_well(client: Client, server: LLMServer, journal: Path) -> None:
     """A row that has another prompt now is asked anew, and so is a prompt that has another key."""
 
     def items(**texts: str) -> list[dict[str, str]]:
@@ -169,7 +169,7 @@ def test_with_keys_the_key_has_to_match_as_well(client: Client, server: LLMServe
         ({"seed": 3}, "seed"),
     ],
 )
-def test_other_settings_do_not_take_the_answers(
+def test_p48_other_settings_do_not_take_the_answers(
     client: Client, server: LLMServer, journal: Path, mode: Mode, changed: dict[str, Any], name: str
 ) -> None:
     """The error says which setting is another one, and the file stays as it is."""
@@ -182,7 +182,7 @@ def test_other_settings_do_not_take_the_answers(
     assert journal.read_bytes() == before
 
 
-def test_the_settings_of_the_client_count_as_well(client: Client, server: LLMServer, journal: Path) -> None:
+def test_p48_the_settings_of_the_client_count_as_well(client: Client, server: LLMServer, journal: Path) -> None:
     """A default of the client's is a setting of the run."""
     mapped(client, ["a"], journal, temperature=0.5)
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, temperature=0.5) as same:
@@ -192,7 +192,7 @@ def test_the_settings_of_the_client_count_as_well(client: Client, server: LLMSer
         mapped(other, ["a"], journal)
 
 
-def test_media_count_by_what_they_hold(client: Client, server: LLMServer, journal: Path, tmp_path: Path) -> None:
+def test_p48_media_count_by_what_they_hold(client: Client, server: LLMServer, journal: Path, tmp_path: Path) -> None:
     """A picture that was changed is another question; where it lies does not matter."""
     first, second = tmp_path / "a.png", tmp_path / "b.png"
     first.write_bytes(PNG)
@@ -223,7 +223,7 @@ def test_embeddings_are_resumed_as_well(client: Client, server: LLMServer, journ
 # -- the file ---------------------------------------------------------------------------------------------------------
 
 
-def test_it_is_json_lines(client: Client, journal: Path) -> None:
+def test_p48_it_is_json_lines(client: Client, journal: Path) -> None:
     """Which anything can read; there are no prompts and no keys in it."""
     mapped(client, [{"id": 1, "text": "a secret"}], journal, prompt="{text}", key="id", headers={"X-Key": "sk-secret"})
     head, row = map(json.loads, journal.read_text(encoding="ascii").splitlines())
@@ -247,9 +247,7 @@ def test_pandas_reads_it(client: Client, journal: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"a,b\n1,2\n", b'{"text": "a"}\n', b'{"text": "a"}', b"\n", b"\x00\xff"])
-def test_a_file_that_is_no_journal_is_left_alone(
-    client: Client, server: LLMServer, journal: Path, content: bytes
-) -> None:
+def test_p47_another_file_is_left_alone(client: Client, server: LLMServer, journal: Path, content: bytes) -> None:
     """As one's own input, given in its place."""
     journal.write_bytes(content)
     with pytest.raises(ConfigError, match="is not a journal"):
@@ -258,7 +256,7 @@ def test_a_file_that_is_no_journal_is_left_alone(
     assert server.requests == []
 
 
-def test_a_second_run_is_refused(client: Client, server: LLMServer, journal: Path, mode: Mode) -> None:
+def test_p47_a_second_run_is_refused(client: Client, server: LLMServer, journal: Path, mode: Mode) -> None:
     """With the number of the process that writes; afterwards it may."""
     rows = iter(client.map(map(str, range(10**9)), journal=journal, concurrency=2))
     next(rows)
@@ -268,7 +266,7 @@ def test_a_second_run_is_refused(client: Client, server: LLMServer, journal: Pat
     assert mapped(client, ["0"], journal)[0].resumed
 
 
-def test_a_row_is_written_before_it_is_handed_out(client: Client, journal: Path, mode: Mode) -> None:
+def test_p47_a_row_is_written_before_it_is_handed_out(client: Client, journal: Path, mode: Mode) -> None:
     """Whoever has seen it can rely on it."""
     seen: list[int] = []
 
@@ -280,7 +278,7 @@ def test_a_row_is_written_before_it_is_handed_out(client: Client, journal: Path,
     assert len(seen) == 40
 
 
-def test_a_journal_cut_at_any_byte_is_gone_on_with(
+def test_p47_a_journal_cut_at_any_byte_is_gone_on_with(
     journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No answer is wrong, none is lost that was whole, and the next line is not glued to the torn one."""
@@ -324,7 +322,7 @@ def record_of(index: int, digest: bytes) -> dict[str, Any]:
             "error": None, "attempts": 1, "seconds": 0.5}  # fmt: skip
 
 
-def test_a_damaged_line_is_reported_and_asked_again(client: Client, server: LLMServer, journal: Path) -> None:
+def test_p47_a_damaged_line_is_reported_and_asked_again(client: Client, server: LLMServer, journal: Path) -> None:
     """The others are not."""
     mapped(client, ["a", "b", "c"], journal, concurrency=1)
     lines = journal.read_bytes().splitlines(keepends=True)
@@ -337,7 +335,7 @@ def test_a_damaged_line_is_reported_and_asked_again(client: Client, server: LLMS
     assert asked(server) == {"a": 1, "b": 2, "c": 1}
 
 
-def test_a_write_that_fails_leaves_the_journal_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_p47_a_write_that_fails_leaves_the_journal_whole(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Also where the disk takes a part of it."""
     path = tmp_path / "run.jsonl"
     journal = opened(path, {})
@@ -375,7 +373,7 @@ except OSError as error:
 """
 
 
-def test_a_full_disk_ends_the_run(server: LLMServer, journal: Path) -> None:
+def test_p47_a_full_disk_ends_the_run(server: LLMServer, journal: Path) -> None:
     """No row was handed out that is not written; the journal is whole, and is gone on with."""
     done = subprocess.run(
         [sys.executable, "-c", FULL_DISK, server.base_url("openai"), str(journal)],
@@ -404,7 +402,7 @@ for row in client.map(map(str, range(int(sys.argv[3]))), journal=sys.argv[2], co
 
 
 @pytest.mark.slow
-def test_it_survives_being_killed(server: LLMServer, journal: Path) -> None:
+def test_p47_it_survives_being_killed(server: LLMServer, journal: Path) -> None:
     """SIGKILL at random moments, power cuts that take a piece of the tail, cut answers, scattered refusals: each row
     comes once and right, and what is paid twice is what was under way."""
     rows, chance = 400, random.Random(7)
@@ -463,7 +461,7 @@ def answered(server: LLMServer) -> Counter[str]:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("journaled", [False, True], ids=["memory", "journal"])
-def test_memory_does_not_grow_with_the_rows(journal: Path, journaled: bool) -> None:
+def test_p49_memory_does_not_grow_with_the_rows(journal: Path, journaled: bool) -> None:
     """Fresh and resumed, with keys: a run of 40,000 rows takes hardly more than one of 4,000."""
 
     def growth(rows: int) -> int:

@@ -66,7 +66,7 @@ def failing(**times: Reply) -> Any:
 # -- rows -------------------------------------------------------------------------------------------------------------
 
 
-def test_each_item_has_its_own_row(client: Client, mode: Mode) -> None:
+def test_p46_each_item_has_its_own_row(client: Client, mode: Mode) -> None:
     """In the order of the input, with its answer, whatever the order in which the answers come."""
     texts = [f"{'x' * (40 - number)}{number}" for number in range(40)]
     (rows,) = mode.in_turn([client.map(texts, concurrency=8)])
@@ -77,7 +77,7 @@ def test_each_item_has_its_own_row(client: Client, mode: Mode) -> None:
     assert rows[3].usage.total_tokens == rows[3].answer.usage.total_tokens > 0
 
 
-def test_equal_items_are_rows_of_their_own(client: Client, server: LLMServer) -> None:
+def test_p46_equal_items_are_rows_of_their_own(client: Client, server: LLMServer) -> None:
     """They are not asked once for all."""
     rows = client.map(["same"] * 5).complete()
     assert [row.index for row in rows] == [0, 1, 2, 3, 4]
@@ -170,7 +170,7 @@ def test_one_text_that_is_refused_costs_no_other(client: Client, server: LLMServ
 # -- the input --------------------------------------------------------------------------------------------------------
 
 
-def test_the_input_is_read_as_far_as_the_window(client: Client, mode: Mode) -> None:
+def test_p49_the_input_is_read_as_far_as_the_window(client: Client, mode: Mode) -> None:
     """A generator of a thousand million items is no matter; nothing is read before the first row is wanted."""
     read = []
 
@@ -187,7 +187,7 @@ def test_the_input_is_read_as_far_as_the_window(client: Client, mode: Mode) -> N
     assert len(read) <= 10 + 7
 
 
-def test_a_slow_consumer_stops_reading_and_sending(client: Client, server: LLMServer) -> None:
+def test_p49_a_slow_consumer_stops_reading_and_sending(client: Client, server: LLMServer) -> None:
     """At the window, which goes on with each row that is taken."""
     rows = iter(client.map(map(str, range(10**9)), window=12, concurrency=4))
     next(rows)
@@ -201,7 +201,9 @@ def test_a_slow_consumer_stops_reading_and_sending(client: Client, server: LLMSe
     assert len(server.requests) == 18
 
 
-def test_a_straggler_stops_reading_at_the_window(client: Client, server: LLMServer, release: threading.Event) -> None:
+def test_p49_a_straggler_stops_reading_at_the_window(
+    client: Client, server: LLMServer, release: threading.Event
+) -> None:
     """Not before, and not never: what is finished behind it waits."""
 
     def answer(received: Received) -> Reply:
@@ -232,7 +234,7 @@ def test_an_async_input_is_read_in_its_event_loop(client: Client, loop: Async) -
         client.map(items()).complete()
 
 
-def test_an_input_that_breaks_off_ends_the_run_behind_its_rows(client: Client, mode: Mode) -> None:
+def test_p46_an_input_that_breaks_off_ends_the_run_behind_its_rows(client: Client, mode: Mode) -> None:
     """What was read comes out, and the error comes last."""
 
     def items() -> Iterator[str]:
@@ -245,7 +247,7 @@ def test_an_input_that_breaks_off_ends_the_run_behind_its_rows(client: Client, m
     assert texts == ["<a>", "<b>", "<c>"]
 
 
-def test_two_rows_of_one_key_end_the_run(client: Client) -> None:
+def test_p46_two_rows_of_one_key_end_the_run(client: Client) -> None:
     """The error names both."""
     rows = client.map([{"id": 1}, {"id": 2}, {"id": 1}], prompt="{id}", key="id")
     with pytest.raises(ConfigError, match="rows 0 and 2 have the same key '1'"):
@@ -296,7 +298,7 @@ def test_rows_are_read_once(client: Client) -> None:
 # -- failures ---------------------------------------------------------------------------------------------------------
 
 
-def test_a_failure_is_a_row(client: Client, server: LLMServer, mode: Mode) -> None:
+def test_p46_a_failure_is_a_row(client: Client, server: LLMServer, mode: Mode) -> None:
     """The others have their answers."""
     server.default = failing(b=Reply("No.", status=400))
     (rows,) = mode.in_turn([client.map("abc"[number] for number in range(3))])
@@ -306,7 +308,7 @@ def test_a_failure_is_a_row(client: Client, server: LLMServer, mode: Mode) -> No
         _ = rows[1].text
 
 
-def test_whatever_fails_in_a_row_is_its_own(client: Client, server: LLMServer) -> None:
+def test_p46_whatever_fails_in_a_row_is_its_own(client: Client, server: LLMServer) -> None:
     """A column that is not there, a function of the caller's, an item that is no prompt, a class that raises."""
 
     def prompt(item: Any) -> Any:
@@ -351,7 +353,7 @@ def test_whatever_fails_in_a_row_is_its_own(client: Client, server: LLMServer) -
     ],
     ids=["500", "429", "cut off", "no end", "no answer"],
 )
-def test_what_may_help_is_tried_again(client: Client, server: LLMServer, mode: Mode, reply: Reply) -> None:
+def test_p46_what_may_help_is_tried_again(client: Client, server: LLMServer, mode: Mode, reply: Reply) -> None:
     """Also an answer that breaks off in the middle: nobody has seen its pieces."""
     server.default = failing(b=reply)
     (rows,) = mode.in_turn([client.map(["a", "b", "c"])])
@@ -378,7 +380,7 @@ def test_a_refusal_that_lasts_too_long_fails_the_row(client: Client, server: LLM
 
 
 @pytest.mark.parametrize("max_errors", [0, 2, 0.02])
-def test_too_many_errors_end_the_run(client: Client, server: LLMServer, mode: Mode, max_errors: float) -> None:
+def test_p49_too_many_errors_end_the_run(client: Client, server: LLMServer, mode: Mode, max_errors: float) -> None:
     """With the error of the row that was one too many; a share counts from the hundredth row."""
     server.default = Reply("No.", status=400)
     rows = client.map(map(str, range(10**9)), max_errors=max_errors, concurrency=1)
@@ -389,7 +391,7 @@ def test_too_many_errors_end_the_run(client: Client, server: LLMServer, mode: Mo
     assert len(seen) == len(server.requests) == rows.totals.failed == allowed + 1
 
 
-def test_what_fails_alike_ends_the_run(client: Client, server: LLMServer, mode: Mode) -> None:
+def test_p49_what_fails_alike_ends_the_run(client: Client, server: LLMServer, mode: Mode) -> None:
     """A wrong key is not tried a million times."""
     server.default = Reply("Who?", status=401)
     rows = client.map(map(str, range(10**6)), concurrency=4)
@@ -431,7 +433,7 @@ class Left(Exception):
 
 
 @pytest.mark.parametrize("how", ["break", "raise", "cancel", "with"])
-def test_nothing_is_sent_once_the_loop_is_left(client: Client, server: LLMServer, mode: Mode, how: str) -> None:
+def test_p49_nothing_is_sent_once_the_loop_is_left(client: Client, server: LLMServer, mode: Mode, how: str) -> None:
     """However that happens; what is under way is given up."""
     server.default = lambda received: Reply("Hello" if received.user_text == "0" else ["Hel", "lo"] * 50, delay=0.02)
     rows = client.map(map(str, range(10**9)), concurrency=6)
@@ -458,7 +460,7 @@ def test_nothing_is_sent_once_the_loop_is_left(client: Client, server: LLMServer
     assert server.open_connections <= 2
 
 
-def test_dropping_the_iterator_ends_the_run(client: Client, server: LLMServer) -> None:
+def test_p49_dropping_the_iterator_ends_the_run(client: Client, server: LLMServer) -> None:
     """Nobody can take its rows any more."""
     rows = iter(client.map(map(str, range(10**9)), concurrency=4))
     next(rows)
@@ -520,7 +522,7 @@ def test_the_event_loop_goes_on_while_rows_are_waited_for(client: Client, server
 
 
 @pytest.mark.parametrize("limits", [Limits(concurrency=3), None])
-def test_the_width_is_never_exceeded(server: LLMServer, limits: Limits | None, mode: Mode) -> None:
+def test_p49_the_width_is_never_exceeded(server: LLMServer, limits: Limits | None, mode: Mode) -> None:
     """That of the client's limits, or of `concurrency`."""
     running, most, lock = 0, 0, threading.Lock()
 
