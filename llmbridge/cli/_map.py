@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.cli._completion import completed_by, model_names
 from llmbridge.cli._input import add_client, add_debug, argument_text, client_options
-from llmbridge.cli._output import Misused, as_json, tell, write
+from llmbridge.cli._output import FAILED, Misused, as_json, tell, write
 from llmbridge.cli._question import chat_options
 
 if TYPE_CHECKING:
@@ -92,6 +92,10 @@ def _map(options: argparse.Namespace) -> int:
         try:
             with rows:
                 _write_all(rows, options.output)
+        except OSError as error:
+            tell(f"cannot write {error.filename or options.output}: {error.strerror or error}")
+            _say_how_to_go_on(rows, journal)
+            return FAILED
         except (KeyboardInterrupt, Exception):
             _say_how_to_go_on(rows, journal)
             raise

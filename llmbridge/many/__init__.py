@@ -17,6 +17,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, I
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Union
 
+from llmbridge._call.reading import mind_event_loop
 from llmbridge._text import shown
 from llmbridge.errors import ConfigError, InvalidRequest
 from llmbridge.many.asking import Asking, Chats, Embeds
@@ -156,6 +157,7 @@ class Rows(Generic[Parsed]):
     def __iter__(self) -> Iterator[Row[Parsed]]:
         if not isinstance(self._prompts, Iterable):
             raise InvalidRequest("an async iterable can be read in an event loop only: use `async for`, or `await`")
+        mind_event_loop()
         return _each(self._begun(self._prompts))
 
     def __aiter__(self) -> AsyncIterator[Row[Parsed]]:

@@ -28,6 +28,7 @@ __all__ = ["Journal", "Keys"]
 _FORMAT = 1
 _HEAD = b'{"llmbridge":'  # how a line begins that says who writes from there on, with which settings
 _SYNC_SECONDS = 1.0
+_FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _CHECKSUM = len(b',"crc":"01234567"}\n')
 
 
@@ -51,7 +52,7 @@ class Journal:
         self._settings = settings
         self._size = 0
         self.due = float("inf")
-        self._file = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_CLOEXEC", 0), 0o666)
+        self._file = os.open(path, _FLAGS, 0o666)
         self._reader: BinaryIO | None = None
         self._answers = _Answers()
         try:

@@ -320,11 +320,10 @@ class Run:
             due = min(due, self._journal.due)
         if self._waiting or self._ready:
             now = monotonic()
-            if self._running < self._width.now:
-                at = self._waiting[0][0] if self._waiting else due
-                if self._ready:
-                    at = min(at, self._ready_since + _FULL_SECONDS)
-                due = min(due, max(at, self._width.paused_until))
+            at = self._waiting[0][0] if self._waiting else due
+            if self._ready:
+                at = min(at, self._ready_since + _FULL_SECONDS)
+            due = min(due, max(at, self._width.room_at(self._running)))
             return max(0.0, min(due - now, _PULSE * 120))
         return None if due == float("inf") else max(0.0, due - monotonic())
 
@@ -388,7 +387,7 @@ class Run:
         now = monotonic()
         while self._waiting and self._waiting[0][0] <= now:
             self._ready.appendleft(heapq.heappop(self._waiting)[2])
-        while self._ready and self._running < self._width.now and now >= self._width.paused_until:
+        while self._ready and self._width.room(self._running, now):
             if not (rows := self._together(now)):
                 return
             for asked in rows:

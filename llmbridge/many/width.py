@@ -1,9 +1,9 @@
 """How many requests are under way at once, found out from the answers: pure rules, no clock and no network.
 
-The width doubles until the service refuses for the first time, then it grows by a twentieth a round, as long as it is
-used. It is cut by three tenths where refusals have to do with it: three of them, and 15 % of a round. A few scattered
-ones say nothing about the width, and leave it alone. Measured against services that allow 60 requests a second, that
-have 24 places, and that refuse one request in twenty at random, no simpler rule did well with all three.
+The width doubles until the service refuses, then it grows by a twentieth a round, as long as it is used. It is cut by
+three tenths where refusals have to do with it: three of them, and 15 % of a round. A few scattered ones say nothing
+about the width, and leave it alone. Of the rules that were measured at services that allow 60 requests a second, have
+24 places, or refuse one request in twenty at random, simpler ones lose rows at the first or crawl at the last.
 """
 
 from __future__ import annotations
@@ -17,7 +17,10 @@ __all__ = ["Width"]
 _START, _HIGH = 32, 512
 _CUT = 0.7
 _FEWEST, _SHARE = 3, 0.15  # refusals that count
-_SHORTEST_ROUND = 8
+_SHORTEST_ROUND = 20  # answers: fewer would not show a share
+_ROUND_SECONDS = 1.0  # once it is known where the limit is: services count by the second, or longer
+_FEW = 8  # answers: as many must be there before all wait
+_FRESH = 0.1  # share of the last answer in what is typical
 _LONGEST_ECHO = 1.0  # seconds
 _SLOWER = 3.0  # times the best round: a service that puts what is too much into a queue
 _FASTER = 1.5  # times the rows a second of that round, which make it worth the wait
@@ -33,7 +36,6 @@ class Width:
 
     Attributes:
         now: How many may be under way.
-        paused_until: When the next may be sent; most of the last ones were refused.
 
     Example:
         >>> width = Width(None, 100)
@@ -47,7 +49,9 @@ class Width:
         self._high = min(_HIGH, most or _HIGH)
         self._adapts = fixed is None
         self.now = min(_START, self._high) if fixed is None else fixed
-        self.paused_until = float("-inf")
+        self._paused_until = float("-inf")
+        self._resting: deque[float] = deque()  # until when places are not given to the next
+        self._typical = 0.0  # seconds of an answer
         self._doubles = True
         self._cut_at = float("-inf")
         self._best: tuple[float, float] | None = None  # seconds an answer, answers a second
@@ -77,25 +81,32 @@ class Width:
             self._refused_since = now
         self._last.append(refused)
         if refused and self._most_are_refused():
-            self.paused_until = max(self.paused_until, now + wait)
+            self._paused_until = max(self._paused_until, now + wait)
             self._last.clear()
+            if sent >= self._cut_at:
+                self._cut(now, wait)
+        if refused:
+            self._resting.append(now + self._typical)
+        else:
+            self._typical += (now - sent - self._typical) * (_FRESH if self._typical else 1.0)
         if sent < self._cut_at:
             return  # it says something about the width before
         self._answers += 1
-        self._full = self._full or running >= self.now
+        self._full = self._full or running + len(self._resting) >= self.now
         if refused:
             self._refused += 1
-            if self._refused >= max(_FEWEST, _SHARE * self.now):
+            if self._refused >= max(_FEWEST, _SHARE * max(self.now, self._answers)):
                 self._cut(now, wait)
                 return
         else:
             self._seconds.append(now - sent)
-        if self._answers >= max(self.now, _SHORTEST_ROUND):
+        long_enough = self._doubles or now >= self._began + _ROUND_SECONDS
+        if self._answers >= max(self.now, _SHORTEST_ROUND) and long_enough:
             self._end_round(now)
 
     def _most_are_refused(self) -> bool:
         """Whether more than half of the last answers are refusals, of as many as a round has: refusals come first."""
-        size = max(self.now, _SHORTEST_ROUND)
+        size = max(self.now, _FEW)
         return len(self._last) >= size and 2 * sum(islice(reversed(self._last), size)) > size
 
     def _end_round(self, now: float) -> None:
@@ -127,6 +138,23 @@ class Width:
             self.now = int(self.now * _CUT)
             self._last.clear()  # that may have been enough
         self._new_round(now)
+
+    def room(self, running: int, now: float) -> bool:
+        """Whether another request may be sent.
+
+        Refusals come sooner than answers: the place of one rests for as long as an answer would have taken, or it
+        would be refused again and again. If most requests are refused, all places rest for as long as the service asks.
+        """
+        while self._resting and self._resting[0] <= now:
+            self._resting.popleft()
+        return now >= self._paused_until and running + len(self._resting) < self.now
+
+    def room_at(self, running: int) -> float:
+        """When there may be room though no request ends before."""
+        if running >= self.now:
+            return float("inf")
+        taken = running + len(self._resting) >= self.now
+        return max(self._paused_until, self._resting[0]) if taken else self._paused_until
 
     def hopeless(self, now: float) -> bool:
         """Whether the service has refused everything for minutes."""

@@ -214,6 +214,16 @@ def test_a_run_that_gives_up_is_code_1(server: LLMServer, tmp_path: Path, capsys
     assert len(server.requests) < 20
 
 
+def test_a_file_that_cannot_be_written_is_code_1(
+    server: LLMServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """In one line, with its name."""
+    target = tmp_path / "folder"
+    Path(f"{target}.journal").mkdir()
+    assert main(["map", written(tmp_path / "in.jsonl", "a"), str(target), *to(server)]) == 1
+    assert capsys.readouterr().err == f"llmbridge: cannot write {target}.journal: Is a directory\n"
+
+
 def test_p49_ctrl_c_is_code_130(server: LLMServer, tmp_path: Path) -> None:
     """Within a second, with what is done kept; the same line goes on."""
 

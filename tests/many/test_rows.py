@@ -31,7 +31,7 @@ from llmbridge import (
     ServerError,
 )
 from llmbridge.many import Row
-from llmbridge.testing import RESET, LLMServer, Received, Reply
+from llmbridge.testing import LLMServer, Received, Reply
 
 
 @pytest.fixture
@@ -349,7 +349,7 @@ def test_p46_whatever_fails_in_a_row_is_its_own(client: Client, server: LLMServe
         Reply("slow down", status=429),
         Reply(["Hel", "lo"], cut=150),
         Reply("Hello", end_mark=False, finish_reason=None),
-        Reply(raw=[RESET]),
+        Reply(body="<html>Gone for lunch</html>", content_type="text/html"),
     ],
     ids=["500", "429", "cut off", "no end", "no answer"],
 )
@@ -361,7 +361,7 @@ def test_p46_what_may_help_is_tried_again(client: Client, server: LLMServer, mod
     assert [row.attempts for row in rows] == [1, 2, 1]
 
 
-def test_attempts_are_counted_but_for_refusals(client: Client, server: LLMServer) -> None:
+def test_p46_attempts_are_counted_but_for_refusals(client: Client, server: LLMServer) -> None:
     """A service that is asked too much answers in the end."""
     server.script(*[Reply("slow down", status=429)] * 6)
     [row] = client.map(["a"], attempts=1).complete()
@@ -516,6 +516,18 @@ def test_the_event_loop_goes_on_while_rows_are_waited_for(client: Client, server
         return turns
 
     assert asyncio.run(main()) > 10
+
+
+def test_a_plain_loop_in_a_coroutine_warns(client: Client) -> None:
+    """It blocks everything else for as long as the run lasts; what is awaited in vain is an error."""
+
+    async def main() -> None:
+        with pytest.warns(RuntimeWarning, match="blocks the event loop"):
+            assert all(row.ok for row in client.map(["a"]))
+        with pytest.raises(InvalidRequest):
+            await client.map(["a"]).complete()  # type: ignore[misc]
+
+    asyncio.run(main())
 
 
 # -- limits and totals ------------------------------------------------------------------------------------------------
