@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge.cli._completion import completed_by, model_names
 from llmbridge.cli._input import add_client, add_debug, argument_text, client_options
-from llmbridge.cli._output import FAILED, Misused, as_json, tell, write
+from llmbridge.cli._output import FAILED, Misused, OutputLost, as_json, tell, write
 from llmbridge.cli._question import chat_options
+from llmbridge.errors import LLMBridgeError
 
 if TYPE_CHECKING:
     from llmbridge.many import Row, Rows
@@ -92,13 +93,13 @@ def _map(options: argparse.Namespace) -> int:
         try:
             with rows:
                 _write_all(rows, options.output)
+        except (KeyboardInterrupt, LLMBridgeError, Misused, OutputLost):
+            _say_how_to_go_on(rows, journal)
+            raise
         except OSError as error:
             tell(f"cannot write {error.filename or options.output}: {error.strerror or error}")
             _say_how_to_go_on(rows, journal)
             return FAILED
-        except (KeyboardInterrupt, Exception):
-            _say_how_to_go_on(rows, journal)
-            raise
     totals = rows.totals
     tell(str(totals))
     if totals.gone:

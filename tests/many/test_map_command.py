@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from loopback import free_port
 
 from llmbridge.cli import main
 from llmbridge.testing import LLMServer, Received, Reply
@@ -212,6 +214,18 @@ def test_a_run_that_gives_up_is_code_1(server: LLMServer, tmp_path: Path, capsys
     assert "the same command goes on from there" in said
     assert not target.exists()
     assert len(server.requests) < 20
+
+
+def test_a_service_that_is_not_there_ends_the_run(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """It is not taken for a disk that is full."""
+    source = written(tmp_path / "in.jsonl", *map(str, range(100)))
+    words = ["map", source, str(tmp_path / "out.jsonl"), "-m", "openai:m", "--retries", "0"]
+    assert main([*words, "--base-url", f"http://127.0.0.1:{free_port()}/v1"]) == 1
+    said = capsys.readouterr().err
+    assert "no connection to 127.0.0.1" in said
+    failed = re.search(r"0 done, (\d+) failed \((\d+) ConnectFailed\)", said)
+    assert failed is not None
+    assert 20 <= int(failed[1]) < 100
 
 
 def test_a_file_that_cannot_be_written_is_code_1(
