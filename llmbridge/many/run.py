@@ -41,6 +41,7 @@ from llmbridge.many.journal import Journal, Keys
 from llmbridge.many.row import Asked, Questions, Row
 from llmbridge.many.totals import Progress, ProgressLike, Totals
 from llmbridge.many.width import Width
+from llmbridge.secret import callers_frames_only
 
 if TYPE_CHECKING:
     from llmbridge.many.asking import Answered, Asking
@@ -138,6 +139,7 @@ class Run:
         self._failure: BaseException | None = None  # comes behind all rows
         self._given_up = False
         self._began = monotonic()
+        self._ended: float | None = None
         self._totals = dict.fromkeys(
             ("read", "done", "failed", "resumed", "gone", "requests", "refused", "input_tokens", "output_tokens"), 0
         )
@@ -185,13 +187,13 @@ class Run:
             return None
         error, row.error = row.error, None
         try:
-            raise error
+            raise callers_frames_only(error)
         finally:
             del error, row  # the frame would hold the error, and the error the frame
 
     def totals(self) -> Totals:
         """What has been done so far."""
-        seconds = monotonic() - self._began if self._conductor is not None else 0.0
+        seconds = (self._ended or monotonic()) - self._began if self._conductor is not None else 0.0
         return Totals(**self._totals, width=self._width.now, seconds=seconds, errors=dict(self._errors))
 
     def cancel(self) -> None:
@@ -309,6 +311,7 @@ class Run:
                     kept.close()
         for thread in self._threads:
             thread.join(max(0.0, end - monotonic()))
+        self._ended = monotonic()
         self._progress.show(self.totals, last=True)
 
     # -- the conductor's decisions -----------------------------------------------------------------------------------
