@@ -1,9 +1,10 @@
 """How many requests are under way at once, found out from the answers: pure rules, no clock and no network.
 
-The width doubles until the service refuses, then it grows by a twentieth a round, as long as it is used. It is cut by
-three tenths where refusals have to do with it: three of them, and 15 % of a round. A few scattered ones say nothing
-about the width, and leave it alone. Of the rules that were measured at services that allow 60 requests a second, have
-24 places, or refuse one request in twenty at random, simpler ones lose rows at the first or crawl at the last.
+The width doubles until the service refuses, then it grows by a twentieth a round, as long as it is used, and faster
+again beyond the width at which it was refused. It is cut by three tenths where refusals have to do with it: three of
+them, and 15 % of a round. A few scattered ones say nothing about the width, and leave it alone. Of the rules that were
+measured at services that allow 60 requests a second, have 24 places, or refuse one request in twenty at random, simpler
+ones lose rows at the first or crawl at the last.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from statistics import median
 __all__ = ["Width"]
 
 _START, _HIGH = 32, 512
-_CUT = 0.7
+_CUT, _STEP = 0.7, 0.05
 _FEWEST, _SHARE = 3, 0.15  # refusals that count
 _SHORTEST_ROUND = 20  # answers: fewer would not show a share
 _ROUND_SECONDS = 1.0  # once it is known where the limit is: services count by the second, or longer
@@ -52,7 +53,8 @@ class Width:
         self._paused_until = float("-inf")
         self._resting: deque[float] = deque()  # until when places are not given to the next
         self._typical = 0.0  # seconds of an answer
-        self._doubles = True
+        self._step = 1.0  # the part by which it grows
+        self._limit = 0  # where it was cut last
         self._cut_at = float("-inf")
         self._best: tuple[float, float] | None = None  # seconds an answer, answers a second
         self._last: deque[bool] = deque(maxlen=max(self._high, _SHORTEST_ROUND))  # whether they were refused
@@ -100,7 +102,7 @@ class Width:
                 return
         else:
             self._seconds.append(now - sent)
-        long_enough = self._doubles or now >= self._began + _ROUND_SECONDS
+        long_enough = self._step == 1.0 or now >= self._began + _ROUND_SECONDS
         if self._answers >= max(self.now, _SHORTEST_ROUND) and long_enough:
             self._end_round(now)
 
@@ -114,8 +116,9 @@ class Width:
             self._cut(now)
             return
         if self._full and self._adapts:
-            more = self.now if self._doubles else max(1, self.now // 20)
-            self.now = min(self.now + more, self._high)
+            self.now = min(self.now + max(1, int(self.now * self._step)), self._high)
+            if self.now > self._limit:
+                self._step = min(1.0, 2 * self._step)  # the last cut may have been an accident
         self._new_round(now)
 
     def _queues(self, now: float) -> bool:
@@ -132,7 +135,7 @@ class Width:
         return slower
 
     def _cut(self, now: float, wait: float = 0.0) -> None:
-        self._doubles = False
+        self._step, self._limit = _STEP, self.now
         self._cut_at = now + min(wait, _LONGEST_ECHO)  # until then, nobody expects anything but more refusals
         if self._adapts and self.now > 1:
             self.now = int(self.now * _CUT)

@@ -17,6 +17,7 @@ Service = Callable[[float, int], tuple[float, bool]]
 
 def simulated(width: Width, service: Service, rows: int = 3000) -> tuple[float, float]:
     """Rows a second, and refusals a request."""
+    random.seed(11)
     now, running, refusals = 0.0, 0, 0
     ends: list[tuple[float, int, float, bool]] = []
     ready, waiting, done, sent = deque(range(rows)), [(float("inf"), -1)], 0, 0
@@ -42,11 +43,6 @@ def simulated(width: Width, service: Service, rows: int = 3000) -> tuple[float, 
         else:
             done += 1
     return rows / now, refusals / sent
-
-
-@pytest.fixture(autouse=True)
-def _same_chance() -> None:
-    random.seed(5)
 
 
 def about(seconds: float) -> float:
@@ -121,6 +117,21 @@ def test_a_few_scattered_refusals_do_not_cut_it() -> None:
         width.heard(0.0, 1.0, 32, refused=number in (3, 17), wait=1.0)
     assert width.now == 64
     assert width.room(60, now=2.0)
+
+
+def test_it_gets_over_a_cut_that_was_an_accident() -> None:
+    """Beyond the width at which it was cut, it grows faster and faster again."""
+    width = Width(None)
+    for _ in range(5):
+        width.heard(sent=0.0, now=1.0, running=32, refused=True)
+    assert width.now == 22
+    widths = []
+    for second in range(2, 24):
+        for _ in range(width.now):
+            width.heard(sent=second, now=second + 1.0, running=width.now)
+        widths.append(width.now)
+    assert widths[9:12] == [32, 33, 36]
+    assert widths[-1] == 512
 
 
 def test_a_cut_counts_once_a_round() -> None:
