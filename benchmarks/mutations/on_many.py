@@ -114,7 +114,7 @@ _END = (
         "self._permits.put(True)",
         "self._permits.put(True)\nself._permits.put(True)",
     ),
-    Mutation("P49", "the width is not kept", "Run._send", "self._running < self._width.now", "True"),
+    Mutation("P49", "the width is not kept", "Width.room", "running + len(self._resting) < self.now", "True"),
     Mutation(
         "P49",
         "the limits of the client do not count",

@@ -114,6 +114,7 @@ class Width:
     def _end_round(self, now: float) -> None:
         if self._queues(now):
             self._cut(now)
+            self._limit = self._high  # no accident
             return
         if self._full and self._adapts:
             self.now = min(self.now + max(1, int(self.now * self._step)), self._high)
