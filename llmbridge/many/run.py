@@ -109,7 +109,7 @@ class Run:
         self._asking = asking
         self._items = items
         self._plan = plan
-        self._retry = replace(asking.retry, times=max(plan.attempts - 1, 0))
+        self._retry = replace(asking.retry, times=plan.attempts - 1)
         self._width = Width(plan.concurrency, plan.most)
         self._progress = Progress(plan.progress)
         self._inbox: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
@@ -183,9 +183,10 @@ class Run:
         if isinstance(row, Row):
             self._permits.put(True)
             return row
-        if row.error is None:
-            return None
         error, row.error = row.error, None
+        self._rows.put(row)  # for whoever asks again
+        if error is None:
+            return None
         try:
             raise callers_frames_only(error)
         finally:

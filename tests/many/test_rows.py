@@ -269,6 +269,7 @@ def test_p46_two_rows_of_one_key_end_the_run(client: Client) -> None:
         ({"max_token": 1}, "max_tokens"),
         ({"model": []}, "the list of models is empty"),
         ({"embed": True, "run_tools": True}, "run_tools"),
+        ({"embed": True, "schema": dict}, "schema"),
     ],
 )
 def test_a_wrong_argument_is_found_before_anything_is_read(
@@ -498,6 +499,45 @@ def test_a_wait_for_a_row_can_be_cancelled_and_repeated(client: Client, server: 
                     return texts
 
     assert loop.run(main) == [f"<{number}>" for number in range(12)]
+
+
+def test_the_end_stays_the_end(client: Client, loop: Async) -> None:
+    """Whoever asks for another row behind it is told so, and does not wait for ever; also after `aclose()`."""
+
+    async def main() -> None:
+        rows: Any = aiter(client.map(["a"]))
+        assert [row.text async for row in rows] == ["<a>"]
+        assert [row async for row in rows] == []
+        rows = aiter(client.map(["a"]))
+        await rows.aclose()
+        with pytest.raises(Cancelled):
+            await anext(rows)
+        with pytest.raises(StopAsyncIteration):
+            await anext(rows)
+
+    loop.run(main)
+
+
+def test_tools_and_several_models_work_as_in_a_chat(server: LLMServer, mode: Mode) -> None:
+    """A row is a whole answer, whoever gave it and however many turns it took."""
+
+    def add(a: int, b: int) -> int:
+        """Adds."""
+        return a + b
+
+    def answer(received: Received) -> Reply:
+        if received.json["messages"][-1]["role"] == "tool":
+            return Reply("3")
+        return Reply(tool_calls=[{"name": "add", "arguments": {"a": 1, "b": 2}}])
+
+    server.default = answer
+    with LLMServer(Reply("no", status=500)) as broken:
+        first = Client("openai:a", base_url=broken.base_url("openai"), api_key=KEY, retries=0)
+        second = Client("openai:b", base_url=server.base_url("openai"), api_key=KEY)
+        with first, second, Client([first, second]) as several:
+            (rows,) = mode.in_turn([several.map(["1 + 2?"] * 3, tools=[add], run_tools=True)])
+    assert [row.text for row in rows] == ["3"] * 3
+    assert all(row.answer.model == "b" and len(row.answer.turns) == 3 for row in rows)
 
 
 def test_the_event_loop_goes_on_while_rows_are_waited_for(client: Client, server: LLMServer) -> None:
