@@ -1,1 +1,1 @@
-"""llmbridge and its peers measured side by side: `python -m benchmarks.run_all`. Not part of the package."""
+"""Compares llmbridge with its peers: `python -m benchmarks.run_all`. Not part of the package."""

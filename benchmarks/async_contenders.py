@@ -1,4 +1,4 @@
-"""Who is measured with async streams, each written as its users would write it; see `benchmarks.contenders`."""
+"""The contenders for async streams, each written as its users would write it; see `benchmarks.contenders`."""
 
 from __future__ import annotations
 
@@ -90,7 +90,7 @@ def openai_sdk(base_url: str) -> Streams:
 
 
 def httpx_sse(base_url: str) -> Streams:
-    """`httpx` with `httpx-sse` on a kept client, which has as many connections as are needed."""
+    """`httpx` with `httpx-sse` on a kept client with as many connections as needed."""
     httpx = import_module("httpx")
     client = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=None)
     connect_sse = import_module("httpx_sse").aconnect_sse
@@ -109,7 +109,7 @@ def httpx_sse(base_url: str) -> Streams:
 
 
 def llmbridge(base_url: str, **options: Any) -> Streams:
-    """This package, through its public names only."""
+    """This package, using only its public names."""
     client = import_module("llmbridge").Client(f"openai:{MODEL}", base_url=base_url, api_key="x", **options)
 
     def pieces() -> AsyncIterator[str]:
@@ -120,7 +120,7 @@ def llmbridge(base_url: str, **options: Any) -> Streams:
 
 
 def awaited(base_url: str) -> Streams:
-    """This package again: `await` for the whole answer."""
+    """This package: `await` for the whole answer."""
     client = import_module("llmbridge").Client(f"openai:{MODEL}", base_url=base_url, api_key="x")
 
     async def pieces() -> AsyncIterator[str]:
@@ -130,7 +130,7 @@ def awaited(base_url: str) -> Streams:
 
 
 def queued(base_url: str) -> Streams:
-    """This package again, with a limit of its own."""
+    """This package, with `Limits`."""
     return llmbridge(base_url, limits=import_module("llmbridge").Limits(concurrency=AT_ONCE))
 
 

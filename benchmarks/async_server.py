@@ -1,7 +1,7 @@
-"""A server of any number of paced streams, in one thread with a selector: a thread per connection cannot pace 1,000.
+"""A server of any number of paced streams in one thread with a selector: 1,000 threads could not keep the pace.
 
-Run as `python -m benchmarks.async_server` it prints its port, answers each line on standard input with the number of
-TCP connections that it has accepted so far, and ends with its standard input.
+`python -m benchmarks.async_server` prints its port, answers each line on standard input with the number of TCP
+connections accepted so far, and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from benchmarks.server import _writes
 
 
 class Connection:
-    """A client's connection: what it asked for, and what is still to be sent."""
+    """A client's connection: its request, and what is still to be sent."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -34,8 +34,8 @@ class Connection:
 class PacedServer:
     """Any number of streams from one thread.
 
-    /paced/{events}/{microseconds}/v1/chat/completions    with so much time between two sends, the last of which ends it
-    /whole/{events}/{microseconds}/v1/chat/completions    all of it in one send, after so much time
+    /paced/{events}/{microseconds}/v1/chat/completions    this much time between two sends; the last one ends the answer
+    /whole/{events}/{microseconds}/v1/chat/completions    everything in one send, after this much time
     """
 
     def __init__(self) -> None:
@@ -58,7 +58,7 @@ class PacedServer:
                     self._accept()
                 elif key.fileobj is sys.stdin:
                     if not sys.stdin.readline():
-                        return  # the parent is gone
+                        return  # the parent has ended
                     print(self._accepted, flush=True)
                 elif mask & selectors.EVENT_READ:
                     self._receive(key.data)
@@ -133,7 +133,7 @@ class PacedServer:
 
 
 def allow_many_sockets() -> None:
-    """A thousand sockets are more than some systems grant a process that does not ask."""
+    """Raises the limit of open sockets, which is often below a thousand."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
 

@@ -1,7 +1,6 @@
-"""Many async streams at once: CPU and wall beside asyncio's peers, memory, and what cancelled streams leave.
+"""Many simultaneous async streams: CPU and wall time compared with asyncio's peers, memory, and cancelled streams.
 
-The paced streams come from a server of their own, `benchmarks.async_server`; `benchmarks.server` serves what is a
-single stream.
+The paced streams come from `benchmarks.async_server`; single streams from `benchmarks.server`.
 """
 
 from __future__ import annotations
@@ -49,11 +48,11 @@ class Paced(Child):
         return self
 
     def base_url(self, mode: str, events: int, microseconds: int) -> str:
-        """Under it every request is answered with so many events, and so much time between two of them."""
+        """The base URL for answers with this many events and this much time between two of them."""
         return f"{self.root}/{mode}/{events}/{microseconds}/v1"
 
     def connections(self) -> int:
-        """How many TCP connections were made so far."""
+        """How many TCP connections were accepted so far."""
         return int(self.ask("connections"))
 
 
@@ -74,7 +73,7 @@ class Worker(Child):
 
 
 def interleave(names: list[str], url: str, events: int, sizes: Sizes, streams: int = 1) -> Rounds:
-    """Like `harness.interleave`, for jobs of so many streams at once; anything that llmbridge lacks voids the run.
+    """Like `harness.interleave`, for jobs of several streams at once; missing text voids the run for llmbridge.
 
     A peer that fails is noted as absent: some cannot carry a thousand streams.
     """
@@ -118,12 +117,12 @@ def wall(rounds: Rounds, name: str) -> float:
 
 
 def limit(says: str, measured: float, most: float, unit: str = "") -> Target:
-    """The target that what was measured is at most so much."""
+    """The target that a measured value does not exceed a limit."""
     return Target(f"{says} <= {most:g}{unit}", f"{measured:.2f}{unit}", measured <= most)
 
 
 def choose(options: Options) -> list[str]:
-    """The contenders that the command line wants; `floor` stands for asyncio's too."""
+    """The contenders wanted on the command line; `floor` stands for asyncio's as well."""
     return [
         name
         for name in CONTENDERS
@@ -160,7 +159,7 @@ def at_their_pace(options: Options) -> Iterator[Table]:
 
 
 def one_stream(options: Options) -> Iterator[Table]:
-    """CPU per piece of one stream, at full speed and at a model's pace."""
+    """CPU per piece of one stream, at full speed and at the speed of a model."""
     sizes, names = options.sizes, choose(options)
     columns = ("contender", "CPU us/piece", "lowest", f"x {FLOOR}", "wall us/piece")
     with Server() as server:
@@ -176,7 +175,7 @@ def one_stream(options: Options) -> Iterator[Table]:
 
 
 def slow_reader(options: Options) -> Iterator[Table]:
-    """A reader ten times slower than the server: who reads ahead grows by what waits for the reader."""
+    """A reader ten times slower than the server: clients that read ahead grow by the unread part."""
     events = round(options.sizes.megabytes * 1e6 / mean_event_bytes("bulky"))
     rows, targets = [], []
     with Server() as server:
@@ -188,7 +187,7 @@ def slow_reader(options: Options) -> Iterator[Table]:
                 worker.job("run", 1)
                 quick = worker.job("run", 1)["wall"] / 2000
                 worker.job("open", server.base_url("bulky", events))
-                # The reader's own rest makes the whole ten times as long as reading alone takes.
+                # The reader's pauses make the whole ten times as long as reading alone.
                 got = worker.job("read_slowly", quick * 9 * 50, 50)
             if got["pieces"] != events:
                 raise WrongText(f"{name}: {got['pieces']} of {events} pieces")
@@ -200,7 +199,7 @@ def slow_reader(options: Options) -> Iterator[Table]:
 
 
 def cancelled(options: Options) -> Iterator[Table]:
-    """What is left of streams that were started and cancelled at random moments."""
+    """What is left of streams that were cancelled at random moments."""
     streams = {FULL.events: 10_000, QUICK.events: 2_000}.get(options.sizes.events, 50)
     rows, targets = [], []
     with Paced() as server:
@@ -223,7 +222,7 @@ def cancelled(options: Options) -> Iterator[Table]:
 
 
 def measure(options: Options) -> Iterator[Table]:
-    """All of them."""
+    """All tables."""
     for part in (at_their_pace, one_stream, slow_reader, cancelled):
         yield from part(options)
 

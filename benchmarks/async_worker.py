@@ -1,9 +1,9 @@
 """The process of one contender with async streams: one job per line of standard input, all in one event loop.
 
-["open", base_url]                                            make the contender's client    -> {} or {"absent": why}
-["run", streams, calls=1]                                     so many streams at once, timed
-["read_slowly", pause, every]                                 one stream by a slow reader
-["start_and_cancel", streams, at_once, longest, settle]       what cancelled streams leave
+["open", base_url]                                            create the contender's client  -> {} or {"absent": why}
+["run", streams, calls=1]                                     this many streams at once, timed
+["read_slowly", pause, every]                                 one stream with a slow reader
+["start_and_cancel", streams, at_once, longest, settle]       what cancelled streams leave behind
 """
 
 from __future__ import annotations
@@ -26,14 +26,14 @@ from benchmarks.worker import peak_bytes
 
 
 async def read(pieces: Streams, count: list[int]) -> None:
-    """One stream to its end; counts pieces and characters."""
+    """Reads one stream to its end; counts pieces and characters."""
     async for piece in pieces():
         count[0] += 1
         count[1] += len(piece)
 
 
 async def run(pieces: Streams, streams: int, calls: int = 1) -> dict[str, Any]:
-    """CPU and wall seconds of so many streams at once, `calls` times; errors are counted by their class."""
+    """CPU and wall seconds of this many streams at once, `calls` times; errors are counted by class."""
     count = [0, 0]
     errors: dict[str, int] = {}
     gc.collect()
@@ -47,7 +47,7 @@ async def run(pieces: Streams, streams: int, calls: int = 1) -> dict[str, Any]:
 
 
 async def read_slowly(pieces: Streams, pause: float, every: int) -> dict[str, Any]:
-    """One stream by a reader that rests for `pause` seconds after every so many pieces."""
+    """One stream whose reader rests for `pause` seconds after every `every` pieces."""
     before, start, count = peak_bytes(), time.perf_counter(), 0
     async for _ in pieces():
         count += 1
@@ -59,10 +59,10 @@ async def read_slowly(pieces: Streams, pause: float, every: int) -> dict[str, An
 async def start_and_cancel(
     pieces: Streams, streams: int, at_once: int, longest: float, settle: float
 ) -> dict[str, Any]:
-    """So many streams, each cancelled at a moment of its own between its start and after its end.
+    """This many streams, each cancelled at a random moment between its start and after its end.
 
-    What is left is counted after a pause of `settle` seconds and one more stream: anyio ends worker threads that have
-    been idle for ten seconds, but only when the next one is asked for.
+    What is left is counted after a pause of `settle` seconds and one more stream: anyio ends worker threads that were
+    idle for ten seconds, but only when it starts the next one.
     """
     moments = random.Random(3)
     turn = asyncio.Semaphore(at_once)
@@ -91,7 +91,7 @@ async def start_and_cancel(
 
 
 def held() -> dict[str, int]:
-    """What a process holds: threads, sockets and other file descriptors, tasks."""
+    """A process's resources: threads, sockets and other file descriptors, tasks."""
     links = []
     for name in os.listdir("/proc/self/fd"):
         with contextlib.suppress(OSError):
@@ -107,9 +107,9 @@ def held() -> dict[str, int]:
 def work(name: str) -> None:
     """Answer jobs, one line of JSON each, until standard input ends; all in one event loop."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a contender prints must not come between the answers
+    os.dup2(2, 1)  # other output must not get between the answers
     loop = asyncio.new_event_loop()
-    opened: list[Any] = []  # all of them: some clients complain when they are dropped
+    opened: list[Any] = []  # kept: some clients complain when they are dropped
     jobs: dict[str, Callable[..., Awaitable[dict[str, Any]]]] = {
         "run": run, "read_slowly": read_slowly, "start_and_cancel": start_and_cancel,
     }  # fmt: skip

@@ -1,4 +1,4 @@
-"""How many TCP connections a client opens for many finished streams, one after the other."""
+"""How many TCP connections a client opens for many complete streams, one after the other."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ FRAMINGS = {"chunked, one event per chunk": "one", "chunked, one chunk": "whole"
 
 
 def measure(options: Options) -> Iterator[Table]:
-    """One table: contenders down, framings across."""
+    """One table: a row per contender, a column per framing."""
     streams = options.sizes.streams
     rows = []
     targets = []
@@ -25,7 +25,7 @@ def measure(options: Options) -> Iterator[Table]:
                 if name == OURS:
                     targets.append(Target(f"{OURS}, {framing}: 1", opened, opened == "1"))
             rows.append(row)
-    notes = [f"{FLOOR} reads chunked answers only"] if FLOOR in options.choose(STREAMING) else []
+    notes = [f"{FLOOR} reads only chunked answers"] if FLOOR in options.choose(STREAMING) else []
     yield Table(f"TCP connections of {streams} finished streams", ("contender", *FRAMINGS), rows, targets, notes)
 
 

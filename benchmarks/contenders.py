@@ -1,8 +1,8 @@
-"""Whoever is measured, each written as its users would write it, and all doing the same work.
+"""The contenders of the measurements, each written as its users would write it, all doing the same work.
 
-A contender is a function of a base URL that makes its client once and returns a callable; every call of that is one
-finished request whose text pieces it yields, one per text event, empty ones skipped. Modules are imported inside, so
-that a process holds no more than its own contender needs, and through `import_module`, because peers may be absent.
+A contender is a function of a base URL that creates its client once and returns a callable. Each call of that is one
+finished request, and yields its text pieces, one per text event, skipping empty ones. Modules are imported inside, so
+that a process loads only what its contender needs, and with `import_module`, as peers may not be installed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ HEADERS = {"Authorization": "Bearer x", "Accept": "text/event-stream"}
 
 
 def floor(base_url: str) -> Pieces:
-    """A raw socket and the standard library: what the work itself costs in plain Python, without checks."""
+    """A raw socket and the standard library: the cost of the work itself in plain Python, without checks."""
     parts = urlsplit(base_url)
     connection = socket.create_connection((parts.hostname, parts.port or 80))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -71,7 +71,8 @@ def floor(base_url: str) -> Pieces:
 
 
 def dechunk(wire: bytes) -> tuple[bytes, bytes, bool]:
-    """The data of the complete HTTP chunks in `wire`, the bytes left over, and whether the last chunk was there."""
+    """The data of the complete HTTP chunks in `wire`, the remaining bytes, and whether the last chunk was among
+    them."""
     data: list[bytes] = []
     start = 0
     while (end := wire.find(b"\r\n", start)) >= 0:
@@ -87,7 +88,7 @@ def dechunk(wire: bytes) -> tuple[bytes, bytes, bool]:
 
 
 def requests_sseclient(base_url: str) -> Pieces:
-    """`requests` with `sseclient-py` on a kept session, in the way their own pages show."""
+    """`requests` with `sseclient-py` on a kept session, as in their documentation."""
     session = import_module("requests").Session()
     sse_client = import_module("sseclient").SSEClient
 
@@ -139,7 +140,7 @@ def openai_sdk(base_url: str) -> Pieces:
 
 
 def llmbridge(base_url: str) -> Pieces:
-    """This package, through its public names only."""
+    """This package, using only its public names."""
     client = import_module("llmbridge").Client(f"openai:{MODEL}", base_url=base_url, api_key="x")
 
     def pieces() -> Iterable[str]:
@@ -150,17 +151,17 @@ def llmbridge(base_url: str) -> Pieces:
 
 
 def requests_post(base_url: str) -> Pieces:
-    """A plain `requests.post`: the whole answer first, then its pieces; every call connects anew."""
+    """A plain `requests.post`: the whole answer first, then its pieces; every call opens a connection."""
     return _whole_answer(import_module("requests").post, base_url)
 
 
 def session_post(base_url: str) -> Pieces:
-    """The same through one kept `requests.Session`."""
+    """The same with a kept `requests.Session`."""
     return _whole_answer(import_module("requests").Session().post, base_url)
 
 
 def session_stream(base_url: str) -> Pieces:
-    """A kept `requests.Session` with `stream=True`, its lines read as they come: llmbridge's work without llmbridge."""
+    """A kept `requests.Session` with `stream=True`, reading lines as they come: llmbridge's work without llmbridge."""
     session = import_module("requests").Session()
 
     def pieces() -> Iterator[str]:
@@ -173,7 +174,7 @@ def session_stream(base_url: str) -> Pieces:
 
 
 def httpx_stream(base_url: str) -> Pieces:
-    """The same on a kept `httpx.Client`."""
+    """The same with a kept `httpx.Client`."""
     client = import_module("httpx").Client()
 
     def pieces() -> Iterator[str]:

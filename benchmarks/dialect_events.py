@@ -1,4 +1,4 @@
-"""The streams of every dialect as its service sends them, and the least that reads each of them in plain Python."""
+"""The streams of every dialect as its service sends them, and minimal readers for them in plain Python."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ Data = Mapping[str, Any]
 
 @dataclass(frozen=True)
 class Dialect:
-    """How one service's stream looks, and where in its events the text stands.
+    """The form of a service's stream, and the place of the text in its events.
 
     Args:
-        model: What llmbridge is asked for.
+        model: The model for llmbridge.
         texts: One text event for each piece.
-        first, last: What comes before them and after them.
-        separator: What stands between two events.
-        text: Takes the text out of an event's JSON, "" if there is none in it.
-        has_lines: An event is lines, of which those that begin with `data: ` count; or it is JSON itself.
+        first, last: The events before and after them.
+        separator: The bytes between two events.
+        text: Returns the text in an event's JSON, or "".
+        has_lines: Whether an event has lines, of which only those with `data: ` count; if not, it is JSON itself.
     """
 
     model: str
@@ -34,12 +34,12 @@ class Dialect:
     has_lines: bool = True
 
     def stream(self, events: int) -> list[bytes]:
-        """The whole answer with so many text events, event by event."""
+        """The whole answer with this many text events, event by event."""
         kinds = self.texts
         return [self.first, *(kinds[index % len(kinds)] for index in range(events)), self.last]
 
     def pieces(self, frames: list[bytes]) -> Iterator[str]:
-        """The floor: the text in some whole events, without checks."""
+        """The floor: the text in complete events, without checks."""
         take = self.text
         for frame in frames:
             for line in frame.split(b"\n") if self.has_lines else (frame,):
@@ -70,7 +70,7 @@ def _openai() -> Dialect:
 
 
 def _mistral() -> Dialect:
-    """OpenAI's, without log-probabilities, and with the counts beside the reason to finish."""
+    """OpenAI's, without log probabilities, and with usage beside the finish reason."""
 
     def event(delta: Data, finish: str | None = None, **more: object) -> bytes:
         choice = {"index": 0, "delta": delta, "finish_reason": finish}
@@ -107,7 +107,7 @@ def _anthropic() -> Dialect:
 
 
 def _gemini() -> Dialect:
-    """With the counts so far on every event, and line ends of two characters, as the service does it."""
+    """Like the service: usage so far in every event, and line ends of two characters."""
 
     def event(number: int, piece: str, **more: object) -> bytes:
         candidate = {"content": {"parts": [{"text": piece}], "role": "model"}, **more, "index": 0}
@@ -120,7 +120,7 @@ def _gemini() -> Dialect:
         chunk = {
             "candidates": [candidate],
             "usageMetadata": usage,
-            "modelVersion": "gemini-2.5-flash",
+            "modelVersion": "gemini-3.5-flash",
             "responseId": "c3uXaOzpC4TkgLUPr5eEwQo",
         }
         return b"data: " + _json(chunk) + b"\r\n\r\n"

@@ -1,10 +1,10 @@
-"""The processes behind `benchmarks.dialects`: a server that sends any dialect's bytes, and one worker per contender.
+"""The processes of `benchmarks.dialects`: a server that sends any dialect's bytes, and a worker per contender.
 
     python -m benchmarks.dialect_processes serve
     python -m benchmarks.dialect_processes work DIALECT floor
     python -m benchmarks.dialect_processes work DIALECT llmbridge [PATH]   the package in that directory
 
-The path of a request says what is sent: `/{dialect}/{events per chunk}/{events}/...`.
+A request's path chooses the answer: `/{dialect}/{events per chunk}/{events}/...`.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ FLOOR = "floor"
 
 @cache
 def writes(dialect: str, step: int, events: int) -> list[bytes]:
-    """Everything that is sent for one request: each item is one send."""
+    """Everything sent for one request: each item is one send."""
     stream = DIALECTS[dialect].stream(events)
     groups = (b"".join(stream[start : start + step]) for start in range(0, len(stream), step))
     return [_head("Transfer-Encoding: chunked"), *(_chunk(group) for group in groups if group), b"0\r\n\r\n"]
 
 
 def answer(connection: socket.socket, path: str) -> None:
-    """Send what the path asks for."""
+    """Send what the path requests."""
     _, dialect, step, events, *_ = path.split("/")
     send = connection.sendall
     for data in writes(dialect, int(step), int(events)):
@@ -52,7 +52,7 @@ def serve() -> None:
 
 
 def floor(dialect: Dialect, base_url: str) -> Pieces:
-    """A raw socket and the standard library: the same bytes, split into events, parsed, their text taken out."""
+    """A raw socket and the standard library: the same bytes, split into events and parsed for their text."""
     parts = urlsplit(base_url)
     connection = socket.create_connection((parts.hostname, parts.port or 80))
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
@@ -82,7 +82,7 @@ def floor(dialect: Dialect, base_url: str) -> Pieces:
 
 
 def llmbridge(dialect: Dialect, base_url: str) -> Pieces:
-    """The package, through its public names only."""
+    """The package, using only its public names."""
     client = import_module("llmbridge").Client(dialect.model, base_url=base_url, api_key="x")
 
     def pieces() -> Iterable[str]:
@@ -95,7 +95,7 @@ def llmbridge(dialect: Dialect, base_url: str) -> Pieces:
 def work(name: str, who: str) -> None:
     """Answer jobs, one line of JSON each, until standard input ends."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever is printed must not come between the answers
+    os.dup2(2, 1)  # other output must not get between the answers
     pieces: Pieces | None = None
     for line in sys.stdin:
         job = json.loads(line)
@@ -103,7 +103,7 @@ def work(name: str, who: str) -> None:
         if "open" in job:
             pieces = (floor if who == FLOOR else llmbridge)(DIALECTS[name], job["open"])
         elif pieces is None:
-            raise SystemExit(f"{name}: a job before its client was made")
+            raise SystemExit(f"{name}: a job came before its client was created")
         else:
             reply = check(pieces) if "check" in job else run(pieces, job["run"])
         replies.write(json.dumps(reply) + "\n")
@@ -114,5 +114,5 @@ if __name__ == "__main__":
     if sys.argv[1] == "serve":
         serve()
     else:
-        sys.path[:0] = sys.argv[4:]  # in front of this tree's own package
+        sys.path[:0] = sys.argv[4:]  # before this tree's own package
         work(*sys.argv[2:4])

@@ -1,4 +1,5 @@
-"""CPU per text piece of every dialect, beside a raw socket that reads the same bytes; and beside another version."""
+"""CPU per text piece in every dialect, compared with a raw socket that reads the same bytes, and with other
+versions."""
 
 from __future__ import annotations
 
@@ -46,7 +47,7 @@ class DialectWorker(Worker):
 
 
 def measure(options: Options, dialects: Sequence[str] = (), against: str = "") -> Iterator[Table]:
-    """One table for each way in which the events arrive, a dialect a line."""
+    """A table for each way in which the events arrive, a row per dialect."""
     sizes = options.sizes
     if not options.choose((OURS,)):
         return
@@ -73,7 +74,7 @@ def measure(options: Options, dialects: Sequence[str] = (), against: str = "") -
 
 
 def interleave(dialect: str, base_url: str, sizes: Sizes, against: str = "") -> Rounds:
-    """The contenders of one dialect in turn, in several processes each; see `harness.interleave`."""
+    """The contenders of one dialect in turn, each in several processes; see `harness.interleave`."""
     contenders: dict[str, tuple[str, ...]] = {FLOOR: (dialect, FLOOR), OURS: (dialect, OURS)}
     module = Path(against) / "llmbridge/providers" / dialect.replace("-", "_")
     if against and (module.is_dir() or module.with_suffix(".py").exists()):
@@ -95,7 +96,7 @@ def interleave(dialect: str, base_url: str, sizes: Sizes, against: str = "") -> 
 
 
 def _arguments() -> tuple[list[str], str, list[str]]:
-    """What is only for this script, and the arguments that are left."""
+    """The options for this script only, and the remaining arguments."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--dialects", default="")
     parser.add_argument("--against", default="")

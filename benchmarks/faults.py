@@ -1,7 +1,7 @@
 """What llmbridge, the openai SDK and httpx with httpx-sse make of the same faults: text, error, or neither.
 
-Every fault of `llmbridge.testing.faults` is met by each of them in a process of its own, with the same time limit, set
-in the way of that package, and the process is killed where that does not end the call.
+Each of them meets every fault of `llmbridge.testing.faults` in a process of its own, with the same timeout, set in the
+way of that package. If that does not end the call, the process is killed.
 
     python -m benchmarks.faults             # all faults, about ten minutes
     python -m benchmarks.faults --quick     # one of each kind, about two minutes
@@ -65,10 +65,10 @@ Call = Callable[[str], Iterable[str]]
 
 @dataclass(frozen=True)
 class Contender:
-    """Somebody who is measured.
+    """A package to compare.
 
     Attributes:
-        call: The pieces of one answer of the server at a base URL; made with a time limit in seconds.
+        call: The pieces of one answer from the server at a base URL; created with a timeout in seconds.
         own: Whether an error is one that this package documents.
     """
 
@@ -77,7 +77,7 @@ class Contender:
 
 
 def llmbridge(limit: float) -> Contender:
-    """This package: the time limit is for the whole call."""
+    """This package: the timeout is for the whole call."""
     package = import_module("llmbridge")
     client = package.Client(f"openai:{MODEL}", api_key=KEY, timeout=limit, retries=0)
     return Contender(
@@ -86,7 +86,7 @@ def llmbridge(limit: float) -> Contender:
 
 
 def openai_sdk(limit: float) -> Contender:
-    """The `openai` SDK's blocking client: its time limit is for connecting, and for each read."""
+    """The `openai` SDK's blocking client: its timeout is for connecting, and for each read."""
     package = import_module("openai")
 
     def call(base_url: str) -> Iterator[str]:
@@ -99,7 +99,7 @@ def openai_sdk(limit: float) -> Contender:
 
 
 def httpx_sse(limit: float) -> Contender:
-    """`connect_sse` on an `httpx.Client`, as its documentation shows it: the time limit is for each read."""
+    """`connect_sse` on an `httpx.Client`, as in its documentation: the timeout is for each read."""
     httpx, package = import_module("httpx"), import_module("httpx_sse")
     client = httpx.Client(timeout=limit, headers={"Authorization": f"Bearer {KEY}"})
 
@@ -124,11 +124,11 @@ CONTENDERS: dict[str, Callable[[float], Contender]] = {
 }
 
 
-# -- in the process of a contender ------------------------------------------------------------------------------------
+# -- in a contender's process -----------------------------------------------------------------------------------------
 
 
 def meet(name: str, limit: float, good: str, bad: str) -> dict[str, Any]:
-    """One call that meets a fault, after a good one: its text, its error, its seconds and the growth of the peak."""
+    """A call that meets a fault, after a good one: its text, its error, its seconds and the growth of the peak."""
     try:
         contender = CONTENDERS[name](limit)
     except ModuleNotFoundError as error:
@@ -145,12 +145,12 @@ def meet(name: str, limit: float, good: str, bad: str) -> dict[str, Any]:
     return {**found, "text": "".join(pieces), "seconds": time.monotonic() - started, "grown": peak_bytes() - before}
 
 
-# -- in the process that compares -------------------------------------------------------------------------------------
+# -- in the comparing process -----------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Result:
-    """What a contender made of a fault, as it is printed, and to which sum it counts."""
+    """What a contender made of a fault, as printed, and the row of sums it belongs to."""
 
     outcome: str
     kind: str
@@ -179,7 +179,7 @@ def result_of(fault: Fault, found: dict[str, Any]) -> Result:
 
 
 def run(name: str, fault: Fault, limit: float, patience: float) -> Result:
-    """A contender meets a fault in a process of its own."""
+    """Runs a contender with a fault in a process of its own."""
     with LLMServer() as good, fault.serve() as bad:
         command = [sys.executable, "-m", "benchmarks.faults", "--meet", name, str(limit), good.base_url("openai"), bad]
         child = subprocess.Popen(
@@ -197,7 +197,7 @@ def run(name: str, fault: Fault, limit: float, patience: float) -> Result:
 
 
 def compare(faults: list[Fault], names: list[str], limit: float, patience: float) -> Iterator[Table]:
-    """One table: faults down, contenders across; and one of sums."""
+    """Two tables: faults down and contenders across, and the sums."""
     results: dict[str, list[Result]] = collections.defaultdict(list)
     rows = []
     for fault in faults:
@@ -210,9 +210,9 @@ def compare(faults: list[Fault], names: list[str], limit: float, patience: float
         print(f"{fault.name}: {', '.join(cell for cell in row[1:] if cell)}", file=sys.stderr, flush=True)
     columns = ["fault", *(column for name in names for column in (name, "time", "memory"))]
     notes = [
-        f"time limit {limit:g} s, set in the way of each package; killed {patience:g} s after the start of its process"
+        f"timeout {limit:g} s, set in the way of each package; killed {patience:g} s after the start of the process"
     ]
-    yield Table("What becomes of a call that meets a fault", columns, rows, notes=notes)
+    yield Table("How a call with a fault ends", columns, rows, notes=notes)
     kinds = (
         "text whole",
         "documented error",
@@ -227,7 +227,7 @@ def compare(faults: list[Fault], names: list[str], limit: float, patience: float
         sum(bool(one.grown) and float(one.grown.split()[0]) * 1e6 > LARGE for one in results[name]) for name in names
     ]
     sums.append([f"grows by more than {LARGE / 1e6:.0f} MB", *map(str, large)])
-    yield Table("How many faults end so", ["", *names], sums)
+    yield Table("How many faults end in this way", ["", *names], sums)
 
 
 def main() -> None:

@@ -1,4 +1,4 @@
-"""What every measurement shares: sizes, child processes, interleaved rounds, medians, targets and the printed table."""
+"""What all measurements share: sizes, child processes, interleaved rounds, medians, targets and the printed table."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 @dataclass(frozen=True)
 class Sizes:
-    """How much is measured: `processes` of each contender in turn, `rounds` timed rounds in each of them."""
+    """How much to measure: `processes` per contender in turn, each with `rounds` timed rounds."""
 
     processes: int
     rounds: int
@@ -47,19 +47,19 @@ SMOKE = Sizes(processes=1, rounds=1, events=120, paced_events=20, calls=2, strea
 
 @dataclass(frozen=True)
 class Options:
-    """What the command line asked for."""
+    """The options of the command line."""
 
     sizes: Sizes
     only: tuple[str, ...]
 
     def choose(self, names: Iterable[str]) -> list[str]:
-        """Those of the contenders `names` that are wanted, in their order."""
+        """The wanted ones of the contenders `names`, in order."""
         return [name for name in names if not self.only or name in self.only]
 
 
 @dataclass(frozen=True)
 class Target:
-    """A figure that llmbridge aims at, what was measured, and whether that is enough."""
+    """A figure that llmbridge aims at, the measured value, and whether it is good enough."""
 
     says: str
     measured: str
@@ -89,7 +89,7 @@ class Table:
 
 
 class WrongText(Exception):
-    """A contender did not get the text that the server sent, so its time means nothing."""
+    """A contender did not get the text that the server sent, so its time is meaningless."""
 
 
 class Child:
@@ -107,7 +107,7 @@ class Child:
         self._name = " ".join(arguments)
 
     def read(self) -> str:
-        """The next line that the child prints."""
+        """The next line printed by the child."""
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
@@ -132,12 +132,12 @@ class Child:
 
 
 def environment() -> dict[str, str]:
-    """The environment of all children: this one without proxies, which have no place between two loopback sockets."""
+    """The environment of all children: this process's without proxies."""
     return {name: value for name, value in os.environ.items() if not name.lower().endswith("_proxy")}
 
 
 class Server(Child):
-    """The server of `benchmarks.server` in its process."""
+    """The process of `benchmarks.server`."""
 
     def __init__(self) -> None:
         super().__init__("benchmarks.server")
@@ -147,11 +147,11 @@ class Server(Child):
         return self
 
     def base_url(self, mode: str, *numbers: int) -> str:
-        """The base URL under which every request is answered in this mode."""
+        """The base URL for answers in this mode."""
         return "/".join([self.root, mode, *map(str, numbers), "v1"])
 
     def connections(self) -> int:
-        """How many TCP connections carried a request so far."""
+        """How many TCP connections have carried a request so far."""
         return int(self.ask("connections"))
 
 
@@ -171,7 +171,7 @@ class Worker(Child):
         return reply
 
     def check(self, events: int) -> None:
-        """Make one call and compare its text, piece count and all, with what the server sent."""
+        """Make one call and compare its text and number of pieces with what the server sent."""
         text = expected_text(events)
         wanted = {"pieces": events, "chars": len(text), "digest": hashlib.sha256(text.encode()).hexdigest()}
         got = self.job(check=True)
@@ -179,7 +179,7 @@ class Worker(Child):
             raise WrongText(f"{self.name}: expected {wanted}, got {got}")
 
     def run(self, events: int, calls: int = 1) -> Sample:
-        """Make so many calls; WrongText if one piece or character is missing."""
+        """Make this many calls; WrongText if a piece or character is missing."""
         got = self.job(run=calls)
         wanted = (events * calls, len(expected_text(events)) * calls)
         if (got["pieces"], got["chars"]) != wanted:
@@ -197,26 +197,26 @@ class Sample:
 
 @dataclass
 class Rounds:
-    """What some contenders took in the same interleaved rounds; the nth samples of all belong together."""
+    """The samples of some contenders in the same interleaved rounds; the nth samples of all belong together."""
 
     samples: dict[str, list[Sample]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
     def cpu(self, name: str) -> list[float]:
-        """CPU seconds of this contender, round by round."""
+        """CPU seconds of this contender by round."""
         return [sample.cpu for sample in self.samples[name]]
 
     def ratio(self, name: str, base: str) -> float | None:
-        """Median over the rounds of this contender's CPU by that of `base` in the same round; None without both."""
+        """Median over the rounds of this contender's CPU divided by that of `base`; None unless both were measured."""
         if name not in self.samples or base not in self.samples:
             return None
         return statistics.median(own / other for own, other in zip(self.cpu(name), self.cpu(base), strict=True))
 
 
 def interleave(names: Sequence[str], base_url: str, events: int, sizes: Sizes, calls: int = 1) -> Rounds:
-    """Measure all contenders in turn, again and again, so that what else the machine does hits all of them alike.
+    """Measure all contenders in turn, repeatedly, so that other load on the machine affects all of them alike.
 
-    Processes are made anew as well: one may be slower than the next for all of its life, by where its memory lies.
+    Processes are recreated as well: one may be slower than another for all of its life, depending on its memory layout.
     """
     result = Rounds()
     for _ in range(sizes.processes):
@@ -252,12 +252,12 @@ def microseconds(rounds: Rounds, names: Iterable[str], base: str, per: int) -> l
 
 
 def shown(ratio: float | None) -> str:
-    """A ratio as it is printed."""
+    """A ratio for printing."""
     return "-" if ratio is None else f"{ratio:.2f}"
 
 
 def at_most(rounds: Rounds, name: str, base: str, limit: float) -> list[Target]:
-    """The target that `name` takes at most `limit` times the CPU of `base`, if both were measured."""
+    """The target that `name` needs at most `limit` times the CPU of `base`, if both were measured."""
     ratio = rounds.ratio(name, base)
     if ratio is None:
         return []
@@ -265,7 +265,7 @@ def at_most(rounds: Rounds, name: str, base: str, limit: float) -> list[Target]:
 
 
 def at_least(rounds: Rounds, name: str, base: str, limit: float) -> list[Target]:
-    """The target that `name` takes at least `limit` times the CPU of `base`, if both were measured."""
+    """The target that `name` needs at least `limit` times the CPU of `base`, if both were measured."""
     ratio = rounds.ratio(name, base)
     if ratio is None:
         return []
@@ -273,7 +273,7 @@ def at_least(rounds: Rounds, name: str, base: str, limit: float) -> list[Target]
 
 
 def versions() -> str:
-    """One line that says what was measured on what."""
+    """One line with the versions and the machine."""
     packages = ", ".join(f"{name} {_version(name)}" for name in DISTRIBUTIONS)
     return f"{platform.python_implementation()} {platform.python_version()}, {os.cpu_count()} CPUs, {packages}"
 
@@ -282,18 +282,18 @@ def _version(distribution: str) -> str:
     try:
         return metadata.version(distribution)
     except metadata.PackageNotFoundError:
-        return "of this tree" if (ROOT / distribution).is_dir() else "absent"
+        return "this tree" if (ROOT / distribution).is_dir() else "absent"
 
 
 def parse(description: str | None, arguments: Sequence[str] | None = None) -> Options:
-    """The options common to all scripts."""
+    """The options that all scripts share."""
     parser = argparse.ArgumentParser(description=(description or "").partition("\n")[0])
     size = parser.add_mutually_exclusive_group()
     size.add_argument(
-        "--quick", action="store_const", const=QUICK, dest="sizes", help="a minute or two, rougher figures"
+        "--quick", action="store_const", const=QUICK, dest="sizes", help="one or two minutes, less exact figures"
     )
     size.add_argument(
-        "--smoke", action="store_const", const=SMOKE, dest="sizes", help="seconds; shows only that it runs"
+        "--smoke", action="store_const", const=SMOKE, dest="sizes", help="some seconds, only to see that it runs"
     )
     parser.add_argument("--only", default="", metavar="NAMES", help=f"comma-separated, of: {', '.join(CONTENDERS)}")
     parsed = parser.parse_args(arguments)
@@ -308,10 +308,10 @@ def main(description: str | None, *measures: Callable[[Options], Iterable[Table]
     options = parse(description)
     print(versions(), flush=True)
     if options.sizes is SMOKE:
-        print("smoke run: it shows that everything works, its figures mean nothing", flush=True)
+        print("smoke run: it shows that everything works; its figures are meaningless", flush=True)
     try:
         for measure in measures:
             for table in measure(options):
                 print(f"\n{table}", end="", flush=True)
     except WrongText as error:
-        raise SystemExit(f"the run is void: {error}") from error
+        raise SystemExit(f"the run is not valid: {error}") from error

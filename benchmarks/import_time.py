@@ -1,4 +1,4 @@
-"""CPU of importing a client, and of importing it and making one first short call, each over what bare Python takes."""
+"""CPU of importing a client, and of importing it and making a first short call, beyond bare Python."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PIECES = 8
 BARE = "bare Python"
 IMPORT_OURS = "import llmbridge"
 
-# What is run -> the contender it belongs to, the module it needs, and its code; a first call prints its text's length.
+# Case -> its contender, the module it needs, and its code; a first call prints the length of its text.
 CASES: Mapping[str, tuple[str, str, str]] = {
     IMPORT_OURS: (OURS, "llmbridge", "import llmbridge"),
     "from llmbridge import chat": (OURS, "llmbridge", "from llmbridge import chat"),
@@ -50,7 +50,7 @@ def measure(options: Options) -> Iterator[Table]:
     cases = {case: row for case, row in CASES.items() if row[0] in names}
     present = {case: row for case, row in cases.items() if find_spec(row[1])}
     with Server() as server, tempfile.TemporaryDirectory() as cache:
-        # Byte code in a place of its own: installed packages have theirs, a working tree may be forbidden to write it.
+        # A byte code folder of its own: installed packages have theirs, but a working tree may not be writable.
         surroundings = {**environment(), "PYTHONPYCACHEPREFIX": cache}
         surroundings["PYTHONPATH"] = os.pathsep.join(
             [str(ROOT), *{sysconfig.get_path(kind) for kind in ("purelib", "platlib")}]
@@ -86,7 +86,7 @@ def _program(url: str, name: str, code: str) -> str:
 
 def _cpu(case: str, program: str, surroundings: Mapping[str, str]) -> float:
     """User and system CPU seconds of a fresh interpreter that runs this program."""
-    # -S: an editable install hooks itself into every start of its environment, which would make bare Python dear.
+    # -S: an editable install hooks into every start of its environment, which would slow down bare Python.
     process = subprocess.Popen(
         [sys.executable, "-S", "-c", f"import site; {program}"],
         cwd=ROOT,
@@ -97,7 +97,7 @@ def _cpu(case: str, program: str, surroundings: Mapping[str, str]) -> float:
     assert process.stdout is not None
     with process.stdout as output:
         printed = output.read()
-    # wait4 instead of wait(): it alone tells the CPU of this one child.
+    # Not wait(): only wait4 returns the CPU of this child alone.
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:

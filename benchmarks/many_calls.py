@@ -1,4 +1,4 @@
-"""Many calls at once, and other tasks beside them: waits, threads, connections, CPU and memory, beside the peers."""
+"""Many simultaneous calls beside other tasks: waits, threads, connections, CPU and memory, compared with the peers."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Reply = dict[str, Any]
 
 @dataclass(frozen=True)
 class Amounts:
-    """How much is measured; `width` calls are in flight at once, `interval` microseconds lie between two pieces."""
+    """How much to measure: `width` calls are in flight at once, with `interval` microseconds between two pieces."""
 
     rounds: int
     megabytes: int
@@ -57,13 +57,13 @@ AMOUNTS: Mapping[Sizes, Amounts] = {
     SMOKE: Amounts(1, megabytes=1, zipped_megabytes=1, queued=20, width=8, interval=20_000),
 }
 PIECES = 8
-ANSWER_MICROSECONDS = 20_000  # what a queued call takes the server
+ANSWER_MICROSECONDS = 20_000  # the server's time for a queued call
 BLOCKING_THREADS = 64
 WAVES = 4
 
 
 class Worker(Child):
-    """The process of one contender; `path` is where another version of the package lies."""
+    """The process of one contender; `path` is the folder of another version of the package."""
 
     def __init__(self, name: str, path: str = "") -> None:
         super().__init__("benchmarks.many_calls_worker", name, *filter(None, (path,)))
@@ -79,13 +79,13 @@ class Worker(Child):
 
 @dataclass
 class Outcomes:
-    """What each contender did, round by round."""
+    """The results of each contender by round."""
 
     replies: dict[str, list[Reply]] = field(default_factory=dict)
     absent: dict[str, str] = field(default_factory=dict)
 
     def take(self, label: str, reply: Reply, chars: int) -> bool:
-        """Keep one round's outcome. Any text that llmbridge lacks voids the run; a peer that fails is left out."""
+        """Keep one round's result. Missing text voids the run for llmbridge, and drops a peer."""
         if reply["chars"] == chars and not reply["errors"]:
             self.replies.setdefault(label, []).append(reply)
             return True
@@ -97,12 +97,12 @@ class Outcomes:
         return False
 
     def of(self, label: str, key: str) -> list[float]:
-        """A figure of this contender, round by round."""
+        """A figure of this contender by round."""
         return [reply[key] for reply in self.replies[label]]
 
     @property
     def rounds(self) -> Rounds:
-        """The same as rounds of CPU and wall, for ratios."""
+        """The results as rounds of CPU and wall time, for ratios."""
         samples = {
             label: [Sample(reply["cpu"], reply["wall"]) for reply in replies] for label, replies in self.replies.items()
         }
@@ -120,7 +120,7 @@ class Outcomes:
 
 @dataclass(frozen=True)
 class Figure:
-    """A cell: the median over the rounds, and the lowest where they differ."""
+    """A cell: the median over the rounds, and the lowest value if they differ."""
 
     outcomes: Outcomes
     key: str
@@ -129,19 +129,19 @@ class Figure:
     less: float = 0.0
 
     def __call__(self, label: str) -> str:
-        """As it is printed."""
+        """The figure as printed."""
         figures = [(figure - self.less) * self.scale for figure in self.outcomes.of(label, self.key)]
         middle, least = (f"{value:.{self.digits}f}" for value in (median(figures), min(figures)))
         return middle if middle == least else f"{middle} ({least})"
 
     def at_most(self, label: str, says: str, most: float, unit: str = "") -> Target:
-        """The target that the median is no more than that."""
+        """The target that the median does not exceed a limit."""
         measured = (median(self.outcomes.of(label, self.key)) - self.less) * self.scale
         return Target(f"{label}, {says} <= {most:g}{unit}", f"{measured:.{self.digits}f}{unit}", measured <= most)
 
 
 def choose(options: Options, against: str, *own: str, peers: tuple[str, ...] = PEERS) -> dict[str, tuple[str, ...]]:
-    """The labels of those who are measured, with the arguments of their processes."""
+    """The labels of the contenders, with the arguments of their processes."""
     found: dict[str, tuple[str, ...]] = {}
     if options.choose((OURS,)):
         found = {name: (name,) for name in own}
@@ -151,7 +151,7 @@ def choose(options: Options, against: str, *own: str, peers: tuple[str, ...] = P
 
 
 def opened(outcomes: Outcomes, label: str, worker: Worker, url: str, blocking: bool = False) -> bool:
-    """Have a contender make its client; False if it cannot."""
+    """Make a contender create its client; False if it cannot."""
     if label in outcomes.absent:
         return False
     if absent := worker.job("open_blocking" if blocking else "open", url).get("absent"):
@@ -161,7 +161,7 @@ def opened(outcomes: Outcomes, label: str, worker: Worker, url: str, blocking: b
 
 
 def beside_comments(options: Options, against: str) -> Iterator[Table]:
-    """What one stream of nothing but comments does to other tasks, and to its own cancellation."""
+    """What a stream of only comments does to other tasks, and to its own cancellation."""
     amounts, chars = AMOUNTS[options.sizes], len(expected_text(1))
     labels = choose(options, against, OURS)
     with Server() as server:
@@ -183,14 +183,14 @@ def beside_comments(options: Options, against: str) -> Iterator[Table]:
             targets = []
             if OURS in outcomes.replies:
                 targets.append(longest.at_most(OURS, "longest wait of another task", 50, " ms"))
-                targets.append(took.at_most(OURS, "until a cancel is through", 100, " ms"))
+                targets.append(took.at_most(OURS, "until a cancelled call has ended", 100, " ms"))
             columns = ("contender", "others wait ms", "CPU of it", "cancel takes ms", "CPU ms", f"CPU x {OURS}")
             title = f"A stream of {megabytes} MB of comments{', gzipped' if mode == 'zipped' else ''}"
             yield Table(title, columns, rows, targets)
 
 
 def prepare(base_url: str) -> None:
-    """Read an answer once: the server makes it at the first request."""
+    """Read an answer once, as the server creates it at the first request."""
     _, _, host, path = base_url.split("/", 3)
     connection = http.client.HTTPConnection(host)
     connection.request("POST", f"/{path}/chat/completions", b"{}")
@@ -199,13 +199,13 @@ def prepare(base_url: str) -> None:
 
 
 def by_cpu(outcomes: Outcomes, base: str = OURS) -> Callable[[str], str]:
-    """The cell with the CPU by that of `base`."""
+    """The cell with the CPU divided by that of `base`."""
     rounds = outcomes.rounds
     return lambda label: shown(rounds.ratio(label, base))
 
 
 def in_a_queue(options: Options, against: str) -> Iterator[Table]:
-    """Thousands of calls, of which a few may be under way at once: by the client's own limits, or by a semaphore."""
+    """Thousands of calls, a few at a time, with the client's limits or with a semaphore."""
     amounts = AMOUNTS[options.sizes]
     calls, outcomes = amounts.queued, Outcomes()
     labels = choose(options, against, QUEUED)
@@ -232,7 +232,7 @@ def in_a_queue(options: Options, against: str) -> Iterator[Table]:
 
 
 def in_flight(options: Options, against: str) -> Iterator[Table]:
-    """All at once: what starting them does to other tasks, the threads that wait, and the CPU beside blocking calls."""
+    """All at once: the effect on other tasks, the waiting threads, and the CPU compared with blocking calls."""
     amounts = AMOUNTS[options.sizes]
     calls, outcomes = amounts.width, Outcomes()
     chars = len(expected_text(PIECES)) * calls
@@ -253,7 +253,7 @@ def in_flight(options: Options, against: str) -> Iterator[Table]:
                     look[label] = reply["look"]
             if OURS in labels:
                 outcomes.take(blocking, in_blocking_threads(url, calls), chars)
-    pace = 2 * amounts.interval / 1e6  # of the first text
+    pace = 2 * amounts.interval / 1e6  # until the first text
     later, longest = Figure(outcomes, "later"), Figure(outcomes, "longest", 1e3)
     firsts = (Figure(outcomes, key, 1e3, less=pace) for key in ("p50", "p99"))
     busy = Figure(outcomes, "longest_cpu", 1e3)
@@ -280,12 +280,12 @@ def in_flight(options: Options, against: str) -> Iterator[Table]:
         "contender", "others wait ms", "CPU of it", "1st piece p50 ms", "p99 ms", "most threads", "a second later",
         "in flight then", "CPU ms/call", "x blocking", "peak MB",
     )  # fmt: skip
-    notes = [f"p50 and p99: beyond the server's own {pace:g} s; a second later: than the last first piece"]
+    notes = [f"p50 and p99: beyond the server's own {pace:g} s; a second later: after the last first piece"]
     yield Table(f"{calls} calls of {PIECES} pieces, started at once", columns, rows, targets, notes)
 
 
 def in_blocking_threads(url: str, calls: int) -> Reply:
-    """What so many calls would take, by two in each thread: more would only take longer."""
+    """The cost of this many calls, two per thread; more would only take longer."""
     made = 2 * BLOCKING_THREADS
     with Worker(OURS) as worker:
         worker.job("open_blocking", url)
@@ -296,7 +296,7 @@ def in_blocking_threads(url: str, calls: int) -> Reply:
 
 
 def in_waves(options: Options, against: str) -> Iterator[Table]:
-    """As many calls again, each time when the ones before have ended: who keeps the connections?"""
+    """The same number of calls, repeated after the previous ones have ended: which clients keep the connections?"""
     amounts = AMOUNTS[options.sizes]
     width, chars = amounts.width, len(expected_text(PIECES)) * amounts.width
     interval = amounts.interval // 2
@@ -325,13 +325,13 @@ def in_waves(options: Options, against: str) -> Iterator[Table]:
 
 
 def measure(options: Options, against: str = "") -> Iterator[Table]:
-    """All of them."""
+    """All tables."""
     for part in (beside_comments, in_a_queue, in_flight, in_waves):
         yield from part(options, against)
 
 
 def _arguments() -> tuple[str, list[str]]:
-    """What is only for this script, and the arguments that are left."""
+    """The options for this script only, and the remaining arguments."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument("--against", default="")
     own, rest = parser.parse_known_args()

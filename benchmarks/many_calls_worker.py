@@ -1,12 +1,12 @@
-"""The process of one contender with many calls at once: one job per line of standard input, all in one event loop.
+"""The process of one contender with many simultaneous calls: one job per line of standard input, in one event loop.
 
-    python -m benchmarks.many_calls_worker NAME [PATH]    the package in that directory, in place of this tree's
+    python -m benchmarks.many_calls_worker NAME [PATH]    the package in that directory instead of this tree's
 
-["open", base_url]                      make the contender's client    -> {} or {"absent": why}
-["many", calls, at_once, look]          so many async calls at once, or under a semaphore, beside a task that ticks
-["cancel", after]                       one, cancelled after so many seconds
+["open", base_url]                      create the contender's client  -> {} or {"absent": why}
+["many", calls, at_once, look]          this many async calls at once, or under a semaphore, beside a task that ticks
+["cancel", after]                       one call, cancelled after this many seconds
 ["open_blocking", base_url]             the blocking contender of that name
-["threads", calls, threads]             so many blocking calls, from so many threads
+["threads", calls, threads]             this many blocking calls, from this many threads
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ SETTLED = 1.0  # seconds after the last first piece
 
 
 class Crowd:
-    """Many calls at once, and what a task beside them sees."""
+    """Many calls at once, and what a task beside them measures."""
 
     def __init__(self, calls: int, look: float | None) -> None:
         self.calls = calls
@@ -48,7 +48,7 @@ class Crowd:
         self.in_flight = 0
 
     async def read(self, pieces: Streams) -> None:
-        """One of them, to its end."""
+        """One of the calls, to its end."""
         size = 0
         try:
             async for piece in pieces():
@@ -62,9 +62,9 @@ class Crowd:
         self.ended += 1
 
     async def tick(self) -> None:
-        """Has its turn every 5 ms, as far as it gets one. Counts threads, once more after `look` seconds.
+        """Gets its turn every 5 ms, if the loop is free. Counts threads, once more after `look` seconds.
 
-        The most CPU between two turns is what the process itself did meanwhile: the rest of a wait is the machine's.
+        The most CPU between two turns is this process's share; the rest of a wait is the machine's.
         """
         last, last_cpu = time.perf_counter(), time.process_time()
         looked = False
@@ -81,11 +81,11 @@ class Crowd:
 
 
 async def many(pieces: Streams, calls: int, at_once: int, look: float | None = None) -> dict[str, Any]:
-    """So many calls.
+    """This many calls.
 
     Args:
-        at_once: How many of them, by a semaphore; 0 for all.
-        look: Seconds after which threads are counted once more; None for a second after the last first piece.
+        at_once: The size of the semaphore; 0 for no semaphore.
+        look: Seconds after which threads are counted again; None for a second after the last first piece.
     """
     turn = asyncio.Semaphore(at_once or calls)
     gc.collect()
@@ -112,7 +112,7 @@ async def many(pieces: Streams, calls: int, at_once: int, look: float | None = N
 
 
 async def cancel(pieces: Streams, after: float) -> dict[str, Any]:
-    """How long it takes from the moment at which a task is to be cancelled until it has ended."""
+    """The time from cancelling a task until it has ended."""
     task = asyncio.ensure_future(Crowd(1, None).read(pieces))
     due = time.perf_counter() + after
     await asyncio.sleep(after)
@@ -124,7 +124,7 @@ async def cancel(pieces: Streams, after: float) -> dict[str, Any]:
 
 
 def in_threads(pieces: contenders.Pieces, calls: int, threads: int) -> dict[str, Any]:
-    """So many blocking calls."""
+    """This many blocking calls."""
     errors: dict[str, int] = {}
 
     def one(_: int) -> int:
@@ -144,9 +144,9 @@ def in_threads(pieces: contenders.Pieces, calls: int, threads: int) -> dict[str,
 def work(name: str) -> None:
     """Answer jobs until standard input ends."""
     replies = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # whatever a contender prints must not come between the answers
+    os.dup2(2, 1)  # other output must not get between the answers
     loop = asyncio.new_event_loop()
-    opened: list[Any] = []  # all of them: some clients complain when they are dropped
+    opened: list[Any] = []  # kept: some clients complain when they are dropped
     makers: dict[str, dict[str, Callable[[str], Any]]] = {"open": MANY, "open_blocking": contenders.CONTENDERS}
     for line in sys.stdin:
         job, *arguments = json.loads(line)

@@ -1,4 +1,4 @@
-"""How much a client's peak resident size grows over one very long stream, after shorter ones for warming up."""
+"""The growth of a client's peak resident size over one very long stream, after shorter ones to warm up."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ STREAMS = {"small events": "coalesced", "bulky events": "bulky"}
 
 
 def measure(options: Options) -> Iterator[Table]:
-    """One table: contenders down; a stream of ordinary small events and one of large ones with as much text each."""
+    """One table with a row per contender; a stream of small events and one of large events with as much text each."""
     rows = [[name] for name in options.choose(STREAMING)]
     targets = []
     notes = []

@@ -1,11 +1,11 @@
-"""Rows that get lost at a service which refuses what is too fast, and how long the others take.
+"""Rows lost at a service that rejects requests above its rate limit, and how long the others take.
 
     python -m benchmarks.refusals
     python -m benchmarks.refusals --rows 200 --only llmbridge
 
-The service answers after 50 ms and lets 60 requests a second pass, counted in one of the ways that services have, or
-refuses one row in twenty, once. A refusal is a 429 with `Retry-After: 1`. 128 threads, or
-as many tasks, ask for 600 rows, a row at a time, with six retries. Each run has a new process and a new service.
+The service answers after 50 ms and allows 60 requests a second, counted in one of several ways, or rejects one row in
+twenty, once. A rejection is a 429 with `Retry-After: 1`. 128 threads, or as many tasks, request 600 rows, one at a
+time, with six retries. Each run has a new process and a new service.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ RATE, RETRIES, WORKERS, ROWS = 60, 6, 128, 600
 LATENCY = 0.05
 
 SERVICES = {
-    "window": "60 within each second of its clock",
-    "sliding": "60 within any second",
+    "window": "60 in each second by the clock",
+    "sliding": "60 in any second",
     "bucket": "a bucket of 60 that fills with 60 a second",
     "small-bucket": "a bucket of 6 that fills with 60 a second",
     "some": "one row in twenty, once",
@@ -40,7 +40,7 @@ WAYS = ("threads", "asyncio")
 
 
 def _passes(kind: str) -> Callable[[str], bool]:
-    """What tells whether a request for a row is let through now."""
+    """A function that tells whether a request for a row is allowed now."""
     begun: deque[float] = deque(maxlen=RATE)
     seen: set[str] = set()
     size = 6.0 if kind == "small-bucket" else float(RATE)
@@ -72,7 +72,7 @@ def _passes(kind: str) -> Callable[[str], bool]:
 
 
 def serve(kind: str) -> None:
-    """The service's process: prints its port, and the number of its refusals for each line of its input."""
+    """The service's process: prints its port, and the number of its rejections for each line of its input."""
     passes = _passes(kind)
     refused = 0
     piece = json.dumps({"choices": [{"index": 0, "delta": {"content": "ok"}, "finish_reason": "stop"}]})
@@ -107,11 +107,11 @@ def _response(status: bytes, body: bytes, *headers: bytes) -> bytes:
     return b"\r\n".join((b"HTTP/1.1 " + status, *headers, b"Content-Length: %d" % len(body), b"", body))
 
 
-# -- who asks ---------------------------------------------------------------------------------------------------------
+# -- the contenders ---------------------------------------------------------------------------------------------------
 
 
 def ask(contender: str, way: str, base_url: str, rows: int) -> None:
-    """The process of a contender: asks for all rows, and prints how many were lost, and the seconds."""
+    """A contender's process: requests all rows, and prints how many were lost, and the seconds."""
     one = (_openai if contender == "openai" else _llmbridge)(contender, way, base_url)
     left = iter(range(rows))
     lost = 0
@@ -204,7 +204,7 @@ def _openai(_: str, way: str, base_url: str) -> Callable[[str], Any]:
 
 
 def measure(service: str, contender: str, way: str, rows: int) -> tuple[int, int, float] | None:
-    """Rows lost, requests refused and seconds of one run; None if the contender is not installed."""
+    """Rows lost, requests rejected and seconds of one run; None if the contender is not installed."""
     with Child("benchmarks.refusals", "--serve", service) as server:
         base_url = f"http://127.0.0.1:{int(server.read())}/v1"
         with Child("benchmarks.refusals", "--ask", contender, way, base_url, "--rows", str(rows)) as worker:
@@ -216,7 +216,7 @@ def measure(service: str, contender: str, way: str, rows: int) -> tuple[int, int
 
 
 def tables(services: Iterable[str], contenders: Iterable[str], rows: int) -> Iterable[Table]:
-    """One table for each service."""
+    """One table per service."""
     for service in services:
         lines, targets = [], []
         for contender in contenders:
@@ -230,9 +230,9 @@ def tables(services: Iterable[str], contenders: Iterable[str], rows: int) -> Ite
                 lines.append([name, str(lost), str(refused), f"{seconds:.1f}"])
                 if contender.startswith("llmbridge"):
                     targets.append(Target(f"{name}: no row lost", str(lost), not lost))
-        title = f"{rows} rows, {WORKERS} at once; the service lets through {SERVICES[service]}"
+        title = f"{rows} rows, {WORKERS} at once; the service allows {SERVICES[service]}"
         if service == "some":
-            title = f"{rows} rows, {WORKERS} at once; the service refuses {SERVICES[service]}"
+            title = f"{rows} rows, {WORKERS} at once; the service rejects {SERVICES[service]}"
         yield Table(title, ["", "rows lost", "refused", "seconds"], lines, targets)
 
 

@@ -1,4 +1,4 @@
-"""All measurements, one after the other."""
+"""Runs all measurements, one after the other."""
 
 from __future__ import annotations
 

@@ -1,19 +1,19 @@
-"""A chat server that only writes bytes made beforehand, in a process of its own so that its CPU is never counted.
+"""A chat server that only writes prepared bytes, in a process of its own so that its CPU is not counted.
 
-What it answers is said by the path, so one running server serves every measurement:
+The path chooses the answer, so one running server serves every measurement:
 
     /one/{events}/v1/chat/completions            chunked, one event per HTTP chunk, each chunk its own send, full speed
     /coalesced/{events}/v1/chat/completions      chunked, EVENTS_PER_CHUNK events in every HTTP chunk, full speed
-    /bulky/{events}/v1/chat/completions          as `coalesced`, with the log probabilities of 20 tokens in every event
-    /paced/{events}/{microseconds}/v1/chat/...   as `one`, with so many microseconds between two events
+    /bulky/{events}/v1/chat/completions          like `coalesced`, with the log probabilities of 20 tokens in every
+    event /paced/{events}/{microseconds}/v1/chat/...   like `one`, with this many microseconds between two events
     /whole/{events}/v1/chat/completions          chunked, one HTTP chunk, one send for head and body: a short answer
-    /length/{events}/v1/chat/completions         as `whole`, with Content-Length instead of chunks
-    /comments/{megabytes}/v1/chat/completions    so many megabytes of comments, and then one text event
+    /length/{events}/v1/chat/completions         like `whole`, with Content-Length instead of chunks
+    /comments/{megabytes}/v1/chat/completions    this many megabytes of comments, and then one text event
     /zipped/{megabytes}/v1/chat/completions      the same, compressed with gzip, in one HTTP chunk
 
 Every stream is a role event, the text events, a finish event, a usage event and `[DONE]`, and leaves the connection
-open. Run as `python -m benchmarks.server` it prints its port, answers the line `connections` on standard input with
-the number of TCP connections that carried a request so far, and ends with its standard input.
+open. `python -m benchmarks.server` prints its port, answers the line `connections` on standard input with the number of
+TCP connections that have carried a request so far, and ends with its standard input.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ from functools import cache
 EVENTS_PER_CHUNK = 50
 MODES = ("one", "coalesced", "bulky", "paced", "whole", "length", "comments", "zipped")
 
-# About 8 characters each, like the tokens of a model; some are not ASCII, because answers are not.
+# About 8 characters each, like the tokens of a model; some are not ASCII, like real answers.
 PIECES = (
     "Hello fr", "om a ser", "ver that", " only se", "nds what", " it made", " before,", ' "so" to', " say. Gr",
     "üße aus ", "Köln, et", " voilà: ", "a stream", " of text", ",\nline b", "y line, ", "word by ", "word. In",
@@ -74,13 +74,13 @@ _COMMENTS_PER_CHUNK = 2500
 
 
 def expected_text(events: int) -> str:
-    """The text that a client must get out of a stream with so many text events."""
+    """The text that a client must get from a stream with this many text events."""
     rounds, rest = divmod(events, len(PIECES))
     return "".join(PIECES) * rounds + "".join(PIECES[:rest])
 
 
 def mean_event_bytes(mode: str) -> float:
-    """The mean size of a text event, without HTTP's own bytes."""
+    """The mean size of a text event, without HTTP's bytes."""
     return sum(map(len, _texts(mode))) / len(PIECES)
 
 
@@ -113,7 +113,7 @@ def _chunk(data: bytes) -> bytes:
 
 @cache
 def _writes(mode: str, events: int) -> list[bytes]:
-    """Everything that is sent for one request: each item is one send."""
+    """Everything sent for one request: each item is one send."""
     if mode in ("comments", "zipped"):
         return _comments(events, mode == "zipped")
     stream = _stream(events, mode)
@@ -123,7 +123,7 @@ def _writes(mode: str, events: int) -> list[bytes]:
     head = _head("Transfer-Encoding: chunked")
     if mode == "whole":
         return [head + _chunk(b"".join(stream)) + b"0\r\n\r\n"]
-    # A dict of what was made keeps a stream of 200 MB as a list of references to a few thousand bytes.
+    # Sharing equal events keeps a stream of 200 MB as a list of references to a few thousand bytes.
     step = EVENTS_PER_CHUNK if mode in ("coalesced", "bulky") else 1
     made: dict[bytes, bytes] = {}
     groups = (b"".join(stream[start : start + step]) for start in range(0, len(stream), step))
@@ -140,10 +140,10 @@ def _comments(megabytes: int, zipped: bool) -> list[bytes]:
 
 
 class BenchServer:
-    """The server itself: one thread per connection, connections that carried a request are counted.
+    """The server: a thread per connection; connections that carried a request are counted.
 
     Args:
-        answer: Answers a request, given its connection and its path.
+        answer: Answers a request, given its connection and path.
     """
 
     def __init__(self, answer: Callable[[socket.socket, str], None] | None = None) -> None:
@@ -154,7 +154,7 @@ class BenchServer:
         self.port: int = self._listener.getsockname()[1]
 
     def start(self) -> None:
-        """Accept connections in a thread that does not keep the process alive."""
+        """Accept connections in a daemon thread."""
         threading.Thread(target=self._accept, daemon=True).start()
 
     def _accept(self) -> None:
@@ -180,7 +180,7 @@ class BenchServer:
 
 
 def _next_request(connection: socket.socket, received: bytes) -> tuple[str, bytes]:
-    """The path of the next request on this connection, and the bytes that came after that request."""
+    """The path of the next request on this connection, and the bytes after that request."""
     while (end := received.find(b"\r\n\r\n")) < 0:
         received += _more(connection)
     length = re.search(rb"(?i)\r\ncontent-length: *(\d+)", received[:end])

@@ -1,12 +1,12 @@
-"""Thousands of calls under random faults: nothing may grow, and every answer is whole or a typed error.
+"""Thousands of calls with random faults: nothing may grow, and every answer must be whole or a typed error.
 
     python -m benchmarks.soak --calls 5000
     python -m benchmarks.soak --calls 100000 --seed 7
 
-One client is shared by threads, and by the tasks of an event loop, in turn. The server is a process of its own; which
-fault a call meets is drawn at random here and named in its prompt, so that its right outcome is known. One call in ten
-is left early. Exits with 1 if memory, descriptors or threads grow, if a call outlives its total clock by more than half
-a second, or if an outcome is not the one that the catalogue of faults names.
+Threads and the tasks of an event loop share one client, in turn. The server is a process of its own. Each call's fault
+is drawn at random and named in its prompt, so that its right outcome is known. One call in ten is left early. The exit
+code is 1 if memory, descriptors or threads grow, if a call exceeds its total timeout by more than half a second, or if
+an outcome differs from the catalogue of faults.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ ENDING = 2.0  # seconds
 
 
 def serve() -> None:
-    """The server's process: prints its port, and plays what each prompt names until its input ends."""
+    """The server's process: prints its port, and answers as each prompt says until its input ends."""
 
     def answer(received: Received) -> Reply:
         name = received.json["messages"][0]["content"].split()[-1]
@@ -59,7 +59,7 @@ def serve() -> None:
 
 @dataclass
 class Soak:
-    """The calls of a run, and what was wrong with them."""
+    """The calls of a run, and their wrong outcomes."""
 
     client: Client
     random: random.Random
@@ -69,7 +69,7 @@ class Soak:
     _lock: threading.Lock = field(default_factory=threading.Lock)
 
     def drawn(self, count: int) -> list[tuple[str, bool]]:
-        """So many calls: the name of what each meets, and whether it is left early."""
+        """This many calls: the name of each one's fault, and whether it is left early."""
         names = list(PLAYED)
         return [
             (GOOD if self.random.random() < 0.4 else self.random.choice(names), self.random.random() < 0.1)
@@ -77,13 +77,13 @@ class Soak:
         ]
 
     def stream(self, name: str, number: int) -> ChatStream:
-        """A call."""
+        """One call."""
         fault = PLAYED.get(name)
         total = HANGING_TOTAL if fault is not None and fault.hangs else TOTAL
         return self.client.chat(f"call {number} meets {name}", timeout=total)
 
     def note(self, name: str, left: bool, text: str, error: LLMBridgeError | None, seconds: float) -> None:
-        """Compares an outcome with the one that was to be expected."""
+        """Compares an outcome with the expected one."""
         fault = PLAYED.get(name)
         problem = _problem(fault, left, text, error)
         late = seconds - (HANGING_TOTAL if fault is not None and fault.hangs else TOTAL)
@@ -94,7 +94,7 @@ class Soak:
                 self.wrong.append(f"{name}: {problem}")
 
     def by_threads(self, calls: list[tuple[str, bool]]) -> None:
-        """All calls, by a pool of threads."""
+        """All calls, from a pool of threads."""
 
         def work(number: int, name: str, leave: bool) -> None:
             pieces: list[str] = []
@@ -115,7 +115,7 @@ class Soak:
                 done.result()
 
     async def by_tasks(self, calls: list[tuple[str, bool]]) -> None:
-        """All calls, by tasks of an event loop; those that are left early are cancelled."""
+        """All calls, from tasks of an event loop; calls left early are cancelled."""
         room = asyncio.Semaphore(TASKS)
 
         async def read(number: int, name: str, pieces: list[str]) -> None:
@@ -140,7 +140,7 @@ class Soak:
 
 
 def _problem(fault: Fault | None, left: bool, text: str, error: LLMBridgeError | None) -> str:
-    """What is wrong with an outcome; "" if nothing is."""
+    """What is wrong with an outcome; "" if it is right."""
     wanted = GOOD_TEXT if fault is None else fault.text
     kind = "" if fault is None else fault.error
     if left:
@@ -149,12 +149,12 @@ def _problem(fault: Fault | None, left: bool, text: str, error: LLMBridgeError |
         return f"{error!r} instead of {kind or 'the text'}"
     if text != wanted:
         return f"{text!r} instead of {wanted!r}"
-    return "" if error is None or error.partial == text else f".partial is {error.partial!r}, {text!r} was handed out"
+    return "" if error is None or error.partial == text else f".partial is {error.partial!r}, but {text!r} was read"
 
 
 @dataclass(frozen=True)
 class Held:
-    """What a process holds."""
+    """The resources of a process."""
 
     memory: int
     descriptors: int
@@ -162,14 +162,14 @@ class Held:
 
 
 def held() -> Held:
-    """What this process holds now, once the threads that were about to end have ended."""
+    """This process's resources, after threads that were about to end have ended."""
     gc.collect()
     threads = _threads()
     return Held(_resident(), _descriptors(), threads)
 
 
 def _threads() -> int:
-    """Without the one that watches the clocks of all calls. The workers of an event loop end soon after it."""
+    """The threads without the watchdog. The workers of an event loop end soon after it."""
     end = time.monotonic() + ENDING
     while True:
         count = sum(thread.name != "llmbridge-watchdog" for thread in threading.enumerate())
@@ -191,7 +191,7 @@ def _descriptors() -> int:
 
 @contextlib.contextmanager
 def soaking(seed: int) -> Iterator[Soak]:
-    """A run, with its server and its client."""
+    """A run with its server and client."""
     with Child("benchmarks.soak", "--serve") as server:
         base_url = f"http://127.0.0.1:{int(server.read())}/v1"
         with Client("openai:m", base_url=base_url, api_key="sk-test", retries=0) as client:
@@ -199,7 +199,7 @@ def soaking(seed: int) -> Iterator[Soak]:
 
 
 def rounds(run: Soak, calls: int) -> Iterator[tuple[int, Held]]:
-    """The calls, half of each round by threads and half by tasks; what is held after it, with no connection kept."""
+    """The calls, half of each round by threads and half by tasks; the resources after it, without kept connections."""
     size = max(2, calls // ROUNDS)
     for number in range(ROUNDS):
         run.by_threads(run.drawn(size // 2))
@@ -209,11 +209,11 @@ def rounds(run: Soak, calls: int) -> Iterator[tuple[int, Held]]:
 
 
 def main() -> int:
-    """The exit code: 1 if anything grew, or was wrong."""
+    """The exit code: 1 if something grew or was wrong."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--calls", type=int, default=5000)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
-    parser.add_argument("--grace", type=float, default=0.5, help="seconds that a call may outlive its total clock")
+    parser.add_argument("--grace", type=float, default=0.5, help="seconds by which a call may exceed its total timeout")
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.serve:
@@ -227,16 +227,16 @@ def main() -> int:
         [str(calls), f"{now.memory / 1e6:.1f} MB", str(now.descriptors), str(now.threads)]
         for calls, now in kept.items()
     ]
-    print(f"\n{Table('Held after so many calls', ('calls', 'memory', 'descriptors', 'threads'), rows)}")
+    print(f"\n{Table('Resources after this many calls', ('calls', 'memory', 'descriptors', 'threads'), rows)}")
     shown = [[kind, str(count)] for kind, count in run.outcomes.most_common()]
     print(Table(f"Outcomes, in {time.monotonic() - started:.0f} s", ("outcome", "calls"), shown))
     problems = _verdict(list(kept.values()), run, options.grace)
-    print("\n".join(problems) or f"nothing grew; no call outlived its clock by more than {max(0, run.latest):.2f} s")
+    print("\n".join(problems) or f"nothing grew; no call exceeded its timeout by more than {max(0, run.latest):.2f} s")
     return 1 if problems else 0
 
 
 def _verdict(kept: list[Held], run: Soak, grace: float) -> list[str]:
-    # The first rounds warm up: pools of memory, modules and buffers are filled once.
+    # The first rounds warm up memory pools, modules and buffers.
     warm, last = kept[len(kept) // 3], kept[-1]
     problems = [f"WRONG {count} x {what}" for what, count in Counter(run.wrong).most_common(20)]
     if last.memory - warm.memory > MEMORY_LIMIT:
@@ -246,7 +246,7 @@ def _verdict(kept: list[Held], run: Soak, grace: float) -> list[str]:
     if last.threads > warm.threads:
         problems.append(f"GREW threads by {last.threads - warm.threads}")
     if run.latest > grace:
-        problems.append(f"LATE a call outlived its total clock by {run.latest:.2f} s")
+        problems.append(f"LATE a call exceeded its total timeout by {run.latest:.2f} s")
     return problems
 
 

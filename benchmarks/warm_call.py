@@ -1,6 +1,6 @@
-"""CPU of one short finished call on a client that has called before, beside requests, httpx and aiohttp.
+"""CPU of one short call on a client that has made calls before, compared with requests, httpx and aiohttp.
 
-A call of one piece in one packet: all that is measured is what happens once per call.
+The answer is one piece in one packet, so only the cost per call is measured.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ PIECES = 1
 
 
 def measure(options: Options) -> Iterator[Table]:
-    """Calls one after the other, by a `for` loop and in an event loop."""
+    """Calls one after the other, in a `for` loop and in an event loop."""
     yield looped(options)
     yield awaited(options)
 
 
 def looped(options: Options) -> Table:
-    """llmbridge beside `requests.Session.post`, with and without `stream=True`, and its peers."""
+    """llmbridge, `requests.Session.post` with and without `stream=True`, and its peers."""
     sizes = options.sizes
     names = options.choose(CALLING)
     with Server() as server:
@@ -57,7 +57,7 @@ def looped(options: Options) -> Table:
 
 
 def awaited(options: Options) -> Table:
-    """llmbridge in an event loop beside itself in a `for` loop, and asyncio's peers."""
+    """llmbridge in an event loop and in a `for` loop, and asyncio's peers."""
     sizes, rounds = options.sizes, Rounds()
     names = [name for name in ASYNC if not options.only or name in options.only]
     with Server() as server:

@@ -1,8 +1,8 @@
 """The child process of one contender: one job per line of standard input, answered with one line of JSON.
 
-{"open": base_url}     make the contender's client              -> {} or {"absent": why}
-{"check": true}        one call, its text told apart exactly    -> {"pieces", "chars", "digest"}
-{"run": calls}         so many calls, timed                     -> {"pieces", "chars", "cpu", "wall"}
+{"open": base_url}     create the contender's client            -> {} or {"absent": why}
+{"check": true}        one call, to compare its text            -> {"pieces", "chars", "digest"}
+{"run": calls}         this many calls, timed                   -> {"pieces", "chars", "cpu", "wall"}
 {"peak": true}         the highest resident size so far         -> {"peak"} in bytes
 """
 
@@ -22,14 +22,14 @@ from benchmarks.contenders import CONTENDERS, Pieces
 
 
 def check(pieces: Pieces) -> dict[str, Any]:
-    """What one call yields: count, length and a digest of the text."""
+    """Count, length and digest of one call's text."""
     texts = list(pieces())
     text = "".join(texts)
     return {"pieces": len(texts), "chars": len(text), "digest": hashlib.sha256(text.encode()).hexdigest()}
 
 
 def run(pieces: Pieces, calls: int) -> dict[str, Any]:
-    """CPU seconds (user and system, all threads of this process) and wall seconds of so many calls."""
+    """CPU seconds (user and system, all threads of this process) and wall seconds of this many calls."""
     count = chars = 0
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
@@ -45,7 +45,7 @@ def peak_bytes() -> int:
     """The highest resident size of this process so far, in bytes."""
     status = Path("/proc/self/status")
     if status.exists():
-        # Not ru_maxrss: Linux hands that on through exec, so a large parent would hide what this process grew by.
+        # Not ru_maxrss: Linux passes it on through exec, so a large parent would hide this process's growth.
         found = re.search(r"VmHWM:\s*(\d+) kB", status.read_text())
         if found:
             return int(found[1]) * 1024
@@ -57,7 +57,7 @@ def peak_bytes() -> int:
 
 def main() -> None:
     """Answer jobs until standard input ends."""
-    # Whatever a contender might print must not come between the answers.
+    # Output of a contender must not get between the answers.
     replies = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     contender = CONTENDERS[sys.argv[1]]
@@ -73,7 +73,7 @@ def main() -> None:
         elif "peak" in job:
             reply = {"peak": peak_bytes()}
         elif pieces is None:
-            raise SystemExit(f"{sys.argv[1]}: a job before its client was made")
+            raise SystemExit(f"{sys.argv[1]}: a job came before its client was created")
         else:
             reply = check(pieces) if "check" in job else run(pieces, job["run"])
         replies.write(json.dumps(reply) + "\n")

@@ -1,15 +1,15 @@
 """llmbridge: chat models over plain HTTP, for scripts, async apps and notebooks alike.
 
 >>> from llmbridge import chat
->>> for piece in chat("Hello", model="demo"):       # live text; "openai:gpt-5-mini" and others in place of "demo"
+>>> for piece in chat("Hello", model="demo"):       # live text; or "openai:gpt-5.4-mini" etc.
 ...     assert piece
 >>> answer = chat("Hello", model="demo").complete()  # or the whole answer
 >>> answer.finish_reason, answer.usage is not None
 ('stop', True)
 
 In async code the same object works with `async for`, and `await chat(...)` gives the whole answer. A `Client` holds
-defaults and connections, a provider class can be used by itself (`Vitalentum.create_completion(...)`), and every error
-is an `LLMBridgeError`. Importing this package imports nothing else: names are loaded when they are first used.
+default options and connections, a provider class also works on its own (`Vitalentum.create_completion(...)`), and every
+error is an `LLMBridgeError`. Importing this package loads no other module: names are loaded on first use.
 """
 
 from __future__ import annotations

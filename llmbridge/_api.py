@@ -1,25 +1,31 @@
-"""The functions of the package: methods of one client, as those of `random` are of one generator."""
+"""The package's functions: methods of one shared client, like the functions of `random`."""
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 from llmbridge._call.route import SHARED
 from llmbridge.client import Client
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = ["aembed", "amodels", "chat", "conversation", "embed", "map", "models"]
 
 
 class _OneClient(Client):
-    """It has no copies: a function that goes to a worker process uses the connections that are kept there."""
+    """Pickling and copying give the same client: a function sent to a worker process uses that process's
+    connections."""
 
     def __reduce__(self) -> str:
         return "_client"
 
-    def __copy__(self) -> Client:
+    def __copy__(self) -> Self:
         return self
 
 
 _client = _OneClient()
-_client.connections = SHARED  # providers that are used as classes share them
+_client.connections = SHARED  # shared with providers used as classes
 
 chat = _client.chat
 conversation = _client.conversation

@@ -1,4 +1,4 @@
-"""JSON on its way out, refused where a service could not read it, and on its way in, read as leniently as is safe."""
+"""Checks JSON before it is sent, as strictly as services read it, and parses received JSON as leniently as is safe."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from llmbridge.errors import InvalidRequest, ProtocolError
 __all__ = ["check_text", "is_json", "json_copy", "mended_json", "parsed_json", "scan_json"]
 
 _LONGEST_INT = 4096  # bits; Python itself refuses to write numbers three times as long
-_DEEPEST = 200  # below the recursion limits of CPython's own JSON encoder and decoder
+_DEEPEST = 200  # less than the recursion limits of CPython's own JSON encoder and decoder
 
 
 def json_copy(value: Any, where: str, *, root: bool = False, depth: int = 0) -> Any:
-    """A deep copy that holds only what JSON can carry as UTF-8.
+    """A deep copy, checked to be JSON in valid UTF-8.
 
     Args:
         value: Anything made of dict, list, tuple, str, int, float, bool and None.
@@ -25,7 +25,7 @@ def json_copy(value: Any, where: str, *, root: bool = False, depth: int = 0) -> 
         root: True names the keys of the outermost mapping as parameters of their own.
 
     Raises:
-        InvalidRequest: Something in it is not; says where and what.
+        InvalidRequest: A value in it is something else; the message says where and what.
 
     Example:
         >>> json_copy({"stop": ("a", "b")}, "options")
@@ -38,12 +38,12 @@ def json_copy(value: Any, where: str, *, root: bool = False, depth: int = 0) -> 
         return value
     if isinstance(value, int):
         if value.bit_length() > _LONGEST_INT:
-            raise InvalidRequest(f"{where} is a number of {value.bit_length()} bits, which no service reads")
+            raise InvalidRequest(f"{where} is a number of {value.bit_length()} bits: services cannot read it")
         return value
     if isinstance(value, float):
         if math.isfinite(value):
             return value
-        raise InvalidRequest(f"{where} is {value}: JSON has no NaN and no infinity")
+        raise InvalidRequest(f"{where} is {value}: JSON has neither NaN nor infinity")
     if depth >= _DEEPEST:
         raise InvalidRequest(f"{where.split('[')[0]} is nested too deeply, or contains itself")
     if isinstance(value, Mapping):
@@ -64,10 +64,10 @@ def _checked_key(key: Any, where: str) -> str:
 
 
 def check_text(text: str, where: str) -> None:
-    """Refuses a text that UTF-8 cannot carry.
+    """Rejects a text that UTF-8 cannot encode.
 
     Raises:
-        InvalidRequest: It holds half of a surrogate pair; says where.
+        InvalidRequest: It holds half of a surrogate pair; the message says where.
     """
     if text.isascii():
         return
@@ -75,21 +75,21 @@ def check_text(text: str, where: str) -> None:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         raise InvalidRequest(
-            f"{where} holds a lone surrogate at position {error.start}, which UTF-8 cannot carry: "
+            f"{where} holds a lone surrogate at position {error.start}, which UTF-8 cannot encode: "
             "decode the text properly, or clean it with text.encode('utf-8', 'replace').decode()"
         ) from None
 
 
-_decoder = json.JSONDecoder(strict=False)  # raw control characters in strings: llama-cpp-python sends them
+_decoder = json.JSONDecoder(strict=False)  # llama-cpp-python sends raw control characters in strings
 scan_json: Any = getattr(_decoder, "scan_once")  # noqa: B009 - not in the type stubs; half the cost of decode()
-"""`scan_json(text, 0)`: the value that a text begins with, and where it ends. For hot paths; it raises anything."""
+"""`scan_json(text, 0)`: the value at the beginning of a text, and where it ends. For hot paths; it raises anything."""
 
 
 def parsed_json(text: str) -> Any:
-    """The JSON value that `text` is.
+    """Parses a JSON text.
 
     Raises:
-        ProtocolError: It is none.
+        ProtocolError: It is invalid.
     """
     try:
         value, end = scan_json(text, 0)
@@ -97,17 +97,17 @@ def parsed_json(text: str) -> Any:
             return value
         raise ValueError("more after the value")
     except StopIteration:
-        pass  # white space in front of the value, or no value: the slower way tells
+        pass  # leading white space, or invalid: left to the slower way
     except (ValueError, RecursionError):
-        raise ProtocolError(f"the service sent no valid JSON: {_excerpt(text)}") from None
+        raise ProtocolError(f"the service sent invalid JSON: {_excerpt(text)}") from None
     try:
         return _decoder.decode(text)
     except (ValueError, RecursionError):
-        raise ProtocolError(f"the service sent no valid JSON: {_excerpt(text)}") from None
+        raise ProtocolError(f"the service sent invalid JSON: {_excerpt(text)}") from None
 
 
 def is_json(text: str) -> bool:
-    """Whether `parsed_json` reads it."""
+    """Whether `parsed_json` accepts it."""
     try:
         parsed_json(text)
     except ProtocolError:
@@ -116,7 +116,7 @@ def is_json(text: str) -> bool:
 
 
 def mended_json(value: Any) -> Any:
-    r"""JSON that was read, its texts such that UTF-8 can carry them.
+    r"""Parsed JSON with its texts repaired for UTF-8.
 
     Example:
         >>> mended_json({"a": ["\ud83d"]})

@@ -1,4 +1,4 @@
-"""Locks for hard places: around a fork, and a flag that any code may set while a thread waits for it; and a clock."""
+"""Locks that survive forks and signals, a flag that any code may set while a thread waits for it, and a clock."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ from typing import Any
 
 __all__ = ["Signal", "imports_may_go_on", "keep_lock_free", "monotonic", "wait_for_imports"]
 
-# A partial, which freezegun does not find: with a clock that stands still, waits and time limits would have no end.
+# A partial, which freezegun does not find: with a frozen clock, waits and timeouts would never end.
 monotonic: Callable[[], float] = partial(getattr(sys.modules.get("freezegun.api"), "real_monotonic", time.monotonic))
-"""`time.monotonic`, also where a test has stopped it."""
+"""`time.monotonic`, even if a test has frozen it."""
 
 _LONGEST_IMPORT = 10.0  # seconds
-_LOOKS = 0.001  # seconds between two looks
+_LOOKS = 0.001  # seconds between two checks
 
 _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 
@@ -30,7 +30,7 @@ _owners: weakref.WeakSet[Any] = weakref.WeakSet()
 def keep_lock_free(owner: Any) -> None:
     """Gives `owner._lock` a new lock now, and another one in every child process.
 
-    Another thread of the parent may hold the old one at the moment of the fork, and is not in the child.
+    Another thread of the parent may hold the old one during the fork, and does not exist in the child.
     """
     owner._lock = threading.Lock()
     _owners.add(owner)
@@ -49,10 +49,10 @@ _forking: int | None = None  # the thread that keeps others from beginning an im
 
 
 def wait_for_imports() -> None:
-    """Lets the imports that llmbridge has begun in other threads end, and lets none begin: for the moment of a fork.
+    """Waits for the imports that llmbridge has begun in other threads, and holds back new ones, during a fork.
 
-    A module that is being imported has a lock, and its thread is not in the child, where the first call would wait
-    for that lock for ever. `imports_may_go_on` has to follow, in the parent and in the child.
+    A module that is being imported has a lock. Its thread does not exist in the child, where the first call would wait
+    for that lock forever. Call `imports_may_go_on` afterwards, in the parent and in the child.
     """
     global _forking
     end = monotonic() + _LONGEST_IMPORT
@@ -67,7 +67,7 @@ def wait_for_imports() -> None:
 
 
 def imports_may_go_on() -> None:
-    """The fork is over."""
+    """Ends `wait_for_imports` after the fork."""
     global _forking
     if _forking == threading.get_ident():
         _forking = None
@@ -75,12 +75,12 @@ def imports_may_go_on() -> None:
 
 
 def _others() -> list[FrameType]:
-    """What the other threads are at."""
+    """The current frames of the other threads."""
     return [frame for thread, frame in sys._current_frames().items() if thread != threading.get_ident()]
 
 
 def _imports(frame: FrameType | None) -> bool:
-    """Whether a thread imports llmbridge, or what llmbridge has begun to import, itself or by what it called."""
+    """Whether a thread imports llmbridge, or a module that llmbridge has begun to import, even indirectly."""
     importing = False
     while frame is not None:
         if frame.f_code.co_filename.startswith("<frozen importlib"):
@@ -99,13 +99,13 @@ def _is_ours(module: Any) -> bool:
 
 @contextlib.contextmanager
 def _without_logs_lock() -> Iterator[None]:
-    """Gives back the lock that logging takes for a fork: what is imported asks for its logger.
+    """Releases the lock that logging takes for a fork: the modules being imported need it for their loggers.
 
-    If it is imported itself meanwhile, its lock is taken in its place: it gives the lock back after the fork.
+    If logging itself is imported meanwhile, its lock is taken in its place: it releases the lock after the fork.
     """
     before = _logs_lock()
     owned = before is not None and before._is_owned()
-    took_part = hasattr(sys.modules.get("logging"), "LogRecord")  # which comes behind what it registers for forks
+    took_part = hasattr(sys.modules.get("logging"), "LogRecord")  # defined after logging's fork hooks are registered
     if owned:
         before.release()
     try:
@@ -120,11 +120,10 @@ def _logs_lock() -> Any:
 
 
 class Signal:
-    """A flag to wait for. One thread waits for it; any code may set it, also inside that thread's own `wait`.
+    """A flag to wait for. One thread waits for it; any code may set it, even inside that thread's own `wait`.
 
-    An Event or a Condition would not do: they are written in Python around a lock, so that a Ctrl-C between two of
-    their lines leaves the lock taken for ever, and setting one inside its own `wait` blocks.
-
+    An Event or a Condition would fail: they are written in Python around a lock, so that a Ctrl-C between two of
+    their lines leaves the lock taken forever, and setting one inside its own `wait` blocks.
     Example:
         >>> signal = Signal()
         >>> signal.set()
@@ -145,14 +144,15 @@ class Signal:
         return not self._lock.locked()
 
     def set(self) -> None:
-        """Wakes whoever waits, or the next who does."""
-        with contextlib.suppress(RuntimeError):  # it is set already
+        """Wakes the thread that waits, or lets the next `wait` return at once."""
+        with contextlib.suppress(RuntimeError):  # it is already set
             self._lock.release()
 
     def clear(self) -> None:
-        """Takes it back."""
+        """Resets it."""
         self._lock.acquire(blocking=False)
 
     def wait(self, seconds: float | None) -> None:
-        """Waits until it is set, at most that long, and takes it back."""
+        """Waits until it is set, at most that long, and resets it."""
+
         self._lock.acquire(timeout=-1 if seconds is None else min(max(0.0, seconds), threading.TIMEOUT_MAX))

@@ -1,4 +1,4 @@
-"""The text of an answer: made such that UTF-8 can carry it, and kept in little more room than it takes.
+"""The text of an answer: repaired for UTF-8, and stored with little overhead.
 
 JSON may hold half of a surrogate pair, and servers split pairs over two pieces.
 """
@@ -13,7 +13,7 @@ _FOLD_AT = 2048
 
 
 class SurrogateMender:
-    r"""Joins the halves of a pair that come in two pieces; a half that stays alone becomes U+FFFD.
+    r"""Joins the halves of a pair that is split over two pieces; a lone half becomes U+FFFD.
 
     Example:
         >>> mend = SurrogateMender()
@@ -38,13 +38,13 @@ class SurrogateMender:
         return text
 
     def rest(self) -> list[str]:
-        """The half that waited in vain, as the sign for a character that could not be read."""
+        """The pending half, as U+FFFD."""
         half, self.half = self.half, ""
         return ["\N{REPLACEMENT CHARACTER}"] if half else []
 
 
 def mended(text: str) -> str:
-    r"""The text, with pairs joined and each half that is alone replaced, so that UTF-8 can carry it.
+    r"""The text with pairs joined and lone halves replaced, so that UTF-8 can encode it.
 
     Example:
         >>> mended("Hi \ud83d\ude00\ud83d")
@@ -56,7 +56,7 @@ def mended(text: str) -> str:
 
 
 def shortened(text: str, limit: int) -> str:
-    """The text in a message: at most so many characters, with dots for what was cut off.
+    """The text for a message: at most so many characters, with dots for the rest.
 
     Example:
         >>> shortened("a long story", 9), shortened("short", 9)
@@ -66,7 +66,7 @@ def shortened(text: str, limit: int) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value in a message: its repr, cut so that it quotes no more than a few words of a prompt.
+    """A value for a message: its repr, cut so that it quotes no more than a few words of a prompt.
 
     Example:
         >>> shown(["a", 1])
@@ -96,10 +96,10 @@ def edits(word: str, other: str) -> int:
 
 
 class TextSoFar:
-    """Pieces put together: a str object takes ten times the room of the few characters in it.
+    """Joins pieces: a str object takes ten times the memory of the few characters in it.
 
-    What is joined goes into one growing buffer. Many strings of middling size would lie scattered between what comes
-    and goes, and keep the memory around them from being used again.
+    The joined text is in one growing buffer. Many strings of medium size would be scattered between short-lived
+    objects, and keep the memory around them from being reused.
 
     Attributes:
         add: Adds a piece; the plain method of a list, for hot loops.
@@ -114,7 +114,7 @@ class TextSoFar:
         self.add = self._pieces.append
 
     def fold(self) -> None:
-        """Joins what was added, if that is worth it; to be called now and then."""
+        """Moves the added pieces into the buffer, if that is worth it; call it now and then."""
         if len(self._pieces) >= _FOLD_AT:
             joined = "".join(self._pieces)
             self._folded += joined.encode()
@@ -123,7 +123,7 @@ class TextSoFar:
 
     @property
     def length(self) -> int:
-        """How many characters there are."""
+        """The number of characters."""
         return self._folded_length + sum(map(len, self._pieces))
 
     def __str__(self) -> str:

@@ -1,4 +1,4 @@
-"""A call that a model makes of a tool, and how its arguments are read. Events and messages both hold it."""
+"""A model's call of a tool, and how its arguments are read. Events and messages both hold it."""
 
 from __future__ import annotations
 
@@ -19,18 +19,18 @@ _TOO_DEEP = "the arguments are nested too deeply"
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """A call of a tool that the model asks for.
+    """A model's call of a tool.
 
     Args:
-        id: Names the call in the answer to it; made up where the service gives none.
+        id: Identifies the call in the answer to it; made up if the service gives none.
         name: The tool's name.
-        arguments: Empty where they could not be read; `problem` says so.
+        arguments: Empty if they could not be read; `problem` says why.
         text: The arguments as the model wrote them.
-        problem: Why the arguments cannot be used: they are no JSON object, or were cut off. None if all is well.
+        problem: Why the arguments cannot be used: invalid JSON, not an object, or cut off. None if they can.
         signature: The service's proof of the reasoning behind the call, to be sent back with it.
-        kind: "function"; "custom" for a tool whose input is plain text, in `text` and as `arguments["input"]`; else the
-            service's own word for what it asks the caller for, like "mcp_approval_request".
-        raw: The service's own object, where it says more than the fields.
+        kind: "function"; "custom" for a tool whose input is plain text, in `text` and as `arguments["input"]`; or the
+            service's own name for another request to the caller, like "mcp_approval_request".
+        raw: The service's own object, if it holds more than the fields.
 
     Example:
         >>> ToolCall("call_1", "get_weather", {"city": "Oslo"}).arguments["city"]
@@ -47,7 +47,7 @@ class ToolCall:
     raw: Mapping[str, Any] | None = field(default=None, repr=False)
 
     def to_part(self) -> dict[str, Any]:
-        """The part of a message that it is."""
+        """The call as a part of a message."""
         part = {"type": "tool_call", "id": self.id, "name": self.name, "arguments": self.written}
         own = {"signature": self.signature, "raw": self.raw and dict(self.raw)}
         kind = {} if self.kind == "function" else {"kind": self.kind}
@@ -55,14 +55,14 @@ class ToolCall:
 
     @property
     def written(self) -> str:
-        """The arguments as the model wrote them where that is a JSON object, which services insist on."""
+        """The arguments as the model wrote them if that is a JSON object, as services require."""
         if self.kind == "custom":
             return self.text or str(self.arguments.get("input", ""))
         try:
             if self.problem is None and isinstance(json.loads(self.text), dict):
                 return self.text
         except (ValueError, RecursionError):
-            pass  # cut off, or with raw control characters: what could be read of it is sent
+            pass  # cut off, or with raw control characters: the readable part is sent
         return json.dumps(dict(self.arguments), ensure_ascii=False)
 
 
@@ -75,14 +75,14 @@ def read_call(
     kind: str = "function",
     raw: Mapping[str, Any] | None = None,
 ) -> ToolCall:
-    """A call whose arguments are the JSON object in `text`, or that says why they are not.
+    """A call whose arguments are the JSON object in `text`, or whose `problem` says why they are not.
 
     Example:
         >>> read_call("c1", "add", '{"a": 1').problem
-        'the arguments are no JSON'
+        'the arguments are not valid JSON'
     """
     arguments: dict[str, Any] = {}
-    problem = None if name or kind != "function" else "the call names no tool"
+    problem = None if name or kind != "function" else "the call has no tool name"
     text = mended(text)
     if kind != "function":
         return _read_other(ToolCall(id, name, {}, text, None, signature, kind, raw), cut)
@@ -92,37 +92,37 @@ def read_call(
         except InvalidRequest as error:
             problem = error.message
         except ValueError:
-            problem = "the answer broke off inside the arguments" if cut else "the arguments are no JSON"
+            problem = "the answer was cut off inside the arguments" if cut else "the arguments are not valid JSON"
         except RecursionError:
             problem = _TOO_DEEP
     elif cut:
-        problem = problem or "the answer broke off before the arguments"
+        problem = problem or "the answer was cut off before the arguments"
     return ToolCall(id, name, arguments, text if text.strip() else "{}", problem, signature, kind, raw)
 
 
 def _read_other(call: ToolCall, cut: bool) -> ToolCall:
-    """A call whose input is plain text, or whatever the service makes of it."""
+    """A call whose input is plain text, or in the service's own format."""
     arguments: dict[str, Any] = {"input": call.text}
     if call.kind != "custom":
-        with suppress(InvalidRequest, ValueError, RecursionError):  # it is text then
+        with suppress(InvalidRequest, ValueError, RecursionError):  # otherwise it is text
             arguments = _arguments(call.text or "{}")
-    return replace(call, arguments=arguments, problem="the answer broke off inside the input" if cut else None)
+    return replace(call, arguments=arguments, problem="the answer was cut off inside the input" if cut else None)
 
 
 def _arguments(text: str) -> dict[str, Any]:
-    """What the arguments say, as JSON can carry it.
+    """Parses the arguments.
 
     Raises:
-        InvalidRequest: They are no object, or hold what cannot be sent back.
-        ValueError: They are no JSON.
+        InvalidRequest: They are not an object, or hold something that cannot be sent back.
+        ValueError: They are not valid JSON.
     """
     value = json.loads(text, strict=False)
-    if isinstance(value, str):  # some services wrap the JSON text into a JSON string
+    if isinstance(value, str):  # some services put the JSON text into a JSON string
         value = _unwrapped(value)
     if value is None:
         return {}
     if not isinstance(value, dict):
-        raise InvalidRequest("the arguments are no JSON object")
+        raise InvalidRequest("the arguments are not a JSON object")
     arguments: dict[str, Any] = json_copy(mended_json(value), "the input")
     return arguments
 

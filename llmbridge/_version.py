@@ -1,3 +1,3 @@
-"""The version of the package: one place, read by the packaging and by users."""
+"""The version of the package, in one place for the packaging and for users."""
 
 __version__ = "0.2.0"

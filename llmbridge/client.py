@@ -1,4 +1,4 @@
-"""`Client`: every option of a call, by name; finds the provider, and gives the stream that will do the rest."""
+"""`Client`: takes every option of a call by name, finds the provider, and returns the stream that does the rest."""
 
 from __future__ import annotations
 
@@ -31,9 +31,10 @@ from llmbridge.secret import KeyFunction, Secret, discreet
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
-    from types import UnionType
+    import os
 
     import requests
+    from typing_extensions import Self
 
     from llmbridge._call.question import Embeddings
     from llmbridge.conversations import Conversation
@@ -41,7 +42,8 @@ if TYPE_CHECKING:
     from llmbridge.many import Inputs, JournalLike, Key, Order, ProgressLike, Rows, Template
     from llmbridge.messages import Parsed
     from llmbridge.provider import Provider
-    from llmbridge.schema import Schema
+    from llmbridge.schema import SchemaLike
+    from llmbridge.tools import ToolChoice
 
 __all__ = ["MODEL_VARIABLE", "Client", "resolve_model"]
 
@@ -53,13 +55,13 @@ T_co = TypeVar("T_co", covariant=True)
 
 
 class _Question(Protocol[T_co]):
-    """A call that has been checked; nothing is sent before the first of its steps, see `_call.reading.finished`."""
+    """A checked call. Nothing is sent before the first of its steps, see `_call.reading.finished`."""
 
     def steps(self) -> Generator[Any, None, T_co]: ...
 
 
 def _answered(ask: Callable[P, _Question[T]]) -> Callable[P, T]:
-    """Makes a blocking method out of one that only checks its arguments and returns the question."""
+    """Turns a method that only checks its arguments and returns the question into a blocking one."""
 
     @functools.wraps(ask)
     def wait(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -82,7 +84,7 @@ def _awaitable(wait: Callable[P, T]) -> Callable[P, Coroutine[Any, Any, T]]:
 
 
 def _running(chat: Callable[P, T]) -> Callable[P, T]:
-    """`chat` with `run_tools=True`: calls the tools and goes on until the answer is there.
+    """Like `chat` with `run_tools=True`: calls your tools and sends back the results until the model answers.
 
     Example:
         >>> def add(a: int, b: int) -> int:
@@ -94,7 +96,7 @@ def _running(chat: Callable[P, T]) -> Callable[P, T]:
     @functools.wraps(chat)
     def run(*args: P.args, **kwargs: P.kwargs) -> T:
         kwargs.setdefault("run_tools", True)
-        client: Any = args[0]  # a subclass may have a chat of its own
+        client: Any = args[0]  # a subclass may override chat
         answer: T = client.chat(*args[1:], **kwargs)
         return answer
 
@@ -105,9 +107,9 @@ def _running(chat: Callable[P, T]) -> Callable[P, T]:
 def _conversing(
     chat: Callable[Concatenate[Client, Messages, P], ChatStream[Parsed]],
 ) -> Callable[Concatenate[Client, P], Conversation[Parsed]]:
-    """A `Conversation`: every question is sent with all that was said before.
+    """A `Conversation`: sends each question together with everything said before.
 
-    It takes what `chat` takes beside messages, for all of its questions.
+    Takes the same options as `chat`, and uses them for every question.
 
     Example:
         >>> talk = Client("demo").conversation(system="Be brief.")
@@ -127,7 +129,7 @@ def _conversing(
 
 
 def _shown_as(method: Callable[P, T], name: str, returns: str, without: str = "") -> Callable[P, T]:
-    """Lets `help()` show the method with the arguments of what it wraps, and with its own name and result."""
+    """Makes `help()` show the wrapper with the wrapped method's arguments, and its own name and return type."""
     signature = inspect.signature(method)
     result = str(signature.return_annotation).removeprefix("_Question[").removesuffix("]")
     method.__name__, method.__qualname__ = name, f"Client.{name}"
@@ -138,21 +140,20 @@ def _shown_as(method: Callable[P, T], name: str, returns: str, without: str = ""
 
 
 class Client:
-    """A model with defaults, and connections that are kept for the next call. Safe to share between threads.
+    """A model with default options and kept connections. Safe to share between threads.
 
     Args:
-        model: "provider:model", or only a provider's name if it has a default model. If missing, LLMBRIDGE_MODEL.
-            A Client is asked with its own settings. A list of them is tried in order: the next one when one has failed
-            before its first piece. One that failed is left out for a while, or for as long as its service asks.
-        limits: How fast this client may ask, see `Limits`.
-        pickle_key: Whether a pickle of the client holds its `api_key`, secret headers and the passwords in URLs.
-            Without them, the process that unpickles the client finds the key as if none had been given. A function
-            that gives the key is pickled in any case, or the client cannot be.
-        **params: All other arguments are those of `Client.chat`, which describes them, and are the defaults of every
-            call.
+        model: "provider:model", or just the provider if it has a default model; LLMBRIDGE_MODEL if missing. A Client
+            brings its own settings. A list is tried in order: if one fails before its first piece, the next one
+            answers. A model that failed is skipped for a while, or for as long as its service says.
+        limits: How many requests and tokens this client may use, see `Limits`.
+        pickle_key: Whether pickling keeps `api_key`, secret headers and passwords in URLs. Otherwise the process that
+            unpickles the client looks up the key itself (environment, keys file). A key function is always pickled; if
+            it cannot be, neither can the client.
+        **params: Every other argument of `Client.chat`, as a default for each call.
 
     Raises:
-        ConfigError: The model or an option cannot be used; nothing was sent.
+        ConfigError: The model or an option is not usable. Nothing was sent.
 
     Example:
         >>> with Client("demo", timeout=30) as client:
@@ -172,9 +173,9 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         tools: Iterable[Any] | None = None,
-        tool_choice: Any = None,
+        tool_choice: str | Mapping[str, Any] | Callable[..., Any] | ToolChoice | None = None,
         run_tools: bool | None = None,
         max_turns: int | None = None,
         schema: Any = None,
@@ -224,7 +225,7 @@ class Client:
         self.connections = Connections(limits)
 
     def __repr__(self) -> str:
-        model = getattr(self, "_model", None)  # there is none yet where making it has failed
+        model = getattr(self, "_model", None)  # missing if __init__ failed
         return f"<Client {model or 'without a model'}>"
 
     def __dir__(self) -> list[str]:
@@ -232,9 +233,9 @@ class Client:
 
     def __getstate__(self) -> dict[str, Any]:
         if self.transport_options.session is not None:
-            raise TypeError("a Client with a session of your own cannot be pickled: make it where it is used")
+            raise TypeError("a Client with a session of your own cannot be pickled: create it in each process")
         key = self.transport_options.api_key
-        function = key if isinstance(key, KeyFunction) else None  # whether it can travel is its own matter
+        function = key if isinstance(key, KeyFunction) else None  # pickled as it is, if it can be
         transport = {**vars(self.transport_options), "api_key": function}
         return {
             **vars(self),
@@ -252,13 +253,13 @@ class Client:
         fields["connections"] = TRAVELLERS.named(fields["connections"], fields["_limits"])
         vars(self).update(fields)
 
-    def __copy__(self) -> Client:
+    def __copy__(self) -> Self:
         again = object.__new__(type(self))
         vars(again).update(vars(self))  # unlike pickling, copying keeps secrets
         again.connections = Connections(self._limits)
         return again
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Client:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.__copy__()
 
     @discreet
@@ -274,12 +275,12 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         tools: Iterable[Any] | None = None,
-        tool_choice: Any = None,
+        tool_choice: str | Mapping[str, Any] | Callable[..., Any] | ToolChoice | None = None,
         run_tools: bool | None = None,
         max_turns: int | None = None,
-        schema: type[Parsed] | UnionType | Mapping[str, Any] | Schema | bool | None = None,
+        schema: SchemaLike[Parsed] | bool | None = None,
         schema_mode: SchemaMode | None = None,
         reask: int | None = None,
         extra: Mapping[str, Any] | None = None,
@@ -300,59 +301,61 @@ class Client:
         parallel_tool_calls: bool | None = UNSET,
         **params: Any,
     ) -> ChatStream[Parsed]:
-        """The answer of a model, as a stream of text. Nothing is sent before its first piece is asked for.
+        """A model's answer, as a stream of text. Nothing is sent until you read the first piece.
 
         Args:
-            messages: A str is one user message; otherwise a list of `{"role", "content"}`, `Message`, `Completion`
-                and `ToolResult`.
-            model: "provider:model", e.g. "openai:gpt-5-mini", or "demo", which needs no key and no network; see
-                `Client` for lists. If missing, the client's, or the environment variable LLMBRIDGE_MODEL.
+            messages: One user message as a str, or a list of `{"role", "content"}`, `Message`, `Completion` and
+                `ToolResult`.
+            model: "provider:model" like "openai:gpt-5.4-mini", or "demo", which needs no key or network; see `Client`
+                for lists. If missing, the client's model or the environment variable LLMBRIDGE_MODEL.
             api_key: If missing, taken from the provider's environment variable, then from the keys file. A function
-                without arguments, sync or async, is asked for the key before each request, in a worker thread (an
-                async one in the event loop that waits for the answer), and once more when the key is refused.
-            base_url: Where the provider's paths are appended to, instead of its own host.
-            proxy: URL of a proxy; None for what the environment says, False for none at all.
-            timeout: Seconds for a whole call, or a `Timeout`.
-            retries: How often a call that failed before its first piece is tried again, or a `Retry`.
-            headers: Added to the provider's and winning over them; None as a value takes one away.
-            session: Your own `requests.Session`; its adapters, auth, headers and CA count. It is not closed here.
-            verify: True, False, or the path of a CA file or folder. True trusts the one that REQUESTS_CA_BUNDLE,
-                CURL_CA_BUNDLE, SSL_CERT_FILE or SSL_CERT_DIR names, in this order, or else those of certifi.
-            tools: What the model may call: Python functions, `Tool`s, or mappings in a service's own form.
+                without arguments, sync or async, is called for the key before each request, and once more if the key is
+                refused. It runs in a worker thread; an async one runs in the event loop that awaits the answer.
+            base_url: Replaces the provider's own; its paths are appended.
+            proxy: URL of a proxy; None to use the environment's, False to use none.
+            timeout: Seconds for the whole call, or a `Timeout`.
+            retries: How often to retry a call that failed before its first piece, or a `Retry`.
+            headers: Added to the provider's, and override them; None as a value removes a header.
+            session: Your own `requests.Session`, with its adapters, auth, headers and CA. It is not closed.
+            verify: True, False, or the path of a CA file or folder. True uses the CA bundle named by
+                REQUESTS_CA_BUNDLE, CURL_CA_BUNDLE, SSL_CERT_FILE or SSL_CERT_DIR (the first that is set), or else
+                certifi's.
+            tools: What the model may call: Python functions, `Tool` objects, or mappings in the service's own format.
             tool_choice: "auto", "none", "required", or the name of a tool.
-            run_tools: Whether the tools that are functions are called, and their results sent back, until the model
-                answers. Every call and result is an event of the stream.
+            run_tools: Whether to call tools that are functions and send back the results until the model answers. Every
+                call and result is an event of the stream.
             max_turns: How many answers of the model `run_tools` allows; 10 if missing.
-            schema: What the answer has to fit: a dataclass, TypedDict, pydantic model or a JSON schema. The value is
-                in `.parsed`. False takes that of the client away.
-            schema_mode: How the service is held to it: "native", "tool" or "json"; the service's best if missing.
-            reask: How often `complete()` and `await` ask again for an answer that does not fit; once if missing.
-            extra: Added to the request's body as it is, unchecked and untranslated; it wins over what stands there.
-            system: A system message put in front of the conversation; "" takes that of the client away.
-            unsupported: What happens to a parameter that the service is known to refuse: "error" (before anything is
-                sent), "warn" (an `UnsupportedParameter` warning, and it is left out) or "drop".
+            schema: What the answer must match: a dataclass, TypedDict, pydantic model or JSON schema. The value is in
+                `.parsed`. False turns off the client's schema.
+            schema_mode: How the service is made to follow it: "native", "tool" or "json"; the service's best if
+                missing.
+            reask: How often `complete()` and `await` retry an answer that does not match the schema; once if missing.
+            extra: Added to the request's body unchecked and untranslated; overrides what is there.
+            system: A system message put before the conversation; "" turns off the client's.
+            unsupported: What to do with a parameter that the service is known to reject: "error" (before sending),
+                "warn" (leave it out, with an `UnsupportedParameter` warning) or "drop".
             max_tokens: The longest answer, in tokens.
-            temperature: How freely the model chooses; 0 for always the likeliest token.
-            top_p: Only the likeliest tokens that have this probability together, from 0 to 1.
-            top_k: Only so many of the likeliest tokens.
+            temperature: Randomness of the answer; 0 always takes the likeliest token.
+            top_p: Sample only from the likeliest tokens that together have this probability, from 0 to 1.
+            top_k: Sample only from this many of the likeliest tokens.
             stop: A text, or several, at which the answer ends.
-            seed: The same one gives the same answer, as far as the service can.
-            presence_penalty: Against words that have occurred, from -2 to 2.
-            frequency_penalty: Against words that have occurred often, from -2 to 2.
+            seed: The same seed gives the same answer, as far as the service can.
+            presence_penalty: Discourages words that have occurred, from -2 to 2.
+            frequency_penalty: Discourages words that have occurred often, from -2 to 2.
             reasoning_effort: How long the model thinks before it answers: "none", "minimal", "low", "medium", "high",
                 "xhigh" or "max", or another word that the service knows.
-            n: How many answers; the others are in `Completion.choices`.
-            logprobs: Whether the tokens' probabilities are wanted.
-            top_logprobs: Those of so many alternatives for each token.
-            parallel_tool_calls: Whether the model may ask for several calls at once.
-            **params: Any other parameter is sent to the service as it is, unless its name looks like a misspelling of
-                one of these. None leaves a parameter to the service, also where the client has another default.
+            n: How many answers; all of them are in `Completion.choices`.
+            logprobs: Whether to return the tokens' log probabilities.
+            top_logprobs: For how many alternatives of each token.
+            parallel_tool_calls: Whether the model may make several calls at once.
+            **params: Any other parameter is passed straight to the service, unless its name looks like a misspelling of
+                one of these. None leaves a parameter to the service, even if the client has a default.
 
         Returns:
-            A `ChatStream`: iterate over it, or call `.complete()`; in async code use `async for`, or `await` it.
+            A `ChatStream`: loop over it, or call `.complete()`; in async code use `async for`, or `await` it.
 
         Raises:
-            ConfigError: The model, the messages or an option cannot be used; nothing was sent.
+            ConfigError: The model, the messages or an option is not usable. Nothing was sent.
 
         Example:
             >>> from llmbridge import chat
@@ -396,7 +399,7 @@ class Client:
         max_errors: float | None = None,
         progress: ProgressLike = None,
         embed: bool = False,
-        schema: type[Parsed] | UnionType | Mapping[str, Any] | Schema | bool | None = None,
+        schema: SchemaLike[Parsed] | bool | None = None,
         **options: Any,
     ) -> Rows[Parsed]:
         """A `Row` for each item of an input, asked side by side: see docs/many.md.
@@ -447,28 +450,29 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         extra: Mapping[str, Any] | None = None,
         dimensions: int | None = UNSET,
         **params: Any,
     ) -> _Question[Embeddings]:
-        """The embeddings of texts.
+        """One vector per text, in order.
 
         Args:
-            texts: Any number of them, in as many requests as the service's limits demand, one after the other; a str is
-                one text. For none, nothing is asked.
-            model: "provider:model". If missing, the client's, or the environment variable LLMBRIDGE_MODEL.
-            api_key, base_url, proxy, timeout, retries, headers, session, verify: As for `chat`. The total of the
-                timeout is that of all requests together, retries are counted for each.
-            dimensions: The length of the vectors, where the model has a choice.
-            extra, **params: As for `chat`.
+            texts: Any number of texts, sent in as many requests as the service's limits require, one after the other. A
+                str is one text. An empty list sends no request.
+            model: "provider:model". If missing, the client's model or the environment variable LLMBRIDGE_MODEL.
+            api_key, base_url, proxy, timeout, retries, headers, session, verify: As for `chat`. `Timeout.total` covers
+                all requests together; retries count for each request.
+            dimensions: The length of the vectors, if the model lets you choose.
+            extra: As for `chat`.
+            **params: As for `chat`.
 
         Returns:
-            `Embeddings`, the vectors in the order of the texts; `aembed` is the same for async code.
+            `Embeddings`, a list of vectors. `aembed` does the same in async code.
 
         Raises:
-            ConfigError: The model, a text or an option cannot be used; nothing was sent.
-            LLMBridgeError: The service did not answer, or not with one vector for each text.
+            ConfigError: The model, a text or an option is not usable. Nothing was sent.
+            LLMBridgeError: The service failed, or did not return one vector per text.
 
         Example:
             >>> from llmbridge import aembed, embed
@@ -499,22 +503,22 @@ class Client:
         retries: RetryLike = None,
         headers: Mapping[str, str | None] | None = None,
         session: requests.Session | None = None,
-        verify: bool | str | None = None,
+        verify: bool | str | os.PathLike[str] | None = None,
         **settings: Any,
     ) -> _Question[list[str]]:
-        """The names of the models that a service offers right now.
+        """The names of the models that a service offers now.
 
         Args:
-            provider: Its name. If missing, that of the client's model, or of the one in LLMBRIDGE_MODEL.
+            provider: Its name. If missing, the provider of the client's model or of LLMBRIDGE_MODEL.
             api_key, base_url, proxy, timeout, retries, headers, session, verify: As for `chat`.
             **settings: The provider's settings, like `api_version`.
 
         Returns:
-            Their names; `amodels` is the same for async code.
+            Their names. `amodels` does the same in async code.
 
         Raises:
-            ConfigError: The provider is unknown, lists no models, or an option cannot be used; nothing was sent.
-            LLMBridgeError: The service did not answer.
+            ConfigError: The provider is unknown or lists no models, or an option is not usable. Nothing was sent.
+            LLMBridgeError: The service failed.
 
         Example:
             >>> from llmbridge import amodels, models
@@ -533,11 +537,10 @@ class Client:
     amodels = _awaitable(models)
 
     def options_for(self, provider: type[Provider], asked: TransportOptions) -> TransportOptions:
-        """How a request to a provider travels: as the call says, and else by this client's defaults.
+        """The transport options of a request to a provider: those of the call, then this client's defaults.
 
-        A key that was given for one service is not sent to another: where the call names another provider than the
-        client's own, and so goes to another host, key and secret headers of the client stay behind, and so does a
-        session that holds credentials.
+        A key given for one service is never sent to another: if the call names a provider other than the client's own,
+        and so another host, the client's key, secret headers and a session with credentials are not used.
         """
         own = self._own_provider
         elsewhere = self.transport_options.base_url is None or asked.base_url is not None
@@ -551,7 +554,7 @@ class Client:
 
     @property
     def _own_provider(self) -> type[Provider] | None:
-        """The provider of the client's own model, or of all of them; None if it has none, or several."""
+        """The provider of the client's own model, or of all of them; None without one, or with several."""
         if self._model is None:
             return None
         names = [self._model] if isinstance(self._model, str) else [m for m in self._model if isinstance(m, str)]
@@ -560,16 +563,16 @@ class Client:
 
     @property
     def default_model(self) -> str | None:
-        """The model where none is named; None if there is none, or several."""
+        """The model used if a call names none; None without one, or with several."""
         return self._model if isinstance(self._model, str) else None
 
     @property
     def several(self) -> bool:
-        """Whether it has several models, tried in order."""
+        """Whether the client has several models, tried in order."""
         return isinstance(self._model, tuple)
 
     def settings_for(self, provider: type[Provider]) -> dict[str, Any]:
-        """The defaults among this client's parameters that are settings of a provider, whatever it is asked for."""
+        """Those of this client's parameters that are settings of a provider, for every kind of request."""
         params = self.chat_options.params
         return {name: params[name] for name in provider.settings if params.get(name) is not None}
 
@@ -579,18 +582,18 @@ class Client:
         self.connections.close()
 
     async def aclose(self) -> None:
-        """`close` for async code: the event loop goes on meanwhile."""
+        """Like `close`, without blocking the event loop."""
         from llmbridge._aio.threads import in_thread
 
         await in_thread(self.close, self.close)
 
-    def __enter__(self) -> Client:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    async def __aenter__(self) -> Client:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -598,15 +601,15 @@ class Client:
 
 
 def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Client, ...]:
-    """Several models to be tried in order, once it is sure that each of them is one.
+    """The checked models of a list, to be tried in order.
 
     Raises:
-        ConfigError: One of them is none, or they are given what belongs to one service only.
+        ConfigError: One of them is not a model, or the options hold what belongs to one service only.
     """
     if isinstance(models, Client):
         models = (models,)
     if isinstance(models, (bytes, Mapping)) or not isinstance(models, Iterable):
-        raise ConfigError("model must be a str like 'openai:gpt-5-mini', or a list of them")
+        raise ConfigError("model must be a str like 'openai:gpt-5.4-mini', or a list of them")
     found = tuple(models)
     if not found:
         raise ConfigError("the list of models is empty")
@@ -614,28 +617,28 @@ def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Clien
     if options.api_key is not None or options.base_url is not None or secret:
         raise ConfigError(
             "api_key, base_url and headers that hold a secret belong to one service: for several models, pass a Client "
-            "for each instead of its name, as in Client([Client('openai:gpt-5-mini', api_key=...), 'ollama:llama3'])"
+            "for each instead of its name, as in Client([Client('openai:gpt-5.4-mini', api_key=...), 'ollama:llama3'])"
         )
     services: set[tuple[type[Provider], str | None]] = set()
     for model in found:
         if not isinstance(model, Client):
             services.add((resolve_model(model)[0], None))
         elif model.several:
-            raise ConfigError("a Client in a list of models must have one model: put those of its own list there")
+            raise ConfigError("a Client in a list of models must have one model: add its models to the list instead")
         else:
             base_url = model.transport_options.base_url
             services.add((resolve_model(model.default_model, base_url is not None)[0], base_url))
     if len(services) > 1 and _has_credentials(options.session):
         raise ConfigError(
             "the session holds credentials (auth, or a header like Authorization), which belong to one service: for "
-            "models of several services, pass a Client for each, as in Client([Client('openai:gpt-5-mini', "
+            "models of several services, pass a Client for each, as in Client([Client('openai:gpt-5.4-mini', "
             "session=...), 'ollama:llama3'])"
         )
     return found
 
 
 def _has_credentials(session: requests.Session | None) -> bool:
-    """Whether a caller's session adds something to each request that only one service should see."""
+    """Whether a caller's session adds credentials to each request, which only one service should see."""
     if session is None:
         return False
     params = session.params if isinstance(session.params, Mapping) else {}

@@ -1,4 +1,4 @@
-"""`Completion`: a whole answer, with everything that came beside its text."""
+"""`Completion`: a whole answer, with its text, usage, tool calls and everything else."""
 
 from __future__ import annotations
 
@@ -28,14 +28,14 @@ class Choice:
     """One of several answers to the same request.
 
     Args:
-        index: From 0; choice 0 is the answer.
-        text: What it says.
-        reasoning: What the model thought before, if the service shows it.
-        tool_calls: The calls that it asks for.
-        finish_reason: Why it ended, in one vocabulary.
+        index: From 0; choice 0 is the answer itself.
+        text: Its text.
+        reasoning: The model's reasoning, if the service shows it.
+        tool_calls: The tool calls it makes.
+        finish_reason: Why it ended, in the same words for all services.
         raw_finish_reason: The service's own word for it.
-        refusal: The words in which the model refused, which are its text as well.
-        logprobs: The service's own entries, one for each token; kept only if the call asked for them.
+        refusal: The model's refusal, which is the text as well; None if it did not refuse.
+        logprobs: The service's own entries, one per token; kept only if the call requested them.
     """
 
     index: int
@@ -47,7 +47,7 @@ class Choice:
     refusal: str | None = None
     logprobs: tuple[Any, ...] = ()
 
-    if not TYPE_CHECKING:  # a checker is to find every other name wrong
+    if not TYPE_CHECKING:  # so that type checkers report unknown names
 
         def __getattr__(self, name: str) -> Any:
             raise no_attribute(self, name, "its text is .text" if name in ("message", "content", "delta") else "")
@@ -55,37 +55,43 @@ class Choice:
 
 @dataclass(frozen=True, slots=True)
 class Completion(Generic[Parsed]):  # noqa: PLW1641 - the dataclass makes its __hash__
-    """A whole answer. `str()` of it is its text; put into the list of messages of the next call, it is its `message`.
+    """A whole answer. `str()` of it is its text. Put it into the messages of the next call to continue from it.
 
-    It can be used like its text: `in`, `+`, `len()`, slices, formats, `==` with a str, `strip` and other methods of
-    str. It is always true, as an answer without text may be a call of a tool.
+    You can use it like its text: `in`, `+`, `len()`, slices, formats, `==` with a str, `strip` and other methods of
+    str. It is always true, as an answer without text may hold tool calls.
 
     Args:
-        text: The answer. Where tools were run, that of the last turn.
-        reasoning: What the model thought before, if the service shows it.
+        text: The answer. If tools were run, the text of the last turn.
+        reasoning: The model's reasoning, if the service shows it.
         finish_reason: stop, length, tool_calls, content_filter, pause or other; None if the service gave none.
         raw_finish_reason: The service's own word for it.
-        usage: Counted tokens, of all turns together, or None if the service did not say.
-        tool_calls: What the model asks to be called.
-        refusal: The words in which the model refused, which are its text as well; None if it did not.
-        parsed: The value that the text is by the `schema` that was asked for; None without one, and where the model
-            asks for tools in place of an answer. To a type checker it is of the class that was given as `schema`.
-        choices: All answers, where several were asked for; the first one is this one.
-        logprobs: The service's own entries, one for each token; kept only if the call asked for them.
+        usage: Tokens counted by the service, for all turns together; None if it did not say.
+        tool_calls: The tool calls the model makes.
+        refusal: The model's refusal, which is the text as well; None if it did not refuse.
+        parsed: The value parsed from the text by `schema`; None without a schema, or if the model calls tools instead
+            of answering. To a type checker, an instance of the class given as `schema`.
+        choices: All answers, if `n` asked for several; the first one is this one.
+        logprobs: The service's own entries, one per token; kept only if the call requested them.
         message: The answer as a message, with what the service wants back in the next call (calls, signatures).
-        turns: Where tools were run: all messages that came after the caller's, this one included.
-        citations: Where something in the answer comes from.
+        turns: If tools were run: all messages after the caller's, this one included.
+        citations: The answer's sources.
         media: Images, sound and files in the answer, each whole.
-        server_tools: What the service's own tools were asked, and what they gave.
-        response_id: The service's name for the answer, as `previous_response_id` wants it.
-        served_model: The model that answered, by the service's word; None if it does not say.
-        extra: What else stands at the top of the answer (`system_fingerprint`, `service_tier`, `created` ...).
-        model: The model that was asked.
+        server_tools: Calls of the service's own tools, with their results.
+        response_id: The service's ID of the answer, to be passed as `previous_response_id`.
+        served_model: The model that answered, according to the service; None if it does not say.
+        extra: Other fields at the top of the answer (`system_fingerprint`, `service_tier`, `created` ...).
+        model: The model that was called.
         provider: The provider's name.
-        headers: Of the answer, names in lower case.
-        request_id: The service's name for the request.
-        first_piece_seconds: From the start of the call to its first piece; None if there was none.
-        total_seconds: From the start of the call to its end.
+        headers: The response headers, names in lower case.
+        request_id: The service's ID of the request.
+        first_piece_seconds: Seconds from the start of the call to its first piece; None if there was none.
+        total_seconds: Seconds from the start of the call to its end.
+
+    Example:
+        >>> from llmbridge import chat
+        >>> answer = chat("Hello", model="demo").complete()
+        >>> "demo" in answer, answer.text == str(answer), answer.message.role
+        (True, True, 'assistant')
     """
 
     text: str
@@ -95,7 +101,7 @@ class Completion(Generic[Parsed]):  # noqa: PLW1641 - the dataclass makes its __
     usage: Usage | None = None
     tool_calls: tuple[ToolCall, ...] = ()
     refusal: str | None = None
-    parsed: Parsed = None  # type: ignore[assignment]  # None where no schema was asked for: of a type that nobody named
+    parsed: Parsed = None  # type: ignore[assignment]  # None without a schema: Parsed is unbound then
     choices: tuple[Choice, ...] = field(default=(), repr=False)
     logprobs: tuple[Any, ...] = field(default=(), repr=False)
     message: Message = field(default_factory=lambda: Message("assistant", ""), repr=False)
@@ -117,8 +123,8 @@ class Completion(Generic[Parsed]):  # noqa: PLW1641 - the dataclass makes its __
         if not self.text and self.tool_calls:
             names = ", ".join(sorted({call.name for call in self.tool_calls}))
             warn_caller(
-                f"this answer has no text: the model has called {names}, and nobody has run it: pass "
-                "run_tools=True, or answer the calls in .tool_calls yourself",
+                f"this answer has no text: the model called {names}, but nobody ran it: pass run_tools=True, or "
+                "answer the calls in .tool_calls yourself",
                 RuntimeWarning,
             )
         return self.text
@@ -198,16 +204,16 @@ class Completion(Generic[Parsed]):  # noqa: PLW1641 - the dataclass makes its __
 
     @property
     def rate_limits(self) -> RateLimits | None:
-        """How much the service still allows, if the answer's headers say so."""
+        """What the service's rate limits still allow, from the response headers; None if they do not say."""
         from llmbridge.rate_limits import RateLimits
 
         return RateLimits.of(self.headers)
 
     def to_dict(self) -> dict[str, Any]:
-        """All of it that is data, as JSON can hold it; `from_dict` takes it.
+        """The completion as JSON can hold it; `from_dict` reads it.
 
-        Media are base64 there, `parsed` is what JSON makes of it, and headers that are likely to hold a secret, as
-        cookies do, are left out.
+        Media become base64, and `parsed` becomes plain JSON. Headers that may hold a secret, like cookies, are left
+        out.
 
         Example:
             >>> from llmbridge import chat
@@ -223,31 +229,31 @@ class Completion(Generic[Parsed]):  # noqa: PLW1641 - the dataclass makes its __
 
     @classmethod
     def from_dict(cls, saved: Mapping[str, Any]) -> Completion[Any]:
-        """The completion that `to_dict` has written down, also after a way through JSON.
+        """The completion that `to_dict` saved, also after JSON.
 
-        `parsed` stays as JSON has it: dicts and lists in place of a class.
+        `parsed` stays plain JSON: dicts and lists instead of instances.
 
         Raises:
-            InvalidRequest: It is not a completion; says which part of it is wrong.
+            InvalidRequest: It is not a completion. The message names the wrong part.
         """
         made: Completion[Any] = of_data(cls, saved, "completion")
         return made
 
 
 def no_attribute(owner: object, name: str, instead: str) -> AttributeError:
-    """The error for a name that there is not, with what to write in place of one that other libraries have.
+    """The error for a missing attribute, with the name to use instead of one that other libraries have.
 
     Args:
-        owner: What was asked for it.
-        name: Of the attribute.
-        instead: What to write; "" where nobody knows.
+        owner: The object without the attribute.
+        name: The attribute.
+        instead: What to write instead; "" if unknown.
     """
     says = f"{type(owner).__name__!r} object has no attribute {name!r}"
     return AttributeError(f"{says}: {instead}" if instead else says, name=name, obj=owner)
 
 
 def choices_of(notes: Notes) -> tuple[Choice, ...]:
-    """All choices of an answer: the first one, and those beside it."""
+    """All choices of an answer: the first one and the others."""
     return tuple(
         Choice(
             index=index,
@@ -264,7 +270,7 @@ def choices_of(notes: Notes) -> tuple[Choice, ...]:
 
 
 def as_data(value: Any) -> Any:
-    """A value of an answer as JSON can hold it: bytes as base64, and null for numbers that JSON does not have."""
+    """A value of an answer as JSON can hold it: bytes as base64, NaN and infinity as null."""
     if isinstance(value, Message):
         return value.to_dict()
     if hasattr(value, "__dataclass_fields__"):

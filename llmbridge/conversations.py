@@ -1,7 +1,7 @@
-"""`Conversation`: question after question, each sent with all that was said before; kept in a file, and gone on with.
+"""`Conversation`: sends each question with everything said before, and can be saved and continued later.
 
-A conversation takes no part in reading its answers. It keeps the `Reading` of the last one, and looks at it when it is
-asked for something; so a stream costs and lives as that of `Client.chat`.
+A conversation does not read its answers. It keeps the `Reading` of the last one and looks at it when needed, so a
+stream costs and lives like one of `Client.chat`.
 """
 
 from __future__ import annotations
@@ -23,22 +23,18 @@ from llmbridge.providers import names_taken, resolve_model
 from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
-    from types import UnionType
-    from typing import TypeAlias
-
-    from typing_extensions import TypeVar
+    from typing_extensions import Self, TypeVar
 
     from llmbridge._call.reading import Reading
     from llmbridge.client import Client
-    from llmbridge.schema import Schema
+    from llmbridge.schema import SchemaLike
     from llmbridge.stream import ChatStream
 
     Other = TypeVar("Other", default=Any)
-    _Schema: TypeAlias = type[Other] | UnionType | Mapping[str, Any] | Schema | bool
 
 __all__ = ["Conversation"]
 
-_FORMAT = 1  # of what is saved; another one is refused, never guessed at
+_FORMAT = 1  # of saved conversations; others are refused
 _SETTINGS = (
     "model", "system", "max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "presence_penalty",
     "frequency_penalty", "reasoning_effort", "n", "logprobs", "top_logprobs", "parallel_tool_calls",
@@ -48,7 +44,7 @@ _NO_RESULT = "There is no result: the call was not made, or was interrupted."
 
 
 class _Turn(NamedTuple):
-    """A message, whether a question begins with it, and "broken" or "paused" where an answer ended so."""
+    """A message, whether it starts a question, and "broken" or "paused" if an answer ended so."""
 
     message: Message
     asked: bool = False
@@ -56,7 +52,7 @@ class _Turn(NamedTuple):
 
 
 class _Answer:
-    """The answer to the last question: what was handed out of it so far. It does not hold the stream."""
+    """The answer to the last question as far as it was handed out. It does not hold the stream."""
 
     def __init__(self, stream: ChatStream[Any]) -> None:
         self._readings: list[Reading] = []
@@ -64,7 +60,7 @@ class _Answer:
         self._follow(stream)
 
     def _follow(self, stream: ChatStream[Any]) -> None:
-        """Takes a stream's reading, and that of a second answer if the model is asked again for a schema."""
+        """Takes a stream's reading, and that of its retry if the answer does not match the schema."""
         first, ask_again = stream._reading, stream._ask_again
         self._readings.append(first)
 
@@ -92,7 +88,7 @@ class _Answer:
         return total
 
     def turns(self) -> list[_Turn]:
-        """Its messages, the last of them as far as it came; none before there is anything to read."""
+        """Its messages, the last one as far as it came; none if nothing was read."""
         found: list[_Turn] = []
         for place, reading in enumerate(self._readings):
             found += map(_Turn, self._corrections[place - 1] if place else ())
@@ -103,7 +99,7 @@ class _Answer:
 
 
 def _end_of(reading: Reading) -> str:
-    """How an answer ended; one that is left once its finish has come is whole, but for the tools that would run."""
+    """How an answer ended. One that was left after its finish is whole, unless tools were still to run."""
     reason = reading.noted.finish.reason if reading.noted.finish and not reading.failed else None
     if not reading.done and reason in (None, "tool_calls"):
         return "broken"
@@ -113,20 +109,21 @@ def _end_of(reading: Reading) -> str:
 class Conversation(Generic[Parsed]):
     """A conversation with a model. `Client.conversation` and `llmbridge.conversation` make one.
 
-    One question at a time: the answer before has to be read to its end, left or closed. An answer that broke off (an
-    error, a `break`, Ctrl-C, a cancelled task) is kept as far as it came, and `broken` says so. The next question goes
-    on from there: the text that came is sent, calls of tools that nobody answered are not. `ask()` without a question
-    tries again, and `undo()` takes the question back.
+    Ask one question at a time: read the last answer to its end, leave its loop, or close it first. An answer that broke
+    off (an error, a `break`, Ctrl-C, a cancelled task) is kept as far as it came, and `broken` is True. The next
+    question continues from there: the text so far is sent, unanswered tool calls are not. `ask()` without a question
+    tries again; `undo()` takes the question back.
 
-    Methods may be called from any thread. A pickle holds what a pickle of its client does, and no `api_key` of its own.
+    Methods may be called from any thread. A pickle holds what a pickle of the client holds, and no `api_key` of its
+    own.
 
     Args:
         client: Its connections, limits and defaults are used.
         model: As for `Client.chat`.
-        **options: All that `Client.chat` takes beside messages, for every question.
+        **options: The options of `Client.chat`, used for every question.
 
     Raises:
-        ConfigError: An option cannot be used.
+        ConfigError: An option is not usable.
 
     Example:
         >>> from llmbridge import conversation
@@ -146,24 +143,24 @@ class Conversation(Generic[Parsed]):
             base_url = self._options.get("base_url") or client.transport_options.base_url
             resolve_model(model, base_url is not None)
         self._turns: list[_Turn] = []
-        self._usage: Usage | None = None  # of answers that are over
+        self._usage: Usage | None = None  # of finished answers
         self._answer: _Answer | None = None
-        self._lock = threading.RLock()  # reentrant: a signal handler may ask for the same
+        self._lock = threading.RLock()  # reentrant: a signal handler may need it, too
 
     @property
     def messages(self) -> list[Message]:
-        """What is sent before the next question, behind the system message; an open answer as far as it came."""
+        """The messages sent before the next question, without the system message; an open answer as far as it came."""
         return _sent(self._all())
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens of all questions together, those that were taken back included; None if no service counted any."""
+        """The tokens of all questions together, undone ones included; None if no service counted any."""
         with self._lock:
             return _sum(self._usage, self._answer.usage if self._answer is not None else None)
 
     @property
     def broken(self) -> bool:
-        """Whether the last answer broke off, or was left before its end."""
+        """Whether the last answer was cut off or left early."""
         turns = self._all()
         return bool(turns) and turns[-1].ended == "broken" and not self._open
 
@@ -172,7 +169,7 @@ class Conversation(Generic[Parsed]):
         return self._answer is not None and not self._answer.over
 
     def __repr__(self) -> str:
-        if "_lock" not in vars(self):  # making it has failed
+        if "_lock" not in vars(self):  # __init__ failed
             return "<Conversation>"
         asked = sum(turn.asked for turn in self._all())
         state = ", the last answer broke off" if self.broken else ""
@@ -180,23 +177,23 @@ class Conversation(Generic[Parsed]):
         return f"<Conversation {model}, {asked} question{'' if asked == 1 else 's'}{state}>"
 
     @overload
-    def ask(self, question: Any = None, *, schema: _Schema[Other], **options: Any) -> ChatStream[Other]: ...
+    def ask(self, question: Any = None, *, schema: SchemaLike[Other] | bool, **options: Any) -> ChatStream[Other]: ...
     @overload
     def ask(self, question: Any = None, **options: Any) -> ChatStream[Parsed]: ...
     @discreet
     def ask(self, question: Any = None, **options: Any) -> ChatStream[Any]:
-        """The answer to a question, as a stream; nothing is sent before its first piece is asked for.
+        """The answer to a question, as a stream. Nothing is sent until you read the first piece.
 
         Args:
             question: A str; a list of parts (text, `Image`, `Document` ...); a `Message`; a `ToolResult`, or a list of
-                them, in answer to calls. Calls without one are answered as not made. None sends what is there: to go on
-                after a pause, or to try again after an answer that broke off.
-            **options: As for `Client.chat`, for this question only.
+                them, in answer to tool calls. Calls without a result are answered as not made. None sends what is
+                there: to continue after a pause, or to retry an answer that broke off.
+            **options: The options of `Client.chat`, for this question only.
 
         Raises:
-            InvalidRequest: The answer before has not been read, the question is empty, a result answers no call, or
-                there is nothing to go on with. Nothing has changed.
-            ConfigError: As for `Client.chat`. Nothing has changed.
+            InvalidRequest: The last answer is still open, the question is empty, a result belongs to no call, or there
+                is nothing to continue. The conversation is unchanged.
+            ConfigError: As for `Client.chat`. The conversation is unchanged.
 
         Example:
             >>> from llmbridge import Client, Image
@@ -208,12 +205,12 @@ class Conversation(Generic[Parsed]):
         with self._lock:
             if self._open:
                 raise InvalidRequest(
-                    "the answer to the last question has not been read to its end: read it, close() its stream, or "
-                    "take the question back with undo()"
+                    "the last answer has not been read to its end: read it, close() its stream, or take the question "
+                    "back with undo()"
                 )
             before = self._all()
             if not asked and (not before or (before[-1].message.role == "assistant" and not before[-1].ended)):
-                raise InvalidRequest("there is nothing to go on with: ask a question")
+                raise InvalidRequest("there is nothing to continue: ask a question")
             _check_order(asked, before)
             turns = [*before, *(_Turn(message, asked=not place) for place, message in enumerate(asked))]
             sent = _sent(turns, "" if asked else "assistant")
@@ -222,10 +219,10 @@ class Conversation(Generic[Parsed]):
             return stream
 
     def undo(self) -> list[Message]:
-        """Takes the last question back with its answer, and ends that answer if it is being read.
+        """Removes the last question and its answer; an answer that is being read is cancelled.
 
         Returns:
-            The messages that were taken, as they came; none if there was no question.
+            The messages that were removed; an empty list if there was no question.
 
         Example:
             >>> from llmbridge import conversation
@@ -243,23 +240,23 @@ class Conversation(Generic[Parsed]):
             taken = [turn.message for turn in turns[begin:]]
             return [message for message in taken if message.content or message.extra]
 
-    def branch(self) -> Conversation[Parsed]:
-        """An independent copy, which shares the client; an answer that is being read is in it as far as it came."""
-        other: Conversation[Parsed] = object.__new__(type(self))
+    def branch(self) -> Self:
+        """An independent copy that shares the client. An answer that is being read is copied as far as it came."""
+        other = object.__new__(type(self))
         with self._lock:
             vars(other).update({**vars(self), "_turns": self._all(), "_usage": self.usage, "_answer": None})
         other._lock = threading.RLock()
         return other
 
-    def __copy__(self) -> Conversation[Parsed]:
+    def __copy__(self) -> Self:
         return self.branch()
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Conversation[Parsed]:
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
         return self.branch()
 
     def __getstate__(self) -> dict[str, Any]:
         if self._options.get("session") is not None:
-            raise TypeError("a Conversation with a session of your own cannot be pickled: save it, or use to_dict()")
+            raise TypeError("a Conversation with a session of your own cannot be pickled: use save() or to_dict()")
         state = {**vars(self.branch()), "_options": without_secrets({**self._options, "api_key": None})}
         del state["_lock"]
         return state
@@ -267,12 +264,12 @@ class Conversation(Generic[Parsed]):
     def __setstate__(self, state: Mapping[str, Any]) -> None:
         vars(self).update(state, _lock=threading.RLock())
 
-    # -- kept -------------------------------------------------------------------------------------------------------
+    # -- saving -----------------------------------------------------------------------------------------------------
 
     def to_dict(self) -> dict[str, Any]:
-        """What JSON can hold of it: the messages as they came, usage, and of the options model, system and parameters.
+        """The conversation as JSON can hold it: messages, usage, model, system prompt and parameters.
 
-        Keys, headers, addresses, tools and schemas are not in it: give them again to `from_dict`.
+        Keys, headers, addresses, tools and schemas are not included: pass them again to `from_dict`.
         """
         turns, own = self._all(), self._options
         settings = {name: own[name] for name in _SETTINGS if name in own and _is_data(own[name])}
@@ -289,15 +286,15 @@ class Conversation(Generic[Parsed]):
     @classmethod
     @discreet
     def from_dict(cls, saved: Mapping[str, Any], client: Client, **options: Any) -> Conversation[Any]:
-        """The conversation that `to_dict` has written down.
+        """The conversation that `to_dict` saved.
 
         Args:
-            saved: What it gave, also after a way through JSON.
+            saved: The result of `to_dict`, also after JSON.
             client: Its connections, limits and defaults are used.
-            **options: As for `Client.conversation`; they win over what was saved.
+            **options: The options of `Client.conversation`; they override the saved ones.
 
         Raises:
-            InvalidRequest: It is not a conversation, or was saved in another format; says which part is wrong.
+            InvalidRequest: It is not a conversation, or has another format. The message names the wrong part.
 
         Example:
             >>> from llmbridge import Client, Conversation
@@ -313,12 +310,12 @@ class Conversation(Generic[Parsed]):
         return cls._of({**saved, "messages": len(messages)}, placed, "the conversation", client, options)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Writes it into a file that only its owner can read, as JSON lines: settings first, then a message a line.
+        """Saves it as JSON lines, settings first and then one message per line, in a file that only its owner can read.
 
-        The file is replaced as a whole, or not at all. See `to_dict` for what is not in it.
+        The file is replaced as a whole or not at all. `to_dict` says what is left out.
 
         Raises:
-            ConfigError: It cannot be written.
+            ConfigError: The file cannot be written.
         """
         from llmbridge.keys import replace_file
 
@@ -328,20 +325,21 @@ class Conversation(Generic[Parsed]):
             replace_file(os.fspath(path), "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines))
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise ConfigError(f"the conversation cannot be saved in {os.fspath(path)!r}: {reason}") from None
+            raise ConfigError(f"cannot save the conversation in {os.fspath(path)!r}: {reason}") from None
 
     @classmethod
     @discreet
     def load(cls, path: str | os.PathLike[str], client: Client, **options: Any) -> Conversation[Any]:
-        """The conversation that `save` has written, with options (tools, schema ...) that are given again.
+        """The conversation that `save` wrote; pass tools, schema and other options again.
 
         Args:
-            path: Of the file.
+            path: Path of the file.
             client: Its connections, limits and defaults are used.
-            **options: As for `Client.conversation`; they win over what was saved.
+            **options: The options of `Client.conversation`; they override the saved ones.
 
         Raises:
-            InvalidRequest: The file cannot be read, was saved in another format, or a line of it is wrong; says which.
+            InvalidRequest: The file cannot be read, has another format, or a line of it is wrong. The message says
+                which.
         """
         name = os.fspath(path)
         try:
@@ -349,7 +347,7 @@ class Conversation(Generic[Parsed]):
                 lines = file.read().rstrip().split(b"\n")
         except (OSError, ValueError) as error:
             reason = getattr(error, "strerror", None) or error
-            raise InvalidRequest(f"the conversation in {name!r} cannot be read: {reason}") from None
+            raise InvalidRequest(f"cannot read the conversation in {name!r}: {reason}") from None
         places = [f"{name}, line {number}" for number in range(1, len(lines) + 1)]
         head, *messages = [_parsed(line, place) for line, place in zip(lines, places, strict=True)]
         return cls._of(head, list(zip(places[1:], messages, strict=True)), places[0], client, options)
@@ -358,13 +356,13 @@ class Conversation(Generic[Parsed]):
     def _of(
         cls, head: Any, messages: Sequence[tuple[str, Any]], where: str, client: Client, options: Mapping[str, Any]
     ) -> Conversation[Any]:
-        """The conversation of the parts that were saved, each with its place for an error."""
+        """The conversation made of saved parts, each with its place for an error message."""
         marks = _checked_head(head, len(messages), where)
         talk: Conversation[Any] = cls(client, **{**head["settings"], **options})
         talk._usage = None if head.get("usage") is None else of_data(Usage, head["usage"], f"{where}: usage")
         for number, (place, message) in enumerate(messages):
             if not isinstance(message, Mapping):
-                raise InvalidRequest(f"{place} is not a message, but {shown(message)}")
+                raise InvalidRequest(f"{place} must be a message, not {shown(message)}")
             try:
                 made = Message.from_dict(message)
             except InvalidRequest as error:
@@ -374,7 +372,7 @@ class Conversation(Generic[Parsed]):
         return talk
 
     def _all(self) -> list[_Turn]:
-        """All turns, those of an open answer as far as they came."""
+        """All turns, an open answer as far as it came."""
         with self._lock:
             return [*self._turns, *(self._answer.turns() if self._answer is not None else ())]
 
@@ -384,10 +382,10 @@ def _sum(usage: Usage | None, other: Usage | None) -> Usage | None:
 
 
 def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
-    """The options as every question gets them: read and checked once, whatever becomes of the caller's lists."""
+    """The options of every question, checked once. A snapshot: later changes to the caller's lists do not matter."""
     if "messages" in options:
         raise ConfigError(
-            "a conversation has messages of its own: ask() the questions, or take up others by from_dict()"
+            "a conversation has its own messages: ask() the questions, or restore earlier ones with from_dict()"
         )
     ways = {name: options[name] for name in TRANSPORT_NAMES if name in options}
     chat = {name: options[name] for name in _CHAT_NAMES if name in options}
@@ -400,7 +398,7 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _question(asked: Any) -> list[Message]:
-    """The messages that a question is, answers to calls first: services want them behind the calls."""
+    """The messages of a question, results of calls first: services want them right behind the calls."""
     if asked is None or isinstance(asked, str):
         if asked == "":
             raise InvalidRequest("the question is empty: give the model something to answer")
@@ -423,20 +421,20 @@ def _is_message(item: Any) -> bool:
 
 
 def _check_order(asked: Sequence[Message], before: Sequence[_Turn]) -> None:
-    """Refuses what every service would: a result of a call that was not made, an answer for the second time.
+    """Refuses what every service would: a result without its call, the same answer twice.
 
     Raises:
-        InvalidRequest: There is such a thing.
+        InvalidRequest: The question holds one of these.
     """
     if before and asked and asked[0].role == "assistant" and asked[0] == before[-1].message:
-        raise InvalidRequest("the last answer is in the conversation already: ask the new question alone")
+        raise InvalidRequest("the last answer is already in the conversation: pass only the new question")
     called = next((turn.message.calls for turn in reversed(before) if turn.message.role != "tool"), ())
     for message in asked:
         if message.role != "tool":
             called = message.calls
         elif (id := message.extra.get("tool_call_id")) not in {call.id for call in called}:
             made = ", ".join(shown(call.id) for call in called) or "none"
-            raise InvalidRequest(f"a result is for the call {shown(id)}, which the answer before did not make: {made}")
+            raise InvalidRequest(f"a result names the call {shown(id)}, but the last answer made these calls: {made}")
 
 
 def _sent(turns: Sequence[_Turn], then: str = "") -> list[Message]:
@@ -463,10 +461,10 @@ def _sent(turns: Sequence[_Turn], then: str = "") -> list[Message]:
 
 
 def _sent_answer(turn: _Turn, results: list[Message], then: str) -> list[Message]:
-    """An answer and the results behind it: what broke off as its text, and every call with a result.
+    """An answer and its results: only the text of a broken answer, and a result for every call.
 
-    Of an answer that broke off, services refuse calls without results and their own tools' halves; behind one that was
-    tried again it is not sent. The same holds for a paused one with which the model was not let go on.
+    Services reject calls without results, and their own tools' calls cut in half. Before a retry, a broken answer is
+    left out altogether. The same holds for a paused answer that the model was not allowed to continue.
     """
     message = turn.message
     answered = {result.extra.get("tool_call_id") for result in results} & {call.id for call in message.calls}
@@ -484,7 +482,7 @@ def _says_something(part: Mapping[str, Any]) -> bool:
 
 
 def _is_data(value: Any) -> bool:
-    """Whether a setting is a number, a text or a list of those."""
+    """Whether a setting is a number, a text or a list of them."""
     plain = (str, int, float, type(None))
     return isinstance(value, plain) or (isinstance(value, (list, tuple)) and all(isinstance(v, plain) for v in value))
 
@@ -497,18 +495,18 @@ def _parsed(line: bytes, where: str) -> Any:
 
 
 def _checked_head(head: Any, count: int, where: str) -> dict[str, set[int]]:
-    """The numbers of the messages that begin a question, broke off or paused, once all that was saved makes sense.
+    """The numbers of the messages that start a question, broke off or paused, from a checked first line.
 
     Raises:
-        InvalidRequest: It does not.
+        InvalidRequest: The first line is not valid.
     """
     version = head.get("conversation") if isinstance(head, Mapping) else None
     if type(version) is not int:
-        raise InvalidRequest(f"{where} is not what a conversation was saved as: it names no format")
+        raise InvalidRequest(f"{where} is not a saved conversation: it has no format number")
     if version != _FORMAT:
         age = "a newer" if version > _FORMAT else "an older"
         raise InvalidRequest(
-            f"{where} was saved by {age} llmbridge in format {version}; this one reads format {_FORMAT}"
+            f"{where} was saved by {age} llmbridge (format {version}); this version reads format {_FORMAT}"
         )
     settings = head.get("settings")
     if (
@@ -516,11 +514,11 @@ def _checked_head(head: Any, count: int, where: str) -> dict[str, set[int]]:
         or settings.keys() - set(_SETTINGS)
         or not all(map(_is_data, settings.values()))
     ):
-        raise InvalidRequest(f"{where}: settings must be texts and numbers by the names {', '.join(_SETTINGS)}")
+        raise InvalidRequest(f"{where}: settings must be texts and numbers named {', '.join(_SETTINGS)}")
     if head.get("messages") != count:
-        raise InvalidRequest(f"{where} says that {shown(head.get('messages'))} messages follow, but there are {count}")
+        raise InvalidRequest(f"{where} promises {shown(head.get('messages'))} messages, but the file has {count}")
     marks: dict[str, Any] = {name: head.get(name) for name in ("questions", "broken", "paused")}
     for name, numbers in marks.items():
         if not isinstance(numbers, list) or not all(type(n) is int and 0 <= n < count for n in numbers):
-            raise InvalidRequest(f"{where}: {name} must be a list of numbers from 0 to below {count}")
+            raise InvalidRequest(f"{where}: {name} must be a list of numbers, each at least 0 and below {count}")
     return {name: set(numbers) for name, numbers in marks.items()}

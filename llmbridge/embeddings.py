@@ -1,4 +1,4 @@
-"""Embeddings: texts to vectors, in as few requests as the service allows, in the order of the texts."""
+"""Embeddings: one vector per text, in order, in as few requests as the service allows."""
 
 from __future__ import annotations
 

@@ -24,14 +24,14 @@
     │  │  └─ ServerError            the service failed
     │  │     └─ Overloaded          the service has no capacity right now
     │  └─ StreamError               reported inside the stream, and no class above describes it
-    ├─ ProtocolError                a success status, but not the answer that was promised
+    ├─ ProtocolError                a success status, but not a valid answer
     ├─ InvalidOutput                the model's output does not fit the schema; .problems
     ├─ TurnsExceeded                the model went on calling tools past the limit of turns
     ├─ AllFailed                    none of several models answered; .errors holds each one's error
     └─ Cancelled                    `cancel()` or `close()` ended the call
 
-An error that a service reports in the middle of a stream has the class that its code or type says (a rate limit is
-`RateLimited` wherever it is reported), and `StreamError` where that says nothing.
+An error that a service reports in the middle of a stream has the class of its code or type (a rate limit is
+`RateLimited` wherever it is reported), or `StreamError` if these are unknown.
 """
 
 from __future__ import annotations
@@ -78,7 +78,7 @@ __all__ = [
 
 E = TypeVar("E", bound=BaseException)
 _LONGEST_MESSAGE = 4_000
-# What gives commands, or does not stand where it is seen: C0, DEL, C1, ends of lines, bidi overrides, isolates, marks.
+# Characters that act as commands or are displayed out of place: C0, DEL, C1, line ends, bidi marks and isolates.
 _MARKS = (0x61C, 0x200E, 0x200F)
 _BLANKED = dict.fromkeys(
     (*range(0x20), *range(0x7F, 0xA0), *range(0x2028, 0x202F), *range(0x2066, 0x206A), *_MARKS), " "
@@ -97,11 +97,11 @@ def _rebuild(
 
 
 def harmless(text: str, limit: int) -> str:
-    r"""Words from outside as a message may hold them: on one line, with nothing that a terminal or a log would obey.
+    r"""Foreign text made safe for a message: on one line, without characters that a terminal or a log would obey.
 
     Args:
         text: Of any length.
-        limit: Characters that are kept.
+        limit: The most characters to keep.
 
     Example:
         >>> harmless("\x1b[31mNo\r\n\u202emore", 100)
@@ -114,9 +114,9 @@ def harmless(text: str, limit: int) -> str:
 
 
 def without_frames(error: E) -> E:
-    """The error without the frames it passed, and without what it came up in: both hold what nobody is to see.
+    """The error without its frames and its context, which hold keys, prompts and received data.
 
-    They hold keys, prompts and what was received, and crash reports show the locals of frames.
+    Crash reports show the locals of frames.
     """
     error.__traceback__ = None
     error.__context__ = None
@@ -124,7 +124,7 @@ def without_frames(error: E) -> E:
 
 
 def place_of(error: BaseException) -> str:
-    """Where an error was raised, for a message: its own text may hold what nobody is to see.
+    """Where an error was raised, for a message: the error's own text may hold secrets.
 
     Example:
         >>> try:
@@ -145,30 +145,30 @@ def place_of(error: BaseException) -> str:
 class Pending:
     """An error that is raised later than it came, and once: `raise pending.taken()`.
 
-    Raised out of a variable it would be kept: its traceback holds the frame, and the frame the variable. Such a circle
-    keeps all that the frames hold, a connection say, until the garbage collector comes.
+    Raised out of a variable it would be kept: its traceback holds the frame, and the frame the variable. Such a cycle
+    keeps everything that the frames hold, a connection say, until the garbage collector runs.
     """
 
     def __init__(self, error: LLMBridgeError | None = None) -> None:
         self.error = error
 
     def taken(self) -> LLMBridgeError:
-        """The error, which is forgotten here."""
+        """The error, which is removed from here."""
         error, self.error = self.error, None
         assert error is not None
         return error
 
 
 class Partial(str):
-    """The text of an answer that broke off, with what else had come.
+    """The text of an answer that was cut off, with what else had come.
 
     Attributes:
-        reasoning: What the model thought.
+        reasoning: The model's reasoning.
         tool_calls: Calls that had begun; their `problem` says which were cut off.
         citations, media, server_tools: As a `Completion` has them.
         usage: Tokens, if the service had counted them.
-        message: The turn as far as it came, everything in its place; None if nothing of it came.
-        turns: Where tools were run: the messages of the turns that were over, results included, to go on from there.
+        message: The turn so far, with everything in its place; None if it was empty.
+        turns: If tools were run: the messages of the finished turns, including results, to continue from.
 
     Example:
         >>> Partial("Hel") == "Hel", Partial("Hel").tool_calls
@@ -186,14 +186,14 @@ class Partial(str):
 
 
 class LLMBridgeError(Exception):
-    """Anything that llmbridge raises. Pickles and copies whole, with a `__cause__` that is llmbridge's as well.
+    """The base of all errors that llmbridge raises. Pickles and copies keep everything, also such a `__cause__`.
 
     Attributes:
         message: What went wrong and what to do about it, without secrets, on one line of at most 4000 characters.
-        provider: Name of the provider, where one was chosen.
-        model: Name of the model, where one was chosen.
-        partial: The text that had been handed out before the error, with what else had come; empty if nothing had.
-        request_id: The service's identifier of the request, to quote to its support.
+        provider: Name of the provider, if one was chosen.
+        model: Name of the model, if one was chosen.
+        partial: The text that was handed out before the error, with what else had come; empty if there was none.
+        request_id: The service's id of the request, to quote to its support.
     """
 
     def __init__(
@@ -207,14 +207,14 @@ class LLMBridgeError(Exception):
     ) -> None:
         super().__init__(message)
         self.message = message
-        self.provider = provider
-        self.model = model
-        self.partial = partial if isinstance(partial, Partial) else Partial(partial)
-        self.request_id = request_id
+        self.provider: str | None = provider
+        self.model: str | None = model
+        self.partial: Partial = partial if isinstance(partial, Partial) else Partial(partial)
+        self.request_id: str | None = request_id
 
     @property
     def message(self) -> str:
-        """On one line, without control characters, and cut if it is long: services' words are in it."""
+        """On one line, without control characters, and shortened if it is long, since it quotes services."""
         words: str = self.__dict__["message"]
         return words
 
@@ -263,7 +263,7 @@ class ConnectFailed(TransportError, ConnectionError):
 
     @property
     def retryable(self) -> bool:
-        """True unless the cause does not pass by waiting (a certificate that is not trusted)."""
+        """False if waiting does not help (a certificate that is not trusted)."""
         return not self.final
 
 
@@ -272,7 +272,7 @@ class StreamTruncated(TransportError):
 
 
 class ClockExpired(TransportError, TimeoutError):
-    """A time limit ran out.
+    """A timeout expired.
 
     Attributes:
         clock: Which one: "connect", "first_content" (request sent, no content yet), "idle" (between two pieces of
@@ -285,7 +285,7 @@ class ClockExpired(TransportError, TimeoutError):
 
     @property
     def retryable(self) -> bool:
-        """True for the connect clock: nothing had been sent."""
+        """True for the connect timeout: nothing had been sent."""
         return self.clock == "connect"
 
 
@@ -293,10 +293,10 @@ class ServiceError(LLMBridgeError):
     """The service answered with an error, by its status or inside the stream.
 
     Attributes:
-        status: HTTP status, or the one that an error inside the stream names; None if it names none.
+        status: HTTP status, or the one in an error inside the stream; None if it has none.
         code: The service's own code or type of the error, e.g. "insufficient_quota".
         body: The error's body as text, cut to 64 KiB and without the caller's key.
-        retry_after: Seconds that the service asks to wait, or None.
+        retry_after: Seconds to wait according to the service, or None.
         retryable: Whether the same request may succeed later.
     """
 
@@ -312,15 +312,15 @@ class ServiceError(LLMBridgeError):
         **context: Any,
     ) -> None:
         super().__init__(message, **context)
-        self.status = status
-        self.code = code
-        self.body = body
-        self.retry_after = retry_after
-        self.retryable = retryable
+        self.status: int | None = status
+        self.code: str | None = code
+        self.body: str = body
+        self.retry_after: float | None = retry_after
+        self.retryable: bool = retryable
 
 
 class StatusError(ServiceError):
-    """The service answered with an HTTP status that is not a success."""
+    """The service answered with an HTTP error status."""
 
 
 class AuthError(StatusError):
@@ -328,7 +328,7 @@ class AuthError(StatusError):
 
 
 class PermissionDenied(StatusError):
-    """The key is known, but not allowed to do this (403)."""
+    """The key is valid, but not allowed to do this (403)."""
 
 
 class NotFound(StatusError):
@@ -336,15 +336,15 @@ class NotFound(StatusError):
 
 
 class BadRequest(StatusError):
-    """The service does not accept the request as it is (400, 413, 422)."""
+    """The service does not accept the request (400, 413, 422)."""
 
 
 class ContextLengthExceeded(BadRequest):
-    """The prompt is longer than the model's context: shorten it or take another model."""
+    """The prompt is longer than the model's context: shorten it or use another model."""
 
 
 class RateLimited(StatusError):
-    """Too many requests or tokens in a time (429): wait `.retry_after` seconds."""
+    """Too many requests or tokens at a time (429): wait `.retry_after` seconds."""
 
 
 class QuotaExceeded(StatusError):
@@ -352,7 +352,7 @@ class QuotaExceeded(StatusError):
 
 
 class ContentFiltered(StatusError):
-    """The service's content policy refuses the prompt, or has broken the answer off: word it differently."""
+    """The service's content policy rejected the prompt, or cut off the answer: word the prompt differently."""
 
 
 class ServerError(StatusError):
@@ -364,15 +364,15 @@ class Overloaded(ServerError):
 
 
 class StreamError(ServiceError):
-    """The service reported an error inside the stream that no more special class describes."""
+    """The service reported an error inside the stream that no other class describes."""
 
 
 class ProtocolError(LLMBridgeError):
-    """A success status, but not what was promised: HTML, broken JSON, an event past its limit, no events at all."""
+    """A success status, but not a valid answer: HTML, broken JSON, an event past its limit, no events at all."""
 
 
 class InvalidOutput(LLMBridgeError):
-    """What the model wrote does not fit the schema that was asked for; `.partial` is what it wrote.
+    """The model's output does not fit the schema; `.partial` is that output.
 
     Attributes:
         problems: One line for each place that does not fit: "path: what is wrong".
@@ -380,23 +380,23 @@ class InvalidOutput(LLMBridgeError):
 
     def __init__(self, message: str, *, problems: Sequence[str] = (), **context: Any) -> None:
         super().__init__(message, **context)
-        self.problems = tuple(harmless(problem, _LONGEST_MESSAGE) for problem in problems)
+        self.problems: tuple[str, ...] = tuple(harmless(problem, _LONGEST_MESSAGE) for problem in problems)
 
 
 class TurnsExceeded(LLMBridgeError):
-    """The model went on calling tools instead of answering, up to the limit of turns; raise it or mend the tools."""
+    """The model still called tools at the limit of turns, instead of answering: raise `max_turns`, or fix the tools."""
 
 
 class AllFailed(LLMBridgeError):
     """None of several models answered.
 
     Attributes:
-        errors: The error of each that was tried, in order; each names its provider and model.
+        errors: The error of each model that was tried, in order; each names its provider and model.
     """
 
     def __init__(self, message: str, *, errors: Sequence[LLMBridgeError] = (), **context: Any) -> None:
         super().__init__(message, **context)
-        self.errors = tuple(errors)
+        self.errors: tuple[LLMBridgeError, ...] = tuple(errors)
 
 
 class Cancelled(LLMBridgeError):
@@ -404,8 +404,8 @@ class Cancelled(LLMBridgeError):
 
 
 class UnsupportedParameter(UserWarning):
-    """A parameter that the service is known to refuse was left out, as `unsupported="warn"` asks."""
+    """A parameter that the service is known to reject was left out, because of `unsupported="warn"`."""
 
 
 FINAL = (QuotaExceeded, AuthError, ContentFiltered, ContextLengthExceeded)
-"""Errors of a service that no repetition of the same request mends."""
+"""Errors of a service that a retry of the same request cannot fix."""

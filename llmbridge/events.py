@@ -1,6 +1,6 @@
-"""What a stream can say: small frozen values, in the order in which they arrive.
+"""The events of a stream: small frozen values, in order of arrival.
 
-A plain `for` loop over a stream sees only the text; `ChatStream.events()` gives all of these.
+A plain `for` loop over a stream yields only the text; `ChatStream.events()` yields all of these.
 """
 
 from __future__ import annotations
@@ -45,14 +45,14 @@ __all__ = [
     "Usage",
 ]
 
-_MOST_KEYS = 64  # of a service's own object, where several are put together
+_MOST_KEYS = 64  # of merged raw objects
 
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "pause", "error", "other"]
 
 
 @dataclass(frozen=True, slots=True)
 class Text:
-    """A piece of the answer.
+    """A piece of the answer's text.
 
     Args:
         text: Never empty, always encodable as UTF-8.
@@ -68,13 +68,13 @@ class Text:
         return self.text
 
     def to_part(self) -> dict[str, Any]:
-        """The part of a message that it is."""
+        """The event as a part of a message."""
         return {"type": "text", "text": self.text}
 
 
 @dataclass(frozen=True, slots=True)
 class Refusal:
-    """A piece of the words with which the model refuses to answer; they stand in the place of the answer's text.
+    """A piece of the model's refusal, which takes the place of the answer's text.
 
     Args:
         text: Never empty, always encodable as UTF-8.
@@ -88,13 +88,17 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Reasoning:
-    """A piece of the model's reasoning, which is not part of the answer.
+    """A piece of the model's reasoning; it is not part of the answer's text.
 
     Args:
         text: Always encodable as UTF-8; empty only beside a signature or redacted reasoning.
         signature: The service's proof of the reasoning before it, to be sent back with it; ends a block.
-        redacted: Reasoning that the service shows only encrypted; a block of its own.
+        redacted: Encrypted reasoning, which the service does not show; a block of its own.
         raw: The service's own object for the whole block, to be sent back in its place; ends a block.
+
+    Example:
+        >>> Reasoning("Hm.").to_part()
+        {'type': 'reasoning', 'text': 'Hm.'}
     """
 
     text: str
@@ -106,7 +110,7 @@ class Reasoning:
         return self.text
 
     def to_part(self) -> dict[str, Any]:
-        """The part of a message that it is."""
+        """The event as a part of a message."""
         own = {"signature": self.signature, "redacted": self.redacted, "raw": self.raw and dict(self.raw)}
         text = {} if self.redacted and not self.text else {"text": self.text}
         return {"type": "reasoning", **text, **{name: value for name, value in own.items() if value}}
@@ -114,17 +118,17 @@ class Reasoning:
 
 @dataclass(frozen=True, slots=True)
 class ToolCallDelta:
-    """A piece of a tool call that the model is still writing. `ToolCall` follows when it is whole.
+    """A piece of a tool call that the model is still writing. `ToolCall` follows when the call is complete.
 
     Args:
-        index: Which of the calls of this answer it belongs to; None if the service does not say.
-        id: The call's name; None or "" if the service does not say.
+        index: Which of the answer's calls it belongs to; None if the service does not say.
+        id: The call's ID; None or "" if the service does not say.
         name: The tool's name; services send it once, or with every piece.
         arguments: A piece of the JSON text of the arguments.
         signature: The service's proof of the reasoning behind the call, to be sent back with it.
-        whole: Nothing more of this call comes.
-        kind: Of the call, see `ToolCall`; "" if this piece does not say.
-        raw: The service's own object for the whole call, where it says more than the fields.
+        whole: Whether this is the last piece of the call.
+        kind: The kind of call, see `ToolCall`; "" if this piece does not say.
+        raw: The service's own object for the whole call, if it holds more than the fields.
     """
 
     index: int | None = None
@@ -139,13 +143,13 @@ class ToolCallDelta:
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
-    """What a tool gave, as it goes back to the model.
+    """The result of a tool call, as it is sent back to the model.
 
     Args:
-        call: The call that it answers.
-        text: What the model gets to read.
-        failed: The tool raised an error, or could not be called; the text says so.
-        value: What the function returned, or the exception that it raised.
+        call: The call it answers.
+        text: What the model reads.
+        failed: Whether the tool raised an error or could not be called; the text says so.
+        value: What the function returned, or the exception it raised.
     """
 
     call: ToolCall
@@ -155,7 +159,7 @@ class ToolResult:
 
     @property
     def message(self) -> Message:
-        """The result as a message of the conversation; `.message.to_dict()` is what JSON can keep.
+        """The result as a message of the conversation; `.message.to_dict()` can be saved as JSON.
 
         Example:
             >>> ToolResult(ToolCall("c1", "add"), "5").message.to_dict()
@@ -168,16 +172,21 @@ class ToolResult:
 
 @dataclass(frozen=True, slots=True)
 class Citation:
-    """Where something in the answer comes from. Each source is told once, however often the service repeats it.
+    """A source of the answer. Each source is yielded once, even if the service repeats it.
 
     Args:
         url: The address of the source; None for a document.
-        document: The name or number by which the service knows a document that it was given; None for a web page.
-        title: Of the source.
-        quote: The words of the source.
-        start: Index of the first character in the answer's text that it stands behind, if the service says so.
-        end: Index behind the last one.
+        document: The service's name or number of a document it was given; None for a web page.
+        title: The source's title.
+        quote: The quoted words of the source.
+        start: Index of the first character of the answer's text that it supports, if the service says so.
+        end: Index after the last one.
         raw: The service's own object.
+
+    Example:
+        >>> answer, source = "The bridge is red.", Citation("https://example.com", start=4, end=10)
+        >>> answer[source.start : source.end]
+        'bridge'
     """
 
     url: str | None = None
@@ -191,17 +200,17 @@ class Citation:
 
 @dataclass(frozen=True, slots=True)
 class Media:
-    """An image, sound or file in an answer, or a piece of one: pieces of the same `id` belong together.
+    """An image, sound or file in an answer, or a piece of one: pieces with the same `id` belong together.
 
-    `Completion.media` has them whole.
+    `Completion.media` holds them whole.
 
     Args:
         kind: "image", "audio", "video" or "document".
-        mime: Like "image/png"; "" where nobody can tell.
-        data: The bytes; empty where there is a URL.
-        url: Where it can be fetched.
-        transcript: What is said in it, as it is spoken.
-        id: The service's name for it.
+        mime: Like "image/png"; "" if unknown.
+        data: The bytes; empty if there is a URL.
+        url: Where to download it.
+        transcript: The spoken text.
+        id: The service's ID for it.
         raw: The service's own object, without the data.
 
     Example:
@@ -218,7 +227,7 @@ class Media:
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
     def to_part(self) -> dict[str, Any]:
-        """The part of a message that it is, in the form that `Image`, `Audio` and `Document` give theirs."""
+        """The event as a part of a message, in the same form as `Image`, `Audio` and `Document`."""
         from base64 import b64encode
 
         data = b64encode(self.data).decode("ascii")
@@ -238,14 +247,14 @@ class Media:
 
 @dataclass(frozen=True, slots=True)
 class ServerTool:
-    """A tool that the service runs by itself: told when it is called, and once more with what came of it.
+    """A tool that the service runs itself. Yielded when it is called, and again with its result.
 
     Args:
-        id: The service's name for the call.
+        id: The service's ID of the call.
         name: The tool's name, like "web_search".
-        arguments: What it is called with.
-        result: What came of it, in the service's own form; None while that is not known.
-        raw: The service's own object, which goes back to it with the turn.
+        arguments: The arguments of the call.
+        result: The result in the service's own form; None while it is unknown.
+        raw: The service's own object, sent back with the turn.
     """
 
     id: str
@@ -257,12 +266,12 @@ class ServerTool:
 
 @dataclass(frozen=True, slots=True)
 class Other:
-    """Something that the service says and llmbridge has no form for.
+    """Anything else the service sends, for which llmbridge has no event.
 
     Args:
         kind: The service's own word for it.
         raw: The service's own object.
-        in_turn: It is a part of the model's turn, and goes back to the service with it.
+        in_turn: Whether it is part of the model's turn, and is sent back with it.
     """
 
     kind: str
@@ -272,11 +281,11 @@ class Other:
 
 @dataclass(frozen=True, slots=True)
 class RawEvent:
-    """What the service itself has sent: an event of its stream, or the whole document in place of one.
+    """What the service sent: one event of its stream, or the whole document if it did not stream.
 
     Args:
         data: Its text.
-        name: Of the event; "message" where it has none.
+        name: The event's name; "message" if it has none.
 
     Example:
         >>> RawEvent('{"id": "a"}').json
@@ -300,10 +309,10 @@ class RawEvent:
 
 @dataclass(frozen=True, slots=True)
 class Logprobs:
-    """Log-probabilities of the tokens of a piece of text.
+    """Log probabilities of the tokens in a piece of text.
 
     Args:
-        raw: The service's own entries, one for each token.
+        raw: The service's own entries, one per token.
     """
 
     raw: tuple[Any, ...]
@@ -311,15 +320,15 @@ class Logprobs:
 
 @dataclass(frozen=True, slots=True)
 class Usage:
-    """Tokens that the service counted; None for what it did not say. Never estimated.
+    """Tokens counted by the service; None for a count it did not give. Never estimated.
 
     Args:
         input_tokens: The whole prompt, cached tokens included.
         output_tokens: The whole answer, reasoning included.
-        total_tokens: Their sum, as the service gave it or from the two.
-        cached_input_tokens: The part of the prompt that was read from a cache.
-        cache_write_tokens: The part of the prompt that was written to a cache.
-        reasoning_tokens: The part of the answer that was reasoning.
+        total_tokens: Their sum, from the service or computed.
+        cached_input_tokens: The part of the prompt read from a cache.
+        cache_write_tokens: The part of the prompt written to a cache.
+        reasoning_tokens: The part of the answer spent on reasoning.
         raw: The service's own object.
 
     Example:
@@ -340,10 +349,10 @@ class Usage:
             object.__setattr__(self, "total_tokens", self.input_tokens + self.output_tokens)
 
     def merged(self, newer: Usage) -> Usage:
-        """The newer counts, and these where they say nothing: some services send the two halves apart.
+        """The newer counts, completed by the older ones: some services send the two halves separately.
 
         Args:
-            newer: What the service said later about the same call.
+            newer: What the service counted later for the same call.
 
         Example:
             >>> Usage(input_tokens=10, output_tokens=1).merged(Usage(output_tokens=5)).total_tokens
@@ -356,10 +365,10 @@ class Usage:
         return self._together(newer, counts, newer.total_tokens)
 
     def plus(self, other: Usage | None) -> Usage:
-        """The tokens of two calls together; what neither has counted stays unknown.
+        """The tokens of two calls together. A count that neither has stays None.
 
         Args:
-            other: Of the other call; None adds nothing.
+            other: The usage of the other call; None adds nothing.
 
         Example:
             >>> Usage(1, 2).plus(Usage(10, 20)).total_tokens
@@ -372,7 +381,7 @@ class Usage:
         return self._together(other, sums, None if self.total_tokens is None else other.total_tokens)
 
     def _together(self, newer: Usage, counts: list[int | None], total: int | None) -> Usage:
-        """The counts and the raw objects of both; without a total of its own it is the sum of the other two."""
+        """The counts and raw objects of both; a missing total becomes the sum of the other two."""
         usage = dict(zip(_COUNTS, counts, strict=True))
         if total is None and usage["input_tokens"] is not None and usage["output_tokens"] is not None:
             usage["total_tokens"] = None
@@ -389,11 +398,11 @@ class Finish:
     """Why the answer ended.
 
     Args:
-        reason: In one vocabulary for all services; "other" for what it does not cover, "pause" where the service wants
-            the turn back as it is to go on with it. An "error" of the first choice is raised.
+        reason: In the same words for all services. "other" is anything without a word of its own; "pause" means that
+            the service wants the turn back unchanged to continue it. An "error" of the first choice is raised.
         raw: The service's own word.
-        message: What the service says about it.
-        again: For an "error": whether the same request may succeed at the next try.
+        message: The service's explanation.
+        again: For an "error": whether the same request may succeed if retried.
 
     Example:
         >>> Finish("length", raw="MAX_TOKENS").reason
@@ -408,11 +417,11 @@ class Finish:
 
 @dataclass(frozen=True, slots=True)
 class OtherChoice:
-    """What a choice beside the first says, where several were asked for.
+    """An event of one of the other choices, if `n` asked for several.
 
     Args:
-        index: Of the choice, from 1.
-        event: What it says.
+        index: The choice, from 1.
+        event: Its event.
     """
 
     index: int
@@ -420,7 +429,7 @@ class OtherChoice:
 
     @classmethod
     def of(cls, index: int, item: Item) -> OtherChoice:
-        """What `decode` gives for an item of a choice beside the first.
+        """What `decode` gives for an item of another choice.
 
         Example:
             >>> OtherChoice.of(1, "Hi")
@@ -431,7 +440,7 @@ class OtherChoice:
 
 
 class End:
-    """A dialect's end mark: nothing of the answer comes after it."""
+    """A dialect's end mark. Nothing of the answer comes after it."""
 
     __slots__ = ()
 
@@ -443,11 +452,11 @@ END = End()
 
 
 class EndOfPart:
-    """A part of the model's turn is over: what text comes now belongs to another. `decode` gives it, nobody sees it.
+    """The end of a part of the model's turn: text after it belongs to a new part. Internal, from `decode`.
 
     Args:
-        raw: The service's own object for the text that is over, the text in it left empty: it is filled in again when
-            the turn goes back. None if a plain text says as much.
+        raw: The service's own object for the finished text, with its text removed; it is filled in again when the turn
+            is sent back. None if plain text is enough.
         needed: False keeps `raw` only in a turn whose reasoning has one as well.
     """
 
@@ -459,17 +468,17 @@ class EndOfPart:
 
 
 class NextCall:
-    """The service is asked again to go on with the same turn, and counts its tokens anew. Nobody sees it."""
+    """The service is called again to continue the same turn, and counts its tokens anew. Internal."""
 
     __slots__ = ()
 
 
 class Summary:
-    """An answer as a whole behind its pieces (or alone): of it, only what no piece has said is handed out.
+    """A summary of the answer after its pieces, or in place of them: only what no piece has said is handed out.
 
     Args:
-        items: What it says, as `decode` gives it.
-        certain: False if it may as well be one more piece: it is a summary then if it begins with all text before it.
+        items: The summary's content, as `decode` gives it.
+        certain: False if it may be another piece: it counts as a summary if it starts with all text before it.
     """
 
     __slots__ = ("certain", "items")
@@ -480,11 +489,11 @@ class Summary:
 
 
 class CitationInBytes:
-    """A `Citation` whose place is counted in bytes of the answer's UTF-8. `decode` gives it, nobody sees it.
+    """A `Citation` whose place is counted in bytes of the answer's UTF-8. Internal, from `decode`.
 
     Args:
-        citation: With that place.
-        words: What stands there in the answer, if the service says so.
+        citation: The citation, with start and end in bytes.
+        words: The answer's text at that place, if the service says so.
     """
 
     __slots__ = ("citation", "words")
@@ -496,14 +505,14 @@ class CitationInBytes:
 
 @dataclass(frozen=True, slots=True)
 class MediaDelta:
-    """A piece of an image or sound as `decode` gives it: base64 that may be cut anywhere. It becomes a `Media`.
+    """A piece of an image or sound from `decode`: base64 that may be cut anywhere. It becomes a `Media`.
 
     Args:
         kind: "image", "audio", "video" or "document".
-        mime: Its media type; "" to find it out from the first bytes.
+        mime: Its media type; "" to detect it from the first bytes.
         data: A piece of the base64 text.
-        transcript: A piece of what is said.
-        id: The service's name for it; None goes on with the one before of the same kind.
+        transcript: A piece of the spoken text.
+        id: The service's ID for it; None continues the last one of the same kind.
         raw: The service's own object, without the data.
     """
 
@@ -524,4 +533,4 @@ Item = Union[
     str, Refusal, Reasoning, ToolCallDelta, ToolCall, ToolResult, Citation, Media, MediaDelta, ServerTool, Other,
     Logprobs, Usage, Finish, OtherChoice, EndOfPart, NextCall, Summary, RawEvent, CitationInBytes
 ]  # fmt: skip
-"""What a provider's `decode` gives: a plain str is a piece of the answer. Of tool calls it gives only the deltas."""
+"""What a provider's `decode` gives: a str is a piece of the answer. Of tool calls it gives only the deltas."""

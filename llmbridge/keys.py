@@ -1,7 +1,8 @@
-"""The keys file: API keys by the name of their provider, for those who set no environment variable.
+"""The keys file: API keys by the name of their provider, as an alternative to environment variables.
 
-The file belongs to its owner alone (mode 0600 in a folder of mode 0700) and is refused otherwise. It is replaced as a
-whole, so that a crash leaves the old one or the new one, and writers wait for each other, so that no key is lost.
+Only its owner may have access to the file (mode 0600 in a folder of mode 0700); otherwise it is rejected. It is
+replaced as a whole, so that a crash leaves the old or the new one, and writers wait for each other, so that no key is
+lost.
 """
 
 from __future__ import annotations
@@ -31,21 +32,21 @@ __all__ = [
 ]
 
 KEYS_FILE_VARIABLE = "LLMBRIDGE_KEYS_FILE"
-"""The environment variable that may name another keys file; the null device stands for none."""
+"""The environment variable with the path of another keys file; the null device means none."""
 
 _LARGEST = 1024 * 1024
-_PATIENCE = 10.0  # seconds to wait for another process that writes, which takes it milliseconds
+_PATIENCE = 10.0  # seconds to wait for another process that writes, which takes milliseconds
 _NO_FILE = (FileNotFoundError, NotADirectoryError)
 
 _Signature = tuple[Any, ...]
 _warned: set[str] = set()
-_read: tuple[_Signature, dict[str, Secret]] | None = None  # what was read last, and from which state of which file
+_read: tuple[_Signature, dict[str, Secret]] | None = None  # the last keys read, and the state of their file
 
 
 def keys_path() -> str:
     """The path of the keys file, whether it exists or not.
 
-    It is LLMBRIDGE_KEYS_FILE, or `llmbridge/keys.json` in XDG_CONFIG_HOME, in `~/.config`, on Windows in %APPDATA%.
+    LLMBRIDGE_KEYS_FILE, or `llmbridge/keys.json` in XDG_CONFIG_HOME, in `~/.config`, on Windows in %APPDATA%.
 
     Example:
         >>> os.path.basename(keys_path())
@@ -56,18 +57,18 @@ def keys_path() -> str:
 
 def _default_path() -> str:
     folder = os.environ.get("APPDATA", "") if os.name == "nt" else os.environ.get("XDG_CONFIG_HOME", "")
-    if not os.path.isabs(folder):  # the specification of XDG: a relative path is to be ignored
+    if not os.path.isabs(folder):  # the XDG specification: ignore a relative path
         folder = os.path.join(os.path.expanduser("~"), ".config")
     return os.path.join(folder, "llmbridge", "keys.json")
 
 
 @discreet
 def stored_key(provider_name: str) -> Secret | None:
-    """The key that is kept for the provider, or None. Without a keys file it costs one look whether there is one.
+    """The stored key of the provider, or None. Without a keys file it costs one system call.
 
     Raises:
-        ConfigError: There is a keys file that cannot be used: it is not readable, others can read it, it belongs to
-            somebody else, or is no JSON object of names and keys. Nothing of what it holds is quoted.
+        ConfigError: The keys file cannot be used: it is not readable, others can read it, it belongs to another user,
+            or is not a JSON object of names and keys. Its contents are not quoted.
 
     Example:
         >>> stored_key("nobody") is None
@@ -78,7 +79,7 @@ def stored_key(provider_name: str) -> Secret | None:
 
 @discreet
 def key_if_usable(provider_name: str) -> Secret | None:
-    """Like `stored_key`, where a key is a convenience: a file that cannot be used is warned of, once.
+    """Like `stored_key`, for an optional key: warns once of a file that cannot be used.
 
     Example:
         >>> key_if_usable("nobody") is None
@@ -90,29 +91,29 @@ def key_if_usable(provider_name: str) -> Secret | None:
         message = error.message
     if message not in _warned:
         _warned.add(message)
-        warn_caller(f"{message} (a request goes out without a key)", UserWarning)
+        warn_caller(f"{message} (the request is sent without a key)", UserWarning)
     return None
 
 
 @discreet
 def stored_names() -> list[str]:
-    """The names of the providers whose keys are kept, sorted; errors as for `stored_key`."""
+    """The names of the providers with stored keys, sorted; raises like `stored_key`."""
     return sorted(_stored())
 
 
 @discreet
 def set_key(name: str, key: str | Secret) -> None:
-    """Keeps the key of a provider, in place of the one that was kept before.
+    """Stores the key of a provider, replacing the previous one.
 
     Args:
         name: The provider's name.
-        key: The key; outer white space is removed.
+        key: The key; white space around it is removed.
 
     Raises:
-        ConfigError: The name or the key cannot be one, or the file cannot be read or written; it is unchanged then.
+        ConfigError: The name or the key is invalid, or the file cannot be read or written; it is unchanged then.
     """
     if not isinstance(name, str) or any(mark in name for mark in ":/") or name.split() != [name]:
-        raise ConfigError("the provider's name must be set, without colon, slash or white space")
+        raise ConfigError("the provider's name must not be empty or contain a colon, slash or white space")
     secret = key if isinstance(key, Secret) else Secret(key, "the key")
     path = _writable_path()
     _make_folder(os.path.dirname(path))
@@ -122,7 +123,7 @@ def set_key(name: str, key: str | Secret) -> None:
 
 @discreet
 def remove_key(name: str) -> bool:
-    """Forgets the key of a provider; False if none was kept. Errors as for `set_key`."""
+    """Deletes the key of a provider; False if none was stored. Raises like `set_key`."""
     path = _writable_path()
     if not os.path.exists(path):
         return False
@@ -142,7 +143,7 @@ def _stored() -> dict[str, Secret]:
     path = keys_path()
     try:
         state = os.stat(path)
-    except (*_NO_FILE, PermissionError):  # a folder that this user cannot look into holds no keys of this user
+    except (*_NO_FILE, PermissionError):  # a folder without access for this user cannot hold the user's keys
         return {}
     except (OSError, ValueError) as error:
         raise _unusable(path, error) from None
@@ -158,10 +159,10 @@ def _stored() -> dict[str, Secret]:
 
 
 def _load(path: str) -> dict[str, Secret]:
-    """The keys in the file, once it is sure that nobody else can read it; none if it does not exist."""
+    """The keys in the file, after checking that only its owner can read it; empty if it does not exist."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):
-            raise ConfigError(f"the keys file {path} is no regular file")
+            raise ConfigError(f"the keys file {path} is not a regular file")
         with open(path, "rb") as file:
             _check_owner(path, os.fstat(file.fileno()))
             return _parsed(path, file.read(_LARGEST + 1))
@@ -172,7 +173,7 @@ def _load(path: str) -> dict[str, Secret]:
 
 
 def _check_owner(path: str, state: os.stat_result) -> None:
-    if sys.platform == "win32":  # access lists there, and a folder of the user's own
+    if sys.platform == "win32":  # Windows uses access lists, and the folder is the user's own
         return
     if state.st_uid != os.geteuid():
         raise ConfigError(
@@ -184,23 +185,23 @@ def _check_owner(path: str, state: os.stat_result) -> None:
 
         raise ConfigError(
             f"other users have access to the keys file {path} (mode {stat.S_IMODE(state.st_mode):04o}), so its keys "
-            f"are not used: type chmod 600 {shlex.quote(path)}"
+            f"are not used: run chmod 600 {shlex.quote(path)}"
         )
 
 
 def _parsed(path: str, content: bytes) -> dict[str, Secret]:
     if len(content) > _LARGEST:
-        raise ConfigError(f"the keys file {path} has more than {_LARGEST} bytes")
+        raise ConfigError(f"the keys file {path} is longer than {_LARGEST} bytes")
     try:
         found = json.loads(content.decode("utf-8-sig"))
     except (ValueError, RecursionError):
         found = None
     if not isinstance(found, dict):
         raise ConfigError(
-            f'the keys file {path} must hold a JSON object like {{"openai": "KEY"}}: mend it, or delete it '
+            f'the keys file {path} must hold a JSON object like {{"openai": "KEY"}}: correct it, or delete it '
             "and set the keys again with llmbridge keys set"
         )
-    # The place of a value says more than its name, which may be a key that was put on the wrong side.
+    # An error names a value by its place, since its name may be a key put on the wrong side.
     return {
         name: Secret(value, f"value {place} in the keys file {path}")
         for place, (name, value) in enumerate(found.items(), 1)
@@ -215,17 +216,17 @@ def _unusable(path: str, error: Exception) -> ConfigError:
 
 
 def _writable_path() -> str:
-    """Where the file is in truth: replacing a symbolic link would cut it off from the file it stands for."""
+    """The real path of the file: replacing a symbolic link would cut it off from its target."""
     path = keys_path()
     if path == os.devnull:
-        raise ConfigError(f"{KEYS_FILE_VARIABLE} is {os.devnull}, which keeps nothing")
+        raise ConfigError(f"{KEYS_FILE_VARIABLE} is {os.devnull}, where keys cannot be kept")
     if not os.path.isabs(path) and not os.environ.get(KEYS_FILE_VARIABLE, "").strip():
-        raise ConfigError(f"there is no home folder to keep keys in: name a file in {KEYS_FILE_VARIABLE}")
+        raise ConfigError(f"there is no home folder to keep keys in: set {KEYS_FILE_VARIABLE} to the path of a file")
     return os.path.realpath(path)
 
 
 def _make_folder(folder: str) -> None:
-    """The folder, closed to others if it is llmbridge's own: any other one is shared with other files."""
+    """Makes the folder, closed to others if it is llmbridge's own: other folders are shared with other files."""
     try:
         os.makedirs(folder, mode=0o700, exist_ok=True)
         own = os.path.realpath(os.path.dirname(_default_path()))
@@ -243,14 +244,14 @@ def _replace(path: str, keys: Mapping[str, Secret]) -> None:
 
 
 def replace_file(path: str, content: str) -> None:
-    """Puts a file that only its owner can read in the place of another, as a whole or not at all.
+    """Replaces a file, as a whole or not at all, by one that only its owner can read.
 
     Raises:
-        OSError: It cannot be written; what was there is unchanged.
+        OSError: It cannot be written; the old file is unchanged.
     """
     import tempfile
 
-    path = os.path.realpath(path)  # in place of a symbolic link, it would cut that off from the file it stands for
+    path = os.path.realpath(path)  # replacing a symbolic link would cut it off from its target
     descriptor, temporary = tempfile.mkstemp(dir=os.path.dirname(path), prefix=".llmbridge-")  # of mode 0600
     try:
         with os.fdopen(descriptor, "w", encoding="utf-8", newline="\n") as file:
@@ -266,7 +267,7 @@ def replace_file(path: str, content: str) -> None:
 
 
 def _sync_folder(folder: str) -> None:
-    """Puts the new name on the disk too; not every system can do that to a folder."""
+    """Writes the new name to the disk too; not every system can do that for a folder."""
     with suppress(OSError):
         descriptor = os.open(folder, os.O_RDONLY)
         try:
@@ -277,9 +278,9 @@ def _sync_folder(folder: str) -> None:
 
 @contextmanager
 def _alone(path: str) -> Iterator[None]:
-    """No other process and no other thread changes the file meanwhile.
+    """Keeps other processes and threads from changing the file.
 
-    The lock is on a file beside it, which stays: the keys file itself is a new one after each change.
+    The lock is on another, permanent file beside it, since the keys file is a new one after each change.
     """
     lock = f"{path}.lock"
     try:
@@ -296,17 +297,17 @@ def _alone(path: str) -> Iterator[None]:
         _wait_for(lock, "", lambda: fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB), BlockingIOError)
         yield
     finally:
-        os.close(descriptor)  # which frees the lock, as the end of the process does
+        os.close(descriptor)  # frees the lock, as the end of the process does
 
 
 @contextmanager
 def _exclusive_file(lock: str) -> Iterator[None]:
-    """The same where files have no locks: who creates the file holds the lock."""
+    """The same on systems without file locks: creating the file takes the lock."""
 
     def create() -> None:
         os.close(os.open(lock, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600))
 
-    # Windows answers so for a file that is about to vanish.
+    # Windows raises this for a file that is about to vanish.
     busy = (FileExistsError, PermissionError) if os.name == "nt" else (FileExistsError,)
     _wait_for(lock, f"; if none is, delete {lock}", create, *busy)
     try:

@@ -1,8 +1,8 @@
-"""Client-side rate limits: how many requests and tokens a minute, and how many requests at once, a client may send.
+"""Client-side rate limits: how many requests and tokens per minute, and how many requests at once, a client may send.
 
-There is no thread and no timer here. A call that wants to send a request puts a ticket into the queue, asks it how long
-to wait, and waits in its own way. All calls of a client stand in one queue, first come, first served. Whatever ends a
-call (`release`, `pause`, `learn`) may be called from a garbage collection.
+There is no thread and no timer here. A call that wants to send a request puts a ticket into the queue, gets its delay,
+and waits in its own way. All calls of a client share one queue, first come, first served. The methods that end a call
+(`release`, `pause`, `learn`) may be called from a garbage collection.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ __all__ = ["Limiter", "Limits", "Ticket", "estimate_tokens"]
 
 _State = Literal["waiting", "granted", "over"]
 _MINUTE = 60.0
-_SECOND = 1.05  # a little more than one, as requests do not all take equally long to arrive
+_SECOND = 1.05  # a little more than one, since requests take unequally long to arrive
 _BURST = 5
 _ROUNDING = 1e-6
 _LONGEST_PAUSE = 120.0
-_RECENT = 20  # answers of which more than half, and at least so many, have to be refusals before all calls wait:
+_RECENT = 20  # last answers: all calls wait if more than half of these are refusals, and at least so many:
 _FEWEST_REFUSALS = 3
-_SPREAD = 0.25  # part of such a wait over which those who waited are spread behind it
-_MOST_TOKENS = 10_000_000  # a service that counts more for one request is not believed
+_SPREAD = 0.25  # the calls that waited are spread over this part of the wait afterwards
+_MOST_TOKENS = 10_000_000  # a higher count for one request is ignored
 _CHARACTERS_PER_TOKEN = 4
 _TOKENS_OF_A_FILE = 1_000
 _FILE_FIELDS = frozenset({"data", "file_data", "images", "b64_json"})
@@ -40,20 +40,20 @@ _ANSWER_FIELDS = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a client allows itself; None is no limit.
+    """The rate limits of a client; None means no limit.
 
     Args:
         requests_per_minute: Requests that begin within any 60 seconds. Beyond `burst` they are spread over the minute,
             since many services count by the second.
         tokens_per_minute: Tokens of prompts and answers within any 60 seconds: estimated when a request begins, and
-            put right when the service has said how many they were. A request that is larger than the limit is sent
-            when nothing else was sent for a minute.
-        concurrency: Requests that are under way at once, until the end of their answers.
-        burst: How many of `requests_per_minute` may begin at once after a quiet time; 5 if missing. As many as
-            `requests_per_minute` let all of them go at once.
+            corrected with the service's own count. A request larger than the limit is sent when nothing else was sent
+            for a minute.
+        concurrency: Requests in progress at once, until the end of their answers.
+        burst: How many of `requests_per_minute` may begin at once after a quiet time; 5 if missing. The value of
+            `requests_per_minute` lets all of them begin at once.
 
     Raises:
-        ConfigError: A value is no whole number from 1, or `burst` stands without `requests_per_minute`.
+        ConfigError: A value is not a whole number from 1, or `burst` is set without `requests_per_minute`.
 
     Example:
         >>> Limits(requests_per_minute=60, concurrency=4).tokens_per_minute is None
@@ -71,21 +71,20 @@ class Limits:
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
                 raise ConfigError(f"{name} must be a whole number from 1, or None for no limit, not {value!r}")
         if self.burst is not None and self.requests_per_minute is None:
-            raise ConfigError("burst is a part of requests_per_minute: give that as well")
+            raise ConfigError("burst is a part of requests_per_minute: set that as well")
 
 
 class Ticket:
-    """A place in the queue of a `Limiter`, and afterwards the permission to send one request.
+    """A place in the queue of a `Limiter`, and then the permission to send one request.
 
-    Keep it before it enters the queue, and always give it back with `release`: a ticket that waits holds up all behind
-    it, one that was granted takes up a place of `concurrency`. It can be given back from any thread, in any state,
+    Keep it before it enters the queue, and always give it back with `release`: a waiting ticket holds up all those
+    behind it, a granted one takes up a place of `concurrency`. It can be released from any thread, in any state,
     repeatedly, and from a garbage collection.
 
     Args:
-        limiter: In whose queue it will stand; see `Limiter.enter`.
+        limiter: The limiter whose queue it will enter; see `Limiter.enter`.
         tokens: How many the request is likely to take; see `estimate_tokens`.
-        wake: Called when it is worth asking for the `delay` again: from any thread, so it may do no more than set a
-            flag.
+        wake: Called when it is worth calling `delay` again: from any thread, so it may do no more than set a flag.
     """
 
     __slots__ = ("_limiter", "began", "refused", "state", "tokens", "wake")
@@ -99,31 +98,31 @@ class Ticket:
         self.refused = False
 
     def delay(self) -> float | None:
-        """0 to go, else seconds until it is worth asking again; None if that is not known before `wake` is called.
+        """0 to go, else seconds after which to call again; None if that is not known before `wake` is called.
 
-        The permission is given at the call that returns 0: from then on the request counts. A number is no promise:
-        whoever waits has to ask again afterwards, and may be told to wait longer.
+        The call that returns 0 grants the permission: from then on the request counts. Other numbers are estimates:
+        call again afterwards, since the delay may have grown.
         """
         return self._limiter.delay_of(self)
 
     def answered(self) -> None:
-        """The service has answered, whatever it says."""
+        """Notes that the service has answered, with any status."""
         self._limiter.hear(self, None)
 
     def refuse(self, seconds: float | None) -> None:
-        """The answer was that the service is asked too much.
+        """Notes that the service answered with a rate limit.
 
         Args:
-            seconds: How long it asks to wait; None if it does not say.
+            seconds: How long to wait; None if it does not say.
         """
         self._limiter.hear(self, seconds or 0.0)
 
     def release(self, used_tokens: int | None = None) -> None:
-        """The request is over, or was given up while it waited.
+        """Ends the request, or leaves the queue.
 
         Args:
-            used_tokens: How many tokens it took, to put the estimate right; None if that is not known. 0 for a
-                request that was not answered.
+            used_tokens: How many tokens it took, to correct the estimate; None if unknown. 0 for a request that was not
+                answered.
         """
         self._limiter.take_back(self, used_tokens)
 
@@ -132,17 +131,17 @@ class Limiter:
     """Lets requests go as `Limits` and the service allow; shared by all calls of a client.
 
     Args:
-        limits: What the client allows itself.
+        limits: The client's rate limits.
         clock: Seconds from any beginning; for tests.
 
     Example:
-        With a `call` that can be woken and ended from elsewhere::
+        With a `call` that can be woken and ended from other threads::
 
             ticket = Ticket(limiter, estimate_tokens(body), wake=call.wake)   # once for each attempt
             try:
                 limiter.enter(ticket)
                 while (delay := ticket.delay()) != 0:
-                    call.rest(delay)            # raises if the call is cancelled, or out of time
+                    call.rest(delay)            # raises if the call is cancelled or times out
                 answer = transport.post(call, request)
                 ticket.answered()
                 limiter.learn(RateLimits.of(answer.headers))
@@ -164,14 +163,14 @@ class Limiter:
         self._lock: threading.Lock
         keep_lock_free(self)
         self._pid = os.getpid()
-        self._queue: OrderedDict[Ticket, None] = OrderedDict()  # anybody may leave it, also from its middle
+        self._queue: OrderedDict[Ticket, None] = OrderedDict()  # tickets may leave from the middle
         self._running: set[Ticket] = set()
         self._begun: deque[Ticket] = deque()  # of the last minute
-        self._spent = 0  # tokens of those
-        self._even_at = float("-inf")  # when requests that are spread evenly will have caught up with those that began
-        self._recent: deque[Ticket] = deque(maxlen=_RECENT)  # those that were answered last
+        self._spent = 0  # their tokens
+        self._even_at = float("-inf")  # when evenly spread requests will have caught up with those that began
+        self._recent: deque[Ticket] = deque(maxlen=_RECENT)  # answered last
         self._paused_until = self._slow_until = float("-inf")
-        # A garbage collection inside the lock may end a call: what it has to say is laid down here, without the lock.
+        # A garbage collection inside the lock may end a call, which puts its ticket here without taking the lock.
         self._returned: deque[tuple[Ticket, int | None]] = deque()
         self._pauses: deque[float] = deque()
         self._heard: deque[tuple[Ticket, float | None]] = deque()
@@ -185,14 +184,14 @@ class Limiter:
         self._settle()
 
     def learn(self, rates: RateLimits | None) -> None:
-        """Takes in what the headers of a success say: if nothing remains of something, nobody goes until it is back."""
+        """Learns from the headers of a success: if nothing remains of a limit, all requests wait until it resets."""
         if rates is not None:
             self.pause(rates.wait)
 
     def pause(self, seconds: float | None) -> None:
-        """Nobody goes for that long, as a service has asked; None changes nothing, and neither does too long a time.
+        """Holds back all requests for that long; None changes nothing, and neither does too long a time.
 
-        The next request then learns from the service itself, as a typed error, that it would have to wait so long.
+        The next request then gets the long wait from the service itself, as a typed error.
         """
         if seconds is not None and 0 < seconds <= _LONGEST_PAUSE:
             self._pauses.append(self._clock() + seconds)
@@ -200,7 +199,7 @@ class Limiter:
     def hear(self, ticket: Ticket, refused_for: float | None) -> None:
         """See `Ticket.answered` and `Ticket.refuse`.
 
-        One refusal concerns the request that was refused. Where most of the recent answers are refusals, all wait.
+        A refusal concerns only its own request. If most of the recent answers are refusals, all requests wait.
         """
         self._heard.append((ticket, None if refused_for is None else self._clock() + refused_for))
 
@@ -223,7 +222,7 @@ class Limiter:
         self._settle()
 
     def _delay_of(self, ticket: Ticket) -> float | None:
-        """The delay of a ticket that waits; inside the lock."""
+        """The delay of a waiting ticket; inside the lock."""
         if ticket is not self._head():
             return None
         if self.limits.concurrency is not None and len(self._running) >= self.limits.concurrency:
@@ -260,7 +259,7 @@ class Limiter:
                 self._slow_until = max(self._slow_until, until + _SPREAD * (until - now))
 
     def _delay_by_limits(self, ticket: Ticket, now: float) -> float:
-        """Seconds until enough of what began in the last minute is a minute old; inside the lock."""
+        """Seconds until enough requests of the last minute are a minute old; inside the lock."""
         while self._begun and self._begun[0].began + _MINUTE <= now:
             self._spent -= self._begun.popleft().tokens
         until = float("-inf")
@@ -282,16 +281,16 @@ class Limiter:
         return until + _MINUTE - now
 
     def _head(self) -> Ticket | None:
-        """Whose turn it is; inside the lock."""
+        """The next ticket; inside the lock."""
         return next(iter(self._queue), None)
 
     def _take_in(self) -> bool:
-        """Takes in what was given back; inside the lock. Whether the ticket at the head may have a reason to ask."""
+        """Handles released tickets; inside the lock. Returns whether the first ticket's delay may have changed."""
         changed = False
         while self._returned:
             ticket, used_tokens = self._returned.popleft()
             if ticket.state == "waiting":
-                self._queue.pop(ticket, None)  # it may have been given back before it entered
+                self._queue.pop(ticket, None)  # it may have been released before it entered
             elif ticket.state == "granted":
                 self._running.discard(ticket)
                 counted = ticket.tokens if used_tokens is None or not 0 <= used_tokens <= _MOST_TOKENS else used_tokens
@@ -299,11 +298,11 @@ class Limiter:
                     self._spent += counted - ticket.tokens
                     ticket.tokens = counted
             changed = changed or ticket.state != "over"
-            ticket.state, ticket.wake = "over", _nobody  # the ticket is kept for a while, the call need not be
+            ticket.state, ticket.wake = "over", _ignore  # the ticket is kept for a while, the call should not be
         return changed
 
     def _forget_the_parent(self) -> None:
-        """After a fork: whoever waited or was under way is so in the parent. What it has sent still counts here."""
+        """After a fork: tickets that wait or run belong to the parent. The requests that it has sent still count."""
         self._pid = os.getpid()
         self._returned.clear()
         for ticket in (*self._queue, *self._running):
@@ -312,8 +311,8 @@ class Limiter:
         self._running.clear()
 
     def _settle(self) -> None:
-        """Takes in what was given back while the lock was held: whoever held it comes here when it is free."""
-        # `with` alone: a Ctrl-C between `acquire` and `try` would leave the lock taken for ever.
+        """Handles tickets that were released while the lock was held; every holder of the lock calls it afterwards."""
+        # `with` alone: a Ctrl-C between `acquire` and `try` would leave the lock taken forever.
         while self._returned and not self._lock.locked():
             with self._lock:
                 head = self._head() if self._take_in() else None
@@ -321,15 +320,16 @@ class Limiter:
                 head.wake()
 
 
-def _nobody() -> None:
-    """Wakes nobody."""
+def _ignore() -> None:
+    """The `wake` of a ticket that is over."""
 
 
 def estimate_tokens(body: Mapping[str, Any]) -> int:
-    """Roughly how many tokens a request will take, prompt and answer together, from its JSON body.
+    """A rough estimate of the tokens of a request, prompt and answer together, from its JSON body.
 
-    A token is taken for four characters, a file or image for 1,000 tokens, and the answer for as long as it is
-    allowed to be. That is rough: code and other scripts than Latin take more tokens than that, answers mostly fewer.
+    Counts four characters as a token, a file or image as 1,000 tokens, and the answer at its longest allowed length.
+    Code and scripts other than Latin take more tokens than that, answers mostly fewer.
+
 
     Example:
         >>> estimate_tokens({"messages": [{"role": "user", "content": "Write a haiku about rain."}], "max_tokens": 50})

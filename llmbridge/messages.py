@@ -1,7 +1,7 @@
-"""Messages and requests: frozen, checked when they are made, never sent half-wrong.
+"""Messages and requests: frozen, and checked completely when they are made.
 
-Whatever JSON cannot carry as UTF-8 (NaN, lone surrogates, sets, bytes, keys that are no text, a list that contains
-itself) is refused here, with the place where it stands, before anything goes out.
+Anything JSON cannot carry as UTF-8 (NaN, lone surrogates, sets, bytes, keys that are not str, a list that contains
+itself) is refused here with its place, before anything is sent.
 """
 
 from __future__ import annotations
@@ -26,9 +26,9 @@ if TYPE_CHECKING:
 
     Parsed = TypeVar("Parsed", default=Any)
 else:
-    from typing import TypeVar  # it knows defaults from Python 3.13 on
+    from typing import TypeVar  # supports defaults only from Python 3.13 on
 
-    Parsed = TypeVar("Parsed")  # the type of `.parsed`: the class given as `schema`, or anything at all
+    Parsed = TypeVar("Parsed")  # the type of `.parsed`: the class given as `schema`, or Any
 
 __all__ = [
     "ROLES",
@@ -53,10 +53,10 @@ SchemaMode = Literal["native", "tool", "json"]
 
 
 _REASONING = ("reasoning_content", "reasoning")
-_OWN = ("signature", "redacted", "raw")  # what only the service that gave it understands
+_OWN = ("signature", "redacted", "raw")  # understood only by the service that sent it
 _MEDIA = ("image_url", "input_audio", "file")
 _NO_TEXT = ("reasoning", "tool_call", "opaque")
-# What only an answer carries. Even with nothing in it, there are services that refuse it.
+# Only answers carry these. Some services refuse them in a request, even empty ones.
 _OF_ANSWERS = ("annotations", "audio", "function_call", "refusal", "tool_calls", *_REASONING)
 
 
@@ -65,17 +65,17 @@ class Message:
     """One turn of a conversation.
 
     Args:
-        role: One of system, developer, user, assistant, tool.
-        content: Text, or a list of parts in their order: text, `Image`, `Audio`, `Document`, events of an answer
-            (`Text`, `Reasoning`, `ToolCall`, `Media`), `Opaque`, or mappings with a `type`. Of those, `text`,
-            `image_url`, `input_audio`, `file` (OpenAI's forms), `reasoning` (text, signature, redacted) and `tool_call`
-            (id, name, arguments) are translated for every service; what a service knows beside them is sent as given.
-            None only for an assistant's turn that made tool calls.
-        extra: What else the turn carries: `name`, `tool_calls` (OpenAI's form), and in an answer to a call
-            `tool_call_id` and `is_error`; all else is sent as given.
+        role: system, developer, user, assistant or tool.
+        content: Text, or a list of parts in order: text, `Image`, `Audio`, `Document`, events of an answer (`Text`,
+            `Reasoning`, `ToolCall`, `Media`), `Opaque`, or mappings with a `type`. The types `text`, `image_url`,
+            `input_audio`, `file` (OpenAI's forms), `reasoning` (text, signature, redacted) and `tool_call` (id, name,
+            arguments) are translated for every service; other types are sent unchanged. None only for an assistant's
+            turn with tool calls.
+        extra: Other fields of the turn: `name`, `tool_calls` (OpenAI's form), and in a tool result `tool_call_id` and
+            `is_error`. Anything else is sent unchanged.
 
     Raises:
-        InvalidRequest: The role is unknown or the content is no text, no list of parts, or cannot be sent as JSON.
+        InvalidRequest: The role is unknown, or the content is neither a str nor a list of parts, or not valid JSON.
 
     Example:
         >>> Message("user", "Hello").to_dict()
@@ -93,7 +93,7 @@ class Message:
             known = ", ".join(ROLES)
             raise InvalidRequest(f"role {shown(self.role)} is unknown{_meant_role(self.role)}: use one of {known}")
         if not isinstance(self.extra, Mapping) or {"role", "content"} & set(self.extra):
-            raise InvalidRequest("extra must be a mapping of what the message has beside its role and content")
+            raise InvalidRequest("extra must be a mapping of the message's other fields")
         content, extra = _checked_content(self.content, self.role, self.extra), json_copy(self.extra, "message")
         if content.__class__ is list and any(part["type"] == "tool_call" for part in content if type(part) is dict):
             content, extra = _with_marks(content, extra, self.role)
@@ -105,7 +105,7 @@ class Message:
         """All text of the content, its parts joined.
 
         Raises:
-            InvalidRequest: There is a part that is no text, so that the text alone would not say what was meant.
+            InvalidRequest: One of the parts is not text, so the text alone would be incomplete.
         """
         if self.content is None or isinstance(self.content, str):
             return self.content or ""
@@ -114,21 +114,21 @@ class Message:
             if isinstance(part, dict):
                 if part["type"] in _NO_TEXT:
                     continue
-                if self.role == "assistant" and part["type"] in _MEDIA:  # of an earlier answer: what is said in it
+                if self.role == "assistant" and part["type"] in _MEDIA:  # in an earlier answer: use its transcript
                     texts.append(str(part.get("transcript") or ""))
                     continue
                 if part["type"] not in ("text", "input_text", "output_text") or not isinstance(part.get("text"), str):
-                    raise InvalidRequest(f"this service takes text only, not a part of type {shown(part['type'])}")
+                    raise InvalidRequest(f"this service takes only text, not a part of type {shown(part['type'])}")
                 part = part["text"]
             texts.append(part)
         return "".join(texts)
 
     @property
     def parts(self) -> list[dict[str, Any]]:
-        """All that the turn is made of, in its order, each part with a `type`; text and tool calls included.
+        """All parts of the turn in order, each with a `type`; text and tool calls included.
 
         Raises:
-            InvalidRequest: One of its tool calls is not of OpenAI's form.
+            InvalidRequest: A tool call does not have OpenAI's form.
 
         Example:
             >>> Message("user", "Hello").parts
@@ -151,10 +151,10 @@ class Message:
 
     @property
     def calls(self) -> tuple[ToolCall, ...]:
-        """The tool calls of an assistant's turn, in their order.
+        """The tool calls of an assistant's turn, in order.
 
         Raises:
-            InvalidRequest: One of them is not of OpenAI's form.
+            InvalidRequest: A tool call does not have OpenAI's form.
 
         Example:
             >>> call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
@@ -167,7 +167,7 @@ class Message:
 
     @property
     def reasoning(self) -> str:
-        """What the model thought, as far as the turn shows it.
+        """The model's reasoning, as far as the turn shows it.
 
         Example:
             >>> Message("assistant", [{"type": "reasoning", "text": "Hm."}, "Yes."]).reasoning
@@ -178,19 +178,19 @@ class Message:
         return "".join(str(part.get("text") or "") for part in thoughts)
 
     def to_dict(self) -> dict[str, Any]:
-        """The turn as a mapping that JSON can hold; `from_dict` and every list of messages take it.
+        """The message as a mapping that JSON can hold; `from_dict` and every list of messages accept it.
 
-        Tool calls stand in `tool_calls` in OpenAI's form. Where other parts come behind one, a part `{"type":
-        "tool_call", "id": ...}` in `content` marks its place.
+        Tool calls are in `tool_calls`, in OpenAI's form. If other parts follow a call, a part `{"type": "tool_call",
+        "id": ...}` in `content` marks its place.
         """
         return {"role": self.role, "content": self.content, **self.extra}
 
     @classmethod
     def from_dict(cls, message: Mapping[str, Any]) -> Message:
-        """The turn that a mapping says.
+        """The message made from a mapping.
 
         Args:
-            message: What `to_dict` or `dataclasses.asdict` gave, or a message in OpenAI's form.
+            message: The result of `to_dict` or `dataclasses.asdict`, or a message in OpenAI's form.
 
         Raises:
             InvalidRequest: It is not a message.
@@ -203,11 +203,11 @@ class Message:
 
 
 class Opaque:
-    """A part of a turn that only one service understands; it goes back to that service, and to no other.
+    """A part of a turn that only one service understands. It is sent back to that service only.
 
     Args:
         raw: The service's own object.
-        by: The name of the provider whose it is.
+        by: The name of the provider it comes from.
 
     Raises:
         InvalidRequest: JSON cannot hold the object.
@@ -228,7 +228,7 @@ class Opaque:
         return f"Opaque({shown(self.raw)}, by={self.by!r})"
 
     def to_part(self) -> dict[str, Any]:
-        """The part of a message that it is."""
+        """The object as a part of a message."""
         return {"type": "opaque", "raw": self.raw, "by": self.by}
 
 
@@ -239,14 +239,14 @@ _ROLES_ELSEWHERE = {
 
 
 def _meant_role(role: Any) -> str:
-    """What else a role may be called, as the middle of a message."""
+    """The role that was probably meant, as the middle of a message."""
     word = role.lower() if isinstance(role, str) else ""
     meant = _ROLES_ELSEWHERE.get(word) or next((known for known in ROLES if edits(word, known) < 3), "")
     return f" (did you mean {meant!r}?)" if meant else ""
 
 
 def call_of(part: Mapping[str, Any]) -> ToolCall:
-    """The tool call that a part of type `tool_call` is; see `Message.parts`.
+    """The tool call in a part of type `tool_call`; see `Message.parts`.
 
     Example:
         >>> call_of({"type": "tool_call", "id": "c1", "name": "add", "arguments": {"a": 1}}).text
@@ -262,7 +262,7 @@ def _checked_calls(calls: Any) -> list[Mapping[str, Any]]:
     """The calls in OpenAI's form.
 
     Raises:
-        InvalidRequest: They are not.
+        InvalidRequest: They have another form.
     """
     if not isinstance(calls, (list, tuple)):
         raise InvalidRequest("tool_calls must be a list")
@@ -275,7 +275,7 @@ def _checked_calls(calls: Any) -> list[Mapping[str, Any]]:
 
 
 def _called(call: Any) -> Mapping[str, Any]:
-    """What is called, whose name stands under the kind of the call."""
+    """The called function or tool, which is under a key named like the kind of the call."""
     inner = call.get("custom" if call.get("type") == "custom" else "function") if isinstance(call, Mapping) else None
     return inner if isinstance(inner, Mapping) else {}
 
@@ -290,7 +290,7 @@ def _call_part(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def stored_call(part: Mapping[str, Any]) -> dict[str, Any]:
-    """A part of type `tool_call` in OpenAI's form, with whatever proofs it has.
+    """A part of type `tool_call` in OpenAI's form, with its signature and raw object.
 
     Example:
         >>> stored_call({"type": "tool_call", "id": "c1", "name": "add", "arguments": "{}"})["function"]
@@ -303,9 +303,10 @@ def stored_call(part: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _with_marks(content: list[Any], extra: dict[str, Any], role: str) -> tuple[Any, dict[str, Any]]:
-    """Content and extra, each call in `tool_calls` once, its place marked in the content where something follows it."""
+    """Content and extra with each call in `tool_calls` once, its place marked in the content if something follows
+    it."""
     if role != "assistant":
-        raise InvalidRequest(f"a message of the role {role} holds a tool call: only an assistant's makes calls")
+        raise InvalidRequest(f"a message of the role {role} holds a tool call: only the assistant makes calls")
     others = _checked_calls(extra.get("tool_calls") or [])
     calls: list[Any] = []
     marked: list[Any] = []
@@ -326,17 +327,17 @@ def _with_marks(content: list[Any], extra: dict[str, Any], role: str) -> tuple[A
 
 @dataclass(frozen=True, slots=True)
 class ChatRequest:
-    """One request to a chat model, as a provider's `encode` gets it: what to say, without where to send it.
+    """One request to a chat model, as a provider's `encode` gets it: what to send, but not where.
 
     Args:
         model: The model's name without the provider's.
         messages: At least one.
-        params: Parameters of the service: those that llmbridge names for all services (`max_tokens`, `stop`,
-            `reasoning_effort` ...) are translated, all others sent as given.
-        tools: What the model may call.
-        tool_choice: Whether it may, must, or must not; None leaves it to the service.
-        schema: What the answer has to fit.
-        schema_mode: How the service is asked for that; None leaves it to the provider.
+        params: Parameters: those that llmbridge names for all services (`max_tokens`, `stop`, `reasoning_effort` ...)
+            are translated, all others sent unchanged.
+        tools: The tools the model may call.
+        tool_choice: Whether it may, must or must not call them; None leaves it to the service.
+        schema: What the answer must match.
+        schema_mode: How the service is made to follow it; None leaves it to the provider.
     """
 
     model: str
@@ -351,14 +352,14 @@ class ChatRequest:
     def checked(
         cls, model: str, messages: Messages, params: Mapping[str, Any], system: str | None = None
     ) -> ChatRequest:
-        """A request from what a caller passed; later changes of the caller's lists do not reach it.
+        """A request made from a caller's arguments. A snapshot: later changes to the caller's lists do not affect it.
 
         Args:
             model: The model's name.
             messages: A str is one user message.
-            params: Values that JSON can hold, and `tools`, `tool_choice`, `schema` and `schema_mode`. None stands for
-                nothing given, and is left to the service; so is `schema=False`.
-            system: Put in front as a system message, if there is any text in it.
+            params: Values that JSON can hold, and `tools`, `tool_choice`, `schema` and `schema_mode`. None, like
+                `schema=False`, counts as not given.
+            system: Put in front as a system message, unless it is empty.
 
         Raises:
             InvalidRequest: See `checked_messages`, `json_copy`, `llmbridge.tools` and `llmbridge.schema`.
@@ -369,7 +370,7 @@ class ChatRequest:
     def of_turns(
         cls, model: str, turns: Sequence[Message], params: Mapping[str, Any], system: str | None = None
     ) -> ChatRequest:
-        """Like `checked`, of messages that have been checked before."""
+        """Like `checked`, with messages that were checked before."""
         if not isinstance(model, str):
             raise InvalidRequest(f"model must be a str, not {type(model).__name__}")
         check_text(model, "model")
@@ -384,12 +385,12 @@ class ChatRequest:
             return request
         request = replace(request, **_structured(given))
         if request.schema is not None and "response_format" in plain:
-            raise InvalidRequest("schema and response_format both say what the answer has to fit: give one of them")
+            raise InvalidRequest("schema and response_format both define the answer's form: pass only one of them")
         return request
 
 
 def _structured(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields of a request for what is more than a value that is sent."""
+    """The fields of a request for tools and schemas."""
     fields: dict[str, Any] = {}
     if params.get("tools") or params.get("tool_choice") is not None:
         from llmbridge.tools import checked_tools, tool_choice
@@ -408,7 +409,7 @@ def _structured(params: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def with_own_proofs(messages: Sequence[Message], provider: str) -> tuple[Message, ...]:
-    """The messages with those signatures and raw objects only that the provider's own service gave.
+    """The messages, keeping only signatures and raw objects that come from the provider's own service.
 
     Example:
         >>> thought = {"type": "reasoning", "text": "Hm.", "signature": "s", "by": "anthropic"}
@@ -442,7 +443,7 @@ def _own(part: Any, provider: str) -> Any:
 
 
 def _own_call(call: Any, provider: str) -> Any:
-    """A call; one that is no function call to another service becomes one, whose arguments hold the input."""
+    """A call for this service: another service's call that is not a function call becomes one."""
     own = _own(call, provider)
     if not isinstance(call, Mapping) or own.get("type") in (None, "function"):
         return own
@@ -457,7 +458,7 @@ def checked_messages(messages: Messages) -> tuple[Message, ...]:
     """The caller's messages, checked and copied.
 
     Raises:
-        InvalidRequest: Empty, of a wrong type, or one of them is not a proper message; says which.
+        InvalidRequest: They are empty, of a wrong type, or one of them is not a valid message. The message says which.
 
     Example:
         >>> checked_messages("Hi")
@@ -465,10 +466,10 @@ def checked_messages(messages: Messages) -> tuple[Message, ...]:
     """
     if isinstance(messages, str):
         if not messages:
-            raise InvalidRequest("messages is an empty str: give the model something to answer")
+            raise InvalidRequest("messages is an empty str: it needs some text")
         return (Message("user", messages),)
     if isinstance(messages, (Mapping, Message)):
-        raise InvalidRequest("messages is a single message: put it into a list")
+        raise InvalidRequest("messages is a single message: put it in a list")
     if not isinstance(messages, Sequence) or isinstance(messages, (bytes, bytearray)):
         raise InvalidRequest(
             f"messages must be a str or a list of {{'role', 'content'}}, not {type(messages).__name__}"
@@ -490,7 +491,7 @@ def _checked_message(message: Any, where: str) -> Message:
     missing = [key for key in ("role", "content") if key not in message and not (key == "content" and len(message) > 1)]
     if missing:
         raise InvalidRequest(f"{where} has no {missing[0]!r}: write {{'role': 'user', 'content': '...'}}")
-    if isinstance(own := message.get("extra"), Mapping):  # a Message that dataclasses.asdict or pydantic wrote down
+    if isinstance(own := message.get("extra"), Mapping):  # a Message dumped by dataclasses.asdict or pydantic
         message = {**message, **own, "extra": None}
     extra = {key: value for key, value in message.items() if key not in ("role", "content") and value is not None}
     content = message.get("content")
@@ -505,12 +506,10 @@ def _checked_message(message: Any, where: str) -> Message:
 
 
 def _as_said(content: Any, extra: Mapping[str, Any]) -> tuple[Any, dict[str, Any]]:
-    """The content of an assistant's turn with its reasoning as a part, and the rest without what is empty.
+    """Moves the reasoning of an assistant's turn into a part of its content, and drops empty fields.
 
-    The services' own packages write answers down in that form.
-
-    The part says in `field` where the text stood, for servers that want it back there. A refusal in the place of the
-    content is what the model said.
+    The services' own packages dump answers in that form. The part's `field` names where the text was, for servers that
+    want it back there. A refusal replaces missing content.
 
     Example:
         >>> _as_said("Hi", {"reasoning": "Hm.", "annotations": []})
@@ -523,7 +522,7 @@ def _as_said(content: Any, extra: Mapping[str, Any]) -> tuple[Any, dict[str, Any
     parts = content if isinstance(content, (list, tuple)) else [content] if content else []
     if not thoughts or any(isinstance(part, Mapping) and part.get("type") == "reasoning" for part in parts):
         return content, kept
-    name, text = next(iter(thoughts.items()))  # a service that writes two writes the same text twice
+    name, text = next(iter(thoughts.items()))  # two fields hold the same text
     return [{"type": "reasoning", "text": text, "field": name}, *parts], kept
 
 
@@ -534,7 +533,7 @@ def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str |
     if content is None:
         if role == "assistant" and extra:
             return None
-        raise InvalidRequest("content is None: only an assistant message with tool_calls may have no content")
+        raise InvalidRequest("content is None: only an assistant message with tool_calls can leave it out")
     if not isinstance(content, (list, tuple)):
         raise InvalidRequest(f"content must be a str or a list of parts, not {type(content).__name__}")
     content = [part.to_part() if _is_media(part) else part for part in content]
@@ -542,13 +541,13 @@ def _checked_content(content: Any, role: str, extra: Mapping[str, Any]) -> str |
         if not isinstance(part, str) and not (isinstance(part, Mapping) and isinstance(part.get("type"), str)):
             raise InvalidRequest(f"content[{i}] must be a str or a mapping with a 'type', not {shown(part)}")
         if not isinstance(part, str) and part["type"] == "text" and not isinstance(part.get("text"), str):
-            raise InvalidRequest(f"content[{i}] is a part of type 'text' whose 'text' is no str")
+            raise InvalidRequest(f"content[{i}] is a part of type 'text': its 'text' must be a str")
     copied: list[Any] = json_copy(content, "content")
     return copied
 
 
 def result_message(result: ToolResult) -> Message:
-    """The answer to a tool call as a message; an image, sound or document, alone or in a list, is a part of it.
+    """A tool's result as a message. An image, sound or document, alone or in a list, becomes a part of it.
 
     Example:
         >>> from llmbridge.events import ToolCall, ToolResult
@@ -562,7 +561,7 @@ def result_message(result: ToolResult) -> Message:
 
 
 def text_of(value: Any) -> str:
-    """A value as text; an image, sound or document is named only.
+    """A value as text; images, sound and documents are only named.
 
     Example:
         >>> from llmbridge import Image
@@ -581,12 +580,12 @@ def _with_media(value: Any) -> list[Any]:
 
 
 def _is_media(item: Any) -> bool:
-    """Whether it is an Image, Audio or Document; their module waits for somebody who uses it."""
+    """Whether it is an Image, Audio or Document, without importing their module."""
     return hasattr(item, "to_part") and not isinstance(item, type)
 
 
 def _text(value: Any) -> str:
-    # A tool that asks a model itself means what that one says, not all that its Completion knows about the answer.
+    # A tool may ask a model and return its Completion: it means the text, not the whole object.
     if isinstance(getattr(value, "message", None), Message):
         return mended(str(value.text))
     from llmbridge._schemas.jsonable import result_text

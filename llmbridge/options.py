@@ -1,4 +1,4 @@
-"""What a caller can set: how a request travels, and what a chat is to be; checked before anything is sent."""
+"""What a caller can set, checked before anything is sent: the transport options and the chat options."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ __all__ = [
 
 PROXY_SCHEMES = ("http", "https", "socks4", "socks4a", "socks5", "socks5h")
 
-# RFC 9110, 5.6.2: what a field name is made of.
+# RFC 9110, 5.6.2: the characters of a field name.
 _TOKEN = re.compile(r"[!#$%&'*+\-.^_`|~0-9A-Za-z]+")
 _ON_THIS_MACHINE = re.compile(r"(localhost|127\.[\d.]+|\[::1\])(:|/|$)")
 _SCHEME = re.compile(r"[a-zA-Z]+:?/")
@@ -64,17 +64,17 @@ _FRAMING = ("content-length", "transfer-encoding")
 
 @dataclass(frozen=True, slots=True)
 class Timeout:
-    """The time limits of a call, in seconds; None switches one off.
+    """The timeouts of a call, in seconds; None switches one off.
 
     Args:
-        connect: To look the name up, connect, pass a proxy and shake hands for TLS.
+        connect: Name lookup, connecting, passing a proxy and the TLS handshake.
         first_content: From the sent request to the first content. A comment or a ping is not content.
         idle: Between two pieces of content, while waiting for the server (time spent by the caller does not count).
-        total: The whole call, with its retries, waits and error bodies, the models to fall back on, a second asking for
-            an answer that does not fit its schema, and with `run_tools` all turns and tools.
+        total: The whole call, with its retries, waits and error bodies, fallback models, retries for an answer that
+            does not fit its schema, and with `run_tools` all turns and tools.
 
     Raises:
-        ConfigError: A value is no positive number.
+        ConfigError: A value is not a positive number.
 
     Example:
         >>> Timeout(idle=30).total
@@ -98,7 +98,7 @@ class Timeout:
 
     @classmethod
     def of(cls, value: TimeoutLike) -> Timeout:
-        """The limits that `value` stands for: None the defaults, a number the total."""
+        """The timeouts for `value`: None means the defaults, a number the total."""
         if value is None:
             return cls()
         return value if isinstance(value, Timeout) else cls(total=value)
@@ -111,7 +111,7 @@ ReasoningEffort = Union[Literal["none", "minimal", "low", "medium", "high", "xhi
 
 
 class TotalClock:
-    """The total time of a whole chat: one for all turns, the tools between them, and retries for a schema.
+    """The total timeout of a whole chat: one for all turns, the tools between them, and retries for a schema.
 
     Args:
         limit: Seconds; None for no limit.
@@ -124,24 +124,24 @@ class TotalClock:
         self._runs_out_at: float | None = None
 
     def start(self) -> float:
-        """The moment when it runs out, on the clock of `time.monotonic`; it starts with the first question for it."""
+        """When it expires, on the clock of `time.monotonic`; the first call starts it."""
         if self._runs_out_at is None:
             self._runs_out_at = monotonic() + (float("inf") if self._limit is None else self._limit)
         return self._runs_out_at
 
     @property
     def left(self) -> float:
-        """The seconds until then, none or fewer than none if it is over."""
+        """The seconds until then; zero or negative if it has expired."""
         return self.start() - monotonic()
 
     def check(self, doing: str = "") -> float:
         """The seconds that are left.
 
         Args:
-            doing: What is being done, for the message.
+            doing: The current activity, for the message.
 
         Raises:
-            ClockExpired: None are.
+            ClockExpired: It has expired.
         """
         if (left := self.left) > 0:
             return left
@@ -149,7 +149,7 @@ class TotalClock:
 
 
 class _Unset:
-    """The default of a parameter for which None says something: leave it to the service."""
+    """The default of a parameter for which None has a meaning: leave it to the service."""
 
     def __repr__(self) -> str:
         return "UNSET"
@@ -160,7 +160,7 @@ UNSET: Any = _Unset()
 
 @dataclass(frozen=True)
 class TransportOptions:
-    """How a request travels, as a caller set it, checked. None where nothing was set."""
+    """The checked transport options of a caller. None if not set."""
 
     api_key: Key | None = None
     base_url: str | None = field(default=None, repr=False)
@@ -173,15 +173,15 @@ class TransportOptions:
 
     @classmethod
     def checked(cls, **options: Any) -> TransportOptions:
-        """From named arguments as the caller gave them.
+        """From the caller's named arguments.
 
         Raises:
-            ConfigError: One of them cannot be used; says which, and quotes no secret.
+            ConfigError: One of them cannot be used; the message says which, and quotes no secret.
         """
         return cls(**_checked(options))
 
     def over(self, defaults: TransportOptions) -> TransportOptions:
-        """These options, and where nothing was set the defaults; headers add up."""
+        """These options, with defaults for those that are not set; headers are merged."""
         changed = {name: value for name, value in vars(self).items() if value is not None}
         if not changed:
             return defaults
@@ -192,7 +192,7 @@ class TransportOptions:
 
 @dataclass(frozen=True)
 class ChatOptions:
-    """What a caller set about a chat itself, checked. None where nothing was set.
+    """The checked chat options of a caller. None if not set.
 
     Args:
         unsupported, run_tools, max_turns, reask, extra, system, tools, tool_choice, schema, schema_mode: See
@@ -216,21 +216,21 @@ class ChatOptions:
     def checked(
         cls, params: Mapping[str, Any], taken: Callable[[], Iterable[str]] = tuple, **options: Any
     ) -> ChatOptions:
-        """From arguments as the caller gave them; what he does with them afterwards does not reach these.
+        """From the caller's arguments; later changes to these have no effect.
 
         Args:
             params, taken: As for `refuse_misspelt`.
             **options: By the names of this class.
 
         Raises:
-            ConfigError: One of them cannot be used, is misspelt, or belongs to a client alone.
+            ConfigError: One of them cannot be used, is misspelt, or belongs to a client.
         """
         refuse_of_client(params)
         refuse_misspelt(params, taken)
         return cls(**_checked(options), params={name: _copied(value) for name, value in params.items()})
 
     def over(self, defaults: ChatOptions) -> ChatOptions:
-        """These options, and where nothing was set the defaults; parameters add up, and so does `extra`."""
+        """These options, with defaults for those that are not set; parameters and `extra` are merged."""
         changed = {name: value for name, value in vars(self).items() if value is not None}
         if not self.params and len(changed) == 1:
             return defaults
@@ -240,13 +240,13 @@ class ChatOptions:
 
     @property
     def asked(self) -> dict[str, Any]:
-        """What `ChatRequest.checked` takes: the parameters, tools and schema."""
+        """The arguments of `ChatRequest.checked`: the parameters, tools and schema."""
         structured = {name: getattr(self, name) for name in STRUCTURED}
         return {**self.params, **{name: value for name, value in structured.items() if value is not None}}
 
     @property
     def wants_logprobs(self) -> bool:
-        """Whether a parameter wants the tokens' probabilities: services send them unasked too, and they are bulky.
+        """Whether a parameter requests log probabilities: services send them unasked too, and they are bulky.
 
         Example:
             >>> ChatOptions(params={"generationConfig": {"responseLogprobs": True}}).wants_logprobs
@@ -264,12 +264,12 @@ class ChatOptions:
 
 
 STRUCTURED = ("tools", "tool_choice", "schema", "schema_mode")
-"""What is asked for beside the parameters that are sent as they are."""
+"""Options that llmbridge converts for the service, unlike parameters, which are sent unchanged."""
 
 TRANSPORT_NAMES = tuple(TransportOptions.__dataclass_fields__)
 CHAT_NAMES = ("unsupported", "run_tools", "max_turns", "reask", "extra")
 OPTION_NAMES = (*TRANSPORT_NAMES, *CHAT_NAMES)
-"""The named arguments that nothing is sent of; every other one is a parameter of the service."""
+"""The named arguments that are not sent; all others are parameters of the service."""
 
 _OF_CLIENT = ("limits", "pickle_key")
 
@@ -280,7 +280,7 @@ _USUAL_NAMES = (
     "max_completion_tokens",
 )  # fmt: skip
 _MEANT = frozenset((*_OWN_NAMES, *_USUAL_NAMES))
-# What services take that looks like a misspelling of these, and what they may well come to take.
+# Parameters of services, present and likely ones, that look like misspellings of these.
 _NO_MISTAKES = frozenset(
     """
     app_key frequencyPenalty limit minTokens min_tokens modal mode models modes presencePenalty seeds topK topP
@@ -298,14 +298,14 @@ _OF_OTHER_LIBRARIES = {
 
 
 def refuse_misspelt(params: Mapping[str, Any], taken: Callable[[], Iterable[str]]) -> None:
-    """Refuses a parameter whose name is so close to a known one that it must be a slip; a new one of a service passes.
+    """Rejects a parameter whose name is so close to a known one that it must be a typo; new ones of a service pass.
 
     Args:
-        params: As the caller gave them.
-        taken: The names that a provider takes, whatever they look like; asked only where one looks wrong.
+        params: The caller's parameters.
+        taken: The names that a provider accepts in any case; called only if a name looks wrong.
 
     Raises:
-        ConfigError: There is such a name; says which one is meant. No value is quoted.
+        ConfigError: There is such a name; the message suggests the right one. Values are not quoted.
 
     Example:
         >>> refuse_misspelt({"min_p": 0.1, "top_a": 0.2, "best_of": 2}, tuple)
@@ -313,19 +313,19 @@ def refuse_misspelt(params: Mapping[str, Any], taken: Callable[[], Iterable[str]
         Traceback (most recent call last):
             ...
         llmbridge.errors.ConfigError: 'max_token' is not an option or a usual parameter: did you mean 'max_tokens'? \
-To send it to the service as it is: extra={'max_token': ...}
+        To send it to the service unchanged: extra={'max_token': ...}
     """
     for name in params:
         if name not in _MEANT and (meant := _meant(name)) and name not in taken():
             raise ConfigError(
                 f"{name!r} is not an option or a usual parameter: did you mean {meant!r}? To send it to the service "
-                f"as it is: extra={{{name!r}: ...}}"
+                f"unchanged: extra={{{name!r}: ...}}"
             )
 
 
 @lru_cache
 def _meant(name: str) -> str:
-    """The known name that one must have been meant to be; "" if it may be a name of its own.
+    """The known name that must have been meant; "" if it may be a parameter of its own.
 
     Example:
         >>> [_meant(name) for name in ("max_token", "maxTokens", "sotp", "step", "speed")]
@@ -341,7 +341,7 @@ def _letters(name: str) -> str:
 
 
 def _is_slip(word: str, known: str) -> bool:
-    """Whether a word is a known one but for few letters: the shorter, the fewer, as short words are close to others."""
+    """Whether a word differs from a known one in few letters: for short words, which are often similar, in fewer."""
     if abs(len(word) - len(known)) > 2:
         return False
     if len(known) < 5:
@@ -350,10 +350,10 @@ def _is_slip(word: str, known: str) -> bool:
 
 
 def refuse_of_client(params: Mapping[str, Any]) -> None:
-    """Refuses among a call's parameters what only a client can have.
+    """Rejects parameters of a call that only a client can have.
 
     Raises:
-        ConfigError: There is such a thing.
+        ConfigError: There is one.
     """
     for name in _OF_CLIENT:
         if name in params:
@@ -361,7 +361,7 @@ def refuse_of_client(params: Mapping[str, Any]) -> None:
 
 
 def given(params: Mapping[str, Any], **usual: Any) -> dict[str, Any]:
-    """The parameters that a caller gave: those by name of which something was said, and all others."""
+    """The caller's parameters: those of `usual` that are set, and all others."""
     return {**{name: value for name, value in usual.items() if value is not UNSET}, **params}
 
 
@@ -370,7 +370,7 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _copied(value: Any) -> Any:
-    """A value that may be used again, whatever its owner does with it. What cannot be copied is refused when sent."""
+    """A copy, unaffected by later changes. Values that cannot be copied are rejected when sent."""
     if isinstance(value, (list, dict)):
         with contextlib.suppress(Exception):
             return deepcopy(value)
@@ -378,7 +378,7 @@ def _copied(value: Any) -> Any:
 
 
 def _copied_tools(tools: Any) -> Any:
-    """Tools are read once, as they may come out of an iterator.
+    """Reads the tools once, since they may come from an iterator.
 
     Example:
         >>> _copied_tools(iter([print]))
@@ -411,10 +411,10 @@ def checked_base_url(base_url: str, name: str = "base_url") -> str:
 
     Args:
         base_url: `http://` or `https://`, a host, perhaps a port and a path.
-        name: What it is called in errors.
+        name: Its name in errors.
 
     Raises:
-        ConfigError: It is not that; what it holds of a password is not quoted.
+        ConfigError: It is something else; a password in it is not quoted.
 
     Example:
         >>> checked_base_url("http://127.0.0.1:8080/v1/")
@@ -432,7 +432,7 @@ def checked_proxy(proxy: str) -> str:
     """The proxy's URL; without a scheme it is an HTTP proxy.
 
     Raises:
-        ConfigError: It is no proxy URL; its password is not quoted.
+        ConfigError: It is not a proxy URL; its password is not quoted.
 
     Example:
         >>> checked_proxy("127.0.0.1:3128")
@@ -454,10 +454,10 @@ def checked_headers(headers: Mapping[str, str | None]) -> dict[str, str | None]:
     """The caller's headers, stripped; sensitive ones are masked in every repr.
 
     Args:
-        headers: Names to values; None takes a header of the provider away.
+        headers: Names to values; None removes a header of the provider.
 
     Raises:
-        ConfigError: A name or value that HTTP cannot carry, or a header that frames the body. No value is quoted.
+        ConfigError: A name or value is invalid in HTTP, or a header frames the body. Values are not quoted.
     """
     if not isinstance(headers, Mapping):
         raise ConfigError(f"headers must be a mapping of str to str, not {type(headers).__name__}")
@@ -466,9 +466,9 @@ def checked_headers(headers: Mapping[str, str | None]) -> dict[str, str | None]:
 
 def _checked_name(name: str) -> str:
     if not isinstance(name, str) or not _TOKEN.fullmatch(name):
-        raise ConfigError("a header name holds a character that is not allowed there, or is no str")
+        raise ConfigError("a header name holds a character that is not allowed there, or is not a str")
     if name.lower() in _FRAMING:
-        raise ConfigError(f"header {name} follows from the body and cannot be set")
+        raise ConfigError(f"header {name} follows from the body and cannot be set: leave it out")
     return name
 
 
@@ -484,7 +484,7 @@ def _checked_value(name: str, value: str | None) -> str | None:
 
 
 def _split(url: str, what: str) -> SplitResult:
-    """The URL's parts, once it is sure that it has a host and nothing that would end up somewhere else."""
+    """The URL's parts, after checking that it has a host and nothing that would change its meaning."""
     if not isinstance(url, str):
         raise ConfigError(f"{what} must be a str, not {type(url).__name__}")
     url = url.strip()
@@ -509,7 +509,7 @@ def _has_host(url: str) -> bool:
 def _checked_proxy_setting(proxy: str | bool) -> str | bool:
     if isinstance(proxy, bool):
         if proxy:
-            raise ConfigError("proxy=True says nothing: give a URL, None for the environment's, or False for none")
+            raise ConfigError("proxy=True is ambiguous: pass a URL, None for the environment's, or False for none")
         return False
     return checked_proxy(proxy)
 
@@ -526,13 +526,13 @@ def _checked_session(session: Any) -> Any:
     return session
 
 
-def _checked_verify(verify: bool | str) -> bool | str:
+def _checked_verify(verify: bool | str | os.PathLike[str]) -> bool | str:
     if not isinstance(verify, (bool, str, os.PathLike)):
         raise ConfigError("verify must be True, False or the path of a CA file")
     if isinstance(verify, bool):
         return verify
     if not os.path.exists(verify):
-        raise ConfigError(f"verify: there is no CA file or folder {os.fspath(verify)!r}")
+        raise ConfigError(f"verify: CA file or folder {os.fspath(verify)!r} does not exist")
     return os.fspath(verify)
 
 
@@ -558,13 +558,13 @@ def _checked_count(name: str, least: int) -> Callable[[Any], int]:
 
 
 def checked_extra(extra: Any) -> Any:
-    """A copy of what is added to a body.
+    """A copy of the fields to add to a body.
 
     Raises:
-        ConfigError: It is no mapping, or JSON cannot hold it.
+        ConfigError: It is not a mapping, or JSON cannot hold it.
     """
     if not isinstance(extra, Mapping):
-        raise ConfigError(f"extra must be a mapping of what is added to the body, not {type(extra).__name__}")
+        raise ConfigError(f"extra must be a mapping of fields to add to the body, not {type(extra).__name__}")
     return json_copy(extra, "extra")
 
 
@@ -587,7 +587,7 @@ _CHECKS: dict[str, Callable[[Any], Any]] = {
 
 
 def warn_caller(message: str, category: type[Warning]) -> None:
-    """Warns at the first line up the stack that is not llmbridge's own."""
+    """Warns with the line of the caller: the first one up the stack outside of llmbridge."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back is not None and str(frame.f_globals.get("__name__", "")).split(".")[0] == "llmbridge":
         level, frame = level + 1, frame.f_back

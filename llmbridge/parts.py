@@ -1,7 +1,6 @@
-"""What a message can hold beside text: images, sound and documents, given in whatever form the caller has them.
+"""Images, sound and documents in a message, from bytes, paths or URLs.
 
-In a message they stand in the form that OpenAI's dialect gives them, which every other dialect translates for itself
-with the help of `MediaPart`.
+Messages hold them in the form of OpenAI's dialect; the other dialects translate that form with `MediaPart`.
 """
 
 from __future__ import annotations
@@ -59,15 +58,15 @@ _AUDIO_FORMATS = {"audio/mpeg": "mp3", "audio/wav": "wav", "audio/x-wav": "wav",
 
 @dataclass(frozen=True, slots=True)
 class MediaPart:
-    """An image, sound or document, as a dialect translates it.
+    """An image, sound or document, ready for a dialect to translate.
 
     Args:
         kind: What it is.
-        media_type: Like image/png; "" where only a URL is known.
-        data: Base64 without line breaks; "" where there is a URL.
-        url: An http or https URL; "" where there is data.
+        media_type: Like image/png; "" if only a URL is known.
+        data: Base64 without line breaks; "" if there is a URL.
+        url: An http or https URL; "" if there is data.
         filename: A document's name; "" if it has none.
-        detail: How closely an image is looked at: auto, low or high; "" where nothing was said.
+        detail: How closely the model looks at an image: auto, low or high; "" if unspecified.
     """
 
     kind: Literal["image", "audio", "document"]
@@ -79,7 +78,7 @@ class MediaPart:
 
     @property
     def data_url(self) -> str:
-        """The URL, or the data as one."""
+        """The URL, or the data as a data URL."""
         return self.url or f"data:{self.media_type};base64,{self.data}"
 
     @classmethod
@@ -130,12 +129,12 @@ class Image:
     """An image in a user's message.
 
     Args:
-        source: The bytes, a path, an http(s) URL or a data URL. A str that is no URL is a path.
-        detail: How closely the model looks at it: "auto", "low" or "high", where the service knows that.
-        media_type: Like "image/png"; found out from the bytes or the file's name if missing.
+        source: The bytes, a path, an http(s) URL or a data URL. A str that is not a URL is a path.
+        detail: How closely the model looks at it: "auto", "low" or "high", if the service supports that.
+        media_type: Like "image/png"; detected from the bytes or the file's name if missing.
 
     Raises:
-        InvalidRequest: There is no such file, it is too large, or nobody can tell what kind of image it is.
+        InvalidRequest: The file is missing or too large, or its media type is unknown or not an image.
 
     Example:
         >>> Image("https://example.com/cat.png").to_part()
@@ -153,21 +152,25 @@ class Image:
         return f"Image({_shown(self.source)})"
 
     def to_part(self) -> dict[str, Any]:
-        """The part of a message that it is."""
+        """The image as a part of a message."""
         image = {"url": self.source, "detail": self.detail} if self.detail else {"url": self.source}
         return {"type": "image_url", "image_url": image}
 
 
 @dataclass(frozen=True, slots=True)
 class Audio:
-    """Sound in a user's message, where the model hears.
+    """Sound in a user's message, for models that can hear.
 
     Args:
         source: The bytes, a path or a data URL.
-        media_type: Like "audio/wav"; found out from the bytes or the file's name if missing.
+        media_type: Like "audio/wav"; detected from the bytes or the file's name if missing.
 
     Raises:
-        InvalidRequest: There is no such file, it is too large, is a URL, or nobody can tell what kind of sound it is.
+        InvalidRequest: It is a URL, the file is missing or too large, or its media type is unknown or not audio.
+
+    Example:
+        >>> Audio(b"ID3...").to_part()["input_audio"]["format"]
+        'mp3'
     """
 
     source: Source
@@ -176,14 +179,14 @@ class Audio:
     def __post_init__(self) -> None:
         loaded = _loaded(self.source, self.media_type, "audio", "audio/")
         if not loaded.startswith("data:"):
-            raise InvalidRequest("audio cannot be given by URL: pass its bytes or a path")
+            raise InvalidRequest("audio cannot be a URL: pass its bytes or a path")
         object.__setattr__(self, "source", loaded)
 
     def __repr__(self) -> str:
         return f"Audio({_shown(self.source)})"
 
     def to_part(self) -> dict[str, Any]:
-        """The part of a message that it is."""
+        """The sound as a part of a message."""
         media_type, data = _split_data_url(str(self.source))
         return {"type": "input_audio", "input_audio": {"data": data, "format": audio_format(media_type)}}
 
@@ -193,12 +196,16 @@ class Document:
     """A document in a user's message: a PDF, or text.
 
     Args:
-        source: The bytes, a path, a data URL, or an http(s) URL where the service fetches documents.
-        filename: Its name for the model; a path's own if missing.
-        media_type: Like "application/pdf"; found out from the bytes or the file's name if missing.
+        source: The bytes, a path, a data URL, or an http(s) URL if the service downloads documents.
+        filename: The name shown to the model; that of the path if missing.
+        media_type: Like "application/pdf"; detected from the bytes or the file's name if missing.
 
     Raises:
-        InvalidRequest: There is no such file, it is too large, or nobody can tell what kind of document it is.
+        InvalidRequest: The file is missing or too large, or its media type is unknown.
+
+    Example:
+        >>> Document(b"%PDF-1.7", filename="bridge.pdf").to_part()["file"]["filename"]
+        'bridge.pdf'
     """
 
     source: Source
@@ -218,14 +225,14 @@ class Document:
         return f"Document({_shown(self.source)})"
 
     def to_part(self) -> dict[str, Any]:
-        """The part of a message that it is."""
+        """The document as a part of a message."""
         media_type = "" if _is_web(str(self.source)) else _split_data_url(str(self.source))[0]
         ending = next((ending for ending, known in _ENDINGS.items() if known == media_type), ".pdf")
         return {"type": "file", "file": {"filename": self.filename or f"document{ending}", "file_data": self.source}}
 
 
 def _loaded(source: Any, media_type: str | None, what: str, family: str, name: str = "") -> str:
-    """The source as a URL: the one that it is, or a data URL made of its bytes."""
+    """The source as a URL: its own, or a data URL made of its bytes."""
     if media_type is not None and not (isinstance(media_type, str) and _MEDIA_TYPE.fullmatch(media_type)):
         raise InvalidRequest(f"media_type must be like {_EXAMPLES[family]!r}")
     if isinstance(source, str) and _is_web(source):
@@ -246,7 +253,7 @@ def _loaded(source: Any, media_type: str | None, what: str, family: str, name: s
     if not content:
         raise InvalidRequest(f"the {what} is empty")
     if len(content) > _LARGEST:
-        raise InvalidRequest(f"the {what} has more than {_LARGEST} bytes")
+        raise InvalidRequest(f"the {what} exceeds the limit of {_LARGEST} bytes")
     if media_type is None and path:
         _refuse_text(content, path)
     media_type = _checked_type(media_type or media_type_of(content, path) or _type_of_name(name), what, family)
@@ -256,16 +263,16 @@ def _loaded(source: Any, media_type: str | None, what: str, family: str, name: s
 def _checked_type(media_type: str, what: str, family: str) -> str:
     if not media_type:
         raise InvalidRequest(
-            f"what kind of {what} this is cannot be told from its first bytes or its name: pass media_type=, "
-            f"like {_EXAMPLES[family]!r}"
+            f"cannot tell the media type of the {what} from its first bytes or its name: pass media_type=, like "
+            f"{_EXAMPLES[family]!r}"
         )
     if not media_type.startswith(family):
-        raise InvalidRequest(f"this is no {what}, but {media_type}: pass media_type= if that is wrong")
+        raise InvalidRequest(f"expected {what}, got {media_type}: pass media_type= if that is wrong")
     return media_type
 
 
 def _refuse_text(content: bytes, path: str) -> None:
-    """Refuses a text in a file that is called as a picture: the page of a failed download, say."""
+    """Refuses text in a file named like a picture, such as the error page of a failed download."""
     promised, start = _type_of_name(path), content[:16]
     if promised.startswith("image/") and media_type_of(content) == "" and start.isascii() and _is_text(start.decode()):
         raise InvalidRequest(f"{path[-80:]!r} is not {promised}: its bytes begin with {content[:8]!r}")
@@ -278,14 +285,14 @@ def _is_text(start: str) -> bool:
 def _read(path: str, what: str) -> bytes:
     try:
         with open(path, "rb") as file:
-            return file.read(_LARGEST + 1)  # whatever its size is said to be: a device has none
+            return file.read(_LARGEST + 1)  # not by its size: a device has none
     except (OSError, ValueError) as error:
         reason = getattr(error, "strerror", None) or error
-        raise InvalidRequest(f"the {what} cannot be read: {reason}: {path[:200]!r}") from None
+        raise InvalidRequest(f"cannot read the {what}: {reason}: {path[:200]!r}") from None
 
 
 def audio_format(media_type: str) -> str:
-    """What OpenAI calls the form of a sound.
+    """OpenAI's name for an audio format.
 
     Example:
         >>> audio_format("audio/mpeg"), audio_format("audio/ogg")
@@ -295,7 +302,7 @@ def audio_format(media_type: str) -> str:
 
 
 def media_type_of(content: bytes, name: str = "") -> str:
-    """The media type that the first bytes or a file's name show; "" if neither does.
+    """The media type shown by the first bytes, or by the file's name; "" if unknown.
 
     Example:
         >>> media_type_of(b"%PDF-1.7"), media_type_of(b"?", "a.png")
@@ -312,7 +319,7 @@ def media_type_of(content: bytes, name: str = "") -> str:
 
 
 def _type_of_name(name: str) -> str:
-    """The media type that the ending of a path or a URL promises; "" if none."""
+    """The media type for the extension of a path or URL; "" if unknown."""
     return _ENDINGS.get(os.path.splitext(re.split(r"[?#]", name)[0] if _is_web(name) else name)[1].lower(), "")
 
 
@@ -321,7 +328,7 @@ def _is_web(source: str) -> bool:
 
 
 def _split_data_url(url: str) -> tuple[str, str]:
-    """Media type and base64 text of a data URL; a text that is none is taken for base64 itself."""
+    """Media type and base64 text of a data URL; any other text counts as base64."""
     if not url.startswith("data:"):
         return "", url
     match = _DATA_URL.match(url)
@@ -333,7 +340,7 @@ def _split_data_url(url: str) -> tuple[str, str]:
 
         content = unquote_to_bytes(data)
         data = base64.b64encode(content).decode("ascii") if match[3] is None else content.decode("ascii", "replace")
-    # Lines are broken in what some programs write, which services do not take.
+    # Some programs break lines, which services reject.
     return (match[1] or "text/plain"), "".join(data.split())
 
 

@@ -1,4 +1,4 @@
-"""What the headers of an answer say about the account's rate limits, in one form for all services."""
+"""The rate limits in the headers of an answer, in one form for all services."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from llmbridge._service_errors.waits import PREFIXES, duration_seconds, number, 
 
 __all__ = ["RateLimit", "RateLimits"]
 
-_EPOCH_SECONDS = 1e8  # a bare number from here on is a date: nobody waits for three years
+_EPOCH_SECONDS = 1e8  # a larger number is a date: as a wait it would be three years
 _EPOCH_MILLISECONDS = 1e11
 
-# For each field, and each kind of limit, the names in use; the first that is there counts.
+# For each field and kind of limit, the names in use; the first that is there counts.
 _NAMES: dict[str, tuple[str, ...]] = {
     "requests": (
         "x-ratelimit-{}-requests",
@@ -38,11 +38,11 @@ _NAMES: dict[str, tuple[str, ...]] = {
 
 @dataclass(frozen=True, slots=True)
 class RateLimit:
-    """One limit; what the service did not say is None.
+    """One limit; fields that the service did not send are None.
 
     Args:
-        limit: How many there may be in the service's span of time (a minute mostly, for some a day).
-        remaining: How many of them are left.
+        limit: The most in the service's time span (usually a minute, for some a day).
+        remaining: How many are left.
         reset_seconds: Seconds, from the answer on, until all of them are back.
     """
 
@@ -59,13 +59,13 @@ _UNKNOWN = RateLimit()
 
 @dataclass(frozen=True, slots=True)
 class RateLimits:
-    """The limits that an answer's headers tell. One that they do not tell is false, and all its fields are None.
+    """The limits in an answer's headers. A missing limit is false, and all its fields are None.
 
     Args:
         requests: Requests.
         tokens: Tokens, of the prompt and the answer together.
-        input_tokens: Tokens of the prompt, where they have a limit of their own.
-        output_tokens: Tokens of the answer, where they have a limit of their own.
+        input_tokens: Tokens of the prompt, if they have their own limit.
+        output_tokens: Tokens of the answer, if they have their own limit.
 
     Example:
         >>> headers = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "6m0s"}
@@ -93,7 +93,7 @@ class RateLimits:
 
         Args:
             headers: Names in lower case.
-            now: For dates: seconds as of `time.time()`; the present time if not given.
+            now: For dates: seconds as of `time.time()`; the current time if not given.
         """
         if not any("ratelimit" in name or "tokenlimit" in name for name in headers):
             return None
@@ -104,7 +104,7 @@ class RateLimits:
 
     @property
     def wait(self) -> float | None:
-        """Seconds until everything of which nothing remains is back; None if something remains of all."""
+        """Seconds until all used-up limits are reset; None if none is used up."""
         return max(
             (
                 limit.reset_seconds
@@ -127,7 +127,7 @@ def _limit(headers: Mapping[str, str], names: tuple[str, ...], now: float) -> Ra
 
 
 def _count(text: str) -> int | None:
-    """A whole number from 0; of the IETF's list of limits the first ("100, 100;w=60")."""
+    """A whole number from 0; the first of the IETF's list of limits ("100, 100;w=60")."""
     value = number(text.split(",")[0].split(";")[0])
     return None if value is None or value > 1e15 else int(value)
 

@@ -1,4 +1,4 @@
-"""When a failed call is repeated, and how long to wait before: pure rules, no clock and no network."""
+"""When to retry a failed call, and how long to wait before: pure rules, without a clock or network."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ _MOST_SPREAD = 0.25
 
 @dataclass(frozen=True, slots=True)
 class RetryAttempt:
-    """A repetition that is about to be waited for.
+    """A retry that is about to wait.
 
     Args:
         error: Why the last try failed.
-        number: Which repetition it is, from 1.
-        wait: Seconds until it is made.
+        number: Which retry it is, from 1.
+        wait: Seconds until it is sent.
     """
 
     error: LLMBridgeError
@@ -38,25 +38,24 @@ class RetryAttempt:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """How often and how soon a call that failed before its first piece is repeated.
+    """How often and how soon to retry a call that failed before its first piece.
 
     Args:
-        times: Repetitions after the first try; 0 for none.
-        backoff: Seconds before the first repetition, doubled for each further one.
+        times: Retries after the first try; 0 for none.
+        backoff: Seconds before the first retry, doubled for each further one.
         max_backoff: The longest wait of that kind, in seconds.
-        max_retry_after: The longest wait that a service may ask for, in seconds; if it asks for more, the call fails
+        max_retry_after: The longest `retry_after` of a service to wait for, in seconds; if it is longer, the call fails
             at once with that error.
-        jitter: By which part of it, from 0 to 1, a wait is changed at random, at the most, so that many clients do not
-            come back at once: a wait of `backoff` is shortened, one that the service asks for is made longer, by a
-            quarter of it at the most.
-        statuses: The HTTP statuses to repeat after. None is the default rule: 408, 409, 425, 429, and from 500 on,
-            unless the service says that a retry is of no use. Statuses given here take the place of that rule, in both
-            directions. Connections that fail are repeated in any case; an account without credit, a wrong key, a
-            prompt that is too long or forbidden by the content policy never are.
-        on_retry: Called before each wait, in the thread that waits. What it raises ends the call.
+        jitter: The part of a wait, from 0 to 1, that may be changed at random, so that many clients do not return at
+            once: a wait of `backoff` gets shorter, a wait set by the service longer, by at most a quarter.
+        statuses: The HTTP statuses to retry. None is the default rule: 408, 409, 425, 429, and from 500 on, unless the
+            service says that a retry is useless. Your own statuses replace that rule. Failed connections are retried in
+            any case; an account without credit, a wrong key, a prompt that is too long or forbidden by the content
+            policy never are.
+        on_retry: Called before each wait, in the thread that waits. An exception from it ends the call.
 
     Raises:
-        ConfigError: A value is negative, no number, no status, or cannot be called.
+        ConfigError: A value is negative, not a number, not a status, or not callable.
 
     Example:
         >>> Retry(times=5).max_backoff
@@ -88,17 +87,17 @@ class Retry:
 
     @classmethod
     def of(cls, value: RetryLike) -> Retry:
-        """The policy that `value` stands for: None the default, a number the repetitions."""
+        """The policy for `value`: None means the default, a number the retries."""
         if value is None:
             return cls()
         return value if isinstance(value, Retry) else cls(times=value)
 
     def decide(self, error: BaseException, number: int) -> float | None:
-        """Seconds to wait at least before the call is repeated after `error`, or None to give up; see `spread`.
+        """Seconds to wait at least before retrying after `error`, or None to give up; see `spread`.
 
         Args:
-            error: Why it failed, before its first piece.
-            number: How many repetitions there were before.
+            error: Why the call failed, before its first piece.
+            number: How many retries there were before.
 
         Example:
             >>> from llmbridge.errors import RateLimited
@@ -111,7 +110,7 @@ class Retry:
         return self.wait(number, getattr(error, "retry_after", None))
 
     def covers(self, error: BaseException) -> bool:
-        """Whether the policy repeats a call after an error of this kind at all."""
+        """Whether the policy retries after an error of this kind at all."""
         if isinstance(error, FINAL):
             return False
         if self.statuses is not None and isinstance(error, ServiceError) and error.status is not None:
@@ -119,11 +118,11 @@ class Retry:
         return bool(getattr(error, "retryable", False))
 
     def wait(self, number: int, retry_after: float | None) -> float | None:
-        """Seconds to wait before the next repetition, or None to give up.
+        """Seconds to wait before the next retry, or None to give up.
 
         Args:
-            number: How many repetitions there were before.
-            retry_after: What the service asked for.
+            number: How many retries there were before.
+            retry_after: Seconds, as given by the service.
         """
         if number >= self.times:
             return None
@@ -133,14 +132,14 @@ class Retry:
         return float(min(self.backoff * 2 ** min(number, _DOUBLINGS), self.max_backoff)) * shortened
 
     def spread(self, asked: float, number: int) -> float:
-        """A wait that the service asked for, made longer, so that not all whom it has refused come back at once.
+        """Lengthens a wait set by the service, so that the clients it rejected do not all return at once.
 
-        From the third repetition on it is `backoff` at least, and doubled each time, up to `max_backoff`: the service
-        has asked for too little.
+        From the third retry on, it is at least `backoff`, doubled each time, up to `max_backoff`: the service's wait
+        was too short.
 
         Args:
-            asked: What `wait` gave for it, in seconds.
-            number: How many repetitions there were before.
+            asked: The wait from `wait`, in seconds.
+            number: How many retries there were before.
 
         Example:
             >>> 3.0 <= Retry().spread(3.0, 0) <= 3.75
@@ -153,7 +152,7 @@ class Retry:
         return asked * (1 + min(self.jitter, _MOST_SPREAD) * random.random())  # noqa: S311
 
     def announce(self, error: LLMBridgeError, number: int, wait: float) -> None:
-        """Calls `on_retry`, if there is one; the arguments are those of `decide`, and what it returned."""
+        """Calls `on_retry`, if there is one, with the arguments and the result of `decide`."""
         if self.on_retry is not None:
             self.on_retry(RetryAttempt(error, number + 1, wait))
 

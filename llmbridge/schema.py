@@ -1,4 +1,4 @@
-"""What an answer has to look like: a JSON schema from a Python type, and the checked value from the answer's text."""
+"""The schema of an answer: a JSON schema from a Python type, and the checked value from the answer's text."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, overload
 
 from llmbridge._json import json_copy
 from llmbridge._schemas.build import identifier, json_schema, pydantic_schema
@@ -16,6 +16,27 @@ from llmbridge._schemas.hints import is_pydantic_model, type_name
 from llmbridge._schemas.partial_json import partial_json
 from llmbridge._schemas.subsets import modern, strict_form
 from llmbridge.errors import InvalidOutput, InvalidRequest, Partial, without_frames
+
+if TYPE_CHECKING:
+    from typing import Protocol, TypeAlias, Union, _SpecialForm
+
+    from typing_extensions import TypeForm, TypeVar
+
+    Value = TypeVar("Value", default=Any)
+    Parsed = TypeVar("Parsed", default=Any)
+    Member = TypeVar("Member", covariant=True)
+
+    class _UnionOf(Protocol[Member]):
+        """`City | Country`: mypy takes it for its first class too, unless the parameter's type says Any."""
+
+        @property
+        def __args__(self) -> tuple[Member, ...]: ...
+
+    SchemaLike: TypeAlias = Union[type[Value], _UnionOf[Value], _SpecialForm, Mapping[str, Any], "Schema[Value]"]
+else:
+    from typing import TypeVar  # it knows defaults from Python 3.13 on
+
+    Value = TypeVar("Value")  # of what is parsed: the class that the schema was made of, or anything at all
 
 __all__ = ["Schema", "json_schema", "partial_json"]
 
@@ -37,14 +58,14 @@ _TOO_DEEP = "(root): is nested too deeply"
 
 
 @dataclass(frozen=True, slots=True)
-class Schema:
-    """What an answer has to look like; made with `Schema.of`.
+class Schema(Generic[Value]):
+    """The schema of an answer; made with `Schema.of`.
 
     Args:
-        name: What services call it: [a-zA-Z0-9_-], 1 to 64 characters.
+        name: Its name for services: `[a-zA-Z0-9_-]`, 1 to 64 characters.
         json_schema: The JSON schema, whose root is an object.
         description: What it is for; may be "".
-        wrapped: Whether the value is the property "value" of that object, because its own type is no object.
+        wrapped: Whether the value is the property "value" of that object, because its own type is not an object.
         type_hint: The Python type of the value; None for a JSON schema, whose values are dicts and lists.
 
     Example:
@@ -68,17 +89,26 @@ class Schema:
     wrapped: bool = False
     type_hint: Any = field(default=None, repr=False)
 
+    @overload
     @classmethod
-    def of(cls, schema: Any) -> Schema:
-        """The schema of what a caller passed.
+    def of(cls, schema: type[Parsed] | Schema[Parsed]) -> Schema[Parsed]: ...
+    @overload
+    @classmethod
+    def of(cls, schema: TypeForm[Parsed]) -> Schema[Parsed]: ...
+    @overload
+    @classmethod
+    def of(cls, schema: Mapping[str, Any] | _SpecialForm) -> Schema: ...
+    @classmethod
+    def of(cls, schema: Any) -> Schema[Any]:
+        """The schema of a Python type or a JSON schema.
 
         Args:
-            schema: A dataclass, TypedDict, NamedTuple, pydantic model or any other type that `json_schema` takes
-                (`list[City]`, `Literal["yes", "no"]`); a JSON schema; the `{"type": "json_schema", ...}` that OpenAI
-                calls a response format; or a Schema.
+            schema: A dataclass, TypedDict, NamedTuple, pydantic model or any other type that `json_schema` accepts
+                (`list[City]`, `Literal["yes", "no"]`); a JSON schema; OpenAI's response format
+                (`{"type": "json_schema", ...}`); or a Schema.
 
         Raises:
-            InvalidRequest: It is none of these, or a type or reference in it cannot be used.
+            InvalidRequest: It is something else, or a type or reference in it cannot be used.
 
         Example:
             >>> Schema.of({"title": "city", "type": "object", "properties": {"name": {"type": "string"}}}).name
@@ -93,41 +123,41 @@ class Schema:
         _refuse_values(schema)
         name = identifier(type_name(schema)) or _NO_NAME
         document = pydantic_schema(schema) if is_pydantic_model(schema) else json_schema(schema)
-        if "$ref" in document:  # a model that holds itself
+        if "$ref" in document:  # a recursive model
             document = json_schema(schema)
         document, wrapped = _with_object_root(document)
         return cls(name, document, str(document.get("description", "")), wrapped, schema)
 
     @property
     def strict(self) -> bool:
-        """Whether the schema is in OpenAI's strict subset as it is: all properties required, all objects closed."""
+        """Whether the schema already is in OpenAI's strict subset: all properties required, all objects closed."""
         return self.strict_schema() == self.json_schema
 
     def strict_schema(self) -> JSON | None:
-        """The schema in OpenAI's strict subset, or None where that is impossible.
+        """The schema in OpenAI's strict subset, or None if that is impossible.
 
-        Properties that need not be there become required and may be null; `parse` reads such a null as left out.
+        Optional properties become required and may be null; `parse` reads such a null as left out.
         """
         return strict_form(self.json_schema)
 
     def instruction(self) -> str:
-        """What tells a model in words to answer so: for services that cannot hold it to a schema."""
+        """The instruction to answer in this form, for services without structured output."""
         schema = json.dumps(self.json_schema, ensure_ascii=False)
         return f"Answer with one JSON object that fits the following JSON schema, and with nothing else.\n{schema}"
 
-    def parse(self, text: str) -> Any:
-        """The value of an answer, checked.
+    def parse(self, text: str) -> Value:
+        """The checked value of an answer.
 
-        A dataclass or NamedTuple becomes an instance, a TypedDict a dict, a pydantic model is validated by itself, a
-        JSON schema gives dicts and lists. A fence around the JSON, or prose around one object, is left aside. What is
-        checked of a JSON schema: see `llmbridge._schemas.check.check`.
+        A dataclass or NamedTuple becomes an instance, a TypedDict a dict, a pydantic model is validated by pydantic, a
+        JSON schema gives dicts and lists. A fence around the JSON, or prose around one object, is skipped. For the
+        keywords that are checked, see `llmbridge._schemas.check.check`.
 
         Args:
             text: The whole answer.
 
         Raises:
             InvalidOutput: The text holds no JSON, several objects, or one that does not fit; `.problems` has one line
-                for each place that is wrong, written so that a model can mend it.
+                for each wrong place, written for a model to correct it.
         """
         try:
             return self.convert(self._json(text))
@@ -135,21 +165,22 @@ class Schema:
             error.partial = Partial(text)
             raise
 
-    def convert(self, value: Any) -> Any:
-        """The checked value of JSON that was read already (the arguments of a tool call).
+    def convert(self, value: Any) -> Value:
+        """The checked value of parsed JSON (the arguments of a tool call).
 
         Raises:
             InvalidOutput: It does not fit.
         """
         if self.wrapped and not (isinstance(value, dict) and set(value) == {"value"}):
-            value = {"value": value}  # not every model sees the need of the object around it
+            value = {"value": value}  # some models leave out the object around it
         try:
             result, problems = self._checked(value)
         except RecursionError:
             result, problems = None, [_TOO_DEEP]
         if problems:
             raise self._invalid(problems)
-        return result
+        converted: Value = result
+        return converted
 
     def _checked(self, value: Any) -> tuple[Any, list[str]]:
         if self.type_hint is None:
@@ -165,9 +196,9 @@ class Schema:
         """The value so far of an answer that is still arriving: plain dicts and lists, unchecked.
 
         Returns:
-            None until something is there.
+            The value; None before it begins.
         """
-        # A brace that nothing of an object follows may stand in words before it.
+        # A brace that does not begin an object may be part of prose before it.
         brace = r"\{(?=\s*[\"}])|\A\{(?=\s*\Z)"
         start = re.search(rf"\[|{brace}" if self.wrapped else brace, text)
         value = partial_json(text[start.start() :]) if start else None
@@ -176,7 +207,7 @@ class Schema:
         return value
 
     def correction(self, error: InvalidOutput) -> str:
-        """What to tell a model whose answer does not fit, to get another one."""
+        """The message that asks a model to correct an answer that does not fit."""
         problems = "\n".join(f"- {problem}" for problem in error.problems[:20]) or f"- {error.message}"
         return f"That answer does not fit the schema:\n{problems}\n\n{self.instruction()}"
 
@@ -196,13 +227,13 @@ class Schema:
         try:
             return _loads(text)
         except ValueError as error:
-            first = without_frames(error)  # its frame would hold it
+            first = without_frames(error)  # its frame would hold the text
         fenced = [match[1] for match in _FENCE.finditer(text)]
         for within in [fenced[0]] if len(fenced) == 1 else []:
             try:
                 return _loads(within)
             except ValueError:
-                continue  # prose that quotes something else, or broken JSON: what follows tells
+                continue  # a quotation in prose, or broken JSON: the rest decides
         found, broken = _objects(text)
         if len(found) == 1 and not broken:
             return found[0]
@@ -224,7 +255,7 @@ def _of_mapping(mapping: Mapping[str, Any]) -> Schema:
     if not _KEYWORDS.intersection(given) and (unknown := _fields(given)):
         raise InvalidRequest(
             f"schema: {unknown[0]!r} is not a keyword of JSON schema: did you mean "
-            f'{{"type": "object", "properties": {{{json.dumps(unknown[0])}: ...}}}}? A dataclass will do as well'
+            f'{{"type": "object", "properties": {{{json.dumps(unknown[0])}: ...}}}}? A dataclass works as well'
         )
     check_form(given, "schema")
     given = modern(given)
@@ -235,7 +266,7 @@ def _of_mapping(mapping: Mapping[str, Any]) -> Schema:
 
 
 def _fields(given: Mapping[str, Any]) -> list[str]:
-    """The keys that look like names of fields with their types, where a JSON schema has keywords."""
+    """The keys that look like field names with their types, rather than keywords of JSON schema."""
     return [name for name, value in given.items() if name not in _ANNOTATIONS and isinstance(value, (str, dict, list))]
 
 
@@ -251,7 +282,7 @@ def _refuse_values(schema: Any) -> None:
 
 
 def _with_object_root(document: JSON) -> tuple[JSON, bool]:
-    """The schema with an object at its root, as services demand, and whether one had to be put around it."""
+    """The schema with an object at its root, as services demand, and whether that was added."""
     if set(document) - {"$defs", "definitions", "title", "description"} == {"$ref"}:
         target = resolve(document["$ref"], document)
         if isinstance(target, dict) and document["$ref"] != "#":
@@ -278,16 +309,16 @@ def _with_object_root(document: JSON) -> tuple[JSON, bool]:
 
 
 def _no_constant(name: str) -> Any:
-    raise ValueError(f"{name} is no JSON")
+    raise ValueError(f"{name} is not valid JSON")
 
 
-# Models write line breaks into strings as they are.
+# Models write raw line breaks into strings.
 _DECODER = json.JSONDecoder(strict=False, parse_constant=_no_constant)
 _loads: Callable[[str], Any] = lambda text: _DECODER.decode(text.strip("\ufeff \t\r\n"))  # noqa: E731 - one place
 
 
 def _objects(text: str) -> tuple[list[Any], ValueError | None]:
-    """The different JSON objects in prose, and why the text behind them could not be read."""
+    """The different JSON objects in prose, and why the text after them could not be read."""
     found: list[Any] = []
     position = text.find("{")
     while position >= 0:
@@ -298,7 +329,7 @@ def _objects(text: str) -> tuple[list[Any], ValueError | None]:
         except json.JSONDecodeError as error:
             if error.pos >= len(text) or error.msg.startswith("Unterminated"):
                 return found, without_frames(error)
-            end = max(error.pos, position + 1)  # braces of prose; not before, or a broken object's inside would count
+            end = max(error.pos, position + 1)  # braces of prose; not earlier: skips objects inside a broken one
         except ValueError as error:
             return found, without_frames(error)
         position = text.find("{", end)
@@ -312,5 +343,5 @@ def _described(text: str, error: ValueError) -> str:
         return "(root): expected a JSON object, got prose"
     if isinstance(error, json.JSONDecodeError):
         cut = " (it seems to be cut off)" if error.pos >= len(text.rstrip()) or "Unterminated" in error.msg else ""
-        return f"(root): is no JSON: {error.msg} at line {error.lineno} column {error.colno}{cut}"
-    return f"(root): is no JSON: {error}"
+        return f"(root): invalid JSON: {error.msg} at line {error.lineno} column {error.colno}{cut}"
+    return f"(root): invalid JSON: {error}"

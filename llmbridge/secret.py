@@ -1,4 +1,4 @@
-"""Keys and passwords that never show: held behind a mask, checked before use, removed from what a server echoes."""
+"""Keys and passwords that never show: masked, checked before use, and removed from the answers of servers."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ __all__ = [
     "scrub",
 ]
 
-_LEVELS = 3  # a service may quote, as a string of its JSON, the JSON of another one
+_LEVELS = 3  # a service may quote the JSON of another one in a string of its own JSON
 _ESCAPE = re.compile(
     r'\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|["\\/bfnrt])'  # JSON's
     r"|%[2-7][0-9a-fA-F]|&#(?:[0-9]{2,3}|[xX][2-7][0-9a-fA-F]);"  # those of URLs and HTML, of ASCII
@@ -44,11 +44,11 @@ T = TypeVar("T")
 MASK = "***"
 
 SHORTEST_SECRET = 6
-"""Characters: to mask what is shorter would garble texts, and guard nothing."""
+"""Characters: masking a shorter text would garble messages, and protect nothing."""
 
 
 def discreet(function: Callable[P, T]) -> Callable[P, T]:
-    """The function, whose errors leave its frames behind: their locals hold keys, and crash reports show locals."""
+    """Removes the function's frames from its errors: their locals hold keys, and crash reports show locals."""
 
     @functools.wraps(function)
     def wrapper(*args: P.args, **kwargs: P.kwargs) -> T:
@@ -60,17 +60,17 @@ def discreet(function: Callable[P, T]) -> Callable[P, T]:
         except BaseException as error:
             args, kwargs = (), {}  # type: ignore[assignment]
             callers_frames_only(error)
-            raise error  # noqa: TRY201 - in Python 3.10, a bare `raise` gives it its old frames back
+            raise error  # noqa: TRY201 - in Python 3.10, a bare `raise` restores its old frames
         raise failure.taken()
 
     return wrapper
 
 
 def callers_frames_only(error: E) -> E:
-    """The error, and all that led to it, with no other frames than those of the caller's own functions and providers.
+    """The error and its causes, with only the frames of the caller's own functions and providers.
 
-    Frames of llmbridge, and of the libraries that it calls, hold keys, headers and passwords in their locals. An error
-    that came up elsewhere, as one that the caller was handling, keeps all of its frames.
+    Frames of llmbridge, and of the libraries that it calls, hold keys, headers and passwords in their locals. An
+    unrelated error, such as one that the caller was handling, keeps all of its frames.
     """
     waiting: list[Any] = [error]
     seen: set[int] = set()
@@ -80,7 +80,7 @@ def callers_frames_only(error: E) -> E:
             continue
         seen.add(id(link))
         trace = link.__traceback__
-        # The plain methods: an exception that is a frozen dataclass lets nobody set anything.
+        # The methods of the base class: an exception that is a frozen dataclass rejects attributes.
         BaseException.with_traceback(link, None)
         BaseException.with_traceback(link, _callers_own(trace))
         waiting += (link.__cause__, link.__context__)
@@ -90,7 +90,7 @@ def callers_frames_only(error: E) -> E:
 
 
 def _callers_own(trace: TracebackType | None) -> TracebackType | None:
-    """The traceback without the frames of llmbridge and of libraries; as it is if it begins and stays outside."""
+    """The traceback without the frames of llmbridge and of libraries; unchanged if it never enters llmbridge."""
     frames, link = [], trace
     while link is not None:
         package = str(link.tb_frame.f_globals.get("__name__", "")).partition(".")[0]
@@ -107,15 +107,15 @@ def _callers_own(trace: TracebackType | None) -> TracebackType | None:
 
 
 class Secret:
-    """A string whose `str`, `repr` and format are a mask, and which refuses to be pickled.
+    """A string whose `str`, `repr` and format are a mask, and which cannot be pickled.
 
     Args:
-        value: The key. Outer white space, the usual left-over of reading it from a file, is removed.
-        name: What to call it in an error, e.g. "api_key".
+        value: The key. White space around it, often left from reading it from a file, is removed.
+        name: Its name in an error, e.g. "api_key".
 
     Raises:
-        ConfigError: The value is no text, is empty, or holds a line break, NUL or another character that no HTTP
-            header can carry. The value is not quoted.
+        ConfigError: The value is not a str, is empty, is in quotes, or holds a line break, NUL or another character
+            that an HTTP header cannot carry. The value is not quoted.
 
     Example:
         >>> key = Secret(" sk-123\\n")
@@ -132,6 +132,8 @@ class Secret:
         stripped = value.strip()
         if not stripped:
             raise ConfigError(f"{name} is empty: pass the key itself, or leave the argument out")
+        if len(stripped) > 1 and stripped[0] == stripped[-1] and stripped[0] in "'\"":
+            raise ConfigError(f"{name} is in quotes: leave them out")
         if not (stripped.isascii() and stripped.isprintable()):
             raise ConfigError(
                 f"{name} holds a line break, a control character or a non-ASCII character: copy it again, "
@@ -140,7 +142,7 @@ class Secret:
         self._value = stripped
 
     def reveal(self) -> str:
-        """The value itself, for the one place that puts it on the wire."""
+        """The value itself, for the one place that sends it."""
         return self._value
 
     def __str__(self) -> str:
@@ -156,14 +158,14 @@ class Secret:
         return hash((Secret, self._value))
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a Secret is not pickled: give the key again where it is used")
+        raise TypeError("a Secret cannot be pickled: pass the key again where it is used")
 
 
 class KeyFunction:
-    """A function that gives the key, asked again for each request; shows as a mask, and pickles if the function does.
+    """A function that returns the key, called for each request; shows as a mask, and pickles if the function does.
 
     Args:
-        function: Takes no arguments; returns the key as a str or Secret, or something to await that gives it.
+        function: Takes no arguments; returns the key as a str or Secret, or an awaitable of one.
         optional: Whether it may return None for no key.
 
     Example:
@@ -183,24 +185,24 @@ class KeyFunction:
         return self._function()
 
     def __repr__(self) -> str:
-        return f"KeyFunction({MASK})"  # a partial function shows its arguments, and those may be secrets
+        return f"KeyFunction({MASK})"  # a partial function shows its arguments, which may be secrets
 
     def __reduce__(self) -> tuple[Any, ...]:
         return KeyFunction, (self._function, self.optional)
 
 
 Key = Union[Secret, KeyFunction]
-"""What a request's key comes from."""
+"""The source of a request's key."""
 
 
 class MaskedStr(str):
-    """A header value or password that is a mask in all that is made of it: repr, slices, formatted and joined text.
+    """A header value or password that appears as a mask in repr, slices, formatted and joined text.
 
-    Its characters are those of the mask. The text itself is what it equals, what `encode()` gives, which is how
-    http.client asks for a header's value, and what `reveal()` gives; it pickles as it is.
+    Its characters are those of the mask. It equals the hidden text, which `reveal()` returns, and `encode()` as well,
+    with which http.client reads a header's value. It pickles with its text.
 
     Args:
-        text: What is to be hidden; one that is hidden already stays so.
+        text: The text to hide; a hidden one stays so.
 
     Example:
         >>> value = MaskedStr("Bearer sk-123")
@@ -212,17 +214,17 @@ class MaskedStr(str):
     _text: str
 
     def __new__(cls, text: str) -> MaskedStr:
-        """One that looks like the mask, and knows the text."""
+        """Creates the str from the mask, and keeps the text."""
         masked = super().__new__(cls, MASK)
         masked._text = revealed(text)
         return masked
 
     def reveal(self) -> str:
-        """The text itself, for the one place that puts it on the wire."""
+        """The text itself, for the one place that sends it."""
         return self._text
 
     def encode(self, encoding: str = "utf-8", errors: str = "strict") -> bytes:
-        """The text itself, as it goes out."""
+        """The text itself, as it is sent."""
         return self._text.encode(encoding, errors)
 
     def __eq__(self, other: object) -> bool:
@@ -239,18 +241,18 @@ class MaskedStr(str):
 
 
 def revealed(text: str) -> str:
-    """The text, without the mask if it wears one."""
+    """The text, unmasked if it is masked."""
     return text.reveal() if isinstance(text, MaskedStr) else str(text)
 
 
 def scrub(text: str, secrets: tuple[str, ...]) -> str:
-    """`text` with each of the secrets replaced by a mask: servers echo keys in their error messages.
+    """`text` with each of the secrets masked: servers echo keys in their error messages.
 
     Example:
         >>> scrub("Incorrect API key provided: sk-123", ("sk-123",))
         'Incorrect API key provided: ***'
     """
-    known = sorted(filter(None, map(revealed, secrets)), key=len, reverse=True)  # one may be the beginning of another
+    known = sorted(filter(None, map(revealed, secrets)), key=len, reverse=True)  # one may be a prefix of another
     if known and any(mark in text for mark in _MARKS):
         return _without_escaped(text, known)
     for secret in known:
@@ -259,7 +261,7 @@ def scrub(text: str, secrets: tuple[str, ...]) -> str:
 
 
 def _without_escaped(text: str, secrets: Sequence[str]) -> str:
-    """`text` without the secrets, also where they are written with escapes, as any character may be."""
+    """`text` without the secrets, even if some of their characters are written as escapes."""
     found: list[tuple[int, int]] = []
     plain, places = text, list(range(len(text) + 1))
     for level in range(_LEVELS + 1):
@@ -284,11 +286,11 @@ def _unescaped(text: str, places: list[int]) -> tuple[str, list[int]]:
     """`text` without one level of escapes.
 
     Args:
-        text: What may hold some.
-        places: Where each character, and the end, stands in the text that it began as.
+        text: A text that may hold escapes.
+        places: The position of each character, and of the end, in the original text.
 
     Returns:
-        The new text, and the places of its characters.
+        The new text, and the positions of its characters.
     """
     pieces, kept, end = [], [], 0
     for escape in _ESCAPE.finditer(text):
@@ -300,7 +302,7 @@ def _unescaped(text: str, places: list[int]) -> tuple[str, list[int]]:
 
 
 def _character(escape: str) -> str:
-    """What an escape stands for."""
+    """The character that an escape represents."""
     if escape[0] == "\\":
         character: str = json.loads(f'"{escape}"')
         return character

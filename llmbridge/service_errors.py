@@ -1,8 +1,8 @@
-"""What a service's error means: from any of the shapes in which services report one, to a class of the tree.
+"""Turns the error report of a service, in any format, into an error of the class that it means.
 
-A report goes through the modules of `_service_errors` in this order: `report` brings it into one shape, `words` says
-which class it means and what to do about it, `waits` how long the service asks to wait. The error is made here. Every
-dialect imports this module: what it needs is imported when there is an error.
+A report goes through the modules of `_service_errors` in this order: `report` normalizes it, `words` finds its class
+and what to do about it, `waits` how long to wait. The error is made here. Every dialect imports this module, which
+imports the others only after an error.
 """
 
 from __future__ import annotations
@@ -31,12 +31,12 @@ if TYPE_CHECKING:
 __all__ = ["BODY_LIMIT", "error_for_status", "error_in_stream"]
 
 BODY_LIMIT = 64 * 1024
-"""Bytes of an error's body that are read."""
+"""The most bytes that are read of an error's body."""
 
 _MESSAGE_LIMIT = 600
 _PASSING = (408, 409, 425, 429)
 _NOTHING_THERE = (404, 405)
-_UNKNOWN_THERE = (501, 505)  # it does not know the method, or this version of HTTP
+_UNKNOWN_THERE = (501, 505)  # the server does not know the method, or this version of HTTP
 _MAY_ASK_TO_WAIT = (RateLimited, QuotaExceeded, ServerError)
 
 
@@ -49,7 +49,7 @@ def error_for_status(
     asked: str = "",
     address_hint: str = "",
 ) -> ServiceError:
-    """The error for an answer whose status is no success.
+    """The error for an answer with an error status.
 
     Args:
         status: The HTTP status.
@@ -57,8 +57,8 @@ def error_for_status(
         body: Cut to BODY_LIMIT.
         secrets: Masked wherever the service repeats them.
         reached: The host and port that answered.
-        asked: Method and URL, where nothing may have been found.
-        address_hint: What is likely wrong with the base URL then; "" if nothing is to be seen.
+        asked: Method and URL, for when nothing was found there.
+        address_hint: What is likely wrong with the base URL then; "" if it looks right.
 
     Example:
         >>> body = '{"error": {"message": "Please try again in 1.5s.", "code": "rate_limit_exceeded"}}'
@@ -81,7 +81,7 @@ def error_for_status(
     text = (
         f"{asked if nowhere and asked else reached} answered {status}: {_cleaned(report.message) or 'no reason given'}"
     )
-    named = "x-request-id" in headers or "request-id" in headers  # then the call takes it from there
+    named = "x-request-id" in headers or "request-id" in headers  # then the call sets it
     request_id = None if named else report.request_id
     hint = address_hint if nowhere else ""
     return _error(text, kind_of(report, status) or StatusError, status, report, headers, body, request_id, hint)
@@ -109,7 +109,7 @@ def _error(
     request_id: str | None,
     address_hint: str = "",
 ) -> ServiceError:
-    """The error with its advice; a StreamError where neither code nor words say of which kind it is."""
+    """The error with its advice; a StreamError if neither code nor words give its class."""
     from llmbridge._service_errors.words import advice
 
     after = _retry_after(kind, headers, report) if kind else None
@@ -127,9 +127,9 @@ def _error(
 
 
 def _retry_after(kind: type[StatusError], headers: Mapping[str, str], report: ServiceReport) -> float | None:
-    """Seconds that the service asks to wait: by its header, its details, its words, or what its limits say.
+    """Seconds to wait: from a header, the details, the words, or the rate limits.
 
-    The headers of the limits come last, as they tell when a limit is whole again: a single request may pass earlier.
+    The headers of the limits come last, since they say when a limit is whole again: a single request may pass earlier.
     """
     from llmbridge.rate_limits import RateLimits
 
@@ -150,7 +150,7 @@ def _retryable(kind: type[StatusError] | None, status: int, headers: Mapping[str
     asked = headers.get("x-should-retry", "").lower()
     if asked in ("true", "false"):
         return asked == "true"
-    if not status and kind is ServerError:  # in a stream only the report's own word tells what went wrong
+    if not status and kind is ServerError:  # in a stream only the report's own words show the cause
         return True
     return kind in (RateLimited, Overloaded) or status in _PASSING or (status >= 500 and status not in _UNKNOWN_THERE)
 
@@ -159,7 +159,7 @@ def _host_of(url: str) -> str:
     try:
         return urlsplit(url).netloc.rpartition("@")[2] or "another path"
     except ValueError:
-        return "an address that is none"
+        return "an invalid address"
 
 
 def _cleaned(message: str) -> str:

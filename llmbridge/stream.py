@@ -50,18 +50,18 @@ __all__ = ["ChatStream", "EventStream", "ObjectStream"]
 
 Heard = TypeVar("Heard")
 
-_NOT_CALLED = "The call was not made: the answer was expected."
+_NOT_CALLED = "The call was not made: an answer was expected."
 
 
 class ChatStream(Generic[Parsed]):
-    """One answer, live. Nothing is sent before the first piece is asked for.
+    """One live answer. Nothing is sent until you read the first piece.
 
-    Iterate over it for the pieces of the text, over `.events()` for everything, or call `.complete()`; in async code
-    use `async for`, or `await` it for the `Completion`. It is read once. Leaving the loop early (`break`, an exception)
-    closes the connection. What was handed out so far is always in `.text` and the attributes beside it.
+    Loop over it for the pieces of the text, over `.events()` for everything, or call `.complete()`; in async code use
+    `async for`, or `await` it for the `Completion`. It can be read once. Leaving the loop early (`break`, an exception)
+    closes the connection. `.text` and the other attributes always hold what came so far.
 
     Raises, while iterating:
-        LLMBridgeError: See `llmbridge.errors`; its `.partial` is the text handed out before.
+        LLMBridgeError: See `llmbridge.errors`; its `.partial` holds the text so far.
 
     Example:
         >>> from llmbridge import chat
@@ -85,8 +85,8 @@ class ChatStream(Generic[Parsed]):
         self._reading = Reading(source, keep_logprobs)
         if idle and tools:
             self._reading.idle = frozenset(tool.name for tool in tools if tool.function is not None)
-        self._completing = threading.RLock()  # reentrant: a signal handler inside may ask for the same
-        self._first_failure: InvalidOutput | None = None  # why the model was asked again
+        self._completing = threading.RLock()  # reentrant: a signal handler may need it, too
+        self._first_failure: InvalidOutput | None = None  # why the answer was retried
         self._second_failure: LLMBridgeError | None = None
         self._schema = schema
         self._tools = tools
@@ -98,7 +98,7 @@ class ChatStream(Generic[Parsed]):
 
     @property
     def provider(self) -> str:
-        """The name of the provider that answers; of several, the one that is being tried."""
+        """The name of the provider that answers; with several, the one that is being tried."""
         return self._source.current.provider
 
     @property
@@ -113,9 +113,9 @@ class ChatStream(Generic[Parsed]):
         return f"<ChatStream {self.provider}:{self.model} {state}, {self._reading.text.length} characters>"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
-        raise TypeError("a ChatStream is a live answer, not to be pickled or copied: take the Completion of complete()")
+        raise TypeError("a ChatStream is live and cannot be pickled or copied: use the Completion from complete()")
 
-    if not TYPE_CHECKING:  # a checker is to find every other name wrong
+    if not TYPE_CHECKING:  # so that type checkers report unknown names
 
         def __getattr__(self, name: str) -> Any:
             from llmbridge.completion import no_attribute
@@ -127,8 +127,8 @@ class ChatStream(Generic[Parsed]):
 
     def __iter__(self) -> Iterator[str]:
         if self._loop is not None and self._loop.running:
-            return TextView(self._reading).loop()  # which says that somebody reads: that one shall not lose the rest
-        # It alone holds its generator: leaving the loop closes the connection, though the stream lives on.
+            return TextView(self._reading).loop()  # raises: the other reader shall not lose the rest
+        # The caller alone holds the generator: leaving the loop closes the connection, even if the stream lives on.
         loop, self._loop = self._loop or TextView(self._reading).loop(), None
         return loop
 
@@ -139,13 +139,13 @@ class ChatStream(Generic[Parsed]):
             return next(self._loop)
         except ValueError as error:
             if error.__traceback__ and error.__traceback__.tb_next:
-                raise  # from within: it is not Python's "generator already executing"
+                raise  # raised inside: it is not Python's "generator already executing"
         return next(TextView(self._reading).loop())
 
     def events(self) -> EventStream[Event]:
-        """Everything that the stream says, in order: Text, Reasoning, ToolCallDelta, ToolCall, Finish, Usage ...
+        """All events of the stream, in order: Text, Reasoning, ToolCallDelta, ToolCall, Finish, Usage ...
 
-        For `for` and `async for`. See `llmbridge.events` for all of them.
+        For `for` and `async for`. `llmbridge.events` lists all of them.
 
         Raises:
             InvalidRequest: While iterating, if the stream has been read already.
@@ -158,7 +158,7 @@ class ChatStream(Generic[Parsed]):
         return EventStream(self._reading, EventView)
 
     def raw_events(self) -> EventStream[RawEvent | Event]:
-        """Like `events`, with the service's own event, a `RawEvent`, before those that are made of it.
+        """Like `events`, with the service's own event, a `RawEvent`, before the events made from it.
 
         Raises:
             InvalidRequest: While iterating, if the stream has been read already.
@@ -171,10 +171,10 @@ class ChatStream(Generic[Parsed]):
         return EventStream(self._reading, RawView)
 
     def objects(self) -> ObjectStream:
-        """The object that the `schema` asks for, as it grows: plain dicts and lists, whenever more of it has come.
+        """The object defined by `schema` as it grows: plain dicts and lists, each time more of it has come.
 
-        For `for` and `async for`. They are not checked against the schema; `.parsed` is, afterwards. Each is made from
-        the whole text so far: once that is long, whenever it has grown by a sixteenth, and at its end.
+        For `for` and `async for`. They are not checked against the schema; `.parsed` is, afterwards. Each one is parsed
+        from the whole text so far. A long text is parsed each time it has grown by a sixteenth, and at its end.
 
         Raises:
             InvalidRequest: No schema was given; while iterating, if the stream has been read already.
@@ -184,23 +184,23 @@ class ChatStream(Generic[Parsed]):
         return ObjectStream(self._reading, self._schema)
 
     def complete(self) -> Completion[Parsed]:
-        """The whole answer; reads what has not been read yet. Once it has been read, it may be had again and again.
+        """The whole answer; reads the rest of the stream first. May be called again.
 
-        Where the model was asked again, the Completion is its second answer, with the usage, turns and time of both;
-        the stream's own attributes stay those of the answer that was read.
+        If an answer that did not match the schema was retried, the Completion is the second answer, with the usage,
+        turns and time of both; the stream's own attributes stay those of the first.
 
         Raises:
-            InvalidRequest: Its loop was left early, or somebody else reads it: the rest cannot be read any more.
-            InvalidOutput: It does not fit the schema, also after having been asked again.
-            LLMBridgeError: The answer did not come to its end; `.partial` holds what came. Where the model was asked
-                again, `.partial` is the first answer, or has it in `.turns`, and `__cause__` is what was wrong with it.
+            InvalidRequest: The rest cannot be read: its loop was left early, or it is being read elsewhere.
+            InvalidOutput: The answer does not match the schema, after the retries.
+            LLMBridgeError: The answer was cut off; `.partial` holds what came. After a retry, `.partial` is the first
+                answer, or holds it in `.turns`, and `__cause__` says what was wrong with it.
 
         Example:
             >>> from llmbridge import chat
             >>> chat("Hello", model="demo").complete().finish_reason
             'stop'
         """
-        self._reading.idle = frozenset()  # calls are in the Completion
+        self._reading.idle = frozenset()  # no warning about calls: they are in the Completion
         if not self._reading.done:
             for _ in self:
                 continue
@@ -208,12 +208,12 @@ class ChatStream(Generic[Parsed]):
             return finished(self._steps())
 
     def acomplete(self) -> Coroutine[Any, Any, Completion[Parsed]]:
-        """`complete` for async code, where a coroutine is needed; elsewhere, `await` of the stream does the same.
+        """`complete` as a coroutine, where one is needed; elsewhere, just `await` the stream.
 
         For `asyncio.run`, `create_task`, a TaskGroup, trio's `start_soon`.
 
         Raises:
-            LLMBridgeError: As for `complete`, when it is awaited.
+            LLMBridgeError: As for `complete`, when awaited.
 
         Example:
             >>> import asyncio
@@ -226,7 +226,7 @@ class ChatStream(Generic[Parsed]):
         return finished(self._steps(), in_threads=self._schema is not None)
 
     def _steps(self) -> Generator[ChatStream[Parsed], None, Completion[Parsed]]:
-        """See `_call.reading.finished`: the whole answer, once it has been read, and the second one if there is one."""
+        """The steps of `complete`, see `_call.reading.finished`: reads the answer, and its retry if there is one."""
         self._reading.idle = frozenset()
         if not self._reading.done:
             yield self
@@ -236,19 +236,19 @@ class ChatStream(Generic[Parsed]):
             except InvalidOutput as error:
                 if self._ask_again is None or self._cancelled or self._reading.noted.broken_off:
                     raise
-                self._again = self._second_asking(self._ask_again, error)
+                self._again = self._schema_retry(self._ask_again, error)
         if self._cancelled:
             self._again.cancel()
-        return self._with_second((yield from self._second_answer(self._again)))
+        return self._with_both((yield from self._retried(self._again)))
 
-    def _second_asking(
+    def _schema_retry(
         self, ask_again: Callable[[Sequence[Message]], ChatStream[Parsed]], error: InvalidOutput
     ) -> ChatStream[Parsed]:
         """The call that tells the model what is wrong with its answer."""
         assert self._schema is not None
         notes = self._reading.noted
         self._first_failure = without_frames(copy(error))
-        # Services insist on a result for each call, before anything else is said.
+        # Services require a result for each call before anything else.
         results = [result_message(ToolResult(call, _NOT_CALLED, failed=True)) for call in notes.tool_calls]
         self._correction = (*results, Message("user", self._schema.correction(error)))
         try:
@@ -257,20 +257,20 @@ class ChatStream(Generic[Parsed]):
             self._keep_first(failure)
             raise
 
-    def _second_answer(self, again: ChatStream[Parsed]) -> Generator[ChatStream[Parsed], None, Completion[Parsed]]:
-        """What came of the second asking, whoever asks and however often."""
+    def _retried(self, again: ChatStream[Parsed]) -> Generator[ChatStream[Parsed], None, Completion[Parsed]]:
+        """The retry's answer, even if several callers or threads ask for it."""
         if self._second_failure is not None:
             raise copy(self._second_failure)
         try:
             return (yield from again._steps())
         except LLMBridgeError as error:
             self._keep_first(error)
-            # A copy: the error itself will hold the frame that holds this stream.
+            # A copy: the error itself will hold the frame, which holds this stream.
             self._second_failure = without_frames(copy(error))
             raise
 
     def _keep_first(self, error: LLMBridgeError) -> None:
-        """Adds the first answer, and what was wrong with it, to the error of the second asking."""
+        """Adds the first answer, and what was wrong with it, to the error of the retry."""
         first, second = self._first_failure, error.partial
         assert first is not None
         if second or second.message is not None or second.turns:
@@ -285,8 +285,8 @@ class ChatStream(Generic[Parsed]):
             last = last.__cause__
         last.__context__, last.__cause__ = last.__cause__, first
 
-    def _with_second(self, second: Completion[Parsed]) -> Completion[Parsed]:
-        """The completion of the second asking, with the usage and the turns of both."""
+    def _with_both(self, second: Completion[Parsed]) -> Completion[Parsed]:
+        """The completion of the retry, with the usage and turns of both answers."""
         notes = self._reading.noted
         usage = second.usage if notes.usage is None else notes.usage.plus(second.usage)
         turns = (*notes.all_turns(), *self._correction, *second.turns)
@@ -331,113 +331,115 @@ class ChatStream(Generic[Parsed]):
             total_seconds=self.total_seconds,
         )
 
-    # -- what is known so far ----------------------------------------------------------------------------------
+    # -- so far ------------------------------------------------------------------------------------------------
 
     @property
     def _so_far(self) -> Notes:
         """What was handed out.
 
         Raises:
-            InvalidRequest: Nothing can have been, as nobody has asked for anything.
+            InvalidRequest: Nothing has been read yet.
         """
         if not (self._reading.taken or self._reading.over):
             raise InvalidRequest(
-                "this answer has not been asked for yet, so there is nothing in it: loop over the stream first, or "
-                "take complete() (in async code: async for, or await)"
+                "this answer has not been read yet, so it is empty: loop over the stream first, or call complete() "
+                "(in async code: async for, or await)"
             )
         return self._reading.noted
 
     @property
     def text(self) -> str:
-        """The text handed out so far.
+        """The text so far.
 
         Raises:
-            InvalidRequest: Nothing has been asked for yet, here and in the attributes below.
+            InvalidRequest: Nothing has been read yet (the same holds for the attributes below).
         """
         return str(self._so_far.text)
 
     @property
     def reasoning(self) -> str:
-        """The reasoning that came so far, if the service shows it."""
+        """The reasoning so far, if the service shows it."""
         return str(self._so_far.reasoning)
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:
-        """The calls that the model has asked for so far, those that are whole."""
+        """The complete tool calls so far."""
         return tuple(self._so_far.tool_calls)
 
     @property
     def citations(self) -> tuple[Citation, ...]:
-        """Where something in the answer comes from, as far as the service has said."""
+        """The sources named so far."""
         return tuple(self._so_far.citations)
 
     @property
     def media(self) -> tuple[Media, ...]:
-        """Images, sound and files that came so far."""
+        """Images, sound and files so far."""
         return tuple(self._so_far.media)
 
     @property
     def server_tools(self) -> tuple[ServerTool, ...]:
-        """What the service's own tools were asked, and what they gave."""
+        """Calls of the service's own tools so far, with their results."""
         return tuple(self._so_far.server_tools)
 
     @property
     def response_id(self) -> str | None:
-        """The service's name for the answer; None before the first piece, and if it gives none."""
+        """The service's ID of the answer; None before the first piece, or if it gives none."""
         return self._source.current.head.id
 
     @property
     def served_model(self) -> str | None:
-        """The model that answers, by the service's word; None before the first piece, and if it does not say."""
+        """The model that answers, according to the service; None before the first piece, or if it does not say."""
         return self._source.current.head.model
 
     @property
     def extra(self) -> Mapping[str, Any]:
-        """What else stands at the top of the answer: `system_fingerprint`, `service_tier`, `created` ..."""
+        """Other fields at the top of the answer: `system_fingerprint`, `service_tier`, `created` ..."""
         return self._source.current.head.extra
 
     @property
     def usage(self) -> Usage | None:
-        """The tokens that the service counted, once it has said so."""
+        """The tokens counted by the service; None until it has sent them."""
         return self._so_far.usage
 
     @property
     def finish_reason(self) -> FinishReason | None:
-        """Why the answer ended; None before, and if the service does not say."""
+        """Why the answer ended; None before, or if the service does not say."""
         finish = self._so_far.finish
         return finish.reason if finish else None
 
     @property
     def parsed(self) -> Parsed:
-        """The value that the whole text is by the schema that was asked for; None without one, and beside tool calls.
+        """The value parsed from the whole text by `schema`; None without a schema, or beside tool calls.
 
         Raises:
-            InvalidOutput: It does not fit; `.problems` says where, `.partial` is the text.
+            InvalidOutput: The text does not match; `.problems` says where, `.partial` holds the text.
             InvalidRequest: The answer has not been read to its end.
         """
         notes = self._so_far
         if self._schema is None:
-            return None  # type: ignore[return-value]  # of a type that nobody named
+            return None  # type: ignore[return-value]  # Parsed is unbound then
         if not self._reading.done:
-            raise InvalidRequest("parsed is there once the answer has been read to its end: call complete(), or loop")
+            raise InvalidRequest(
+                "parsed is available at the end of the answer: call complete(), or read the stream first"
+            )
         value: Parsed = parsed_answer(self._schema, notes, self._tools, self.provider, self.model)
         return value
 
     @property
     def rate_limits(self) -> RateLimits | None:
-        """How much the service still allows, if the answer's headers say so."""
+        """What the service's rate limits still allow, from the response headers; None if they do not say."""
         from llmbridge.rate_limits import RateLimits
 
         return RateLimits.of(self.headers)
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """The answer's headers, names in lower case; empty before the first piece."""
+        """The response headers, names in lower case; empty before the first piece."""
         return self._source.current.headers
 
     @property
     def request_id(self) -> str | None:
-        """The service's name for the request, to quote to its support."""
+        """The service's ID of the request, to quote to its support."""
         return self._source.current.request_id
 
     @property
@@ -456,14 +458,14 @@ class ChatStream(Generic[Parsed]):
     # -- ending ------------------------------------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Ends the call at once, from any thread; who is blocked in it gets `Cancelled`. May be repeated."""
+        """Ends the call at once, from any thread; a thread blocked in it gets `Cancelled`. May be repeated."""
         self._cancelled = True
         self._source.cancel()
         if self._again is not None:
             self._again.cancel()
 
     def close(self) -> None:
-        """Ends the call and closes its connection, from any thread. May be repeated; after the end it does nothing."""
+        """Ends the call and closes its connection, from any thread. May be repeated; does nothing after the end."""
         self._cancelled = True
         self._source.close()
         if self._again is not None:
@@ -478,7 +480,7 @@ class ChatStream(Generic[Parsed]):
         self.close()
 
     async def aclose(self) -> None:
-        """`close` by the name that `contextlib.aclosing` calls."""
+        """`close` under the name that `contextlib.aclosing` calls."""
         self.close()
 
     # -- async: the same steps, see _aio --------------------------------------------------------------------
@@ -505,7 +507,7 @@ class ChatStream(Generic[Parsed]):
 
 
 class EventStream(Generic[Heard]):
-    """The events of an answer, for `for` and `async for`; read once."""
+    """The events of an answer, for `for` and `async for`; can be read once."""
 
     def __init__(self, reading: Reading, view: type[View[Any]]) -> None:
         self._reading = reading
@@ -521,7 +523,7 @@ class EventStream(Generic[Heard]):
 
 
 class ObjectStream:
-    """The growing object of a structured answer, for `for` and `async for`; read once."""
+    """The growing object of a structured answer, for `for` and `async for`; can be read once."""
 
     def __init__(self, reading: Reading, schema: Schema) -> None:
         self._reading = reading
@@ -537,11 +539,11 @@ class ObjectStream:
 
 
 def parsed_answer(schema: Schema, notes: Notes, tools: Sequence[Tool], provider: str, model: str) -> Any:
-    """The value that the text of a turn is by a schema; None where the turn asks for tools instead of answering.
+    """The value parsed from a turn's text by a schema; None if the turn calls tools instead of answering.
 
     Raises:
-        InvalidOutput: It does not fit, or asks for nothing but tools that were not offered. The message says so if the
-            answer was broken off, or refused.
+        InvalidOutput: It does not match, or calls only tools that were not offered. The message says if the answer was
+            cut off or refused.
     """
     try:
         if notes.tool_calls and not notes.turn_text.strip():
@@ -555,21 +557,21 @@ def parsed_answer(schema: Schema, notes: Notes, tools: Sequence[Tool], provider:
         if notes.refusal:
             error.message = "the model refused to answer"
         elif reason == "length":
-            error.message += " (the answer was cut off at its longest: raise max_tokens)"
+            error.message += " (the answer was cut off at the token limit: raise max_tokens)"
         elif reason == "content_filter":
-            error.message += " (the service's content policy broke the answer off)"
+            error.message += " (the service's content policy cut the answer off)"
         error.args = (error.message,)
         raise
 
 
 def _may_be_called(call: ToolCall, tools: Sequence[Tool]) -> bool:
-    """Whether somebody may answer a call; a service's own tools call what they want, and kinds are its own words."""
+    """Whether a call may be answered. Tools defined by the service have names and kinds of their own."""
     named = any(tool.name == call.name or tool.raw is not None for tool in tools)
     return named or call.kind not in ("function", "custom")
 
 
 def _unknown_tool(call: ToolCall, tools: Sequence[Tool]) -> InvalidOutput:
     known = ", ".join(tool.name for tool in tools)
-    problem = f"(root): expected the answer, got a call of the unknown tool {call.name!r}"
+    problem = f"(root): expected an answer, got a call of the unknown tool {call.name!r}"
     problem += f"; known tools are {known}" if known else ""
     return InvalidOutput(f"the answer does not fit the schema: {problem}", problems=[problem])

@@ -1,4 +1,4 @@
-"""What a model may call: Python functions and described tools, in one form."""
+"""Tools for models: Python functions and described tools, in one form."""
 
 from __future__ import annotations
 
@@ -13,14 +13,20 @@ from llmbridge._json import json_copy
 from llmbridge._text import shown
 from llmbridge._tools.choice import ToolChoice, tool_choice
 from llmbridge.errors import InvalidOutput, InvalidRequest
+from llmbridge.options import warn_caller
 
 if TYPE_CHECKING:
+    from typing import Concatenate
+
     from typing_extensions import ParamSpec, TypeVar
 
     P = ParamSpec("P", default=...)
     R = TypeVar("R", default=Any)
+    Rest = ParamSpec("Rest")
+    Given = ParamSpec("Given", default=...)
+    Gives = TypeVar("Gives", default=Any)
 else:
-    from typing import ParamSpec, TypeVar  # they know defaults from Python 3.13 on
+    from typing import ParamSpec, TypeVar  # with defaults since Python 3.13
 
     P = ParamSpec("P")
     R = TypeVar("R")
@@ -39,11 +45,11 @@ class Tool(Generic[P, R]):
     """A tool that a model may call; made with `Tool.of` or the decorator `tool`.
 
     Args:
-        name: [a-zA-Z0-9_-], 1 to 64 characters.
+        name: `[a-zA-Z0-9_-]`, 1 to 64 characters.
         description: What it does and when to use it.
         parameters: The JSON schema of its arguments, an object.
-        function: What is called; None if the caller answers the calls.
-        strict: Whether the service holds the model strictly to the schema; None leaves it to the service.
+        function: Called with the arguments; None if the caller answers the calls.
+        strict: Whether the service enforces the schema; None leaves it to the service.
         raw: A service's own tool (`{"type": "web_search"}`), sent as given.
 
     Raises:
@@ -79,34 +85,40 @@ class Tool(Generic[P, R]):
             return
         if not isinstance(self.name, str) or not _NAME.fullmatch(self.name):
             raise InvalidRequest(
-                f"a tool cannot be called {self.name!r:.80}: services take 1 to 64 of a-z, A-Z, 0-9, _ and -; "
-                "give another one with tool(name=...)"
+                f"{self.name!r:.80} is not a valid tool name: services accept 1 to 64 of a-z, A-Z, 0-9, _ and -; "
+                "set another one with tool(name=...)"
             )
         if not isinstance(self.description, str):
             raise InvalidRequest(f"tool {self.name}: its description must be a str")
         if self.function is not None and not callable(self.function):
-            raise InvalidRequest(f"tool {self.name}: its function cannot be called")
+            raise InvalidRequest(f"tool {self.name}: its function is not callable")
 
     def __reduce__(self) -> tuple[Callable[..., Any], tuple[Any, ...]]:
         return _reduced(self)
 
     def __copy__(self) -> Tool:
-        return self  # it never changes
+        return self  # immutable
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Tool:
         return self
 
+    @overload
+    @classmethod
+    def of(cls, source: Tool[Given, Gives] | Callable[Given, Gives]) -> Tool[Given, Gives]: ...
+    @overload
+    @classmethod
+    def of(cls, source: Any) -> Tool: ...
     @classmethod
     def of(cls, source: Any) -> Tool:
-        """The tool that something stands for.
+        """The tool for a function, class or description.
 
         Args:
             source: A function, method, `functools.partial` or other callable, sync or async; a pydantic model, a
-                dataclass or a TypedDict, whose fields are the arguments; a mapping as OpenAI, Anthropic, Gemini or MCP
-                write a tool; a service's own tool (`{"type": "web_search"}`), sent as given; or a Tool.
+                dataclass or a TypedDict, whose fields are the arguments; a mapping in the format of OpenAI, Anthropic,
+                Gemini or MCP; a service's own tool (`{"type": "web_search"}`), sent as given; or a Tool.
 
         Raises:
-            InvalidRequest: It is none of these, or its name or a parameter cannot be told to a model.
+            InvalidRequest: It is none of these, or its name or a parameter cannot be described to a model.
 
         Example:
             >>> Tool.of({"name": "now", "description": "The time.", "input_schema": {"type": "object"}}).name
@@ -123,7 +135,7 @@ class Tool(Generic[P, R]):
 
     @property
     def is_async(self) -> bool:
-        """Whether `run` gives something to await."""
+        """Whether `run` returns an awaitable."""
         import functools
         import inspect
 
@@ -135,10 +147,10 @@ class Tool(Generic[P, R]):
         return inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(type(function).__call__)
 
     def bind(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
-        """A model's arguments as the Python values that the function's hints ask for.
+        """Converts a model's arguments to the Python values of the function's hints.
 
-        What the model left out is not there, and a null for it counts as left out. A tool that was given with a schema
-        of its own gets what fits that, as JSON has it.
+        Arguments that the model left out are missing, and null may mean left out as well. A tool with a schema of its
+        own gets them as parsed JSON that fits the schema.
 
         Raises:
             InvalidOutput: They do not fit. `.problems` has one line for each, written for the model to read.
@@ -157,15 +169,15 @@ class Tool(Generic[P, R]):
         return {name: getattr(value, name) for name in names}
 
     def run(self, arguments: Mapping[str, Any]) -> Any:
-        """What the function gives for a model's arguments: a coroutine if it is async.
+        """Calls the function with a model's arguments; returns a coroutine if it is async.
 
         Raises:
             InvalidRequest: The tool has no function.
             InvalidOutput: The arguments do not fit; nothing was called.
-            Exception: Whatever the function raises.
+            Exception: Any error of the function.
         """
         if self.function is None:
-            raise InvalidRequest(f"tool {self.name} has no function: answer its calls yourself, or give Tool.function")
+            raise InvalidRequest(f"tool {self.name} has no function: answer its calls yourself, or set Tool.function")
         value = self._converted(arguments)
         if self._signature is None:
             return self.function(**value)
@@ -173,7 +185,7 @@ class Tool(Generic[P, R]):
 
     @staticmethod
     def result_text(value: Any) -> str:
-        """A result as text for the model: a str as it is, else JSON as far as JSON goes.
+        """A result as text for the model: a str unchanged, anything else as JSON if possible.
 
         Example:
             >>> Tool.result_text({"rain": False, "at": None}), Tool.result_text("dry"), Tool.result_text(None)
@@ -184,21 +196,27 @@ class Tool(Generic[P, R]):
         return result_text(value)
 
     def __call__(self, *args: P.args, **kwargs: P.kwargs) -> R:
-        """Calls the function as if it had not been made a tool."""
+        """Calls the function as if it were not a tool."""
         if self.function is None:
             raise InvalidRequest(f"tool {self.name} has no function to call")
         result: R = self.function(*args, **kwargs)
         return result
 
-    def __get__(self, instance: Any, owner: type | None = None) -> Tool:
-        """The tool of one object, when a method was decorated."""
+    @overload
+    def __get__(self, instance: None, owner: type | None = None) -> Tool[P, R]: ...
+    @overload
+    def __get__(
+        self: Tool[Concatenate[Any, Rest], R], instance: object, owner: type | None = None
+    ) -> Tool[Rest, R]: ...
+    def __get__(self, instance: Any, owner: type | None = None) -> Tool[Any, Any]:
+        """Binds a decorated method to its object."""
         if instance is None or self._signature is None or not self._signature.unbound or self.function is None:
             return self
         bound = self.function.__get__(instance, owner)
         return replace(self, function=bound, _signature=replace(self._signature, unbound=False))
 
     def _converted(self, arguments: Mapping[str, Any]) -> Any:
-        """The arguments by name; for a class the instance that they make."""
+        """The arguments by name; for a class, its instance."""
         given = dict(arguments) if isinstance(arguments, Mapping) else arguments
         try:
             if self._signature is not None:
@@ -234,13 +252,13 @@ def tool(
     """Makes a function a tool that can still be called; a decorator with or without arguments.
 
     Args:
-        function: The function, or a method of a class (`tools=[object.method]` then).
-        name: In place of the function's own.
-        description: In place of its docstring's first paragraph.
-        strict: True makes the service hold the model strictly to the schema; what is optional may be null there.
+        function: The function, or a method of a class (pass `tools=[object.method]` then).
+        name: Replaces the function's own.
+        description: Replaces its docstring's first paragraph.
+        strict: True makes the service enforce the schema; optional parameters may then be null.
 
     Raises:
-        InvalidRequest: See `Tool.of`; or strict=True and a parameter has no form in strict mode.
+        InvalidRequest: See `Tool.of`; or strict=True and a parameter cannot be expressed in strict mode.
 
     Example:
         >>> @tool(name="add")
@@ -254,7 +272,7 @@ def tool(
     def decorate(function: Callable[..., Any]) -> Tool:
         if not callable(function):
             raise InvalidRequest(
-                f"@tool stands on a function, not on {type(function).__name__}: put it below the others"
+                f"@tool decorates functions, not {type(function).__name__}: put it below the other decorators"
             )
         return _from_callable(function, name, description, strict)
 
@@ -262,10 +280,10 @@ def tool(
 
 
 def checked_tools(tools: Any) -> tuple[Tool, ...]:
-    """The caller's tools, each in the one form.
+    """The caller's tools, normalized.
 
     Raises:
-        InvalidRequest: One of them is no tool, or two have one name; says which.
+        InvalidRequest: One of them is not a tool, or two have the same name; the message says which.
 
     Example:
         >>> [item.name for item in checked_tools([Tool("now"), {"type": "web_search"}])]
@@ -294,7 +312,7 @@ def checked_tools(tools: Any) -> tuple[Tool, ...]:
 
 
 def _expanded(source: Any) -> list[Any]:
-    """Gemini writes several tools as one."""
+    """Splits Gemini's format, in which one tool may hold several functions."""
     if isinstance(source, Mapping) and len(source) == 1:
         for key in _DECLARATIONS:
             if isinstance(source.get(key), (list, tuple)):
@@ -303,7 +321,7 @@ def _expanded(source: Any) -> list[Any]:
 
 
 def _with_small_types(declaration: Any) -> Any:
-    """A function as Gemini declares it, whose types may be written in capitals."""
+    """A function declaration of Gemini's, whose types may be in capitals."""
     if not isinstance(declaration, Mapping):
         return declaration
     own = {key: _json_schema(declaration[key]) for key in ("parameters",) if key in declaration}
@@ -311,7 +329,7 @@ def _with_small_types(declaration: Any) -> Any:
 
 
 def _json_schema(schema: Any) -> Any:
-    """A schema of Gemini's as JSON schema: a type in capitals means the same in small letters."""
+    """A schema of Gemini's as JSON schema: its types may be in capitals."""
     if not isinstance(schema, Mapping):
         return schema
     made = dict(schema)
@@ -334,12 +352,12 @@ def _made(source: Any) -> Tool:
     if isinstance(source, Mapping):
         return _from_mapping(source)
     schema = getattr(source, "inputSchema", None)
-    if isinstance(schema, Mapping) and not callable(source):  # a tool as MCP's own package gives it
+    if isinstance(schema, Mapping) and not callable(source):  # a tool of the mcp package
         return Tool(source.name, getattr(source, "description", None) or "", schema)
     if callable(source):
         return _from_callable(source)
     raise InvalidRequest(
-        f"{shown(source)} is no tool: give a function, a pydantic model or a mapping with 'name' and 'parameters'"
+        f"{shown(source)} is not a tool: pass a function, a pydantic model or a mapping with 'name' and 'parameters'"
     )
 
 
@@ -356,12 +374,19 @@ def _from_callable(
         strict_parameters = strict_form(parameters)
         if strict_parameters is None:
             raise InvalidRequest(
-                f"tool {name or signature.name}: strict mode has no form for a parameter without a type, a dict with "
-                "free keys or a tuple of mixed types: say more about it, or leave strict out"
+                f"tool {name or signature.name}: strict mode cannot express a parameter without a type, a dict with "
+                "free keys or a tuple of mixed types: give it a precise type, or leave strict out"
             )
         parameters = strict_parameters
     said = signature.description if description is None else description
-    return Tool(signature.name if name is None else name, said, parameters, source, strict, _signature=signature)
+    made = Tool(signature.name if name is None else name, said, parameters, source, strict, _signature=signature)
+    if not said and signature.fields and all(item.hint is Any for item in signature.fields):
+        warn_caller(
+            f"the model cannot know what the tool {made.name} does, or what it takes: give its function type hints and "
+            "a docstring, or describe it with tool(description=...)",
+            RuntimeWarning,
+        )
+    return made
 
 
 def _from_mapping(mapping: Mapping[str, Any]) -> Tool:
@@ -376,7 +401,7 @@ def _from_mapping(mapping: Mapping[str, Any]) -> Tool:
         raise InvalidRequest("a tool without 'name': write {'name': ..., 'description': ..., 'parameters': {...}}")
     schema: Any = next((inner[key] for key in _SCHEMAS if inner.get(key) is not None), {})
     description, strict = inner.get("description") or "", inner.get("strict")
-    # What only one service knows (Anthropic's cache_control) goes there as it is; MCP's own fields are for its clients.
+    # Fields of a single service (Anthropic's cache_control) are passed on; MCP's own fields are for its clients.
     foreign = set(inner) | set(mapping) if "inputSchema" not in inner else set()
     raw = mapping if foreign - {"type", "function", "name", "description", "strict", *_SCHEMAS} else None
     return Tool(inner["name"], description, schema, strict=strict, raw=raw)
@@ -399,14 +424,14 @@ def _checked_parameters(parameters: Any, name: str) -> dict[str, Any]:
 
 
 def _reduced(tool: Tool) -> tuple[Callable[..., Any], tuple[Any, ...]]:
-    """What `pickle` is to keep of a tool: the name of its function, as for functions.
+    """The pickled form of a tool: the name of its function, as pickle does for functions.
 
     Raises:
-        TypeError: Nobody could find its function again.
+        TypeError: The function cannot be found by its name.
     """
     function = tool.function
     made = (tool.name, tool.description, tool.parameters)
-    if not isinstance(function, FunctionType):  # of a method, a class and all else, pickle knows how to find them
+    if not isinstance(function, FunctionType):  # pickle handles methods, classes and the rest
         if tool._signature is None:
             return Tool, (*made, function, tool.strict, tool.raw)
         return _remade, (function, *made, tool.strict)
@@ -425,7 +450,7 @@ def _reduced(tool: Tool) -> tuple[Callable[..., Any], tuple[Any, ...]]:
 
 
 def _found(module: str, name: str) -> Any:
-    """What stands under a name in a module; None if nothing does."""
+    """The object of that name in a module; None if there is none."""
     if module not in sys.modules:
         __import__(module)
     place: Any = sys.modules[module]
@@ -435,7 +460,7 @@ def _found(module: str, name: str) -> Any:
 
 
 def _remade(source: Any, name: str, description: str, parameters: Mapping[str, Any], strict: bool | None) -> Tool:
-    """A tool of the function, or of what stands in its place by now, as it was described."""
+    """Remakes a tool with its description, from the function that now has its name."""
     found = _found(*source) if isinstance(source, tuple) else source
     made = Tool.of(found.function if isinstance(found, Tool) else found)
     return replace(made, name=name, description=description, parameters=parameters, strict=strict)

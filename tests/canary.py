@@ -1,11 +1,12 @@
-"""A canary: a key that is unique to the run, and a watch that searches all that the run says for it (P18).
+"""A canary: a key unique to the run, and a watch that searches everything the run outputs for it (P18).
 
-A test that uses the fixture `canary` passes `canary.key` and `canary.password` wherever keys and passwords go. While it
-runs, everything that could carry them out is noted: errors of llmbridge that reach the test, caught or not, records of
-all loggers at DEBUG, standard output and standard error (where http.client prints what it sends), warnings, and what
-the testing servers receive. At its end all of that is searched, and the test fails with the places where it was seen.
+A test with the fixture `canary` uses `canary.key` and `canary.password` as keys and passwords. While it runs,
+everything that could leak them is recorded: errors of llmbridge that reach the test, caught or not, records of all
+loggers at DEBUG, standard output and standard error (where http.client prints what it sends), warnings, and what the
+testing servers receive. At the end all of that is searched, and the test fails with the places where the canary was
+found.
 
-Key and password are searched for as they are, without their ends, and in base64, hex and JSON's escapes.
+Key and password are searched for unchanged, without their ends, and in base64, hex and JSON's escapes.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ KEY = f"sk-CANARY-{_unique('key')}"
 PASSWORD = f"pw-CANARY-{_unique('password')}"
 
 CARRIERS = ("authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key")
-"""The headers, in lower case, that a key or a password may stand in."""
+"""Headers, in lower case, that may hold a key or a password."""
 
 _HERE = str(Path(__file__).parent)
 _HARNESS = re.compile(r"[/\\](_pytest|pluggy|xdist|hypothesis)[/\\]")
@@ -56,15 +57,15 @@ _AROUND = 120
 
 
 class Leaked(AssertionError):
-    """The canary was seen; the message says where."""
+    """The canary was found; the message says where."""
 
 
 def _forms(secret: str) -> set[str]:
-    """What somebody who sees it can make the secret of."""
+    """The forms in which the secret could be read."""
     raw = secret.encode()
     escaped = "".join(f"\\u{ord(character):04x}" for character in secret)
     forms = {secret, secret[4:], secret[:-3], raw.hex(), escaped, escaped.replace("\\u00", "\\x")}
-    for shift in range(3):  # the three ways in which it falls into base64's groups of three bytes
+    for shift in range(3):  # its three possible offsets in base64's groups of three bytes
         coded = base64.b64encode(b"\0" * shift + raw).decode().rstrip("=")
         forms.add(coded[4 if shift else 0 : -2])
     return forms
@@ -75,7 +76,7 @@ _PATTERN = re.compile("|".join(map(re.escape, _FORMS)))
 
 
 def sightings(text: str | bytes, place: str) -> list[str]:
-    """Where the canary is in the text, each with what stands around it; [] if it is nowhere."""
+    """The places of the canary in the text, each with its context; [] if there are none."""
     if isinstance(text, bytes):
         text = text.decode("latin-1")
     found = _PATTERN.search(text)
@@ -83,7 +84,7 @@ def sightings(text: str | bytes, place: str) -> list[str]:
 
 
 def _ours(filename: str) -> bool:
-    """Whether a frame is none of the tests' or of their harness: those hold the canary by right."""
+    """Whether a frame is neither the tests' nor pytest's, which may hold the canary."""
     return not filename.startswith(_HERE) and not _HARNESS.search(filename)
 
 
@@ -92,7 +93,7 @@ def _reached_a_test(error: BaseException) -> bool:
 
 
 def _in_error(error: BaseException, place: str, seen: set[int] | None = None) -> list[str]:
-    """An error, its causes, and the errors that it holds: all that a crash report, a log or another process gets."""
+    """An error with its causes and the errors it holds: all that a crash report, a log or another process gets."""
     seen = set() if seen is None else seen
     if id(error) in seen:
         return []
@@ -113,7 +114,7 @@ def _in_error(error: BaseException, place: str, seen: set[int] | None = None) ->
 
 
 def _in_copies(thing: Any, place: str) -> list[str]:
-    """What of it gets into another process or another place of this one; what refuses to be copied may say why."""
+    """What a pickle or copy of it contains; or the error, if it cannot be copied."""
     found = []
     for protocol in (0, pickle.DEFAULT_PROTOCOL):
         try:
@@ -126,8 +127,8 @@ def _in_copies(thing: Any, place: str) -> list[str]:
 
 
 def _deep(thing: Any) -> Any:
-    """The attributes of a thing, where it has some: what a debugger shows at the first click."""
-    if isinstance(thing, Secret):  # whose one attribute is what it hides
+    """The attributes of an object, if it has some: what a debugger shows first."""
+    if isinstance(thing, Secret):  # its one attribute is the secret
         return {}
     slots = [name for kind in type(thing).__mro__ for name in getattr(kind, "__slots__", ())]
     held = {name: getattr(thing, name) for name in slots if not name.startswith("__") and hasattr(thing, name)}
@@ -135,14 +136,14 @@ def _deep(thing: Any) -> Any:
 
 
 class Canary:
-    """The watch. Within `with`, it notes; at the end it searches, and raises Leaked.
+    """The watch. It records inside `with`, searches at the end, and raises Leaked.
 
     Args:
-        output: Gives what was printed since it was asked last.
+        output: Returns what was printed since its last call.
 
     Attributes:
-        key: Where a key goes.
-        password: Where a password goes.
+        key: Use it as a key.
+        password: Use it as a password.
     """
 
     key = KEY
@@ -156,14 +157,14 @@ class Canary:
         self._found: list[str] = []
         self._patches = pytest.MonkeyPatch()
 
-    # -- what a test may ask for ---------------------------------------------------------------------------------
+    # -- for tests -----------------------------------------------------------------------------------------------
 
     def search(self, text: str | bytes, place: str) -> None:
-        """Searches a text that the watch cannot see by itself."""
+        """Searches a text that the watch cannot see itself."""
         self._found += sightings(text, place)
 
     def look_at(self, *things: Any) -> None:
-        """Searches what the things show: str, repr, format, attributes, pickle, copy. Errors with their tracebacks."""
+        """Searches what the objects show: str, repr, format, attributes, pickle, copy. Errors with their tracebacks."""
         for thing in things:
             place = type(thing).__name__
             if isinstance(thing, BaseException):
@@ -176,16 +177,16 @@ class Canary:
             self._found += _in_copies(thing, place)
 
     def check(self, label: str = "") -> None:
-        """Searches everything up to here, and begins anew.
+        """Searches everything so far, and starts again.
 
         Raises:
-            Leaked: The canary was seen.
+            Leaked: The canary was found.
         """
         errors, self._errors = self._errors, []
         said, self._said = self._said, []
         found, self._found = self._found, []
         for error in errors:
-            if _reached_a_test(error):  # llmbridge may well make another one of it before
+            if _reached_a_test(error):  # llmbridge may have replaced it before
                 found += _in_error(error, "an error of llmbridge")
         for place, text in said:
             found += sightings(text, place)
@@ -196,7 +197,7 @@ class Canary:
             head = f"{label}: the canary was seen" if label else "the canary was seen"
             raise Leaked("\n  ".join([f"{head} in {len(found)} places:", *dict.fromkeys(found)]))
 
-    # -- noting --------------------------------------------------------------------------------------------------
+    # -- recording -----------------------------------------------------------------------------------------------
 
     def __enter__(self) -> Canary:
         self._watch_errors()
@@ -212,7 +213,7 @@ class Canary:
         self._patches.undo()
         if error is None:
             self.check()
-        # No error is held any longer than the test runs: its frames would keep sockets open.
+        # Errors are not held longer than the test runs: their frames would keep sockets open.
         self._errors.clear()
 
     def _watch_errors(self) -> None:
@@ -225,7 +226,7 @@ class Canary:
         self._patches.setattr(LLMBridgeError, "__init__", noted)
 
     def _watch_logs(self) -> None:
-        """Before any level, filter or handler decides: whatever a logger is asked to say could be seen somewhere."""
+        """Before levels, filters and handlers: any record could be seen somewhere."""
         handle = logging.Logger.handle
 
         def noted(logger: logging.Logger, record: logging.LogRecord) -> None:
@@ -243,7 +244,7 @@ class Canary:
 
         def noted(message: Any, category: Any = None, stacklevel: int = 1, source: Any = None, **more: Any) -> None:
             self._said.append(("a warning", f"{message} {message!r} {source!r}"))
-            warn(message, category, stacklevel + 1, source, **more)  # one more frame lies between
+            warn(message, category, stacklevel + 1, source, **more)  # this function adds a frame
 
         def noted_explicit(message: Any, *rest: Any, **more: Any) -> None:
             self._said.append(("a warning", f"{message} {message!r} {rest!r} {more!r}"))
@@ -262,13 +263,13 @@ class Canary:
         self._patches.setattr(LLMServer, "__init__", noted)
 
     def watch(self, server: LLMServer) -> None:
-        """Searches what this server receives as well; those that are made within the watch are searched anyway."""
+        """Searches this server's requests as well; servers created inside the watch are searched anyway."""
         if server not in self._servers:
             self._servers.append(server)
 
 
 def _on_the_wire(server: LLMServer) -> list[str]:
-    """The canary belongs into the one header that carries it, and nowhere else."""
+    """The canary may be in the header that carries it, but nowhere else."""
     found = []
     for request in server.requests:
         found += sightings(request.path, "a URL") + sightings(request.body, "a request's body")
@@ -281,14 +282,14 @@ def _on_the_wire(server: LLMServer) -> list[str]:
 
 @pytest.fixture
 def canary(capfd: pytest.CaptureFixture[str]) -> Iterator[Canary]:
-    """A key that must show nowhere while the test runs."""
+    """A key that must not show anywhere while the test runs."""
     with Canary(lambda: "".join(capfd.readouterr())) as watching:
         yield watching
 
 
 @contextlib.contextmanager
 def watching() -> Iterator[Canary]:
-    """The same for a block, without what is printed to the file descriptors."""
+    """The same for a block, without output to the file descriptors."""
     out, err = io.StringIO(), io.StringIO()
     with (
         contextlib.redirect_stdout(out),
@@ -302,7 +303,7 @@ def watching() -> Iterator[Canary]:
 def pytest_runtest_makereport(
     item: pytest.Item, call: pytest.CallInfo[None]
 ) -> Generator[None, pytest.TestReport, pytest.TestReport]:
-    """Any test of the run that prints or logs the canary fails, whether it uses the fixture or not."""
+    """Every test that prints or logs the canary fails, with or without the fixture."""
     report = yield
     found = [place for title, text in report.sections for place in sightings(text, title)]
     if found and report.outcome == "passed":

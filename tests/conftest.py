@@ -1,4 +1,4 @@
-"""What all tests share: a server, a client of it, an environment without settings, and a check that nothing is left."""
+"""What all tests share: a server, a client of it, an environment without settings, and a check for leftovers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
+from zlib import crc32
 
 import pytest
 from canary import KEY, canary, pytest_runtest_makereport  # noqa: F401 - a key that is new in each run, and its watch
@@ -20,11 +21,11 @@ from modes import LOOPS, MODES, Async, Mode
 from llmbridge import Client, providers
 from llmbridge.testing import LLMServer
 
-# Whoever runs tests in the background of a script may have Ctrl-C ignored, and every program started here with it.
+# In the background of a script, Ctrl-C may be ignored, also by every program started here.
 if threading.current_thread() is threading.main_thread() and signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
-# An example takes long where the machine is slow, and so does making one up.
+# An example takes long on a slow machine, and so does generating one.
 settings.register_profile("llmbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("llmbridge")
 
@@ -43,14 +44,37 @@ _SETTINGS = (
     "NETRC",
 )
 _GRACE = 20.0
-# One thread a process watches the clocks of all calls; trio keeps its idle worker threads for ten seconds.
+# One thread per process watches the timeouts of all calls; trio keeps idle worker threads for ten seconds.
 _KNOWN_THREADS = ("llmbridge-watchdog", "Trio thread")
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
+_CASES = 6
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Of a test with many cases, a run without the slow ones has a few: the same in each."""
+    tests: dict[str, list[pytest.Item]] = {}
+    for item in items:
+        if item.get_closest_marker("slow") is None:
+            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
+    for cases in tests.values():
+        mark = cases[0].get_closest_marker("quick")
+        few = mark.args[0] if mark is not None else _CASES
+        for case in sorted(cases, key=lambda case: crc32(case.nodeid.encode()))[few:]:
+            case.add_marker(pytest.mark.slow)
+
+
+def pytest_collection_finish() -> None:
+    """Spares each collection of garbage the thousands of tests that are kept anyhow."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Neither the developer's proxy, key, model, CA or netrc nor another test's provider decides what a test sees."""
+    """Removes the developer's proxies, keys, models, CA files and netrc, and other tests' providers."""
     for name in list(os.environ):
         if name.upper().endswith(("_PROXY", *_KEYS)) or name.startswith(("LLMBRIDGE_", "OPENAI_")) or name in _SETTINGS:
             monkeypatch.delenv(name)
@@ -62,7 +86,7 @@ def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(autouse=True)
 def _nothing_left(_no_settings: None) -> Iterator[None]:
-    """After the test there is no thread, socket or file descriptor that was not there before it."""
+    """After the test there is no thread, socket or file descriptor that was not there before."""
     threads, descriptors = set(threading.enumerate()), _descriptors()
     yield
     _close_what_a_process_keeps()
@@ -78,7 +102,7 @@ def _nothing_left(_no_settings: None) -> Iterator[None]:
 
 
 def _close_what_a_process_keeps() -> None:
-    """The idle connections of `chat()`, and the demo's server, are meant to live as long as the process."""
+    """Closes the idle connections of `chat()` and the demo's server, which live as long as the process."""
     shared: Any = sys.modules.get("llmbridge._call.route")
     if shared is not None:
         shared.SHARED.close()
@@ -107,14 +131,14 @@ def _descriptors() -> dict[str, str]:
     for entry in list(_DESCRIPTORS.iterdir()):
         try:
             found[entry.name] = os.readlink(entry)
-        except FileNotFoundError:  # the one that listed the folder
+        except FileNotFoundError:  # the descriptor of the listing itself
             continue
     return found
 
 
 @pytest.fixture
 def server() -> Iterator[LLMServer]:
-    """A fresh server that answers what the test scripts."""
+    """A new server that answers as scripted."""
     with LLMServer() as running:
         yield running
 
@@ -133,7 +157,7 @@ def loop(request: pytest.FixtureRequest) -> Async:
 
 @pytest.fixture
 def release() -> Iterator[threading.Event]:
-    """Set at the end at the latest, for functions that wait for it."""
+    """An event that is set at the end at the latest, for functions that wait for it."""
     event = threading.Event()
     yield event
     event.set()
@@ -148,13 +172,13 @@ def client(server: LLMServer) -> Iterator[Client]:
 
 @pytest.fixture(scope="session")
 def authority() -> Any:
-    """A certificate authority that nobody trusts unless told so."""
+    """A certificate authority that is not trusted by default."""
     return pytest.importorskip("trustme").CA()
 
 
 @pytest.fixture(scope="session")
 def ca_file(authority: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The file to trust `authority` by."""
+    """A CA file for `authority`."""
     path = tmp_path_factory.mktemp("ca") / "ca.pem"
     authority.cert_pem.write_to_path(path)
     return str(path)
@@ -162,7 +186,7 @@ def ca_file(authority: Any, tmp_path_factory: pytest.TempPathFactory) -> str:
 
 @pytest.fixture(scope="session")
 def tls_context(authority: Any) -> Any:
-    """What a server of 127.0.0.1 and localhost needs to speak TLS."""
+    """A TLS context for a server of 127.0.0.1 and localhost."""
     import ssl
 
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)

@@ -1,4 +1,4 @@
-"""What the tests put on the wire and between client and server: events byte by byte, bare listeners, a small proxy."""
+"""Bytes for the wire, and what sits between client and server: events, bare listeners, a small proxy."""
 
 from __future__ import annotations
 
@@ -47,13 +47,13 @@ def chunk(data: bytes) -> bytes:
     return b"%x\r\n%s\r\n" % (len(data), data)
 
 
-_ports = random.SystemRandom()  # the tests' own is seeded: every process of a run would draw the same
+_ports = random.SystemRandom()  # the global one is seeded, the same in every process
 
 
 def free_port() -> int:
-    """A port of 127.0.0.1 on which nobody listens, and which the system gives to none of the servers made later."""
+    """A port of 127.0.0.1 that is not used, and that the system does not give to later servers."""
     while True:
-        port = _ports.randrange(10_000, 30_000)  # below those that are given to who asks for any
+        port = _ports.randrange(10_000, 30_000)  # below the ephemeral ports
         with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port)):
             return port
 
@@ -62,11 +62,11 @@ class Proxy(Listener):
     """An HTTP proxy that tunnels (CONNECT) and forwards.
 
     Args:
-        credentials: "user:password" that it asks for, or none.
-        target: Host and port that every request ends up at, whatever it names.
+        credentials: The required "user:password", or None.
+        target: Host and port to which every request is sent, whatever it names.
 
     Attributes:
-        seen: Head of each request, as text.
+        seen: The head of each request, as text.
     """
 
     def __init__(self, credentials: str | None = None, target: tuple[str, int] | None = None) -> None:
@@ -115,5 +115,5 @@ def _relay(one: socket.socket, other: socket.socket) -> None:
 
 
 def port_of(server: LLMServer) -> int:
-    """The port that the server listens on."""
+    """The server's port."""
     return int(server.root.rpartition(":")[2])

@@ -1,6 +1,6 @@
 """One way to read a stream for each kind of user (a plain loop, asyncio, trio): a test written with it runs in all."""
 
-# ruff: noqa: D102 - what the overrides do is said in Mode
+# ruff: noqa: D102 - Mode documents the methods
 from __future__ import annotations
 
 import asyncio
@@ -17,14 +17,14 @@ from llmbridge import ChatStream, Completion, LLMBridgeError
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a loop over a stream saw: the pieces, and the error that came after them."""
+    """What a loop over a stream got: the pieces, and the error after them."""
 
     pieces: list[Any]
     error: LLMBridgeError | None
 
 
 class Mode(ABC):
-    """A kind of user. `source` is whatever can be iterated over; each call is a program of its own (an event loop)."""
+    """A kind of user. `source` is anything that can be iterated; each call is a program of its own (an event loop)."""
 
     @abstractmethod
     def each(self, source: Any, body: Callable[[Any], object]) -> None:
@@ -32,7 +32,7 @@ class Mode(ABC):
 
     @abstractmethod
     def each_within(self, stream: ChatStream, body: Callable[[Any], object]) -> Any:
-        """The same, with `with stream:` around it; returns the iterator, so that nothing but `with` has closed it."""
+        """The same inside `with stream:`; returns the iterator, so that only `with` has closed it."""
 
     @abstractmethod
     def complete(self, stream: ChatStream) -> Completion:
@@ -48,7 +48,7 @@ class Mode(ABC):
 
     @abstractmethod
     def of_class(self, provider: Any, **options: Any) -> Any:
-        """The source that a provider class gives this kind of user."""
+        """The source that a provider class gives to this kind of user."""
 
     def read(self, source: Any) -> Outcome:
         """All pieces, and the error after them."""

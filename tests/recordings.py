@@ -1,4 +1,4 @@
-"""Answers recorded from real servers, and what each of them says, read off its bytes by eye: one table."""
+"""Answers recorded from real servers, and their content, read by eye: one table."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ Calls = tuple[tuple[str, dict[str, Any]], ...]
 
 @dataclass(frozen=True)
 class Answer:
-    """What a recording of an answer holds; the service's own word for the end is `finish` unless `raw` says."""
+    """The content of a recorded answer; the service's own word for the end is `finish` unless `raw` is set."""
 
     text: str
     finish: str = "stop"
@@ -59,7 +59,7 @@ class Answer:
 
 @dataclass(frozen=True)
 class Failure:
-    """What a recording of an error holds."""
+    """The content of a recorded error."""
 
     error: type[LLMBridgeError]
     status: int | None = None
@@ -72,7 +72,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class Listing:
-    """What a recording of a list of models holds."""
+    """The content of a recorded list of models."""
 
     models: tuple[str, ...]
 
@@ -85,7 +85,7 @@ def used(
     reasoning: int | None = None,
     written: int | None = None,
 ) -> Usage:
-    """The tokens that a recording counts."""
+    """The recorded token counts."""
     return Usage(
         input_tokens=prompt,
         output_tokens=answer,
@@ -217,8 +217,8 @@ ALL: dict[str, Answer | Failure | Listing] = {
         "", "tool_calls", used(311, 7, 318, cached=310), raw="tool_use", calls=ZURICH
     ),
     # AWS's own framing, which is binary
-    "aimock/bedrock_converse_stream": Failure(ProtocolError, says="binary event stream of AWS"),
-    "aimock/bedrock_invoke_stream": Failure(ProtocolError, says="binary event stream of AWS"),
+    "aimock/bedrock_converse_stream": Failure(ProtocolError, says="AWS binary event streams"),
+    "aimock/bedrock_invoke_stream": Failure(ProtocolError, says="AWS binary event streams"),
     # Azure and OpenRouter
     "aimock/azure_err429": Failure(
         RateLimited, 429, "rate_limit_exceeded", "Rate limit exceeded", retry_after=1.0, retryable=True
@@ -296,13 +296,13 @@ ALL: dict[str, Answer | Failure | Listing] = {
     # the older endpoint for plain completions
     "llama_server/completions_text": Answer(HELLO, usage=used(1, 13, 14, cached=0)),
     "transformers/completions_text": Answer(HELLO, usage=used(1, 13, 14)),
-    # lists of models, and pages that are none
+    # lists of models, and other pages
     "aimock/models": Listing(MODELS),
     "aimock/ollama_tags": Listing(MODELS),
     "llama_server/models": Listing(("tiny-script",)),
     "transformers/models": Listing(()),
-    "llama_server/health": Failure(ProtocolError, says="no list of models"),
-    "llama_server/props": Failure(ProtocolError, says="no list of models"),
+    "llama_server/health": Failure(ProtocolError, says="not a list of models"),
+    "llama_server/props": Failure(ProtocolError, says="not a list of models"),
     "llama_server/not_found": Failure(NotFound, 404, "not_found_error", "File Not Found"),
     "llama_server/ollama_tags": Failure(NotFound, 404, "not_found_error", "File Not Found"),
     "transformers/not_found": Failure(NotFound, 404, None, "Not Found"),
@@ -319,18 +319,18 @@ def names(*kinds: type, provider: str | None = None) -> list[str]:
 
 
 def provider_of(name: str) -> str | None:
-    """The provider that reads a recording; None where it is no answer of a chat endpoint."""
+    """The provider that reads a recording; None if it is not an answer of a chat endpoint."""
     kind = name.partition("/")[2].partition("_")
     return None if name.endswith("/ollama_tags") else _PROVIDERS.get(kind[0])
 
 
 def recorded(name: str) -> bytes:
-    """Everything the real server sent, status line and headers too."""
+    """Everything that the real server sent, with status line and headers."""
     return (DATA / f"{name}.txt").read_bytes()
 
 
 def steps(name: str) -> list[Any]:
-    """The recorded bytes, and the end of the connection that the recording saw behind them."""
+    """The recorded bytes, and how the connection ended."""
     raw, end = recorded(name), json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))["end"]
     assert end in ("complete", BROKEN_OFF)
     closes = end == BROKEN_OFF or b"\r\nconnection: close\r\n" in raw.partition(b"\r\n\r\n")[0].lower() + b"\r\n"

@@ -55,7 +55,7 @@ EVENTS: list[Any] = [
 
 
 def of(*items: Any, **fields: Any) -> Completion:
-    """The completion that these items make."""
+    """The completion of these items."""
     notes = Notes(TextSoFar())
     for item in items:
         notes.note(item)
@@ -71,14 +71,14 @@ def chunk(index: int, delta: dict[str, Any], finish: str | None = None) -> dict[
 
 
 class TestFields:
-    """What it says."""
+    """The fields."""
 
     def test_its_text_is_its_str(self) -> None:
         """For `print`."""
         assert str(of("Hel", "lo")) == "Hello"
 
     def test_choices(self, client: Client, server: LLMServer) -> None:
-        """Several answers to one request, mixed on the wire."""
+        """Several answers to one request, interleaved on the wire."""
         call = {"index": 0, "id": "c", "function": {"name": "f", "arguments": "{}"}}
         chunks = [
             chunk(0, {"role": "assistant", "content": "He"}),
@@ -102,28 +102,28 @@ class TestFields:
         assert (done.tool_calls, done.reasoning) == ((), "")
 
     def test_the_first_choice_is_the_answer(self) -> None:
-        """Also where there is no other."""
+        """Also if it is the only one."""
         done = of("Hi", Reasoning("hm"), CALL, Finish("tool_calls", "x"), Logprobs((1,)))
         assert done.choices == (Choice(0, "Hi", "hm", (CALL,), "tool_calls", "x", None, (1,)),)
 
     def test_rate_limits_are_read_from_the_headers(self) -> None:
-        """Where there are any."""
+        """None without such headers."""
         limits = of("Hi", headers={"x-ratelimit-remaining-requests": "7"}).rate_limits
         assert limits is not None
         assert limits.requests is not None
         assert limits.requests.remaining == 7
         assert of("Hi").rate_limits is None
 
-    def test_a_refusal_is_told(self) -> None:
+    def test_a_refusal_is_a_field(self) -> None:
         """None if there was none."""
         assert (of(Refusal("I "), Refusal("cannot.")).refusal, of("Hi").refusal) == ("I cannot.", None)
 
 
 class TestValue:
-    """It is a value as any other."""
+    """It is a value like any other."""
 
     def test_its_repr_can_be_read(self) -> None:
-        """What it says, and nothing of headers, messages and the like."""
+        """The repr has the content, without headers, messages and the like."""
         done = of("Hi", Usage(1, 2, raw={"x": "raw!"}), headers={"x": "header!"}, model="m", provider="p")
         shown = repr(done)
         assert shown.startswith("Completion(text='Hi', reasoning=''")
@@ -147,7 +147,7 @@ class TestValue:
         assert copy.deepcopy(value) == value
 
     def test_an_error_survives_with_its_partial(self) -> None:
-        """All of it."""
+        """With its partial answer."""
         notes = Notes(TextSoFar())
         for item in ("Hel", Reasoning("hm"), CALL, Usage(1, 2)):
             notes.note(item)
@@ -160,12 +160,12 @@ class TestValue:
             assert same.partial.usage == Usage(1, 2)
 
     def test_it_cannot_be_changed(self) -> None:
-        """As all of these."""
+        """No attribute can be set or deleted."""
         with pytest.raises(dataclasses.FrozenInstanceError):
             of("Hi").text = "Ho"  # type: ignore[misc]
 
     def test_equal_ones_are_equal(self) -> None:
-        """By what they say."""
+        """Completions with the same content are equal."""
         assert of("Hi", CALL) == of("Hi", CALL)
         assert of("Hi") != of("Ho")
 
@@ -174,7 +174,7 @@ class TestWrittenDown:
     """`to_dict` and `from_dict`."""
 
     def everything(self) -> Completion:
-        """An answer that has all there is."""
+        """An answer with every field set."""
         raw = {"deep": [{"a": None}]}
         media = (
             Media("audio", "audio/wav", bytes(range(256)), None, "Hi", "m1", raw),
@@ -192,7 +192,7 @@ class TestWrittenDown:
         return replace(done, turns=(done.message, ToolResult(CALL, "rain").message), tool_calls=(CALL, calls))
 
     def test_everything_survives_json(self) -> None:
-        """Also what does not count when two are compared."""
+        """Fields that a comparison ignores survive too."""
         done = self.everything()
         again = Completion.from_dict(json.loads(json.dumps(done.to_dict(), allow_nan=False)))
         assert again == done
@@ -204,13 +204,13 @@ class TestWrittenDown:
         assert {field.name for field in dataclasses.fields(Completion)} == set(done.to_dict())
 
     def test_no_field_is_left_at_its_default(self) -> None:
-        """So the test above is about all of them; `refusal` and `parsed` have their own."""
+        """This keeps the test above complete; `refusal` and `parsed` have their own."""
         done, empty = self.everything(), Completion("")
         same = {item.name for item in dataclasses.fields(done) if getattr(done, item.name) == getattr(empty, item.name)}
         assert same == {"refusal", "parsed"}
 
     def test_an_answer_over_the_wire(self, client: Client, server: LLMServer, mode: Mode) -> None:
-        """With the limits of its service, and without cookies."""
+        """The rate limits are kept, and cookies left out."""
         headers = {"Set-Cookie": "session=abc", "x-ratelimit-remaining-tokens": "7", "X-Api-Key": "k"}
         server.script(Reply(refusal="No.", headers=headers))
         done = mode.complete(client.chat("Hi"))
@@ -221,7 +221,7 @@ class TestWrittenDown:
         assert again == replace(done, headers=again.headers)
 
     def test_it_goes_back_as_the_answer_would(self, client: Client, server: LLMServer) -> None:
-        """Put into the messages of the next call."""
+        """The loaded answer works in the messages of the next call."""
         server.script(Reply("Hi", tool_calls=[{"name": "f", "arguments": {}}]), Reply("x"), Reply("x"))
         done = client.chat("Hi").complete()
         for answer in (done, Completion.from_dict(json.loads(json.dumps(done.to_dict())))):
@@ -229,7 +229,7 @@ class TestWrittenDown:
         assert server.requests[1].json == server.requests[2].json
 
     def test_what_was_parsed_is_json(self) -> None:
-        """A class is a mapping then; what JSON has no form for is its `str`."""
+        """A class becomes a mapping; values without a JSON form become their `str`."""
         value = Choice(0, "Oslo")
         assert Completion.from_dict(Completion("", parsed=value).to_dict()).parsed["text"] == "Oslo"
         saved = Completion("", parsed={"a": float("nan"), "b": b"x"}, extra={"score": float("inf")}).to_dict()
@@ -237,7 +237,7 @@ class TestWrittenDown:
         assert saved["extra"] == {"score": None}
 
     def test_what_a_later_version_adds_is_left_out(self) -> None:
-        """And what an earlier one had not is as if the service had not said it."""
+        """Unknown fields are ignored, and missing ones have their defaults."""
         saved = {"text": "Hi", "mood": "good", "usage": {"input_tokens": 1, "new": 2}}
         assert Completion.from_dict(saved) == Completion("Hi", usage=Usage(1))
 
@@ -259,7 +259,7 @@ class TestWrittenDown:
         ],
     )  # fmt: skip
     def test_what_is_wrong_is_said(self, saved: Any, message: str) -> None:
-        """With its place."""
+        """The error names the place."""
         with pytest.raises(InvalidRequest, match=message):
             Completion.from_dict(saved)
 
@@ -273,10 +273,10 @@ class TestWrittenDown:
 
 
 class TestReplay:
-    """Put into the messages of the next call, it is the assistant's turn."""
+    """In the messages of the next call, it is the assistant's turn."""
 
     def test_it_is_its_message(self) -> None:
-        """Beside those of the caller, and results."""
+        """Beside the caller's messages, and results."""
         done = of("Hi", CALL)
         turns = checked_messages([{"role": "user", "content": "x"}, done, ToolResult(CALL, "rain")])
         assert turns[1] == done.message == Message("assistant", "Hi", done.message.extra)
@@ -298,7 +298,7 @@ class TestReplay:
         ids=["text", "reasoning", "signed", "call", "all", "broken", "only reasoning", "refusal"],
     )
     def test_every_dialect_sends_it_back(self, provider: type[Provider], items: list[Any]) -> None:
-        """As strict JSON, with its text, its calls, and the result behind them."""
+        """As strict JSON, with its text, its calls, and the result after them."""
         done = of(*items)
         turns: list[Any] = [{"role": "user", "content": "x"}, done]
         turns += [ToolResult(call, "rain") for call in done.tool_calls] or [{"role": "user", "content": "y"}]
@@ -314,7 +314,7 @@ class TestReplay:
             assert "Zürich" in sent
 
     def test_an_answer_over_the_wire_goes_back(self, client: Client, server: LLMServer) -> None:
-        """As OpenAI wants it."""
+        """In OpenAI's format."""
         server.script(Reply(["Hel", "lo"]), Reply("x"))
         done = client.chat("Hi").complete()
         client.chat([{"role": "user", "content": "Hi"}, done, {"role": "user", "content": "And?"}]).complete()

@@ -1,4 +1,4 @@
-"""A client's defaults and what a call makes of them: None, warnings, what belongs to which; closing in async code."""
+"""A client's defaults and the options of a call: None, warnings, options of clients only; closing in async code."""
 
 from __future__ import annotations
 
@@ -37,25 +37,25 @@ DIALECTS = ("openai", "anthropic", "gemini", "ollama", "mistral", "cohere")
 
 
 class TestNone:
-    """Nothing given."""
+    """None."""
 
     @pytest.mark.parametrize("dialect", DIALECTS)
     def test_no_null_is_sent(self, server: LLMServer, dialect: str) -> None:
-        """The body is that of a call without the parameters, refused ones included."""
+        """The body is that of a call without the parameters, rejected ones included."""
         nothing = dict.fromkeys(("temperature", "seed", "stop", "max_tokens", "tools", "n", "wibble"))
         chat("Hi", **way(server, dialect), **nothing).complete()
         chat("Hi", **way(server, dialect)).complete()
         assert server.requests[0].json == server.requests[1].json
 
     def test_a_call_takes_a_default_away(self, server: LLMServer) -> None:
-        """Only that one."""
+        """Other defaults stay."""
         with Client(seed=7, temperature=0.5, **way(server)) as client:
             client.chat("Hi", seed=None).complete()
         assert "seed" not in server.requests[0].json
         assert server.requests[0].json["temperature"] == 0.5
 
     def test_a_schema_and_a_system_message_can_be_taken_away(self, server: LLMServer) -> None:
-        """By False, and by an empty text."""
+        """False removes the schema, and an empty text the system message."""
         with Client(schema=City, system="Be brief.", **way(server)) as client:
             answer = client.chat("Hi", schema=False, system="").complete()
         assert answer.parsed is None
@@ -64,8 +64,8 @@ class TestNone:
 
     @pytest.mark.parametrize("dialect", DIALECTS)
     def test_a_schema_and_a_response_format_are_one_too_many(self, server: LLMServer, dialect: str) -> None:
-        """At every service: none of them wins in silence."""
-        with Client(**way(server, dialect)) as client, pytest.raises(InvalidRequest, match="give one of them"):
+        """At every service: neither silently wins."""
+        with Client(**way(server, dialect)) as client, pytest.raises(InvalidRequest, match="pass only one of them"):
             client.chat("Hi", schema=City, response_format={"type": "json_object"})
         assert server.requests == []
 
@@ -78,7 +78,7 @@ class TestNone:
 
 @pytest.mark.parametrize("name", ["limits", "pickle_key"])
 def test_what_belongs_to_a_client_is_refused_in_a_call(name: str) -> None:
-    """It would go to the service otherwise."""
+    """Otherwise it would go to the service."""
     given: dict[str, Any] = {name: Limits(concurrency=1) if name == "limits" else True}
     with pytest.raises(ConfigError, match=rf"{name} belongs to a client.*Client\(\.\.\., {name}="):
         chat("Hi", "demo", **given)
@@ -87,7 +87,7 @@ def test_what_belongs_to_a_client_is_refused_in_a_call(name: str) -> None:
 
 
 class TestWarnings:
-    """`unsupported="warn"`: once for a call, in the line that makes it."""
+    """`unsupported="warn"`: once for each call, at its line."""
 
     def told(self, server: LLMServer, mode: Mode, *replies: Reply, **params: Any) -> list[warnings.WarningMessage]:
         """The warnings of a call."""
@@ -101,13 +101,13 @@ class TestWarnings:
         return [warning for warning in told if warning.category is UnsupportedParameter]
 
     def test_once_however_many_turns_there_are(self, server: LLMServer, mode: Mode) -> None:
-        """Also where the later ones are made in a thread or by an event loop."""
+        """Also if the later ones are made in a thread or by an event loop."""
         turn = Reply(tool_calls=[{"name": "add", "arguments": {}}])
         (warning,) = self.told(server, mode, turn, turn, Reply("1"), tools=[add], run_tools=True)
         assert warning.filename == __file__
 
     def test_once_however_often_is_asked(self, server: LLMServer, mode: Mode) -> None:
-        """The second asking is not the caller's."""
+        """A schema retry does not warn again."""
         (warning,) = self.told(server, mode, Reply("?"), Reply('{"name": "Oslo"}'), schema=City)
         assert warning.filename == __file__
 
@@ -123,7 +123,7 @@ class TestWarnings:
 
 
 def test_a_schema_without_a_name_is_called_the_schema(server: LLMServer) -> None:
-    """Not by a name that nobody gave."""
+    """Not by a made-up name."""
     server.default = Reply("I do not know.")
     schema = {"type": "object", "properties": {"n": {"type": "integer"}}, "required": ["n"]}
     with Client(**way(server)) as client, pytest.raises(InvalidOutput, match="the answer does not fit the schema: "):
@@ -159,7 +159,7 @@ class TestAsyncClosing:
     """`async with Client(...)`."""
 
     def test_it_closes_the_connections(self, server: LLMServer, loop: Async) -> None:
-        """And the client may be used again, as after `with`."""
+        """The client may be used again, as after `with`."""
 
         async def main() -> None:
             async with Client(**way(server)) as client:
@@ -173,7 +173,7 @@ class TestAsyncClosing:
         loop.run(main)
 
     def test_closing_is_done_in_a_thread(self, loop: Async, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The event loop has other things to do."""
+        """The event loop stays free."""
         threads: list[threading.Thread] = []
         monkeypatch.setattr(Client, "close", lambda _: threads.append(threading.current_thread()))
 

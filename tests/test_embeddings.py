@@ -1,4 +1,4 @@
-"""Embeddings of every dialect that has them: requests of the right size, vectors in the order of the texts."""
+"""Embeddings of every dialect: requests of the right size, vectors in the order of the texts."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def way(server: LLMServer, dialect: str = "openai", **options: Any) -> dict[str,
 
 
 def texts_of(received: Received) -> list[str]:
-    """The texts in a request, whatever the dialect."""
+    """The texts in a request of any dialect."""
     body = received.json
     if "requests" in body:
         return [part["text"] for one in body["requests"] for part in one["content"]["parts"]]
@@ -53,7 +53,7 @@ def texts_of(received: Received) -> list[str]:
 
 
 def answer(vectors: list[Any], usage: Any = None, indices: list[Any] | None = None) -> Reply:
-    """OpenAI's answer, to the letter."""
+    """OpenAI's exact answer."""
     entries = [{"object": "embedding", "embedding": vector} for vector in vectors]
     for entry, index in zip(entries, indices or range(len(vectors)), strict=True):
         entry["index"] = index
@@ -63,10 +63,10 @@ def answer(vectors: list[Any], usage: Any = None, indices: list[Any] | None = No
 
 @EACH
 class TestEveryDialect:
-    """The same everywhere."""
+    """The same for every dialect."""
 
     def test_a_text(self, server: LLMServer, dialect: str) -> None:
-        """A str is one text; the answer says who made it."""
+        """A str is one text; the answer names provider and model."""
         made = embed("one", **way(server, dialect))
         assert isinstance(made, Embeddings)
         assert (len(made), made.provider, made.model) == (1, dialect, "m")
@@ -80,14 +80,14 @@ class TestEveryDialect:
         )
 
     def test_texts_stay_in_order(self, server: LLMServer, dialect: str) -> None:
-        """The server's vectors depend on the text alone."""
+        """The server's vectors depend only on the text."""
         texts = ["one", "two", "one", "three"]
         made = embed(texts, **way(server, dialect))
         assert list(made) == [embed(text, **way(server, dialect))[0] for text in texts]
         assert made[0] == made[2] != made[1]
 
     def test_batches(self, server: LLMServer, dialect: str) -> None:
-        """As large as the service takes them, one after the other; the vectors in the order of all texts."""
+        """As large as the service allows, one after the other; the vectors in the order of all texts."""
         from llmbridge import providers
 
         most = min(providers.find(dialect).embeddings_batch, 512)
@@ -99,7 +99,7 @@ class TestEveryDialect:
         assert made[most] == embed(texts[most], **way(server, dialect))[0]
 
     def test_tokens_are_added_up(self, server: LLMServer, dialect: str) -> None:
-        """Of all requests, where the service counts them."""
+        """Of all requests, if the service counts them."""
         from llmbridge import providers
 
         most = min(providers.find(dialect).embeddings_batch, 512)
@@ -115,7 +115,7 @@ class TestEveryDialect:
         "vector", [[], None, True, [True], [None], [float("nan")], [float("inf")], [10**400], ["1"]]
     )
     def test_p08_a_vector_is_a_list_of_numbers(self, server: LLMServer, dialect: str, vector: Any) -> None:
-        """Of one at least, all of them finite: what else came would be found out when nothing is found any more."""
+        """Not empty, and finite: otherwise only a useless search would show the mistake."""
         shapes: dict[str, Any] = {
             "gemini": {"embeddings": [{"values": vector}]},
             "ollama": {"embeddings": [vector]},
@@ -130,20 +130,20 @@ class TestEveryDialect:
         "name", ["dimensions", "output_dimension", "outputDimensionality", "output_dimensionality"]
     )
     def test_p08_dimensions_that_were_not_kept(self, server: LLMServer, dialect: str, name: str) -> None:
-        """Under each name that services have for them."""
+        """Under each service's name for them."""
         server.script(Reply(embeddings=[[1.0, 2.0]]))
-        with pytest.raises(ProtocolError, match="3 dimensions were asked for, and embeddings of 2 came back") as caught:
+        with pytest.raises(ProtocolError, match="3 dimensions were requested, but embeddings of 2 came back") as caught:
             embed("a", **way(server, dialect), **{name: 3})
         assert caught.value.provider == dialect
 
     def test_none_at_all(self, server: LLMServer, dialect: str) -> None:
-        """No text, no request, no vector; not an error, so that a loop over batches needs no special case."""
+        """No texts, no request, no vectors; not an error, so that a loop over batches needs no special case."""
         made = embed([], **way(server, dialect))
         assert (list(made), made.usage, made.provider) == ([], None, dialect)
         assert server.requests == []
 
     def test_an_error(self, server: LLMServer, dialect: str) -> None:
-        """In the dialect's own words, as the class that it says."""
+        """In the service's own words, with the class of its code."""
         server.script(Reply("No such key.", status=401))
         with pytest.raises(AuthError, match="No such key") as caught:
             embed("one", **way(server, dialect))
@@ -158,10 +158,10 @@ class TestEveryDialect:
 
 
 class TestAnswers:
-    """What services do differently, and do wrong."""
+    """Differences and faults of services."""
 
     def test_vectors_out_of_order(self, server: LLMServer) -> None:
-        """The index counts."""
+        """The index decides."""
         server.script(answer([[3.0], [1.0], [2.0]], indices=[2, 0, 1]))
         assert list(embed(["a", "b", "c"], **way(server))) == [[1.0], [2.0], [3.0]]
 
@@ -171,7 +171,7 @@ class TestAnswers:
         assert list(embed(["a", "b"], **way(server))) == [[1.0], [2.0]]
 
     def test_base64(self, server: LLMServer) -> None:
-        """32-bit numbers, little-endian, as `encoding_format="base64"` asks for."""
+        """32-bit numbers, little-endian, as with `encoding_format="base64"`."""
         packed = base64.b64encode(struct.pack("<3f", 0.5, -1.0, 2.0)).decode()
         server.script(answer([packed]))
         made = embed("a", encoding_format="base64", **way(server))
@@ -182,25 +182,25 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("vectors", "message"),
         [
-            ([[1.0]], "2 texts were sent and 1 embeddings came back"),
-            ([[1.0], [2.0], [3.0]], "2 texts were sent and 3 embeddings came back"),
-            ([[1.0], [2.0, 3.0]], "not of one length"),
-            ([[1.0], ["x"]], "no list of numbers"),
-            ([[1.0], None], "no list of numbers"),
+            ([[1.0]], "2 texts were sent, but 1 embeddings came back"),
+            ([[1.0], [2.0], [3.0]], "2 texts were sent, but 3 embeddings came back"),
+            ([[1.0], [2.0, 3.0]], "have different lengths"),
+            ([[1.0], ["x"]], "not a list of numbers"),
+            ([[1.0], None], "not a list of numbers"),
             ([[1.0], "%%%"], "base64"),
             (["", ""], "empty"),
             (["AADAfw==", "AADAfw=="], "not finite"),
         ],
     )
-    def test_what_is_no_answer(self, server: LLMServer, vectors: list[Any], message: str) -> None:
-        """Never a vector for the wrong text."""
+    def test_invalid_answers(self, server: LLMServer, vectors: list[Any], message: str) -> None:
+        """A wrong text never gets a vector."""
         server.script(answer(vectors))
         with pytest.raises(ProtocolError, match=message) as caught:
             embed(["a", "b"], **way(server))
         assert caught.value.provider == "openai"
 
     def test_bits_are_eight_in_a_byte(self, server: LLMServer) -> None:
-        """Where they were asked for, a vector has fewer numbers than dimensions."""
+        """With packed bits, a vector has fewer numbers than dimensions."""
         server.script(answer([[1, 2]]), answer([[1, 2]]))
         assert list(embed("a", dimensions=16, output_dtype="ubinary", **way(server))) == [[1, 2]]
         with pytest.raises(ProtocolError, match="16 dimensions"):
@@ -209,29 +209,29 @@ class TestAnswers:
     @pytest.mark.parametrize(
         ("reply", "message"),
         [
-            (Reply(body="{}", content_type="application/json"), "holds no embeddings"),
-            (Reply(body="[1]", content_type="application/json"), "holds no embeddings"),
-            (Reply(body="{", content_type="application/json"), "no valid JSON"),
+            (Reply(body="{}", content_type="application/json"), "has no embeddings"),
+            (Reply(body="[1]", content_type="application/json"), "has no embeddings"),
+            (Reply(body="{", content_type="application/json"), "invalid JSON"),
             (Reply(body="<html>", content_type="text/html"), "HTML"),
             (Reply(body="data: {}\n\n"), "stream instead of one JSON document"),
-            (Reply(status=204), "nothing in it"),
+            (Reply(status=204), "empty response"),
         ],
     )
     def test_what_is_something_else(self, server: LLMServer, reply: Reply, message: str) -> None:
-        """A wrong base URL mostly."""
+        """Mostly because of a wrong base URL."""
         server.script(reply)
         with pytest.raises(ProtocolError, match=message):
             embed("a", **way(server))
 
     def test_an_error_with_a_good_status(self, server: LLMServer) -> None:
-        """It is no answer all the same."""
+        """The error is raised nevertheless."""
         error = {"error": {"message": "Slow down", "code": "rate_limit_exceeded"}}
         server.script(Reply(body=json.dumps(error), content_type="application/json"))
         with pytest.raises(RateLimited, match="Slow down"):
             embed("a", **way(server))
 
     def test_tokens_that_one_answer_does_not_count(self, server: LLMServer) -> None:
-        """Then nobody knows the sum."""
+        """Then the sum is unknown."""
         counted = {"prompt_tokens": 4, "total_tokens": 4}
         server.script(answer([[1.0]] * 512, counted), answer([[1.0]]))
         assert embed(["a"] * 513, **way(server)).usage is None
@@ -242,17 +242,17 @@ class TestAnswers:
 
     @pytest.mark.slow
     def test_the_longest_vectors_fit(self, server: LLMServer) -> None:
-        """512 of 4,096 numbers with all their digits are no oversized answer."""
+        """512 vectors of 4,096 numbers with all their digits are not too large."""
         server.script(answer([[0.012345678901234567] * 4096] * 512))
         made = embed(["a"] * 512, **way(server))
         assert (len(made), len(made[511])) == (512, 4096)
 
 
 class TestBatches:
-    """Where one request ends and the next begins."""
+    """The limits of one request."""
 
     def test_long_texts_go_in_smaller_batches(self, server: LLMServer) -> None:
-        """Services limit the tokens of a request too; a text that is longer than that stands alone."""
+        """Services limit the tokens of a request too; a longer text is sent alone."""
         texts = ["a" * 200_000, "b" * 200_000, "c" * 200_000, "d", "e" * 600_000, "f"]
         embed(texts, **way(server))
         assert [[text[0] for text in texts_of(received)] for received in server.requests] == [
@@ -263,14 +263,14 @@ class TestBatches:
         ]
 
     def test_a_failure_ends_the_work(self, server: LLMServer) -> None:
-        """The batches behind it are not asked for."""
+        """Later batches are not requested."""
         server.script(Reply(), Reply("Down", status=500))
         with pytest.raises(ServerError):
             embed(["a"] * 2000, **way(server))
         assert len(server.requests) == 2
 
     def test_each_request_is_tried_again(self, server: LLMServer) -> None:
-        """As a chat would be."""
+        """Like a chat."""
         down = Reply("Down", status=503)
         server.script(down, Reply(), down, Reply())
         made = embed(["a"] * 513, **way(server, retries=Retry(times=1, backoff=0.001)))
@@ -287,46 +287,46 @@ class TestBatches:
 
 
 class TestInput:
-    """What is refused before anything is sent."""
+    """Input that is rejected before anything is sent."""
 
     @pytest.mark.parametrize("texts", [None, 5, b"text", {"a": 1}, ["a", None], ["a", b"b"], [["a"]]])
     def test_texts_are_texts(self, server: LLMServer, texts: Any) -> None:
-        """The message says which is not."""
+        """The message names the wrong one."""
         with pytest.raises(InvalidRequest, match=r"texts\[\d\] must be a str|texts must be a str or several"):
             embed(texts, **way(server))
         assert server.requests == []
 
     def test_half_a_surrogate_pair(self, server: LLMServer) -> None:
-        """UTF-8 cannot carry it."""
+        """UTF-8 cannot encode it."""
         with pytest.raises(InvalidRequest, match=r"texts\[1\]"):
             embed(["a", "\ud83d"], **way(server))
 
     def test_an_empty_text_is_refused_before_the_first_batch(self, server: LLMServer) -> None:
-        """Even if it stands in the last one."""
+        """Even if it is the last one."""
         with pytest.raises(InvalidRequest, match="empty"):
             embed([*["a"] * 600, ""], **way(server))
         assert server.requests == []
 
     @pytest.mark.parametrize("model", ["anthropic:m", "groq:m", "deepseek:m"])
     def test_providers_without_embeddings(self, model: str) -> None:
-        """They are named."""
-        with pytest.raises(ConfigError, match=f"{model.partition(':')[0]} makes no embeddings"):
+        """The error names them."""
+        with pytest.raises(ConfigError, match=f"{model.partition(':')[0]} has no embeddings"):
             embed("a", model, api_key=KEY)
 
     def test_no_model_and_no_such_option(self, server: LLMServer) -> None:
         """As for a chat."""
-        with pytest.raises(ConfigError, match="no model is named"):
+        with pytest.raises(ConfigError, match="no model given"):
             embed("a")
         with pytest.raises(ConfigError, match="timeout"):
             embed("a", **way(server, timeout=-1))
 
     def test_parameters_go_out_as_given(self, server: LLMServer) -> None:
-        """What is no option is the service's."""
+        """Other parameters are the service's."""
         embed("a", user="me", **way(server))
         assert server.requests[0].json == {"model": "m", "input": ["a"], "user": "me"}
 
     def test_async_input_is_refused_at_the_call(self) -> None:
-        """Before anything is awaited."""
+        """The call itself raises, without an await."""
         with pytest.raises(InvalidRequest):
             aembed(5, "demo")  # type: ignore[arg-type, unused-ignore]
 
@@ -347,7 +347,7 @@ class TestClient:
 
     @LOOP
     def test_in_async_code(self, server: LLMServer, loop: Async) -> None:
-        """`Client.aembed`, in asyncio and trio, with the same defaults; bad input is refused at the call."""
+        """`Client.aembed`, in asyncio and trio, with the same defaults; bad input is rejected at the call."""
         with Client(**way(server), headers={"X-App": "a"}) as client:
             assert loop.run(lambda: client.aembed(["a", "b"])) == client.embed(["a", "b"])
             with pytest.raises(InvalidRequest):
@@ -372,7 +372,7 @@ class TestSequence:
         assert "1.0" not in repr(made)
 
     def test_an_array(self) -> None:
-        """numpy's, of 32-bit numbers."""
+        """A numpy array of 32-bit numbers."""
         numpy = pytest.importorskip("numpy")
         made = Embeddings([[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]])
         assert (made.array.shape, made.array.dtype) == ((3, 2), numpy.float32)
@@ -383,7 +383,7 @@ class TestSequence:
             made.__array__(copy=False)
 
     def test_without_numpy(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It says what to install, or what to use in its place."""
+        """The error says what to install, or what to use instead."""
         monkeypatch.setitem(sys.modules, "numpy", None)
         with pytest.raises(ConfigError, match=r"pip install numpy, or use \.vectors"):
             _ = Embeddings([[1.0]]).array
@@ -391,7 +391,7 @@ class TestSequence:
 
 @LOOP
 def test_cancelling(server: LLMServer, loop: Async) -> None:
-    """The task goes at once, the connection is closed, and the next batch is not asked for."""
+    """The task is free at once, the connection is closed, and the next batch is not requested."""
     import anyio
 
     server.default = Reply(header_delay=10)
@@ -407,7 +407,7 @@ def test_cancelling(server: LLMServer, loop: Async) -> None:
 
 
 def test_import_stays_small() -> None:
-    """numpy is loaded when an array is asked for, not before."""
+    """numpy is imported for an array, not before."""
     code = "import sys, llmbridge; llmbridge.embed('a', 'demo'); print('numpy' in sys.modules)"
     run = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=300, env=dict(os.environ)
@@ -420,7 +420,7 @@ def test_import_stays_small() -> None:
     [("azure", "2025-01-01-preview", "?api-version={}"), ("gemini", "v1", "/{}/models/m")],
 )
 def test_settings_of_the_client_count(server: LLMServer, dialect: str, version: str, within: str) -> None:
-    """Unless the call says otherwise; other parameters of a client are for chats."""
+    """The call overrides them; other parameters of a client are for chats."""
     server.default = Reply(embeddings=[[1.0]])
     with Client(api_version=version, temperature=0.5, **way(server, dialect)) as client:
         client.embed("a")
@@ -432,7 +432,7 @@ def test_settings_of_the_client_count(server: LLMServer, dialect: str, version: 
 
 
 def test_one_of_several_models_must_be_named() -> None:
-    """A client of several has no single one for vectors."""
+    """A client with several models has no single one for vectors."""
     client = Client(["demo", "openai:m"])
     with pytest.raises(ConfigError, match="several models: say with model="):
         client.embed("a")
@@ -440,7 +440,7 @@ def test_one_of_several_models_must_be_named() -> None:
 
 
 def test_what_belongs_to_a_client_is_refused() -> None:
-    """With the place where it belongs."""
+    """The error says where it belongs."""
     with pytest.raises(ConfigError, match=r"limits belongs to a client.*Client\(\.\.\., limits=\.\.\.\)"):
         embed("a", model="demo", limits=Limits(concurrency=1))
 

@@ -1,4 +1,4 @@
-"""The tree of exceptions: as it is drawn, whole through pickle and copy, and readable."""
+"""The tree of exceptions: as drawn, complete after pickle and copy, and readable."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ OF_SERVICES: dict[str, Any] = {
 
 
 def filled(kind: type[LLMBridgeError]) -> LLMBridgeError:
-    """An error in which every attribute has a value of its own."""
+    """An error in which every attribute is set."""
     own: dict[str, Any] = {}
     if issubclass(kind, ServiceError):
         own = OF_SERVICES
@@ -59,7 +59,7 @@ def filled(kind: type[LLMBridgeError]) -> LLMBridgeError:
 
 
 def by_pickle(protocol: int) -> Callable[[LLMBridgeError], LLMBridgeError]:
-    """Through bytes and back."""
+    """Pickled and unpickled."""
     return lambda error: pickle.loads(pickle.dumps(error, protocol))
 
 
@@ -83,10 +83,10 @@ def drawn() -> dict[str, tuple[str, str | None]]:
 
 
 class TestTree:
-    """P10: one tree, and the documentation shows it."""
+    """P10: one tree, matching the documentation."""
 
     def test_every_class_is_drawn(self) -> None:
-        """No class is missing in the picture, and none is only there."""
+        """The picture has all classes, and no others."""
         assert set(drawn()) == {kind.__name__ for kind in CLASSES}
 
     @pytest.mark.parametrize("kind", CLASSES)
@@ -143,12 +143,12 @@ class TestTree:
         ],
     )
     def test_builtin_bases(self, kind: type[LLMBridgeError], builtin: type[Exception]) -> None:
-        """Who knows nothing of llmbridge catches what fits."""
+        """Builtin classes catch fitting errors, without knowing llmbridge."""
         assert issubclass(kind, builtin)
 
     @pytest.mark.parametrize("kind", CLASSES)
     def test_a_class_is_importable_from_the_package(self, kind: type[LLMBridgeError]) -> None:
-        """Everything that a caller may catch is one import away."""
+        """Every error class can be imported from the package."""
         assert getattr(llmbridge, kind.__name__) is kind
         assert kind.__name__ in llmbridge.__all__
         assert kind.__name__ in errors.__all__
@@ -159,7 +159,7 @@ class TestTree:
         assert kind.__dict__.get("__doc__")
 
     def test_the_module_needs_nothing_of_the_rest(self) -> None:
-        """It stands at the bottom: no import of llmbridge, requests or urllib3, but for type checkers."""
+        """It imports neither llmbridge nor requests or urllib3, except for type checkers."""
         tree = ast.parse(inspect.getsource(errors))
         imports = [node for node in tree.body if isinstance(node, (ast.Import, ast.ImportFrom))]
         hints = [node for node in tree.body if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"]
@@ -175,7 +175,7 @@ class TestWhole:
     @pytest.mark.parametrize("way", COPIES)
     @pytest.mark.parametrize("kind", CLASSES)
     def test_a_copy_has_everything(self, kind: type[LLMBridgeError], way: str) -> None:
-        """Class, message, text and every attribute arrive, special ones too."""
+        """Class, message, text and every attribute are kept, including those of single classes."""
         error = filled(kind)
         twin = COPIES[way](error)
         assert type(twin) is kind
@@ -184,7 +184,7 @@ class TestWhole:
 
     @pytest.mark.parametrize("way", COPIES)
     def test_an_attribute_set_later_arrives(self, way: str) -> None:
-        """What the call adds when the error passes through it, and a caller's own, are part of it."""
+        """Attributes set by the call, or by a caller, are kept."""
         error = StreamTruncated("cut")
         error.partial, error.model = "Hel", "m"
         error.seen_by = ["worker 3"]  # type: ignore[attr-defined]
@@ -193,7 +193,7 @@ class TestWhole:
 
     @pytest.mark.parametrize("way", COPIES)
     def test_a_message_changed_later_arrives(self, way: str) -> None:
-        """Secrets are taken out of a message after it was made: the copy must not bring the old one back."""
+        """Secrets are removed from a message after it was made: the copy must not restore them."""
         error = RateLimited("key sk-1 is over its limit", **OF_SERVICES)
         error.message = "key *** is over its limit"
         error.args = (error.message,)
@@ -202,7 +202,7 @@ class TestWhole:
 
     @pytest.mark.parametrize("way", COPIES)
     def test_a_subclass_of_a_user_arrives(self, way: str) -> None:
-        """A class derived elsewhere needs nothing of its own for this."""
+        """A subclass elsewhere needs nothing extra for this."""
         twin = COPIES[way](OfAUser("x", clock="connect", model="m"))
         assert type(twin) is OfAUser
         assert (twin.clock, twin.model) == ("connect", "m")
@@ -216,7 +216,7 @@ class TestWhole:
         assert error.trail == [1]  # type: ignore[attr-defined]
 
     def test_a_pickle_holds_no_cause(self) -> None:
-        """What stands behind an error (a session, a socket) is not dragged along."""
+        """Causes of an error (with a session, a socket) are left out."""
         try:
             try:
                 raise OSError(lambda: None)
@@ -228,15 +228,15 @@ class TestWhole:
 
 
 class OfAUser(ClockExpired):
-    """An error of a user's own; at module level, as pickle wants."""
+    """A user's own error; at module level, as pickle requires."""
 
 
 class TestReading:
-    """What a person and a program read."""
+    """Errors as people and programs read them."""
 
     @pytest.mark.parametrize("kind", CLASSES)
     def test_str_is_the_message(self, kind: type[LLMBridgeError]) -> None:
-        """Also of the classes that are an OSError or a KeyError-like builtin underneath."""
+        """Also of classes with an OSError or a similar builtin as a base."""
         assert str(filled(kind)) == filled(kind).message == "It went wrong: ü"
 
     @pytest.mark.parametrize("kind", CLASSES)
@@ -246,13 +246,13 @@ class TestReading:
 
     @pytest.mark.parametrize("kind", CLASSES)
     def test_a_traceback_ends_with_the_message(self, kind: type[LLMBridgeError]) -> None:
-        """The last line is the one that people read."""
+        """People read the last line."""
         last = traceback.format_exception_only(filled(kind))[-1].strip()
         assert last == f"llmbridge.errors.{kind.__name__}: It went wrong: ü"
 
     @pytest.mark.parametrize("kind", CLASSES)
     def test_attributes_have_defaults(self, kind: type[LLMBridgeError]) -> None:
-        """A message is all that an error needs."""
+        """A message is enough."""
         error = kind("x")
         assert (error.provider, error.model, error.partial, error.request_id) == (None, None, "", None)
 
@@ -269,18 +269,18 @@ class TestReading:
         )
 
     def test_an_unknown_attribute_is_refused(self) -> None:
-        """A typing mistake in a keyword does not vanish."""
+        """A typo in a keyword raises."""
         with pytest.raises(TypeError):
             StatusError("x", stauts=500)
 
     @pytest.mark.parametrize("clock", ["connect", "first_content", "idle", "total"])
     def test_an_expired_clock_says_which(self, clock: Any) -> None:
-        """And only the connect clock may be tried again: nothing had been sent."""
+        """Only the connect timeout is retryable: nothing had been sent."""
         error = ClockExpired("x", clock=clock)
         assert (error.clock, error.retryable) == (clock, clock == "connect")
 
     def test_a_failed_connection_may_be_tried_again(self) -> None:
-        """Unless its cause does not pass by waiting."""
+        """Unless waiting does not help."""
         error = ConnectFailed("x")
         assert error.retryable
         error.final = True
@@ -293,6 +293,6 @@ class TestReading:
         assert not StreamTruncated("x").retryable
 
     def test_stream_error_is_not_a_status_error(self) -> None:
-        """It has the same fields and no status of its own."""
+        """It has the same fields, but no status of its own."""
         assert not issubclass(StreamError, StatusError)
         assert issubclass(StreamError, ServiceError)

@@ -1,4 +1,4 @@
-"""What a stream can say: small frozen values."""
+"""The events of a stream: small frozen values."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ EVENTS = [Text("ü"), Reasoning("hm"), Usage(1, 2, raw={"prompt_tokens": 1}), Fi
 
 @pytest.mark.parametrize("event", EVENTS, ids=repr)
 def test_an_event_cannot_be_changed(event: Any) -> None:
-    """Setting any of its attributes is an error."""
+    """Setting any attribute is an error."""
     for field in dataclasses.fields(event):
         with pytest.raises(dataclasses.FrozenInstanceError):
             setattr(event, field.name, None)
@@ -27,7 +27,7 @@ def test_an_event_cannot_be_changed(event: Any) -> None:
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 @pytest.mark.parametrize("event", EVENTS, ids=repr)
 def test_an_event_survives_pickling(event: Any, protocol: int) -> None:
-    """Also what does not count in a comparison."""
+    """Fields that a comparison ignores are kept too."""
     twin = pickle.loads(pickle.dumps(event, protocol))
     assert twin == event
     assert dataclasses.asdict(twin) == dataclasses.asdict(event) == dataclasses.asdict(copy.deepcopy(event))
@@ -35,44 +35,44 @@ def test_an_event_survives_pickling(event: Any, protocol: int) -> None:
 
 @pytest.mark.parametrize("event", EVENTS, ids=repr)
 def test_an_event_takes_no_further_attribute(event: Any) -> None:
-    """There are thousands of them: they are small."""
+    """There are thousands of them, so they have slots."""
     assert not hasattr(event, "__dict__")
 
 
 def test_the_text_of_an_event_is_its_str() -> None:
-    """Printing an event prints what it says."""
+    """Printing an event prints its text."""
     assert (str(Text("ü")), str(Reasoning("hm"))) == ("ü", "hm")
 
 
 def test_text_and_reasoning_are_not_equal() -> None:
-    """The same words are something else in the answer and before it."""
+    """The same words mean something else in the reasoning."""
     assert Text("a") == Text("a")
     assert Text("a") != Reasoning("a")
 
 
 class TestUsage:
-    """Counted tokens."""
+    """Token counts."""
 
     def test_the_total_is_the_sum_if_the_service_gave_none(self) -> None:
-        """From both parts."""
+        """The sum of both parts."""
         assert Usage(input_tokens=11, output_tokens=7).total_tokens == 18
 
     def test_the_services_own_total_stays(self) -> None:
-        """Whatever it counts beside the two."""
+        """It may include more than the two."""
         assert Usage(input_tokens=11, output_tokens=7, total_tokens=30).total_tokens == 30
         assert Usage(input_tokens=11, output_tokens=7, total_tokens=0).total_tokens == 0
 
     @pytest.mark.parametrize("usage", [Usage(), Usage(input_tokens=1), Usage(output_tokens=1)], ids=repr)
     def test_nothing_is_estimated(self, usage: Usage) -> None:
-        """A part that the service did not say leaves the total unknown."""
+        """If one part is unknown, so is the total."""
         assert usage.total_tokens is None
 
     def test_zero_is_a_count(self) -> None:
-        """No tokens is not the same as not known."""
+        """Zero tokens is not the same as unknown."""
         assert Usage(input_tokens=0, output_tokens=0).total_tokens == 0
 
     def test_the_raw_object_does_not_show(self) -> None:
-        """It is there for who asks for it, and not in repr or comparison."""
+        """It can be read, but is not in repr or comparison."""
         usage = Usage(1, 2, raw={"wibble": 1})
         assert usage.raw == {"wibble": 1}
         assert "wibble" not in repr(usage)
@@ -102,11 +102,11 @@ class TestUsageTogether:
         ],
     )
     def test_what_is_known_is_added(self, first: Usage, second: Usage | None, both: Usage) -> None:
-        """What neither has counted stays unknown."""
+        """A field unknown in both stays unknown."""
         assert first.plus(second) == both
 
     def test_the_service_s_object_is_the_newer_one(self) -> None:
-        """As JSON still."""
+        """It is still JSON."""
         raw = Usage(1, raw={"a": 1}).plus(Usage(1, raw={"a": 2, "b": 1})).raw
         assert json.loads(json.dumps(raw)) == {"a": 2, "b": 1}
 
@@ -134,6 +134,6 @@ class TestFinish:
 
 
 def test_the_end_mark_has_a_name() -> None:
-    """What a developer sees in a debugger."""
+    """Its repr in a debugger."""
     assert repr(END) == "END"
     assert isinstance(END, End)

@@ -1,4 +1,4 @@
-"""The keys file: found, kept to its owner, refused when it is not, and never lost between two writers."""
+"""The keys file: found, private to its owner, rejected otherwise, and safe with two writers."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ posix = pytest.mark.skipif(os.name != "posix", reason="modes and owners of POSIX
 
 @pytest.fixture(autouse=True)
 def home(_no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A home folder of the test's own, and nothing remembered from another test."""
+    """A home folder of the test's own, and an empty cache."""
     for name in ("XDG_CONFIG_HOME", "APPDATA"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.delenv("LLMBRIDGE_KEYS_FILE", raising=False)
@@ -42,7 +42,7 @@ def home(_no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) ->
 
 @pytest.fixture
 def path(home: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A keys file at a place of the test's choice; it does not exist yet."""
+    """The path of a keys file that does not exist yet."""
     chosen = home / "my keys.json"
     monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", str(chosen))
     return chosen
@@ -60,14 +60,14 @@ def written(path: Path, content: object) -> None:
 
 
 class TestPlace:
-    """Where the file is."""
+    """The path of the file."""
 
     def test_it_is_in_the_folder_for_settings(self, home: Path) -> None:
-        """Below ~/.config where nothing else is said."""
+        """By default below ~/.config."""
         assert Path(keys_path()) == home / ".config" / "llmbridge" / "keys.json"
 
     def test_xdg_config_home_counts(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The usual variable moves it; a relative path there is ignored, as the specification has it."""
+        """The usual variable moves it; a relative path there is ignored, as the specification says."""
         monkeypatch.setenv("XDG_CONFIG_HOME", str(home / "settings"))
         assert Path(keys_path()) == home / "settings" / "llmbridge" / "keys.json"
         monkeypatch.setenv("XDG_CONFIG_HOME", "settings")
@@ -80,24 +80,24 @@ class TestPlace:
         assert Path(keys_path()) == home / "here.json"
 
     def test_the_null_device_means_no_file(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """It holds no key, and takes none."""
+        """It holds no keys, and none can be stored."""
         monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", os.devnull)
         assert (stored_key("openai"), stored_names()) == (None, [])
-        with pytest.raises(ConfigError, match="keeps nothing"):
+        with pytest.raises(ConfigError, match="keys cannot be kept"):
             set_key("openai", KEY)
 
 
 class TestKept:
-    """What is set is there until it is removed."""
+    """Keys stay until they are removed."""
 
     def test_a_key_comes_back_as_a_secret(self) -> None:
-        """Stripped, masked, and in no folder that was there before."""
+        """Stripped, masked, and in a new private folder."""
         set_key("openai", f" {KEY}\n")
         assert stored_key("openai") == Secret(KEY)
         assert KEY not in repr(stored_key("openai"))
 
     def test_nothing_is_kept_at_first(self, home: Path) -> None:
-        """Without a file there is no key, no name, nothing to remove, and none of that makes one."""
+        """Without a file there are no keys and no names, and looking does not create one."""
         assert stored_key("openai") is None
         assert stored_names() == []
         assert remove_key("openai") is False
@@ -112,7 +112,7 @@ class TestKept:
         assert stored_names() == ["groq", "openai"]
 
     def test_a_removed_key_is_gone(self) -> None:
-        """And the others stay."""
+        """Other keys stay."""
         set_key("openai", KEY)
         set_key("groq", KEY)
         assert remove_key("openai") is True
@@ -121,14 +121,14 @@ class TestKept:
         assert KEY in Path(keys_path()).read_text()
 
     def test_the_file_is_readable_json(self, path: Path) -> None:
-        """So that it can be made and mended by hand; a byte order mark does no harm."""
+        """It can be written and corrected by hand; a byte order mark does no harm."""
         set_key("openai", KEY)
         assert json.loads(path.read_text()) == {"openai": KEY}
         written(path, "\ufeff" + json.dumps({"groq": KEY}))
         assert stored_key("groq") == Secret(KEY)
 
     def test_a_change_by_another_program_is_seen(self, path: Path) -> None:
-        """What was read is remembered only as long as the file is the same."""
+        """The cache is valid only as long as the file is unchanged."""
         set_key("openai", "sk-aaaaaa")
         assert stored_key("openai") == Secret("sk-aaaaaa")
         before = path.stat()
@@ -141,7 +141,7 @@ class TestKept:
         assert stored_key("openai") is None
 
     def test_the_file_is_read_once(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A second look at an unchanged file does not open it."""
+        """An unchanged file is not opened again."""
         set_key("openai", KEY)
         assert stored_key("openai") == Secret(KEY)
 
@@ -169,7 +169,7 @@ class TestKept:
 
 
 def shown(error: BaseException) -> str:
-    """All that an error may show: itself, its attributes, its traceback with locals, its pickle."""
+    """Everything that an error may show: itself, its attributes, its traceback with locals, its pickle."""
     report = traceback.TracebackException.from_exception(error, capture_locals=True)
     frames = [frame for frame in report.stack if Path(frame.filename).name != Path(__file__).name]
     links = [error, error.__cause__, error.__context__]
@@ -177,25 +177,25 @@ def shown(error: BaseException) -> str:
 
 
 class TestRefused:
-    """A file that others can read, or that is none, gives no key."""
+    """A file that others can read, or an invalid one, gives no key."""
 
     @posix
     @pytest.mark.parametrize("bits", [0o640, 0o604, 0o620, 0o602, 0o644, 0o666])
     def test_a_file_that_others_can_use_is_refused(self, path: Path, bits: int) -> None:
-        """The error says what to type; once that is done, the key is there."""
+        """The error has the command to run; after it, the key is there."""
         set_key("openai", KEY)
         path.chmod(bits)
         for use in (lambda: stored_key("openai"), stored_names, lambda: set_key("groq", KEY), lambda: remove_key("x")):
             with pytest.raises(ConfigError, match="chmod 600") as caught:
                 use()
             assert KEY not in shown(caught.value)
-        subprocess.run(str(caught.value).rpartition(": type ")[2], shell=True, check=True)
+        subprocess.run(str(caught.value).rpartition(": run ")[2], shell=True, check=True)
         assert stored_key("openai") == Secret(KEY)
         assert stored_names() == ["openai"]
 
     @posix
-    def test_a_file_of_somebody_else_is_refused(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whoever made it may have put a key of their own there."""
+    def test_a_file_of_another_user_is_rejected(self, path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Its owner may have stored their own key there."""
         set_key("openai", KEY)
         monkeypatch.setattr(os, "geteuid", lambda: path.stat().st_uid + 1)
         with pytest.raises(ConfigError, match="belongs to another user") as caught:
@@ -206,8 +206,8 @@ class TestRefused:
         "content",
         ["", f'{{"openai": "{KEY}"', f'["{KEY}"]', f'"{KEY}"', "5", f"{KEY}", "[" * 100_000, f'{{"a": "{KEY}",}}'],
     )
-    def test_what_is_no_object_of_keys_is_refused_and_kept(self, path: Path, content: str) -> None:
-        """Nothing of it is quoted, and no command overwrites it."""
+    def test_invalid_content_is_rejected_and_kept(self, path: Path, content: str) -> None:
+        """Its content is not quoted, and no command overwrites it."""
         written(path, content)
         for use in (lambda: stored_key("openai"), lambda: set_key("groq", KEY)):
             with pytest.raises(ConfigError, match="JSON object") as caught:
@@ -216,15 +216,15 @@ class TestRefused:
         assert path.read_text() == content
 
     @pytest.mark.parametrize("value", [5, None, "", f"{KEY}\n{KEY}", [KEY], {"key": KEY}])
-    def test_a_value_that_is_no_key_is_refused(self, path: Path, value: Any) -> None:
-        """The error says which one by its place: its name may be the key itself."""
+    def test_an_invalid_key_in_the_file_is_rejected(self, path: Path, value: Any) -> None:
+        """The error names it by its place: its name may be the key itself."""
         written(path, {"groq": KEY, KEY: value})
         with pytest.raises(ConfigError, match="value 2 in the keys file") as caught:
             stored_key("openai")
         assert KEY not in shown(caught.value)
 
-    def test_bytes_that_are_no_text_are_refused(self, path: Path) -> None:
-        """As what is no JSON."""
+    def test_bytes_that_are_not_text_are_rejected(self, path: Path) -> None:
+        """Like invalid JSON."""
         path.write_bytes(b'{"openai": "' + KEY.encode() + b'\xff"}')
         path.chmod(0o600)
         with pytest.raises(ConfigError, match="JSON object") as caught:
@@ -234,24 +234,24 @@ class TestRefused:
     def test_a_huge_file_is_refused(self, path: Path) -> None:
         """It cannot be a keys file."""
         written(path, "{" + " " * 1024 * 1024 + "}")
-        with pytest.raises(ConfigError, match="more than"):
+        with pytest.raises(ConfigError, match="longer than"):
             stored_key("openai")
 
     def test_a_folder_is_refused(self, path: Path) -> None:
-        """In place of the file."""
+        """A folder instead of the file."""
         path.mkdir()
-        with pytest.raises(ConfigError, match="no regular file"):
+        with pytest.raises(ConfigError, match="not a regular file"):
             stored_key("openai")
 
     @posix
     def test_a_pipe_is_refused_without_waiting(self, path: Path) -> None:
-        """Nobody writes into it."""
+        """Nothing writes into it."""
         os.mkfifo(path)
-        with pytest.raises(ConfigError, match="no regular file"):
+        with pytest.raises(ConfigError, match="not a regular file"):
             stored_key("openai")
 
-    def test_a_path_through_a_file_is_no_file(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Looked up it is missing; to write there is an error that names the place."""
+    def test_a_path_through_a_file_does_not_exist(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Reading finds no file; writing is an error that names the place."""
         written(home / "file", "x")
         monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", str(home / "file" / "keys.json"))
         assert stored_key("openai") is None
@@ -261,7 +261,7 @@ class TestRefused:
     @posix
     @pytest.mark.skipif(os.name == "posix" and os.geteuid() == 0, reason="root may do everything")
     def test_a_folder_that_may_not_be_used(self, home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Keys in a folder that one cannot look into are somebody else's; to write there is an error."""
+        """Keys in an inaccessible folder belong to another user; writing there is an error."""
         closed = home / "closed"
         closed.mkdir(0)
         monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", str(closed / "keys.json"))
@@ -274,11 +274,11 @@ class TestRefused:
 
 
 class TestWritten:
-    """How the file gets there."""
+    """How the file is written."""
 
     @posix
     def test_it_is_the_owners_alone(self, home: Path) -> None:
-        """File 0600, folder 0700, whatever the process's mask is; folders of others stay as they are."""
+        """File 0600, folder 0700, with any umask; existing folders are unchanged."""
         before = os.umask(0)
         try:
             (home / ".config").mkdir(0o755)
@@ -291,7 +291,7 @@ class TestWritten:
 
     @posix
     def test_a_folder_that_is_open_to_others_is_closed(self, home: Path) -> None:
-        """llmbridge's own one; a folder that a variable names is shared with other files."""
+        """Only llmbridge's own folder: a folder named by a variable is shared with other files."""
         folder = home / ".config" / "llmbridge"
         folder.mkdir(parents=True)
         folder.chmod(0o755)
@@ -300,14 +300,14 @@ class TestWritten:
 
     @posix
     def test_a_folder_that_was_chosen_stays_open(self, path: Path, home: Path) -> None:
-        """Only the file is closed."""
+        """Only the file is private."""
         home.chmod(0o755)
         set_key("openai", KEY)
         assert (mode(home), mode(path)) == (0o755, 0o600)
 
     @pytest.mark.parametrize("step", ["fsync", "replace"])
     def test_a_failure_leaves_the_old_file(self, path: Path, monkeypatch: pytest.MonkeyPatch, step: str) -> None:
-        """A full disk in mid-write is an error, and neither a broken file nor a rest of it is left."""
+        """A full disk in mid-write is an error, and leaves neither a broken nor a temporary file."""
         set_key("openai", "sk-before")
 
         def fail(*args: Any) -> None:
@@ -322,7 +322,7 @@ class TestWritten:
 
     @posix
     def test_a_symbolic_link_stays_one(self, path: Path, home: Path) -> None:
-        """The file that it stands for is replaced."""
+        """Its target is replaced."""
         (home / "real").mkdir()
         path.symlink_to(home / "real" / "kept.json")
         set_key("openai", KEY)
@@ -339,7 +339,7 @@ sys.stdin.readline()
 for number in range(10):
     set_key(f"{sys.argv[1]}{number}", "sk-123456")
 """
-# Where files cannot be locked, another way is taken.
+# Systems without file locks use another way.
 UNLOCKED = "import sys; sys.modules['fcntl'] = None\n"
 
 
@@ -347,6 +347,7 @@ class TestTogether:
     """Writers at the same time."""
 
     @pytest.mark.parametrize("way", ["", UNLOCKED], ids=["locked", "exclusive file"])
+    @pytest.mark.quick(1)
     def test_no_key_of_two_processes_is_lost(self, path: Path, way: str) -> None:
         """Each adds ten; all twenty are there."""
         both = [
@@ -368,7 +369,7 @@ class TestTogether:
         assert stored_names() == sorted(f"{name}{number}" for name in "ab" for number in range(10))
 
     def test_no_key_of_two_threads_is_lost(self, path: Path) -> None:
-        """The lock counts within one process as well."""
+        """The lock works within one process as well."""
         threads = [
             threading.Thread(target=lambda name=name: [set_key(f"{name}{n}", KEY) for n in range(10)]) for name in "abc"
         ]
@@ -379,8 +380,8 @@ class TestTogether:
         assert len(stored_names()) == 30
 
     @pytest.mark.parametrize("way", ["locked", "exclusive file"])
-    def test_a_lock_that_stays_is_told(self, path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
-        """Nobody waits for ever; where only deleting helps, the error says what."""
+    def test_a_lock_that_stays_is_an_error(self, path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+        """Waiting ends; if only deleting the lock helps, the error says so."""
         monkeypatch.setattr(keys, "_PATIENCE", 0.0)
         if way == "exclusive file":
             monkeypatch.setitem(sys.modules, "fcntl", None)
@@ -415,24 +416,24 @@ class TestTogether:
 
 
 class TestWithoutNeed:
-    """A keys file that cannot be used, and a call that needs no key."""
+    """An unusable keys file, and a call that needs no key."""
 
     @pytest.mark.parametrize(
         ("model", "options"),
         [("ollama:m", {}), ("vllm:m", {}), ("openai:m", {"base_url": "http://127.0.0.1:9/v1"})],
     )
     def test_it_is_warned_of_once(self, path: Path, model: str, options: dict[str, Any]) -> None:
-        """In the line that asks, without a word of what the file holds."""
+        """With the line of the call, and without the file's content."""
         written(path, "{")
-        with pytest.warns(UserWarning, match="keys file .* must hold a JSON object .*goes out without a key") as found:
+        with pytest.warns(UserWarning, match="keys file .* must hold a JSON object .*sent without a key") as found:
             chat("Hi", model, **options)
         assert [warning.filename for warning in found] == [__file__]
         with warnings.catch_warnings():
             warnings.simplefilter("error")
             chat("Hi", model, **options)
 
-    def test_who_needs_a_key_is_told(self, path: Path) -> None:
-        """Nothing could be sent."""
+    def test_a_call_that_needs_a_key_fails(self, path: Path) -> None:
+        """The request could not be sent."""
         written(path, "{")
         with pytest.raises(ConfigError, match="must hold a JSON object"):
             chat("Hi", "openai:m")
@@ -442,7 +443,7 @@ class TestWithoutNeed:
     "name", ["llamacpp", "lmstudio", "llamafile", "transformers", "ollama-v1", "openai-compatible", "acme"]
 )
 def test_a_kept_key_is_sent_where_none_is_needed(name: str, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """By a server of one's own too, and by a provider that knows no variable; the variable comes first."""
+    """To a server of one's own too, and by a provider without a variable; the variable comes first."""
     monkeypatch.setattr(providers, "_registered", {})
     providers.register(compatible("acme"))
     set_key(name, KEY)
@@ -457,7 +458,7 @@ def test_a_kept_key_is_sent_where_none_is_needed(name: str, server: LLMServer, m
 
 
 def test_providers_of_one_service_share_a_key() -> None:
-    """OpenAI's two dialects are one account."""
+    """OpenAI's two dialects share an account."""
     from llmbridge.providers.openai_responses import OpenAIResponses
 
     set_key("openai", "sk-of-openai-1")

@@ -1,4 +1,4 @@
-"""Client-side rate limits: what goes when, in which order, on a clock of the test's own."""
+"""Client-side rate limits: which request goes when, in which order, on a clock of the test's own."""
 
 from __future__ import annotations
 
@@ -19,19 +19,19 @@ from llmbridge.rate_limits import RateLimit, RateLimits
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that tests move."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """The present time."""
+        """The current time."""
         return self.now
 
 
 @pytest.fixture
 def clock() -> Clock:
-    """A clock that stands still."""
+    """A clock that does not move by itself."""
     return Clock()
 
 
@@ -48,22 +48,22 @@ def join(limiter: Limiter, tokens: int = 0, wake: Callable[[], object] = lambda:
 
 
 def wait(ticket: Ticket, rest: Callable[[float | None], object]) -> None:
-    """Waits as a call does, until the request may be sent."""
+    """Waits like a call, until the request may be sent."""
     while (delay := ticket.delay()) != 0:
         rest(delay)
 
 
 def delays(*tickets: Ticket) -> list[float | None]:
-    """What each of them is told, in turn."""
+    """The delay of each, in turn."""
     return [ticket.delay() for ticket in tickets]
 
 
 class TestLimits:
-    """What a caller may set."""
+    """The caller's settings."""
 
     @pytest.mark.parametrize("name", ["requests_per_minute", "tokens_per_minute", "concurrency"])
     @pytest.mark.parametrize("value", [0, -1, 1.5, "5", True, float("nan")])
-    def test_what_is_no_count_is_refused(self, name: str, value: Any) -> None:
+    def test_an_invalid_count_is_rejected(self, name: str, value: Any) -> None:
         """The error names the field."""
         with pytest.raises(ConfigError, match=f"^{name} must be"):
             Limits(**{name: value})
@@ -74,7 +74,7 @@ class TestLimits:
         assert len({Limits(5), Limits(5), Limits()}) == 2
 
     def test_without_limits_everything_goes(self, clock: Clock) -> None:
-        """At once, and however much."""
+        """Any number of requests, at once."""
         limiter = limiter_of(clock)
         assert delays(*(join(limiter, 10**9) for _ in range(100))) == [0.0] * 100
 
@@ -83,7 +83,7 @@ class TestRequests:
     """Requests per minute."""
 
     def test_no_more_begin_than_allowed(self, clock: Clock) -> None:
-        """The next one waits until the first is a minute old, also if all of them are over."""
+        """The next one waits until the first is a minute old, even if all of them are over."""
         limiter = limiter_of(clock, requests_per_minute=2)
         first, second, third = (join(limiter) for _ in range(3))
         assert first.delay() == 0
@@ -98,7 +98,7 @@ class TestRequests:
         assert third.delay() == 0
 
     def test_one_that_was_not_granted_does_not_count(self, clock: Clock) -> None:
-        """Who leaves the queue leaves the limit to others."""
+        """A ticket that leaves the queue does not use up the limit."""
         limiter = limiter_of(clock, requests_per_minute=1)
         join(limiter).release()
         assert join(limiter).delay() == 0
@@ -127,7 +127,7 @@ class TestTokens:
     """Tokens per minute."""
 
     def test_the_estimate_counts_at_first(self, clock: Clock) -> None:
-        """Until enough of what was sent is a minute old."""
+        """Until enough of the sent tokens are a minute old."""
         limiter = limiter_of(clock, tokens_per_minute=100)
         assert join(limiter, 60).delay() == 0
         clock.now += 10
@@ -142,7 +142,7 @@ class TestTokens:
 
     @pytest.mark.parametrize("used", [10**30, 10_000_001, -1])
     def test_a_count_that_cannot_be_is_not_believed(self, clock: Clock, used: int) -> None:
-        """The service would stop the client, or let it go without any limit."""
+        """An absurd count would stop the client, or lift the limit."""
         limiter = limiter_of(clock, tokens_per_minute=100)
         first = join(limiter, 90)
         assert first.delay() == 0
@@ -150,7 +150,7 @@ class TestTokens:
         assert delays(join(limiter, 10), join(limiter, 1)) == [0, 60]
 
     def test_what_was_used_puts_the_estimate_right(self, clock: Clock) -> None:
-        """Downwards, and whoever waits for it is woken; upwards too."""
+        """Downwards, which wakes the waiting ticket; and upwards."""
         limiter = limiter_of(clock, tokens_per_minute=100)
         first = join(limiter, 90)
         woken: list[int] = []
@@ -165,7 +165,7 @@ class TestTokens:
         assert join(limiter, 1).delay() == 1
 
     def test_without_a_figure_the_estimate_stays(self, clock: Clock) -> None:
-        """A service that tells no usage is no reason to send more."""
+        """Missing usage does not allow more requests."""
         limiter = limiter_of(clock, tokens_per_minute=100)
         first = join(limiter, 90)
         assert first.delay() == 0
@@ -173,7 +173,7 @@ class TestTokens:
         assert join(limiter, 50).delay() == 60
 
     def test_one_that_is_larger_than_the_limit_goes_alone(self, clock: Clock) -> None:
-        """It would wait for ever otherwise."""
+        """Otherwise it would wait forever."""
         limiter = limiter_of(clock, tokens_per_minute=100)
         assert join(limiter, 1).delay() == 0
         large = join(limiter, 5000)
@@ -183,7 +183,7 @@ class TestTokens:
         assert join(limiter, 1).delay() == 60
 
     def test_a_figure_that_comes_late_harms_nothing(self, clock: Clock) -> None:
-        """What began more than a minute ago does not count any more, whatever it took."""
+        """Requests older than a minute do not count, whatever they took."""
         limiter = limiter_of(clock, tokens_per_minute=100)
         first = join(limiter, 90)
         assert first.delay() == 0
@@ -196,7 +196,7 @@ class TestTokens:
         assert last.delay() == 0
 
     def test_only_the_first_figure_counts(self, clock: Clock) -> None:
-        """A ticket that comes back twice was one request."""
+        """A ticket released twice was one request."""
         limiter = limiter_of(clock, tokens_per_minute=100)
         first = join(limiter, 90)
         assert first.delay() == 0
@@ -209,7 +209,7 @@ class TestConcurrency:
     """Requests at once."""
 
     def test_a_place_is_free_when_a_ticket_comes_back(self, clock: Clock) -> None:
-        """When that will be nobody knows, so the delay is unknown, and whoever waits is woken."""
+        """The delay is unknown until then, so the waiting ticket is woken."""
         limiter = limiter_of(clock, concurrency=2)
         first, second = join(limiter), join(limiter)
         woken: list[int] = []
@@ -221,7 +221,7 @@ class TestConcurrency:
         assert third.delay() == 0
 
     def test_released_twice_counts_once(self, clock: Clock) -> None:
-        """A close after the end is usual."""
+        """Closing after the end is common."""
         limiter = limiter_of(clock, concurrency=1)
         first = join(limiter)
         assert first.delay() == 0
@@ -232,7 +232,7 @@ class TestConcurrency:
         assert third.delay() is None
 
     def test_a_granted_ticket_stays_granted(self, clock: Clock) -> None:
-        """To ask again changes nothing."""
+        """Further calls of `delay` change nothing."""
         limiter = limiter_of(clock, concurrency=1, requests_per_minute=1)
         ticket = join(limiter)
         assert delays(ticket, ticket) == [0, 0]
@@ -243,14 +243,14 @@ class TestConcurrency:
 class TestQueue:
     """First come, first served."""
 
-    def test_nobody_overtakes(self, clock: Clock) -> None:
-        """Not even a small request a large one."""
+    def test_no_request_overtakes(self, clock: Clock) -> None:
+        """A small request does not overtake a large one."""
         limiter = limiter_of(clock, tokens_per_minute=100)
         assert join(limiter, 90).delay() == 0
         large, small = join(limiter, 50), join(limiter, 1)
         assert delays(small, large) == [None, 60]
 
-    def test_whoever_goes_wakes_the_next(self, clock: Clock) -> None:
+    def test_a_granted_ticket_wakes_the_next(self, clock: Clock) -> None:
         """Down the whole queue."""
         limiter = limiter_of(clock)
         order: list[int] = []
@@ -261,8 +261,8 @@ class TestQueue:
             assert ticket.delay() == 0
         assert order == [1, 2, 3, 4]
 
-    def test_whoever_leaves_does_not_hold_up_the_others(self, clock: Clock) -> None:
-        """At the head, and further behind."""
+    def test_a_released_ticket_does_not_hold_up_the_others(self, clock: Clock) -> None:
+        """At the head, and further back."""
         limiter = limiter_of(clock)
         woken: list[str] = []
         first = join(limiter)
@@ -276,7 +276,7 @@ class TestQueue:
         assert third.delay() == 0
 
     def test_a_ticket_comes_back_from_inside_the_lock(self, clock: Clock) -> None:
-        """As a garbage collection does it that begins there: nothing is blocked, nothing is lost."""
+        """As by a garbage collection inside the lock: it neither blocks nor gets lost."""
         collected: list[Ticket] = []
 
         def now() -> float:
@@ -297,10 +297,10 @@ class TestQueue:
 
 
 class TestService:
-    """What the service says."""
+    """The service's own limits."""
 
     def test_a_pause_holds_up_everybody(self, clock: Clock) -> None:
-        """A 429's `retry_after` counts for all who share the account."""
+        """A 429's `retry_after` holds for all who share the account."""
         limiter = limiter_of(clock)
         ticket = join(limiter)
         limiter.pause(30)
@@ -312,14 +312,14 @@ class TestService:
         assert ticket.delay() == 0
 
     @pytest.mark.parametrize("seconds", [None, 0, -1, 121, float("nan"), float("inf")])
-    def test_a_pause_that_is_none_or_too_long_changes_nothing(self, clock: Clock, seconds: float | None) -> None:
-        """A service that asks for hours says so itself, in a typed error, instead of a silent wait."""
+    def test_a_missing_or_too_long_pause_changes_nothing(self, clock: Clock, seconds: float | None) -> None:
+        """If a service wants hours, the next request gets a typed error instead of a silent wait."""
         limiter = limiter_of(clock)
         limiter.pause(seconds)
         assert join(limiter).delay() == 0
 
     def test_used_up_limits_are_waited_for(self, clock: Clock) -> None:
-        """What the headers of an answer say."""
+        """From the headers of an answer."""
         limiter = limiter_of(clock)
         limiter.learn(None)
         limiter.learn(RateLimits(RateLimit(60, 3, 40.0)))
@@ -332,7 +332,7 @@ class TestWaiting:
     """How a call waits."""
 
     def test_the_callers_own_rest_is_used(self, clock: Clock) -> None:
-        """With the seconds that are known, and None where they are not."""
+        """With the known seconds, or None."""
         limiter = limiter_of(clock, requests_per_minute=1)
         assert join(limiter).delay() == 0
         rests: list[float | None] = []
@@ -345,7 +345,7 @@ class TestWaiting:
         assert rests == [60, 15]
 
     def test_what_rest_raises_ends_the_wait(self, clock: Clock) -> None:
-        """And the others go on, once the ticket is back."""
+        """The others go on once the ticket is released."""
         limiter = limiter_of(clock, concurrency=1)
         first, second = join(limiter), join(limiter)
         assert first.delay() == 0
@@ -360,7 +360,7 @@ class TestWaiting:
         assert join(limiter).delay() == 0
 
     def test_many_threads_keep_the_limit(self) -> None:
-        """Never more at once than allowed, and all of them get through."""
+        """Never more at once than allowed, and all of them finish."""
         limiter = Limiter(Limits(concurrency=3))
         lock = threading.Lock()
         at_once, most, done = 0, 0, 0
@@ -409,10 +409,10 @@ class TestWaiting:
 
 
 class TestEstimate:
-    """How large a request is likely to be."""
+    """The likely size of a request."""
 
     def test_texts_count_by_their_length(self) -> None:
-        """Four characters a token, wherever they stand."""
+        """Four characters a token, anywhere in the body."""
         assert estimate_tokens({}) == 0
         assert estimate_tokens({"m": "x" * 399}) == 100
         assert estimate_tokens({"m": ["x" * 199, {"n": "x" * 199}]}) == 100
@@ -435,7 +435,7 @@ class TestEstimate:
         ],
     )
     def test_a_file_does_not_count_by_its_length(self, part: dict[str, Any]) -> None:
-        """A megabyte of base64 is no quarter of a million tokens."""
+        """A megabyte of base64 is far from a quarter of a million tokens."""
         assert 1000 <= estimate_tokens({"messages": [{"content": [part]}]}) < 1100
 
     @given(
@@ -446,5 +446,5 @@ class TestEstimate:
         )
     )
     def test_any_body_has_an_estimate(self, value: Any) -> None:
-        """Whatever is in it: a whole number from 0."""
+        """Any body gives a whole number from 0."""
         assert estimate_tokens({"body": value, "max_tokens": value}) >= 0

@@ -47,7 +47,7 @@ def way(server: LLMServer, dialect: str = "openai", **options: Any) -> dict[str,
 
 
 def test_every_dialect_is_here() -> None:
-    """All that have a list, but for the rows, which tests/providers/test_compatible.py has, and what needs no URL."""
+    """All dialects with a list, except the rows of tests/providers/test_compatible.py, and those without a URL."""
     rows = "llmbridge.providers.compatible"
     with_list = {name for name, found in providers.known().items() if found.models_path and found.__module__ != rows}
     assert with_list == {*DIALECTS, "demo", "local"}
@@ -55,7 +55,7 @@ def test_every_dialect_is_here() -> None:
 
 @EACH
 def test_a_list(server: LLMServer, dialect: str) -> None:
-    """The names, in the service's order; asked with GET, without a body, with the key."""
+    """The names, in the service's order; a GET without a body, with the key."""
     server.script(Reply(models=["b-2", "a-1"]))
     assert models(dialect, **way(server, dialect)) == ["b-2", "a-1"]
     (received,) = server.requests
@@ -68,14 +68,14 @@ def test_a_list(server: LLMServer, dialect: str) -> None:
 
 @EACH
 def test_an_empty_list(server: LLMServer, dialect: str) -> None:
-    """A server without models is no error."""
+    """A server without models is valid."""
     server.script(Reply(models=[]))
     assert models(dialect, **way(server, dialect)) == []
 
 
 @EACH
 def test_an_error(server: LLMServer, dialect: str) -> None:
-    """In the dialect's own words."""
+    """In the service's own words."""
     server.script(Reply("No such key.", status=401))
     with pytest.raises(AuthError, match="No such key") as caught:
         models(dialect, **way(server, dialect))
@@ -84,8 +84,8 @@ def test_an_error(server: LLMServer, dialect: str) -> None:
 
 @EACH
 @pytest.mark.parametrize("body", ["{}", "[]", '{"data": 1, "models": 1}', '"x"', "1"])
-def test_what_is_no_list(server: LLMServer, dialect: str, body: str) -> None:
-    """An error of the tree, or nothing: never a name that is none."""
+def test_invalid_lists(server: LLMServer, dialect: str, body: str) -> None:
+    """An error of the tree, or nothing: never an invalid name."""
     server.script(Reply(body=body, content_type="application/json"))
     with contextlib.suppress(ProtocolError):
         assert models(dialect, **way(server, dialect)) == []
@@ -101,38 +101,38 @@ def test_async(server: LLMServer, dialect: str, loop: Async) -> None:
 
 @pytest.mark.parametrize("name", ["vitalentum", "codelinkava"])
 def test_providers_without_a_list(name: str) -> None:
-    """They are named; nothing is sent."""
-    with pytest.raises(ConfigError, match=f"{name} has no list of models"):
+    """The error names them; nothing is sent."""
+    with pytest.raises(ConfigError, match=f"{name} cannot list its models"):
         models(name, api_key=KEY)
 
 
 def test_what_is_refused() -> None:
-    """Unknown names, options that are none, and nothing at all."""
+    """Unknown names, unknown options, and no provider."""
     with pytest.raises(UnknownProvider, match="known are anthropic"):
         models("opnai")
-    with pytest.raises(ConfigError, match="models\\(\\) knows no temperature") as caught:
+    with pytest.raises(ConfigError, match="models\\(\\) has no option temperature") as caught:
         models("openai", temperature=1)
     assert "base_url" in str(caught.value)
     assert "run_tools" not in str(caught.value)
-    with pytest.raises(ConfigError, match="no provider is named: pass provider=") as caught:
+    with pytest.raises(ConfigError, match="no provider given: pass provider=") as caught:
         models()
     assert len(caught.value.message) < 100
     with pytest.raises(ConfigError, match="several models: say with provider="):
         Client(["demo", "openai:m"]).models()
     with pytest.raises(ConfigError, match="provider must be a name"):
         models(5)  # type: ignore[arg-type, unused-ignore]
-    with pytest.raises(ConfigError, match="knows no temperature"):
+    with pytest.raises(ConfigError, match="has no option temperature"):
         amodels("openai", temperature=1)
 
 
-def test_nobody_there() -> None:
+def test_no_server_there() -> None:
     """The address is in the message."""
     with pytest.raises(ConnectFailed, match=r"127\.0\.0\.1:9"):
         models("openai", base_url="http://127.0.0.1:9/v1", api_key=KEY, proxy=False, retries=0)
 
 
 def test_it_is_tried_again(server: LLMServer) -> None:
-    """As a chat would be."""
+    """Like a chat."""
     server.script(Reply("Down", status=503), Reply(models=["m"]))
     assert models("openai", **way(server, retries=Retry(times=1, backoff=0.001))) == ["m"]
     server.script(Reply("Down", status=503))
@@ -178,7 +178,7 @@ class TestClient:
 
 @LOOP
 def test_cancelling(server: LLMServer, loop: Async) -> None:
-    """The task goes at once, and the connection is closed."""
+    """The task is free at once, and the connection is closed."""
     import anyio
 
     server.default = Reply(header_delay=10)
@@ -208,7 +208,7 @@ def test_cancelling(server: LLMServer, loop: Async) -> None:
 def test_settings_of_the_client_or_the_call_count(
     server: LLMServer, dialect: str, settings: dict[str, Any], path: str, headers: dict[str, str]
 ) -> None:
-    """The version of the API that is asked for; None takes the client's away. Other parameters stay away."""
+    """The API version; None removes the client's. Other parameters are not sent."""
     server.default = Reply(models=["m"])
     with Client(f"{dialect}:m", temperature=0.5, **settings, **way(server, dialect)) as client:
         client.models()
@@ -222,18 +222,18 @@ def test_settings_of_the_client_or_the_call_count(
 
 
 @pytest.mark.parametrize("dialect", ["azure", "gemini", "anthropic"])
-def test_a_setting_that_is_none_is_refused_at_the_call(dialect: str) -> None:
-    """As it is for a chat."""
+def test_an_invalid_setting_is_rejected_at_the_call(dialect: str) -> None:
+    """As for a chat."""
     with pytest.raises(ConfigError, match="api_version"):
         models(dialect, api_version=7, base_url="http://127.0.0.1:9", api_key=KEY)
 
 
 @pytest.mark.parametrize("name", ["run_tools", "unsupported"])
 def test_what_only_a_chat_has_is_refused(name: str) -> None:
-    """None says nothing, as wrappers pass it on."""
+    """None is ignored, since wrappers pass it on."""
     assert models("demo", **{name: None}) == ["demo"]
     assert len(embed("a", model="demo", **{name: None})) == 1
-    with pytest.raises(ConfigError, match=f"{name} belongs to a chat"):
+    with pytest.raises(ConfigError, match=f"{name} is for chats only"):
         models("demo", **{name: True})
-    with pytest.raises(ConfigError, match=f"{name} belongs to a chat"):
+    with pytest.raises(ConfigError, match=f"{name} is for chats only"):
         embed("a", model="demo", **{name: True})

@@ -1,4 +1,4 @@
-"""Messages and requests: what a caller may pass, what is refused, and that nothing of the caller's is touched."""
+"""Messages and requests: valid and rejected input, and the caller's objects unchanged."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ BAD_MESSAGES: dict[str, tuple[Any, str]] = {
     "a bytearray": (bytearray(b"Hi"), "not bytearray"),
     "a set": ({"Hi"}, "not set"),
     "a generator": ((message for message in [USER]), "not generator"),
-    "a single mapping": (USER, "put it into a list"),
-    "a single Message": (Message("user", "Hi"), "put it into a list"),
+    "a single mapping": (USER, "put it in a list"),
+    "a single Message": (Message("user", "Hi"), "put it in a list"),
     "a list of str": (["Hi"], r"messages\[0\].*not str"),
     "a list of None": ([None], r"messages\[0\].*not NoneType"),
     "a list of lists": ([USER, ["user", "Hi"]], r"messages\[1\].*not list"),
@@ -83,7 +83,7 @@ BAD_MESSAGES: dict[str, tuple[Any, str]] = {
     "a part that is None": ([{"role": "user", "content": ["Hi", None]}], r"content\[1\]"),
     "a part that is bytes": ([{"role": "user", "content": [b"Hi"]}], r"content\[0\]"),
     "a part without a type": ([{"role": "user", "content": [{"text": "Hi"}]}], r"content\[0\].*'type'"),
-    "a part whose type is no str": ([{"role": "user", "content": [{"type": 1}]}], r"content\[0\].*'type'"),
+    "a part whose type is not a str": ([{"role": "user", "content": [{"type": 1}]}], r"content\[0\].*'type'"),
     "a part with bytes in it": ([{"role": "user", "content": [{"type": "image", "data": b"x"}]}], "bytes"),
     "a lone surrogate": ([{"role": "user", "content": f"Hi {LONE}"}], "surrogate at position 3"),
     "a low surrogate": ([{"role": "user", "content": "\udc00"}], "surrogate"),
@@ -95,7 +95,7 @@ BAD_MESSAGES: dict[str, tuple[Any, str]] = {
     "NaN in an extra": ([{**USER, "weight": float("nan")}], "NaN"),
     "infinity in an extra": ([{**USER, "weight": float("inf")}], "infinity"),
     "a set in an extra": ([{**USER, "tags": {1}}], "set"),
-    "a key that is no str": ([{**USER, 1: 2}], "key"),
+    "a key that is not a str": ([{**USER, 1: 2}], "key"),
     "a part that contains itself": ([{"role": "user", "content": [{"type": "x", "x": looped_list()}]}], "itself"),
     "content that contains itself": ([{"role": "user", "content": looped_list()}], r"content\[0\]"),
     "an extra that contains itself": ([{**USER, "x": looped_dict()}], "itself"),
@@ -130,31 +130,31 @@ BAD_VALUES: dict[str, tuple[Any, str]] = {
 
 
 class TestRefused:
-    """P10, P23: what cannot be sent is refused before anything is."""
+    """P10, P23: invalid input is rejected before anything is sent."""
 
     @pytest.mark.parametrize("case", BAD_MESSAGES)
     def test_bad_messages_are_refused(self, case: str) -> None:
-        """Each is an InvalidRequest that says where and what is wrong."""
+        """Each is an InvalidRequest that names the place and the problem."""
         messages, says = BAD_MESSAGES[case]
         with pytest.raises(InvalidRequest, match=says):
             checked_messages(messages)
 
     @pytest.mark.parametrize("case", BAD_VALUES)
     def test_bad_parameters_are_refused(self, case: str) -> None:
-        """The error names the parameter and what JSON cannot hold of it."""
+        """The error names the parameter and the value that JSON cannot hold."""
         value, says = BAD_VALUES[case]
         with pytest.raises(InvalidRequest, match=rf"(?s)option.*{says}"):
             ChatRequest.checked("m", "Hi", {"option": value})
 
     @pytest.mark.parametrize("kind", [InvalidRequest, ConfigError, ValueError, TypeError])
     def test_the_refusal_is_a_value_error_and_a_type_error(self, kind: type[Exception]) -> None:
-        """Callers who know nothing of llmbridge catch what they are used to."""
+        """Builtin exceptions catch it."""
         with pytest.raises(kind):
             checked_messages([])
 
     @pytest.mark.parametrize("case", ["an unknown role", "a lone surrogate", "an empty list", "None"])
     def test_bad_messages_never_reach_the_server(self, case: str) -> None:
-        """The call itself is refused, before a connection is made."""
+        """The call itself raises, before a connection is made."""
         with LLMServer() as server, Client("openai-compatible:m", base_url=server.base_url("openai")) as client:
             with pytest.raises(InvalidRequest):
                 client.chat(BAD_MESSAGES[case][0])
@@ -170,12 +170,12 @@ class TestRefused:
 
     @pytest.mark.parametrize("system", ["a\ud800", 7, b"x", {"a": 1}])
     def test_a_bad_system_message_is_refused(self, system: Any) -> None:
-        """What is put in front is checked like all others."""
+        """It is checked like all other messages."""
         with pytest.raises(InvalidRequest):
             chat("Hi", "demo", system=system)
 
     def test_a_surrogate_in_the_models_name_is_refused(self) -> None:
-        """The model's name is part of the body too."""
+        """The model's name is a part of the body too."""
         with LLMServer() as server, Client(base_url=server.base_url("openai"), retries=0) as client:
             with pytest.raises(ConfigError):
                 client.chat("Hi", f"openai-compatible:a{LONE}b").complete()
@@ -189,7 +189,7 @@ class TestRefused:
             assert server.connections == 0
 
     def test_long_prompts_are_not_quoted(self) -> None:
-        """An error message holds a few words of a bad value, not all of it."""
+        """An error message quotes a few words of a bad value, not all of it."""
         with pytest.raises(InvalidRequest) as caught:
             checked_messages([{"role": "secret " * 100, "content": "Hi"}])
         assert len(str(caught.value)) < 200
@@ -214,7 +214,7 @@ class TestRefused:
     )
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_anything_is_taken_as_utf8_json_or_refused(self, messages: Any) -> None:
-        """Whatever is passed: it can be sent as strict UTF-8 JSON, or it is an InvalidRequest."""
+        """Any value can be sent as strict UTF-8 JSON, or is an InvalidRequest."""
         try:
             turns = checked_messages(messages)
         except InvalidRequest:
@@ -223,7 +223,7 @@ class TestRefused:
 
 
 class TestDepth:
-    """Nesting has a limit that lies below those of CPython's own encoder and decoder."""
+    """The limit of nesting is lower than those of CPython's own encoder and decoder."""
 
     def test_a_hundred_levels_are_fine(self) -> None:
         """A JSON schema is never as deep."""
@@ -231,7 +231,7 @@ class TestDepth:
 
     @pytest.mark.parametrize("depth", [250, 900, 5_000])
     def test_more_is_refused_without_a_recursion_error(self, depth: int) -> None:
-        """The limit speaks before the interpreter's."""
+        """The limit is reached before the interpreter's."""
         with pytest.raises(InvalidRequest, match="nested too deeply"):
             json_copy(nested(depth), "x")
 
@@ -242,17 +242,17 @@ class TestDepth:
         assert str(caught.value).startswith("tools is nested too deeply")
         assert len(str(caught.value)) < 200
 
-    def test_the_same_list_twice_is_no_loop(self) -> None:
-        """Sharing is not containing oneself."""
+    def test_the_same_list_twice_is_not_a_loop(self) -> None:
+        """A shared list does not contain itself."""
         shared = ["a"]
         assert json_copy({"x": shared, "y": [shared, shared]}, "") == {"x": ["a"], "y": [["a"], ["a"]]}
 
 
 class TestTaken:
-    """What is accepted, and how."""
+    """Accepted input."""
 
     def test_a_str_is_one_user_message(self) -> None:
-        """The shortest way to ask."""
+        """The shortest form of a question."""
         assert checked_messages("Привет") == (Message("user", "Привет"),)
 
     @pytest.mark.parametrize("role", ROLES)
@@ -261,12 +261,12 @@ class TestTaken:
         assert checked_messages([{"role": role, "content": "x"}])[0].role == role
 
     def test_the_roles_are_those_documented(self) -> None:
-        """No more and no fewer."""
+        """All of them, and no others."""
         assert ROLES == ("system", "developer", "user", "assistant", "tool")
 
     @pytest.mark.parametrize("kind", [list, tuple, UserList])
     def test_any_sequence_is_taken(self, kind: Any) -> None:
-        """A list, a tuple, or what behaves like one."""
+        """A list, a tuple, or a similar class."""
         assert checked_messages(kind([USER, USER])) == (Message("user", "Hi"), Message("user", "Hi"))
 
     def test_a_deque_is_a_sequence(self) -> None:
@@ -275,18 +275,18 @@ class TestTaken:
 
     @pytest.mark.parametrize("kind", [dict, OrderedDict, UserDict, MappingProxyType])
     def test_any_mapping_is_taken(self, kind: Any) -> None:
-        """A dict, or what behaves like one."""
+        """A dict, or a similar class."""
         assert checked_messages([kind(USER)])[0].to_dict() == USER
 
     def test_messages_and_mappings_may_be_mixed(self) -> None:
-        """Objects stay the ones they are."""
+        """Message objects are not copied."""
         message = Message("system", "Be brief.")
         turns = checked_messages([message, USER])
         assert turns[0] is message
         assert turns[1].to_dict() == USER
 
     def test_empty_content_is_sent(self) -> None:
-        """An empty turn is odd, and the service's to judge."""
+        """The service decides about an empty turn."""
         assert checked_messages([{"role": "assistant", "content": ""}])[0].to_dict()["content"] == ""
 
     def test_any_character_is_taken(self) -> None:
@@ -303,12 +303,12 @@ class TestTaken:
             assert message.text == ""
 
     def test_extras_are_kept(self) -> None:
-        """Whatever else a turn carries is sent as given."""
+        """Other keys of a turn are sent as given."""
         turn = {"role": "tool", "content": "4", "tool_call_id": "c", "name": "add"}
         assert checked_messages([turn])[0].to_dict() == turn
 
     def test_system_is_put_in_front(self) -> None:
-        """In front of all messages, also of another system message."""
+        """Before all messages, even another system message."""
         request = ChatRequest.checked("m", [{"role": "system", "content": "b"}, USER], {}, system="a")
         assert [(turn.role, turn.text) for turn in request.messages] == [
             ("system", "a"),
@@ -317,7 +317,7 @@ class TestTaken:
         ]
 
     def test_parameters_are_copied_as_json(self) -> None:
-        """Tuples become lists, mappings dicts, numbers stay what they are; None is nothing given."""
+        """Tuples become lists, mappings dicts, numbers stay unchanged; None is left out."""
         params = {"stop": ("a", "b"), "seed": 2**70, "t": 0.5, "n": None, "flag": True, "m": MappingProxyType({"a": 1})}
         assert ChatRequest.checked("m", "Hi", params).params == {
             "stop": ["a", "b"],
@@ -338,19 +338,19 @@ class TestText:
 
     @pytest.mark.parametrize("part", [{"type": "text"}, {"type": "text", "text": None}])
     def test_a_text_without_text_is_refused(self, part: dict[str, Any]) -> None:
-        """No service could make sense of it, and none should have to say so."""
+        """Otherwise each service would have to report it."""
         with pytest.raises(InvalidRequest, match=r"content\[1\] is a part of type 'text'"):
             Message("user", ["a", part])
 
     @pytest.mark.parametrize("part", [{"type": "image_url", "image_url": {"url": "x"}}, {"type": "input_text"}])
     def test_a_part_without_text_is_refused(self, part: dict[str, Any]) -> None:
-        """A service that takes text only must not answer to half of a message."""
+        """A service that takes only text must not answer to half of a message."""
         message = Message("user", ["a", part])
-        with pytest.raises(InvalidRequest, match="text only"):
+        with pytest.raises(InvalidRequest, match="only text"):
             _ = message.text
 
     def test_an_unknown_part_is_sent_as_given(self) -> None:
-        """Services know more kinds of parts than llmbridge does."""
+        """Services support more kinds of parts than llmbridge."""
         part = {"type": "image_url", "image_url": {"url": "https://example.com/x.png", "detail": "low"}}
         assert Message("user", [part]).to_dict()["content"] == [part]
 
@@ -381,7 +381,7 @@ class TestFrozen:
         assert copy.deepcopy(message) == message
 
     def test_the_callers_values_are_not_changed(self) -> None:
-        """Messages and parameters look after the call as before it."""
+        """Messages and parameters are the same before and after the call."""
         messages = [{"role": "user", "content": [{"type": "text", "text": "Hi"}, "x"], "name": "a"}, dict(USER)]
         params = {"stop": ("a",), "tools": [{"type": "function", "function": {"name": "f"}}]}
         before = copy.deepcopy((messages, params))
@@ -390,7 +390,7 @@ class TestFrozen:
         assert (messages, params) == before
 
     def test_later_changes_of_the_callers_do_not_reach_the_request(self) -> None:
-        """What was checked is what is sent."""
+        """The checked values are sent."""
         parts: list[Any] = [{"type": "text", "text": "Hi"}]
         messages: list[Any] = [{"role": "user", "content": parts, "name": "a"}]
         params: dict[str, Any] = {"stop": ["a"], "o": {"x": 1}}
@@ -408,20 +408,20 @@ class TestFrozen:
         assert request.params == {"stop": ["a"], "o": {"x": 1}}
 
     def test_a_message_of_the_caller_is_checked_when_it_is_made(self) -> None:
-        """A bad Message cannot exist."""
+        """An invalid Message cannot be made."""
         for role, content, extra in [("x", "a", {}), ("user", LONE, {}), ("user", None, {}), ("user", "a", {"x": b""})]:
             with pytest.raises(InvalidRequest):
                 Message(role, content, extra)
 
     @pytest.mark.parametrize("extra", [5, [1], None, "name"])
-    def test_an_extra_that_is_no_mapping_is_refused(self, extra: Any) -> None:
-        """When the message is made, and not when it is sent."""
+    def test_an_extra_of_another_type_is_rejected(self, extra: Any) -> None:
+        """When the message is made, not when it is sent."""
         with pytest.raises(InvalidRequest):
             Message("user", "Hi", extra)
 
     @pytest.mark.parametrize("extra", [{"role": "wizard"}, {"content": "other"}])
     def test_an_extra_cannot_replace_what_was_checked(self, extra: dict[str, Any]) -> None:
-        """Role and content have one place each: another one is refused, or does not count."""
+        """Role and content have one place each: another one is rejected, or ignored."""
         try:
             turn = Message("user", "Hi", extra).to_dict()
         except InvalidRequest:
@@ -433,7 +433,7 @@ CALL = {"id": "c", "type": "function", "function": {"name": "f", "arguments": '{
 
 
 class TestObjects:
-    """What llmbridge itself has given goes back as it is."""
+    """llmbridge's own objects go back unchanged."""
 
     def test_a_result_is_the_answer_to_its_call(self) -> None:
         """With the call's id and the tool's name, and whether it failed."""
@@ -444,24 +444,24 @@ class TestObjects:
         assert turn.extra["is_error"] is True
 
     def test_a_completion_is_its_message(self) -> None:
-        """Beside whatever else."""
+        """Beside any other message."""
         own = Message("assistant", "Hi")
         assert checked_messages([USER, Completion("Hi", message=own)])[1] is own
 
     def test_parts_of_the_package_are_mappings_then(self) -> None:
-        """Text as it is."""
+        """A Text is a text part."""
         turn = Message("user", ["see", Image("https://example.com/a.png")])
         assert turn.content == ["see", {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}]
 
     @pytest.mark.parametrize("part", [Image, Message, type])
     def test_a_class_in_place_of_a_part_is_refused(self, part: Any) -> None:
-        """A slip of the pen."""
+        """A typo."""
         with pytest.raises(InvalidRequest, match=r"content\[0\]"):
             Message("user", [part])
 
     @pytest.mark.parametrize("model", [None, 7, b"m", ["m"]])
-    def test_a_model_that_is_no_str_is_refused(self, model: Any) -> None:
-        """With its type."""
+    def test_a_model_of_another_type_is_rejected(self, model: Any) -> None:
+        """The error names its type."""
         with pytest.raises(InvalidRequest, match=type(model).__name__):
             ChatRequest.checked(model, "Hi", {})
 
@@ -474,7 +474,7 @@ class TestCalls:
         [('{"a": 1}', {"a": 1}), ({"a": 1}, {"a": 1}), ("", {}), (None, {}), ("{", {}), ({}, {})],
     )
     def test_arguments_are_read(self, arguments: Any, expected: dict[str, Any]) -> None:
-        """As text or as an object; what is no JSON counts as nothing."""
+        """As text or as an object; invalid JSON counts as empty."""
         call = {**CALL, "function": {"name": "f", "arguments": arguments}}
         assert Message("assistant", None, {"tool_calls": [call]}).calls[0].arguments == expected
 
@@ -487,7 +487,7 @@ class TestCalls:
         "calls", ["x", 7, {"id": "c"}, [7], [{}], [{"function": {}}], [{"function": {"name": 7}}], [{"function": "f"}]]
     )
     def test_a_call_of_another_form_is_refused(self, calls: Any) -> None:
-        """When it is looked at."""
+        """When the calls are read."""
         with pytest.raises(InvalidRequest):
             _ = Message("assistant", None, {"tool_calls": calls}).calls
 
@@ -499,8 +499,8 @@ class TestCalls:
 class TestStructured:
     """Tools and schemas among the parameters."""
 
-    def test_they_are_no_parameters_of_the_service(self) -> None:
-        """They are translated."""
+    def test_they_are_not_parameters_of_the_service(self) -> None:
+        """They are translated for the service."""
         params = {
             "tools": [{"name": "f"}],
             "tool_choice": "f",
@@ -547,7 +547,7 @@ class TestStructured:
 
 
 class TestParts:
-    """A message is a list of parts in their order, whoever writes it."""
+    """A message is a list of parts in order, in any form."""
 
     CALL = ToolCall("c1", "add", {"a": 1})
     STORED = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}  # noqa: RUF012
@@ -571,14 +571,14 @@ class TestParts:
         assert message.extra == {"tool_calls": [self.STORED]}
 
     def test_calls_in_openais_form_follow_the_rest(self) -> None:
-        """As they always did."""
+        """After the other parts, as ever."""
         message = Message("assistant", "Well.", {"tool_calls": [self.STORED]})
         assert [part["type"] for part in message.parts] == ["text", "tool_call"]
         written = Message("assistant", ["Well.", self.CALL])
         assert written == Message("assistant", ["Well."], {"tool_calls": [self.STORED]})
 
     def test_a_call_is_one_however_often_it_is_written(self) -> None:
-        """By its id; without one each is its own."""
+        """Identified by its id; calls without one are separate."""
         part = {"type": "tool_call", "id": "c1", "name": "add", "arguments": {"a": 1}}
         message = Message("assistant", [part, "x"], {"tool_calls": [self.STORED]})
         assert len(message.calls) == 1
@@ -586,7 +586,7 @@ class TestParts:
         assert len(Message("assistant", [nameless, "x", nameless, "y"]).calls) == 2
 
     def test_equal_ids_keep_their_places(self) -> None:
-        """Somebody may have written the same one twice."""
+        """The same one may have been written twice."""
         twice = [{**self.STORED}, {**self.STORED, "function": {"name": "sub", "arguments": "{}"}}]
         mark = {"type": "tool_call", "id": "c1"}
         message = Message("assistant", ["A", mark, "B", mark, "C"], {"tool_calls": twice})
@@ -604,27 +604,27 @@ class TestParts:
     @pytest.mark.parametrize(
         ("role", "content", "extra", "said"),
         [
-            ("user", [CALL], {}, "only an assistant's makes calls"),
+            ("user", [CALL], {}, "only the assistant makes calls"),
             ("assistant", [{"type": "tool_call", "id": "x"}], {}, r"content\[0\] is a tool call without a 'name'"),
             ("assistant", ["a", {"type": "tool_call", "id": "x"}, "b"], {"tool_calls": "no"}, "must be a list"),
         ],
         ids=range(3),
     )
-    def test_what_is_no_call(self, role: str, content: Any, extra: Any, said: str) -> None:
-        """Refused before anything is sent."""
+    def test_invalid_calls(self, role: str, content: Any, extra: Any, said: str) -> None:
+        """Rejected before anything is sent."""
         with pytest.raises(InvalidRequest, match=said):
             Message(role, content, extra)
 
     def test_an_opaque_part_is_checked(self) -> None:
-        """As everything that is sent."""
+        """Like everything that is sent."""
         with pytest.raises(InvalidRequest, match="raw"):
             Opaque({"x": {1, 2}}, "anthropic")
         assert repr(Opaque({"x": 1}, "a")) == "Opaque({'x': 1}, by='a')"
 
 
 def test_media_of_an_earlier_answer_are_their_words_to_a_service_of_text() -> None:
-    """A user's own are refused, since they were meant."""
+    """A user's own are rejected, since they were intended."""
     spoken = Media("audio", "audio/wav", b"RIFF", transcript="Hello").to_part()
     assert Message("assistant", [spoken, " there"]).text == "Hello there"
-    with pytest.raises(InvalidRequest, match="text only"):
+    with pytest.raises(InvalidRequest, match="only text"):
         assert Message("user", [spoken]).text

@@ -1,4 +1,4 @@
-"""What a caller can set about how a request travels, checked before anything is sent."""
+"""The transport options of a caller, checked before anything is sent."""
 
 from __future__ import annotations
 
@@ -28,38 +28,38 @@ CANARY = "canary-0123456789"
 
 
 class TestTimeout:
-    """P12: four clocks."""
+    """P12: four timeouts."""
 
     def test_the_defaults_are_the_documented_ones(self) -> None:
-        """Generous to models, and never endless."""
+        """Generous to models, but never endless."""
         assert Timeout() == Timeout(connect=10, first_content=300, idle=120, total=1800)
 
     def test_a_number_is_the_total(self) -> None:
-        """The three other clocks stay."""
+        """The three other timeouts stay."""
         assert Timeout.of(20) == Timeout(10, 300, 120, 20)
         assert Timeout.of(0.5).total == 0.5
 
-    def test_none_and_a_timeout_stand_for_themselves(self) -> None:
-        """The defaults, or the caller's own."""
+    def test_none_and_a_timeout_are_valid(self) -> None:
+        """None means the defaults."""
         own = Timeout(idle=3)
         assert Timeout.of(None) == Timeout()
         assert Timeout.of(own) is own
 
     @pytest.mark.parametrize("name", ["connect", "first_content", "idle", "total"])
     def test_none_switches_a_clock_off(self, name: str) -> None:
-        """Each one for itself."""
+        """Each one separately."""
         assert getattr(Timeout(**{name: None}), name) is None
 
     @pytest.mark.parametrize("name", ["connect", "first_content", "idle", "total"])
     @pytest.mark.parametrize("value", [0, -1, float("nan"), float("inf"), "5", True, [5], (1, 2), 1j])
-    def test_a_value_that_is_no_time_is_refused(self, name: str, value: Any) -> None:
-        """The error names the clock."""
+    def test_an_invalid_time_is_rejected(self, name: str, value: Any) -> None:
+        """The error names the timeout."""
         with pytest.raises(ConfigError, match=f"timeout {name} must be a positive number"):
             Timeout(**{name: value})
 
     @pytest.mark.parametrize("value", [0, -5, "20", (3, 5), float("nan"), False])
     def test_a_bad_timeout_of_a_call_is_refused(self, value: Any) -> None:
-        """The tuples of requests included: they mean something else."""
+        """Including the tuples of requests, which mean something else."""
         with pytest.raises(ConfigError, match="timeout"):
             Client("demo", timeout=value)
 
@@ -72,7 +72,7 @@ class TestTimeout:
 
 
 class TestBaseURL:
-    """What paths are appended to."""
+    """The base URL, to which paths are appended."""
 
     @pytest.mark.parametrize(
         ("given_url", "kept"),
@@ -89,7 +89,7 @@ class TestBaseURL:
         ],
     )
     def test_a_good_url_is_kept_without_its_last_slashes(self, given_url: str, kept: str) -> None:
-        """And without white space around it."""
+        """White space around it is removed too."""
         assert checked_base_url(given_url) == kept
 
     @pytest.mark.parametrize(
@@ -142,7 +142,7 @@ class TestBaseURL:
         "bad", ["ftp://user:{}@host", "http://user:{}@host:port/", "http://user:{}@ho st/", "http://u:{}@h/?", "{}"]
     )
     def test_a_password_is_not_quoted(self, bad: str) -> None:
-        """P21: whatever else is wrong with the URL."""
+        """P21: with any other error in the URL."""
         with pytest.raises(ConfigError) as caught:
             checked_base_url(bad.format(CANARY))
         assert CANARY not in str(caught.value)
@@ -150,7 +150,7 @@ class TestBaseURL:
     @given(st.text(st.characters(exclude_categories=()), max_size=30) | st.from_regex(r"https?://.{0,20}"))
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_text_is_taken_or_refused(self, text: str) -> None:
-        """No text makes anything but a URL or a ConfigError."""
+        """Any text gives a URL or a ConfigError."""
         try:
             url = checked_base_url(text)
         except ConfigError:
@@ -159,7 +159,7 @@ class TestBaseURL:
         assert not set(url) & set(" \r\n\t\x00?#\\")
 
     def test_a_bad_url_of_a_call_is_refused_before_anything_is_sent(self) -> None:
-        """When the client is made, or the call."""
+        """At the client or the call."""
         with pytest.raises(ConfigError):
             Client("openai-compatible:m", base_url="localhost:8080/v1")
         with Client("demo") as client, pytest.raises(ConfigError):
@@ -206,30 +206,30 @@ class TestProxy:
         ],
     )
     def test_a_bad_proxy_is_refused(self, bad: Any) -> None:
-        """The dict of requests included; the error names the argument."""
+        """Including the dict of requests; the error names the argument."""
         with pytest.raises(ConfigError, match="proxy"):
             checked_proxy(bad)
 
     @pytest.mark.parametrize("bad", ["http://user:{}@proxy:port", "ftp://user:{}@proxy", "user:{}@pro xy:3128"])
     def test_a_password_is_not_quoted(self, bad: str) -> None:
-        """Whatever else is wrong with the URL."""
+        """With any other error in the URL."""
         with pytest.raises(ConfigError) as caught:
             checked_proxy(bad.format(CANARY))
         assert CANARY not in str(caught.value)
 
     def test_false_means_none_at_all(self) -> None:
-        """And stays apart from not set."""
+        """It differs from not set."""
         assert TransportOptions.checked(proxy=False).proxy is False
         assert TransportOptions.checked(proxy=None).proxy is None
 
     def test_true_says_nothing(self) -> None:
-        """It is refused with what it could have meant."""
+        """The error lists the possible meanings."""
         with pytest.raises(ConfigError, match="proxy=True"):
             TransportOptions.checked(proxy=True)
 
     @pytest.mark.parametrize("bad", ["http://", "nonsense://x", 5])
     def test_a_bad_proxy_never_means_a_direct_request(self, bad: Any) -> None:
-        """The call is refused, and the server hears nothing."""
+        """The call is rejected, and the server gets nothing."""
         with LLMServer() as server, Client("openai-compatible:m", base_url=server.base_url("openai")) as client:
             with pytest.raises(ConfigError):
                 client.chat("Hi", proxy=bad)
@@ -240,7 +240,7 @@ class TestHeaders:
     """P19: headers are checked first, and never quoted."""
 
     def test_good_headers_are_stripped_and_kept(self) -> None:
-        """In the caller's case and order; None takes one away."""
+        """In the caller's case and order; None removes one."""
         headers = checked_headers({"X-B": " 1 ", "x-a": "2\t3", "Accept": None, "X-Empty": ""})
         assert list(headers.items()) == [("X-B", "1"), ("x-a", "2\t3"), ("Accept", None), ("X-Empty", "")]
 
@@ -248,7 +248,7 @@ class TestHeaders:
         "name", ["", " ", "X Y", "X:", "X\r\nY", "X\n", "Ü", "X\x00", "(x)", '"x"', "x/y", 7, None, b"X"]
     )
     def test_a_bad_name_is_refused(self, name: Any) -> None:
-        """Whatever HTTP does not allow as a token."""
+        """Anything that HTTP does not allow as a token."""
         with pytest.raises(ConfigError, match="header name"):
             checked_headers({name: "1"})
 
@@ -256,27 +256,27 @@ class TestHeaders:
         "bad", ["\r", "\n", "\r\nX-Evil: 1", "\x00", "\x07", "\x7f", "ü", "\u2028", "\ud800", "\x1b[0m"]
     )
     def test_a_bad_value_is_refused_and_not_quoted(self, bad: str) -> None:
-        """The error names the header alone."""
+        """The error names only the header."""
         with pytest.raises(ConfigError, match="header X-Test") as caught:
             checked_headers({"X-Test": f"{CANARY}{bad}{CANARY}"})
         assert CANARY not in str(caught.value)
         assert isinstance(caught.value, ValueError)
 
     @pytest.mark.parametrize("value", [7, b"x", ["x"], True, 1.5])
-    def test_a_value_that_is_no_str_is_refused(self, value: Any) -> None:
-        """A number is not guessed into a text."""
+    def test_a_value_of_another_type_is_rejected(self, value: Any) -> None:
+        """A number is not converted."""
         with pytest.raises(ConfigError, match="header X-Test must be a str"):
             checked_headers({"X-Test": value})
 
     @pytest.mark.parametrize("headers", ["X: 1", [("X", "1")], 7, {"X"}])
-    def test_what_is_no_mapping_is_refused(self, headers: Any) -> None:
-        """By its type."""
+    def test_headers_of_another_type_are_rejected(self, headers: Any) -> None:
+        """The error names its type."""
         with pytest.raises(ConfigError, match="headers must be a mapping"):
             checked_headers(headers)
 
     @pytest.mark.parametrize("name", ["Content-Length", "content-length", "Transfer-Encoding", "TRANSFER-ENCODING"])
     def test_headers_that_frame_the_body_are_refused(self, name: str) -> None:
-        """A second opinion on the body's length is how requests are smuggled."""
+        """A second length of the body allows requests to be smuggled."""
         with pytest.raises(ConfigError, match="follows from the body"):
             checked_headers({name: "5"})
 
@@ -285,7 +285,7 @@ class TestHeaders:
         ["Authorization", "x-api-key", "api-key", "X-Goog-Api-Key", "Cookie", "X-Auth-Token", "Proxy-Authorization"],
     )
     def test_sensitive_values_are_masked(self, name: str) -> None:
-        """P18: the value goes out, and its repr does not show it."""
+        """P18: the value is sent, but not in any repr."""
         headers = checked_headers({name: f"Bearer {CANARY}"})
         assert headers[name] == f"Bearer {CANARY}"
         assert isinstance(headers[name], MaskedStr)
@@ -314,7 +314,7 @@ class TestTransportOptions:
         }
 
     def test_nothing_set_is_nothing(self) -> None:
-        """None stands for not set, so that defaults can fill it."""
+        """None means not set, so that defaults can fill it."""
         assert TransportOptions.checked(**dict.fromkeys(TRANSPORT_NAMES)) == TransportOptions()
 
     def test_values_are_normalized(self) -> None:
@@ -324,7 +324,7 @@ class TestTransportOptions:
         assert (options.timeout, options.retries, options.verify) == (Timeout(total=5), Retry(1), __file__)
 
     def test_a_secret_is_taken_as_it_is(self) -> None:
-        """Who holds one passes it on."""
+        """A Secret can be passed on."""
         key = Secret(CANARY)
         assert TransportOptions.checked(api_key=key).api_key is key
 
@@ -335,28 +335,28 @@ class TestTransportOptions:
 
     @pytest.mark.parametrize("verify", [1, 0, 1.5, ["x"], b"x", {}])
     def test_a_bad_verify_is_refused(self, verify: Any) -> None:
-        """P22: nothing but True, False or a path; a 0 must not switch verification off."""
+        """P22: only True, False or a path; a 0 must not turn verification off."""
         with pytest.raises(ConfigError, match="verify"):
             TransportOptions.checked(verify=verify)
 
     def test_verify_false_is_kept(self) -> None:
-        """An explicit no is not the same as nothing."""
+        """An explicit False differs from None."""
         assert TransportOptions.checked(verify=False).verify is False
 
     @pytest.mark.parametrize("session", [1, "session", requests, requests.Session, object()])
-    def test_a_session_that_is_none_is_refused(self, session: Any) -> None:
-        """The class in place of an object included."""
+    def test_an_invalid_session_is_rejected(self, session: Any) -> None:
+        """Including the class instead of an object."""
         with pytest.raises(ConfigError, match="session"):
             TransportOptions.checked(session=session)
 
     @pytest.mark.parametrize("key", ["", "a\nb", "ключ", 7, b"key"])
     def test_a_bad_key_is_refused(self, key: Any) -> None:
-        """With an error that names the argument."""
+        """The error names the argument."""
         with pytest.raises(ConfigError, match="api_key"):
             TransportOptions.checked(api_key=key)
 
     def test_a_call_wins_over_its_client(self) -> None:
-        """What the call did not set comes from the client."""
+        """Options not set in the call come from the client."""
         client = TransportOptions.checked(timeout=5, retries=1, base_url="http://a", proxy="http://p")
         call = TransportOptions.checked(timeout=9, proxy=False)
         merged = call.over(client)
@@ -373,7 +373,7 @@ class TestTransportOptions:
         assert merged.verify is True
 
     def test_headers_add_up(self) -> None:
-        """The call's own win."""
+        """The call's own override the client's."""
         client = TransportOptions.checked(headers={"A": "1", "B": "1"})
         assert TransportOptions.checked(headers={"B": "2", "C": None}).over(client).headers == {
             "A": "1",
@@ -383,7 +383,7 @@ class TestTransportOptions:
         assert TransportOptions().over(client).headers == {"A": "1", "B": "1"}
 
     def test_the_callers_headers_are_copied(self) -> None:
-        """A later change does not reach a call that was checked before."""
+        """A later change does not reach a call that was already checked."""
         headers = {"A": "1"}
         options = TransportOptions.checked(headers=headers)
         headers["A"] = "evil\r\n"

@@ -29,7 +29,7 @@ def asked_again(server: LLMServer, first: str, second: str) -> tuple[Completion,
 
 @pytest.mark.parametrize("provider", ["anthropic", "gemini"])
 def test_a_signature_goes_back_to_its_service(server: LLMServer, provider: str) -> None:
-    """Unchanged, and without the mark that says whose it is."""
+    """Unchanged, and without llmbridge's mark of the service."""
     answer, sent = asked_again(server, provider, provider)
     assert "c2lnbmVk" in json.dumps(sent)
     assert '"by"' not in json.dumps(sent)
@@ -38,7 +38,7 @@ def test_a_signature_goes_back_to_its_service(server: LLMServer, provider: str) 
 
 @pytest.mark.parametrize("pair", [("anthropic", "gemini"), ("gemini", "anthropic"), ("anthropic", "openai")])
 def test_a_signature_goes_to_no_other_service(server: LLMServer, pair: tuple[str, str]) -> None:
-    """It could not read it, and some refuse the whole request for it."""
+    """It could not verify it, and some reject the whole request for it."""
     _, sent = asked_again(server, *pair)
     assert "c2lnbmVk" not in json.dumps(sent)
     assert '"by"' not in json.dumps(sent)
@@ -46,14 +46,14 @@ def test_a_signature_goes_to_no_other_service(server: LLMServer, pair: tuple[str
 
 
 def test_redacted_reasoning_of_another_service_is_left_out() -> None:
-    """Nothing of it can be read."""
+    """It is unreadable there."""
     message = Message("assistant", [{"type": "reasoning", "redacted": "x", "by": "anthropic"}, "Hi"])
     assert with_own_proofs([message], "gemini")[0].content == ["Hi"]
     assert with_own_proofs([message], "anthropic")[0].content == [{"type": "reasoning", "redacted": "x"}, "Hi"]
 
 
 def test_a_signature_without_a_mark_is_the_callers_business() -> None:
-    """Who writes messages by hand knows whom they are for."""
+    """A caller who writes messages by hand knows the service."""
     message = Message("assistant", [{"type": "reasoning", "text": "Hm.", "signature": "s"}, "Hi"])
     assert with_own_proofs([message], "gemini") == (message,)
 
@@ -84,7 +84,7 @@ def test_what_only_one_service_understands_goes_to_no_other() -> None:
 
 @pytest.mark.parametrize("raw", [{}, {"raw": {"x": 1}}], ids=["plain", "raw"])
 def test_a_call_of_another_kind_becomes_a_function_call_elsewhere(raw: dict[str, Any]) -> None:
-    """Its own service gets it as it was, without the mark that says whose it is."""
+    """Its own service gets it unchanged, without llmbridge's mark of the service."""
     call = {"id": "c", "type": "custom", "custom": {"name": "shell", "input": "ls"}, **raw}
     message = Message("assistant", None, {"tool_calls": [{**call, "by": "openai"}]})
     assert with_own_proofs([message], "openai")[0].extra["tool_calls"] == [call]
@@ -92,6 +92,6 @@ def test_a_call_of_another_kind_becomes_a_function_call_elsewhere(raw: dict[str,
 
 
 def test_a_turn_of_nothing_but_that_says_nothing_elsewhere() -> None:
-    """It is an empty one."""
+    """The turn is empty there."""
     message = Message("assistant", [{"type": "opaque", "raw": {"a": 1}, "by": "anthropic"}])
     assert with_own_proofs([message], "gemini") == (Message("assistant", ""),)

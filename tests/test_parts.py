@@ -1,4 +1,4 @@
-"""Images, sound and documents in messages: every form in which a caller may have them, and what becomes of it."""
+"""Images, sound and documents in messages: every form of input, and the parts that are sent."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def data_url(media_type: str, content: bytes) -> str:
     return f"data:{media_type};base64,{b64(content)}"
 
 
-# Name: the first bytes of a file, and what kind of file begins so.
+# Name: the first bytes of a file, and its kind.
 BEGINNINGS: dict[str, tuple[bytes, str]] = {
     "png": (PNG, "image/png"),
     "jpeg": (b"\xff\xd8\xff\xe0JFIF", "image/jpeg"),
@@ -56,7 +56,7 @@ KINDS: dict[str, Callable[..., Any]] = {"image": Image, "audio": Audio, "applica
 
 @pytest.mark.parametrize("name", BEGINNINGS)
 def test_the_kind_is_found_out_from_the_first_bytes(name: str) -> None:
-    """Nobody has to say what the bytes show by themselves."""
+    """The type need not be given if the bytes show it."""
     content, media_type = BEGINNINGS[name]
     made = KINDS[media_type.partition("/")[0]](content)
     assert made.source == data_url(media_type, content)
@@ -81,21 +81,21 @@ def test_the_kind_is_found_out_from_the_first_bytes(name: str) -> None:
 def test_the_kind_is_found_out_from_the_name(
     name: str, media_type: str, kind: Callable[..., Any], tmp_path: Path
 ) -> None:
-    """Where the bytes do not show it, the file's name does, as a path or as a str."""
+    """Otherwise the file's name decides, as a path or as a str."""
     path = tmp_path / name
     path.write_bytes(b"\0 no known beginning")
     assert kind(path).source == kind(str(path)).source == data_url(media_type, b"\0 no known beginning")
 
 
 def test_the_bytes_count_more_than_the_name(tmp_path: Path) -> None:
-    """A file that was named wrongly is sent as what it is."""
+    """A file with a wrong name is sent with its true type."""
     path = tmp_path / "cat.jpg"
     path.write_bytes(PNG)
     assert Image(path).source == data_url("image/png", PNG)
 
 
 def test_the_caller_counts_more_than_both(tmp_path: Path) -> None:
-    """A media type that is given is the one that is sent, for bytes, a path and a data URL."""
+    """A given media type is sent unchanged, for bytes, a path and a data URL."""
     path = tmp_path / "cat.jpg"
     path.write_bytes(PNG)
     for source in (path, PNG, data_url("image/png", PNG)):
@@ -103,7 +103,7 @@ def test_the_caller_counts_more_than_both(tmp_path: Path) -> None:
 
 
 def test_an_image_becomes_a_part() -> None:
-    """OpenAI's form, with the detail only where one was given."""
+    """OpenAI's form, with the detail only if it was given."""
     url = data_url("image/png", PNG)
     assert Image(PNG).to_part() == {"type": "image_url", "image_url": {"url": url}}
     assert Image(bytearray(PNG), "low").to_part() == {"type": "image_url", "image_url": {"url": url, "detail": "low"}}
@@ -131,7 +131,7 @@ def test_sound_becomes_a_part(content: bytes, media_type: str | None, form: str)
 
 
 def test_a_document_becomes_a_part(tmp_path: Path) -> None:
-    """With its name: the given one, the file's, or one that suits its kind."""
+    """The name is the given one, the file's, or one that suits its kind."""
     path = tmp_path / "offer.pdf"
     path.write_bytes(PDF)
     url = data_url("application/pdf", PDF)
@@ -151,56 +151,56 @@ def test_a_message_takes_them_as_they_are() -> None:
     assert [part["type"] for part in message.parts] == ["text", "image_url", "input_audio", "file"]
 
 
-# What is wrong, and words that the error must say.
+# The mistake, and words of its error.
 WRONG: list[tuple[Callable[[], Any], str]] = [
     (lambda: Image(b""), "the image is empty"),
     (lambda: Image(b"no image"), "pass media_type=, like 'image/png'"),
     (lambda: Audio(b"no sound"), "pass media_type=, like 'audio/wav'"),
     (lambda: Document(b"no document"), "pass media_type=, like 'application/pdf'"),
-    (lambda: Image(PDF), "this is no image, but application/pdf"),
-    (lambda: Audio(PNG), "this is no audio, but image/png"),
-    (lambda: Image(PNG, media_type="audio/wav"), "this is no image, but audio/wav"),
+    (lambda: Image(PDF), "expected image, got application/pdf"),
+    (lambda: Audio(PNG), "expected audio, got image/png"),
+    (lambda: Image(PNG, media_type="audio/wav"), "expected image, got audio/wav"),
     (lambda: Image(PNG, media_type="png"), "media_type must be like 'image/png'"),
     (lambda: Audio(WAV, "wav"), "media_type must be like 'audio/wav'"),
     (lambda: Document(PDF, media_type=5), "media_type must be like"),  # type: ignore[arg-type]
-    (lambda: Image("/nowhere/cat.png"), "the image cannot be read: No such file or directory: '/nowhere/cat.png'"),
-    (lambda: Document(Path("/nowhere/a.pdf")), "the document cannot be read"),
-    (lambda: Image("/"), "the image cannot be read: Is a directory"),
-    (lambda: Image("a\0b"), "the image cannot be read: embedded null"),
-    (lambda: Audio("https://example.com/a.mp3"), "audio cannot be given by URL"),
+    (lambda: Image("/nowhere/cat.png"), "cannot read the image: No such file or directory: '/nowhere/cat.png'"),
+    (lambda: Document(Path("/nowhere/a.pdf")), "cannot read the document"),
+    (lambda: Image("/"), "cannot read the image: Is a directory"),
+    (lambda: Image("a\0b"), "cannot read the image: embedded null"),
+    (lambda: Audio("https://example.com/a.mp3"), "audio cannot be a URL"),
     (lambda: Image(None), "image must be bytes, a path or a URL, not NoneType"),  # type: ignore[arg-type]
     (lambda: Document(5), "document must be bytes, a path or a URL, not int"),  # type: ignore[arg-type]
     (lambda: Audio(memoryview(WAV)), "audio must be bytes, a path or a URL, not memoryview"),  # type: ignore[arg-type]
     (lambda: Image("data:image/png;base64"), "the data URL is not of the form data:image/png;base64,..."),
     (lambda: Image("data:image/png;base64,"), "the image is a data URL without base64 in it"),
     (lambda: Image("data:image/png;base64,???"), "the image is a data URL without base64 in it"),
-    (lambda: Image("data:text/plain;base64,aGk="), "this is no image, but text/plain"),
-    (lambda: Image("data:,hello"), "this is no image, but text/plain"),
+    (lambda: Image("data:text/plain;base64,aGk="), "expected image, got text/plain"),
+    (lambda: Image("data:,hello"), "expected image, got text/plain"),
 ]
 
 
 @pytest.mark.parametrize(("make", "says"), WRONG, ids=[says for _, says in WRONG])
 def test_what_cannot_be_sent_is_refused_at_once(make: Callable[[], Any], says: str) -> None:
-    """With what is wrong, and what to do."""
+    """The error says what is wrong, and what to do."""
     with pytest.raises(InvalidRequest) as caught:
         make()
     assert says in str(caught.value)
 
 
 def test_what_is_too_large_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """No more than the limit is read, whatever size the file claims to have."""
+    """At most the limit is read, whatever size the file claims to have."""
     monkeypatch.setattr(parts, "_LARGEST", 20)
     path = tmp_path / "cat.png"
     path.write_bytes(PNG.ljust(20, b"."))
     assert Image(path).source == data_url("image/png", PNG.ljust(20, b"."))
     path.write_bytes(PNG.ljust(21, b"."))
     for source in (path, PNG.ljust(21, b"."), Path("/dev/zero")):
-        with pytest.raises(InvalidRequest, match="more than 20 bytes"):
+        with pytest.raises(InvalidRequest, match="limit of 20 bytes"):
             Image(source)
 
 
 def test_a_path_may_be_of_bytes(tmp_path: Path) -> None:
-    """Some path objects hold bytes: names that are no text are opened all the same."""
+    """Some path objects hold bytes: names that are not text are opened too."""
 
     class Odd(os.PathLike[bytes]):
         def __fspath__(self) -> bytes:
@@ -212,7 +212,7 @@ def test_a_path_may_be_of_bytes(tmp_path: Path) -> None:
 
 
 def test_a_repr_is_short() -> None:
-    """A picture of megabytes fills no screen and no log; a URL is shown."""
+    """A picture of megabytes does not fill a screen or a log; a URL is shown."""
     for made in (Image(PNG * 9999), Audio(WAV * 9999), Document(PDF * 9999)):
         assert len(repr(made)) < 100
         assert len(repr(MediaPart.of(made.to_part()))) < 150
@@ -220,7 +220,7 @@ def test_a_repr_is_short() -> None:
 
 
 def test_they_are_values() -> None:
-    """Equal if they say the same, usable in a set, not to be changed, and they travel."""
+    """Equal by content, hashable, immutable and picklable."""
     assert Image(PNG) == Image(data_url("image/png", PNG)) != Image(PNG, "low")
     assert len({Image(PNG), Image(PNG)}) == 1
     for made in (Image(PNG, "low"), Audio(WAV), Document(PDF, "a.pdf")):
@@ -229,7 +229,7 @@ def test_they_are_values() -> None:
             made.source = b""  # type: ignore[misc]
 
 
-# Name: a part, and what a dialect gets to see of it.
+# Name: a part, and the dialect's view of it.
 MEDIA: dict[str, tuple[dict[str, Any], MediaPart | None]] = {
     "an image by URL": (
         {"type": "image_url", "image_url": {"url": WEB, "detail": "high"}},
@@ -286,7 +286,7 @@ MEDIA: dict[str, tuple[dict[str, Any], MediaPart | None]] = {
 
 @pytest.mark.parametrize("name", MEDIA)
 def test_a_dialect_sees_what_is_in_a_part(name: str) -> None:
-    """The same fields, however the part was written."""
+    """The same fields for any form of the part."""
     part, expected = MEDIA[name]
     before = copy.deepcopy(part)
     assert MediaPart.of(part) == expected
@@ -294,7 +294,7 @@ def test_a_dialect_sees_what_is_in_a_part(name: str) -> None:
 
 
 def test_media_is_a_url_again() -> None:
-    """For dialects that take images by URL alone."""
+    """For dialects that take images only by URL."""
     for made in (Image(PNG), Image(WEB)):
         media = MediaPart.of(made.to_part())
         assert media is not None
@@ -318,7 +318,7 @@ def test_media_is_a_url_again() -> None:
     ],
 )
 def test_a_part_that_lacks_something_is_refused(part: dict[str, Any], says: str) -> None:
-    """It looks like an image, sound or a document, but is none; the error says what is missing."""
+    """It resembles an image, sound or a document, but lacks a field, which the error names."""
     with pytest.raises(InvalidRequest) as caught:
         MediaPart.of(part)
     assert says in str(caught.value)
@@ -326,7 +326,7 @@ def test_a_part_that_lacks_something_is_refused(part: dict[str, Any], says: str)
 
 @given(content=st.binary(min_size=1, max_size=60))
 def test_bytes_come_out_as_they_went_in(content: bytes) -> None:
-    """Whatever they are, to the last bit."""
+    """Any bytes, to the last bit."""
     for made in (
         Image(content, media_type="image/x"),
         Audio(content, "audio/x"),
@@ -349,7 +349,7 @@ ANY_JSON = st.recursive(
 
 @given(kind=st.sampled_from(["image_url", "input_audio", "file", "text"]), value=ANY_JSON)
 def test_any_part_is_media_or_an_error_of_the_tree(kind: str, value: Any) -> None:
-    """No KeyError, no AttributeError, whatever a caller wrote into a part."""
+    """Any part is media or an error of the tree, never a KeyError or AttributeError."""
     try:
         media = MediaPart.of({"type": kind, kind: value})
     except LLMBridgeError:
@@ -358,7 +358,7 @@ def test_any_part_is_media_or_an_error_of_the_tree(kind: str, value: Any) -> Non
 
 
 def test_the_name_of_a_document_says_what_its_bytes_are() -> None:
-    """Where the bytes do not, and nothing else is known."""
+    """If the bytes do not show it, and no type is given."""
     part = Document(b"hello", filename="a.txt").to_part()
     assert part["file"] == {"filename": "a.txt", "file_data": data_url("text/plain", b"hello")}
     assert Document(b"%PDF-1.7", filename="a.txt").to_part()["file"]["file_data"].startswith("data:application/pdf;")

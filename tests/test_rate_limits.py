@@ -36,7 +36,7 @@ ANTHROPIC = {
     "anthropic-ratelimit-output-tokens-reset": "2027-01-15T07:59:00Z",
 }
 
-# Name: headers, what they say.
+# Name: headers, and their limits.
 HEADERS: dict[str, tuple[dict[str, str], RateLimits | None]] = {
     "openai": (OPENAI, RateLimits(RateLimit(60, 59, 0.017), RateLimit(150000, 149984, 360.0))),
     "litellm": (
@@ -139,13 +139,13 @@ HEADERS: dict[str, tuple[dict[str, str], RateLimits | None]] = {
 
 @pytest.mark.parametrize("case", HEADERS)
 def test_every_services_headers(case: str) -> None:
-    """Limits, what remains of them, and seconds until they are back."""
+    """The limits, the remaining ones, and the seconds until they reset."""
     headers, expected = HEADERS[case]
     assert RateLimits.of(headers, NOW) == expected
 
 
-def test_what_is_not_told_is_false_and_its_fields_are_none() -> None:
-    """So that `limits.tokens.remaining` needs no question before it."""
+def test_a_missing_limit_is_false_and_its_fields_are_none() -> None:
+    """So `limits.tokens.remaining` can be used without a check."""
     limits = RateLimits.of({"x-ratelimit-remaining-requests": "0"})
     assert limits is not None
     assert limits.requests
@@ -164,14 +164,14 @@ def test_what_is_not_told_is_false_and_its_fields_are_none() -> None:
     ],
 )
 def test_the_wait_is_that_of_what_is_used_up(headers: dict[str, str], wait: float | None) -> None:
-    """The longest of them; nothing to wait for while something remains."""
+    """The longest of them; no wait while something remains of all limits."""
     limits = RateLimits.of(headers, NOW)
     assert limits is not None
     assert limits.wait == wait
 
 
 def test_the_present_is_the_default() -> None:
-    """If no other time is given, dates are compared with it."""
+    """By default, dates are compared with the current time."""
     limits = RateLimits.of({"x-ratelimit-remaining": "0", "x-ratelimit-reset": "4102444800"})  # 2100-01-01
     assert limits is not None
     assert limits.wait is not None
@@ -197,7 +197,7 @@ def test_limits_are_values() -> None:
     )
 )
 def test_no_header_is_an_error(headers: dict[str, str]) -> None:
-    """Whatever a server sends: numbers from 0, or None."""
+    """Any headers give numbers from 0, or None."""
     limits = RateLimits.of(headers, NOW)
     if limits is not None:
         for limit in (limits.requests, limits.tokens, limits.input_tokens, limits.output_tokens):
@@ -230,7 +230,7 @@ class TestWaits:
         ],
     )
     def test_durations(self, text: str, seconds: float | None) -> None:
-        """The short form, and nothing that only looks like it."""
+        """The short form only."""
         assert duration_seconds(text) == (None if seconds is None else pytest.approx(seconds))
 
     @pytest.mark.parametrize(
@@ -262,7 +262,7 @@ class TestWaits:
         ],
     )
     def test_words(self, text: str, seconds: float | None) -> None:
-        """What a message asks for, in the wordings of the services."""
+        """The wait in a message, in the wordings of the services."""
         assert wait_in_text(text) == (None if seconds is None else pytest.approx(seconds))
 
     @pytest.mark.parametrize(
@@ -285,7 +285,7 @@ class TestWaits:
 
     @given(st.text(max_size=60))
     def test_no_text_is_an_error(self, text: str) -> None:
-        """And no wait is negative or endless."""
+        """A wait is never negative or infinite."""
         for found in (
             wait_in_text(text),
             wait_in_text(f"try again in {text}"),

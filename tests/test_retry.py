@@ -1,4 +1,4 @@
-"""When a failed call is repeated, and after how long: rules without a clock."""
+"""When a failed call is retried, and after how long: rules without a clock."""
 
 from __future__ import annotations
 
@@ -36,14 +36,14 @@ NOW = datetime(2026, 11, 21, 12, 0, 0, tzinfo=timezone.utc)
 
 
 class TestPolicy:
-    """What a caller may set."""
+    """The caller's policy."""
 
     def test_the_defaults_are_the_promised_ones(self) -> None:
-        """P13: two repetitions."""
+        """P13: two retries."""
         assert Retry() == Retry(times=2, backoff=0.5, max_backoff=8.0, max_retry_after=120.0, jitter=0.25)
 
-    def test_none_a_number_and_a_policy_stand_for_a_policy(self) -> None:
-        """What `retries=` accepts."""
+    def test_none_a_number_and_a_policy_make_a_policy(self) -> None:
+        """The values of `retries=`."""
         assert Retry.of(None) == Retry()
         assert Retry.of(0) == Retry(times=0)
         assert Retry.of(7) == Retry(times=7)
@@ -51,8 +51,8 @@ class TestPolicy:
         assert Retry.of(policy) is policy
 
     @pytest.mark.parametrize("times", [-1, 1.5, 2.0, "2", True, False, [2], float("nan")])
-    def test_times_that_are_no_count_are_refused(self, times: Any) -> None:
-        """With an error that is a ValueError and says what to write."""
+    def test_times_of_another_type_are_rejected(self, times: Any) -> None:
+        """The error is a ValueError and says what to write."""
         with pytest.raises(ConfigError, match="whole number from 0") as caught:
             Retry.of(times)
         assert isinstance(caught.value, ValueError)
@@ -65,8 +65,8 @@ class TestPolicy:
             Retry(**{name: value})
 
     @pytest.mark.parametrize("jitter", [-0.1, 1.01, float("nan"), float("inf"), "1", None, True])
-    def test_a_jitter_that_is_no_part_is_refused(self, jitter: Any) -> None:
-        """It is a part of the whole wait."""
+    def test_an_invalid_jitter_is_rejected(self, jitter: Any) -> None:
+        """It is a fraction of the wait."""
         with pytest.raises(ConfigError, match=r"^jitter must be"):
             Retry(jitter=jitter)
 
@@ -78,7 +78,7 @@ class TestPolicy:
 
     @pytest.mark.parametrize("statuses", [[429, 503], (503, 429), {429, 503}, frozenset({429, 503}), {429: 1, 503: 2}])
     def test_statuses_may_be_any_collection(self, statuses: Any) -> None:
-        """They are kept as a set, so that a policy stays a value."""
+        """They are stored as a set, so that a policy stays a value."""
         assert Retry(statuses=statuses) == Retry(statuses=[429, 503])
         assert hash(Retry(statuses=statuses)) == hash(Retry(statuses=[429, 503]))
 
@@ -100,7 +100,7 @@ def service_error(kind: type[ServiceError], status: int | None, retryable: bool)
 
 
 class TestDecide:
-    """Which errors a call is repeated after."""
+    """The errors that are retried."""
 
     @pytest.mark.parametrize(
         ("error", "again"),
@@ -121,7 +121,7 @@ class TestDecide:
         ],
     )
     def test_the_default_rule_is_the_errors_own(self, error: Exception, again: bool) -> None:
-        """What it says of itself."""
+        """The error's own `retryable`."""
         assert Retry().covers(error) is again
         assert (Retry().decide(error, 0) is not None) is again
         assert Retry(times=0).decide(error, 0) is None
@@ -139,7 +139,7 @@ class TestDecide:
         ],
     )
     def test_given_statuses_take_the_place_of_the_rule(self, error: Exception, again: bool) -> None:
-        """In both directions; what has no status goes by the rule."""
+        """They add and remove statuses; errors without a status follow the rule."""
         assert Retry(statuses=[400, 404]).covers(error) is again
 
     @pytest.mark.parametrize("kind", [QuotaExceeded, AuthError, ContentFiltered, ContextLengthExceeded])
@@ -149,13 +149,13 @@ class TestDecide:
             assert not Retry(statuses=[400, 429]).covers(service_error(kind, status, True))
 
     def test_the_services_wait_is_kept(self) -> None:
-        """As long as it is no longer than the policy allows."""
+        """If it is no longer than the policy allows."""
         error = RateLimited("x", status=429, retry_after=7.5, retryable=True)
         assert Retry().decide(error, 0) == 7.5
         assert Retry(max_retry_after=7).decide(error, 0) is None
 
     def test_the_callback_learns_what_comes(self) -> None:
-        """The error, the number of the repetition from 1, and the wait."""
+        """The error, the number of the retry from 1, and the wait."""
         seen: list[RetryAttempt] = []
         error = service_error(RateLimited, 429, True)
         Retry(on_retry=seen.append).announce(error, 0, 0.5)
@@ -164,21 +164,21 @@ class TestDecide:
 
 
 class TestWait:
-    """How long to wait."""
+    """The length of the wait."""
 
     def test_the_jitter_can_be_set(self) -> None:
-        """Not at all, or down to nothing."""
+        """Off, or up to the whole wait."""
         assert {Retry(jitter=0).wait(0, None) for _ in range(20)} == {0.5}
         waits = [Retry(jitter=1).wait(0, None) for _ in range(200)]
         assert min(wait for wait in waits if wait is not None) < 0.25
 
     def test_no_attempt_is_left_after_the_last(self) -> None:
-        """None means: give up."""
+        """None means giving up."""
         policy = Retry(times=2)
         assert [policy.wait(attempt, None) is None for attempt in range(4)] == [False, False, True, True]
 
     def test_zero_attempts_never_wait(self) -> None:
-        """Whatever the service asks for."""
+        """Even if the service gives a wait."""
         assert Retry(times=0).wait(0, None) is None
         assert Retry(times=0).wait(0, 1.0) is None
 
@@ -195,32 +195,32 @@ class TestWait:
         assert len({Retry().wait(0, None) for _ in range(50)}) > 40
 
     def test_many_attempts_do_not_overflow(self) -> None:
-        """2 to the power of thousands is more than a float holds."""
+        """2 to the power of thousands exceeds a float."""
         wait = Retry(times=10_000).wait(5_000, None)
         assert wait is not None
         assert wait <= 8.0
 
     def test_what_the_service_asks_for_wins(self) -> None:
-        """Shorter or longer than the backoff, to the letter."""
+        """Shorter or longer than the backoff, exactly."""
         assert Retry().wait(0, 0.0) == 0.0
         assert Retry().wait(0, 0.25) == 0.25
         assert Retry().wait(1, 60.0) == 60.0
 
     def test_more_than_the_longest_wait_gives_up(self) -> None:
-        """P13: a service that asks for hours gets no hidden wait of hours."""
+        """P13: a service that wants hours does not cause a hidden wait."""
         policy = Retry(max_retry_after=10)
         assert policy.wait(0, 10.0) == 10.0
         assert policy.wait(0, 10.01) is None
 
     @given(st.integers(0, 50), st.none() | st.floats(0, 1e6))
     def test_a_wait_is_never_negative_or_endless(self, attempt: int, asked: float | None) -> None:
-        """Whatever comes."""
+        """For any input."""
         wait = Retry(times=51).wait(attempt, asked)
         assert wait is None or 0 <= wait <= 120
 
 
 class TestRetryAfter:
-    """P13: milliseconds, seconds or a date; garbage is as good as nothing."""
+    """P13: milliseconds, seconds or a date; garbage is ignored."""
 
     @pytest.mark.parametrize(
         ("headers", "seconds"),
@@ -268,7 +268,7 @@ class TestRetryAfter:
             "٣",
         ],
     )
-    def test_garbage_is_no_wait(self, text: str) -> None:
+    def test_garbage_is_ignored(self, text: str) -> None:
         """Nothing is raised, and the usual backoff applies."""
         found = retry_after_seconds({"retry-after": text})
         assert found is None or (text == "٣" and found == 3.0)
@@ -297,11 +297,11 @@ class TestRetryAfter:
         ],
     )
     def test_a_date_in_any_spelling(self, text: str) -> None:
-        """The three formats that HTTP knows, with and without a zone."""
+        """The three formats of HTTP, with and without a zone."""
         assert retry_after_seconds({"retry-after": text}, NOW) == 30.0
 
     def test_a_date_is_compared_with_the_present(self) -> None:
-        """If no other time is given."""
+        """By default."""
         soon = format_datetime(datetime.now(timezone.utc) + timedelta(seconds=60), usegmt=True)
         wait = retry_after_seconds({"retry-after": soon})
         assert wait is not None
@@ -309,11 +309,11 @@ class TestRetryAfter:
 
     @given(st.text(max_size=40))
     def test_no_text_is_an_error(self, text: str) -> None:
-        """Whatever a server sends: a number from 0, or None."""
+        """Any header gives a number from 0, or None."""
         found = retry_after_seconds({"retry-after": text, "retry-after-ms": text})
         assert found is None or found >= 0
 
     def test_a_gateway_passes_it_on_under_another_name(self) -> None:
-        """LiteLLM's name for what the service behind it asked for; its own header wins."""
+        """LiteLLM renames the header of the service behind it; its own header wins."""
         assert retry_after_seconds({"llm_provider-retry-after": "4"}) == 4.0
         assert retry_after_seconds({"llm_provider-retry-after": "4", "retry-after": "2"}) == 2.0

@@ -1,4 +1,4 @@
-"""JSON schemas from Python types, and checked Python values from what a model wrote."""
+"""JSON schemas from Python types, and checked Python values from a model's text."""
 
 # A docstring becomes part of a schema, and users write Optional, in the tests as elsewhere.
 # ruff: noqa: D101, UP045
@@ -42,7 +42,7 @@ from llmbridge.tools import Tool
 
 
 def shown(value: object) -> str:
-    """A value as the name of a test: without its address, which is another one in every process."""
+    """A value as the name of a test: without its address, which differs in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
@@ -75,7 +75,7 @@ class Place(enum.Enum):
 
 @dataclass
 class Address:
-    """Where somebody lives.
+    """An address.
 
     Args:
         street: With the number.
@@ -167,14 +167,14 @@ def parse(hint: Any, value: Any) -> Any:
 
 
 def problems(hint: Any, value: Any) -> tuple[str, ...]:
-    """What is wrong with it."""
+    """The problems of a value."""
     with pytest.raises(InvalidOutput) as caught:
         parse(hint, value)
     return caught.value.problems
 
 
 class TestJsonSchema:
-    """What a type hint becomes."""
+    """The schema of a type hint."""
 
     @pytest.mark.parametrize(
         ("hint", "schema"),
@@ -232,7 +232,7 @@ class TestJsonSchema:
         ids=shown,
     )
     def test_a_type_has_its_schema(self, hint: Any, schema: dict[str, Any]) -> None:
-        """Each kind of hint, in the form that most services read."""
+        """Each kind of hint, in the form that most services support."""
         assert json_schema(hint) == schema
 
     def test_a_dataclass_says_all_it_knows(self) -> None:
@@ -243,7 +243,7 @@ class TestJsonSchema:
                 "name": {"type": "string"},
                 "home": {
                     "type": "object",
-                    "description": "Where somebody lives.",
+                    "description": "An address.",
                     "properties": {
                         "street": {"type": "string", "description": "With the number."},
                         "color": {
@@ -271,7 +271,7 @@ class TestJsonSchema:
 
     @pytest.mark.parametrize(("hint", "required"), [(Movie, ["title"]), (Draft, ["title"]), (Point, ["x"])])
     def test_what_has_to_be_there_is_required(self, hint: Any, required: list[str]) -> None:
-        """TypedDict with its marks, although annotations are postponed here; NamedTuple with its defaults."""
+        """TypedDict with its marks, even with postponed annotations; NamedTuple with its defaults."""
         schema = json_schema(hint)
         assert schema["required"] == required
         assert schema["additionalProperties"] is False
@@ -285,14 +285,14 @@ class TestJsonSchema:
         assert schema["$defs"]["Node"]["properties"] == schema["properties"]
 
     def test_classes_that_hold_each_other_end(self) -> None:
-        """A circle of two classes."""
+        """A cycle of two classes."""
         schema = json_schema(Left)
         assert "$ref" not in schema
         text = json.dumps(schema)
         assert all(f'"{name}": {{' in text for name in schema["$defs"])
 
-    def test_a_class_used_twice_stands_in_defs(self) -> None:
-        """And one of the same name besides it gets another."""
+    def test_a_class_used_twice_goes_into_defs(self) -> None:
+        """Another class of the same name gets another one."""
         other = make_dataclass("Address", [("zip", int)])
         pair = make_dataclass("Pair", [("a", Address), ("b", Address), ("c", other), ("d", list[other])])  # type: ignore[valid-type]
         schema = json_schema(pair)
@@ -306,14 +306,14 @@ class TestJsonSchema:
         assert json_schema(Box[str])["properties"]["item"] == {"type": "string"}
 
     def test_limits_of_a_list_count_its_items(self) -> None:
-        """The same annotation means characters of a str and items of a list."""
+        """The same annotation limits the characters of a str and the items of a list."""
         limit = type("MinLen", (), {"min_length": 2})()
         assert json_schema(Annotated[list[int], limit])["minItems"] == 2
         assert json_schema(Annotated[str, limit])["minLength"] == 2
         assert problems(Annotated[list[int], limit], [1]) == ("value: must have at least 2 items, has 1",)
 
     def test_what_annotated_holds_need_not_be_hashable(self) -> None:
-        """In a list, a dict or a generic class, where Python's aliases become unhashable by it."""
+        """In a list, a dict or a generic class, whose aliases become unhashable."""
         limit: Any = type("Ge", (), {"ge": 1, "__hash__": None})()
         for hint in (list[Annotated[int, limit]], dict[str, Annotated[int, limit]]):
             assert '"minimum": 1' in json.dumps(json_schema(hint))
@@ -323,7 +323,7 @@ class TestJsonSchema:
         assert problems(list[Annotated[int, limit]], [0]) == ("value[0]: must be at least 1",)
 
     def test_keys_of_a_dict_may_be_what_text_can_say(self) -> None:
-        """Enums and integers, not floats."""
+        """Enums and integers, but not floats."""
         assert json_schema(dict[Color, int])["propertyNames"]["enum"] == ["red", "blue"]
         assert json_schema(dict[int, str])["propertyNames"] == {"pattern": "^-?[0-9]+$"}
         with pytest.raises(InvalidRequest, match="the keys of JSON objects are strings, not float"):
@@ -345,18 +345,18 @@ class TestJsonSchema:
             (complex, "the type complex has no JSON form"),
             (list[complex], r"list\[complex\]\[\]: the type complex"),
             (dict[str, type], r"dict\[str, type\]\[...\]: the type type"),
-            ("Node", "'Node' is no type"),
+            ("Node", "'Node' is not a type"),
             (Literal[b"x"], "b'x' has no JSON form"),
             (make_dataclass("Thread", [("lock", complex)]), "Thread.lock: the type complex"),
         ],
     )
     def test_a_type_without_a_form_is_named_with_its_place(self, hint: Any, message: str) -> None:
-        """The error says where it stands and what to use instead."""
+        """The error names the place, and what to use instead."""
         with pytest.raises(InvalidRequest, match=message):
             json_schema(hint)
 
-    def test_a_name_that_is_not_known_is_told(self) -> None:
-        """A class of a function's inside cannot be found by its name."""
+    def test_an_unknown_name_is_an_error(self) -> None:
+        """A class inside a function cannot be found by its name."""
 
         @dataclass
         class Inner:
@@ -370,7 +370,7 @@ class TestJsonSchema:
             json_schema(Outer)
 
     def test_what_a_constructor_does_not_take_is_left_out(self) -> None:
-        """`init=False` is not asked for, an InitVar is."""
+        """`init=False` is left out, an InitVar is not."""
 
         def total(self: Any, scale: int) -> None:
             self.total = scale * sum(self.items)
@@ -387,7 +387,7 @@ class TestJsonSchema:
 
 
 class TestValues:
-    """What JSON becomes."""
+    """The value of JSON."""
 
     @pytest.mark.parametrize(
         ("hint", "given", "value"),
@@ -436,7 +436,7 @@ class TestValues:
         ids=shown,
     )
     def test_json_becomes_what_the_hint_says(self, hint: Any, given: Any, value: Any) -> None:
-        """With its type, which == alone would not tell for 2 and 2.0."""
+        """With its type, since == does not distinguish 2 and 2.0."""
         got = parse(hint, given)
         assert got == value
         assert type(got) is type(value)
@@ -483,12 +483,12 @@ class TestValues:
         ],
         ids=shown,
     )
-    def test_what_does_not_fit_is_told_with_its_place(self, hint: Any, given: Any, wrong: str) -> None:
-        """In words that a model can act on; nothing is turned into another type silently."""
+    def test_a_misfit_is_reported_with_its_place(self, hint: Any, given: Any, wrong: str) -> None:
+        """In words that help a model; types are not silently converted."""
         assert problems(hint, given)[0].startswith(wrong)
 
-    def test_all_problems_are_told_at_once(self) -> None:
-        """So that one further try can mend them all."""
+    def test_all_problems_are_reported_at_once(self) -> None:
+        """So that one retry can correct them all."""
         assert len(problems(Person, {"home": {"street": 1, "color": "x"}, "age": "old", "born": 3})) == 5
 
     def test_the_message_stays_short(self) -> None:
@@ -497,15 +497,15 @@ class TestValues:
             parse(list[int], ["x"] * 50)
         assert len(caught.value.problems) == 50
 
-    def test_null_stands_for_what_was_left_out(self) -> None:
-        """Strict mode has no other way; a null that means something stays."""
+    def test_null_means_left_out(self) -> None:
+        """Strict mode has no other way; a meaningful null stays."""
         given = {"name": "Ada", "home": {"street": "S", "color": None}, "age": None, "tags": None, "born": None}
         assert parse(Person, given) == Person("Ada", Address("S"))
         assert parse(Movie, {"title": "M", "year": None}) == {"title": "M"}
         assert problems(Person, {"name": None, "home": {"street": "S"}}) == ("name: expected a string, got null",)
 
     def test_bounds_hold_for_a_decimal_in_a_string(self) -> None:
-        """No keyword of JSON schema bounds it there."""
+        """JSON schema has no keyword for that."""
         price = Annotated[decimal.Decimal, Limits()]
         assert json_schema(price) == {"type": "string", "format": "decimal", "description": "A share."}
         assert Schema.of(price).parse('{"value": "0.50"}') == decimal.Decimal("0.50")
@@ -515,7 +515,7 @@ class TestValues:
 
 
 class TestMappings:
-    """A JSON schema in place of a type."""
+    """A JSON schema instead of a type."""
 
     @pytest.mark.parametrize(
         ("schema", "good", "bad"),
@@ -563,13 +563,13 @@ class TestMappings:
         ids=shown,
     )
     def test_each_keyword_restricts_what_it_should(self, schema: dict[str, Any], good: Any, bad: Any) -> None:
-        """One value that fits and one that does not; None as the bad one where nothing is refused."""
+        """One value that fits and one that does not; None as the bad one if nothing is rejected."""
         assert parse(schema, good) == good
         if bad is not None:
             assert problems(schema, bad)
 
     def test_the_caller_s_schema_is_copied_and_sent_as_it_is(self) -> None:
-        """Later changes do not reach it, and its own words stay."""
+        """Later changes do not reach it, and its own keywords stay."""
         given = {"type": "object", "properties": {"a": {"type": "string", "x-own": 1}}, "title": "My answer!"}
         schema = Schema.of(given)
         given["properties"] = {}
@@ -577,7 +577,7 @@ class TestMappings:
         assert schema.name == "My_answer"
 
     def test_null_for_an_optional_property_is_left_out(self) -> None:
-        """Also inside of lists and alternatives; not where null is a value of its own."""
+        """Also inside lists and alternatives, unless null is a valid value."""
         inner = {"type": "object", "properties": {"b": {"type": "string"}, "c": {"type": ["string", "null"]}}}
         schema = {"type": "object", "properties": {"a": {"type": "array", "items": {"anyOf": [inner]}}}}
         assert parse(schema, {"a": [{"b": None, "c": None}]}) == {"a": [{"c": None}]}
@@ -585,7 +585,7 @@ class TestMappings:
         assert problems({**schema, "required": ["a"]}, {"a": None}) == ("a: expected an array, got null",)
 
     def test_null_stays_where_only_a_form_that_does_not_fit_leaves_it_out(self) -> None:
-        """What one alternative would leave out is a value of the other."""
+        """A null left out by one alternative is a value of the other."""
         text = {"properties": {"a": {"type": "string"}, "b": {"const": 1}}}
         null = {"properties": {"a": {"type": "null"}}}
         assert parse({"type": "object", "anyOf": [text, null]}, {"a": None, "b": 2}) == {"a": None, "b": 2}
@@ -604,11 +604,11 @@ class TestMappings:
         ("given", "message"),
         [
             ({}, "schema is empty"),
-            ({"$ref": "#/$defs/x"}, 'schema: "\\$ref": "#/\\$defs/x" leads nowhere'),
-            ({"$ref": "https://example.org/x"}, "leads nowhere"),
-            ({"$ref": "#"}, "only leads back to itself"),
-            ({"type": "object", "properties": {"a": {"$ref": "a"}}}, "leads nowhere"),
-            ({"const": float("nan")}, "JSON has no NaN"),
+            ({"$ref": "#/$defs/x"}, 'schema: "\\$ref": "#/\\$defs/x" does not exist'),
+            ({"$ref": "https://example.org/x"}, "does not exist"),
+            ({"$ref": "#"}, "only refers to itself"),
+            ({"type": "object", "properties": {"a": {"$ref": "a"}}}, "does not exist"),
+            ({"const": float("nan")}, "JSON has neither NaN"),
             ({"enum": [object()]}, "which JSON cannot hold"),
             (None, "schema must be a type .* not None"),
             ("Person", "schema must be a type .* not 'Person'"),
@@ -616,14 +616,14 @@ class TestMappings:
             (Address("x"), "schema is an instance of Address: give the class itself"),
         ],
     )
-    def test_what_is_no_schema_is_refused(self, given: Any, message: str) -> None:
-        """Before anything is sent, saying what to give."""
+    def test_an_invalid_schema_is_rejected(self, given: Any, message: str) -> None:
+        """Before anything is sent, with the right form."""
         with pytest.raises(InvalidRequest, match=message):
             Schema.of(given)
 
 
 class TestForm:
-    """What has not the form of a schema is refused before anything is sent, not noticed when the answer is there."""
+    """An invalid schema is rejected before anything is sent, not noticed with the answer."""
 
     @pytest.mark.parametrize(
         ("schema", "problem"),
@@ -646,7 +646,7 @@ class TestForm:
         ids=shown,
     )
     def test_a_keyword_of_the_wrong_kind_is_named(self, schema: dict[str, Any], problem: str) -> None:
-        """With the place where it stands; in a tool's parameters too."""
+        """The error names the place; in a tool's parameters too."""
         with pytest.raises(InvalidRequest) as caught:
             Schema.of(schema)
         assert caught.value.message.startswith(problem)
@@ -685,7 +685,7 @@ class TestForm:
 
 
 class TestSchema:
-    """The object that is handed around."""
+    """The Schema object."""
 
     @pytest.mark.parametrize(
         ("hint", "name"),
@@ -706,14 +706,14 @@ class TestSchema:
 
     @pytest.mark.parametrize("hint", [list[int], Literal["a"], int, Optional[int], Union[Cat, Dog], Color])
     def test_the_root_is_an_object_always(self, hint: Any) -> None:
-        """What is none is put into one."""
+        """Other types are wrapped."""
         schema = Schema.of(hint)
         assert schema.wrapped
         assert schema.json_schema["type"] == "object"
         assert schema.json_schema["required"] == ["value"]
 
     def test_an_object_is_not_wrapped(self) -> None:
-        """Nor a Schema made anew."""
+        """Nor a new Schema."""
         schema = Schema.of(Person)
         assert not schema.wrapped
         assert Schema.of(schema) is schema
@@ -721,18 +721,18 @@ class TestSchema:
         assert not Schema.of({"$ref": "#/$defs/a", "$defs": {"a": {"type": "object"}}}).wrapped
 
     def test_a_wrapped_value_may_come_bare(self) -> None:
-        """Not every model sees the need of the object around it."""
+        """Some models leave out the object around it."""
         assert Schema.of(list[int]).parse("[1]") == [1]
         assert Schema.of(Union[Cat, Dog]).parse('{"kind": "cat", "lives": 9}') == Cat("cat", 9)
         assert Schema.of(Union[Cat, Node]).parse('{"value": 1, "children": []}') == Node(1)
 
     def test_the_instruction_holds_the_schema(self) -> None:
-        """For services that cannot hold the model to it."""
+        """For services without structured output."""
         schema = Schema.of(Movie)
         assert json.loads(schema.instruction().partition("\n")[2]) == schema.json_schema
 
     def test_the_correction_tells_what_was_wrong(self) -> None:
-        """For the one further try."""
+        """For the retry."""
         with pytest.raises(InvalidOutput) as caught:
             Schema.of(Movie).parse('{"year": "x"}')
         text = Schema.of(Movie).correction(caught.value)
@@ -753,7 +753,7 @@ class TestSchema:
         ],
     )
     def test_one_object_is_found_in_what_is_around_it(self, text: str) -> None:
-        """Fences, prose, braces of prose."""
+        """Fences, prose, braces in prose."""
         assert Schema.of(Movie).parse(text) == {"title": "M"}
 
     def test_a_fence_inside_a_text_is_part_of_it(self) -> None:
@@ -769,8 +769,8 @@ class TestSchema:
             ("I cannot help with that.", "expected a JSON object, got prose"),
             ('{"title": "M', "(it seems to be cut off)"),
             ('{"title": "M"', "(it seems to be cut off)"),
-            ('{"title": {"title": "M"} oops', "is no JSON"),
-            ('{"title": NaN}', "NaN is no JSON"),
+            ('{"title": {"title": "M"} oops', "invalid JSON"),
+            ('{"title": NaN}', "NaN is not valid JSON"),
             ('{"title": "M"} or {"title": "N"}', "expected one JSON object, got 2 different ones"),
             ("[1]", "expected an object, got an array"),
             ('"M"', 'expected an object, got the string "M"'),
@@ -781,7 +781,7 @@ class TestSchema:
         ids=lambda text: text[:30],
     )
     def test_an_answer_without_a_value_is_an_error_with_its_text(self, text: str, problem: str) -> None:
-        """Never half a value, and the text is not lost."""
+        """Never half a value, and the text is kept."""
         with pytest.raises(InvalidOutput) as caught:
             Schema.of(Movie).parse(text)
         assert problem in caught.value.problems[0]
@@ -789,7 +789,7 @@ class TestSchema:
         assert str(caught.value).startswith("the answer does not fit Movie: ")
 
     def test_a_value_that_is_nested_too_deeply_is_an_error(self) -> None:
-        """Not a RecursionError, with a type and with a schema that hold themselves."""
+        """Not a RecursionError, with a recursive type and a recursive schema."""
         value: dict[str, Any] = {"value": 1}
         for _ in range(2000):
             value = {"value": 1, "children": [value]}
@@ -798,11 +798,11 @@ class TestSchema:
                 Schema.of(hint).convert(value)
 
     def test_line_breaks_in_a_text_are_taken(self) -> None:
-        """Models write them as they are, though JSON wants an escape."""
+        """Models write them raw, though JSON requires an escape."""
         assert Schema.of(Movie).parse('{"title": "two\nlines"}') == {"title": "two\nlines"}
 
     def test_the_value_so_far(self) -> None:
-        """Plain values while the answer is arriving, None until there is something."""
+        """Plain values while the answer is arriving, None before."""
         schema = Schema.of(Person)
         assert schema.partial("") is None
         assert schema.partial("```json\n") is None
@@ -819,7 +819,7 @@ class TestSchema:
 
     @given(st.text(alphabet='{}[]"title:, \\`jsonM1\n', max_size=40))
     def test_any_text_is_a_value_or_the_documented_error(self, text: str) -> None:
-        """Whatever a model writes."""
+        """For any text of a model."""
         schema = Schema.of(Movie)
         schema.partial(text)
         try:
@@ -844,7 +844,7 @@ class TestStrict:
         assert Schema.of(list[Cat]).strict
 
     def test_optional_properties_become_required_and_nullable(self) -> None:
-        """And their defaults go, which are refused there."""
+        """Their defaults are removed, since they are rejected there."""
         schema = Schema.of(Person)
         assert not schema.strict
         strict = schema.strict_schema()
@@ -859,7 +859,7 @@ class TestStrict:
         assert "default" not in json.dumps(strict)
 
     def test_what_it_refuses_is_left_to_the_check_of_the_answer(self) -> None:
-        """String lengths, unknown formats and words; oneOf is said as anyOf."""
+        """String lengths and unknown formats and keywords are left out; oneOf becomes anyOf."""
         given = {
             "type": "object",
             "properties": {
@@ -916,10 +916,10 @@ class TestStrict:
 
 
 class TestSubsets:
-    """What single services refuse of JSON schema is said in another way."""
+    """Keywords that single services reject are expressed in another way."""
 
-    def test_bounds_are_told_in_descriptions(self) -> None:
-        """Wherever they stand; a property may have the name of one."""
+    def test_bounds_move_into_descriptions(self) -> None:
+        """Anywhere in the schema; a property may have the same name."""
         given = {
             "type": "object",
             "properties": {
@@ -945,8 +945,8 @@ class TestSubsets:
         }
         assert json.dumps(given) == before
 
-    def test_patterns_are_told_in_descriptions(self) -> None:
-        """All of them, or those that look ahead or back."""
+    def test_patterns_move_into_descriptions(self) -> None:
+        """All of them, or only lookarounds."""
         plain, looks = {"type": "string", "pattern": "^a(?:b)(?P<c>d)$"}, {"type": "string", "pattern": "^(?<!a)b"}
         given = {"properties": {"a": plain, "b": looks, "pattern": {"type": "integer", "minimum": 1}}}
         told = {"type": "string", "description": "(pattern: ^(?<!a)b)"}
@@ -958,7 +958,7 @@ class TestSubsets:
         }
 
     def test_a_tuple_of_mixed_types_says_what_its_items_may_be(self) -> None:
-        """OpenAI insists on it; what says so already stays as it is."""
+        """OpenAI demands `items`; existing ones are unchanged."""
         given = json_schema(make_dataclass("Pair", [("x", tuple[int, str]), ("y", tuple[()])]))
         made = as_openai_takes(given)["properties"]
         assert made["x"] == {
@@ -970,7 +970,7 @@ class TestSubsets:
         assert as_openai_takes(closed) == closed
 
     def test_no_strict_schema_has_a_pattern_that_looks_around(self) -> None:
-        """OpenAI refuses the whole request then; the answer is held to it all the same."""
+        """OpenAI would reject the whole request; the answer is checked all the same."""
         given = {"type": "object", "properties": {"a": {"type": "string", "pattern": "^(?=b)"}}, "required": ["a"]}
         strict = Schema.of(given).strict_schema()
         assert strict is not None
@@ -978,7 +978,7 @@ class TestSubsets:
         assert problems(given, {"a": "c"}) == ('a: must match ^(?=b), got the string "c"',)
 
     def test_what_holds_itself_is_known(self) -> None:
-        """Directly, through others, or as a whole; what is only used twice is not that."""
+        """Directly, through others, or as a whole; a schema that is only used twice is not recursive."""
         twice = {"properties": {"a": {"$ref": "#/$defs/A"}, "b": {"$ref": "#/$defs/A"}}, "$defs": {"A": {}}}
         assert holds_itself(json_schema(Node))
         assert holds_itself({"properties": {"a": {"items": {"$ref": "#/properties/a"}}}})
@@ -989,8 +989,8 @@ class TestSubsets:
         }
         assert not holds_itself({"$ref": "#/$defs/D0", "$defs": {**ladder, "D60": {}}})
 
-    def test_references_stand_alone(self) -> None:
-        """What was said beside one is said around it."""
+    def test_references_are_alone(self) -> None:
+        """Keywords beside one move to a schema around it."""
         described = {"$ref": "#/$defs/A", "description": "Which."}
         given = {"properties": {"a": described, "b": {"$ref": "#/$defs/A"}}, "$defs": {"A": {"type": "string"}}}
         assert with_lone_references(given) == {
@@ -1003,7 +1003,7 @@ class TestSubsets:
 
 
 class TestPydantic:
-    """pydantic's models, if it is there; what only looks like one, if not."""
+    """pydantic's models if it is installed, imitations if not."""
 
     def test_a_model_is_known_by_what_it_can_do(self) -> None:
         """Its own schema and its own validation are used."""
@@ -1028,7 +1028,7 @@ class TestPydantic:
         assert caught.value.problems == ("(root): a must be 1",)
 
     def test_a_model_gives_instances_and_its_own_problems(self) -> None:
-        """With aliases, dates, nested models and nulls for what was left out."""
+        """With aliases, dates, nested models and nulls for left-out fields."""
         pydantic = pytest.importorskip("pydantic")
 
         class Inner(pydantic.BaseModel):  # type: ignore[misc, name-defined]
@@ -1047,7 +1047,7 @@ class TestPydantic:
             schema.parse('{"inner": [{"number": 0}], "when": "x"}')
         assert [problem.partition(":")[0] for problem in caught.value.problems] == ["inner[0].number", "when"]
 
-    def test_a_model_stands_among_other_types(self) -> None:
+    def test_a_model_works_within_other_types(self) -> None:
         """In a dataclass, a list or a union; its definitions move to the one document."""
         pydantic = pytest.importorskip("pydantic")
         leaf = pydantic.create_model("Leaf", size=(int, ...))
@@ -1078,7 +1078,7 @@ class TestPydantic:
 
     @pytest.mark.skipif(sys.version_info >= (3, 14), reason="pydantic.v1 does not go there")
     def test_models_of_pydantic_1(self) -> None:
-        """They have other names for all: nested, with references, and as a whole that is no object."""
+        """Their methods have other names: nested, with references, and as a whole that is not an object."""
         v1 = pytest.importorskip("pydantic.v1")
         leaf: Any = v1.create_model("Leaf", size=(int, v1.Field(..., gt=0)))
         tree = v1.create_model("Tree", leaf=(leaf, ...), leaves=(list[leaf], []))

@@ -1,4 +1,4 @@
-"""Keys behind a mask: never shown, checked before use, taken out of what a server repeats."""
+"""Masked keys: never shown, checked before use, removed from a server's echoes."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class TestShown:
         ],
     )
     def test_a_secret_shows_as_a_mask(self, show: Any) -> None:
-        """In every way to make text of it."""
+        """In every conversion to text."""
         text = show(Secret(KEY))
         assert KEY not in text
         assert MASK in text
@@ -50,19 +50,19 @@ class TestShown:
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_a_secret_is_not_pickled(self, protocol: int) -> None:
-        """It refuses, and does not say its value."""
+        """Pickling raises, without the value."""
         with pytest.raises(TypeError) as caught:
             pickle.dumps(Secret(KEY), protocol)
         assert KEY not in str(caught.value)
 
     def test_a_secret_is_not_serialized(self) -> None:
-        """JSON does not know it."""
+        """JSON does not support it."""
         with pytest.raises(TypeError) as caught:
             json.dumps({"key": Secret(KEY)})
         assert KEY not in str(caught.value)
 
     def test_a_secret_has_no_dict(self) -> None:
-        """`vars()` shows nothing, as debuggers would."""
+        """`vars()` shows nothing, nor do debuggers."""
         assert not hasattr(Secret(KEY), "__dict__")
 
     def test_only_reveal_gives_the_value(self) -> None:
@@ -70,7 +70,7 @@ class TestShown:
         assert Secret(KEY).reveal() == KEY
 
     def test_secrets_compare_by_value(self) -> None:
-        """So that calls with the same key can share what they share."""
+        """Calls with the same key can share connections."""
         assert Secret(KEY) == Secret(f" {KEY}\n")
         assert hash(Secret(KEY)) == hash(Secret(KEY))
         assert Secret(KEY) != Secret("sk-other")
@@ -84,7 +84,7 @@ class TestChecked:
         "around", ["{}\n", "\r\n{}\r\n", "  {}\t", "\ufeff{}".replace("\ufeff", " "), "\x0b{}\x0c"]
     )
     def test_outer_white_space_is_stripped(self, around: str) -> None:
-        """What is left from reading a file."""
+        """Often left from reading a file."""
         assert Secret(around.format(KEY)).reveal() == KEY
 
     @pytest.mark.parametrize(
@@ -105,28 +105,28 @@ class TestChecked:
             Secret(value)
 
     @pytest.mark.parametrize("value", [7, b"sk-canary", ["sk-canary"], True, 1.5, {"k": "sk-canary"}])
-    def test_a_key_that_is_no_str_is_refused(self, value: Any) -> None:
-        """By its type, without its value."""
+    def test_a_key_of_another_type_is_rejected(self, value: Any) -> None:
+        """The error names its type, without its value."""
         with pytest.raises(ConfigError, match="must be a str") as caught:
             Secret(value)
         assert "canary" not in str(caught.value)
 
     def test_the_error_names_the_variable(self) -> None:
-        """Where the key came from, if it was not the argument."""
+        """The source of the key, if it was not the argument."""
         with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY holds"):
             Secret("a\nb", "OPENAI_API_KEY")
 
     def test_printable_ascii_is_taken(self) -> None:
-        """Any of it, spaces inside too."""
+        """Any of it, including spaces inside."""
         value = "".join(map(chr, range(33, 127))) + " x"
         assert Secret(value).reveal() == value
 
 
 class TestMaskedStr:
-    """A header's value that goes out as it is."""
+    """A header value that is sent unmasked."""
 
     def test_it_is_its_text(self) -> None:
-        """For everything that sends it."""
+        """It can be sent and compared as its text."""
         assert MaskedStr(f"Bearer {KEY}") == f"Bearer {KEY}"
         assert MaskedStr(KEY).encode() == KEY.encode()
 
@@ -159,7 +159,7 @@ class TestScrub:
 
     @pytest.mark.parametrize("order", [("sk-canary", KEY), (KEY, "sk-canary")])
     def test_a_secret_that_begins_with_another_is_replaced_whole(self, order: tuple[str, ...]) -> None:
-        """The shorter one first would leave the rest of the longer one."""
+        """Masking the shorter one first would leave the rest of the longer one."""
         assert "0123" not in scrub(f"key {KEY}!", order)
 
     @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ class TestScrub:
         ids=["json.dumps", "slashes", "codes", "capital codes"],
     )
     def test_escapes_of_json_hide_nothing(self, key: str, rounds: int, escape: Callable[[str], str]) -> None:
-        """However a service writes it, also as JSON within a string of JSON; all around it stays, and is JSON still."""
+        """In any escapes, also as JSON within a string of JSON; the rest is unchanged, and still JSON."""
         text = key
         for _ in range(rounds):
             text = escape(json.dumps(text)[1:-1])
@@ -197,7 +197,7 @@ class TestScrub:
         ids=["URL", "URL in small letters", "URL twice", "templates of HTML", "HTML", "URL in JSON"],
     )
     def test_escapes_of_urls_and_html_hide_nothing(self, escape: Callable[[str], str]) -> None:
-        """As in a redirect to a login, or in a page that says what was sent; all around it stays."""
+        """As in a redirect to a login, or in a page that quotes the request; the rest is unchanged."""
         key = "sk-ab/cd+ef=ghij="
         if "%2f" in escape(key):
             key = key.lower()

@@ -1,4 +1,4 @@
-"""What a service's error means: every shape in use, at a status or inside a stream, to a class of the tree."""
+"""A service's error: every format in use, at a status or inside a stream, becomes a class of the tree."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ HOST = "api.example.com:443"
 
 
 def at_status(status: int, body: Any = "", headers: dict[str, str] | None = None) -> ServiceError:
-    """The error of an answer with this status; a body that is no str is sent as JSON."""
+    """The error of an answer with this status; a body that is not a str is sent as JSON."""
     text = body if isinstance(body, str) else json.dumps(body)
     return error_for_status(status, headers or {}, text, (), HOST)
 
@@ -334,16 +334,16 @@ BODIES: dict[str, tuple[int, Any, type[ServiceError], str | None, bool]] = {
     "cut JSON": (400, '{"error": {"mess', BadRequest, None, False),
     "JSON of a thousand levels": (400, "[" * 100_000, BadRequest, None, False),
     "lists of five hundred levels": (400, '{"error": ' + "[" * 450 + '"x"' + "]" * 450 + "}", BadRequest, None, False),
-    "a loc that is no list": (422, {"detail": [{"loc": 5, "msg": "x"}]}, BadRequest, None, False),
+    "a loc that is not a list": (422, {"detail": [{"loc": 5, "msg": "x"}]}, BadRequest, None, False),
 }
 
 
 class TestAtAStatus:
-    """P10: class, code and whether it may help to try again."""
+    """P10: class, code and whether to try again."""
 
     @pytest.mark.parametrize("case", BODIES)
     def test_class_and_code(self, case: str) -> None:
-        """Each recorded or documented shape has the class that its words and status say."""
+        """Each recorded or documented format gives the class of its words and status."""
         status, body, kind, code, retryable = BODIES[case]
         error = at_status(status, body)
         assert type(error) is kind
@@ -353,7 +353,7 @@ class TestAtAStatus:
 
     @pytest.mark.parametrize("case", BODIES)
     def test_the_message_names_host_and_status(self, case: str) -> None:
-        """Whatever the body is, one knows who answered what, in one line of bounded length."""
+        """With any body, the message names host and status, on one line of limited length."""
         status, body, *_ = BODIES[case]
         message = at_status(status, body).message
         assert message.startswith(f"{HOST} answered {status}: ")
@@ -382,11 +382,11 @@ class TestAtAStatus:
         ],
     )
     def test_the_services_own_words_are_quoted(self, body: Any, words: str) -> None:
-        """Out of whatever they are wrapped in."""
+        """Unwrapped from any objects around them."""
         assert words in at_status(400, body).message
 
     def test_html_is_not_quoted(self) -> None:
-        """A page's source helps nobody."""
+        """A page's source is useless."""
         message = at_status(502, "<html><head><title>Bad</title><style>x{}</style></head></html>").message
         assert "style" not in message
 
@@ -397,7 +397,7 @@ class TestAtAStatus:
         assert "a" in message
 
     def test_a_long_message_is_cut(self) -> None:
-        """And the body keeps more of it."""
+        """The body keeps more of it."""
         error = at_status(400, {"error": "x" * 5000})
         assert len(error.message) < 1000
         assert "x" * 5000 in error.body
@@ -408,7 +408,7 @@ class TestAtAStatus:
         assert len(at_status(500, "x" * 200_000).body) == BODY_LIMIT
 
     def test_the_body_is_kept(self) -> None:
-        """As text, as it came."""
+        """As text, unchanged."""
         assert at_status(400, '{"error": "ü"}').body == '{"error": "ü"}'
 
     @pytest.mark.parametrize(
@@ -422,7 +422,7 @@ class TestAtAStatus:
         ],
     )
     def test_the_message_says_what_to_do(self, kind: type[ServiceError], status: int, body: Any, advice: str) -> None:
-        """Where there is something to do."""
+        """If something can be done."""
         error = at_status(status, body)
         assert type(error) is kind
         assert advice in error.message
@@ -443,17 +443,17 @@ class TestAtAStatus:
 
     @pytest.mark.parametrize("status", [500, 503, 429])
     def test_what_is_final_by_its_code_is_not_tried_again(self, status: int) -> None:
-        """P13: whatever the status."""
+        """P13: with any status."""
         for code in ("insufficient_quota", "context_length_exceeded", "invalid_api_key"):
             assert not at_status(status, openai("no", None, code)).retryable
 
 
 class TestRedirects:
-    """P20: they are not followed, and said so."""
+    """P20: they are not followed, and the error says so."""
 
     @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
     def test_the_target_host_is_named(self, status: int) -> None:
-        """So that one sees where the base URL should point to."""
+        """It shows where the base URL should point to."""
         error = at_status(status, "", {"location": "https://elsewhere.example:8443/v1/chat?x=1"})
         assert type(error) is StatusError
         assert "elsewhere.example:8443" in error.message
@@ -461,7 +461,7 @@ class TestRedirects:
         assert not error.retryable
 
     def test_a_password_in_the_target_is_not_shown(self) -> None:
-        """Only the host is."""
+        """Only the host is shown."""
         error = at_status(302, "", {"location": "https://user:hunter2@elsewhere.example/"})
         assert "hunter2" not in error.message
         assert "elsewhere.example" in error.message
@@ -534,18 +534,18 @@ REPORTS: dict[str, tuple[Any, type[ServiceError], int | None, str | None]] = {
     "nothing": ({}, StreamError, None, None),
     "null": (None, StreamError, None, None),
     "a number": (7, StreamError, None, None),
-    "a code that is no status": ({"error": {"message": "x", "code": 12}}, StreamError, None, "12"),
+    "a code that is not a status": ({"error": {"message": "x", "code": 12}}, StreamError, None, "12"),
     "a code of 200": ({"error": {"message": "x", "code": 200}}, StreamError, None, "200"),
     "JSON as text": ('{"error": {"message": "x", "code": 503}}', Overloaded, 503, "503"),
 }
 
 
 class TestInAStream:
-    """P9: the class that the code or type says."""
+    """P9: the class of the code or type."""
 
     @pytest.mark.parametrize("case", REPORTS)
     def test_class_status_and_code(self, case: str) -> None:
-        """In each of the shapes in use."""
+        """In each of the formats in use."""
         report, kind, status, code = REPORTS[case]
         error = error_in_stream(report)
         assert type(error) is kind
@@ -553,13 +553,13 @@ class TestInAStream:
         assert error.code == code
 
     def test_the_words_are_quoted(self) -> None:
-        """And the whole report is kept as the body."""
+        """The whole report is kept as the body."""
         error = error_in_stream({"error": {"message": "out of memory", "code": 500, "extra": "ü"}})
         assert "out of memory" in error.message
         assert json.loads(error.body)["error"]["extra"] == "ü"
 
     def test_nothing_but_the_words_is_quoted(self) -> None:
-        """Not the object that they stand in."""
+        """Without the object around them."""
         for report in ({"code": 500, "details": "boom"}, {"error": "boom"}, {"message": "boom", "object": "error"}):
             assert error_in_stream(report).message.endswith(": boom")
 
@@ -590,7 +590,7 @@ class TestInAStream:
 
 
 class TestSecrets:
-    """P18: what a server repeats of a key."""
+    """P18: a key that a server repeats."""
 
     @pytest.mark.parametrize(
         "body",
@@ -653,13 +653,13 @@ ANYTHING = st.recursive(
 
 
 class TestAnything:
-    """P10: no report makes anything but an error of the tree."""
+    """P10: any report gives an error of the tree."""
 
     @pytest.mark.slow
     @given(report=ANYTHING)
     @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_json_at_a_status(self, report: Any) -> None:
-        """Any body under any status."""
+        """Any body with any status."""
         for status in (302, 400, 429, 500):
             error = at_status(status, json.dumps(report))
             assert isinstance(error, LLMBridgeError)
@@ -690,13 +690,13 @@ class TestAnything:
     )
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_headers(self, headers: dict[str, str], status: int) -> None:
-        """A wait is a number from 0, or none."""
+        """A wait is a number from 0, or None."""
         error = at_status(status, "", headers)
         assert error.retry_after is None or 0 <= error.retry_after < float("inf")
 
     @given(text=st.text(max_size=200))
     @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_text(self, text: str) -> None:
-        """Bodies that are no JSON."""
+        """Bodies that are not JSON."""
         assert at_status(500, text).body == text
         assert ServiceReport.of(text) is not None

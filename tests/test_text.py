@@ -1,4 +1,4 @@
-"""Halves of surrogate pairs: joined over pieces, replaced where they stay alone."""
+"""Halves of surrogate pairs: joined over pieces, replaced if alone."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ UNITS = st.lists(
 
 
 def mended(pieces: list[str]) -> str:
-    """All that comes out, the rest included."""
+    """The whole output, including the rest."""
     mend = SurrogateMender()
     return "".join([mend(piece) for piece in pieces] + mend.rest())
 
@@ -34,7 +34,7 @@ def test_a_pair_in_one_piece_becomes_its_character() -> None:
 
 
 def test_a_pair_over_two_pieces_is_joined() -> None:
-    """The first half waits, and nothing broken is handed out in between."""
+    """The first half is held back."""
     mend = SurrogateMender()
     assert mend("Hi \ud83d") == "Hi "
     assert mend("\ude00!") == "😀!"
@@ -60,7 +60,7 @@ def test_a_second_half_alone_is_replaced_at_once() -> None:
 
 
 def test_two_first_halves_are_one_replacement_and_a_pair() -> None:
-    """The later one has its second half."""
+    """The second one has its other half."""
     assert mended(["\ud83d", "\ud83d", "\ude00"]) == "\ufffd😀"
 
 
@@ -75,7 +75,7 @@ def test_a_first_half_at_the_end_is_the_rest() -> None:
 @given(units=UNITS, cuts=st.lists(st.integers(1, 4), max_size=12))
 @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_cut_gives_the_same_text(units: list[str], cuts: list[int]) -> None:
-    """P1 for halves of characters; what comes out can always be encoded."""
+    """P1 for halves of characters; the output can always be encoded."""
     text = "".join(units)
     pieces, rest = [], text
     for size in cuts:

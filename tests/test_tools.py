@@ -35,7 +35,7 @@ from llmbridge.tools import Tool, ToolChoice, checked_tools, tool, tool_choice
 
 
 def shown(value: object) -> str:
-    """A value as the name of a test: without its address, which is another one in every process."""
+    """A value as the name of a test: without its address, which differs in every process."""
     return re.sub(r" at 0x[0-9a-f]+", "", str(value))
 
 
@@ -43,7 +43,7 @@ POSTPONED = "from __future__ import annotations\n"
 
 
 def run_code(code: str) -> dict[str, Any]:
-    """What the code defines, without the postponed annotations of this file."""
+    """The definitions of the code, without the postponed annotations of this file."""
     names: dict[str, Any] = {"dataclass": dataclass, "__name__": __name__}
     exec(compile(code, "<code>", "exec", dont_inherit=True), names)
     return names
@@ -143,7 +143,7 @@ class Shop:
 
 
 class TestFunctions:
-    """What a function says about itself."""
+    """Functions as tools."""
 
     def test_a_function_becomes_a_tool(self) -> None:
         """Name, first paragraph, hints, defaults, descriptions."""
@@ -174,8 +174,9 @@ class TestFunctions:
         assert (made.strict, made.raw, made.is_async) == (None, None, False)
 
     def test_a_parameter_without_a_hint_takes_anything(self) -> None:
-        """And *args and **kwargs are not offered, for they say nothing."""
-        made = Tool.of(bare)
+        """*args and **kwargs are left out, since they describe nothing."""
+        with pytest.warns(RuntimeWarning, match="cannot know"):
+            made = Tool.of(bare)
         assert made.description == ""
         assert made.parameters["properties"] == {"query": {}, "limit": {"default": 5}}
         assert made.parameters["required"] == ["query"]
@@ -211,7 +212,7 @@ class TestFunctions:
     def test_whatever_can_be_called_becomes_a_tool(
         self, source: Any, name: str, description: str, properties: list[str]
     ) -> None:
-        """Methods, class methods, static methods, objects, partials (what they fix is not asked for), async ones."""
+        """Methods, class methods, static methods, objects, partials (without the fixed arguments), async ones."""
         made = Tool.of(source)
         assert (made.name, made.description, list(made.parameters["properties"])) == (name, description, properties)
 
@@ -226,15 +227,15 @@ class TestFunctions:
         assert Tool.of(wrapper).run({"place": {"city": "Oslo"}}) == "wrapped Oslo C 1"
 
     def test_the_return_hint_may_be_unknown(self) -> None:
-        """It is not needed, and is often there for type checkers alone."""
+        """It is not needed, and is often only imported for type checkers."""
 
         def half(number: int) -> Fraction:
             raise NotImplementedError
 
         assert list(Tool.of(half).parameters["properties"]) == ["number"]
 
-    def test_a_class_stands_for_its_fields(self) -> None:
-        """A dataclass, TypedDict or NamedTuple: running it gives the instance."""
+    def test_a_class_is_a_tool_with_its_fields(self) -> None:
+        """A dataclass, TypedDict or NamedTuple: running it returns the instance."""
         made = Tool.of(Place)
         assert (made.name, made.description) == ("Place", "A place on Earth.")
         assert made.parameters["required"] == ["city"]
@@ -244,7 +245,7 @@ class TestFunctions:
         assert Tool.of(Filter).bind({}) == {}
         assert Tool.of(Size).bind({"width": 1, "height": 2}) == {"width": 1, "height": 2}
 
-    def test_a_pydantic_model_stands_for_its_fields_too(self) -> None:
+    def test_a_pydantic_model_is_a_tool_with_its_fields(self) -> None:
         """As a tool by itself and as a parameter."""
         pydantic = pytest.importorskip("pydantic")
         order = pydantic.create_model("Order", __doc__="An order.", item=(str, ...), count=(int, 1))
@@ -252,7 +253,7 @@ class TestFunctions:
         assert (made.name, made.description) == ("Order", "An order.")
         assert made.run({"item": "x", "count": None}) == order(item="x")
         assert made.bind({"item": "x"}) == {"item": "x", "count": 1}
-        with pytest.raises(InvalidRequest, match="is no object in JSON: tools take objects"):
+        with pytest.raises(InvalidRequest, match="is not an object in JSON: tools take objects"):
             Tool.of(pydantic.RootModel[list[str]])
 
         def buy(wanted: Any, limit: Any = 3) -> Any:
@@ -279,16 +280,16 @@ class TestFunctions:
     @pytest.mark.parametrize(
         ("source", "message"),
         [
-            (lambda x: x, r"cannot be called '<lambda>': .* tool\(name=...\)"),
+            (lambda x: x, r"'<lambda>' is not a valid tool name: .* tool\(name=...\)"),
             (Shop.sell, "sell is a method without its object: give `object.sell`"),
             (Shop.count, "count is a method without its object"),
-            (Shop, "Shop is a class that says nothing about its fields"),
-            (Unit, "Unit is a class that says nothing about its fields"),
-            (max, "does not tell its parameters"),
-            (3, "3 is no tool: give a function"),
-            ("weather", "'weather' is no tool"),
+            (Shop, "Shop has no typed fields"),
+            (Unit, "Unit has no typed fields"),
+            (max, "has no readable parameters"),
+            (3, "3 is not a tool: pass a function"),
+            ("weather", "'weather' is not a tool"),
             ({"description": "x"}, "a tool without 'name'"),
-            ({"name": "a b"}, "a tool cannot be called 'a b'"),
+            ({"name": "a b"}, "'a b' is not a valid tool name"),
             ({"name": "x" * 65}, "1 to 64"),
             ({"name": "x", "parameters": []}, "tool x: its parameters must be a JSON schema, not list"),
             ({"name": "x", "parameters": {"type": "string"}}, "must be \"object\", not 'string'"),
@@ -298,12 +299,12 @@ class TestFunctions:
         ids=shown,
     )
     def test_what_cannot_be_a_tool_is_refused(self, source: Any, message: str) -> None:
-        """With the tool's name and what to do."""
+        """The error has the tool's name and what to do."""
         with pytest.raises(InvalidRequest, match=message):
             Tool.of(source)
 
     def test_a_parameter_that_no_model_can_give_is_named(self) -> None:
-        """With the way out; fixed by a partial it is no trouble."""
+        """The error has the way out; a parameter fixed by a partial is fine."""
 
         def query(connection: Callable[..., Any], sql: str) -> Any:
             return connection(sql)
@@ -313,7 +314,7 @@ class TestFunctions:
         assert Tool.of(functools.partial(query, connection=len)).run({"sql": "select"}) == 6
 
     def test_a_type_parameter_of_the_function_itself_is_known(self) -> None:
-        """As `def first[Item: int](items: list[Item])` has them, where annotations are postponed."""
+        """`def first[Item: int](items: list[Item])` has them, even with postponed annotations."""
 
         def first(items: list[Item]) -> Item:  # type: ignore[name-defined]  # noqa: F821
             return items[0]
@@ -340,15 +341,15 @@ class TestFunctions:
 
     @pytest.mark.parametrize("postponed", [POSTPONED, *([""] if sys.version_info >= (3, 14) else [])])
     def test_only_hints_of_parameters_must_be_known(self, postponed: str) -> None:
-        """A type that is only imported for type checkers may be what comes back, or fixed; else it is named."""
+        """A type only imported for type checkers may be returned, or fixed; otherwise the error names it."""
         code = "def halve(number: int, by: Fraction = 2) -> Fraction:\n    return number // by\n"
         halve = run_code(postponed + code)["halve"]
         assert Tool.of(functools.partial(halve, by=3)).run({"number": 6}) == 2
         with pytest.raises(InvalidRequest, match="halve: its type hints use 'Fraction'"):
             Tool.of(halve)
 
-    def test_a_hint_that_is_no_hint_is_named(self) -> None:
-        """Python finds it only when the hint is read."""
+    def test_an_invalid_hint_is_named(self) -> None:
+        """Python notices it only when the hint is read."""
 
         def broken(number: Any) -> None: ...
 
@@ -357,7 +358,7 @@ class TestFunctions:
             Tool.of(broken)
 
     def test_a_generator_is_refused(self) -> None:
-        """A result is given at once."""
+        """A tool returns its result at once."""
 
         def numbers() -> Any:
             yield 1
@@ -366,11 +367,11 @@ class TestFunctions:
             yield 1
 
         for function in (numbers, later_numbers):
-            with pytest.raises(InvalidRequest, match="yields its result in pieces"):
+            with pytest.raises(InvalidRequest, match="is a generator"):
                 Tool.of(function)
 
     def test_a_default_that_json_lacks_is_left_out(self) -> None:
-        """It is used all the same when the model says nothing."""
+        """It is still used when the model leaves the argument out."""
 
         def wait(until: Any = asyncio, share: float = float("nan"), sizes: Any = {1}) -> Any:  # noqa: B006
             return until
@@ -384,7 +385,7 @@ class TestFunctions:
 
 
 class TestDocstrings:
-    """Descriptions in the styles that people write."""
+    """Descriptions in common styles."""
 
     @pytest.mark.parametrize(
         "text",
@@ -399,7 +400,7 @@ class TestDocstrings:
         ids=["google", "indented", "rest", "epydoc", "numpy", "nested types"],
     )
     def test_every_style_gives_the_same(self, text: str) -> None:
-        """The first paragraph and one description each; what is returned is no parameter."""
+        """The first paragraph and one description each; the return value is not a parameter."""
         assert read_docstring(text) == ("Adds.", {"a": "First number.", "b": "Second: exact."})
 
     @pytest.mark.parametrize(
@@ -426,7 +427,7 @@ class TestDocstrings:
 
     @given(st.text(alphabet="Args:-\n abParmets()*@,", max_size=80))
     def test_no_docstring_makes_it_fail(self, text: str) -> None:
-        """Whatever people write there."""
+        """Any docstring is accepted."""
         summary, described = read_docstring(text)
         assert isinstance(summary, str)
         assert all(isinstance(item, str) for item in described.values())
@@ -452,7 +453,7 @@ class TestDescriptions:
         ids=["openai", "responses", "bare", "anthropic", "custom", "gemini", "mcp", "mcp object"],
     )
     def test_every_service_s_form_gives_the_same(self, source: Any) -> None:
-        """One form inside, whatever was written."""
+        """Every format becomes the same tool."""
         assert Tool.of(source) == Tool("f", "F.", self.SCHEMA)
 
     @pytest.mark.parametrize(
@@ -467,12 +468,12 @@ class TestDescriptions:
         ids=shown,
     )
     def test_a_service_s_own_tool_is_sent_as_it_is(self, source: dict[str, Any], name: str) -> None:
-        """Also one with fields that a single service knows."""
+        """Including one with fields of a single service."""
         made = Tool.of(source)
         assert (made.name, made.raw) == (name, source)
 
     def test_strict_and_missing_parameters(self) -> None:
-        """`strict` is kept; without parameters there are none to give."""
+        """`strict` is kept; missing parameters mean none."""
         made = Tool.of({"type": "function", "function": {"name": "f", "strict": True}})
         assert (made.strict, made.parameters) == (True, {"type": "object", "properties": {}})
 
@@ -486,7 +487,7 @@ class TestDescriptions:
             made.name = "g"  # type: ignore[misc]
 
     def test_a_function_may_have_a_schema_of_its_own(self) -> None:
-        """Its arguments are checked against that, and given as JSON has them."""
+        """Its arguments are checked against that, and passed as parsed JSON."""
         made = Tool("f", parameters=self.SCHEMA, function=lambda **arguments: arguments)
         assert made.run({"a": 1, "b": [2]}) == {"a": 1, "b": [2]}
         assert made.run({"a": None}) == {}
@@ -497,22 +498,22 @@ class TestDescriptions:
 
     def test_a_function_that_cannot_be_called_is_refused(self) -> None:
         """At once, not when the model calls it."""
-        with pytest.raises(InvalidRequest, match="tool f: its function cannot be called"):
+        with pytest.raises(InvalidRequest, match="tool f: its function is not callable"):
             Tool("f", function=3)  # type: ignore[arg-type]
 
 
 class TestChecked:
-    """The list that a caller passes."""
+    """The list of tools."""
 
     def test_a_list_may_mix_them(self) -> None:
-        """Functions, mappings, Tools, and Gemini's several in one."""
+        """Functions, mappings, Tools, and Gemini's format with several functions."""
         several = {"functionDeclarations": [{"name": "a"}, {"name": "b"}]}
         names = [item.name for item in checked_tools([weather, {"type": "web_search"}, Tool("now"), several])]
         assert names == ["weather", "web_search", "now", "a", "b"]
         assert checked_tools([]) == ()
 
     def test_types_in_capitals_as_gemini_writes_them(self) -> None:
-        """They mean JSON schema's, at every depth; a name or a value in capitals stays."""
+        """Types are translated at every depth; names and values in capitals stay."""
         parameters = {
             "type": "OBJECT",
             "properties": {
@@ -539,15 +540,15 @@ class TestChecked:
         assert parameters["type"] == "OBJECT"
         with pytest.raises(InvalidRequest, match="not 'string'"):
             checked_tools([{"functionDeclarations": [{"name": "f", "parameters": {"type": "STRING"}}]}])
-        with pytest.raises(InvalidRequest, match=r"tools\[0\]: 3 is no tool"):
+        with pytest.raises(InvalidRequest, match=r"tools\[0\]: 3 is not a tool"):
             checked_tools([{"functionDeclarations": [3]}])
 
     @pytest.mark.parametrize(
         ("tools", "message"),
         [
             ([weather, Tool("weather")], r"tools\[1\]: tools\[0\] is called 'weather' too: rename one"),
-            ([weather, 3], r"tools\[1\]: 3 is no tool"),
-            ([weather, lambda: 1], r"tools\[1\]: a tool cannot be called '<lambda>'"),
+            ([weather, 3], r"tools\[1\]: 3 is not a tool"),
+            ([weather, lambda: 1], r"tools\[1\]: '<lambda>' is not a valid tool name"),
             (weather, "tools must be a list of functions or tools, not function: put it into a list"),
             ({"name": "x"}, "not dict: put it into a list"),
             (Place, "not type: put it into a list"),
@@ -568,16 +569,16 @@ class TestChecked:
 
 
 class TestArguments:
-    """What a model's arguments become."""
+    """The conversion of a model's arguments."""
 
     def test_arguments_become_what_the_hints_say(self) -> None:
-        """Dataclasses and enums; what is left out stays out."""
+        """Dataclasses and enums; a left-out argument stays out."""
         made = Tool.of(weather)
         assert made.bind({"place": {"city": "Oslo"}, "unit": "fahrenheit"}) == {"place": Place("Oslo"), "unit": Unit.F}
         assert made.run({"place": {"city": "Oslo"}, "days": 3}) == "Oslo C 3"
 
-    def test_null_means_left_out_where_null_is_no_value(self) -> None:
-        """Models write it so, in strict mode they have to."""
+    def test_null_means_left_out_if_null_is_not_a_value(self) -> None:
+        """Models write it so, and have to in strict mode."""
         assert Tool.of(weather).bind({"place": {"city": "Oslo"}, "unit": None, "days": None}) == {
             "place": Place("Oslo")
         }
@@ -594,7 +595,7 @@ class TestArguments:
         assert caught.value.message.startswith("the arguments of weather do not fit: place.city: expected")
 
     @pytest.mark.parametrize("arguments", [None, [], "x", 3])
-    def test_arguments_that_are_no_object_are_told(self, arguments: Any) -> None:
+    def test_arguments_that_are_not_an_object_are_a_problem(self, arguments: Any) -> None:
         """Instead of failing somewhere inside."""
         for made in (Tool.of(weather), Tool.of(Place), Tool("f")):
             with pytest.raises(InvalidOutput, match="expected an object"):
@@ -609,11 +610,11 @@ class TestArguments:
         ],
     )
     def test_positional_parameters_get_theirs(self, arguments: dict[str, Any], result: tuple[int, ...]) -> None:
-        """Whatever the order in which the model wrote them."""
+        """In any order of the model's arguments."""
         assert Tool.of(positional).run(arguments) == result
 
     def test_the_function_s_own_error_comes_out(self) -> None:
-        """It is no fault of the arguments."""
+        """The arguments are not to blame."""
 
         def fail(text: str) -> None:
             raise KeyError(text)
@@ -622,7 +623,7 @@ class TestArguments:
             Tool.of(fail).run({"text": "x"})
 
     def test_an_async_function_gives_something_to_await(self) -> None:
-        """Sync and async tools are told apart, also behind a partial and in an object."""
+        """Also behind a partial and in an object."""
 
         class Caller:
             async def __call__(self, text: str) -> str:
@@ -644,12 +645,12 @@ class TestArguments:
         with pytest.raises(InvalidRequest, match="tool f has no function"):
             made.run({"a": 1})
         dangling = Tool("f", parameters={"properties": {"a": {"$ref": "#/$defs/a"}}})
-        with pytest.raises(InvalidOutput, match=r"a: its schema refers to #/[$]defs/a, which is not there"):
+        with pytest.raises(InvalidOutput, match=r"a: its schema refers to #/[$]defs/a, which does not exist"):
             dangling.bind({"a": 1})
         with pytest.raises(InvalidRequest, match="tool f has no function"):
             made()
 
-    def test_arguments_that_are_nested_too_deeply_are_told(self) -> None:
+    def test_arguments_that_are_nested_too_deeply_are_a_problem(self) -> None:
         """Instead of a RecursionError."""
         value: list[Any] = []
         for _ in range(5000):
@@ -660,7 +661,7 @@ class TestArguments:
             Tool("f", parameters=nested).bind({"a": value})
 
     def test_the_model_s_arguments_are_not_changed(self) -> None:
-        """They go back to the service as they came."""
+        """They go back to the service unchanged."""
         arguments = {"a": None, "b": {"c": None}}
         schema = {"type": "object", "properties": {"a": {"type": "string"}, "b": {"properties": {"c": False}}}}
         assert Tool("f", parameters=schema).bind(arguments) == {"b": {}}
@@ -668,7 +669,7 @@ class TestArguments:
 
 
 class TestResults:
-    """What a function returned, as text for the model."""
+    """A function's result as text for the model."""
 
     @pytest.mark.parametrize(
         ("value", "text"),
@@ -703,23 +704,23 @@ class TestResults:
         ids=shown,
     )
     def test_a_value_has_its_text(self, value: Any, text: str) -> None:
-        """A str as it is, JSON for what JSON can say, str() for the rest."""
+        """A str unchanged, JSON if possible, otherwise str()."""
         assert Tool.result_text(value).replace("tests.test_tools", "test_tools") == text
 
-    def test_rows_of_a_database_are_told_by_their_columns(self) -> None:
-        """As sqlite3 gives them to those who ask for names."""
+    def test_rows_of_a_database_become_mappings(self) -> None:
+        """sqlite3's rows by name."""
         sqlite3 = pytest.importorskip("sqlite3")
         with contextlib.closing(sqlite3.connect(":memory:")) as database:
             database.row_factory = sqlite3.Row
             rows = database.execute("SELECT 'Oslo' AS city, 3 AS days").fetchall()
         assert Tool.result_text(rows) == '[{"city": "Oslo", "days": 3}]'
 
-    def test_an_array_is_told_as_a_list(self) -> None:
-        """numpy's arrays and numbers say themselves as lists."""
+    def test_an_array_becomes_a_list(self) -> None:
+        """numpy's arrays and numbers convert themselves to lists."""
         array = type("Array", (), {"tolist": lambda self: [[1.0, 2.0]]})()
         assert Tool.result_text({"data": array}) == '{"data": [[1.0, 2.0]]}'
 
-    def test_a_value_that_contains_itself_is_told_somehow(self) -> None:
+    def test_a_value_that_contains_itself_has_some_text(self) -> None:
         """Python's own text for it."""
         value: list[Any] = [1]
         value.append(value)
@@ -735,11 +736,11 @@ class TestResults:
         ).filter(lambda value: not isinstance(value, str))
     )
     def test_what_json_has_comes_through_unchanged(self, value: Any) -> None:
-        """Reading the text gives the value."""
+        """Parsing the text gives the value."""
         assert json.loads(Tool.result_text(value)) == value
 
     def test_what_is_made_one_by_one_is_a_list(self) -> None:
-        """A model can do nothing with the name of an iterator."""
+        """The name of an iterator is useless to a model."""
         assert Tool.result_text(str(number) for number in range(2)) == '["0", "1"]'
         assert Tool.result_text({"sums": map(sum, [(1, 2)])}) == '{"sums": [3]}'
 
@@ -783,7 +784,7 @@ class TestDecorator:
             checked_tools([Shop.count])
 
     def test_strict_puts_the_schema_into_the_strict_form(self) -> None:
-        """What is optional becomes required and nullable, and null is read as left out."""
+        """Optional parameters become required and nullable, and null is read as left out."""
 
         @tool(strict=True)
         def search(query: str, limit: int = 5) -> int:
@@ -795,13 +796,13 @@ class TestDecorator:
         assert search.run({"query": "x", "limit": None}) == 5
 
     def test_strict_is_refused_where_it_is_impossible(self) -> None:
-        """A parameter without a type has no form there."""
-        with pytest.raises(InvalidRequest, match="tool bare: strict mode has no form"):
+        """A parameter without a type cannot be expressed there."""
+        with pytest.raises(InvalidRequest, match="tool bare: strict mode cannot express"):
             tool(strict=True)(bare)
 
-    def test_it_stands_on_functions(self) -> None:
-        """The other order of decorators is told."""
-        with pytest.raises(InvalidRequest, match="@tool stands on a function, not on property"):
+    def test_it_decorates_functions_only(self) -> None:
+        """The error for the wrong order of decorators."""
+        with pytest.raises(InvalidRequest, match="@tool decorates functions, not property"):
             tool(property(lambda self: 1))  # type: ignore[arg-type]
 
     def test_a_tool_pickles_with_its_function(self) -> None:
@@ -849,30 +850,30 @@ class TestChoice:
         ids=shown,
     )
     def test_what_only_a_mapping_can_say_is_sent_as_given(self, value: dict[str, Any]) -> None:
-        """A service's own words."""
+        """A service's own choices."""
         assert tool_choice(value, [Tool("now")]).raw == value
 
     @pytest.mark.parametrize(
         ("value", "tools", "message"),
         [
-            ("nope", [Tool("a"), Tool("b")], "there is no tool 'nope'; there are a, b"),
-            (weather, [Tool("a")], "there is no tool 'weather'; there are a"),
-            ({"type": "tool", "name": "nope"}, [Tool("a")], "there is no tool 'nope'"),
-            ("nope", [], r"there is no tool 'nope'; pass tools=\[...\]"),
+            ("nope", [Tool("a"), Tool("b")], "unknown tool 'nope'; available: a, b"),
+            (weather, [Tool("a")], "unknown tool 'weather'; available: a"),
+            ({"type": "tool", "name": "nope"}, [Tool("a")], "unknown tool 'nope'"),
+            ("nope", [], r"unknown tool 'nope'; pass tools=\[...\]"),
             ("required", [], r"tool_choice is 'required', but there are no tools"),
             (3, [Tool("a")], "tool_choice must be 'auto', 'none', 'required'"),
             (["a"], [Tool("a")], "tool_choice must be"),
         ],
         ids=shown,
     )
-    def test_a_choice_that_is_none_is_refused(self, value: Any, tools: list[Tool], message: str) -> None:
-        """With the tools there are."""
+    def test_an_unknown_choice_is_rejected(self, value: Any, tools: list[Tool], message: str) -> None:
+        """The error lists the available tools."""
         with pytest.raises(InvalidRequest, match=message):
             tool_choice(value, tools)
 
 
 def test_importing_it_costs_nothing() -> None:
-    """What reads hints, and what it needs for that, is loaded with the first function."""
+    """Reading hints, and its imports, wait for the first function."""
     code = (
         "import sys, llmbridge.messages; before = set(sys.modules); "
         "import llmbridge.tools; print(*set(sys.modules) - before)"

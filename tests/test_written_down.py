@@ -1,4 +1,4 @@
-"""Messages in the form in which the services' own packages write down an answer."""
+"""Messages in the format in which the services' own packages store an answer."""
 
 from __future__ import annotations
 
@@ -51,12 +51,12 @@ def sent(model: str, *turns: dict[str, Any]) -> Any:
     ],
 )
 def test_an_answer_of_another_service(name: str, expected: dict[str, Any]) -> None:
-    """What is empty is not sent, and reasoning goes where the service wants it, or nowhere."""
+    """Empty fields are left out, and reasoning goes where the service wants it, or nowhere."""
     assert sent(name, *HISTORY) == expected
 
 
 def test_anthropic_takes_it() -> None:
-    """It refuses keys that it does not know, and reasoning that it has not signed."""
+    """It rejects unknown keys, and reasoning that it has not signed."""
     turn = sent("anthropic", *HISTORY)
     assert set(turn) == {"role", "content"}
     assert "annotations" not in str(turn)
@@ -75,7 +75,7 @@ def test_anthropic_takes_it() -> None:
     ],
 )
 def test_what_becomes_of_it(given: dict[str, Any], content: Any, extra: dict[str, Any]) -> None:
-    """Reasoning once, in front; what says something stays."""
+    """Reasoning once, at the beginning; fields with content stay."""
     (message,) = checked_messages([{"role": "assistant", **given}])
     if isinstance(message.content, list):
         assert [part if isinstance(part, str) else part["text"] for part in message.content] == content
@@ -86,7 +86,7 @@ def test_what_becomes_of_it(given: dict[str, Any], content: Any, extra: dict[str
 
 @pytest.mark.parametrize("write", [dataclasses.asdict, Message.to_dict], ids=["asdict", "to_dict"])
 def test_a_conversation_kept_as_json(write: Callable[[Message], dict[str, Any]]) -> None:
-    """It is the same one again, whoever wrote the messages down."""
+    """The conversation is the same, in any package's format."""
     call = ToolCall("c1", "add", {"a": 1}, '{"a": 1}')
     turns = checked_messages(
         [
@@ -100,7 +100,7 @@ def test_a_conversation_kept_as_json(write: Callable[[Message], dict[str, Any]])
 
 
 def test_a_tools_result_is_a_message_too() -> None:
-    """What goes to the model is what is kept."""
+    """The stored result is the one that went to the model."""
     result = ToolResult(ToolCall("c1", "look"), "a picture", value=Image("https://e.com/a.png"))
     assert checked_messages([result]) == (result.message,)
     assert result.message.to_dict()["content"][0]["type"] == "image_url"
@@ -113,6 +113,6 @@ def test_keys_without_a_value_are_left_out_of_all_messages() -> None:
 
 
 def test_an_answer_with_nothing_in_it() -> None:
-    """Is said to be one, with its place."""
+    """The error says so, with its place."""
     with pytest.raises(InvalidRequest, match=r"messages\[0\]: content is None"):
         checked_messages([{"role": "assistant", "content": None, **EMPTY}])

@@ -2,7 +2,7 @@
 
     python -m benchmarks.mutations                  # all of them, about ten minutes
     python -m benchmarks.mutations --only P7,P13
-    python -m benchmarks.mutations --list           # what there is, and whether it still applies
+    python -m benchmarks.mutations --list           # list them, and whether they still apply
 
-`catalogue` holds the changes, `copies` applies them and runs the tests, `watch` is loaded into those runs.
+`catalogue` holds the changes, `copies` applies them and runs the tests, and `watch` is a pytest plugin for those runs.
 """

@@ -1,4 +1,4 @@
-"""The command line."""
+"""The command line of `benchmarks.mutations`."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from benchmarks.mutations.mutation import DoesNotApply, Mutation
 
 
 def listed(mutations: Sequence[Mutation]) -> bool:
-    """Prints the mutations; whether all of them apply to the source as it is."""
+    """Prints the mutations; returns whether all of them apply to the current source."""
     sound = True
     for mutation in mutations:
         try:
@@ -30,7 +30,7 @@ def listed(mutations: Sequence[Mutation]) -> bool:
 
 
 def measured(mutations: Sequence[Mutation], seconds: float) -> list[Verdict]:
-    """What became of each mutation, in a copy that is thrown away afterwards."""
+    """The result of each mutation, in a temporary copy."""
     verdicts = []
     with tempfile.TemporaryDirectory(prefix="llmbridge-mutations-") as folder:
         copy = copied(ROOT, Path(folder))
@@ -42,13 +42,13 @@ def measured(mutations: Sequence[Mutation], seconds: float) -> list[Verdict]:
 
 
 def main() -> int:
-    """Runs what the arguments ask for; 1 if a mutation escaped or could not be tested."""
+    """Runs the mutations; 1 if one escaped or could not be tested."""
     parser = argparse.ArgumentParser(
-        prog="benchmarks.mutations", description="Breaks each promise, and sees it caught."
+        prog="benchmarks.mutations", description="Breaks each promise, and checks that a test catches it."
     )
     parser.add_argument("--only", default="", metavar="PROMISES", help="comma-separated, as P7,P13")
-    parser.add_argument("--list", action="store_true", help="say what there is, and whether it still applies")
-    parser.add_argument("--seconds", type=float, default=300.0, help="after which the tests of one are killed")
+    parser.add_argument("--list", action="store_true", help="list them, and whether they still apply")
+    parser.add_argument("--seconds", type=float, default=300.0, help="limit of the tests of a mutation")
     options = parser.parse_args()
     promises = {mutation.promise for mutation in MUTATIONS}
     wanted = {*filter(None, options.only.upper().split(","))} or promises
@@ -58,7 +58,7 @@ def main() -> int:
     if options.list:
         return 0 if listed(mutations) else 1
     if hasattr(os, "nice"):
-        os.nice(10)  # it takes minutes, and whoever works meanwhile comes first
+        os.nice(10)  # it takes minutes, so other work comes first
     print(versions(), flush=True)
     verdicts = measured(mutations, options.seconds)
     caught = sum(verdict.caught for verdict in verdicts)
@@ -66,9 +66,7 @@ def main() -> int:
         [mutation.promise, mutation.breaks, verdict.says, f"{verdict.seconds:.0f} s"]
         for mutation, verdict in zip(mutations, verdicts, strict=True)
     ]
-    notes = [
-        f"{caught} of {len(verdicts)} caught by a test that bears the promise's number, and passes without the change"
-    ]
+    notes = [f"{caught} of {len(verdicts)} caught by a test of the promise that passes without the change"]
     print(f"\n{Table('Mutations', ['promise', 'what is broken', 'caught by', 'time'], rows, notes=notes)}", end="")
     return 0 if caught == len(verdicts) else 1
 

@@ -1,4 +1,4 @@
-"""All changes that break a promise: short texts in definitions of the package, and what replaces them."""
+"""All mutations: short texts in definitions of the package, with their replacements."""
 
 from __future__ import annotations
 

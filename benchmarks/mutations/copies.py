@@ -1,4 +1,4 @@
-"""A copy of the repository in a temporary folder, its tests by their promise, and what they make of a change."""
+"""A copy of the repository in a temporary folder, its tests by promise, and their verdicts on a change."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ __all__ = ["Copy", "Verdict", "copied", "tests_by_promise"]
 _LEFT_OUT = shutil.ignore_patterns(
     ".git", "__pycache__", ".*_cache", ".hypothesis", ".tox", ".venv", "venv", "build", "dist", "*.egg-info"
 )
-_QUICK = "test_promises_gaps.py"  # one short test for each promise: what fails there need not be looked for elsewhere
+_QUICK = "test_promises_gaps.py"  # one short test per promise, run first
 _NUMBERS = re.compile(r"test_((?:p\d+_)+)")
 _TEST_SECONDS = 60
 _PASSED, _FAILED = 0, 1
@@ -32,12 +32,12 @@ _PASSED, _FAILED = 0, 1
 
 @dataclass(frozen=True)
 class Verdict:
-    """What became of a mutation.
+    """The result of a mutation.
 
     Args:
         caught: Whether a test of its promise fails with it, and passes without it.
-        says: Which one; or what went wrong.
-        seconds: How long that took.
+        says: That test, or what went wrong.
+        seconds: The time it took.
     """
 
     caught: bool
@@ -46,7 +46,7 @@ class Verdict:
 
 
 def tests_by_promise(root: Path) -> dict[str, dict[Path, list[str]]]:
-    """For each promise the test modules, and in them the names of the tests that bear its number."""
+    """For each promise the test modules, with the names of their tests for it."""
     found: dict[str, dict[Path, list[str]]] = defaultdict(lambda: defaultdict(list))
     for path in sorted((root / "tests").rglob("test_*.py"), key=lambda path: (path.name != _QUICK, path)):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
@@ -57,12 +57,12 @@ def tests_by_promise(root: Path) -> dict[str, dict[Path, list[str]]]:
 
 
 def copied(source: Path, folder: Path) -> Copy:
-    """A copy of the repository, whose package is known to be what its tests import."""
+    """A copy of the repository, after checking that its tests import the copied package."""
     shutil.copytree(source, folder / "copy", ignore=_LEFT_OUT)
     copy = Copy(folder / "copy")
     imported = copy.imported()
     if not imported.is_relative_to(copy.root):
-        raise RuntimeError(f"tests of the copy would import {imported}: is another llmbridge first on the path?")
+        raise RuntimeError(f"tests of the copy would import {imported}: another llmbridge comes first on the path")
     return copy
 
 
@@ -79,7 +79,7 @@ class Copy:
         self._changes = 0
 
     def imported(self) -> Path:
-        """Where `import llmbridge` finds the package, for those who run in the copy."""
+        """The folder from which the copy's processes import llmbridge."""
         command = [sys.executable, "-c", "import llmbridge; print(llmbridge.__file__)"]
         run = subprocess.run(
             command, cwd=self.root, env=self._environment(), capture_output=True, text=True, check=True
@@ -87,11 +87,11 @@ class Copy:
         return Path(run.stdout.strip()).resolve()
 
     def meet(self, mutation: Mutation, seconds: float) -> Verdict:
-        """Whether a test of the mutation's promise notices it.
+        """Whether a test of the mutation's promise catches it.
 
         Args:
-            mutation: Applied for the time of the run.
-            seconds: After which the run is killed; the test that hangs then has caught it.
+            mutation: Applied during the run.
+            seconds: Limit after which the run is killed; a test that hangs until then has caught it.
         """
         started = time.monotonic()
         try:
@@ -114,12 +114,12 @@ class Copy:
 
     def _write(self, path: Path, text: str) -> None:
         path.write_text(text, encoding="utf-8")
-        self._changes += 1  # byte code is taken for up to date if the time is the same second, and the size is the same
+        self._changes += 1  # byte code counts as current if time (in seconds) and size are equal
         stamp = time.time() + 10 * self._changes
         os.utime(path, (stamp, stamp))
 
     def _run(self, selected: Sequence[str], seconds: float) -> Verdict:
-        """What pytest makes of the selected tests."""
+        """pytest's verdict on the selected tests."""
         self._log.unlink(missing_ok=True)
         plugins = ["-p", "no:cacheprovider", "-p", "no:randomly", "-p", "benchmarks.mutations.watch"]
         command = [sys.executable, "-m", "pytest", "-x", "-q", f"--timeout={_TEST_SECONDS}", *plugins, *selected]
@@ -157,7 +157,7 @@ class Copy:
 
 
 def _end(run: subprocess.Popen[str]) -> None:
-    """Ends a run, and with it the processes that its tests have started."""
+    """Ends a run and the processes that its tests have started."""
     with contextlib.suppress(ProcessLookupError):
         if hasattr(os, "killpg"):
             os.killpg(run.pid, signal.SIGKILL)

@@ -1,4 +1,4 @@
-"""One change of the source that breaks a promise: in a definition found by its name, whichever module it is in."""
+"""One change of the source that breaks a promise, in a definition found by its name in any module."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ __all__ = ["DoesNotApply", "Mutation"]
 
 
 class DoesNotApply(Exception):
-    """The definition or the text in it is not found, or not once; or what comes out is not Python."""
+    """The definition or its text is not found exactly once, or the result is not Python."""
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Mutation:
     r"""A change in one place that breaks a promise.
 
     Args:
-        promise: Its number, as "P1".
-        breaks: What goes wrong then, in a few words.
-        name: The definition that is changed, as `Transport.send`, `check_text` or `EVENT_LIMIT`, without its module.
-            Where several modules define it, the text decides.
-        old: Text that is in the definition exactly once; how it is spaced and broken into lines does not matter.
-        new: Replaces it. Lines after the first are indented as the line in which the text begins.
+        promise: Its number, like "P1".
+        breaks: What goes wrong, in a few words.
+        name: The definition to change, like `Transport.send`, `check_text` or `EVENT_LIMIT`, without its module. If
+            several modules define it, the text decides.
+        old: Text that occurs exactly once in the definition, regardless of spaces and line breaks.
+        new: Its replacement. Lines after the first are indented like the line in which the text starts.
     """
 
     promise: str
@@ -40,17 +40,17 @@ class Mutation:
         return f"{self.promise}: {self.breaks}"
 
     def applied(self, root: Path) -> tuple[Path, str]:
-        """The file that is changed, and its text with the change.
+        """The changed file, and its text with the change.
 
         Args:
-            root: Of the repository; its package is read once.
+            root: The repository; its package is read once.
 
         Raises:
-            DoesNotApply: The source has changed, and the mutation has to follow.
+            DoesNotApply: The source has changed; adapt the mutation.
         """
         definitions = _definitions(root).get(self.name, ())
         if not definitions:
-            raise DoesNotApply(f"nothing is called {self.name}")
+            raise DoesNotApply(f"there is no {self.name}")
         pattern = re.compile(r"\s*".join(map(re.escape, re.findall(r"\w+|[^\w\s]", self.old))))
         places = [
             (path, text, found.span())
@@ -59,7 +59,7 @@ class Mutation:
         ]
         if len(places) != 1:
             defined = "once" if len(definitions) == 1 else f"{len(definitions)} times"
-            raise DoesNotApply(f"{self.name}, defined {defined}, holds {self.old!r} {len(places)} times")
+            raise DoesNotApply(f"{self.name}, defined {defined}, contains {self.old!r} {len(places)} times")
         path, text, (start, end) = places[0]
         line = text[text.rfind("\n", 0, start) + 1 : start]
         indent = line[: len(line) - len(line.lstrip())]
@@ -67,12 +67,12 @@ class Mutation:
         try:
             compile(changed, str(path), "exec", dont_inherit=True)
         except SyntaxError as error:
-            raise DoesNotApply(f"{path.name} is not Python then: {error}") from None
+            raise DoesNotApply(f"{path.name} would not be Python: {error}") from None
         return path, changed
 
 
 _Definition = tuple[Path, str, int, int]
-"""The file, its text, and where in the text the definition begins and ends."""
+"""The file, its text, and the start and end of the definition in it."""
 
 
 @cache

@@ -1,4 +1,4 @@
-"""What breaks the promises about answers: their framing, their text, their end (P1 to P9)."""
+"""Mutations that break the promises about answers: their framing, their text, their end (P1 to P9)."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _FRAMING = (
     ),
     Mutation("P2", "an event has no limit", "EVENT_LIMIT", "64 *", "1024 * 1024 *"),
     Mutation("P2", "an error body has no limit", "BODY_LIMIT", "64 *", "1024 * 1024 * 1024 *"),
-    Mutation("P2", "what swells is unpacked in one go", "Inflated._plain", "(data, _INFLATED_SIZE)", "(data)"),
+    Mutation("P2", "a large body is unpacked in one go", "Inflated._plain", "(data, _INFLATED_SIZE)", "(data)"),
     Mutation("P2", "many lines take quadratic time", "_MANY_LINES", "64", "1 << 40"),
     Mutation(
         "P3",
@@ -101,7 +101,7 @@ _ENDS = (
     ),
     Mutation(
         "P6",
-        "a line that waits is lost at a clock",
+        "an incomplete line is lost at a timeout",
         "Answer.read",
         "except (TransportError, Cancelled) as",
         "except StreamTruncated as",
@@ -139,7 +139,7 @@ _ENDS = (
         "return None",
     ),
     Mutation("P8", "an end mark alone is an empty answer", "Answer._check_read", "elif self.ended:", "elif False:"),
-    Mutation("P8", "counted tokens are no answer", "Answer._check_read", "over=not items", "over=True"),
+    Mutation("P8", "usage alone is not an answer", "Answer._check_read", "over=not items", "over=True"),
     Mutation("P9", "an error without a field is skipped", "_BARE", r'rb"\{|', 'rb"'),
     Mutation(
         "P9", "an error in a field of its own is skipped", "_MissingLines._line", 'field == b"error" and', "False and"

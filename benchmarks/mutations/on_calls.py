@@ -1,4 +1,5 @@
-"""What breaks the promises about calls: errors, clocks, retries, how they end, secrets and the way (P10 to P25)."""
+"""Mutations that break the promises about calls: errors, timeouts, retries, how they end, secrets and the way (P10 to
+P25)."""
 
 from __future__ import annotations
 
@@ -21,7 +22,7 @@ _BUFFERS = (
         "fp.read1(READ_SIZE)",
     ),
     Mutation(
-        "P25", "nobody counts the bytes of a mocked body", "SoftBody.read", "if not data and self._left", "if False"
+        "P25", "the bytes of a mocked body are not counted", "SoftBody.read", "if not data and self._left", "if False"
     ),
     Mutation("P25", "a length that was not fulfilled passes", "WireBody._ended", "if self._left or", "if False or"),
     Mutation(
@@ -56,11 +57,11 @@ _ERRORS = (
     ),
     Mutation("P11", "an error loses its fields", "_rebuild", "error.__dict__.update(fields)", "pass"),
     Mutation("P11", "the cause keeps its request", "root_of", "root = [link for", "return error\nroot = [link for"),
-    Mutation("P12", "no clock but the total", "Call.wait_begins", "getattr(self._timeout, self._clock)", "None"),
+    Mutation("P12", "no timeout but the total", "Call.wait_begins", "getattr(self._timeout, self._clock)", "None"),
     Mutation("P12", "no total", "Call.__init__", "deadline = total_at", "deadline = _NEVER"),
     Mutation("P12", "pings are content", "Call.wait_begins", "if self._since is None:", "if self._since is not self:"),
     Mutation(
-        "P12", "connecting has no clock of its own", "_Watched.connect", 'call.start("connect")', 'call.start("total")'
+        "P12", "connecting has no own timeout", "_Watched.connect", 'call.start("connect")', 'call.start("total")'
     ),
     Mutation(
         "P12",
@@ -79,7 +80,7 @@ _ERRORS = (
     Mutation("P13", "repeated after the first piece", "Pipeline._step", "self._attempts.settled or", ""),
     Mutation(
         "P13",
-        "an empty account is worth a retry",
+        "an empty account is retried",
         "_retryable",
         "if kind in FINAL or never_passes(report):",
         "if kind is AuthError:",
@@ -101,7 +102,7 @@ _LIFE = (
     Mutation("P14", "an answer left early stays open", "Attempts._drop", "exchange.close()", "exchange.complete"),
     Mutation(
         "P14",
-        "cancelling wakes nobody",
+        "cancelling wakes no reader",
         "Call._wake",
         "socket.socket.shutdown(sock, socket.SHUT_RDWR)",
         "sock.fileno()",
@@ -120,7 +121,7 @@ _LIFE = (
         "if sys.is_finalizing():",
         "if sys is not None:",
     ),
-    Mutation("P15", "what a cancelled task has left goes on for ever", "Pipeline.leave", "self._call.leave(", "print("),
+    Mutation("P15", "a call left by a cancelled task never ends", "Pipeline.leave", "self._call.leave(", "print("),
     Mutation("P15", "a cancelled task waits", "Hop._in_place", "abandon_on_cancel=True", "abandon_on_cancel=False"),
     Mutation(
         "P15",
@@ -148,7 +149,7 @@ _LIFE = (
     Mutation("P17", "a lock stays locked in a child", "keep_lock_free", "_owners.add(owner)", "pass"),
     Mutation(
         "P17",
-        "an answer nobody asked for is the next call's",
+        "an unrequested answer goes to the next call",
         "WireBody._decoded",
         "self._done and not self._chunked.excess",
         "self._done",

@@ -1,4 +1,4 @@
-"""What breaks the promises about edges, from P29 on."""
+"""Mutations that break the promises about edges, from P29 on."""
 
 from __future__ import annotations
 
@@ -159,12 +159,12 @@ _WAITING = (
     Mutation("P31", "an exception of a handler looks like the end", "View._behind", "if self._broken:", "if False:"),
     Mutation(
         "P31",
-        "who was left goes to the end of the queue",
+        "a call that was left goes to the end of the queue",
         "Pipeline.leave",
         "self._call.listen(lambda: soon(self._step_back))",
         "self._attempts.step_back()",
     ),
-    Mutation("P31", "who has left holds up the queue", "Attempts.in_queue", '== "waiting"', '== "nobody"'),
+    Mutation("P31", "a call that was left holds up the queue", "Attempts.in_queue", '== "waiting"', '== "nobody"'),
     Mutation("P31", "a step that was left is made again", "Hop._run", "self._steps.pop()", "self._steps[0]"),
     Mutation(
         "P31",
@@ -173,9 +173,9 @@ _WAITING = (
         "if self._descriptor is not None:",
         "if self._descriptor != -1:",
     ),
-    Mutation("P31", "who waits too shortly begins anew", "Hop.outcome", "not self._begun", "True"),
-    Mutation("P31", "who comes back is given up", "Call.come_back", "self._left = None", "pass"),
-    Mutation("P31", "who takes what was there is given up", "_of_one_who_is_back", "source.come_back()", "pass"),
+    Mutation("P31", "too short a wait begins anew", "Hop.outcome", "not self._begun", "True"),
+    Mutation("P31", "a call that is continued is given up", "Call.come_back", "self._left = None", "pass"),
+    Mutation("P31", "reading what was there gives the call up", "_of_one_who_is_back", "source.come_back()", "pass"),
     Mutation("P31", "a traceback keeps the stream", "AsyncResult.__anext__", "del self", "pass"),
     Mutation("P32", "a thread waits for the headers", "_Watched.getresponse", "if POSSIBLE:", "if not POSSIBLE:"),
     Mutation(
@@ -198,6 +198,7 @@ _WATCHES = (
         "",
     ),
     Mutation("P31", "one event loop waits for another", "_Watch.is_here", "and self._loop is running_loop()", ""),
+    Mutation("P31", "a forked child ends its parent's wait", "_Watch.end", "self._pid == os.getpid()", "self._pid"),
     Mutation("P14", "the end of an answer is not seen by its watch", "_Watch.holds", "self.end()", "pass"),
     Mutation("P14", "what nobody waits for wakes the loop for ever", "_Watch._arrived", "self.end()", "pass"),
     Mutation("P14", "what nobody waits for is closed by nobody", "_Watch._arrived", "self._call.close()", "pass"),
@@ -231,7 +232,7 @@ _CONNECTIONS = (
 
 _ADDRESSES = (
     Mutation("P34", "one address after the other", "_answered", "_HEAD_START", "None"),
-    Mutation("P34", "one that refuses has its head start", "_first_of", "failed(knocking.pop(sock))", "continue"),
+    Mutation("P34", "one that refuses has its head start", "_first_of", "failed(connecting.pop(sock))", "continue"),
     Mutation("P34", "the winner is not remembered", "_first_of", "-monotonic()", "0"),
     Mutation(
         "P34",
@@ -241,11 +242,13 @@ _ADDRESSES = (
         "sock.close()\nif False:",
     ),
     Mutation("P34", "losers stay open", "_first_of", "continue\n            sock.close()", "continue"),
-    Mutation("P34", "nobody can end the wait", "_first_of", "call.attach([*knocking][-1])", ""),
+    Mutation("P34", "a cancel does not end the wait", "_first_of", "call.attach([*connecting][-1])", ""),
     Mutation("P34", "families do not take turns", "_in_turn", "address[0], []", "0, []"),
-    Mutation("P34", "the last failure is told", "_first_of", "max(failures, key=_tells)", "failures[-1]"),
-    Mutation("P34", "the first failure is told", "_first_of", "max(failures, key=_tells)", "failures[0]"),
-    Mutation("P34", "a refusal tells no more than silence", "_tells", "isinstance(failure, ConnectionError)", "False"),
+    Mutation("P34", "the last failure is raised", "_first_of", "max(failures, key=_informative)", "failures[-1]"),
+    Mutation("P34", "the first failure is raised", "_first_of", "max(failures, key=_informative)", "failures[0]"),
+    Mutation(
+        "P34", "a refusal tells no more than silence", "_informative", "isinstance(failure, ConnectionError)", "False"
+    ),
     Mutation(
         "P34", "an unknown family ends the search", "_first_of", "except OSError as error:", "except KeyError as error:"
     ),
@@ -273,7 +276,7 @@ _HEADERS = (
     ),
     Mutation("P35", "TLS is not asked about", "_Way.perhaps_tls", "self.tls is False", "self.tls is None"),
     Mutation("P35", "plain HTTP is not asked about", "_Way.perhaps_plain", "and self.tls", "and not self.tls"),
-    Mutation("P35", "the total clock says nothing", "Failure.__init__", "and call.connecting:", "and False:"),
+    Mutation("P35", "the total timeout says nothing", "Failure.__init__", "and call.connecting:", "and False:"),
     Mutation("P35", "an alert is no TLS", "_TLS_RECORD", '"\\x15\\x03", ', ""),
     Mutation("P35", "a page about TLS is not read", "advice", "if status in (400, 403) and", "if status == 426 and"),
     Mutation("P35", "a redirect to TLS says nothing", "error_for_status", '" http://" in asked', "not asked"),
@@ -282,7 +285,7 @@ _HEADERS = (
     Mutation("P35", "a page of HTML names no address", "_NOT_THE_API", "check the base_url$|", ""),
     Mutation("P35", "one version too many", "hint", "leave one {last} out", "leave {last} out"),
     Mutation("P35", "no version too many", "hint", "re.fullmatch(_VERSION, last) or (first", "(first"),
-    Mutation("P35", "nobody says how to start it", "start_hint", "not provider.start_command or", "True or"),
+    Mutation("P35", "it does not say how to start it", "start_hint", "not provider.start_command or", "True or"),
     Mutation("P35", "no scheme is asked for", "_split", "if not _SCHEME.match(url) and", "if _SCHEME.match(url) and"),
 )
 
@@ -303,10 +306,10 @@ _FORKS = (
 )
 
 _CLOCKS = (
-    Mutation("P37", "an error ends the clocks", "_Watchdog._run", "except BaseException", "except ZeroDivisionError"),
-    Mutation("P37", "SystemExit ends the clocks", "_Watchdog._run", "except BaseException", "except Exception"),
+    Mutation("P37", "an error ends the watchdog", "_Watchdog._run", "except BaseException", "except ZeroDivisionError"),
+    Mutation("P37", "SystemExit ends the watchdog", "_Watchdog._run", "except BaseException", "except Exception"),
     Mutation(
-        "P37", "one call ends the others' clocks", "_Watchdog._look", "except BaseException", "except ZeroDivisionError"
+        "P37", "one call ends others' timeouts", "_Watchdog._look", "except BaseException", "except ZeroDivisionError"
     ),
     Mutation(
         "P37",
@@ -319,7 +322,7 @@ _CLOCKS = (
     Mutation("P37", "said each time", "_Watchdog._went_wrong", "self._failed = True", "pass"),
     Mutation(
         "P37",
-        "a log handler ends the clocks",
+        "a log handler ends the watchdog",
         "_Watchdog._went_wrong",
         "contextlib.suppress(Exception)",
         "contextlib.nullcontext()",
@@ -342,21 +345,21 @@ _REFUSALS = (
     Mutation("P38", "answers do not count", "Attempts._take_headers", "self._ticket.answered()", "pass"),
     Mutation(
         "P38",
-        "nobody ever waits for others' refusals",
+        "calls do not wait for others' refusals",
         "Attempts._end_ticket",
         "ticket.refuse(error.retry_after)",
         "pass",
     ),
     Mutation("P38", "old refusals count", "Limiter._take_in_answers", "if other.began + _MINUTE > now", ""),
     Mutation("P38", "a pause may take hours", "Limiter._take_in_answers", "until <= now + _LONGEST_PAUSE", "True"),
-    Mutation("P38", "who waited returns in a herd", "_SPREAD", "0.25", "0.0"),
-    Mutation("P38", "who was refused returns in a herd", "_MOST_SPREAD", "0.25", "0.0"),
+    Mutation("P38", "waiting calls return at the same time", "_SPREAD", "0.25", "0.0"),
+    Mutation("P38", "refused calls return at the same time", "_MOST_SPREAD", "0.25", "0.0"),
     Mutation("P38", "a wait is shortened", "Retry.spread", "(1 + min(", "(1 - min("),
     Mutation(
         "P38", "a spread wait does not fit", "Attempts._next_step", "spread if call.leaves(spread) else wait", "spread"
     ),
     Mutation("P38", "a wait that is not enough stays", "Retry.spread", "2 ** min(", "1 ** min("),
-    Mutation("P38", "who is not to wait never does", "Retry.spread", "max(asked, self.backoff)", "asked"),
+    Mutation("P38", "a retry without a wait never waits", "Retry.spread", "max(asked, self.backoff)", "asked"),
     Mutation(
         "P38",
         "the minute goes at once",
@@ -412,8 +415,8 @@ _SCHEMAS = (
     ),
     Mutation(
         "P40",
-        "it is lost the second time",
-        "ChatStream._second_answer",
+        "the first answer is lost at a second complete()",
+        "ChatStream._retried",
         "raise copy(self._second_failure)",
         "pass",
     ),
@@ -425,9 +428,9 @@ _SCHEMAS = (
         "while False:",
     ),
     Mutation(
-        "P40", "it is lost where nothing can be sent", "ChatStream._second_asking", "self._keep_first(failure)", "pass"
+        "P40", "it is lost if nothing can be sent", "ChatStream._schema_retry", "self._keep_first(failure)", "pass"
     ),
-    Mutation("P40", "a call has no result", "ChatStream._second_asking", "(*results, Message(", "(Message("),
+    Mutation("P40", "a call has no result", "ChatStream._schema_retry", "(*results, Message(", "(Message("),
     Mutation("P40", "an unknown tool is a turn", "_may_be_called", "return named or", "return True or"),
     Mutation("P40", "a tool of the caller is unknown", "_may_be_called", "tool.name == call.name or", ""),
     Mutation("P40", "a service's own tool is unknown", "_may_be_called", "or tool.raw is not None", ""),

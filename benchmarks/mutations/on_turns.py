@@ -1,4 +1,4 @@
-"""What breaks the promises about whole answers: what is kept, told once, and sent back (P26 to P28)."""
+"""Mutations that break the promises about whole answers: kept, told once, and sent back (P26 to P28)."""
 
 from __future__ import annotations
 
@@ -23,20 +23,20 @@ _KEPT = (
 )
 
 _ONCE = (
-    Mutation("P27", "a summary is told again", "not_told", "if text.startswith(said) else len(text)", "* 0"),
+    Mutation("P27", "a summary is told again", "news_of", "if text.startswith(said) else len(text)", "* 0"),
     Mutation(
-        "P27", "the tail of a summary is lost", "not_told", "known = len(said) if text", "known = len(text) if text"
+        "P27", "the tail of a summary is lost", "news_of", "known = len(said) if text", "known = len(text) if text"
     ),
     Mutation(
         "P27", "a call runs again under another name", "_same_call", "return by_id or next(", "return by_id and next("
     ),
-    Mutation("P27", "two equal calls are one", "not_told", "calls.remove(same)", "pass"),
+    Mutation("P27", "two equal calls are one", "news_of", "calls.remove(same)", "pass"),
     Mutation("P27", "tags repeat the field", "Assembly._add_parts", "not self._has_reasoning_field and", ""),
     Mutation(
         "P27",
         "arguments that come again are broken",
         "_Open.text",
-        "return _told_once(self.pieces) or joined",
+        "return _once(self.pieces) or joined",
         "return joined",
     ),
     Mutation(
@@ -56,7 +56,7 @@ _BACK = (
     Mutation(
         "P28", "a thought goes on behind a call", "PartsSoFar.add_reasoning", "self._interrupted or place", "place"
     ),
-    Mutation("P28", "a pause is an end", "ToolLoop._goes_on", 'self._notes.finish.reason == "pause"', "False"),
+    Mutation("P28", "a pause is an end", "ToolLoop._continues", 'self._notes.finish.reason == "pause"', "False"),
     Mutation(
         "P28",
         "the tokens before a pause are lost",

@@ -1,4 +1,4 @@
-"""A plugin of pytest for the runs of changed copies: it says what failed, and that the copy is what was tested."""
+"""A pytest plugin for the runs of changed copies: it reports failures, and that the copy is what is tested."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import pytest
 import llmbridge
 
 LOG = "MUTATIONS_LOG"
-"""The environment variable that names the file to write to."""
+"""The environment variable with the file to write to."""
 
 
 def _note(kind: str, text: str) -> None:
@@ -22,16 +22,16 @@ def pytest_configure(config: pytest.Config) -> None:
     """Ends the run if the tests would import another llmbridge."""
     imported = Path(llmbridge.__file__).resolve()
     if not imported.is_relative_to(config.rootpath.resolve()):
-        pytest.exit(f"{imported} is imported, which is not the changed copy", returncode=4)
+        pytest.exit(f"{imported} is imported instead of the changed copy", returncode=4)
     _note("package", str(imported))
 
 
 def pytest_runtest_logstart(nodeid: str) -> None:
-    """The test that runs, in case that it never ends."""
+    """Notes the running test, in case it never ends."""
     _note("began", nodeid)
 
 
 def pytest_runtest_logreport(report: pytest.TestReport) -> None:
-    """The test that failed, or left something behind."""
+    """Notes a test that failed or left something behind."""
     if report.failed:
         _note("failed", report.nodeid)

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import os
 import sys
 from collections.abc import (
     AsyncGenerator,
@@ -62,7 +63,10 @@ class _Beginnings:
 
     def __init__(self) -> None:
         self._door = Semaphore(_BURST)
+        self._begun = 0  # in the present turn
         self._last = 0.0
+        loop = running_loop()
+        self._soon: Callable[[Callable[[], object]], object] = Loop().soon if loop is None else loop.call_soon
 
     @classmethod
     def here(cls) -> _Beginnings:
@@ -77,10 +81,18 @@ class _Beginnings:
         """Comes back when the next call may begin."""
         now, last = monotonic(), self._last
         self._last = now
-        if now - last < _BURST_SECONDS:
+        if now - last >= _BURST_SECONDS:
+            return  # to ask the event loop costs more
+        if not self._begun:
+            self._soon(self._turn_is_over)
+        self._begun += 1
+        if self._begun > _BURST:
             async with self._door:
                 await _turn()
                 self._last = monotonic()
+
+    def _turn_is_over(self) -> None:
+        self._begun = 0
 
 
 async def _turn() -> None:
@@ -154,6 +166,7 @@ class _Watch(Generic[T]):
         self._source = source
         self._call = source.current
         self._poll = poll
+        self._pid = os.getpid()
         self._waiter: asyncio.Future[None] | None = None
         self._done: list[T] = []
         self._failed: list[BaseException] = []  # in a list for the reason that `Hop` gives
@@ -217,7 +230,8 @@ class _Watch(Generic[T]):
         """Turns away from the socket. May be repeated; by the loop's own thread only."""
         if self._open:
             self._open = False
-            self._loop.remove_reader(self._descriptor)  # type: ignore[arg-type]
+            if self._pid == os.getpid():  # a forked child would put an end to the parent's watch
+                self._loop.remove_reader(self._descriptor)  # type: ignore[arg-type]
             self._call.unwatched()
 
     def end_anywhere(self, then: Callable[[], None]) -> None:
@@ -231,7 +245,8 @@ class _Watch(Generic[T]):
             self.end()
             then()
 
-        if self._open and self._loop.is_running() and running_loop() is not self._loop:
+        elsewhere = self._loop.is_running() and running_loop() is not self._loop and self._pid == os.getpid()
+        if self._open and elsewhere:
             self._call.cancel()
             with contextlib.suppress(RuntimeError):  # it was closed meanwhile
                 self._loop.call_soon_threadsafe(both)

@@ -1,6 +1,6 @@
-"""One HTTP answer, from bytes to items: what kind of body it is, its frames, what they say, and how it ends.
+"""One HTTP answer, from bytes to items: detects the kind of body, frames it, decodes the frames, checks how it ends.
 
-`assembly` repairs the items that the frames give; `reading` hands them out to the loop, and remembers them.
+`assembly` repairs the decoded items; `reading` hands them out to the loop, and remembers them.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ from llmbridge.events import END, End, EndOfPart, Finish, Item, Logprobs, Other,
 from llmbridge.secret import scrub
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame, Framing
+    from llmbridge._call.framing import Framing
     from llmbridge._transport import Exchange
-    from llmbridge.provider import Provider
+    from llmbridge.provider import Frame, Provider
 
 __all__ = ["Answer", "is_piece"]
 
 _DOCUMENT_LIMIT = 64 * 1024 * 1024
 _AWS = "application/vnd.amazon.eventstream"
 _NO_STREAMS = ("text/plain", "application/json")
-_HEAVY = 64 * 1024  # bytes of a document that are read without another thread
+_HEAVY = 64 * 1024  # a document up to this many bytes is read without another thread
 _SLICE = 8 * 1024  # bytes that are decoded in one go while an event loop waits
-_SLICES_SECONDS = 0.005  # after which it gets its turn
-_FIRST = 16  # frames that tell what dialect a stream is in
+_SLICES_SECONDS = 0.005  # after which the loop gets its turn
+_FIRST = 16  # frames that are enough to tell the dialect of a stream
 _BOM = b"\xef\xbb\xbf"
 _WHITE = b" \t\r\n"
 _Decode = Callable[["Frame"], "Iterable[Item | End]"]
@@ -51,17 +51,17 @@ class Answer:
 
     Args:
         exchange: Gives the bytes.
-        provider: Says what they mean.
+        provider: Decodes them.
         answer_tool: The tool whose arguments are the answer's text, if there is one.
         read: Takes the one JSON document that is the answer; None for a chat, whose answer the provider decodes.
         head: Keeps the first and the last event.
-        told: Gives what was handed out of this turn; a summary is compared with it.
+        told: Returns what was handed out of this turn; a summary is compared with it.
         raw: Whether the service's own events are handed out as well.
 
     Attributes:
-        waiting: The last read would have had to wait.
-        pending: What the last read has left for the next one.
-        ended: Nothing more is to be read.
+        waiting: The last read would have blocked.
+        pending: What the last read left for the next one.
+        ended: There is nothing more to read.
         end_mark: The dialect's end mark has come.
     """
 
@@ -87,7 +87,7 @@ class Answer:
         self._document: list[bytes] | None = None
         self._document_size = 0
         self._frames_seen = False
-        self._unread: list[Frame] | None = None if read else []  # the first frames, as long as they say nothing
+        self._unread: list[Frame] | None = None if read else []  # the first frames, until one of them yields something
         self._assembly = Assembly(provider.think_tags, answer_tool, told)
         self._closed = False
         self.waiting = False
@@ -101,14 +101,14 @@ class Answer:
 
     @property
     def heavy(self) -> bool:
-        """Whether it is one document, and a large one: to read what it says takes a while."""
+        """Whether it is one large document, which takes a while to parse."""
         return self._document_size > _HEAVY
 
     def read(self, bounded: bool = False) -> tuple[list[Item], LLMBridgeError | None]:
-        """What one network read brings, and the error that came behind it, if one did.
+        """The items of one network read, and the error that followed them, if any.
 
         Args:
-            bounded: Only as much of it as can be decoded in a few milliseconds.
+            bounded: Decode only as much as takes a few milliseconds.
         """
         items: list[Item] = []
         try:
@@ -132,7 +132,7 @@ class Answer:
         return items, None
 
     def _take_slices(self, data: bytes, items: list[Item]) -> None:
-        """Decodes as many slices as time allows; each ends with an event, if it can."""
+        """Decodes slices until the time is up; each ends at an event, if possible."""
         end, begin = monotonic() + _SLICES_SECONDS, 0
         while begin < len(data) and not self.ended and monotonic() < end:
             event_end = data.rfind(b"\n\n", begin, begin + _SLICE)
@@ -158,7 +158,7 @@ class Answer:
         self._decode(frames, items)
 
     def last_items(self) -> list[Item] | None:
-        """What was held back for a better continuation that did not come."""
+        """The items that were held back for a continuation that never came."""
         rest: list[Item] = []
         self._close(rest)
         return rest or None
@@ -169,17 +169,17 @@ class Answer:
             self._assembly.close(items, cut)
 
     def _begin(self, data: bytes) -> bytes:
-        """Finds out from the first bytes what the answer is; returns what is to be looked at now."""
+        """Detects the kind of answer from its first bytes; returns the bytes to decode now."""
         head = (self._head + data).lstrip(_WHITE)
         start = b"" if _BOM.startswith(head) else head.removeprefix(_BOM).lstrip(_WHITE)[:1]
         self._head = head if start else head[: len(_BOM)]
         kind = self._content_type
         if self._exchange.status == 204 or (not data and not start):
-            raise ProtocolError(f"the service answered {self._exchange.status} with nothing in it")
+            raise ProtocolError(f"the service returned an empty response (status {self._exchange.status})")
         if start == b"<" or (kind == "text/html" and start):
-            raise ProtocolError("the service answered with an HTML page instead of an answer: check the base_url")
+            raise ProtocolError("the service returned an HTML page instead of an answer: check the base_url")
         if kind == _AWS:
-            raise ProtocolError("the service answered with the binary event stream of AWS, which is not spoken here")
+            raise ProtocolError("AWS binary event streams are not supported")
         if not start:
             return b""
         framing = SSE() if self._read else self._provider.framing()
@@ -195,7 +195,7 @@ class Answer:
         return self._exchange.headers.get("content-type", "").partition(";")[0].strip().lower()
 
     def _take_part(self, data: bytes, items: list[Item]) -> None:
-        """A part of one whole JSON document in place of a stream; the document counts at its end."""
+        """Takes a part of a JSON document that came instead of a stream; it is decoded at its end."""
         assert self._document is not None
         self._document.append(data)
         self._document_size += len(data)
@@ -205,7 +205,7 @@ class Answer:
             self._end_document(items)
 
     def _end_document(self, items: list[Item]) -> None:
-        """The document is over: it is one, or several, as events without their fields would be."""
+        """Decodes the document at its end: as one, or as several events that lack their field names."""
         text = self._document_text()
         try:
             self._decode([Record(text)], items, self._decode_document)
@@ -243,7 +243,7 @@ class Answer:
         return ()
 
     def _refuse_stream(self, frame: Frame) -> Iterable[Item | End]:
-        raise ProtocolError("the service answered with a stream instead of one JSON document: check the base_url")
+        raise ProtocolError("the service returned a stream instead of one JSON document: check the base_url")
 
     def _decode(self, frames: list[Frame], items: list[Item], decode: _Decode | None = None) -> None:
         decode = self._decode_event(frames, decode)
@@ -272,7 +272,7 @@ class Answer:
                 break
 
     def _decode_event(self, frames: list[Frame], decode: _Decode | None) -> _Decode:
-        """What reads the frames; one for the whole answer, since it may remember what came."""
+        """The function that decodes the frames: the same for the whole answer, since it may keep state."""
         if frames:
             self._event_head.take(frames)
         if decode is None:
@@ -282,9 +282,9 @@ class Answer:
         return _with_raw(decode) if self._raw else decode
 
     def _misread(self, error: Exception) -> ProtocolError:
-        """What a provider is in for that takes for granted what the service does not send; where, but not with what.
+        """The error for a provider that failed on data it did not expect: says where, but quotes nothing.
 
-        Neither the error nor its frames go along: they hold what was received.
+        Neither the error nor its frames are kept, since they hold what was received.
         """
         what = f"{type(error).__name__}{place_of(error)}"
         return ProtocolError(f"the provider {self._provider.name} cannot read what the service sent: {what}")
@@ -304,7 +304,7 @@ class Answer:
         return error
 
     def _end_of_body(self, items: list[Item]) -> None:
-        """The body is over: what it leaves unterminated counts if it is whole, and without an end mark it is too short.
+        """Decodes an unterminated last event if it is whole; without an end mark, the answer is truncated.
 
         Raises:
             StreamTruncated, ProtocolError: It is too short, or was never a stream.
@@ -317,34 +317,34 @@ class Answer:
             return
         if not self._frames_seen and last_is_whole:
             if self._content_type in _NO_STREAMS:
-                raise ProtocolError(f"the service answered with {self._content_type} instead of a stream")
+                raise ProtocolError(f"the service returned {self._content_type} instead of a stream")
             raise ProtocolError(
-                "the service answered with a stream without a single event "
+                "the service returned a stream without a single event "
                 "(some servers do so when the prompt is longer than the context)"
             )
         unread = self._unread if last_is_whole and not _says_something(items) else None
         if unread and (nothing := self._nothing_in(unread, over=False)) is not None:
             raise nothing
-        id = self._event_head.id  # an answer in the background may be fetched by it
+        id = self._event_head.id  # lets the caller fetch an answer that was made in the background
         named = f" (its id is {scrub(id, self._exchange.secrets)})" if id else ""
         raise StreamTruncated(f"the stream ended before the answer was complete{named}: its end mark is missing")
 
     def _check_read(self, frames: list[Frame], items: list[Item]) -> None:
-        """Finds an answer that is over, and has said nothing. It is not an empty one: that has a reason to finish.
+        """Raises if the answer ended without saying anything. An empty answer is valid: it has a finish reason.
 
         Args:
-            frames: The first ones, from which nothing was read before.
-            items: What was read now, to which is added what was held back if the answer is over.
+            frames: The first ones, which yielded nothing before.
+            items: Decoded now; what was held back is added to them if the answer is over.
 
         Raises:
-            ProtocolError: There was nothing.
+            ProtocolError: The answer holds nothing.
         """
         if self.ended:
             self._close(items)
         if _says_something(items):
             self._unread = None
         elif items or self.ended:
-            nothing = self._nothing_in(frames, over=not items)  # counted tokens say that there is an answer
+            nothing = self._nothing_in(frames, over=not items)  # counted tokens mean that there is an answer
             if nothing is None:
                 self._unread = None
             elif self.ended:
@@ -356,7 +356,7 @@ class Answer:
         return nothing_read(frames, self._provider, over=over)
 
     def _cut(self, error: LLMBridgeError, items: list[Item]) -> LLMBridgeError | None:
-        """The answer was broken off: whether that matters depends on what had come until then."""
+        """The answer was cut off: returns the error, unless what had come until then is complete."""
         try:
             self._decode_last(items)
         except LLMBridgeError as reported:
@@ -367,7 +367,7 @@ class Answer:
         return None if complete else error if _says_something(items) else self._named(error)
 
     def _named(self, error: LLMBridgeError) -> LLMBridgeError:
-        """The error; a better one if all that was read is in a dialect that the provider does not read."""
+        """The error; a more precise one if everything was in a dialect that the provider does not read."""
         if not self._unread or not isinstance(error, (ProtocolError, StreamTruncated)):
             return error
         from llmbridge._call.shapes import foreign_stream
@@ -375,7 +375,7 @@ class Answer:
         return foreign_stream(self._unread, self._provider) or error
 
     def _decode_last(self, items: list[Item]) -> bool:
-        """Decodes an event that lacks its end; False if it lacks more than that."""
+        """Decodes an event that lacks only its end; False if it lacks more."""
         try:
             if self._document is not None and not self._read:
                 text = self._document_text()
@@ -391,7 +391,7 @@ class Answer:
 
 
 def _reader_of(provider: type[Provider]) -> _Decode:
-    """What reads the events of one answer: `decoder`, or a `decode` that a subclass has put over it."""
+    """The function that reads one answer: `decoder`, or a `decode` with which a subclass overrides it."""
     for cls in provider.__mro__:
         if "decoder" in vars(cls):
             break
@@ -409,7 +409,7 @@ def _with_raw(decode: _Decode) -> _Decode:
 
 
 def is_piece(item: Item) -> bool:
-    """Whether an item is something of the answer itself; to count tokens says nothing."""
+    """Whether an item is a part of the answer itself; token counts are not."""
     if isinstance(item, (Usage, RawEvent, EndOfPart)):
         return False
     return not isinstance(item, Other) or item.in_turn
@@ -420,5 +420,5 @@ def _says_something(items: list[Item]) -> bool:
 
 
 def _cannot_halve(frame: Frame) -> bool:
-    """Whether no text of a frame can hold half of a surrogate pair: halves come as escapes, in text that is kept."""
+    """Whether a frame cannot split a surrogate pair: halves come as escapes, in text that is kept."""
     return bool(frame.data) and "\\u" not in frame.data

@@ -1,7 +1,7 @@
-"""Repairs the decoded items of an answer: joins split characters, takes reasoning out of tags, assembles tool calls.
+"""Repairs decoded items: joins split characters, strips think tags, assembles tool calls.
 
-It sees neither bytes (`answer` does) nor the loop that reads (`reading` does). Calls are put together by `calls`, what
-only repeats what was said is found by `summary`.
+It sees neither bytes (`answer` does) nor the loop that reads (`reading` does). `calls` assembles the tool calls,
+`summary` finds repetitions.
 """
 
 from __future__ import annotations
@@ -38,26 +38,26 @@ from llmbridge.events import (
 __all__ = ["Assembly", "ThinkTags"]
 
 _MOST_OTHERS = 128
-_BEGINNING = 16  # characters of base64 that tell the media type of what they are
+_BEGINNING = 16  # characters of base64 that are enough to detect the media type
 _CUT_OFF = ("length", "content_filter", "error")
 
 _OPENING = ("<think>", "<thinking>", "<reasoning>")
 _WHITE = " \t\r\n"
-_MOST_WHITE = 256  # characters of white space before a tag; a model that writes nothing else is not waited for
+_MOST_WHITE = 256  # characters of white space before a tag: text that is only white space is not held back for longer
 
 
 class Assembly:
-    """What the decoded items of one answer make together.
+    """Combines the decoded items of one answer.
 
     Args:
         think_tags: Whether the answer may begin with reasoning between tags.
         answer_tool: The tool whose arguments are the answer's text; None if there is none.
-        told: Gives what was handed out of this turn before what is taken now; a summary is compared with it.
+        told: Returns what was handed out of this turn before; a summary is compared with it.
 
     Attributes:
-        plain: An ASCII piece of text may be handed out as it is.
+        plain: An ASCII piece of text may be handed out unchanged.
         finish: The last Finish.
-        failure: The error that the answer has ended with.
+        failure: The error with which the answer ended.
     """
 
     def __init__(
@@ -79,16 +79,16 @@ class Assembly:
         self._others: dict[int, Assembly] = {}
         self._usage: Usage | None = None
         self._has_reasoning_field = False
-        self._tagged = ""  # reasoning between tags that came before that of the field, which may repeat it
+        self._tagged = ""  # reasoning between tags that came before the reasoning field, which may repeat it
         self._media: dict[str, _MediaJoiner] = {}
-        self._media_id: dict[str, str] = {}  # the last one of each kind
+        self._media_id: dict[str, str] = {}  # the last id of each kind
         self._cited: set[Citation] = set()
         self.finish: Finish | None = None
         self.failure: LLMBridgeError | None = None
         self.plain = not think_tags
 
     def take(self, item: Item, items: list[Item]) -> None:
-        """Adds to `items` what an item brings."""
+        """Adds the items that result from one decoded item to `items`."""
         if isinstance(item, str):
             self._take_text(item, items)
         elif isinstance(item, Reasoning):
@@ -114,7 +114,7 @@ class Assembly:
             self._take_rest(item, items)
 
     def _take_rest(self, item: Any, items: list[Item]) -> None:
-        """What few answers hold."""
+        """Handles the items that few answers hold."""
         if isinstance(item, CitationInBytes):
             from llmbridge._call.summary import placed
 
@@ -144,16 +144,16 @@ class Assembly:
         self._now_plain()
 
     def take_usage(self, usage: Usage, items: list[Item]) -> None:
-        """Like `take`, for counted tokens that UTF-8 can carry as they are: some services count with every piece."""
+        """Like `take`, for token counts without text to repair: some services count with every piece."""
         self._usage = usage if self._usage is None else self._usage.merged(usage)
         items.append(self._usage)
 
     def close(self, items: list[Item], cut: bool = False) -> None:
-        """Adds what was held back for a better continuation, and the calls that nothing has ended.
+        """Adds what was held back, and the calls that nothing has ended.
 
         Args:
             items: Added to.
-            cut: The answer broke off.
+            cut: The answer was truncated.
         """
         self._flush(items)
         self._tags = None
@@ -167,7 +167,7 @@ class Assembly:
             items += [OtherChoice.of(index, item) for item in said]
 
     def _take_text(self, text: str, items: list[Item]) -> None:
-        if self._tags is None:  # the path of every piece that is not ASCII
+        if self._tags is None:  # every piece that is not ASCII comes here
             if text := self._mend(text):
                 items.append(text)
             self.plain = not self._mend.half
@@ -192,7 +192,7 @@ class Assembly:
                 items.append(Reasoning(text))
 
     def _take_reasoning(self, item: Reasoning, items: list[Item]) -> None:
-        """Some services say it in a field and between tags: it is told once, and the field counts."""
+        """Some services send it both in a field and between tags: it is handed out once, and the field wins."""
         text = self._mend_reasoning(item.text)
         if self._think_tags:
             if not self._has_reasoning_field:
@@ -214,7 +214,7 @@ class Assembly:
             self._add_parts(self._tags.rest(), items)
 
     def _flush(self, items: list[Item]) -> None:
-        """Adds all that was held back."""
+        """Adds everything that was held back."""
         self._flush_tags(items)
         items += map(Reasoning, self._mend_reasoning.rest())
         items += self._mend.rest()
@@ -244,7 +244,7 @@ class Assembly:
         return self._answering if delta.index is None else delta.index == self._answer_index
 
     def _take_finish(self, finish: Finish, items: list[Item]) -> None:
-        """Some services say with each piece that it is the last one: a call that is no JSON yet stays open."""
+        """Some services send a finish with each piece: a call that is not complete JSON yet stays open."""
         self._flush(items)
         cut = finish.reason in _CUT_OFF
         items += self._calls.finished(cut, final=cut)
@@ -263,8 +263,8 @@ class Assembly:
             items.append(self.finish)
 
     def _take_summary(self, summary: Summary, items: list[Item]) -> None:
-        """Reads the summary as an answer of its own, and adds what the pieces have not said."""
-        from llmbridge._call.summary import not_told, repeats
+        """Reads the summary as an answer of its own, and adds only what the pieces lack."""
+        from llmbridge._call.summary import news_of, repeats
 
         said: list[Item] = []
         whole = Assembly(self._think_tags, self._answer_tool, lambda: said)
@@ -279,7 +279,7 @@ class Assembly:
         self._flush(items)
         items += self._calls.finished(cut)
         self._calls.seen = self._calls.seen or whole._calls.seen
-        news = not_told(said, [*self._told(), *items])
+        news = news_of(said, [*self._told(), *items])
         for item in news:
             if isinstance(item, Usage):
                 self.take_usage(item, items)
@@ -291,11 +291,11 @@ class Assembly:
             self._take_finish(whole.finish, items)
 
     def _take_other(self, item: OtherChoice, items: list[Item]) -> None:
-        """Another choice is an answer of its own."""
+        """Assembles another choice as an answer of its own."""
         choice = self._others.get(item.index)
         if choice is None:
             if len(self._others) >= _MOST_OTHERS:
-                return  # more than any service offers: each one takes a thousand times the room of its index
+                return  # more than any service offers, and each choice costs memory
             choice = self._others[item.index] = Assembly(self._think_tags, self._answer_tool)
         if isinstance(item.event, (Summary, CitationInBytes)):
             from llmbridge._call.summary import of_choice
@@ -303,14 +303,14 @@ class Assembly:
             choice._told = lambda: of_choice(item.index, [*self._told(), *items])
         said: list[Item] = []
         choice.take(item.event.text if isinstance(item.event, Text) else item.event, said)
-        if choice.failure is not None and choice.finish is not None:  # only the first choice's is the answer's
+        if choice.failure is not None and choice.finish is not None:  # the call fails only with its first choice
             choice.failure = None
             said.append(choice.finish)
         items += [OtherChoice.of(item.index, part) for part in said if not isinstance(part, EndOfPart)]
 
 
 def _mended(raw: Any) -> Any:
-    """A service's own JSON such that UTF-8 can carry it; None if it can as it is."""
+    """A service's own JSON, repaired for UTF-8; None if it needs no repair."""
     try:
         return mended_json(raw) if "\\ud" in repr(raw) else None
     except RecursionError:
@@ -324,7 +324,7 @@ def _kept(raw: Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _not_repeated(text: str, told: str) -> tuple[str, str]:
-    """What a piece of reasoning adds to what was told before, and what of that may still be repeated.
+    """What a piece of reasoning adds to the text so far, and how much of that text may still be repeated.
 
     Example:
         >>> _not_repeated("Hm", "Hm. So"), _not_repeated("Hm. So 4", "Hm. So"), _not_repeated("No", "Hm")
@@ -339,7 +339,7 @@ def _not_repeated(text: str, told: str) -> tuple[str, str]:
 
 
 class _MediaJoiner:
-    """Makes bytes of base64 that may be cut anywhere."""
+    """Decodes base64 that may be split anywhere."""
 
     __slots__ = ("_held", "_last", "_mime")
 
@@ -349,7 +349,7 @@ class _MediaJoiner:
         self._last: MediaDelta | None = None
 
     def add(self, delta: MediaDelta) -> list[Item]:
-        """What a piece brings."""
+        """The media that a piece completes."""
         self._last = delta
         self._held += "".join(delta.data.split())
         known = delta.mime or self._mime or len(self._held) >= _BEGINNING or self._held.endswith("=")
@@ -369,7 +369,7 @@ class _MediaJoiner:
 
         from llmbridge.parts import media_type_of
 
-        try:  # each piece may have been encoded for itself, with a padding of its own
+        try:  # the service may have encoded each piece by itself, with its own padding
             data = b"".join(map(b64decode, re.findall(r"[^=]+={0,2}", encoded)))
         except ValueError:
             return [Other(delta.kind, {**delta.raw, "data": encoded}, in_turn=False)]
@@ -381,12 +381,12 @@ class _MediaJoiner:
 
 
 class ThinkTags:
-    """Tells the reasoning in the pieces of one answer from its text, however the tags are cut.
+    """Separates reasoning from text in the pieces of one answer, however the tags are split.
 
     Source: the chat templates of DeepSeek-R1, Qwen and QwQ (`<think>`); others use `<thinking>` or `<reasoning>`.
 
     Attributes:
-        done: What comes now is text, and nothing is held back.
+        done: From now on everything is text, and nothing is held back.
 
     Example:
         >>> tags = ThinkTags()
@@ -403,14 +403,14 @@ class ThinkTags:
         self.done = False
 
     def __call__(self, text: str) -> list[str | Reasoning]:
-        """What a piece of text says, together with what was held back before."""
+        """The parts of a piece of text, together with what was held back before."""
         text, self._held = self._held + text, ""
         if self.done:
             return [text] if text else []
         if self._closing:
             return self._inside(text)
         if self._skips_white:
-            return self._behind(text)
+            return self._after_tag(text)
         start = text.lstrip(_WHITE)
         for tag in _OPENING:
             if start.startswith(tag):
@@ -425,14 +425,14 @@ class ThinkTags:
         thought, closing, rest = text.partition(self._closing)
         if closing:
             self._closing, self._skips_white = "", True
-            return [*([Reasoning(thought)] if thought else []), *self._behind(rest)]
+            return [*([Reasoning(thought)] if thought else []), *self._after_tag(rest)]
         keep = _overlap(text, self._closing)
         self._held = text[len(text) - keep :]
         thought = text[: len(text) - keep]
         return [Reasoning(thought)] if thought else []
 
-    def _behind(self, text: str) -> list[str | Reasoning]:
-        """The white space between reasoning and answer belongs to neither."""
+    def _after_tag(self, text: str) -> list[str | Reasoning]:
+        """Drops the white space between reasoning and answer."""
         return self._as_text(answer) if (answer := text.lstrip(_WHITE)) else []
 
     def _as_text(self, text: str) -> list[str | Reasoning]:
@@ -440,7 +440,7 @@ class ThinkTags:
         return [text] if text else []
 
     def rest(self) -> list[str | Reasoning]:
-        """What was held back, where it cannot be the beginning of a tag: at the end, or before a call of a tool."""
+        """What was held back, when no tag can follow: at the end, or before a tool call."""
         held, self._held = self._held, ""
         if not held:
             return []

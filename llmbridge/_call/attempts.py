@@ -49,7 +49,7 @@ _REQUEST_IDS = (
 )
 _LONGEST_ID = 200
 _SUCCESS = range(200, 300)
-# In errors about a success status that is not from the service's API; the second is LM Studio's.
+# In errors with a success status, which do not come from the service's API; the second is LM Studio's.
 _NOT_THE_API = r"check the base_url$|Unexpected endpoint or method[^()]*(\([^()]*\))?$"
 
 
@@ -57,7 +57,7 @@ class Wait(Enum):
     """What to wait for before the next step."""
 
     SOCKET = "until the socket is readable"
-    TURN = "until others have had their turn: nothing has come of what was read"
+    TURN = "until others have had their turn: the last read yielded nothing"
     REST = "for some seconds, or until the call is woken"
     THREAD = "for a worker thread: the step blocks"
 
@@ -67,22 +67,22 @@ class Attempts:
 
     Args:
         routes: Where the call can go, in order.
-        limiter: Lets requests through at the pace that the caller set; None for none.
-        refused: The errors of routes that could not even be made.
+        limiter: Applies the caller's limits; None for no limits.
+        refused: The errors of routes that could not be built.
 
     Attributes:
-        route: The present one.
-        exchange: The present request's, once it is answered.
+        route: The current one.
+        exchange: The current request's, once it is answered.
         later: What an event loop waits for until then.
         rest: Seconds for `Wait.REST`; None if only the call's `wake` ends it.
         in_loop: Whether an event loop waits for the socket.
-        polled: Whether that makes the present step, and must not be blocked.
+        polled: Whether an event loop runs the current step, which must not block.
         headers: Of the last answer, names in lower case.
-        request_id: The service's name for the last request, once it is known.
+        request_id: The service's id for the last request, once it is known.
         used_tokens: How many the service has counted.
-        settled: The first piece has come: from now on nothing is repeated.
-        head: What stands at the top of the answer.
-        told: Gives what was handed out of this turn.
+        settled: The first piece has come: from now on nothing is retried.
+        head: The metadata of the answer.
+        told: Returns what was handed out of this turn.
         raw: Whether the service's own events are wanted.
     """
 
@@ -96,11 +96,11 @@ class Attempts:
         self._request: HTTPRequest | None = None
         self._secrets: tuple[str, ...] = ()
         self._began: float | None = None
-        self._repetitions = 0  # on the present route
-        self._renewed = False  # a function has been asked for another key than the one that was refused
-        self._admitted = False  # the present route's breaker waits to hear how it went
-        self._admission = object()  # what it knows this call by
-        self._asked = False  # the present attempt's request is on its way
+        self._repetitions = 0  # on the current route
+        self._renewed = False  # the key was rejected, and the caller's function was called for another one
+        self._admitted = False  # the current route's breaker waits for the outcome
+        self._admission = object()  # identifies this call to the breaker
+        self._asked = False  # the current attempt's request is on its way
         self._failed: LLMBridgeError | None = None  # what ended the last attempt
         self.settled = False
         self.exchange: Exchange | None = None
@@ -116,13 +116,13 @@ class Attempts:
         self.raw = False
 
     def open(self, call: Call) -> Generator[Wait, None, Answer]:
-        """Sends the request, again or elsewhere where that may help, until there is an answer with a success status.
+        """Sends the request, with retries and fallbacks, until there is an answer with a success status.
 
         Yields:
-            What has to be waited for before it can go on.
+            What to wait for before it can go on.
 
         Raises:
-            LLMBridgeError: There is none.
+            LLMBridgeError: No attempt succeeded.
             Exception: What the caller's `on_retry` raises.
         """
         if self._began is None:
@@ -143,42 +143,42 @@ class Attempts:
 
     @property
     def metered(self) -> bool:
-        """Whether somebody wants to know the tokens that were used."""
+        """Whether anything needs the token counts."""
         return self._ticket is not None
 
     def failed(self, error: LLMBridgeError) -> None:
-        """The present attempt has come to nothing; `open` says what follows. Does not block."""
+        """Ends the current attempt; `open` decides what follows. Does not block."""
         self._failed = without_frames(error)
         self._drop(error)
 
     def answered(self) -> None:
-        """The first piece has come."""
+        """Notes that the first piece has come."""
         self.settled = True
         self._tell_breaker(None)
 
     def finished(self) -> None:
-        """The answer is whole: others may be sent, though a rest of its body may still be read."""
+        """Notes that the answer is complete: other requests may be sent while the rest of its body is read."""
         self._end_ticket(None)
 
     @property
     def in_queue(self) -> bool:
-        """Whether the present attempt waits for the client's own limits."""
+        """Whether the current attempt waits for the client's own limits."""
         return self._ticket is not None and self._ticket.state == "waiting"
 
     def step_back(self) -> None:
-        """Nobody waits for the call any more: it shall not hold up those behind it in the queue."""
+        """Nothing waits for the call any more: lets those behind it in the queue pass."""
         if self._ticket is not None and self.in_queue:
             self._ticket.release()
 
     def release(self, error: BaseException | None = None) -> None:
-        """The call is over: ends everything that is held."""
+        """Ends the call, and frees everything it holds."""
         if self._admitted:
             self._admitted = False
             self.route.breaker.gave_up(self._admission)
         self._drop(error)
 
     def complete(self, error: LLMBridgeError) -> None:
-        """Adds what only the call knows, and takes out what nobody should see."""
+        """Adds what only the call knows to an error, and removes secrets."""
         error.message = scrub(error.message, self._secrets)
         if isinstance(error, ServiceError):
             error.body = scrub(error.body, self._secrets)
@@ -192,7 +192,7 @@ class Attempts:
         if not isinstance(error, AllFailed):
             provider = self.route.provider
             error.provider = error.provider or provider.name
-            error.model = error.model or harmless(self.route.model, _LONGEST_ID)  # a server may have named it
+            error.model = error.model or harmless(self.route.model, _LONGEST_ID)  # a server may have filled it in
             error.request_id = error.request_id or self.request_id
             since = provider.offline_since
             if since and since not in error.message and not isinstance(error, Cancelled):
@@ -251,7 +251,7 @@ class Attempts:
         return answer
 
     def _pause(self, call: Call, seconds: float) -> Generator[Wait, None, None]:
-        """Waits, whatever wakes the call meanwhile."""
+        """Waits for the full time, even if the call is woken meanwhile."""
         end = monotonic() + seconds
         call.only_total_runs()
         call.check()
@@ -269,7 +269,7 @@ class Attempts:
         try:
             call.check()
             while self._ticket is None or self._ticket.state != "granted":
-                # Kept before it enters: a Ctrl-C inside would leave it at the head of the queue for ever.
+                # Kept before it enters: a Ctrl-C inside would leave it at the head of the queue forever.
                 self._ticket = Ticket(limiter, tokens, wake=call.wake)
                 limiter.enter(self._ticket)
                 while (delay := self._ticket.delay()) != 0:
@@ -277,12 +277,12 @@ class Attempts:
                     yield Wait.REST
                     call.check()
         except ClockExpired as error:
-            error.message += ", and has waited for the client's own limits until then (limits=)"
+            error.message += ", still waiting for the client's own limits (limits=)"
             raise
 
     @property
-    def _taught(self) -> Limiter | None:
-        """The limiter that learns from the service. One of several services is none: it would hold up the others."""
+    def _learner(self) -> Limiter | None:
+        """The limiter that learns from the service; None for several services: one would hold up the others."""
         return self.route.limiter or (None if self._several else self._limiter)
 
     def _take_headers(self, exchange: Exchange) -> None:
@@ -292,7 +292,7 @@ class Attempts:
         self.request_id = next(ids, None)
         assert self._began is not None
         _log.debug("%s answered %d after %.3f s", self.route.provider.name, exchange.status, monotonic() - self._began)
-        if (limiter := self._taught) is not None and self._ticket is not None:
+        if (limiter := self._learner) is not None and self._ticket is not None:
             from llmbridge.rate_limits import RateLimits
 
             self._ticket.answered()
@@ -311,16 +311,16 @@ class Attempts:
             while len(body) < BODY_LIMIT and (data := exchange.read()):
                 body += data
         except (StreamTruncated, ProtocolError):
-            pass  # what arrived of the body says enough; the status is the error
+            pass  # the status is the error; the part of the body that arrived is enough
         except ClockExpired as error:
             if error.clock == "total":
                 raise
-            call.renew()  # the body was given little time, the call has more
+            call.renew()  # the body was given little time, but the call has more
         exchange.finish()
         longest = max(map(len, map(revealed, exchange.secrets)), default=0)
         text = body[: BODY_LIMIT + longest].decode("utf-8", "replace")
         if not exchange.legible and "\N{REPLACEMENT CHARACTER}" in text:
-            text = ""  # compressed, though nobody asked for it; else it only says so
+            text = ""  # compressed although we did not accept that; otherwise it only repeats the status
         assert self._request is not None
         parts = urlsplit(self._request.url)
         asked = f"{self._request.method} {parts.scheme}://{exchange.host}{parts.path}"
@@ -339,7 +339,7 @@ class Attempts:
         return hint(self.route.provider, self._request.base_url) if self._request is not None else ""
 
     def _drop(self, error: BaseException | None) -> None:
-        """Ends what belongs to an attempt."""
+        """Frees what belongs to one attempt."""
         exchange, self.exchange = self.later or self.exchange, None
         self.later, self.watched = None, False
         if exchange is not None:
@@ -350,30 +350,30 @@ class Attempts:
         ticket = self._ticket
         if ticket is None:
             return
-        if isinstance(error, RateLimited) and self._taught is not None:
+        if isinstance(error, RateLimited) and self._learner is not None:
             ticket.refuse(error.retry_after)
         if error is None:
             ticket.release(self.used_tokens)
         else:
             refused = isinstance(error, (ServiceError, ConnectFailed)) and not self.settled
             ticket.release(0 if refused else None)
-        self._ticket = None  # last: after a Ctrl-C in here it is given back again
+        self._ticket = None  # last: after a Ctrl-C in here, the next call gives it back
 
     # -- what follows from a failure ---------------------------------------------------------------------------
 
     def _next_step(self, call: Call) -> float | Pending:
-        """Seconds to wait before the next attempt, here or on another route; or the error, if there is to be none."""
+        """Seconds to wait before the next attempt, here or on another route; or the error, if there is none."""
         error, self._failed = self._failed, None
         assert error is not None
         self.complete(error)
         if isinstance(error, Cancelled) or (isinstance(error, ClockExpired) and error.clock == "total"):
-            if self._asked:  # a model that uses up all the time that callers have is to be left out as well
+            if self._asked:  # a model that uses up the whole timeout gets a cool-down as well
                 self._tell_breaker(error)
             return Pending(error)
         call.renew()
         if self._asked and self.route.key_changes and isinstance(error, AuthError) and not self._renewed:
-            self._renewed = True  # no repetition: the key may have run out on the way
-            _log.debug("%s refused the key: it is asked for once more", self.route.provider.name)
+            self._renewed = True  # does not count as a retry: the key may have expired on the way
+            _log.debug("%s rejected the key: a new one is requested", self.route.provider.name)
             return 0.0
         retry = self.route.retry
         wait = retry.decide(error, self._repetitions)
@@ -381,7 +381,7 @@ class Attempts:
             return self._next_route(error)
         if not call.leaves(wait):
             cause = f"{type(error).__name__}: {error.message}"
-            late = ClockExpired(f"the total limit leaves no time to wait {wait:g} s after {cause}", clock="total")
+            late = ClockExpired(f"the total timeout leaves no time to wait {wait:g} s after {cause}", clock="total")
             late.__cause__ = error
             self._tell_breaker(error)
             return Pending(late)
@@ -394,7 +394,7 @@ class Attempts:
         return wait
 
     def _next_route(self, error: LLMBridgeError) -> float | Pending:
-        """Goes on with the next route that is not cooling down, or says that there is none."""
+        """Switches to the next route that is not cooling down, or returns the error if there is none."""
         self._tell_breaker(error)
         self._routes.remove(self.route)
         if not self._several:

@@ -1,4 +1,4 @@
-"""What to do when nothing is found below a base URL, or nobody is there at all."""
+"""Hints for a base URL where nothing is found, or no server answers."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _OPENAI = ("/chat/completions", "/responses")
 
 
 def hint(provider: type[Provider], base_url: str) -> str:
-    """What is likely wrong with a base URL below which nothing is found; "" if nothing is to be seen.
+    """What is likely wrong with a base URL that led to a 404; "" if it looks right.
 
     Example:
         >>> from llmbridge.providers.ollama import Ollama
@@ -46,7 +46,7 @@ def hint(provider: type[Provider], base_url: str) -> str:
 
 
 def start_hint(provider: type[Provider], base_url: str) -> str:
-    """What to do about a server of one's own that is not there; "" if the base URL is not of this machine.
+    """How to start a server on this machine that does not answer; "" if the base URL is not of this machine.
 
     Example:
         >>> from llmbridge.providers.ollama import Ollama

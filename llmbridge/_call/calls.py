@@ -1,7 +1,7 @@
-"""Puts tool calls together from their pieces, in every style in which services send them.
+"""Assembles tool calls from their pieces, in every style in which services send them.
 
 Source: the streams of OpenAI, Anthropic, Gemini, Mistral, Ollama, llama.cpp, llama-cpp-python, vLLM and transformers;
-arguments that come more than once, of DeepSeek, Qianfan and Claude behind gateways.
+repeated arguments: DeepSeek, Qianfan, and Claude behind gateways.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from llmbridge.events import ToolCall, ToolCallDelta
 __all__ = ["CallAssembler"]
 
 _LETTERS = "0123456789abcdefghijklmnopqrstuvwxyz"
-_MOST_PIECES = 500  # that are looked at to find out whether a call is over
+_MOST_PIECES = 500  # a call of more pieces is neither searched for repetitions nor parsed to see whether it is over
 _MOST_LOOKS = 32
 
 
 class _Open:
-    """A call that is being written."""
+    """A call whose pieces are still coming."""
 
     __slots__ = (
         "id", "index", "kind", "length", "looked_at", "looks", "mend", "name", "pieces", "raw", "signature", "whole"
@@ -39,7 +39,7 @@ class _Open:
         self.mend = SurrogateMender()
         self.pieces: list[str] = []
         self.length = 0  # of the arguments
-        self.looked_at = 0  # how long they were when they were last found to be no JSON
+        self.looked_at = 0  # their length when they were last found to be incomplete JSON
         self.looks = 0
         self.signature: str | None = None
         self.kind = ""
@@ -52,17 +52,17 @@ class _Open:
 
     @property
     def text(self) -> str:
-        """The arguments, told once."""
+        """The arguments, without repetitions."""
         if len(self.pieces) < 2 or self.kind not in ("", "function") or _is_json(joined := self.joined):
             return self.joined
-        return _told_once(self.pieces) or joined
+        return _once(self.pieces) or joined
 
     def is_over(self) -> bool:
-        """Whether nothing is to follow. A server may ask that with each piece: a long text is not read each time."""
+        """Whether nothing is to follow. Cheap enough for each piece: long arguments are not parsed each time."""
         if self.whole:
             return True
         if not self.pieces or self.kind not in ("", "function"):
-            return False  # it has not begun, or is text that may always go on
+            return False  # it has not begun, or is text that may always continue
         grown = self.length - self.looked_at
         if not grown or (self.looks >= _MOST_LOOKS and grown * 16 < self.looked_at):
             return False
@@ -70,7 +70,7 @@ class _Open:
         return _is_json(self.joined)
 
     def is_sound(self) -> bool:
-        """Whether the arguments can be read, if there are any."""
+        """Whether the arguments can be parsed, if there are any."""
         return self.kind not in ("", "function") or not (text := self.text).strip() or _is_json(text)
 
     def seems_over(self) -> bool:
@@ -81,7 +81,7 @@ class _Open:
 
 
 class CallAssembler:
-    """Puts calls together from deltas.
+    """Assembles calls from deltas.
 
     Attributes:
         seen: Whether any call was made.
@@ -106,7 +106,7 @@ class CallAssembler:
         self._find_unfinished()
 
     def _find_unfinished(self) -> None:
-        """Sorts what more may come of: looked up for each piece, of which a server may send any number."""
+        """Updates the list of calls that may continue, so that each piece is matched in constant time."""
         self._unfinished = [call for call in self._open if not call.whole]
         self._by_id = {call.id: call for call in self._unfinished}
         self._by_index: dict[int | None, list[_Open]] = {}
@@ -117,7 +117,7 @@ class CallAssembler:
         """Takes a piece.
 
         Returns:
-            The piece as UTF-8 can carry it; None if nothing of it is left to tell.
+            The piece, repaired for UTF-8; None if it adds nothing.
         """
         known = self._known(delta)
         if known is None:
@@ -139,15 +139,15 @@ class CallAssembler:
         return piece
 
     def whole(self) -> list[ToolCall]:
-        """The calls that are over, up to the first that is open, or broken: only the end of the answer says why."""
+        """The calls that are over, up to the first that is open or broken: only the end of the answer says why."""
         return self._taken(list(takewhile(lambda call: call.whole and call.is_sound(), self._open)))
 
     def finished(self, cut: bool = False, final: bool = True) -> list[ToolCall]:
-        """The calls, in the order in which they began; the assembler has them no more then.
+        """Removes and returns the calls, in the order in which they began.
 
         Args:
-            cut: The answer broke off: what is no whole JSON is so for that reason.
-            final: False keeps the calls whose arguments are no JSON yet: more of them may come.
+            cut: The answer was truncated, which explains incomplete JSON.
+            final: False keeps the calls whose arguments are not valid JSON yet: more of them may come.
         """
         return self._taken([call for call in self._open if final or call.is_over()], cut)
 
@@ -168,14 +168,14 @@ class CallAssembler:
         return made
 
     def _is_resent(self, delta: ToolCallDelta) -> bool:
-        """Whether a whole call has been told before, by the same id and with the same arguments."""
+        """Whether a whole call was handed out before, with the same id and arguments."""
         _, name, text = self._ended.get(_known_id(delta), (None, "", None))
         return text is not None and delta.name in (name, "", None) and _same_json(delta.arguments, text)
 
     def _repeats(self, call: _Open, text: str) -> bool:
-        """Whether a call says again what one with its id and index has said; two equal ones have two ids, or indexes.
+        """Whether a call repeats one with the same id and index; two equal calls have different ids, or indexes.
 
-        What has neither id nor name is no call of its own.
+        One without id and name is compared with the last call of its index.
         """
         ended = self._ended.get(call.id)
         if not (call.id or call.name) and call.index is not None:
@@ -186,7 +186,7 @@ class CallAssembler:
         return index == call.index and call.name in (name, "") and _same_json(text, told)
 
     def _own_id(self, id: str) -> str:
-        """An id that no other call of this answer has, or nobody could tell whose result is whose."""
+        """An id that is unique in this answer: results are matched to calls by it."""
         while not id or id in self._ids:
             id = _made_up_id()
         self._ids.add(id)
@@ -202,13 +202,13 @@ class CallAssembler:
             return None
         last = calls[-1]
         if not delta.name:
-            return last  # it goes on with the last one, whatever its id
+            return last  # it continues the last one, whatever its id
         if given and last.id:
             named = self._by_id.get(given)
             return named if named is not None and named.index == delta.index else None
         if last.name != delta.name:
             return None if last.name else last
-        if delta.index is None:  # a name begins a call, but where it comes with every piece
+        if delta.index is None:  # a name begins a call, unless it comes with every piece
             return last if last.pieces and not last.seems_over() else None
         return None if delta.arguments.lstrip()[:1] in ("{", '"') and last.seems_over() else last
 
@@ -234,13 +234,13 @@ def _added(call: _Open, delta: ToolCallDelta) -> ToolCallDelta | None:
     return replace(delta, id=id, name=name, arguments=arguments, signature=signature)
 
 
-def _told_once(pieces: Sequence[str]) -> str | None:
-    """The arguments whose pieces, joined, are no JSON, if services are known to send them so; None if not.
+def _once(pieces: Sequence[str]) -> str | None:
+    """The arguments without repetitions, if the joined pieces are not JSON but services are known to send them so.
 
-    Each piece may hold all that came before it, `{}` may stand for what is still to come, or the whole may come again.
+    Each piece may hold everything before it, `{}` may be a placeholder, or the whole may come again. None otherwise.
 
     Example:
-        >>> _told_once(['{"a": ', '{"a": 1}']), _told_once(["{}", '{"a": ', "1}"]), _told_once(['{"a": 1}', '{"b": 2}'])
+        >>> _once(['{"a": ', '{"a": 1}']), _once(["{}", '{"a": ', "1}"]), _once(['{"a": 1}', '{"b": 2}'])
         ('{"a": 1}', '{"a": 1}', None)
     """
     text, first = "", ""
@@ -248,7 +248,7 @@ def _told_once(pieces: Sequence[str]) -> str | None:
         if text.rstrip().endswith("}") and _is_json(text):
             if not piece.strip() or _same_json(piece, text):
                 continue
-            if not piece.startswith(text):  # it begins anew: what stands there was a placeholder, or comes again
+            if not piece.startswith(text):  # it begins anew: the text so far was a placeholder, or is repeated
                 if first:
                     return None
                 first, text = text, ""
@@ -272,16 +272,17 @@ def _is_json(text: str) -> bool:
     try:
         json.loads(text, strict=False)
     except RecursionError:
-        return True  # whatever more comes does not make it readable
+        return True  # incomplete, but more pieces would not make it readable
     except ValueError:
         return False
     return True
 
 
 def _known_id(delta: ToolCallDelta) -> str:
-    return "" if delta.id is None or delta.id == "null" else mended(delta.id)  # Mistral may send the word
+    return "" if delta.id is None or delta.id == "null" else mended(delta.id)  # Mistral may send "null"
 
 
 def _made_up_id() -> str:
-    """Nine letters and digits: what the strictest service, Mistral's, takes; different in every turn."""
+    """Nine letters and digits, as the strictest service (Mistral) requires; different in every turn."""
+
     return "".join(_LETTERS[byte % len(_LETTERS)] for byte in os.urandom(9))

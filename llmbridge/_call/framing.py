@@ -1,14 +1,13 @@
-"""Bytes to frames, pure: feed it what arrived, in any cut, and get every frame that is complete by now.
+"""Bytes to frames, without I/O: feed it what arrived, split anywhere, and get every frame that is complete by now.
 
 A frame is one raw record of a stream before its meaning is known: `.data` and `.event` as text. There are three
 framings: server-sent events (through sseclient-py), the line framing of the first chat services (`data: {...}` counts
 at its line end, no blank line needed) and NDJSON.
 
-sseclient-py knows the event format, and nothing of hostile streams. What stands in front of it here strips the byte
-order mark, turns CR and CRLF into LF (it does not see a blank line in a mixture of them), repairs bytes that are not
-UTF-8, caps the size of an event, hands it whole events only (it copies again and again what arrives in small reads),
-and knows whether the last event was complete. Streams of servers that do not keep to the format get what they lack:
-`_MissingLines` adds it.
+sseclient-py knows the event format, but does not defend against hostile streams. The code in front of it strips the
+byte order mark, turns CR and CRLF into LF (sseclient-py misses a blank line in a mixture of them), repairs invalid
+UTF-8, caps the size of an event, passes on whole events only (sseclient-py copies small reads again and again), and
+tracks whether the last event was complete. `_MissingLines` repairs streams of servers that do not keep to the format.
 
 Source: WHATWG HTML, 9.2.6 "Interpreting an event stream".
 """
@@ -18,29 +17,32 @@ from __future__ import annotations
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any
 
 from sseclient import SSEClient
 
 from llmbridge._json import is_json
 from llmbridge.errors import ProtocolError
 
-__all__ = ["EVENT_LIMIT", "NDJSON", "SSE", "DataLines", "Frame", "Framing", "Record"]
+if TYPE_CHECKING:
+    from llmbridge.provider import Frame
+
+__all__ = ["EVENT_LIMIT", "NDJSON", "SSE", "DataLines", "Framing", "Record"]
 
 EVENT_LIMIT = 64 * 1024 * 1024
-"""Bytes that one event may have at the most."""
+"""The most bytes that one event may have."""
 
 _BOM = b"\xef\xbb\xbf"
 # sseclient-py copies an event once per line, which takes quadratic time: an event of more lines is parsed here, unless
-# all that came is so little that it does not matter.
+# everything that came is too little to matter.
 _MANY_LINES = 64
 _LITTLE = 80 * 1024
 _LONE_CR = re.compile(rb"\r(?!\n)")
-# Where a stream of events is none: a line of JSON without a field, an `error:`, or a line right below one that may end
-# a JSON document. Searched for in all that comes: the line feed in front makes that fast.
+# Finds streams that are not proper events: a line of JSON without a field, an `error:`, or a line right below one that
+# may end a JSON document. All bytes are searched: the line feed in front makes that fast.
 _ODD = re.compile(rb"\n[^\n](?:(?<=[{\[])|(?<=e)rror:|(?<=[}\] \t]\n.))")
 _ODD_START = (b"{", b"[", b"error:")
-_ODD_SIZE = 8  # bytes that a match may have, from the one before the line feed
+_ODD_SIZE = 8  # the most bytes of a match, counting the one before the line feed
 _DATA_OR_ERROR = (b"data:", b"{", b"error: {", b"error:{")
 _REPORTS = re.compile(r'\[\s*\{\s*"error"')
 _ALONE = re.compile(rb"\n[{\[]\n")
@@ -48,15 +50,8 @@ _BARE = re.compile(rb"\{|\[\s*(?:\{|$)|\[DONE\]")
 _JSON_TOKEN = re.compile(rb'\\.|["{}\[\]]', re.DOTALL)
 
 
-class Frame(Protocol):
-    """One record of a stream: its text, and its event name ("message" where it has none)."""
-
-    data: str
-    event: str
-
-
 class Record:
-    """A frame of a framing that has no event names."""
+    """A frame of a framing without event names."""
 
     __slots__ = ("data", "event")
 
@@ -69,10 +64,10 @@ class Record:
 
 
 class _Tail:
-    """What has come of a record that is not complete yet.
+    """The beginning of a record that is not complete yet.
 
     Args:
-        limit: Bytes that one record may have; more is a ProtocolError.
+        limit: The most bytes of one record; more is a ProtocolError.
     """
 
     terminator: bytes
@@ -84,7 +79,7 @@ class _Tail:
         self._at_line_end = False
 
     def _cut(self, data: bytes) -> bytes:
-        """What is complete with `data`; the rest is kept in pieces, so that a long record costs linear time."""
+        """Returns what `data` completes, and keeps the rest in pieces, so that a long record costs linear time."""
         end = data.rfind(self.terminator)
         if end >= 0:
             end += len(self.terminator)
@@ -109,14 +104,14 @@ class _Tail:
 
 
 class Framing(_Tail, ABC):
-    """The recipe: normalized line ends, whole records cut off at the last terminator, the rest kept for later.
+    """The common steps: normalize line ends, cut off whole records at the last terminator, keep the rest for later.
 
     Args:
-        limit: Bytes that one record may have; more is a ProtocolError.
+        limit: The most bytes of one record; more is a ProtocolError.
     """
 
     begins_with_json = False
-    """Whether a brace at the very beginning is the first record, and not a document in place of a stream."""
+    """Whether a brace at the very beginning is the first record, and not a document instead of a stream."""
 
     def __init__(self, limit: int = EVENT_LIMIT) -> None:
         super().__init__(limit)
@@ -139,7 +134,7 @@ class Framing(_Tail, ABC):
         return self._frames(_repaired(whole)) if whole else []
 
     def finish(self) -> list[Frame]:
-        """The frames of a last record that lacks its terminator; whether it is whole, its content must show."""
+        """The frames of a last record that lacks its terminator; only its content shows whether it is whole."""
         if self._head:
             self._tail.append(self._head)
         rest = b"".join(self._tail)
@@ -159,23 +154,23 @@ class Framing(_Tail, ABC):
         return head[len(_BOM) :] if head.startswith(_BOM) else head
 
     def _without_cr(self, data: bytes) -> bytes:
-        """A CR ends its line at once, since waiting for a possible LF would hold the event back."""
+        """Ends a line at its CR, since waiting for a possible LF would hold the event back."""
         if self._after_cr and data.startswith(b"\n"):
             data = data[1:]
             self._after_cr = False
         if data:
             self._after_cr = data.endswith(b"\r")
         if not _LONE_CR.search(data):
-            return data.replace(b"\r", b"")  # a single byte is found much faster than two
+            return data.replace(b"\r", b"")  # searching for one byte is much faster than for two
         return data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
 
 
 class SSE(Framing):
-    r"""Server-sent events: an event ends with a blank line, or is not one.
+    r"""Server-sent events: an event ends with a blank line; without one it is incomplete.
 
-    Three things that servers do all the same are understood. JSON without a field before it, over any number of lines,
-    is a frame. So is `error: {...}`, which is an event of that name. And where the blank lines between events are
-    missing, each `data:` line counts once it is clear that they are: a whole JSON document is followed by more data.
+    Accepts three deviations of real servers. JSON without a field name before it, over any number of lines, is a frame.
+    So is `error: {...}`, which is an event of that name. And if the blank lines between events are missing, a `data:`
+    line with a whole JSON document is an event as soon as more data follows it.
 
     Example:
         >>> framing = SSE()
@@ -193,6 +188,7 @@ class SSE(Framing):
     _missing: _MissingLines | None = None
 
     def finish(self) -> list[Frame]:
+        """The last event, if it lacks its blank line."""
         if self._missing is not None:
             self._tail.append(self._missing.rest())
             self._missing = None
@@ -202,7 +198,7 @@ class SSE(Framing):
         if self._missing is None:
             if not self._tail and data.endswith(b"\n\n"):
                 if not _ODD.search(data) and not data.startswith(_ODD_START):
-                    return data  # the usual read
+                    return data  # the common case
             elif not self._is_odd(data):
                 return super()._cut(data)
             data = b"".join((*self._tail, data))
@@ -215,7 +211,7 @@ class SSE(Framing):
         return super()._cut(data) if data else b""
 
     def _is_odd(self, data: bytes) -> bool:
-        """Whether something may be missing, up to what has just come."""
+        """Whether something may be missing in the bytes so far."""
         if not self._tail:
             return _ODD.search(data) is not None or data.startswith(_ODD_START)
         before = self._tail[-1][-_ODD_SIZE:]
@@ -230,16 +226,16 @@ class SSE(Framing):
 
 
 class DataLines(Framing):
-    r"""The line framing of Vitalentum and CodeLinkAva: each line that begins with `data:` is a frame of its own.
+    r"""The line framing of Vitalentum and CodeLinkAva: each line that begins with `data:` is a frame.
 
-    So is an error that stands there without `data:`, in one line.
+    So is an error on one line without `data:`.
 
     Example:
         >>> [frame.data for frame in DataLines().feed(b"data: 1\ndata:2\nid: 3\n\ndata: 4")]
         ['1', '2']
 
     Source:
-        Both services put an OpenAI chunk on every `data: ` line; the blank line between is not always there.
+        Both services put an OpenAI chunk on every `data: ` line, not always with a blank line between.
     """
 
     terminator = b"\n"
@@ -255,7 +251,7 @@ class DataLines(Framing):
 
 
 class NDJSON(Framing):
-    r"""One JSON document a line, empty lines ignored; or over several lines, if the first one is a bracket alone.
+    r"""One JSON document per line, empty lines ignored; over several lines, if the first one is only a bracket.
 
     Example:
         >>> [frame.data for frame in NDJSON().feed(b'{"a": 1}\n\n{"a": 2}\n{\n "a": 3\n}\n')]
@@ -267,6 +263,7 @@ class NDJSON(Framing):
     _document: _OpenJSON | None = None
 
     def finish(self) -> list[Frame]:
+        """The last document, if it lacks its line end or is incomplete."""
         frames = super().finish()
         if self._document is not None:
             frames.append(Record(self._document.text))
@@ -293,9 +290,9 @@ class NDJSON(Framing):
 
 
 class _MissingLines(_Tail):
-    """Adds to an event stream what its server left out: blank lines between events, `data:` before JSON.
+    """Adds the lines that a server left out of an event stream: blank ones between events, `data:` before JSON.
 
-    Data and names that are as they should be stay so; all other lines, which mean nothing, are left out.
+    Correct data and event names stay unchanged; all other lines, which mean nothing, are dropped.
     """
 
     terminator = b"\n"
@@ -304,30 +301,30 @@ class _MissingLines(_Tail):
         super().__init__(limit)
         self._document: _OpenJSON | None = None  # the data of the open event
         self._bare = False  # whether that data comes without `data:`
-        self._name = b""  # a line behind whole data: it may name that event, or begin the next one
-        self._separate = False  # whether whole data is an event, though no blank line follows
+        self._name = b""  # a line after whole data: it may name that event, or begin the next one
+        self._separate = False  # whether whole data is an event although no blank line follows
 
     def added(self, data: bytes) -> bytes:
-        """The lines that `data` completes, with what they lack."""
+        """The lines that `data` completes, repaired."""
         whole = self._cut(data)
         return b"".join(map(self._line, whole[:-1].split(b"\n"))) if whole else b""
 
     def left_over(self) -> bytes | None:
-        """The line that has begun, if what comes next can be read without knowing what came before it."""
+        """The incomplete last line, if what follows can be read without knowing what came before it."""
         if self._separate or self._document:
             return None
         begun = b"".join(self._tail)
         return None if begun.startswith(_ODD_START) else begun
 
     def rest(self) -> bytes:
-        """A last line without an end, with what it lacks."""
+        """A last line without its end, repaired."""
         return self._line(b"".join(self._tail)) if self._tail else b""
 
     def _line(self, line: bytes) -> bytes:
         field, _, value = line.partition(b":")
         if self._bare and field not in (b"data", b"event", b"error"):
             return self._data(b"data: ", line)
-        before = self._ended() if self._bare else b""  # it breaks off, which its content shows
+        before = self._ended() if self._bare else b""  # truncated, as its content shows
         if not line:
             name, self._document, self._name = self._name, None, b""
             return name + b"\n"
@@ -348,7 +345,7 @@ class _MissingLines(_Tail):
         return before
 
     def _data(self, field: bytes, value: bytes) -> bytes:
-        """A line of data, and the end of its event if that is clear."""
+        """A line of data, and the end of its event if that is certain."""
         if self._document is None:
             if not value.strip():
                 return field + value + b"\n"
@@ -361,7 +358,7 @@ class _MissingLines(_Tail):
         return line + (self._ended() if self._separate and self._document.is_whole else b"")
 
     def _ended(self) -> bytes:
-        """What ends the open event, and begins the next one."""
+        """Ends the open event, and begins the next one."""
         if self._document is None:
             return b""
         name, self._document, self._bare, self._name = self._name, None, False, b""
@@ -369,7 +366,7 @@ class _MissingLines(_Tail):
 
 
 class _OpenJSON:
-    """A JSON document that has begun, with what tells where it ends; or other text."""
+    """The beginning of a JSON document, tracking where it ends; or other text."""
 
     __slots__ = ("_depth", "_in_text", "_lines", "_whole", "size")
 
@@ -378,28 +375,28 @@ class _OpenJSON:
         self.size = 0
         self._depth = 0
         self._in_text = False
-        self._whole: bool | None = None  # once it is known: a value that is over does not become another one
+        self._whole: bool | None = None  # cached: a complete value cannot become another one
 
     @property
     def text(self) -> str:
-        """What has come of it."""
+        """The text so far."""
         return b"\n".join(self._lines).decode(errors="replace").strip()
 
     @property
     def is_balanced(self) -> bool:
-        """Whether each bracket is closed, as in all that is no JSON object or list."""
+        """Whether all brackets are closed; also true for text that is not a JSON object or list."""
         return (self._depth <= 0 and not self._in_text) or self._lines[0].lstrip()[:1] not in (b"{", b"[")
 
     @property
     def is_whole(self) -> bool:
-        """Whether it is a JSON object or list, and complete; the end mark counts as one."""
+        """Whether it is a complete JSON object or list; the end mark counts as one."""
         if self._whole is None and self.is_balanced:
             text = self.text
             self._whole = text == "[DONE]" or (text[:1] in ("{", "[") and is_json(text))
         return bool(self._whole)
 
     def add(self, line: bytes) -> None:
-        """Takes a line."""
+        """Appends a line."""
         self._lines.append(line)
         self.size += len(line) + 1
         for token in _JSON_TOKEN.findall(line):
@@ -410,18 +407,18 @@ class _OpenJSON:
 
 
 def _too_long(limit: int) -> str:
-    return f"an event of the stream is longer than {limit} bytes: the server is not sane"
+    return f"a stream event exceeds the limit of {limit} bytes"
 
 
 class _Silent:
-    """A logger's place taken: sseclient-py logs parts of unknown lines, which may be parts of a prompt or a key."""
+    """Replaces sseclient-py's logger, which logs parts of unknown lines: they may hold a prompt or a key."""
 
     def debug(self, *args: Any) -> None:
         """Nothing."""
 
 
 class _QuietClient(SSEClient):
-    """Made without its constructor, which looks a logger up each time. The fields are those of 1.8 and 1.9."""
+    """Skips SSEClient's constructor, which looks up a logger each time. Sets the fields of 1.8 and 1.9."""
 
     _logger = _Silent()
     _char_enc = "utf-8"
@@ -448,7 +445,7 @@ def _terminated(events: list[bytes]) -> tuple[bytes, ...]:
 
 
 def _long_event(event: bytes) -> Iterator[Frame]:
-    """One event of very many lines, in one pass over them."""
+    """Parses one event of very many lines in one pass."""
     data: list[str] = []
     name = ""
     for line in event.decode().split("\n"):
@@ -463,7 +460,7 @@ def _long_event(event: bytes) -> Iterator[Frame]:
 
 
 def _repaired(data: bytes) -> bytes:
-    """`data` as valid UTF-8: a wrong byte becomes U+FFFD, as the standard wants, wherever it stands."""
+    """`data` as valid UTF-8: wrong bytes become U+FFFD, as the standard requires."""
     if data.isascii():
         return data
     try:

@@ -1,4 +1,4 @@
-"""The key that a caller's function gives: asked for within a call, checked, and never seen by anybody else."""
+"""The key from a function of the caller's: fetched within a call, checked, and kept secret."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ __all__ = ["fresh_key"]
 
 
 def fresh_key(function: KeyFunction, call: Call) -> Secret | None:
-    """What the function gives now; None only if it may give none. Blocks, until the call ends at the latest.
+    """The key that the function returns now; None only if it may return none. Blocks, at most until the call ends.
 
-    The function runs in a thread of its own, since nothing could end it otherwise when the time is over. What it
-    returns to be awaited runs in the event loop that waits for this thread, or in a new one where none does.
+    The function runs in a thread of its own, so that a timeout can end the wait for it. An awaitable that it returns
+    runs in the event loop that waits for this thread, or in a new one if there is none.
 
     Raises:
         LLMBridgeError: As the function raised it.
-        MissingKey: It raised another exception, which is the cause.
-        ConfigError: It gave what cannot be a key, which is not quoted.
-        ClockExpired, Cancelled: The call has ended; the function's thread is left to itself.
+        MissingKey: The function raised another exception, which is the cause.
+        ConfigError: The result cannot be a key; it is not quoted.
+        ClockExpired, Cancelled: The call has ended; the function's thread runs on.
     """
-    asking = _Asking(function, this_thread.loop)
+    key_call = _KeyCall(function, this_thread.loop)
     context = copy_context()
     try:
-        return call.search(lambda: context.run(asking.result), asking.stop)
+        return call.search(lambda: context.run(key_call.result), key_call.stop)
     except ClockExpired as error:
-        if asking.cut_off:
+        if key_call.cut_off:
             error.message += ", and the function given as api_key= had not returned by then"
         raise
 
 
-class _Asking:
-    """One question for the key.
+class _KeyCall:
+    """Calls the function once.
 
     Args:
-        function: Gives it.
-        loop: Runs what has to be awaited; None for a new event loop.
+        function: Returns the key.
+        loop: Runs an awaitable; None for a new event loop.
     """
 
     def __init__(self, function: KeyFunction, loop: Loop | None) -> None:
@@ -57,7 +57,7 @@ class _Asking:
         self.cut_off = False  # it was stopped before it had a result
 
     def result(self) -> Secret | None:
-        """The key, checked; errors as for `fresh_key`. Blocks."""
+        """The checked key; raises like `fresh_key`. Blocks."""
         try:
             value = self._function()
             if inspect.isawaitable(value):
@@ -75,7 +75,7 @@ class _Asking:
         raise failure.taken()
 
     def stop(self) -> None:
-        """Ends the waiting, and cancels what is awaited, from any thread."""
+        """Ends the wait, and cancels the awaitable, from any thread."""
         self._stopped, self.cut_off = True, not self._over
         if (cancel := self._cancel) is not None:
             cancel()
@@ -97,19 +97,19 @@ class _Asking:
         if self._stopped:
             cancel()
         found, error = self._outcome.get()
-        self._cancel = None  # it holds the coroutine, which holds this
+        self._cancel = None  # it refers to the coroutine, which refers to this
         if not begun and inspect.iscoroutine(value):
-            value.close()  # or Python would warn that nobody has awaited it
+            value.close()  # prevents Python's warning that it was never awaited
         if error is not None:
             raise error
         return found
 
 
 def _typed(error: BaseException) -> LLMBridgeError:
-    """An exception of the function as an error of the tree, without the frames that it has passed: they hold keys."""
+    """The function's exception as an LLMBridgeError, without the frames that it has passed: they hold keys."""
     drop_frames(error, "api_key()")
     if isinstance(error, LLMBridgeError):
         return error
-    missing = MissingKey(f"there is no key: the function given as api_key= raised {type(error).__name__}")
+    missing = MissingKey(f"no key: the function given as api_key= raised {type(error).__name__}")
     missing.__cause__ = error
     return missing

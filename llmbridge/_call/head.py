@@ -1,7 +1,7 @@
-"""What stands at the top of an answer: its id, the model that gave it, and what else the service says about it.
+"""The metadata of an answer: its id, the model that gave it, and what else the service says about it.
 
-Services repeat that in every event, or say it in the first or the last one. So those two are kept as they came, and are
-looked into when somebody asks: a piece costs nothing more.
+Services repeat the metadata in every event, or send it in the first or the last one. So those two events are kept
+unparsed until an attribute is read: a piece costs nothing more.
 """
 
 from __future__ import annotations
@@ -13,15 +13,15 @@ from llmbridge._json import mended_json, parsed_json
 from llmbridge.errors import ProtocolError
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["Head"]
 
 _IDS = ("id", "responseId", "response_id")
 _MODELS = ("model", "modelVersion", "model_version")
-_INNER = ("response", "message")  # Responses and Anthropic have them inside
-_SHORT = 64  # characters: Anthropic's end mark is shorter, pieces of text are not
-# What is the answer itself, or says only what kind of event it is.
+_INNER = ("response", "message")  # Responses and Anthropic nest the metadata
+_SHORT = 64  # characters: Anthropic's end mark is shorter, pieces of text are longer
+# Fields of the answer itself, or of the kind of event.
 _BODY = frozenset(
     """
     candidates choices content content_block data delta done done_reason error event finish_reason index
@@ -32,7 +32,7 @@ _BODY = frozenset(
 
 
 class Head:
-    """The first and the last event of an answer, and what they say about it.
+    """The first and the last event of an answer, and their metadata.
 
     Attributes:
         first, last: The events; None before there are any.
@@ -47,7 +47,7 @@ class Head:
         self._found: dict[str, Any] = {}
 
     def take(self, frames: list[Frame]) -> None:
-        """Keeps those of the frames that matter; an end mark says nothing."""
+        """Keeps the first and the last of the frames that hold metadata; end marks do not."""
         if self.first is None:
             self.first = frames[0]
         data = frames[-1].data
@@ -86,13 +86,13 @@ class Head:
 
 
 def _top(frame: Frame | None) -> Mapping[str, Any]:
-    """The top of what a frame holds."""
+    """The top level of a frame's JSON."""
     if frame is None:
         return {}
     try:
         event = mended_json(parsed_json(frame.data))
     except (ProtocolError, RecursionError):
-        return {}  # whoever decodes it says so
+        return {}  # the decoder reports it
     if isinstance(event, list) and event:
         event = event[0]
     if not isinstance(event, Mapping):

@@ -1,7 +1,7 @@
 """What was handed out of an answer so far: for the attributes of the stream, its completion, and an error.
 
-A turn of the model is kept as its parts in their order: the text once, and beside it the parts that are not text, with
-their places in the text.
+A turn of the model is kept as its parts in order: the text once, and beside it the parts that are not text, with their
+places in the text.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ _Part = dict[str, Any]
 
 
 class _Entry:
-    """A part that is not text, or the end of one that is, with its place in the text of all turns."""
+    """A part that is not text, or the end of a text part, with its place in the text of all turns."""
 
     __slots__ = ("part", "place")
 
@@ -52,39 +52,39 @@ class _Entry:
 
 
 class PartsSoFar:
-    """The parts of one turn, without its text: that is kept elsewhere, once, and cut by the places known here."""
+    """The parts of one turn, without their text: `TextSoFar` keeps it, and the places kept here divide it."""
 
     def __init__(self) -> None:
         self._entries: list[_Entry] = []
         self._media: set[Any] = set()
         self._thought = TextSoFar()
-        self._thinking: _Entry | None = None  # keeps the place of the thought that is not over
+        self._thinking: _Entry | None = None  # the place of the open thought
         self._interrupted = False  # another part came since: the next thought is a new one
         self._has_raw = False
 
     def add(self, part: _Part, place: int) -> None:
-        """Takes a part that is whole."""
+        """Appends a whole part."""
         self._entries.append(_Entry(place, part))
         self._interrupted = True
 
     def add_opaque(self, raw: Mapping[str, Any], place: int) -> None:
-        """Takes what only the service understands."""
+        """Appends an object that only the service understands."""
         if raw:
             self.add({"type": "opaque", "raw": dict(raw)}, place)
 
     def add_media(self, key: Any, pieces: Sequence[Media], place: int) -> None:
-        """Takes a medium, whose pieces may still grow."""
+        """Appends a medium, whose pieces may still grow."""
         if key not in self._media:
             self._media.add(key)
             self._entries.append(_Entry(place, pieces))
             self._interrupted = True
 
     def end_text(self, end: EndOfPart, place: int) -> None:
-        """Takes the end of a part that is text."""
+        """Notes the end of a text part."""
         self._entries.append(_Entry(place, end))
 
     def add_reasoning(self, item: Reasoning, place: int) -> None:
-        """Takes a piece of reasoning; what ends it may come late, behind text."""
+        """Appends a piece of reasoning; its end may come late, after text."""
         if item.text:
             if self._thinking is not None and (self._interrupted or place != self._thinking.place):
                 self._end_thought()
@@ -121,12 +121,12 @@ class PartsSoFar:
         return [*thoughts, Reasoning(str(self._thought))] if self._thinking is not None else thoughts
 
     def all(self, text: str, turn_at: int, by: Mapping[str, str]) -> list[_Part]:
-        """The parts with the text.
+        """The parts, including the text.
 
         Args:
             text: Of the turn.
             turn_at: Where it begins in the text of all turns.
-            by: The mark of the service that gave what only that service understands.
+            by: The mark of the service whose own objects are among the parts.
         """
         thinking = self._thinking
         parts: list[_Part] = []
@@ -151,7 +151,7 @@ class PartsSoFar:
         return parts
 
     def _own_text(self, end: EndOfPart, parts: list[_Part], has_text: bool) -> None:
-        """Gives the text that has just ended the service's own object for it."""
+        """Attaches the service's own object to the text part that it ends."""
         if end.raw and (end.needed or self._has_raw):
             if not has_text:
                 parts.append({"type": "text", "text": ""})
@@ -159,7 +159,7 @@ class PartsSoFar:
 
 
 def joined_media(pieces: Sequence[Media]) -> Media:
-    """A medium of its pieces.
+    """Joins the pieces of a medium.
 
     Example:
         >>> joined_media([Media("audio", "audio/wav", b"a"), Media("audio", data=b"b", transcript="Hi")])
@@ -182,18 +182,18 @@ def joined_media(pieces: Sequence[Media]) -> Media:
 
 
 class Notes:
-    """What was handed out so far. Where tools are run, a turn ends with the first result.
+    """What was handed out so far. If tools are run, a turn ends with the first result.
 
     Args:
-        text: The text of all turns; whoever hands out plain text adds to it directly.
-        source: Says who gives the answer; proofs of reasoning mean something to that service alone.
-        keep_logprobs: Whether somebody has asked for them: a service may send more of them than text unasked.
+        text: The text of all turns; plain text is appended to it directly.
+        source: The service that answers; only it can use its reasoning signatures.
+        keep_logprobs: Whether the caller wants them: a service may send more of them than text unasked.
 
     Attributes:
-        turns: The messages of the turns that are over, results of tools included.
+        turns: The messages of the finished turns, including tool results.
         tool_calls: Of the last turn.
         citations, media, server_tools: Of the last turn; pieces of a medium joined, a tool's result with its call.
-        refusal: The pieces of the words of refusal, of the last turn.
+        refusal: The pieces of the refusal message, of the last turn.
         logprobs: All entries of the last turn, if they are kept.
         finish: The last Finish; None again while tools are run.
         usage: Of all turns together.
@@ -220,7 +220,7 @@ class Notes:
         self._parts = PartsSoFar()
         self._others: dict[int, Notes] = {}
         self._turn_at = self.text.length
-        self._before = [0] * len(self._said())  # how much of the turn was said before the last call
+        self._before = [0] * len(self._said())  # the length of each when the last request began
 
     @property
     def usage(self) -> Usage | None:
@@ -244,11 +244,11 @@ class Notes:
 
     @property
     def others(self) -> dict[int, Notes]:
-        """The notes of the choices beside the first, by index."""
+        """The notes of the other choices, by index."""
         return dict(sorted(self._others.items()))
 
     def note(self, item: Item | Text) -> None:
-        """Keeps what is handed out."""
+        """Records an item that is handed out."""
         if isinstance(item, (str, Text)):
             self.text.add(str(item))
         elif isinstance(item, Reasoning):
@@ -276,18 +276,18 @@ class Notes:
             self._note_rest(item)
 
     def _note_rest(self, item: Any) -> None:
-        """What few answers hold."""
+        """Records the items that few answers hold."""
         place = self.text.length
         if isinstance(item, NextCall):
             self._next_call()
         elif isinstance(item, EndOfPart):
             self._parts.end_text(item, place)
         elif isinstance(item, Citation):
-            if (bare := Citation(item.url)) in self.citations:  # of which nothing was known but the address
+            if (bare := Citation(item.url)) in self.citations:  # replaces one with only the URL
                 self.citations.remove(bare)
             self.citations.append(item)
         elif isinstance(item, Media):
-            # Sound comes in pieces, with or without a name.
+            # Audio comes in pieces, with or without an id.
             key = (item.kind, item.id) if item.id or item.kind == "audio" else len(self._media)
             self._media.setdefault(key, []).append(item)
             self._parts.add_media(key, self._media[key], place)
@@ -319,13 +319,13 @@ class Notes:
         self.turns.append(result_message(result))
 
     def _next_call(self) -> None:
-        """Another call of the model follows, with tokens of its own."""
+        """Prepares for the model's next request, which has its own token counts."""
         self._earlier_usage, self._usage = self.usage, None
         self.finish = None
         self._before = [len(said) for said in self._said()]
 
     def message(self) -> Message:
-        """The last turn as a message, with everything that a service may want back, in the order in which it came."""
+        """The last turn as a message, with everything that a service may want back, in its original order."""
         by = {"by": self.source.current.provider} if self.source is not None else {}
         parts = self._parts.all(self.turn_text, self._turn_at, by)
         if not parts:
@@ -333,29 +333,29 @@ class Notes:
         message = Message("assistant", parts)
         if isinstance(message.content, list) and len(message.content) == 1:
             (only,) = message.content
-            if only.keys() == {"type", "text"} and only["type"] == "text":  # beside calls alone
+            if only.keys() == {"type", "text"} and only["type"] == "text":  # plain text, perhaps with calls
                 return replace(message, content=only["text"])
         return message
 
     def items(self) -> list[Item]:
-        """What the last call of the model has said, each kind of thing together."""
+        """What the model's last request returned, grouped by kind."""
         others = [OtherChoice.of(index, item) for index, other in self._others.items() for item in other.items()]
         text, *lists = (said[before:] for said, before in zip(self._said(), self._before, strict=True))
         return [str(text), *(item for items in lists for item in items), *others]
 
     def _said(self) -> tuple[Sequence[Any], ...]:
-        """What the last turn has said: its text, and the things of each kind."""
+        """The text of the last turn, and its other items by kind."""
         lists = (self._parts.thoughts(), self.tool_calls, self.citations, self.media, self.server_tools)
         return (self.turn_text, *lists)
 
     def all_turns(self) -> list[Message]:
-        """The messages of all turns, for another question; without the last one where it says nothing."""
+        """The messages of all turns, to continue from; without the last one if it is empty."""
         last = self.message()
         return [*self.turns, last] if last.content or last.extra else [*self.turns]
 
     @property
     def broken_off(self) -> bool:
-        """Whether the answer is no try at what was asked: it was refused, filtered, or cut off."""
+        """Whether the answer should not be validated: it was refused, filtered, or cut off."""
         return bool(self.refusal) or (self.finish is not None and self.finish.reason in ("length", "content_filter"))
 
     def partial(self) -> Partial:

@@ -1,4 +1,4 @@
-"""How a call will be carried out: which models it may go to, what each of them is sent, and what may follow."""
+"""Plans a call: the models it may go to, the request for each, and what may follow."""
 
 from __future__ import annotations
 
@@ -41,11 +41,11 @@ class Plan:
     """A chat as the caller wants it, to be made once or several times with different messages.
 
     Args:
-        client: Its defaults, connections and limits count.
+        client: Supplies defaults, connections and limits.
         model: One, or several to be tried in order; None for the environment's.
-        transport: How the requests travel, as the call says.
-        chat: What the chat is to be, as the call says.
-        first: Whether the caller waits for it in the line that asks, where warnings belong.
+        transport: The transport options of the call.
+        chat: The chat options of the call.
+        first: Whether the caller's current line runs it, so that warnings point there.
         free: Whether the model may answer now, whatever `tool_choice` made it call before.
     """
 
@@ -68,7 +68,7 @@ class Plan:
         self._timeout = transport.over(client.transport_options).timeout or _TIMEOUT
 
     def stream(self, messages: Messages) -> ChatStream:
-        """The answer to the messages, as the caller gave them."""
+        """The answer to the messages, as the caller passed them."""
         reasks = _REASKS if self._with_defaults.reask is None else self._with_defaults.reask
         try:
             return self._stream(checked_messages(messages), reasks, TotalClock(self._timeout.total))
@@ -91,7 +91,7 @@ class Plan:
             return ChatStream(pipeline, request.schema, again, logprobs, request.tools, idle=chat.run_tools is None)
         from llmbridge._tools.loop import ToolLoop
 
-        # A tool that must be called has been called then: the model would never come to an answer.
+        # The tool that must be called has been called by then: forcing it again would never end.
         further = self._further(free=True)
         loop = ToolLoop(
             pipeline,
@@ -108,7 +108,7 @@ class Plan:
 
     @discreet
     def _pipeline(self, turns: Sequence[Message], total: TotalClock) -> tuple[Pipeline, ChatRequest]:
-        """The call to the first model that takes it, the others behind; and the request as that first one gets it."""
+        """The call to the first model that accepts it, with the others as fallbacks; and the request for that model."""
         limiter = self._client.connections.limiter
         if self._model is None or isinstance(self._model, str):
             route, request = self._route(self._client, self._model, turns)
@@ -125,7 +125,7 @@ class Plan:
         return Pipeline([route for route, _ in routes], self._timeout, limiter, refused, total=total), routes[0][1]
 
     def _route(self, client: Client, model: str | None, turns: Sequence[Message]) -> tuple[Route, ChatRequest]:
-        """The way to a model, with the defaults of the client that names it."""
+        """The route to a model, with the defaults of the client that names it."""
         provider, name = resolve_model(model, _has_base_url(client, self._transport))
         chat = self._with_defaults if client is self._client else self._chat.over(client.chat_options)
         unsupported = chat.unsupported
@@ -155,12 +155,12 @@ class Plan:
 
 
 def _all_refused(errors: Sequence[LLMBridgeError]) -> LLMBridgeError:
-    """The error where no model of several can be asked at all."""
+    """The error when all of several models reject the request before it is sent."""
     if len({(type(error), error.message) for error in errors}) == 1:
         return errors[0]
     causes = "; ".join(f"{error.provider}:{error.model}: {error.message}" for error in errors)
     kind = type(errors[0]) if len(set(map(type, errors))) == 1 else ConfigError
-    return kind(f"none of the {len(errors)} models can be asked: {causes}")
+    return kind(f"none of the {len(errors)} models accepts the request: {causes}")
 
 
 def plan_embeddings(
@@ -171,7 +171,7 @@ def plan_embeddings(
     params: Mapping[str, Any],
     extra: Mapping[str, Any] | None = None,
 ) -> EmbeddingsCall:
-    """The embeddings of some texts, which are not asked for yet; the arguments are those of `Client.embed`.
+    """The embeddings of some texts, not requested yet; the arguments are those of `Client.embed`.
 
     Raises:
         ConfigError: The model, a text or a parameter cannot be used; nothing was sent.
@@ -193,10 +193,10 @@ def plan_embeddings(
 def plan_models(
     client: Client, name: str | None, transport: TransportOptions, settings: Mapping[str, Any]
 ) -> DocumentCall[list[str]]:
-    """The question for a provider's models, which is not asked yet; the arguments are those of `Client.models`.
+    """The request for a provider's models, not sent yet; the arguments are those of `Client.models`.
 
     Raises:
-        ConfigError: The provider is unknown, lists no models, or a setting is not one of its own; nothing was sent.
+        ConfigError: The provider is unknown, cannot list models, or a setting is unknown; nothing was sent.
     """
     from llmbridge._call.question import DocumentCall
 
@@ -206,13 +206,13 @@ def plan_models(
         raise ConfigError(f"provider must be a name like 'openai', not {type(name).__name__}")
     provider = providers.find(name)
     if not provider.models_path:
-        raise ConfigError(f"{name} has no list of models to ask for", provider=name)
+        raise ConfigError(f"{name} cannot list its models", provider=name)
     _refuse_of_chats("models", settings)
     given = {key: value for key, value in settings.items() if key not in CHAT_NAMES}
     if unknown := sorted(given.keys() - provider.settings):
         known = (*TRANSPORT_NAMES, *sorted(provider.settings))
         guess = providers.did_you_mean(unknown[0], known)
-        raise ConfigError(f"models() knows no {unknown[0]}{guess}: for {name} it takes {', '.join(known)}")
+        raise ConfigError(f"models() has no option {unknown[0]}{guess}: for {name} it takes {', '.join(known)}")
     options = client.options_for(provider, transport)
     asked = provider.with_settings({**client.settings_for(provider), **given}, options.base_url is not None)
     encoded = provider.encode_models({key: value for key, value in asked.items() if value is not None})
@@ -224,11 +224,11 @@ def plan_models(
 def _refuse_of_chats(asked: str, params: Mapping[str, Any]) -> None:
     for name in CHAT_NAMES:
         if params.get(name) is not None:
-            raise ConfigError(f"{name} belongs to a chat: {asked}() has no use for it")
+            raise ConfigError(f"{name} is for chats only: {asked}() does not take it")
 
 
 def _own_provider(client: Client, transport: TransportOptions) -> str:
-    """The name of the provider where none is named.
+    """The provider to use when the call names none.
 
     Raises:
         ConfigError: There is none, or several.
@@ -236,7 +236,7 @@ def _own_provider(client: Client, transport: TransportOptions) -> str:
     if client.several:
         raise ConfigError("this client has several models: say with provider= whose models are to be listed")
     if client.default_model is None and not os.environ.get(MODEL_VARIABLE, ""):
-        raise ConfigError(f"no provider is named: pass provider=, like 'openai', or set {MODEL_VARIABLE}")
+        raise ConfigError(f"no provider given: pass provider=, like 'openai', or set {MODEL_VARIABLE}")
     return resolve_model(client.default_model, _has_base_url(client, transport))[0].name
 
 

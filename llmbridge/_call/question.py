@@ -1,4 +1,4 @@
-"""A question that is answered with one JSON document instead of a stream: embeddings, lists of models."""
+"""Requests answered with one JSON document instead of a stream: embeddings, lists of models."""
 
 from __future__ import annotations
 
@@ -27,26 +27,26 @@ __all__ = ["MOST_TEXTS", "DocumentCall", "Embeddings", "EmbeddingsCall"]
 T = TypeVar("T")
 
 MOST_TEXTS = 512
-"""Texts in a request at the most, whatever the service takes: the longest vectors of as many are 50 MB of JSON."""
+"""The most texts in one request, whatever the service allows: 50 MB of JSON with the longest vectors."""
 _BYTES = 500_000
-"""UTF-8 in a request at the most, unless one text alone is longer: services limit the tokens of all texts together."""
+"""The most UTF-8 bytes in one request, unless a single text is longer: services limit the tokens of all texts."""
 
 _DIMENSIONS = ("dimensions", "output_dimension", "outputDimensionality", "output_dimensionality")
 _Decoded = tuple[list[list[float]], Union[Usage, None]]
 
 
 class DocumentCall(Generic[T]):
-    """A question that is answered with one document, with the retries and limits of a chat.
+    """A request that is answered with one document, with the retries and limits of a chat.
 
     Args:
         connections: Keeps the connections, and has the limits.
-        provider: Asked.
-        model: For errors; "" if it is about none.
-        encode: Makes path and body, of the model's name at the time of sending.
-        options: How the request travels.
-        decode: Makes the result of the document.
+        provider: Receives the request.
+        model: For errors; "" if there is none.
+        encode: Makes path and body from the model's name at the time of sending.
+        options: The transport options.
+        decode: Makes the result from the document.
         method: POST or GET.
-        total: The clock of the whole call, where this is one of several questions.
+        total: The total timeout, if this is one of several requests.
     """
 
     def __init__(
@@ -78,7 +78,7 @@ class DocumentCall(Generic[T]):
 
     @discreet
     def result(self) -> T:
-        """What the document says. Blocks.
+        """The decoded document. Blocks.
 
         Raises:
             LLMBridgeError: See `llmbridge.errors`.
@@ -102,7 +102,7 @@ class Embeddings(Sequence[list[float]]):
     Args:
         vectors: One for each text, all of the same length.
         usage: Counted tokens, or None if the service did not say.
-        model: The model that was asked.
+        model: The model's name in the request.
         provider: The provider's name.
     """
 
@@ -128,7 +128,7 @@ class Embeddings(Sequence[list[float]]):
 
     @property
     def array(self) -> Any:
-        """The vectors as a numpy array of shape (texts, length) and type float32; of no texts, (0, 0).
+        """The vectors as a numpy array of shape (texts, length) and type float32; (0, 0) without texts.
 
         Raises:
             ConfigError: numpy is not installed.
@@ -143,7 +143,7 @@ class Embeddings(Sequence[list[float]]):
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> Any:
         """Lets `numpy.asarray(embeddings)` work."""
         if copy is False:
-            raise ValueError("embeddings are lists of float: an array of them is always a copy")
+            raise ValueError("embeddings are lists of float, so an array always copies them: leave out copy=False")
         array = self.array
         return array if dtype is None else array.astype(dtype)
 
@@ -153,15 +153,15 @@ class EmbeddingsCall:
 
     Args:
         connections: Keeps the connections, and has the limits.
-        provider: Asked.
+        provider: Receives the requests.
         model: The model's name.
-        options: How the requests travel.
+        options: The transport options.
         texts: Any number of them; a str is one text.
         params: Parameters of the service.
-        extra: Added to each body as it is.
+        extra: Added to each body unchanged.
 
     Raises:
-        ConfigError: The service makes no embeddings, or a text or a parameter cannot be used; nothing was sent.
+        ConfigError: The service has no embeddings, or a text or a parameter cannot be used; nothing was sent.
     """
 
     def __init__(
@@ -175,7 +175,7 @@ class EmbeddingsCall:
         extra: Mapping[str, Any] | None = None,
     ) -> None:
         if not provider.embeddings_batch:
-            raise ConfigError(f"{provider.name} makes no embeddings", provider=provider.name)
+            raise ConfigError(f"{provider.name} has no embeddings", provider=provider.name)
         self._connections = connections
         self._provider = provider
         self._model = model
@@ -191,7 +191,7 @@ class EmbeddingsCall:
         return self._provider.encode_embeddings(model, texts, self._params).with_extra(self._extra)
 
     def steps(self) -> Generator[EventStream[Event], None, Embeddings]:
-        """See `finished`: the vectors of all texts.
+        """Runs the requests, for `finished`; returns the vectors of all texts.
 
         Raises:
             LLMBridgeError: See `llmbridge.errors`.
@@ -202,7 +202,7 @@ class EmbeddingsCall:
             more, counted = yield from self._question(batch).steps()
             if len(more) != len(batch):
                 raise ProtocolError(
-                    f"{len(batch)} texts were sent and {len(more)} embeddings came back",
+                    f"{len(batch)} texts were sent, but {len(more)} embeddings came back",
                     provider=self._provider.name,
                     model=self._model,
                 )
@@ -212,14 +212,14 @@ class EmbeddingsCall:
         return Embeddings(vectors, _sum(counts), self._model, self._provider.name)
 
     def _check(self, vectors: list[list[float]]) -> None:
-        """Refuses what would be found out when nothing is found any more: vectors that say nothing, or too little."""
+        """Rejects useless vectors now, rather than when a search finds nothing: not finite, empty, or too short."""
         found, asked = {len(vector) for vector in vectors}, _dimensions(self._params)
-        problem = "the embeddings are not of one length" if len(found) > 1 else ""
+        problem = "the embeddings have different lengths" if len(found) > 1 else ""
         if asked and not found <= asked:
             lengths = ", ".join(map(str, sorted(found)))
-            problem = f"{max(asked)} dimensions were asked for, and embeddings of {lengths} came back"
+            problem = f"{max(asked)} dimensions were requested, but embeddings of {lengths} came back"
         if not all(vectors):
-            problem = "an embedding is an empty list of numbers: does the service know the encoding_format?"
+            problem = "an embedding is an empty list: does the service support this encoding_format?"
         elif not all(map(_is_finite, vectors)):
             problem = "an embedding holds a number that is not finite"
         if problem:
@@ -240,12 +240,12 @@ class EmbeddingsCall:
 def _is_finite(vector: list[float]) -> bool:
     try:
         return all(map(math.isfinite, vector))
-    except OverflowError:  # an int that no float can hold
+    except OverflowError:  # an int too large for a float
         return False
 
 
 def _dimensions(params: Mapping[str, Any]) -> set[int]:
-    """The lengths that fit what was asked for, under whatever name; empty if any does.
+    """The lengths that fit the request's parameters; empty if any does.
 
     Example:
         >>> _dimensions({"dimensions": 256}), _dimensions({"output_dimension": 256, "output_dtype": "binary"})
@@ -271,7 +271,7 @@ def _checked_texts(texts: Any) -> list[str]:
 
 
 def _batches(texts: Sequence[str], most: int) -> list[list[str]]:
-    """The texts in their order, in groups that one request may hold."""
+    """The texts in order, in groups that fit into one request each."""
     batches: list[list[str]] = []
     room = 0
     for text in texts:

@@ -1,4 +1,4 @@
-"""Where a call can go: a model of a provider, the request it gets, and what a client's calls share on the way."""
+"""The route of a call: a model of a provider, its request, and the state that a client's calls share."""
 
 from __future__ import annotations
 
@@ -38,25 +38,25 @@ if TYPE_CHECKING:
 __all__ = ["SHARED", "TRAVELLERS", "Breaker", "Connections", "Route", "chat_route"]
 
 COOL_DOWN = 30.0
-"""Seconds for which a model that failed is left out, unless its service says how long."""
+"""Seconds for which a failed model is skipped, unless its service says how long."""
 
 _LONGEST = 600.0
-_TRANSPORTS = 32  # ways to travel whose connections are kept
-_BREAKERS = 256  # models of lists whose last failures are remembered
-_TRAVELLERS = 64  # clients that were pickled, whose limits and cool-downs outlive them
+_TRANSPORTS = 32  # transports whose connections are kept
+_BREAKERS = 256  # models with fallbacks whose last failures are remembered
+_TRAVELLERS = 64  # pickled clients whose limits and cool-downs are kept
 _USER_AGENT = f"llmbridge/{__version__}"
 _NEVER = float("-inf")
 _RETRY = Retry()
 
 
 class Breaker:
-    """Remembers that a model failed, so that the next calls do not wait for it in vain. Shared between threads.
+    """Remembers that a model failed, so that the next calls skip it. Shared between threads.
 
     Closed, it lets all calls pass. A failure opens it for a cool-down; then one call is let through as a trial, which
-    closes it or opens it again. A trial that is never heard of again (its process was forked, say) is followed by
-    another one after a further cool-down.
+    closes it or opens it again. A trial that never reports (its process was forked, say) is followed by another one
+    after a further cool-down.
 
-    Nothing waits for the lock inside of it: a garbage collection there may end another call, which comes here as well.
+    Nothing in here waits for the lock: a garbage collection may end another call, which then calls back into here.
 
     Args:
         clock: Seconds; another one for tests.
@@ -79,17 +79,17 @@ class Breaker:
         keep_lock_free(self)
 
     def admits(self, call: object = None) -> bool:
-        """Whether a call may try. Who is let through has to say how it went: succeeded, failed or gave_up.
+        """Whether a call may try. One that is let through must report the outcome: succeeded, failed or gave_up.
 
         Args:
-            call: Anything that stands for it, to be named again in `failed` and `gave_up`.
+            call: Anything that identifies it; pass it to `failed` and `gave_up`.
         """
         open_until = self._open_until
         if open_until is None:
             return True
         if self._lock.locked():
-            return False  # somebody else is about to become the trial
-        with self._lock:  # and no `acquire` before a `try`: a Ctrl-C between the two would leave it taken for ever
+            return False  # another call is about to become the trial
+        with self._lock:  # no `acquire` before a `try`: a Ctrl-C between the two would leave it locked forever
             now = self._clock()
             if now < max(open_until, self._trial_until):
                 return False
@@ -102,7 +102,7 @@ class Breaker:
         self._trial_until = _NEVER
 
     def failed(self, error: LLMBridgeError, call: object = None) -> None:
-        """The model has not answered. What is the request's own fault says nothing about the model."""
+        """The model failed. An error of the request itself says nothing about the model."""
         if not _counts(error):
             self.gave_up(call)
             return
@@ -112,7 +112,7 @@ class Breaker:
         self._trial_until = _NEVER
 
     def gave_up(self, call: object = None) -> None:
-        """The call ended before it was known. One that was let through earlier leaves the trial of another alone."""
+        """The call ended without an outcome. Only the call that is the trial gives it up."""
         if self._trial is call:
             self._trial_until = _NEVER
 
@@ -125,16 +125,16 @@ _UNUSED = Breaker()
 
 
 class Connections:
-    """Belongs to one process, and is safe to share between its threads.
+    """The state that a client's calls share. Belongs to one process; safe to share between its threads.
 
     Args:
-        limits: How fast its calls may ask; None for no limits.
+        limits: The client's own rate limits; None for no limits.
 
     Attributes:
         transports: Those with kept connections, by proxy and verify.
         breakers: By model.
-        limiter: Lets requests through as the limits allow; None without limits.
-        name: What pickles know them by; None before there was any. See `TRAVELLERS`.
+        limiter: Applies the limits; None without limits.
+        name: Identifies them in pickles; None before the first one. See `TRAVELLERS`.
     """
 
     def __init__(self, limits: Limits | None = None) -> None:
@@ -150,13 +150,13 @@ class Connections:
             self.limiter = Limiter(limits)
 
     def transport(self, session: requests.Session | None, proxy: str | bool | None, verify: bool | str) -> Transport:
-        """Calls that travel in the same way share their connections."""
+        """The transport for these settings; calls with the same ones share their connections."""
         from llmbridge._transport import Transport
 
         if session is not None:
             return Transport(session, proxy, verify)
         if isinstance(proxy, str):
-            proxy = MaskedStr(proxy)  # whoever shows this object shows the keys of its dict
+            proxy = MaskedStr(proxy)  # or showing this object would show the keys of its dict
         with self._lock:
             transport = self.transports.get((proxy, verify))
             if transport is None:
@@ -166,7 +166,7 @@ class Connections:
             return transport
 
     def breaker_of(self, model: str) -> Breaker:
-        """The memory of how a model did lately."""
+        """The breaker that remembers how a model did lately."""
         with self._lock:
             breaker = self.breakers.get(model)
             if breaker is None:
@@ -185,11 +185,11 @@ class Connections:
 
 
 SHARED = Connections()
-"""Of the module's functions, and of providers that are used as classes."""
+"""The state of the module's functions, and of providers that are used as classes."""
 
 
 class _Travellers:
-    """What clients share that are pickles of one client, wherever they meet again."""
+    """The shared state of clients that were unpickled from the same client."""
 
     def __init__(self) -> None:
         self._alive: WeakValueDictionary[str, Connections] = WeakValueDictionary()
@@ -198,7 +198,7 @@ class _Travellers:
         keep_lock_free(self)
 
     def name_of(self, connections: Connections) -> str:
-        """What they are known by in pickles."""
+        """The name of this state in pickles."""
         with self._lock:
             if connections.name is None:
                 connections.name = os.urandom(16).hex()
@@ -207,10 +207,10 @@ class _Travellers:
             return connections.name
 
     def named(self, name: str, limits: Limits | None) -> Connections:
-        """Those of that name in this process.
+        """The state of that name in this process.
 
-        A worker often drops a client before it unpickles the next: limits and cool-downs are kept longer than that,
-        connections are not, which would stay open.
+        A worker often drops a client before it unpickles the next: limits and cool-downs are kept longer than that.
+        Connections are not, since they would stay open.
         """
         made = Connections(limits)
         with self._lock:
@@ -239,14 +239,14 @@ class Route:
     Args:
         provider: Decodes the answer.
         model: The model's name.
-        prepare: Makes the request of its route, just before it is sent. May block, within the limits of the call.
+        prepare: Makes the request just before it is sent. May block, within the limits of the call.
         transport: Sends it.
         retry: When to try again.
         read: Takes the one JSON document that is the answer; None for a chat, whose answer the provider decodes.
         answer_tool: The tool whose arguments are the answer's text, if there is one.
-        breaker: Its memory, where there are several models to choose from.
-        limiter: Of its own client, if that has limits; they count in place of those of the call.
-        key_changes: Whether the key comes from a function, so that each attempt needs a request of its own.
+        breaker: Remembers failures, if there are several models to choose from.
+        limiter: Of its own client, if that has limits; it replaces the one of the call.
+        key_changes: Whether the key comes from a function, so that each attempt needs a new request.
         may_block: Whether `prepare` may take a while.
         key_from: Says where the key came from, for an error; "" if there is none.
     """
@@ -279,20 +279,20 @@ class Route:
         answer_tool: str | None = None,
         breaker: Breaker | None = None,
     ) -> Route:
-        """The way to a model.
+        """The route to a model.
 
         Args:
-            provider: The one to ask.
-            model: The model's name; "" where it is not about one.
-            encode: Makes path and body, of the model's name at the time of sending.
-            options: How the request travels.
+            provider: Receives the request.
+            model: The model's name; "" if there is none.
+            encode: Makes path and body from the model's name at the time of sending.
+            options: The transport options.
             connections: Keeps the connections.
             method: POST or GET.
-            even_offline: Whether a service that is gone may be tried.
+            even_offline: Whether a service that has shut down may be tried.
             read, answer_tool, breaker: As for the class.
 
         Raises:
-            ConfigError: There is nowhere to send it, or the key is missing.
+            ConfigError: There is no base URL, or the key is missing.
         """
         key = usable_key(provider, options, even_offline)
         proxy: str | bool | None = False if provider.direct and options.base_url is None else options.proxy
@@ -331,7 +331,7 @@ _KEYS_OF = {"sk-ant-": "anthropic", "sk-or-": "openrouter", "AIza": "gemini", "g
 
 
 def _origin(provider: type[Provider], key: Key | None, options: TransportOptions) -> str:
-    """Where a key came from, and whose it looks like if that is another service; the key itself is not in it."""
+    """Where a key came from, and whose it looks like if not this service's; never the key itself."""
     if key is None:
         return ""
     if isinstance(key, KeyFunction):
@@ -354,15 +354,15 @@ def chat_route(
     even_offline: bool = False,
     breaker: Breaker | None = None,
 ) -> tuple[Route, ChatRequest]:
-    """The way of a chat to a model, and the request as it will be sent.
+    """The route of a chat to a model, and the request as it will be sent.
 
     Args:
-        provider: The one to ask.
-        request: What is asked.
-        options: How it travels.
+        provider: Receives the request.
+        request: The chat.
+        options: The transport options.
         connections: Keeps the connections.
-        unsupported: What happens to a parameter that the service is known to refuse.
-        extra: Added to the body as it is.
+        unsupported: What happens to a parameter that the service is known to reject.
+        extra: Added to the body unchanged.
         even_offline, breaker: As for `Route.to`.
 
     Raises:
@@ -395,13 +395,13 @@ def chat_route(
 
 
 def usable_key(provider: type[Provider], options: TransportOptions, even_offline: bool = False) -> Key | None:
-    """Where the key comes from, once it is sure that there is somewhere to send it.
+    """The key to use, once it is certain that there is somewhere to send it.
 
     Raises:
-        ConfigError: The service is gone, has no base URL, or needs a key that is missing.
+        ConfigError: The service has shut down, has no base URL, or needs a key that is missing.
     """
     if options.base_url is not None and provider.path and options.base_url.endswith(provider.path):
-        raise ConfigError(f"base_url ends with {provider.path}, which is appended to it: leave it out")
+        raise ConfigError(f"base_url ends with {provider.path}, which llmbridge appends itself: leave it out")
     if provider.offline_since and options.base_url is None and not even_offline:
         raise ConfigError(
             f"{provider.name} has been offline since {provider.offline_since}: give base_url= to use another host "
@@ -420,19 +420,20 @@ def usable_key(provider: type[Provider], options: TransportOptions, even_offline
 
 
 def _supported(provider: type[Provider], request: ChatRequest, unsupported: str) -> ChatRequest:
-    """The request without what the service is known to refuse.
+    """The request without the parameters that the service is known to reject.
 
     Raises:
-        InvalidRequest: It holds something of that kind, and the caller wants to know.
+        InvalidRequest: It holds such a parameter, and the caller wants an error.
     """
     for name in ("tools", "schema"):
         if getattr(request, name) and name not in provider.supports:
-            raise InvalidRequest(f"{provider.name} knows no {name}", provider=provider.name, model=request.model)
+            message = f"{provider.name} does not support {name}"
+            raise InvalidRequest(message, provider=provider.name, model=request.model)
     refused = provider.refusals(request)
     if not refused:
         return request
     reasons = "; ".join(f"{name}: {advice}" for name, advice in refused.items())
-    message = f"{provider.name} refuses {', '.join(refused)} ({reasons})"
+    message = f"{provider.name} rejects {', '.join(refused)} ({reasons})"
     if unsupported == "error":
         raise InvalidRequest(
             f"{message}; unsupported='drop' leaves it out", provider=provider.name, model=request.model
@@ -452,7 +453,7 @@ class _Auth:
 
 
 def _auth(provider: type[Provider], key: Key | None, call: Call) -> _Auth | None:
-    """The key as it is now. A function is asked for it, within the limits of the call."""
+    """The current key; calls a function for it, within the limits of the call."""
     headers_of = provider.auth_headers
     if isinstance(key, KeyFunction):
         from llmbridge._call.fresh_key import fresh_key
@@ -465,7 +466,7 @@ def _auth(provider: type[Provider], key: Key | None, call: Call) -> _Auth | None
     except BaseException as error:
         from llmbridge._tools.runs import drop_frames
 
-        drop_frames(error, f"{provider.__name__}.{headers_of.__name__}()")  # those of the provider hold the key as well
+        drop_frames(error, f"{provider.__name__}.{headers_of.__name__}()")  # the provider's frames hold the key as well
         raise error  # noqa: TRY201 - as in `discreet`
 
 
@@ -482,9 +483,9 @@ def http_request(
     Args:
         provider: Adds its headers.
         encoded: Path, body and headers of this request.
-        options: The caller's headers win over all others.
+        options: The caller's headers override all others.
         auth: None for no key.
-        base_url: What the path is appended to.
+        base_url: The path is appended to it.
         method: POST, or GET for a request without a body.
     """
     from llmbridge._transport import HTTPRequest, passwords_of
@@ -520,7 +521,8 @@ def http_request(
 
 
 def _override(headers: dict[str, str | None], others: Mapping[str, str | None]) -> None:
-    """Header names are the same in any case; the later one's spelling stays."""
+    """Sets headers; names are the same in any case, and the last spelling stays."""
+
     for name, value in others.items():
         for known in [known for known in headers if known.lower() == name.lower()]:
             del headers[known]

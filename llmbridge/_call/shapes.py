@@ -1,6 +1,6 @@
-"""Whose dialect an answer is in, by what its JSON looks like: for the error when a service speaks another one.
+"""Detects the dialect of an answer (the API style of its JSON), for the error when a service speaks another one.
 
-Whether a provider reads a dialect is not written down anywhere: it is tried, with the sample of that dialect.
+Whether a provider reads a dialect is not declared anywhere: it is tried, with the sample of that dialect.
 
 Source: the API references of the services; the samples are the smallest answers that they show.
 """
@@ -17,8 +17,7 @@ from llmbridge._call.framing import Record
 from llmbridge.errors import LLMBridgeError, ProtocolError
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
-    from llmbridge.provider import Provider
+    from llmbridge.provider import Frame, Provider
 
 __all__ = ["foreign_document", "foreign_stream", "knows_stream", "nothing_read"]
 
@@ -27,12 +26,12 @@ _FIELD = re.compile(r"(data|event) ?: ?(.*)", re.DOTALL)
 
 @dataclass(frozen=True)
 class Dialect:
-    """How to tell a dialect.
+    """How to recognize a dialect.
 
     Args:
-        title: What people call it.
+        title: Its common name.
         provider: The name of the provider that reads it.
-        marks: Of the fields that only this dialect has, the values: a pattern of the text, or their type.
+        marks: The values of fields that only this dialect has: a pattern of the text, or their type.
         event: A piece of text in a stream.
         document: A whole answer.
     """
@@ -94,11 +93,11 @@ _DIALECTS = (
         {"message": {"role": "assistant", "content": [_TEXT]}, "finish_reason": "COMPLETE"},
     ),
 )
-"""In the order in which they are tried: the marks of the last ones are the weakest."""
+"""In the order in which they are tried: the last ones have the weakest marks."""
 
 
 def foreign_document(value: Any, provider: type[Provider]) -> ProtocolError | None:
-    """The error for a JSON document in a dialect that the provider does not read; None for every other one.
+    """The error for a JSON document in a dialect that the provider does not read; None for all others.
 
     Example:
         >>> from llmbridge.providers.openai import OpenAI
@@ -116,7 +115,7 @@ def foreign_stream(frames: Iterable[Frame], provider: type[Provider]) -> Protoco
     frames = list(frames)
     named = _foreign(map(_value, frames), provider)
     if named is None and any(_FIELD.match(frame.data) or frame.data.startswith(":") for frame in frames):
-        return ProtocolError("the service answered with server-sent events instead of JSON lines: check the base_url")
+        return ProtocolError("the service returned server-sent events instead of JSON lines: check the base_url")
     return named
 
 
@@ -127,12 +126,12 @@ def knows_stream(frames: Iterable[Frame], provider: type[Provider]) -> bool:
 
 
 def nothing_read(frames: Iterable[Frame], provider: type[Provider], *, over: bool) -> ProtocolError | None:
-    """The error for an answer from which nothing was read; None if it is of a kind that is not known here.
+    """The error for an answer that yielded nothing; None for an unknown kind.
 
     Args:
         frames: The first frames of the stream; none for a document.
         provider: The one that read nothing.
-        over: Whether the answer came to its end. Else None is returned if it began in the provider's dialect.
+        over: Whether the answer has ended. If not, None is returned if it began in the provider's dialect.
     """
     frames = list(frames)
     if (foreign := foreign_stream(frames, provider)) is not None:
@@ -141,10 +140,10 @@ def nothing_read(frames: Iterable[Frame], provider: type[Provider], *, over: boo
         return None
     said = [frame.data for frame in frames if frame.data.strip()]
     if said and all(data.startswith("[DONE]") for data in said):
-        return ProtocolError("the service answered with nothing but the end mark of a stream")
+        return ProtocolError("the service returned only the end mark of a stream")
     if frames and not knows_stream(frames, provider):
-        return ProtocolError("the service answered with events in which there is no answer: check the base_url")
-    return ProtocolError("the service answered with nothing: no text, and no reason to finish") if over else None
+        return ProtocolError("the service returned events that hold no answer: check the base_url")
+    return ProtocolError("the service returned nothing: no text, and no finish reason") if over else None
 
 
 def _foreign(values: Iterable[Mapping[str, Any]], provider: type[Provider]) -> ProtocolError | None:
@@ -161,7 +160,7 @@ def _dialect_of(value: Mapping[str, Any]) -> Dialect | None:
 
 
 def _read_by(provider: type[Provider]) -> list[Dialect]:
-    """The dialects in whose sample a provider finds the text; those of documents count where it reads no stream."""
+    """The dialects in whose sample a provider finds the text; document samples count if it cannot read streams."""
     streams = [dialect for dialect in _DIALECTS if _finds_text(provider.decode, _sample(dialect.event))]
     return streams or [dialect for dialect in _DIALECTS if _finds_text(provider.decode_document, dialect.document)]
 
@@ -178,7 +177,7 @@ def _finds_text(decode: Callable[[Any], Iterable[object]], sample: Any) -> bool:
 
 
 def _value(frame: Frame) -> Mapping[str, Any]:
-    """The JSON object in a frame, also behind the field that a framing without fields does not know."""
+    """The JSON object in a frame, also after a field name that the framing does not know."""
     field = _FIELD.match(frame.data)
     if field and field[1] == "event":
         return {"type": field[2].strip()}

@@ -1,7 +1,7 @@
-"""What an answer says for the first time: of a summary behind its pieces, only that is handed out.
+"""Finds repetitions: of a summary that follows the pieces of an answer, only what is new is handed out.
 
-Some services say everything once more at the end, or what a gateway could not say in pieces. Beside that, here is what
-is made of the end of an answer that failed, and of a service's own objects before they are kept.
+Some services repeat everything at the end, or send there what a gateway could not send in pieces. This module also
+makes the error of an answer that ended with one, and cleans a service's own objects before they are kept.
 """
 
 from __future__ import annotations
@@ -30,22 +30,22 @@ from llmbridge.events import (
     Usage,
 )
 
-__all__ = ["failed_answer", "not_told", "of_choice", "placed", "repeats", "storable"]
+__all__ = ["failed_answer", "news_of", "of_choice", "placed", "repeats", "storable"]
 
 T = TypeVar("T")
-_DEEPEST = 150  # below what a message can hold
+_DEEPEST = 150  # less than the depth that a message can hold
 
 
-def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
-    """The items of a summary that say what nothing before has said. Two equal calls are two, if both were told.
+def news_of(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
+    """The items of a summary that are new. Two equal calls count as two, if both were handed out before.
 
     Example:
-        >>> not_told(["The bridge is red.", Reasoning("Hm.")], ["The bridge "])
+        >>> news_of(["The bridge is red.", Reasoning("Hm.")], ["The bridge "])
         ['is red.', Reasoning(text='Hm.')]
     """
     said, text = _text_of(told), _text_of(summary)
-    known = len(said) if text.startswith(said) else len(text)  # characters that have been told
-    fresh = not said  # the text before is news, and its end with it
+    known = len(said) if text.startswith(said) else len(text)  # characters that were handed out
+    fresh = not said  # the whole text is new, and so is its end
     thought = any(isinstance(item, Reasoning) and item.text for item in told)
     calls = [item for item in told if isinstance(item, ToolCall)]
     others = [_nameless(item) for item in told if not isinstance(item, (str, Refusal, Reasoning, ToolCall))]
@@ -77,12 +77,12 @@ def not_told(summary: Sequence[Item], told: Sequence[Item]) -> list[Item]:
 
 
 def _nameless(item: Item) -> Item:
-    """A medium without its name, which may only say how many there were before it."""
+    """A medium without its id, which may only be a running number."""
     return replace(item, id=None) if isinstance(item, Media) else item
 
 
 def _new_media(item: Media, told: Sequence[Item]) -> list[Item]:
-    """What a medium brings beside what its pieces have brought."""
+    """What a medium adds to its pieces."""
     pieces = [other for other in told if isinstance(other, Media) and other.kind == item.kind]
     data, words = b"".join(piece.data or b"" for piece in pieces), "".join(piece.transcript for piece in pieces)
     new = replace(
@@ -94,7 +94,7 @@ def _new_media(item: Media, told: Sequence[Item]) -> list[Item]:
 
 
 def repeats(summary: Sequence[Item], told: Sequence[Item]) -> bool:
-    """Whether what may be a summary begins with all text before it, and is not just an equal piece.
+    """Whether a possible summary begins with all text before it, and is not just an equal piece.
 
     Example:
         >>> repeats(["1"], ["1"]), repeats(["1", Finish("stop")], ["1"]), repeats(["The bridge"], ["The "])
@@ -108,7 +108,7 @@ def repeats(summary: Sequence[Item], told: Sequence[Item]) -> bool:
 
 
 def placed(cited: CitationInBytes, told: Sequence[Item]) -> Citation:
-    """The citation with its place counted in characters; without one where there is no such place in the text.
+    """The citation with its place counted in characters; without a place if the text has no such place.
 
     Example:
         >>> placed(CitationInBytes(Citation("https://a.b", start=3, end=5)), ["Ü: so"])
@@ -120,7 +120,7 @@ def placed(cited: CitationInBytes, told: Sequence[Item]) -> Citation:
     if found and len(encoded) != len(text):
         start, end = (len(encoded[:place].decode("utf-8", "ignore")) for place in (start, end))
     if cited.words and not (found and text[start:end] == cited.words):
-        start = text.find(cited.words)  # some places are counted from the beginning of a part
+        start = text.find(cited.words)  # some services count from the beginning of a part
         end, found = start + len(cited.words), start >= 0 and text.find(cited.words, start + 1) < 0
     return replace(cited.citation, start=start if found else None, end=end if found else None)
 
@@ -130,14 +130,14 @@ def _text_of(items: Sequence[Item]) -> str:
 
 
 def _new_proof(item: Reasoning, told: Sequence[Item]) -> list[Item]:
-    """What a repeated thought brings beside its text."""
+    """What a repeated thought adds beside its text."""
     proof = replace(item, text="")
     known = any(isinstance(other, Reasoning) and replace(other, text="") == proof for other in told)
     return [] if known or proof == Reasoning("") else [proof]
 
 
 def _same_call(call: ToolCall, told: Sequence[ToolCall]) -> ToolCall | None:
-    """The call that was told before; some services name it anew at the end."""
+    """The call that was handed out before; some services give it another id at the end."""
     by_id = next((other for other in told if other.id == call.id), None)
     return by_id or next(
         (other for other in told if (other.name, other.arguments) == (call.name, call.arguments)), None
@@ -145,13 +145,13 @@ def _same_call(call: ToolCall, told: Sequence[ToolCall]) -> ToolCall | None:
 
 
 def of_choice(index: int, items: Sequence[Item]) -> list[Item]:
-    """What a choice beside the first has said."""
+    """What another choice has said."""
     events = (item.event for item in items if isinstance(item, OtherChoice) and item.index == index)
     return [event.text if isinstance(event, Text) else event for event in events]
 
 
 def failed_answer(finish: Finish) -> LLMBridgeError:
-    """The error that an answer is which ends with one."""
+    """The error for an answer whose finish reports one."""
     from llmbridge.service_errors import error_in_stream
 
     report = {"message": finish.message or f"the answer ended with {finish.raw!r}", "code": finish.raw}
@@ -161,7 +161,8 @@ def failed_answer(finish: Finish) -> LLMBridgeError:
 
 
 def storable(item: T) -> T:
-    """An item, or a service's own object, such that it can be kept and sent: UTF-8 carries it, and JSON its numbers.
+    """An item, or a service's own object, made fit to be stored and sent: valid UTF-8, finite numbers.
+
 
     Raises:
         ProtocolError: It is nested too deeply.

@@ -40,15 +40,15 @@ def json_schema(type_hint: Any) -> JSON:
     """The JSON schema (draft 2020-12) of a Python type.
 
     Objects have `"additionalProperties": false`, fields with defaults are not required, and classes that are used
-    twice or hold themselves stand in `$defs`. pydantic models give their own schema.
+    twice or contain themselves go into `$defs`. pydantic models supply their own schema.
 
     Args:
         type_hint: str, int, float, bool, None, Any, Union, Optional, Literal, Enum, list, tuple, set, dict and their
             abstract kin, dataclasses, TypedDict, NamedTuple, datetime, date, time, UUID, Decimal, Path, pydantic's
-            models and types, and all of them within each other. `Annotated[X, "..."]` gives a description.
+            models and types, and all of them within each other. `Annotated[X, "..."]` adds a description.
 
     Raises:
-        InvalidRequest: A type has no JSON form; says where it stands.
+        InvalidRequest: A type has no JSON form; the message says where.
 
     Example:
         >>> json_schema(dict[str, float])
@@ -61,33 +61,33 @@ def json_schema(type_hint: Any) -> JSON:
 
 
 def object_schema(fields: Sequence[Field], described: Mapping[str, str], where: str) -> JSON:
-    """The schema of an object with these fields, and what a docstring says of them: the parameters of a function."""
+    """The schema of an object with these fields, described by a docstring: the parameters of a function."""
     builder = _Builder()
     return _tidied(builder.object(fields, described, where), builder.defs)
 
 
 class _Builder:
-    """Builds one document; `defs` collects what has a name, `names` says which."""
+    """Builds one document; `defs` collects the named schemas, `names` maps types to them."""
 
     def __init__(self) -> None:
         self.defs: dict[str, JSON] = {}
         self.names: dict[Any, str] = {}
 
     def schema(self, hint: Any, where: str) -> JSON:
-        """The schema of the hint, references into `defs` included."""
+        """The schema of the hint, including references into `defs`."""
         found = unwrapped(hint)
         schema = self._BY_KIND[found.kind](self, found, where)
         for keyword, limit in found.constraints.items():
             if schema.get("type") == "array" and keyword.endswith("Length"):
                 keyword = keyword.replace("Length", "Items")
-            if schema.get("format") != "decimal":  # a number in a string, which no keyword bounds
+            if schema.get("format") != "decimal":  # a number in a string, which bounds do not apply to
                 schema[keyword] = limit
         if found.description:
             schema["description"] = found.description
         return schema
 
     def object(self, fields: Sequence[Field], described: Mapping[str, str], where: str) -> JSON:
-        """An object with these properties and no others."""
+        """An object with exactly these properties."""
         properties = {}
         for item in fields:
             schema = self.schema(item.hint, f"{where}.{item.name}")
@@ -124,7 +124,7 @@ class _Builder:
 
     def _unknown(self, found: Hint, where: str) -> JSON:
         if isinstance(found.bare, (str, dict, list, set)):
-            raise InvalidRequest(f"{where}: {shown(found.bare)} is no type: {_HELP}")
+            raise InvalidRequest(f"{where}: {shown(found.bare)} is not a type: {_HELP}")
         raise InvalidRequest(f"{where}: the type {type_name(found.bare)} has no JSON form: {_HELP}")
 
     def _array(self, found: Hint, where: str) -> JSON:
@@ -137,7 +137,7 @@ class _Builder:
         if not found.args or found.args[-1] is ...:
             return self._array(found, where)
         items = [self.schema(arg, f"{where}[{i}]") for i, arg in enumerate(found.args) if arg != ()]
-        # More services know `items` than `prefixItems`.
+        # More services support `items` than `prefixItems`.
         same = items and all(item == items[0] for item in items)
         kind: JSON = {"items": items[0]} if same else {"prefixItems": items}
         return {"type": "array", **kind, "minItems": len(items), "maxItems": len(items)}
@@ -157,7 +157,7 @@ class _Builder:
         return schema
 
     def _named(self, hint: Any, make: Callable[[], JSON]) -> JSON:
-        # An alias may hold what cannot be hashed: Box[Annotated[int, Field(ge=1)]].
+        # An alias may contain unhashable arguments: Box[Annotated[int, Field(ge=1)]].
         key = hint if typing.get_origin(hint) is None else repr(hint)
         if key not in self.names:
             self.names[key] = self._reserved(identifier(type_name(hint)))
@@ -165,8 +165,8 @@ class _Builder:
         return {"$ref": _REF + self.names[key]}
 
     def _reserved(self, wanted: str) -> str:
-        """A name nobody has, in `defs` at once: what is being made may refer to itself."""
-        wanted = wanted or "Type"  # a name of other letters than services take
+        """A free name, put into `defs` at once, since the schema being made may refer to itself."""
+        wanted = wanted or "Type"  # no character was allowed
         name, number = wanted, 1
         while name in self.defs:
             number += 1
@@ -180,7 +180,7 @@ class _Builder:
             return {"$ref": _REF + self.names[cls]}
         own = pydantic_schema(cls)
         inner = own.pop("$defs", {})
-        # A model that holds itself is nothing but a reference to itself: its name is there already.
+        # A model that contains itself is only a reference to itself: its name is there already.
         moved = {} if set(own) == {"$ref"} else {"": self._reserved(identifier(type_name(cls)))}
         moved |= {_REF + name: self._reserved(name) for name in inner}
 
@@ -204,7 +204,7 @@ class _Builder:
 
 
 def pydantic_schema(cls: Any) -> JSON:
-    """pydantic's own schema, its objects closed as all objects here are."""
+    """pydantic's own schema, with closed objects, like all schemas here."""
     if is_pydantic_1(cls):
         schema = cls.schema(ref_template=_REF + "{model}")
         schema = {"$defs" if key == "definitions" else key: part for key, part in schema.items()}
@@ -212,7 +212,7 @@ def pydantic_schema(cls: Any) -> JSON:
         schema = cls.model_json_schema() if is_pydantic_model(cls) else type_adapter(cls).json_schema()
 
     def closed(schema: JSON) -> JSON:
-        schema.pop("discriminator", None)  # OpenAPI's, and its references would not move with the rest
+        schema.pop("discriminator", None)  # from OpenAPI; its references would not be renamed with the rest
         if "properties" in schema and schema.get("type") == "object":
             schema.setdefault("additionalProperties", False)
         return schema
@@ -222,20 +222,20 @@ def pydantic_schema(cls: Any) -> JSON:
 
 
 def type_adapter(cls: Any) -> Any:
-    """pydantic's way to a type that is no model; only called with a type that came from pydantic."""
+    """pydantic's TypeAdapter for a type that is not a model; called only with types from pydantic."""
     from importlib import import_module
 
     return import_module("pydantic").TypeAdapter(cls)
 
 
 def identifier(text: str) -> str:
-    """A name as services take it, from any text: [a-zA-Z0-9_-], at most 64."""
+    """A name that services accept, from any text: [a-zA-Z0-9_-], at most 64."""
     words = "".join(char if char.isascii() and (char.isalnum() or char in "_-") else " " for char in text).split()
     return "_".join(words)[:64]
 
 
 def _described(cls: Any) -> tuple[JSON, dict[str, str]]:
-    """What its docstring says: of the class, as its schema has it, and of its fields."""
+    """The descriptions in its docstring: of the class, in its schema, and of its fields."""
     doc = cls.__doc__ or ""
     summary, fields = read_docstring(doc)
     by_python = doc.startswith(f"{cls.__name__}(") or doc in ("An enumeration.", enum.Enum.__doc__)
@@ -243,7 +243,7 @@ def _described(cls: Any) -> tuple[JSON, dict[str, str]]:
 
 
 def _default(value: Any) -> Any:
-    """A default as JSON holds it, or MISSING where it cannot."""
+    """A default as JSON, or MISSING if it has no JSON form."""
     try:
         return as_json(value)
     except (TypeError, ValueError, RecursionError):
@@ -269,7 +269,7 @@ def _enumeration(found: Hint, where: str) -> JSON:
     return {"type": types_of(values), "enum": values}
 
 
-# -- what stands where ------------------------------------------------------------------------------------------------
+# -- $defs and references ---------------------------------------------------------------------------------------------
 
 
 def _references(schema: Any) -> Iterator[str]:
@@ -281,14 +281,14 @@ def _references(schema: Any) -> Iterator[str]:
 
 
 def _tidied(root: JSON, defs: dict[str, JSON]) -> JSON:
-    """The document, with what is used once where it is used, and an object at its root instead of a reference."""
+    """The document with schemas that are used once moved there, and an object instead of a reference at its root."""
     uses = collections.Counter(name for schema in (root, *defs.values()) for name in _references(schema))
 
     def inlined(schema: JSON) -> JSON:
         name = str(schema.get("$ref")).removeprefix(_REF)
         if (
             "$ref" in schema and name in defs and uses[name] == 1
-        ):  # so it is not in a circle: what leads into one has two
+        ):  # so it is not in a cycle: a cycle has a second reference leading into it
             siblings = {key: value for key, value in schema.items() if key != "$ref"}
             return {**rebuilt(defs[name], inlined), **siblings}
         return schema
@@ -412,7 +412,7 @@ def _indented_block(lines: list[str], indent: int) -> list[str]:
 
 
 def _entries(lines: list[str], indent: int) -> Iterator[tuple[str, list[str]]]:
-    """Each line at that indentation, with the lines below it that are further in."""
+    """Each line at that indentation, with the further indented lines below it."""
     first, rest = "", list[str]()
     for line in lines:
         if line.strip() and _indent(line) == indent:

@@ -1,4 +1,4 @@
-"""Whether a JSON value fits a JSON schema, and whether a schema has the form of one."""
+"""Validates a JSON value against a JSON schema, and a schema against the standard."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ SINGLE = (
 NUMBERS = ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 SIZES = ("minLength", "maxLength", "minItems", "maxItems")
 
-# What the standard says the value of a keyword is, and what that is called in a message.
+# The type of each keyword's value by the standard, and its name in a message.
 _FORMS: dict[str, tuple[tuple[type, ...], str]] = {
     **dict.fromkeys(NAMED, ((Mapping,), "an object of schemas")),
     **dict.fromkeys(LISTED, ((list,), "a list of schemas")),
@@ -60,19 +60,19 @@ _LIMITS: dict[str, tuple[Callable[[Any, Any], bool], str]] = {
 
 
 def check(value: Any, schema: Any, path: str = "") -> Checked:
-    """What does not fit, and the value without the nulls that stand for what was left out.
+    """The problems of a value, and the value without nulls that mean "left out".
 
     Covers type, enum, const, properties, patternProperties, required, additionalProperties, propertyNames, items,
     prefixItems, contains, minItems, maxItems, uniqueItems, minProperties, maxProperties, dependentRequired,
     dependentSchemas, anyOf, oneOf, allOf, not, if, then, else, minimum, maximum, exclusiveMinimum, exclusiveMaximum,
     multipleOf, minLength, maxLength, pattern (as far as Python's `re` reads it) and `$ref` within the document. Other
-    keywords do not restrict anything. A null for a property that is not required and may not be null counts as left
-    out: services that want every property write it so.
+    keywords are ignored. A null for a property that is not required and may not be null counts as left out, since
+    some services demand every property.
 
     Args:
-        value: What `json.loads` gives.
+        value: As parsed by `json.loads`.
         schema: The whole document.
-        path: Where the value stands in another one, for problems.
+        path: The place of the value in another one, for problems.
 
     Example:
         >>> check({"age": "7"}, {"properties": {"age": {"type": "integer"}}}).problems
@@ -87,24 +87,24 @@ def check(value: Any, schema: Any, path: str = "") -> Checked:
 
 
 def type_of(value: Any) -> str:
-    """The name of its type in JSON schema; "" for what JSON does not have."""
+    """The name of its type in JSON schema; "" for types outside JSON."""
     return next((name for cls, name in _TYPES.items() if isinstance(value, cls)), "")
 
 
 def types_of(values: Iterable[Any]) -> str | list[str]:
-    """What `type` is in the schema of these values: one name, or the list of theirs."""
+    """The `type` for a schema of these values: one name, or a list of names."""
     kinds = list(dict.fromkeys(map(type_of, values)))
     return kinds[0] if len(kinds) == 1 else kinds
 
 
 def kind_of(value: Any) -> str:
-    """What a JSON value is called in a message."""
+    """The name of a JSON value in a message."""
     kind = type_of(value)
     return _NAMES["number" if kind in ("integer", "") else kind]
 
 
 def quoted(value: Any) -> str:
-    """A value in a message: what it is and how it begins."""
+    """A value in a message: its type and its beginning."""
     kind = kind_of(value)
     if value is None or isinstance(value, (dict, list)):
         return kind
@@ -116,7 +116,7 @@ class Checked:
 
     Attributes:
         problems: "path: what is wrong", in the order of the schema.
-        dropped: Where the nulls stand that count as left out.
+        dropped: Where the nulls are that count as left out.
         value: The value without them.
     """
 
@@ -130,20 +130,20 @@ class Checked:
 
     @property
     def slow(self) -> list[str]:
-        """The problems with patterns for which `re` might have searched for ages."""
+        """The problems with patterns that might have taken `re` a very long time."""
         return [problem for problem in self.problems if problem in self._slow]
 
     def check(self, value: Any, schema: Any, path: str) -> None:
-        """Adds what is wrong with the value."""
+        """Adds the problems of the value."""
         if schema is False:
-            self._wrong(path, "must not be there")
+            self._wrong(path, "is not allowed here")
         if not isinstance(schema, Mapping):
             return
         if isinstance(ref := schema.get("$ref"), str):
             try:
                 self.check(value, resolve(ref, self.document), path)
             except LookupError:
-                self._wrong(path, f"its schema refers to {ref}, which is not there")
+                self._wrong(path, f"its schema refers to {ref}, which does not exist")
         if not self._check_kind(value, schema, path):
             return
         self._check_combinations(value, schema, path)
@@ -173,7 +173,7 @@ class Checked:
         return True
 
     def _fits(self, value: Any, schema: Any, path: str) -> list[str]:
-        """The problems with it, which are not counted yet."""
+        """The problems of an option, without adding them."""
         problems, dropped = len(self.problems), len(self.dropped)
         self.check(value, schema, path)
         found = self.problems[problems:]
@@ -200,7 +200,7 @@ class Checked:
             elif not fitting:
                 self.problems += closest(tried)
         if "not" in schema and not self._fits(value, schema["not"], path):
-            self._wrong(path, "has a form that is excluded")
+            self._wrong(path, "has an excluded form")
         if "if" in schema:
             branch = "else" if self._fits(value, schema["if"], path) else "then"
             self.check(value, schema.get(branch, True), path)
@@ -242,7 +242,7 @@ class Checked:
 
     def _check_array(self, value: list[Any], schema: Mapping[str, Any], path: str) -> None:
         first, rest = schema.get("prefixItems") or [], schema.get("items", True)
-        if isinstance(rest, list):  # as drafts before 2020 wrote it
+        if isinstance(rest, list):  # drafts before 2020
             first, rest = rest, schema.get("additionalItems", True)
         for i, item in enumerate(value):
             self.check(item, first[i] if i < len(first) else rest, f"{path}[{i}]")
@@ -252,7 +252,7 @@ class Checked:
             and schema.get("minContains") != 0
             and all(self._fits(item, schema["contains"], path) for item in value)
         ):
-            self._wrong(path, "holds no item of the form that it must contain")
+            self._wrong(path, "lacks a required item (see contains)")
         if schema.get("uniqueItems") is True and any(
             _same(item, other) for i, item in enumerate(value) for other in value[:i]
         ):
@@ -270,7 +270,7 @@ class Checked:
         try:
             return self._patterns.found(pattern, text)
         except TooCostly:
-            self._wrong(path, f"is too long to find out whether it matches {pattern}")
+            self._wrong(path, f"is too long to check against {pattern}")
             self._slow.append(self.problems[-1])
             return None
 
@@ -305,7 +305,7 @@ def _is(value: Any, kind: str) -> bool:
 
 
 def _is_multiple(value: float, step: float) -> bool:
-    """As decimals: 0.3 is a multiple of 0.1, which it is not in binary."""
+    """Compares decimals: 0.3 is a multiple of 0.1, though not in binary."""
     from fractions import Fraction
 
     if isinstance(value, float) and not math.isfinite(value):
@@ -315,7 +315,7 @@ def _is_multiple(value: float, step: float) -> bool:
 
 
 def _same(one: Any, other: Any) -> bool:
-    """Equal as JSON: true is no 1, while 1.0 is."""
+    """Equal as JSON: true differs from 1, while 1.0 does not."""
     if isinstance(one, bool) or isinstance(other, bool):
         return one is other
     if isinstance(one, list) and isinstance(other, list):
@@ -328,7 +328,7 @@ def _same(one: Any, other: Any) -> bool:
 def closest(tried: list[list[str]]) -> list[str]:
     """The problems of the option that comes closest: the deepest first problem, then the fewest problems.
 
-    Where several are as close, they are told in one line.
+    Options that are equally close share one line.
     """
 
     def distance(problems: list[str]) -> tuple[int, int]:
@@ -339,32 +339,34 @@ def closest(tried: list[list[str]]) -> list[str]:
     if len(closest) == 1 or best[1] > 1:
         return closest[0]
     path = closest[0][0].partition(": ")[0]
-    told = [problems[0].partition(": ")[2] for problems in closest]
-    if all(text.startswith("expected ") and ", got " in text for text in told):
-        got = told[0].partition(", got ")[2]
-        wanted = dict.fromkeys(text.partition(", got ")[0].removeprefix("expected ") for text in told)
+    texts = [problems[0].partition(": ")[2] for problems in closest]
+    if all(text.startswith("expected ") and ", got " in text for text in texts):
+        got = texts[0].partition(", got ")[2]
+        wanted = dict.fromkeys(text.partition(", got ")[0].removeprefix("expected ") for text in texts)
         return [f"{path}: expected {' or '.join(wanted)}, got {got}"]
-    return [f"{path}: {', or '.join(dict.fromkeys(told))}"]
+    return [f"{path}: {', or '.join(dict.fromkeys(texts))}"]
 
 
 def listed(values: list[Any]) -> str:
+    """The values in a message: `"a", "b" or "c"`; "" without any."""
     words = [json.dumps(value, ensure_ascii=False) for value in values]
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} or {words[-1]}" if words else ""
 
 
 def joined(path: str, key: str) -> str:
+    """The path of a property: `a.b`, or `a['b c']` for other names."""
     key = key if key.isidentifier() else f"[{key!r}]"
     return key if not path else f"{path}{key}" if key.startswith("[") else f"{path}.{key}"
 
 
-# -- where a schema holds other schemas, and where its references lead ------------------------------------------------
+# -- schemas within a schema, and references --------------------------------------------------------------------------
 
 
 def rebuilt(schema: Any, change: Callable[[JSON], Any]) -> Any:
     """A copy of the schema with every schema in it changed, the innermost first.
 
     Args:
-        schema: A JSON schema; what is no mapping (True, False) is returned as it is.
+        schema: A JSON schema; True and False are returned unchanged.
         change: Gets a copy whose inner schemas were changed already.
     """
     if not isinstance(schema, Mapping):
@@ -381,7 +383,7 @@ def rebuilt(schema: Any, change: Callable[[JSON], Any]) -> Any:
 
 
 def parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """The schemas directly in this one, each behind the place where it stands."""
+    """The schemas directly in this one, each with its path."""
     for keyword, value in schema.items():
         if keyword in NAMED and isinstance(value, Mapping):
             yield from ((f"{keyword}.{name}", part) for name, part in value.items())
@@ -392,10 +394,10 @@ def parts(schema: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def resolve(ref: str, root: Any) -> Any:
-    """The schema that a reference within the document names.
+    """The schema that a reference within the document points to.
 
     Raises:
-        LookupError: It leads nowhere, or out of the document.
+        LookupError: There is no such place, or it is outside of the document.
     """
     if not ref.startswith("#"):
         raise LookupError(ref)
@@ -415,16 +417,16 @@ def resolve(ref: str, root: Any) -> Any:
 
 
 def check_form(schema: Any, where: str) -> None:
-    """Refuses a schema whose keywords are not what the standard says, before anybody relies on them.
+    """Rejects a schema whose keywords do not follow the standard.
 
-    Keywords that llmbridge does not read are left to the service, and so is a keyword that is null.
+    Keywords that llmbridge does not check are left to the service, as is a keyword that is null.
 
     Args:
         schema: The whole document.
-        where: What it is called in the message.
+        where: Its name in the message.
 
     Raises:
-        InvalidRequest: A keyword is of the wrong kind; says which, and where.
+        InvalidRequest: A keyword's value has the wrong type; the message says which, and where.
 
     Example:
         >>> check_form({"properties": {"city": {"type": "string", "required": True}}}, "parameters")
@@ -445,7 +447,7 @@ def check_form(schema: Any, where: str) -> None:
         ref = part.get("$ref")
         if isinstance(ref, str) and ref not in seen:
             seen.add(ref)
-            with contextlib.suppress(LookupError):  # what leads nowhere is not read
+            with contextlib.suppress(LookupError):  # an unresolved reference is not checked
                 waiting.append((resolve(ref, schema), f'{place}."$ref": "{ref}"'))
 
 
@@ -462,14 +464,14 @@ def _check_keywords(part: Mapping[str, Any], place: str) -> None:
 
 
 def check_references(document: Mapping[str, Any], where: str) -> None:
-    """Refuses a schema with a reference that leads nowhere in it, which services refuse, and nobody could check.
+    """Rejects a schema with an unresolved reference, which services reject too.
 
     Args:
         document: The whole schema.
-        where: What it is called in the message.
+        where: Its name in the message.
 
     Raises:
-        InvalidRequest: There is one; says which.
+        InvalidRequest: There is one; the message says which.
     """
     waiting: list[Any] = [document]
     while waiting:
@@ -482,7 +484,7 @@ def check_references(document: Mapping[str, Any], where: str) -> None:
             try:
                 part = resolve(ref, document)
             except LookupError:
-                raise InvalidRequest(f'{where}: "$ref": "{ref}" leads nowhere in it: use "#/$defs/NAME"') from None
+                raise InvalidRequest(f'{where}: "$ref": "{ref}" does not exist in it: use "#/$defs/NAME"') from None
             if ref in seen:
-                raise InvalidRequest(f'{where}: "$ref": "{ref}" only leads back to itself')
+                raise InvalidRequest(f'{where}: "$ref": "{ref}" only refers to itself')
             seen.add(ref)

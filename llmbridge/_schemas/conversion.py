@@ -1,4 +1,4 @@
-"""From JSON values to the Python values that type hints ask for."""
+"""Converts JSON values to the Python values that type hints describe."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ __all__ = ["Conversion"]
 
 
 class Conversion:
-    """One conversion, which goes on after a problem so that all of them are told at once.
+    """One conversion, which continues after a problem in order to report all of them at once.
 
-    Values are checked as JSON schema would: an int serves as a float and 2.0 as an int, but no str as a number. What
-    comes back is worthless as soon as there are problems.
+    Values are checked as JSON schema would: an int serves as a float and 2.0 as an int, but a str not as a number. The
+    result is meaningless if there are problems.
 
     Attributes:
         problems: "path: what is wrong".
@@ -47,7 +47,7 @@ class Conversion:
         self.problems: list[str] = []
 
     def convert(self, value: Any, hint: Any, path: str = "") -> Any:
-        """The value as the hint wants it, or MISSING with a problem told."""
+        """The value as the hint's type, or MISSING after adding a problem."""
         found = unwrapped(hint)
         if found.constraints:
             size = isinstance(value, (list, dict))
@@ -59,7 +59,7 @@ class Conversion:
         return self._BY_KIND[found.kind](self, value, found, path)
 
     def fields(self, value: Any, fields: Sequence[Field], path: str) -> dict[str, Any]:
-        """The converted properties of an object: without those that are left out, or null where that says so."""
+        """The converted properties of an object: without those that are left out, or null in place of that."""
         if not isinstance(value, dict):
             self._wrong(path, f"expected an object, got {quoted(value)}")
             return {}
@@ -73,7 +73,7 @@ class Conversion:
             problems = len(self.problems)
             result = self.convert(value[item.name], item.hint, where)
             if value[item.name] is None and not item.required and self.problems[problems:]:
-                del self.problems[problems:]  # a service that wants every property says so that it is left out
+                del self.problems[problems:]  # null means left out: some services demand every property
             else:
                 converted[item.name] = result
         known = [item.name for item in fields]
@@ -122,11 +122,11 @@ class Conversion:
     def _pydantic(self, value: Any, found: Hint, path: str) -> Any:
         cls = found.bare
         checked = check(value, pydantic_schema(cls), path)
-        if checked.slow:  # a model may search with `re`
+        if checked.slow:  # a pydantic model may search with `re`
             self.problems += checked.slow
             return MISSING
-        # Without the nulls that stand for what was left out.
-        text = json.dumps(checked.value)  # in pydantic's JSON mode a strict model takes dates and enums too
+        # Without nulls that mean "left out".
+        text = json.dumps(checked.value)  # in pydantic's JSON mode a strict model accepts dates and enums too
         try:
             if is_pydantic_1(cls):
                 return cls.parse_raw(text)
@@ -144,8 +144,8 @@ class Conversion:
                         continue
                     where = f"{where}[{step}]" if isinstance(step, int) else joined(where, str(step))
                 got = problem.get("input", MISSING)
-                told = got is not MISSING and not isinstance(got, (dict, list)) and problem["type"] != "missing"
-                known = f", got {quoted(got)}" if told else ""
+                quotable = got is not MISSING and not isinstance(got, (dict, list)) and problem["type"] != "missing"
+                known = f", got {quoted(got)}" if quotable else ""
                 self._wrong(where, f"{problem['msg']}{known}")
             return MISSING
 
@@ -179,7 +179,7 @@ class Conversion:
             return MISSING
         try:
             return converted if issubclass(found.origin, dict) else found.origin(**converted)
-        except (TypeError, ValueError) as error:  # what __post_init__ checks
+        except (TypeError, ValueError) as error:  # raised by __post_init__
             return self._wrong(path, str(error) or type(error).__name__)
 
     def _array(self, value: Any, found: Hint, path: str) -> Any:
@@ -196,7 +196,7 @@ class Conversion:
         items = [self.convert(item, hint, f"{path}[{i}]") for i, (item, hint) in pairs]
         try:
             return tuple(items) if found.origin is tuple else ARRAYS[found.origin](items)
-        except TypeError:  # a set of what cannot be in a set
+        except TypeError:  # an unhashable item in a set
             return self._wrong(path, f"cannot hold {kind_of(value[0])} in a set")
 
     _BY_KIND: ClassVar[dict[str, Callable[[Any, Any, Hint, str], Any]]] = {
@@ -206,8 +206,8 @@ class Conversion:
 
 
 def _number_in(value: Any) -> Any:
-    """What bounds hold for, where a number may stand in a string."""
+    """The number that bounds apply to, which may be in a string."""
     try:
         return float(value) if isinstance(value, str) else value
     except ValueError:
-        return value  # which is told of it anyway
+        return value  # its own check reports it

@@ -1,4 +1,4 @@
-"""What type hints and classes say, in the few forms that building a schema and converting a value both need."""
+"""Type hints and classes in the few forms that building a schema and converting a value need."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ __all__ = [
 
 
 class _Missing:
-    """No value; dataclasses' own sign for it cannot be a default of a dataclass."""
+    """No value; dataclasses' own MISSING cannot be a default of a dataclass."""
 
     def __repr__(self) -> str:
         return "MISSING"
@@ -36,7 +36,7 @@ class _Missing:
 MISSING: Any = _Missing()
 
 _WRAPPERS = ("Required", "NotRequired", "ReadOnly", "Final", "ClassVar")
-# What annotated-types and pydantic's Field say about a value, and the keyword that says it in a JSON schema.
+# Constraints of annotated-types and pydantic's Field, and the equivalent keywords of JSON schema.
 _CONSTRAINTS = {
     "ge": "minimum", "gt": "exclusiveMinimum", "le": "maximum", "lt": "exclusiveMaximum", "multiple_of": "multipleOf",
     "min_length": "minLength", "max_length": "maxLength", "pattern": "pattern",
@@ -51,8 +51,8 @@ class Field:
         name: Its name in Python and in JSON.
         hint: Its type hint, unresolved wrappers included.
         required: Whether there must be a value.
-        default: What is used without one; MISSING if that is made anew each time.
-        description: What the field itself says about it.
+        default: The value if there is none; MISSING if it is made by a factory.
+        description: From the field itself.
     """
 
     name: str
@@ -64,11 +64,11 @@ class Field:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Hint:
-    """A type hint without what is wrapped around it.
+    """A type hint without its wrappers.
 
     Args:
         bare: The type itself.
-        description: What `Annotated` says about it.
+        description: From `Annotated`.
         constraints: Keywords of JSON schema that `Annotated` sets (`{"minimum": 1}`).
         marks: Names of the wrappers that were there ("NotRequired", "ClassVar").
     """
@@ -80,17 +80,17 @@ class Hint:
 
     @property
     def origin(self) -> Any:
-        """The class or form that its arguments in brackets belong to."""
+        """The class or form before its brackets."""
         return typing.get_origin(self.bare) or self.bare
 
     @property
     def args(self) -> tuple[Any, ...]:
-        """What stands in its brackets."""
+        """The arguments in its brackets."""
         return typing.get_args(self.bare)
 
     @property
     def kind(self) -> str:
-        """The form that decides how its schema is built and how a value becomes one of it.
+        """The form that decides how its schema is built and its values are converted.
 
         One of those in `_KINDS`, or "pydantic", "alias", "fields" (a dataclass, TypedDict or NamedTuple), "enum", or
         "unknown".
@@ -110,14 +110,14 @@ class Hint:
 
     @property
     def aliased(self) -> Any:
-        """What an alias stands for, its arguments put in."""
+        """The target of an alias, with its arguments filled in."""
         return self.origin.__value__[self.args] if self.args else self.origin.__value__
 
     @property
     def table(self) -> dict[str, tuple[Any, Any]]:
-        """The values of a Literal or an enum: what stands for each in JSON, and itself, for `table_entry`.
+        """The values of a Literal or an enum: each one's JSON form and itself, for `table_entry`.
 
-        Members of an enum whose values JSON does not have (tuples, objects) go by their names.
+        Members of an enum whose values have no JSON form (tuples, objects) go by their names.
         """
         if self.args:
             said = [item.value if isinstance(item, enum.Enum) else item for item in self.args]
@@ -173,7 +173,7 @@ def _metadata(items: tuple[Any, ...]) -> tuple[str, dict[str, Any]]:
 
 
 def type_name(hint: Any) -> str:
-    """The hint as a reader would write it.
+    """The hint as one would write it.
 
     Example:
         >>> type_name(list[int]), type_name(None), type_name(typing.Optional[int])
@@ -196,12 +196,12 @@ def type_name(hint: Any) -> str:
 
 
 def is_pydantic_model(hint: Any) -> bool:
-    """Whether it is a pydantic model, told by what it can do: pydantic need not be there."""
+    """Whether it is a pydantic model, detected without importing pydantic."""
     return _can(hint, "model_json_schema", "model_validate_json") or is_pydantic_1(hint)
 
 
 def is_pydantic_1(hint: Any) -> bool:
-    """Whether it is a model of pydantic 1, or of the `pydantic.v1` in pydantic 2, which has other names for all."""
+    """Whether it is a model of pydantic 1, or of `pydantic.v1` in pydantic 2, whose methods have other names."""
     return not hasattr(hint, "model_json_schema") and _can(hint, "schema", "parse_raw", "__get_validators__")
 
 
@@ -210,7 +210,7 @@ def _can(hint: Any, *names: str) -> bool:
 
 
 def is_pydantic(hint: Any) -> bool:
-    """Whether pydantic knows best about the type: a model, a pydantic dataclass, or a type like `EmailStr`."""
+    """Whether pydantic handles the type: a model, a pydantic dataclass, or a type like `EmailStr`."""
     marks = ("__pydantic_validator__", "__get_pydantic_core_schema__")
     return is_pydantic_model(hint) or (isinstance(hint, type) and any(hasattr(hint, mark) for mark in marks))
 
@@ -219,7 +219,7 @@ def class_fields(hint: Any) -> list[Field] | None:
     """The fields of a dataclass, TypedDict or NamedTuple (or of a generic one with its arguments); None for others.
 
     Raises:
-        InvalidRequest: A hint names something that is not known.
+        InvalidRequest: A hint uses an unknown name.
     """
     cls = typing.get_origin(hint) or hint
     fields = _own_fields(cls) if isinstance(cls, type) else None
@@ -233,7 +233,7 @@ def class_fields(hint: Any) -> list[Field] | None:
     )
 
 
-@functools.lru_cache(maxsize=256)  # resolving hints takes longer than all else, and a list may hold thousands
+@functools.lru_cache(maxsize=256)  # resolving hints is the slowest part, and a list may hold thousands
 def _own_fields(cls: Any) -> list[Field] | None:
     if dataclasses.is_dataclass(cls):
         return _dataclass_fields(cls)
@@ -247,7 +247,7 @@ def _own_fields(cls: Any) -> list[Field] | None:
 def _dataclass_fields(cls: Any) -> list[Field]:
     hints = hints_of(cls)
     found = []
-    for item in cls.__dataclass_fields__.values():  # `fields()` leaves out what only __init__ takes
+    for item in cls.__dataclass_fields__.values():  # `fields()` omits InitVars
         if not item.init or "ClassVar" in unwrapped(hints[item.name]).marks:
             continue
         default = MISSING if item.default is dataclasses.MISSING else item.default
@@ -289,24 +289,24 @@ def hints_of(cls: type) -> dict[str, Any]:
     """The resolved type hints of a class.
 
     Raises:
-        InvalidRequest: A hint names something that is not known where the class was defined.
+        InvalidRequest: A hint uses a name that is unknown where the class was defined.
     """
     namespace = dict(vars(sys.modules.get(cls.__module__, types)))
     return _read(cls, None, namespace, {cls.__name__: cls, **type_parameters(cls)}, cls.__name__)
 
 
 def type_parameters(owner: Any) -> dict[str, Any]:
-    """What stands in the brackets of `class Box[T]` and `def first[T](...)`, by name: no module knows these names."""
+    """The type parameters of `class Box[T]` and `def first[T](...)`, by name: modules do not contain these names."""
     return {item.__name__: item for item in getattr(owner, "__type_params__", ())}
 
 
 def resolved(
     annotations: Mapping[str, Any], namespace: dict[str, Any], owner: str, known: Mapping[str, Any]
 ) -> dict[str, Any]:
-    """Annotations as they stand on a function, with the names in them looked up, first in `known`.
+    """A function's annotations with the names in them looked up, first in `known`.
 
     Raises:
-        InvalidRequest: One names something that is not known there.
+        InvalidRequest: One uses an unknown name.
     """
     carrier = types.SimpleNamespace(__annotations__=dict(annotations))
     return _read(carrier, namespace, namespace, dict(known), owner)
@@ -328,7 +328,7 @@ def _read(
 
 
 def _resolved(hint: Any, namespace: dict[str, Any], known: dict[str, Any]) -> Any:
-    """Python 3.10 leaves the str in `list["Node"]` as it is."""
+    """Also resolves the str in `list["Node"]`, which Python 3.10 leaves."""
     if isinstance(hint, str):
         carrier = types.SimpleNamespace(__annotations__={"hint": hint})
         return typing.get_type_hints(carrier, namespace, known, include_extras=True)["hint"]
@@ -341,7 +341,7 @@ def _resolved(hint: Any, namespace: dict[str, Any], known: dict[str, Any]) -> An
 
 
 def _key(value: Any) -> str:
-    """True is no 1 in JSON, while 1.0 is: what a table is looked up by."""
+    """The key for looking up a value in a table: in JSON, True differs from 1, while 1.0 does not."""
     if isinstance(value, str):
         return f"str {str.__str__(value)}"
     if isinstance(value, float) and value.is_integer():
@@ -350,7 +350,7 @@ def _key(value: Any) -> str:
 
 
 def table_entry(table: Mapping[str, tuple[Any, Any]], value: Any) -> Any:
-    """The member that a JSON value stands for, or MISSING."""
+    """The member for a JSON value, or MISSING."""
     if not isinstance(value, (str, int, float, types.NoneType)):
         return MISSING
     return table.get(_key(value), (None, MISSING))[1]
@@ -368,8 +368,8 @@ class Scalar:
 
     Args:
         schema: Its JSON schema.
-        wanted: What it is called in a message to the model.
-        convert: Gives its value; TypeError for a JSON value of another type, ValueError for one that cannot be read.
+        wanted: Its name in a message to the model.
+        convert: Returns its value; raises TypeError for another type of JSON value, ValueError for an invalid one.
     """
 
     schema: Mapping[str, Any]
@@ -387,7 +387,7 @@ def _exactly(cls: type, read: Callable[[Any], Any] = lambda value: value) -> Cal
 
 
 def _integer(value: Any) -> int:
-    if type(value) is int or (type(value) is float and value.is_integer()):  # JSON knows one kind of number
+    if type(value) is int or (type(value) is float and value.is_integer()):  # JSON has only one kind of number
         return int(value)
     raise TypeError
 
@@ -414,7 +414,7 @@ def _decimal(value: Any) -> Decimal:
 
 
 def _iso(read: Callable[[str], Any]) -> Callable[[str], Any]:
-    """Python 3.10 reads neither a Z nor fractions of other than 3 or 6 digits."""
+    """Also reads a Z and any number of fractional digits, which Python 3.10 does not."""
 
     def convert(text: str) -> Any:
         text = text.strip()

@@ -1,4 +1,4 @@
-"""Python values as JSON: defaults in schemas, results of tools."""
+"""Python values to JSON: defaults in schemas, results of tools."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ __all__ = ["as_json", "result_text"]
 
 
 def result_text(value: Any) -> str:
-    """What a tool returned, as text for the model: a str as it is, else JSON as far as it goes, else `str()`."""
+    """A tool's return value as text for the model: a str unchanged, else JSON if possible, else `str()`."""
     if isinstance(value, str):
         return value
     try:
@@ -27,16 +27,16 @@ def result_text(value: Any) -> str:
 
 
 def as_json(value: Any, otherwise: Callable[[Any], Any] | None = None) -> Any:
-    """The value made of what JSON has: dict, list, str, int, float, bool, None.
+    """The value made of JSON types: dict, list, str, int, float, bool, None.
 
     Args:
         value: Also dataclasses, named tuples, enums, dates, UUIDs, decimals, paths, sets, pydantic models, arrays.
-        otherwise: Makes a value of what JSON has no form for; with it, any sequence, rows of a database and objects of
-            attrs and msgspec are taken too.
+        otherwise: Converts values without a JSON form; with it, any sequence, rows of a database and objects of attrs
+            and msgspec are accepted too.
 
     Raises:
-        TypeError: There is no form, and `otherwise` was not given.
-        ValueError: A float that JSON does not have (NaN, infinity).
+        TypeError: There is no JSON form, and `otherwise` was not given.
+        ValueError: A float outside JSON (NaN, infinity).
 
     Example:
         >>> from decimal import Decimal
@@ -69,7 +69,7 @@ def _object(value: Any, otherwise: Callable[[Any], Any] | None) -> Any:
         return str(value)
     if not isinstance(value, type):
         if otherwise and callable(getattr(value, "to_part", None)):
-            return repr(value)  # an image deep inside: its base64 would be read as text
+            return repr(value)  # an image deep inside: the model would read its base64 as text
         if callable(dump := getattr(value, "model_dump", None)):
             return dump(mode="json")
         if hasattr(type(value), "__get_validators__") and callable(dump := getattr(value, "dict", None)):  # pydantic 1
@@ -87,7 +87,7 @@ def _object(value: Any, otherwise: Callable[[Any], Any] | None) -> Any:
 
 
 def _contents(value: Any, otherwise: Callable[[Any], Any]) -> Any:
-    """What a result is made of that is no list or dict itself, but holds things as these do."""
+    """The contents of a value that holds things like a dict or list but is neither."""
     cls = type(value)
     if isinstance(value, (Generator, map, filter, zip)):
         return [as_json(item, otherwise) for item in value]

@@ -22,17 +22,17 @@ _NOTHING = object()
 
 
 def partial_json(text: str) -> Any:
-    r"""The value of a JSON text that may be cut off anywhere; takes time in proportion to its length.
+    r"""The value of a JSON text that may be truncated anywhere; takes time in proportion to its length.
 
-    An open str is kept as far as it goes, without half an escape or half a surrogate pair. What could still become
-    something else is left out: a key without its value, half of a word, a number inside a container that nothing
-    follows yet. A text that is no JSON gives the value up to the first thing that does not belong there.
+    An open str is kept as far as it goes, without half an escape or half a surrogate pair. Parts that could still
+    change are left out: a key without its value, half of a word, a number in a container that nothing follows yet. An
+    invalid text gives the value up to the error.
 
     Args:
         text: JSON, or any beginning of it.
 
     Returns:
-        Dicts, lists and plain values; None as long as there is nothing.
+        Dicts, lists and plain values; None before the first value.
 
     Example:
         >>> partial_json('{"city": "Par')
@@ -56,7 +56,7 @@ def partial_json(text: str) -> Any:
 class _Reader:
     """Builds the value from tokens. The root is the only item of a list, so that it is added like any other.
 
-    `key` is the key that waits for its value; `expected` says which tokens fit: "value", "first value" (or the end of
+    `key` is the key that waits for its value; `expected` names the valid tokens: "value", "first value" (or the end of
     a list), "key" (or the end of an object), "colon", "next" (a comma or an end).
     """
 
@@ -69,7 +69,7 @@ class _Reader:
         self.expected = "value"
 
     def take(self, token: re.Match[str], *, last: bool) -> bool:
-        """False when nothing of what follows can be used."""
+        """False if the rest of the text cannot be used."""
         if mark := token["mark"]:
             return self._mark(mark)
         if self.expected == "key":
@@ -97,7 +97,7 @@ class _Reader:
             return _NOTHING
         try:
             return json.loads(token["number"])
-        except ValueError:  # Python reads no number of more than 4300 digits
+        except ValueError:  # Python rejects numbers of more than 4300 digits
             return _NOTHING
 
     def _mark(self, mark: str) -> bool:
@@ -135,7 +135,7 @@ class _Reader:
 
 
 def _text(body: str, *, closed: bool) -> str | None:
-    """What stands between two quotes, or behind the first one; None if that is no JSON."""
+    """The text between two quotes, or after the first one; None if it is not valid JSON."""
     if "\\" in body:
         if not closed:
             body = _without_half_escape(body)
@@ -143,7 +143,7 @@ def _text(body: str, *, closed: bool) -> str | None:
             text: str = json.loads(f'"{body}"', strict=False)
         except ValueError:
             return None
-        # Only an escape can give half of a pair; its other half may be on its way.
+        # Only an escape can produce half of a pair; its other half may be on its way.
         return text[:-1] if not closed and "\ud800" <= text[-1:] <= "\udbff" else text
     return body
 

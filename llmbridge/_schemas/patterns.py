@@ -1,9 +1,9 @@
-"""Whether a text matches a pattern, in a bounded number of steps.
+"""Matches text against a pattern in a bounded number of steps.
 
-Python's `re` tries one way through a pattern after the other, and cannot be interrupted: `^(a+)+$` takes longer than
-anybody lives for a text of 60 characters, and stops all threads meanwhile. So `re` is asked only where the ways are
-few. Elsewhere all ways are followed at the same time: a part of the pattern turns the set of places where it may begin
-into the set of places where it may end.
+Python's `re` tries one way through a pattern after the other, and cannot be interrupted: for a text of 60 characters,
+`^(a+)+$` takes longer than anybody lives, and blocks all threads. So `re` is used only if there are few ways. Otherwise
+all ways are followed at once: each part of the pattern maps the set of places where it may begin to the set of places
+where it may end.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ else:
 __all__ = ["Patterns", "TooCostly"]
 
 _STEPS = 5_000_000  # about a second
-_FEW = 1_000_000.0  # steps of `re` that may be lost in one search, of which about
-_AS_FAST = 50  # are one step here
+_FEW = 1_000_000.0  # steps of `re` that one search may take at most
+_AS_FAST = 50  # steps of `re` that take as long as one step here
 _REPEATS = ("MAX_REPEAT", "MIN_REPEAT")
 _SINGLE = ("AT", "LITERAL", "NOT_LITERAL", "ANY", "IN", "FAILURE")
 
 
 class TooCostly(Exception):
-    """To find out takes too many steps."""
+    """Finding out takes too many steps."""
 
 
 class Patterns:
     """Searches with patterns, all of them together in a bounded number of steps.
 
     Attributes:
-        slow: Whether `re` might have taken ages for the last search.
+        slow: Whether the last search might have taken `re` a very long time.
 
     Example:
         >>> patterns = Patterns()
@@ -50,10 +50,10 @@ class Patterns:
         self.slow = False
 
     def found(self, pattern: str, text: str) -> bool | None:
-        """Whether a part of the text matches; None if the pattern is of another dialect, which a service may read.
+        """Whether a part of the text matches; None if Python cannot read the pattern, which a service may.
 
         Raises:
-            TooCostly: It cannot be found out in time.
+            TooCostly: It takes too many steps.
         """
         parsed = _parsed(pattern)
         if parsed is None:
@@ -77,10 +77,10 @@ class _Search:
     def __init__(self, patterns: Patterns, text: str) -> None:
         self._take = patterns._take
         self._text = text
-        self._matches: dict[int, Any] = {}  # of parts that are one character, or none
+        self._matches: dict[int, Any] = {}  # of parts that match at most one character
 
     def ends(self, parts: Any, begins: set[int]) -> set[int]:
-        """Where the parts may end, one behind the other, if they begin at one of these places."""
+        """Where the sequence of parts may end if it begins at one of these places."""
         for part in parts:
             self._take(1 + len(begins))
             begins = self._ends(part, parts.state, begins)
@@ -96,9 +96,9 @@ class _Search:
             return self._repeated(begins, *value)
         if name in ("ASSERT", "ASSERT_NOT"):
             direction, inner = value
-            return {at for at in begins if self._stands(inner, at, direction < 0) == (name == "ASSERT")}
+            return {at for at in begins if self._asserted(inner, at, direction < 0) == (name == "ASSERT")}
         if name not in _SINGLE:
-            raise TooCostly  # what it matches depends on what was matched before
+            raise TooCostly  # its matches depend on earlier ones
         match = self._matches.get(id(part))
         if match is None:
             match = self._matches[id(part)] = _compiler.compile(_parser.SubPattern(state, [part])).match
@@ -108,7 +108,7 @@ class _Search:
         for _ in range(least):
             before, begins = begins, self.ends(inner, begins)
             if begins == before:
-                break  # nothing is left, or each place repeats for nothing
+                break  # no place is left, or repeating adds none
         found, new = set(begins), begins
         for _ in range(min(most - least, len(self._text))):
             if not (new := self.ends(inner, new) - found):
@@ -116,10 +116,10 @@ class _Search:
             found |= new
         return found
 
-    def _stands(self, inner: Any, at: int, behind: bool) -> bool:
+    def _asserted(self, inner: Any, at: int, behind: bool) -> bool:
         if not behind:
             return bool(self.ends(inner, {at}))
-        begin = at - inner.getwidth()[0]  # `re` takes no other than those of one width
+        begin = at - inner.getwidth()[0]  # `re` accepts only lookbehinds of a fixed width
         return begin >= 0 and at in self.ends(inner, {begin})
 
 
@@ -133,7 +133,7 @@ def _parsed(pattern: str) -> Any:
 
 
 def _ways(parts: Iterable[Any], length: int) -> float:
-    """How many ways through the parts `re` may try at one place of a text of that length, at the most."""
+    """The most ways through the parts that `re` may try at one place of a text of that length."""
     ways = 1.0
     for kind, value in parts:
         name = str(kind)
@@ -143,7 +143,7 @@ def _ways(parts: Iterable[Any], length: int) -> float:
             least, most, inner = value
             times = min(int(most), length)
             try:
-                # What matches nothing may have to do so more often than the text is long.
+                # An empty match may have to repeat more often than the text is long.
                 ways *= max(times - min(least, times) + 1, least // length) * _ways(inner, length) ** times
             except OverflowError:
                 return float("inf")

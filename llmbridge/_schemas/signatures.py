@@ -1,4 +1,4 @@
-"""What a Python function says about itself to a model, and how a model's arguments become its own."""
+"""The description of a Python function for a model, and the conversion of a model's arguments for it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ __all__ = ["Signature", "read_class", "read_function"]
 
 _Parameter = inspect.Parameter
 
-if sys.version_info >= (3, 14):  # hints are evaluated when they are read: a name that is unknown then stays a reference
+if sys.version_info >= (3, 14):  # hints are evaluated when they are read: unknown names remain references
     from annotationlib import Format, get_annotations
 
     _signature = functools.partial(inspect.signature, annotation_format=Format.FORWARDREF)
@@ -33,15 +33,15 @@ else:
 
 @dataclasses.dataclass(frozen=True, slots=True)
 class Signature:
-    """What a tool takes, as Python has it.
+    """A tool's signature in Python.
 
     Args:
         name: The function's own name.
         description: The first paragraph of its docstring.
         parameters: The JSON schema of its arguments.
         fields: Its parameters.
-        positional: Those that cannot be given by name.
-        cls: The class that the arguments make an instance of, if the tool is a class.
+        positional: The positional-only ones.
+        cls: The class to instantiate with the arguments, if the tool is a class.
         unbound: It is a method without its object.
     """
 
@@ -54,14 +54,14 @@ class Signature:
     unbound: bool = False
 
     def convert(self, arguments: Any) -> tuple[Any, list[str]]:
-        """The arguments by name (for a class: its instance), and what is wrong with them."""
+        """The arguments by name (for a class: its instance), and their problems."""
         conversion = Conversion()
         if self.cls is not None:
             return conversion.convert(arguments, self.cls), conversion.problems
         return conversion.fields(arguments, self.fields, ""), conversion.problems
 
     def call(self, function: Callable[..., Any], arguments: dict[str, Any]) -> Any:
-        """What the function gives for converted arguments."""
+        """Calls the function with converted arguments."""
         named, positional = dict(arguments), []
         for item in self.fields:
             if item.name in self.positional:
@@ -70,27 +70,24 @@ class Signature:
 
 
 def read_class(cls: Any) -> Signature:
-    """A class whose instances are the arguments: a pydantic model, a dataclass, a TypedDict, a NamedTuple.
+    """The signature of a class whose instances are the arguments: a pydantic model, dataclass, TypedDict, NamedTuple.
 
     Raises:
         InvalidRequest: It is another class.
     """
     if not is_pydantic(cls) and class_fields(cls) is None:
-        raise InvalidRequest(
-            f"{type_name(cls)} is a class that says nothing about its fields: give a function, or make it a dataclass "
-            "or a pydantic model"
-        )
+        raise InvalidRequest(f"{type_name(cls)} has no typed fields: use a function, a dataclass or a pydantic model")
     schema = json_schema(cls)
     if schema.get("type") != "object":
-        raise InvalidRequest(f"{type_name(cls)} is no object in JSON: tools take objects")
+        raise InvalidRequest(f"{type_name(cls)} is not an object in JSON: tools take objects")
     return Signature(type_name(cls), str(schema.pop("description", "")), schema, cls=cls)
 
 
 def read_function(function: Callable[..., Any]) -> Signature:
-    """A function, method, `functools.partial` or object that can be called.
+    """The signature of a function, method, `functools.partial` or other callable object.
 
     Raises:
-        InvalidRequest: Its parameters cannot be told to a model; says which and why.
+        InvalidRequest: A parameter cannot be described to a model; the message says which and why.
     """
     plain = function
     while isinstance(plain, functools.partial):
@@ -101,7 +98,7 @@ def read_function(function: Callable[..., Any]) -> Signature:
     else:
         name, body, doc = getattr(plain, "__name__", ""), plain, plain.__doc__
     if inspect.isgeneratorfunction(body) or inspect.isasyncgenfunction(body):
-        raise InvalidRequest(f"{name} yields its result in pieces: a tool returns it at once; return a list")
+        raise InvalidRequest(f"{name} is a generator: tools return their result at once; return a list")
     summary, described = read_docstring(doc)
     parameters = _parameters(function, name)
     unbound = bool(parameters) and parameters[0].name in ("self", "cls") and inspect.isfunction(plain)
@@ -113,16 +110,16 @@ def read_function(function: Callable[..., Any]) -> Signature:
     try:
         schema = object_schema(fields, described, name)
     except InvalidRequest as error:
-        raise InvalidRequest(f"{error.message}; what no model can give, fix with functools.partial") from None
+        raise InvalidRequest(f"{error.message}; set arguments that no model can pass with functools.partial") from None
     return Signature(name, summary, schema, fields, positional, unbound=unbound)
 
 
 def _parameters(function: Callable[..., Any], name: str) -> list[inspect.Parameter]:
-    """Those a model can give: not what a partial has fixed, and no *args and **kwargs, which say nothing."""
+    """The parameters for the model: without those that a partial sets, and without *args and **kwargs."""
     try:
         signature = _signature(function)
     except (TypeError, ValueError) as error:
-        raise InvalidRequest(f"{name or function!r} does not tell its parameters: wrap it into a function") from error
+        raise InvalidRequest(f"{name or function!r} has no readable parameters: wrap it in a function") from error
     fixed = function.keywords if isinstance(function, functools.partial) else {}
     return [
         item
@@ -143,6 +140,6 @@ def _field(item: inspect.Parameter, hints: Mapping[str, Any], function: str) -> 
     if hasattr(default, "get_default") and hasattr(default, "is_required"):
         raise InvalidRequest(
             f"{function}.{item.name}: Python would pass pydantic's Field itself as the default: "
-            f"write `{item.name}: Annotated[..., Field(...)]`, and the default behind it"
+            f"write `{item.name}: Annotated[..., Field(...)]`, and the default after it"
         )
     return Field(item.name, hints.get(item.name, Any), default is MISSING, default)

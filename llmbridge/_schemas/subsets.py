@@ -1,4 +1,4 @@
-"""Schemas as single services take them, where these refuse what JSON schema allows."""
+"""Rewrites schemas for services that accept only a part of JSON schema."""
 
 from __future__ import annotations
 
@@ -37,16 +37,16 @@ __all__ = [
 
 _LOOKS = re.compile(r"\(\?<?[=!]")
 _BOUNDS = (*NUMBERS, *SIZES, "pattern", "uniqueItems", "minProperties", "maxProperties")
-# What strict mode takes. Of the rest, what only restricts a value is left to the check of the answer.
+# The keywords that strict mode accepts. Others that only restrict a value are checked in the answer.
 _KEPT = {
     "$defs", "$ref", "additionalProperties", "anyOf", "const", "description", "enum", "items", "maxItems", "minItems",
     "pattern", "properties", "required", "title", "type", *NUMBERS,
 }  # fmt: skip
 _FORMATS = {"date", "date-time", "duration", "email", "hostname", "ipv4", "ipv6", "time", "uuid"}
-# What gives a value its form, and has no counterpart there; additionalItems says nothing beside one schema for all.
+# Keywords that shape a value and have no equivalent there; additionalItems is ignored beside one schema for all items.
 _IMPOSSIBLE = {*NAMED, *LISTED, *SINGLE} - _KEPT - {"additionalItems"}
 _BRANCHES = ("if", "then", "else")
-# What makes of an object several kinds of objects: services refuse most of it at the top of a tool's schema.
+# Keywords that make alternatives of an object: services reject most of them at the top of a tool's schema.
 _CASES = ("anyOf", "oneOf", "enum", "const", "not", *_BRANCHES)
 _TOP = (*_CASES, "allOf", "$ref")
 _WORDS = {
@@ -55,9 +55,9 @@ _WORDS = {
 
 
 def modern(schema: Mapping[str, Any]) -> JSON:
-    """The schema in the words of draft 2020-12, which services check schemas against: older ones are translated.
+    """The schema in draft 2020-12, which services validate against: older keywords are translated.
 
-    A keyword that is null says nothing, and is left out, as are `$schema` and `$id`.
+    A keyword that is null is left out, as are `$schema` and `$id`.
 
     Source: Anthropic's "JSON schema is invalid. It must match JSON Schema draft 2020-12"; Mistral's "Invalid tool
     schema ... is not valid under any of the given schemas" (pdf-reader-mcp#63), and its grammar's failure at `$schema`
@@ -85,31 +85,33 @@ def modern(schema: Mapping[str, Any]) -> JSON:
 
 
 def without_bounds(schema: Mapping[str, Any]) -> JSON:
-    """The schema whose bounds are told in its descriptions, for services that refuse the keywords.
+    """Moves bounds into the descriptions, for services that reject the keywords.
 
-    Source: Anthropic, Structured outputs, JSON schema limitations. A minItems of 0 or 1 is the only bound known there.
+    Source: Anthropic, Structured outputs, JSON schema limitations. Only a minItems of 0 or 1 is supported there.
 
     Example:
         >>> without_bounds({"type": "integer", "minimum": 1, "description": "How many."})
         {'type': 'integer', 'description': 'How many. (minimum: 1)'}
     """
 
-    return _told(schema, lambda part, key: key in _BOUNDS and not (key == "minItems" and part[key] in (0, 1)))
+    return _described_instead(
+        schema, lambda part, key: key in _BOUNDS and not (key == "minItems" and part[key] in (0, 1))
+    )
 
 
 def without_patterns(schema: Mapping[str, Any]) -> JSON:
-    """The schema whose patterns are told in its descriptions, for servers that make a grammar of it.
+    """Moves patterns into the descriptions, for servers that make a grammar of the schema.
 
-    Source: llama.cpp's json-schema-to-grammar, which LM Studio and Ollama have too: it fails at what its grammars
-    cannot say, such as a pattern for a part of the text.
+    Source: llama.cpp's json-schema-to-grammar, also used by LM Studio and Ollama: it fails at patterns that its
+    grammars cannot express, such as one for a part of the text.
     """
-    return _told(schema, lambda part, key: key == "pattern")
+    return _described_instead(schema, lambda part, key: key == "pattern")
 
 
 def without_lookaround(schema: Mapping[str, Any]) -> JSON:
-    """The schema whose patterns that look ahead or back, or that Python cannot read, are told in its descriptions.
+    """Moves patterns with lookaround, or that Python cannot read, into the descriptions.
 
-    Source: OpenAI's "regex lookaround is not supported", and "is not a 'regex'" of what Python's `re` refuses, also for
+    Source: OpenAI's "regex lookaround is not supported", and "is not a 'regex'" for what Python's `re` rejects, also in
     the keys of `patternProperties` (clodex#197). pydantic writes such patterns for a Decimal.
 
     Example:
@@ -121,7 +123,7 @@ def without_lookaround(schema: Mapping[str, Any]) -> JSON:
         given = part[key] if key in ("pattern", "patternProperties") else ()
         return any(map(_looks_around, [given] if isinstance(given, str) else given))
 
-    return _told(schema, is_refused)
+    return _described_instead(schema, is_refused)
 
 
 def _looks_around(pattern: str) -> bool:
@@ -133,11 +135,11 @@ def _looks_around(pattern: str) -> bool:
 
 
 def as_openai_takes(schema: Mapping[str, Any]) -> JSON:
-    """The schema without patterns that are refused, its arrays with a word on what may be in them.
+    """The schema without rejected patterns, and with `items` in each array.
 
-    Source: OpenAI's "array schema missing items", whatever stands in `prefixItems`; Groq's "'required' present but
-    'properties' is missing". Where a grammar is made of the schema, `items` must not stand beside `prefixItems`:
-    llama.cpp then reads nothing else, and forgets the order. It also takes `{}` for an object, not for anything.
+    Source: OpenAI's "array schema missing items", even beside `prefixItems`; Groq's "'required' present but
+    'properties' is missing". If a grammar is made of the schema, `items` must not come beside `prefixItems`:
+    llama.cpp then ignores the order. It also takes `{}` for an object, not for anything.
 
     Example:
         >>> as_openai_takes({"type": "array", "prefixItems": [{"type": "integer"}, {"type": "string"}]})["items"]
@@ -150,7 +152,7 @@ def as_openai_takes(schema: Mapping[str, Any]) -> JSON:
 
 
 def with_items(schema: Mapping[str, Any]) -> JSON:
-    """The schema whose arrays all have `items`, which OpenAI and Gemini demand; see `as_openai_takes`."""
+    """The schema with `items` in each array, which OpenAI and Gemini demand; see `as_openai_takes`."""
 
     def complete(part: JSON) -> JSON:
         kinds, first = part.get("type"), part.get("prefixItems")
@@ -166,17 +168,17 @@ def _with_properties(part: JSON) -> JSON:
     return {**part, "properties": {}} if part.get("required") and "properties" not in part else part
 
 
-def _told(schema: Mapping[str, Any], is_refused: Callable[[JSON, str], bool]) -> JSON:
+def _described_instead(schema: Mapping[str, Any], is_refused: Callable[[JSON, str], bool]) -> JSON:
     """The schema with some keywords moved into the descriptions."""
 
-    def told(part: JSON) -> JSON:
+    def changed(part: JSON) -> JSON:
         refused = {key: value for key, value in part.items() if is_refused(part, key)}
         if not refused:
             return part
         words = f"({', '.join(f'{key}: {_word(value)}' for key, value in refused.items())})"
         return _described({key: value for key, value in part.items() if key not in refused}, words)
 
-    made: JSON = rebuilt(schema, told)
+    made: JSON = rebuilt(schema, changed)
     return made
 
 
@@ -193,10 +195,10 @@ def _described(schema: JSON, words: str) -> JSON:
 
 
 def tool_form(name: str, description: str, parameters: Mapping[str, Any]) -> tuple[dict[str, str], JSON]:
-    """What a service is told of a tool: its description, if there is anything to say, and the schema of one object.
+    """A tool for a service: its description, if there is one, and its schema as a single object.
 
-    Alternatives at the top of the schema are told in the description, since services refuse them there; the properties
-    that they name stand in the schema. A reference at the top is followed, and what `allOf` holds is put together.
+    Services reject alternatives at the top of the schema: these are moved into the description, and their properties
+    into the schema. A reference at the top is resolved, and the parts of `allOf` are merged.
 
     Args:
         name: The tool's, for the error.
@@ -204,7 +206,7 @@ def tool_form(name: str, description: str, parameters: Mapping[str, Any]) -> tup
         parameters: The tool's schema, of an object.
 
     Raises:
-        InvalidRequest: A reference leads nowhere, or too many lead to alternatives.
+        InvalidRequest: A reference cannot be resolved, or too many refer to alternatives.
 
     Source: Anthropic's "input_schema does not support oneOf, allOf, or anyOf at the top level"; OpenAI's "schema must
     have type 'object' and not have 'oneOf'/'anyOf'/'allOf'/'enum'/'not' at the top level"; llama.cpp reads nothing else
@@ -212,8 +214,8 @@ def tool_form(name: str, description: str, parameters: Mapping[str, Any]) -> tup
 
     Example:
         >>> needed = [{"required": ["id"]}, {"required": ["name"], "properties": {"name": {}}}]
-        >>> told, schema = tool_form("find", "Finds.", {"type": "object", "properties": {"id": {}}, "anyOf": needed})
-        >>> told["description"]
+        >>> tool, schema = tool_form("find", "Finds.", {"type": "object", "properties": {"id": {}}, "anyOf": needed})
+        >>> tool["description"]
         'Finds. (anyOf: [{"required": ["id"]}, {"required": ["name"], "properties": {"name": {}}}])'
         >>> schema
         {'type': 'object', 'properties': {'id': {}, 'name': {}}}
@@ -228,23 +230,23 @@ def tool_form(name: str, description: str, parameters: Mapping[str, Any]) -> tup
 
 
 def object_form(schema: Mapping[str, Any]) -> JSON:
-    """The schema of one object, as for `tool_form`; what it cannot say is told in its own description."""
+    """The schema of a single object, as for `tool_form`; what it cannot express is moved into its own description."""
     made, words = _one_object(schema)
     return _described(made, words) if words else made
 
 
 def _one_object(schema: Mapping[str, Any]) -> tuple[JSON, str]:
-    """The schema without what services refuse at its top, and that in words."""
+    """The schema without the keywords that services reject at its top, and these as text."""
     if not any(key in schema for key in _TOP):
         return dict(schema), ""
-    made, told = _Flattening(schema).flat(schema, ())
-    words = ", ".join(f"{key}: {_word(value)}" for key, value in told)
+    made, cases = _Flattening(schema).flat(schema, ())
+    words = ", ".join(f"{key}: {_word(value)}" for key, value in cases)
     made = {**made, "type": "object", "properties": made.get("properties") or {}}
     return _Targets(schema).in_place(made, ()), f"({words})" if words else ""
 
 
 class _Flattening:
-    """The making of one object of a schema.
+    """Merges a schema into a single object.
 
     Args:
         document: The whole schema.
@@ -252,10 +254,10 @@ class _Flattening:
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
-        self._known: dict[str, tuple[JSON, list[tuple[str, Any]]]] = {}  # behind references
+        self._known: dict[str, tuple[JSON, list[tuple[str, Any]]]] = {}  # by reference
 
     def flat(self, schema: Any, above: tuple[str, ...]) -> tuple[JSON, list[tuple[str, Any]]]:
-        """The schema as one object, and the cases that it cannot say.
+        """The schema as one object, and the alternatives that it cannot express.
 
         Args:
             schema: A part of the document.
@@ -264,7 +266,7 @@ class _Flattening:
         if not isinstance(schema, Mapping):
             return {}, []
         made = {key: value for key, value in schema.items() if key not in _TOP}
-        told = [(key, schema[key]) for key in _CASES if key in schema]
+        cases = [(key, schema[key]) for key in _CASES if key in schema]
         parts = [self.flat(part, above) for part in schema.get("allOf") or ()]
         ref = schema.get("$ref")
         if isinstance(ref, str) and ref not in above:
@@ -272,12 +274,12 @@ class _Flattening:
                 self._known[ref] = self.flat(resolve(ref, self._document), (*above, ref))
             parts.append(self._known[ref])
         for other, more in parts:
-            made, told = _both(made, other), told + [case for case in more if case not in told]
+            made, cases = _both(made, other), cases + [case for case in more if case not in cases]
         for key in ("anyOf", "oneOf"):
             options = [self.flat(option, above)[0] for option in schema.get(key) or ()]
             made = _either(made, [option for option in options if "object" in (option.get("type") or "object")])
         branches = [{**self.flat(schema[key], above)[0], "required": []} for key in _BRANCHES[1:] if key in schema]
-        return _either(made, [*branches, {}] if branches else []), told
+        return _either(made, [*branches, {}] if branches else []), cases
 
 
 def _both(one: JSON, other: JSON) -> JSON:
@@ -293,7 +295,7 @@ def _both(one: JSON, other: JSON) -> JSON:
 
 
 def _either(one: JSON, options: list[JSON]) -> JSON:
-    """The schema of objects that fit it and may fit any of the options: with the properties of all."""
+    """The schema of objects that fit it and may fit any of the options, with the properties of all."""
     if not options:
         return one
     mine: JSON = dict(one.get("properties") or {})
@@ -320,18 +322,18 @@ def _any_of(parts: list[Any]) -> Any:
 
 
 class _Targets:
-    """The targets of references to what is gone from the top of a schema.
+    """The targets of references to parts that were removed from the top of a schema.
 
     Args:
-        document: The schema as it was.
+        document: The original schema.
     """
 
     def __init__(self, document: Mapping[str, Any]) -> None:
         self._document = document
-        self._left = 1000  # each may hold others: a few lines could become a request without end
+        self._left = 1000  # targets may contain others: a few lines could grow into an endless request
 
     def in_place(self, schema: Any, above: tuple[str, ...]) -> Any:
-        """The schema with the targets in the place of the references; one that leads in a circle ends.
+        """The schema with the references replaced by their targets; a circular one ends.
 
         Raises:
             InvalidRequest: There are too many.
@@ -346,7 +348,7 @@ class _Targets:
                 return rest
             self._left -= 1
             if self._left < 0:
-                raise InvalidRequest(f'"$ref": "{ref}" and others lead to alternatives: put their targets into "$defs"')
+                raise InvalidRequest(f'"$ref": "{ref}" and others refer to alternatives: put their targets in "$defs"')
             target = self.in_place(resolve(ref, self._document), (*above, ref))
             return {**target, **rest} if isinstance(target, Mapping) else target
 
@@ -354,7 +356,7 @@ class _Targets:
 
 
 def holds_itself(document: Mapping[str, Any]) -> bool:
-    """Whether a reference in the schema leads back to itself, so that values may be of any depth.
+    """Whether the schema is recursive, so that values may be of any depth.
 
     Example:
         >>> holds_itself({"properties": {"next": {"$ref": "#"}}})
@@ -373,7 +375,7 @@ def holds_itself(document: Mapping[str, Any]) -> bool:
                 if leads_back(resolve(ref, document), (*above, ref)):
                     return True
             except LookupError:
-                pass  # it leads nowhere: the service will say so
+                pass  # unresolved: the service will report it
             harmless.add(ref)
         return any(leads_back(inner, above) for _, inner in parts(part))
 
@@ -381,7 +383,7 @@ def holds_itself(document: Mapping[str, Any]) -> bool:
 
 
 def with_lone_references(schema: Mapping[str, Any]) -> JSON:
-    """The schema in which nothing stands beside a reference: Gemini refuses a description or a default there.
+    """The schema with references alone: Gemini rejects a description or a default beside one.
 
     Source: the service's "can only contain properties starting with '$' when $ref is present".
 
@@ -404,15 +406,15 @@ def with_lone_references(schema: Mapping[str, Any]) -> JSON:
 
 
 class _ImpossibleError(Exception):
-    """This schema cannot be said in the subset."""
+    """The subset cannot express this schema."""
 
 
 def strict_form(schema: Mapping[str, Any]) -> JSON | None:
-    """The schema as strict mode takes it, or None where that is impossible.
+    """The schema in OpenAI's strict subset, or None if that is impossible.
 
-    Every property becomes required; those that were not may be null instead. Objects are closed. `default`, string
-    lengths and other keywords that are refused there are left out: they are checked when the answer is read.
-    Impossible are objects with free keys, values of any type, tuples of mixed types and most combinations.
+    Every property becomes required; optional ones may be null instead. Objects are closed. `default`, string lengths
+    and other keywords that are rejected there are left out: they are checked when the answer is read. Objects with free
+    keys, values of any type, tuples of mixed types and most combinations are impossible.
 
     Example:
         >>> strict_form({"type": "object", "properties": {"a": {"type": "string"}}})
@@ -429,7 +431,7 @@ def strict_form(schema: Mapping[str, Any]) -> JSON | None:
 def _strict(schema: JSON, document: Mapping[str, Any]) -> JSON:
     parts: list[Any] = schema.get("allOf") or []
     if len(parts) == 1 and isinstance(parts[0], dict):
-        schema = {**schema, **parts[0]}  # drafts before 2020 had no other way to describe a reference
+        schema = {**schema, **parts[0]}  # the only way to describe a reference before draft 2020
         del schema["allOf"]
     if "oneOf" in schema and "anyOf" not in schema:
         schema["anyOf"] = schema.pop("oneOf")
@@ -452,7 +454,7 @@ def _strict(schema: JSON, document: Mapping[str, Any]) -> JSON:
 
 
 def _reference(schema: JSON, document: Mapping[str, Any]) -> JSON:
-    """A reference stands alone there; a description of it needs a schema around it."""
+    """A reference must be alone there; its description needs a schema around it."""
     try:
         resolve(schema["$ref"], document)
     except LookupError:
@@ -464,7 +466,7 @@ def _reference(schema: JSON, document: Mapping[str, Any]) -> JSON:
 
 
 def _typed(schema: JSON) -> JSON:
-    """With the type that its values or properties have."""
+    """Adds the type that its values or properties imply."""
     if "properties" in schema:
         return {"type": "object", **schema}
     values = [schema["const"]] if "const" in schema else schema.get("enum")
@@ -475,7 +477,7 @@ def _typed(schema: JSON) -> JSON:
 
 def _closed(schema: JSON) -> JSON:
     properties = schema.get("properties")
-    # Free keys cannot be said; an object without any property is an empty one only if it was closed.
+    # Free keys cannot be expressed; an object without any property is an empty one only if it was closed.
     rest = schema.get("additionalProperties")
     if rest not in (None, False) or (properties is None and rest is None):
         raise _ImpossibleError

@@ -1,6 +1,6 @@
-"""How a service's report of an error becomes an error of llmbridge, in the order in which it goes through the modules.
+"""Turns a service's error report into an error of llmbridge; in the order in which the modules are used:
 
-`report`: one shape, from any of the shapes in which services report. `words`: the class that the report means, and
-what to do about it. `waits`: how long the service asks to wait, also in an answer's headers. `service_errors`, beside
-this folder, calls them and makes the error.
+`report` normalizes it from any service's format. `words` finds the class of the error, and what to do about it. `waits`
+finds how long to wait, also in an answer's headers. `service_errors`, beside this folder, calls them and makes the
+error.
 """

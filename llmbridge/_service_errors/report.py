@@ -1,4 +1,4 @@
-"""A service's report of an error, brought into one shape from whatever shape it came in, without judging it.
+"""Normalizes a service's error report, from any service's format.
 
 Source: the error objects of OpenAI, Azure, Anthropic, Google (AIP-193), Mistral, Ollama, FastAPI, llama.cpp, vLLM,
 LiteLLM, OpenRouter, xAI, Hugging Face.
@@ -20,22 +20,22 @@ from llmbridge.rate_limits import RateLimits
 __all__ = ["ServiceReport", "dumped"]
 
 _LONGEST_NAME = 200
-_NESTED = 3  # reports that stand as text in the message of another, at the most
+_NESTED = 3  # the most reports that are nested as text in each other's messages
 _TITLE = r"<title>(.{1,200}?)</title>"
 
 
 @dataclass(frozen=True, slots=True)
 class ServiceReport:
-    """An error in one shape, whatever shape it came in.
+    """An error report in one format.
 
     Args:
-        message: The service's words; of a gateway also those of the service behind it.
-        code: Its code, or its type where there is no code.
-        words: Everything that names the kind of error, in lower case: code, type and status name first, then what
-            stands in the details.
-        status: A status that the report itself names.
-        request_id: The service's name for the request, where the report holds it.
-        wait: Seconds that its details ask to wait.
+        message: The service's words; a gateway's include those of the service behind it.
+        code: Its code, or else its type.
+        words: Everything that names the kind of error, in lower case: code, type and status name first, then those
+            from the details.
+        status: A status in the report itself.
+        request_id: The service's id for the request, if the report holds it.
+        wait: Seconds to wait, from the details.
     """
 
     message: str
@@ -84,7 +84,7 @@ def _report(report: Any, depth: int) -> ServiceReport:
 
 
 def _with_nested(outer: ServiceReport, fields: Mapping[str, Any], depth: int) -> ServiceReport:
-    """The report of a gateway, with the report of the service behind it, which it passes on as text or as an object."""
+    """The report of a gateway, with the nested report of the service behind it (as text or as an object)."""
     metadata = _mapping(fields.get("metadata"))  # OpenRouter's
     if raw := metadata.get("raw"):
         inner = _report(raw, depth - 1)
@@ -104,7 +104,7 @@ def _with_nested(outer: ServiceReport, fields: Mapping[str, Any], depth: int) ->
 
 
 def _unwrapped(report: Any) -> Any:
-    """What is reported, without the lists around it (Gemini's is of one element)."""
+    """The report without lists around it (Gemini's is a list of one element)."""
     if isinstance(report, str):
         report = _parsed(report)
     while isinstance(report, list) and report and not {"msg", "loc"} & _mapping(report[0]).keys():
@@ -113,7 +113,7 @@ def _unwrapped(report: Any) -> Any:
 
 
 def _parsed(body: str) -> Any:
-    """The JSON in a body, which may stand in an event (some gateways put their errors into one), or the text."""
+    """The JSON in a body, or in an event (some gateways put their errors into one), or the text."""
     text = body.strip()
     if text.startswith(("data:", "event:")):
         lines = [line[5:].strip() for line in text.splitlines() if line.startswith("data:")]
@@ -140,7 +140,7 @@ def _code(value: Any) -> str:
 
 
 def _words_in_details(fields: Mapping[str, Any]) -> Iterator[str]:
-    """What names the kind of error deeper inside. Two are put into words that other services have for the same."""
+    """The names of the kind of error in the details. Two are replaced by the words of other services."""
     inner_errors = (fields.get("innererror"), _mapping(fields.get("provider_specific_fields")).get("innererror"))
     for holder in (*inner_errors, *_mappings(fields.get("errors"))):
         yield from filter(None, (_text(_mapping(holder).get("code")), _text(_mapping(holder).get("reason"))))
@@ -156,14 +156,14 @@ def _words_in_details(fields: Mapping[str, Any]) -> Iterator[str]:
 
 
 def _waits(fields: Mapping[str, Any]) -> Iterator[float]:
-    """Seconds to wait, wherever the fields of a report tell them."""
+    """Seconds to wait, from any field of a report."""
     for detail in _mappings(fields.get("details")):
-        for told in (detail.get("retryDelay"), _mapping(detail.get("metadata")).get("quotaResetDelay")):
-            if isinstance(told, str) and (seconds := duration_seconds(told)) is not None:
+        for given in (detail.get("retryDelay"), _mapping(detail.get("metadata")).get("quotaResetDelay")):
+            if isinstance(given, str) and (seconds := duration_seconds(given)) is not None:
                 yield seconds
-    for name in ("retry_after", "retry_after_seconds", "estimated_time"):  # the last one while Hugging Face loads
-        told = fields.get(name)
-        if isinstance(told, (int, float)) and (seconds := number(dumped(told))) is not None:
+    for name in ("retry_after", "retry_after_seconds", "estimated_time"):  # the last: Hugging Face, while loading
+        given = fields.get(name)
+        if isinstance(given, (int, float)) and (seconds := number(dumped(given))) is not None:
             yield seconds
     headers = _mapping(_mapping(fields.get("metadata")).get("headers"))  # OpenRouter's
     limits = RateLimits.of({str(name).lower(): value for name, value in headers.items() if isinstance(value, str)})
@@ -186,7 +186,7 @@ def _message(value: Any, depth: int = _NESTED) -> str:
 
 
 def _placed(problem: Mapping[str, Any]) -> str:
-    """One problem of FastAPI's list, with the place where it is."""
+    """One problem of FastAPI's list, with its place."""
     steps = problem.get("loc")
     place = ".".join(dumped(step).strip('"') for step in steps) if isinstance(steps, list) else ""
     message = problem.get("msg") or problem.get("message") or problem.get("type") or ""  # "message" is g4f's
@@ -202,7 +202,7 @@ def _html_title(text: str) -> str:
 
 
 def dumped(value: Any) -> str:
-    """A value as JSON text, whatever it is."""
+    """Any value as JSON text."""
     try:
         return json.dumps(value, default=str)
     except (RecursionError, ValueError, TypeError):

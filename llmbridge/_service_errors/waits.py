@@ -1,4 +1,4 @@
-"""How long a service asks to wait, in all the forms in which one is told: numbers, durations, dates, words."""
+"""How long a service wants a client to wait, in any form: numbers, durations, dates, words."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ if TYPE_CHECKING:
 
 __all__ = ["PREFIXES", "duration_seconds", "number", "retry_after_seconds", "seconds_until", "wait_in_text"]
 
-PREFIXES = ("", "llm_provider-")  # LiteLLM passes the headers of the service behind it on under these names
+PREFIXES = ("", "llm_provider-")  # LiteLLM passes on the headers of the service behind it under these names
 _TEXT_LIMIT = 8_000
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-# Patterns stay strings: they are needed after an error only, and compiled then (re keeps them).
+# Patterns stay strings, compiled (and cached by re) only after an error.
 _PART = (
     r"(\d{1,12}(?:\.\d{1,12})?)\s*(ms|milliseconds?|seconds?|secs?|minutes?|mins?|hours?|hrs?|days?|s|m|h|d)(?![a-z])"
 )
@@ -27,11 +27,11 @@ _ASKED = (
 
 
 def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None) -> float | None:
-    """Seconds that a service's headers ask to wait; None if they do not, or in a way nobody understands.
+    """Seconds to wait according to a response's headers; None without a valid one.
 
     Args:
-        headers: Of the response; looked up in lower case.
-        now: For a date; the present time if not given.
+        headers: Of the response, with names in lower case.
+        now: For a date; the current time if not given.
 
     Example:
         >>> retry_after_seconds({"retry-after-ms": "250"}), retry_after_seconds({"retry-after": "soon"})
@@ -51,7 +51,7 @@ def retry_after_seconds(headers: Mapping[str, str], now: datetime | None = None)
 
 
 def wait_in_text(text: str) -> float | None:
-    """Seconds that a message asks to wait, or None.
+    """Seconds to wait according to a message, or None.
 
     Example:
         >>> wait_in_text("Rate limit reached. Please try again in 1m30.5s. Visit our page."), wait_in_text("try again")
@@ -60,7 +60,7 @@ def wait_in_text(text: str) -> float | None:
     Source:
         OpenAI and Groq ("try again in 20ms", "in 7m12s"), Azure ("retry after 5 seconds"), Gemini ("retry in 46.1s").
     """
-    # Where the asking begins is found first: to look for all of it at once takes long in texts that repeat it.
+    # The phrase is found first: a single pattern for everything is slow in texts that repeat it.
     for found in re.finditer(_ASKED, text[:_TEXT_LIMIT], re.IGNORECASE):
         if whole := re.match(_PARTS, text[found.end() : found.end() + 80], re.IGNORECASE):
             return sum(float(count) * _unit(unit) for count, unit in re.findall(_PART, whole[0], re.IGNORECASE))
@@ -81,7 +81,7 @@ def duration_seconds(text: str) -> float | None:
 
 
 def seconds_until(text: str, now: float) -> float | None:
-    """Seconds from `now` (as of `time.time()`) until a date of RFC 3339, 0 if it has passed; None if it is none.
+    """Seconds from `now` (as of `time.time()`) to an RFC 3339 date, 0 if it has passed; None if it is not a date.
 
     Example:
         >>> seconds_until("1970-01-01T00:01:30.123456789Z", 60.0)
@@ -94,7 +94,7 @@ def seconds_until(text: str, now: float) -> float | None:
 
     try:
         date = datetime.fromisoformat(found[1].upper() + ("+00:00" if found[3] in "Zz" else found[3]))
-        fraction = float((found[2] or ".0")[:7])  # Python 3.10 reads three or six digits only
+        fraction = float((found[2] or ".0")[:7])  # Python 3.10 reads only three or six digits
         return round(max(0.0, date.timestamp() + fraction - now), 6)
     except (ValueError, OverflowError):
         return None
@@ -110,7 +110,7 @@ def number(text: str) -> float | None:
 
 
 def _seconds_until_date(text: str, now: datetime | None) -> float | None:
-    from datetime import datetime, timezone  # these two cost more than the rest of this package's import
+    from datetime import datetime, timezone  # takes longer to import than the rest of this package
     from email.utils import parsedate_to_datetime
 
     try:

@@ -1,7 +1,7 @@
 """Which class of error a report means, and what to do about it: tables of codes, statuses and wordings.
 
-Statuses lie (a wrong key is 400 here and 500 there), so codes, and where these say nothing the words, count too.
-The wordings are those that services send; where only one service uses one, it is named beside it.
+Statuses are unreliable (a wrong key is 400 here and 500 there), so codes and, failing these, the words count too.
+The wordings are those that services send; one that only one service uses has its name beside it.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from llmbridge.errors import (
 __all__ = ["advice", "kind_of", "never_passes"]
 
 _TEXT_LIMIT = 8_000
-_SOON = 3600.0  # seconds; Google calls a spent quota by the same name as a rate limit, and tells them by the wait
+_SOON = 3600.0  # seconds; Google uses one name for a spent quota and a rate limit: the wait tells them apart
 
 # Codes, types and status names: lower case, letters and digits only, without "error" or "exception" at the end.
 _BY_WORD: dict[str, type[StatusError]] = {
@@ -82,12 +82,12 @@ _BY_STATUS: dict[int, type[StatusError]] = {
     503: Overloaded,
     529: Overloaded,
 }
-# Words that say more than any status they come with.
+# Codes that override any status.
 _OVER_STATUS = (QuotaExceeded, ContextLengthExceeded, ContentFiltered, AuthError)
-# Statuses that say little: any other word or wording wins.
+# Vague statuses: any other code or wording overrides them.
 _VAGUE = (BadRequest, ServerError, None)
 
-# Patterns stay strings: they are needed after an error only, and compiled then (re keeps them).
+# Patterns stay strings, compiled (and cached by re) only after an error.
 _TOO_LONG = (
     r"context[ _]?(length|window|size|limit)|(maximum|exceeds?|overflows?) (\S+ ){0,3}context"
     r"|(input|prompt|messages?) ((is|are) )?too (long|large)|too many (input |prompt )?tokens"
@@ -98,7 +98,7 @@ _TOO_LONG = (
     r"|tokens to keep from the initial prompt"  # LM Studio
     r"|inputs`? (tokens|must have less than)"  # text-generation-inference
 )
-# Larger than what the account may ever send in a minute: to wait does not help, to send less does.
+# Larger than the account's limit per minute: waiting does not help, sending less does.
 _TOO_LARGE = r"request too large for|tokens must be reduced in order to run"
 _PASSING_LIMIT = r"please wait|per[ -]minute|rate limit"
 _BAD_KEY = (
@@ -127,7 +127,7 @@ _FILTERED = (
     r"|content exists risk|inappropriate content|requires moderation"  # DeepSeek, Qwen, OpenRouter
 )
 _NO_MODEL = r"(model|deployment)\b.{0,80}(does not exist|not found|decommissioned|not a valid model)|not a valid model"
-# nginx, Go, Apache, Tomcat: to a plain request where they speak TLS.
+# nginx, Go, Apache, Tomcat: for a plain request to a TLS port.
 _TLS_PORT = (
     r"plain http request was sent to (an )?https|http request to an https server|plain http to an ssl-enabled"
     r"|this combination of host and port requires tls"
@@ -139,14 +139,14 @@ _ADVICE: dict[type[StatusError], str] = {
     PermissionDenied: "this key may not do that: check the account's rights to the model",
     NotFound: "check the model's name and the base_url",
     QuotaExceeded: "the account has no credit or quota left, so a retry does not help: see its billing page",
-    ContextLengthExceeded: "shorten the messages, or take a model with a longer context",
+    ContextLengthExceeded: "shorten the messages, or use a model with a longer context",
     ContentFiltered: "the service's content policy forbids it, so a retry does not help: change the prompt",
-    Overloaded: "it has no capacity right now: try again later, or take another model",
+    Overloaded: "it has no capacity right now: try again later, or use another model",
 }
 
 
 def kind_of(report: ServiceReport, status: int | None) -> type[StatusError] | None:
-    """The class that a report means under a status; None if neither says anything."""
+    """The class for a report and its status; None if neither is known."""
     words = [_BY_WORD[word] for word in _words(report) if word in _BY_WORD]
     by_word = next((kind for kind in words if kind in _OVER_STATUS), None) or next(iter(words), None)
     if by_word in _OVER_STATUS:
@@ -156,20 +156,20 @@ def kind_of(report: ServiceReport, status: int | None) -> type[StatusError] | No
         by_status = ServerError
     if by_text := _kind_by_text(report, by_status if status else by_word):
         return by_text
-    # 413 says what to do, whatever else is said: Groq calls it a rate limit as well.
+    # 413 overrides everything: Groq also calls it a rate limit.
     specific = next((kind for kind in words if kind not in _VAGUE), None) if status != 413 else None
     return specific or by_status or by_word if by_status in _VAGUE else by_status
 
 
 def _words(report: ServiceReport) -> Iterator[str]:
-    """The report's words in the form of the table; LiteLLM puts some of them into its message."""
+    """The report's words, normalized for the table; LiteLLM puts some of them into its message."""
     named = re.findall(r"\blitellm\.(\w{1,60})", report.message[:_TEXT_LIMIT])
     for word in (*report.words, *named):
         yield re.sub(r"(error|exception)$", "", re.sub(r"[^a-z0-9]", "", word.lower()[:100]))
 
 
 def _kind_by_text(report: ServiceReport, kind: type[StatusError] | None) -> type[StatusError] | None:
-    """What the wording says, where code and status leave room for it."""
+    """The class for the wording, if code and status are vague."""
     patterns: tuple[tuple[str, type[StatusError]], ...]
     if kind is RateLimited:
         return _limit_by_text(report)
@@ -195,7 +195,7 @@ def _kind_by_text(report: ServiceReport, kind: type[StatusError] | None) -> type
 
 
 def _limit_by_text(report: ServiceReport) -> type[StatusError] | None:
-    """Whether a rate limit is one that does not pass: the request is too large for it, or the quota is spent."""
+    """The class of a rate limit that never passes: the request is too large for it, or the quota is spent."""
     if _says(report, _TOO_LARGE):
         return ContextLengthExceeded
     if _says(report, _NO_QUOTA):
@@ -204,18 +204,18 @@ def _limit_by_text(report: ServiceReport) -> type[StatusError] | None:
     if "resource_exhausted" not in report.words:
         return QuotaExceeded if _says(report, _CURRENT_QUOTA) else None
     if wait is None:
-        limited = "rate_limit_exceeded" in report.words  # it is a limit per minute
+        limited = "rate_limit_exceeded" in report.words  # a limit per minute
         return QuotaExceeded if _says(report, _CURRENT_QUOTA) and not limited else None
     return QuotaExceeded if wait >= _SOON else None
 
 
 def never_passes(report: ServiceReport) -> bool:
-    """Whether a failure stays that its status calls a passing one: Ollama's 500 for a model too large to be loaded."""
+    """Whether a failure is permanent despite its status: Ollama's 500 for a model too large to be loaded."""
     return _says(report, _NO_MEMORY)
 
 
 def names_model(report: ServiceReport) -> bool:
-    """Whether something was there that knows no such model, rather than nothing at all."""
+    """Whether a server answered that does not have this model, rather than nothing being there."""
     return _says(report, "model|deployment") or any("model" in word or "deployment" in word for word in report.words)
 
 
@@ -227,22 +227,22 @@ def advice(
         return "it speaks TLS: write https://"
     if kind is NotFound:
         missing = re.search(r"^model ['\"]?([\w.:/-]{1,120})['\"]? not found", report.message)
-        if missing and not report.words:  # Ollama's errors are a text alone
+        if missing and not report.words:  # Ollama's errors are only a text
             return f"run `ollama pull {missing[1]}` first, or check the name"
         if "deploymentnotfound" in report.words:
-            return "check the name of the deployment, which stands in the place of the model's, and the base_url"
+            return "check the base_url and the name of the deployment, which is used as the model's name"
     if kind is RateLimited:
         return f"it asks to wait {wait:g} s" if wait is not None else "send fewer requests or tokens in a minute"
     if kind is BadRequest and status == 413:
         return "send less: shorter messages, fewer or smaller images and files"
     if kind is ContextLengthExceeded and _says(report, _TOO_LARGE):
-        return "the request alone is over the account's limit: shorten the messages, or lower the limit of the answer"
+        return "the request alone exceeds the account's limit: shorten the messages, or lower the limit of the answer"
     if "tool_use_failed" in report.words:
-        return "the model wrote a tool call that cannot be read: try again, or take another model"
+        return "the model wrote an invalid tool call: try again, or use another model"
     if "no_db_connection" in report.words:
-        return "a LiteLLM proxy without a database takes nothing but its master key: check the API key"
+        return "a LiteLLM proxy without a database accepts only its master key: check the API key"
     if never_passes(report):
-        return "take a smaller model, or a shorter context"
+        return "use a smaller model, or a shorter context"
     return _ADVICE.get(kind)
 
 

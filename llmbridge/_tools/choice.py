@@ -1,4 +1,4 @@
-"""Whether a model may, must or must not call a tool, in one form."""
+"""Normalizes whether a model may, must or must not call a tool."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class ToolChoice:
     Args:
         mode: "auto" (it may), "none", "required" (it must call some tool) or "tool" (it must call `name`).
         name: The tool's name.
-        raw: A service's own choice, sent as given; `mode` says nothing then.
+        raw: A service's own choice, sent as given; `mode` is ignored then.
     """
 
     mode: Literal["auto", "none", "required", "tool"]
@@ -32,15 +32,15 @@ class ToolChoice:
 
 
 def tool_choice(value: Any, tools: Sequence[Tool]) -> ToolChoice:
-    """The choice in one form.
+    """The choice in normalized form.
 
     Args:
         value: "auto", "none", "required" (or "any"), a tool's name, one of the functions or Tools, or a mapping as
             OpenAI or Anthropic write it; any other mapping is sent as given. None is "auto".
-        tools: What there is to choose from.
+        tools: The tools to choose from.
 
     Raises:
-        InvalidRequest: No such tool; the message lists those that there are.
+        InvalidRequest: Unknown tool; the message lists the known ones.
 
     Example:
         >>> from llmbridge.tools import Tool
@@ -75,7 +75,7 @@ def tool_choice(value: Any, tools: Sequence[Tool]) -> ToolChoice:
 
 
 def _word_of_mapping(value: Mapping[str, Any]) -> str | None:
-    """The word that says the same as OpenAI's or Anthropic's mapping; None if only the mapping says it."""
+    """The equivalent of OpenAI's or Anthropic's mapping; None if there is none."""
     kind, function = value.get("type"), value.get("function")
     if kind == "function" and isinstance(function, Mapping) and isinstance(function.get("name"), str):
         return str(function["name"])
@@ -91,5 +91,5 @@ def _known(name: str, names: Sequence[str], tools: Sequence[Tool]) -> str:
         return name
     listed = ", ".join(item.name for item in tools)
     raise InvalidRequest(
-        f"tool_choice: there is no tool {name!r}; " + (f"there are {listed}" if listed else "pass tools=[...]")
+        f"tool_choice: unknown tool {name!r}; " + (f"available: {listed}" if listed else "pass tools=[...]")
     )

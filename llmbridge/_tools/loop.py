@@ -1,4 +1,4 @@
-"""Several calls of a model in a row, with the tools that it asks for run in between, read as if they were one."""
+"""Repeats the model's turn while it asks for tools, running them in between; reads like a single answer."""
 
 from __future__ import annotations
 
@@ -27,21 +27,21 @@ E = TypeVar("E", bound=LLMBridgeError)
 
 
 class ToolLoop:
-    """A `Source` that goes on after an answer that asks for tools, until there is one that does not.
+    """A `Source` that continues after an answer that calls tools, until an answer calls none.
 
-    A turn ends the loop as any answer would where it makes no calls, was cut off, or calls a tool without a function,
-    or asks for something else (an approval): that is for the caller. Results of tools are lists of their own, never
-    mixed with a turn's items.
+    The loop ends with a turn that makes no calls, was cut off, calls a tool without a function, or asks for something
+    else (an approval), which is left to the caller. Results of tools are lists of their own, never mixed with a turn's
+    items.
 
     Args:
         pipeline: The first call.
-        ask: Makes the next one, with these messages behind the caller's.
-        tools: What was offered.
-        limit: How many answers of the model there may be.
-        total: The clock of the whole chat; None for no limit.
+        ask: Makes the next one, with these messages after the caller's.
+        tools: The tools of the request.
+        limit: The most answers of the model.
+        total: The total timeout of the whole chat; None for no limit.
 
     Attributes:
-        current: The present turn's call.
+        current: The current turn's call.
         started, ended: `time.monotonic()` of the first step and of the end.
     """
 
@@ -71,7 +71,7 @@ class ToolLoop:
         self.ended: float | None = None
 
     def listen(self, notes: Notes) -> None:
-        """See `Source`: the loop's own notes say the same."""
+        """See `Source`; the loop keeps its own notes."""
 
     @property
     def cancelled(self) -> bool:
@@ -84,7 +84,7 @@ class ToolLoop:
         self.current.keep_raw()
 
     def advance(self) -> list[Item] | None:
-        """What comes next of the model's items and the tools' results; None at the end. Blocks.
+        """The next items: the model's, or tool results; None at the end. Blocks.
 
         Raises:
             TurnsExceeded: The model still calls tools at the limit.
@@ -95,7 +95,7 @@ class ToolLoop:
         return items
 
     def hop(self) -> list[Item] | Wait | None:
-        """`advance` in a worker thread of an event loop, see `Pipeline.hop`; tools run in it.
+        """`advance` in a worker thread of an event loop, see `Pipeline.hop`; runs the tools.
 
         Raises:
             LLMBridgeError: As for `advance`.
@@ -103,7 +103,7 @@ class ToolLoop:
         return self._step(hops=True)
 
     def poll(self) -> list[Item] | Wait | None:
-        """Like `advance`, without ever blocking: says what to wait for where it would have to.
+        """Like `advance`, but never blocks: returns what to wait for instead.
 
         Raises:
             LLMBridgeError: As for `advance`.
@@ -117,7 +117,7 @@ class ToolLoop:
         try:
             outcome = self.current.poll()
             if outcome is None:
-                return Wait.THREAD if self._goes_on() else None
+                return Wait.THREAD if self._continues() else None
         except BaseException:
             self.close()
             raise
@@ -126,7 +126,7 @@ class ToolLoop:
         return outcome
 
     def leave(self, give_up: Callable[[], object], soon: Soon) -> None:
-        """See `Pipeline.leave`. Tools that run are not ended by it: no connection waits for them."""
+        """See `Pipeline.leave`. Does not end running tools: no connection waits for them."""
         self.current.leave(give_up, soon)
 
     def come_back(self) -> None:
@@ -134,9 +134,9 @@ class ToolLoop:
         self.current.come_back()
 
     def cancel(self) -> None:
-        """Ends everything from any thread; who is blocked in `advance()` gets Cancelled at once.
+        """Ends everything, from any thread; an `advance()` that blocks raises Cancelled at once.
 
-        One function that runs alone in the thread that reads is not interrupted: its result is dropped.
+        A function that runs alone in the reading thread is not interrupted: its result is dropped.
         """
         self._cancelled = True
         if (runs := self._runs) is not None:
@@ -144,13 +144,13 @@ class ToolLoop:
         self.current.cancel()
 
     def close(self) -> None:
-        """Like `cancel`, and closes the connection here if nobody is reading from it or waiting for it."""
+        """Like `cancel`, and closes the connection here if no other thread is reading from it or waiting for it."""
         self.cancel()
         self.current.close()
         self._end()
 
     def abandon(self) -> None:
-        """Like `close`, by the task itself that has waited for the socket."""
+        """Like `close`, from the task itself that waited for the socket."""
         self.cancel()
         self.current.abandon()
         self._end()
@@ -191,7 +191,7 @@ class ToolLoop:
                 if isinstance(items, list):
                     self._note(items)
                 return items
-            if not self._goes_on():
+            if not self._continues():
                 return None
 
     def _results(self, runs: ToolRuns) -> list[ToolResult]:
@@ -207,7 +207,7 @@ class ToolLoop:
         self._notes.text.fold()
 
     def _begin_turn(self, turns: list[Message]) -> None:
-        """Makes the call that sends the results, or a paused turn back."""
+        """Makes the next call, which sends the results, or a paused turn back."""
         self._notes.finish = None
         self._turn += 1
         self._notes.source = self.current = self._ask(turns)
@@ -215,10 +215,10 @@ class ToolLoop:
         if self._raw:
             self.current.keep_raw()
         self._runs, self._paused = None, False
-        self._raise_if_cancelled()  # cancel() may have met the pipeline before
+        self._raise_if_cancelled()  # cancel() may have reached only the pipeline before
 
-    def _goes_on(self) -> bool:
-        """Whether another call follows now that one has ended: to go on after a pause, or once tools have run.
+    def _continues(self) -> bool:
+        """Whether another call follows the one that ended: to continue after a pause, or once tools have run.
 
         Raises:
             TurnsExceeded: It would, but this was the last turn.
@@ -239,7 +239,7 @@ class ToolLoop:
     def _exceeded(self) -> str:
         times = "1 turn" if self._limit == 1 else f"{self._limit} turns"
         if self._paused:
-            return f"after {times} the service still pauses to go on: raise max_turns"
+            return f"after {times} the service still pauses before the end: raise max_turns"
         wanted = ", ".join(dict.fromkeys(call.name for call in self._notes.tool_calls))
         return (
             f"after {times} the model still wants to call {wanted}: raise max_turns, or see in events() why "
@@ -254,7 +254,7 @@ class ToolLoop:
         return runnable and all(map(self._is_runnable, notes.tool_calls))
 
     def _is_runnable(self, call: ToolCall) -> bool:
-        """Whether a call is not for the caller; one of a function that nobody offered gets that as its answer."""
+        """Whether the call need not go to the caller; an unknown function is answered with an error."""
         tool = self._tools.get(call.name)
         if tool is None:
             return call.kind == "function"
@@ -268,7 +268,7 @@ class ToolLoop:
         return self._named(Cancelled("the call was cancelled"))
 
     def _named(self, error: E) -> E:
-        """The error, which says now which call it is about."""
+        """The error, with provider and model filled in."""
         call = self.current
         error.provider, error.model, error.request_id = call.provider, call.model, call.request_id
         return error

@@ -1,4 +1,4 @@
-"""The tools of one turn at work: functions in threads, coroutines in an event loop, all at the same time."""
+"""Runs the tools of one turn: functions in threads, coroutines in an event loop, all at the same time."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ __all__ = ["Job", "Loop", "OwnLoop", "ToolRuns", "drop_frames", "this_thread"]
 
 _T = TypeVar("_T")
 _log = logging.getLogger("llmbridge")
-_RUNNERS = (__name__, "llmbridge.tools", "llmbridge._schemas.signatures")  # whose frames stand above a tool's
+_RUNNERS = (__name__, "llmbridge.tools", "llmbridge._schemas.signatures")  # their frames come above a tool's own
 _NOTE = "Raised in {} (most recent call last):"
-_LONGEST = 2000  # characters of an error that the model gets to read
+_LONGEST = 2000  # characters of an error that the model gets
 _PULSE = 0.5  # seconds
 _MOST_THREADS = 32
 
@@ -38,11 +38,11 @@ class Loop(Protocol):
     """An event loop that runs coroutines for a thread that waits for them."""
 
     def start(self, jobs: Sequence[Job]) -> Callable[[], None]:
-        """Begins all jobs; returns what cancels them, from any thread."""
+        """Begins all jobs; returns a function that cancels them, from any thread."""
 
 
 class _ThisThread(threading.local):
-    """What holds for the thread that reads.
+    """State of the reading thread.
 
     Attributes:
         loop: The event loop that waits for this thread's step; None in sync use.
@@ -57,15 +57,15 @@ this_thread = _ThisThread()
 class ToolRuns:
     """The calls of one turn, begun by the first `results()`.
 
-    A function that is the only one runs in the thread that reads, where Ctrl-C reaches it, and what belongs to a thread
-    can be used. Several run in daemon threads, of which there are 32 at most: the model says how many calls there are.
-    So does one that an event loop waits for, since nobody could leave it otherwise. Nothing here takes a lock:
-    `cancel()` may come out of a garbage collection.
+    A single function runs in the thread that reads, where Ctrl-C reaches it, and thread-bound objects can be used.
+    Several run in daemon threads, at most 32, since the model decides how many calls there are. A single function that
+    an event loop waits for also gets a thread, so that the wait can be cancelled. No locks are taken here: `cancel()`
+    may be called by a garbage collection.
 
     Args:
-        calls: What the model asked for.
+        calls: The model's calls.
         tools: By name.
-        total: Ends the waiting; None for no limit.
+        total: Ends the wait; None for no limit.
     """
 
     def __init__(self, calls: Sequence[ToolCall], tools: Mapping[str, Tool], total: TotalClock | None = None) -> None:
@@ -81,12 +81,12 @@ class ToolRuns:
         self._cancels: list[Callable[[], None]] = []
 
     def results(self) -> list[ToolResult]:
-        """Those that come next in the order of the calls, as soon as there is one; [] after the last, and after
-        `cancel()`, which leaves functions that run alone. Blocks.
+        """The next results in the order of the calls, as soon as there is one; [] after the last, and after `cancel()`.
+        A function that runs alone is not cancelled. Blocks.
 
         Raises:
-            BaseException: What a tool raised that is no Exception (KeyboardInterrupt, SystemExit).
-            ClockExpired: The total time is over; the one function in the thread that reads has to end by itself before.
+            BaseException: Raised by a tool, if it is not an Exception (KeyboardInterrupt, SystemExit).
+            ClockExpired: The total timeout expired; a single function in the reading thread must end by itself before.
         """
         if not self._begun:
             self._begun = True
@@ -107,7 +107,7 @@ class ToolRuns:
         return found
 
     def _next_outcome(self) -> tuple[int, ToolResult | BaseException] | None:
-        # Ctrl-C interrupts no wait that it comes just before, and none at all on Windows: so waits are short.
+        # Ctrl-C cannot interrupt a wait that begins just after it, nor any wait on Windows: so waits are short.
         while not self._cancelled:
             left = _PULSE if self._total is None else self._total.check(", and its tools were still running then")
             with contextlib.suppress(Empty):
@@ -115,7 +115,7 @@ class ToolRuns:
         return None
 
     def cancel(self) -> None:
-        """Ends the waiting, and the coroutines, from any thread. May be repeated."""
+        """Ends the wait, and the coroutines, from any thread. May be repeated."""
         self._cancelled = True
         self._outcomes.put(None)
         for cancel in list(self._cancels):
@@ -148,13 +148,13 @@ class ToolRuns:
         for begun in range(min(len(functions), _MOST_THREADS)):
             try:
                 threading.Thread(target=self._work, args=(waiting,), name="llmbridge-tool", daemon=True).start()
-            except RuntimeError as error:  # the system gives no (more) threads
+            except RuntimeError as error:  # the system allows no (more) threads
                 for _, index, call, _ in [] if begun else _all_of(waiting):
                     self._outcomes.put((index, _failure(call, error)))
                 return
 
     def _work(self, waiting: SimpleQueue[tuple[Context, int, ToolCall, Tool]]) -> None:
-        """Runs functions until there are no more, in the present thread."""
+        """Runs functions until there are no more, in the current thread."""
         for context, index, call, tool in _all_of(waiting):
             if self._cancelled:
                 return
@@ -164,7 +164,7 @@ class ToolRuns:
     def _start(self, jobs: Sequence[tuple[int, ToolCall, Job]]) -> None:
         try:
             cancel = (self._loop or OwnLoop()).start([job for _, _, job in jobs])
-        except RuntimeError as error:  # the system gives no thread
+        except RuntimeError as error:  # the system allows no thread
             for index, call, _ in jobs:
                 self._outcomes.put((index, _failure(call, error)))
             return
@@ -173,14 +173,14 @@ class ToolRuns:
             cancel()
 
     def _call(self, index: int, call: ToolCall, tool: Tool) -> None:
-        """Runs a function in the present thread."""
+        """Runs a function in the current thread."""
         try:
             value = tool.run(call.arguments)
-            if isinstance(value, Awaitable):  # a function that returns a coroutine does not say so before
+            if isinstance(value, Awaitable):  # only the result shows that a function returns a coroutine
                 self._start([(index, call, self._job(index, call, lambda _: value))])
                 return
             result = _success(call, value)
-        except Exception as error:  # noqa: BLE001 - whatever a tool raises is for the model to read
+        except Exception as error:  # noqa: BLE001 - the model reads whatever a tool raises
             self._outcomes.put((index, _failure(call, error)))
         except BaseException as error:  # noqa: BLE001 - raised again in the thread that reads
             self._outcomes.put((index, error))
@@ -188,7 +188,7 @@ class ToolRuns:
             self._outcomes.put((index, result))
 
     def _job(self, index: int, call: ToolCall, run: Callable[[Mapping[str, Any]], Awaitable[Any]]) -> Job:
-        """The coroutine function of an async tool. What is no Exception it also raises: the loop may have meant it."""
+        """The coroutine function of an async tool. It re-raises BaseExceptions: they may be meant for the loop."""
 
         async def job() -> None:
             try:
@@ -205,7 +205,7 @@ class ToolRuns:
 
 
 class OwnLoop:
-    """A new event loop in a thread of its own, for the coroutines of a call that is read by a plain loop."""
+    """A new event loop in a thread of its own, for the coroutines of a call that is read synchronously."""
 
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
@@ -220,7 +220,7 @@ class OwnLoop:
     def _run(self, jobs: Sequence[Job]) -> None:
         import asyncio
 
-        # What is raised here has been told to the thread that reads.
+        # Exceptions here were already passed to the thread that reads.
         with contextlib.suppress(KeyboardInterrupt, SystemExit, asyncio.CancelledError):
             asyncio.run(self._all(jobs))
 
@@ -235,17 +235,17 @@ class OwnLoop:
     def _cancel(self) -> None:
         self._cancelled = True
         if self._loop is not None:
-            with contextlib.suppress(RuntimeError):  # the loop is closed: all is over
+            with contextlib.suppress(RuntimeError):  # the loop is closed: everything has ended
                 self._loop.call_soon_threadsafe(self._stop)
 
     def _stop(self) -> None:
         task, self._task = self._task, None
-        if task is not None:  # once: a second time would interrupt what the coroutines clean up
+        if task is not None:  # once: a second cancel would interrupt the cleanup of the coroutines
             task.cancel()
 
 
 def _all_of(waiting: SimpleQueue[_T]) -> Iterator[_T]:
-    """What waits, as long as there is something; others may take from it as well."""
+    """The waiting items, until there are none; others may take from the queue as well."""
     while True:
         try:
             yield waiting.get_nowait()
@@ -262,20 +262,20 @@ def _success(call: ToolCall, value: Any) -> ToolResult:
 def _impossible(call: ToolCall, tools: Mapping[str, Tool]) -> ToolResult:
     """The answer to a call that cannot be made."""
     if call.name not in tools:
-        problem = f"there is no tool {call.name!r}; there are {', '.join(map(repr, tools))}"
+        problem = f"unknown tool {call.name!r}; available: {', '.join(map(repr, tools))}"
     else:
         problem = f"{call.problem}: write one JSON object"
     return _failure(call, InvalidOutput(problem, problems=[problem]))
 
 
 def _failure(call: ToolCall, error: Exception) -> ToolResult:
-    """What the model reads of an error: its class and message, no traceback."""
+    """The model's view of an error: its class and message, no traceback."""
     try:
         said = str(error)
-    except Exception:  # noqa: BLE001 - an error that cannot even say what it is
+    except Exception:  # noqa: BLE001 - str() of the error failed
         said = ""
     kind = type(error).__name__
-    # What is wrong with the arguments is said in words for the model.
+    # Problems with the arguments are already worded for the model.
     text = said if isinstance(error, InvalidOutput) and said else f"{kind}: {said}" if said else kind
     _log.debug("the tool %s failed: %s", harmless(call.name, 200), kind)
     drop_frames(error, "a tool")
@@ -283,14 +283,14 @@ def _failure(call: ToolCall, error: Exception) -> ToolResult:
 
 
 def drop_frames(error: BaseException, what: str) -> None:
-    """Puts into a note where a function of the caller's failed, and lets go of its frames.
+    """Replaces the frames of an error of the caller's function with a note that says where it failed.
 
-    They lead to those above them, which hold everything that belongs to the call, this result included. The exception's
-    own way to set attributes is left aside: one that is a frozen dataclass refuses them all.
+    The frames lead to those above them, which hold everything of the call, including this result. Attributes are set
+    with BaseException's own methods, since an exception that is a frozen dataclass rejects them.
     """
     lines = _own_lines(error.__traceback__)
     if lines:
-        with contextlib.suppress(AttributeError, TypeError):  # an exception that takes no attributes
+        with contextlib.suppress(AttributeError, TypeError):  # an exception without settable attributes
             head = _NOTE.format(what)
             note = f"{head}\n{''.join(lines).rstrip()}"
             others = [text for text in getattr(error, "__notes__", ()) if not str(text).startswith(head)]
@@ -307,15 +307,16 @@ def drop_frames(error: BaseException, what: str) -> None:
 
 
 def _own_lines(traceback: TracebackType | None) -> list[str]:
-    """The frames from the tool's own on, in words.
+    """The frames below llmbridge's own, as text.
 
-    An exception that two threads raise at a time has the frames of both, mixed, and so ours among them once more.
+    An exception that two threads raise at a time has the frames of both, mixed, so ours may come again.
     """
     from traceback import StackSummary, extract_tb, walk_tb
 
     while traceback is not None and str(traceback.tb_frame.f_globals.get("__name__")).startswith("llmbridge."):
         traceback = traceback.tb_next
     modules = [frame.f_globals.get("__name__") for frame, _ in walk_tb(traceback)]
-    lines = extract_tb(traceback, limit=len(modules))  # else it would be sys.tracebacklimit
+    lines = extract_tb(traceback, limit=len(modules))  # overrides sys.tracebacklimit
+
     kept = [line for module, line in zip(modules, lines, strict=True) if module not in _RUNNERS]
     return StackSummary.from_list(kept).format()

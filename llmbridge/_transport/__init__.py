@@ -1,9 +1,9 @@
-"""HTTP: a request goes out, its answer comes in as bytes the moment they arrive.
+"""HTTP: sends a request, and yields the bytes of its answer the moment they arrive.
 
-The only importer of requests and urllib3. `Transport.post` sends one request over a `requests.Session` (an own one, or
-the caller's) and gives an `Exchange`, whose `read()` blocks until something has arrived. Every failure is an error of
-llmbridge by then. See `call` for time limits and cancelling, `body` for the decoding, `connections` for what is added
-to urllib3, `environment` for proxies and CAs, and `failures` for what its name says.
+The only package that imports requests and urllib3. `Transport.post` sends a request over a `requests.Session` (its own,
+or the caller's) and returns an `Exchange`, whose `read()` blocks until something has arrived. Every failure becomes an
+error of llmbridge. `call` has the timeouts and cancelling, `body` the decoding, `connections` the additions to
+urllib3, `environment` the proxies and CAs, `failures` the mapping of errors.
 """
 
 from __future__ import annotations
@@ -52,24 +52,24 @@ __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "pass
 _DRAIN_SECONDS = 0.1
 _DRAIN_BYTES = 64 * 1024
 _TEMPLATES = 64
-_SHORT = 4096  # characters of a request that are put into JSON in no time
-_AROUND = 16  # characters that stand for what is no text
+_SHORT = 4096  # characters of a request that are quickly put into JSON
+_AROUND = 16  # characters of JSON around each value
 _ZIPPED = ("gzip", "x-gzip", "deflate")
 _SUCCESS = range(200, 300)
 _PROXY_ASKS = 407
-_NO_CODING = ("identity", "", "none", "utf-8")  # "none" keeps some servers from compressing; the last is a mix-up
+_NO_CODING = ("identity", "", "none", "utf-8")  # "none" keeps some servers from compressing; "utf-8" is a mistake
 
 
 class HTTPRequest:
-    """What goes out.
+    """A request to send.
 
     Args:
-        url: Where to.
-        headers: All of them but those that follow from the body.
-        body: What is sent as JSON; not with GET.
-        secrets: What must not show up again in what the server sends back.
+        url: The full URL.
+        headers: All headers except those that follow from the body.
+        body: Sent as JSON; not with GET.
+        secrets: Masked wherever the server repeats them.
         method: POST or GET.
-        base_url: What the URL begins with, for errors.
+        base_url: The beginning of the URL, for errors.
     """
 
     __slots__ = ("base_url", "body", "headers", "method", "secrets", "url")
@@ -92,15 +92,15 @@ class HTTPRequest:
 
 
 class Exchange:
-    """One request that was answered: status, headers, and the body as it comes.
+    """An answered request: status, headers, and the body as it comes.
 
     Attributes:
         status: The HTTP status.
         host: Host and port that answered.
-        secrets: What nothing that is shown may hold.
+        secrets: Masked in everything that is shown.
         headers: Names in lower case to values; the caller's secrets are masked.
-        legible: Whether the body's coding is known; if not, the status says enough.
-        paused: The last `read()` gave None although there is more to unpack.
+        legible: Whether the body's coding is known; if not, only the status counts.
+        paused: The last `read()` returned None although there is more to decompress.
     """
 
     def __init__(self, call: Call, response: requests.Response, host: str, secrets: tuple[str, ...]) -> None:
@@ -122,7 +122,7 @@ class Exchange:
             self.headers["location"] = location
         sock = getattr(getattr(self._wire and self._wire.fp, "raw", None), "_sock", None)
         call.adopt(sock)
-        # TLS within TLS has a file, and is no socket.
+        # TLS within TLS has a file, but not a socket.
         self._socket = sock if isinstance(sock, socket.socket) and sock.fileno() >= 0 else None
         self._blocking = True
         self._body = self._decoded_body()
@@ -132,7 +132,7 @@ class Exchange:
             length = self.headers.get("content-length", "")
             counts = length.isdecimal() and not {"content-encoding", "transfer-encoding"} & self.headers.keys()
             content = self._response._content
-            # What a cache or a hook has read is there as it was meant; the raw file is at its end, or coded otherwise.
+            # A cache or a hook that has read the body kept it decoded; the raw file is at its end, or coded otherwise.
             raw = io.BytesIO(content) if isinstance(content, bytes) else self._response.raw
             chunks = functools.partial(self._response.iter_content, 1)
             return SoftBody(raw, chunks, int(length) if counts else None)
@@ -144,33 +144,33 @@ class Exchange:
             self._wire.close()
             self._response.close()
             unknown = transfer if coding in (*_NO_CODING, *_ZIPPED) else coding
-            raise ProtocolError(f"the answer is compressed with {unknown[:40]}, which was not asked for")
+            raise ProtocolError(f"the answer is compressed with {unknown[:40]}, which llmbridge did not accept")
         body = WireBody(self._wire, self._socket)
         return Inflated(body, coding) if coding in _ZIPPED else body
 
     def _is_chunked_twice(self, transfer: str) -> bool:
-        """Whether a proxy has sent the header once more; within one line, it would be another coding."""
+        """Whether a proxy repeated the header; within one line, it would mean two codings."""
         return bool(self._wire and self._wire.chunked) and set(transfer.replace(" ", "").split(",")) == {"chunked"}
 
     @property
     def readable(self) -> int | None:
-        """The file descriptor that becomes readable when there is something to read; None if there is no such thing."""
+        """The file descriptor that becomes readable when there is something to read; None if there is none."""
         return None if self._socket is None else self._socket.fileno()
 
     @property
     def complete(self) -> bool:
-        """Whether the body was read to its end, so that `finish()` has nothing to wait for."""
+        """Whether the body was read to its end, so that `finish()` need not wait."""
         return self._body.reusable
 
     @property
     def short(self) -> bool:
-        """Whether the body has ended before as many bytes had come as the headers promised."""
+        """Whether the body ended before the length that the headers promised."""
         return self._body.short
 
     def must_wait(self) -> bool:
-        """Whether another `read()` right now would find nothing, as far as that is known without a system call.
+        """Whether a `read()` right now would find nothing, as far as is known without a system call.
 
-        If so, the call's clock begins to run, as in a `read()`.
+        If so, the call's timeout begins to run, as in a `read()`.
         """
         if not isinstance(self._body, WireBody) or not self._body.emptied or isinstance(self._socket, ssl.SSLSocket):
             return False
@@ -180,7 +180,7 @@ class Exchange:
         return True
 
     def set_blocking(self, blocking: bool) -> None:
-        """Whether `read()` waits for the server, or says None where it would have to."""
+        """Whether `read()` waits for the server, or returns None instead."""
         if blocking != self._blocking and self._socket is not None:
             self._socket.settimeout(None if blocking else 0)
             self._blocking = blocking
@@ -188,12 +188,12 @@ class Exchange:
     def read(self) -> bytes | None:
         """The next bytes as soon as there are some; b"" at the clean end of the body.
 
-        None where the socket does not block, and this would have to wait or has unpacked for a while (see `paused`).
+        None if the socket does not block and this would have to wait, or has decompressed for a while (see `paused`).
 
         Raises:
             StreamTruncated: The connection ended before the body did.
             ClockExpired, Cancelled: The call has ended.
-            ProtocolError, TransportError: The body is not coded as it says; the network failed otherwise.
+            ProtocolError, TransportError: The body's coding is broken; the network failed otherwise.
         """
         call = self._call
         call.check()
@@ -213,14 +213,14 @@ class Exchange:
             failure.throw()
         self.paused = data is None
         if not data:
-            call.check()  # a socket that was shut down reads as a clean end where nothing marks the end
+            call.check()  # a socket that was shut down looks like a clean end if nothing marks the end of the body
         return data
 
     def finish(self) -> bool:
-        """Reads on to the end of the body within a small budget, and gives the connection back for reuse.
+        """Reads to the end of the body within a small budget, and returns the connection for reuse.
 
         Returns:
-            False if the body turned out to be cut short.
+            False if the body turned out to be truncated.
         """
         self.set_blocking(True)
         try:
@@ -237,15 +237,15 @@ class Exchange:
             while left > 0 and (data := self._body.read()):
                 left -= len(data)
         except StreamTruncated:
-            return self._call.reason() is not None  # it was this side that cut it
+            return self._call.reason() is not None  # it was truncated by this side
         except (LLMBridgeError, *FOREIGN):
-            return True  # the answer was complete: what is wrong behind its end mark costs the connection only
+            return True  # the answer was complete: an error after its end mark only costs the connection
         finally:
             self._call.wait_ends()
         return True
 
     def close(self) -> None:
-        """Gives the connection back if its answer was read to the end, and closes it otherwise. May be repeated."""
+        """Keeps the connection if its answer was read to the end, and closes it otherwise. May be repeated."""
         if self._closed:
             return
         self._closed = True
@@ -260,16 +260,16 @@ class Exchange:
                 self._call.let_go()
                 raw.release_conn()
                 return
-        if raw is not None:  # a response made by hand
+        if raw is not None:  # None in a response made by hand
             self._response.close()
         self._call.let_go()
 
 
 class Transport:
-    """Sends requests, over connections that are kept for the next one. Safe to share between threads.
+    """Sends requests over connections that are kept for the next one. Safe to share between threads.
 
     Args:
-        session: The caller's own: its adapters, auth, headers, cookies, CA and proxies count. It is not closed here.
+        session: The caller's own: its adapters, auth, headers, cookies, CA and proxies apply. It is never closed here.
         proxy: See `ProxySetting`.
         verify: True, False, or the path of a CA file or folder.
     """
@@ -289,11 +289,11 @@ class Transport:
     def send(self, call: Call, request: HTTPRequest, begun: Later | None = None) -> Exchange | Later:
         """The answer to a request, whatever its status, as soon as its headers are there.
 
-        With `call.answers_later` it may give a `Later` as soon as the request is sent. When something has arrived, the
-        same is to be called with it.
+        With `call.answers_later` it may return a `Later` as soon as the request is sent; call it again with that once
+        something has arrived.
 
-        A kept connection that the server had closed meanwhile shows only when it is used: then, once, the request is
-        sent again over a new one.
+        A kept connection that the server has closed shows that only when it is used: then the request is sent once more
+        over a new one.
 
         Raises:
             ConnectFailed, ClockExpired, Cancelled, StreamTruncated, ProtocolError, TransportError: No answer.
@@ -334,9 +334,9 @@ class Transport:
         raise AssertionError("the second attempt either answers or fails")
 
     def send_at_once(self, call: Call, request: HTTPRequest) -> Exchange | Later | None:
-        """Like `send`, by an event loop: never blocks. None where it would, or is not sure: then `send` has to be used.
+        """Like `send`, for an event loop: never blocks. None if it might: then call `send` in a thread.
 
-        A short request over a kept connection can be sent so, unless somebody has replaced what sends it.
+        Only a short request over a kept connection can be sent so, and only if nothing has replaced `Session.send`.
         """
         own = self._own
         if own is None or self._pid != os.getpid() or _is_replaced(requests.Session.send):
@@ -344,7 +344,7 @@ class Transport:
         adapter: Any = own.get_adapter(request.url)
         if _is_replaced(adapter.send.__func__, requests.adapters) or not adapter.has_idle(request.url):
             return None
-        if _room_behind(request.body, _SHORT) < 0:
+        if _room_left(request.body, _SHORT) < 0:
             return None
         call.at_once = True
         try:
@@ -357,7 +357,7 @@ class Transport:
             call.at_once = False
 
     def close(self) -> None:
-        """Closes the kept connections of the own session."""
+        """Closes the kept connections of its own session."""
         own, self._own = self._own, None
         if own is not None and self._pid == os.getpid():
             own.close()
@@ -369,17 +369,17 @@ class Transport:
         if verify is True:
             verify = trusted_by_environment(CA_VARIABLES)
         session, prepared = self._session(), self._prepared(request, body)
-        # Not Session.send: it costs more, and would read the body of a redirect whole, however long it is.
+        # Not Session.send: it costs more, and would read the whole body of a redirect, however long it is.
         send: Any = session.get_adapter(request.url).send
         if _is_replaced(requests.Session.send):
-            call.answers_later = False  # who looks at the answer is to see a whole one
+            call.answers_later = False  # a replacement gets a complete answer
             send = functools.partial(session.send, allow_redirects=False)
             prepared.hooks = {"response": [_set_utf8, _staying(request)]}
-            delattr(prepared, _SENSITIVE)  # they may add to it
+            delattr(prepared, _SENSITIVE)  # a session's auth may add secrets
         response: requests.Response = send(
             prepared,
             stream=True,
-            timeout=None,  # the call's clocks do that, for every phase
+            timeout=None,  # the call's own timeouts cover every phase
             proxies=proxies_for(request.url, self._proxy),
             verify=verify,
             cert=None,
@@ -403,10 +403,10 @@ class Transport:
         if hasattr(adapter, "get_connection_with_tls_context"):
             proxied = settings["proxies"], settings["cert"]
             watch_pool(adapter.get_connection_with_tls_context(prepared, settings["verify"], *proxied))
-        # The caller's connections may not report, as those made before do not: requests itself bounds connecting.
+        # The caller's connections may not report, nor may those made earlier: requests itself limits connecting.
         settings["timeout"] = call.socket_timeouts()
         call.start("first_content")
-        call.answers_later = False  # hooks, caches and adapters are to see a whole answer
+        call.answers_later = False  # hooks, caches and adapters get a complete answer
         prepared.hooks["response"] = [_set_utf8, *prepared.hooks["response"], _staying(request)]
         return session.send(prepared, allow_redirects=False, **settings)
 
@@ -415,11 +415,11 @@ class Transport:
         verify = session.verify if self._verify is True else self._verify
         settings = dict(session.merge_environment_settings(url, proxies, True, verify, None))
         if settings["verify"] is True and session.trust_env:
-            settings["verify"] = trusted_by_environment(CA_VARIABLES[2:])  # requests itself knows the first two
+            settings["verify"] = trusted_by_environment(CA_VARIABLES[2:])  # requests itself reads the first two
         return settings if self._proxy is not False else {**settings, "proxies": {}}
 
     def _proxy_name(self, request: HTTPRequest) -> str:
-        """The proxy on the way, as errors name it; "" if there is none."""
+        """The proxy of the request, as errors name it; "" if there is none."""
         url, session = request.url, self._foreign
         try:
             if session is None:
@@ -428,11 +428,11 @@ class Transport:
                 proxies = self._foreign_settings(session, url)["proxies"]
             proxy = select_proxy(url, proxies)
         except (LLMBridgeError, ValueError):
-            return ""  # one that cannot be used: the error that is on its way says so
+            return ""  # an invalid one: the error about to be raised says so
         return named_proxy(url, proxy, self._proxy) if proxy else ""
 
     def _session(self) -> requests.Session:
-        """The own session of this process: sockets of before a fork belong to the parent."""
+        """The session of this process: sockets from before a fork belong to the parent."""
         with self._lock:
             if self._own is None or self._pid != os.getpid():
                 session = requests.Session()
@@ -444,7 +444,7 @@ class Transport:
             return self._own
 
     def _prepared(self, request: HTTPRequest, body: bytes | None) -> requests.PreparedRequest:
-        """The request, made from one that requests has prepared before for the same URL and headers."""
+        """The prepared request, copied from an earlier one for the same URL and headers if there is one."""
         key = (request.method, request.url, tuple(request.headers.items()))
         template = self._templates.get(key)
         if template is None:
@@ -469,7 +469,7 @@ class Transport:
         return prepared
 
     def _secrets(self, request: HTTPRequest, response: requests.Response) -> tuple[str, ...]:
-        """What the server may have seen and must not be quoted with: also what a caller's session or proxy added."""
+        """Everything to mask in what the server sends, including what a caller's session or proxy added."""
         sent = response.request
         known = getattr(sent, _SENSITIVE, None)
         found = [*request.secrets, *(_sensitive_words(sent) if known is None else known)]
@@ -478,32 +478,32 @@ class Transport:
 
 
 _NO_COOKIES = RequestsCookieJar()
-_SENSITIVE = "_llmbridge_sensitive"  # of a request that is sent as it was prepared: what its headers hold
+_SENSITIVE = "_llmbridge_sensitive"  # attribute of a prepared request: its sensitive header values
 
 
 def _sensitive_words(request: requests.PreparedRequest | None) -> tuple[str, ...]:
-    """What stands in those headers of a request that are likely to hold a secret."""
+    """The values of headers that are likely to hold a secret."""
     values = [value for name, value in request.headers.items() if is_sensitive(name)] if request is not None else []
     texts = (value if isinstance(value, str) else value.decode("latin-1") for value in values)
     return tuple(word for text in texts for word in text.split())
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
-    """Leaves the request alone: without any `auth`, requests overwrites the key's header with one from ~/.netrc."""
+    """An `auth` that changes nothing: without any, requests overwrites the key's header with one from ~/.netrc."""
     return request
 
 
 def _is_replaced(send: Any, module: Any = requests.sessions) -> bool:
-    """Whether `Session.send` is not the one of requests: mocks replace it, and so do those that trace requests."""
+    """Whether something has replaced the `Session.send` of requests, as mocks and tracing libraries do."""
     return type(send) is not FunctionType or send.__globals__ is not vars(module)
 
 
-def _room_behind(value: Any, room: int) -> int:
-    """How many characters of so many are left behind the texts in an object or a list; below 0 if they are longer."""
+def _room_left(value: Any, room: int) -> int:
+    """How many of `room` characters are left after the texts in an object or a list; below 0 if they are longer."""
     for inner in value.values() if isinstance(value, Mapping) else value:
         room -= len(inner) if isinstance(inner, str) else _AROUND
         if room >= 0 and isinstance(inner, (dict, list)):
-            room = _room_behind(inner, room)
+            room = _room_left(inner, room)
         if room < 0:
             break
     return room
@@ -513,15 +513,15 @@ _LOCATION = "_llmbridge_location"
 
 
 def _set_utf8(response: requests.Response, **_: Any) -> None:
-    """Keeps hooks and caches that ask for text from taking the answer for Latin-1, as requests does by its type."""
+    """Keeps hooks and caches that read `.text` from decoding the answer as Latin-1, as requests would."""
     response.encoding = "utf-8"
 
 
 def _staying(request: HTTPRequest) -> Callable[..., None]:
-    """A hook that hides a redirect from the session: it would read the whole body, however long, and not follow.
+    """A hook that hides a redirect from the session, which would read the whole body, however long, and not follow it.
 
-    Hides the keys as well, from caches that write down the request of a response. What was sent keeps them: a mock's
-    list of calls, say.
+    It also hides the keys from caches that store the request of a response. What was sent keeps them: a mock's list
+    of calls, say.
     """
     masks = {name: MASK for name, value in request.headers.items() if isinstance(value, MaskedStr)}
 
@@ -536,7 +536,7 @@ def _staying(request: HTTPRequest) -> Callable[..., None]:
 
 
 def _revealed(headers: Mapping[str, str]) -> dict[str, str]:
-    """The headers as requests takes them, and a caller's own auth, hooks and adapters."""
+    """The headers unmasked, as requests and a caller's own auth, hooks and adapters need them."""
     return {name: revealed(value) for name, value in headers.items()}
 
 
@@ -550,5 +550,5 @@ _encode = json.JSONEncoder(allow_nan=False).encode
 def _json_bytes(body: Mapping[str, Any]) -> bytes:
     try:
         return _encode(body).encode("utf-8")
-    except (TypeError, ValueError, RecursionError) as error:  # encode() of a provider made it: the rest was checked
+    except (TypeError, ValueError, RecursionError) as error:  # from a provider's encode(): the rest was checked
         raise InvalidRequest(f"the request's body cannot be sent as JSON: {type(error).__name__}") from None

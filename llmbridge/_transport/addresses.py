@@ -1,7 +1,7 @@
-"""The way to a host of which some addresses may be dead: RFC 8305, "Happy Eyeballs", without an event loop.
+"""Connects to a host of which some addresses may be dead: RFC 8305, "Happy Eyeballs", without an event loop.
 
-The calling thread waits for all that it tries. It wakes as a thread that reads does: the call knows one of the
-sockets, and shuts it down when it ends.
+The calling thread waits for all attempts at once. The call knows one of the sockets, and shuts it down when it ends,
+which wakes the thread.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from llmbridge._transport.call import Call
 __all__ = ["Address", "failed", "reach"]
 
 Address = tuple[Any, ...]
-"""One of getaddrinfo's: family, kind, protocol, name, and where to connect to."""
+"""As from getaddrinfo: family, kind, protocol, name, and the socket address."""
 
 _HEAD_START = 0.25  # seconds, as RFC 8305, 5, recommends
 _RANKED = 256
 _ranks: dict[Address, float] = {}
-"""When an address failed last; when it accepted, with a minus. The smaller, the sooner it is tried again."""
+"""When an address failed last; negative: when it accepted. Smaller ones are tried earlier."""
 _NO_WAY = (errno.ENETUNREACH, errno.EADDRNOTAVAIL, errno.EAFNOSUPPORT)
 _Selector = getattr(selectors, "PollSelector", selectors.SelectSelector)  # needs no file descriptor
 
@@ -37,15 +37,15 @@ def reach(call: Call, host: str, port: int, options: Any, source: Any) -> tuple[
     """A socket connected to the host, and the address that accepted.
 
     Args:
-        call: Whose clock runs, and who may cancel.
+        call: Its timeout applies; it may be cancelled.
         host: A name or an address.
-        port: Where.
-        options: The arguments of `setsockopt`, for each option that is to be set.
+        port: The port.
+        options: Tuples of arguments for `setsockopt`.
         source: The address to connect from, or None.
 
     Raises:
-        OSError: No address has accepted; the failure that tells most.
-        UnicodeError: It is a name that nobody can look up.
+        OSError: No address accepted; the most telling failure.
+        UnicodeError: The name cannot be looked up.
         Cancelled, ClockExpired: The call has ended.
     """
     addresses = _addresses(call, host, port)
@@ -55,14 +55,14 @@ def reach(call: Call, host: str, port: int, options: Any, source: Any) -> tuple[
     if len(addresses) > 1:
         return _first_of(call, addresses, options, source)
     try:
-        return _knock(call, addresses[0], options, source), addresses[0]
+        return _socket_to(call, addresses[0], options, source), addresses[0]
     except OSError:
         call.check()
         raise
 
 
 def failed(address: Address) -> None:
-    """Has the others tried before this one, from now on."""
+    """From now on tries this address after the others."""
     _rank(address, monotonic())
 
 
@@ -75,8 +75,8 @@ def _rank(address: Address, rank: float) -> None:
 def _in_turn(addresses: Iterable[Address]) -> list[Address]:
     """Addresses in the order in which they are tried: the families take turns (RFC 8305, 4).
 
-    The address that accepted last comes first; where none has, the resolver's first one. One that failed comes last,
-    and its family behind the other: what breaks IPv6 breaks all of it.
+    The address that accepted last comes first; if none has, the resolver's first one. One that failed comes last, and
+    its family after the other: a broken IPv6 network breaks all of its addresses.
     """
 
     def rank(address: Address) -> float:
@@ -90,34 +90,34 @@ def _in_turn(addresses: Iterable[Address]) -> list[Address]:
 
 
 def _first_of(call: Call, addresses: list[Address], options: Any, source: Any) -> tuple[socket.socket, Address]:
-    """A socket connected to the address that accepts first. Each has a head start over the next, unless it fails."""
+    """A socket connected to the first address that accepts. Each has a head start over the next, unless it fails."""
     ahead = deque(_in_turn(addresses))
-    knocking: dict[socket.socket, Address] = {}
+    connecting: dict[socket.socket, Address] = {}
     failures: list[OSError] = []
     winner: socket.socket | None = None
     try:
-        while winner is None and (ahead or knocking):
+        while winner is None and (ahead or connecting):
             if ahead:
                 address = ahead.popleft()
                 try:
-                    knocking[_knock(call, address, options, source, blocking=False)] = address
+                    connecting[_socket_to(call, address, options, source, blocking=False)] = address
                 except OSError as error:
                     failures.append(error)
                     failed(address)
                     continue
-            call.attach([*knocking][-1])  # if the call ends, this one is shut down, which ends the wait for all
-            answered = _answered(knocking)
+            call.attach([*connecting][-1])  # if the call ends, it shuts this socket down, which ends the wait for all
+            answered = _answered(connecting)
             call.check()
             for sock in answered:
                 if number := sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
                     failures.append(OSError(number, os.strerror(number)))
-                    failed(knocking.pop(sock))
+                    failed(connecting.pop(sock))
                     sock.close()
                 elif winner is None:
                     winner = sock
     finally:
         call.attach(winner)
-        for sock, address in knocking.items():
+        for sock, address in connecting.items():
             if sock is winner:
                 _rank(address, -monotonic())
                 continue
@@ -126,13 +126,13 @@ def _first_of(call: Call, addresses: list[Address], options: Any, source: Any) -
                 failed(address)
     if winner is None:
         call.check()
-        raise max(failures, key=_tells)
+        raise max(failures, key=_informative)
     winner.setblocking(True)
-    return winner, knocking[winner]
+    return winner, connecting[winner]
 
 
-def _knock(call: Call, address: Address, options: Any, source: Any, blocking: bool = True) -> socket.socket:
-    """A socket that is connected to the address or, if it does not block, that is about to be."""
+def _socket_to(call: Call, address: Address, options: Any, source: Any, blocking: bool = True) -> socket.socket:
+    """A socket that is connected to the address or, if it does not block, is about to be."""
     sock = socket.socket(*address[:3])
     try:
         for option in options or ():
@@ -153,16 +153,16 @@ def _knock(call: Call, address: Address, options: Any, source: Any, blocking: bo
     return sock
 
 
-def _answered(knocking: Iterable[socket.socket]) -> list[Any]:
-    """The sockets that have been accepted or refused; none if that takes longer than the head start."""
+def _answered(connecting: Iterable[socket.socket]) -> list[Any]:
+    """The sockets whose connection succeeded or failed; none if that takes longer than the head start."""
     with _Selector() as selector:
-        for sock in knocking:
+        for sock in connecting:
             selector.register(sock, selectors.EVENT_WRITE)
         return [key.fileobj for key, _ in selector.select(_HEAD_START)]
 
 
-def _tells(failure: OSError) -> tuple[bool, bool]:
-    """How much a failure tells: most if somebody has refused, least if this machine has no way there at all."""
+def _informative(failure: OSError) -> tuple[bool, bool]:
+    """Ranks failures: a refusal tells most, a missing route on this machine least."""
     return isinstance(failure, ConnectionError), failure.errno not in _NO_WAY
 
 

@@ -1,8 +1,8 @@
 """The body of a response as it arrives: one network read at a time, however many HTTP chunks it holds.
 
 urllib3 stops at every chunk, and servers send one event per chunk: a busy stream would cost one pass through all layers
-per event. Here one read of the socket takes what has arrived, and the transfer coding is taken off all of it at once.
-Every end is told apart: a clean one, and one that cuts the body short.
+per event. Here one read of the socket takes everything that has arrived, and removes the transfer coding at once. A
+clean end is distinguished from a truncated body.
 
 Source: RFC 9112, 6 and 7.1 (message body length, chunked coding).
 """
@@ -27,11 +27,11 @@ from llmbridge.errors import ProtocolError, StreamTruncated, without_frames
 __all__ = ["WOULD_BLOCK", "Body", "Chunked", "Inflated", "SoftBody", "WireBody"]
 
 WOULD_BLOCK = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
-"""What a socket that does not block raises instead."""
+"""Raised by a socket that does not block."""
 
 READ_SIZE = 64 * 1024
-_INFLATED_SIZE = 256 * 1024  # bytes unpacked in one go: what a few bytes swell to is handed on bit by bit
-_UNPACKING_SECONDS = 0.005  # what unpacks to nothing may go on for so long before others get their turn
+_INFLATED_SIZE = 256 * 1024  # bytes decompressed in one go: a few bytes may expand to a great many
+_UNPACKING_SECONDS = 0.005  # decompressing without output may go on for so long before others get their turn
 _SIZE_LINE_LIMIT = 4096
 _SIZES_KEPT = 4096
 _TOO_LONG = "a chunk of the body is longer than it says"
@@ -40,28 +40,28 @@ _HEX = re.compile(rb"[0-9A-Fa-f]{1,16}")
 
 
 class Body(Protocol):
-    """What is left of a response."""
+    """The rest of a response."""
 
     @property
     def reusable(self) -> bool:
-        """True once the end was read and nothing came after it, so that the connection may serve again."""
+        """True once the end was read and nothing came after it, so that the connection can be reused."""
 
     @property
     def short(self) -> bool:
-        """True once the body has ended before as many bytes had come as the headers promised."""
+        """True once the body has ended before the length that the headers promised."""
 
     def read(self) -> bytes | None:
-        """The next bytes as soon as there are some; b"" at the clean end; None if unpacking takes long: ask again.
+        """The next bytes as soon as there are some; b"" at the clean end; None if decompressing takes long: call again.
 
         Raises:
             StreamTruncated: The connection ended before the body did.
-            ProtocolError: The body is not coded as it says.
+            ProtocolError: The body's coding is broken.
             WOULD_BLOCK: Nothing is there yet, and the socket does not block.
         """
 
 
 class Chunked:
-    r"""Takes the chunked coding off, in any cut.
+    r"""Removes the chunked coding; the data may be split anywhere.
 
     Example:
         >>> coding = Chunked()
@@ -74,7 +74,7 @@ class Chunked:
         self.excess = b""
         self.failure: ProtocolError | None = None
         self._pending = b""
-        self._left = 0  # bytes of the open chunk still to come, its line end included
+        self._left = 0  # bytes of the open chunk still to come, including its line end
         self._in_trailers = False
         self._trailers = 0
 
@@ -82,8 +82,8 @@ class Chunked:
         """The payload in `data`.
 
         Raises:
-            ProtocolError: There is no chunk where one should be. If payload came before it, that is returned first, and
-                the error waits in `failure`.
+            ProtocolError: The coding is broken. If payload came before that, it is returned first, and the error waits
+                in `failure`.
         """
         if self.failure is not None:
             raise self.failure
@@ -109,9 +109,9 @@ class Chunked:
                 self._pending = data[position:]
                 if self._in_trailers:
                     self._count_trailers(size - position - 2)
-                    self._pending = self._pending[:2]  # enough to tell the empty line, which ends them
+                    self._pending = self._pending[:2]  # enough to recognize the empty line that ends them
                 elif len(self._pending) > _SIZE_LINE_LIMIT:
-                    raise ProtocolError("the chunked body holds a size line without end")
+                    raise ProtocolError("the chunked body holds a size line that never ends")
                 break
             line = data[position:line_end]
             position = line_end + 1
@@ -121,7 +121,7 @@ class Chunked:
                 continue
             length = _sizes.get(line) or _size(line)
             end = position + length
-            if length and data[end : end + 2] == b"\r\n":  # the usual case: all of it is there
+            if length and data[end : end + 2] == b"\r\n":  # the common case: the whole chunk is there
                 payload.append(data[position:end])
                 position = end + 2
             elif length:
@@ -134,7 +134,7 @@ class Chunked:
     def _count_trailers(self, size: int) -> None:
         self._trailers += max(size, 1)
         if self._trailers > _TRAILERS_LIMIT:
-            raise ProtocolError("the chunked body holds trailers without end")
+            raise ProtocolError("the chunked body holds trailers that never end")
 
     @property
     def has_all_payload(self) -> bool:
@@ -142,7 +142,7 @@ class Chunked:
         return self._in_trailers
 
     def _chunk(self, data: bytes, position: int, payload: list[bytes]) -> int:
-        """Takes what there is of the open chunk; returns where it ends."""
+        """Takes the available part of the open chunk; returns where it ends."""
         end = position + self._left
         if end <= len(data):
             if not b"\r\n".endswith(data[max(position, end - 2) : end]):
@@ -160,14 +160,14 @@ class Chunked:
         return len(data)
 
 
-_sizes: dict[bytes, int] = {}  # the size lines of chunks repeat: events of a stream are of a few lengths
+_sizes: dict[bytes, int] = {}  # a cache: the events of a stream have few different lengths
 
 
 def _size(line: bytes) -> int:
-    """The length that a chunk's first line gives. `int()` alone would take signs, spaces and underscores too."""
+    """The length in a chunk's first line. `int()` alone would accept signs, spaces and underscores too."""
     digits = line.partition(b";")[0].strip()
     if not _HEX.fullmatch(digits):
-        raise ProtocolError("the chunked body holds no chunk size where one should be")
+        raise ProtocolError("the chunked body is broken: a chunk size is missing")
     if len(_sizes) < _SIZES_KEPT and len(line) < 16:
         _sizes[line] = int(digits, 16)
     return int(digits, 16)
@@ -177,8 +177,8 @@ class WireBody:
     """The body of a real http.client response, read from its socket.
 
     Args:
-        response: With its headers read and its body not.
-        sock: What it came over; without it, its file is read, and always blocks.
+        response: With its headers read, but not its body.
+        sock: Its socket; without it, its file is read, and always blocks.
     """
 
     def __init__(self, response: http.client.HTTPResponse, sock: socket.socket | None = None) -> None:
@@ -189,10 +189,11 @@ class WireBody:
         self._done = self._left == 0
         self.reusable = self._done and not self._head
         self.short = False
-        self._broken: ProtocolError | None = None  # what came behind the payload that was returned last
-        self.emptied = False  # the last read took less than it would have: there was no more, and there will be
+        self._broken: ProtocolError | None = None  # the error after the payload that was returned last
+        self.emptied = False  # the last read got less than it asked for: the socket was empty
 
     def read(self) -> bytes:
+        """See `Body`."""
         while not self._done:
             if self._broken is not None:
                 raise self._broken
@@ -227,7 +228,7 @@ class WireBody:
 
 
 def _read_ahead(response: http.client.HTTPResponse, sock: socket.socket) -> bytes:
-    """All that came in one go with the headers, and waits in the response's buffer now.
+    """The bytes that came together with the headers, and are in the response's buffer now.
 
     `read1()` without a size empties the buffer, whatever its size is: 8 KiB before Python 3.14, 128 KiB since. What
     stayed in it would be lost, as everything else is read from the socket.
@@ -242,7 +243,7 @@ def _read_ahead(response: http.client.HTTPResponse, sock: socket.socket) -> byte
 
 
 class Inflated:
-    """A body with gzip or deflate taken off, a bounded amount at a time.
+    """Decompresses a gzip or deflate body, a bounded amount at a time.
 
     Args:
         body: The coded body.
@@ -259,13 +260,16 @@ class Inflated:
 
     @property
     def reusable(self) -> bool:
+        """See `Body`."""
         return self._body.reusable
 
     @property
     def short(self) -> bool:
+        """See `Body`."""
         return self._body.short
 
     def read(self) -> bytes | None:
+        """See `Body`."""
         pause_at = monotonic() + _UNPACKING_SECONDS
         while not self._broken:
             data = self._rest or self._body.read()
@@ -286,7 +290,7 @@ class Inflated:
                 return b""
             self._inflate = zlib.decompressobj(self._window_bits(data))
             self._members += 1
-        before = self._inflate.copy()  # less than 2 us
+        before = self._inflate.copy()  # takes less than 2 us
         try:
             plain: bytes = self._inflate.decompress(data, _INFLATED_SIZE)
         except zlib.error:
@@ -298,12 +302,12 @@ class Inflated:
     def _window_bits(self, data: bytes) -> int:
         if self._gzip:
             return 16 + zlib.MAX_WBITS
-        # "deflate" is zlib's format by the standard, and the bare one from some servers: the first byte tells.
+        # "deflate" is zlib's format by the standard, and raw deflate from some servers: the first byte shows which.
         return zlib.MAX_WBITS if data[0] & 0x0F == 8 else -zlib.MAX_WBITS
 
 
 def _whole_part(inflate: Any, data: bytes) -> bytes:
-    """What stands before the broken place: zlib gives an error alone, without the text that it has read by then."""
+    """The text before the broken place: zlib raises an error alone, without the text that it had decompressed."""
     plain = []
     with contextlib.suppress(zlib.error):
         for place in range(len(data)):
@@ -312,12 +316,12 @@ def _whole_part(inflate: Any, data: bytes) -> bytes:
 
 
 class SoftBody:
-    """The body of a response that no http.client connection stands behind: of a mock, a cache, another adapter.
+    """The body of a response without an http.client connection: of a mock, a cache, another adapter.
 
     Args:
         raw: The response's raw file.
-        chunks: Iterates over its content byte by byte, for a file that has no better way.
-        length: How many bytes the headers promise, where that is known.
+        chunks: Iterates over its content byte by byte, for a file that cannot be read otherwise.
+        length: How many bytes the headers promise, if known.
     """
 
     def __init__(self, raw: Any, chunks: Callable[[], Any], length: int | None = None) -> None:
@@ -333,6 +337,7 @@ class SoftBody:
             self._read = functools.partial(read1, READ_SIZE)
 
     def read(self) -> bytes:
+        """See `Body`."""
         data = self._read()
         if self._left is not None:
             self._left = max(self._left - len(data), 0)

@@ -1,8 +1,8 @@
 """Connections that report to the call they serve, so that it can be timed and cancelled in every phase.
 
-urllib3 and http.client do the work. What is added: the socket is known to the call from before it connects, a name
-lookup and a connect can be interrupted, a dead address does not hold up a living one, as many connections are kept as
-were in use lately, headers that end in the middle are an error, and 1xx answers are skipped.
+urllib3 and http.client do the work. Added here: the call knows the socket from before it connects, name lookups and
+connects can be interrupted, a dead address does not delay a living one, the number of kept connections follows recent
+use, truncated headers are an error, and 1xx answers are skipped.
 """
 
 from __future__ import annotations
@@ -30,31 +30,31 @@ from llmbridge._transport.call import Call, WouldWait, current_call, unwatch, wa
 
 __all__ = ["HEADERS_LIMIT", "HeadersTooLong", "HeadersTruncated", "watch_manager", "watch_pool"]
 
-_SURPLUS_SECONDS = 60.0  # that idle ones beyond these are kept: about as long as servers keep theirs
+_SURPLUS_SECONDS = 60.0  # that surplus idle connections are kept: about as long as servers keep theirs
 _CONTINUE, _OK = 100, 200
 _WITHOUT_BODY = (204, 304)
 _VERSION = b"HTTP/"
-_PLAIN_HEADERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*")  # each a line of its own
+_PLAIN_HEADERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*")  # no continuation lines
 _LENGTH = re.compile("[0-9]{1,18}")
-_LINES = 32  # of headers, as they are sent, that a connection keeps
-_LONGEST_LINE = 65536  # that http.client takes
+_LINES = 32  # encoded header lines that a connection caches
+_LONGEST_LINE = 65536  # http.client's limit
 HEADERS_LIMIT = 256 * 1024
-"""Bytes of the header lines of an answer, with those of the 1xx answers before it."""
+"""The most bytes of the header lines of an answer, including those of the 1xx answers before it."""
 
 
 class HeadersTruncated(http.client.HTTPException):
-    """The connection ended inside the status line's or the headers' block."""
+    """The connection ended inside the status line or the headers."""
 
 
 class HeadersTooLong(http.client.HTTPException):
-    """There are more header lines than anybody means."""
+    """The header lines exceed HEADERS_LIMIT."""
 
 
 class _HeaderLines:
-    """What http.client reads status lines and headers from.
+    """The file from which http.client reads status lines and headers.
 
-    It takes the end of the file for the end of the headers, so the last line is remembered. It refuses more than 100
-    header lines, and joins them afterwards: so it gets as many at once as its longest line holds.
+    http.client takes the end of the file for the end of the headers, so the last line is remembered. It rejects more
+    than 100 header lines, and joins them afterwards: so it gets as many at once as its longest line holds.
     """
 
     def __init__(self, file: Any) -> None:
@@ -76,7 +76,7 @@ class _HeaderLines:
         return self._blocks.pop()
 
     def rest_of_headers(self) -> bytes:
-        """All header lines up to the one without anything in it, which is the last."""
+        """All header lines up to the empty one."""
         lines: list[bytes] = []
         while self._left >= 0:
             line = self.last = self.file.readline(self._left + len(b"\r\n"))
@@ -91,7 +91,7 @@ class _HeaderLines:
 
 
 class _Response(http.client.HTTPResponse):
-    """Also a proxy's answer to CONNECT, of which urllib3 and http.client read the headers in ways of their own."""
+    """Also a proxy's answer to CONNECT, whose headers urllib3 and http.client read in their own ways."""
 
     _final: tuple[str, int, str] | None = None
 
@@ -115,14 +115,14 @@ class _Response(http.client.HTTPResponse):
         if not lines.last.endswith(b"\n"):
             raise HeadersTruncated("the connection ended inside the headers")
         if current_call() is not None:
-            # What is no header line ends the headers here, and urllib3 would log it, whatever it holds.
+            # A malformed line ends the headers here, and urllib3 would log it, whatever it holds.
             self.msg.set_payload("")
             self.msg.defects.clear()
 
     def _begun_fast(self, lines: _HeaderLines) -> bool:
-        """Does what `begin` does for usual headers. http.client has them parsed as those of a mail: five times as long.
+        """Does what `begin` does, for common headers: http.client's parser, made for mail, takes five times as long.
 
-        False if there is something in them that it should look at; then it will read the same lines.
+        False if the headers need http.client: then it reads the same lines.
         """
         self._final = version, status, reason = self._read_status()
         lines.headers = lines.rest_of_headers()
@@ -148,7 +148,7 @@ class _Response(http.client.HTTPResponse):
         return True
 
     def _read_status(self) -> tuple[str, int, str]:
-        """The final status. http.client itself skips 100 only, and takes 102 and 103 for an answer."""
+        """The final status. http.client itself skips only 100, and takes 102 and 103 for the answer."""
         if self._final is not None:
             return self._final
         lines: Any = self.fp
@@ -165,7 +165,7 @@ class _Quiet:
 
     @property
     def debuglevel(self) -> int:
-        """Of http.client, which prints the headers, and the key with them: not those of a call."""
+        """Hides http.client's debug level, which prints the headers, and the key with them."""
         own: int = self.__dict__.get("_debuglevel", http.client.HTTPConnection.debuglevel)
         return own if current_call() is None else 0
 
@@ -182,7 +182,7 @@ class _Watched(_Quiet):
     proxy: Any
     idle_since = 0.0
     _served = False
-    _buffer: list[bytes]  # of http.client: the lines that wait for the end of the headers
+    _buffer: list[bytes]  # http.client's: the lines that wait for the end of the headers
     _headers: bytes | None = b""
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -197,7 +197,7 @@ class _Watched(_Quiet):
         super().putrequest(*args, **kwargs)  # type: ignore[misc]
 
     def putheader(self, header: Any, *values: Any) -> None:
-        """What has been sent before is not checked again, and not put together."""
+        """Reuses lines that were sent before, without checking and encoding them again."""
         line = self._lines.get((header, values))
         if line is not None:
             self._buffer.append(line)
@@ -227,13 +227,13 @@ class _Watched(_Quiet):
         return bool(getattr(self, "proxy", None)) or hasattr(self, "_socks_options")
 
     def _reached(self, call: Call) -> None:
-        """There is a connection: to a proxy that is to be spoken to, or to the service."""
+        """Connected: to a proxy that needs a tunnel, or to the service."""
         call.step = "proxy" if getattr(self, "proxy", None) else "tls"
 
     def _tunnel(self) -> None:
         super()._tunnel()  # type: ignore[misc]
         if (call := current_call()) is not None:
-            call.check()  # the end of a socket that was shut down looks like the end of the proxy's headers
+            call.check()  # a socket that was shut down looks like the end of the proxy's headers
             call.step = "tls"
 
     def endheaders(self, *args: Any, **kwargs: Any) -> None:
@@ -241,7 +241,7 @@ class _Watched(_Quiet):
         super().endheaders(*args, **kwargs)  # type: ignore[misc]
 
     def send(self, data: Any) -> None:
-        """Keeps the header block until the body comes: one system call and one packet for both."""
+        """Holds the headers back until the body comes: one system call and one packet for both."""
         if self._headers is None:
             self._headers = data
             return
@@ -254,12 +254,12 @@ class _Watched(_Quiet):
             super().send(data)  # type: ignore[misc]
             return
         sent = 0
-        if self.sock is not None:  # else it is a kept one that the server has closed
+        if self.sock is not None:  # None: a kept connection that the server has closed
             self.sock.settimeout(0)
             with contextlib.suppress(*WOULD_BLOCK):
                 sent = self.sock.send(data)
         if sent < len(data):
-            raise WouldWait  # the connection is closed then: the server never sees the whole request
+            raise WouldWait  # this closes the connection, so the server never sees the whole request
 
     def getresponse(self, *args: Any, **kwargs: Any) -> Any:
         if self._headers:  # there was no body
@@ -278,7 +278,7 @@ class _Interruptible(_Watched):
     """Mixed into a connection class that makes plain TCP connections."""
 
     shares_trust = False
-    """Whether nobody but llmbridge sets how TLS is done here."""
+    """Whether llmbridge alone configures TLS here."""
     ssl_context: Any
     ca_certs: Any
     _opened: socket.socket | None = None
@@ -302,7 +302,7 @@ class _Interruptible(_Watched):
 
     @property
     def _speaks_tls_to_proxy(self) -> bool:
-        """Then urllib3 makes the context for the proxy itself, of the CAs that it was given."""
+        """Then urllib3 makes the context for the proxy itself, from the CAs that it was given."""
         return bool(self.proxy) and self.proxy.scheme == "https"
 
     def _new_conn(self) -> socket.socket:
@@ -324,12 +324,12 @@ class _Interruptible(_Watched):
 
 @lru_cache(maxsize=8)
 def _trusting(ca_file: str, changed: int, kind: type[ssl.SSLContext]) -> ssl.SSLContext:
-    """A context that trusts the CAs of a file: urllib3 reads the file for each connection, which costs 15 ms of CPU.
+    """A context that trusts the CAs of a file; cached, since urllib3 would read it for each connection (15 ms of CPU).
 
     Args:
         ca_file: Its path.
         changed: When it was changed, so that a new file is read again.
-        kind: The class of contexts, which truststore replaces: those of before cannot be used any more.
+        kind: The class of contexts: truststore replaces it, and older contexts cannot be used any more.
     """
     context: ssl.SSLContext = create_urllib3_context(cert_reqs=ssl.CERT_REQUIRED)
     context.load_verify_locations(ca_file)
@@ -337,7 +337,7 @@ def _trusting(ca_file: str, changed: int, kind: type[ssl.SSLContext]) -> ssl.SSL
 
 
 class _Threaded(_Watched):
-    """Mixed into a connection class that connects in a way of its own (SOCKS), which nothing can interrupt."""
+    """Mixed into a connection class that connects in its own way (SOCKS) and cannot be interrupted."""
 
     timeout: Any
 
@@ -350,7 +350,7 @@ class _Threaded(_Watched):
         def connect() -> Any:
             sock = plain()
             if call.reason() is not None:
-                sock.close()  # it comes too late, and nobody waits for it
+                sock.close()  # too late: the call has ended
             return sock
 
         self.timeout = call.connect_limit
@@ -361,13 +361,13 @@ class _Threaded(_Watched):
 
 
 class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
-    """The idle connections of a pool, last in first out: as many as were in use at once lately.
+    """The idle connections of a pool, last in first out: as many as were recently in use at once.
 
-    There is room for all that are given back. Those beyond `maxsize` that nobody has needed for a while are closed by
-    the watchdog, which looks after this object as it does after a call.
+    It has room for all returned connections. Those beyond `maxsize` that were not needed for a while are closed by the
+    watchdog, which watches this object as it watches a call.
 
-    A LifoQueue by name only (recorders close what they drop of one): a Ctrl-C can leave its lock taken for ever, and
-    the steps of a deque need none.
+    A LifoQueue in name only (recorders close what they drop from one): a Ctrl-C can leave its lock taken forever,
+    while a deque needs no lock.
     """
 
     def __init__(self, maxsize: int = 0) -> None:
@@ -379,7 +379,7 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
 
     @property
     def newest(self) -> Any:
-        """The one that `get` gives next, if nobody comes before; None without one."""
+        """The connection that the next `get` returns if no other thread comes first; None if there is none."""
         with contextlib.suppress(IndexError):
             return self._kept[-1]
         return None
@@ -388,7 +388,7 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
         """The last one. Never blocks: these pools open as many connections as are needed.
 
         Raises:
-            queue.Empty: There is none, or the call wants a new one: the one that it had was stale, as others may be.
+            queue.Empty: There is none, or the call wants a new one: its first one was stale, as others may be.
         """
         if (call := current_call()) is not None and call.takes_new:
             raise queue.Empty
@@ -398,7 +398,7 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
             raise queue.Empty from None
 
     def put(self, item: Any, block: bool = True, timeout: float | None = None) -> None:
-        """Keeps a connection. None, urllib3's free place, is nothing to keep."""
+        """Keeps a connection. Ignores None, which urllib3 puts in to mark a free place."""
         if item is None:
             return
         item.idle_since = monotonic()
@@ -408,15 +408,15 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
 
     @property
     def deadline(self) -> float:
-        """When the surplus connection that has been idle for the longest is to be closed; infinite without one."""
-        with contextlib.suppress(IndexError):  # other threads have taken them all meanwhile
+        """When to close the surplus connection that has been idle for the longest; infinite without one."""
+        with contextlib.suppress(IndexError):  # other threads may have taken them all meanwhile
             if len(self._kept) > self.maxsize:
                 return float(self._kept[0].idle_since) + _SURPLUS_SECONDS
         return float("inf")
 
     def expire(self, now: float) -> None:
-        """Closes the surplus connections whose time is over by `now`; called by the watchdog."""
-        unwatch(self)  # first, so that one that is given back from here on is watched again
+        """Closes the surplus connections whose time is over; called by the watchdog."""
+        unwatch(self)  # first, so that a connection returned from here on is watched again
         with contextlib.suppress(IndexError):
             while self.deadline <= now:
                 self._kept.popleft().close()
@@ -425,14 +425,14 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
 
 
 class _Recorder(_Quiet):
-    """Mixed into a connection class of vcrpy, which plays answers, or records those of a connection that it holds."""
+    """Mixed into a connection class of vcrpy, which replays answers, or records those of a real connection."""
 
     def request(self, *args: Any, **kwargs: Any) -> None:
         if (call := current_call()) is not None and call.at_once:
-            raise WouldWait  # it reads the answer at once
+            raise WouldWait  # the recorder reads the whole answer at once
         super().request(*args, **kwargs)  # type: ignore[misc]
         if call is not None:
-            call.answers_later = False  # the recorder reads the answer at once
+            call.answers_later = False  # the recorder reads the whole answer at once
 
 
 @lru_cache(maxsize=64)
@@ -444,11 +444,11 @@ def _watched_connection(plain: Any, own: bool) -> type[Any]:
 
 
 class _ConnectionClass:
-    """The class of a pool's connections, watched. It is looked up each time: recorders replace it for a while.
+    """The class of a pool's connections, watched. Looked up each time, since recorders replace it for a while.
 
     Args:
         plain: The pool's own class.
-        own: Whether nobody but llmbridge uses the pool.
+        own: Whether llmbridge alone uses the pool.
     """
 
     def __init__(self, plain: Any, own: bool) -> None:
@@ -476,7 +476,7 @@ def watch_pool(pool: Any) -> None:
             if not _is_watched(pool):
                 _replace_idle(pool)
                 plain: Any = type(pool)
-                pool.__class__ = _watched_pool(plain, own=False)  # last: it says that the work is done
+                pool.__class__ = _watched_pool(plain, own=False)  # last: it marks the pool as done
 
 
 def _is_watched(pool: Any) -> bool:
@@ -487,7 +487,7 @@ _watching = threading.Lock()
 
 
 def _after_fork() -> None:
-    """Another thread of the parent may have held it."""
+    """Replaces the lock, which another thread of the parent may have held."""
     global _watching
     _watching = threading.Lock()
 
@@ -497,7 +497,7 @@ if hasattr(os, "register_at_fork"):
 
 
 def _replace_idle(pool: Any) -> None:
-    """The kept connections of before report to nobody: they make place for others."""
+    """Replaces the kept connections, which were made before the pool was watched and report to no call."""
     idle: queue.LifoQueue[Any] = getattr(pool, "pool", None) or queue.LifoQueue()
     places = 0
     with contextlib.suppress(queue.Empty):
@@ -510,7 +510,7 @@ def _replace_idle(pool: Any) -> None:
 
 
 def watch_manager(manager: Any) -> None:
-    """Makes the connections of all pools that llmbridge's own adapter will have report to their calls."""
+    """Makes the connections of all pools of llmbridge's own adapter report to their calls."""
     manager.pool_classes_by_scheme = {
         scheme: _watched_pool(pool, own=True) for scheme, pool in manager.pool_classes_by_scheme.items()
     }

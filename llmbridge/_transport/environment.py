@@ -1,4 +1,4 @@
-"""The proxies and the CAs that the environment names, and proxies as errors name them."""
+"""The proxies and CAs that the environment names, and the names of proxies in errors."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from llmbridge.options import checked_proxy
 __all__ = ["CA_VARIABLES", "ProxySetting", "named_proxy", "passwords_of", "proxies_for", "trusted_by_environment"]
 
 ProxySetting = str | bool | None
-"""A URL; None for what the environment says; False for no proxy at all."""
+"""A URL; None for the environment's; False for no proxy."""
 
 CA_VARIABLES = ("REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL_CERT_DIR")
-"""What may name the CAs to trust: the first that is set counts."""
+"""Variables that may name the CAs to trust: the first that is set wins."""
 
 _PROXY_VARIABLES = tuple(
     name
@@ -28,18 +28,18 @@ _PROXY_VARIABLES = tuple(
 )
 _VARIABLES = (*CA_VARIABLES, *_PROXY_VARIABLES)
 _ENCODED = tuple(map(getattr(os.environ, "encodekey", str), _VARIABLES))
-# Elsewhere the system's own settings count too, and can change behind the environment's back.
+# Elsewhere the system's own settings apply too, and can change without a change of the environment.
 _ENVIRONMENT_IS_ALL = sys.platform not in ("win32", "darwin")
-_MOST = 100  # answers that are remembered
+_MOST = 100  # cached answers
 
 _UNKNOWN: Any = object()
 _known: tuple[tuple[Any, ...], dict[Any, Any]] = (), {}
 
 
-def _found_out() -> dict[Any, Any]:
-    """What was found out in the environment as it is now: nothing, if it has changed."""
+def _cache() -> dict[Any, Any]:
+    """The cache for the environment as it is now: empty if that has changed."""
     global _known
-    # os.environ itself takes a microsecond for each variable that is not set. A mapping in its place may lack that.
+    # os.environ itself takes a microsecond for each variable that is not set. A replacement may lack `_data`.
     inside = getattr(os.environ, "_data", None)
     now = tuple(map(os.environ.get, _VARIABLES) if inside is None else map(inside.get, _ENCODED))
     known = _known
@@ -52,9 +52,9 @@ def trusted_by_environment(variables: tuple[str, ...]) -> bool | str:
     """The file or folder of CAs that one of the variables names; True if none does.
 
     Args:
-        variables: Their names; the first that is set counts.
+        variables: Their names; the first that is set wins.
     """
-    known = _found_out()
+    known = _cache()
     if variables not in known:
         known[variables] = next((path for path in map(os.environ.get, variables) if path), True)
     found: bool | str = known[variables]
@@ -62,10 +62,10 @@ def trusted_by_environment(variables: tuple[str, ...]) -> bool | str:
 
 
 def proxies_for(url: str, proxy: ProxySetting) -> dict[str, str]:
-    """The proxies to hand to requests for this URL: empty for a direct connection.
+    """The proxies to pass to requests for this URL: empty for a direct connection.
 
     Raises:
-        ConfigError: The environment names a proxy that is no URL.
+        ConfigError: The environment names a proxy that is not a URL.
     """
     if proxy is False:
         return {}
@@ -74,8 +74,8 @@ def proxies_for(url: str, proxy: ProxySetting) -> dict[str, str]:
 
 
 def _from_environment(url: str) -> str | None:
-    """Asking requests costs more than all else in preparing a short call: its answer is kept while nothing changes."""
-    known = _found_out()
+    """Caches the answer of requests, which takes longer than everything else in preparing a short call."""
+    known = _cache()
     if _ENVIRONMENT_IS_ALL and (found := known.get(url, _UNKNOWN)) is not _UNKNOWN:
         return found  # type: ignore[no-any-return]
     chosen = select_proxy(url, get_environ_proxies(url))
@@ -90,12 +90,12 @@ def _from_environment(url: str) -> str | None:
 
 
 def named_proxy(url: str, proxy: str, setting: ProxySetting) -> str:
-    """The proxy as an error names it: where it is and, if the environment chose it, which variable did.
+    """The proxy as an error names it: its address and, if the environment chose it, the variable.
 
     Args:
-        url: What was to be reached.
+        url: The URL of the request.
         proxy: The proxy's URL.
-        setting: What the caller set.
+        setting: The caller's setting.
     """
     parts = urlsplit(proxy)
     name = f"the {'SOCKS' if parts.scheme.startswith('socks') else 'HTTP'} proxy {parts.netloc.rpartition('@')[2]}"

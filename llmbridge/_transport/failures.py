@@ -1,4 +1,4 @@
-"""The one place where errors of requests, urllib3, http.client, ssl and the system become errors of llmbridge."""
+"""Maps errors of requests, urllib3, http.client, ssl and the system to errors of llmbridge, in one place."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ from llmbridge.errors import (
 __all__ = ["FOREIGN", "Failure", "mapped", "root_of"]
 
 _ASKS_FOR_CREDENTIALS = 407
-_NEVER_TUNNELS = (405, 501)  # it knows no CONNECT
+_NEVER_TUNNELS = (405, 501)  # the proxy does not support CONNECT
 _SOCKS_CREDENTIALS = ("SOCKS5 authentication failed", "All offered SOCKS5", "No username/password", "0x5c", "0x5d")
-# Reasons of ssl for bytes that are not TLS.
+# ssl's reasons for bytes that are not TLS.
 _NO_TLS = ("WRONG_VERSION_NUMBER", "HTTP_REQUEST", "HTTPS_PROXY_REQUEST", "PACKET_LENGTH_TOO_LONG")
 _TLS_RECORD = ("\x15\x03", "\x16\x03")  # an alert, a part of a handshake
 
 FOREIGN = (requests.RequestException, urllib3.exceptions.HTTPError, http.client.HTTPException, OSError, ValueError)
-"""What can come out of a request or a read, and is to be mapped. (ValueError: a read of a closed file.)"""
+"""What a request or a read may raise, to be mapped. (ValueError: a read of a closed file.)"""
 
 _SETUP = (
     requests.exceptions.InvalidURL,
@@ -49,14 +49,14 @@ _SETUP = (
 
 
 class Failure:
-    """What goes wrong, kept until the foreign error is out of the way: it would stand in the context otherwise.
+    """A failure, kept until the foreign error has been handled: otherwise that would be its `__context__`.
 
     Args:
         error: The foreign error, or one of llmbridge.
-        call: Whose end explains the error, if it has ended: then its own socket was shut down.
+        call: If it has ended, that explains the error: its own socket was shut down.
         host: The host that the request was for.
-        proxy: The proxy on the way, as errors name it; "" if there is none.
-        tls: Whether TLS was asked for; None once there is an answer, which shows that this was right.
+        proxy: The proxy, as errors name it; "" if there is none.
+        tls: Whether TLS was requested; None once there is an answer, which shows that this was right.
     """
 
     def __init__(self, error: BaseException, call: Call, host: str, proxy: str = "", tls: bool | None = None) -> None:
@@ -82,13 +82,13 @@ class Failure:
 
 @dataclass(frozen=True, slots=True)
 class _Way:
-    """Where a request was to go, and how far it had come.
+    """Where a request was to go, and how far it got.
 
     Args:
         host: The host that it was for.
-        proxy: The proxy on the way, as errors name it; "" if there is none.
-        step: What connecting was about when it failed; None if that is over, or nobody knows.
-        tls: Whether TLS was asked for; None once there is an answer, which shows that this was right.
+        proxy: The proxy, as errors name it; "" if there is none.
+        step: The step of connecting that failed; None if connected, or if unknown.
+        tls: Whether TLS was requested; None once there is an answer, which shows that this was right.
     """
 
     host: str
@@ -98,18 +98,18 @@ class _Way:
 
     @property
     def peer(self) -> str:
-        """Who was spoken to."""
+        """The other end of the connection: the proxy or the host."""
         return self.proxy or "the proxy" if self.step == "proxy" else self.host
 
     @property
     def perhaps_tls(self) -> str:
-        """What an end without an answer may mean. A proxy that speaks HTTP would have answered."""
+        """A hint for a connection that ended without an answer. A proxy that speaks HTTP would have answered."""
         plain = self.tls is False and not self.proxy.startswith("the HTTP proxy")
         return ": is it an https:// server?" if plain else ""
 
     @property
     def perhaps_plain(self) -> str:
-        """What an end during TLS may mean."""
+        """A hint for a connection that ended during TLS."""
         return ": does it speak plain http://?" if self.step == "tls" and self.tls else ""
 
     def closed(self, reason: str) -> str:
@@ -118,26 +118,26 @@ class _Way:
         return f"no connection to {self.host}{through}: {reason}"
 
     def late(self, limit: float | None) -> ClockExpired:
-        """The connect clock has run out."""
+        """The error for the connect timeout."""
         within = "in time" if limit is None else f"within {limit:g} s"
         message = f"no connection to {self.host} was made {within}"
         if self.step == "proxy":
-            message = f"{self.peer} opened no way to {self.host} {within}"
+            message = f"{self.peer} did not connect to {self.host} {within}"
         elif self.step == "tls" and self.tls:
             message = f"no TLS answer from {self.host} {within}{self.perhaps_plain}"
         return ClockExpired(message, clock="connect")
 
 
 def mapped(error: BaseException, host: str, connecting: bool = False, connected: bool = False) -> LLMBridgeError:
-    """The error of llmbridge that says what `error` means for a caller.
+    """The error of llmbridge that `error` means for a caller.
 
-    Nothing of the foreign message is taken over but the system's own words: they quote URLs, headers and passwords.
+    Only the system's own words of the foreign message are used: the rest quotes URLs, headers and passwords.
 
     Args:
-        error: One of FOREIGN, as it came out of the request or of a read.
+        error: One of FOREIGN, as raised by the request or a read.
         host: The host that the request was for.
         connecting: No connection had been made yet.
-        connected: One is known to have been made, so that TLS failed behind its handshake.
+        connected: There was a connection, so that TLS failed after its handshake.
     """
     return _mapped(error, _Way(host), connecting, connected)
 
@@ -148,8 +148,8 @@ def _mapped(error: BaseException, way: _Way, connecting: bool, connected: bool) 
         if isinstance(own, LLMBridgeError):
             return own
     if any(isinstance(link, urllib3.exceptions.InvalidHeader) for link in chain):
-        # Two lengths: requests blames the caller.
-        return ProtocolError(f"{way.host} sent an answer that is no valid HTTP")
+        # Two lengths in the headers: requests reports an invalid header of the caller.
+        return ProtocolError(f"{way.host} sent an invalid HTTP response")
     if any(isinstance(link, _SETUP) for link in chain):
         return _setup_error(chain)
     if not (connecting or connected) and _is_of_proxy(chain):  # the connections of a caller's session may not report
@@ -162,7 +162,7 @@ def _mapped(error: BaseException, way: _Way, connecting: bool, connected: bool) 
         return untrusted
     if way.step == "proxy" and (refused := _proxy_error(chain, way)) is not None:
         return refused
-    # The limit that a library for SOCKS was given is that of the connect clock; the system's own has a number.
+    # A SOCKS library got the connect timeout as its own; a timeout of the system has a number.
     if connecting and any(isinstance(link, TimeoutError) and link.errno is None for link in chain):
         return way.late(None)
     if connecting or (not connected and any(isinstance(link, requests.exceptions.SSLError) for link in chain)):
@@ -179,7 +179,7 @@ def _not_connected(chain: list[BaseException], way: _Way) -> ConnectFailed:
 
 
 def _trust_error(chain: list[BaseException], way: _Way) -> LLMBridgeError | None:
-    """What is wrong with whom is trusted, if anything is."""
+    """The error about certificates or CAs, if it is one."""
     correct = "correct the proxy's URL" if way.step == "proxy" else "correct the base_url"
     for link in chain:
         if isinstance(link, ssl.SSLCertVerificationError):
@@ -199,17 +199,17 @@ def _trust_error(chain: list[BaseException], way: _Way) -> LLMBridgeError | None
 def _is_unusable_ca(link: BaseException) -> bool:
     if isinstance(link, ssl.SSLError):
         return getattr(link, "library", None) in ("X509", "PEM")  # of reading one; a handshake's are of "SSL"
-    return isinstance(link, OSError) and "TLS CA certificate bundle" in str(link)  # requests' own: it leads nowhere
+    return isinstance(link, OSError) and "TLS CA certificate bundle" in str(link)  # requests: there is no such path
 
 
 def _setup_error(chain: list[BaseException]) -> LLMBridgeError:
     if any("SOCKS" in str(link) for link in chain):
-        return ConfigError("a SOCKS proxy needs one more package: pip install 'llmbridge[socks]'")
+        return ConfigError("a SOCKS proxy needs another package: pip install 'llmbridge[socks]'")
     return ConfigError("the URL, the proxy or a header cannot be used by requests: check base_url, proxy and headers")
 
 
 def _is_of_proxy(chain: list[BaseException]) -> bool:
-    """Whether urllib3 says so, and is right: it takes each connection that breaks behind a proxy for one."""
+    """Whether urllib3 blames the proxy, and is right: it does so for any connection that breaks behind a proxy."""
     names = urllib3.exceptions
     before = (names.NewConnectionError, names.ConnectTimeoutError, names.SSLError)
     return any(isinstance(link, names.ProxyError) for link in chain) and any(
@@ -218,13 +218,13 @@ def _is_of_proxy(chain: list[BaseException]) -> bool:
 
 
 def _refusal(link: BaseException) -> int | None:
-    """The status that a proxy has answered CONNECT with, if the error is about one."""
+    """The status with which a proxy rejected CONNECT, if the error is about one."""
     found = re.match(r"Tunnel connection failed: (\d{3})\b", str(link))
     return int(found[1]) if found else None
 
 
 def _proxy_error(chain: list[BaseException], way: _Way) -> LLMBridgeError | None:
-    """What the proxy itself has said, if it has said anything."""
+    """The error for what the proxy itself has answered, if anything."""
     for link in chain:
         if (status := _refusal(link)) == _ASKS_FOR_CREDENTIALS:
             return unauthorized(way.host, way.peer)
@@ -232,22 +232,22 @@ def _proxy_error(chain: list[BaseException], way: _Way) -> LLMBridgeError | None
             failed = _final if status in _NEVER_TUNNELS else ConnectFailed
             return failed(f"no connection to {way.host} through {way.peer}, which answered {status}")
         if type(link).__module__ == "socks" and getattr(link, "socket_err", None) is None:
-            # The words of PySocks: its tables of what the proxy's number means.
+            # PySocks' texts, from its tables of the proxy's error numbers.
             failed = _final if str(link).startswith(_SOCKS_CREDENTIALS) else ConnectFailed
             return failed(way.closed(str(link)))
     return None
 
 
 def unauthorized(host: str, proxy: str) -> ConnectFailed:
-    """The error for 407, in answer to CONNECT or to the request itself: no repetition helps.
+    """The error for 407, in answer to CONNECT or to the request itself: a retry would not help.
 
     Args:
         host: The host that the request was for.
         proxy: The proxy, as errors name it.
     """
     return _final(
-        f"no connection to {host} through {proxy}, which asks for credentials, or for others than it got (407): "
-        "proxy='http://user:password@host:port'"
+        f"no connection to {host} through {proxy}: it wants credentials, or other ones than it got (407); "
+        "set proxy='http://user:password@host:port'"
     )
 
 
@@ -268,7 +268,7 @@ def _connection_error(chain: list[BaseException], way: _Way) -> LLMBridgeError:
     if any(isinstance(link, http.client.IncompleteRead) for link in chain):
         return StreamTruncated("the connection ended in the middle of the answer")
     if any(isinstance(link, (http.client.LineTooLong, http.client.HTTPException)) for link in chain):
-        return ProtocolError(f"{host} sent an answer that is no valid HTTP")
+        return ProtocolError(f"{host} sent an invalid HTTP response")
     if any(isinstance(link, (ConnectionError, ssl.SSLError)) for link in chain):
         before = f" before it answered{way.perhaps_tls}" if way.perhaps_tls else ""
         return StreamTruncated(f"the connection to {host} broke: {_reason(chain)}{before}")
@@ -288,7 +288,7 @@ def _reason(chain: list[BaseException]) -> str:
             return "the connection was closed without an answer"
         if isinstance(link, http.client.BadStatusLine):
             return "the answer is not HTTP"
-        # Only the interpreter gives them a reason: urllib3's pyOpenSSL and mocks raise some without even the attribute.
+        # Only the interpreter sets a reason: urllib3's pyOpenSSL and mocks raise some without even the attribute.
         if isinstance(link, ssl.SSLError) and (reason := getattr(link, "reason", None)):
             return f"TLS: {reason.lower().replace('_', ' ')}"
         if isinstance(link, OSError) and link.strerror:
@@ -298,10 +298,10 @@ def _reason(chain: list[BaseException]) -> str:
 
 def root_of(error: BaseException) -> BaseException:
     """The first cause, to chain to, without its frames: those in between hold requests, headers and pools."""
-    # A TypeError at the bottom is of no interest: urllib3 1.26 tries arguments out.
+    # A TypeError at the bottom explains nothing: urllib3 1.26 tries out arguments.
     root = [link for link in _chain(error) if not isinstance(link, TypeError)][-1]
     if not (isinstance(root, OSError) and root.errno is not None):
-        root.args = ()  # not the system's own words: they may quote what a server sent, or a URL
+        root.args = ()  # not the system's own words: it may quote what a server sent, or a URL
         root.__dict__.clear()
     root.__cause__ = None
     return without_frames(root)

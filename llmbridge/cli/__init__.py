@@ -1,17 +1,17 @@
-"""The `llmbridge` command: an answer in the terminal, piece by piece, and what it takes to get one.
+"""The `llmbridge` command: chat with models in the terminal, and set up keys and models for it.
 
 Exit codes:
 
 ====  =====================================================================================================
-0     the answer came to its end, or nobody wanted the rest of it (`llmbridge chat "..." | head -1`)
-1     the service or the way to it failed; what had arrived before stays on standard output
+0     the answer came to its end, or its reader left early (`llmbridge chat "..." | head -1`)
+1     the service or the network failed; what had arrived before stays on standard output
 2     the command or its setup is wrong (an option, a key, a model's name, a base URL); nothing was sent
 3     some rows of `llmbridge map` failed
 130   Ctrl-C
 ====  =====================================================================================================
 
-Standard output carries the answer and nothing else. All about it, errors included, is on standard error: one line that
-begins with `llmbridge: `, or, with `--json`, one JSON object `{"error": {...}}` as the last line.
+Standard output holds only the answer. Everything else, errors included, goes to standard error: one line that starts
+with `llmbridge: `, or, with `--json`, one JSON object `{"error": {...}}` as the last line.
 """
 
 from __future__ import annotations
@@ -33,22 +33,22 @@ from llmbridge.cli._output import INTERRUPTED, OK, Misused, end_line, prepare_st
 
 __all__ = ["main"]
 
-_COMPLETING = "_ARGCOMPLETE"  # a shell asks for what a word may become
+_COMPLETING = "_ARGCOMPLETE"  # set by a shell that asks for completions
 
-# What may be a key shows in no message: neither the value of an option nor a word that begins as keys do.
+# Messages quote nothing that may be a key: neither an option's value nor a word that starts like one.
 _TAKES = re.compile(r"^argument (?:-\w/)?(--[\w-]+)(?:/-\w)?: takes ")
 _VALUE = re.compile(r"(--?[\w-]+=)\S+")
 _LIKE_A_KEY = re.compile(r"\b(?:sk|gsk|xai|pplx|hf|AIza)[-_]?[\w-]{8,}")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Runs the command and gives its exit code; see the module's docstring.
+    """Runs the command and returns its exit code; see the module's docstring.
 
     Args:
-        argv: The words after `llmbridge`; None takes the process's own.
+        argv: The words after `llmbridge`; None for those of the process.
 
     Returns:
-        0, 1, 2, 3 or 130. Only `--help` and `--version` leave by SystemExit, as argparse has it.
+        0, 1, 2, 3 or 130. `--help` and `--version` raise SystemExit, as in argparse.
 
     Example:
         >>> main(["chat", "--model", "nobody:nothing", "Hello"])
@@ -68,7 +68,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         end_line(sys.stderr if as_json else sys.stdout)
         return INTERRUPTED
-    except Exception as error:  # noqa: BLE001 - whoever types a command gets a sentence, never a traceback
+    except Exception as error:  # noqa: BLE001 - users get a sentence, never a traceback
         if debug:
             traceback.print_exc()
         return report(error, as_json)
@@ -89,7 +89,7 @@ def _log_on_stderr() -> Iterator[None]:
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line, like every other error of the command; a prompt may go on behind options."""
+    """Reports errors in one line, like the rest of the command; a prompt may continue after options."""
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = super().parse_known_args(args, namespace)
@@ -106,20 +106,20 @@ class _Parser(argparse.ArgumentParser):
 
 
 def _with_command(words: list[str], commands: Collection[str]) -> list[str]:
-    """The words with their command in front: `llmbridge "hi"` is `llmbridge chat "hi"`.
+    """The words with their command first: `llmbridge "hi"` is `llmbridge chat "hi"`.
 
     Raises:
-        Misused: The first word looks like a command that is spelled wrongly.
+        Misused: The first word looks like a misspelled command.
     """
     if not words or words[0] in (*commands, "-h", "--help", "--version"):
         return words
     from difflib import get_close_matches
 
-    # Who mistypes a command gets its first letter right: `what` is not meant as `chat`.
+    # A mistyped command usually has the right first letter: `what` is not meant as `chat`.
     alike = [command for command in commands if command[0] == words[0][:1]]
     if close := get_close_matches(words[0], alike, n=1, cutoff=0.7):
         raise Misused(
-            f"{words[0]!r} is not a command: did you mean {close[0]!r}? If it begins a prompt, put chat in front of it"
+            f"{words[0]!r} is not a command: did you mean {close[0]!r}? (For a prompt, write llmbridge chat first.)"
         )
     return ["chat", *words]
 
@@ -129,8 +129,8 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     parser = _Parser(
         prog="llmbridge",
         allow_abbrev=False,
-        description="Chat models from the command line.",
-        epilog='Words without a command are a prompt: llmbridge "hi" is llmbridge chat "hi".',
+        description="Chat with models from the command line.",
+        epilog='llmbridge "hi" is short for llmbridge chat "hi".',
     )
     parser.add_argument("--version", action="version", version=f"llmbridge {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)

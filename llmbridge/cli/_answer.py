@@ -1,4 +1,4 @@
-"""An answer on the terminal: its text as it comes, what the model thinks beside it, and tools run in between."""
+"""An answer in the terminal: its text as it comes, the reasoning beside it, and tool calls in between."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ _TERMINAL = "CONIN$" if os.name == "nt" else "/dev/tty"
 
 
 def tools_of(options: argparse.Namespace, functions: Sequence[Any]) -> dict[str, Tool]:
-    """The tools by name, once it is sure that somebody can be asked before they run.
+    """The tools by name, after checking that the user can be asked before they run.
 
     Raises:
-        Misused: Nobody can, and `--yes` is not there.
+        Misused: There is no terminal to ask on, and no `--yes`.
     """
     if not functions:
         return {}
@@ -48,7 +48,7 @@ def tools_of(options: argparse.Namespace, functions: Sequence[Any]) -> dict[str,
         try:
             _terminal().close()
         except OSError:
-            raise Misused("-T asks before each call, and there is no terminal to ask on: add --yes") from None
+            raise Misused("-T asks before each call, but there is no terminal to ask on: add --yes") from None
     return {tool.name: tool for tool in checked_tools(functions)}
 
 
@@ -59,17 +59,17 @@ def show_answer(
     tools: dict[str, Tool],
     kept: Kept,
 ) -> None:
-    """Asks, shows the answer, and goes on while the model calls tools.
+    """Asks, shows the answer, and continues while the model calls tools.
 
     Args:
         talk: The conversation.
         question: As `Conversation.ask` takes it.
-        options: Of the command: which form the answer takes, and what is shown beside it.
-        tools: By name, as `tools_of` gives them.
-        kept: Where the conversation is written down as it grows.
+        options: The command's: the answer's form, and what to show beside it.
+        tools: By name, from `tools_of`.
+        kept: The file of the conversation, written as it grows.
 
     Raises:
-        LLMBridgeError: The service or the way to it failed, or tools were called without an end.
+        LLMBridgeError: The service or the network failed, or the tool calls did not end.
     """
     usage: Usage | None = None
     turns = options.max_turns or _TURNS
@@ -89,17 +89,17 @@ def show_answer(
         else:
             _finish(stream, completion, usage, options)
             return
-    raise TurnsExceeded(f"after {turns} turns the model still calls tools: allow more with -o max_turns N")
+    raise TurnsExceeded(f"the model still calls tools after {turns} turns: allow more with -o max_turns N")
 
 
 def take_back_unanswered(talk: Conversation[Any]) -> None:
-    """Takes a question back that got no answer at all: the next one is asked in its place."""
+    """Removes a question without any answer, so that the next question replaces it."""
     if talk.messages and talk.messages[-1].role == "user":
         talk.undo()
 
 
 def _read(stream: ChatStream[Any], options: argparse.Namespace) -> Completion[Any] | None:
-    """Shows the text as it comes; an answer that is shown in another form is read whole first."""
+    """Shows the text as it comes; an answer in another form is read completely first."""
     if not (options.json or options.extract or options.schema is not None):
         (_write_events if options.reasoning else _write_pieces)(stream, _text(options.plain))
         return None
@@ -127,7 +127,7 @@ def _finish(
 
 
 def _shortfall(stream: ChatStream[Any]) -> str:
-    """What a reader could not tell from an answer that came to its end: that there is less of it than was asked for."""
+    """What the reader could not see in the text: that the answer is cut off or empty; "" if it is neither."""
     if stream.finish_reason == "length":
         return 'the answer was cut off at the token limit (finish_reason "length"); -o max_tokens N allows more'
     if stream.finish_reason == "content_filter":
@@ -144,7 +144,7 @@ def _write_pieces(stream: ChatStream[Any], text: _Text | MarkdownText) -> None:
 
 
 def _write_events(stream: ChatStream[Any], text: _Text | MarkdownText) -> None:
-    """The same, with the reasoning beside it."""
+    """The same, with the reasoning."""
     from llmbridge.events import Reasoning, Refusal, Text
 
     thoughts = _Thoughts()
@@ -159,7 +159,7 @@ def _write_events(stream: ChatStream[Any], text: _Text | MarkdownText) -> None:
 
 
 def _text(plain: bool) -> _Text | MarkdownText:
-    """What shows an answer: as Markdown on a terminal where rich is installed, as it is anywhere else."""
+    """Shows an answer: as Markdown on a terminal if rich is installed, or else unchanged."""
     if plain or os.environ.get("TERM") == "dumb":
         return _Text()
     try:
@@ -173,7 +173,7 @@ def _text(plain: bool) -> _Text | MarkdownText:
 
 
 class _Text:
-    """The answer's text on standard output, whose last line is ended once."""
+    """The answer's text on standard output, with one line end after it."""
 
     def __init__(self) -> None:
         self._clean = HARMLESS if sys.stdout.isatty() else {}
@@ -184,7 +184,7 @@ class _Text:
         self._open = not piece.endswith("\n")
 
     def settle(self) -> None:
-        """Everything is where it stays."""
+        """Does nothing: text is never redrawn."""
 
     def __enter__(self) -> _Text:
         return self
@@ -192,12 +192,12 @@ class _Text:
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if self._open and error is None:
             write("\n")
-        elif self._open and isinstance(error, LLMBridgeError):  # its line must not continue the answer's last one
+        elif self._open and isinstance(error, LLMBridgeError):  # the error must not continue the answer's last line
             end_line(sys.stdout)
 
 
 class _Thoughts:
-    """Reasoning on standard error, dimmed where that is a terminal that shows colours."""
+    """Reasoning on standard error, dimmed on a terminal with colours."""
 
     def __init__(self) -> None:
         terminal = sys.stderr is not None and sys.stderr.isatty()
@@ -214,7 +214,7 @@ class _Thoughts:
         self._open, self._line_open = True, not text.endswith("\n")
 
     def close(self) -> None:
-        """Ends a block of it, so that the answer begins on a line of its own."""
+        """Ends a block of reasoning, so that the answer starts on a new line."""
         if self._open:
             to_stderr((_NOT_DIM if self._dim else "") + ("\n" if self._line_open else ""))
         self._open = False
@@ -233,7 +233,7 @@ def _write_code(text: str) -> None:
 
 
 def _last_block(text: str) -> str | None:
-    """The last fenced code block of Markdown, without its fence and indentation; None if there is none.
+    """The last fenced code block in Markdown, without fence and indentation; None if there is none.
 
     Example:
         >>> _last_block("First:\\n```\\na\\n```\\nthen:\\n  ~~~sh\\n  b\\n  ~~~")
@@ -260,7 +260,7 @@ def _runnable(calls: Sequence[ToolCall]) -> bool:
 
 
 def _results(calls: Sequence[ToolCall], tools: dict[str, Tool], yes: bool) -> list[ToolResult]:
-    """Shows the calls, runs those that are allowed, and gives the results in the calls' order."""
+    """Shows the calls, runs the allowed ones, and returns the results in order."""
     from llmbridge._tools.runs import ToolRuns
     from llmbridge.events import ToolResult
 
@@ -289,7 +289,7 @@ def _is_allowed(call: ToolCall, unasked: bool) -> bool:
 
 
 def _terminal() -> TextIO:
-    """Where to ask, also when the question was piped in."""
+    """The terminal to ask on, even if the question was piped in."""
     return open(_TERMINAL, encoding=sys.getdefaultencoding(), errors="replace")
 
 
@@ -322,6 +322,6 @@ def _counts(usage: Usage | None) -> dict[str, int] | None:
 
 
 def usage_text(usage: Usage | None) -> str:
-    """The tokens, in words."""
+    """The tokens as text."""
     counts = _counts(usage)
     return ", ".join(f"{name} {count}" for name, count in counts.items()) if counts else "the service reported no usage"

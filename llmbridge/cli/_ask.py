@@ -1,4 +1,4 @@
-"""`llmbridge chat` and `llmbridge embed`: ask a model and print what it answers."""
+"""`llmbridge chat` and `llmbridge embed`: ask a model and print its answer."""
 
 from __future__ import annotations
 
@@ -32,23 +32,24 @@ def _add_chat(commands: Any) -> None:
     command = commands.add_parser(
         "chat",
         allow_abbrev=False,
-        help="ask a model and print its answer as it arrives; without a prompt, talk with it",
-        description="Ask a model and print its answer as it arrives. Without a prompt, on a terminal, talk with it.",
+        help="ask a model; without a prompt, start a conversation",
+        description="Ask a model and print its answer as it arrives. Without a prompt, on a terminal, start a "
+        "conversation.",
         epilog="Exit codes: 0 answered; 1 the service or the network failed; 2 the command or its setup is wrong; "
-        "130 Ctrl-C. The answer is on standard output, everything else on standard error.",
+        "130 Ctrl-C. The answer goes to standard output, everything else to standard error.",
     )
     add_question(command)
     add_client(command)
-    command.add_argument("-c", "--continue", dest="go_on", action="store_true", help="go on with the last conversation")
-    name = command.add_argument("--conversation", metavar="NAME", help="begin or go on with the one of that name")
+    command.add_argument("-c", "--continue", dest="go_on", action="store_true", help="continue the last conversation")
+    name = command.add_argument("--conversation", metavar="NAME", help="start or continue a named conversation")
     completed_by(name, kept_names)
-    command.add_argument("-x", "--extract", action="store_true", help="print the last code block of the answer alone")
+    command.add_argument("-x", "--extract", action="store_true", help="print only the last code block of the answer")
     command.add_argument(
-        "--json", action="store_true", help="one JSON object at the end; an error is one on standard error"
+        "--json", action="store_true", help="print one JSON object at the end (errors: on standard error)"
     )
-    command.add_argument("--plain", action="store_true", help="on a terminal, do not render Markdown")
-    command.add_argument("--reasoning", action="store_true", help="what the model thinks, on standard error")
-    command.add_argument("--usage", action="store_true", help="tokens used, on standard error")
+    command.add_argument("--plain", action="store_true", help="do not render Markdown on a terminal")
+    command.add_argument("--reasoning", action="store_true", help="show the model's reasoning, on standard error")
+    command.add_argument("--usage", action="store_true", help="show the tokens used, on standard error")
     add_debug(command)
     command.set_defaults(run=_chat)
 
@@ -57,16 +58,14 @@ def _add_embed(commands: Any) -> None:
     command = commands.add_parser(
         "embed",
         allow_abbrev=False,
-        help="turn texts into vectors, a JSON line for each",
-        description='Turns texts into vectors: a line {"text": ..., "vector": [...]} for each, in their order.',
+        help="turn texts into vectors, one JSON line each",
+        description='Turns texts into vectors and prints a line {"text": ..., "vector": [...]} for each, in order.',
     )
-    command.add_argument("texts", nargs="*", metavar="TEXT", help="without one, or with -, each line of standard input")
-    model = command.add_argument(
-        "-m", "--model", metavar="PROVIDER:MODEL", required=True, help="a model that makes embeddings"
-    )
+    command.add_argument("texts", nargs="*", metavar="TEXT", help="a text; without one or with -, each line of stdin")
+    model = command.add_argument("-m", "--model", metavar="PROVIDER:MODEL", required=True, help="an embedding model")
     completed_by(model, model_names)
     add_client(command)
-    command.add_argument("--json", action="store_true", help="one JSON array instead of lines")
+    command.add_argument("--json", action="store_true", help="print one JSON array instead of lines")
     add_debug(command)
     command.set_defaults(run=_embed)
 
@@ -74,6 +73,8 @@ def _add_embed(commands: Any) -> None:
 def _chat(options: argparse.Namespace) -> int | None:
     given = chat_options(options)
     tools = tools_of(options, given.get("tools", ()))
+    if tools:
+        given["tools"] = tuple(tools.values())  # made once: what is to be said of one is said once
     options.max_turns = _turns(given.pop("max_turns", None))
     talks = not (options.prompt or options.file) and _on_terminal(options)
     question = None if talks else prompt_text(options)
@@ -107,14 +108,14 @@ def _conversation(client: Client, model: str, given: dict[str, Any], kept: Kept)
 
 
 def _on_terminal(options: argparse.Namespace) -> bool:
-    """Whether somebody can type questions and see the answers."""
+    """Whether the user can type questions and see the answers."""
     shown = not (options.json or options.extract)
     return shown and sys.stdin is not None and sys.stdin.isatty() and sys.stdout.isatty()
 
 
 def _kept(options: argparse.Namespace) -> Kept:
     if options.go_on and options.conversation is not None:
-        raise Misused("-c is the last conversation, --conversation another one: give one of them")
+        raise Misused("-c continues the last conversation, --conversation another one: use only one of them")
     if options.go_on:
         return Kept.last(options.base_url, options.model)
     return Kept(options.conversation, options.base_url, options.model)
@@ -122,7 +123,7 @@ def _kept(options: argparse.Namespace) -> Kept:
 
 def _turns(value: Any) -> int | None:
     if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < 1):
-        raise Misused("-o max_turns takes a whole number from 1")
+        raise Misused("-o max_turns takes a whole number, 1 or more")
     return value
 
 
@@ -133,7 +134,7 @@ def _model(kept: Kept) -> str:
         return model
     if kept.base_url:
         raise Misused(f"--base-url needs a model: add -m NAME, or set {MODEL_VARIABLE}")
-    tell(f"no model is set, so this is the demo; choose one with -m or {MODEL_VARIABLE} (see llmbridge models)")
+    tell(f"no model is set, so the demo answers; choose a model with -m or {MODEL_VARIABLE} (see llmbridge models)")
     return _DEMO
 
 

@@ -1,4 +1,4 @@
-"""`llmbridge models`, `llmbridge providers` and `llmbridge check`: what there is, whether it would work, and does."""
+"""`llmbridge models`, `llmbridge providers` and `llmbridge check`: what there is, what is set up, and what works."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _ORDER = ("works", "fails", "not running", "unchecked", "bad address", "no key",
 
 @dataclass(slots=True)
 class _Row:
-    """What is known about a provider after it was asked."""
+    """A provider and what its check found."""
 
     setup: Setup
     state: str
@@ -37,7 +37,7 @@ class _Row:
 
     @property
     def counts(self) -> bool:
-        """Whether that it works says anything: the demo always does, and `local` is a server that counts itself."""
+        """Whether its success means anything: the demo always works, and `local` is one of the other servers."""
         return not self.setup.provider.direct
 
     @property
@@ -53,15 +53,15 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "check",
         allow_abbrev=False,
-        help="try each provider that is set up and each local server: what works, how fast, which models",
-        description="Asks each provider that has a key and each server on this machine for its list of models.",
-        epilog="Exit codes: 0 one of them works, or the one that was named does; 1 none; 2 the command is wrong.",
+        help="try each provider with a key and each local server",
+        description="Tries each provider with a key and each local server: what works, how fast, which models.",
+        epilog="Exit codes: 0 one of them works, or the named one does; 1 none works; 2 the command is wrong.",
     )
     completed_by(
         command.add_argument("provider", nargs="?", metavar="PROVIDER", help="try only this one"), provider_names
     )
     add_way(command, default_timeout=3)
-    command.add_argument("--json", action="store_true", help="one JSON object, with all models")
+    command.add_argument("--json", action="store_true", help="print one JSON object, with all models")
     add_debug(command)
     command.set_defaults(run=_check)
 
@@ -70,7 +70,7 @@ def _check(options: argparse.Namespace) -> int:
     from llmbridge.options import TransportOptions
 
     way = {**call_options(options, "base_url", "proxy", "timeout"), "retries": 0}
-    TransportOptions.checked(**way)  # what is wrong with an option is no fault of the services
+    TransportOptions.checked(**way)  # an option's error must not look like a service's
     rows = [_untried(setup) for setup in _asked_for(options)]
     _try_all([row for row in rows if row.state == "ready"], way)
     rows.sort(key=lambda row: (_ORDER.index(row.state), not row.counts, row.setup.provider.name))
@@ -96,16 +96,16 @@ def _asked_for(options: argparse.Namespace) -> list[Setup]:
 
 def _untried(setup: Setup) -> _Row:
     if setup.state == "ready" and not setup.provider.models_path:
-        return _Row(setup, "unchecked", "it lists no models; llmbridge chat would tell")
+        return _Row(setup, "unchecked", "it lists no models: try llmbridge chat")
     return _Row(setup, setup.state, setup.hint)
 
 
 def _try_all(rows: Sequence[_Row], way: dict[str, Any]) -> None:
-    """All at the same time: most of the time goes into waiting for those that do not answer.
+    """Tries all at the same time, since most of the time is spent waiting for those that do not answer.
 
-    The threads are daemons, so that Ctrl-C need not wait for them.
+    The threads are daemons, so that Ctrl-C does not wait for them.
     """
-    import llmbridge._transport  # noqa: F401 - once, before any clock runs
+    import llmbridge._transport  # noqa: F401 - once, before any timeout starts
     from llmbridge import models
 
     def thread_of(row: _Row) -> threading.Thread:
@@ -129,13 +129,13 @@ def _try(models: Callable[..., list[str]], row: _Row, way: dict[str, Any]) -> No
         silent = isinstance(error, ConnectFailed) and row.setup.local and "base_url" not in way
         row.state = "not running" if silent else "fails"
         row.reason = f"no server on {row.setup.host}" if silent else str(error)
-    except Exception as error:  # noqa: BLE001 - a provider of another package may do anything; the others still count
+    except Exception as error:  # noqa: BLE001 - an error in one package must not affect the others
         row.state, row.reason = "fails", f"unexpected {type(error).__name__}"
 
 
 def _cells(row: _Row, one: bool) -> tuple[str, str, str, str]:
     seconds = "" if row.seconds is None else f"{row.seconds:.2f} s"
-    reason = spoken(row.reason) if one else shortened(spoken(row.reason).partition(", or type: ")[0], _LONGEST_REASON)
+    reason = spoken(row.reason) if one else shortened(spoken(row.reason).partition(", or run: ")[0], _LONGEST_REASON)
     text = _models(row) if row.state == "works" else reason
     if row.state == "works" and not row.counts and not one:
         text += f" ({row.remark})"
@@ -159,16 +159,16 @@ def _as_dict(row: _Row) -> dict[str, Any]:
 
 
 def _add_lists(commands: Any) -> None:
-    text = "what -m takes, and whether it would work now; of a provider, the models that it offers"
-    command = commands.add_parser("models", help=text, description=f"Says {text}.", allow_abbrev=False)
-    provider = command.add_argument("provider", nargs="?", metavar="PROVIDER", help="ask this one for its models")
+    text = "the models for -m, or all models that a provider offers"
+    command = commands.add_parser("models", help=f"list {text}", description=f"Lists {text}.", allow_abbrev=False)
+    provider = command.add_argument("provider", nargs="?", metavar="PROVIDER", help="ask this provider for its models")
     completed_by(provider, provider_names)
     add_way(command, default_timeout=30)
-    command.add_argument("--json", action="store_true", help="one JSON array")
+    command.add_argument("--json", action="store_true", help="print one JSON array")
     add_debug(command)
     command.set_defaults(run=_list_models)
-    text = "the services that are known, and the state of each"
-    command = commands.add_parser("providers", help=text, description=f"Lists {text}.", allow_abbrev=False)
+    text = "all known services, with setup and address"
+    command = commands.add_parser("providers", help=f"list {text}", description=f"Lists {text}.", allow_abbrev=False)
     add_debug(command)
     command.set_defaults(run=_providers)
 
@@ -203,14 +203,14 @@ def _providers(_: argparse.Namespace) -> None:
 
 
 def _about(setup: Setup) -> str:
-    """Whether it would work, where it is asked, and what is to be known of it beside its key."""
+    """Whether it is set up, its address, and its note without the variables for the key."""
     clauses = spoken(setup.provider.note).split("; ")
     notes = [clause for clause in clauses if clause and not _names_keys(clause, setup.provider.key_env)]
     return " - ".join(part for part in (_state(setup), setup.address, "; ".join(notes)) if part)
 
 
 def _names_keys(clause: str, variables: Sequence[str]) -> bool:
-    """Whether it only says which variables to set for the key, as the state does."""
+    """Whether a clause only names the variables for the key, which the state does already."""
     return clause.startswith("set ") and set(clause.removeprefix("set ").split(" or ")) <= set(variables)
 
 

@@ -1,4 +1,4 @@
-"""`llmbridge completion`: words that a shell completes by Tab, through argcomplete (the extra `cli`)."""
+"""`llmbridge completion`: completion of words by Tab in the shell, with argcomplete (the extra `cli`)."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "completion",
         allow_abbrev=False,
-        help="the line for your shell's start file that makes Tab complete commands, options and names",
+        help="set up completion by Tab in your shell",
         description="Prints what your shell needs to complete commands, options, providers and conversations by Tab.",
-        epilog='bash and zsh: eval "$(llmbridge completion bash)" in ~/.bashrc or ~/.zshrc; fish: '
-        "llmbridge completion fish | source in ~/.config/fish/config.fish. Needs: pip install 'llmbridge[cli]'",
+        epilog='bash and zsh: add eval "$(llmbridge completion bash)" to ~/.bashrc or ~/.zshrc; fish: add '
+        "llmbridge completion fish | source to ~/.config/fish/config.fish. Needs: pip install 'llmbridge[cli]'",
     )
     command.add_argument("shell", choices=_SHELLS, help="bash, zsh or fish")
     add_debug(command)
@@ -38,7 +38,7 @@ def _run(options: argparse.Namespace) -> None:
 
 
 def complete(parser: argparse.ArgumentParser) -> None:
-    """Answers a shell that asks what the present word may become, and ends the process."""
+    """Answers a shell's request for completions, and ends the process."""
     try:
         import argcomplete
     except ImportError:
@@ -47,19 +47,19 @@ def complete(parser: argparse.ArgumentParser) -> None:
 
 
 def completed_by(action: argparse.Action, names: Callable[[], Iterable[str]]) -> None:
-    """Says what an argument may be."""
+    """Sets the possible values of an argument."""
     setattr(action, "completer", lambda **_: names())  # noqa: B010 - argcomplete's own attribute
 
 
 def provider_names() -> list[str]:
-    """The providers that are known."""
+    """The known providers."""
     from llmbridge.providers import known
 
     return sorted(known())
 
 
 def model_names() -> list[str]:
-    """What -m may begin with."""
+    """The starts of a model's name."""
     from llmbridge.providers import known
 
     return sorted(name if provider.direct else f"{name}:" for name, provider in known().items())

@@ -1,7 +1,7 @@
-"""Conversations in files of their own, and `llmbridge conversations`, which lists, shows and deletes them.
+"""Saved conversations, and `llmbridge conversations`, which lists, shows and deletes them.
 
-A file grows by whole lines, each a JSON object: the messages as they come, and behind them what `Conversation.to_dict`
-says about the whole. A crash can only lose the line that was being written.
+A file grows by whole lines, each a JSON object: messages as they come, then the rest of `Conversation.to_dict`. A crash
+can only lose the line that was being written.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ _APPEND = os.O_WRONLY | os.O_APPEND | getattr(os, "O_BINARY", 0) | getattr(os, "
 def _state_folder() -> str:
     """`llmbridge` in XDG_STATE_HOME, in `~/.local/state`, on Windows in %APPDATA%."""
     folder = os.environ.get("APPDATA", "") if os.name == "nt" else os.environ.get("XDG_STATE_HOME", "")
-    if not os.path.isabs(folder):  # the specification of XDG: a relative path is to be ignored
+    if not os.path.isabs(folder):  # by the XDG specification, relative paths are ignored
         folder = os.path.join(os.path.expanduser("~"), ".local", "state")
     return os.path.join(folder, "llmbridge")
 
@@ -51,7 +51,7 @@ def _keeps() -> bool:
 
 
 def history_path() -> str | None:
-    """Where the typed lines are kept; None if nothing is."""
+    """The file of typed lines; None if nothing is kept."""
     return os.path.join(_state_folder(), "history") if _keeps() else None
 
 
@@ -59,13 +59,13 @@ class Kept:
     """The file of a conversation.
 
     Args:
-        name: Of the conversation; None for a new one, which is named by the time of its first question.
-        base_url: Where it is held; kept beside it without a password, so that it goes on there.
-        model: If it goes on with another one: the address that was kept is not for that of another provider.
+        name: The conversation's name; None for a new one, named by the time of its first question.
+        base_url: Its address; saved without a password, so that it can be continued there.
+        model: The model to continue with: a saved address is not used for another provider.
 
     Attributes:
-        saved: What the file holds; None if there is none.
-        model: The model that it was held with; None if that is not known.
+        saved: The file's content; None if there is no file.
+        model: The conversation's model; None if unknown.
     """
 
     def __init__(self, name: str | None = None, base_url: str | None = None, model: str | None = None) -> None:
@@ -87,23 +87,23 @@ class Kept:
 
     @classmethod
     def last(cls, base_url: str | None = None, model: str | None = None) -> Kept:
-        """The file of the conversation that grew last.
+        """The file of the conversation that was continued last.
 
         Raises:
             Misused: There is none.
         """
         names = kept_names()
         if not names:
-            off = "" if _keeps() else f" ({_KEEP_VARIABLE} says that none is kept)"
+            off = "" if _keeps() else f" ({_KEEP_VARIABLE} turns saving off)"
             raise Misused(f"there is no conversation to continue{off}")
         return cls(names[0], base_url, model)
 
     def note(self, talk: Conversation[Any], over: bool = False) -> None:
-        """Writes down what is new. What cannot be written is told, once.
+        """Saves what is new. If that fails, says so, once.
 
         Args:
             talk: The conversation.
-            over: Its answer is over. A new conversation without any answer is not kept then.
+            over: Whether its answer has ended. A new conversation without any answer is not saved then.
         """
         if not self._on:
             return
@@ -120,7 +120,7 @@ class Kept:
         except OSError as error:
             self._on = False
             reason = error.strerror or error
-            tell(f"the conversation is not kept in {_folder()}: {reason} ({_KEEP_VARIABLE}=0 does without)")
+            tell(f"the conversation is not saved in {_folder()}: {reason} ({_KEEP_VARIABLE}=0 turns saving off)")
 
     def _write(self, head: dict[str, Any], messages: list[Any]) -> None:
         if messages == self._written and (not messages or head == self._head):
@@ -128,14 +128,14 @@ class Kept:
         same = next((n for n, (a, b) in enumerate(zip(messages, self._written)) if a != b), None)  # noqa: B905
         same = min(len(messages), len(self._written)) if same is None else same
         descriptor = self._opened()
-        if descriptor is None:  # somebody else went on with it
+        if descriptor is None:  # another process continued it
             self._written, same = [], 0
             descriptor = self._opened()
             assert descriptor is not None
         lines = [{"messages": same}] if same < len(self._written) else []
         lines += [*messages[same:], {**head, "messages": len(messages)}]
         text = "".join(json.dumps(line, ensure_ascii=False) + "\n" for line in lines)
-        # Half of a surrogate pair becomes its escape in JSON.
+        # In JSON, a lone surrogate becomes an escape.
         content = text.encode(errors="backslashreplace")
         with open(descriptor, "wb") as file:
             file.write(content)
@@ -143,7 +143,7 @@ class Kept:
         self._written, self._head = messages, head
 
     def _opened(self) -> int | None:
-        """The file, at its end; None, and a new name, if it is not as this process has left it."""
+        """The file, at its end; None, and a new name, if another process changed it."""
         if self.name is None or not (self._size or self._made):
             self._make()
         descriptor = os.open(_path_of(str(self.name)), _APPEND)
@@ -151,7 +151,7 @@ class Kept:
             os.close(descriptor)
             old, self.name, self._size, self._good, self._made = self.name, f"{self.name}-2", 0, 0, False
             self._make()
-            tell(f"conversation {old} has changed meanwhile: this one goes on as {self.name}")
+            tell(f"conversation {old} was changed by another process: this one is saved as {self.name}")
             return None
         if self._good < self._size:
             os.truncate(descriptor, self._good)
@@ -171,7 +171,7 @@ class Kept:
 
 
 def _provider(model: str) -> str:
-    """The provider that a model's name begins with; "" if none."""
+    """The provider in a model's name; "" if none."""
     return model.partition(":")[0] if ":" in model else ""
 
 
@@ -180,7 +180,7 @@ def _is_answer(message: Any) -> bool:
 
 
 def read(path: str) -> dict[str, Any]:
-    """A conversation as `Conversation.from_dict` takes it, of a file that was kept or written by `Conversation.save`.
+    """A saved conversation as `Conversation.from_dict` takes it, from this folder or from `Conversation.save`.
 
     Raises:
         Misused: It cannot be read, or is something else.
@@ -189,12 +189,12 @@ def read(path: str) -> dict[str, Any]:
 
 
 def _read(path: str) -> tuple[dict[str, Any], int, int]:
-    """What a file holds, how many bytes of it are whole lines, and its size."""
+    """A file's content, the length of its whole lines in bytes, and its size."""
     try:
         with open(path, "rb") as file:
             content = file.read()
     except OSError as error:
-        raise Misused(f"the conversation in {path} cannot be read: {error.strerror or error}") from None
+        raise Misused(f"cannot read the conversation in {path}: {error.strerror or error}") from None
     good = content.rfind(b"\n") + 1
     head: dict[str, Any] = {}
     messages: list[Any] = []
@@ -217,19 +217,19 @@ def _read(path: str) -> tuple[dict[str, Any], int, int]:
 
 def _path_of(name: str) -> str:
     if _NAME.fullmatch(name) is None:
-        raise Misused("the name of a conversation has letters, digits, dots and dashes only")
+        raise Misused("the name of a conversation may have only letters, digits, dots and dashes")
     return os.path.join(_folder(), name + _ENDING)
 
 
 def kept_names() -> list[str]:
-    """The names of what is kept, the newest first."""
+    """The names of saved conversations, newest first."""
     try:
         with os.scandir(_folder()) as entries:
             found = [(entry.stat().st_mtime_ns, entry.name) for entry in entries if entry.name.endswith(_ENDING)]
     except FileNotFoundError:
         return []
     except OSError as error:
-        raise Misused(f"the conversations cannot be read: {error.strerror or error}: {_folder()}") from None
+        raise Misused(f"cannot read the conversations in {_folder()}: {error.strerror or error}") from None
     return [name.removesuffix(_ENDING) for _, name in sorted(found, reverse=True) if _NAME.fullmatch(name)]
 
 
@@ -238,17 +238,17 @@ def add(commands: Any) -> None:
     command = commands.add_parser(
         "conversations",
         allow_abbrev=False,
-        help="list, show and delete the conversations that are kept",
-        description="Lists the conversations that are kept, the newest first; shows or deletes them by name.",
+        help="list, show and delete saved conversations",
+        description="Lists saved conversations, newest first; shows or deletes them by name.",
         epilog=f"They are in {os.path.join('~', '.local', 'state', 'llmbridge', 'conversations')} (XDG_STATE_HOME), "
-        f"readable for you alone; {_KEEP_VARIABLE}=0 keeps nothing.",
+        f"readable only by you; {_KEEP_VARIABLE}=0 turns saving off.",
     )
     command.add_argument("action", nargs="?", choices=("list", "show", "delete"), default="list", metavar="ACTION",
                          help="list (the default), show or delete")  # fmt: skip
-    names = command.add_argument("names", nargs="*", metavar="NAME", help="which; show without one takes the newest")
+    names = command.add_argument("names", nargs="*", metavar="NAME", help="without one, show takes the newest")
     completed_by(names, kept_names)
-    command.add_argument("--all", action="store_true", help="delete all of them")
-    command.add_argument("--json", action="store_true", help="a list, or a conversation, as JSON")
+    command.add_argument("--all", action="store_true", help="delete all conversations")
+    command.add_argument("--json", action="store_true", help="print JSON")
     add_debug(command)
     command.set_defaults(run=_run)
 
@@ -273,13 +273,13 @@ def _list(options: argparse.Namespace) -> None:
         return
     write_table((r["name"], r["model"], shortened(" ".join(r["first"].split()), _LONGEST_QUESTION)) for r in rows)
     if not rows:
-        tell("no conversations are kept yet")
+        tell("no conversations are saved yet")
 
 
 def _show(options: argparse.Namespace) -> None:
     names = options.names or kept_names()[:1]
     if not names:
-        raise Misused("no conversations are kept yet")
+        raise Misused("no conversations are saved yet")
     for name in names:
         saved = read(_known(name))
         if options.json:
@@ -295,7 +295,7 @@ def _show(options: argparse.Namespace) -> None:
 def _delete(options: argparse.Namespace) -> None:
     names = kept_names() if options.all else options.names
     if not names and not options.all:
-        raise Misused("name the conversations to delete, or give --all")
+        raise Misused("name the conversations to delete, or use --all")
     paths = [_known(name) for name in names]
     for path in paths:
         try:
@@ -308,12 +308,12 @@ def _delete(options: argparse.Namespace) -> None:
 def _known(name: str) -> str:
     path = _path_of(name)
     if not os.path.exists(path):
-        raise Misused(f"there is no conversation {name} (see llmbridge conversations)")
+        raise Misused(f"unknown conversation {name} (see llmbridge conversations)")
     return path
 
 
 def text_of(message: dict[str, Any]) -> str:
-    """The text of a message, and the names of what it holds besides."""
+    """The text of a message, and the names of its other parts."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content

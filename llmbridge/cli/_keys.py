@@ -1,4 +1,4 @@
-"""`llmbridge keys`: the keys file, filled and emptied without any key being shown."""
+"""`llmbridge keys`: fills and empties the keys file without ever showing a key."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ _LONGEST_INPUT = 64 * 1024
 
 
 class _Discreet(argparse.ArgumentParser):
-    """A parser whose errors quote nothing: what stands in the wrong place may be a key."""
+    """A parser whose errors quote nothing, since a misplaced word may be a key."""
 
     def error(self, message: str) -> NoReturn:
         missing = message.startswith("the following arguments are required")
-        problem = "a word is missing" if missing else "that is no command of llmbridge keys"
+        problem = "a word is missing" if missing else "unknown command or option of llmbridge keys"
         raise Misused(f"{problem} (see {self.prog} --help)")
 
 
 def add(commands: Any) -> None:
     """Adds the command to the parser."""
-    text = "keep API keys in a file of your own, instead of environment variables"
+    text = "keep API keys in a file that only you can read"
     command = commands.add_parser(
         "keys",
         allow_abbrev=False,
         help=text,
-        description=f"{text.capitalize()}. A key is never shown, and never read from the command line.",
+        description=f"{text[0].upper()}{text[1:]}. Keys are never shown, and never read from the command line.",
     )
     command.__class__ = _Discreet
     actions = command.add_subparsers(metavar="ACTION", required=True, parser_class=_Discreet)
-    keep = _action(actions, "set", _set, "keep a key; it is asked for, or read from standard input")
-    completed_by(keep.add_argument("provider", metavar="PROVIDER", help="whose key it is, e.g. openai"), provider_names)
+    keep = _action(actions, "set", _set, "save a key; type it when asked, or pipe it in")
+    completed_by(keep.add_argument("provider", metavar="PROVIDER", help="the provider, like openai"), provider_names)
     keep.add_argument("unwanted", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
-    listing = _action(actions, "list", _list, "whose keys there are, and where each comes from")
-    listing.add_argument("--json", action="store_true", help="one JSON array")
+    listing = _action(actions, "list", _list, "list the providers with a key, and where each key comes from")
+    listing.add_argument("--json", action="store_true", help="print one JSON array")
     removal = _action(actions, "remove", _remove, "forget a key")
     removal.add_argument("provider", metavar="PROVIDER", help="whose key")
-    _action(actions, "path", _path, "where the file is")
+    _action(actions, "path", _path, "print the path of the file")
 
 
 def _action(actions: Any, name: str, run: Any, text: str) -> argparse.ArgumentParser:
@@ -60,35 +60,35 @@ def _action(actions: Any, name: str, run: Any, text: str) -> argparse.ArgumentPa
 def _set(options: argparse.Namespace) -> None:
     from llmbridge.keys import keys_path, set_key, stored_names
 
-    # `--debug` behind the provider ends up among the rest as well.
+    # `--debug` after the provider is among the rest as well.
     if [word for word in options.unwanted if word != "--debug"]:
         raise Misused(
-            "a key is never read from the command line, where other users of this machine can see it. Nothing was "
-            "kept. If it was a key, your shell's history now may hold it: delete it there, or make a new key; then "
-            "type only llmbridge keys set and the provider's name"
+            "keys are never read from the command line, where other users of this computer can see them. Nothing was "
+            "saved. If it was a key, it may now be in your shell's history: delete it there, or make a new key. Then "
+            "run llmbridge keys set with only the provider's name"
         )
     provider = known_provider(options.provider)
     if provider.direct:
         servers = getattr(provider, "servers", ())
-        hint = f": keep that of the server, one of {', '.join(servers)}" if servers else ""
+        hint = f": save the server's, one of {', '.join(servers)}" if servers else ""
         raise Misused(f"{provider.name} has no key of its own{hint}")
     name = provider.key_name or provider.name
-    stored_names()  # a file that cannot be used is told before the key is typed
+    stored_names()  # reports a bad file before the key is typed
     set_key(name, _asked_key(name))
-    tell(f"the key of {name} is kept in {keys_path()}")
+    tell(f"the key of {name} is saved in {keys_path()}")
     if variable := key_variable(provider):
-        tell(f"but {variable} is set, and comes first")
+        tell(f"but {variable} is set and takes precedence")
 
 
 def _asked_key(name: str) -> Secret:
-    """The key, typed without an echo, or piped in."""
+    """The key, typed without echo or piped in."""
     if sys.stdin is None:
         raise Misused("standard input is closed: there is no key to read")
     if sys.stdin.isatty():
         from getpass import getpass
 
         try:
-            given = getpass(f"Key of {name} (it is not shown): ")
+            given = getpass(f"Key of {name} (not shown): ")
         except EOFError:
             given = ""
     else:
@@ -96,9 +96,9 @@ def _asked_key(name: str) -> Secret:
         try:
             given = content.decode("utf-8-sig")
         except UnicodeDecodeError:
-            raise Misused("what came on standard input is no text, so it is no key") from None
+            raise Misused("standard input is not text, so it cannot be a key") from None
     if not given.strip():
-        raise Misused("no key was given: nothing is changed")
+        raise Misused("no key was given: nothing was changed")
     return Secret(given, "the key")
 
 
@@ -108,12 +108,12 @@ def _list(options: argparse.Namespace) -> None:
         write(as_json([{"provider": name, **source} for name, source in rows]) + "\n")
         return
     if not rows:
-        tell("there are no keys: type llmbridge keys set PROVIDER (see llmbridge providers)")
-    write_table((name, *_told(source)) for name, source in rows)
+        tell("there are no keys: run llmbridge keys set PROVIDER (see llmbridge providers)")
+    write_table((name, *_described(source)) for name, source in rows)
 
 
 def _sources() -> list[tuple[str, dict[str, Any]]]:
-    """Where the key of each provider that has one comes from; the first place counts."""
+    """Where each provider's key comes from; the first place wins."""
     from llmbridge.keys import keys_path, stored_names
     from llmbridge.providers import known
 
@@ -131,22 +131,22 @@ def _sources() -> list[tuple[str, dict[str, Any]]]:
     return rows
 
 
-def _told(source: dict[str, Any]) -> tuple[str, str]:
+def _described(source: dict[str, Any]) -> tuple[str, str]:
     if source["variable"]:
-        return f"environment variable {source['variable']}", "the file's is not used" if source["file"] else ""
-    return f"file {source['file']}", "" if source["known"] else "no provider of that name is known"
+        return f"environment variable {source['variable']}", "overrides the file" if source["file"] else ""
+    return f"file {source['file']}", "" if source["known"] else "unknown provider"
 
 
 def _remove(options: argparse.Namespace) -> None:
     from llmbridge.keys import keys_path, remove_key, stored_names
 
     name: str = options.provider
-    if name not in stored_names():  # the key of a provider that was uninstalled can be removed too
+    if name not in stored_names():  # also for providers that were uninstalled
         provider = known_provider(name)
         name = provider.key_name or provider.name
     if not remove_key(name):
-        raise Misused(f"no key of {name} is kept in {keys_path()}")
-    tell(f"the key of {name} is no longer kept in {keys_path()}")
+        raise Misused(f"there is no key of {name} in {keys_path()}")
+    tell(f"the key of {name} was removed from {keys_path()}")
     _warn_of_variable(name)
 
 
@@ -156,7 +156,7 @@ def _warn_of_variable(name: str) -> None:
     except UnknownProvider:
         return
     if variable:
-        tell(f"but {variable} is set, and still used")
+        tell(f"but {variable} is set and still used")
 
 
 def _path(options: argparse.Namespace) -> None:

@@ -1,6 +1,6 @@
-"""An answer as Markdown on a terminal, while it comes; with rich, of the extra `cli`.
+"""Renders an answer as Markdown while it comes, with rich (the extra `cli`).
 
-What is whole is printed for good, block by block. Only the last block is drawn anew, in its place.
+Finished blocks are printed once. Only the last block is redrawn in place.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ __all__ = ["MarkdownText"]
 
 _PAUSE = 0.08  # seconds between two drawings
 
-# Nothing of an answer may vanish: tags are text, and so are the addresses of links that are listed at its end.
+# Nothing of an answer may disappear: tags are shown as text, and addresses of links are listed at the end.
 _parser = MarkdownIt("commonmark", {"html": False}).enable(["strikethrough", "table"]).disable("reference")
 
 
 class MarkdownText:
-    """Takes the pieces of an answer, and shows them."""
+    """Shows the pieces of an answer as Markdown."""
 
     def __init__(self) -> None:
         self._console = Console(file=_Output(), force_terminal=True, highlight=False)  # type: ignore[arg-type, unused-ignore]
         self._live: Live | None = None
-        self._text = ""  # that is not printed for good
+        self._text = ""  # not printed for good yet
         self._printed = False
         self._drawn = 0.0
 
@@ -49,7 +49,7 @@ class MarkdownText:
             self._drawn = time.monotonic()
 
     def settle(self) -> None:
-        """Prints all that has come for good."""
+        """Prints everything so far for good."""
         if self._live is not None:
             self._live.stop()
             self._live = None
@@ -76,12 +76,12 @@ class MarkdownText:
 
 
 class _Blocks:
-    """Markdown as lines, behind an empty one if it does not come first.
+    """Markdown as lines, after an empty one unless it comes first.
 
     Args:
         text: The Markdown.
         apart: Whether something is above it.
-        in_place: Whether it is drawn anew: the terminal shows no more than the end of it then.
+        in_place: Whether it is redrawn in place: then only its end is shown if the terminal is too small.
     """
 
     def __init__(self, text: str, apart: bool, in_place: bool = False) -> None:
@@ -90,7 +90,7 @@ class _Blocks:
         self._in_place = in_place
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Segment]:
-        room = options.update(width=max(options.max_width - len("^C"), 1))  # what Ctrl-C shows must not begin a line
+        room = options.update(width=max(options.max_width - len("^C"), 1))  # the ^C of Ctrl-C must not start a line
         lines = [_trimmed(line) for line in console.render_lines(_rendered(self._text), room, pad=False)]
         while lines and not lines[0]:
             del lines[0]
@@ -104,7 +104,7 @@ class _Blocks:
 
 
 def _trimmed(line: list[Segment]) -> list[Segment]:
-    """A line without the blanks that fill it up."""
+    """A line without trailing blanks."""
     end = len(line)
     while end and not line[end - 1].text.strip():
         end -= 1
@@ -118,15 +118,15 @@ class _Output:
         self.encoding = sys.stdout.encoding
 
     def write(self, text: str) -> None:
-        """Puts text there at once."""
+        """Writes text at once."""
         write(text)
 
     def flush(self) -> None:
-        """There is nothing to flush."""
+        """Does nothing, as `write` flushes."""
 
 
 def _rendered(text: str) -> Markdown:
-    """The text as rich shows it, with its line breaks: verses and addresses have them for a reason."""
+    """The text rendered by rich, keeping line breaks: verses and addresses need them."""
     found = Markdown("", code_theme="ansi_dark", hyperlinks=False)
     found.parsed = _parser.parse(text)
     for token in found.parsed:

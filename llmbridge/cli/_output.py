@@ -1,4 +1,4 @@
-"""What the command says, and where: the answer on standard output, everything else on standard error."""
+"""The command's output: the answer on standard output, everything else on standard error."""
 
 from __future__ import annotations
 
@@ -36,31 +36,31 @@ __all__ = [
 
 OK, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
-# What a terminal would take as a command (colours, window titles, the clipboard) is shown as a picture of itself
-# (U+2400 and on): the text comes from a stranger. Tab and line feed are text.
+# Characters that a terminal obeys (colours, window titles, the clipboard) are replaced by their pictures (U+2400 and
+# on), since the text is not trusted. Tab and line feed are text.
 HARMLESS = {code: 0x2400 + code for code in range(32) if chr(code) not in "\t\n"} | {0x7F: 0x2421}
 HARMLESS |= dict.fromkeys(
     (*range(0x80, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A), *range(0xD800, 0xE000)), 0xFFFD
 )
-_OF_A_LINE = HARMLESS | dict.fromkeys((0x61C, 0x200E, 0x200F), 0xFFFD)  # in a text, these marks may be meant
+_OF_A_LINE = HARMLESS | dict.fromkeys((0x61C, 0x200E, 0x200F), 0xFFFD)  # legitimate inside a text
 
-_OBEYED = r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # of what JSON lets stand
+_OBEYED = r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # not escaped by JSON
 
 _ARGUMENTS = re.compile(r"(?<![\w-])(base_url|api_key|proxy(?==)|max_turns|max_tokens)\b=?(?!\w)")
 _OPTIONS = {"base_url": "--base-url", "api_key": "--key", "proxy": "--proxy "}
 
 _LONGEST = 600
-_NARROWEST = 24  # characters of a table's last column, however narrow the terminal
+_NARROWEST = 24  # minimal width of a table's last column
 _ERROR_FIELDS = ("provider", "model", "status", "code", "clock", "retry_after", "request_id", "partial", "problems")
 
 
 class Misused(Exception):
-    """The command line or its input is wrong; the message is for the one who typed it."""
+    """The command line or its input is wrong; the message is for the user."""
 
 
 class OutputLost(Exception):
-    """Standard output takes no more: its reader has left, or the disk is full. A name of its own keeps it apart from
-    the failures of the network, which are OSErrors too."""
+    """Standard output cannot be written: its reader has left, or the disk is full. Network failures are OSErrors too,
+    so this has a class of its own."""
 
     def __init__(self, cause: OSError) -> None:
         super().__init__(f"cannot write the answer: {cause.strerror or cause}")
@@ -68,7 +68,7 @@ class OutputLost(Exception):
 
 
 def write(text: str) -> None:
-    """Puts text on standard output at once."""
+    """Writes text to standard output at once."""
     try:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -78,7 +78,8 @@ def write(text: str) -> None:
 
 
 def write_table(rows: Iterable[tuple[str, ...]]) -> None:
-    """Puts a table on standard output, its last column wrapped. What services say gives a terminal no commands."""
+    """Writes a table to standard output, its last column wrapped. Text of services is made harmless for the
+    terminal."""
     cells = [tuple(one_line(cell) for cell in row) for row in rows]
     widths = [max(map(len, column)) for column in zip(*cells, strict=True)][:-1]
     begin = sum(widths) + 2 * len(widths)
@@ -89,7 +90,7 @@ def write_table(rows: Iterable[tuple[str, ...]]) -> None:
 
 
 def one_line(text: str) -> str:
-    """The text on one line, without anything that a terminal would obey."""
+    """The text on one line, without characters that a terminal obeys."""
     return " ".join(text.split()).translate(_OF_A_LINE)
 
 
@@ -100,7 +101,7 @@ def as_json(value: Any) -> str:
 
 
 def spoken(text: str) -> str:
-    """What the library says about its arguments, in the options of the command.
+    """The library's message, with the command's options instead of its arguments.
 
     Example:
         >>> spoken("check the base_url"), spoken("raise max_turns")
@@ -110,19 +111,19 @@ def spoken(text: str) -> str:
 
 
 def tell(line: str) -> None:
-    """Says something beside the answer, in one line."""
+    """Writes a line to standard error."""
     to_stderr(f"llmbridge: {one_line(line)}\n")
 
 
 def to_stderr(text: str) -> None:
-    """Puts text on standard error. Who closed it wants to hear nothing, and the exit code stays."""
+    """Writes text to standard error; if that is closed, does nothing."""
     with contextlib.suppress(OSError, ValueError, AttributeError):
         sys.stderr.write(text)
         sys.stderr.flush()
 
 
 def report(error: Exception, json_wanted: bool) -> int:
-    """Tells what went wrong, and gives the exit code for it."""
+    """Reports an error, and returns its exit code."""
     if isinstance(error, OutputLost) and not error.wanted:
         return OK
     told = isinstance(error, (LLMBridgeError, Misused, OutputLost))
@@ -140,7 +141,7 @@ def report(error: Exception, json_wanted: bool) -> int:
 
 
 def end_line(stream: Any) -> None:
-    """Ends a line that was begun, where that is still possible."""
+    """Ends an unfinished line, if possible."""
     try:
         stream.write("\n")
         stream.flush()
@@ -149,7 +150,7 @@ def end_line(stream: Any) -> None:
 
 
 def _forget_stdout() -> None:
-    """Nothing more reaches a standard output that is gone: the interpreter flushes it at exit and would complain."""
+    """Detaches a standard output that is gone: the interpreter would complain when flushing it at exit."""
     with contextlib.suppress(OSError, ValueError):
         null = os.open(os.devnull, os.O_WRONLY)
         os.dup2(null, sys.stdout.fileno())
@@ -157,9 +158,9 @@ def _forget_stdout() -> None:
 
 
 def prepare_stdout() -> None:
-    """Makes sure that there is a standard output, and that no character stops it in mid-answer."""
+    """Checks that there is a standard output, and makes sure that it accepts every character."""
     if sys.stdout is None:
-        raise Misused("standard output is closed: there is no place for the answer")
+        raise Misused("standard output is closed: the answer cannot be printed")
     if hasattr(sys.stdout, "reconfigure"):
-        # A terminal that knows only ASCII or Latin-1 shows `?` for the rest.
+        # A terminal limited to ASCII or Latin-1 shows `?` for the rest.
         sys.stdout.reconfigure(errors="replace")

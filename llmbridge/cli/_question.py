@@ -1,4 +1,4 @@
-"""What a question is made of on the command line: words and piped text, files, parameters, a schema, tools."""
+"""The parts of a question on the command line: words and piped text, files, parameters, a schema, tools."""
 
 from __future__ import annotations
 
@@ -29,41 +29,46 @@ _FIELD = re.compile(r"([^\W\d]\w*)(?:\s+(\w+)(\[\])?)?\s*(?::\s*(.*))?", re.DOTA
 
 
 def add_question(command: argparse.ArgumentParser) -> None:
-    """Adds the options that say what is asked."""
-    command.add_argument(
-        "prompt", nargs="*", help="the prompt; what is piped in goes in front of it, or where a - stands"
-    )
+    """Adds the options that make up the question."""
+    command.add_argument("prompt", nargs="*", help="the prompt; piped text is put before it, or in place of a -")
     model = command.add_argument(
         "-m", "--model", metavar="PROVIDER:MODEL", help="default: LLMBRIDGE_MODEL, else the demo"
     )
     completed_by(model, model_names)
-    command.add_argument("--system", metavar="TEXT", help="a system message in front of the prompt")
+    command.add_argument("--system", metavar="TEXT", help="a system message")
     command.add_argument(
-        "-f", "--file", metavar="FILE", action="append", default=[], help="a text file in front of the prompt"
+        "-f", "--file", metavar="FILE", action="append", default=[], help="a text file to put before the prompt"
     )
     command.add_argument(
-        "-a", "--attach", metavar="FILE|URL", action="append", default=[], help="an image, sound or document beside it"
+        "-a",
+        "--attach",
+        metavar="FILE|URL",
+        action="append",
+        default=[],
+        help="an image, sound or document to send",
     )
-    command.add_argument("--image", metavar="FILE|URL", action="append", default=[], help="the same, always an image")
+    command.add_argument(
+        "--image", metavar="FILE|URL", action="append", default=[], help="the same, always as an image"
+    )
     command.add_argument(
         "-o", "--option", metavar=("NAME", "VALUE"), nargs=2, action="append", default=[],
         help="any parameter, like -o temperature 0.2; the value is JSON or text",
     )  # fmt: skip
     command.add_argument(
-        "--schema", metavar="FILE|FIELDS", help="the answer as JSON: a JSON schema, or fields like 'name, age int'"
+        "--schema", metavar="FILE|FIELDS", help="get JSON that matches a JSON schema, or fields like 'name, age int'"
     )
     command.add_argument(
         "-T", "--tool", metavar="MODULE:FUNCTION", action="append", default=[],
-        help="a Python function that the model may call; each call is shown, and needs your yes",
+        help="a Python function that the model may call; you are asked before each call",
     )  # fmt: skip
     command.add_argument("--yes", action="store_true", help="run tools without asking")
 
 
 def prompt_text(options: argparse.Namespace) -> str:
-    """The words of the command line, with files and piped text in front of them or where a dash stands for it.
+    """The words of the command line, with files and piped text before them or in place of a dash.
 
     Raises:
-        Misused: There is nothing, or it is not text.
+        Misused: There is no text, or it is not UTF-8.
     """
     words = [argument_text(word, "prompt") for word in options.prompt]
     files = options.file
@@ -96,7 +101,7 @@ def _file_text(path: str) -> str:
 
 
 def attachment(source: str) -> Any:
-    """A file, a URL or (`-`) standard input as the part of a message that its kind asks for.
+    """A file, a URL or (`-`) standard input as a message part of its kind.
 
     Raises:
         Misused: It cannot be read, or its kind is unknown.
@@ -112,7 +117,7 @@ def attachment(source: str) -> Any:
         kind = media_type_of(given)
     elif "://" in source[:9]:
         if not (kind := media_type_of(b"", source)):
-            raise Misused(f"cannot attach {source}: the URL does not end like a file (if it is an image: --image)")
+            raise Misused(f"cannot attach {source}: the URL has no file extension (use --image for an image)")
     else:
         try:
             with open(source, "rb") as file:
@@ -122,7 +127,7 @@ def attachment(source: str) -> Any:
     if not kind and _is_text(given):
         return Document(given, media_type="text/plain")
     if not kind:
-        raise Misused(f"cannot attach {source}: it is neither text nor an image, sound or document of a known kind")
+        raise Misused(f"cannot attach {source}: it is not text, and not a known kind of image, sound or document")
     family = kind.partition("/")[0]
     return {"image": Image, "audio": Audio}.get(family, Document)(given)
 
@@ -138,10 +143,10 @@ def _is_text(source: Any) -> bool:
 
 
 def chat_options(options: argparse.Namespace) -> dict[str, Any]:
-    """What `Client.chat` takes beside the messages, as the command line says it.
+    """The command's options as arguments of `Client.chat`.
 
     Raises:
-        Misused: A word of it cannot be used.
+        Misused: An option has a wrong value.
     """
     given = dict(_parameter(name, value) for name, value in options.option)
     if options.system is not None:
@@ -149,7 +154,7 @@ def chat_options(options: argparse.Namespace) -> dict[str, Any]:
     if options.schema is not None:
         given["schema"] = _schema(options.schema)
     if options.tool:
-        given.update(tools=[_function(name) for name in options.tool], run_tools=False)  # they run once somebody agrees
+        given.update(tools=[_function(name) for name in options.tool], run_tools=False)  # run after asking
     return given
 
 
@@ -206,7 +211,7 @@ def _field(text: str) -> tuple[str, dict[str, Any]]:
         raise Misused(f"--schema: {text.strip()!r} is not a field: write name, name TYPE, or name TYPE: description")
     name, word, several, description = match.groups()
     if (word or "str").lower() not in _TYPES:
-        raise Misused(f"--schema: {word!r} is not a type: use str, int, float or bool, with [] behind it for a list")
+        raise Misused(f"--schema: {word!r} is not a type: use str, int, float or bool, with [] after it for a list")
     kind: dict[str, Any] = {"type": _TYPES[(word or "str").lower()]}
     if several:
         kind = {"type": "array", "items": kind}
@@ -214,7 +219,7 @@ def _field(text: str) -> tuple[str, dict[str, Any]]:
 
 
 def _function(name: str) -> Any:
-    """The function that `module:function` or `file.py:function` names, from the present folder too."""
+    """The function named by `module:function` or `file.py:function`, also from the current folder."""
     place, _, attribute = name.rpartition(":")
     if not place or not attribute:
         raise Misused(f"-T: write MODULE:FUNCTION, like tools:weather, not {name}")
@@ -246,6 +251,6 @@ def _module(place: str) -> Any:
 
 
 def parts_of(text: str, attached: Iterable[Any]) -> Any:
-    """The text and what is attached, as `Conversation.ask` takes a question."""
+    """The text and its attachments, as `Conversation.ask` takes a question."""
     parts = [*attached]
     return [*([text] if text.strip() else []), *parts] if parts else text

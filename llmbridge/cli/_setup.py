@@ -1,4 +1,4 @@
-"""What a provider still lacks, and where its key comes from, as far as that can be told without a call."""
+"""What a provider's setup lacks, and where its key comes from, without calling it."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ State = Literal["ready", "no key", "no address", "bad address", "offline"]
 
 @dataclass(frozen=True, slots=True)
 class Setup:
-    """A provider, and whether a call to it could work right now.
+    """A provider, and whether it is ready for a call.
 
     Args:
         provider: The class.
-        state: What it lacks, or "ready".
-        hint: What to do about that.
+        state: What is missing, or "ready".
+        hint: What to do about it.
     """
 
     provider: type[Provider]
@@ -35,12 +35,12 @@ class Setup:
 
     @property
     def host(self) -> str:
-        """Host and port of its address, without what else the URL holds; "" where it has none of its own."""
+        """Host and port of its address; "" if it has no address of its own."""
         return urlsplit(self.address).netloc
 
     @property
     def address(self) -> str:
-        """Where it would be asked, without user and password; "" where that is nowhere, or cannot be said."""
+        """Its address without user and password; "" if there is none."""
         if self.provider.direct:
             return ""
         try:
@@ -51,7 +51,7 @@ class Setup:
 
     @property
     def local(self) -> bool:
-        """Whether it is a server on this machine."""
+        """Whether it is a server on this computer."""
         name = self.host.rpartition(":")[0] or self.host
         return name in ("localhost", "[::1]") or name.startswith("127.")
 
@@ -65,7 +65,7 @@ def setups() -> list[Setup]:
 
 
 def kept_names() -> list[str]:
-    """The providers whose keys are in the keys file; a file that cannot be used is told, and counts as empty."""
+    """The providers with a key in the keys file; a bad file is reported, and counts as empty."""
     from llmbridge.keys import stored_names
 
     try:
@@ -76,7 +76,7 @@ def kept_names() -> list[str]:
 
 
 def key_variable(provider: type[Provider]) -> str | None:
-    """The environment variable that the provider's key comes from, if one is set."""
+    """The environment variable that holds the provider's key, if one is set."""
     return next((name for name in provider.key_env if os.environ.get(name, "").strip()), None)
 
 
@@ -85,13 +85,13 @@ def _setup(provider: type[Provider], kept: Collection[str]) -> Setup:
         return Setup(provider, "offline", provider.note or "offline")
     try:
         has_address = provider.direct or bool(provider.resolve_base_url())
-    except ConfigError as error:  # a variable that is wrong spoils its own provider only
+    except ConfigError as error:  # a wrong variable affects only its provider
         return Setup(provider, "bad address", error.message)
     if not has_address:
         variables = " or ".join(provider.address_variables())
-        return Setup(provider, "no address", f"set {variables}, or give --base-url" if variables else "give --base-url")
+        return Setup(provider, "no address", f"set {variables}, or use --base-url" if variables else "use --base-url")
     name = provider.key_name or provider.name
     if not provider.needs_key or key_variable(provider) or name in kept:
         return Setup(provider, "ready")
     variables = " or ".join(provider.key_env)
-    return Setup(provider, "no key", f"set {variables}, or type: llmbridge keys set {name}")
+    return Setup(provider, "no key", f"set {variables}, or run: llmbridge keys set {name}")

@@ -1,4 +1,4 @@
-"""`llmbridge chat` on a terminal, without a prompt: question after question, and commands that begin with a slash."""
+"""`llmbridge chat` on a terminal without a prompt: a conversation, with commands that start with a slash."""
 
 from __future__ import annotations
 
@@ -31,31 +31,31 @@ _QUOTES = '"""'
 _HISTORY_LENGTH = 1000
 _SHOWN = 60
 _HELP = """\
-/model [PROVIDER:MODEL]   show the model, or go on with another one
+/model [PROVIDER:MODEL]   show the model, or change it
 /system [TEXT]            show the system message, or set it
-/attach FILE|URL          put an image, sound or document beside the next question
-/save FILE                write the conversation into a file
-/load FILE                go on with a conversation from a file
+/attach FILE|URL          add an image, sound or document to the next question
+/save FILE                save the conversation in a file
+/load FILE                continue a conversation from a file
 /retry                    ask the last question again
-/undo                     take the last question back, with its answer
-/usage                    the tokens of all questions so far
-/help                     these lines
-/quit                     end (or Ctrl-D)
-Ctrl-C stops an answer. \"\"\" begins a question of several lines, and \"\"\" ends it.
+/undo                     remove the last question and its answer
+/usage                    show the tokens used so far
+/help                     show these lines
+/quit                     quit (or Ctrl-D)
+Ctrl-C stops an answer. \"\"\" starts a question of several lines, and \"\"\" ends it.
 """
 
 
 class Talk:
-    """A conversation with somebody at a terminal.
+    """A conversation with the user at a terminal.
 
     Args:
         talk: The conversation so far.
-        client: Whose it is.
-        given: Its options beside the model.
-        options: Of the command.
+        client: Its client.
+        given: Its options except the model.
+        options: The command's.
         tools: By name.
         kept: Its file.
-        attached: What goes beside the first question.
+        attached: Attachments of the first question.
     """
 
     def __init__(
@@ -76,10 +76,10 @@ class Talk:
         }  # fmt: skip
 
     def run(self) -> None:
-        """Asks what is typed, until `/quit` or Ctrl-D."""
+        """Reads and answers questions until `/quit` or Ctrl-D."""
         asked = sum(message.role == "user" for message in self._talk.messages)
-        going_on = f", going on after {asked} question{'' if asked == 1 else 's'}" if asked else ""
-        tell(f"talking with {self._setting('model')}{going_on}; /help shows the commands, Ctrl-D ends")
+        going_on = f", continuing after {asked} question{'' if asked == 1 else 's'}" if asked else ""
+        tell(f"chatting with {self._setting('model')}{going_on}; /help shows the commands, Ctrl-D quits")
         with _line_editing(), _leaving_in_order():
             while (line := _typed()) is not None:
                 if line in ("/quit", "/exit", "/q"):
@@ -100,8 +100,8 @@ class Talk:
             return
         if command[1] not in self._commands:
             close = get_close_matches(command[1], [*self._commands, "quit"], n=1)
-            hint = f"did you mean /{close[0]}?" if close else "/help shows those that there are"
-            raise Misused(f"/{command[1]} is not a command: {hint} (a space in front makes it a question)")
+            hint = f"did you mean /{close[0]}?" if close else "/help shows the commands"
+            raise Misused(f"/{command[1]} is not a command: {hint} (start with a space to ask it)")
         self._commands[command[1]](line[command.end() :].strip())
 
     def _ask(self, question: Any) -> None:
@@ -134,11 +134,11 @@ class Talk:
         if not source:
             raise Misused("/attach needs a file or a URL")
         self._attached.append(attachment(os.path.expanduser(_unquoted(source))))
-        tell(f"{len(self._attached)} attached; now type the question")
+        tell(f"{len(self._attached)} attached; type your question")
 
     def _save(self, path: str) -> None:
         if not path:
-            raise Misused("/save needs the name of a file")
+            raise Misused("/save needs a file name")
         path = os.path.expanduser(_unquoted(path))
         self._talk.save(path)
         tell(f"saved in {path}")
@@ -147,7 +147,7 @@ class Talk:
         from llmbridge import Conversation
 
         if not path:
-            raise Misused("/load needs the name of a file")
+            raise Misused("/load needs a file name")
         saved = read(os.path.expanduser(_unquoted(path)))
         model = saved.get("settings", {}).get("model") or self._setting("model")
         self._talk = Conversation.from_dict(saved, self._client, **{**self._given, "model": model})
@@ -164,12 +164,12 @@ class Talk:
     def _undo(self, _: str) -> None:
         taken = self._talk.undo()
         if not taken:
-            raise Misused("there is no question to take back")
+            raise Misused("there is no question to remove")
         self._kept.note(self._talk)
-        tell(f"taken back: {shortened(' '.join(_text(taken[0]).split()), _SHOWN)}")
+        tell(f"removed: {shortened(' '.join(_text(taken[0]).split()), _SHOWN)}")
 
     def _usage(self, _: str) -> None:
-        tell(usage_text(self._talk.usage) if self._talk.usage else "no tokens were counted so far")
+        tell(usage_text(self._talk.usage) if self._talk.usage else "no tokens counted so far")
 
     def _help(self, _: str) -> None:
         write(_HELP)
@@ -181,7 +181,7 @@ def _text(message: Any) -> str:
 
 
 def _unquoted(path: str) -> str:
-    """A path as it was dragged into the terminal, or typed with quotes."""
+    """A path that was dragged into the terminal, or typed with quotes."""
     if os.path.exists(path):
         return path
     with contextlib.suppress(ValueError):
@@ -211,15 +211,15 @@ def _typed() -> str | None:
 
 @contextlib.contextmanager
 def _line_editing() -> Iterator[None]:
-    """Arrow keys and a history of what was typed, in a file for its owner alone, where Python has readline."""
+    """Arrow keys and a history in a private file, if Python has readline."""
     try:
         import readline
-    except ImportError:  # Windows, whose terminal has both by itself
+    except ImportError:  # Windows, whose terminal has both
         yield
         return
     path = history_path()
     if path is not None:
-        with contextlib.suppress(OSError):  # none so far
+        with contextlib.suppress(OSError):  # no history yet
             readline.read_history_file(path)
     readline.set_history_length(_HISTORY_LENGTH)
     try:
@@ -236,12 +236,12 @@ def _keep_history(write_file: Callable[[str], object], path: str) -> None:
         write_file(path)
         os.chmod(path, 0o600)
     except OSError as error:
-        tell(f"what was typed is not kept: {error.strerror or error}: {path}")
+        tell(f"cannot save the history in {path}: {error.strerror or error}")
 
 
 @contextlib.contextmanager
 def _leaving_in_order() -> Iterator[None]:
-    """A terminal that is closed, or a `kill`, in the middle of an answer: what came of it is kept."""
+    """Saves the answer so far if the terminal is closed, or the process is ended with `kill`."""
 
     def leave(number: int, _: object) -> None:
         sys.exit(128 + number)

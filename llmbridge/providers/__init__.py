@@ -1,9 +1,9 @@
-"""The providers: found by the modules of this package, by entry points of other packages, and by `register`.
+"""The providers: from the modules of this package, from entry points of other packages, and from `register`.
 
-`resolve_model` finds the one that a model string names. To add a dialect here is to add a module or a folder, to add a
-service that speaks OpenAI's is to add a row in `compatible`; no list names them. A module that is called as its
-provider, or as the first word of its name (`openai-compatible` is in `openai`), is found without importing the others,
-and so are the rows.
+`resolve_model` finds the provider of a model string. To add a dialect, add a module or a folder here; to add a service
+that speaks OpenAI's dialect, add a row in `compatible`. There is no list to edit. A module named like its provider, or
+like the first word of that name (`openai-compatible` is in `openai`), is found without importing the others; rows are
+found the same way.
 
 `python -m llmbridge.providers` prints the table of docs/providers/README.md.
 """
@@ -34,13 +34,13 @@ __all__ = [
 ]
 
 ENTRY_POINTS = "llmbridge.providers"
-"""The entry point group in which other packages name their Provider classes."""
+"""The entry point group that other packages use for their Provider classes."""
 
 MODEL_VARIABLE = "LLMBRIDGE_MODEL"
-"""The environment variable that names the model where a caller names none."""
+"""The environment variable with the default model."""
 
 SWAPPED = "are the arguments the wrong way round? It is chat(messages, model)"
-"""What is said where a model looks like a message, or a message like a model."""
+"""Added to the error if a model looks like a message, or a message like a model."""
 
 _LISTED = "all providers: llmbridge providers"
 _MAKERS = {
@@ -61,18 +61,23 @@ _broken: dict[str, str] = {}
 
 
 def register(provider: P) -> P:
-    """Makes a provider known by its name, in place of any other of that name; usable as a class decorator.
+    """Registers a provider under its name, replacing any other of that name. Also works as a class decorator.
 
     Args:
-        provider: A subclass of Provider with a `name`.
+        provider: A subclass of `Provider` with a `name`.
 
     Raises:
-        ConfigError: It is no such class, or its name cannot stand in "name:model".
+        ConfigError: It is not such a class, or its name is not usable in "name:model".
+
+    Example:
+        >>> from llmbridge.providers.compatible import compatible
+        >>> register(compatible("acme", base_url="https://api.acme.example/v1")).name
+        'acme'
     """
     if not (isinstance(provider, type) and issubclass(provider, Provider)):
-        raise ConfigError("register() takes a subclass of llmbridge.Provider")
+        raise ConfigError("register() needs a subclass of llmbridge.Provider")
     if not provider.name or set(provider.name) & set(":/ \t\n"):
-        raise ConfigError(f"{provider.__name__}.name must be set, without colon, slash or white space")
+        raise ConfigError(f"{provider.__name__}.name must be set, without a colon, slash or white space")
     _registered[provider.name] = provider
     return provider
 
@@ -81,7 +86,7 @@ def find(name: str) -> type[Provider]:
     """The provider of that name.
 
     Raises:
-        UnknownProvider: There is none; the message lists those that there are.
+        UnknownProvider: There is none; the message lists the known ones.
         ConfigError: The package that offers it is broken.
 
     Example:
@@ -92,12 +97,12 @@ def find(name: str) -> type[Provider]:
     if provider is not None:
         return provider
     raise UnknownProvider(
-        f"no provider is called {name[:40]!r}{did_you_mean(name, known())}: known are {', '.join(sorted(known()))}"
+        f"unknown provider {name[:40]!r}{did_you_mean(name, known())}: known are {', '.join(sorted(known()))}"
     )
 
 
 def did_you_mean(name: str, among: Iterable[str]) -> str:
-    """The end of a message about a name that there is not: one that is close to it, if there is one."""
+    """The end of a message about an unknown name: a suggestion, if a known one is close to it."""
     from difflib import get_close_matches
 
     close = get_close_matches(name, among, 1)
@@ -105,7 +110,7 @@ def did_you_mean(name: str, among: Iterable[str]) -> str:
 
 
 def look_up(name: str) -> type[Provider] | None:
-    """The provider of that name, or None; other packages are asked last.
+    """The provider of that name, or None; entry points are checked last.
 
     Raises:
         ConfigError: The package that offers it is broken.
@@ -119,7 +124,7 @@ def look_up(name: str) -> type[Provider] | None:
 def known() -> dict[str, type[Provider]]:
     """All providers by name; registered ones first, then those of this package, then those of entry points.
 
-    An entry point that cannot be loaded is left out with a warning; `find` says what is wrong with it.
+    An entry point that cannot be loaded is skipped with a warning; `find` raises the error.
     """
     found = dict(_entry_points())
     for module in _module_names():
@@ -128,45 +133,45 @@ def known() -> dict[str, type[Provider]]:
 
 
 def names_taken() -> set[str]:
-    """The parameters that providers say they know, or refuse by themselves."""
+    """The parameters that providers name as their own, or refuse."""
     return {name for provider in known().values() for name in (*provider.settings, *provider.refused)}
 
 
 def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[Provider], str]:
-    """The provider and the model's own name that a model string stands for.
+    """The provider and the model's own name in a model string.
 
     Args:
         model: "provider:model", "provider/model" or a provider's name; None for LLMBRIDGE_MODEL.
-        has_base_url: Whatever is no "provider:model" is then a model of an OpenAI-compatible server.
+        has_base_url: If True, anything that is not "provider:model" is a model of an OpenAI-compatible server.
 
     Raises:
-        ConfigError: No model is named; the message lists what is possible.
-        UnknownProvider: Nobody knows the provider.
+        ConfigError: No model is given; the message says how to give one.
+        UnknownProvider: There is no such provider.
 
     Example:
-        >>> resolve_model("openai:gpt-5-mini")
-        (<class 'llmbridge.providers.openai.OpenAI'>, 'gpt-5-mini')
+        >>> resolve_model("openai:gpt-5.4-mini")
+        (<class 'llmbridge.providers.openai.OpenAI'>, 'gpt-5.4-mini')
     """
     model = (model if model is not None else os.environ.get(MODEL_VARIABLE, "")) or None
     if model is None:
         raise ConfigError(
-            f"no model is named: pass model=, like 'openai:gpt-5-mini' or 'demo' (which needs no key and no network), "
+            f"no model given: pass model=, like 'openai:gpt-5.4-mini' or 'demo' (which needs no key or network), "
             f"or set {MODEL_VARIABLE}; {_LISTED}"
         )
     if not isinstance(model, str) or not model.strip():
         swapped = f"; {SWAPPED}" if isinstance(model, Mapping) or hasattr(model, "role") else ""
-        raise ConfigError(f"model must be a str like 'openai:gpt-5-mini'{swapped}")
+        raise ConfigError(f"model must be a str like 'openai:gpt-5.4-mini'{swapped}")
     model = model.strip()
     prefix, separator, name = model.partition(":")
     if separator and "/" not in prefix:
         if (provider := look_up(prefix)) is not None:
             return _with_model(provider, name)
-        if not has_base_url:  # there a local model's own name may hold a colon: llama3:8b
+        if not has_base_url:  # with one, a local model's name may hold a colon: llama3:8b
             raise UnknownProvider(
-                f"no provider is called {prefix[:40]!r}{did_you_mean(prefix, known())}; {_LISTED}, or give base_url= "
+                f"unknown provider {prefix[:40]!r}{did_you_mean(prefix, known())}; {_LISTED}, or give base_url= "
                 "for an OpenAI-compatible server"
             )
-    if has_base_url:  # there a slash is a part of the model's own name: openai/gpt-oss-20b
+    if has_base_url:  # a slash is part of the model's name: openai/gpt-oss-20b
         return find("openai-compatible"), model
     prefix, _, name = model.partition("/")
     if (provider := look_up(prefix)) is not None:
@@ -186,20 +191,20 @@ def resolve_model(model: str | None, has_base_url: bool = False) -> tuple[type[P
 def _with_model(provider: type[Provider], name: str) -> tuple[type[Provider], str]:
     name = name.strip() or provider.default_model or ""
     if not name:
-        raise ConfigError(f"{provider.name} needs a model's name: write '{provider.name}:model'")
+        raise ConfigError(f"{provider.name} has no default model: write '{provider.name}:MODEL'")
     return provider, name
 
 
 @lru_cache
 def _of_own_module(name: str) -> type[Provider] | None:
-    """The provider in the module that is called as it is, or in a row; without a look at the others."""
+    """The provider in the module or row of that name, without importing others."""
     if (provider := _if_there(name.replace("-", "_"), name)) is not None:
         return provider
     return _in_module("compatible").get(name) or _if_there(name.partition("-")[0], name)
 
 
 def _if_there(module: str, name: str) -> type[Provider] | None:
-    """The provider in a module of this package, if there is such a module."""
+    """The provider in a module of this package, if the module exists."""
     if not module.isidentifier() or module.startswith("_"):
         return None
     try:
@@ -231,25 +236,25 @@ def _in_module(module: str) -> dict[str, type[Provider]]:
 
 
 def _entry_points() -> dict[str, type[Provider]]:
-    """Those of other packages. One that cannot be loaded must not stand in the way of all others."""
+    """The providers of other packages. One that cannot be loaded must not break the others."""
     global _of_entry_points
     if _of_entry_points is None:
-        from importlib.metadata import entry_points  # costs more than all of llmbridge: only when it is needed
+        from importlib.metadata import entry_points  # slower than all of llmbridge: imported only if needed
 
         loaded = {}
         for entry in entry_points(group=ENTRY_POINTS):
             try:
                 provider = entry.load()
-            except Exception as error:  # noqa: BLE001 - whatever another package does wrong, the others still work
+            except Exception as error:  # noqa: BLE001 - an error in one package must not affect the others
                 _broken[entry.name] = f"the entry point {entry.name!r} = {entry.value!r} cannot be loaded: {error}"
                 continue
             if isinstance(provider, type) and issubclass(provider, Provider):
                 loaded[provider.name or entry.name] = provider
             else:
-                _broken[entry.name] = f"the entry point {entry.name!r} = {entry.value!r} is no llmbridge.Provider"
+                _broken[entry.name] = f"the entry point {entry.name!r} = {entry.value!r} is not an llmbridge.Provider"
         _of_entry_points = loaded
         for problem in _broken.values():
-            warnings.warn(f"llmbridge leaves a provider out: {problem}", RuntimeWarning, stacklevel=2)
+            warnings.warn(f"llmbridge skips a provider: {problem}", RuntimeWarning, stacklevel=2)
     return _of_entry_points
 
 

@@ -10,11 +10,11 @@ from llmbridge.providers import known
 
 __all__ = ["table"]
 
-_HEAD = ("provider", "base URL", "key", "tools, schema", "`models()`", "`embed()`, texts a request", "note")
+_HEAD = ("provider", "base URL", "key", "tools, schema", "`models()`", "`embed()`, texts per request", "note")
 
 
 def table() -> str:
-    """The providers of this package by name, as Markdown."""
+    """A Markdown table of this package's providers."""
     rows = [
         _cells(provider) for _, provider in sorted(known().items()) if provider.__module__.startswith(f"{__package__}.")
     ]
@@ -24,7 +24,7 @@ def table() -> str:
 
 def _cells(provider: type[Provider]) -> tuple[str, ...]:
     keys = " or ".join(f"`{name}`" for name in provider.key_env)
-    optional = ", if it wants one" if keys and not provider.needs_key else ""
+    optional = ", optional" if keys and not provider.needs_key else ""
     addresses = (provider.base_url, *provider.address_variables())
     note = "" if provider.note == f"set {' or '.join(provider.key_env)}" else provider.note
     return (

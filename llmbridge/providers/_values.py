@@ -1,7 +1,6 @@
-"""What the dialects share: values of an answer's JSON, each as what it should be; finish reasons, parts, ids of calls.
+"""What the dialects share: type-safe access to an answer's JSON, finish reasons, parts, IDs of calls.
 
-Services leave out and mistype things, and what an answer must have is for the dialects to say: of the functions here,
-only `media_of` raises.
+Services leave out and mistype fields, and each dialect decides what it requires: only `media_of` raises here.
 """
 
 from __future__ import annotations
@@ -34,11 +33,11 @@ __all__ = [
 ]
 
 TEXTS = ("text", "input_text", "output_text")
-"""The types of a part of a message that is text."""
+"""The types of message parts that hold text."""
 
-# What services write in each chunk of an answer that is not over, beside null and "".
+# Besides null and "", what services send in every chunk of an unfinished answer.
 _NOT_FINISHED = frozenset(("", "null", "none", "nil", "undefined", "not_finished", "finish_reason_unspecified"))
-# The finish reasons of all dialects: gateways hand on those of the service behind them, unchanged or in other letters.
+# Finish reasons of all dialects: gateways pass on those of the service behind them, sometimes in other letter case.
 _REASONS: dict[FinishReason, str] = {
     "stop": "complete completed done end_turn endoftext eos eos_token normal stop stop_sequence stop_token",
     "length": """
@@ -59,17 +58,17 @@ _REASON_OF = {word: reason for reason, words in _REASONS.items() for word in wor
 
 
 def mapping(value: Any) -> Mapping[str, Any]:
-    """The mapping that `value` is, or an empty one."""
+    """`value` if it is a mapping, or else an empty one."""
     return value if value.__class__ is dict or isinstance(value, Mapping) else {}
 
 
 def string(value: Any) -> str:
-    """The text that `value` is, or an empty one."""
+    """`value` if it is a str, or else an empty one."""
     return value if isinstance(value, str) else ""
 
 
 def count(value: Any) -> int | None:
-    """A number of tokens, or None for what is none.
+    """`value` if it is a number of tokens, or else None.
 
     Example:
         >>> count(7), count(-1), count(True), count("7")
@@ -79,13 +78,13 @@ def count(value: Any) -> int | None:
 
 
 def finish_of(word: Any, own: Mapping[str, FinishReason], message: str = "", again: bool = True) -> Iterator[Finish]:
-    """Why an answer ended, of the service's word for it; nothing where that says that it goes on.
+    """Why an answer ended, from the service's word for it; nothing if the word means that it continues.
 
     Args:
-        word: As the service gave it.
-        own: What the dialect's own words mean. Those of the other dialects are known, in any letters.
-        message: What the service says about it.
-        again: For an error: whether the same request may succeed at the next try.
+        word: The service's word.
+        own: The meaning of the dialect's own words. Those of other dialects are known, in any letter case.
+        message: The service's explanation.
+        again: For an error: whether the same request may succeed if retried.
 
     Source:
         The finish reasons of OpenAI, Anthropic, Gemini, Mistral, Cohere, Bedrock, DeepSeek, Zhipu, watsonx, vLLM and
@@ -105,12 +104,12 @@ def finish_of(word: Any, own: Mapping[str, FinishReason], message: str = "", aga
 
 
 def is_vector(value: Any) -> bool:
-    """Whether `value` is an embedding: a list of numbers that is not empty."""
+    """Whether `value` is an embedding: a non-empty list of numbers."""
     return isinstance(value, list) and bool(value) and set(map(type, value)) <= {int, float}
 
 
 def floats(value: Any) -> list[float] | None:
-    """The numbers of a list; None for what is not a list of numbers that a float can hold.
+    """The numbers of a list as floats; None if it is not a list of such numbers.
 
     Example:
         >>> floats([1, 0.5]), floats([True]), floats(None)
@@ -125,7 +124,7 @@ def floats(value: Any) -> list[float] | None:
 
 
 def is_report(fields: Mapping[str, Any]) -> bool:
-    """Whether what holds nothing of an answer is the report of an error, as FastAPI and gateways write one.
+    """Whether a document without an answer reports an error, like those of FastAPI and gateways.
 
     Example:
         >>> is_report({"detail": "boom"}), is_report({"code": 500, "message": "boom"}), is_report({"type": "ping"})
@@ -140,7 +139,7 @@ def is_report(fields: Mapping[str, Any]) -> bool:
 
 
 def as_text(part: dict[str, Any]) -> dict[str, Any]:
-    """A part of a message, a refusal in OpenAI's form as the text that it is elsewhere.
+    """The part, with a refusal in OpenAI's form turned into text.
 
     Example:
         >>> as_text({"type": "refusal", "refusal": "No."})
@@ -152,7 +151,7 @@ def as_text(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def own_form(part: dict[str, Any]) -> dict[str, Any]:
-    """A part of a message as the service's own object, if it has given one; the text in it is filled in again.
+    """A part of a message as the service's own object, if there is one, with its text filled in again.
 
     Example:
         >>> own_form({"type": "text", "text": "Hi", "raw": {"type": "text", "text": "", "citations": [1]}})
@@ -169,19 +168,19 @@ def own_form(part: dict[str, Any]) -> dict[str, Any]:
 
 
 def beside_calls(message: Message) -> list[dict[str, Any]]:
-    """The parts of a message, for services that have a field of its own for calls, and take nothing opaque."""
+    """The message's parts except calls and opaque ones, for services with a separate field for calls."""
     return [part for part in message.parts if part["type"] not in ("tool_call", "opaque")]
 
 
 def media_of(part: Mapping[str, Any], where: str) -> MediaPart | None:
-    """What a part shows, or None if it is no medium; see `MediaPart.of`.
+    """The image, sound or document in a part, or None; see `MediaPart.of`.
 
     Args:
-        part: Of a message.
-        where: Which part it is, for the error.
+        part: A part of a message.
+        where: Its place, for the error.
 
     Raises:
-        InvalidRequest: It cannot be read; says where it stands.
+        InvalidRequest: It is not valid. The message names the place.
 
     Example:
         >>> try:
@@ -199,12 +198,12 @@ def media_of(part: Mapping[str, Any], where: str) -> MediaPart | None:
 
 
 def call_id(given: str, taken: re.Pattern[str], length: int) -> str:
-    """The id itself if the service takes it, or one made from it: the same id always gives the same.
+    """The id itself if the service accepts it, or one derived from it: always the same for the same id.
 
     Args:
-        given: The id, of whatever service.
-        taken: What the service takes; letters and digits among it.
-        length: Of the id that is made.
+        given: The id, from any service.
+        taken: A pattern of the ids that the service accepts; these include letters and digits.
+        length: The length of a derived id.
 
     Example:
         >>> word = re.compile("[a-z0-9_]+")

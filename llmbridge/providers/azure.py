@@ -1,4 +1,4 @@
-"""OpenAI's models on Azure: OpenAI's dialect under other paths, with another header for the key."""
+"""OpenAI's models on Azure: OpenAI's dialect with other paths and another header for the key."""
 
 from __future__ import annotations
 
@@ -18,25 +18,25 @@ VERSION = "2024-10-21"
 V1 = "/openai/v1"
 
 _JWT = re.compile(r"eyJ[\w-]+\.[\w-]+\.")
-_KEY = re.compile(r"[0-9a-f]{32}|[0-9A-Za-z]{84}")  # of a resource, before and since 2024
+_KEY = re.compile(r"[0-9a-f]{32}|[0-9A-Za-z]{84}")  # keys before and since 2024
 _DATED = re.compile(r"/openai(?:/deployments/[^/]+)?(?P<path>/[^?]*)\?api-version=.*")
 
 
 class Azure(OpenAICompatible):
-    """Azure OpenAI. The model is the name of the deployment.
+    """Azure OpenAI. The model is the deployment's name.
 
-    A base URL that ends in `/openai/v1` is that of the API without versions: paths and body are OpenAI's own there.
-    Below any other, the deployment stands in the path, with `api_version` behind it.
+    A base URL ending in `/openai/v1` is the API without versions, with OpenAI's own paths and body. With any other base
+    URL, the deployment is part of the path, followed by `api_version`.
 
-    A key goes into the header `api-key`; a token of Entra ID goes out as a Bearer token. What a function given as
-    `api_key` returns is a token, unless it has the form of a key; any other key is one if it is a JSON Web Token.
+    Keys are sent in the header `api-key`, Entra ID tokens as Bearer tokens. A function given as `api_key` returns a
+    token, unless the result looks like a key; any other key is a token if it is a JSON Web Token.
 
     Example:
         >>> Azure.encode(ChatRequest.checked("chat-eu", "Hi", {"api_version": "2024-06-01"})).path
         '/openai/deployments/chat-eu/chat/completions?api-version=2024-06-01'
 
     Source:
-        Azure OpenAI REST API reference (2024-10-21 is the last version with a date that is no preview) and the pages on
+        Azure OpenAI REST API reference (2024-10-21 is the last dated version that is not a preview) and the pages on
         the v1 API of August 2025.
     """
 
@@ -82,14 +82,14 @@ class Azure(OpenAICompatible):
 
 
 def _deployed(encoded: Encoded, model: str) -> Encoded:
-    """The same under the path of a deployment."""
+    """The same request, with the path of a deployment."""
     body = dict(encoded.body)
     version = _version(body)
     return Encoded(body, f"/openai/deployments/{quote(model, safe='')}{encoded.path}?api-version={version}")
 
 
 def _version(params: dict[str, Any]) -> str:
-    """The version of the API as a part of a URL, taken out of the parameters."""
+    """The API version as a part of the URL, removed from the parameters."""
     version = params.pop("api_version", VERSION)
     if not isinstance(version, str) or not version.strip():
         raise InvalidRequest(f"api_version must be a str like {VERSION!r}")

@@ -1,6 +1,6 @@
-"""CodeLinkAva: messages as they are, answered in OpenAI chunks, a line each.
+"""CodeLinkAva: plain messages, answered with OpenAI chunks, one per line.
 
-Source: the service's own web client, as it was until October 2023.
+Source: the service's own web client of October 2023.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ __all__ = ["CodeLinkAva"]
 
 
 class CodeLinkAva(LineChat):
-    """The CodeLinkAva service, whose API lives on another host. The model's name is accepted and not sent.
+    """The CodeLinkAva service, whose API lives on another host. The model's name is accepted, but not sent.
 
     Example:
         >>> request = ChatRequest.checked("gpt-3.5-turbo", "Hi", {"temperature": 0.1})

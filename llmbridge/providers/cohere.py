@@ -1,4 +1,4 @@
-"""Cohere's Chat API, version 2: named events, a plan before tool calls, parameters by short names."""
+"""Cohere's Chat API, version 2: named events, a plan before tool calls, short parameter names."""
 
 from __future__ import annotations
 
@@ -37,19 +37,19 @@ from llmbridge.providers._values import (
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.messages import SchemaMode
+    from llmbridge.provider import Frame
     from llmbridge.tools import Tool
 
 __all__ = ["Cohere"]
 
-_USUAL = ("n", "parallel_tool_calls")  # what gets here asks for no more than the service does anyway
-_APART = ("tool_call", "reasoning")  # what has fields of its own
+_USUAL = ("n", "parallel_tool_calls")  # only the service's defaults get here
+_APART = ("tool_call", "reasoning")  # parts with fields of their own
 _DROPPED = ("tool_calls", "is_error", "name")
 _EFFORTS = ("none", "minimal", "low", "medium", "high", "xhigh", "max")
 _ADVICE = {
-    "audio": "Cohere takes no sound: transcribe it and send the text",
-    "document": "Cohere takes documents as text alone: pass it as documents=[...], or send images of the pages",
+    "audio": "Cohere does not accept audio: transcribe it and send the text",
+    "document": "Cohere accepts documents only as text: pass it as documents=[...], or send images of the pages",
 }
 _EVENTS = frozenset(
     """
@@ -68,8 +68,8 @@ _CALL = frozenset(("id", "type", "function", "index"))
 class Cohere(Provider):
     """Cohere's own service.
 
-    What the model plans before it calls tools (`tool_plan`) counts as its reasoning, and goes back with the calls.
-    Embeddings are asked for as those of documents; `input_type="search_query"` makes those of questions.
+    The model's plan before tool calls (`tool_plan`) counts as reasoning, and is sent back with the calls. Embeddings
+    are made for documents; pass `input_type="search_query"` for queries.
 
     Example:
         >>> request = ChatRequest.checked("command-a-03-2025", "Hi", {"top_p": 0.5, "stop": "."})
@@ -92,13 +92,13 @@ class Cohere(Provider):
     note = "set COHERE_API_KEY"
     supports = frozenset({"tools", "schema"})
     refused: ClassVar[Mapping[str, str]] = {
-        "n": "Cohere gives one answer a request: ask once for each",
-        "logit_bias": "Cohere cannot weigh tokens",
-        "top_logprobs": "Cohere gives those of the chosen tokens alone: use logprobs=True",
-        "parallel_tool_calls": "Cohere leaves it to the model how many tools it calls at once",
-        "user": "Cohere keeps no users",
-        "metadata": "Cohere takes none",
-        "stream_options": "Cohere counts the tokens unasked",
+        "n": "Cohere gives one answer per request: send several requests",
+        "logit_bias": "Cohere does not support it",
+        "top_logprobs": "Cohere returns only those of the chosen tokens: use logprobs=True",
+        "parallel_tool_calls": "Cohere lets the model decide how many tools it calls at once",
+        "user": "Cohere does not support it",
+        "metadata": "Cohere does not support it",
+        "stream_options": "Cohere always counts tokens: leave it out",
     }
     models_path = "/v1/models?page_size=1000"
     embeddings_batch = 96
@@ -127,7 +127,7 @@ class Cohere(Provider):
     def decode_models(cls, document: Any) -> list[str]:
         models = mapping(document).get("models")
         if not isinstance(models, list):
-            raise ProtocolError("the service answered with JSON that is no list of Cohere's models")
+            raise ProtocolError("the service's JSON is not a list of models in Cohere's form")
         return [name for model in models if isinstance(name := mapping(model).get("name"), str)]
 
     @classmethod
@@ -144,17 +144,17 @@ class Cohere(Provider):
         if not isinstance(vectors, list) or not all(is_vector(vector) for vector in vectors):
             if fields.get("message") or fields.get("error"):
                 raise error_in_stream(document)
-            raise ProtocolError("the service answered with JSON that holds no embeddings of Cohere's")
+            raise ProtocolError("the service's JSON has no embeddings in Cohere's form")
         billed = mapping(mapping(fields.get("meta")).get("billed_units"))
         tokens = _count(billed.get("input_tokens"))
         return vectors, None if tokens is None else Usage(input_tokens=tokens, raw=dict(billed))
 
 
 def _encode_body(request: ChatRequest) -> dict[str, Any]:
-    """The body of a request for an answer.
+    """The body of a chat request.
 
     Raises:
-        InvalidRequest: Something in it has no place there; says what, and what to do.
+        InvalidRequest: Cohere does not support a part of the request. The message says what to do.
     """
     body: dict[str, Any] = {
         "model": request.model,
@@ -162,7 +162,7 @@ def _encode_body(request: ChatRequest) -> dict[str, Any]:
         "stream": True,
     }
     if any(message.role == "tool" and isinstance(message.content, list) for message in request.messages):
-        from llmbridge.providers.openai.rules import moved_media  # Cohere takes images from users only, too
+        from llmbridge.providers.openai.rules import moved_media  # Cohere accepts images only from users, too
 
         body["messages"] = moved_media(body["messages"])
     if request.tools or request.schema is not None:
@@ -177,7 +177,7 @@ def _encode_body(request: ChatRequest) -> dict[str, Any]:
 
 
 def _schema_mode(request: ChatRequest) -> SchemaMode:
-    """How structured output is asked for; a response format cannot stand beside tools."""
+    """How structured output is requested: a response format does not work beside tools."""
     return request.schema_mode or ("tool" if request.tools else "native")
 
 
@@ -206,7 +206,7 @@ def _list(value: Any) -> Any:
     return [value] if isinstance(value, str) else value
 
 
-# Of each name of llmbridge's: Cohere's own, and how its value is translated.
+# For each of llmbridge's names: Cohere's name, and how to translate the value.
 _TRANSLATED: dict[str, tuple[str, Callable[[Any], Any]]] = {
     "max_completion_tokens": ("max_tokens", _as_given),
     "top_p": ("p", _as_given),
@@ -221,7 +221,7 @@ def _message(message: Message, where: str) -> dict[str, Any]:
     role = "system" if message.role == "developer" else message.role
     if isinstance(message.content, str) and not message.extra:
         return {"role": role, "content": message.content}
-    # Cohere knows no name of who speaks, and the text says what went wrong.
+    # Cohere has no field for a speaker's name, and the text says what went wrong.
     extra = {name: value for name, value in message.extra.items() if name not in _DROPPED}
     made: dict[str, Any] = {"role": role}
     content = _content(message, where)
@@ -236,7 +236,7 @@ def _message(message: Message, where: str) -> dict[str, Any]:
 
 
 def _content(message: Message, where: str) -> Any:
-    """Text alone as text, since older models take nothing else; reasoning is not sent back as content."""
+    """Text alone as a str, the only form older models accept; reasoning is not sent back as content."""
     parts = [(i, as_text(part)) for i, part in enumerate(message.parts) if part["type"] not in _APART]
     if message.role == "assistant":
         parts = [(i, said) for i, part in parts if (said := _of_model(part, f"{where}: content[{i}]")) is not None]
@@ -246,7 +246,7 @@ def _content(message: Message, where: str) -> Any:
 
 
 def _of_model(part: dict[str, Any], where: str) -> dict[str, Any] | None:
-    """A part of the model's turn, of a medium what is said in it: Cohere takes images from users only."""
+    """A part of the model's turn; of media, only the transcript, as Cohere accepts images only from users."""
     if media_of(part, where) is None:
         return part
     return {"type": "text", "text": str(words)} if (words := part.get("transcript")) else None
@@ -271,7 +271,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _add_structure(request: ChatRequest, body: dict[str, Any]) -> None:
-    """Adds the tools and the schema. A tool that must be called is the only one that the model gets to see."""
+    """Adds the tools and the schema. If one tool must be called, only that tool is sent."""
     from llmbridge.providers.openai.request import encode_schema_tool, with_instruction
 
     choice = request.tool_choice
@@ -317,14 +317,14 @@ class _Reader:
     __slots__ = ("_open", "_seen", "_unread")
 
     def __init__(self) -> None:
-        self._open: dict[int | None, dict[str, Any]] = {}  # contents of unknown types, by their indexes
-        self._seen: dict[str, Any] = {}  # fields that nobody knows
-        self._unread: Any = None  # what has a form that nobody knows
+        self._open: dict[int | None, dict[str, Any]] = {}  # contents of unknown types by index
+        self._seen: dict[str, Any] = {}  # unknown fields
+        self._unread: Any = None  # the first thing of an unknown form
 
     def read(self, frame: Frame) -> Iterable[Item | End]:
-        """What one event says."""
+        """The content of one event."""
         try:
-            # The usual event, found out fast: nothing in it but a piece of text.
+            # The common event, recognized quickly: only a piece of text.
             event, end = scan_json(frame.data, 0)
             delta = event["delta"]
             message = delta["message"]
@@ -342,18 +342,18 @@ class _Reader:
             ):
                 return (text,)
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError):
-            pass  # it is not the usual one
+            pass  # not the common case: fall through to the full decoder
         return self._frame(frame)
 
     def _frame(self, frame: Frame) -> Iterator[Item | End]:
-        """What any event says. Its name stands in the data too."""
+        """The content of any event. Its type is in the data as well."""
         if frame.event == "error":
             raise error_in_stream(frame.data)
         if not frame.data.strip() or frame.data.startswith("[DONE]"):
-            return  # gateways put OpenAI's end mark behind Cohere's own
+            return  # gateways add OpenAI's end mark after Cohere's
         event = parsed_json(frame.data)
         if not isinstance(event, Mapping):
-            raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
+            raise ProtocolError(f"expected a JSON object in a stream event, got {type(event).__name__}")
         kind, index = string(event.get("type")) or frame.event, _index(event.get("index"))
         given = event.get("delta", {name: event[name] for name in _IN_DELTA & event.keys()})
         delta = given if isinstance(given, Mapping) else {}
@@ -380,7 +380,7 @@ class _Reader:
             yield END
 
     def document(self, document: Any) -> Iterator[Item | End]:
-        """What a whole answer says."""
+        """The content of a whole answer."""
         document = document[0] if isinstance(document, list) and len(document) == 1 else document
         fields = mapping(document)
         message = fields.get("message")
@@ -390,7 +390,7 @@ class _Reader:
             elif message or fields.get("error"):
                 raise error_in_stream(document)
             else:
-                raise ProtocolError("the service answered with JSON that is no answer of Cohere's: check the base_url")
+                raise ProtocolError("the service's JSON is not an answer in Cohere's form: check the base_url")
         yield from self._message(message, None, "")
         probabilities = fields.get("logprobs")
         if isinstance(probabilities, list) and probabilities:
@@ -400,7 +400,7 @@ class _Reader:
         yield END
 
     def _message(self, message: Mapping[str, Any], index: int | None, event: str) -> Iterator[Item]:
-        """What a message says, or a piece of one."""
+        """The content of a message or a piece of one."""
         plan = message.get("tool_plan")
         if isinstance(plan, str) and plan:
             yield Reasoning(plan)
@@ -415,7 +415,7 @@ class _Reader:
         yield from self._unknown(message, _MESSAGE)
 
     def _content(self, content: Any, index: int | None, event: str) -> Iterator[Item]:
-        """Text, thinking, or a content of an unknown type, which is put together before it is told."""
+        """Text, thinking, or content of an unknown type, which is assembled first."""
         if isinstance(content, str):
             content = {"text": content}
         if not isinstance(content, Mapping):
@@ -440,12 +440,12 @@ class _Reader:
         yield from self._unknown(content, _CONTENT)
 
     def _closed(self, index: int | None) -> Iterator[Item]:
-        """A content of an unknown type that is over."""
+        """A finished content of an unknown type."""
         if (block := self._open.pop(index, None)) is not None:
             yield Other(block["type"], block, in_turn=True)
 
     def _unknown(self, fields: Mapping[str, Any], known: frozenset[str]) -> Iterator[Other]:
-        """The fields that nobody knows, each once, if there is anything in them."""
+        """Unknown fields that are not empty, each once."""
         for name, value in fields.items():
             if name not in known and value is not None and self._seen.get(name) != value:
                 self._seen[name] = value
@@ -454,7 +454,7 @@ class _Reader:
     def _call(self, call: Mapping[str, Any], index: int | None) -> ToolCallDelta:
         function = mapping(call.get("function"))
         arguments = function.get("arguments")
-        if isinstance(arguments, Mapping):  # as imitations may have it
+        if isinstance(arguments, Mapping):  # some imitations send that
             try:
                 arguments = json.dumps(arguments)
             except RecursionError:
@@ -464,7 +464,7 @@ class _Reader:
         return ToolCallDelta(index, id or None, name or None, string(arguments), raw=raw or None)
 
     def _end(self, fields: Mapping[str, Any]) -> Iterator[Item]:
-        """The tokens, and why the answer ended. `tokens` counts all, `billed_units` only what is paid for."""
+        """Usage and finish reason. `tokens` counts everything, `billed_units` only what is paid for."""
         for index in [*self._open]:
             yield from self._closed(index)
         usage = mapping(fields.get("usage"))
@@ -473,18 +473,18 @@ class _Reader:
         if prompt is not None or answer is not None:
             yield Usage(prompt, answer, cached_input_tokens=_count(usage.get("cached_tokens")), raw=dict(usage))
         if self._unread is not None:
-            raise ProtocolError(f"the service sent content that is not in Cohere's form: {shown(self._unread)}")
+            raise ProtocolError(f"the service's content is not in Cohere's form: {shown(self._unread)}")
         yield from finish_of(fields.get("finish_reason"), {})
 
 
 def _as_summary(said: list[Item], delta: Mapping[str, Any]) -> Iterator[Item]:
-    """What the last event says beside the reason to finish: everything once more, as gateways may do."""
+    """The whole answer repeated in the last event, as gateways may do."""
     if said:
         yield Summary([*said, *finish_of(delta.get("finish_reason"), {})])
 
 
 def _citations(citation: Mapping[str, Any]) -> Iterator[Citation]:
-    """A citation for each of its sources; a place in the plan or the thinking is none in the answer."""
+    """A citation per source; places in the plan or the thinking are not places in the answer."""
     if not citation:
         return
     start = end = None
@@ -499,7 +499,7 @@ def _citations(citation: Mapping[str, Any]) -> Iterator[Citation]:
 
 
 def _merge(block: dict[str, Any], delta: Mapping[str, Any]) -> None:
-    """Adds a piece to a content of an unknown type: texts and lists grow, all else is replaced."""
+    """Adds a piece to content of an unknown type: texts and lists grow, anything else is replaced."""
     for name, value in delta.items():
         known = block.get(name)
         grows = name != "type" and type(known) is type(value) and isinstance(value, (str, list))
@@ -513,7 +513,7 @@ def _index(value: Any) -> int | None:
 
 
 def _each(value: Any) -> list[Any]:
-    """The list that a value is, or that it would be the only one in."""
+    """The value if it is a list, or a list of it."""
     return value if isinstance(value, list) else [] if value is None else [value]
 
 

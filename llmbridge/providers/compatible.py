@@ -1,10 +1,10 @@
-"""The services and servers that speak OpenAI's dialect: one row of data each.
+"""Services and servers that speak OpenAI's dialect: one row of data each.
 
-A new one is one more class below, or, in another package, one line:
+To add one, add a class below, or, in another package, one line:
 `Acme = compatible("acme", base_url="https://api.acme.example/v1", key_env="ACME_API_KEY")`, named in an entry point.
 
-Source: the services' own documentation; answers recorded from llama.cpp, transformers and LiteLLM; what users were
-refused (litellm#9720, open-webui#21266, pydantic-ai#7653, nanobot#4967, lmstudio-bug-tracker#670; Databricks and
+Source: the services' own documentation; answers recorded from llama.cpp, transformers and LiteLLM; refusals reported by
+users (litellm#9720, open-webui#21266, pydantic-ai#7653, nanobot#4967, lmstudio-bug-tracker#670; Databricks and
 `stream_options`: continue#12936; Snowflake and `max_tokens`: langchain-snowflake#132).
 """
 
@@ -29,23 +29,21 @@ _PATHS = ("path", "models_path", "embeddings_path")
 
 
 class Compatible(OpenAICompatible):
-    """What the rows have in common. A row says what is different for its service.
+    """What the rows share. A row sets what is different for its service.
 
-    Its words are these attributes, and those of `OpenAI` and `Provider`.
+    It may set these attributes, and those of `OpenAI` and `Provider`.
 
     Attributes:
         key_header: The header that carries the key; "" for `Authorization: Bearer`.
-        host_env: Another environment variable of the server's address, as Ollama writes it: a host, perhaps with a
-            port or a scheme, without the path. `base_url_env` comes first.
-        host_url: The base URL with `{}` for what `host_env` holds, where that is an account, or a host that is not
-            Ollama's.
-        needs_key: Whether it refuses to work without a key; for a row with a `key_env`, True unless it says otherwise.
-        refused: Parameters that it is known to refuse, each with what to do instead. `n` is refused unless it is 1,
+        host_env: Another environment variable with the server's address, written like Ollama's: a host, optionally with
+            a port or a scheme, without the path. `base_url_env` comes first.
+        host_url: The base URL with `{}` for the value of `host_env`, if that is an account or not a host like Ollama's.
+        needs_key: Whether it requires a key; True by default if the row has a `key_env`.
+        refused: Parameters that it is known to reject, each with what to do instead. `n` is refused unless it is 1,
             `parallel_tool_calls` unless it is True, `tool_choice` unless it is "auto".
-        refused_by: The same for some of its models: a regular expression that matches the beginnings of their names,
-            and what they refuse.
-        harmless: Values of those parameters that are taken nevertheless.
-        named_roles: The roles whose messages may have a `name`, which others lose; None for all.
+        refused_by: The same for some models: a regular expression for the start of their names, and what they reject.
+        harmless: Values of those parameters that are accepted nevertheless.
+        named_roles: The roles whose messages may have a `name`; None for all.
     """
 
     key_header: ClassVar[str] = ""
@@ -63,7 +61,7 @@ class Compatible(OpenAICompatible):
         if given.get("key_env") and "needs_key" not in given:
             cls.needs_key = True
         if "name" in given and "note" not in given:
-            cls.note = f"set {' or '.join(cls.key_env)}" if cls.key_env else "a service that speaks OpenAI's dialect"
+            cls.note = f"set {' or '.join(cls.key_env)}" if cls.key_env else "speaks OpenAI's dialect"
         cls.__doc__ = cls.__doc__ or f"{cls.name}: {cls.note}."
 
     @classmethod
@@ -109,16 +107,16 @@ class Compatible(OpenAICompatible):
 
 
 def compatible(name: str, **attributes: Any) -> type[Compatible]:
-    """A provider that speaks OpenAI's dialect.
+    """A provider for a service that speaks OpenAI's dialect.
 
     Args:
-        name: What stands before the colon in "name:model".
-        **attributes: What is different for it: attributes of `Compatible`, `OpenAI` and `Provider`, where each is
-            explained. Most rows have a `base_url` and a `key_env`, which may be one str; `schema_mode` stands for
-            `best_schema_mode`. None leaves what is usual.
+        name: The part before the colon in "name:model".
+        **attributes: Attributes of `Compatible`, `OpenAI` and `Provider` that are different for this service; see those
+            classes. Most services need `base_url` and `key_env`, which may be one str; `schema_mode` is short for
+            `best_schema_mode`. None keeps the default.
 
     Raises:
-        ConfigError: There is no such attribute, a value is of another type, or a path does not begin with a slash.
+        ConfigError: An attribute is unknown, a value has another type, or a path does not begin with a slash.
 
     Example:
         >>> Acme = compatible("acme", base_url="https://api.acme.example/v1", key_env="ACME_API_KEY")
@@ -136,7 +134,7 @@ def compatible(name: str, **attributes: Any) -> type[Compatible]:
         elif isinstance(value, list):
             value = tuple(value)
         if value is None and not _fits(None, hints[attribute]):
-            continue  # whatever is usual
+            continue  # keep the default
         if not _fits(value, hints[attribute]) or (attribute in _PATHS and value and not value.startswith("/")):
             raise ConfigError(f"compatible({name!r}): {given} cannot be {str(value)[:40]!r}")
         data[attribute] = value
@@ -144,7 +142,7 @@ def compatible(name: str, **attributes: Any) -> type[Compatible]:
 
 
 def _fits(value: Any, hint: Any) -> bool:
-    """Whether a value is of the type that an annotation names; what it holds is not looked at.
+    """Whether a value has the type that an annotation names. Items are not checked.
 
     Example:
         >>> _fits("json", ClassVar[Literal["json", "tool"]]), _fits(["a"], ClassVar[tuple[str, ...]])
@@ -158,13 +156,13 @@ def _fits(value: Any, hint: Any) -> bool:
     return isinstance(value, kind)
 
 
-# Both names of the limit are known to some; a name that is not known is refused, or worse, looked away from.
+# Some services know both names of the limit; an unknown name is rejected, or worse, ignored.
 _ONLY_MAX_TOKENS = {"max_completion_tokens": "max_tokens"}
-_LOCAL_NOTE = "a server on this computer; base_url= for another"
+_LOCAL_NOTE = "a server on this computer; base_url= for another one"
 _UNTRIED = "made from documentation, never tried live"
 _GROK = r"grok-(3-mini|[4-9]|code)"
-_NO_PENALTY = "Grok knows no penalties any more"  # refused with the value 0 too
-_FIXED = "Kimi sets it itself: temperature 1, or 0.6 where it does not think, and top_p 0.95"
+_NO_PENALTY = "Grok no longer supports penalties"  # not even the value 0
+_FIXED = "Kimi sets it: temperature 1, or 0.6 without thinking, and top_p 0.95"
 
 
 class Openrouter(Compatible):
@@ -183,10 +181,10 @@ class Groq(Compatible):
     base_url = "https://api.groq.com/openai/v1"
     key_env = ("GROQ_API_KEY",)
     refused = {
-        "logprobs": "Groq does not give them",
-        "top_logprobs": "Groq does not give them",
-        "logit_bias": "Groq does not take it",
-        "n": "Groq gives one answer a request: ask once for each",
+        "logprobs": "Groq does not support it",
+        "top_logprobs": "Groq does not support it",
+        "logit_bias": "Groq does not support it",
+        "n": "Groq gives one answer per request: send several requests",
     }
     named_roles = ()
     schema_bounds = False
@@ -199,7 +197,7 @@ class Deepseek(Compatible):
     base_url = "https://api.deepseek.com/v1"
     key_env = ("DEEPSEEK_API_KEY",)
     renamed = _ONLY_MAX_TOKENS
-    reasoning_field = "reasoning_content"  # turns without it are refused, also those of another service
+    reasoning_field = "reasoning_content"  # turns without it are rejected, even another service's
     no_reasoning = ""
     best_schema_mode = "json"
     embeddings_batch = 0
@@ -212,7 +210,7 @@ class Xai(Compatible):
     key_env = ("XAI_API_KEY",)
     refused_by = {
         _GROK: {"presence_penalty": _NO_PENALTY, "frequency_penalty": _NO_PENALTY},
-        _GROK + "(?!.*non-reasoning)": {"stop": "Grok knows no stop sequences where it reasons"},
+        _GROK + "(?!.*non-reasoning)": {"stop": "Grok does not support stop sequences while reasoning"},
     }
     named_roles = ("user",)
     embeddings_batch = 128
@@ -240,7 +238,7 @@ class Cerebras(Compatible):
     url = "https://www.cerebras.ai"
     base_url = "https://api.cerebras.ai/v1"
     key_env = ("CEREBRAS_API_KEY",)
-    refused = {"logit_bias": "Cerebras does not apply it"}
+    refused = {"logit_bias": "Cerebras ignores it"}
     schema_bounds = False
     embeddings_batch = 0
 
@@ -271,7 +269,7 @@ class Moonshot(Compatible):
     key_env = ("MOONSHOT_API_KEY",)
     refused_by = {r"kimi-k2\.[56]": {"temperature": _FIXED, "top_p": _FIXED}}
     harmless = {"temperature": (1, 0.6), "top_p": (0.95,)}
-    reasoning_field = "reasoning_content"  # turns with tool calls are refused without it, or with an empty one
+    reasoning_field = "reasoning_content"  # required, and not empty, in turns with tool calls
     no_reasoning = " "
     embeddings_batch = 0
 
@@ -282,7 +280,7 @@ class Zai(Compatible):
     base_url = "https://api.z.ai/api/paas/v4"
     key_env = ("ZAI_API_KEY",)
     renamed = _ONLY_MAX_TOKENS
-    refused = {"tool_choice": "Z.ai knows only 'auto'"}
+    refused = {"tool_choice": "Z.ai supports only 'auto'"}
     reasoning_field = "reasoning_content"
     best_schema_mode = "json"
     asks_usage = False
@@ -430,10 +428,10 @@ class Minimax(Compatible):
     base_url_env = "MINIMAX_BASE_URL"
     key_env = ("MINIMAX_API_KEY",)
     refused = {
-        "n": "MiniMax gives one answer a request: ask once for each",
-        "logit_bias": "MiniMax does not apply it",
-        "presence_penalty": "MiniMax does not apply it",
-        "frequency_penalty": "MiniMax does not apply it",
+        "n": "MiniMax gives one answer per request: send several requests",
+        "logit_bias": "MiniMax ignores it",
+        "presence_penalty": "MiniMax ignores it",
+        "frequency_penalty": "MiniMax ignores it",
     }
     embeddings_batch = 0
     note = f"{_UNTRIED}; set MINIMAX_API_KEY; MINIMAX_BASE_URL for the host in China"
@@ -509,12 +507,12 @@ class OllamaV1(Compatible):
     needs_key = False
     renamed = _ONLY_MAX_TOKENS
     refused = {
-        "tool_choice": "Ollama does not know it",
-        "logit_bias": "Ollama does not know it",
-        "n": "Ollama gives one answer a request: ask once for each",
-        "user": "Ollama does not know it",
+        "tool_choice": "Ollama does not support it",
+        "logit_bias": "Ollama does not support it",
+        "n": "Ollama gives one answer per request: send several requests",
+        "user": "Ollama does not support it",
     }
-    note = "Ollama's OpenAI-compatible endpoint; `ollama` speaks its own"
+    note = "Ollama's OpenAI-compatible endpoint; `ollama` uses its own API"
     schema_grammar = True
 
 

@@ -1,4 +1,4 @@
-"""The demo: an answer over real HTTP with no key and no network, from a server inside this process."""
+"""The demo: answers over real HTTP without key or network, from a server inside this process."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ __all__ = ["Demo"]
 
 
 class Demo(OpenAICompatible):
-    """OpenAI's dialect, spoken by the testing server on an ephemeral loopback port, started at the first request.
+    """OpenAI's dialect, served by the testing server on a free loopback port, started at the first request.
 
     Example:
         >>> from llmbridge import chat
@@ -18,7 +18,7 @@ class Demo(OpenAICompatible):
 
     name = "demo"
     default_model = "demo"
-    note = "no model: made-up answers from inside the process, to try things without key and network"
+    note = "made-up answers from inside the process, to try llmbridge without a key or network"
     direct = True
 
     @classmethod

@@ -1,4 +1,4 @@
-"""Whatever model server runs on this computer: the first of the usual ones that answers."""
+"""The model server on this computer: the first of the usual ones that answers."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ _SHOWN = 5
 
 
 class Local(OpenAICompatible):
-    """Ollama, llama.cpp, LM Studio or vLLM on its usual port; asked in this order, through OpenAI's dialect.
+    """Ollama, llama.cpp, LM Studio or vLLM on its usual port, tried in this order, through OpenAI's dialect.
 
-    `local` takes the first model of the first server that has one for chats, `local:NAME` the first server that has the
-    model of that name. The servers' own environment variables (`OLLAMA_HOST`, `LLAMACPP_BASE_URL` ...) are respected,
-    and so are their keys (`LLAMACPP_API_KEY` ..., or those in the keys file); proxies are not used.
+    `local` uses the first chat model of the first server that has one, `local:NAME` the first server with that model.
+    The servers' own environment variables (`OLLAMA_HOST`, `LLAMACPP_BASE_URL` ...) are respected, and so are their keys
+    (`LLAMACPP_API_KEY` ..., or those in the keys file). Proxies are not used.
 
     Example:
         >>> Local.servers[0]
@@ -47,18 +47,18 @@ class Local(OpenAICompatible):
     @classmethod
     def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
         if model == _ANY:
-            raise InvalidRequest("name a model that makes embeddings, like 'local:nomic-embed-text'", provider=cls.name)
+            raise InvalidRequest("name an embedding model, like 'local:nomic-embed-text'", provider=cls.name)
         return super().encode_embeddings(model, texts, params)
 
     @classmethod
     def locate(cls, model: str) -> tuple[str, str]:
-        """The first server that answers, and its model. Blocks for some seconds at the most.
+        """The first server that answers, and its model. Blocks for a few seconds at most.
 
         Args:
-            model: Its name, "any" for any that chats, or "" for a question that is about none.
+            model: Its name, "any" for any chat model, or "" if no model is needed.
 
         Raises:
-            ConnectFailed: None answers, or none has the model; the message says who was asked.
+            ConnectFailed: No server answers, or none has the model. The message names the servers that were tried.
         """
         return _Search(cls.servers, model, lambda: float("inf")).result()
 
@@ -70,14 +70,14 @@ class Local(OpenAICompatible):
     @classmethod
     def key_at(cls, base_url: str) -> Key | None:
         for name in cls.servers:
-            with contextlib.suppress(ConfigError):  # a variable that is no URL
+            with contextlib.suppress(ConfigError):  # a variable that is not a URL
                 if SERVICES[name].resolve_base_url() == base_url:
                     return SERVICES[name].find_key(None, True)
         return None
 
 
 class _Search:
-    """The question to one server after the other whether it has the model."""
+    """Asks one server after the other for its models."""
 
     def __init__(self, servers: Sequence[str], model: str, left: Callable[[], float]) -> None:
         self._servers = servers
@@ -87,7 +87,7 @@ class _Search:
         self._stopped = False
 
     def stop(self) -> None:
-        """Ends it at once, from any thread."""
+        """Stops the search at once, from any thread."""
         self._stopped = True
         if (question := self._question) is not None:
             question.cancel()
@@ -96,9 +96,9 @@ class _Search:
         """See `Local.locate`. Blocks.
 
         Raises:
-            Cancelled: It was stopped.
-            ClockExpired: Its time is over.
-            ConnectFailed: None answers, or none has the model.
+            Cancelled: `stop` was called.
+            ClockExpired: The timeout ran out.
+            ConnectFailed: No server answers, or none has the model.
         """
         silent, answered = [], []
         for name in self._servers:
@@ -110,7 +110,7 @@ class _Search:
             except ConnectFailed:
                 silent.append(where)
                 continue
-            except LLMBridgeError as error:  # somebody else's port, a key that is needed, a variable that is no URL
+            except LLMBridgeError as error:  # another program's port, a missing key, a bad variable
                 self._check()
                 answered.append(f"{where}: {error}")
                 continue
@@ -119,7 +119,7 @@ class _Search:
             answered.append(f"{where} has {_shown(found)}")
         if not answered:
             raise _final(f"no local server answers: start one, like `ollama serve` (tried {', '.join(silent)})")
-        wanted = "a model for chats" if self._model == _ANY else f"the model {self._model!r}"
+        wanted = "a chat model" if self._model == _ANY else f"the model {self._model!r}"
         raise _final(f"no local server has {wanted}: {'; '.join(answered)}")
 
     def _ask(self, name: str, base_url: str) -> list[str]:
@@ -135,7 +135,7 @@ class _Search:
         self._question = DocumentCall(
             SHARED, provider, "", lambda _: encoded, options, provider.decode_models, method="GET"
         )
-        if self._stopped:  # before there was a question to cancel
+        if self._stopped:  # stop() came before there was a request to cancel
             self._question.cancel()
         return self._question.result()
 
@@ -143,11 +143,11 @@ class _Search:
         if self._stopped:
             raise Cancelled("the search for a local server was stopped")
         if self._left() <= 0:
-            raise ClockExpired("the total limit ran out while the local servers were asked", clock="total")
+            raise ClockExpired("the total timeout ran out during the search for a local server", clock="total")
 
 
 def _chosen(model: str, found: Sequence[str]) -> str | None:
-    """The model to ask, if the server has it. Ollama lists `llama3` as `llama3:latest`."""
+    """The model to use, if the server has it. Ollama lists `llama3` as `llama3:latest`."""
     if not model:
         return model
     if model == _ANY:

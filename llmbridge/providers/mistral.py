@@ -1,4 +1,5 @@
-"""Mistral's API: OpenAI's dialect with names, contents and tool calls of its own, which refuses all that it lacks."""
+"""Mistral's API: OpenAI's dialect with its own names, contents and tool calls; it rejects everything it does not
+know."""
 
 from __future__ import annotations
 
@@ -14,16 +15,16 @@ from llmbridge.providers.openai import OpenAI
 __all__ = ["Mistral"]
 
 _CALL_ID = re.compile(r"[a-zA-Z0-9]{9}")
-_BETWEEN = {"role": "assistant", "content": "Understood."}  # something has to be said to the answers of tools
+_BETWEEN = {"role": "assistant", "content": "Understood."}  # results of tools need an answer before the next message
 
 
 class Mistral(OpenAI):
     """Mistral's own service.
 
-    Ids of tool calls that another service made are replaced by ones that Mistral takes, the same id by the same one.
-    Reasoning goes back to the model as it came. An order of the messages that the service would refuse is mended:
-    instructions behind an answer, a user's message behind the answer of a tool, an answer with nothing in it. Of
-    embeddings, a request holds no more than 32 texts, because the service bounds the tokens of all together.
+    Tool call IDs of other services are replaced by ones that Mistral accepts, always the same way. Reasoning is sent
+    back unchanged. Messages in an order that Mistral would reject are reordered or completed: instructions after an
+    answer, a user's message after a tool's result, an empty answer. An embeddings request holds at most 32 texts, as
+    Mistral limits their tokens together.
 
     Example:
         >>> request = ChatRequest.checked("mistral-small-latest", "Hi", {"seed": 1, "safe_prompt": True})
@@ -33,8 +34,8 @@ class Mistral(OpenAI):
 
     Source:
         Mistral API reference, chat completions and embeddings; the models of its Python client, 3.7. Unknown parameters
-        are refused with status 422, other ids of tool calls with 400. Of 16,384 tokens to embed (semantic-router#297)
-        the bound has risen to 65,536 (gbrain#3001).
+        are rejected with status 422, other tool call IDs with 400. The limit of an embeddings request rose from 16,384
+        tokens (semantic-router#297) to 65,536 (gbrain#3001).
     """
 
     name = "mistral"
@@ -46,16 +47,16 @@ class Mistral(OpenAI):
     note = "set MISTRAL_API_KEY"
     embeddings_batch = 32
     refused: ClassVar[Mapping[str, str]] = {
-        "top_k": "Mistral knows only top_p",
-        "logprobs": "Mistral gives no log-probabilities",
-        "top_logprobs": "Mistral gives no log-probabilities",
-        "logit_bias": "Mistral cannot weigh tokens",
-        "user": "Mistral keeps no users: put it into metadata",
-        "stream_options": "Mistral counts the tokens unasked",
-        "store": "Mistral stores no answers",
-        "service_tier": "Mistral has no tiers",
-        "verbosity": "Mistral cannot be told how much to say: say it in the prompt",
-        "modalities": "Mistral answers with text",
+        "top_k": "Mistral supports only top_p",
+        "logprobs": "Mistral does not return log probabilities",
+        "top_logprobs": "Mistral does not return log probabilities",
+        "logit_bias": "Mistral does not support it",
+        "user": "Mistral does not support it: put it into metadata",
+        "stream_options": "Mistral always counts tokens: leave it out",
+        "store": "Mistral does not store answers",
+        "service_tier": "Mistral has no service tiers",
+        "verbosity": "Mistral does not support it: ask for short or long answers in the prompt",
+        "modalities": "Mistral answers only with text",
     }
     renamed: ClassVar[Mapping[str, str]] = {"seed": "random_seed", "max_completion_tokens": "max_tokens"}
     own_models = False
@@ -85,7 +86,7 @@ class Mistral(OpenAI):
             if message.extra.get("tool_call_id"):
                 encoded["tool_call_id"] = _call_id(str(message.extra["tool_call_id"]))
         else:
-            encoded.pop("name", None)  # the service refuses it there
+            encoded.pop("name", None)  # rejected there
         if message.calls:
             encoded["tool_calls"] = [
                 {**call, "id": _call_id(str(call["id"]))} if call.get("id") else call for call in encoded["tool_calls"]
@@ -107,12 +108,12 @@ class Mistral(OpenAI):
         found = dict(super().refusals(request))
         effort = request.params.get("reasoning_effort")
         if isinstance(effort, int) and not isinstance(effort, bool):
-            found["reasoning_effort"] = "Mistral takes a word (none, high), no number of tokens"
+            found["reasoning_effort"] = "Mistral takes a word (none, high), not a number of tokens"
         return found
 
 
 def _in_order(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages in an order that the service takes: instructions first, and an answer behind those of tools."""
+    """The messages in an order that Mistral accepts: instructions first, and an answer after tools' results."""
     ordered = [message for message in messages if message["role"] == "system"]
     for message in messages:
         role = message["role"]
@@ -125,16 +126,16 @@ def _in_order(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _call_id(given: str) -> str:
-    """An id of nine letters and digits, which the service insists on."""
+    """An ID of nine letters and digits, as Mistral requires."""
     return call_id(given, _CALL_ID, 9)
 
 
 def _parts(message: Message) -> list[dict[str, Any]]:
-    """What stands in the content, in its order; of its own answers the service takes everything back."""
+    """The parts of the content, in order; Mistral accepts everything of its own answers."""
     parts: list[dict[str, Any]] = []
     for part in message.parts:
         if message.role == "assistant" and part["type"] in ("image_url", "input_audio", "file"):
-            from llmbridge.providers.openai.beside import write_media
+            from llmbridge.providers.openai.extras import write_media
 
             if text := write_media(part, {}, parts, own_images=True):
                 parts.append({"type": "text", "text": text})
@@ -144,7 +145,7 @@ def _parts(message: Message) -> list[dict[str, Any]]:
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any] | None:
-    """A part as Mistral takes it; None for reasoning that only another service can read."""
+    """A part in Mistral's form; None for reasoning that only another service can read."""
     part = as_text(part)
     kind = part["type"]
     if kind == "opaque":
@@ -157,7 +158,7 @@ def _part(part: dict[str, Any]) -> dict[str, Any] | None:
         return {"type": "thinking", "thinking": [{"type": "text", "text": text}], **signed} if text or signed else None
     if kind == "file" and isinstance(part.get("file"), Mapping) and "file_id" in part["file"]:
         return {"type": "file", "file_id": part["file"]["file_id"]}
-    # Mistral's own forms of these have no mapping inside.
+    # Mistral's own forms of these hold no mapping.
     if kind == "input_audio" and isinstance(part.get("input_audio"), str):
         return part
     from llmbridge.parts import MediaPart

@@ -1,4 +1,4 @@
-"""Ollama's own API: JSON lines in place of events, options apart from the other parameters, whole tool calls."""
+"""Ollama's own API: JSON lines instead of events, model options in `options`, whole tool calls."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from llmbridge.providers._values import (
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
     from llmbridge.secret import Key, Secret
 
 __all__ = ["Ollama", "host_url"]
@@ -67,9 +67,9 @@ _THINK: dict[str, bool | str] = {
     "max": "max",
 }
 _ADVICE = {
-    "image": "Ollama fetches no URLs: pass the image's bytes or a path, like Image('cat.png')",
-    "audio": "Ollama takes no sound: transcribe it and send the text",
-    "document": "Ollama takes no documents: send their text, or images of their pages",
+    "image": "Ollama does not download URLs: pass the image's bytes or a path, like Image('cat.png')",
+    "audio": "Ollama does not accept audio: transcribe it and send the text",
+    "document": "Ollama does not accept documents: send their text, or images of their pages",
 }
 _REASONING = ("thinking", "reasoning_content", "reasoning")
 _FINISH: dict[str, FinishReason] = {"stop": "stop", "length": "length", "tool_calls": "tool_calls"}
@@ -88,11 +88,11 @@ _FUNCTION = frozenset(("name", "arguments", "index"))
 
 
 class Ollama(Provider):
-    """Ollama's own API, on this machine, on another, or on https://ollama.com.
+    """Ollama's own API, on this computer, on another, or at https://ollama.com.
 
-    `OLLAMA_HOST` says where it is, by the rules of Ollama's own programs; `OLLAMA_API_KEY` is only needed for
-    https://ollama.com. Whatever is the name of a model's option (`num_ctx`, `min_p` ...) goes into `options`, and a
-    mapping given as `options` is merged into it.
+    `OLLAMA_HOST` is its address, by the rules of Ollama's own programs; `OLLAMA_API_KEY` is needed only for
+    https://ollama.com. A model's options (`num_ctx`, `min_p` ...) are moved into `options`; a mapping given as
+    `options` is merged into it.
 
     Example:
         >>> request = ChatRequest.checked("llama3.2", "Hi", {"max_tokens": 5, "num_ctx": 8192, "keep_alive": "5m"})
@@ -101,7 +101,8 @@ class Ollama(Provider):
         ({'num_predict': 5, 'num_ctx': 8192}, '5m')
 
     Source:
-        Ollama's API documentation and `api/types.go`: POST /api/chat, a JSON object a line, the last with `done: true`.
+        Ollama's API documentation and `api/types.go`: POST /api/chat answers with JSON lines, the last with
+        `done: true`.
     """
 
     name = "ollama"
@@ -112,14 +113,14 @@ class Ollama(Provider):
     base_url_env = "OLLAMA_HOST"
     start_command = "ollama serve"
     headers: ClassVar[Mapping[str, str]] = {"Accept": "application/x-ndjson"}
-    note = "a server of your own, at OLLAMA_HOST; OLLAMA_API_KEY only for https://ollama.com"
+    note = "your own server, at OLLAMA_HOST; OLLAMA_API_KEY only for https://ollama.com"
     supports = frozenset({"tools", "schema"})
     refused: ClassVar[Mapping[str, str]] = {
-        "n": "Ollama gives one answer a request: ask once for each",
-        "logit_bias": "Ollama cannot weigh tokens",
-        "parallel_tool_calls": "Ollama leaves it to the model how many tools it calls at once",
-        "user": "Ollama does not look at it",
-        "metadata": "Ollama does not look at it",
+        "n": "Ollama gives one answer per request: send several requests",
+        "logit_bias": "Ollama does not support it",
+        "parallel_tool_calls": "Ollama lets the model decide how many tools it calls at once",
+        "user": "Ollama ignores it",
+        "metadata": "Ollama ignores it",
     }
     think_tags = True
     models_path = "/api/tags"
@@ -140,7 +141,7 @@ class Ollama(Provider):
     @classmethod
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
         if isinstance(document, Mapping) and not {"message", "response", "error"} & set(document):
-            raise ProtocolError("the service answered with JSON that is no answer of Ollama's: check the base_url")
+            raise ProtocolError("the service's JSON is not an answer in Ollama's form: check the base_url")
         reader = _Reader()
         yield from reader.line(document)
         reader.check()
@@ -151,10 +152,10 @@ class Ollama(Provider):
         refused = dict(super().refusals(request))
         effort = request.params.get("reasoning_effort")
         if isinstance(effort, int) and not isinstance(effort, bool):
-            refused["reasoning_effort"] = "Ollama takes a word (none, low, medium, high, max), no number of tokens"
+            refused["reasoning_effort"] = "Ollama takes a word (none, low, medium, high, max), not a number of tokens"
         choice = request.tool_choice
         if choice is not None and (choice.raw is not None or choice.mode not in ("auto", "none")):
-            advice = "Ollama cannot be told to call a tool: use 'auto' or 'none', or say in the prompt what to call"
+            advice = "Ollama cannot be made to call a tool: use 'auto' or 'none', or say in the prompt what to call"
             refused["tool_choice"] = advice
         return refused
 
@@ -181,7 +182,7 @@ class Ollama(Provider):
     def decode_models(cls, document: Any) -> list[str]:
         models = document.get("models") if isinstance(document, Mapping) else None
         if not isinstance(models, list):
-            raise ProtocolError("the service answered with JSON that is no list of Ollama's models")
+            raise ProtocolError("the service's JSON is not a list of models in Ollama's form")
         names = (mapping(model).get("name") or mapping(model).get("model") for model in models)
         return [name for name in names if isinstance(name, str)]
 
@@ -198,15 +199,15 @@ class Ollama(Provider):
             raise error_in_stream(document)
         vectors = fields.get("embeddings")
         if not isinstance(vectors, list) or not all(is_vector(vector) for vector in vectors):
-            raise ProtocolError("the service answered with JSON that holds no embeddings of Ollama's")
+            raise ProtocolError("the service's JSON has no embeddings in Ollama's form")
         return vectors, _usage(fields)
 
 
 def host_url(host: str) -> str:
-    """The URL that a value of `OLLAMA_HOST` means; an empty one is the server of this machine.
+    """The URL for a value of `OLLAMA_HOST`; an empty one is the server on this computer.
 
     Raises:
-        ConfigError: It is no host, with a port, a path or a scheme at the most. It is not quoted.
+        ConfigError: It is not a host, optionally with a port, path or scheme. The value is not quoted.
 
     Example:
         >>> host_url("gpu.example.com"), host_url(":8080"), host_url("https://ollama.com")
@@ -226,7 +227,7 @@ def host_url(host: str) -> str:
         raise ConfigError(
             "the environment variable OLLAMA_HOST must be a host like 127.0.0.1:11434, or a URL like https://ollama.com"
         )
-    # What a server listens on in order to hear everybody is no address to connect to.
+    # An address that a server listens on for all interfaces is not one to connect to.
     name = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(name, name)  # noqa: S104 - nothing is bound to it
     name = f"[{name}]" if ":" in name else name
     port = port if found or port is not None else _PORT
@@ -235,15 +236,15 @@ def host_url(host: str) -> str:
 
 
 def _bracketed(rest: str) -> str:
-    """An IPv6 address that stands alone, as it has to stand in a URL."""
+    """Adds the brackets that a URL needs around a bare IPv6 address."""
     return f"[{rest}]" if rest.count(":") > 1 and not set(rest) & set("[]/@") else rest
 
 
 def _encode_body(request: ChatRequest) -> dict[str, Any]:
-    """The body of a request for an answer.
+    """The body of a chat request.
 
     Raises:
-        InvalidRequest: Something in it has no place there; says what, and what to do.
+        InvalidRequest: Ollama does not support a part of the request. The message says what to do.
     """
     params, options = _split_options(request.params)
     body: dict[str, Any] = {"model": request.model, "messages": _messages(request.messages), "stream": True}
@@ -265,10 +266,10 @@ def _encode_body(request: ChatRequest) -> dict[str, Any]:
 
 
 def _split_options(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The parameters that stand beside the options, and the options; a mapping given as `options` wins.
+    """The parameters outside `options`, and the options; a mapping given as `options` wins.
 
     Raises:
-        InvalidRequest: The options are no mapping.
+        InvalidRequest: `options` is not a mapping.
     """
     given = params.get("options")
     if given is not None and not isinstance(given, Mapping):
@@ -282,7 +283,7 @@ def _split_options(params: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
                 limits["num_predict"] = value
         elif name in _OPTIONS:
             options[name] = value
-        elif name not in ("n", "options", "parallel_tool_calls"):  # two of them ask for no more than it does anyway
+        elif name not in ("n", "options", "parallel_tool_calls"):  # the other two have Ollama's default values
             beside[name] = value
     options = {**limits, **options, **(given or {})}
     if isinstance(options.get("stop"), str):
@@ -305,7 +306,7 @@ def _format(value: Any) -> Iterator[tuple[str, Any]]:
     elif form.get("type") != "text":
         raise InvalidRequest(
             "response_format must be {'type': 'json_object'}, {'type': 'text'}, or "
-            "{'type': 'json_schema', 'json_schema': {'schema': ...}}; Ollama's own form goes into format="
+            "{'type': 'json_schema', 'json_schema': {'schema': ...}}; pass Ollama's own form as format="
         )
 
 
@@ -316,7 +317,7 @@ _TRANSLATED: dict[str, Callable[[Any], Iterator[tuple[str, Any]]]] = {
 
 
 def _messages(messages: Sequence[Message]) -> list[dict[str, Any]]:
-    names: dict[str, str] = {}  # of the tools that were called, for answers that name only the call
+    names: dict[str, str] = {}  # tools by call, for results that name only the call
     return [_message(message, f"messages[{i}]", names) for i, message in enumerate(messages)]
 
 
@@ -328,16 +329,16 @@ def _message(message: Message, where: str, names: dict[str, str]) -> dict[str, A
     names.update({call.id: call.name for call in message.calls})
     extra = {name: value for name, value in message.extra.items() if name != "tool_calls"}
     if role == "tool":
-        extra.pop("is_error", None)  # Ollama has no place for it: the text says so
+        extra.pop("is_error", None)  # Ollama has no field for it; the text says so
         called = extra.pop("name", None) or names.get(str(extra.get("tool_call_id")))
         if called:
             made["tool_name"] = called
-    extra.pop("name", None)  # Ollama knows no name of who speaks
+    extra.pop("name", None)  # Ollama has no field for a speaker's name
     return {**made, **extra}
 
 
 def _fields(message: Message, where: str) -> dict[str, Any]:
-    """The parts of a turn, each kind in its own field: Ollama's content is text alone."""
+    """The parts of a turn, each kind in its own field: Ollama's content is text only."""
     texts, thoughts, images, calls = [], [], [], []
     own: dict[str, Any] = {}
     for i, part in enumerate(map(as_text, message.parts)):
@@ -365,10 +366,10 @@ def _fields(message: Message, where: str) -> dict[str, Any]:
 
 
 def _image(part: dict[str, Any], where: str) -> str:
-    """The bytes of an image in base64; nothing else stands beside text."""
+    """The bytes of an image in base64; Ollama accepts nothing else beside text."""
     media = media_of(part, where)
     if media is None:
-        raise InvalidRequest(f"{where}: Ollama takes text and images, not a part of type {part['type'][:40]!r}")
+        raise InvalidRequest(f"{where}: Ollama accepts text and images, not a part of type {part['type'][:40]!r}")
     if media.kind == "image" and media.data:
         return media.data
     raise InvalidRequest(f"{where}: {_ADVICE[media.kind]}")
@@ -385,8 +386,8 @@ def _add_tools(request: ChatRequest, body: dict[str, Any]) -> None:
 def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
     assert request.schema is not None
     if request.schema_mode == "tool":
-        raise InvalidRequest("schema_mode='tool': Ollama cannot be told to call a tool: use 'native' or 'json'")
-    # A format holds for all that the model writes, and so keeps it from calling tools: beside them words have to do.
+        raise InvalidRequest("schema_mode='tool': Ollama cannot be made to call a tool: use 'native' or 'json'")
+    # A format applies to everything the model writes, so it cannot call tools: beside tools, the prompt asks for JSON.
     in_words = "tools" in body and request.schema_mode != "native"
     if in_words or request.schema_mode == "json":
         from llmbridge.providers.openai.request import with_instruction
@@ -406,17 +407,17 @@ class _Reader:
 
     def __init__(self) -> None:
         self._around = 0
-        self._texts = 0  # pieces so far
+        self._texts = 0  # number of pieces so far
         self._calls: list[tuple[str, str]] = []  # names and arguments so far
         self._images = 0
-        self._seen: dict[str, Any] = {}  # fields that nobody knows
-        self._unread: Any = None  # what has a form that nobody knows
+        self._seen: dict[str, Any] = {}  # unknown fields
+        self._unread: Any = None  # the first thing of an unknown form
 
     def read(self, frame: Frame) -> Iterable[Item | End]:
-        """What one line says; raises what `line` raises."""
+        """The content of one line; raises what `line` raises."""
         end = -1
         try:
-            # The usual line, found out fast: nothing in it but a piece of text.
+            # The common line, recognized quickly: only a piece of text.
             line, end = scan_json(frame.data, 0)
             message = line["message"]
             content = message["content"]
@@ -432,33 +433,33 @@ class _Reader:
                 self._texts += 1
                 return (content,)
             if line.keys() <= _USUAL_LINE:
-                self._around = len(line)  # so many keys are those that say nothing, until there is another number
+                self._around = len(line)  # until it changes, a line with as many keys is plain
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
-            pass  # it is not the usual one
+            pass  # not the common case: fall through to the full decoder
         return self.line(line if end == len(frame.data) else parsed_json(frame.data))
 
     def check(self) -> None:
-        """Nothing of the answer is left out without an error.
+        """Raises if a part of the answer could not be read.
 
         Raises:
-            ProtocolError: Something could not be read.
+            ProtocolError: A part has an unknown form.
         """
         if self._unread is not None:
-            raise ProtocolError(f"the service sent an answer that is not in Ollama's form: {shown(self._unread)}")
+            raise ProtocolError(f"the service's answer is not in Ollama's form: {shown(self._unread)}")
 
     def line(self, line: Any) -> Iterator[Item | End]:
-        """What any line says; that of /api/generate is understood too, which servers of the same dialect may send.
+        """The content of any line, also of /api/generate, which similar servers may send.
 
         Raises:
             ServiceError: It reports an error.
-            ProtocolError: It is no JSON object, or the last one of an answer that could not be read.
+            ProtocolError: It is not a JSON object, or ends an answer that could not be read.
         """
         if not isinstance(line, Mapping):
-            raise ProtocolError(f"a line of the stream is no JSON object, but {type(line).__name__}")
+            raise ProtocolError(f"expected a JSON object in a line of the stream, got {type(line).__name__}")
         done = line.get("done") in (True, "true", "True")
         texts, calls = self._texts, [*self._calls]
         said = [*self._message(line)]
-        if done and calls == self._calls[len(calls) :]:  # the last line may say everything once more
+        if done and calls == self._calls[len(calls) :]:  # the last line may repeat everything
             said = [item for item in said if not isinstance(item, ToolCallDelta) or item.id]
         whole = done and texts + len(calls) > 1 and texts and any(isinstance(item, str) for item in said)
         ends = [*self._end(line)] if done else []
@@ -477,7 +478,7 @@ class _Reader:
     def _end(line: Mapping[str, Any]) -> Iterator[Usage | Finish]:
         if (usage := _usage(line)) is not None:
             yield usage
-        yield next(finish_of(line.get("done_reason"), _FINISH), Finish("stop"))  # old servers give no reason
+        yield next(finish_of(line.get("done_reason"), _FINISH), Finish("stop"))  # old servers send no reason
 
     def _message(self, line: Mapping[str, Any]) -> Iterator[Item]:
         message = line.get("message", line.get("delta") if "done" in line else None)
@@ -487,7 +488,7 @@ class _Reader:
             yield Reasoning(thinking)
         for content in (message.get("content"), line.get("response")):
             if not isinstance(content, str) and "done" not in line:
-                continue  # it is a document of another dialect
+                continue  # a document of another dialect
             for text in self._text_of(content):
                 self._texts += 1
                 yield text
@@ -503,7 +504,7 @@ class _Reader:
         yield from self._unknown(message, _MESSAGE, in_turn=True)
 
     def _text_of(self, content: Any) -> Iterator[str]:
-        """The pieces of text in a content, which imitations may write as a part or a list of them."""
+        """The pieces of text in a content; some imitations send a part, or a list of parts."""
         for part in _list(content):
             text = part if isinstance(part, str) else mapping(part).get("text")
             if isinstance(text, str):
@@ -512,7 +513,7 @@ class _Reader:
                 self._unread = part
 
     def _call(self, call: Any) -> Iterator[ToolCallDelta]:
-        """A call, which is whole. `function.index` is not looked at: servers begin anew with 0 in each line."""
+        """A whole call. `function.index` is ignored: servers start again from 0 in each line."""
         fields = mapping(call)
         function = mapping(fields.get("function")) or fields
         name, arguments = function.get("name"), function.get("arguments")
@@ -531,7 +532,7 @@ class _Reader:
         yield ToolCallDelta(None, string(fields.get("id")) or None, name, arguments, whole=True, raw=raw or None)
 
     def _unknown(self, fields: Mapping[str, Any], known: frozenset[str], in_turn: bool = False) -> Iterator[Other]:
-        """The fields that nobody knows, each once, if there is anything in them."""
+        """Unknown fields that are not empty, each once."""
         for name, value in fields.items():
             if name not in known and value not in _EMPTY and self._seen.get(name) != value:
                 self._seen[name] = value
@@ -539,12 +540,12 @@ class _Reader:
 
 
 def _list(value: Any) -> list[Any]:
-    """The list that a value is, or that it would be the only one in."""
+    """The value if it is a list, or a list of it."""
     return value if isinstance(value, list) else [] if value in _EMPTY else [value]
 
 
 def _usage(line: Mapping[str, Any]) -> Usage | None:
-    """The tokens that a line counts. Ollama leaves out what is zero, so that either may be missing."""
+    """The tokens that a line counts. Ollama leaves out zeros, so either count may be missing."""
     prompt, answer = count(line.get("prompt_eval_count")), count(line.get("eval_count"))
     if prompt is None and answer is None:
         return None

@@ -1,4 +1,4 @@
-"""Google Cloud's Vertex AI: Gemini and Claude in their own dialects, below the paths of a project.
+"""Google Cloud's Vertex AI: Gemini and Claude in their own dialects, with paths for a project.
 
 Source: Vertex AI API reference, generateContent, streamRawPredict, locations; "Claude on Vertex AI" in Anthropic's API
 documentation; google-genai 3.6 and anthropic 2.14, which send the same; google-auth, Application Default Credentials.
@@ -29,13 +29,13 @@ _SCOPE = "https://www.googleapis.com/auth/cloud-platform"
 _NAME = re.compile(r"[a-z0-9][a-z0-9-]{0,62}")
 _PROJECT = re.compile(r"[a-z0-9][a-z0-9.:-]{0,99}")
 _CREDENTIALS_VARIABLE = "GOOGLE_APPLICATION_CREDENTIALS"
-_REGIONS = ("us", "eu")  # of several locations each, with hosts of their own
+_REGIONS = ("us", "eu")  # each covers several locations and has its own host
 
-_found: tuple[Any, Any] | None = None  # where the credentials come from, and what was found there
+_found: tuple[Any, Any] | None = None  # the source of the credentials, and the credentials
 
 
 class _VertexAI(Provider):
-    """What both dialects have in common there: the token, the project and the location."""
+    """What both dialects share: token, project and location."""
 
     base_url = "https://aiplatform.googleapis.com"
     path = "/v1/projects"
@@ -43,7 +43,7 @@ class _VertexAI(Provider):
     key_env: ClassVar[tuple[str, ...]] = ("VERTEX_API_KEY",)
     base_url_env = ""
     key_name = "vertex"
-    needs_key = False  # Google's own credentials may be there; `find_key` says what is missing
+    needs_key = False  # Google's credentials may exist; `find_key` says if not
     models_path = ""
     embeddings_batch = 0
     settings_env: ClassVar[Mapping[str, str]] = {
@@ -56,7 +56,7 @@ class _VertexAI(Provider):
         found = super().with_settings(params, elsewhere)
         if "project" not in found and not elsewhere:
             raise ConfigError(
-                f"{cls.name} needs the project: set the environment variable GOOGLE_CLOUD_PROJECT, or pass project=",
+                f"{cls.name} needs a project: set the environment variable GOOGLE_CLOUD_PROJECT, or pass project=",
                 provider=cls.name,
             )
         return found
@@ -78,26 +78,26 @@ class _VertexAI(Provider):
         else:
             return KeyFunction(partial(_default_token, elsewhere), optional=elsewhere)
         raise MissingKey(
-            f"{cls.name} needs a token of Google Cloud: pip install 'llmbridge[vertex]' and type "
-            "gcloud auth application-default login, or pass api_key= (a token, or a function that gives one), "
+            f"{cls.name} needs a Google Cloud token: pip install 'llmbridge[vertex]' and run "
+            "gcloud auth application-default login, or pass api_key= (a token, or a function that returns one), "
             f"or set the environment variable {cls.key_env[0]}",
             provider=cls.name,
         )
 
 
 class Vertex(_VertexAI, Gemini):
-    """Gemini on Vertex AI. Without an `api_key`, the token comes from Google's Application Default Credentials.
+    """Gemini on Vertex AI. Without `api_key`, the token comes from Google's Application Default Credentials.
 
-    Settings, given like parameters: `project` (or GOOGLE_CLOUD_PROJECT), `location` (or GOOGLE_CLOUD_LOCATION; "global"
-    if missing), and `api_version` ("v1" if missing). `api_key` is an access token, or a function that gives one; a key
-    that begins with `AIza` or `AQ.` is an API key. The package google-auth is imported only if there is no `api_key`.
+    Settings, passed like parameters: `project` (or GOOGLE_CLOUD_PROJECT), `location` (or GOOGLE_CLOUD_LOCATION; default
+    "global"), and `api_version` (default "v1"). `api_key` is an access token, or a function that returns one; a key
+    that starts with `AIza` or `AQ.` is an API key. The package google-auth is imported only without `api_key`.
 
     Example:
-        >>> asked = ChatRequest.checked("gemini-2.5-flash", "Hi", {"project": "p1", "location": "europe-west4"})
+        >>> asked = ChatRequest.checked("gemini-3.5-flash", "Hi", {"project": "p1", "location": "europe-west4"})
         >>> Vertex.encode(asked).base_url
         'https://europe-west4-aiplatform.googleapis.com'
         >>> Vertex.encode(asked).path.partition(":")[0]
-        '/v1/projects/p1/locations/europe-west4/publishers/google/models/gemini-2.5-flash'
+        '/v1/projects/p1/locations/europe-west4/publishers/google/models/gemini-3.5-flash'
     """
 
     name = "vertex"
@@ -109,7 +109,7 @@ class Vertex(_VertexAI, Gemini):
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
         if request.model.startswith("claude"):
-            raise InvalidRequest(f"Claude on Vertex AI is another provider: 'vertex-anthropic:{request.model}'")
+            raise InvalidRequest(f"for Claude on Vertex AI write 'vertex-anthropic:{request.model}'")
         params = {"api_version": "v1", **request.params}
         base_url, place = _taken_place(params)
         encoded = super().encode(replace(request, params=params))
@@ -118,12 +118,12 @@ class Vertex(_VertexAI, Gemini):
 
 
 class VertexAnthropic(_VertexAI, Anthropic):
-    """Claude on Vertex AI; token, project and location as for `Vertex`, and `beta` as for `Anthropic`.
+    """Claude on Vertex AI; token, project and location as for `Vertex`, `beta` as for `Anthropic`.
 
     Example:
-        >>> asked = ChatRequest.checked("claude-sonnet-4-5@20250929", "Hi", {"project": "p1"})
+        >>> asked = ChatRequest.checked("claude-sonnet-5-5", "Hi", {"project": "p1"})
         >>> VertexAnthropic.encode(asked).path
-        '/v1/projects/p1/locations/global/publishers/anthropic/models/claude-sonnet-4-5@20250929:streamRawPredict'
+        '/v1/projects/p1/locations/global/publishers/anthropic/models/claude-sonnet-5-5:streamRawPredict'
         >>> "model" in VertexAnthropic.encode(asked).body
         False
     """
@@ -131,10 +131,10 @@ class VertexAnthropic(_VertexAI, Anthropic):
     name = "vertex-anthropic"
     settings = frozenset({"project", "location", "beta"})
     headers: ClassVar[Mapping[str, str]] = {}
-    note = "Claude on Vertex AI, never tried live; as vertex"
+    note = "Claude on Vertex AI, never tried live; settings as for vertex"
     refused: ClassVar[Mapping[str, str]] = {
         **Anthropic.refused,
-        "api_version": f"Vertex AI knows one version, {_VERSION}, which is sent anyway",
+        "api_version": f"Vertex AI has only the version {_VERSION}: leave it out",
     }
 
     @classmethod
@@ -149,9 +149,9 @@ class VertexAnthropic(_VertexAI, Anthropic):
 
 
 def _taken_place(params: dict[str, Any]) -> tuple[str, str]:
-    """The base URL of the location, and the part of the path that names it; the settings are taken out.
+    """The base URL and the path of the location; removes the settings from the parameters.
 
-    Without a project there is no such part: a gateway that is asked in place of Google may know its own.
+    Without a project there is no such path: a gateway in place of Google may have its own.
     """
     project, location = params.pop("project", None), params.pop("location", "global")
     if not isinstance(location, str) or not _NAME.fullmatch(location):
@@ -163,18 +163,18 @@ def _taken_place(params: dict[str, Any]) -> tuple[str, str]:
     if project is None:
         return base_url, ""
     if not isinstance(project, str) or not _PROJECT.fullmatch(project):
-        raise InvalidRequest("project must be a str like 'my-project-1234', the id of a project")
+        raise InvalidRequest("project must be a str like 'my-project-1234', the project's ID")
     return base_url, f"/projects/{quote(project, safe=':')}/locations/{location}"
 
 
 def _default_token(optional: bool = False) -> str | None:
-    """A token of the Application Default Credentials. Blocks.
+    """A token from the Application Default Credentials. Blocks.
 
     Args:
-        optional: Whether there may be no credentials, and so no token.
+        optional: Whether missing credentials give None instead of an error.
 
     Raises:
-        MissingKey: There are none, or they give none; what google-auth says of it is the cause.
+        MissingKey: There are no credentials, or they give no token; google-auth's error is the cause.
     """
     global _found
     auth = import_module("google.auth")
@@ -197,6 +197,6 @@ def _default_token(optional: bool = False) -> str | None:
 
 def _missing(error: Exception) -> MissingKey:
     return MissingKey(
-        f"google-auth gives no token of Google Cloud ({type(error).__name__}): type gcloud auth application-default "
+        f"google-auth found no Google Cloud token ({type(error).__name__}): run gcloud auth application-default "
         f"login, set {_CREDENTIALS_VARIABLE}, or pass api_key="
     )

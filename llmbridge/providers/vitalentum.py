@@ -1,6 +1,6 @@
-"""Vitalentum: the conversation as JSON text inside JSON, answered in OpenAI chunks, a line each.
+"""Vitalentum: the conversation as JSON text inside JSON, answered with OpenAI chunks, one per line.
 
-Source: the service's own web client, as it was until October 2023.
+Source: the service's own web client of October 2023.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ BROWSER = (
 
 
 class LineChat(ChatCompletions):
-    """What the two first services have in common: a web client's headers, and OpenAI chunks a line each."""
+    """What the two first services share: a web client's headers, and OpenAI chunks, one per line."""
 
     working = False
     supports_gpt_35_turbo = True
     default_model = "gpt-3.5-turbo"
     offline_since = "October 2023"
-    note = "offline since October 2023; base_url= points it to another host"
+    note = "offline since October 2023; base_url= for another host"
 
     @classmethod
     def framing(cls) -> Framing:
@@ -36,7 +36,7 @@ class LineChat(ChatCompletions):
 
 
 def browser_headers(url: str, accept: str, languages: str) -> dict[str, str]:
-    """The headers of the web client that lives at `url`."""
+    """The headers of the web client at `url`."""
     return {
         "User-Agent": BROWSER,
         "Accept": accept,
@@ -50,7 +50,7 @@ def browser_headers(url: str, accept: str, languages: str) -> dict[str, str]:
 
 
 class Vitalentum(LineChat):
-    """The Vitalentum service: `{url}/api/converse-edge`. The model's name is accepted and not sent.
+    """The Vitalentum service: `{url}/api/converse-edge`. The model's name is accepted, but not sent.
 
     Example:
         >>> request = ChatRequest.checked("gpt-3.5-turbo", "Hi", {})

@@ -1,4 +1,4 @@
-"""A loopback server that answers as chat services do, and misbehaves as it is told: for tests without a network.
+"""A loopback server that answers like chat services, with any fault you script: for tests without a network.
 
 ::
 
@@ -10,22 +10,22 @@
         server.requests[0].json              # what it sent
 
 It speaks the dialects of OpenAI (chat completions, also at Azure's URLs, and Responses), Anthropic, Gemini, Ollama,
-Mistral, Cohere, and of the two ancestors. The path of a request decides which one answers, so one server can be all of
-them at once, and the same Reply is put into the words of whoever is asked::
+Mistral, Cohere, Vitalentum and CodeLinkAva. The request's path chooses the dialect, so one server can be all of them at
+once, and translates the same Reply for each::
 
     weather = {"name": "get_weather", "arguments": {"city": "Paris"}}
     server.script(Reply(reasoning="Hm.", tool_calls=[weather]))      # tool_use, functionCall, tool_calls, ...
     server.script(Reply("Overloaded", status=529))                   # each dialect's own error document
     server.script(Reply(["Hel", "lo"], error="it broke"))            # ... and its own error inside a stream
     server.script(Reply(parts=[Reasoning("Hm.", "proof"), ToolCall("c1", "now"), "Wait.", {"type": ...}]))  # in order
-    server.base_url("anthropic"), server.base_url("gemini")          # what to give as base_url
+    server.base_url("anthropic"), server.base_url("gemini")          # pass it as base_url
 
-Beside chats it serves embeddings (made from the texts: equal texts have equal vectors) and lists of models. What the
-real service would refuse, such as a request without messages, it refuses in the same shape. What came is in
-`server.requests`; `Received.user_text`, `.turns`, `.tools` and `.model` read a request of any dialect.
+Besides chats it serves embeddings (equal texts have equal vectors) and lists of models. Requests that the real service
+would reject, such as one without messages, get the same kind of error. `server.requests` holds the requests;
+`Received.user_text`, `.turns`, `.tools` and `.model` read one of any dialect.
 
-`python -m llmbridge.testing` runs one in the foreground, and the pytest fixture `llm_server` gives a fresh one to every
-test that asks for it. Nothing here needs more than the standard library.
+`python -m llmbridge.testing` runs a server in the foreground, and the pytest fixture `llm_server` gives each test a new
+one. Only the standard library is needed.
 """
 
 from .received import Received

@@ -16,7 +16,7 @@ _INTERRUPTED = 130
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """The exit code, after the server was stopped."""
+    """Runs the server until it is stopped, and returns the exit code."""
     options = _parse(arguments)
 
     def answer(received: Received) -> Reply:
@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def seconds(text: str) -> float:
-    """The number in an argument; argparse turns the ValueError of a bad one into a message."""
+    """The number in an argument; argparse reports the ValueError of a wrong one."""
     return Reply(delay=float(text)).delay
 
 
@@ -49,7 +49,7 @@ def _parse(arguments: Sequence[str] | None) -> argparse.Namespace:
         prog="python -m llmbridge.testing", description="A loopback chat server for tests: no model, no network."
     )
     parser.add_argument("--port", type=int, default=0, help="port to listen on (default: a free one)")
-    parser.add_argument("--text", help="what to answer (default: a test answer that repeats the prompt)")
+    parser.add_argument("--text", help="the answer (default: one that repeats the prompt)")
     parser.add_argument(
         "--delay", type=seconds, default=0.0, help="seconds between the words of an answer (default: 0)"
     )
@@ -64,7 +64,7 @@ def _greeting(server: LLMServer) -> str:
     return (
         f"{server.root}\n"
         f'Try:  llmbridge chat "Hello" -m {DEFAULT_MODEL} --base-url {server.base_url("openai")}\n'
-        f"What to give as base_url:\n{bases}"
+        f"Pass one of these as base_url:\n{bases}"
         "Ctrl-C stops it.\n"
     )
 

@@ -1,4 +1,4 @@
-"""What a request asks for, read from the JSON of any dialect: the turns, the tools, the shape of the answer."""
+"""The content of a request, read from the JSON of any dialect: turns, tools, the form of the answer."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _ODD = (AttributeError, LookupError, TypeError, ValueError, RecursionError)
 
 @dataclass(frozen=True)
 class Turn:
-    """One turn of a conversation: the role as the dialect calls it (`tool` for every tool result), and its text."""
+    """One turn of a conversation: its role as the dialect calls it (`tool` for every tool result), and its text."""
 
     role: str
     text: str
@@ -35,7 +35,7 @@ class Turn:
 
 @dataclass(frozen=True)
 class Tool:
-    """One tool on offer: name, description and the JSON schema of its arguments."""
+    """A tool in a request: name, description and the JSON schema of its arguments."""
 
     name: str
     description: str
@@ -43,7 +43,7 @@ class Tool:
 
 
 def turns(request: Any) -> list[Turn]:
-    """Every turn of a request of any dialect, instructions first; none where the request has no such shape."""
+    """Every turn of a request of any dialect, instructions first; empty if it is not a chat request."""
     try:
         if isinstance(request.get("conversation"), str):
             history = json.loads(request["conversation"])["history"]
@@ -58,7 +58,7 @@ def turns(request: Any) -> list[Turn]:
 
 
 def tools(request: Any) -> list[Tool]:
-    """The tools that a request of any dialect offers; those without a name are left out."""
+    """The tools in a request of any dialect; tools without a name are left out."""
     try:
         offered = [one for entry in request.get("tools") or [] for one in _declarations(entry)]
         return [
@@ -86,7 +86,7 @@ def tool_choice(request: Any) -> str:
 
 
 def schema(request: Any) -> Mapping[str, Any] | None:
-    """The JSON schema that the answer must fit, if one was sent."""
+    """The JSON schema that the answer must match, if one was sent."""
     places: tuple[tuple[str, ...], ...] = (
         ("response_format", "json_schema", "schema"),
         ("text", "format", "schema"),
@@ -96,14 +96,14 @@ def schema(request: Any) -> Mapping[str, Any] | None:
         ("format",),
         ("response_format", "schema"),
     )
-    if _dig(request, "response_format", "type") == "json_object":  # Cohere has the schema one level higher
+    if _dig(request, "response_format", "type") == "json_object":  # Cohere's schema is one level higher
         places = (("response_format", "json_schema"), *places)
     found = (_dig(request, *place) for place in places)
     return next((one for one in found if isinstance(one, dict)), None)
 
 
 def json_asked(request: Any) -> bool:
-    """Whether the answer must be JSON of any shape."""
+    """Whether the answer must be JSON of any form."""
     return bool(
         _dig(request, "response_format", "type") == "json_object"
         or _dig(request, "generationConfig", "responseMimeType") == "application/json"
@@ -113,7 +113,7 @@ def json_asked(request: Any) -> bool:
 
 
 def reasoning_asked(request: Any) -> bool:
-    """Whether the request wants to see the model think."""
+    """Whether the request asks for reasoning."""
     return bool(
         _dig(request, "reasoning_effort") not in (None, "none")
         or _dig(request, "reasoning", "effort") not in (None, "none")
@@ -124,7 +124,7 @@ def reasoning_asked(request: Any) -> bool:
 
 
 def embedding_inputs(request: Any) -> list[str]:
-    """The texts to embed; lists of tokens count as the text of their JSON."""
+    """The texts to embed; a list of tokens counts as its JSON text."""
     if isinstance(request.get("requests"), list):
         return [text_of(_dig(one, "content", "parts")) for one in request["requests"]]
     if isinstance(request.get("content"), dict):
@@ -138,7 +138,7 @@ def embedding_inputs(request: Any) -> list[str]:
 
 
 def text_of(content: Any) -> str:
-    """The text of a message's content: a str, or the texts among its parts."""
+    """The text of a message's content: a str, or its text parts."""
     if isinstance(content, str):
         return content
     parts = [part for part in content if isinstance(part, dict)] if isinstance(content, list) else []
@@ -146,7 +146,7 @@ def text_of(content: Any) -> str:
 
 
 def camel(name: str) -> str:
-    """A name as Google's JSON has it; Google takes both spellings.
+    """A name in camelCase, as in Google's JSON; Google accepts both spellings.
 
     Example:
         >>> camel("inline_data"), camel("inlineData")
@@ -157,7 +157,7 @@ def camel(name: str) -> str:
 
 
 def camel_keys(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The mapping with its names in that spelling, and those of the mappings directly in it that are no free JSON."""
+    """The mapping with its names in camelCase, one level deep except for free JSON."""
     free = ("args", "response", "parameters", "parametersJsonSchema", "responseJsonSchema", "responseSchema")
     made = {camel(name): value for name, value in fields.items()}
     return {
@@ -216,7 +216,7 @@ def _gemini_turns(request: dict[str, Any]) -> Iterator[Turn]:
 
 
 def _result(response: Any) -> str:
-    """The text of a functionResponse: its one value if that is a str, else all of it as JSON."""
+    """The text of a functionResponse: its one value if that is a str, or else all of it as JSON."""
     values = list(response.values()) if isinstance(response, dict) else []
     return values[0] if len(values) == 1 and isinstance(values[0], str) else json.dumps(response, ensure_ascii=False)
 

@@ -1,4 +1,4 @@
-"""One client's socket, never waited on without watching for the client's departure."""
+"""A client's socket; every wait also watches for the client closing it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from .reply import CLOSE, RESET, Step
 
 __all__ = ["ClientGone", "Connection", "MalformedRequest", "Selector"]
 
-# Not epoll, which costs a descriptor per connection, and not select, which ends at descriptor 1023.
+# Not epoll, which needs a descriptor per connection, and not select, which ends at descriptor 1023.
 Selector: type[selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.SelectSelector)
 _NOT_YET = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 _LINGER = 30.0
@@ -26,15 +26,15 @@ class ClientGone(Exception):
 
 
 class MalformedRequest(Exception):
-    """The bytes are no HTTP/1.x request, so there is nothing to answer but a bare 400."""
+    """The bytes are not an HTTP/1.x request; the only answer is a bare 400."""
 
 
 class Connection:
     """The server's end of one TCP (or TLS) connection.
 
     Attributes:
-        number: counted from 1 in order of acceptance.
-        gone: set as soon as the client was seen to leave.
+        number: Counted from 1 in order of acceptance.
+        gone: Set when the client was seen to leave.
         open: False once either side has closed.
     """
 
@@ -54,7 +54,7 @@ class Connection:
         self._selector.register(sock, selectors.EVENT_READ)
 
     def handshake(self) -> None:
-        """Returns once TLS is agreed on; at once without TLS. Raises ClientGone if it fails."""
+        """Returns when TLS is set up; at once without TLS. Raises ClientGone if the handshake fails."""
         while isinstance(self._sock, ssl.SSLSocket):
             try:
                 self._sock.do_handshake()
@@ -65,7 +65,7 @@ class Connection:
                 raise self._departure() from exc
 
     def read_until(self, mark: bytes, limit: int) -> bytes:
-        """The bytes up to and with `mark`; more than `limit` bytes without it raise MalformedRequest."""
+        """The bytes up to and including `mark`; raises MalformedRequest after `limit` bytes without it."""
         searched = 0
         while (found := self._buffer.find(mark, searched)) < 0:
             if len(self._buffer) > limit:
@@ -81,7 +81,7 @@ class Connection:
         return self._take(count)
 
     def write(self, data: bytes) -> None:
-        """Returns when all of `data` was given to the kernel, in one send if it has room."""
+        """Returns when the kernel has taken all of `data`, in one send if it has room."""
         view = memoryview(data)
         while view:
             try:
@@ -92,13 +92,13 @@ class Connection:
                 raise self._departure() from exc
 
     def sleep(self, seconds: float) -> None:
-        """Returns after that time, or raises ClientGone as soon as the client leaves."""
+        """Returns after this time; raises ClientGone as soon as the client leaves."""
         end = time.monotonic() + seconds
         while (left := end - time.monotonic()) > 0:
             self._await_bytes(left)
 
     def play(self, steps: Sequence[Step]) -> bool:
-        """Performs the steps of one answer; True if the connection can carry another."""
+        """Performs the steps of one answer; True if the connection can be reused."""
         for step in steps:
             if isinstance(step, bytes):
                 self.write(step)
@@ -113,15 +113,15 @@ class Connection:
         return True
 
     def abandon(self) -> None:
-        """Makes whoever waits on this connection raise ClientGone at once; callable from any thread."""
+        """Makes every wait on this connection raise ClientGone at once; callable from any thread."""
         with self._closing:
             self._abandoned = True
-            # Past ssl.SSLSocket.shutdown(), which would drop the TLS state under the thread that is using it.
-            with contextlib.suppress(OSError):  # the client may have reset it already
+            # Bypasses ssl.SSLSocket.shutdown(), which would drop the TLS state while its thread uses it.
+            with contextlib.suppress(OSError):  # the client may have reset it
                 socket.socket.shutdown(self._sock, socket.SHUT_RDWR)
 
     def close(self) -> None:
-        """Gives the socket back; for the thread that owns the connection."""
+        """Closes the socket; called by the thread that owns the connection."""
         self.open = False
         with self._closing:
             self._selector.close()
@@ -162,19 +162,19 @@ class Connection:
             self._receive()
 
     def _linger(self, seconds: float | None) -> None:
-        """Reads and drops until the client leaves; raises ClientGone when it does."""
+        """Reads and discards until the client leaves; then raises ClientGone."""
         end = None if seconds is None else time.monotonic() + seconds
         while end is None or time.monotonic() < end:
             self._buffer.clear()
             self._await_bytes(None if end is None else max(0.0, end - time.monotonic()))
 
     def _finish(self) -> bool:
-        # A socket that is closed with unread input sends RST, which can destroy the answer on its way:
-        # end the sending side first and wait for the client to do the same.
+        # Closing a socket with unread input sends RST, which can destroy the answer in transit: end the sending side
+        # first and wait for the client to do the same.
         self.open = False
         try:
             if isinstance(self._sock, ssl.SSLSocket):
-                with contextlib.suppress(*_NOT_YET):  # the client's own farewell is not waited for
+                with contextlib.suppress(*_NOT_YET):  # do not wait for the client's own close_notify
                     self._sock.unwrap()
             socket.socket.shutdown(self._sock, socket.SHUT_WR)
         except OSError as exc:

@@ -1,8 +1,8 @@
 """The server behind the demo: deterministic answers without a model, over real HTTP.
 
-A prompt that has a word in common with the name or description of a tool on offer gets a call of it, a tool's result
-an answer that quotes it, a JSON schema a value that fits it; reasoning comes when it is asked for. Everything else is
-answered with one fixed text.
+A prompt that shares a word with the name or description of a tool gets a call of that tool, a tool's result gets an
+answer that quotes it, and a JSON schema gets a matching value; reasoning is sent if requested. Everything else gets one
+fixed text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _RESULT = 1000
 _TEXT = (
     "This is the llmbridge demo: no model is at work here, and nothing left this computer. "
     "Your message began “{}”. These words come one by one over a real HTTP connection, as a model's would — "
-    "naïve, but quick. Name a model, such as openai:gpt-5-mini, for a real answer. ✓"
+    "naïve, but quick. Name a model, such as openai:gpt-5.4-mini, for a real answer. ✓"
 )
 _STOP_WORDS = frozenset(
     (
@@ -42,9 +42,9 @@ _server: LLMServer | None = None
 
 
 def demo_server() -> LLMServer:
-    """The process's own demo server, started on first use; a forked child gets another one.
+    """This process's demo server, started on first use; a forked child starts its own.
 
-    It keeps no requests, and ends with the process.
+    It records no requests, and ends with the process.
     """
     global _server
     with _lock:
@@ -77,7 +77,7 @@ def _answer(received: Received) -> Reply:
 
 
 def _results(received: Received) -> str:
-    """What the tools said, if that is what the conversation ends with."""
+    """The results of tools, if the conversation ends with them."""
     last: list[str] = []
     for turn in reversed(received.turns):
         if turn.role != "tool":
@@ -92,7 +92,7 @@ def _shortened(text: str, most: int) -> str:
 
 
 def _tool(received: Received, prompt: str) -> asked.Tool | None:
-    """The tool that must be called, or the first one that the prompt has a word in common with."""
+    """The tool that must be called, or the first one that shares a word with the prompt."""
     tools, choice = received.tools, asked.tool_choice(received.fields)
     if not tools or choice == "none" or not received.turns:
         return None
@@ -108,7 +108,7 @@ def _named(tool: asked.Tool, prompt: str) -> bool:
 
 
 def _words(text: str) -> list[str]:
-    """The words of a text in lower case, those inside of names like get_weather or getWeather too."""
+    """The words of a text in lower case, also those inside names like get_weather or getWeather."""
     return re.findall(r"[^\W_]+", re.sub(r"(?<=[a-z])(?=[A-Z])", " ", text).lower())
 
 
@@ -117,7 +117,7 @@ def _topics(tool: asked.Tool) -> list[str]:
 
 
 def _forget() -> None:
-    # The parent's threads do not exist in a forked child, and its lock may have been taken at that moment.
+    # A forked child lacks the parent's threads, and its copy of the lock may be taken.
     global _lock, _server
     _lock = threading.Lock()
     _server = None

@@ -1,4 +1,4 @@
-"""Values made from a JSON schema and the words of a prompt: always the same for the same two, and valid."""
+"""Valid values made from a JSON schema and the words of a prompt; always the same for the same two."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Hints:
 
 
 def _names(prompt: str) -> list[str]:
-    """The words with a capital letter, neighbours joined; at the beginning of a sentence such a letter says nothing."""
+    """Capitalized words, neighbours joined; not at the start of a sentence, where every word is capitalized."""
     names: list[str] = []
     end = -1
     for found in _WORD.finditer(prompt):
@@ -66,12 +66,12 @@ def _names(prompt: str) -> list[str]:
 
 
 def value(schema: Any, hints: Hints) -> Any:
-    """A value that fits a schema: required properties only, the first of every choice, one item in a list.
+    """A value that matches a schema: required properties only, the first of every choice, one item per list.
 
     Args:
-        schema: a JSON schema, with its `$defs` inside; Gemini's names of types in capitals are known, the keywords
-            `pattern`, `not` and `uniqueItems` are not looked at.
-        hints: what the values are made of.
+        schema: A JSON schema with its `$defs`; Gemini's type names in capitals work as well. The keywords `pattern`,
+            `not` and `uniqueItems` are ignored.
+        hints: The source of the values.
 
     Example:
         >>> schema = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -104,7 +104,7 @@ class _Maker:
         return None if kind == "null" else self._text(schema)
 
     def _resolved(self, schema: Any, depth: int) -> Mapping[str, Any]:
-        """The schema with references followed, the first choice taken and everything of `allOf` in one."""
+        """The schema with references followed, the first choice taken and `allOf` merged."""
         for _ in range(_DEEP):
             if not isinstance(schema, Mapping):
                 return {}
@@ -126,7 +126,7 @@ class _Maker:
         return found if isinstance(found, Mapping) else {}
 
     def _choice(self, choices: Any, depth: int) -> Mapping[str, Any]:
-        """The first that is not null; in the depths of a schema that contains itself, null wherever it is allowed."""
+        """The first choice that is not null; deep inside a recursive schema, null if possible."""
         fitting = [one for one in choices if isinstance(one, Mapping)] or [{}]
         nulls = [one for one in fitting if one.get("type") == "null"]
         others = [one for one in fitting if one not in nulls]

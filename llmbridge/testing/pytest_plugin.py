@@ -1,4 +1,4 @@
-"""The pytest fixture `llm_server`, found by pytest wherever llmbridge is installed."""
+"""The pytest fixture `llm_server`, available wherever llmbridge is installed."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def llm_server() -> Iterator[LLMServer]:
     """A fresh `llmbridge.testing.LLMServer`, closed after the test."""
-    # pytest loads this module in every run: what a run does not use must cost it nothing.
+    # pytest loads this module in every run, so it must cost nothing if unused.
     from llmbridge.testing import LLMServer
 
     with LLMServer() as server:

@@ -1,4 +1,4 @@
-"""What a client sent: one HTTP/1.x request, read as it came and kept unchanged."""
+"""A request that a client sent: HTTP/1.x, kept unchanged."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ class Received:
     """One request as the server saw it.
 
     Attributes:
-        method: as sent, for example `POST`.
-        path: the request target with its query, as sent (a full URL if the client took the server for a proxy).
-        headers: (name, value) pairs in the order and case in which they came.
-        body: the bytes of the body, without any transfer coding.
-        connection: which TCP connection of the server it came on, counted from 1.
-        gone: set as soon as the server saw the client leave that connection (FIN, RST), while it answered or after;
-            not set when the server itself tore the connection down.
+        method: As sent, like `POST`.
+        path: The request target with its query, as sent (a full URL if the client uses the server as a proxy).
+        headers: (name, value) pairs in their original order and case.
+        body: The bytes of the body, without transfer coding.
+        connection: The number of the TCP connection it came on, counted from 1.
+        gone: Set once the server sees the client leave that connection (FIN, RST), during its answer or later; not set
+            if the server itself reset it.
         version: `HTTP/1.1` or `HTTP/1.0`.
     """
 
@@ -42,24 +42,24 @@ class Received:
     version: str = "HTTP/1.1"
 
     def header(self, name: str) -> str | None:
-        """The first header of that name in any case, or None."""
+        """The first header of that name, in any letter case, or None."""
         wanted = name.lower()
         return next((value for key, value in self.headers if key.lower() == wanted), None)
 
     @property
     def json(self) -> Any:
-        """The body parsed as JSON; a body that is none raises ValueError."""
+        """The body parsed as JSON; raises ValueError if it is not JSON."""
         return json.loads(self.body)
 
     @property
     def route(self) -> str:
-        """The path alone: no query, and no scheme and host if a full URL was sent."""
+        """The path without the query, and without scheme and host if a full URL was sent."""
         path = self.path.partition("?")[0]
         return path if path.startswith("/") else "/" + path.partition("://")[2].partition("/")[2]
 
     @property
     def model(self) -> str | None:
-        """The model that was asked for, in the body or, as Gemini and Azure have it, in the path; None without one."""
+        """The requested model, from the body or, as for Gemini and Azure, from the path; None without one."""
         found = _MODEL_IN_PATH.search(self.route)
         if found:
             return found[1]
@@ -68,23 +68,23 @@ class Received:
 
     @property
     def turns(self) -> list[asked.Turn]:
-        """The conversation in the order of the request, instructions first, whatever the dialect.
+        """The conversation in the order of the request, instructions first, for every dialect.
 
-        Each has a `role`, as the dialect calls it, and a `text`; results of tools have the role `tool`. Empty where
-        the body is no chat request.
+        Each turn has a `role`, as the dialect calls it, and a `text`; tools' results have the role `tool`. Empty if the
+        body is not a chat request.
         """
         return asked.turns(self.fields)
 
     @property
     def user_text(self) -> str:
-        """What the user said last; "" where nothing can be found."""
+        """The last text of the user; "" if there is none."""
         texts = [turn.text for turn in self.turns if turn.role in ("user", "human")]
-        # JSON may smuggle in lone surrogates, which an answer could not carry.
+        # JSON may contain lone surrogates, which an answer could not carry.
         return texts[-1].encode("utf-8", "replace").decode() if texts else ""
 
     @property
     def tools(self) -> list[asked.Tool]:
-        """The tools on offer, whatever the dialect: each has a `name`, a `description` and a schema `parameters`."""
+        """The tools in the request, for every dialect: each has a `name`, a `description` and a schema `parameters`."""
         return asked.tools(self.fields)
 
     def with_json(self, value: Any) -> Received:
@@ -93,7 +93,7 @@ class Received:
 
     @property
     def fields(self) -> dict[str, Any]:
-        """The body as a JSON object; {} if it is none."""
+        """The body as a JSON object; {} if it is something else."""
         try:
             parsed = self.json
         except (ValueError, RecursionError):
@@ -102,7 +102,7 @@ class Received:
 
     @property
     def wants_close(self) -> bool:
-        """Whether the client asked for the connection to end with this answer (RFC 9112, 9.3)."""
+        """Whether the client wants the connection closed after this answer (RFC 9112, 9.3)."""
         options = [option.strip() for option in (self.header("Connection") or "").lower().split(",")]
         return "close" in options or (self.version == "HTTP/1.0" and "keep-alive" not in options)
 
@@ -111,11 +111,11 @@ def read_request(connection: Connection) -> Received:
     """The next request of a connection.
 
     Raises:
-        MalformedRequest: what came is not HTTP/1.x.
-        ClientGone: the client left before a whole request had come.
+        MalformedRequest: It is not HTTP/1.x.
+        ClientGone: The client left before sending a whole request.
     """
     head = b""
-    while not head:  # RFC 9112, 2.2: empty lines in front of a request are to be ignored
+    while not head:  # RFC 9112, 2.2: ignore empty lines before a request
         head = connection.read_until(b"\r\n\r\n", _HEAD_LIMIT).lstrip(b"\r\n")
     method, path, version, headers = _parse_head(head)
     request = Received(method, path, headers, b"", connection.number, connection.gone, version)

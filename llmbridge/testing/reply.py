@@ -1,7 +1,7 @@
-"""What a test server is told to answer: an ordinary answer, and every way in which it can go wrong.
+"""What a test server answers: an ordinary answer, or one with any fault.
 
-Every answer, well behaved or not, is a list of steps on a socket (write, sleep, close, reset, hold) before its first
-byte is sent.
+Before its first byte is sent, every answer is turned into a list of steps on a socket (write, sleep, close, reset,
+hold).
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ _STRINGS = ("finish_reason", "model", "reason", "content_type", "refusal", "sign
 
 
 class Action(enum.Enum):
-    """What can happen to a connection besides bytes and time; each of them ends it."""
+    """Anything but bytes and time that can happen to a connection. Each action ends it."""
 
     CLOSE = "close"
-    """End the sending side in order (FIN), after everything written has left."""
+    """End the sending side normally (FIN), after sending everything."""
 
     RESET = "reset"
-    """Tear the connection down (RST); what the client has not read yet may be lost."""
+    """Tear the connection down (RST); the client may lose what it has not read yet."""
 
     HOLD = "hold"
-    """Write nothing more and keep the socket until the client leaves."""
+    """Send nothing more and keep the socket open until the client leaves."""
 
 
 CLOSE = Action.CLOSE
@@ -48,7 +48,7 @@ Step = Union[bytes, float, Action]
 
 
 class _Default(str):
-    """A finish reason that nobody chose: tool calls may replace it, which they must not do to a chosen "stop"."""
+    """The default finish reason: tool calls replace it, but not a chosen "stop"."""
 
     __slots__ = ()
 
@@ -58,68 +58,67 @@ _STOP = _Default("stop")
 
 @dataclass(frozen=True)
 class Reply:
-    """One scripted answer, put into the format of whatever endpoint is asked.
+    """One scripted answer, in the format of the requested endpoint.
 
     Args:
-        content: the answer's text; a list of str is sent as one event per item, a str as a single one.
-        reasoning: text of the model's thinking, sent before the answer, in the same two forms and in the dialect's
-            own place: `reasoning_content`, thinking blocks, parts with `thought`, `thinking`, a list of content.
-        usage: a dict is sent as it is in the dialect's own place, True a count made up from the texts, False never
-            anything; None (the default) sends the made-up count where the real service would: in OpenAI's streams to
-            those who ask for it, everywhere else always.
-        finish_reason: in OpenAI's words, which are translated (`length` is `max_tokens`, `MAX_TOKENS`, ...); other
-            words (`pause_turn`) go out as they are, and None leaves the finish event out. By default the regular end:
-            that of a tool call if there are any, of a refusal if there is one and the dialect marks it.
-        tool_calls: mappings of `name`, `arguments` (a mapping; a str is sent as it is, valid JSON or not) and
-            optionally `id`. Dialects that stream the arguments get them in small pieces.
-        parts: the turn in its order, in place of content, reasoning and tool_calls: texts (a str, or a list of str that
-            is sent as one event per item), `llmbridge.Reasoning` and `ToolCall` with the proofs that they have, and
-            mappings. A mapping is the service's own object, sent as such: a content block (Anthropic), an item
-            (Responses), a part or a field of the candidate (Gemini), a tool call or the fields of a delta (Chat
-            Completions), a chunk of the content (Mistral), an event (Cohere), fields of the message (Ollama); so is
-            the `raw` of any other event.
-        refusal: what the model says instead of an answer.
-        signature: what signs the reasoning, or the tool calls, where a dialect has that; reasoning without one gets a
-            fixed signature.
-        choices: the texts of choice 1 and on, in dialects that have several (OpenAI, Mistral, Gemini).
-        logprobs: a raw list, sent as the log-probabilities of the content; item for item with the pieces of a stream.
-        embeddings: the vectors of an embeddings endpoint; by default one of 8 numbers and length 1 for each text,
-            made from the text, so that equal texts get equal vectors.
-        models: the names in a list of models.
-        model: the model to name; by default the one that was asked for.
-        id: the id of the answer; by default one is made up.
-        extra: what else stands at the top of the answer, such as `system_fingerprint`.
-        status: the HTTP status; from 400 on, the content is the message of an error document.
-        reason: the phrase after the status; by default the usual one.
-        headers: more headers, a mapping or (name, value) pairs; they replace the server's own of the same name.
-        content_type: by default `text/event-stream` for streams and a `body` under a good status, else JSON.
-        body: exactly this body instead of an answer in the endpoint's format.
-        error: a str or dict, reported in the stream after the content, in the dialect's own way (OpenAI's is
-            `{"error": ...}`); the stream then ends without finish event and end mark. Under a status from 400 on it
-            is what the error document holds.
-        end_mark: whether `data: [DONE]` is sent, or what ends a stream in its place: Anthropic's `message_stop`,
-            Ollama's line with `done`; Gemini has nothing of the kind. By default unless there is an `error`.
-        lines: leave out the blank lines between events.
-        transfer: how the body's end is shown: `chunked`, `length` (Content-Length), `close`, or `http10` (close, under
-            an HTTP/1.0 status line); by default `chunked` for event streams and `length` for all else.
-        gzip: compress the body, flushed after every HTTP chunk.
-        header_delay: seconds before the status line.
-        first_delay: seconds between headers and body.
-        delay: seconds between HTTP chunks.
-        split: bytes per write, headers included; 1 sends everything byte by byte.
-        per_chunk: events per HTTP chunk.
-        cut: close the connection after so many bytes of the body (as compressed, before transfer coding); an HTTP
-            chunk in which they end stays unfinished.
-        reset: with `cut`, reset the connection instead of closing it.
-        stall: after so many bytes of the body write nothing more and hold the socket until the client leaves.
-        keep_open: send everything but the end of the body, and hold the socket until the client leaves.
-        raw: everything the server writes, status line and headers too: bytes, or a list of steps in which bytes are
-            written, numbers are seconds to sleep, and `CLOSE`, `RESET` and `HOLD` end the connection. Without one of
-            these three the connection stays open for the next request. Only `split` can be combined with it.
+        content: The answer's text; a list of str is sent as one event per item, a str as a single one.
+        reasoning: The model's reasoning, sent before the answer, in the same two forms and in the dialect's own place:
+            `reasoning_content`, thinking blocks, parts with `thought`, `thinking`, a list of content.
+        usage: A dict is sent unchanged in the dialect's own place, True sends made-up counts, False never sends any.
+            None (the default) sends made-up counts if the real service would: in OpenAI's streams only if requested,
+            elsewhere always.
+        finish_reason: In OpenAI's words, which are translated (`length` is `max_tokens`, `MAX_TOKENS`, ...); other
+            words (`pause_turn`) are sent unchanged, and None leaves out the finish event. By default the normal end:
+            that of a tool call if there are any, or of a refusal if there is one and the dialect marks it.
+        tool_calls: Mappings of `name`, `arguments` (a mapping; a str is sent unchanged, valid JSON or not) and
+            optionally `id`. Dialects that stream the arguments send them in small pieces.
+        parts: The turn in order, instead of content, reasoning and tool_calls: texts (a str, or a list of str that is
+            sent as one event per item), `llmbridge.Reasoning` and `ToolCall` with their signatures, and mappings. A
+            mapping is the service's own object: a content block (Anthropic), an item (Responses), a part or a field of
+            the candidate (Gemini), a tool call or the fields of a delta (Chat Completions), a chunk of the content
+            (Mistral), an event (Cohere), fields of the message (Ollama). So is the `raw` of any other event.
+        refusal: A refusal instead of an answer.
+        signature: The signature of the reasoning, or of the tool calls, in dialects that sign them; the default for
+            reasoning is a fixed one.
+        choices: The texts of choice 1 and on, in dialects with several (OpenAI, Mistral, Gemini).
+        logprobs: A list, sent unchanged as the log probabilities of the content; in a stream one item per piece.
+        embeddings: The vectors of an embeddings endpoint; by default one of 8 numbers and length 1 for each text, equal
+            for equal texts.
+        models: The names in a list of models.
+        model: The model named in the answer; by default the requested one.
+        id: The answer's id; made up by default.
+        extra: Other fields at the top of the answer, such as `system_fingerprint`.
+        status: The HTTP status; from 400 on, the content is the message of an error document.
+        reason: The phrase after the status; by default the usual one.
+        headers: More headers, a mapping or (name, value) pairs; they replace the server's own of the same name.
+        content_type: By default `text/event-stream` for streams and a `body` with a status below 400, or else JSON.
+        body: Exactly this body instead of an answer in the endpoint's format.
+        error: A str or dict, reported in the stream after the content, in the dialect's own way (OpenAI's is
+            `{"error": ...}`); the stream then ends without finish event and end mark. With a status from 400 on, the
+            content of the error document.
+        end_mark: Whether to send `data: [DONE]`, or its counterpart: Anthropic's `message_stop`, Ollama's line with
+            `done`; Gemini has none. True by default, unless there is an `error`.
+        lines: Leave out the blank lines between events.
+        transfer: How the end of the body is marked: `chunked`, `length` (Content-Length), `close`, or `http10` (close,
+            with an HTTP/1.0 status line); by default `chunked` for event streams and `length` otherwise.
+        gzip: Compress the body, flushed after every HTTP chunk.
+        header_delay: Seconds before the status line.
+        first_delay: Seconds between headers and body.
+        delay: Seconds between HTTP chunks.
+        split: Bytes per write, headers included; 1 sends everything byte by byte.
+        per_chunk: Events per HTTP chunk.
+        cut: Close the connection after this many bytes of the body (compressed, without transfer coding); the HTTP
+            chunk there stays unfinished.
+        reset: With `cut`, reset the connection instead of closing it.
+        stall: After this many bytes of the body, send nothing more and keep the socket open until the client leaves.
+        keep_open: Send everything but the end of the body, and keep the socket open until the client leaves.
+        raw: Everything that the server sends, with status line and headers: bytes, or a list of steps: bytes to send,
+            numbers of seconds to sleep, and `CLOSE`, `RESET` and `HOLD` to end the connection. Without one of these
+            three the connection stays open for the next request. Only `split` can be combined with it.
 
     Raises:
-        TypeError: an argument is of the wrong type.
-        ValueError: an argument is out of range, or contradicts another one.
+        TypeError: An argument has the wrong type.
+        ValueError: An argument is out of range, or contradicts another one.
 
     Example:
         >>> Reply(["Hel", "lo"], delay=0.01).pieces
@@ -198,7 +197,7 @@ class Reply:
 
     @property
     def turn(self) -> tuple[Part, ...]:
-        """What the answer consists of, in its order."""
+        """The answer's parts in order."""
         if self.parts is not None:
             return tuple(self.parts)
         thoughts, texts = pieces_of(self.reasoning), pieces_of(self.content)
@@ -207,12 +206,12 @@ class Reply:
 
     @property
     def finish(self) -> str | None:
-        """The finish reason in OpenAI's words: the one that was chosen, else the one that fits the content."""
+        """The finish reason in OpenAI's words: the chosen one, or the one that fits the content."""
         return "tool_calls" if any(map(asks_caller, self.turn)) and not self.finish_chosen else self.finish_reason
 
     @property
     def finish_chosen(self) -> bool:
-        """Whether `finish_reason` was given, be it the default value."""
+        """Whether `finish_reason` was passed."""
         return not isinstance(self.finish_reason, _Default)
 
     @property
@@ -224,7 +223,7 @@ class Reply:
 
     @property
     def raw_steps(self) -> tuple[Step, ...]:
-        """The steps of `raw`; none if it was not given."""
+        """The steps of `raw`; none if it was not passed."""
         if isinstance(self.raw, bytes):
             return (self.raw,)
         return tuple(self.raw or ())
@@ -247,7 +246,7 @@ class Reply:
             raise ValueError(f"transfer must be one of {', '.join(_TRANSFERS)}, not {self.transfer!r}")
 
     def _check_texts(self) -> None:
-        # Iterators are read here once, and lists copied, so that one Reply can be sent many times.
+        # Iterators are consumed here, and lists copied, so that one Reply can be sent many times.
         self._set("content", _checked_text("content", self.content))
         if self.reasoning is not None:
             self._set("reasoning", _checked_text("reasoning", self.reasoning))
@@ -288,7 +287,7 @@ class Reply:
                 raise ValueError(f"{name} must be at least {least}, not {value}")
         _require("status", self.status, int)
         if not 200 <= self.status <= 999:
-            raise ValueError(f"status must be within 200 and 999, not {self.status}; for others use raw")
+            raise ValueError(f"status must be within 200 and 999, not {self.status}; use raw for others")
 
     def _check_headers(self) -> None:
         pairs = self.header_pairs
@@ -297,8 +296,8 @@ class Reply:
         for text in [*(text for name, value in pairs for text in (name, value)), self.reason, self.content_type]:
             _require("a header", text, (str, type(None)))
             if any(char in (text or "") for char in "\r\n\0"):
-                raise ValueError(f"a header cannot hold line ends or NUL: {text!r}; for broken ones use raw")
-            (text or "").encode("latin-1")  # what HTTP headers can hold; anything else is a ValueError
+                raise ValueError(f"a header cannot hold line ends or NUL: {text!r}; use raw for broken ones")
+            (text or "").encode("latin-1")  # raises ValueError for anything else
         self._set("headers", pairs)
 
     def _check_combinations(self) -> None:
@@ -309,18 +308,18 @@ class Reply:
         if self.reset and self.cut is None:
             raise ValueError("reset needs cut, the number of body bytes after which to reset")
         if self.parts is not None and (self.content or self.reasoning is not None or self.tool_calls):
-            raise ValueError("parts stand in place of content, reasoning and tool_calls: give either")
+            raise ValueError("parts replace content, reasoning and tool_calls: pass either")
         if self.raw is None:
             return
         for option in fields(self):
             default = () if option.name == "headers" else option.default
             if option.name not in ("raw", "split") and getattr(self, option.name) != default:
-                raise ValueError(f"raw is the whole answer and cannot be combined with {option.name}")
+                raise ValueError(f"raw is the whole answer: it cannot be combined with {option.name}")
 
 
 def _require(name: str, value: object, kinds: type | tuple[type, ...]) -> None:
     kinds = kinds if isinstance(kinds, tuple) else (kinds,)
-    # bool is an int to isinstance(), but True is no number of bytes.
+    # bool is an int to isinstance(), but True is not a number of bytes.
     if not isinstance(value, kinds) or (isinstance(value, bool) and bool not in kinds):
         expected = " or ".join("None" if kind is type(None) else kind.__name__ for kind in kinds)
         raise TypeError(f"{name} must be {expected}, not {type(value).__name__}")
@@ -329,7 +328,7 @@ def _require(name: str, value: object, kinds: type | tuple[type, ...]) -> None:
 def _seconds(name: str, value: object) -> None:
     _require(name, value, (int, float))
     if not (isinstance(value, (int, float)) and math.isfinite(value) and value >= 0):
-        raise ValueError(f"{name} must be a number of seconds from 0 on, not {value}")
+        raise ValueError(f"{name} must be a number of seconds, 0 or more, not {value}")
 
 
 def _checked_text(name: str, text: str | Iterable[str]) -> str | tuple[str, ...]:
@@ -337,7 +336,7 @@ def _checked_text(name: str, text: str | Iterable[str]) -> str | tuple[str, ...]
     kept = text if isinstance(text, str) else tuple(text)
     for piece in pieces_of(kept):
         _require(f"a piece of {name}", piece, str)
-        piece.encode()  # refuses lone surrogates, with a ValueError
+        piece.encode()  # raises ValueError for lone surrogates
     return kept
 
 

@@ -1,4 +1,4 @@
-"""The loopback server: accepts, notes what came, and plays the next scripted answer."""
+"""The loopback server: accepts requests, records them, and sends the next scripted answer."""
 
 from __future__ import annotations
 
@@ -30,29 +30,29 @@ _PATIENCE = 1.0
 
 
 def echo(received: Received) -> Reply:
-    """The answer of a server that was told nothing: it names itself, and repeats the last user text."""
+    """The default answer: it says that it is a test, and repeats the last user text."""
     text = f"This is a test answer from llmbridge.testing; no model was asked. You wrote: {received.user_text}"
     return Reply(words(text))
 
 
 class LLMServer:
-    """A running loopback server that answers as chat services do, and misbehaves as it is told.
+    """A running loopback server that answers like chat services, with any fault you script.
 
-    It listens on 127.0.0.1 from its construction until `close()`, and speaks the formats of OpenAI (with Azure's URLs),
-    Anthropic, Gemini, Ollama, Mistral, Cohere, Vitalentum and CodeLinkAva, chosen by the path of the request: chats,
-    streamed or not, OpenAI's Responses, embeddings and lists of models. Requests that the real service would refuse
-    are refused in its own shape of error; keys are not looked at. All its threads are daemons.
+    It listens on 127.0.0.1 until `close()`, and speaks the formats of OpenAI (with Azure's URLs), Anthropic, Gemini,
+    Ollama, Mistral, Cohere, Vitalentum and CodeLinkAva, chosen by the request's path: chats, streamed or not, OpenAI's
+    Responses, embeddings and lists of models. Requests that the real service would reject get its kind of error; keys
+    are ignored. All threads are daemons.
 
     Args:
-        default: what is answered while nothing is scripted, a Reply or a function from Received to Reply; without
-            one, a text that names itself a test answer and repeats the last user text.
-        port: the port to listen on; 0 takes a free one.
-        ssl_context: a server-side context makes it speak TLS.
-        record: False keeps no requests, for servers that run long.
+        default: The answer when nothing is scripted, a Reply or a function from Received to Reply; if missing, a text
+            that says it is a test and repeats the last user text.
+        port: The port to listen on; 0 takes a free one.
+        ssl_context: A server-side context, to speak TLS.
+        record: False records no requests, for servers that run long.
 
     Raises:
-        OSError: the port is taken.
-        ValueError: there is no such port.
+        OSError: The port is taken.
+        ValueError: The port is not valid.
         TypeError: `default` is neither a Reply nor a function.
 
     Example:
@@ -75,7 +75,7 @@ class LLMServer:
         record: bool = True,
     ) -> None:
         if not 0 <= port <= 65535:
-            raise ValueError(f"port must be within 0 and 65535, not {port}")
+            raise ValueError(f"port must be from 0 to 65535, not {port}")
         self._default = _checked(default) if default is not None else echo
         self._ssl_context = ssl_context
         self._record = record
@@ -96,32 +96,32 @@ class LLMServer:
 
     @property
     def root(self) -> str:
-        """The URL without a path, for example `http://127.0.0.1:49152`."""
+        """The URL without a path, like `http://127.0.0.1:49152`."""
         return f"{'https' if self._ssl_context else 'http'}://127.0.0.1:{self._port}"
 
     def base_url(self, provider: str) -> str:
-        """What to give as `base_url` for a dialect.
+        """The `base_url` for a dialect.
 
         Args:
-            provider: `openai` (and whatever else speaks its format), `openai-responses`, `azure`, `anthropic`,
+            provider: `openai` (also for providers with the same format), `openai-responses`, `azure`, `anthropic`,
                 `gemini`, `vertex`, `vertex-anthropic`, `ollama`, `mistral`, `cohere`, `vitalentum` or `codelinkava`.
 
         Raises:
-            ValueError: there is no dialect of that name.
+            ValueError: There is no such dialect.
         """
         if provider not in PATHS:
-            raise ValueError(f"no format of that name: {provider!r}; there are {', '.join(PATHS)}")
+            raise ValueError(f"unknown format {provider!r}: known are {', '.join(PATHS)}")
         return self.root + PATHS[provider]
 
     def script(self, *answers: Script) -> None:
-        """Queues answers: each request, in order of arrival, takes the next; then `default` applies again."""
+        """Queues answers: each request, in order of arrival, takes the next one; after the last, `default` applies."""
         checked = [_checked(answer) for answer in answers]
         with self._changed:
             self._script.extend(checked)
 
     @property
     def default(self) -> Script:
-        """What is answered while nothing is scripted; can be set."""
+        """The answer when nothing is scripted; can be set."""
         return self._default
 
     @default.setter
@@ -141,12 +141,13 @@ class LLMServer:
 
     @property
     def open_connections(self) -> int:
-        """How many of them neither side has closed yet."""
+        """How many of them are still open on both sides."""
         with self._changed:
             return sum(connection.open for connection in self._open)
 
     def wait_for_requests(self, count: int, timeout: float = 5) -> list[Received]:
-        """The first `count` requests, once they have come; TimeoutError after `timeout` seconds says what came."""
+        """The first `count` requests, once they have come; TimeoutError after `timeout` seconds lists those that
+        came."""
         with self._changed:
             if self._changed.wait_for(lambda: len(self._requests) >= count, timeout):
                 return self._requests[:count]
@@ -154,7 +155,7 @@ class LLMServer:
             raise TimeoutError(f"expected {count} requests within {timeout} s; came: {came}")
 
     def close(self) -> None:
-        """Stops listening, drops every connection and ends the threads, within about a second; can be repeated."""
+        """Stops listening, drops all connections and ends the threads, within about a second. May be repeated."""
         if self._pid != os.getpid():
             # A forked child holds copies: shutting them down would stop the parent's server, closing them does not.
             self._listener.close()
@@ -164,7 +165,7 @@ class LLMServer:
                 return
             self._closing = True
         end = time.monotonic() + _PATIENCE
-        with contextlib.suppress(OSError):  # wakes the acceptor on Linux; elsewhere it looks up by itself
+        with contextlib.suppress(OSError):  # wakes the acceptor on Linux; elsewhere it polls
             self._listener.shutdown(socket.SHUT_RDWR)
         self._acceptor.join()
         self._listener.close()
@@ -198,7 +199,7 @@ class LLMServer:
                 except BlockingIOError:
                     continue
                 except (OSError, RuntimeError):
-                    # The client left while it waited, or there is no descriptor or thread left: others may follow.
+                    # The client left while waiting, or descriptors or threads ran out: accept others.
                     time.sleep(0.01)
 
     def _start(self, sock: socket.socket) -> None:
@@ -250,7 +251,7 @@ class LLMServer:
 def _checked(answer: Script) -> Script:
     if isinstance(answer, Reply) or callable(answer):
         return answer
-    raise TypeError(f"an answer is a Reply or a function from Received to Reply, not {type(answer).__name__}")
+    raise TypeError(f"an answer must be a Reply or a function from Received to Reply, not {type(answer).__name__}")
 
 
 def _reply(scripted: Script, received: Received) -> Reply:
@@ -260,6 +261,6 @@ def _reply(scripted: Script, received: Received) -> Reply:
         reply = scripted(received)
         if not isinstance(reply, Reply):
             raise TypeError(f"the function returned {type(reply).__name__}, not Reply")
-    except Exception as exc:  # noqa: BLE001 - a test's own function failed: its client is told, the server goes on
+    except Exception as exc:  # noqa: BLE001 - a test's function failed: reported to its client
         return Reply(f"{type(exc).__name__}: {exc}".encode("utf-8", "replace").decode(), status=500)
     return reply

@@ -1,4 +1,4 @@
-"""How an answer is sent: from a Reply and the request to the list of steps that a connection plays."""
+"""Turns a Reply and its request into the list of steps that a connection plays."""
 
 from __future__ import annotations
 
@@ -21,12 +21,12 @@ BAD_REQUEST: Steps = (
 
 
 def steps(reply: Reply, received: Received, serial: int) -> Steps:
-    """Everything the server will do on the socket for one request, computed before the first byte is sent.
+    """All the server will do on the socket for one request, computed before the first byte is sent.
 
     Args:
-        reply: the scripted answer.
-        received: the request; its path decides about the format, its version and headers about keep-alive.
-        serial: the number of the answer, which makes its ids unique.
+        reply: The scripted answer.
+        received: The request; its path chooses the format, its version and headers decide about keep-alive.
+        serial: The number of the answer, which makes its ids unique.
     """
     if reply.raw is not None:
         plan: Steps = reply.raw_steps
@@ -45,12 +45,12 @@ def _plan(reply: Reply, received: Received, said: Answer) -> list[Step]:
     content_type = said.content_type if reply.content_type is None else reply.content_type
     transfer: str = reply.transfer or ("chunked" if said.streamed else "length")
     if transfer == "chunked" and received.version == "HTTP/1.0":
-        transfer = "close"  # RFC 9112, 6.1: no transfer coding to a client that may not know it
+        transfer = "close"  # RFC 9112, 6.1: the client may not know transfer codings
     framing = []
     if transfer == "chunked" and not bodiless:
         framing = [("Transfer-Encoding", "chunked")]
     elif transfer == "length" and not bodiless:
-        # With keep_open the body has one byte more, which never comes.
+        # With keep_open the announced body is one byte longer than what is sent.
         framing = [("Content-Length", str(sum(map(len, blocks)) + reply.keep_open))]
     closes = received.wants_close or transfer in ("close", "http10") or _says_close(reply)
     headers = [
@@ -83,7 +83,7 @@ def _head(reply: Reply, status: int, headers: list[tuple[str, str]], version: st
 
 
 def _blocks(reply: Reply, events: list[bytes]) -> list[bytes]:
-    """The body cut into what is sent at once: so many events each, compressed where that is asked for."""
+    """The body cut into the blocks to send: `per_chunk` events each, compressed with `gzip`."""
     size = reply.per_chunk
     blocks = events if size == 1 else [b"".join(events[at : at + size]) for at in range(0, len(events), size)]
     blocks = [block for block in blocks if block]  # an empty HTTP chunk would end the body

@@ -1,4 +1,4 @@
-"""A short request over a kept connection goes out in the event loop itself; all others take a worker thread."""
+"""A short request over a kept connection is sent in the event loop itself; all others use a worker thread."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not POSSIBLE, reason="urllib
 
 @pytest.fixture
 def client(server: LLMServer) -> Iterator[Client]:
-    """Without retries."""
+    """A client without retries."""
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=0) as client:
         yield client
 
 
 @pytest.fixture
 def senders(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """Who has sent a request, one after the other."""
+    """The threads that sent a request, in order."""
     found: list[str] = []
     plain = Transport.send
 
@@ -43,7 +43,7 @@ def senders(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 
 async def test_a_kept_connection_needs_no_thread(server: LLMServer, client: Client, senders: list[str]) -> None:
-    """The first call connects in one; those that follow do without."""
+    """The first call connects in a thread; later ones need none."""
     for _ in range(4):
         assert (await client.chat("hi")).text
     assert senders == ["thread", "loop", "loop", "loop"]
@@ -52,7 +52,7 @@ async def test_a_kept_connection_needs_no_thread(server: LLMServer, client: Clie
 
 
 async def test_tls_needs_no_thread_either(tls_client: Client, senders: list[str]) -> None:
-    """Once it has shaken hands."""
+    """TLS needs no thread after its handshake."""
     for _ in range(2):
         assert (await tls_client.chat("hi")).text
     assert senders == ["thread", "loop"]
@@ -60,7 +60,7 @@ async def test_tls_needs_no_thread_either(tls_client: Client, senders: list[str]
 
 @pytest.mark.parametrize("question", ["x" * 5000, ["x" * 3000] * 2])
 async def test_a_long_request_takes_a_thread(client: Client, senders: list[str], question: Any) -> None:
-    """Its JSON takes a while to be made."""
+    """Encoding its JSON takes a while."""
     await client.chat("hi")
     messages = question if isinstance(question, str) else [{"role": "user", "content": part} for part in question]
     assert (await client.chat(messages)).text
@@ -96,7 +96,7 @@ async def test_a_socket_without_room_leaves_the_request_to_a_thread(
 async def test_what_replaces_requests_is_called_in_a_thread(
     client: Client, senders: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may block."""
+    """A replacement may block."""
     await client.chat("hi")
     plain = requests.adapters.HTTPAdapter.send
 
@@ -109,7 +109,7 @@ async def test_what_replaces_requests_is_called_in_a_thread(
 
 
 class _Full:
-    """A socket that takes so many bytes; None for one that would block."""
+    """A socket that accepts so many bytes; None for one that would block."""
 
     def __init__(self, sock: socket.socket, takes: int | None) -> None:
         self._sock = sock
@@ -126,7 +126,7 @@ class _Full:
 
 
 def _idle_of(client: Client) -> Any:
-    """The connection that is kept."""
+    """The kept connection."""
     (transport,) = client.connections.transports.values()
     assert isinstance(transport, Transport)
     (pool,) = transport._session().get_adapter("http://")._pools.values()

@@ -1,4 +1,4 @@
-"""P14 to P16 for async code: cancelling, closing and leaving, in every phase of a call, and what is left afterwards."""
+"""P14 to P16 for async code: cancelling, closing and leaving, in every phase of a call, without leftovers."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def _client(base_url: str, **options: Any) -> Client:
 
 @contextlib.contextmanager
 def connecting(_: pytest.FixtureRequest) -> Iterator[Phase]:
-    """The server's queue is full: the system's own connect waits."""
+    """The server's queue is full, so connecting waits."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.create_server(("127.0.0.1", 0), backlog=0))
         for _ in range(64):
@@ -73,7 +73,7 @@ def connecting(_: pytest.FixtureRequest) -> Iterator[Phase]:
 
 @contextlib.contextmanager
 def looking_up(_: pytest.FixtureRequest) -> Iterator[Phase]:
-    """A name lookup hangs; nothing in the world can interrupt one."""
+    """A name lookup hangs, and cannot be interrupted."""
     asked, answer = threading.Event(), threading.Event()
 
     def hang(*_: Any, **__: Any) -> list[Any]:
@@ -91,7 +91,7 @@ def looking_up(_: pytest.FixtureRequest) -> Iterator[Phase]:
 
 @contextlib.contextmanager
 def shaking_hands(_: pytest.FixtureRequest) -> Iterator[Phase]:
-    """A server of TLS that says nothing."""
+    """A TLS server that stays silent."""
     gone, begun = threading.Event(), threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -105,7 +105,7 @@ def shaking_hands(_: pytest.FixtureRequest) -> Iterator[Phase]:
 
 @contextlib.contextmanager
 def busy(_: pytest.FixtureRequest) -> Iterator[Phase]:
-    """A stream that never ends and never makes its reader wait."""
+    """An endless stream whose reader never waits."""
     gone, begun = threading.Event(), threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -124,7 +124,7 @@ def busy(_: pytest.FixtureRequest) -> Iterator[Phase]:
 
 
 def answered(reply: Reply, tls: bool = False, **options: Any) -> Callable[[pytest.FixtureRequest], Any]:
-    """The server has the request, and answers so much and no more."""
+    """The server has the request, and answers only so much."""
 
     @contextlib.contextmanager
     def phase(request: pytest.FixtureRequest) -> Iterator[Phase]:
@@ -159,7 +159,7 @@ PHASES: dict[str, Callable[[pytest.FixtureRequest], Any]] = {
 
 @pytest.fixture(params=PHASES)
 def phase(request: pytest.FixtureRequest) -> Iterator[Phase]:
-    """Where a call is stuck."""
+    """The phase in which a call is stuck."""
     with PHASES[request.param](request) as made:
         yield made
 
@@ -270,12 +270,13 @@ class TestCancel:
     @pytest.mark.parametrize("read", ["for", "await"])
     @pytest.mark.parametrize("way", ["task", "trio"])
     def test_p15_in_every_phase(self, phase: Phase, way: str, read: str) -> None:
-        """Wherever the call is stuck, the caller comes back, no thread stays blocked, the socket is closed."""
+        """In every phase the caller is freed, no thread stays blocked, and the socket is closed."""
         _check_cancel(phase, way, READS[read])
 
     @pytest.mark.parametrize("read", READS)
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("place", ["headers", "stalled"])
+    @pytest.mark.quick(3)
     def test_p15_in_every_way(self, request: pytest.FixtureRequest, place: str, way: str, read: str) -> None:
         """Tasks, timeouts and scopes of all three libraries."""
         with PHASES[place](request) as phase:
@@ -301,7 +302,7 @@ class TestCancel:
         assert server.requests[0].gone.wait(30)
 
     def test_before_the_first_step(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """In a scope that is cancelled already, nothing waits for an answer."""
+        """In a scope that is already cancelled, nothing waits for an answer."""
         server.default = Reply(header_delay=10)
 
         async def main() -> None:
@@ -319,7 +320,7 @@ class TestCancel:
         assert all(received.gone.wait(30) for received in server.requests)
 
     def test_over_and_over(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """What was cancelled, and taken up by nobody, stays over: a further step says so, and never hangs."""
+        """A cancelled stream stays over: a further step raises, and never hangs."""
         server.script(STALLED)
         result = client.chat("x").__aiter__()
 
@@ -339,7 +340,7 @@ class TestCancel:
         loop.run(main)
 
     def test_a_coroutine_that_is_closed(self, server: LLMServer, client: Client) -> None:
-        """A caller who drops `await stream` in its middle leaves no blocked thread behind."""
+        """Dropping `await stream` in its middle leaves no blocked thread behind."""
         server.script(Reply(header_delay=30))
 
         async def main() -> None:
@@ -356,10 +357,11 @@ class TestCancel:
         assert server.requests[0].gone.wait(30)
 
     @pytest.mark.parametrize("read", ["for", "events"])
+    @pytest.mark.quick(1)
     def test_p14_while_a_worker_decodes(
         self, server: LLMServer, client: Client, loop: Async, read: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """A call that is cancelled while its thread works on what has come is given up when the thread is done."""
+        """A call that is cancelled while its thread decodes ends when the thread is done."""
         server.script(STALLED)
         begun, go = threading.Event(), threading.Event()
         decode = OpenAI.decode
@@ -390,7 +392,7 @@ class TestCancel:
     def test_p14_closed_by_a_thread_at_the_worst_moment(
         self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """`close()` from another thread, just before the loop touches the socket, ends the reader with Cancelled."""
+        """`close()` from another thread, just before the loop uses the socket, ends the reader with Cancelled."""
         server.script(STALLED)
         stream = client.chat("x")
         set_blocking = Exchange.set_blocking
@@ -411,10 +413,10 @@ class TestCancel:
 
 
 class TestScopes:
-    """No cancel scope and no task group is open while the caller has the turn."""
+    """No cancel scope or task group is open between steps."""
 
     def test_p15_each_piece_from_another_task(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """Tasks that come and go take turns on one stream."""
+        """Short-lived tasks take turns on one stream."""
         server.script(Reply(PIECES, delay=0.01))
         result = client.chat("x").__aiter__()
         got: list[str] = []
@@ -435,7 +437,7 @@ class TestScopes:
         assert got == PIECES
 
     def test_p15_begun_in_a_scope_that_is_left(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """A scope is entered, a piece read, the scope left: scopes that were open would be left out of order."""
+        """A scope is entered, a piece read, the scope left: open inner scopes would break this."""
         server.script(STALLED)
 
         async def main() -> None:
@@ -482,7 +484,7 @@ class TestScopes:
         assert server.requests[0].gone.wait(30)
 
     def test_in_an_async_generator_of_ones_own(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """Wrapped as a web framework does it, and left in the middle: the loop's shutdown closes it."""
+        """Wrapped as in a web framework, and left in the middle: the loop's shutdown closes it."""
         server.script(STALLED)
 
         async def wrapped() -> Any:
@@ -499,7 +501,7 @@ class TestScopes:
 
 
 def test_aclosing_closes_the_stream(server: LLMServer, client: Client, loop: Async) -> None:
-    """As it does with async generators."""
+    """As with async generators."""
     server.script(STALLED)
     stream = client.chat("x")
 
@@ -514,7 +516,7 @@ def test_aclosing_closes_the_stream(server: LLMServer, client: Client, loop: Asy
 
 
 class TestGarbage:
-    """Whatever nobody holds any more is closed."""
+    """Unreferenced streams are closed."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("way", ["pieces", "events"])
@@ -534,7 +536,7 @@ class TestGarbage:
         assert server.requests[0].gone.wait(30)
 
     def test_p14_an_abandoned_cycle(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """So it does when only the collector can find it."""
+        """Also in a cycle that only the collector can find."""
         server.script(STALLED)
 
         async def main() -> None:
@@ -548,7 +550,7 @@ class TestGarbage:
         loop.run(main)
 
     def test_p14_after_the_loop_is_over(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """An iterator that outlives its event loop needs none to be closed."""
+        """An iterator that outlives its event loop can be closed without one."""
         server.script(STALLED)
         results: list[Any] = [client.chat("x").__aiter__()]
 
@@ -564,7 +566,7 @@ class TestGarbage:
     @pytest.mark.slow
     @pytest.mark.parametrize("way", ["await", "pieces", "cancelled"])
     def test_what_failed_leaves_no_cycle(self, server: LLMServer, client: Client, loop: Async, way: str) -> None:
-        """The call and all that it holds are gone with the last name for it, without a garbage collection."""
+        """The call and everything it holds are freed without a garbage collection."""
         server.script(STALLED if way == "cancelled" else Reply(status=400))
 
         async def failed() -> weakref.ref[Any]:
@@ -588,7 +590,7 @@ class TestGarbage:
             gc.enable()
 
     def test_what_was_never_awaited_says_nothing(self, server: LLMServer, client: Client) -> None:
-        """A stream, an iterator, a step that nobody awaits: no warning, no request."""
+        """A stream, an iterator or a step that is never awaited: no warning, no request."""
         stream = client.chat("x")
         result = stream.__aiter__()
         stream.events().__aiter__()
@@ -696,13 +698,13 @@ INTERRUPTED = {
 
 
 class TestPrograms:
-    """Whole programs, with every warning an error: they end at once, and say nothing on standard error."""
+    """Whole programs, with every warning an error: they end at once, and print nothing on standard error."""
 
     @pytest.mark.slow
     @pytest.mark.parametrize("reply", [STALLED, Reply(header_delay=30)], ids=["stalled", "no headers"])
     @pytest.mark.parametrize("ending", ENDINGS)
     def test_p15_it_exits_at_once(self, server: LLMServer, ending: str, reply: Reply) -> None:
-        """A pending stream holds nobody up."""
+        """A pending stream does not delay the exit."""
         if "trio" in ending:
             pytest.importorskip("trio")
         server.script(reply)
@@ -727,7 +729,7 @@ class TestPrograms:
     @pytest.mark.parametrize("name", INTERRUPTED)
     @pytest.mark.skipif(sys.platform == "win32", reason="Ctrl-C of one process alone needs POSIX signals")
     def test_p14_control_c(self, server: LLMServer, name: str, read: str, reply: Reply) -> None:
-        """KeyboardInterrupt comes out of `run()` at once, and the server sees the client leave before the end."""
+        """KeyboardInterrupt comes out of `run()` at once, and the server sees the client leave."""
         if name == "trio":
             pytest.importorskip("trio")
         server.script(reply)
@@ -752,11 +754,11 @@ class TestPrograms:
 
 
 class TestMany:
-    """P14: hundreds of streams, ended at any moment, leave nothing."""
+    """P14: hundreds of streams, ended at any moment, leave nothing behind."""
 
     @pytest.mark.slow
     def test_p14_started_and_cancelled_at_random(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """300 streams, from before their connect to after their end, in every way: threads, descriptors, tasks."""
+        """300 streams, ended at any moment and in every way: threads, descriptors and tasks are freed."""
         server.default = Reply(PIECES * 3, delay=0.002)
         server.script(*[STALLED, Reply(header_delay=5), Reply(PIECES), Reply("no", status=503)] * 30)
         chance = random.Random(7)
@@ -785,7 +787,7 @@ class TestMany:
 
     @pytest.mark.slow
     def test_p17_after_all_that_the_client_still_works(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """Cancelled calls spoil no connection for those that come after them."""
+        """Cancelled calls spoil no connection for later ones."""
         server.default = lambda received: Reply([received.json["messages"][0]["content"], "!"], delay=0.001)
         chance = random.Random(8)
         answers: dict[str, str] = {}

@@ -1,4 +1,4 @@
-"""What `async for`, `await` and `AsyncResult` are made of: the protocol, threads, event loops, back-pressure, TLS."""
+"""The parts of `async for`, `await` and `AsyncResult`: the protocol, threads, event loops, back-pressure, TLS."""
 
 from __future__ import annotations
 
@@ -39,23 +39,23 @@ STALLED = Reply(PIECES, stall=900)
 
 
 def result_of(server: LLMServer, **options: Any) -> Any:
-    """What the ancestors' interface gives for the server's next answer."""
+    """The result of the original interface for the server's next answer."""
     options = {"base_url": server.base_url("vitalentum"), "retries": 0, "timeout": 10, **options}
     return Vitalentum.create_async_generator("m", "Hi", **options)
 
 
 class TestGenerator:
-    """`AsyncResult` is an async generator, as the ancestors' was."""
+    """`AsyncResult` is an async generator, as in the original providers."""
 
     def test_it_is_one_by_its_type(self, server: LLMServer) -> None:
-        """For `isinstance`, and with all of a generator's methods."""
+        """It passes `isinstance`, and has all methods of a generator."""
         result = result_of(server)
         assert isinstance(result, AsyncGenerator)
         assert result.__aiter__() is result
         assert server.connections == 0
 
     def test_awaiting_it_gives_itself(self, server: LLMServer, loop: Async) -> None:
-        """Both ways of the ancestors' users work."""
+        """Both ways of using it work."""
         server.script(Reply(PIECES), Reply(PIECES))
 
         async def main() -> None:
@@ -68,7 +68,7 @@ class TestGenerator:
         loop.run(main)
 
     def test_anext_and_asend_give_the_next_piece(self, server: LLMServer, loop: Async) -> None:
-        """There is nothing that could be sent into an answer."""
+        """A value sent into it is ignored."""
         server.script(Reply(PIECES))
 
         async def main() -> None:
@@ -91,7 +91,7 @@ class TestGenerator:
     def test_athrow_raises_and_closes(
         self, server: LLMServer, loop: Async, started: bool, thrown: tuple[Any, ...]
     ) -> None:
-        """What is thrown in comes out, in each of a generator's ways to say it, and the answer is over."""
+        """An exception thrown in comes out, in any form that a generator accepts, and the answer is over."""
         server.default = STALLED
 
         async def main() -> None:
@@ -108,7 +108,7 @@ class TestGenerator:
         assert len(server.requests) == started
 
     def test_athrow_takes_a_bare_class(self, server: LLMServer, loop: Async) -> None:
-        """An exception class alone is raised without words."""
+        """An exception class alone is raised without a message."""
 
         async def main() -> None:
             with pytest.raises(GeneratorExit):
@@ -117,7 +117,7 @@ class TestGenerator:
         loop.run(main)
 
     def test_aclose_ends_it_and_may_be_repeated(self, server: LLMServer, loop: Async) -> None:
-        """Before the first step nothing is sent then, and later the connection is closed."""
+        """Before the first step nothing is sent, and later the connection is closed."""
         server.default = STALLED
 
         async def main() -> None:
@@ -137,7 +137,7 @@ class TestGenerator:
         assert server.requests[0].gone.wait(30)
 
     def test_aclosing_works(self, server: LLMServer, loop: Async) -> None:
-        """The standard library's own way to be sure."""
+        """The standard library's `aclosing` works."""
         server.default = STALLED
 
         async def main() -> None:
@@ -174,7 +174,7 @@ class TestGenerator:
         assert loop.run(main) == "abc"
 
     def test_two_tasks_on_one_stream_are_an_error(self, server: LLMServer, loop: Async) -> None:
-        """The second one is told; the first one goes on as if nothing had been."""
+        """The second task gets an error; the first one goes on undisturbed."""
         go = threading.Event()
 
         def serve(sock: socket.socket) -> None:
@@ -204,7 +204,7 @@ class TestGenerator:
 
     @pytest.mark.parametrize("reply", [STALLED, Reply(header_delay=5)], ids=["stalled", "no headers"])
     def test_aclose_from_another_task_frees_the_reader(self, server: LLMServer, loop: Async, reply: Reply) -> None:
-        """The task that waits comes back, with an error or the end, and the connection is closed."""
+        """The waiting task comes back, with an error or the end, and the connection is closed."""
         server.script(reply)
         result = result_of(server)
         got: list[str] = []
@@ -228,7 +228,7 @@ class TestThreads:
 
     @pytest.fixture
     def hops(self, monkeypatch: pytest.MonkeyPatch) -> list[Any]:
-        """Grows by one with every step that goes to a worker thread."""
+        """Grows by one with every step that uses a worker thread."""
         taken: list[Any] = []
         run_sync = threads.run_sync
 
@@ -242,13 +242,13 @@ class TestThreads:
     def test_a_whole_answer_takes_a_hop_or_two(
         self, server: LLMServer, client: Client, loop: Async, hops: list[Any]
     ) -> None:
-        """`await stream` goes to a worker thread to begin, and perhaps to end, however many pieces come."""
+        """`await stream` uses a worker thread to begin, and perhaps to end, however many pieces come."""
         server.script(Reply(["x"] * 200))
         assert loop.complete(client.chat("x")).text == "x" * 200
         assert 1 <= len(hops) <= 2
 
     def test_pieces_take_none(self, server: LLMServer, client: Client, loop: Async, hops: list[Any]) -> None:
-        """`async for` needs threads to begin, and perhaps to end, but not for pieces."""
+        """`async for` uses threads to begin, and perhaps to end, but not for pieces."""
         server.script(Reply(["x"] * 200, delay=0.001))
         assert loop.read(client.chat("x")).pieces == ["x"] * 200
         assert 1 <= len(hops) <= 3
@@ -257,7 +257,7 @@ class TestThreads:
     def test_what_follows_the_end_mark_does_not_block_the_loop(
         self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Other tasks run on while a stream waits for the end of a body whose server does not end it."""
+        """Other tasks run while a stream waits for the end of a body that the server does not end."""
         monkeypatch.setattr(_transport, "_DRAIN_SECONDS", 0.5)
         answer = chunk(b"".join(map(event, PIECES)) + FINISH)
         server.script(Reply(raw=[head("Transfer-Encoding: chunked"), answer, 0.05, chunk(DONE), HOLD]))
@@ -282,7 +282,7 @@ class TestThreads:
         assert len(ticks) >= 15  # some 5 come before the end mark, and 50 after it
 
     def test_stalled_streams_hold_no_thread(self, server: LLMServer, client: Client) -> None:
-        """While nothing comes, the event loop waits alone: 60 readers, not one worker busy."""
+        """While nothing comes, only the event loop waits: 60 readers, without a busy worker."""
         server.default = STALLED
         begun: set[int] = set()
 
@@ -333,7 +333,7 @@ class TestThreads:
     def test_a_limit_makes_calls_wait_for_their_turn(
         self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """With one thread, requests are sent one after the other; their answers are waited for at once."""
+        """With one thread, requests are sent one after the other; their answers are awaited together."""
         server.default = Reply(PIECES, header_delay=0.01)
         sending, most = 0, []
         send = Transport.send
@@ -374,7 +374,7 @@ class TestThreads:
     def test_p12_the_total_runs_while_a_call_waits_for_its_turn(
         self, loop: Async, ask: Callable[[Client, dict[str, Any]], Awaitable[Any]], options: dict[str, Any]
     ) -> None:
-        """However many calls a stalled service holds up: each is over when its own time is, not one after the other."""
+        """Calls that a stalled service holds up each end at their own timeout, not one after the other."""
         total, calls = 0.5, 12
 
         async def main(client: Client) -> tuple[list[float], int]:
@@ -402,7 +402,7 @@ class TestThreads:
         assert borrowed == 0
 
     def test_calls_whose_time_is_over_need_few_threads(self, loop: Async) -> None:
-        """Thousands of them may be over at the same moment."""
+        """Thousands of calls may time out at the same moment."""
         running, most = 0, 0
         counting = threading.Lock()
 
@@ -434,8 +434,8 @@ class TestThreads:
         assert loop.run(lambda: main(None)) >= 1000
 
     @pytest.mark.parametrize("limit", [0, -1, "many", 1.5, None])
-    def test_a_limit_that_is_none_is_refused(self, loop: Async, limit: Any) -> None:
-        """It would make every later stream wait for ever."""
+    def test_an_invalid_limit_is_rejected(self, loop: Async, limit: Any) -> None:
+        """Zero would make every later stream wait forever."""
 
         async def main() -> None:
             with pytest.raises((ValueError, TypeError)):
@@ -444,7 +444,7 @@ class TestThreads:
         loop.run(main)
 
     def test_a_limit_outside_of_an_event_loop_is_refused(self) -> None:
-        """It would be nobody's; the error says where to set it."""
+        """It would have no loop; the error says where to set it."""
         with pytest.raises(ConfigError, match="event loop"):
             threads.set_thread_limit(10)
 
@@ -471,7 +471,7 @@ class TestThreads:
         assert seen == [("one", False), ("two", False)]
 
     def test_a_stream_that_is_all_there_lets_others_run(self, loop: Async) -> None:
-        """Whatever has arrived is read in portions, and between two of them other tasks have their turn."""
+        """Available data is read in portions, with turns for other tasks in between."""
         events, sent, turns = 300, threading.Event(), [0]
 
         def serve(sock: socket.socket) -> None:
@@ -515,7 +515,7 @@ class TestLoops:
         assert server.connections == 1
 
     def test_a_kept_connection_blocks_again(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """After an answer that ended by its finish_reason, the pool holds its socket as a script needs it."""
+        """A kept connection is blocking again, as a script needs it."""
         server.script(Reply(PIECES, end_mark=False))
         assert loop.read(client.chat("x")).pieces == PIECES
         (transport,) = client.connections.transports.values()
@@ -543,7 +543,7 @@ class TestLoops:
         assert found == {number: [[f"{number}.{turn}", "!"] for turn in range(5)] for number in range(6)}
 
     def test_a_stream_is_begun_in_one_loop_and_closed_in_the_next(self, server: LLMServer, client: Client) -> None:
-        """Nothing of a stream belongs to the loop in which it was begun."""
+        """A stream does not depend on the loop in which it was begun."""
         server.script(STALLED)
         result = client.chat("x").__aiter__()
         assert asyncio.run(_first(result)) == "a"
@@ -551,7 +551,7 @@ class TestLoops:
         assert server.requests[0].gone.wait(30)
 
     def test_a_stream_is_read_on_in_the_next_loop(self, server: LLMServer, client: Client) -> None:
-        """Not a thing to do, but it works."""
+        """Not recommended, but it works."""
         server.script(Reply(PIECES, per_chunk=1, delay=0.05))
         result = client.chat("x").__aiter__()
         assert asyncio.run(_first(result)) == "a"
@@ -578,7 +578,7 @@ class TestMocks:
     """Answers without a socket."""
 
     def test_responses_in_both_ways(self, loop: Async) -> None:
-        """`responses` patches the adapter, also of calls that are made in worker threads."""
+        """`responses` patches the adapter, also for calls in worker threads."""
         body = b"".join(map(event, PIECES)) + FINISH + DONE
         with responses.RequestsMock() as mock:
             mock.post("http://mock.test/v1/chat/completions", body=body, content_type="text/event-stream")
@@ -612,11 +612,11 @@ class TestMocks:
 
 
 class TestBackPressure:
-    """Nobody reads ahead."""
+    """Nothing is read ahead."""
 
     @pytest.mark.slow
     def test_p16_a_slow_reader_stops_the_server(self, loop: Async) -> None:
-        """While the loop's body rests, the server's sends come to a stand; afterwards all the rest arrives."""
+        """While the loop's body rests, the server's sends stop; afterwards the rest arrives."""
         text = "x" * 65_536
         events, sent, stands, rests = 600, [0], threading.Event(), threading.Event()
 
@@ -656,16 +656,16 @@ class TestBackPressure:
 
 
 class TestTLS:
-    """TLS hides from the event loop what has arrived: records, and parts of them, are held inside of it."""
+    """TLS hides arrived data from the event loop: it buffers records, and parts of them."""
 
     @pytest.fixture
     def wire(self, tls_context: ssl.SSLContext) -> Iterator[_TLSListener]:
-        """A TLS server whose every byte can be sent as one likes."""
+        """A TLS server that sends any bytes on demand."""
         with _TLSListener(tls_context) as listener:
             yield listener
 
     def test_several_records_in_one_packet(self, wire: _TLSListener, ca_file: str, loop: Async) -> None:
-        """What comes in one packet is handed out at once, though the socket is not readable any more."""
+        """Everything in one packet is handed out at once, though the socket is not readable any more."""
 
         def answer(wire: _Wire) -> None:
             wire.send(head("Connection: close"))
@@ -692,7 +692,7 @@ class TestTLS:
 
     @pytest.mark.parametrize("size", [1, 100])
     def test_records_that_trickle(self, wire: _TLSListener, ca_file: str, loop: Async, size: int) -> None:
-        """Parts of records make the socket readable, and bring nothing yet."""
+        """Parts of records make the socket readable, but yield nothing yet."""
 
         def answer(wire: _Wire) -> None:
             wire.send(head("Connection: close"), *map(event, PIECES), FINISH, DONE)
@@ -715,7 +715,7 @@ class TestTLS:
             assert loop.read(client.chat("x")).pieces == [text, "z"]
 
     def test_half_a_record_and_then_nothing(self, wire: _TLSListener, ca_file: str, loop: Async) -> None:
-        """The idle clock runs while a record is incomplete; the event loop is not kept busy by it."""
+        """The idle timeout runs while a record is incomplete, without keeping the event loop busy."""
 
         def answer(wire: _Wire) -> None:
             wire.send(head("Connection: close"), event("a"))
@@ -742,7 +742,7 @@ class TestTLS:
 
 
 class _Wire:
-    """One TLS connection on the server's side, whose records are made first and sent afterwards."""
+    """One TLS connection on the server's side: records are made first and sent afterwards."""
 
     def __init__(self, sock: socket.socket, context: ssl.SSLContext, go: threading.Semaphore) -> None:
         self.sock = sock
@@ -775,12 +775,12 @@ class _Wire:
                 self._tls.write(part[at : at + 16_384])
 
     def flush(self, size: int | None = None) -> None:
-        """Sends what was made, at once or in packets of so many bytes."""
+        """Sends the records, at once or in packets of so many bytes."""
         while data := self._out.read() if size is None else self._out.read(size):
             self.sock.sendall(data)
 
     def flush_some(self, size: int) -> None:
-        """Sends so many bytes, and forgets the rest."""
+        """Sends so many bytes, and drops the rest."""
         self.sock.sendall(self._out.read(size))
         self._out.read()
 

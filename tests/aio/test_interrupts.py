@@ -1,4 +1,4 @@
-"""Ctrl-C, a signal handler or a garbage collection at the worst moment: nothing that later calls need stays taken."""
+"""Ctrl-C, a signal handler or a garbage collection at the worst moment leaves no lock taken."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from moments import interrupted
 
 from llmbridge import Cancelled, Client, Limits, Timeout
 from llmbridge._locks import Signal
@@ -21,29 +22,6 @@ from llmbridge.testing import LLMServer
 _MOST = 1_000
 
 
-def interrupted(function: Callable[[], object], moment: int) -> bool:
-    """Runs a function with a KeyboardInterrupt at its call or return of that number; whether it was reached."""
-    seen = -1
-
-    def strike(frame: Any, kind: str, _: object) -> None:
-        nonlocal seen
-        if frame.f_code is interrupted.__code__ or frame.f_code is strike.__code__:
-            return
-        seen += 1
-        if seen == moment:
-            raise KeyboardInterrupt
-
-    before = sys.getprofile()
-    sys.setprofile(strike)
-    try:
-        function()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.setprofile(before)
-    return False
-
-
 def in_thread(function: Callable[[], object]) -> bool:
     """Whether a function ends, in a thread of its own."""
     thread = threading.Thread(target=function, daemon=True)
@@ -53,21 +31,21 @@ def in_thread(function: Callable[[], object]) -> bool:
 
 
 class Watched:
-    """What the watchdog watches, in place of a call."""
+    """An object for the watchdog to watch, like a call."""
 
     def __init__(self) -> None:
         self.deadline = float("inf")
         self.expired = threading.Event()
 
     def expire(self, now: float) -> None:
-        """Its time may be over."""
+        """Called when its time is over."""
         if self.deadline <= now:
             self.deadline = float("inf")
             self.expired.set()
 
 
 def test_the_watchdog_goes_on_whenever_a_poke_is_interrupted() -> None:
-    """No clock of the whole process would run any more otherwise."""
+    """Otherwise no timeout of the process would work any more."""
     watchdog = transport_call._Watchdog()
     watched: Any = Watched()
     watchdog.watch(watched)
@@ -86,17 +64,17 @@ def test_the_watchdog_goes_on_whenever_a_poke_is_interrupted() -> None:
 
 
 class Connection:
-    """What a pool keeps."""
+    """A pooled connection."""
 
     closed = False
 
     def close(self) -> None:
-        """Says so."""
+        """Records it."""
         self.closed = True
 
 
 def test_idle_connections_can_be_taken_whenever_a_call_was_interrupted() -> None:
-    """No later call hangs, past all its clocks, where the kept connections lie."""
+    """Later calls do not hang while taking a kept connection."""
     idle = _Idle(2)
 
     def step() -> None:
@@ -114,7 +92,7 @@ def test_idle_connections_can_be_taken_whenever_a_call_was_interrupted() -> None
 
 
 def test_idle_connections_come_back_last_in_first_out_and_those_beyond_the_usual_go_after_a_while() -> None:
-    """The latest one is the least likely to be closed."""
+    """The latest one is the least likely to have been closed."""
     idle = _Idle(2)
     connections = [Connection() for _ in range(4)]
     for connection in connections:
@@ -132,7 +110,7 @@ def test_idle_connections_come_back_last_in_first_out_and_those_beyond_the_usual
 
 
 def test_a_ticket_is_given_back_if_its_way_into_the_queue_is_interrupted(server: LLMServer) -> None:
-    """It would stay at the head, and everybody behind it would wait for nothing."""
+    """It would stay at the head of the queue, and hold up all others."""
     with Client("openai:m", base_url=server.base_url("openai"), limits=Limits(concurrency=1), timeout=10) as client:
         limiter: Any = client.connections.limiter
 
@@ -166,7 +144,7 @@ def test_a_ticket_is_given_back_if_that_was_interrupted(server: LLMServer) -> No
 
 @pytest.mark.parametrize("seconds", [30, None])
 def test_a_call_can_be_cancelled_from_within_its_own_wait(seconds: float | None) -> None:
-    """As a signal handler does, or a garbage collection: at the moment when the thread begins to wait."""
+    """As by a signal handler or a garbage collection, at the moment when the thread begins to wait."""
     call = Call(Timeout(total=60))
     outcome: list[BaseException] = []
 
@@ -196,7 +174,7 @@ class TestSignal:
     """A flag to wait for."""
 
     def test_it_is_remembered_once(self) -> None:
-        """Set before anybody waits, also repeatedly, it ends one wait at once."""
+        """Set early, even repeatedly, it ends one wait at once."""
         signal = Signal()
         assert not signal.is_set
         signal.set()
@@ -214,14 +192,14 @@ class TestSignal:
         assert not signal.is_set
 
     def test_a_wait_ends_with_its_time(self) -> None:
-        """However little it is; it is not set by that."""
+        """A timeout ends the wait without setting the flag."""
         signal = Signal()
         signal.wait(0)
         signal.wait(-1.0)
         assert not signal.is_set
 
     def test_another_thread_ends_a_wait(self) -> None:
-        """One that has no end of its own."""
+        """The wait itself has no timeout."""
         signal = Signal()
         thread = threading.Thread(target=signal.wait, args=(None,), daemon=True)
         thread.start()

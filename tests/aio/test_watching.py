@@ -1,10 +1,11 @@
-"""An answer's socket, which asyncio watches from one wait to the next: nothing is lost, and nothing stays watched."""
+"""asyncio watches an answer's socket from one wait to the next: nothing is lost, and nothing stays watched."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import gc
+import os
 import queue
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
@@ -16,14 +17,17 @@ from loopback import DONE, FINISH, Listener, chunk, event, head, read_head
 
 from llmbridge import Cancelled, ChatStream, Client, ProtocolError
 from llmbridge._aio import _Watch
+from llmbridge.events import Usage
 
 HEAD = head("Transfer-Encoding: chunked")
 A, B = (chunk(event(text=text)) for text in "ab")
+USAGE = b'data: {"choices":[],"usage":{"prompt_tokens":1,"completion_tokens":0,"total_tokens":1}}\n\n'
+NOTHING = chunk(USAGE + DONE) + b"0\r\n\r\n"
 END = chunk(event(text="c") + FINISH + DONE) + b"0\r\n\r\n"
 
 
 class Server(Listener):
-    """Answers every request with the parts that it is given, when it is given them."""
+    """Answers every request with parts that a test sends on demand."""
 
     def __init__(self) -> None:
         self.parts: queue.Queue[bytes | None] = queue.Queue()
@@ -34,13 +38,13 @@ class Server(Listener):
             read_head(sock)
             while (part := self.parts.get(timeout=30)) is not None:
                 sock.sendall(part)
-                if part is END:
+                if part in (END, NOTHING):
                     read_head(sock)
 
 
 @dataclass
 class Case:
-    """An answer of which the first piece has come, after a wait for it."""
+    """An answer whose first piece has come, after a wait for it."""
 
     server: Server
     stream: ChatStream
@@ -49,7 +53,7 @@ class Case:
     got: list[str] = field(default_factory=list)
 
     async def begin(self) -> None:
-        """Gets it there."""
+        """Reads the first piece."""
         self.pieces = self.stream.__aiter__()
         step = asyncio.ensure_future(self.pieces.__anext__())
         self.server.parts.put(HEAD)
@@ -66,11 +70,11 @@ class Case:
 
     @property
     def over(self) -> bool:
-        """Whether the call has ended, and nothing is held."""
+        """Whether the call has ended and freed everything."""
         return self.stream._reading.source.ended is not None
 
     async def step(self) -> None:
-        """Gets the next piece."""
+        """Reads the next piece."""
         assert self.pieces is not None
         self.got.append(await self.pieces.__anext__())
 
@@ -84,7 +88,7 @@ class Case:
 
 @pytest.fixture
 def case() -> Iterator[Case]:
-    """Not begun."""
+    """A case that has not begun."""
     with Server() as server:
         base_url = f"http://127.0.0.1:{server.port}/v1"
         with Client("openai:m", base_url=base_url, api_key="sk-test", retries=0, timeout=60) as client:
@@ -94,7 +98,7 @@ def case() -> Iterator[Case]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits for what will be so soon."""
+    """Waits until it is true."""
     for _ in range(20_000):
         if condition():
             return
@@ -128,15 +132,21 @@ async def by_break(case: Case) -> None:
 
 
 async def by_a_thread(case: Case) -> None:
-    """Another thread cancels; the next step says so."""
+    """Another thread cancels; the next step raises."""
     await asyncio.to_thread(case.stream.cancel)
     with pytest.raises(Cancelled):
         await case.step()
 
 
 async def by_a_thread_alone(case: Case) -> None:
-    """Nobody takes another step."""
+    """Another thread cancels, and no further step follows."""
     await asyncio.to_thread(case.stream.cancel)
+    await until(lambda: case.over)
+
+
+async def by_closing_elsewhere(case: Case) -> None:
+    """Another thread closes the stream."""
+    await asyncio.to_thread(case.stream.close)
     await until(lambda: case.over)
 
 
@@ -159,14 +169,14 @@ async def by_cancelling(case: Case) -> None:
 
 
 ENDINGS = (
-    at_the_end, by_an_error, by_aclose, by_break, by_a_thread, by_a_thread_alone, by_a_collection_elsewhere,
-    by_cancelling,
+    at_the_end, by_an_error, by_aclose, by_break, by_a_thread, by_a_thread_alone,
+    by_closing_elsewhere, by_a_collection_elsewhere, by_cancelling,
 )  # fmt: skip
 
 
 @pytest.mark.parametrize("end", ENDINGS)
 def test_p14_nothing_stays_watched(case: Case, end: Callable[[Case], Awaitable[None]]) -> None:
-    """Or whoever gets the number of the closed socket next would wait for ever."""
+    """Otherwise a socket that reuses the closed one's number would never be watched."""
 
     async def main() -> None:
         await case.begin()
@@ -178,8 +188,26 @@ def test_p14_nothing_stays_watched(case: Case, end: Callable[[Case], Awaitable[N
     asyncio.run(main())
 
 
+def test_p14_nor_once_what_comes_with_the_end_is_handed_out(case: Case) -> None:
+    """The connection serves others by then."""
+
+    async def main() -> None:
+        events = case.stream.events().__aiter__()
+        step = asyncio.ensure_future(events.__anext__())
+        case.server.parts.put(HEAD)
+        await until(lambda: case.watched)
+        descriptor = case.stream._reading.source.current.readable
+        case.server.parts.put(NOTHING)
+        assert isinstance(await step, Usage)
+        assert not case.over
+        assert not asyncio.get_running_loop().remove_reader(descriptor)
+        assert [event async for event in events] == []
+
+    asyncio.run(main())
+
+
 def test_p14_a_slow_reader_does_not_keep_the_loop_busy(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What arrives while nobody waits would wake the event loop again and again."""
+    """Data that arrives between two steps must not wake the event loop again and again."""
     woken = []
     arrived = _Watch._arrived
     monkeypatch.setattr(_Watch, "_arrived", lambda watch: (woken.append(1), arrived(watch)))
@@ -201,7 +229,7 @@ def test_p14_a_slow_reader_does_not_keep_the_loop_busy(case: Case, monkeypatch: 
 
 
 def test_p31_what_came_in_the_moment_of_a_cancel_comes_next(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step was made, and its task cancelled before it could take what the step has brought."""
+    """The step was made, and its task cancelled before it could take the piece."""
     steps: list[asyncio.Task[None]] = []
     arrived = _Watch._arrived
 
@@ -233,7 +261,7 @@ def test_p31_what_came_in_the_moment_of_a_cancel_comes_next(case: Case, monkeypa
 def test_p31_an_error_that_came_in_the_moment_of_a_cancel_comes_next(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Likewise."""
+    """The same for an error."""
     steps: list[asyncio.Task[None]] = []
     arrived = _Watch._arrived
     monkeypatch.setattr(_Watch, "_arrived", lambda watch: (arrived(watch), [step.cancel() for step in steps]))
@@ -252,7 +280,7 @@ def test_p31_an_error_that_came_in_the_moment_of_a_cancel_comes_next(
 
 
 def test_p31_the_next_event_loop_goes_on(case: Case) -> None:
-    """Whose sockets the first one watches is nothing to it."""
+    """The new loop does not depend on the sockets that the first one watches."""
     asyncio.run(case.begin())
 
     async def main() -> None:
@@ -263,6 +291,23 @@ def test_p31_the_next_event_loop_goes_on(case: Case) -> None:
         assert case.got == ["a", "b", "c"]
 
     asyncio.run(main())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
+def test_p31_a_forked_child_does_not_end_the_parents_watch(case: Case) -> None:
+    """Both share the system's list of watched sockets."""
+    loop = asyncio.new_event_loop()
+    loop.run_until_complete(case.begin())
+    child = os.fork()
+    if not child:
+        case.pieces = None
+        os._exit(0)
+    assert os.waitpid(child, 0)[1] == 0
+    case.server.parts.put(END)
+    loop.run_until_complete(asyncio.wait_for(case.step(), 30))
+    loop.close()
+    assert case.got == ["a", "c"]
 
 
 def test_p15_ctrl_c_while_the_loop_reads(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:

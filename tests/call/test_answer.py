@@ -1,4 +1,4 @@
-"""What an answer may cost: a server, hostile or talkative, decides neither the memory nor the time."""
+"""A hostile or talkative server cannot exhaust memory or time."""
 
 from __future__ import annotations
 
@@ -44,11 +44,11 @@ LIST = {"type": "object", "properties": {"a": {"type": "array"}}}
 
 
 class TestObjects:
-    """`objects()` looks at a long text now and then."""
+    """`objects()` parses a long text only now and then."""
 
     @pytest.fixture
     def looks(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-        """The lengths of the texts that were looked at."""
+        """The lengths of the texts that were parsed."""
         found: list[int] = []
         partial = Schema.partial
 
@@ -60,19 +60,19 @@ class TestObjects:
         return found
 
     def test_the_time_grows_with_the_text(self, looks: list[int], mode: Mode) -> None:
-        """What is read in all is a small multiple of the text, and the last object is the whole one."""
+        """All parsing together reads a small multiple of the text, and the last object is complete."""
         text = json.dumps({"a": [f"item {i}" for i in range(4000)]})
         found = objects(mode, [[text[i : i + 64]] for i in range(0, len(text), 64)])
         assert found[-1] == json.loads(text)
         assert sum(looks) < 30 * len(text)
 
     def test_a_short_text_is_shown_at_once(self, mode: Mode) -> None:
-        """Each piece of it."""
+        """A short text is parsed at each piece."""
         assert objects(mode, [["{"], ['"a": ["x'], ["y"]]) == [{}, {"a": ["x"]}, {"a": ["xy"]}]
 
     @pytest.mark.parametrize("tail", ["", "z"])
     def test_what_came_before_an_error_is_handed_out(self, tail: str, mode: Mode) -> None:
-        """Also the last bit, at which it was not yet time to look."""
+        """The last state is yielded before the error, even if the text was not due for parsing."""
         body = "y" * 4000
         found: list[Any] = []
         with pytest.raises(StreamTruncated) as caught:
@@ -81,7 +81,7 @@ class TestObjects:
         assert caught.value.partial == '{"a": ["' + body + tail
 
     def test_an_error_behind_an_object_keeps_nothing(self) -> None:
-        """It is not in a circle with the frames that raised it: the source goes without the garbage collector."""
+        """The error is not in a cycle with its frames: the source is freed without the garbage collector."""
         source = Played([['{"a": ["' + "y" * 4000], ["z"]], StreamTruncated("cut"))
         left = weakref.ref(source)
         stream = ChatStream(source, Schema.of(LIST))
@@ -98,11 +98,11 @@ class TestObjects:
 
     @pytest.mark.parametrize("depth", [1500, 5000, 50_000])
     def test_depth(self, depth: int, mode: Mode) -> None:
-        """No RecursionError: what is nested too deeply to be compared is not handed out."""
+        """Objects that are nested too deeply to be compared are not yielded, and raise no RecursionError."""
         assert objects(mode, [['{"a":'], ["[" * depth], ["1"], ["]" * depth + "}"]])[:1] == [{}]
 
     def test_the_whole_answer_says_that_it_is_too_deep(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """As an answer that does not fit."""
+        """The whole answer raises the error for an answer that does not fit."""
         server.script(Reply('{"a":' + "[" * 50_000))
         with pytest.raises(InvalidOutput):
             mode.complete(client.chat("x", schema=LIST, reask=0))
@@ -118,7 +118,7 @@ def objects(
 
 
 class Played:
-    """A source that gives what it was given."""
+    """A source that returns prepared items."""
 
     provider = "played"
 
@@ -130,11 +130,11 @@ class Played:
 
     @property
     def current(self) -> Any:
-        """Itself."""
+        """The source itself."""
         return self
 
     def advance(self) -> list[Item] | None:
-        """The next read."""
+        """Returns the next read."""
         if self._reads:
             return self._reads.pop(0)
         if self._failures:
@@ -144,22 +144,22 @@ class Played:
     poll = advance
 
     def cancel(self) -> None:
-        """Nothing is held."""
+        """Does nothing."""
 
     close = abandon = cancel
 
     def listen(self, notes: Notes) -> None:
-        """Nothing is looked up."""
+        """Does nothing."""
 
     def keep_raw(self) -> None:
-        """There is nothing raw."""
+        """Does nothing."""
 
 
 class TestMemory:
-    """What is kept."""
+    """What is kept in memory."""
 
     def test_a_count_keeps_64_keys(self) -> None:
-        """The newest words win; one count alone is kept as it is."""
+        """Newer keys replace older ones; a single count is kept unchanged."""
         known = Usage()
         for i in range(300):
             known = known.merged(Usage(output_tokens=i, raw={"n": i, f"key{i}": i}))
@@ -170,7 +170,7 @@ class TestMemory:
         assert Usage(raw={"a": 1}).merged(Usage(raw={"b": 2})).raw == {"a": 1, "b": 2}
 
     def test_choices(self) -> None:
-        """128 beside the first; those are kept whole."""
+        """Besides the first choice, 128 others are kept, each complete."""
         assembly, items = Assembly(), list[Item]()
         for _ in range(2):
             for index in range(1, 400):
@@ -178,7 +178,7 @@ class TestMemory:
         assert [item.index for item in items if isinstance(item, OtherChoice)] == [*range(1, 129)] * 2
 
     def test_the_text_of_another_choice_is_folded(self) -> None:
-        """As the first one's: a str object for each piece takes ten times the room."""
+        """Other choices are joined like the first: a str object for each piece takes ten times the memory."""
         notes = Notes(TextSoFar())
         for _ in range(10_000):
             notes.note(OtherChoice(1, Text("abcd")))
@@ -187,7 +187,7 @@ class TestMemory:
         assert other.turn_text == "abcd" * 10_000
 
     def test_reasoning_is_folded(self) -> None:
-        """Its blocks keep their signatures and places."""
+        """Joined blocks of reasoning keep their signatures and places."""
         notes = Notes(TextSoFar())
         for _ in range(10_000):
             notes.note(Reasoning("abcd"))
@@ -202,7 +202,7 @@ class TestMemory:
         ]
 
     def test_an_open_call_is_not_read_at_each_finish(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """What is read in all is a small multiple of the arguments."""
+        """All parsing together reads a small multiple of the arguments."""
         read: list[int] = []
         is_json = llmbridge._call.calls._is_json
 
@@ -224,11 +224,11 @@ class TestMemory:
 
 
 class TestLogprobs:
-    """They may be more than the text."""
+    """Log probabilities may be larger than the text."""
 
     @pytest.fixture
     def answer(self, server: LLMServer) -> LLMServer:
-        """A service that sends them unasked."""
+        """The answer of a service that sends them unasked."""
         entry = {"token": "Hi", "logprob": -0.1}
         chunk = {"choices": [{"index": 0, "delta": {"content": "Hi"}, "logprobs": {"content": [entry]}}]}
         last = {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}
@@ -238,17 +238,17 @@ class TestLogprobs:
 
     @pytest.mark.parametrize("asked", [{"logprobs": True}, {"extra_body": {"top_logprobs": 2}}])
     def test_asked(self, answer: LLMServer, client: Client, mode: Mode, asked: dict[str, Any]) -> None:
-        """The completion has them."""
+        """The completion has them if the call requested them."""
         stream = client.chat("x", **asked)
         assert mode.complete(stream).logprobs == ({"token": "Hi", "logprob": -0.1},)
 
     def test_asked_by_the_client(self, answer: LLMServer, mode: Mode) -> None:
-        """A default is a question too."""
+        """A client's default requests them too."""
         with Client("openai:m", base_url=answer.base_url("openai"), api_key="k", logprobs=True) as client:
             assert len(mode.complete(client.chat("x")).logprobs) == 1
 
     def test_unasked(self, answer: LLMServer, client: Client, mode: Mode) -> None:
-        """They are shown in passing, and not kept."""
+        """Log probabilities nobody requested appear in the events, but are not kept."""
         stream = client.chat("x", logprobs=False)
         events = mode.read(stream.events()).pieces
         assert [event for event in events if isinstance(event, Logprobs)]
@@ -257,7 +257,7 @@ class TestLogprobs:
 
 
 A, B, C = (event(text)[:-1] for text in "abc")  # without the blank line
-# What has come when nothing more does, and the text in it.
+# What has arrived before nothing more does, and the text in it.
 LEFT_OPEN: dict[str, tuple[bytes, list[str]]] = {
     "one event without its blank line": (A, ["a"]),
     "the last of several": (A + b"\n" + B + b"\n" + C, ["a", "b", "c"]),
@@ -274,12 +274,13 @@ LEFT_OPEN: dict[str, tuple[bytes, list[str]]] = {
 
 
 class TestLeftOpen:
-    """What has arrived in whole lines is handed out, whatever ends the call."""
+    """Text in whole lines is handed out, whatever ends the call."""
 
     @pytest.mark.parametrize("name", LEFT_OPEN)
     @pytest.mark.parametrize("clock", ["idle", "total"])
+    @pytest.mark.quick(3)
     def test_p6_at_a_clock(self, server: LLMServer, client: Client, mode: Mode, name: str, clock: str) -> None:
-        """Then the clock's error comes, and holds the text."""
+        """The timeout's error follows, and holds the text."""
         body, pieces = LEFT_OPEN[name]
         server.script(Reply(raw=[head(), body, HOLD]))
         outcome = mode.read(
@@ -293,14 +294,14 @@ class TestLeftOpen:
     @pytest.mark.parametrize("name", LEFT_OPEN)
     @pytest.mark.parametrize("end", [CLOSE, RESET])
     def test_p6_at_a_cut(self, server: LLMServer, client: Client, mode: Mode, name: str, end: Any) -> None:
-        """By the end of the connection, before the length that was promised."""
+        """The connection ends before the promised length."""
         body, pieces = LEFT_OPEN[name]
         server.script(Reply(raw=[head("Content-Length: 9999"), body, 0.05, end]))
         outcome = mode.read(client.chat("x", retries=0))
         assert (outcome.pieces, type(outcome.error)) == (pieces, StreamTruncated)
 
     def test_p6_at_a_cancel(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """By another thread, while the reader waits."""
+        """Another thread cancels while the reader waits."""
         body, pieces = LEFT_OPEN["one event without its blank line"]
         server.script(Reply(raw=[head(), body, HOLD]))
         stream = client.chat("x")
@@ -320,7 +321,7 @@ class TestLeftOpen:
     def test_p6_the_end_mark_among_it_ends_the_answer(
         self, server: LLMServer, client: Client, mode: Mode, end: bytes
     ) -> None:
-        """At a clock as at a cut, with and without the reason to finish."""
+        """A timeout or a cut after the end mark changes nothing, with or without a finish reason."""
         for finish in (b"", FINISH):
             server.script(Reply(raw=[head(), event("a") + finish + end, HOLD]))
             assert mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=0.2), retries=0)) == Outcome(
@@ -330,7 +331,7 @@ class TestLeftOpen:
     def test_p6_a_reason_to_finish_does_not_end_it_at_a_clock(
         self, server: LLMServer, client: Client, mode: Mode
     ) -> None:
-        """More might have come, as counted tokens."""
+        """A finish reason alone does not end the answer: token counts might follow."""
         server.script(Reply(raw=[head(), event("a") + FINISH, HOLD]))
         outcome = mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=20), retries=0))
         assert (outcome.pieces, type(outcome.error)) == (["a"], ClockExpired)
@@ -339,7 +340,7 @@ class TestLeftOpen:
     def test_p4_lines_are_handed_on_while_the_server_holds_the_rest(
         self, server: LLMServer, client: Client, mode: Mode, body: bytes, pieces: list[str]
     ) -> None:
-        """Once it is clear that there are no blank lines, and after that at each line end."""
+        """Lines are handed out once it is clear that there are no blank ones, and then at each line end."""
         server.script(Reply(raw=[head(), *[body[at : at + 1] for at in range(len(body))], HOLD]))
         got: list[str] = []
         started = time.monotonic()
@@ -374,12 +375,12 @@ GREETINGS = {
 
 
 class TestBareErrors:
-    """A report that no field, or a field of its own, brings into an event stream."""
+    """Errors in an event stream without a field name, or with a name of their own."""
 
     @pytest.mark.parametrize("dialect", GREETINGS)
     @pytest.mark.parametrize("name", ERRORS)
     def test_p9_it_is_the_services_error(self, server: LLMServer, mode: Mode, name: str, dialect: str) -> None:
-        """Before the events, between them, and directly below one, with its text before it."""
+        """An error counts before the events, between them, and directly below one, with the text before it."""
         said, report = GREETINGS[dialect], ERRORS[name]
         starts = (": hi\n\n", said, said[:-1], said + ": hi\n", "")
         server.script(*[Reply(body=(start + report).encode(), split=split) for start in starts for split in (None, 3)])
@@ -392,8 +393,8 @@ class TestBareErrors:
                     assert "out of cards" in str(outcome.error)
 
     @pytest.mark.parametrize("end", [HOLD, CLOSE])
-    def test_p9_one_that_nothing_follows_is_told(self, server: LLMServer, client: Client, mode: Mode, end: Any) -> None:
-        """It looks like a whole document, and the body does not end, or ends too early."""
+    def test_p9_an_unterminated_error_is_raised(self, server: LLMServer, client: Client, mode: Mode, end: Any) -> None:
+        """An error that nothing follows counts, though the body never ends, or ends too early."""
         for report in (BARE, f"{BARE}\n\ndata: ", f"[{BARE}]\n"):
             server.script(Reply(raw=[head("Content-Length: 9999"), report.encode(), end]))
             outcome = mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=0.2), retries=0))
@@ -401,7 +402,7 @@ class TestBareErrors:
             assert "out of cards" in str(outcome.error)
 
     def test_p9_the_key_in_it_is_masked(self, server: LLMServer, mode: Mode) -> None:
-        """Wherever the report stands."""
+        """The key is masked wherever the error comes."""
         key = "sk-verysecret-0123456789"
         for start in ("", event("a").decode()):
             server.script(Reply(body=f'{start}{{"error": {{"message": "bad {key}"}}}}\n'))
@@ -411,7 +412,7 @@ class TestBareErrors:
             assert key not in str(outcome.error) + str(outcome.error.body)
 
     def test_p9_in_the_line_framing(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Of the first chat services, in one line."""
+        """Errors on one line, as the first chat services send them."""
         from llmbridge.providers.vitalentum import Vitalentum
 
         for report in (BARE, f"error: {json.dumps(REPORT)}"):
@@ -422,7 +423,7 @@ class TestBareErrors:
 
 @pytest.mark.parametrize("name", ["anthropic", "gemini", "ollama", "cohere", "openai", "openai-responses"])
 def test_a_decode_of_a_subclass_reads_the_events(name: str) -> None:
-    """Though the dialect below it has a decoder that remembers."""
+    """A subclass's `decode` replaces the dialect's stateful decoder."""
 
     class Mine(find(name)):  # type: ignore[misc]
         """A provider of another package."""

@@ -1,4 +1,4 @@
-"""The items of an answer made whole: texts, reasoning, calls, tokens, the end, and other choices."""
+"""The decoded items repaired: texts, reasoning, calls, tokens, the end, and other choices."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ STOP, CALLED = Finish("stop", "stop"), Finish("tool_calls", "tool_calls")
 
 
 def whole(*items: Any, think_tags: bool = False, answer_tool: str | None = None, cut: bool = False) -> list[Any]:
-    """What the items make, with what is held back until the end."""
+    """The repaired items, including those held back until the end."""
     assembly = Assembly(think_tags, answer_tool)
     found: list[Any] = []
     for item in items:
@@ -47,36 +47,36 @@ def whole(*items: Any, think_tags: bool = False, answer_tool: str | None = None,
 def call(
     id: str = "a", name: str = "f", arguments: Any = None, text: str = "{}", problem: str | None = None
 ) -> ToolCall:
-    """A call as it is expected."""
+    """An expected call."""
     return ToolCall(id, name, arguments or {}, text, problem)
 
 
 class TestText:
-    """P5: text that UTF-8 can carry, wherever it stands."""
+    """P5: all text is valid UTF-8."""
 
     @pytest.mark.parametrize("kind", [str, Reasoning, Refusal], ids=["text", "reasoning", "refusal"])
     def test_halves_of_a_pair_are_joined(self, kind: Any) -> None:
-        """Over several pieces."""
+        """A pair that is split over several pieces is joined."""
         assert whole(kind(f"a{HIGH}"), kind(f"{LOW}b")) == [kind("a"), kind("🌍b")]
 
     @pytest.mark.parametrize("kind", [str, Reasoning, Refusal], ids=["text", "reasoning", "refusal"])
     def test_a_half_that_stays_alone_becomes_a_sign(self, kind: Any) -> None:
-        """Before the end, of which it is no part."""
+        """A lone half becomes U+FFFD, before the end."""
         assert whole(kind(HIGH), STOP) == [kind(SIGN), STOP]
         assert whole(kind(HIGH)) == [kind(SIGN)]
         assert whole(kind(LOW), kind(HIGH + HIGH)) == [kind(SIGN), kind(SIGN), kind(SIGN)]
 
-    def test_halves_of_different_kinds_are_no_pair(self) -> None:
-        """Reasoning and text are two texts."""
+    def test_halves_of_different_kinds_do_not_form_a_pair(self) -> None:
+        """Halves in reasoning and in text do not form a pair."""
         assert whole(Reasoning(HIGH), LOW) == [SIGN, Reasoning(SIGN)]
 
     def test_halves_in_other_choices(self) -> None:
-        """Each choice is a text of its own."""
+        """The halves of each choice are joined separately."""
         items = [OtherChoice(1, Text(HIGH)), OtherChoice(2, Text(HIGH)), OtherChoice(1, Text(LOW))]
         assert whole(*items) == [OtherChoice(1, Text("🌍")), OtherChoice(2, Text(SIGN))]
 
     def test_halves_in_all_that_a_service_names(self) -> None:
-        """Words, proofs and objects of its own."""
+        """Names, signatures and a service's own objects are repaired too."""
         assert whole(Finish("other", HIGH)) == [Finish("other", SIGN)]
         assert whole(Reasoning("", signature=HIGH)) == [Reasoning("", signature=SIGN)]
         assert whole(Reasoning("", redacted=HIGH)) == [Reasoning("", redacted=SIGN)]
@@ -85,13 +85,13 @@ class TestText:
         assert usage.raw == {SIGN: [SIGN]}
 
     def test_a_service_s_own_objects_are_not_copied(self) -> None:
-        """Where nothing is wrong with them."""
+        """A service's own objects are not copied if they need no repair."""
         logprobs, usage = Logprobs(({"token": "ü"},)), Usage(1, 2, raw={"a": 1})
         assert whole(logprobs)[0] is logprobs
         assert whole(usage)[0] is usage
 
     def test_endless_nesting_is_a_protocol_error(self) -> None:
-        """P10: and no RecursionError."""
+        """P10: endless nesting is a ProtocolError, not a RecursionError."""
         nest: Any = []
         for _ in range(100_000):
             nest = [nest]
@@ -101,11 +101,11 @@ class TestText:
             nest = nest.pop()
 
     def test_nothing_empty_is_handed_out(self) -> None:
-        """Neither text nor reasoning nor refusal."""
+        """Empty text, reasoning and refusals are dropped."""
         assert whole("", Reasoning(""), Refusal(""), D(0), OtherChoice(1, Text(""))) == []
 
     def test_plain_says_when_nothing_can_be_wrong(self) -> None:
-        """Then an ASCII piece needs no look."""
+        """`plain` allows ASCII pieces to skip the repair."""
         assembly, items = Assembly(), []  # type: ignore[var-annotated]
         assert assembly.plain
         assembly.take(HIGH, items)
@@ -119,7 +119,7 @@ class TestThinkTags:
     """Reasoning inside the text."""
 
     def test_text_is_handed_out_piece_by_piece(self) -> None:
-        """From the first one that cannot begin a tag; then the short way is open."""
+        """Once a piece cannot begin a tag, text is handed out piece by piece."""
         assembly, items = Assembly(think_tags=True), []  # type: ignore[var-annotated]
         assert not assembly.plain
         assembly.take("Hel", items)
@@ -127,25 +127,25 @@ class TestThinkTags:
         assert assembly.plain
 
     def test_reasoning_and_text_in_one_piece(self) -> None:
-        """In their order."""
+        """Reasoning and text in one piece come in order."""
         assert whole("<think>a</think>b", think_tags=True) == [Reasoning("a"), "b"]
 
     def test_without_tags_they_are_text(self) -> None:
-        """Of services that never write any."""
+        """Tags stay text for services that never write any."""
         assert whole("<think>a</think>b") == ["<think>a</think>b"]
 
     def test_halves_over_tags(self) -> None:
-        """Each text has its own."""
+        """Reasoning and text each join their own halves."""
         pieces = f"<think>{HIGH}", f"{LOW}</think>{HIGH}", LOW
         assert whole(*pieces, think_tags=True) == [Reasoning("🌍"), "🌍"]
 
     @pytest.mark.parametrize("item", [STOP, D(0, "a", "f")], ids=["end", "call"])
     def test_what_might_have_begun_a_tag_comes_before(self, item: Any) -> None:
-        """The end, or a call."""
+        """A possible beginning of a tag is handed out before the end, or before a call."""
         assert whole("<thi", item, think_tags=True)[:2] == ["<thi", item]
 
     def test_an_end_with_each_piece_does_not_end_the_reasoning(self) -> None:
-        """Some services say with each that it is the last one."""
+        """Some services send a finish with each piece."""
         assert whole("<think>a", STOP, "b</think>c", STOP, think_tags=True) == [
             Reasoning("a"),
             STOP,
@@ -155,29 +155,29 @@ class TestThinkTags:
         ]
 
     def test_never_closed(self) -> None:
-        """It is all reasoning."""
+        """An answer whose tag is never closed is all reasoning."""
         assert whole("<think>a</", think_tags=True) == [Reasoning("a"), Reasoning("</")]
 
     def test_in_other_choices(self) -> None:
-        """As in the first one."""
+        """Tags in other choices work as in the first."""
         items = [OtherChoice(1, Text("<thi")), OtherChoice(1, Text("nk>a</think>b"))]
         assert whole(*items, think_tags=True) == [OtherChoice(1, Reasoning("a")), OtherChoice(1, Text("b"))]
 
 
 class TestCalls:
-    """Calls out of their pieces."""
+    """Tool calls from their pieces."""
 
     def test_a_call_comes_whole_before_the_end(self) -> None:
-        """Behind its pieces."""
+        """A call follows its pieces, before the end."""
         first, second = D(0, "a", "f", "{"), D(0, arguments="}")
         assert whole(first, second, CALLED) == [first, second, call(), CALLED]
 
     def test_a_call_without_an_end(self) -> None:
-        """Comes when the answer is over."""
+        """A call without an end comes when the answer is over."""
         assert whole(D(0, "a", "f", "{}")) == [D(0, "a", "f", "{}"), call()]
 
     def test_an_end_before_the_last_piece(self) -> None:
-        """The call waits for it; one that is whole does not."""
+        """An incomplete call waits for its last piece; a complete one does not."""
         first, second, third = D(0, "a", "f", "{}"), D(1, "b", "f", '{"x"'), D(1, arguments=": 1}")
         assert whole(first, second, STOP, third, STOP) == [
             first,
@@ -190,51 +190,51 @@ class TestCalls:
         ]
 
     def test_an_end_with_each_call(self) -> None:
-        """Each call is told once."""
+        """Each call comes once, although a finish follows each of them."""
         items = whole(D(None, "a", "f", "{}", whole=True), STOP, D(None, "b", "f", "{}", whole=True), STOP)
         assert [item for item in items if isinstance(item, ToolCall)] == [call("a"), call("b")]
 
     def test_a_call_that_has_not_begun_goes_on_behind_a_reason_to_finish(self) -> None:
-        """Some servers name one with every chunk."""
+        """Some servers send a finish with every chunk."""
         items = whole(D(0, "a", "f"), STOP, D(0, arguments='{"x": '), STOP, D(0, arguments="1}"), STOP)
         assert [item for item in items if isinstance(item, ToolCall)] == [call(arguments={"x": 1}, text='{"x": 1}')]
 
-    def test_a_call_that_comes_again_behind_the_end_is_no_new_one(self) -> None:
-        """By its id and its arguments; other arguments make another call."""
+    def test_a_call_repeated_after_the_end_is_dropped(self) -> None:
+        """A call with the same id and arguments is a repetition; other arguments make another call."""
         again = D(0, "a", "f", '{"x": 1}')
         items = whole(again, CALLED, again, CALLED, D(0, "a", "f", '{"x": 2}'), CALLED)
         assert [item.arguments for item in items if isinstance(item, ToolCall)] == [{"x": 1}, {"x": 2}]
 
-    def test_a_call_is_told_when_it_is_over(self) -> None:
-        """What the model says behind it comes behind it."""
+    def test_a_call_comes_when_it_is_over(self) -> None:
+        """Text after a call comes after it."""
         items = whole(D(0, "a", "f", "{}"), D(0, whole=True), Reasoning("x"), D(1, "b", "f", "{}", whole=True), "Y")
         kinds = [type(item) for item in items if not isinstance(item, ToolCallDelta)]
         assert kinds == [ToolCall, Reasoning, ToolCall, str]
 
     @pytest.mark.parametrize("reason", ["length", "content_filter"])
     def test_an_answer_that_was_cut_off(self, reason: Any) -> None:
-        """The call says why it is broken, before the end."""
+        """The call has a `problem`, and comes before the end."""
         items = whole(D(0, "a", "f", '{"x": "y'), Finish(reason, reason))
-        assert items[1].problem == "the answer broke off inside the arguments"
+        assert items[1].problem == "the answer was cut off inside the arguments"
         assert items[2:] == [Finish(reason, reason)]
 
     def test_an_answer_that_broke_off(self) -> None:
-        """As after a lost connection."""
-        assert whole(D(0, "a", "f", "{"), cut=True)[1].problem == "the answer broke off inside the arguments"
+        """The call has the same `problem` after a lost connection."""
+        assert whole(D(0, "a", "f", "{"), cut=True)[1].problem == "the answer was cut off inside the arguments"
 
     @pytest.mark.parametrize("raw", ["stop", "other", "STOP"])
     def test_an_end_after_calls_says_so(self, raw: str) -> None:
-        """Some services say stop."""
+        """The finish reason is "tool_calls", although some services say "stop"."""
         finish = Finish("other" if raw == "other" else "stop", raw)
         assert whole(D(0, "a", "f", "{}"), finish)[-1] == Finish("tool_calls", raw)
 
     def test_an_end_without_calls_is_left_as_it_is(self) -> None:
-        """Whatever it says."""
+        """A finish without calls is unchanged."""
         assert whole("Hi", STOP) == ["Hi", STOP]
         assert whole(D(0), STOP) == [STOP]
 
     def test_calls_of_other_choices(self) -> None:
-        """Mixed with those of the first one."""
+        """Calls of several choices may be interleaved."""
         items = [D(0, "a", "f", "{"), OtherChoice(1, D(0, "b", "g", "{")), D(0, arguments="}")]
         items += [OtherChoice(1, D(0, arguments="}")), STOP, OtherChoice(1, STOP)]
         found = whole(*items)
@@ -242,11 +242,11 @@ class TestCalls:
         assert found[-2:] == [OtherChoice(1, call("b", "g")), OtherChoice(1, Finish("tool_calls", "stop"))]
 
     def test_calls_of_other_choices_without_an_end(self) -> None:
-        """Come when the answer is over."""
+        """The calls of other choices come when the answer is over."""
         assert whole(OtherChoice(1, D(0, "b", "g", "{}")))[1:] == [OtherChoice(1, call("b", "g"))]
 
     def test_the_last_end_is_kept(self) -> None:
-        """As it was handed out."""
+        """`finish` is the last one that was handed out."""
         assembly, items = Assembly(), []  # type: ignore[var-annotated]
         for item in (D(0, "a", "f", "{}"), STOP):
             assembly.take(item, items)
@@ -257,38 +257,38 @@ class TestAnswerTool:
     """The tool whose arguments are the answer."""
 
     def test_its_arguments_are_text(self) -> None:
-        """Live, and the end is a plain one."""
+        """Its arguments are streamed as text, and the finish is a plain one."""
         items = [D(0, "a", "answer"), D(0, arguments='{"x":'), D(0, arguments=" 1}"), CALLED]
         assert whole(*items, answer_tool="answer") == ['{"x":', " 1}", Finish("stop", "tool_calls")]
 
     def test_other_calls_stay_calls(self) -> None:
-        """Mixed with the answer's pieces."""
+        """Other calls stay calls, even interleaved with the answer's pieces."""
         items = [D(0, "a", "f", "{"), D(1, "b", "answer", "{"), D(0, arguments="}"), D(1, arguments="}"), CALLED]
         found = whole(*items, answer_tool="answer")
         assert found == [D(0, "a", "f", "{"), "{", D(0, arguments="}"), "}", call(), CALLED]
 
     def test_without_an_index(self) -> None:
-        """What names no tool goes on with the last one."""
+        """A piece without index and name continues the last call."""
         items = [D(None, "a", "answer"), D(arguments="{}"), D(None, "b", "f"), D(arguments="{}")]
         assert whole(*items, answer_tool="answer")[0] == "{}"
         assert whole(*items, answer_tool="answer")[-1] == call("b")
 
     def test_names_with_every_piece(self) -> None:
-        """As llama-cpp-python sends them."""
+        """llama-cpp-python sends the name with every piece."""
         items = [D(0, "a", "answer", "{"), D(0, "a", "answer", "}")]
         assert whole(*items, answer_tool="answer") == ["{", "}"]
 
     def test_halves_of_a_pair(self) -> None:
-        """It is text as any other."""
+        """Split pairs in the arguments are joined like any other text."""
         assert whole(D(0, "a", "t", HIGH), D(0, arguments=LOW), answer_tool="t") == ["🌍"]
 
     def test_in_other_choices(self) -> None:
-        """As in the first one."""
+        """Other choices work as the first."""
         assert whole(OtherChoice(1, D(0, "a", "t", "{}")), answer_tool="t") == [OtherChoice(1, Text("{}"))]
 
 
 class TestUsage:
-    """Tokens that come in several parts."""
+    """Token counts in several parts."""
 
     @pytest.mark.parametrize(
         ("known", "newer", "both"),
@@ -303,24 +303,24 @@ class TestUsage:
         ],
     )
     def test_the_newer_counts_win(self, known: Usage, newer: Usage, both: Usage) -> None:
-        """Where they say anything."""
+        """Newer counts replace older ones, unless they are empty."""
         assert known.merged(newer) == both
         assert whole(known, newer) == [known, both]
 
     def test_the_first_is_as_it_is(self) -> None:
-        """Nothing is added."""
+        """The first count is unchanged."""
         usage = Usage(1)
         assert whole(usage)[0] is usage
 
 
 class TestMedia:
-    """Bytes out of base64 that may be cut anywhere."""
+    """Bytes decoded from base64 that is split anywhere."""
 
     ENCODED = b64encode(bytes(range(256))).decode()
 
     @given(st.lists(st.integers(0, 344), max_size=8))
     def test_any_cut(self, cuts: list[int]) -> None:
-        """Gives the same bytes."""
+        """Any split gives the same bytes."""
         places = [0, *sorted(cuts), len(self.ENCODED)]
         pieces = [MediaDelta("audio", "", self.ENCODED[a:b]) for a, b in itertools.pairwise(places)]
         found = whole(*pieces)
@@ -339,19 +339,19 @@ class TestMedia:
         ids=range(5),
     )
     def test_padding_and_white_space(self, pieces: list[str], data: bytes) -> None:
-        """None at the end, or one for each piece; lines broken."""
+        """Padding may be missing, or follow each piece; lines may be broken."""
         found = whole(*(MediaDelta("image", "image/png", piece) for piece in pieces))
         assert b"".join(item.data for item in found) == data
 
-    def test_what_is_no_base64_is_not_lost(self) -> None:
-        """It comes as it was."""
+    def test_invalid_base64_is_not_lost(self) -> None:
+        """Invalid base64 is kept unchanged."""
         assert whole(MediaDelta("image", "image/png", "a", raw={"id": 1})) == [
             Media("image", "image/png", raw={"id": 1}),
             Other("image", {"data": "a==="}),
         ]
 
     def test_words_come_as_they_are_spoken(self) -> None:
-        """With or without sound; two sounds are told apart by their names."""
+        """Transcripts come with or without sound; ids distinguish two sounds."""
         assert whole(
             MediaDelta("audio", transcript="Hi", id="a"), MediaDelta("audio", data="UklGRjEyMzRXQVZF", id="b")
         ) == [
@@ -361,13 +361,13 @@ class TestMedia:
 
 
 def test_a_source_comes_once() -> None:
-    """Some services send the whole list with every piece."""
+    """Some services send the whole list of sources with every piece."""
     cited, other = Citation(url="https://a.b"), Citation(url="https://a.b", quote="x")
     assert whole(cited, "Hi", cited, other, Citation(url="https://a.b", raw={"n": 2})) == [cited, "Hi", other]
 
 
 def test_the_end_of_a_part_ends_half_a_pair() -> None:
-    """And what might have been a tag."""
+    """The end of a part also ends a possible tag."""
     end = EndOfPart()
     assert whole(HIGH, end, LOW) == [SIGN, end, SIGN]
     assert whole("<thi", end, "nk>", think_tags=True) == ["<thi", end, "nk>"]

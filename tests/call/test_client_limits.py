@@ -1,4 +1,4 @@
-"""A client's own limits, end to end: who goes when, what ends a wait, and what the service's words change."""
+"""A client's own limits, end to end: the order of calls, the end of a wait, and the effect of the service's limits."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ QUICK = Retry(2, backoff=0.01, max_backoff=0.02)
 
 
 class Gate:
-    """A reply that counts how many requests are being answered at once, and how many at the most."""
+    """A reply that counts how many requests are being answered at once, and their maximum."""
 
     def __init__(self, seconds: float) -> None:
         self._seconds = seconds
@@ -53,7 +53,7 @@ class Gate:
 
 
 class Clock:
-    """A time that moves as told."""
+    """A clock that tests move."""
 
     def __init__(self) -> None:
         self.now = 100.0
@@ -86,19 +86,19 @@ def limited(server: LLMServer) -> Iterator[MakeClient]:
 
 
 def waiting(client: Client) -> int:
-    """How many requests stand in the queue."""
+    """The number of requests in the queue."""
     assert client.connections.limiter is not None
     return len(client.connections.limiter._queue)
 
 
 def running(client: Client) -> int:
-    """How many requests are under way."""
+    """The number of requests in progress."""
     assert client.connections.limiter is not None
     return len(client.connections.limiter._running)
 
 
 def until(condition: Callable[[], bool]) -> None:
-    """Returns when it holds; fails if it does not."""
+    """Waits until a condition holds; fails if it does not."""
     end = time.monotonic() + 60
     while not condition():
         assert time.monotonic() < end
@@ -111,7 +111,7 @@ def until(condition: Callable[[], bool]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("limit", [1, 3])
 def test_no_more_are_under_way_than_allowed(server: LLMServer, limited: MakeClient, mode: Mode, limit: int) -> None:
-    """All are answered, whatever kind of user they are."""
+    """The limit holds for threads and tasks together, and all are answered."""
     server.default = gate = Gate(0.02)
     client = limited(concurrency=limit)
     assert mode.at_once([client.chat("x") for _ in range(9)]) == [["o", "k"]] * 9
@@ -119,8 +119,8 @@ def test_no_more_are_under_way_than_allowed(server: LLMServer, limited: MakeClie
     assert (waiting(client), running(client)) == (0, 0)
 
 
-def test_threads_and_tasks_stand_in_one_queue(server: LLMServer, limited: MakeClient) -> None:
-    """First come, first served: the order of the requests is that in which they were asked for."""
+def test_threads_and_tasks_share_one_queue(server: LLMServer, limited: MakeClient) -> None:
+    """Threads and tasks share one queue, first come, first served."""
     client = limited(concurrency=1)
     holder = client.chat("holder")
     assert next(holder)
@@ -176,7 +176,7 @@ def _fail(stream: Any) -> None:
 def test_every_end_gives_the_place_back(
     server: LLMServer, limited: MakeClient, end: Callable[[Any], None], reply: Reply
 ) -> None:
-    """The end of the answer, a break, close(), an error, the garbage collector."""
+    """The end of the answer, a break, close(), an error and the garbage collector all free the place."""
     client = limited(concurrency=1)
     for _ in range(2):
         server.script(reply)
@@ -188,7 +188,7 @@ def test_every_end_gives_the_place_back(
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
 def test_every_end_of_an_async_stream_gives_the_place_back(server: LLMServer, limited: MakeClient, loop: str) -> None:
-    """aclose(), leaving `async with`, an abandoned iterator."""
+    """aclose(), leaving `async with` and an abandoned iterator all free the place."""
     client = limited(concurrency=1)
     server.default = Reply(["a", "b"], keep_open=True)
 
@@ -211,7 +211,7 @@ def test_every_end_of_an_async_stream_gives_the_place_back(server: LLMServer, li
 
 
 def test_the_place_is_held_until_the_end_of_the_answer(server: LLMServer, limited: MakeClient) -> None:
-    """An answer that is being read is under way, though its headers have long been there."""
+    """The place is held until the end of the answer, not only until its headers."""
     server.script(Reply(["a", "b"]))
     client = limited(concurrency=1)
     stream = client.chat("x")
@@ -222,7 +222,7 @@ def test_the_place_is_held_until_the_end_of_the_answer(server: LLMServer, limite
 
 
 def test_a_retry_gives_its_place_to_others_while_it_waits(server: LLMServer, limited: MakeClient) -> None:
-    """The wait before a repetition takes up no place."""
+    """A call that waits for its retry holds no place."""
     client = limited(concurrency=1)
     others: list[str] = []
 
@@ -239,7 +239,7 @@ def test_a_retry_gives_its_place_to_others_while_it_waits(server: LLMServer, lim
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
 def test_waiting_does_not_block_the_event_loop(server: LLMServer, limited: MakeClient, loop: str) -> None:
-    """Other tasks go on while one stands in the queue; cancelled, its place is free at once."""
+    """Other tasks run while one waits in the queue; cancelling it frees its place at once."""
     import anyio
 
     client = limited(concurrency=1)
@@ -273,7 +273,7 @@ def test_waiting_does_not_block_the_event_loop(server: LLMServer, limited: MakeC
 
 @pytest.mark.parametrize("end", ["cancel", "close"])
 def test_who_is_cancelled_in_the_queue_leaves_at_once(server: LLMServer, limited: MakeClient, end: str) -> None:
-    """Those behind move up, and nothing was sent."""
+    """The calls behind it move up, and nothing was sent."""
     client = limited(concurrency=1)
     holder = client.chat("holder")
     assert next(holder)
@@ -296,8 +296,9 @@ def test_who_is_cancelled_in_the_queue_leaves_at_once(server: LLMServer, limited
     assert [request.user_text for request in server.requests] == ["holder", "n1"]
 
 
+@pytest.mark.quick(1)
 def test_the_total_clock_runs_while_waiting(server: LLMServer, limited: MakeClient, mode: Mode) -> None:
-    """Its error says what was waited for; the place in the queue is given back."""
+    """The error mentions the wait for the limits, and the place in the queue is freed."""
     client = limited(requests_per_minute=1)
     assert client.chat("x").complete().text
     started = time.monotonic()
@@ -310,7 +311,7 @@ def test_the_total_clock_runs_while_waiting(server: LLMServer, limited: MakeClie
 
 
 def test_a_wait_that_fits_into_the_minute(server: LLMServer, limited: MakeClient, mode: Mode) -> None:
-    """Requests of the last minute count, with a clock of the test's own."""
+    """A call waits until its request fits into the last minute."""
     clock = Clock()
     client = limited(clock, requests_per_minute=2)
     for _ in range(3):
@@ -321,7 +322,7 @@ def test_a_wait_that_fits_into_the_minute(server: LLMServer, limited: MakeClient
 
 
 def test_each_attempt_counts(server: LLMServer, limited: MakeClient) -> None:
-    """A repetition is a request like the first."""
+    """A retry counts like a first request."""
     client = limited(Clock(), requests_per_minute=3)
     server.script(Reply(status=503), Reply(status=503), Reply("ok"))
     assert client.chat("x", retries=QUICK).complete().text == "ok"
@@ -329,10 +330,8 @@ def test_each_attempt_counts(server: LLMServer, limited: MakeClient) -> None:
 
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
-def test_who_waits_for_a_place_takes_no_thread_from_who_holds_it(
-    server: LLMServer, limited: MakeClient, loop: str
-) -> None:
-    """More tasks than threads: the answer that is read needs one for its last bytes, and gives its place back first."""
+def test_a_waiting_call_takes_no_thread_from_the_current_one(server: LLMServer, limited: MakeClient, loop: str) -> None:
+    """With more tasks than threads, the current answer still gets a thread for its last bytes."""
     client = limited(concurrency=1)
     server.default = Reply(["a", "b"], keep_open=True)
 
@@ -357,7 +356,7 @@ def test_who_waits_for_a_place_takes_no_thread_from_who_holds_it(
 
 
 def spent(client: Client) -> int:
-    """Tokens that count for the last minute."""
+    """The tokens that count for the last minute."""
     assert client.connections.limiter is not None
     client.connections.limiter._settle()
     return client.connections.limiter._spent
@@ -366,7 +365,7 @@ def spent(client: Client) -> int:
 def test_tokens_are_put_right_when_the_service_has_counted_them(
     server: LLMServer, limited: MakeClient, mode: Mode
 ) -> None:
-    """The estimate holds until then; what was refused has taken none."""
+    """The estimate counts until the service's count arrives; a rejected request counts none."""
     client = limited(tokens_per_minute=100_000)
     server.script(Reply("ok", usage={"prompt_tokens": 3_000, "completion_tokens": 500, "total_tokens": 3_500}))
     assert mode.complete(client.chat("x", max_tokens=90_000)).usage is not None
@@ -380,7 +379,7 @@ def test_tokens_are_put_right_when_the_service_has_counted_them(
 
 
 def test_tokens_of_an_attempt_that_failed_are_not_those_of_the_next(server: LLMServer, limited: MakeClient) -> None:
-    """Counted, then broken off before the first piece: the repetition counts for itself."""
+    """A retry counts for itself after an attempt that failed with a token count."""
     client = limited(tokens_per_minute=100_000)
     usage = {"prompt_tokens": 7_000, "completion_tokens": 0, "total_tokens": 7_000}
     server.script(Reply(error={"type": "overloaded_error", "message": "m"}, usage=usage), Reply("ok", usage=False))
@@ -392,7 +391,7 @@ def test_tokens_of_an_attempt_that_failed_are_not_those_of_the_next(server: LLMS
 
 
 def paused_for(client: Client) -> float:
-    """Seconds for which nobody goes."""
+    """The seconds of the current pause."""
     assert client.connections.limiter is not None
     ticket = Ticket(client.connections.limiter, 0, lambda: None)
     client.connections.limiter.enter(ticket)
@@ -402,7 +401,7 @@ def paused_for(client: Client) -> float:
 
 
 def test_rate_headers_hold_everybody_up(server: LLMServer, limited: MakeClient, mode: Mode) -> None:
-    """Nothing remains, says an answer: the next request waits until there is something again."""
+    """An answer whose headers say that nothing remains makes the next request wait."""
     client = limited(concurrency=8)
     server.script(Reply("ok", headers={"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30s"}))
     assert mode.complete(client.chat("x")).text == "ok"
@@ -419,7 +418,7 @@ def test_rate_headers_hold_everybody_up(server: LLMServer, limited: MakeClient, 
     ],
 )
 def test_many_rate_limits_hold_everybody_up(server: LLMServer, limited: MakeClient, mode: Mode, reply: Reply) -> None:
-    """By their status or in the stream, before the first piece or after; two are no more than two."""
+    """Rate limits, by status or in the stream, before or after the first piece; two alone delay only themselves."""
     client = limited(concurrency=8)
     for paused in (0, 0, 30):
         server.script(reply)
@@ -428,7 +427,7 @@ def test_many_rate_limits_hold_everybody_up(server: LLMServer, limited: MakeClie
 
 
 def test_what_one_of_several_services_asks_for_does_not_hold_up_the_others(server: LLMServer) -> None:
-    """A fall-back is not delayed by what the headers of the first model say; limits of its own client count for it."""
+    """The first model's headers do not delay the fallback; the limits of its own client do."""
     options: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "retries": 0}
     first, second = Client("openai:a", limits=Limits(concurrency=1), **options), Client("openai:b", **options)
     client = Client([first, second], limits=Limits(requests_per_minute=5), timeout=20)
@@ -440,7 +439,7 @@ def test_what_one_of_several_services_asks_for_does_not_hold_up_the_others(serve
 
 
 def test_one_queue_for_several_services_listens_to_none_of_them(server: LLMServer, mode: Mode) -> None:
-    """Neither a rate limit of one nor its headers delay the other, which takes its place at once."""
+    """With several services, neither the rate limit nor the headers of one delay the other."""
     options: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "retries": 0}
     nothing_left = {"x-ratelimit-remaining-requests": "0", "x-ratelimit-reset-requests": "30s"}
     client = Client(
@@ -454,8 +453,9 @@ def test_one_queue_for_several_services_listens_to_none_of_them(server: LLMServe
 # -- everything that is a request --------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_embeddings_and_lists_of_models_count(server: LLMServer, limited: MakeClient) -> None:
-    """They stand in the same queue, and time out in it in the same way."""
+    """Embeddings and lists of models use the same queue and timeouts."""
     client = limited(requests_per_minute=2)
     assert len(client.embed(["a", "b"])) == 2
     assert client.models()
@@ -470,13 +470,13 @@ def test_embeddings_and_lists_of_models_count(server: LLMServer, limited: MakeCl
 
 
 def test_two_clients_do_not_wait_for_each_other(limited: MakeClient) -> None:
-    """Limits are a client's own."""
+    """Each client has its own limits."""
     for client in (limited(requests_per_minute=1), limited(requests_per_minute=1)):
         assert client.chat("x").complete().text
 
 
 def test_a_stream_that_hangs_gives_its_place_back_when_its_clock_ends(server: LLMServer, limited: MakeClient) -> None:
-    """A service that answers nothing holds nobody up for longer than the call lasts."""
+    """A service that does not answer holds its place only until the call times out."""
     server.script(Reply(raw=[HOLD]), Reply("ok"))
     client = limited(concurrency=1)
     threads = [
@@ -494,8 +494,8 @@ def test_a_stream_that_hangs_gives_its_place_back_when_its_clock_ends(server: LL
 # -- what a service may send ---------------------------------------------------------------------------------------
 
 
-def test_an_absurd_count_of_tokens_stops_nobody(server: LLMServer, limited: MakeClient) -> None:
-    """The estimate counts instead."""
+def test_an_absurd_count_of_tokens_is_ignored(server: LLMServer, limited: MakeClient) -> None:
+    """An absurd token count is ignored in favour of the estimate."""
     client = limited(tokens_per_minute=1_000)
     usage = {"prompt_tokens": 1, "completion_tokens": 1, "total_tokens": 10**30}
     server.script(Reply("one", usage=usage), Reply("two"))
@@ -505,7 +505,7 @@ def test_an_absurd_count_of_tokens_stops_nobody(server: LLMServer, limited: Make
 
 
 def test_counts_before_the_first_piece_are_kept_as_one(server: LLMServer) -> None:
-    """A service that sends nothing else for minutes would fill the memory."""
+    """Counts before the first piece are kept as one, so that endless counts do not fill the memory."""
     count = b'data: {"choices": [], "usage": {"prompt_tokens": 7, "completion_tokens": %d}}\n\n'
     counts = [count % number for number in range(50)]
     server.script(Reply(raw=[head("Connection: close"), *counts, event("a"), FINISH, DONE]))
@@ -518,7 +518,7 @@ def test_counts_before_the_first_piece_are_kept_as_one(server: LLMServer) -> Non
 
 
 def test_a_system_without_threads_is_an_error_of_the_tree(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The name of a host is looked up in a thread, since that cannot be interrupted."""
+    """A name lookup needs a thread, since it cannot be interrupted; without one, a typed error is raised."""
     start = threading.Thread.start
 
     def refuse(thread: threading.Thread) -> None:

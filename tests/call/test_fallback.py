@@ -1,4 +1,4 @@
-"""Several models for one call: the order, the cool-down of one that failed, and what is said when all of them fail."""
+"""Several models for one call: their order, the cool-down of a failed one, and the error when all of them fail."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Pair:
 
     @property
     def asked(self) -> tuple[int, int]:
-        """How many requests each server has had."""
+        """How many requests each server got."""
         return len(self.first.requests), len(self.second.requests)
 
 
@@ -84,7 +84,7 @@ def pair() -> Iterator[Pair]:
 
 
 class Clock:
-    """A time that only moves when it is told."""
+    """A clock that tests move."""
 
     def __init__(self) -> None:
         self.now = 0.0
@@ -95,7 +95,7 @@ class Clock:
 
 
 def test_a_breaker_lets_one_trial_through_after_the_cool_down() -> None:
-    """Open, nobody passes; afterwards one does, and how it ends decides for all."""
+    """During the cool-down no call passes; afterwards one does, and its outcome decides for all."""
     clock = Clock()
     breaker = Breaker(clock)
     assert breaker.admits()
@@ -114,7 +114,7 @@ def test_a_breaker_lets_one_trial_through_after_the_cool_down() -> None:
 
 
 def test_a_trial_that_gives_up_makes_room_for_another() -> None:
-    """A trial that was cancelled says nothing; one that is never heard of again is followed by another in time."""
+    """A trial that was cancelled decides nothing; one that never reports is followed by another."""
     clock = Clock()
     breaker = Breaker(clock)
     breaker.failed(ConnectFailed("down"))
@@ -144,7 +144,7 @@ def test_a_trial_that_gives_up_makes_room_for_another() -> None:
     ],
 )
 def test_what_failed_decides_how_long_a_model_is_left_out(error: LLMBridgeError, cool_down: float) -> None:
-    """As long as the service asks, within bounds; not at all for what is the request's own fault."""
+    """The cool-down is the service's wait, within bounds; errors of the request itself cause none."""
     clock = Clock()
     breaker = Breaker(clock)
     breaker.failed(error)
@@ -156,7 +156,7 @@ def test_what_failed_decides_how_long_a_model_is_left_out(error: LLMBridgeError,
 
 
 def test_a_shorter_cool_down_does_not_end_a_longer_one() -> None:
-    """The wait that one call was told holds, whatever another one sees meanwhile."""
+    """A longer cool-down stays, whatever another call reports meanwhile."""
     clock = Clock()
     breaker = Breaker(clock)
     breaker.failed(RateLimited("slow", retry_after=60.0))
@@ -166,7 +166,7 @@ def test_a_shorter_cool_down_does_not_end_a_longer_one() -> None:
 
 
 def test_of_many_threads_one_becomes_the_trial() -> None:
-    """However many ask in the same moment."""
+    """Of many threads at the same moment, one becomes the trial."""
     for _ in range(20):
         clock = Clock()
         breaker = Breaker(clock)
@@ -188,7 +188,7 @@ def test_of_many_threads_one_becomes_the_trial() -> None:
 
 
 def test_a_call_from_before_leaves_the_trial_of_another_alone() -> None:
-    """It was let through while all was well, and says nothing now: there would be two trials at once."""
+    """The end of an earlier call does not start a second trial."""
     clock = Clock()
     breaker = Breaker(clock)
     old, trial, late = object(), object(), object()
@@ -204,7 +204,7 @@ def test_a_call_from_before_leaves_the_trial_of_another_alone() -> None:
 
 
 def test_a_cancelled_call_from_before_starts_no_second_trial(pair: Pair) -> None:
-    """The same, by way of calls."""
+    """The same, with real calls."""
     pair.first.script(Reply(header_delay=30))
     outcome: list[type] = []
 
@@ -229,7 +229,7 @@ def test_a_cancelled_call_from_before_starts_no_second_trial(pair: Pair) -> None
 
 
 def test_a_client_remembers_models_of_lists_only_and_not_for_ever() -> None:
-    """One that is asked for thousands of models must not keep something for each."""
+    """A client that calls thousands of single models remembers nothing for each."""
     client = Client(api_key=KEY, base_url="http://127.0.0.1:9")
     for number in range(300):
         client.chat("x", model=f"openai:m{number}")
@@ -242,7 +242,7 @@ def test_a_client_remembers_models_of_lists_only_and_not_for_ever() -> None:
 
 
 def test_a_call_that_ends_inside_the_lock_blocks_nothing() -> None:
-    """A garbage collection in the middle of a question may end another call, which tells the same breaker."""
+    """A garbage collection inside the lock may end another call, which reports to the same breaker."""
 
     def clock() -> float:
         breaker.gave_up()
@@ -261,7 +261,7 @@ def test_a_call_that_ends_inside_the_lock_blocks_nothing() -> None:
 
 
 def test_the_first_that_answers_is_the_answer(pair: Pair, mode: Mode) -> None:
-    """Nobody else is asked, and the answer says whose it is."""
+    """The first model's answer is returned, with its name, and no other model is called."""
     stream = pair.both.chat("Hi")
     completion = mode.complete(stream)
     assert (completion.provider, completion.model) == (stream.provider, stream.model) == ("openai", "a")
@@ -282,7 +282,7 @@ FAILURES: dict[str, tuple[Reply, type[LLMBridgeError]]] = {
 
 @pytest.mark.parametrize("name", sorted(FAILURES))
 def test_the_next_model_answers_when_one_has_failed(pair: Pair, mode: Mode, name: str) -> None:
-    """Whatever went wrong before the first piece, the second one answers in its own dialect, and says so."""
+    """After any failure before the first piece, the next model answers in its own dialect."""
     pair.first.script(FAILURES[name][0])
     stream = pair.both.chat("Hi")
     pieces: list[str] = []
@@ -293,7 +293,7 @@ def test_the_next_model_answers_when_one_has_failed(pair: Pair, mode: Mode, name
 
 
 def test_what_is_refused_and_what_hangs_is_passed_over(pair: Pair, mode: Mode) -> None:
-    """A connection that nobody takes, and a service that sends no content in time."""
+    """A refused connection and a service that times out are both skipped."""
     nobody = Client("openai:x", base_url=f"http://127.0.0.1:{free_port()}", retries=0)
     pair.first.script(Reply("late", header_delay=20))
     client = Client([nobody, pair.one, pair.two], timeout=Timeout(first_content=0.2))
@@ -302,7 +302,7 @@ def test_what_is_refused_and_what_hangs_is_passed_over(pair: Pair, mode: Mode) -
 
 
 def test_each_model_is_sent_its_own_request(pair: Pair) -> None:
-    """Key, dialect, model and parameters are those of each client; nothing of one reaches the other."""
+    """Each model gets the key, dialect and parameters of its own client only."""
     other = "sk-other-0123456789"
     two = Client("anthropic:b", base_url=pair.second.base_url("anthropic"), api_key=other, max_tokens=77)
     pair.first.script(Reply(status=500))
@@ -318,7 +318,7 @@ def test_each_model_is_sent_its_own_request(pair: Pair) -> None:
 
 
 def test_nothing_is_tried_after_the_first_piece(pair: Pair, mode: Mode) -> None:
-    """A model that breaks off in mid-answer is the one that gave it: the error says so."""
+    """After the first piece there is no fallback: the error names the model that began."""
     pair.first.script(Reply(["a", "b"], error=OVERLOADED))
     outcome = mode.read(stream := pair.both.chat("Hi"))
     assert outcome.pieces == ["a", "b"]
@@ -328,7 +328,7 @@ def test_nothing_is_tried_after_the_first_piece(pair: Pair, mode: Mode) -> None:
 
 
 def test_retries_come_before_the_next_model(pair: Pair, mode: Mode) -> None:
-    """Each model is repeated as its own client says, and counted anew."""
+    """Each model is retried by its own client's policy, counted anew."""
     seen: list[RetryAttempt] = []
     policy = Retry(2, backoff=0.01, on_retry=seen.append)
     pair.first.default = Reply(status=500)
@@ -345,7 +345,7 @@ def test_retries_come_before_the_next_model(pair: Pair, mode: Mode) -> None:
 
 @pytest.mark.slow
 def test_a_long_wait_is_not_waited_for_while_there_is_another_model(pair: Pair, mode: Mode) -> None:
-    """A service that asks for more time than the policy's own waits take is left for the next; the last is not."""
+    """A long `retry_after` is skipped in favour of the next model, except for the last one."""
     policy = Retry(2, backoff=0.01, max_backoff=0.05)
     pair.first.default = Reply(status=429, headers={"Retry-After": "60"})
     pair.second.script(Reply(status=429, headers={"retry-after-ms": "300"}))
@@ -357,7 +357,7 @@ def test_a_long_wait_is_not_waited_for_while_there_is_another_model(pair: Pair, 
 
 @pytest.mark.slow
 def test_chat_takes_several_models_as_well(pair: Pair, mode: Mode) -> None:
-    """Names and clients, in the function and in the method."""
+    """Lists of names and clients work in the function and in the method."""
     pair.first.default = Reply(status=500)
     assert mode.complete(chat("Hi", model=[pair.one, pair.two])).provider == "anthropic"
     assert mode.complete(Client().chat("Hi", model=[pair.one, "demo"])).provider == "demo"
@@ -367,7 +367,7 @@ def test_chat_takes_several_models_as_well(pair: Pair, mode: Mode) -> None:
 
 
 def test_a_model_that_failed_is_left_out_for_a_while(pair: Pair, mode: Mode) -> None:
-    """The next calls go to the second one at once, until the cool-down is over and the first one answers again."""
+    """A failed model is skipped until its cool-down is over."""
     pair.first.script(Reply(status=500))
     for _ in range(3):
         assert mode.complete(pair.both.chat("Hi")).provider == "anthropic"
@@ -379,7 +379,7 @@ def test_a_model_that_failed_is_left_out_for_a_while(pair: Pair, mode: Mode) -> 
 
 
 def test_a_trial_that_fails_begins_another_cool_down(pair: Pair, mode: Mode) -> None:
-    """One request tells that the model is still down, and costs the caller nothing but its time."""
+    """A failed trial costs the caller one request, and begins another cool-down."""
     pair.first.default = Reply(status=500)
     for _ in range(2):
         for _ in range(2):
@@ -399,7 +399,7 @@ def test_the_service_decides_how_long(pair: Pair, mode: Mode) -> None:
 
 
 def test_while_one_tries_the_others_do_not_wait_for_it(pair: Pair, mode: Mode) -> None:
-    """A trial that takes its time holds up nobody: they go to the second one meanwhile."""
+    """While a slow trial runs, other calls use the second model."""
     release = threading.Event()
 
     def slow(_: Any) -> Reply:
@@ -423,7 +423,7 @@ def test_while_one_tries_the_others_do_not_wait_for_it(pair: Pair, mode: Mode) -
 
 
 def test_the_end_of_a_long_answer_says_nothing_new(pair: Pair) -> None:
-    """A model that began an answer before it failed elsewhere is left out all the same when that answer ends."""
+    """The end of an earlier answer does not end the cool-down."""
     pair.first.script(Reply(["a", "b"], delay=0.05), Reply(status=500))
     stream = pair.both.chat("Hi")
     assert next(stream) == "a"
@@ -435,7 +435,7 @@ def test_the_end_of_a_long_answer_says_nothing_new(pair: Pair) -> None:
 
 @pytest.mark.parametrize("way", ["cancel", "close"])
 def test_a_trial_that_is_given_up_leaves_room_for_the_next(pair: Pair, way: str) -> None:
-    """A caller who leaves before anything is known has not decided anything."""
+    """A caller who leaves the trial early lets the next call be the trial."""
     pair.first.script(Reply(status=500), Reply(raw=[HOLD]), Reply("back"))
     pair.both.chat("Hi").complete()
     pair.now += COOL_DOWN
@@ -454,7 +454,7 @@ def test_a_trial_that_is_given_up_leaves_room_for_the_next(pair: Pair, way: str)
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
 def test_a_trial_whose_task_is_cancelled_leaves_room_for_the_next(pair: Pair, loop: str) -> None:
-    """While the event loop waits for the first piece."""
+    """The task is cancelled while the event loop waits for the first piece."""
     import anyio
 
     pair.first.script(Reply(status=500), Reply(raw=[head() + b": wait\n\n", HOLD]), Reply("back"))
@@ -483,7 +483,7 @@ def _wait_for(condition: Callable[[], bool]) -> None:
 
 
 def test_a_model_that_cools_down_is_tried_at_last(pair: Pair, mode: Mode) -> None:
-    """When nothing else is left: better a late answer than none. A success ends its cool-down."""
+    """If no other model is left, the one that cools down is tried; success ends its cool-down."""
     pair.first.script(Reply(status=500))
     assert mode.complete(pair.both.chat("Hi")).provider == "anthropic"
     pair.second.script(Reply(status=500))
@@ -494,7 +494,7 @@ def test_a_model_that_cools_down_is_tried_at_last(pair: Pair, mode: Mode) -> Non
 
 
 def test_the_request_s_own_fault_starts_no_cool_down(pair: Pair) -> None:
-    """A prompt that is too long for one model goes to the next, and the next prompt to the first again."""
+    """A prompt too long for one model goes to the next; the next prompt goes to the first again."""
     pair.first.script(FAILURES["too long"][0])
     assert pair.both.chat("Hi").complete().provider == "anthropic"
     assert pair.both.chat("Hi").complete().provider == "openai"
@@ -502,7 +502,7 @@ def test_the_request_s_own_fault_starts_no_cool_down(pair: Pair) -> None:
 
 @pytest.mark.slow
 def test_a_model_that_uses_up_all_the_time_is_left_out_by_the_next_call(pair: Pair, mode: Mode) -> None:
-    """The total clock ends a call that hangs, and no other model is tried; but the next call does not hang there."""
+    """A model that uses up the total timeout is skipped by the next call."""
     pair.first.script(Reply("late", header_delay=20))
     error = mode.read(pair.both.chat("Hi", timeout=0.3)).error
     assert isinstance(error, ClockExpired)
@@ -515,7 +515,7 @@ def test_a_model_that_uses_up_all_the_time_is_left_out_by_the_next_call(pair: Pa
 
 
 def test_one_error_holds_all_of_them(pair: Pair, mode: Mode) -> None:
-    """Each names its model; the whole survives pickling and copying, and shows no key."""
+    """The error names each model, survives pickling and copying, and shows no key."""
     pair.first.script(Reply(f"no {KEY}", status=401))
     pair.second.script(Reply("no", status=529))
     error = mode.read(pair.both.chat("Hi")).error
@@ -537,7 +537,7 @@ def test_one_error_holds_all_of_them(pair: Pair, mode: Mode) -> None:
 
 
 def test_a_model_without_a_key_is_passed_over(pair: Pair, mode: Mode) -> None:
-    """So is one that cannot do what is asked; both stand in the error when the rest fails too."""
+    """Models without a key, or without a required feature, are skipped; the final error lists them."""
     schema = {"type": "object", "properties": {"a": {"type": "integer"}}}
     plain = Client("vitalentum:v", base_url=pair.second.root)
     ask: Callable[..., Any] = Client(["gemini:g", plain, pair.one], timeout=20).chat
@@ -551,10 +551,10 @@ def test_a_model_without_a_key_is_passed_over(pair: Pair, mode: Mode) -> None:
 
 
 def test_where_no_model_can_be_asked_the_call_says_so() -> None:
-    """Before anything is sent, as an error of the setup that names what is missing for each."""
+    """If all models are unusable, the error says so before anything is sent."""
     with pytest.raises(MissingKey, match=r"openai:a: .*OPENAI_API_KEY.*gemini:g: .*GEMINI_API_KEY"):
         Client(["openai:a", "gemini:g"]).chat("Hi")
-    with pytest.raises(ConfigError, match=r"none of the 2 models can be asked"):
+    with pytest.raises(ConfigError, match=r"none of the 2 models accepts the request"):
         chat("Hi", model=["openai:a", "vitalentum:v"], schema={"type": "object"})
     with pytest.raises(InvalidRequest) as caught:
         chat("Hi", model=["demo", "demo"], temperature=float("nan"))
@@ -562,14 +562,14 @@ def test_where_no_model_can_be_asked_the_call_says_so() -> None:
 
 
 def test_one_model_in_a_list_fails_with_its_own_error(pair: Pair) -> None:
-    """A list of one is no choice."""
+    """A list of one model raises the model's own error."""
     pair.first.script(Reply(status=500))
     with pytest.raises(ServerError):
         Client([pair.one]).chat("Hi").complete()
 
 
 def test_cancelling_ends_it_all(pair: Pair, mode: Mode) -> None:
-    """A cancelled call goes to no other model."""
+    """A cancelled call does not fall back."""
     pair.first.default = Reply(status=503)
     streams: list[Any] = []
     policy = Retry(1, on_retry=lambda _: streams[0].cancel())
@@ -580,7 +580,7 @@ def test_cancelling_ends_it_all(pair: Pair, mode: Mode) -> None:
 
 @pytest.mark.slow
 def test_the_total_clock_covers_all_models(pair: Pair, mode: Mode) -> None:
-    """Two slow failures and the time is over."""
+    """The total timeout covers all models together."""
     slow = Reply(status=500, header_delay=0.2)
     pair.first.default = pair.second.default = slow
     client = Client([pair.one, pair.two] * 10, timeout=0.5)
@@ -594,7 +594,7 @@ def test_the_total_clock_covers_all_models(pair: Pair, mode: Mode) -> None:
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
 def test_a_cancelled_task_goes_to_no_other_model(pair: Pair, loop: str) -> None:
-    """The task is free at once; the second model is never asked."""
+    """The task is free at once, and the second model is never called."""
     import anyio
 
     pair.first.default = Reply("late", header_delay=20)
@@ -614,14 +614,14 @@ def test_a_cancelled_task_goes_to_no_other_model(pair: Pair, loop: str) -> None:
 
 @pytest.mark.parametrize("models", [[], (), {}, 5, b"openai:a", ["demo", 5], ["demo", None], ["demo", ""]])
 def test_a_list_of_models_holds_models(models: Any) -> None:
-    """And nothing else, in the client as in the call."""
+    """Anything but a model in the list is rejected, in the client and in the call."""
     for make in (lambda: Client(models), lambda: chat("Hi", model=models)):
         with pytest.raises(ConfigError):
             make()
 
 
-def test_a_name_that_nobody_knows_is_a_mistake_and_no_failure() -> None:
-    """A typing error must not hide behind the model that answers in its place."""
+def test_an_unknown_name_is_a_mistake_and_not_a_failure() -> None:
+    """A typo in a model's name must not hide behind the fallback."""
     for make in (lambda: Client(["nosuch:a", "demo"]), lambda: chat("Hi", model=["nosuch:a", "demo"])):
         with pytest.raises(UnknownProvider, match="nosuch"):
             make()
@@ -632,7 +632,7 @@ def test_a_name_that_nobody_knows_is_a_mistake_and_no_failure() -> None:
     [{"api_key": "sk-123456"}, {"base_url": "http://127.0.0.1:9"}, {"headers": {"Authorization": "Bearer sk-123456"}}],
 )
 def test_what_belongs_to_one_service_is_refused_for_several(option: dict[str, Any]) -> None:
-    """The advice says how it is done, whichever way the option and the models came."""
+    """Options of one service are rejected for several, with advice."""
     for make in (
         lambda: Client(["openai:a", "demo"], **option),
         lambda: Client(["openai:a", "demo"]).chat("Hi", **option),
@@ -645,6 +645,6 @@ def test_what_belongs_to_one_service_is_refused_for_several(option: dict[str, An
 
 
 def test_a_list_in_a_list_is_refused() -> None:
-    """A client of several models is no single model."""
+    """A client with several models cannot be a part of another list."""
     with pytest.raises(ConfigError, match="must have one model"):
         Client([Client(["demo", "demo"]), "demo"])

@@ -1,4 +1,4 @@
-"""Bytes to frames: every cut of the same bytes gives the same frames, in linear time and bounded memory."""
+"""Bytes to frames: every split of the same bytes gives the same frames, in linear time and bounded memory."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from llmbridge.errors import ProtocolError
 
 FRAMINGS = [SSE, DataLines, NDJSON]
 
-# What a stream may hold, as the parts that can go wrong at their borders.
+# Parts of streams that can go wrong at their borders.
 PARTS = st.sampled_from(
     [
         b"\n",
@@ -86,7 +86,7 @@ def pieces(data: bytes, sizes: Iterable[int]) -> list[bytes]:
 
 
 def numbered(letters: str, *behind: str) -> list[tuple[str, str]]:
-    """Frames `{"a": 1}`, `{"b": 2}` and so on, by their letters, each with what stands behind it."""
+    """Frames `{"a": 1}`, `{"b": 2}` and so on, by their letters, each with its ending."""
     ends = behind or [""] * len(letters)
     return [
         ("message", f'{{"{letter}": {" abcd".index(letter)}}}{end}') for letter, end in zip(letters, ends, strict=True)
@@ -94,7 +94,7 @@ def numbered(letters: str, *behind: str) -> list[tuple[str, str]]:
 
 
 def by_the_standard(stream: bytes) -> list[tuple[str, str]]:
-    """The events of a whole stream, as the WHATWG's text describes them, step by step."""
+    """The events of a whole stream by the algorithm of the WHATWG standard."""
     text = stream.decode("utf-8", "replace").removeprefix("\ufeff")
     found: list[tuple[str, str]] = []
     name, data = "", ""
@@ -137,7 +137,7 @@ class TestAnyCut:
     def test_any_cut_of_any_bytes_gives_the_same_frames(
         self, framing: type[Framing], stream: bytes, sizes: list[int]
     ) -> None:
-        """Whatever the bytes are and however they come, the frames and the rest are the same."""
+        """Any bytes in any split give the same frames and the same rest."""
         whole = framing()
         once = frames(whole, [stream]), frames(whole, [], finish=True)
         cut = framing()
@@ -145,7 +145,7 @@ class TestAnyCut:
 
     @pytest.mark.parametrize("framing", FRAMINGS)
     def test_an_empty_read_changes_nothing(self, framing: type[Framing]) -> None:
-        """Empty chunks in between are no end of anything."""
+        """An empty chunk ends nothing."""
         chunks = [chunk for byte in pieces(STREAM, [1]) for chunk in (b"", byte)]
         assert frames(framing(), chunks) == frames(framing(), [STREAM])
 
@@ -153,7 +153,7 @@ class TestAnyCut:
     @given(stream=STREAMS.filter(lambda stream: not ODD.search(stream)))
     @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_events_are_those_of_the_standard(self, stream: bytes) -> None:
-        """Any bytes but bare JSON, and data below data, give the events that the standard's own algorithm finds."""
+        """Any bytes, except bare JSON and consecutive data lines, give the events of the standard's own algorithm."""
         # A CR ends a line here at once, where the standard's grammar sees a pair: only the very last one matters.
         expected = by_the_standard(stream)
         assert frames(SSE(), [stream]) == expected
@@ -168,10 +168,10 @@ class TestAnyCut:
 
 
 class TestLive:
-    """P3 on this level: a frame is there with the byte that completes it."""
+    """P3: a frame is complete with its last byte."""
 
     def test_an_event_comes_with_its_blank_line(self) -> None:
-        """The second line feed gives the event, and not the byte before it."""
+        """The second line feed completes the event, and not the byte before it."""
         framing = SSE()
         assert texts(framing, b"data: 1\n") == []
         assert texts(framing, b"\n") == ["1"]
@@ -182,7 +182,7 @@ class TestLive:
         assert texts(SSE(), b"data: 1" + blank) == ["1"]
 
     def test_a_line_comes_with_its_line_end(self) -> None:
-        """The line framings wait for one line end, and not for more."""
+        """The line framings wait for a single line end."""
         for framing, line in ((DataLines(), b"data: {}"), (NDJSON(), b"{}")):
             assert texts(framing, line) == []
             assert texts(framing, b"\r") == ["{}"]
@@ -194,7 +194,7 @@ class TestLive:
 
 
 class TestLines:
-    """P1: what ends a line, and what does not."""
+    """P1: line ends."""
 
     @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"])
     def test_each_kind_of_line_end_is_one(self, end: bytes) -> None:
@@ -207,13 +207,13 @@ class TestLines:
         assert texts(SSE(), b"data: 1\rdata: 2\r\ndata: 3\n\r\ndata: 4\r\n\ndata: 5\n\r") == ["1\n2\n3", "4", "5"]
 
     def test_a_pair_across_two_reads_is_one_line_end(self) -> None:
-        """CR at the end of one read and LF at the beginning of the next are no blank line."""
+        """CR at the end of one read and LF at the beginning of the next are not a blank line."""
         assert texts(SSE(), b"data: 1\r", b"\ndata: 2\r", b"\n\r", b"\n") == ["1\n2"]
 
     @pytest.mark.parametrize("character", list("\u0085\u2028\u2029\x0b\x0c\x1c\x1d\x1e"))
     @pytest.mark.parametrize("framing", [SSE, DataLines])
     def test_no_other_character_ends_a_line(self, framing: type[Framing], character: str) -> None:
-        """What `str.splitlines` would split at is part of the text."""
+        """Other characters that `str.splitlines` splits at are part of the text."""
         assert texts(framing(), f"data: a{character}b\n\n".encode()) == [f"a{character}b"]
 
     @pytest.mark.parametrize("character", list("\u0085\u2028\u2029\x0b\x0c\x1c"))
@@ -223,7 +223,7 @@ class TestLines:
 
 
 class TestByteOrderMark:
-    """P1: one mark at the beginning is no part of the stream."""
+    """P1: one byte order mark at the beginning is not part of the stream."""
 
     @pytest.mark.parametrize(("framing", "line"), [(SSE, b"data: 1\n\n"), (DataLines, b"data: 1\n"), (NDJSON, b"1\n")])
     def test_one_mark_is_stripped(self, framing: type[Framing], line: bytes) -> None:
@@ -232,64 +232,64 @@ class TestByteOrderMark:
         assert texts(framing(), *pieces(b"\xef\xbb\xbf" + line, [1])) == ["1"]
 
     def test_only_one_mark_is_stripped(self) -> None:
-        """A second mark belongs to the name of the first field, which nobody knows then."""
+        """A second mark belongs to the name of the first field, which is then unknown."""
         assert texts(SSE(), b"\xef\xbb\xbf\xef\xbb\xbfdata: 1\n\ndata: 2\n\n") == ["2"]
 
     def test_a_mark_later_on_is_text(self) -> None:
-        """Inside of the stream it is a character like others."""
+        """Inside the stream it is an ordinary character."""
         assert texts(SSE(), b"data: a\n\n", b"data: \xef\xbb\xbfb\n\n") == ["a", "\ufeffb"]
 
     @pytest.mark.parametrize("start", [b"\xef", b"\xef\xbb", b"\xef\xbb\xbe", b"\xefdata: 0\n\n"])
     def test_half_a_mark_is_none(self, start: bytes) -> None:
-        """Bytes that only begin like a mark are a bad field, and harm nothing behind them."""
+        """Bytes that only begin like a mark make a bad field, and do not affect the rest."""
         assert texts(SSE(), *pieces(start + b"\n\ndata: 1\n\n", [1])) == ["1"]
 
     def test_half_a_mark_alone_is_not_lost(self) -> None:
-        """A stream of two bytes that could have become a mark still counts as what it is."""
+        """A stream of only two bytes of a mark still counts as bytes."""
         framing = NDJSON()
         assert texts(framing, b"\xef\xbb") == []
         assert [frame.data for frame in framing.finish()] == ["\ufffd"]
 
 
 class TestFields:
-    """P1: fields as the standard has them."""
+    """P1: fields as in the standard."""
 
     def test_comments_and_unknown_fields_are_ignored(self) -> None:
-        """Keep-alives and fields of other protocols do not show."""
+        """Keep-alives and unknown fields are ignored."""
         stream = b": OPENROUTER PROCESSING\n\n:\n\nwibble: 1\nid: 3\nretry: 5\ndata: x\n: y\nfoo\n\n"
         assert texts(SSE(), stream) == ["x"]
 
     @pytest.mark.parametrize("framing", [SSE, DataLines])
     def test_a_bad_byte_in_a_comment_harms_nothing(self, framing: type[Framing]) -> None:
-        """Bytes that are no UTF-8, where nobody reads them, change nothing."""
+        """Invalid UTF-8 in a comment changes nothing."""
         stream = b": \xff\xfe\xed\xa0\x80\ndata: \xc3\xbc\n\n"
         assert texts(framing(), stream) == ["ü"]
         assert texts(framing(), *pieces(stream, [1])) == ["ü"]
 
     def test_a_bad_byte_in_the_text_becomes_a_replacement_character(self) -> None:
-        """It is shown as what it is, and the rest of the text stays."""
+        """Invalid UTF-8 becomes U+FFFD, and the rest of the text stays."""
         assert texts(SSE(), b"data: a\xffb\xe4\xb8c\n\n") == ["a\ufffdb\ufffdc"]
 
     def test_one_space_after_the_colon_is_removed(self) -> None:
-        """One, and not two."""
+        """Only one space is removed."""
         assert texts(SSE(), b"data:a\n\ndata: b\n\ndata:  c\n\n") == ["a", "b", " c"]
 
     def test_several_data_lines_are_joined(self) -> None:
-        """A document over several lines is one event, its line feeds kept."""
+        """Several data lines are one event, joined by line feeds."""
         assert texts(SSE(), b'data: {\ndata: "a": 1\ndata\ndata: }\n\n') == ['{\n"a": 1\n\n}']
 
     def test_an_event_has_its_name(self) -> None:
-        """The last name counts, for its event alone; without one it is "message"."""
+        """The last name counts, for its event alone; the default is "message"."""
         stream = b"event: a\nevent: error\ndata: 1\n\ndata: 2\n\nevent:\ndata: 3\n\n"
         assert frames(SSE(), [stream]) == [("error", "1"), ("message", "2"), ("message", "3")]
 
     def test_an_event_without_data_is_none(self) -> None:
-        """A name alone is not dispatched, and does not stick to the next event."""
+        """A name alone is not an event, and does not stick to the next event."""
         assert frames(SSE(), [b"event: ping\n\nid: 1\n\ndata: 1\n\n"]) == [("message", "1")]
 
 
 class TestTheFirstServices:
-    """P4: lines, with or without blank ones between them."""
+    """P4: lines with or without blank ones between them."""
 
     def test_lines_need_no_blank_line(self) -> None:
         """Each data line is a frame of its own."""
@@ -304,33 +304,33 @@ class TestTheFirstServices:
         assert texts(DataLines(), b"data: 1\n\ndata: 2\r\n\r\ndata: [DONE]\n\n") == ["1", "2", "[DONE]"]
 
     def test_the_space_is_optional(self) -> None:
-        """With and without it, one space and no more is taken away."""
+        """At most one space after the colon is removed."""
         assert texts(DataLines(), b"data:1\ndata: 2\ndata:  3\ndata:[DONE]\n") == ["1", "2", " 3", "[DONE]"]
 
     def test_other_lines_are_ignored(self) -> None:
-        """Names, comments and text do not show, nor a field whose name only begins like it."""
+        """Names, comments and text are ignored, and fields whose name only begins like `data`."""
         assert texts(DataLines(), b"event: x\n: c\n data: 0\ndatax: 0\nDATA: 0\nhello\ndata: 1\n") == ["1"]
 
     def test_the_last_line_may_lack_its_end(self) -> None:
-        """Its content is not lost; whether it is whole, its reader must see."""
+        """A last line without its end is kept; the reader decides whether it is complete."""
         framing = DataLines()
         assert texts(framing, b"data: 1\ndata: [DONE]") == ["1"]
         assert [frame.data for frame in framing.finish()] == ["[DONE]"]
 
     def test_a_frame_has_no_name(self) -> None:
-        """There are no event names in this framing."""
+        """This framing has no event names."""
         assert frames(DataLines(), [b"event: error\ndata: 1\n"]) == [("message", "1")]
 
 
 class TestJSONLines:
-    """NDJSON: one document a line."""
+    """NDJSON: one document per line."""
 
     def test_empty_lines_are_skipped(self) -> None:
-        """Also those of white space."""
+        """Lines of white space are skipped too."""
         assert texts(NDJSON(), b'\n{"a": 1}\r\n \n\n{"b": 2}\n') == ['{"a": 1}', '{"b": 2}']
 
     def test_the_last_line_may_lack_its_end(self) -> None:
-        """As the format's own readers allow."""
+        """A last line without its end is kept, as in the format's own readers."""
         framing = NDJSON()
         assert texts(framing, b'{"a": 1}\n{"b": 2}') == ['{"a": 1}']
         assert [frame.data for frame in framing.finish()] == ['{"b": 2}']
@@ -404,18 +404,18 @@ class TestBareJSON:
     )
     @settings(max_examples=500, deadline=None)
     def test_p1_the_cut_never_matters(self, stream: bytes, size: int) -> None:
-        """With bare JSON, and with blank lines missing."""
+        """Any split gives the same frames, even with bare JSON and missing blank lines."""
         cut, whole = (frames(SSE(), pieces(stream, [each]), finish=True) for each in (size, len(stream) or 1))
         assert cut == whole
 
     @pytest.mark.parametrize("blank", [b"", b"\n"])
     def test_it_is_bounded(self, blank: bytes) -> None:
-        """Also where blank lines stand between its parts."""
-        with pytest.raises(ProtocolError, match="longer than 1000 bytes"):
+        """The limit holds with and without blank lines between its parts."""
+        with pytest.raises(ProtocolError, match="limit of 1000 bytes"):
             framed(b"{\n" + (b'"x": 1,\n' + blank) * 200, 50, 1000)
 
     def test_time_is_linear(self) -> None:
-        """Of a very long document only so many bytes are looked at twice."""
+        """Only a bounded part of a very long document is read twice."""
         stream = b"{\n" + b'"x": [1],\n' * 60_000 + b'"y": 1}\n'
         assert len(framed(stream, 4096)) == 1
 
@@ -460,7 +460,7 @@ SEPARATE: dict[str, tuple[str, list[tuple[str, str]]]] = {
     "an error in words": ('data: {"a": 1}\n\nerror: it "broke', [("message", '{"a": 1}'), ("error", 'it "broke')]),
     "a named error": ('event: error\n{"message": "no"}\n', [("error", '{"message": "no"}')]),
 }
-# Events that the standard makes of several lines.
+# Events of several lines in the standard.
 JOINED = {
     "indented": 'data: {\ndata:   "a": [\ndata:     {},\ndata:     {}\ndata:   ]\ndata: }\n\n',
     "a list": 'data: [\ndata: {"a": 1}\ndata: ,{"b": 2}\ndata: ]\n\n',
@@ -478,7 +478,7 @@ JOINED = {
 
 
 class TestMissingBlankLines:
-    """P4: events without blank lines between them, which are told from events of several lines."""
+    """P4: events without blank lines between them, distinguished from events of several lines."""
 
     @pytest.mark.parametrize("name", SEPARATE)
     def test_p4_each_event_counts_however_it_is_cut(self, name: str) -> None:
@@ -490,7 +490,7 @@ class TestMissingBlankLines:
 
     @pytest.mark.parametrize("name", JOINED)
     def test_p4_an_event_of_several_lines_stays_one(self, name: str) -> None:
-        """Alone, among others, and behind some that were not separated."""
+        """Alone, among others, and after events that were not separated."""
         text = JOINED[name]
         event = by_the_standard(text.encode())
         assert len(event) == 1
@@ -503,7 +503,7 @@ class TestMissingBlankLines:
                 assert frames(SSE(), pieces(stream, [size]), finish=True) == [*others, *event, *numbered("a")], size
 
     def test_p4_a_line_is_an_event_once_it_is_clear(self) -> None:
-        """The first one waits for the second; those after it come with their line ends."""
+        """The first event waits for the second; those after it come with their line ends."""
         framing = SSE()
         assert texts(framing, b'data: {"a": 1}\n') == []
         assert texts(framing, b'data: {"b": 2}\n') == ['{"a": 1}', '{"b": 2}']
@@ -512,7 +512,7 @@ class TestMissingBlankLines:
         assert framing.finish() == []
 
     def test_the_usual_way_is_taken_again(self) -> None:
-        """What was odd once costs nothing later: all that comes goes to sseclient-py as it is."""
+        """After an odd record, the rest goes to sseclient-py unchanged."""
         framing = SSE()
         assert len(texts(framing, b'{"error": 1}\ndata: 1\n\ndata: 2\n\ndata: {"a"')) == 3
         assert framing._missing is None
@@ -522,7 +522,7 @@ class TestMissingBlankLines:
         "lines", ["data: {}x{}\n", "data: {\n", 'data: "\n', "data: [DONE] x]\n", "{\n", "error: {\n", '"]\n']
     )
     def test_p2_time_is_linear(self, lines: str) -> None:
-        """Whatever may be the beginning of a document is looked at once."""
+        """Possible beginnings of a document are read once."""
 
         def seconds(count: int) -> float:
             chunks = pieces(b"data: {}\n" + lines.encode() * count, [512])
@@ -539,50 +539,50 @@ class TestFinish:
 
     @pytest.mark.parametrize("framing", FRAMINGS)
     def test_nothing_is_left_after_whole_records(self, framing: type[Framing]) -> None:
-        """A clean end has no further frames."""
+        """Nothing is left after whole records."""
         clean = framing()
         clean.feed(b"data: 1\n\n")
         assert clean.finish() == []
 
     @pytest.mark.parametrize("framing", FRAMINGS)
     def test_a_stream_without_a_byte_has_no_frame(self, framing: type[Framing]) -> None:
-        """Nothing in, nothing out."""
+        """A stream without a byte has no frame."""
         assert framing().finish() == []
 
     def test_a_last_event_without_its_blank_line_is_given(self) -> None:
-        """With one line end or none."""
+        """A last event without its blank line is given, with one line end or none."""
         for rest in (b"data: 2", b"data: 2\n", b"data: 2\r", b"data: 2\r\n"):
             framing = SSE()
             assert texts(framing, b"data: 1\n\n", rest) == ["1"]
             assert [frame.data for frame in framing.finish()] == ["2"]
 
     def test_a_last_character_that_is_cut_is_repaired(self) -> None:
-        """Half of a character at the end is a replacement character, no error."""
+        """Half of a character at the end becomes U+FFFD, without an error."""
         framing = SSE()
         framing.feed("data: 世".encode()[:-1])
         assert [frame.data for frame in framing.finish()] == ["\ufffd"]
 
 
 class TestLimits:
-    """P2: one record has a size that it may not pass."""
+    """P2: the size of a record is limited."""
 
     def test_the_limit_is_64_mib(self) -> None:
-        """The default that is promised."""
+        """The promised default."""
         assert EVENT_LIMIT == 64 * 1024 * 1024
 
     @pytest.mark.parametrize("framing", FRAMINGS)
     @pytest.mark.parametrize("size", [1, 7, 4096])
     def test_a_record_past_the_limit_is_refused(self, framing: type[Framing], size: int) -> None:
-        """A line that never ends is a typed error, soon after the limit."""
+        """A line that never ends raises a typed error soon after the limit."""
         endless = framing(limit=1000)
         endless.feed(b"data: 1\n\n")
         for _ in range(1000 // size):
             endless.feed(b"x" * size)
-        with pytest.raises(ProtocolError, match="longer than 1000 bytes"):
+        with pytest.raises(ProtocolError, match="limit of 1000 bytes"):
             endless.feed(b"x" * size)
 
     def test_an_event_of_endless_lines_is_refused(self) -> None:
-        """Many short lines without a blank one are one event too."""
+        """Many short lines without a blank one are one event, and limited too."""
         with pytest.raises(ProtocolError):
             frames(SSE(limit=1000), [b"data: x\n"] * 200)
 
@@ -592,20 +592,20 @@ class TestLimits:
 
     @pytest.mark.parametrize("framing", FRAMINGS)
     def test_many_records_do_not_add_up(self, framing: type[Framing]) -> None:
-        """The limit is for one record, however many there are and however they are cut."""
+        """The limit is for one record, not for all of them together."""
         stream = b'data: {"a": 1}\n\n' * 200
         assert len(texts(framing(limit=100), *pieces(stream, [33]))) == 200
 
     def test_a_record_below_the_limit_passes(self) -> None:
-        """Up to the limit nothing is refused."""
+        """A record below the limit passes."""
         assert texts(SSE(limit=1000), *pieces(b"data: " + b"x" * 950 + b"\n\n", [10])) == ["x" * 950]
 
 
 class TestLinearTime:
-    """P2: the work grows with the bytes, not with their square."""
+    """P2: the work grows linearly with the bytes."""
 
     def test_a_long_event_in_small_reads_is_parsed_once(self) -> None:
-        """However many reads it takes, every byte goes to the parser a single time."""
+        """Every byte is parsed only once, however many reads it takes."""
         seen: list[int] = []
 
         class Counting(SSE):
@@ -618,7 +618,7 @@ class TestLinearTime:
         assert seen == [len(stream)]
 
     def test_an_event_eight_times_as_long_takes_about_eight_times_as_long(self) -> None:
-        """Many lines and many small reads, where the square would take sixty-four times as long."""
+        """With quadratic time, it would take sixty-four times as long."""
 
         def seconds(lines: int) -> float:
             chunks = pieces(b"data: abcdefghijklmnopqrstuvwxyz\n" * lines + b"\n", [512])
@@ -631,7 +631,7 @@ class TestLinearTime:
 
     @pytest.mark.slow
     def test_an_event_of_fifty_megabytes_passes(self) -> None:
-        """It is big, and below the limit."""
+        """Fifty megabytes are below the limit."""
         text = b"x" * (50 * 1024 * 1024)
         framing = SSE()
         chunks = [b"data: ", *(text[i : i + 65536] for i in range(0, len(text), 65536)), b"\n\n"]
@@ -640,11 +640,11 @@ class TestLinearTime:
 
 
 class TestAgreementWithSSEClient:
-    """Events of very many lines are parsed here, and must mean what sseclient-py would say."""
+    """Events of very many lines are parsed here, with the same result as from sseclient-py."""
 
     @staticmethod
     def by_sseclient(stream: bytes) -> list[tuple[str, str]]:
-        """The events as the library finds them."""
+        """The events from the library."""
         return [(event.event, event.data) for event in SSEClient([stream]).events()]
 
     @given(
@@ -660,24 +660,24 @@ class TestAgreementWithSSEClient:
     )
     @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_long_events_are_the_same(self, lines: list[str], repeated: int, before: bool) -> None:
-        """Any fields, however often, alone or beside usual events."""
+        """Any fields, however often, alone or among ordinary events."""
         event = "\n".join(lines * repeated) + "\n\n"
         filler = "data: " + "x" * 150_000 + "\n\n"
         stream = ((filler if before else "") + event + filler).encode()
         assert frames(SSE(), [stream]) == self.by_sseclient(stream)
 
     def test_a_single_empty_data_line_among_comments_is_an_event(self) -> None:
-        """An event of one empty line is dispatched in a long record as in a short one."""
+        """An event of one empty line counts in a long record as in a short one."""
         stream = b": c\n" * 100 + b"data:\n\n" + b"data: " + b"x" * 150_000 + b"\n\n"
         assert frames(SSE(), [stream]) == self.by_sseclient(stream)
 
     def test_nothing_is_logged(self, caplog: pytest.LogCaptureFixture) -> None:
-        """The library logs unknown fields, which may be parts of a prompt; here it is silent."""
+        """The library's logging of unknown fields, which may hold parts of a prompt, is switched off."""
         with caplog.at_level("DEBUG"):
             texts(SSE(), b"secret prompt: 1\ndata: x\n\n")
         assert caplog.records == []
 
 
 def test_a_record_shows_its_data() -> None:
-    """What a developer sees in a debugger."""
+    """A record's repr shows its data in a debugger."""
     assert repr(Record("1", "error")) == "Record('1', 'error')"

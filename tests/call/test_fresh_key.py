@@ -1,4 +1,4 @@
-"""Keys that change: a function is asked for the key before each request, and nobody else ever sees what it gave."""
+"""A function as api_key: called before each request, and its keys never shown."""
 
 from __future__ import annotations
 
@@ -40,14 +40,14 @@ SERVED = [provider for provider in providers.known().values() if not provider.di
 
 
 class Keys:
-    """A function that gives another key each time, and knows where it was called."""
+    """A function that returns another key each time, and records its calls."""
 
     def __init__(self) -> None:
         self.given: list[str] = []
         self.threads: list[threading.Thread] = []
 
     def __call__(self) -> str:
-        """The next one."""
+        """Returns the next key."""
         self.threads.append(threading.current_thread())
         self.given.append(f"key-number-{len(self.given) + 1}")
         return self.given[-1]
@@ -58,19 +58,19 @@ class Keys:
         return self()
 
     def later(self) -> Any:
-        """A plain function that returns what has to be awaited."""
+        """A plain function that returns an awaitable."""
         return self.soon()
 
 
 @pytest.fixture
 def keys() -> Keys:
-    """A fresh one."""
+    """A new one."""
     return Keys()
 
 
 @pytest.fixture(params=["sync", "async", "awaitable"])
 def function(request: pytest.FixtureRequest, keys: Keys) -> Callable[[], Any]:
-    """Each kind of function, of the same keys."""
+    """Each kind of function, with the same keys."""
     kinds: dict[str, Callable[[], Any]] = {"sync": keys, "async": keys.soon, "awaitable": keys.later}
     return kinds[request.param]
 
@@ -89,10 +89,10 @@ def sent(server: LLMServer) -> list[str]:
 
 
 class TestAsked:
-    """When and where the function is asked."""
+    """When and where the function is called."""
 
     def test_before_each_request(self, mode: Mode, server: LLMServer, keyed: Client, keys: Keys) -> None:
-        """Not when the call is made, and not for a call that is never read."""
+        """Neither creating a call nor dropping it unread calls the function."""
         streams = [keyed.chat("x"), keyed.chat("x")]
         keyed.chat("never read")
         assert keys.given == []
@@ -101,19 +101,19 @@ class TestAsked:
         assert sent(server) == keys.given == ["key-number-1", "key-number-2"]
 
     def test_again_for_a_retry(self, mode: Mode, server: LLMServer, keyed: Client, keys: Keys) -> None:
-        """A key may run out while the service is busy."""
+        """A retry gets a new key, since the old one may expire while the service is busy."""
         server.script(Reply("Busy.", status=503), Reply("Busy.", status=503), Reply("OK"))
         assert mode.complete(keyed.chat("x")).text == "OK"
         assert sent(server) == keys.given == ["key-number-1", "key-number-2", "key-number-3"]
 
     def test_in_pieces_too(self, mode: Mode, server: LLMServer, keyed: Client, keys: Keys) -> None:
-        """By a loop over the answer."""
+        """The same for a loop over the answer."""
         server.script(REFUSED, Reply(["a", "b"]))
         assert mode.read(keyed.chat("x")).pieces == ["a", "b"]
         assert sent(server) == keys.given == ["key-number-1", "key-number-2"]
 
     def test_for_embeddings_and_models(self, server: LLMServer, keyed: Client, keys: Keys) -> None:
-        """As for a chat."""
+        """Embeddings and lists of models call it like a chat."""
         server.script(REFUSED, Reply(), Reply(models=["m"]))
         assert len(keyed.embed(["x"])) == 1
         assert keyed.models() == ["m"]
@@ -134,7 +134,7 @@ class TestAsked:
         assert len(keys.given) == 2
 
     def test_never_in_the_event_loops_thread(self, loop: Async, server: LLMServer, keys: Keys) -> None:
-        """It may block; an async one runs in the loop that waits for the answer, where its connections are."""
+        """A plain function may block; an async one runs in the loop that waits for the answer."""
         with Client("openai:m", base_url=server.base_url("openai"), api_key=keys) as client:
             loop.complete(client.chat("x"))
         with Client("openai:m", base_url=server.base_url("openai"), api_key=keys.soon) as client:
@@ -143,7 +143,7 @@ class TestAsked:
         assert keys.threads[1] is threading.current_thread()
 
     def test_the_context_is_the_callers(self, mode: Mode, server: LLMServer) -> None:
-        """Context variables say whose key is wanted."""
+        """Context variables are visible, since they may decide whose key it is."""
         tenant: contextvars.ContextVar[str] = contextvars.ContextVar("tenant")
 
         async def soon() -> str:
@@ -157,7 +157,7 @@ class TestAsked:
         assert sent(server) == ["key-of-alice"] * 2
 
     def test_within_an_event_loop_by_a_plain_loop(self, server: LLMServer, keyed: Client) -> None:
-        """Which blocks that loop: an async function cannot run there."""
+        """A sync call blocks the event loop, so an async function gets a loop of its own."""
 
         async def main() -> str:
             return "".join(keyed.chat("x"))
@@ -166,7 +166,7 @@ class TestAsked:
             assert asyncio.run(main())
 
     def test_all_models_of_a_list(self, mode: Mode, server: LLMServer, keys: Keys) -> None:
-        """Each with its own function, which may fail as the service may."""
+        """Each model of a list calls its own function, which may fail like the service."""
 
         def broken() -> str:
             raise OSError("no vault")
@@ -178,7 +178,7 @@ class TestAsked:
 
     @pytest.mark.parametrize("provider", SERVED, ids=lambda provider: provider.name)
     def test_by_every_provider(self, mode: Mode, provider: type[Provider], server: LLMServer, keys: Keys) -> None:
-        """Also one that is used as a class; the key is in a header, wherever else it is not."""
+        """Every provider sends the key in a header only, even when used as a class."""
         server.default = REFUSED
         options = {"base_url": server.base_url("openai"), "api_key": keys, "proxy": False, "retries": 0}
         assert isinstance(mode.read(mode.of_class(provider, **options)).error, AuthError)
@@ -192,22 +192,22 @@ class TestAsked:
 
 
 class TestRefused:
-    """What follows when the service says 401."""
+    """What follows a 401."""
 
     def test_p13_it_is_asked_once_more(self, mode: Mode, server: LLMServer, keyed: Client, keys: Keys) -> None:
-        """Whatever `retries` says, and without a wait."""
+        """A rejected key is replaced once, whatever `retries` is, and without a wait."""
         server.script(REFUSED, Reply("OK"))
         assert mode.complete(keyed.chat("x", retries=0)).text == "OK"
         assert sent(server) == keys.given == ["key-number-1", "key-number-2"]
 
     def test_it_is_asked_once_only(self, mode: Mode, server: LLMServer, keyed: Client, keys: Keys) -> None:
-        """The second refusal is the error."""
+        """The second 401 is the error."""
         server.default = REFUSED
         assert isinstance(mode.read(keyed.chat("x")).error, AuthError)
         assert sent(server) == keys.given == ["key-number-1", "key-number-2"]
 
     def test_retries_are_counted_beside_it(self, mode: Mode, server: LLMServer, keyed: Client, keys: Keys) -> None:
-        """It takes none of them away, and gives no further one."""
+        """The new key does not count as a retry."""
         busy = Reply("Busy.", status=503)
         server.script(busy, REFUSED, busy, Reply("OK"))
         assert mode.complete(keyed.chat("x")).text == "OK"
@@ -217,7 +217,7 @@ class TestRefused:
         assert len(keys.given) == 8
 
     def test_a_refusal_in_the_stream_counts(self, mode: Mode, server: LLMServer, keyed: Client) -> None:
-        """Before the first piece; behind it, it is the error."""
+        """A rejection in the stream counts before the first piece; after it, it is the error."""
         refusal = {"message": "expired", "type": "authentication_error", "code": "invalid_api_key"}
         server.script(Reply("", error=refusal), Reply("OK"))
         assert mode.complete(keyed.chat("x", retries=0)).text == "OK"
@@ -228,13 +228,13 @@ class TestRefused:
         assert len(server.requests) == 3
 
     def test_a_key_that_was_given_is_not_tried_again(self, mode: Mode, server: LLMServer, client: Client) -> None:
-        """It would be the same."""
+        """A fixed key would be the same again."""
         server.script(REFUSED, Reply("never"))
         assert isinstance(mode.read(client.chat("x", retries=5)).error, AuthError)
         assert len(server.requests) == 1
 
-    def test_a_functions_own_refusal_is_no_reason(self, server: LLMServer, client: Client) -> None:
-        """An AuthError that it raises itself is handed on."""
+    def test_an_auth_error_of_the_function_is_not_retried(self, server: LLMServer, client: Client) -> None:
+        """An AuthError raised by the function is passed on."""
         asked = []
 
         def refuse() -> str:
@@ -262,7 +262,7 @@ class TestFailures:
     def test_p19_what_cannot_be_a_key(
         self, mode: Mode, server: LLMServer, keyed: Client, canary: Canary, given: Any, said: str
     ) -> None:
-        """Is refused without being quoted."""
+        """An invalid key is rejected, and not quoted."""
 
         async def soon() -> Any:
             return given
@@ -275,7 +275,7 @@ class TestFailures:
         assert server.requests == []
 
     def test_what_can(self, mode: Mode, server: LLMServer, keyed: Client) -> None:
-        """Outer white space is removed, and a Secret is one."""
+        """White space around the key is removed, and a Secret is accepted."""
         mode.complete(keyed.chat("x", api_key=lambda: " key-one\n"))
         mode.complete(keyed.chat("x", api_key=lambda: Secret("key-two")))
         assert sent(server) == ["key-one", "key-two"]
@@ -283,7 +283,7 @@ class TestFailures:
     def test_p18_what_it_raises_is_the_cause(
         self, mode: Mode, server: LLMServer, keyed: Client, canary: Canary
     ) -> None:
-        """Without the frames that it has passed: they hold keys. A note says where it was."""
+        """Its frames are removed, since they hold keys; a note says where it failed."""
 
         def broken() -> str:
             key = KEY
@@ -305,7 +305,7 @@ class TestFailures:
         assert server.requests == []
 
     def test_an_error_of_the_tree_comes_as_it_is(self, mode: Mode, keyed: Client) -> None:
-        """One that passes is followed by retries, like the same one of the service."""
+        """A retryable error is followed by retries, like one of the service."""
         raised: list[ConnectFailed] = []
 
         def broken() -> str:
@@ -317,7 +317,7 @@ class TestFailures:
         assert len(raised) == 3
 
     def test_a_coroutine_that_cancels_itself_ends_no_task(self, mode: Mode, keyed: Client) -> None:
-        """Which would look as if somebody had cancelled the caller."""
+        """A coroutine that cancels itself must not look like a cancelled caller."""
 
         async def cancelled() -> str:
             raise asyncio.CancelledError
@@ -325,7 +325,7 @@ class TestFailures:
         assert type(mode.read(keyed.chat("x", api_key=cancelled)).error) is MissingKey
 
     def test_an_exit_is_one(self, client: Client) -> None:
-        """What is no Exception is raised in the thread that reads."""
+        """A BaseException is raised in the thread that reads."""
 
         def leave() -> str:
             raise SystemExit(3)
@@ -333,18 +333,19 @@ class TestFailures:
         with pytest.raises(SystemExit):
             client.chat("x", api_key=leave).complete()
 
-    def test_what_is_no_function(self) -> None:
-        """Is refused at the call, as ever."""
+    def test_another_type_is_not_a_function(self) -> None:
+        """Other values are rejected at the call."""
         for wrong in (5, [KEY], b"key"):
             with pytest.raises(ConfigError, match="api_key must be a str"):
                 Client("openai", api_key=wrong)  # type: ignore[arg-type]
 
 
 class TestTime:
-    """The total clock bounds the wait for the key."""
+    """The total timeout covers the wait for the key."""
 
+    @pytest.mark.quick(3)
     def test_p12_a_slow_function(self, mode: Mode, server: LLMServer, keyed: Client, release: threading.Event) -> None:
-        """Is left to itself."""
+        """A slow function is left to itself."""
 
         def slow() -> str:
             release.wait(20)
@@ -358,8 +359,9 @@ class TestTime:
         assert "api_key" in str(error)
         assert server.requests == []
 
+    @pytest.mark.quick(3)
     def test_a_slow_coroutine(self, mode: Mode, server: LLMServer, keyed: Client) -> None:
-        """Is cancelled, and cleans up."""
+        """A slow coroutine is cancelled, and cleans up."""
         ended = threading.Event()
 
         async def slow() -> str:
@@ -374,8 +376,9 @@ class TestTime:
         assert ended.wait(30)
         assert server.requests == []
 
+    @pytest.mark.quick(1)
     def test_no_other_clock_runs(self, mode: Mode, keyed: Client) -> None:
-        """Asking a vault is no connecting, and no waiting for the service."""
+        """The connect and first_content timeouts do not run while the function does."""
 
         def slow() -> str:
             time.sleep(1.5)
@@ -385,7 +388,7 @@ class TestTime:
         assert mode.complete(keyed.chat("x", api_key=slow, timeout=clocks)).text
 
     def test_a_cancelled_task_leaves_it(self, loop: Async, client: Client, server: LLMServer) -> None:
-        """And the coroutine is cancelled with the task."""
+        """Cancelling the task cancels the coroutine."""
         ended = []
 
         async def main() -> None:
@@ -409,15 +412,15 @@ class TestTime:
 
 
 def key_of_a_module() -> str:
-    """What a pickle can name."""
+    """A function that pickle can name."""
     return KEY
 
 
 class TestUnseen:
-    """The key that was given is in no repr, log, pickle or traceback."""
+    """The key appears in no repr, log, pickle or traceback."""
 
     def test_p18_the_client_shows_nothing(self, mode: Mode, server: LLMServer, canary: Canary) -> None:
-        """Before and after it was used; a partial function would show its arguments."""
+        """The repr hides it before and after use; a partial function would show its arguments."""
         canary.watch(server)
         function = functools.partial(str, KEY)
         with Client("openai:m", base_url=server.base_url("openai"), api_key=function) as client:
@@ -428,7 +431,7 @@ class TestUnseen:
                 canary.search(thing, "a repr")
 
     def test_p18_an_echo_is_masked(self, mode: Mode, server: LLMServer, canary: Canary) -> None:
-        """Of the present key, and of the one before."""
+        """The current key and the one before are masked."""
         names = iter([f"{KEY}-1", f"{KEY}-2"])
         server.script(Reply(f"bad key {KEY}-1", status=401), Reply(f"bad keys {KEY}-1, {KEY}-2", status=401))
         with Client("openai:m", base_url=server.base_url("openai"), api_key=lambda: next(names)) as client:
@@ -437,7 +440,7 @@ class TestUnseen:
         canary.look_at(error)
 
     def test_p18_a_pickle_holds_the_function(self, server: LLMServer) -> None:
-        """And never what it gave; it is named as any function is."""
+        """A pickle holds the function by name, and never its key."""
         with Client("openai:m", base_url=server.base_url("openai"), api_key=key_of_a_module) as client:
             client.chat("x").complete()
             for holds_key in (False, True):
@@ -454,7 +457,7 @@ class TestUnseen:
             pickle.dumps(Client("openai:m", api_key=lambda: KEY))
 
     def test_it_goes_to_its_own_service_only(self, server: LLMServer, keys: Keys) -> None:
-        """Like a key that was given."""
+        """A function is sent to its own service only, like a fixed key."""
         with Client("openai:m", api_key=keys, proxy=False) as client:
             client.chat("x", model="openai-compatible:m", base_url=server.base_url("openai")).complete()
         assert server.requests[0].header("Authorization") is None
@@ -463,7 +466,7 @@ class TestUnseen:
 
 
 def test_the_functions_of_the_package_take_it(server: LLMServer, keys: Keys) -> None:
-    """As the methods of a client do."""
+    """The package's functions accept it like the methods of a client."""
     way: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": keys, "proxy": False}
     chat("x", "openai:m", **way).complete()
     embed("x", "openai:m", **way)

@@ -1,4 +1,4 @@
-"""The id and the model of an answer, and what else stands at its top, in the forms of all dialects."""
+"""The id, the model and other metadata of an answer, in all dialects."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ FORMS: dict[str, tuple[list[Any], tuple[Any, Any, Any]]] = {
 
 
 @pytest.mark.parametrize("name", FORMS)
-def test_the_first_and_the_last_event_say_who_answers(name: str) -> None:
-    """Each in its own way; what is empty says nothing."""
+def test_the_first_and_the_last_event_have_the_metadata(name: str) -> None:
+    """Each dialect has its own fields; empty ones are ignored."""
     events, expected = FORMS[name]
     head = Head()
     for event in events:
@@ -61,8 +61,8 @@ def test_the_first_and_the_last_event_say_who_answers(name: str) -> None:
     assert (head.id, head.model, head.extra) == expected
 
 
-def test_an_end_mark_is_no_event() -> None:
-    """Alone in its read or behind another one."""
+def test_an_end_mark_is_not_an_event() -> None:
+    """An end mark is not an event, alone or after another one."""
     for reads in ([["1", "2", "[DONE]"]], [["1"], ["2"], ["[DONE]"]]):
         head = Head()
         for read in reads:
@@ -71,7 +71,7 @@ def test_an_end_mark_is_no_event() -> None:
 
 
 def test_it_is_known_while_the_answer_comes() -> None:
-    """And what was asked before does not stay."""
+    """The metadata is available while the answer comes, and is not cached too early."""
     head = Head()
     assert (head.id, head.extra) == (None, {})
     head.take([Record('{"id": "a"}')])
@@ -80,8 +80,8 @@ def test_it_is_known_while_the_answer_comes() -> None:
     assert (head.id, head.extra) == ("a", {"tier": 1})
 
 
-def test_what_is_no_json_says_nothing() -> None:
-    """Whoever decodes it says so."""
+def test_invalid_json_is_ignored() -> None:
+    """Invalid JSON is left to the decoder."""
     head = Head()
     head.take([Record("{")])
     assert (head.id, head.model, head.extra) == (None, None, {})

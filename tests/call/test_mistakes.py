@@ -1,10 +1,12 @@
-"""What a person gets wrong, and what the message says: nothing is sent, and the right spelling is in it."""
+"""Common mistakes and their messages: nothing is sent, and the message has the right spelling."""
 
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 import re
+import warnings
 from ast import PyCF_ALLOW_TOP_LEVEL_AWAIT
 from collections.abc import Callable
 from dataclasses import replace
@@ -32,6 +34,7 @@ from llmbridge import (
     embed,
     providers,
     register,
+    tool,
 )
 from llmbridge import options as options_module
 from llmbridge.options import refuse_misspelt
@@ -96,7 +99,7 @@ TAKEN = """
 
 @pytest.mark.parametrize("name", SLIPS)
 def test_a_misspelt_option_is_refused_before_anything_is_sent(server: LLMServer, client: Client, name: str) -> None:
-    """It would go to the service, which ignores it; whatever asks, and also as a default."""
+    """A misspelt option would go to the service, which ignores it: rejected in each function, and as a default."""
     if not SLIPS[name]:
         assert client.chat("Hi", **{name: "x"})
         return
@@ -125,20 +128,20 @@ def test_a_misspelt_option_is_refused_before_anything_is_sent(server: LLMServer,
 
 @pytest.mark.parametrize("ask", [Client.models, Client.amodels])
 def test_a_misspelt_option_of_models_is_refused(client: Client, ask: Callable[..., Any]) -> None:
-    """It has parameters of its own only, and says which."""
-    with pytest.raises(ConfigError, match=r"models\(\) knows no timout \(did you mean 'timeout'\?\)"):
+    """`models()` has only its own parameters, and lists them."""
+    with pytest.raises(ConfigError, match=r"models\(\) has no option timout \(did you mean 'timeout'\?\)"):
         ask(client, timout=1)
 
 
 def test_what_services_take_passes() -> None:
-    """No name of theirs is taken for a slip, whatever it looks like."""
+    """Parameters of services are never taken for typos."""
     refuse_misspelt(dict.fromkeys(TAKEN), tuple)
     own = {name for provider in providers.known().values() for name in (*provider.settings, *provider.refused)}
     refuse_misspelt(dict.fromkeys(own), tuple)
 
 
 def test_what_a_provider_of_ones_own_takes_passes(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its settings may be called as it likes."""
+    """A custom provider may name its settings freely."""
 
     class Own(OpenAI):
         name = "own-names"
@@ -152,13 +155,13 @@ def test_what_a_provider_of_ones_own_takes_passes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_every_named_argument_is_known_to_the_check() -> None:
-    """A new one is added to the names that may be meant."""
+    """A new named argument is added to the names that may be suggested."""
     named = {*inspect.signature(Client.__init__).parameters, *inspect.signature(Client.embed).parameters}
     assert named - {"self", "texts", "params"} <= options_module._MEANT
 
 
 def test_extra_goes_into_the_body_as_it_is(server: LLMServer, client: Client) -> None:
-    """Nothing of it is checked, renamed or refused; a call's own wins over the client's, and over what stands there."""
+    """`extra` is not checked; a call's own overrides the client's, and the rest of the body."""
     server.default = Reply("Hello")
     with Client(
         "openai:gpt-5-mini",
@@ -182,25 +185,23 @@ def test_extra_goes_into_the_body_as_it_is(server: LLMServer, client: Client) ->
     ("extra", "says"), [("a", "extra must be a mapping"), ({"a": {1}}, "extra['a'] is of type set")]
 )
 def test_an_extra_that_no_body_can_hold_is_refused(client: Client, extra: Any, says: str) -> None:
-    """At the call, as everything else is."""
+    """An invalid `extra` is rejected at the call."""
     for ask in (client.chat, client.embed):
         with pytest.raises(ConfigError) as caught:
             ask("Hi", extra=extra)
         assert says in str(caught.value)
 
 
-# -- streams that nobody has read -------------------------------------------------------------------------------------
+# -- streams that were never read - ------------------------------------------------------------------------------------
 
 UNREAD = ("text", "reasoning", "tool_calls", "citations", "media", "server_tools", "usage", "finish_reason", "parsed")
 
 
 @pytest.mark.parametrize("name", UNREAD)
 def test_a_stream_that_was_never_begun_says_so(client: Client, name: str) -> None:
-    """It would look like an empty answer. Nothing is sent by asking for it, and the stream can still be read."""
+    """Its attributes raise, rather than look like an empty answer. Nothing is sent, and it can still be read."""
     stream = client.chat("Hi")
-    with pytest.raises(
-        InvalidRequest, match=r"has not been asked for yet.* loop over the stream .*complete\(\).*await"
-    ):
+    with pytest.raises(InvalidRequest, match=r"has not been read yet.* loop over the stream .*complete\(\).*await"):
         getattr(stream, name)
     assert "not started, 0 characters" in repr(stream)
     assert (stream.headers, stream.request_id, stream.rate_limits, stream.total_seconds) == ({}, None, None, None)
@@ -210,7 +211,7 @@ def test_a_stream_that_was_never_begun_says_so(client: Client, name: str) -> Non
 
 
 def test_a_stream_that_was_begun_or_ended_has_what_came(client: Client, server: LLMServer) -> None:
-    """From the first piece on, and also where it was closed before there was any."""
+    """They work from the first piece on, and after the stream was closed."""
     server.default = Reply(["Hel", "lo"])
     stream = client.chat("Hi")
     next(stream)
@@ -222,7 +223,7 @@ def test_a_stream_that_was_begun_or_ended_has_what_came(client: Client, server: 
 
 
 def test_acomplete_is_a_coroutine(client: Client, server: LLMServer) -> None:
-    """For everything that takes no other awaitable."""
+    """`acomplete()` works with functions that accept only a coroutine."""
     server.default = Reply("Hello")
     assert asyncio.run(client.chat("Hi").acomplete()).text == "Hello"
 
@@ -297,7 +298,7 @@ async def _loops_within(client: Client) -> Any:
 def test_an_await_in_the_wrong_place_fails_before_anything_is_paid(
     server: LLMServer, client: Client, main: Callable[[Client], Any], says: str, run: Async
 ) -> None:
-    """It would fail once the answer is there, with words of Python's that do not help."""
+    """Otherwise it would fail after the answer, with an unhelpful message of Python's."""
     with pytest.raises(InvalidRequest, match=says):
         run.run(lambda: main(client))
     assert server.requests == []
@@ -305,7 +306,7 @@ def test_an_await_in_the_wrong_place_fails_before_anything_is_paid(
 
 @pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
 def test_a_call_that_blocks_an_event_loop_warns(client: Client, run: Async) -> None:
-    """At the line that calls, by whatever function in between; the answer comes."""
+    """It warns at the line of the call, and the answer comes."""
 
     def helper() -> str:
         return client.chat("Hi").complete().text
@@ -320,8 +321,8 @@ def test_a_call_that_blocks_an_event_loop_warns(client: Client, run: Async) -> N
 
 
 @pytest.mark.parametrize("run", LOOPS.values(), ids=LOOPS)
-def test_what_blocks_nobody_does_not_warn(client: Client, run: Async) -> None:
-    """Awaited answers, worker threads, and the cells of a notebook, whose loop has nothing else to do."""
+def test_calls_that_do_not_block_do_not_warn(client: Client, run: Async) -> None:
+    """Awaited answers, worker threads and notebook cells do not warn."""
 
     def helper() -> str:
         return client.chat("Hi").complete().text
@@ -345,7 +346,7 @@ def test_what_blocks_nobody_does_not_warn(client: Client, run: Async) -> None:
     assert len(run.run(main)) == 1
 
 
-# -- tools that nobody runs, and answers as texts ---------------------------------------------------------------------
+# -- tools that are never run, and answers as texts --------------------------------------------------------------------
 
 CALLS = Reply("", tool_calls=[{"name": "add", "arguments": {"a": 2, "b": 3}}])
 
@@ -355,7 +356,7 @@ def add(a: int, b: int) -> int:
     return a + b
 
 
-def test_a_loop_over_text_says_that_nobody_runs_a_tool(mode: Mode, client: Client, server: LLMServer) -> None:
+def test_a_loop_over_text_warns_of_tools_that_are_not_run(mode: Mode, client: Client, server: LLMServer) -> None:
     """The loop would look as if the model had said nothing."""
     server.default = CALLS
     with pytest.warns(RuntimeWarning, match=r"the model has called add, and nobody runs it: pass run_tools=True"):
@@ -363,7 +364,7 @@ def test_a_loop_over_text_says_that_nobody_runs_a_tool(mode: Mode, client: Clien
 
 
 def test_who_answers_calls_himself_is_not_warned(mode: Mode, client: Client, server: LLMServer) -> None:
-    """Whoever says so, takes the Completion or the events, or offers what is no function."""
+    """`run_tools=False`, a Completion, events and tools without a function do not warn."""
     server.default = CALLS
     described = {"name": "add", "description": "Adds.", "parameters": {"type": "object", "properties": {}}}
     mode.read(client.chat("2 + 3?", tools=[add], run_tools=False))
@@ -377,7 +378,7 @@ def test_who_answers_calls_himself_is_not_warned(mode: Mode, client: Client, ser
 
 
 def test_an_answer_is_used_like_its_text(client: Client, server: LLMServer) -> None:
-    """Where people expect it; it stays true, as a call of a tool has no text."""
+    """`in`, `+`, `len` and format work; it stays true, since a call of a tool has no text."""
     server.default = Reply(" Paris, France ")
     answer = client.chat("Hi").complete()
     assert "Paris" in answer
@@ -400,7 +401,7 @@ def test_an_answer_is_used_like_its_text(client: Client, server: LLMServer) -> N
 
 
 def test_an_answer_has_a_short_repr(client: Client, server: LLMServer) -> None:
-    """A line, with how it ended; the text is cut."""
+    """One line, with the finish reason; the text is shortened."""
     server.default = Reply("word\n" * 100)
     answer = client.chat("Hi").complete()
     assert "\n" not in repr(answer)
@@ -410,12 +411,12 @@ def test_an_answer_has_a_short_repr(client: Client, server: LLMServer) -> None:
 
 
 def test_an_answer_without_text_says_why_where_it_is_used_as_text(client: Client, server: LLMServer) -> None:
-    """Else `print(answer)` prints an empty line."""
+    """Otherwise `print(answer)` prints an empty line."""
     server.default = CALLS
     answer = client.chat("2 + 3?", tools=[add]).complete()
     assert "tool_calls=[add], finish_reason='tool_calls'" in repr(answer)
     for use in (str, format):
-        with pytest.warns(RuntimeWarning, match="has no text: the model has called add, and nobody has run it"):
+        with pytest.warns(RuntimeWarning, match="has no text: the model called add, but nobody ran it"):
             assert use(answer) == ""
 
 
@@ -424,7 +425,7 @@ def test_an_answer_without_text_says_why_where_it_is_used_as_text(client: Client
     [("content", r"\.complete\(\)\.text"), ("choices", r"\.complete\(\)\.text"), ("texts", "no attribute 'texts'$")],
 )
 def test_names_of_other_libraries_say_what_to_write(client: Client, name: str, says: str) -> None:
-    """On a stream, on its answer and on one of several."""
+    """The hint appears on a stream, on its answer and on one of several."""
     with pytest.raises(AttributeError, match=says):
         getattr(client.chat("Hi"), name)
     answer = client.chat("Hi").complete()
@@ -434,16 +435,63 @@ def test_names_of_other_libraries_say_what_to_write(client: Client, name: str, s
         assert not hasattr(owner, "texts")
 
 
+def nameless(a, b=1):  # type: ignore[no-untyped-def]  # noqa: D103 - as the mistake is made
+    return a + b
+
+
+@pytest.mark.parametrize(
+    "offer",
+    [
+        lambda: chat("2 + 3?", "demo", tools=[nameless]),
+        lambda: chat("2 + 3?", "demo", tools=[functools.partial(nameless, 1)], run_tools=True),
+        lambda: conversation("demo", tools=[nameless]).ask("2 + 3?"),
+        lambda: tool(nameless),
+        lambda: tool(name="add")(nameless),
+    ],
+    ids=["chat", "partial", "conversation", "decorator", "named"],
+)
+def test_a_tool_that_says_nothing_of_itself_warns(offer: Callable[[], Any]) -> None:
+    """The model gets a name and no more. The warning names the caller's line."""
+    says = r"cannot know what the tool (nameless|add) does.*type hints and a docstring, or .*tool\(description=\.\.\.\)"
+    with pytest.warns(RuntimeWarning, match=says) as caught:
+        offer()
+    assert [warning.filename for warning in caught] == [__file__]
+
+
+def test_a_tool_that_says_nothing_is_told_once(client: Client, server: LLMServer) -> None:
+    """A loop that asks again and again is not flooded."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("default")
+        for _ in range(3):
+            client.chat("2 + 3?", tools=[nameless]).complete()
+    assert len(caught) == 1
+
+
+def test_a_tool_that_says_something_does_not_warn() -> None:
+    """A docstring, a hint, a description, or a name of which nothing more is to be said."""
+
+    def now():  # type: ignore[no-untyped-def]
+        return "noon"
+
+    def hinted(a: int):  # type: ignore[no-untyped-def]
+        return a
+
+    chat("2 + 3?", "demo", tools=[add, now, hinted, print, tool(name="x", description="Adds.")(nameless)])
+
+
 # -- what a call is made of -------------------------------------------------------------------------------------------
 
 TURN = {"role": "user", "content": "Hi"}
 
 WRONG: dict[str, tuple[Callable[[], Any], str]] = {
-    "no model": (lambda: chat("Hi"), r"no model is named: pass model=.*'demo'.*all providers: llmbridge providers$"),
+    "no model": (lambda: chat("Hi"), r"no model given: pass model=.*'demo'.*all providers: llmbridge providers$"),
     "a model alone": (lambda: chat("Hi", "gpt-5-mini"), r"names no provider: did you mean 'openai:gpt-5-mini'\?"),
     "another's": (lambda: chat("Hi", "claude-sonnet-4-5"), "did you mean 'anthropic:claude-sonnet-4-5'"),
     "a slip": (lambda: chat("Hi", "opnai"), r"names no provider: .*\(did you mean 'openai'\?\)"),
-    "a slip before a colon": (lambda: chat("Hi", "opnai:gpt-5-mini"), r"called 'opnai' \(did you mean 'openai'\?\)"),
+    "a slip before a colon": (
+        lambda: chat("Hi", "opnai:gpt-5-mini"),
+        r"unknown provider 'opnai' \(did you mean 'openai'",
+    ),
     "nothing near": (lambda: chat("Hi", "quux"), "or give base_url= for an OpenAI-compatible server"),
     "swapped": (
         lambda: chat("demo", "Write a haiku"),
@@ -473,21 +521,33 @@ WRONG: dict[str, tuple[Callable[[], Any], str]] = {
 
 @pytest.mark.parametrize(("ask", "says"), WRONG.values(), ids=WRONG)
 def test_a_wrong_call_says_what_to_write(ask: Callable[[], Any], says: str) -> None:
-    """In a line that a terminal can show."""
+    """The message fits on one line."""
     with pytest.raises(ConfigError, match=says) as caught:
         ask()
     assert len(str(caught.value)) < 250
 
 
+@pytest.mark.parametrize("key", ["'k-0123456789'", '"k-0123456789"', ' "k-0123456789"\n', '""'])
+def test_a_key_in_quotes_is_refused(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """An .env file has them, and what reads it may leave them there. Nothing of the key is quoted."""
+    with pytest.raises(ConfigError, match=r"^api_key is in quotes: leave them out$"):
+        Client("openai:m", api_key=key)
+    with pytest.raises(ConfigError, match=r"^what api_key\(\) returned is in quotes: leave them out$"):
+        chat("Hi", "openai:m", api_key=lambda: key, base_url="http://127.0.0.1:9").complete()
+    monkeypatch.setenv("OPENAI_API_KEY", key)
+    with pytest.raises(ConfigError, match=r"^OPENAI_API_KEY is in quotes: leave them out$"):
+        chat("Hi", "openai:m")
+
+
 def test_a_client_is_a_model(server: LLMServer, client: Client) -> None:
-    """As it is in a list of them."""
+    """`chat(model=client)` works like a list with that client."""
     server.default = Reply("Hello")
     assert chat("Hi", model=client).complete().text == "Hello"
     assert Client(client).chat("Hi").complete().model == "m"
 
 
 def test_a_stream_that_is_read_twice_says_why_it_cannot_be(mode: Mode, server: LLMServer, client: Client) -> None:
-    """It was read, it was left, or somebody reads it."""
+    """It was read, it was left early, or it is being read elsewhere."""
     server.default = Reply(["Hel", "lo"], delay=0.01)
     read, left, elsewhere = (client.chat("Hi") for _ in range(3))
     mode.read(read)
@@ -501,7 +561,7 @@ def test_a_stream_that_is_read_twice_says_why_it_cannot_be(mode: Mode, server: L
 
 @pytest.mark.parametrize("schema", [{"name": "str"}, {"title": "str", "year": "int"}, {"schema": {"a": {}}}])
 def test_a_schema_of_names_alone_is_refused(schema: dict[str, Any]) -> None:
-    """It would allow everything, and be paid for twice."""
+    """Names with types would allow everything, and be paid for twice."""
     with pytest.raises(InvalidRequest, match=r"is not a keyword of JSON schema: did you mean .*\"properties\""):
         chat("Hi", "demo", schema=schema)
 
@@ -510,13 +570,13 @@ def test_a_schema_of_names_alone_is_refused(schema: dict[str, Any]) -> None:
     "schema", [{"title": "anything"}, {"description": "x"}, {"x": True}, {"$ref": "#/$defs/a", "$defs": {"a": {}}}]
 )
 def test_a_schema_that_says_little_is_taken(schema: dict[str, Any]) -> None:
-    """Whatever it allows, and of what no field can be."""
+    """A schema with few keywords is accepted if it cannot be a table of names."""
     assert chat("Hi", "demo", schema=schema)
 
 
 @pytest.mark.parametrize(("name", "content"), [("a.jpg", b"hello"), ("a.png", b"<html>\n"), ("a.webp", b"RIFF")])
 def test_a_picture_whose_bytes_are_a_text_is_refused(tmp_path: Path, name: str, content: bytes) -> None:
-    """The service would say so, in words of its own."""
+    """The service would say so in its own words."""
     path = tmp_path / name
     path.write_bytes(content)
     with pytest.raises(InvalidRequest, match=r"a\.\w+' is not image/\w+: its bytes begin with b'"):
@@ -525,7 +585,7 @@ def test_a_picture_whose_bytes_are_a_text_is_refused(tmp_path: Path, name: str, 
 
 
 def test_dir_shows_what_users_use(client: Client) -> None:
-    """Nothing that the package needs for itself."""
+    """`dir()` hides internal names."""
     assert dir(llmbridge) == sorted(llmbridge.__all__)
     shown = {name for name in dir(client) if not name.startswith("_")}
     asked = {
@@ -551,7 +611,7 @@ def _of_a_function() -> str:
 def test_a_refused_key_says_where_it_came_from(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch, given: dict[str, Any], says: str
 ) -> None:
-    """The wrong one of several places is what is mostly wrong. Nothing of the key is quoted."""
+    """The message names the key's source, since keys often come from the wrong place. The key is not quoted."""
     monkeypatch.setenv("OPENAI_API_KEY", "k-9876543210")
     server.default = Reply("no", status=401)
     client = Client("openai:m", base_url=server.base_url("openai"), proxy=False, **given)

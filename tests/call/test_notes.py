@@ -1,4 +1,4 @@
-"""What is kept of what was handed out: the turns, the message to send back, the partial answer, the tokens."""
+"""The record of an answer: the turns, the message to send back, the partial answer, the tokens."""
 
 from __future__ import annotations
 
@@ -49,17 +49,17 @@ class TestNotes:
     """One turn."""
 
     def test_text_comes_as_pieces_or_as_events(self) -> None:
-        """Both are the same text."""
+        """Pieces and text events give the same text."""
         notes = noted("Hel", Text("lo"))
         assert (str(notes.text), notes.turn_text, notes.message()) == ("Hello", "Hello", Message("assistant", "Hello"))
 
     def test_a_refusal_is_text_as_well(self) -> None:
-        """And known for what it is."""
+        """A refusal counts as text too, and is marked as a refusal."""
         notes = noted(Refusal("I "), Refusal("cannot."))
         assert (str(notes.text), "".join(notes.refusal)) == ("I cannot.", "I cannot.")
 
     def test_everything_else_is_kept_by_its_kind(self) -> None:
-        """Pieces of calls are not: the calls are."""
+        """Complete calls are kept, but not their pieces."""
         notes = noted(
             Reasoning("h"), Reasoning("m"), ToolCallDelta(0, "a"), CALL, Logprobs((1, 2)), Usage(1, 2), CALLED
         )
@@ -70,7 +70,7 @@ class TestNotes:
         assert notes.finish == CALLED
 
     def test_other_choices_have_notes_of_their_own(self) -> None:
-        """In the order of their index."""
+        """Other choices are ordered by their index."""
         notes = noted("a", OtherChoice(2, Text("c")), OtherChoice(1, Text("b")), OtherChoice(1, CALLED))
         assert {index: str(own.text) for index, own in notes.others.items()} == {1: "b", 2: "c"}
         assert list(notes.others) == [1, 2]
@@ -78,32 +78,32 @@ class TestNotes:
         assert (notes.turn_text, notes.finish) == ("a", None)
 
     def test_nothing(self) -> None:
-        """An answer of which nothing came."""
+        """The notes of an empty answer."""
         notes = noted()
         assert (notes.message(), notes.usage, notes.turns) == (Message("assistant", ""), None, [])
         assert notes.partial() == ""
 
 
 class TestMessage:
-    """What goes back to the service."""
+    """The message that goes back to the service."""
 
     def test_calls_without_text_have_no_content(self) -> None:
-        """As OpenAI writes them."""
+        """The content is None, as in OpenAI's format."""
         assert noted(CALL).message() == Message("assistant", None, {"tool_calls": [SENT]})
 
     def test_calls_beside_text(self) -> None:
-        """Both."""
+        """Text and calls are both kept."""
         assert noted("Hm.", CALL).message() == Message("assistant", "Hm.", {"tool_calls": [SENT]})
 
-    def test_reasoning_stands_before_the_text(self) -> None:
-        """Joined to one block."""
+    def test_reasoning_comes_before_the_text(self) -> None:
+        """Pieces of reasoning are joined to one block."""
         assert noted(Reasoning("h"), Reasoning("m"), "4").message().content == [
             {"type": "reasoning", "text": "hm"},
             {"type": "text", "text": "4"},
         ]
 
     def test_a_signature_ends_a_block(self) -> None:
-        """Each block with its own; redacted ones stand alone, in their order."""
+        """Each block has its own signature; redacted ones stay separate, in order."""
         items = Reasoning("a"), Reasoning("", "s1"), Reasoning("", None, "r"), Reasoning("b", "s2"), Reasoning("c")
         assert noted(*items).message().content == [
             {"type": "reasoning", "text": "a", "signature": "s1"},
@@ -113,14 +113,14 @@ class TestMessage:
         ]
 
     def test_a_late_signature_belongs_to_the_reasoning(self) -> None:
-        """llama-server sends it behind the text."""
+        """llama-server sends the signature after the text."""
         assert noted(Reasoning("a"), "4", Reasoning("", "s")).message().content == [
             {"type": "reasoning", "text": "a", "signature": "s"},
             {"type": "text", "text": "4"},
         ]
 
     def test_text_and_reasoning_keep_their_order(self) -> None:
-        """Proofs of reasoning hold for their place: a service refuses what stands elsewhere."""
+        """A signature is valid only in its place: elsewhere, services reject it."""
         items = (
             Reasoning("a"),
             Reasoning("", "s1"),
@@ -140,8 +140,8 @@ class TestMessage:
         ]
         assert message.extra == {"tool_calls": [SENT]}
 
-    def test_a_mark_of_the_text_stands_behind_it(self) -> None:
-        """Gemini's, which is none of the thoughts' before it."""
+    def test_a_signature_of_the_text_follows_it(self) -> None:
+        """Gemini's signature of a text is not that of the reasoning before it."""
         assert noted(Reasoning("a"), "A", Reasoning("", redacted="r"), "B").message().content == [
             {"type": "reasoning", "text": "a"},
             {"type": "text", "text": "A"},
@@ -150,7 +150,7 @@ class TestMessage:
         ]
 
     def test_reasoning_between_texts_stays_there_without_a_proof(self) -> None:
-        """Also with nothing but a signature."""
+        """A block of reasoning keeps its place even if it is only a signature."""
         assert noted(
             "A", Reasoning("b"), "C", Reasoning("d"), "E", Reasoning("f"), Reasoning("", "s")
         ).message().content == [
@@ -168,7 +168,7 @@ class TestMessage:
         ]
 
     def test_a_second_turn_counts_its_own_text(self) -> None:
-        """The places are those within it, however long the turns before were."""
+        """Places are counted within the turn, however long earlier turns were."""
         notes = noted(
             Reasoning("a", "s"), *"x" * 5000, CALL, CALLED, ToolResult(CALL, "1"), "A", Reasoning("b", "t"), "B"
         )
@@ -182,7 +182,7 @@ class TestMessage:
         assert [part.get("text", "")[:3] for part in notes.turns[0].content] == ["a", "xxx"]
 
     def test_a_call_s_signature_goes_back_with_it(self) -> None:
-        """Gemini's."""
+        """Gemini's signature of a call is kept."""
         (sent,) = noted(ToolCall("a", "f", {}, "{}", None, "s")).message().extra["tool_calls"]
         assert sent["signature"] == "s"
 
@@ -199,21 +199,21 @@ class TestMessage:
         ids=range(6),
     )
     def test_arguments_go_back_as_json_that_anybody_reads(self, text: str, problem: str | None, sent: str) -> None:
-        """Many services refuse a whole conversation for one call that is none."""
+        """Many services reject a whole conversation for one invalid call."""
         notes = noted(ToolCall("a", "f", {"x": 1}, text, problem))
         assert notes.message().extra["tool_calls"][0]["function"]["arguments"] == sent
 
     def test_the_message_can_be_asked_for_twice(self) -> None:
-        """It is the same."""
+        """The second message is equal to the first."""
         notes = noted(Reasoning("a"), "b", CALL)
         assert notes.message() == notes.message()
 
 
 class TestTurns:
-    """Where tools are run."""
+    """Turns with tools."""
 
     def test_a_result_ends_the_turn(self) -> None:
-        """The turn, and the results behind it, are messages."""
+        """The turn and its results are messages."""
         failed = ToolResult(ToolCall("b", "g"), "No.", failed=True)
         notes = noted("Hm.", CALL, ToolCall("b", "g", {}, "{}"), CALLED, ToolResult(CALL, "1"), failed, "One.")
         assert [turn.to_dict() for turn in notes.turns[1:]] == [
@@ -224,7 +224,7 @@ class TestTurns:
         assert (notes.turn_text, str(notes.text), notes.message().content) == ("One.", "Hm.One.", "One.")
 
     def test_a_new_turn_begins_with_nothing(self) -> None:
-        """But for the text, the reasoning and the tokens of all."""
+        """Only the text, the reasoning and the tokens cover all turns."""
         other = OtherChoice(1, Text("x"))
         first = [Reasoning("a", "s"), Refusal("no"), Logprobs((1,)), other, Usage(10, 1), CALL, CALLED]
         notes = noted(*first, ToolResult(CALL, "1"))
@@ -234,7 +234,7 @@ class TestTurns:
         assert (str(notes.reasoning), notes.usage) == ("a", Usage(10, 1))
 
     def test_turns_with_several_rounds(self) -> None:
-        """Each turn's text is its own, and the tokens are added up."""
+        """Each turn has its own text, and the tokens are added up."""
         second = ToolCall("b", "f", {}, "{}")
         notes = noted(
             "x", CALL, Usage(10, 1), ToolResult(CALL, "1"), "y", second, Usage(20, 2), ToolResult(second, "2")
@@ -248,29 +248,29 @@ class TestTurns:
 
 
 class TestPartial:
-    """What an error carries."""
+    """The partial answer of an error."""
 
     def test_it_is_the_text_with_what_came_beside_it(self) -> None:
-        """And compares as text."""
+        """It compares as text."""
         partial = noted("Hel", Reasoning("hm"), CALL, Usage(1, 2)).partial()
         assert partial == "Hel"
         assert (partial.reasoning, partial.tool_calls, partial.usage) == ("hm", (CALL,), Usage(1, 2))
 
     @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
     def test_it_survives_pickling(self, protocol: int) -> None:
-        """With everything."""
+        """It keeps everything when pickled."""
         partial = noted("Hel", Reasoning("hm"), CALL, Usage(1, 2)).partial()
         same = pickle.loads(pickle.dumps(partial, protocol))
         assert (type(same), same, vars(same)) == (type(partial), partial, vars(partial))
 
 
 class TestOrder:
-    """A turn is its parts in the order in which they came, and goes back so."""
+    """A turn keeps its parts in order, and goes back so."""
 
     SECOND = ToolCall("b", "g", {}, "{}", None, "s2")
 
     def test_thoughts_and_calls_in_turn(self) -> None:
-        """The calls stand in `tool_calls`, and their places in the content."""
+        """The calls are in `tool_calls`, and their places in the content."""
         message = noted(Reasoning("x", "s1"), CALL, "Then:", Reasoning("y"), self.SECOND, "Done.").message()
         assert [part["type"] for part in message.parts] == [
             "reasoning", "tool_call", "text", "reasoning", "tool_call", "text"
@@ -280,13 +280,13 @@ class TestOrder:
         assert message.reasoning == "xy"
 
     def test_thoughts_without_a_proof_are_kept_apart_by_what_comes_between(self) -> None:
-        """A call, media, or what only the service understands."""
+        """Thoughts are separated by a call, media, or an object of the service."""
         for between in (CALL, Media("image", "image/png", b"x"), Other("x", {"a": 1}, in_turn=True)):
             parts = noted(Reasoning("x"), between, Reasoning("y"), "Z").message().parts
             assert [part.get("text") for part in parts if part["type"] == "reasoning"] == ["x", "y"]
 
     def test_what_the_service_alone_understands(self) -> None:
-        """It is an opaque part in its place; what does not belong to the turn is none."""
+        """It is an opaque part in its place; objects outside of the turn are left out."""
         search = {"type": "search", "input": {"q": 1}}
         items = "A", Other("noise", {"n": 1}), ServerTool("s", "search", {"q": 1}, None, search), "B"
         parts = noted(*items).message().parts
@@ -297,7 +297,7 @@ class TestOrder:
         ]
 
     def test_texts_that_are_parts_of_their_own(self) -> None:
-        """With the service's own object where it says more, which is filled in with the text again."""
+        """The service's own object is kept if it holds more, with the text filled in again."""
         raw = {"type": "text", "text": "", "citations": [1]}
         parts = noted("A", "a", EndOfPart(), "B", EndOfPart(raw), EndOfPart(), "C").message().parts
         assert parts == [
@@ -308,7 +308,7 @@ class TestOrder:
         assert noted("A", EndOfPart()).message() == Message("assistant", "A")
 
     def test_an_object_that_is_not_needed_stays_beside_proven_reasoning_alone(self) -> None:
-        """A plain answer stays a plain text."""
+        """A plain answer stays plain text."""
         raw = {"id": "m", "text": ""}
         assert noted("A", EndOfPart(raw, needed=False)).message() == Message("assistant", "A")
         parts = noted(Reasoning("x", raw={"id": "r"}), "A", EndOfPart(raw, needed=False)).message().parts
@@ -318,7 +318,7 @@ class TestOrder:
         ]
 
     def test_media_of_several_pieces_are_one(self) -> None:
-        """At the place of the first; the last pieces may bring nothing but what goes back."""
+        """The joined medium has the place of the first piece; later ones may only add data to send back."""
         pieces = [
             Media("audio", "audio/wav", b"ab", transcript="The ", id="a1"),
             Media("audio", "", b"cd", transcript="bridge", id="a1", raw={"id": "a1"}),
@@ -333,14 +333,14 @@ class TestOrder:
         }
 
     def test_a_call_of_another_kind_says_whose_it_is(self) -> None:
-        """Another service takes it as a function call."""
+        """Another service gets it as a function call."""
         source: Any = SimpleNamespace(current=SimpleNamespace(provider="played"))
         notes = Notes(TextSoFar(), source)
         notes.note(ToolCall("c", "shell", {"input": "ls"}, "ls", kind="custom"))
         assert notes.message().extra["tool_calls"][0]["by"] == "played"
 
     def test_two_images_without_a_name_are_two(self) -> None:
-        """Equal ones as well."""
+        """Even equal ones stay separate."""
         assert len(noted(*[Media("image", "image/png", b"x")] * 2).media) == 2
 
     def test_a_server_tool_and_its_result_are_one(self) -> None:
@@ -353,13 +353,13 @@ class TestOrder:
         assert late.server_tools == [ServerTool("s", "search", {"q": 2}, [3])]
 
     def test_a_turn_that_goes_on_is_one(self) -> None:
-        """Its tokens are those of both calls."""
+        """Its tokens are those of both requests."""
         notes = noted("Let me ", Usage(1, 2), Finish("pause", "pause_turn"), NextCall(), "see.", Usage(10, 20), CALLED)
         assert (notes.turn_text, notes.turns, notes.finish) == ("Let me see.", [], CALLED)
         assert notes.usage == Usage(11, 22)
 
     def test_everything_survives_being_written_down(self) -> None:
-        """As JSON, by pickle, by `asdict`."""
+        """JSON, pickle and `asdict` keep everything."""
         message = noted(
             Reasoning("x", "s"), CALL, Reasoning("y"), Other("o", {"o": [1]}, in_turn=True), self.SECOND, "Z",
             Media("image", "image/png", b"x", raw={"i": 1}), EndOfPart(),
@@ -370,7 +370,7 @@ class TestOrder:
         assert message.parts == Message.from_dict(message.to_dict()).parts
 
     def test_a_partial_answer_has_all_of_it(self) -> None:
-        """What came before an error."""
+        """The partial answer of an error."""
         cited = Citation(url="https://a.b/c")
         partial = noted("A", cited, CALL, Media("image", "image/png", b"x"), ServerTool("s", "t")).partial()
         assert (partial.citations, partial.tool_calls) == ((cited,), (CALL,))

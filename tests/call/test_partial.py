@@ -1,4 +1,4 @@
-"""What had come before an answer broke off: the error's `.partial`, whoever reads, and wherever it goes."""
+"""`.partial` of an error holds what came before an answer was cut off, in each mode."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ BREAKS: dict[str, tuple[Reply, type[LLMBridgeError]]] = {
 @pytest.mark.parametrize("name", sorted(BREAKS))
 @pytest.mark.parametrize("way", ["text", "events", "complete"])
 def test_the_text_that_came_is_in_the_error(server: LLMServer, client: Client, mode: Mode, name: str, way: str) -> None:
-    """It is a str, the same one that was handed out; and nothing is asked for a second time."""
+    """It is the str that was handed out, and needs no further request."""
     reply, kind = BREAKS[name]
     server.script(reply)
     stream = client.chat("x", timeout=Timeout(idle=0.15), retries=Retry(2, backoff=0.01))
@@ -78,7 +78,7 @@ def test_the_text_that_came_is_in_the_error(server: LLMServer, client: Client, m
 
 
 def test_everything_beside_the_text_is_there_too(server: LLMServer, mode: Mode) -> None:
-    """Reasoning, a call that is whole, and the tokens that had been counted."""
+    """Reasoning, a complete call, and counted tokens."""
     server.script(Reply(["Let me ", "see"], reasoning=["Hm", "m"], tool_calls=[WEATHER], error=OVERLOADED))
     with Client("anthropic:m", base_url=server.base_url("anthropic"), api_key=KEY) as client:
         stream = client.chat("x")
@@ -97,7 +97,7 @@ def test_everything_beside_the_text_is_there_too(server: LLMServer, mode: Mode) 
 
 @pytest.mark.parametrize("provider", ["openai", "anthropic", "openai-responses"])
 def test_a_call_that_was_cut_off_says_so(server: LLMServer, mode: Mode, provider: str) -> None:
-    """The one before is whole; the last one has a `problem`, and its text as far as it came."""
+    """The call before is complete; the last one has a `problem`, and its text so far."""
     dialect = "openai" if provider == "openai-responses" else provider
     with Client(f"{provider}:m", base_url=server.base_url(dialect), api_key=KEY, retries=0, timeout=20) as client:
         whole = Reply(["Ok"], tool_calls=[WEATHER, TIME], usage=False)
@@ -121,7 +121,7 @@ def test_a_call_that_was_cut_off_says_so(server: LLMServer, mode: Mode, provider
 
 
 def _body_of(server: LLMServer) -> bytes:
-    """The body with which the server answers the last request when it comes again."""
+    """The body of the server's answer to the last request, sent again."""
     last = server.requests[-1]
     request = urllib.request.Request(server.root + last.path, last.body, dict(last.headers))
     quiet = urllib.request.HTTPHandler(debuglevel=0)  # from Python 3.13 on it prints the key where http.client would
@@ -131,7 +131,7 @@ def _body_of(server: LLMServer) -> bytes:
 
 
 def test_the_turns_that_were_over_are_there_to_go_on_from(server: LLMServer, client: Client, mode: Mode) -> None:
-    """So no tool has to run again because a later turn failed."""
+    """Finished turns are kept, so that no tool has to run again after a later failure."""
     ran: list[str] = []
 
     def order(dish: str) -> str:
@@ -150,7 +150,7 @@ def test_the_turns_that_were_over_are_there_to_go_on_from(server: LLMServer, cli
 
 
 def test_a_cancelled_call_keeps_what_came(server: LLMServer, client: Client) -> None:
-    """`cancel()` in mid-answer is an error with a partial like any other."""
+    """`cancel()` in mid-answer raises an error with a partial like any other."""
     server.script(Reply(["a", "b"], keep_open=True, finish_reason=None, end_mark=False))
     stream = client.chat("x")
     assert [next(stream), next(stream)] == ["a", "b"]
@@ -161,7 +161,7 @@ def test_a_cancelled_call_keeps_what_came(server: LLMServer, client: Client) -> 
 
 
 def test_before_the_first_piece_there_is_nothing(server: LLMServer, client: Client, mode: Mode) -> None:
-    """An empty str, with nothing beside it."""
+    """It is an empty str without further parts."""
     server.script(Reply(status=403))
     error = mode.read(client.chat("x")).error
     assert error is not None
@@ -179,7 +179,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("way", sorted(WAYS))
 def test_a_partial_travels_whole(server: LLMServer, way: str) -> None:
-    """Text, reasoning, calls and tokens are the same after pickling and copying, alone and in its error."""
+    """Text, reasoning, calls and tokens survive pickling and copying, alone and in their error."""
     server.script(Reply(["a"], reasoning=["r"], tool_calls=[WEATHER], error=OVERLOADED))
     with Client("anthropic:m", base_url=server.base_url("anthropic"), api_key=KEY) as client:
         error = MODES["sync"].read(client.chat("x")).error
@@ -194,7 +194,7 @@ def test_a_partial_travels_whole(server: LLMServer, way: str) -> None:
 
 
 def test_a_partial_is_a_str_for_all_purposes(server: LLMServer, client: Client) -> None:
-    """Whoever took it for one before still can: it joins, splits, encodes, and compares."""
+    """It joins, splits, encodes and compares like a str."""
     server.script(Reply(["a ", "b"], error=OVERLOADED))
     error = MODES["sync"].read(client.chat("x")).error
     assert error is not None
@@ -205,7 +205,7 @@ def test_a_partial_is_a_str_for_all_purposes(server: LLMServer, client: Client) 
 
 
 def test_an_error_before_the_first_piece_has_an_empty_partial_of_the_same_form() -> None:
-    """`except LLMBridgeError` may look at what had come, whether anything was sent or not."""
+    """Every LLMBridgeError has a `.partial`, whether anything was sent or not."""
     early = [
         LLMBridgeError("by itself"),
         AllFailed("several", errors=[LLMBridgeError("one", partial="text")]),

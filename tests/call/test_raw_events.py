@@ -1,4 +1,4 @@
-"""The service's own events beside ours, the identity of an answer, and what is held before its first piece."""
+"""The service's raw events beside ours, the identity of an answer, and events held before its first piece."""
 
 from __future__ import annotations
 
@@ -27,8 +27,8 @@ END = b'data: {"id":"c1","choices":[{"index":0,"delta":{},"finish_reason":"stop"
 BODY = chunk("Hel") + chunk("lo", unheard_of=1) + END
 
 
-def test_each_raw_event_stands_before_what_is_made_of_it(server: LLMServer, client: Client, mode: Mode) -> None:
-    """All of them, the end mark included, as they came."""
+def test_each_raw_event_comes_before_its_items(server: LLMServer, client: Client, mode: Mode) -> None:
+    """All raw events are there unchanged, including the end mark."""
     server.script(Reply(body=BODY))
     outcome = mode.read(client.chat("x").raw_events())
     assert outcome.error is None
@@ -41,8 +41,8 @@ def test_each_raw_event_stands_before_what_is_made_of_it(server: LLMServer, clie
     assert b"".join(b"data: " + event.data.encode() + b"\n\n" for event in raw) == BODY
 
 
-def test_nobody_else_sees_them(server: LLMServer, client: Client, mode: Mode) -> None:
-    """The text, the events and the whole answer are the same."""
+def test_other_ways_of_reading_hide_them(server: LLMServer, client: Client, mode: Mode) -> None:
+    """The text, the events and the whole answer are the same without `raw`."""
     server.script(*[Reply(body=BODY)] * 2)
     assert mode.read(client.chat("x")).pieces == ["Hel", "lo"]
     events = mode.read(client.chat("x").events()).pieces
@@ -52,8 +52,8 @@ def test_nobody_else_sees_them(server: LLMServer, client: Client, mode: Mode) ->
     assert not any(isinstance(event, RawEvent) for event in events)
 
 
-def test_the_raw_events_of_a_failed_attempt_are_not_told(server: LLMServer, client: Client, mode: Mode) -> None:
-    """They belong to no answer."""
+def test_the_raw_events_of_a_failed_attempt_are_dropped(server: LLMServer, client: Client, mode: Mode) -> None:
+    """Raw events of a failed attempt are dropped."""
     failed = Reply(body=chunk() + b'data: {"error": {"message": "overloaded", "code": 503}}\n\n')
     server.script(failed, Reply(body=BODY), failed)
     retries = Retry(1, backoff=0.01)
@@ -64,7 +64,7 @@ def test_the_raw_events_of_a_failed_attempt_are_not_told(server: LLMServer, clie
 
 
 def test_who_answers_is_known_as_soon_as_the_service_says_so(server: LLMServer, client: Client) -> None:
-    """On the stream while it comes, and on the whole answer."""
+    """The id and model are on the stream while it comes, and on the whole answer."""
     server.script(Reply(body=BODY))
     stream = client.chat("x")
     assert (stream.response_id, stream.served_model, stream.extra) == (None, None, {})
@@ -76,7 +76,7 @@ def test_who_answers_is_known_as_soon_as_the_service_says_so(server: LLMServer, 
 
 
 def test_a_document_says_it_too(server: LLMServer, client: Client, mode: Mode) -> None:
-    """In place of a stream."""
+    """A JSON document instead of a stream has them too."""
     document = {
         "id": "c2",
         "model": "m-1",
@@ -90,7 +90,7 @@ def test_a_document_says_it_too(server: LLMServer, client: Client, mode: Mode) -
 
 @pytest.mark.parametrize("events", [1, 3000])
 def test_tokens_before_the_first_piece_do_not_pile_up(server: LLMServer, client: Client, events: int) -> None:
-    """Each count says all that is known so far."""
+    """Each count replaces the one before it."""
     usage = {"prompt_tokens": 1, "completion_tokens": 2}
     server.script(Reply(body=b"".join([chunk(usage=usage)] * events) + BODY))
     stream = client.chat("x")

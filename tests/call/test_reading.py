@@ -1,4 +1,4 @@
-"""A stream that is asked for again: its pieces come once, its completion as often as it is wanted."""
+"""A stream is read once, but its completion is available again and again."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ OBJECT = {"type": "object"}
 
 
 def test_joining_twice_says_what_is_wrong(server: LLMServer, client: Client) -> None:
-    """`str.join` makes a TypeError of its own of any TypeError that `iter()` raises, and InvalidRequest is one."""
+    """`str.join` replaces any TypeError from `iter()`, and InvalidRequest is one."""
     server.script(Reply("Hello"))
     stream = client.chat("x", schema=OBJECT)
     assert "".join(stream) == "Hello"
@@ -43,7 +43,7 @@ def test_a_loop_that_was_not_begun_takes_nothing(server: LLMServer, client: Clie
 def test_a_second_reader_takes_nothing_from_the_first(
     server: LLMServer, client: Client, second: Callable[[ChatStream], object]
 ) -> None:
-    """While one thread waits for a piece, another one gets an error; the first one reads on."""
+    """A second thread gets an error; the first one reads on."""
     server.default = Reply(["a", "b", "c"], delay=0.3)
     stream = client.chat("x")
     pieces: list[str] = []
@@ -58,7 +58,7 @@ def test_a_second_reader_takes_nothing_from_the_first(
 
 
 def test_several_threads_complete_one_stream(server: LLMServer, client: Client) -> None:
-    """One of them asks again, all get that answer."""
+    """Several threads share one answer after its schema retry."""
     held = threading.Event()
     server.script(Reply("bad"), Reply('{"a": 1}'))
     stream = client.chat("x", schema=OBJECT)
@@ -78,8 +78,8 @@ def test_several_threads_complete_one_stream(server: LLMServer, client: Client) 
     assert len(server.requests) == 2
 
 
-def test_a_failed_second_asking_fails_the_same_again(server: LLMServer, client: Client) -> None:
-    """The caller who asks twice learns the same twice, and nothing is sent for it."""
+def test_a_failed_schema_retry_fails_the_same_again(server: LLMServer, client: Client) -> None:
+    """A failed schema retry raises the same error again, without another request."""
     server.script(Reply("bad"), Reply(status=400, error={"message": "nope"}))
     stream = client.chat("x", schema=OBJECT)
     errors = []
@@ -92,8 +92,8 @@ def test_a_failed_second_asking_fails_the_same_again(server: LLMServer, client: 
     assert len(server.requests) == 2
 
 
-def test_the_completion_tells_the_time_of_both_askings(server: LLMServer, client: Client) -> None:
-    """From the start of the first one."""
+def test_the_completion_times_both_requests(server: LLMServer, client: Client) -> None:
+    """The times begin with the first request."""
     server.script(Reply("bad"), Reply('{"a": 1}'))
     stream = client.chat("x", schema=OBJECT)
     answer = stream.complete()
@@ -110,7 +110,7 @@ def test_the_completion_tells_the_time_of_both_askings(server: LLMServer, client
 @pytest.mark.slow
 @pytest.mark.parametrize("reask", [0, 1])
 def test_an_answer_that_does_not_fit_leaves_no_cycle(server: LLMServer, client: Client, reask: int) -> None:
-    """Its error and its frames are gone with the last name for them, without a garbage collection."""
+    """The error and its frames are freed without a garbage collection."""
     server.script(*[Reply("bad")] * 2)
     gc.collect()
     known = {id(one) for one in gc.get_objects() if isinstance(one, Pipeline)}

@@ -1,4 +1,4 @@
-"""What goes on with the piece before it, and what only repeats it."""
+"""Pieces that continue the one before, and pieces that only repeat it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ STOP = Finish("stop", "stop")
 
 
 def test_sound_without_a_name_goes_on_with_the_sound_before() -> None:
-    """It is named once, may be cut in the middle of a byte, and begins with fewer bytes than tell its type."""
+    """Only the first piece has an id; bytes may be split anywhere, and begin with too few to detect their type."""
     assembly, found = Assembly(), []  # type: ignore[var-annotated]
     for piece in (MediaDelta("audio", transcript="Hi", id="a"), *(MediaDelta("audio", data=d) for d in "UklGRjEyM")):
         assembly.take(piece, found)
@@ -38,7 +38,7 @@ def test_sound_without_a_name_goes_on_with_the_sound_before() -> None:
     ids=range(6),
 )
 def test_what_may_be_a_summary_is_what_it_begins_like(pieces: Any, text: str) -> None:
-    """Nothing is lost, and nothing told twice."""
+    """Nothing is lost, and nothing repeated."""
     told: list[Any] = []
     assembly = Assembly(told=lambda: told)
     for piece in pieces:

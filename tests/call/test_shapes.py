@@ -31,28 +31,28 @@ def lines(*objects: Any) -> bytes:
 
 
 def chunk(delta: Any, finish: str | None = None) -> Any:
-    """Of OpenAI's."""
+    """A chunk of OpenAI's."""
     return {"object": "chat.completion.chunk", "choices": [{"index": 0, "delta": delta, "finish_reason": finish}]}
 
 
 def candidate(text: str, **more: Any) -> Any:
-    """Of Gemini's."""
+    """A candidate of Gemini's."""
     return {"candidates": [{"content": {"role": "model", "parts": [{"text": text}] if text else []}, **more}]}
 
 
 def response(status: str, *output: Any) -> Any:
-    """Of Responses."""
+    """An event of Responses."""
     return {"id": "resp_1", "object": "response", "status": status, "output": [*output], "error": None}
 
 
 def message(*content: Any, stop: str | None = None) -> Any:
-    """Of Anthropic's."""
+    """A message of Anthropic's."""
     usage = {"input_tokens": 1, "output_tokens": 1}
     return {"type": "message", "role": "assistant", "content": [*content], "stop_reason": stop, "usage": usage}
 
 
 def line(text: str, done: bool = False) -> Any:
-    """Of Ollama's."""
+    """A line of Ollama's."""
     more = {"done_reason": "stop", "prompt_eval_count": 1, "eval_count": 1} if done else {}
     return {"model": "m", "message": {"role": "assistant", "content": text}, "done": done, **more}
 
@@ -60,7 +60,7 @@ def line(text: str, done: bool = False) -> Any:
 TEXT = {"type": "text", "text": "Hi"}
 OUTPUT = {"type": "message", "role": "assistant", "content": [{"type": "output_text", "text": "Hi"}]}
 COHERE_END = {"finish_reason": "COMPLETE", "usage": {"tokens": {"input_tokens": 1, "output_tokens": 1}}}
-# The events of a stream; of those, the ones that are left in an answer without text; a whole answer.
+# The events of a stream; those that remain in an answer without text; a whole answer.
 ANTHROPIC = [
     {"type": "message_start", "message": message()},
     {"type": "content_block_start", "index": 0, "content_block": {"type": "text", "text": ""}},
@@ -118,7 +118,7 @@ def kind_of(name: str) -> str:
 
 
 def asked_for(server: LLMServer, mode: Mode, name: str, *replies: Reply) -> list[Outcome]:
-    """What a client for that dialect makes of the answers."""
+    """How a client for that dialect reads the answers."""
     server.script(*replies)
     with Client(f"{name}:m", base_url=server.root, api_key="k-1234567", retries=0, timeout=20) as client:
         return [mode.read(client.chat("x")) for _ in replies]
@@ -126,7 +126,7 @@ def asked_for(server: LLMServer, mode: Mode, name: str, *replies: Reply) -> list
 
 @pytest.mark.parametrize("name", NAMES)
 def test_each_dialect_is_read_by_its_own_provider(server: LLMServer, mode: Mode, name: str) -> None:
-    """So that the other tests here are about the pair, and not about the bytes."""
+    """Each dialect is read by its own provider, so that the other tests depend only on the pair."""
     document = json.dumps(DOCUMENTS[name])
     replies = [Reply(body=STREAMS[name], content_type=kind_of(name)), Reply(body=document, content_type="")]
     assert asked_for(server, mode, name, *replies) == [Outcome(["Hi"], None)] * 2
@@ -134,7 +134,7 @@ def test_each_dialect_is_read_by_its_own_provider(server: LLMServer, mode: Mode,
 
 @pytest.mark.parametrize(("spoken", "asked"), PAIRS)
 def test_p8_another_dialect_is_named(server: LLMServer, mode: Mode, spoken: str, asked: str) -> None:
-    """Whole, in small reads, cut short, without names, with an end mark behind it, without text, as a document."""
+    """Whole, in small reads, truncated, without names, with an end mark after it, without text, as a document."""
     stream, kind = STREAMS[spoken], kind_of(spoken)
     cut = stream[: len(stream) * 2 // 3]
     replies = [
@@ -154,13 +154,13 @@ def test_p8_another_dialect_is_named(server: LLMServer, mode: Mode, spoken: str,
 
 @pytest.mark.parametrize("name", NAMES)
 def test_p8_an_empty_answer_is_one(server: LLMServer, mode: Mode, name: str) -> None:
-    """If the dialect's reason to finish is there."""
+    """An empty answer is valid if the dialect's finish reason is there."""
     assert asked_for(server, mode, name, Reply(body=EMPTY[name], content_type=kind_of(name))) == [Outcome([], None)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_p6_a_stream_of_the_right_dialect_that_is_cut_is_too_short(server: LLMServer, mode: Mode, name: str) -> None:
-    """Also one that had not come to its text, and one whose body ended well."""
+    """A truncated stream of the right dialect is StreamTruncated, with or without text."""
     begun = EMPTY[name].split(b"\n\n")[0] + b"\n\n" if name not in ("gemini", "ollama") else None
     text = STREAMS[name][: STREAMS[name].index(b"Hi")] if begun else STREAMS[name].split(b"\n")[0] + b"\n\n"
     for body in filter(None, (begun, text)):
@@ -174,18 +174,16 @@ def test_p6_a_stream_of_the_right_dialect_that_is_cut_is_too_short(server: LLMSe
     "body", [DONE, b"data: [DONE]\n", b"data: [DONE]", b": hi\n\ndata: [DONE]\n\n", b"data:\n\n" + DONE]
 )
 def test_p8_an_end_mark_alone_is_no_answer(server: LLMServer, mode: Mode, name: str, body: bytes) -> None:
-    """In no dialect."""
+    """An end mark alone is not an answer in any dialect."""
     (outcome,) = asked_for(server, mode, name, Reply(body=body, content_type=SSE_TYPE))
     assert (outcome.pieces, type(outcome.error)) == ([], ProtocolError)
-    assert ("JSON lines" if name == "ollama" else "nothing but the end mark") in str(outcome.error)
+    assert ("JSON lines" if name == "ollama" else "only the end mark") in str(outcome.error)
 
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("end", [b"", DONE])
-def test_p8_events_from_which_nothing_is_read_are_no_answer(
-    server: LLMServer, mode: Mode, name: str, end: bytes
-) -> None:
-    """Of no dialect that is known."""
+def test_p8_events_that_yield_nothing_are_not_an_answer(server: LLMServer, mode: Mode, name: str, end: bytes) -> None:
+    """Events of an unknown dialect that yield nothing are not an answer."""
     body = said({"foo": 1}, {"bar": {"message": "Hi"}}) + end
     if name == "ollama":
         body = lines({"foo": 1}, {"bar": 2})
@@ -195,19 +193,19 @@ def test_p8_events_from_which_nothing_is_read_are_no_answer(
 
 
 def test_p8_an_answer_without_anything_is_an_error(server: LLMServer, mode: Mode) -> None:
-    """Its events are the right ones, and its end mark comes; also as a document. Counted tokens are something."""
+    """An answer without any content is an error, also as a document. Token counts are content."""
     nothing = said(chunk({"role": "assistant", "content": ""}))
     counted = said({"choices": [], "usage": {"prompt_tokens": 7}})
     replies = [Reply(body=body) for body in (nothing + DONE, b'{"choices": []}', nothing + counted + DONE)]
     *failed, empty = asked_for(server, mode, "openai", *replies)
     for outcome in failed:
         assert type(outcome.error) is ProtocolError
-        assert "no reason to finish" in str(outcome.error)
+        assert "no finish reason" in str(outcome.error)
     assert empty == Outcome([], None)
 
 
 def test_p8_json_lines_of_the_right_dialect_are_read(server: LLMServer, mode: Mode) -> None:
-    """Where `data:` was forgotten throughout, up to a cut."""
+    """Streams without any `data:` are read, even when truncated."""
     body = lines(chunk({"content": "a"}), chunk({"content": "b"}), chunk({}, "stop"))
     replies = [Reply(body=body), Reply(body=body[:-10]), Reply(raw=[head("Content-Length: 9999"), body[:-10], CLOSE])]
     whole, *cut = asked_for(server, mode, "openai", *replies)
@@ -218,7 +216,7 @@ def test_p8_json_lines_of_the_right_dialect_are_read(server: LLMServer, mode: Mo
 
 @pytest.mark.parametrize("name", ["azure", "mistral", "openrouter", "groq", "vllm", "vitalentum"])
 def test_services_are_known_by_what_their_provider_reads(name: str) -> None:
-    """No list of names says which dialect it is."""
+    """The provider that reads a dialect's sample speaks it: there is no list of names."""
     provider, _ = providers.resolve_model(f"{name}:m", has_base_url=True)
     assert knows_stream([Record(json.dumps(chunk({"content": "Hi"})))], provider)
     assert foreign_document(DOCUMENTS["openai"], provider) is None
@@ -226,25 +224,25 @@ def test_services_are_known_by_what_their_provider_reads(name: str) -> None:
 
 
 class Own(Provider):
-    """A dialect that nobody else speaks."""
+    """A dialect of its own."""
 
     name = "own"
 
     @classmethod
     def decode(cls, frame: Any) -> Iterable[Any]:
-        """Only its end is known."""
+        """Reads only its end."""
         return (END,) if frame.data == "end" else ()
 
 
 def test_of_a_dialect_that_is_not_known_an_empty_answer_is_believed() -> None:
-    """What its provider says counts; what is in a known dialect is named nevertheless."""
+    """An empty answer is believed to its provider; known dialects are named nevertheless."""
     assert nothing_read([Record("end")], Own, over=True) is None
     assert not knows_stream([Record("end")], Own)
     assert "gemini:MODEL" in str(foreign_stream([Record(json.dumps(candidate("Hi")))], Own))
 
 
 def test_the_report_of_an_error_is_in_no_dialect() -> None:
-    """Its words tell more than the name of a dialect."""
+    """An error report is more precise than the name of a dialect."""
     provider = providers.resolve_model("openai:m")[0]
     assert foreign_document({"type": "message", "error": {"message": "no"}}, provider) is None
     assert foreign_document([{"error": {"message": "no"}}], provider) is None

@@ -1,4 +1,4 @@
-"""Once: what a service says again is not handed out again, and nothing is taken for a repetition that is none."""
+"""Repetitions are handed out once, and nothing else is taken for a repetition."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def pay(id: str, whole: bool = False, **other: Any) -> ToolCallDelta:
 
 
 def reads(*each: list[Any]) -> list[Item]:
-    """What is handed out of several reads, noted in between as a stream notes it."""
+    """The items handed out of several reads, recorded in between as a stream does."""
     notes = Notes(TextSoFar())
     assembly = Assembly(True, None, notes.items)
     out: list[Item] = []
@@ -57,10 +57,10 @@ def reads(*each: list[Any]) -> list[Item]:
 
 @pytest.mark.parametrize("apart", [True, False], ids=["in reads of their own", "in one read"])
 class TestSummary:
-    """A summary behind the pieces, in the same network read as they or in another."""
+    """A summary after the pieces, in the same network read or in another."""
 
     def said(self, apart: bool, pieces: list[Any], *summary: Any) -> list[Item]:
-        """What is handed out behind the pieces."""
+        """The items handed out after the pieces."""
         items = [*pieces, Summary(summary)]
         out = reads(*[[item] for item in items]) if apart else reads(items)
         before = reads(pieces)
@@ -82,59 +82,59 @@ class TestSummary:
         ids=range(8),
     )
     def test_text(self, apart: bool, pieces: list[Any], summary: str, news: list[str]) -> None:
-        """Only what goes on behind what was said."""
+        """Only the continuation of the text is handed out."""
         assert self.said(apart, pieces, summary) == news
 
     def test_text_in_several_parts(self, apart: bool) -> None:
-        """Cut in other places than the pieces were."""
+        """The summary may split the text differently."""
         assert self.said(apart, ["The br", "idge"], "The ", "bridge is ", "red.") == [" is ", "red."]
 
     def test_a_refusal(self, apart: bool) -> None:
-        """Whether it is called one or not."""
+        """A refusal comes once, whether it is marked as one or not."""
         assert self.said(apart, [Refusal("I cannot.")], Refusal("I cannot.")) == []
         assert self.said(apart, [], Refusal("I cannot.")) == [Refusal("I cannot.")]
 
     def test_reasoning(self, apart: bool) -> None:
-        """Its text once; a proof that only the summary has is handed out."""
+        """Its text comes once; a signature that only the summary has is handed out."""
         assert self.said(apart, [Reasoning("Hm.")], Reasoning("Hm.")) == []
         assert self.said(apart, [Reasoning("Hm.", "s")], Reasoning("Hm.", "s")) == []
         assert self.said(apart, [Reasoning("Hm.")], Reasoning("Hm.", "s")) == [Reasoning("", "s")]
         assert self.said(apart, ["Yes"], Reasoning("Hm."), "Yes") == [Reasoning("Hm.")]
 
     def test_calls(self, apart: bool) -> None:
-        """A tool runs once, whatever the call is named at the end."""
+        """A tool runs once, even if the summary gives its call another id."""
         assert self.said(apart, [pay("c1"), CALLED], pay("c1", whole=True)) == []
         assert self.said(apart, [pay("c1"), CALLED], pay("renamed", whole=True)) == []
         assert self.said(apart, [pay("c1"), pay("c2", index=1), CALLED], pay("c1", True), pay("c2", True)) == []
 
     def test_two_equal_calls_are_two(self, apart: bool) -> None:
-        """Where the pieces have told one of them."""
+        """Two equal calls are two, if the pieces held one of them."""
         news = self.said(apart, [pay("c1"), CALLED], pay("c1", True), pay("c2", True, index=1))
         assert [item.id for item in news if isinstance(item, ToolCall)] == ["c2"]
 
     def test_a_call_that_only_the_summary_has(self, apart: bool) -> None:
-        """It is one, and the answer ends with it."""
+        """A call that only the summary has is handed out, and the finish reason is "tool_calls"."""
         news = self.said(apart, ["Well."], "Well.", pay("c1", True), Finish("stop", "stop"))
         assert [type(item) for item in news] == [ToolCall, Finish]
         assert news[-1] == Finish("tool_calls", "stop")
 
     def test_the_rest(self, apart: bool) -> None:
-        """Tokens count, the first end stays; media, citations and probabilities come once."""
+        """Tokens count, the first finish stays; media, citations and log probabilities come once."""
         cited, image, odds = Citation(url="https://a.b/c"), Media("image", "image/png", b"x"), Logprobs((1,))
         pieces = ["Hi", cited, image, odds, STOP]
         assert self.said(apart, pieces, "Hi", cited, image, odds, Usage(1, 2), STOP) == [Usage(1, 2)]
         assert self.said(apart, ["Hi"], "Hi", cited, image, odds, STOP) == [cited, image, STOP]
 
     def test_other_choices(self, apart: bool) -> None:
-        """Each for itself."""
+        """Each choice has its own summary."""
         pieces = ["a", OtherChoice(1, Text("b"))]
         items = [OtherChoice.of(1, Summary(["bc"])), OtherChoice.of(2, Summary(["d"])), Summary(["a"])]
         out = reads(*[[item] for item in [*pieces, *items]]) if apart else reads([*pieces, *items])
         assert out == ["a", OtherChoice(1, Text("b")), OtherChoice(1, Text("c")), OtherChoice(2, Text("d"))]
 
 
-def test_tags_in_a_summary_are_no_text() -> None:
-    """It is read like any other answer."""
+def test_tags_in_a_summary_are_not_text() -> None:
+    """Tags in a summary are reasoning, as in any other answer."""
     assert reads(["<think>Hm.</think>Yes"], [Summary(["<think>Hm.</think>Yes, red."])]) == [
         Reasoning("Hm."),
         "Yes",
@@ -143,19 +143,19 @@ def test_tags_in_a_summary_are_no_text() -> None:
 
 
 def test_reasoning_in_a_field_and_in_tags_comes_once() -> None:
-    """The field counts, wherever the tags are cut."""
+    """The field wins, wherever the tags are split."""
     chunks: list[list[Any]] = [[Reasoning("Hm"), "<thi"], [Reasoning(" yes."), "nk>Hm yes.</th"], ["ink>\n\nRed."]]
     assert reads(*chunks) == [Reasoning("Hm"), Reasoning(" yes."), "Red."]
 
 
 def test_reasoning_in_tags_and_then_in_a_field_comes_once() -> None:
-    """What came first has been told; a proof is news."""
+    """The first one is handed out; a signature is new."""
     chunks: list[list[Any]] = [["<think>Hm"], [Reasoning("Hm"), " yes.</think>"], [Reasoning(" yes.", "s"), "Red."]]
     assert reads(*chunks) == [Reasoning("Hm"), Reasoning(" yes.", "s"), "Red."]
 
 
 def test_a_failed_answer_is_an_error_with_the_services_words() -> None:
-    """And a second try is worth it where the dialect says so."""
+    """It is retryable if the dialect says so."""
     error = failed_answer(Finish("error", "MALFORMED_FUNCTION_CALL", "no such call", again=True))
     assert isinstance(error, StreamError)
     assert "no such call" in error.message
@@ -165,7 +165,7 @@ def test_a_failed_answer_is_an_error_with_the_services_words() -> None:
 
 
 def test_an_end_that_is_an_error_is_raised() -> None:
-    """For the first choice; another one's is told with it."""
+    """A failed end is raised for the first choice, and handed out for another."""
     assembly = Assembly()
     found: list[Item] = []
     assembly.take(OtherChoice(1, Finish("error", "x")), found)
@@ -175,7 +175,7 @@ def test_an_end_that_is_an_error_is_raised() -> None:
 
 
 class TestStorable:
-    """A service's own objects can be kept, sent and saved."""
+    """A service's own objects can be stored, sent and saved."""
 
     @pytest.mark.parametrize(
         ("raw", "kept"),
@@ -192,7 +192,7 @@ class TestStorable:
         assert storable(Other("x", raw)) == Other("x", kept)
 
     def test_not_without_an_end(self) -> None:
-        """What no message could hold is refused as it comes."""
+        """Endless nesting is rejected on arrival."""
         deep: Any = {}
         for _ in range(200):
             deep = {"a": deep}
@@ -210,14 +210,14 @@ class TestStorable:
     ],
 )
 def test_reasoning_in_a_field_behind_the_same_between_tags(items: list[Any], thoughts: str) -> None:
-    """It is told once; what is another thought is told."""
+    """The same reasoning comes once; other reasoning is handed out."""
     for found in (reads(items), reads(*[[item] for item in items])):
         assert "".join(item.text for item in found if isinstance(item, Reasoning)) == thoughts
         assert "".join(item for item in found if isinstance(item, str)) == "4"
 
 
 def test_sound_of_which_the_pieces_are_known() -> None:
-    """In the summary it is whole; only what no piece has said is told."""
+    """The summary has the complete audio; only the missing rest is handed out."""
     pieces = [MediaDelta("audio", "audio/wav", "UklG", "H", "a"), MediaDelta("audio", "audio/wav", "RgAA", "i", "a")]
     assert reads(pieces, [Summary([MediaDelta("audio", "audio/wav", "UklGRgAA", "Hi", "a"), STOP])])[-1] == STOP
     (*_, news, end) = reads(pieces, [Summary([MediaDelta("audio", "audio/wav", "AAAA", "Hi", "a"), STOP])])
@@ -225,7 +225,7 @@ def test_sound_of_which_the_pieces_are_known() -> None:
 
 
 def test_the_address_alone_of_a_source_that_is_known() -> None:
-    """Says nothing; and what is known of it later replaces it."""
+    """A source with only its address is ignored if known, and replaced by a later, complete one."""
     bare, known = Citation("https://a.example"), Citation("https://a.example", title="A", start=0, end=1)
     assert reads([known], [bare]) == [known]
     assert reads(["Hi"], [Summary(["Hi", known, STOP]), bare]) == ["Hi", known, STOP]

@@ -1,4 +1,4 @@
-"""Reasoning between tags at the beginning of an answer, told apart from the answer however the pieces are cut."""
+"""Reasoning between tags at the beginning of an answer, separated from the text however the pieces are split."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from llmbridge.events import Reasoning
 
 
 def told(pieces: Iterable[str]) -> tuple[str, str]:
-    """All reasoning and all text that the pieces say."""
+    """All reasoning and all text of the pieces."""
     tags = ThinkTags()
     items = [item for piece in pieces for item in tags(piece)] + tags.rest()
     assert "" not in items
@@ -47,11 +47,11 @@ ANSWERS = {
 
 
 class TestTags:
-    """What is reasoning and what is text."""
+    """Reasoning and text."""
 
     @pytest.mark.parametrize("case", ANSWERS)
     def test_an_answer_whole_and_character_by_character(self, case: str) -> None:
-        """The same both ways."""
+        """An answer read whole or character by character is the same."""
         answer, reasoning, text = ANSWERS[case]
         assert told([answer]) == (reasoning, text)
         assert told(answer) == (reasoning, text)
@@ -65,7 +65,7 @@ class TestTags:
     )
     @settings(max_examples=300, deadline=None)
     def test_any_cut_says_the_same(self, parts: list[str], sizes: list[int]) -> None:
-        """However tags are cut."""
+        """Tags may be split anywhere."""
         answer = "".join(parts)
         pieces: list[str] = []
         rest = answer
@@ -79,24 +79,24 @@ class TestTags:
     @given(st.text(max_size=20))
     @settings(max_examples=200, deadline=None)
     def test_an_answer_without_tags_is_unchanged(self, text: str) -> None:
-        """White space included."""
+        """White space is unchanged too."""
         if "<think" not in text and "<reasoning" not in text:
             assert told(text) == ("", text)
 
 
 class TestLive:
-    """Nothing waits longer than it must."""
+    """Nothing is held back longer than necessary."""
 
     @pytest.mark.parametrize("first", ["H", "Hello", "4 < 5", "<b>", "< think>", " Hi", "\nHi"])
     def test_text_comes_at_once(self, first: str) -> None:
-        """The first piece that cannot begin a tag is handed out, and every other one after it."""
+        """The first piece that cannot begin a tag is handed out, and every later one."""
         tags = ThinkTags()
         assert tags(first) == [first]
         assert tags.done
         assert tags("<think>") == ["<think>"]
 
     def test_reasoning_comes_at_once(self) -> None:
-        """Only what may begin the closing tag is held back."""
+        """Only a possible beginning of the closing tag is held back."""
         tags = ThinkTags()
         assert tags("<think>Hm, ") == [Reasoning("Hm, ")]
         assert tags("a < b </") == [Reasoning("a < b ")]
@@ -107,26 +107,26 @@ class TestLive:
         assert tags.done
 
     def test_both_in_one_piece(self) -> None:
-        """In their order."""
+        """Reasoning and text in one piece come in order."""
         assert ThinkTags()("<think>Hm.</think> 4") == [Reasoning("Hm."), "4"]
 
     def test_endless_white_space_is_not_waited_for(self) -> None:
-        """A model that writes nothing else is handed out, in linear time."""
+        """Endless white space is handed out, in linear time."""
         tags = ThinkTags()
         handed_out = [item for _ in range(50_000) for item in tags("\n")]
         assert len("".join(map(str, handed_out))) == 50_000
         assert tags.done
 
     def test_what_is_held_back_can_be_asked_for(self) -> None:
-        """Before a call: then it began no tag."""
+        """Before a call, the text that was held back was not a tag."""
         tags = ThinkTags()
         assert tags("<thi") == []
         assert tags.rest() == ["<thi"]
         assert tags.done
         assert tags.rest() == []
 
-    def test_asking_does_not_end_the_reasoning(self) -> None:
-        """Whose end may still come."""
+    def test_rest_does_not_end_the_reasoning(self) -> None:
+        """The closing tag may still come."""
         tags = ThinkTags()
         assert tags("<think>a</") == [Reasoning("a")]
         assert tags.rest() == [Reasoning("</")]

@@ -1,4 +1,4 @@
-"""Every behaviour of a stream in a plain loop, in asyncio and in trio: one code path, so one set of tests."""
+"""Every behaviour of a stream in sync, asyncio and trio: one code path, so one set of tests."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def whole(pieces: list[str]) -> bytes:
 
 
 class TestWholeAnswers:
-    """What an answer gives, while it comes and afterwards."""
+    """The content of an answer, while it comes and afterwards."""
 
     @pytest.mark.parametrize("gzip", [False, True], ids=["plain", "gzip"])
     @pytest.mark.parametrize("transfer", TRANSFERS)
@@ -72,14 +72,14 @@ class TestWholeAnswers:
     def test_bytes_that_trickle_give_the_same_pieces(
         self, server: LLMServer, client: Client, mode: Mode, split: int
     ) -> None:
-        """Characters, events and chunks that are cut anywhere come out whole."""
+        """Characters, events and chunks that are split anywhere come out whole."""
         server.script(Reply(PIECES, split=split))
         assert mode.read(client.chat("x")).pieces == PIECES
 
     def test_pieces_that_arrive_together_are_handed_out_one_by_one(
         self, server: LLMServer, client: Client, mode: Mode
     ) -> None:
-        """The text of the stream grows with what the loop has got, not with what has arrived."""
+        """The text of the stream grows with the pieces that the loop gets, not with those that have arrived."""
         server.script(Reply(PIECES, per_chunk=50))
         stream = client.chat("x")
         seen: list[str] = []
@@ -92,7 +92,7 @@ class TestWholeAnswers:
         assert seen == PIECES
 
     def test_what_comes_behind_a_piece_is_not_known_before(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The loop has not been told the reason to finish while it holds a piece, though both came in one packet."""
+        """The finish reason is unknown while the loop holds a piece, though both came in one packet."""
         server.script(Reply(PIECES, per_chunk=50))
         stream = client.chat("x")
         reasons: list[str | None] = []
@@ -107,7 +107,7 @@ class TestWholeAnswers:
         assert mode.read(client.chat("x")).pieces == pieces
 
     def test_afterwards_everything_is_known(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Usage, reason, headers, request id and times are there after the loop."""
+        """Usage, finish reason, headers, request id and timings are there after the loop."""
         usage = {"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}
         headers = {"X-Request-Id": "r-1", "X-More": "y"}
         server.script(Reply(PIECES, usage=usage, finish_reason="length", headers=headers))
@@ -123,7 +123,7 @@ class TestWholeAnswers:
         assert "finished" in repr(stream)
 
     def test_events_come_in_their_order(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Reasoning, text, reason and usage, each as its own type; the stream keeps them too."""
+        """Reasoning, text, finish and usage have their own types; the stream keeps them too."""
         server.script(Reply(["a", "b"], reasoning=["hm"], usage=True))
         stream = client.chat("x")
         got = mode.read(stream.events()).pieces
@@ -145,14 +145,14 @@ class TestWholeAnswers:
         assert answer.total_seconds is not None
 
     def test_an_answer_without_text_is_an_empty_loop(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """No piece, no error."""
+        """An answer without text is an empty loop, without an error."""
         server.script(Reply([]))
         stream = client.chat("x")
         assert mode.read(stream).pieces == []
         assert (stream.text, stream.finish_reason) == ("", "stop")
 
     def test_a_json_document_in_place_of_a_stream(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """A whole completion is given as text, with its usage."""
+        """A whole completion is returned as text, with its usage."""
         message = {"role": "assistant", "content": "Hello there"}
         document = {"choices": [{"message": message, "finish_reason": "stop"}], "usage": {"prompt_tokens": 5}}
         server.script(Reply(body=json.dumps(document), content_type="application/json"))
@@ -163,14 +163,14 @@ class TestWholeAnswers:
         assert stream.usage.input_tokens == 5
 
     def test_a_provider_class_gives_the_same(self, server: LLMServer, mode: Mode) -> None:
-        """The ancestors' interface, over both of their services."""
+        """The original providers' interface works with both of their services."""
         for provider, name in ((Vitalentum, "vitalentum"), (CodeLinkAva, "codelinkava")):
             server.script(Reply(PIECES, lines=True))
             source = mode.of_class(provider, base_url=server.base_url(name))
             assert mode.read(source).pieces == PIECES
 
     def test_nothing_is_sent_before_the_first_step(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """A stream that nobody reads costs nothing."""
+        """A stream that is never read costs nothing."""
         streams = [client.chat("x"), client.chat("x").events()]
         assert server.requests == []
         assert server.connections == 0
@@ -186,7 +186,7 @@ class TestWholeAnswers:
         assert found == [[name, " ", "pong"] for name in names]
 
     def test_a_mocked_session_is_read_too(self, mode: Mode) -> None:
-        """What `responses` answers, which has no socket, gives the same pieces."""
+        """Answers mocked by `responses`, which have no socket, give the same pieces."""
         with responses.RequestsMock() as mock:
             mock.post("http://mock.test/v1/chat/completions", body=whole(PIECES), content_type="text/event-stream")
             stream = Client("openai:m", base_url="http://mock.test/v1", api_key="sk-test").chat("x")
@@ -194,7 +194,7 @@ class TestWholeAnswers:
             assert stream.finish_reason == "stop"
 
     def test_a_session_of_ones_own_is_used(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Its headers go out, and it stays open."""
+        """Its headers are sent, and it stays open."""
         with requests.Session() as session:
             session.headers["X-Mine"] = "yes"
             for _ in range(2):
@@ -205,11 +205,11 @@ class TestWholeAnswers:
 
 
 class TestLive:
-    """When things come."""
+    """Pieces arrive live."""
 
     @pytest.mark.parametrize("transfer", TRANSFERS)
     def test_a_piece_comes_before_the_next_is_sent(self, mode: Mode, transfer: str) -> None:
-        """The server waits with every event until the loop has the one before: nothing is held back."""
+        """The server sends each event only after the loop has the one before."""
         go = threading.Semaphore(1)
         framing = {
             "chunked": head("Transfer-Encoding: chunked"),
@@ -235,20 +235,20 @@ class TestLive:
     @pytest.mark.slow
     @pytest.mark.parametrize("transfer", TRANSFERS)
     def test_the_end_mark_ends_the_stream(self, server: LLMServer, client: Client, mode: Mode, transfer: Any) -> None:
-        """A server that keeps the connection open after it does not keep the reader."""
+        """The loop ends with the end mark, even if the connection stays open."""
         server.script(Reply(PIECES, transfer=transfer, keep_open=True))
         stream = client.chat("x")
         assert mode.read(stream).pieces == PIECES
         assert server.requests[0].gone.wait(30)
 
     def test_finished_streams_share_one_connection(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """10 streams one after the other, 1 connection, in whatever way they are framed."""
+        """10 streams in a row use 1 connection, with any framing."""
         server.script(*(Reply(PIECES, transfer=transfer) for transfer in ("chunked", "length") * 5))
         assert mode.in_turn([client.chat("x") for _ in range(10)]) == [PIECES] * 10
         assert server.connections == 1
 
     def test_kept_connections_outlive_the_program(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """A client goes from one event loop into the next, and from loops over streams to whole answers."""
+        """A client moves from one event loop to the next, and from loops over streams to whole answers."""
         server.script(*[Reply(PIECES)] * 6)
         for _ in range(3):
             assert mode.read(client.chat("x")).pieces == PIECES
@@ -256,7 +256,7 @@ class TestLive:
         assert server.connections == 1
 
     def test_a_refused_call_gives_its_connection_back(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """An error that was read whole costs no connection."""
+        """An error that was read whole keeps the connection."""
         server.script(Reply("no", status=400), Reply(PIECES))
         assert isinstance(mode.read(client.chat("x")).error, BadRequest)
         assert mode.read(client.chat("x")).pieces == PIECES
@@ -264,7 +264,7 @@ class TestLive:
 
 
 class TestErrors:
-    """The same classes, with the same text before them, in all modes."""
+    """The same errors, after the same text, in all modes."""
 
     @pytest.mark.parametrize("gzip", [False, True], ids=["plain", "gzip"])
     @pytest.mark.parametrize("transfer", TRANSFERS)
@@ -280,14 +280,14 @@ class TestErrors:
 
     @pytest.mark.parametrize("transfer", TRANSFERS)
     def test_a_missing_end_mark(self, server: LLMServer, client: Client, mode: Mode, transfer: Any) -> None:
-        """A clean end of the body is no end of the answer."""
+        """A clean end of the body does not mean the end of the answer."""
         server.script(Reply(PIECES, end_mark=False, finish_reason=None, transfer=transfer))
         outcome = mode.read(client.chat("x"))
         assert outcome.pieces == PIECES
         assert type(outcome.error) is StreamTruncated
 
     def test_an_error_behind_the_last_text_of_one_read(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Text and error that arrive in the same packet come out one after the other."""
+        """Text and error in the same packet come one after the other."""
         body = b"".join(map(event, PIECES)) + b'data: {"error": {"message": "boom", "code": "server_error"}}\n\n'
         server.script(Reply(raw=[head(f"Content-Length: {len(body)}") + body]))
         outcome = mode.read(client.chat("x"))
@@ -312,7 +312,7 @@ class TestErrors:
     def test_a_status(
         self, server: LLMServer, client: Client, mode: Mode, status: int, error: Any, kind: type[LLMBridgeError]
     ) -> None:
-        """The class that status and code say, without text."""
+        """The class of status and code, without text."""
         server.script(Reply(status=status, error=error, headers={"X-Request-Id": "r-3", "Retry-After": "7"}))
         outcome = mode.read(client.chat("x"))
         assert outcome.pieces == []
@@ -331,7 +331,7 @@ class TestErrors:
     def test_an_error_in_the_stream(
         self, server: LLMServer, client: Client, mode: Mode, error: Any, kind: type[LLMBridgeError]
     ) -> None:
-        """What a service reports in mid-answer is raised after the text, with the class that its code says."""
+        """An error in mid-answer is raised after the text, with the class of its code."""
         server.script(Reply(PIECES, error=error))
         outcome = mode.read(client.chat("x"))
         assert outcome.pieces == PIECES
@@ -349,12 +349,12 @@ class TestErrors:
         ],
         ids=["html", "empty", "no JSON", "204", "brotli"],
     )
-    def test_what_is_no_answer(self, server: LLMServer, client: Client, mode: Mode, reply: Reply) -> None:
+    def test_invalid_answers(self, server: LLMServer, client: Client, mode: Mode, reply: Reply) -> None:
         """A 200 with something else in it is a ProtocolError."""
         server.script(reply)
         assert type(mode.read(client.chat("x")).error) is ProtocolError
 
-    def test_nobody_listens(self, mode: Mode) -> None:
+    def test_a_refused_connection(self, mode: Mode) -> None:
         """A refused connection is ConnectFailed, whose cause is the system's error."""
         with Client("openai:m", base_url=f"http://127.0.0.1:{free_port()}/v1", api_key="sk-test", retries=0) as client:
             error = mode.read(client.chat("x")).error
@@ -362,14 +362,14 @@ class TestErrors:
         assert isinstance(error.__cause__, ConnectionRefusedError)
 
     def test_tls_that_is_not_trusted(self, tls_server: LLMServer, mode: Mode) -> None:
-        """An unknown authority is refused, and the error says how to name one."""
+        """An unknown authority is rejected, and the error says how to name one."""
         with Client("openai:m", base_url=tls_server.base_url("openai"), api_key="sk-test", retries=0) as client:
             error = mode.read(client.chat("x")).error
         assert isinstance(error, ConnectFailed)
         assert "verify=" in error.message
 
     def test_a_whole_answer_has_the_same_errors(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """`complete()` and `await` raise what the loop would, and the text so far is in it."""
+        """`complete()` and `await` raise the same errors as the loop, with the text so far."""
         server.script(Reply(PIECES * 20, cut=600))
         stream = client.chat("x")
         with pytest.raises(StreamTruncated) as caught:
@@ -378,7 +378,7 @@ class TestErrors:
         assert stream.text.startswith(PIECES[0])
 
     def test_events_have_the_same_errors(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """So do events."""
+        """`events()` raises the same errors."""
         server.script(Reply(PIECES, error="boom"))
         outcome = mode.read(client.chat("x").events())
         assert outcome.pieces == [Text(piece) for piece in PIECES]
@@ -387,10 +387,10 @@ class TestErrors:
 
 
 class TestClocks:
-    """Four limits, of which each has its name in the error."""
+    """Four timeouts, each with its name in the error."""
 
     def test_connect(self, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A name lookup that hangs is a connect that takes too long."""
+        """A name lookup that hangs counts for the connect timeout."""
         release = threading.Event()
         monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: release.wait(10) and [])
         with Client(
@@ -434,8 +434,8 @@ class TestClocks:
         assert server.requests[0].gone.wait(30)
 
     @pytest.mark.slow
-    def test_a_slow_reader_is_no_stall(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The time that the loop's body takes does not count as the server's silence."""
+    def test_a_slow_reader_is_not_a_stall(self, server: LLMServer, client: Client, mode: Mode) -> None:
+        """Time spent in the loop's body does not count as the server's silence."""
         server.script(Reply(["a", "b", "c"], per_chunk=1, delay=0.02))
         pause = threading.Event()
         got: list[str] = []
@@ -444,17 +444,17 @@ class TestClocks:
 
 
 class TestRetries:
-    """Before the first piece, and never after it."""
+    """Retries before the first piece, and never after it."""
 
     def test_what_may_pass_is_tried_again(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Three refusals later, the answer is whole."""
+        """After three rejections the answer is whole."""
         server.script(Reply(status=500), Reply(status=429), Reply(status=408), Reply(PIECES))
         stream = client.chat("x", retries=Retry(times=3, backoff=0.01, max_backoff=0.02))
         assert mode.read(stream).pieces == PIECES
         assert len(server.requests) == 4
 
     def test_what_is_final_is_not(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """A wrong key stays wrong."""
+        """A wrong key is not retried."""
         server.script(Reply(status=401), Reply(PIECES))
         assert isinstance(mode.read(client.chat("x", retries=3)).error, AuthError)
         assert len(server.requests) == 1
@@ -471,7 +471,7 @@ class TestLeaving:
     """Every way out of the loop closes the connection."""
 
     def test_break(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The server sees the connection closed, although the stream lives on, and its text is what was read."""
+        """`break` closes the connection, although the stream lives on and keeps its text."""
         server.script(Reply(PIECES, stall=800))
         stream = client.chat("x")
         mode.each(stream, lambda piece: piece == PIECES[1])
@@ -479,13 +479,13 @@ class TestLeaving:
         assert stream.text == "".join(PIECES[:2])
 
     def test_break_in_events(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """So it does when the loop is over events."""
+        """`break` in a loop over events does the same."""
         server.script(Reply(PIECES, stall=800))
         mode.each(client.chat("x").events(), lambda _: True)
         assert server.requests[0].gone.wait(30)
 
     def test_an_exception_in_the_loop(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """It comes out as it is."""
+        """The exception comes out unchanged."""
         server.script(Reply(PIECES, stall=800))
         stream = client.chat("x")
 
@@ -498,7 +498,7 @@ class TestLeaving:
         assert stream.text == PIECES[0]
 
     def test_the_end_of_with(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Leaving `with` closes, and reading on is over."""
+        """Leaving `with` closes the stream; reading on ends."""
         server.script(Reply(PIECES, stall=800))
         stream = client.chat("x")
         pieces = mode.each_within(stream, lambda _: True)
@@ -533,7 +533,7 @@ class TestLeaving:
         assert server.requests[0].gone.wait(30)
 
     def test_cancel_in_the_loop(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The loop's own body may cancel: nothing more is read, and soon a step says so."""
+        """The loop's own body may cancel: nothing more is read, and a later step raises."""
         server.script(Reply(PIECES, delay=0.01, stall=800))
         stream = client.chat("x")
         got: list[str] = []
@@ -543,7 +543,7 @@ class TestLeaving:
         assert server.requests[0].gone.wait(30)
 
     def test_cancel_before_the_first_step(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Then nothing is ever sent."""
+        """Nothing is ever sent then."""
         stream = client.chat("x")
         stream.cancel()
         stream.cancel()
@@ -551,7 +551,7 @@ class TestLeaving:
         assert server.connections == 0
 
     def test_closing_a_finished_stream_does_nothing(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """What is known stays, and the connection is kept."""
+        """The data stays, and the connection is kept."""
         server.script(Reply(PIECES), Reply(PIECES))
         stream = client.chat("x")
         mode.read(stream)
@@ -564,10 +564,10 @@ class TestLeaving:
 
 
 class TestReadOnce:
-    """An answer comes once."""
+    """An answer is read once."""
 
     def test_a_second_loop_is_an_error(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """It says so, and names where the text is."""
+        """The error points to `.text`."""
         server.script(Reply(PIECES))
         stream = client.chat("x")
         mode.read(stream)
@@ -577,7 +577,7 @@ class TestReadOnce:
         assert len(server.requests) == 1
 
     def test_the_whole_answer_after_the_loop(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """`complete()` and `await` after the loop give what was read."""
+        """`complete()` and `await` after the loop return the text that was read."""
         server.script(Reply(PIECES))
         stream = client.chat("x")
         mode.read(stream)
@@ -588,7 +588,7 @@ class TestReadOnce:
     def test_the_whole_answer_after_half_a_loop_is_an_error(
         self, server: LLMServer, client: Client, mode: Mode
     ) -> None:
-        """What was broken off cannot be completed, and half of it is not passed off as all."""
+        """A loop that was left early has no whole answer to return."""
         server.script(Reply(PIECES, stall=800))
         stream = client.chat("x")
         mode.each(stream, lambda _: True)
@@ -596,7 +596,7 @@ class TestReadOnce:
             mode.complete(stream)
 
     def test_another_way_in_the_middle_is_an_error(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Whoever reads in a loop cannot be joined by `next()` or `events()`."""
+        """`next()` and `events()` cannot join a loop in its middle."""
         server.script(Reply(PIECES, stall=800))
         stream = client.chat("x")
 
@@ -612,7 +612,7 @@ class TestReadOnce:
     def test_a_second_use_in_the_middle_does_not_end_the_first(
         self, server: LLMServer, client: Client, mode: Mode
     ) -> None:
-        """Whoever comes second is told, and the loop that came first gets all of its pieces."""
+        """The second reader gets an error, and the first loop gets all of its pieces."""
         server.script(Reply(PIECES, delay=0.02))
         stream = client.chat("x")
         got: list[str] = []
@@ -642,7 +642,7 @@ class TestReadOnce:
         assert stream.finish_reason == "stop"
 
     def test_a_second_whole_answer_does_not_end_the_first(self, mode: Mode) -> None:
-        """Of two that wait for the same whole answer, the second one is told, and the first one gets it."""
+        """Of two that wait for the same whole answer, the second gets an error, and the first gets the answer."""
         refused = threading.Event()
         found: list[str] = []
 
@@ -666,7 +666,7 @@ class TestReadOnce:
 
     @pytest.mark.parametrize("name", [name for name in MODES if name != "sync"])
     def test_both_ways_at_once_are_an_error(self, server: LLMServer, client: Client, name: str) -> None:
-        """What `next()` has begun, `async for` and `await` do not take over in silence."""
+        """`async for` and `await` do not silently continue an iteration begun by `next()`."""
         mode = MODES[name]
         server.script(Reply(PIECES, stall=800))
         stream = client.chat("x")

@@ -1,4 +1,4 @@
-"""Tool calls put together from pieces: the styles of all services, and what is wrong with some of them."""
+"""Tool calls from their pieces: the styles of all services, and the faults of some of them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ HIGH, LOW = "\ud83c", "\udf0d"
 
 
 def calls(*deltas: ToolCallDelta) -> list[ToolCall]:
-    """What the pieces make."""
+    """The calls that result from the pieces."""
     assembler = CallAssembler()
     for delta in deltas:
         assembler.add(delta)
@@ -25,7 +25,7 @@ def calls(*deltas: ToolCallDelta) -> list[ToolCall]:
 
 
 def made(*deltas: ToolCallDelta) -> list[tuple[str, Any]]:
-    """Names and arguments of what the pieces make."""
+    """Names and arguments of the calls that result."""
     found = calls(*deltas)
     assert [call.problem for call in found] == [None] * len(found)
     assert all(call.id for call in found)
@@ -138,7 +138,7 @@ STYLES: dict[str, tuple[list[ToolCallDelta], list[tuple[str, Any]]]] = {
         [D(0, "a", "f", '{"x"'), D(0, arguments=": 1}"), D(0, arguments='{"x": 1}')],
         [("f", {"x": 1})],
     ),
-    "equal pieces are no repetition": (
+    "equal pieces are not a repetition": (
         [
             D(0, "a", "f", '{"x": "'),
             *[D(0, arguments="{}")] * 2,
@@ -157,20 +157,20 @@ STYLES: dict[str, tuple[list[ToolCallDelta], list[tuple[str, Any]]]] = {
 
 
 def test_other_arguments_for_a_whole_call_are_doubtful() -> None:
-    """Nobody can tell which ones are meant: the call says that it cannot be read, and runs no tool."""
+    """The call has a `problem` and runs no tool, since its arguments contradict each other."""
     (call,) = calls(D(0, "a", "f", '{"x": 1}'), D(0, "a", None, '{"x": 2}'))
-    assert (call.arguments, call.problem) == ({}, "the arguments are no JSON")
+    assert (call.arguments, call.problem) == ({}, "the arguments are not valid JSON")
 
 
-def test_a_long_call_in_wrong_pieces_is_no_endless_work() -> None:
-    """However many pieces a server sends."""
+def test_a_long_call_in_wrong_pieces_takes_bounded_time() -> None:
+    """A server may send any number of pieces."""
     pieces = [D(0, arguments='{"x": 1}x')] * 20_000
     (call,) = calls(D(0, "a", "f"), *pieces)
-    assert call.problem == "the arguments are no JSON"
+    assert call.problem == "the arguments are not valid JSON"
 
 
-def test_a_whole_call_is_told_at_once() -> None:
-    """Behind those that began before it."""
+def test_a_whole_call_comes_at_once() -> None:
+    """A complete call is handed out after those that began before it."""
     assembler = CallAssembler()
     assembler.add(D(0, "a", "f", "{}"))
     assembler.add(D(1, "b", "g", "{}", whole=True))
@@ -179,8 +179,8 @@ def test_a_whole_call_is_told_at_once() -> None:
     assert [call.id for call in assembler.whole()] == ["a", "b"]
 
 
-def test_a_whole_call_that_comes_again_is_no_new_one() -> None:
-    """By its id; another one with the same arguments is."""
+def test_a_repeated_whole_call_is_dropped() -> None:
+    """A complete call with the same id is a repetition; another id with the same arguments is a new one."""
     assembler = CallAssembler()
     for id in ("a", "a", "b"):
         assembler.add(D(0, id, "f", '{"x": 1}', whole=True))
@@ -191,7 +191,7 @@ def test_a_whole_call_that_comes_again_is_no_new_one() -> None:
 
 
 def told_again(*deltas: ToolCallDelta) -> list[tuple[str, Any]]:
-    """Ids and arguments of the calls, where the service names a reason to finish behind each piece."""
+    """Ids and arguments of the calls, for a service that sends a finish reason after each piece."""
     assembler, found = CallAssembler(), []  # type: ignore[var-annotated]
     for delta in deltas:
         assembler.add(delta)
@@ -200,14 +200,14 @@ def told_again(*deltas: ToolCallDelta) -> list[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("id", "name"), [("a", "f"), ("a", None), (None, None)])
-def test_a_call_that_comes_again_behind_its_end_is_no_new_one(id: Any, name: Any) -> None:
-    """However much of it the service names again."""
+def test_a_call_repeated_after_its_end_is_dropped(id: Any, name: Any) -> None:
+    """A repeated call is dropped, however much of it comes again."""
     again = D(0, id, name, '{"x":1}')
     assert told_again(D(0, "a", "f", '{"x": '), D(0, arguments="1}"), again) == [("a", {"x": 1})]
 
 
 def test_an_equal_call_behind_another_one_is_one_of_its_own() -> None:
-    """If its id or its index is, or the arguments are others."""
+    """An equal call is new if its id, its index or its arguments differ."""
     first = D(0, "a", "f", '{"x": 1}')
     assert len(told_again(first, D(1, "b", "f", '{"x": 1}'))) == 2
     assert len(told_again(first, D(0, "b", "f", '{"x": 1}'))) == 2
@@ -217,14 +217,14 @@ def test_an_equal_call_behind_another_one_is_one_of_its_own() -> None:
 
 @pytest.mark.parametrize("kind", ["custom", "approval"])
 def test_input_that_is_text_is_taken_as_it_is(kind: str) -> None:
-    """It is no JSON, and need not be."""
+    """Plain text input need not be JSON."""
     (call,) = calls(D(0, "a", "shell", "echo", kind=kind, raw={"r": 1}), D(0, arguments=' "hi'))
     assert (call.kind, call.text, call.arguments) == (kind, 'echo "hi', {"input": 'echo "hi'})
     assert (call.problem, call.raw) == (None, {"r": 1})
 
 
 class TestStyles:
-    """How services cut their calls."""
+    """The ways in which services split their calls."""
 
     @pytest.mark.parametrize("case", STYLES)
     def test_the_calls_come_whole(self, case: str) -> None:
@@ -233,7 +233,7 @@ class TestStyles:
         assert made(*deltas) == expected
 
     def test_given_ids_stay(self) -> None:
-        """The first one of each call, and of two equal ones the first."""
+        """Each call keeps its first id, and so does the first of two equal calls."""
         found = calls(D(0, "a", "f", "{}"), D(0, "z", None, ""), D(1, "a", "f", "{}"))
         assert found[0].id == "a"
         assert found[1].id not in ("", "a", "z")
@@ -245,53 +245,53 @@ class TestStyles:
         assert all(len(id) == 9 and id.isalnum() and id.isascii() for id in ids)
 
     def test_a_signature_stays_with_its_call(self) -> None:
-        """Whichever piece brings it."""
+        """Any piece may bring the signature."""
         found = calls(D(0, "a", "f", "{}", "s1"), D(1, "b", "g"), D(1, None, None, "{}", "s2"))
         assert [call.signature for call in found] == ["s1", "s2"]
 
     @pytest.mark.slow
     def test_thousands_of_calls_take_linear_time(self) -> None:
-        """A server may send any number."""
+        """A server may send any number of calls."""
         many = [D(i, f"c{i}", "f", "{}") for i in range(30_000)]
         assert len(calls(*many)) == len(many)
 
     def test_thousands_of_pieces_take_linear_time(self) -> None:
-        """Each with the name, after each of which the call might be over."""
+        """Each piece has the name, and might complete the call."""
         pieces = [D(0, None, "f", '{"a": {}, "b": "'), *[D(0, None, "f", '{"}"')] * 100_000]
         (call,) = calls(*pieces)
-        assert call.problem == "the arguments are no JSON"
+        assert call.problem == "the arguments are not valid JSON"
 
 
 class TestHandedOut:
     """The pieces as a caller sees them."""
 
     def test_a_usual_piece_is_handed_out_as_it_is(self) -> None:
-        """The very same object."""
+        """An ordinary piece is handed out as the same object."""
         delta = D(0, "a", "f", '{"x": "ü"}')
         assert CallAssembler().add(delta) is delta
 
     def test_a_half_is_held_back_for_the_other_one(self) -> None:
-        """P5: nothing that UTF-8 cannot carry."""
+        """P5: everything handed out is valid UTF-8."""
         assembler = CallAssembler()
         pieces = [assembler.add(D(0, "a", "f", f'{{"x": "{HIGH}')), assembler.add(D(0, arguments=LOW))]
         assert pieces == [D(0, "a", "f", '{"x": "'), D(0, arguments="🌍")]
 
     def test_a_half_alone_is_nothing_to_hand_out(self) -> None:
-        """And what stays alone becomes a sign."""
+        """A lone half becomes U+FFFD."""
         assembler = CallAssembler()
         assembler.add(D(0, "a", "f", '{"x": "'))
         assert assembler.add(D(0, arguments=HIGH)) is None
         assert assembler.finished()[0].text == '{"x": "\ufffd'
 
     def test_names_and_ids_are_mended(self) -> None:
-        """They are handed out and sent back."""
+        """Names and ids are repaired, since they are handed out and sent back."""
         assembler = CallAssembler()
         assert assembler.add(D(0, HIGH, LOW, "{}", HIGH)) == D(0, "\ufffd", "\ufffd", "{}", "\ufffd")
         (call,) = assembler.finished()
         assert (call.id, call.name, call.signature) == ("\ufffd", "\ufffd", "\ufffd")
 
     def test_seen_tells_of_calls_only(self) -> None:
-        """A piece with nothing in it is none."""
+        """An empty piece is not a call."""
         assembler = CallAssembler()
         assert assembler.add(D(0)) is None
         assert not assembler.seen
@@ -301,17 +301,17 @@ class TestHandedOut:
 
 
 class TestFinished:
-    """When calls are over."""
+    """The end of calls."""
 
-    def test_each_call_is_told_once(self) -> None:
-        """The assembler has it no more then."""
+    def test_each_call_comes_once(self) -> None:
+        """`finished` removes the calls."""
         assembler = CallAssembler()
         assembler.add(D(0, "a", "f", "{}"))
         assert len(assembler.finished()) == 1
         assert assembler.finished() == []
 
-    def test_what_is_no_json_yet_can_go_on(self) -> None:
-        """Where a service says with each piece that it is the last one."""
+    def test_incomplete_json_can_go_on(self) -> None:
+        """Invalid JSON stays open for a service that sends a finish reason with each piece."""
         assembler = CallAssembler()
         assembler.add(D(0, "a", "f", "{}"))
         assembler.add(D(1, "b", "g", '{"x"'))
@@ -322,58 +322,58 @@ class TestFinished:
     @pytest.mark.parametrize(
         ("arguments", "problem"),
         [
-            ("", "the answer broke off before the arguments"),
-            ('{"x": 1', "the answer broke off inside the arguments"),
+            ("", "the answer was cut off before the arguments"),
+            ('{"x": 1', "the answer was cut off inside the arguments"),
             ('{"x": 1}', None),
         ],
     )
     def test_a_call_that_was_cut_off_says_so(self, arguments: str, problem: str | None) -> None:
-        """Unless it was whole by then."""
+        """A truncated call has a `problem`, unless it was complete."""
         assembler = CallAssembler()
         assembler.add(D(0, "a", "f", arguments))
         assert [call.problem for call in assembler.finished(cut=True)] == [problem]
 
 
 class TestReadCall:
-    """Arguments that are read."""
+    """Reading arguments."""
 
     @pytest.mark.parametrize(
         ("text", "problem"),
         [
-            ("{", "the arguments are no JSON"),
-            ("{'a': 1}", "the arguments are no JSON"),
-            ("[1]", "the arguments are no JSON object"),
-            ("7", "the arguments are no JSON object"),
-            ('"x"', "the arguments are no JSON object"),
-            ('{"a": NaN}', "the input['a'] is nan: JSON has no NaN and no infinity"),
-            ('{"a": 1e999}', "the input['a'] is inf: JSON has no NaN and no infinity"),
+            ("{", "the arguments are not valid JSON"),
+            ("{'a': 1}", "the arguments are not valid JSON"),
+            ("[1]", "the arguments are not a JSON object"),
+            ("7", "the arguments are not a JSON object"),
+            ('"x"', "the arguments are not a JSON object"),
+            ('{"a": NaN}', "the input['a'] is nan: JSON has neither NaN nor infinity"),
+            ('{"a": 1e999}', "the input['a'] is inf: JSON has neither NaN nor infinity"),
             ("[" * 100_000, "the arguments are nested too deeply"),
             ('{"a": ' + "[" * 300 + "]" * 300 + "}", "the input is nested too deeply, or contains itself"),
         ],
         ids=range(9),
     )
     def test_what_cannot_be_used_says_why(self, text: str, problem: str) -> None:
-        """There are no arguments then, and the text stays."""
+        """The arguments are empty then, and the text stays."""
         call = read_call("a", "f", text)
         assert (call.arguments, call.problem, call.text) == ({}, problem, text)
 
     def test_a_call_without_a_name_says_so(self) -> None:
-        """With what arguments it has."""
+        """Its arguments are kept."""
         call = read_call("a", "", '{"x": 1}')
-        assert (call.arguments, call.problem) == ({"x": 1}, "the call names no tool")
+        assert (call.arguments, call.problem) == ({"x": 1}, "the call has no tool name")
 
     @pytest.mark.parametrize("text", ["", " ", "\n"])
     def test_no_arguments_are_an_empty_object(self, text: str) -> None:
-        """Also as text."""
+        """Missing arguments are `{}` in the text too."""
         assert read_call("a", "f", text) == ToolCall("a", "f", {}, "{}")
 
     def test_arguments_can_be_sent_back(self) -> None:
-        """As strict JSON in UTF-8."""
+        """The text is strict JSON in valid UTF-8."""
         call = read_call("a", "f", '{"\\ud83c": ["\\ud83c", {"x": "\\ud83c\\udf0d"}]}')
         assert call.arguments == {"\ufffd": ["\ufffd", {"x": "🌍"}]}
         json.dumps(call.arguments, ensure_ascii=False, allow_nan=False).encode()
 
     def test_other_values_are_left_as_they_are(self) -> None:
-        """Only texts are mended."""
+        """Only texts are repaired."""
         value = {"a": [1, 0.5, None, True, "ü"]}
         assert mended_json(value) == value

@@ -1,4 +1,4 @@
-"""The total clock: one for a whole chat, its turns, the tools between them, and a second asking."""
+"""The total timeout: one for a whole chat, its turns, the tools between them, and schema retries."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ ASKS_TWICE = Reply("", tool_calls=[{"name": "work", "arguments": {}}] * 2)
 
 
 class Clock:
-    """Time that a test lets pass."""
+    """A clock that tests move."""
 
     def __init__(self) -> None:
         self.passed = 0.0
 
     def __call__(self) -> float:
-        """As `time.monotonic`, and more."""
+        """The time of `time.monotonic`, and the shift."""
         return time.monotonic() + self.passed
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """The time of the chats' own clock."""
+    """The clock of the chats."""
     clock = Clock()
     monkeypatch.setattr(llmbridge.options, "monotonic", clock)
     return clock
@@ -42,11 +42,11 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
 
 @pytest.fixture
 def ends(monkeypatch: pytest.MonkeyPatch) -> list[float]:
-    """When the total of each request that is made is over."""
+    """The end of the total timeout for each request."""
     known: list[float] = []
 
     class Seen(llmbridge._transport.Call):
-        """Tells."""
+        """A schema."""
 
         def __init__(self, *args: Any, **named: Any) -> None:
             super().__init__(*args, **named)
@@ -57,7 +57,7 @@ def ends(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 
 def test_all_turns_have_one_end(server: LLMServer, client: Client, mode: Mode, ends: list[float]) -> None:
-    """The second and the third request get what the first one left."""
+    """The second and the third request get the rest of the first one's time."""
     server.script(ASKS, ASKS, Reply("done"))
 
     def work() -> str:
@@ -68,10 +68,10 @@ def test_all_turns_have_one_end(server: LLMServer, client: Client, mode: Mode, e
     assert len(set(ends)) == 1
 
 
-def test_a_second_asking_has_the_end_of_the_first(
+def test_a_schema_retry_shares_the_timeout_of_the_first_request(
     server: LLMServer, client: Client, mode: Mode, ends: list[float]
 ) -> None:
-    """However many there are."""
+    """All schema retries share the end of the first request."""
     server.script(Reply("bad"), Reply("worse"), Reply('{"n": 1}'))
     answer = mode.complete(client.chat("x", schema={"type": "object"}, reask=2, timeout=100))
     assert answer.parsed == {"n": 1}
@@ -80,7 +80,7 @@ def test_a_second_asking_has_the_end_of_the_first(
 
 
 def test_two_chats_have_two_clocks(server: LLMServer, client: Client, ends: list[float]) -> None:
-    """Also those of one client; and the clock starts when the reading does."""
+    """Each chat has its own timeout, which starts with the reading."""
     server.script(Reply("a"), Reply("b"))
     streams = [client.chat("x", timeout=100), client.chat("x", timeout=100)]
     assert not ends
@@ -90,7 +90,7 @@ def test_two_chats_have_two_clocks(server: LLMServer, client: Client, ends: list
 
 
 def test_no_turn_begins_after_the_end(server: LLMServer, client: Client, mode: Mode, clock: Clock) -> None:
-    """A function that took too long: its result is handed out, and no other request is sent."""
+    """The result of a slow function is handed out, and no other request is sent."""
     server.script(ASKS, Reply("late"))
 
     def work() -> str:
@@ -104,8 +104,8 @@ def test_no_turn_begins_after_the_end(server: LLMServer, client: Client, mode: M
     assert len(server.requests) == 1
 
 
-def test_no_second_asking_after_the_end(server: LLMServer, client: Client, clock: Clock) -> None:
-    """What the caller does in between counts, as everywhere."""
+def test_no_schema_retry_after_the_end(server: LLMServer, client: Client, clock: Clock) -> None:
+    """Time that the caller spends in between counts."""
     server.script(Reply("bad"), Reply("{}"))
     stream = client.chat("x", schema={"type": "object"}, timeout=100)
     assert "".join(stream) == "bad"
@@ -118,7 +118,7 @@ def test_no_second_asking_after_the_end(server: LLMServer, client: Client, clock
 def test_it_ends_the_wait_for_functions(
     server: LLMServer, client: Client, mode: Mode, clock: Clock, release: threading.Event
 ) -> None:
-    """Those in threads are left to themselves."""
+    """Functions in threads run on by themselves."""
     server.script(ASKS_TWICE, Reply("late"))
 
     def work() -> str:
@@ -136,7 +136,7 @@ def test_it_ends_the_wait_for_functions(
 
 @pytest.mark.slow
 def test_it_cancels_coroutines(server: LLMServer, client: Client, mode: Mode, clock: Clock) -> None:
-    """They get to clean up."""
+    """Coroutines get to clean up."""
     server.script(ASKS, Reply("late"))
     ended = threading.Event()
 
@@ -154,7 +154,7 @@ def test_it_cancels_coroutines(server: LLMServer, client: Client, mode: Mode, cl
 
 
 def test_without_a_total_nothing_ends(server: LLMServer, client: Client, clock: Clock) -> None:
-    """`total=None` is for tools that ask somebody who is away."""
+    """`total=None` allows tools that wait for a person."""
     server.script(ASKS, Reply("done"))
 
     def work() -> str:

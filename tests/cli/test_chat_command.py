@@ -25,12 +25,12 @@ SCHEMA = {
 
 @pytest.fixture(autouse=True)
 def _own_key(_no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is a key."""
+    """Sets a key."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-cli-secret")
 
 
 def to(server: LLMServer) -> list[str]:
-    """The words that lead to the server."""
+    """The options that lead to the server."""
     return ["-m", "openai:m", "--base-url", server.base_url("openai")]
 
 
@@ -44,7 +44,7 @@ def terminal(monkeypatch: pytest.MonkeyPatch, *names: str) -> None:
 
 
 def test_images_go_beside_the_prompt(server: LLMServer, tmp_path: Path) -> None:
-    """Files as data, addresses as they are, in their order."""
+    """Files are sent as data, addresses unchanged, in order."""
     path = tmp_path / "cat.png"
     path.write_bytes(PNG)
     words = ["--image", str(path), "--image", "https://example.com/dog.png"]
@@ -64,7 +64,7 @@ def test_an_image_that_cannot_be_read_is_code_2(
     assert not server.requests
 
 
-# -- answers that are less than they seem -----------------------------------------------------------------------------
+# -- incomplete answers -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -75,10 +75,10 @@ def test_an_image_that_cannot_be_read_is_code_2(
         (Reply(""), "the answer is empty (finish_reason: stop)"),
     ],
 )
-def test_an_answer_that_is_cut_off_or_empty_is_told(
+def test_an_answer_that_is_cut_off_or_empty_is_reported(
     server: LLMServer, reply: Reply, told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """On standard error, as the text alone does not show it; the JSON has the reason in it."""
+    """A line on standard error says so, as the text does not show it; JSON has the reason."""
     server.default = reply
     assert main(["chat", *to(server), "Hi"]) == 0
     out, err = capsys.readouterr()
@@ -100,7 +100,7 @@ def test_an_answer_that_is_cut_off_or_empty_is_told(
 def test_an_answer_that_ends_with_a_failure_is_code_1(
     server: LLMServer, last: dict[str, Any], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With what had come, and a line that says so."""
+    """The text so far stays, and a line reports the failure."""
     choices = [{"delta": {"content": "A bridge"}}, last]
     server.script(Reply(body="".join(f"data: {json.dumps({'choices': [each]})}\n\n" for each in choices).encode()))
     assert main(["chat", *to(server), "Hi"]) == 1
@@ -123,7 +123,7 @@ def schema(tmp_path: Path) -> str:
 def test_an_answer_that_fits_is_printed_as_json(
     server: LLMServer, schema: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Checked, on one line, and the schema was sent."""
+    """The schema is sent; the value is checked and printed on one line."""
     server.script(Reply(['{"name": "Zoë",', '\n "age": 5}']))
     assert main(["chat", *to(server), "--schema", schema, "Who?"]) == 0
     out, err = capsys.readouterr()
@@ -136,7 +136,7 @@ def test_an_answer_that_fits_is_printed_as_json(
 def test_with_json_the_value_is_beside_the_text(
     server: LLMServer, schema: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """--json has both, and the reasoning if it was asked for."""
+    """--json has both, and the reasoning if requested."""
     server.script(Reply('{"name": "Ada", "age": 5}', reasoning="thinking"))
     assert main(["chat", *to(server), "--schema", schema, "--json", "--reasoning", "Who?"]) == 0
     answer = json.loads(capsys.readouterr().out)
@@ -148,7 +148,7 @@ def test_with_json_the_value_is_beside_the_text(
 def test_an_answer_that_does_not_fit_is_code_1(
     server: LLMServer, schema: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Nothing is printed as if it did; as JSON the error says what is wrong."""
+    """Nothing is printed to standard output; with --json the error lists the problems."""
     server.default = Reply('{"name": "Ada"}')
     assert main(["chat", *to(server), "--schema", schema, "Who?"]) == 1
     out, err = capsys.readouterr()
@@ -162,10 +162,10 @@ def test_an_answer_that_does_not_fit_is_code_1(
 
 
 @pytest.mark.parametrize("content", [None, "{", "[1]", b"\xff\xfe", "[" * 100_000])
-def test_a_file_that_is_no_schema_is_code_2(
+def test_a_file_that_is_not_a_schema_is_code_2(
     server: LLMServer, tmp_path: Path, content: Any, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Missing, no JSON, no object: nothing is sent."""
+    """A missing file, no JSON, or no object: nothing is sent."""
     path = tmp_path / "schema.json"
     if content is not None:
         path.write_bytes(content if isinstance(content, bytes) else content.encode())
@@ -178,7 +178,7 @@ def test_a_file_that_is_no_schema_is_code_2(
 
 
 def test_reasoning_goes_to_standard_error(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """The answer alone is on standard output; a line of reasoning that is open is ended first."""
+    """Only the answer goes to standard output; an open line of reasoning is ended first."""
     server.script(Reply(["The ", "answer"], reasoning=["First this,\n", "then that"]))
     assert main(["chat", *to(server), "--reasoning", "Hi"]) == 0
     assert capsys.readouterr() == ("The answer\n", "First this,\nthen that\n")
@@ -194,7 +194,7 @@ def test_without_the_option_reasoning_is_not_shown(server: LLMServer, capsys: py
 def test_a_terminal_shows_reasoning_dimmed_and_obeys_none_of_it(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Between the two codes for that, with the service's own escape sequences shown as pictures."""
+    """It is between two codes, with the service's own escape sequences shown as pictures."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     server.default = Reply("answer", reasoning="think\x1b[31mred")
@@ -210,7 +210,7 @@ def test_a_terminal_shows_reasoning_dimmed_and_obeys_none_of_it(
 def test_a_cut_answer_leaves_no_terminal_dimmed(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The error's line begins on a line of its own, in the usual brightness."""
+    """The error starts on a new line, at normal brightness."""
     monkeypatch.delenv("NO_COLOR", raising=False)
     monkeypatch.setenv("TERM", "xterm")
     terminal(monkeypatch, "stderr")
@@ -222,7 +222,7 @@ def test_a_cut_answer_leaves_no_terminal_dimmed(
 
 
 def test_a_half_answer_beside_reasoning_stays(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """What had come before the error is kept on a line of its own."""
+    """The text before the error stays, on a line of its own."""
     server.script(Reply(["Half an ", "ans"], reasoning="thinking", error="broken"))
     assert main(["chat", *to(server), "--reasoning", "Hi"]) == 1
     out, err = capsys.readouterr()
@@ -231,7 +231,7 @@ def test_a_half_answer_beside_reasoning_stays(server: LLMServer, capsys: pytest.
 
 
 def test_a_schema_and_reasoning_go_together(server: LLMServer, schema: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """The value on standard output, the reasoning beside it."""
+    """The value goes to standard output, the reasoning to standard error."""
     server.script(Reply('{"name": "Ada", "age": 5}', reasoning="thinking"))
     assert main(["chat", *to(server), "--schema", schema, "--reasoning", "Who?"]) == 0
     out, err = capsys.readouterr()
@@ -243,7 +243,7 @@ def test_a_schema_and_reasoning_go_together(server: LLMServer, schema: str, caps
 
 
 def embeddings(received: Received) -> Reply:
-    """A vector for each text: its length, and its place in the request."""
+    """A vector per text: its length, and its place in the request."""
     texts: Sequence[str] = received.json["input"]
     data = [{"object": "embedding", "index": i, "embedding": [float(len(text)), i / 2]} for i, text in enumerate(texts)]
     body = {"object": "list", "data": data, "model": "m", "usage": {"prompt_tokens": 3, "total_tokens": 3}}
@@ -251,7 +251,7 @@ def embeddings(received: Received) -> Reply:
 
 
 def test_each_text_is_a_line_with_its_vector(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """In their order; every word of the command line is a text."""
+    """In order; every argument is a text."""
     server.default = embeddings
     assert main(["embed", *to(server), "a cat", "мост"]) == 0
     out, err = capsys.readouterr()
@@ -266,7 +266,7 @@ def test_each_text_is_a_line_with_its_vector(server: LLMServer, capsys: pytest.C
 def test_texts_come_from_standard_input(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    """A line each; empty ones are left out. As JSON it is one array."""
+    """One text per line, skipping empty ones. With --json it prints one array."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(b"one\n\nthree\n")))
     server.default = embeddings
     assert main(["embed", *to(server), "--json", *words]) == 0
@@ -285,7 +285,7 @@ def test_texts_come_from_standard_input(
 def test_a_wrong_command_for_embeddings_is_code_2(
     words: list[str], hint: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """One line says what is wrong with it."""
+    """One line says what is wrong."""
     assert main(["embed", *words]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -293,7 +293,7 @@ def test_a_wrong_command_for_embeddings_is_code_2(
 
 
 def test_a_service_that_refuses_embeddings_is_code_1(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Its words are the line."""
+    """The line quotes its message."""
     server.script(Reply(status=404, body='{"error": {"message": "no such model"}}'))
     assert main(["embed", *to(server), "text"]) == 1
     assert "no such model" in one_line(capsys.readouterr().err)

@@ -1,4 +1,4 @@
-"""`llmbridge check` and `llmbridge models PROVIDER`: what works right now, and which models are there."""
+"""`llmbridge check` and `llmbridge models PROVIDER`: what works now, and which models there are."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ Add = Callable[..., type[Provider]]
 
 @pytest.fixture
 def add(_no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Add:
-    """Makes a provider known; the demo and those that a test adds are all that there are."""
+    """Adds a provider; besides these there is only the demo."""
     monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", str(tmp_path / "keys.json"))
     known: dict[str, type[Provider]] = {"demo": Demo}
     monkeypatch.setattr("llmbridge.providers.known", lambda: dict(known))
@@ -58,19 +58,19 @@ def add(_no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> 
 
 
 def _read_all(sock: socket.socket) -> None:
-    """Takes what comes, and says nothing."""
+    """Reads everything, and answers nothing."""
     while sock.recv(65536):
         continue
 
 
 def table(out: str) -> dict[str, list[str]]:
-    """The cells of each line, by the first one."""
+    """The cells of each line by the first one."""
     rows = [[cell for cell in line.split("  ") if cell.strip()] for line in unwrapped(out).splitlines()]
     return {row[0].strip(): [cell.strip() for cell in row[1:]] for row in rows}
 
 
-def test_what_works_is_told_with_its_models(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Name, state, seconds, the count and the first names; exit code 0 with one that works among others that do not."""
+def test_what_works_is_shown_with_its_models(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Name, state, seconds, number of models and the first names; exit code 0 if one of them works."""
     add("mine", server.base_url("openai"))
     add("dead", f"http://127.0.0.1:{free_port()}/v1")
     server.script(models_reply("m-one", "m-two", "m-three", "m-four"))
@@ -87,7 +87,7 @@ def test_what_works_is_told_with_its_models(add: Add, server: LLMServer, capsys:
 
 
 def test_the_demo_is_shown_and_does_not_count(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
-    """It always works; alone it is exit code 1, and a line that says what to do."""
+    """It always works; alone it gives exit code 1, and a line with advice."""
     assert main(["check"]) == 1
     out, err = capsys.readouterr()
     assert table(out)["demo"][0] == "works"
@@ -96,13 +96,13 @@ def test_the_demo_is_shown_and_does_not_count(add: Add, capsys: pytest.CaptureFi
 
 
 def test_the_demo_that_is_named_works(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
-    """Then nothing else was asked for."""
+    """A provider that is named counts, even the demo."""
     assert main(["check", "demo"]) == 0
     assert capsys.readouterr().err == ""
 
 
-def test_what_is_not_set_up_is_not_asked(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Without a key, without an address, offline, without a list: each says what it lacks."""
+def test_what_is_not_set_up_gets_no_request(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Providers without key, address or list, and offline ones, show what they lack."""
     add("keyless", server.base_url("openai"), needs_key=True, key_env=("KEYLESS_API_KEY",))
     add("nowhere", "", base_url_env="NOWHERE_URL")
     add("gone", server.base_url("openai"), working=False, note="offline since then")
@@ -110,7 +110,7 @@ def test_what_is_not_set_up_is_not_asked(add: Add, server: LLMServer, capsys: py
     assert main(["check"]) == 1
     rows = table(capsys.readouterr().out)
     assert rows["keyless"] == ["no key", "set KEYLESS_API_KEY"]
-    assert rows["nowhere"] == ["no address", "set NOWHERE_URL, or give --base-url"]
+    assert rows["nowhere"] == ["no address", "set NOWHERE_URL, or use --base-url"]
     assert rows["gone"] == ["offline", "offline since then"]
     assert rows["listless"][0] == "unchecked"
     assert not server.requests
@@ -120,7 +120,7 @@ def test_what_is_not_set_up_is_not_asked(add: Add, server: LLMServer, capsys: py
 def test_a_key_sets_a_provider_up(
     add: Add, server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str
 ) -> None:
-    """From the environment or from the keys file; it is sent, and not shown."""
+    """From the environment or the keys file; it is sent, but not shown."""
     from llmbridge.keys import set_key
 
     add("keyed", server.base_url("openai"), needs_key=True, key_env=("KEYED_API_KEY",))
@@ -154,7 +154,7 @@ def test_what_fails_says_why(
     reply: Reply,
     said: str,
 ) -> None:
-    """In one line of the table, without the key, asked only once; the exit code is 1."""
+    """In one line of the table, without the key and after one request; the exit code is 1."""
     add("keyed", server.base_url("openai"), needs_key=True, key_env=("KEYED_API_KEY",))
     monkeypatch.setenv("KEYED_API_KEY", KEY)
     server.script(reply)
@@ -168,15 +168,15 @@ def test_what_fails_says_why(
 
 
 def test_a_silent_server_is_given_up(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
-    """After --timeout seconds, and said so."""
+    """After --timeout seconds, which the line says."""
     with Listener() as silent:
         add("silent", f"http://127.0.0.1:{silent.port}/v1")
         assert main(["check", "--timeout", "0.2"]) == 1
     assert table(capsys.readouterr().out)["silent"] == ["fails", "the call did not end within 0.2 s"]
 
 
-def test_all_are_asked_at_the_same_time(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each answer waits until the last one was asked."""
+def test_all_get_requests_at_the_same_time(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """No answer comes before the last request."""
     all_asked = threading.Barrier(5)
 
     def answer(received: Received) -> Reply:
@@ -192,7 +192,7 @@ def test_all_are_asked_at_the_same_time(add: Add, server: LLMServer, capsys: pyt
 
 
 def test_a_name_decides_alone(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """The named one is asked and shown, and no other one."""
+    """Only the named provider is called and shown."""
     add("mine", server.base_url("openai"))
     add("dead", f"http://127.0.0.1:{free_port()}/v1")
     server.script(models_reply("m"))
@@ -203,10 +203,10 @@ def test_a_name_decides_alone(add: Add, server: LLMServer, capsys: pytest.Captur
 
 
 @pytest.mark.parametrize("name", [[], ["mine"]])
-def test_another_address_is_asked(
+def test_another_address_is_used(
     add: Add, server: LLMServer, name: list[str], capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """--base-url is where it is asked; without a name it is an OpenAI-compatible server."""
+    """--base-url replaces the address; without a name it is an OpenAI-compatible server."""
     add("openai-compatible", "")
     add("mine", "http://127.0.0.1:9")
     server.script(models_reply("m"))
@@ -215,7 +215,7 @@ def test_another_address_is_asked(
 
 
 def test_json_has_everything(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """All models, the seconds as a number, errors by their class."""
+    """All models, seconds as a number, errors by class."""
     add("mine", server.base_url("openai"))
     add("dead", f"http://127.0.0.1:{free_port()}/v1")
     add("keyless", "http://127.0.0.1:9", needs_key=True, key_env=("KEYLESS_API_KEY",))
@@ -236,7 +236,7 @@ def test_json_has_everything(add: Add, server: LLMServer, capsys: pytest.Capture
 def test_names_of_models_give_a_terminal_no_commands(
     add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They come from a stranger: escape sequences are shown, line ends do not break the table."""
+    """Escape sequences are shown, and line ends do not break the table."""
     add("mine", server.base_url("openai"))
     server.script(models_reply("a\x1b]52;c;ZXZpbA==\x07", "b\nc", "d" * 500))
     assert main(["check", "mine"]) == 0
@@ -249,7 +249,7 @@ def test_names_of_models_give_a_terminal_no_commands(
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        (["nobody-knows-it"], "no provider"),
+        (["nobody-knows-it"], "unknown provider"),
         (["dmeo"], "demo"),
         (["--timeout", "-1"], "positive"),
         (["--timeout", "soon"], "--timeout"),
@@ -259,7 +259,7 @@ def test_names_of_models_give_a_terminal_no_commands(
     ],
 )
 def test_a_wrong_command_is_code_2(add: Add, words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """One line says what is wrong with it; nothing is asked."""
+    """One line says what is wrong; no request is sent."""
     assert main(["check", *words]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -269,7 +269,7 @@ def test_a_wrong_command_is_code_2(add: Add, words: list[str], hint: str, capsys
 def test_a_provider_of_another_package_that_breaks_stops_no_other(
     add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Whatever it raises; what it says may hold anything, so only its class is shown."""
+    """Any exception is caught; only its class is shown, as its message may hold anything."""
 
     def broken(document: Any) -> list[str]:
         raise RuntimeError(f"\x1b {document}")
@@ -283,8 +283,8 @@ def test_a_provider_of_another_package_that_breaks_stops_no_other(
     assert rows["broken"] == ["fails", "unexpected RuntimeError"]
 
 
-def test_every_local_server_of_the_package_is_asked() -> None:
-    """The rows for servers on this machine have loopback addresses, and need no key to be asked."""
+def test_every_local_server_of_the_package_is_tried() -> None:
+    """Rows for servers on this computer have loopback addresses, and need no key."""
     from llmbridge.cli._setup import setups
 
     local = {setup.provider.name: setup.host for setup in setups() if setup.local and setup.state == "ready"}
@@ -299,10 +299,10 @@ def test_every_local_server_of_the_package_is_asked() -> None:
     assert {name: local[name].rpartition(":")[2] for name in expected} == expected
 
 
-def test_a_wrong_variable_spoils_its_own_provider_only(
+def test_a_wrong_variable_affects_only_its_provider(
     add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The others are tried, and the variable is named."""
+    """The other providers are tried, and the variable is named."""
     add("wrong", server.base_url("openai"), base_url_env="WRONG_BASE_URL")
     add("mine", server.base_url("openai"))
     monkeypatch.setenv("WRONG_BASE_URL", "http://[rubbish")
@@ -317,7 +317,7 @@ def test_a_wrong_variable_spoils_its_own_provider_only(
 def test_local_is_one_of_the_servers(
     add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It says nothing new where it works, and all that there is to say where it is asked alone and does not."""
+    """It is not counted if it works, and shows its error if it is named and fails."""
     for name in Local.servers:
         monkeypatch.setenv(SERVICES[name].base_url_env, f"http://127.0.0.1:{free_port()}/v1")
     monkeypatch.setattr("llmbridge.providers.known", lambda: {"local": Local, "demo": Demo, **SERVICES})
@@ -333,7 +333,7 @@ def test_local_is_one_of_the_servers(
 
 @pytest.mark.skipif(os.name != "posix", reason="signals of POSIX")
 def test_ctrl_c_ends_it_at_once() -> None:
-    """Without waiting for the servers that are silent."""
+    """Without waiting for silent servers."""
     code = (
         "import signal, sys; signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "from llmbridge.cli import main; sys.exit(main())"
@@ -359,7 +359,7 @@ def test_ctrl_c_ends_it_at_once() -> None:
 def test_the_models_of_a_provider_are_what_m_takes(
     add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A line for each, with the provider's name in front."""
+    """A line per model, prefixed by the provider."""
     add("mine", server.base_url("openai"))
     server.default = models_reply("m-one", "org/m-two")
     assert main(["models", "mine"]) == 0
@@ -369,7 +369,7 @@ def test_the_models_of_a_provider_are_what_m_takes(
 
 
 def test_a_provider_without_models_says_so(add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """An empty list is no error."""
+    """An empty list is not an error."""
     add("mine", server.base_url("openai"))
     server.script(models_reply())
     assert main(["models", "mine"]) == 0
@@ -377,10 +377,10 @@ def test_a_provider_without_models_says_so(add: Add, server: LLMServer, capsys: 
     assert (out, "no models" in one_line(err)) == ("", True)
 
 
-def test_models_that_cannot_be_had_are_an_error(
+def test_models_that_cannot_be_listed_are_an_error(
     add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Code 1 where the service failed, 2 where the command is wrong."""
+    """Exit code 1 if the service failed, 2 if the command is wrong."""
     add("mine", server.base_url("openai"))
     add("listless", server.base_url("openai"), models_path="")
     server.script(Reply(status=403, body="no"))
@@ -392,7 +392,7 @@ def test_models_that_cannot_be_had_are_an_error(
 
 
 def test_the_list_of_all_as_json(add: Add, capsys: pytest.CaptureFixture[str]) -> None:
-    """What -m takes, and the state of each."""
+    """The values for -m, and the state of each."""
     add("keyless", "http://127.0.0.1:9", needs_key=True, key_env=("KEYLESS_API_KEY",))
     assert main(["models", "--json"]) == 0
     assert json.loads(capsys.readouterr().out) == [

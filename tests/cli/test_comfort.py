@@ -1,4 +1,4 @@
-"""What the extra `cli` adds: Markdown on a terminal, and completion by Tab."""
+"""The extra `cli`: Markdown on a terminal, and completion by Tab."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ MARKDOWN = (
 
 @pytest.fixture(autouse=True)
 def _own_key(_no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is a key, and a terminal that can do more than a printer."""
+    """Sets a key, and a capable terminal."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-cli-secret")
     monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setenv("NO_COLOR", "1")
@@ -36,7 +36,7 @@ Run = Callable[..., str]
 
 @pytest.fixture
 def shown() -> Run:
-    """What the command writes to a pseudo-terminal."""
+    """The command's output to a pseudo-terminal."""
     pty = pytest.importorskip("pty")
 
     def run(*words: str, code: int = 0) -> str:
@@ -49,7 +49,7 @@ def shown() -> Run:
             while piece := os.read(ours, 65536):
                 pieces.append(piece)
         except OSError:
-            pass  # Linux: nobody is left at the other end
+            pass  # Linux: the other end is closed
         finally:
             os.close(ours)
         assert process.wait(60) == code
@@ -59,7 +59,7 @@ def shown() -> Run:
 
 
 def final(shown: str) -> list[str]:
-    """The lines that stay, once those are taken away that the terminal is told to go up and overwrite."""
+    """The lines that remain, without those that are overwritten."""
     lines = [""]
     row = 0
     for part in re.split(r"(\r|\n|\x1b\[\d*[A-Za-z]|\x1b\[\?\d+[hl])", shown):
@@ -77,7 +77,7 @@ def final(shown: str) -> list[str]:
 
 @needs_posix
 def test_markdown_is_rendered_and_nothing_of_it_is_lost(server: LLMServer, shown: Run) -> None:
-    """Tags, line breaks, addresses and a block that is longer than the terminal; it obeys no commands of the answer."""
+    """Tags, line breaks, addresses and a block longer than the terminal stay; control characters are not obeyed."""
     pytest.importorskip("rich")
     server.default = Reply(re.findall(r"(?s).{1,40}", MARKDOWN), delay=0.02)
     output = shown("chat", *to(server), "Hi")
@@ -94,7 +94,7 @@ def test_markdown_is_rendered_and_nothing_of_it_is_lost(server: LLMServer, shown
 
 @needs_posix
 def test_a_cut_answer_is_shown_as_far_as_it_came(server: LLMServer, shown: Run) -> None:
-    """And the error's line is one of its own."""
+    """The error is on a line of its own."""
     server.default = Reply(["Half **an", "** ans"], end_mark=False, finish_reason=None)
     lines = [line for line in final(shown("chat", *to(server), "Hi", code=1)) if line]
     assert "Half" in lines[0]
@@ -106,7 +106,7 @@ def test_a_cut_answer_is_shown_as_far_as_it_came(server: LLMServer, shown: Run) 
 def test_markdown_can_be_left_as_it_is(
     server: LLMServer, shown: Run, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By an option, and on a terminal that cannot draw."""
+    """With an option, or on a terminal that cannot draw."""
     if way == "TERM":
         monkeypatch.setenv("TERM", "dumb")
     server.default = Reply("Some **bold** text")
@@ -114,7 +114,7 @@ def test_markdown_can_be_left_as_it_is(
 
 
 def test_a_pipe_gets_markdown_as_it_is(server: LLMServer) -> None:
-    """Whatever is installed."""
+    """With or without rich."""
     server.default = Reply("Some **bold** text")
     run = subprocess.run(
         [sys.executable, "-m", "llmbridge", "chat", *to(server), "Hi"],
@@ -125,7 +125,7 @@ def test_a_pipe_gets_markdown_as_it_is(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_shell_gets_what_it_needs(shell: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A script that names the command."""
+    """The script names the command."""
     pytest.importorskip("argcomplete")
     assert main(["completion", shell]) == 0
     assert "llmbridge" in capsys.readouterr().out
@@ -134,7 +134,7 @@ def test_a_shell_gets_what_it_needs(shell: str, capsys: pytest.CaptureFixture[st
 def test_without_the_extra_it_says_what_to_install(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In one line."""
+    """One line says what to install."""
     monkeypatch.setitem(sys.modules, "argcomplete.shell_integration", None)
     monkeypatch.setitem(sys.modules, "argcomplete", None)
     assert main(["completion", "bash"]) == 2
@@ -153,7 +153,7 @@ def test_without_the_extra_it_says_what_to_install(
     ],
 )
 def test_tab_completes_commands_options_and_names(typed: str, offered: set[str], tmp_path: Path) -> None:
-    """As a shell asks for them."""
+    """Completes words like a shell does."""
     pytest.importorskip("argcomplete")
     kept = tmp_path / "llmbridge" / "conversations"
     kept.mkdir(parents=True)

@@ -21,7 +21,7 @@ from llmbridge._version import __version__
 from llmbridge.cli import main
 from llmbridge.testing import LLMServer, Reply
 
-# A parent that ignores SIGINT (nohup, a shell's background job) would pass that on to the child.
+# A parent that ignores SIGINT (nohup, a shell's background job) would pass this on to the child.
 _RUN = """
 import signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -34,7 +34,7 @@ needs_posix = pytest.mark.skipif(os.name != "posix", reason="signals and devices
 
 @pytest.fixture(autouse=True)
 def _own_key(_no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is a key, and no setting of the developer's Python (no buffering, say) reaches the processes started."""
+    """Sets a key, and keeps settings of the developer's Python (like no buffering) from the processes."""
     for name in list(os.environ):
         if name.startswith("PYTHON"):
             monkeypatch.delenv(name)
@@ -46,7 +46,7 @@ Start = Callable[..., "subprocess.Popen[bytes]"]
 
 @pytest.fixture
 def start() -> Iterator[Start]:
-    """Starts `llmbridge` with the given words as a process of its own."""
+    """Starts `llmbridge` with these words as a process."""
     processes = []
 
     def run(*words: str, stdout: object = subprocess.PIPE, **env: str) -> subprocess.Popen[bytes]:
@@ -82,7 +82,7 @@ def _last_user(server: LLMServer) -> str:
 
 
 def one_line(captured: str) -> str:
-    """What was said on standard error, once it is sure that it is one line of the command's own."""
+    """The line on standard error, after checking that it is one line of the command."""
     assert captured.startswith("llmbridge: ")
     assert captured.endswith("\n")
     assert captured.count("\n") == 1
@@ -91,7 +91,7 @@ def one_line(captured: str) -> str:
 
 
 def unwrapped(table: str) -> str:
-    """A table without the line breaks in its last column; no line of it was wider than a terminal."""
+    """A table without the line breaks in its last column, after checking that it fits a terminal."""
     assert max(map(len, table.splitlines()), default=0) <= 80
     return re.sub(r"\n {4,}", " ", table)
 
@@ -100,7 +100,7 @@ def unwrapped(table: str) -> str:
 
 
 def test_the_answer_is_all_there_is_on_standard_output(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """The text and one line end go to standard output, and nothing to standard error."""
+    """The text and one line end go to standard output, nothing to standard error."""
     server.script(Reply(["Привет", ", ", "мир"]))
     assert main(["chat", *_to(server), "Hello"]) == 0
     assert capsys.readouterr() == ("Привет, мир\n", "")
@@ -109,20 +109,20 @@ def test_the_answer_is_all_there_is_on_standard_output(server: LLMServer, capsys
 def test_an_answer_that_ends_its_line_gets_no_second_line_end(
     server: LLMServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The line end is added only where it is missing."""
+    """A line end is added only if it is missing."""
     server.script(Reply(["one\n", "two\n"]))
     assert main(["chat", *_to(server), "Hello"]) == 0
     assert capsys.readouterr().out == "one\ntwo\n"
 
 
 def test_the_words_are_one_prompt(server: LLMServer) -> None:
-    """A prompt without quotes is put together again."""
+    """Words without quotes are joined to one prompt."""
     assert main(["chat", *_to(server), "What", "is a", "bridge?"]) == 0
     assert _last_user(server) == "What is a bridge?"
 
 
 def test_the_system_message_comes_first(server: LLMServer) -> None:
-    """--system is sent in front of the prompt."""
+    """--system is sent before the prompt."""
     assert main(["chat", *_to(server), "--system", "Be brief.", "Hello"]) == 0
     assert [(m["role"], m["content"]) for m in server.requests[0].json["messages"]] == [
         ("system", "Be brief."),
@@ -133,7 +133,7 @@ def test_the_system_message_comes_first(server: LLMServer) -> None:
 def test_the_model_of_the_environment_is_used(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """LLMBRIDGE_MODEL is the default of -m, which overrides it."""
+    """LLMBRIDGE_MODEL is the default of -m."""
     monkeypatch.setenv("LLMBRIDGE_MODEL", "openai:of-the-environment")
     assert main(["chat", "--base-url", server.base_url("openai"), "Hello"]) == 0
     assert main(["chat", "--base-url", server.base_url("openai"), "-m", "openai:of-the-option", "Hello"]) == 0
@@ -153,7 +153,7 @@ def test_the_prompt_comes_from_standard_input(
 
 @pytest.mark.slow
 def test_without_a_model_the_demo_answers_and_says_so(start: Start) -> None:
-    """No model: the demo's answer on standard output, and on standard error that it is the demo; no key, no network."""
+    """The demo's answer goes to standard output, a note to standard error; no key, no network."""
     process = start("chat", "Ein Brückengruß", OPENAI_API_KEY="")
     out, err = process.communicate(timeout=30)
     assert process.returncode == 0
@@ -164,7 +164,7 @@ def test_without_a_model_the_demo_answers_and_says_so(start: Start) -> None:
 
 @pytest.mark.slow
 def test_the_demo_needs_no_proxy(start: Start) -> None:
-    """A proxy of the environment, here a dead one, is not asked for the demo's loopback address."""
+    """The demo's loopback address bypasses the environment's proxies, even a dead one."""
     dead = "http://127.0.0.1:9"
     process = start("chat", "-m", "demo", "Hello", HTTP_PROXY=dead, http_proxy=dead, ALL_PROXY=dead, NO_PROXY="")
     out, err = process.communicate(timeout=30)
@@ -173,7 +173,7 @@ def test_the_demo_needs_no_proxy(start: Start) -> None:
 
 
 def test_usage_goes_to_standard_error(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """--usage tells the tokens beside the answer, in one line."""
+    """--usage prints the tokens in one line on standard error."""
     server.script(Reply("Hi", usage={"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}))
     assert main(["chat", *_to(server), "--usage", "Hello"]) == 0
     out, err = capsys.readouterr()
@@ -182,14 +182,14 @@ def test_usage_goes_to_standard_error(server: LLMServer, capsys: pytest.CaptureF
 
 
 def test_usage_that_was_not_reported_is_not_made_up(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """--usage says it when the service did not count."""
+    """--usage says if the service did not count."""
     server.script(Reply("Hi", usage=False))
     assert main(["chat", *_to(server), "--usage", "Hello"]) == 0
     assert "no usage" in one_line(capsys.readouterr().err)
 
 
 def test_json_is_one_object(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """--json prints one object with everything a script asks for."""
+    """--json prints one object with all that a script needs."""
     usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
     server.script(Reply(["При", "вет"], finish_reason="length", usage=usage))
     assert main(["chat", *_to(server), "--json", "Hello"]) == 0
@@ -208,14 +208,14 @@ def test_json_is_one_object(server: LLMServer, capsys: pytest.CaptureFixture[str
 
 
 def test_a_proxy_is_used(server: LLMServer) -> None:
-    """--proxy sends the request there; `none` overrides a proxy of the environment."""
+    """--proxy sends the request there."""
     words = ["chat", "-m", "openai:m", "--base-url", "http://model.invalid/v1", "--proxy", server.root, "Hello"]
     assert main(words) == 0
     assert server.requests[0].path == "http://model.invalid/v1/chat/completions"
 
 
 def test_proxy_none_means_no_proxy(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A dead proxy of the environment does no harm with `--proxy none`."""
+    """A dead proxy of the environment is ignored with `--proxy none`."""
     monkeypatch.setenv("HTTP_PROXY", "http://127.0.0.1:9")
     monkeypatch.setenv("NO_PROXY", "")
     assert main(["chat", *_to(server), "--proxy", "none", "Hello"]) == 0
@@ -224,7 +224,7 @@ def test_proxy_none_means_no_proxy(server: LLMServer, monkeypatch: pytest.Monkey
 def test_a_terminal_gets_no_commands(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Escape sequences in an answer are shown, not obeyed, by a terminal; a file gets them as they are."""
+    """A terminal shows escape sequences instead of obeying them; a file gets them unchanged."""
     evil = "a\x1b]52;c;ZXZpbA==\x07b\n\tc"
     server.default = Reply(evil)
     assert main(["chat", *_to(server), "Hello"]) == 0
@@ -235,7 +235,7 @@ def test_a_terminal_gets_no_commands(
 
 
 def test_an_ascii_terminal_survives(start: Start, server: LLMServer) -> None:
-    """What the output cannot show becomes a question mark; JSON is escaped instead, and loses nothing."""
+    """Characters that the output cannot show become question marks; JSON is escaped, and loses nothing."""
     server.default = Reply("Мост!")
     plain = start("chat", *_to(server), "Hello", PYTHONIOENCODING="ascii")
     assert plain.communicate(timeout=30) == (b"????!\n", b"")
@@ -245,7 +245,7 @@ def test_an_ascii_terminal_survives(start: Start, server: LLMServer) -> None:
 
 @needs_posix
 def test_words_are_utf8_in_every_locale(start: Start, server: LLMServer) -> None:
-    """As they are typed on a terminal that knows more than the locale says."""
+    """As typed on a terminal whose encoding differs from the locale's."""
     own = {"LC_ALL": "C", "PYTHONUTF8": "0", "PYTHONCOERCECLOCALE": "0"}
     process = start("chat", *_to(server), "--system", "Kürzer", "Мост", "✓", **own)
     assert (process.communicate(timeout=30)[1], process.returncode) == (b"", 0)
@@ -276,7 +276,7 @@ def test_words_are_utf8_in_every_locale(start: Start, server: LLMServer) -> None
     ],
 )
 def test_a_wrong_command_is_code_2(words: list[str], hint: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What the user has to mend is one line that names it, and exit code 2."""
+    """One line says what to fix, with exit code 2."""
     assert main(words) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -298,7 +298,7 @@ def test_a_missing_key_is_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest
 def test_an_unusable_standard_input_is_code_2(
     data: bytes, tty: bool, hint: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Without a prompt nothing is asked: a terminal is not waited for, and bytes are not guessed at."""
+    """Without a prompt nothing is sent: a terminal is not read, and bytes that are not UTF-8 are an error."""
     _stdin(monkeypatch, data, tty=tty)
     assert main(["chat", "-m", "demo"]) == 2
     assert hint in one_line(capsys.readouterr().err)
@@ -306,7 +306,7 @@ def test_an_unusable_standard_input_is_code_2(
 
 @pytest.mark.parametrize("status", [401, 404, 400, 302])
 def test_an_error_of_the_service_is_code_1(status: int, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """The service's no is one line on standard error, whatever its message holds."""
+    """The service's error is one line on standard error, whatever its message holds."""
     server.script(Reply("No\nway \x1b[31m", status=status))
     assert main(["chat", *_to(server), "Hello"]) == 1
     out, err = capsys.readouterr()
@@ -316,7 +316,7 @@ def test_an_error_of_the_service_is_code_1(status: int, server: LLMServer, capsy
 
 @pytest.mark.slow
 def test_a_refused_connection_is_code_1(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nobody listens: one line, soon."""
+    """No server listens: one line, soon."""
     with socket.socket() as unheard:
         unheard.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unheard.getsockname()[1]}/v1"
@@ -325,7 +325,7 @@ def test_a_refused_connection_is_code_1(capsys: pytest.CaptureFixture[str]) -> N
 
 
 def test_a_cut_answer_stays_on_standard_output(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """The pieces before the cut are kept, on a line of their own, and the cut is an error."""
+    """The pieces before the cut stay, on a line of their own, and the cut is an error."""
     server.script(Reply(["Half an ", "ans"], end_mark=False, finish_reason=None))
     assert main(["chat", *_to(server), "Hello"]) == 1
     out, err = capsys.readouterr()
@@ -334,7 +334,7 @@ def test_a_cut_answer_stays_on_standard_output(server: LLMServer, capsys: pytest
 
 
 def test_with_json_an_error_is_json(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """--json keeps standard output empty and puts the error, with the text so far, on standard error."""
+    """--json leaves standard output empty and puts the error, with the text so far, on standard error."""
     server.script(Reply("Slow down", status=429, headers={"Retry-After": "500", "x-request-id": "r-1"}))
     server.script(Reply(["Half an ", "ans"], end_mark=False, finish_reason=None))
     codes = [main(["chat", *_to(server), "--json", "Hello"]) for _ in range(2)]
@@ -351,7 +351,7 @@ def test_with_json_an_error_is_json(server: LLMServer, capsys: pytest.CaptureFix
 
 
 def test_debug_shows_where_but_not_the_key(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """--debug adds log and traceback in front of the line; the key stays hidden, also when the server echoes it."""
+    """--debug adds log and traceback before the line; the key stays hidden, even if the server echoes it."""
     logger = logging.getLogger("llmbridge")
     before = (logger.level, list(logger.handlers))
     server.script(Reply("Incorrect API key: sk-cli-secret", status=401))
@@ -364,7 +364,7 @@ def test_debug_shows_where_but_not_the_key(server: LLMServer, capsys: pytest.Cap
 
 
 def test_a_bug_is_one_line_too(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """An exception that nobody expected is told in a line that names it, whatever its message holds."""
+    """An unexpected exception is one line that names it, whatever its message holds."""
 
     def known() -> None:
         raise RuntimeError("two\nlines \x1b[31m")
@@ -388,7 +388,7 @@ def _interrupted(process: subprocess.Popen[bytes]) -> tuple[float, bytes, bytes]
 
 @needs_posix
 def test_pieces_are_seen_at_once_and_ctrl_c_keeps_them(start: Start, server: LLMServer) -> None:
-    """A piece is on standard output while the answer goes on; Ctrl-C ends its line, with code 130, and the call."""
+    """A piece is printed while the answer continues; Ctrl-C ends its line and the call, with code 130."""
     server.script(Reply(["one ", "two "] + ["more "] * 100, delay=0.3))
     process = start("chat", *_to(server), "Hello")
     assert process.stdout is not None
@@ -403,7 +403,7 @@ def test_pieces_are_seen_at_once_and_ctrl_c_keeps_them(start: Start, server: LLM
 
 @needs_posix
 def test_ctrl_c_while_waiting_for_the_headers(start: Start, server: LLMServer) -> None:
-    """A server that says nothing is left at once."""
+    """Ctrl-C leaves a silent server at once."""
     server.script(Reply("never", header_delay=60))
     process = start("chat", *_to(server), "Hello")
     server.wait_for_requests(1, timeout=20)
@@ -416,10 +416,10 @@ def test_ctrl_c_while_waiting_for_the_headers(start: Start, server: LLMServer) -
 @pytest.mark.slow
 @needs_posix
 def test_ctrl_c_while_connecting(start: Start) -> None:
-    """A connection that does not come about is given up at once; with --json standard output stays empty."""
+    """Ctrl-C stops connecting at once; with --json standard output stays empty."""
     with socket.socket() as listener, socket.socket() as first, socket.socket() as second:
         listener.bind(("127.0.0.1", 0))
-        listener.listen(0)  # room for one connection that is never accepted: the next ones wait
+        listener.listen(0)  # room for one connection, which is never accepted
         for filler in (first, second):
             filler.setblocking(False)
             filler.connect_ex(listener.getsockname())
@@ -434,7 +434,7 @@ def test_ctrl_c_while_connecting(start: Start) -> None:
 
 @needs_posix
 def test_a_closed_pipe_ends_quietly(start: Start, server: LLMServer) -> None:
-    """`| head -1` takes what it wants: no complaint, no error code, and the call is over."""
+    """`| head -1` gets its line: no message, exit code 0, and the call ends."""
     server.script(Reply(["line\n"] * 1000, delay=0.02))
     process = start("chat", *_to(server), "Hello")
     assert process.stdout is not None
@@ -448,7 +448,7 @@ def test_a_closed_pipe_ends_quietly(start: Start, server: LLMServer) -> None:
 
 @needs_posix
 def test_a_table_into_a_closed_pipe_ends_quietly(start: Start) -> None:
-    """The lists end as quietly as an answer does."""
+    """Lists end as quietly as an answer."""
     reading, writing = os.pipe()
     os.close(reading)
     process = start("models", stdout=writing)
@@ -458,7 +458,7 @@ def test_a_table_into_a_closed_pipe_ends_quietly(start: Start) -> None:
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs the device that is always full")
-def test_a_full_disk_is_told(start: Start, server: LLMServer) -> None:
+def test_a_full_disk_is_an_error(start: Start, server: LLMServer) -> None:
     """An answer that cannot be written is an error, in one line."""
     server.script(Reply(["one", "two"]))
     with open("/dev/full", "wb") as full:
@@ -470,8 +470,8 @@ def test_a_full_disk_is_told(start: Start, server: LLMServer) -> None:
 
 @needs_posix
 @pytest.mark.parametrize("option", ["", "--json"])
-def test_a_closed_standard_output_is_told(option: str) -> None:
-    """Without any standard output nothing is asked."""
+def test_a_closed_standard_output_is_an_error(option: str) -> None:
+    """Without standard output nothing is sent."""
     command = f'"{sys.executable}" -m llmbridge chat {option} -m demo Hello >&-'
     run = subprocess.run(["sh", "-c", command], capture_output=True, text=True, timeout=300)
     assert run.returncode == 2
@@ -483,7 +483,7 @@ def test_a_closed_standard_output_is_told(option: str) -> None:
 
 
 def test_models_say_what_would_work(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Each line is what -m takes, and whether it would work right now."""
+    """Each line is a value for -m, and whether it is set up."""
     monkeypatch.delenv("OPENAI_API_KEY")
     assert main(["models"]) == 0
     lines = {line.split()[0].partition(":")[0]: line for line in capsys.readouterr().out.splitlines()}
@@ -497,7 +497,7 @@ def test_models_say_what_would_work(monkeypatch: pytest.MonkeyPatch, capsys: pyt
 
 
 def test_providers_say_their_state(capsys: pytest.CaptureFixture[str]) -> None:
-    """Each line has name, state, address and a word about it."""
+    """Each line has name, state, address and a note."""
     assert main(["providers"]) == 0
     lines = {line.split()[0]: line for line in unwrapped(capsys.readouterr().out).splitlines()}
     assert {"demo", "openai", "vitalentum", "codelinkava"} <= set(lines)
@@ -508,7 +508,7 @@ def test_providers_say_their_state(capsys: pytest.CaptureFixture[str]) -> None:
 def test_addresses_of_the_environment_are_shown(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """`providers` says where a call would go, without the password; a variable that is wrong spoils one line only."""
+    """`providers` shows addresses without passwords; a wrong variable affects one line only."""
     monkeypatch.setenv("VLLM_BASE_URL", "http://me:hidden@127.0.0.1:777/v1")
     monkeypatch.setenv("LMSTUDIO_BASE_URL", "rubbish")
     monkeypatch.setenv("OLLAMA_HOST", "rubbish://x")
@@ -524,8 +524,8 @@ def test_addresses_of_the_environment_are_shown(
             assert "http://127.0.0.1:777/v1" in lines["vllm"]
 
 
-def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
-    """--version is the package's."""
+def test_the_version_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    """--version prints the package's."""
     with pytest.raises(SystemExit) as leaving:
         main(["--version"])
     assert leaving.value.code == 0
@@ -533,7 +533,7 @@ def test_the_version_is_told(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_it_runs_as_a_module() -> None:
-    """`python -m llmbridge` is the same command, under the same name."""
+    """`python -m llmbridge` is the same command, with the same name."""
     run = subprocess.run(
         [sys.executable, "-m", "llmbridge", "chat", "--help"], capture_output=True, text=True, timeout=30
     )

@@ -1,4 +1,4 @@
-"""`llmbridge keys`: keys get into the file and out of it, and never onto a screen."""
+"""`llmbridge keys`: keys get into the file and out of it, but are never shown."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from llmbridge.secret import Secret
 
 KEY = "sk-typed-0123456789abcdef"
 
-# The terminal becomes the one that Ctrl-C comes from.
+# Makes the terminal the one that Ctrl-C comes from.
 IN_TERMINAL = """
 import fcntl, signal, sys, termios
 fcntl.ioctl(0, termios.TIOCSCTTY, 0)
@@ -30,19 +30,19 @@ sys.exit(main())
 
 @pytest.fixture(autouse=True)
 def path(_no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A keys file of the test's own; it does not exist yet."""
+    """The test's own keys file, which does not exist yet."""
     chosen = tmp_path / "keys.json"
     monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", str(chosen))
     return chosen
 
 
 def piped(monkeypatch: pytest.MonkeyPatch, data: bytes) -> None:
-    """Makes the bytes the standard input."""
+    """Puts bytes on standard input."""
     monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
 
 
 def test_a_key_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where it is no terminal; line end and byte order mark do not count, and the key is not repeated."""
+    """If it is not a terminal; line end and byte order mark are dropped, and the key is not repeated."""
     piped(monkeypatch, b"\xef\xbb\xbf" + KEY.encode() + b"\r\n")
     assert main(["keys", "set", "openai"]) == 0
     assert stored_key("openai") == Secret(KEY)
@@ -52,18 +52,18 @@ def test_a_key_is_read_from_standard_input(monkeypatch: pytest.MonkeyPatch, caps
     assert KEY not in err
 
 
-def test_a_key_is_kept_under_the_name_by_which_it_is_looked_for(
+def test_a_key_is_saved_under_the_name_that_is_read(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Of an account that several dialects share; whoever looks for none is told so, not given a key that rests."""
+    """Dialects of one account share a key; for a provider without keys the command is an error."""
     for name, kept in (("openai-responses", "openai"), ("vertex-anthropic", "vertex")):
         piped(monkeypatch, KEY.encode())
         assert main(["keys", "set", name]) == 0
         assert stored_names() == [kept]
-        assert f"the key of {kept} is kept" in one_line(capsys.readouterr().err)
+        assert f"the key of {kept} is saved" in one_line(capsys.readouterr().err)
         assert main(["keys", "remove", name]) == 0
         capsys.readouterr()
-    for name, hint in (("demo", "demo has no key of its own"), ("local", "keep that of the server, one of ollama-v1,")):
+    for name, hint in (("demo", "demo has no key of its own"), ("local", "save the server's, one of ollama-v1,")):
         assert main(["keys", "set", name]) == 2
         assert hint in one_line(capsys.readouterr().err)
     assert stored_names() == []
@@ -73,7 +73,7 @@ def test_a_key_is_kept_under_the_name_by_which_it_is_looked_for(
 @pytest.mark.skipif(os.name != "posix", reason="pseudo-terminals of POSIX")
 @pytest.mark.parametrize(("typed", "code"), [(KEY + "\n", 0), ("\n", 2), ("\x04", 2), ("\x03", 130)])
 def test_a_key_is_typed_without_an_echo(typed: str, code: int, tmp_path: Path) -> None:
-    """In a terminal it is asked for; an empty line and the end of input change nothing, Ctrl-C ends the command."""
+    """A terminal prompts for the key; an empty line or Ctrl-D changes nothing, Ctrl-C ends the command."""
     import pty
 
     terminal, its_own = pty.openpty()
@@ -89,7 +89,7 @@ def test_a_key_is_typed_without_an_echo(typed: str, code: int, tmp_path: Path) -
         os.write(terminal, typed.encode())
         while data := os.read(terminal, 1000):
             shown += data
-    except OSError:  # how Linux says that the other side has closed its terminal
+    except OSError:  # Linux: the other end is closed
         pass
     finally:
         os.close(terminal)
@@ -115,14 +115,14 @@ def test_a_key_is_typed_without_an_echo(typed: str, code: int, tmp_path: Path) -
 def test_a_key_on_the_command_line_is_refused_unquoted(
     words: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Wherever it stands: nothing is kept, and nothing repeats it."""
+    """In any position: nothing is saved, and nothing repeats it."""
     piped(monkeypatch, b"sk-other-key")
     assert main(["keys", "set", *words]) == 2
     assert stored_names() == []
     assert KEY not in one_line(capsys.readouterr().err)
 
 
-def test_a_key_on_the_command_line_is_told_to_be_known(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_key_on_the_command_line_may_be_known_to_others(capsys: pytest.CaptureFixture[str]) -> None:
     """The message says why, and what to do about the shell's history."""
     assert main(["keys", "set", "openai", KEY]) == 2
     err = one_line(capsys.readouterr().err)
@@ -134,13 +134,13 @@ def test_a_key_on_the_command_line_is_told_to_be_known(capsys: pytest.CaptureFix
     "words", [["keys", KEY], ["keys", "remove", KEY], ["keys", "list", KEY], ["chat", "--key", KEY]]
 )
 def test_a_key_in_any_other_place_is_not_quoted(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """Errors of the command line repeat nothing that may be one."""
+    """Errors repeat nothing that may be a key."""
     assert main(words) == 2
     assert KEY not in one_line(capsys.readouterr().err)
 
 
-def test_debug_may_stand_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no key."""
+def test_debug_may_come_last(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not a key."""
     piped(monkeypatch, KEY.encode())
     assert main(["keys", "set", "openai", "--debug"]) == 0
     assert stored_key("openai") == Secret(KEY)
@@ -151,7 +151,7 @@ def test_debug_may_stand_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_unknown_provider_is_refused_with_what_looks_like_it(
     action: str, typo: str, meant: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """A key under a wrong name would never be found."""
+    """A key under a wrong name would never be used."""
     piped(monkeypatch, KEY.encode())
     assert main(["keys", action, typo]) == 2
     assert meant in one_line(capsys.readouterr().err)
@@ -161,10 +161,10 @@ def test_an_unknown_provider_is_refused_with_what_looks_like_it(
 @pytest.mark.parametrize(
     "given", [b"", b" \n", f"{KEY}\n{KEY}".encode(), f"{KEY}é".encode(), KEY.encode() + b"\xff", b"\0" * 9]
 )
-def test_input_that_is_no_key_changes_nothing(
+def test_input_that_is_not_a_key_changes_nothing(
     given: bytes, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Empty, several lines, or bytes that no key has."""
+    """Empty input, several lines, or characters that a key cannot have."""
     set_key("openai", "sk-before")
     piped(monkeypatch, given)
     assert main(["keys", "set", "openai"]) == 2
@@ -172,8 +172,10 @@ def test_input_that_is_no_key_changes_nothing(
     assert stored_key("openai") == Secret("sk-before")
 
 
-def test_a_closed_standard_input_is_told(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """There is no key to read."""
+def test_a_closed_standard_input_is_an_error(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The error names standard input."""
     monkeypatch.setattr(sys, "stdin", None)
     assert main(["keys", "set", "openai"]) == 2
     assert "standard input is closed" in one_line(capsys.readouterr().err)
@@ -182,7 +184,7 @@ def test_a_closed_standard_input_is_told(monkeypatch: pytest.MonkeyPatch, capsys
 def test_the_list_says_where_keys_come_from(
     path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The variable or the file, which of them counts, and no part of a key."""
+    """The variable or the file, which of them wins, and no part of a key."""
     set_key("openai", KEY)
     set_key("gone", KEY)
     assert main(["keys", "list"]) == 0
@@ -191,15 +193,15 @@ def test_the_list_says_where_keys_come_from(
     assert main(["keys", "list"]) == 0
     second = {line.split()[0]: line for line in capsys.readouterr().out.splitlines()}
     assert str(path) in first["openai"]
-    assert "no provider of that name" in first["gone"]
+    assert "unknown provider" in first["gone"]
     assert "OPENAI_API_KEY" in second["openai"]
-    assert "the file's is not used" in second["openai"]
+    assert "overrides the file" in second["openai"]
     shown = str([first, second])
     assert not any(part in shown for part in (KEY[-4:], KEY[:8], "sk-of"))
 
 
 def test_the_list_as_json(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """The same for a script."""
+    """The same as JSON."""
     set_key("openai", KEY)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
     assert main(["keys", "list", "--json"]) == 0
@@ -208,7 +210,7 @@ def test_the_list_as_json(path: Path, monkeypatch: pytest.MonkeyPatch, capsys: p
 
 
 def test_an_empty_list_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing on standard output, a hint beside it, and no error."""
+    """Standard output stays empty; a hint goes to standard error, with exit code 0."""
     assert main(["keys", "list"]) == 0
     out, err = capsys.readouterr()
     assert out == ""
@@ -216,7 +218,7 @@ def test_an_empty_list_says_what_to_do(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_a_key_is_removed(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    """That the environment still has one is said; a second removal is an error."""
+    """A key left in the environment is mentioned; removing twice is an error."""
     set_key("openai", KEY)
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-environment")
     assert main(["keys", "remove", "openai"]) == 0
@@ -233,18 +235,18 @@ def test_the_key_of_a_provider_that_is_gone_is_removed() -> None:
     assert stored_names() == []
 
 
-def test_the_path_is_told(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """For scripts and editors; the file need not exist."""
+def test_the_path_is_printed(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """The path is printed, even if the file does not exist."""
     assert main(["keys", "path"]) == 0
     assert capsys.readouterr() == (f"{path}\n", "")
 
 
 @pytest.mark.skipif(os.name != "posix", reason="modes of POSIX")
 @pytest.mark.parametrize("words", [["list"], ["set", "openai"], ["remove", "openai"]])
-def test_a_file_that_others_can_read_is_told(
+def test_a_file_that_others_can_read_is_an_error(
     words: list[str], path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """With the command that mends it, before any key is typed."""
+    """The message names the command to fix it, before a key is typed."""
     set_key("openai", KEY)
     path.chmod(0o644)
     piped(monkeypatch, b"sk-new-key")
@@ -254,7 +256,7 @@ def test_a_file_that_others_can_read_is_told(
 
 
 def test_a_file_that_cannot_be_used_stops_no_list(path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """The models are listed all the same, and the file's state is told."""
+    """The models are listed all the same, and the problem is reported."""
     path.write_text("no JSON")
     path.chmod(0o600)
     assert main(["models"]) == 0
@@ -263,8 +265,8 @@ def test_a_file_that_cannot_be_used_stops_no_list(path: Path, capsys: pytest.Cap
     assert "JSON object" in one_line(err)
 
 
-def test_a_kept_key_makes_a_provider_ready(capsys: pytest.CaptureFixture[str]) -> None:
-    """As one in the environment does."""
+def test_a_saved_key_makes_a_provider_ready(capsys: pytest.CaptureFixture[str]) -> None:
+    """Like a key in the environment."""
     set_key("openai", KEY)
     assert main(["models"]) == 0
     line = next(line for line in capsys.readouterr().out.splitlines() if line.startswith("openai:"))
@@ -273,13 +275,13 @@ def test_a_kept_key_makes_a_provider_ready(capsys: pytest.CaptureFixture[str]) -
 
 @pytest.mark.parametrize("words", [[], ["set"], ["remove"], ["nonsense"], ["list", "openai"], ["path", "x"]])
 def test_a_wrong_command_is_code_2(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
-    """In one line, which names where to read more."""
+    """One line, which refers to the help."""
     assert main(["keys", *words]) == 2
     assert "--help" in one_line(capsys.readouterr().err)
 
 
 def test_the_help_says_that_no_key_is_shown() -> None:
-    """And nothing of an argument for one."""
+    """And that there is no argument for one."""
     run = [sys.executable, "-m", "llmbridge", "keys", "set", "--help"]
     shown = subprocess.run(run, capture_output=True, text=True, timeout=300).stdout
     assert "unwanted" not in shown

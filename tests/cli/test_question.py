@@ -1,4 +1,4 @@
-"""What a question is made of on the command line: piped text and words, files, parameters, schemas, tools."""
+"""The parts of a question on the command line: piped text and words, files, parameters, schemas, tools."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ SUM = Reply("", tool_calls=[{"name": "add", "arguments": {"a": 1, "b": 2}}])
 
 @pytest.fixture(autouse=True)
 def _own_key(_no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
-    """There is a key."""
+    """Sets a key."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-cli-secret")
 
 
@@ -53,7 +53,7 @@ def asked(server: LLMServer) -> Any:
 def test_piped_text_goes_in_front_of_the_words_or_where_a_dash_is(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, words: list[str], sent: str
 ) -> None:
-    """With a blank line between them."""
+    """Piped text and words are separated by a blank line."""
     piped(monkeypatch, b"\xef\xbb\xbf+ a line\n")
     assert main(["chat", *to(server), *words]) == 0
     assert asked(server) == sent
@@ -61,7 +61,7 @@ def test_piped_text_goes_in_front_of_the_words_or_where_a_dash_is(
 
 @pytest.mark.parametrize("command", [["chat"], []], ids=["chat", "no command"])
 def test_a_real_pipe_is_read(server: LLMServer, command: list[str]) -> None:
-    """As in `git diff | llmbridge chat "Write a commit message"`, also without the command's name."""
+    """`git diff | llmbridge chat "Write a commit message"` sends the diff, also without the command's name."""
     words = [*command, *to(server), "Write a commit message"]
     run = subprocess.run([sys.executable, "-m", "llmbridge", *words], input=b"diff\n", capture_output=True, timeout=60)
     assert (run.returncode, run.stderr) == (0, b"")
@@ -72,23 +72,23 @@ def test_a_real_pipe_is_read(server: LLMServer, command: list[str]) -> None:
 def test_standard_input_is_used_once(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], words: list[str]
 ) -> None:
-    """Two dashes are a mistake."""
+    """Two dashes are an error."""
     piped(monkeypatch, b"text")
     assert main(["chat", *to(server), *words]) == 2
     assert "only once" in one_line(capsys.readouterr().err)
 
 
 def test_an_empty_pipe_adds_nothing(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The words are the prompt, as they are behind a program that prints nothing."""
+    """After a program that prints nothing, the words alone are the prompt."""
     piped(monkeypatch, b"")
     assert main(["chat", *to(server), "Hello"]) == 0
     assert asked(server) == "Hello"
 
 
-def test_piped_bytes_that_are_not_text_are_told(
+def test_piped_bytes_that_are_not_text_are_an_error(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """They are neither dropped nor guessed at."""
+    """Piped bytes that are not UTF-8 are an error."""
     piped(monkeypatch, b"caf\xe9")
     assert main(["chat", *to(server), "What is it?"]) == 2
     assert "UTF-8 (byte 3)" in one_line(capsys.readouterr().err)
@@ -96,7 +96,7 @@ def test_piped_bytes_that_are_not_text_are_told(
 
 
 def test_the_first_words_without_a_command_are_a_prompt(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """`llmbridge "hi"` is `llmbridge chat "hi"`, options in front or behind."""
+    """`llmbridge "hi"` is `llmbridge chat "hi"`, with options before or after it."""
     server.default = Reply("Hello")
     assert main(["hi", *to(server)]) == 0
     assert main([*to(server), "hi"]) == 0
@@ -106,10 +106,10 @@ def test_the_first_words_without_a_command_are_a_prompt(server: LLMServer, capsy
 
 
 @pytest.mark.parametrize(("word", "meant"), [("caht", "chat"), ("model", "models"), ("conversation", "conversations")])
-def test_a_command_that_is_spelled_wrongly_is_not_asked(
+def test_a_misspelled_command_is_not_sent_as_a_prompt(
     word: str, meant: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """It says which one is meant."""
+    """The error suggests the right command."""
     assert main([word, "Hello"]) == 2
     assert f"did you mean '{meant}'?" in one_line(capsys.readouterr().err)
 
@@ -118,7 +118,7 @@ def test_a_command_that_is_spelled_wrongly_is_not_asked(
 
 
 def test_text_files_go_in_front(server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """In their order, before piped text and words."""
+    """Files come in order, before piped text and words."""
     for name in ("one", "two"):
         (tmp_path / name).write_text(f"{name}\n", encoding="utf-8")
     piped(monkeypatch, b"piped")
@@ -127,7 +127,7 @@ def test_text_files_go_in_front(server: LLMServer, tmp_path: Path, monkeypatch: 
 
 
 def test_attachments_are_what_their_bytes_are(server: LLMServer, tmp_path: Path) -> None:
-    """An image, a text document, and an image by its URL."""
+    """An image, a text document, and an image by URL."""
     (tmp_path / "cat").write_bytes(PNG)
     (tmp_path / "notes.txt").write_text("some notes", encoding="utf-8")
     sources = [str(tmp_path / "cat"), str(tmp_path / "notes.txt"), "https://example.com/dog.jpg"]
@@ -140,7 +140,7 @@ def test_attachments_are_what_their_bytes_are(server: LLMServer, tmp_path: Path)
 
 
 def test_an_attachment_can_be_piped_in(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """`-a -` takes bytes from standard input."""
+    """`-a -` reads bytes from standard input."""
     piped(monkeypatch, PNG)
     assert main(["chat", *to(server), "What?", "-a", "-"]) == 0
     assert asked(server)[1]["image_url"]["url"].startswith("data:image/png;base64,")
@@ -152,11 +152,11 @@ def test_an_attachment_can_be_piped_in(server: LLMServer, monkeypatch: pytest.Mo
         (["-f", "nothing.txt"], "-f: cannot read nothing.txt"),
         (["-a", "nothing.png"], "cannot attach nothing.png"),
         (["-a", "https://example.com/42"], "--image"),
-        (["-a", sys.executable], "neither text"),
+        (["-a", sys.executable], "not a known kind"),
         (["-o", "timeout", "3"], "write --timeout"),
         (["-o", "max_turns", "x"], "whole number"),
         (["--retries", "two"], "--retries takes a whole number, like 3"),
-        (["--limits", "fast"], "--limits takes requests a minute, like 20"),
+        (["--limits", "fast"], "--limits takes requests per minute, like 20"),
         (["--limits", "0"], "--limits takes"),
         (["--schema", "name, age years"], "'years' is not a type"),
         (["--schema", "a b c"], "is not a field"),
@@ -169,10 +169,10 @@ def test_an_attachment_can_be_piped_in(server: LLMServer, monkeypatch: pytest.Mo
         (["--conversation", "../x"], "letters, digits"),
     ],
 )
-def test_what_cannot_be_used_is_told_before_anything_is_sent(
+def test_a_wrong_option_is_an_error_before_sending(
     server: LLMServer, words: list[str], told: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Code 2, and one line that names the option."""
+    """Exit code 2, and one line that names the option."""
     assert main(["chat", *to(server), "Hello", *words]) == 2
     assert told in one_line(capsys.readouterr().err)
     assert not server.requests
@@ -182,7 +182,7 @@ def test_what_cannot_be_used_is_told_before_anything_is_sent(
 
 
 def test_every_parameter_has_an_option(server: LLMServer) -> None:
-    """Numbers, words, JSON; a dash for an underscore."""
+    """-o takes numbers, words and JSON; a dash stands for an underscore."""
     words = ["-o", "temperature", "0.5", "-o", "max-tokens", "7", "-o", "stop", "END", "-o", "logit_bias", '{"5": 1}']
     assert main(["chat", *to(server), "Hello", *words]) == 0
     sent = server.requests[0].json
@@ -193,7 +193,7 @@ def test_every_parameter_has_an_option(server: LLMServer) -> None:
 def test_a_key_of_the_command_line_is_sent_and_never_shown(
     server: LLMServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Not even by a service that echoes it."""
+    """Not even if the service echoes it."""
     key = "a-key-0123456789"
     server.default = Reply(f"bad key {key}", status=401)
     assert main(["chat", *to(server), "--key", key, "--debug", "Hello"]) == 1
@@ -202,14 +202,14 @@ def test_a_key_of_the_command_line_is_sent_and_never_shown(
 
 
 def test_retries_say_how_often(server: LLMServer) -> None:
-    """None with 0."""
+    """--retries 0 sends one request."""
     server.default = Reply("busy", status=503)
     assert main(["chat", *to(server), "--retries", "0", "Hello"]) == 1
     assert len(server.requests) == 1
 
 
 def test_limits_are_for_all_requests_of_the_command(server: LLMServer) -> None:
-    """Both spellings are taken."""
+    """Both forms of --limits work."""
     for limits in ("60", "requests-per-minute=60,concurrency=1"):
         assert main(["chat", *to(server), "--limits", limits, "Hello"]) == 0
 
@@ -219,14 +219,14 @@ def test_limits_are_for_all_requests_of_the_command(server: LLMServer) -> None:
     [("max_turns", "-o max_turns"), ("base_url", "--base-url")],
 )
 def test_texts_speak_of_options(told: str, option: str) -> None:
-    """What the library calls an argument is an option here."""
+    """Messages name options instead of the library's arguments."""
     from llmbridge.cli._output import spoken
 
     assert spoken(f"check {told}") == f"check {option}"
 
 
 def test_a_schema_is_written_as_fields(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Names with types, lists and descriptions; all are required."""
+    """--schema takes names with types, lists and descriptions; all are required."""
     server.default = Reply('{"name": "Ada", "age": 36, "tags": ["x"]}')
     assert main(["chat", *to(server), "--schema", "name, age int: in years, tags str[]", "Who?"]) == 0
     assert json.loads(capsys.readouterr().out) == {"name": "Ada", "age": 36, "tags": ["x"]}
@@ -236,7 +236,7 @@ def test_a_schema_is_written_as_fields(server: LLMServer, capsys: pytest.Capture
 
 
 def test_a_warning_is_a_line_like_all_others(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Not one of Python's, with a path and a line of source."""
+    """A warning has no path and no source line, unlike Python's."""
     words = ["-m", "openai-responses:m", "--base-url", server.base_url("openai-responses")]
     with warnings.catch_warnings():
         warnings.simplefilter("always")
@@ -259,14 +259,14 @@ def test_a_warning_is_a_line_like_all_others(server: LLMServer, capsys: pytest.C
 def test_the_last_code_block_alone(
     server: LLMServer, capsys: pytest.CaptureFixture[str], answer: str, code: str
 ) -> None:
-    """Without its fence and indentation."""
+    """-x prints the block without its fence and indentation."""
     server.default = Reply(answer)
     assert main(["chat", *to(server), "-x", "Hello"]) == 0
     assert capsys.readouterr() == (code, "")
 
 
-def test_an_answer_without_code_is_no_code(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Nothing on standard output; the answer is not lost."""
+def test_an_answer_without_code_is_an_error(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Standard output stays empty; the answer goes to standard error."""
     server.default = Reply("I cannot.")
     assert main(["chat", *to(server), "-x", "Hello"]) == 1
     assert capsys.readouterr() == ("", "I cannot.\nllmbridge: the answer has no code block\n")
@@ -284,7 +284,7 @@ def tools(tmp_path: Path) -> str:
 
 
 def test_tools_are_shown_and_run(server: LLMServer, tools: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Call and result on standard error, the answer alone on standard output; the tokens are those of all requests."""
+    """Call and result go to standard error, the answer to standard output; usage counts all requests."""
     server.script(SUM, Reply("It is 3."))
     assert main(["chat", *to(server), "-T", tools, "--yes", "--json", "1 + 2?"]) == 0
     out, err = capsys.readouterr()
@@ -294,10 +294,22 @@ def test_tools_are_shown_and_run(server: LLMServer, tools: str, capsys: pytest.C
     assert server.requests[1].json["messages"][-1]["content"] == "3"
 
 
+@pytest.mark.filterwarnings("default")
+def test_a_tool_that_says_nothing_of_itself_is_told_once(
+    server: LLMServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """However many requests there are."""
+    path = tmp_path / "silent_of_a_test.py"
+    path.write_text("def add(a, b):\n    return a + b\n", encoding="utf-8")
+    server.script(SUM, Reply("It is 3."))
+    assert main(["chat", *to(server), "-T", f"{path}:add", "--yes", "1 + 2?"]) == 0
+    assert capsys.readouterr().err.count("cannot know what the tool add does") == 1
+
+
 def test_a_model_that_never_stops_calling_is_stopped(
     server: LLMServer, tools: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """After `-o max_turns` answers."""
+    """It stops after `-o max_turns` answers."""
     server.default = SUM
     assert main(["chat", *to(server), "-T", tools, "--yes", "-o", "max_turns", "2", "1 + 2?"]) == 1
     assert "-o max_turns" in capsys.readouterr().err
@@ -308,7 +320,7 @@ def test_a_model_that_never_stops_calling_is_stopped(
 def test_a_tool_runs_only_with_a_yes(
     server: LLMServer, tools: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str, result: str
 ) -> None:
-    """Without one the model is told so."""
+    """Without a yes, the model reads that the user refused."""
     (tmp_path / "terminal").write_text(answer, encoding="utf-8")
     monkeypatch.setattr("llmbridge.cli._answer._TERMINAL", str(tmp_path / "terminal"))
     server.script(SUM, Reply("Done."))
@@ -316,10 +328,10 @@ def test_a_tool_runs_only_with_a_yes(
     assert server.requests[1].json["messages"][-1]["content"] == result
 
 
-def test_without_a_terminal_nobody_can_say_yes(
+def test_without_a_terminal_tools_need_yes(
     server: LLMServer, tools: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """So nothing is sent."""
+    """Nothing is sent, as no one could say yes."""
     monkeypatch.setattr("llmbridge.cli._answer._TERMINAL", str(tmp_path / "nothing"))
     assert main(["chat", *to(server), "-T", tools, "1 + 2?"]) == 2
     assert "--yes" in one_line(capsys.readouterr().err)
@@ -327,7 +339,7 @@ def test_without_a_terminal_nobody_can_say_yes(
 
 
 def test_a_call_cannot_hide_itself(server: LLMServer, tools: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """What a terminal would obey is shown instead."""
+    """Control characters in a call are shown, not obeyed."""
     evil = {"a": "\x1b[2K\rharmless", "b": 2}
 
     def answer(received: Received) -> Reply:

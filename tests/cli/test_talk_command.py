@@ -1,4 +1,4 @@
-"""`llmbridge chat` as a conversation on a terminal, and the files that conversations are kept in."""
+"""`llmbridge chat` as a conversation on a terminal, and saved conversations."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ Type = Callable[..., int]
 
 @pytest.fixture(autouse=True)
 def folder(_no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """There is a key, and conversations are kept here."""
+    """Sets a key, and saves conversations here."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-cli-secret")
     monkeypatch.setenv("APPDATA" if os.name == "nt" else "XDG_STATE_HOME", str(tmp_path))
     monkeypatch.delenv("LLMBRIDGE_KEEP")
@@ -35,7 +35,7 @@ def folder(_no_settings: None, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) 
 
 @pytest.fixture
 def typed(monkeypatch: pytest.MonkeyPatch, server: LLMServer) -> Type:
-    """Runs `llmbridge chat` on a terminal where these lines are typed, and then Ctrl-D."""
+    """Runs `llmbridge chat` on a terminal where these lines are typed, then Ctrl-D."""
     server.default = echo
 
     def run(*words: str, lines: Iterable[str] = (), options: tuple[str, ...] = ()) -> int:
@@ -55,7 +55,7 @@ def typed(monkeypatch: pytest.MonkeyPatch, server: LLMServer) -> Type:
 
 
 def echo(received: Received) -> Reply:
-    """Says what was asked, and how many messages came."""
+    """Repeats the question, with the number of messages."""
     messages = received.json["messages"]
     content = messages[-1]["content"]
     asked = content if isinstance(content, str) else content[0]["text"]
@@ -68,7 +68,7 @@ def sent(server: LLMServer) -> list[tuple[str, Any]]:
 
 
 def only_file(folder: Path) -> Path:
-    """The file of the one conversation that was kept."""
+    """The only saved conversation."""
     (path,) = folder.glob("*.jsonl")
     return path
 
@@ -79,17 +79,17 @@ def only_file(folder: Path) -> Path:
 def test_questions_go_with_all_that_was_said(
     typed: Type, server: LLMServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Until Ctrl-D, with code 0; the answers alone are on standard output."""
+    """The conversation ends with Ctrl-D and code 0; only answers go to standard output."""
     assert typed("one", "", "  ", "two") == 0
     assert sent(server) == [("user", "one"), ("assistant", "1: one"), ("user", "two")]
     out, err = capsys.readouterr()
     assert out.split("\n")[:2] == ["1: one", "3: two"]
-    assert "talking with openai:m" in one_line(err)
+    assert "chatting with openai:m" in one_line(err)
 
 
 @pytest.mark.parametrize("lines", [('"""one', "two", 'three"""'), ('"""', "one", "two", "three", '"""')])
 def test_a_question_of_several_lines(typed: Type, server: LLMServer, lines: tuple[str, ...]) -> None:
-    """Between three quotes."""
+    """Three quotes start and end it."""
     assert typed(*lines) == 0
     assert sent(server)[-1] == ("user", "one\ntwo\nthree")
 
@@ -97,13 +97,13 @@ def test_a_question_of_several_lines(typed: Type, server: LLMServer, lines: tupl
 def test_a_failure_ends_neither_the_conversation_nor_stays_in_it(
     typed: Type, server: LLMServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The next question is asked in its place."""
+    """The next question replaces the one that failed."""
     assert typed("one", "fail", "two") == 0
     assert [content for _, content in sent(server)] == ["one", "1: one", "two"]
     assert "answered 400" in capsys.readouterr().err
 
 
-def test_the_last_question_is_asked_again_or_taken_back(
+def test_the_last_question_is_retried_or_removed(
     typed: Type, server: LLMServer, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """/retry and /undo."""
@@ -112,13 +112,13 @@ def test_the_last_question_is_asked_again_or_taken_back(
     assert questions == ["one", "two", "two", "three"]
     assert [content for _, content in sent(server)] == ["one", "1: one", "three"]
     err = capsys.readouterr().err
-    assert "taken back: three" in err
-    assert "no question to take back" in err
+    assert "removed: three" in err
+    assert "no question to remove" in err
     assert "no question to ask again" in err
 
 
 def test_model_and_system_message_change(typed: Type, server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """For the questions that follow."""
+    """/model and /system apply to the questions that follow."""
     assert typed("one", "/model openai:other", "/system Be brief.", "/model", "/system", "two") == 0
     assert server.requests[-1].json["model"] == "other"
     assert sent(server)[0] == ("system", "Be brief.")
@@ -131,7 +131,7 @@ def test_model_and_system_message_change(typed: Type, server: LLMServer, capsys:
 def test_files_are_attached_to_the_next_question(
     typed: Type, server: LLMServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """To that one alone, also if the name is in quotes."""
+    """/attach applies to the next question only, also with a name in quotes."""
     (tmp_path / "my cat.png").write_bytes(PNG)
     lines = ["/attach nothing.png", "/attach", f"/attach '{tmp_path / 'my cat.png'}'", "what?", "and now?"]
     assert typed(*lines) == 0
@@ -143,7 +143,7 @@ def test_files_are_attached_to_the_next_question(
 def test_conversations_are_saved_and_loaded(
     typed: Type, server: LLMServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """In the form of `Conversation.save`."""
+    """/save and /load use the format of `Conversation.save`."""
     from llmbridge import Client, Conversation
 
     path = tmp_path / "talk.jsonl"
@@ -156,7 +156,7 @@ def test_conversations_are_saved_and_loaded(
 
 
 def test_tokens_are_counted_and_commands_explained(typed: Type, capsys: pytest.CaptureFixture[str]) -> None:
-    """/usage and /help; a command that is spelled wrongly is not asked, and a path is a question."""
+    """/usage and /help work; a misspelled command is not sent, but a path is a question."""
     assert typed("/usage", "one", "/usage", "/help", "/usagge", "/etc/passwd is what?") == 0
     out, err = capsys.readouterr()
     assert "no tokens" in err
@@ -176,17 +176,17 @@ def test_without_readline_there_is_a_conversation_too(
 
 
 @pytest.mark.parametrize("option", ["--json", "-x"])
-def test_with_output_for_programs_nobody_is_asked(typed: Type, option: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A prompt is missing then."""
+def test_output_for_programs_needs_a_prompt(typed: Type, option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    """Then a missing prompt is an error."""
     assert typed("one", options=(option,)) == 2
     assert "no prompt" in capsys.readouterr().err
 
 
-# -- kept -------------------------------------------------------------------------------------------------------------
+# -- saved ------------------------------------------------------------------------------------------------------------
 
 
 def test_the_last_conversation_goes_on(server: LLMServer, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    """With its messages, model, system message and address; its file is for its owner alone."""
+    """-c restores messages, model, system message and address; the file is private."""
     server.default = echo
     assert main(["chat", *to(server), "--system", "Be brief.", "one"]) == 0
     path = only_file(folder)
@@ -202,7 +202,7 @@ def test_the_last_conversation_goes_on(server: LLMServer, folder: Path, capsys: 
 
 
 def test_a_named_conversation_goes_on(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """Whatever was asked in between."""
+    """--conversation restores it, whatever was asked in between."""
     server.default = echo
     for words in (["--conversation", "work", "one"], ["between"], ["--conversation", "work", "two"]):
         assert main(["chat", *to(server), *words]) == 0
@@ -212,7 +212,7 @@ def test_a_named_conversation_goes_on(server: LLMServer, capsys: pytest.CaptureF
 def test_nothing_is_kept_where_that_is_said(
     server: LLMServer, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], typed: Type
 ) -> None:
-    """LLMBRIDGE_KEEP=0: no file at all."""
+    """LLMBRIDGE_KEEP=0 writes no file."""
     monkeypatch.setenv("LLMBRIDGE_KEEP", "0")
     assert main(["chat", *to(server), "one"]) == 0
     assert typed("one", "two") == 0
@@ -223,7 +223,7 @@ def test_nothing_is_kept_where_that_is_said(
 
 
 def test_what_got_no_answer_is_not_kept(server: LLMServer, folder: Path) -> None:
-    """So that -c goes on with what did; a half answer is one."""
+    """-c continues the last conversation that got an answer, even half of one."""
     server.script(Reply("no", status=400), Reply(["Half an ", "ans"], error="broken"))
     assert main(["chat", *to(server), "one"]) == 1
     assert not list(folder.iterdir())
@@ -234,7 +234,7 @@ def test_what_got_no_answer_is_not_kept(server: LLMServer, folder: Path) -> None
 
 
 def test_a_line_that_was_not_written_whole_harms_nothing(server: LLMServer, folder: Path) -> None:
-    """The end of a file after a crash: the rest goes on, and the next lines are whole."""
+    """After a crash, the half line at the end is dropped, and the next lines are whole."""
     server.default = echo
     assert main(["chat", *to(server), "one"]) == 0
     with only_file(folder).open("ab") as file:
@@ -247,7 +247,7 @@ def test_a_line_that_was_not_written_whole_harms_nothing(server: LLMServer, fold
 def test_two_at_once_lose_nothing(
     typed: Type, server: LLMServer, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """Who comes second goes on in a file of its own."""
+    """The second process saves its conversation under another name."""
     server.default = echo
     assert main(["chat", *to(server), "--conversation", "work", "one"]) == 0
 
@@ -258,26 +258,26 @@ def test_two_at_once_lose_nothing(
         yield "three"
 
     assert typed(lines=lines(), options=("--conversation", "work")) == 0
-    assert "goes on as work-2" in capsys.readouterr().err
+    assert "saved as work-2" in capsys.readouterr().err
     assert "three" in (folder / "work-2.jsonl").read_text(encoding="utf-8")
 
 
-def test_a_folder_that_cannot_be_written_is_told_and_no_more(
+def test_a_folder_that_cannot_be_written_is_reported(
     server: LLMServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The answer is there."""
+    """The answer is printed all the same."""
     (tmp_path / "llmbridge").write_text("a file", encoding="utf-8")
     server.default = Reply("Hello")
     assert main(["chat", *to(server), "one"]) == 0
     out, err = capsys.readouterr()
     assert out == "Hello\n"
-    assert "not kept" in one_line(err)
+    assert "not saved" in one_line(err)
 
 
 def test_conversations_are_listed_shown_and_deleted(
     server: LLMServer, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    """The newest first, by name; what is damaged is told."""
+    """Newest first, by name; damaged files are reported."""
     server.default = echo
     for name in ("first", "second"):
         assert main(["chat", *to(server), "--conversation", name, f"in {name}"]) == 0
@@ -306,12 +306,12 @@ def test_conversations_are_listed_shown_and_deleted(
 # -- a real terminal --------------------------------------------------------------------------------------------------
 
 
-# Ctrl-C reaches the program whose terminal it is.
+# Ctrl-C reaches the program that controls the terminal.
 _OWN_TERMINAL = "import fcntl, termios\nfcntl.ioctl(0, termios.TIOCSCTTY, 0)\n"
 
 
 class Terminal:
-    """`llmbridge chat` at the other end of a pseudo-terminal."""
+    """`llmbridge chat` in a pseudo-terminal."""
 
     def __init__(self, *words: str) -> None:
         import pty
@@ -330,19 +330,19 @@ class Terminal:
         os.write(self.end, text.encode())
 
     def wait_for(self, text: str) -> None:
-        """Reads until the text has come behind all that was waited for before."""
+        """Reads until the text has come, after everything waited for before."""
         end = time.monotonic() + 60
         while text not in self.shown:
             assert time.monotonic() < end, self.shown
             if select.select([self.end], [], [], 0.1)[0]:
                 try:
                     self.shown += os.read(self.end, 4096).decode()
-                except OSError:  # Linux: nobody is left at the other end
+                except OSError:  # Linux: the other end is closed
                     assert text in self.shown
         self.shown = self.shown.partition(text)[2]
 
     def close(self) -> None:
-        """Ends the process, if it has not ended."""
+        """Ends the process if it still runs."""
         self.process.kill()
         self.process.wait()
         os.close(self.end)
@@ -359,7 +359,7 @@ def terminal(server: LLMServer) -> Iterator[Terminal]:
 
 @needs_posix
 def test_ctrl_c_stops_the_answer_and_not_the_conversation(terminal: Terminal, server: LLMServer, folder: Path) -> None:
-    """What had come is kept; at the prompt Ctrl-C clears the line, and Ctrl-D ends with code 0."""
+    """The text so far is saved; at the prompt Ctrl-C clears the line, and Ctrl-D ends with code 0."""
     server.script(Reply(["one ", "two "] + ["more "] * 100, delay=0.3), echo)
     terminal.type("a long answer\n")
     terminal.wait_for("two ")
@@ -368,7 +368,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(terminal: Terminal, se
     assert server.requests[0].gone.wait(30)
     terminal.type("half a line")
     terminal.wait_for("half a line")
-    time.sleep(0.5)  # a signal that comes just before readline waits is seen with the next key only
+    time.sleep(0.5)  # a signal just before readline waits is handled at the next key
     terminal.type("\x03")
     terminal.wait_for("> ")
     terminal.type("short\n")
@@ -383,7 +383,7 @@ def test_ctrl_c_stops_the_answer_and_not_the_conversation(terminal: Terminal, se
 
 @needs_posix
 def test_a_terminal_that_is_closed_loses_nothing(terminal: Terminal, server: LLMServer, folder: Path) -> None:
-    """Nor does a `kill`: what had come of the answer is kept."""
+    """Closing the terminal, or a `kill`, saves the answer so far."""
     server.script(Reply(["one ", "two "] + ["more "] * 100, delay=0.3))
     terminal.type("a long answer\n")
     terminal.wait_for("two ")
@@ -394,7 +394,7 @@ def test_a_terminal_that_is_closed_loses_nothing(terminal: Terminal, server: LLM
 
 @needs_posix
 def test_a_crash_loses_no_question(terminal: Terminal, server: LLMServer, folder: Path) -> None:
-    """It is written down before it is sent."""
+    """The question is saved before it is sent."""
     server.script(Reply(["one ", "two "] + ["more "] * 100, delay=0.3))
     terminal.type("a long answer\n")
     terminal.wait_for("two ")
@@ -405,7 +405,7 @@ def test_a_crash_loses_no_question(terminal: Terminal, server: LLMServer, folder
 
 @needs_posix
 def test_ctrl_c_keeps_what_had_come_of_a_single_answer(server: LLMServer, folder: Path) -> None:
-    """Code 130, and -c goes on from there."""
+    """Exit code 130, and -c continues from there."""
     server.script(Reply(["one ", "two "] + ["more "] * 100, delay=0.3), echo)
     process = subprocess.Popen(
         [sys.executable, "-c", _RUN, "chat", *to(server), "a long answer"],

@@ -1,6 +1,6 @@
-"""The services' own clients read everything that the testing server says: what they accept, the services may say.
+"""The services' own clients read everything that the testing server sends.
 
-They are installed by `tox -e compare` only; a client that is not there is skipped.
+They are installed only by `tox -e compare`; tests of missing clients are skipped.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ import pytest
 
 from llmbridge.testing import LLMServer, Reply
 
-# The clients, and what they stand on, warn of their own future; that is not what is tested here.
+# The clients and their dependencies warn of their own future, which is not tested here.
 pytestmark = pytest.mark.filterwarnings("default")
 
 SCHEMA = {"type": "object", "properties": {"city": {"type": "string"}}, "required": ["city"]}
@@ -34,7 +34,7 @@ class TestOpenAI:
 
     @pytest.fixture
     def client(self, server: LLMServer) -> Iterator[Any]:
-        """A client that does not repeat itself."""
+        """A client without retries."""
         openai = pytest.importorskip("openai")
         with openai.OpenAI(api_key="k", base_url=server.base_url("openai"), max_retries=0) as made:
             yield made
@@ -57,7 +57,7 @@ class TestOpenAI:
         assert whole._request_id == "req-test-2"
 
     def test_tools(self, client: Any, server: LLMServer) -> None:
-        """The client's own assembly gives the calls, and their replay is accepted."""
+        """The client assembles the calls, and accepts them when they are sent back."""
         server.script(CALLS)
         with client.chat.completions.stream(model="m", messages=HELLO, tools=OPENAI_TOOLS) as stream:
             message = stream.get_final_completion().choices[0].message
@@ -71,7 +71,7 @@ class TestOpenAI:
         assert client.chat.completions.create(model="m", messages=replay).choices[0].message.content
 
     def test_reasoning_refusal_logprobs_and_choices(self, client: Any, server: LLMServer) -> None:
-        """What is beside the text is where the client looks for it."""
+        """Everything besides the text is where the client looks for it."""
         chunks = self.stream(client, server, THOUGHT)
         thought = [getattr(chunk.choices[0].delta, "reasoning_content", None) for chunk in chunks[:-1]]
         assert [piece for piece in thought if piece] == ["Two and ", "two."]
@@ -84,7 +84,7 @@ class TestOpenAI:
         assert whole.choices[0].logprobs.content[0].logprob == -0.5
 
     def test_structured_output(self, client: Any, server: LLMServer) -> None:
-        """The client parses what fits its schema."""
+        """The client parses an answer that matches its schema."""
         pydantic = pytest.importorskip("pydantic")
         place = pydantic.create_model("Place", city=(str, ...))
         server.script(Reply('{"city": "Bern"}'))
@@ -112,7 +112,7 @@ class TestOpenAI:
         assert list(client.responses.create(model="m", input="Hi", stream=True))[-1].type == "error"
 
     def test_errors(self, client: Any, server: LLMServer) -> None:
-        """Each status is the client's own class, and an error in a stream is raised."""
+        """Each status becomes the client's own class, and an error in a stream is raised."""
         import openai
 
         for status, kind in [
@@ -131,7 +131,7 @@ class TestOpenAI:
             self.stream(client, server, Reply(["Hel"], error={"message": "overloaded", "code": 503}))
 
     def test_embeddings_and_models(self, client: Any, server: LLMServer) -> None:
-        """Base64, which the client asks for by itself, and plain numbers are the same vectors."""
+        """Base64, which the client requests by default, and plain numbers give the same vectors."""
         packed = client.embeddings.create(model="m", input=["a", "b", "a"])
         plain = client.embeddings.create(model="m", input=["a", "b", "a"], encoding_format="float")
         assert server.requests[0].json["encoding_format"] == "base64"
@@ -143,7 +143,7 @@ class TestOpenAI:
         assert [model.id for model in client.models.list()] == ["a", "b"]
 
     def test_azure(self, server: LLMServer) -> None:
-        """Azure's deployments, whose streams begin with a chunk that has no choices."""
+        """Streams of Azure's deployments start with a chunk without choices."""
         openai = pytest.importorskip("openai")
         options = {"azure_endpoint": server.base_url("azure"), "api_version": "2024-10-21", "max_retries": 0}
         with openai.AzureOpenAI(api_key="k", **options) as client:
@@ -161,13 +161,13 @@ class TestAnthropic:
 
     @pytest.fixture
     def client(self, server: LLMServer) -> Iterator[Any]:
-        """A client that does not repeat itself."""
+        """A client without retries."""
         anthropic = pytest.importorskip("anthropic")
         with anthropic.Anthropic(api_key="k", base_url=server.base_url("anthropic"), max_retries=0) as made:
             yield made
 
     def ask(self, client: Any, server: LLMServer, reply: Reply, **options: Any) -> tuple[Any, Any]:
-        """The same answer streamed and whole, as the client's final messages."""
+        """The answer streamed and whole, as the client's final messages."""
         server.script(reply, reply)
         asked = {"model": "m", "max_tokens": 2000, "messages": HELLO, **options}
         with client.messages.stream(**asked) as stream:
@@ -185,7 +185,7 @@ class TestAnthropic:
             assert (message.usage.cache_read_input_tokens, message.usage.output_tokens) == (7, 9)
 
     def test_tools_and_reasoning(self, client: Any, server: LLMServer) -> None:
-        """Calls are assembled, thoughts are signed, and their replay is accepted."""
+        """Calls are assembled, thoughts are signed, and both are accepted when sent back."""
         thinking = {"type": "enabled", "budget_tokens": 1024}
         reply = Reply("Let me look.", reasoning=["Hm, ", "so."], tool_calls=[CALL])
         for message in self.ask(client, server, reply, tools=ANTHROPIC_TOOLS, thinking=thinking):
@@ -206,7 +206,7 @@ class TestAnthropic:
             assert message.stop_reason == "max_tokens"
 
     def test_errors(self, client: Any, server: LLMServer) -> None:
-        """Each status is the client's own class, and an error in a stream is raised."""
+        """Each status becomes the client's own class, and an error in a stream is raised."""
         import anthropic
 
         for status, kind in [
@@ -236,7 +236,7 @@ class TestGemini:
 
     @pytest.fixture
     def client(self, server: LLMServer) -> Iterator[Any]:
-        """A client that does not repeat itself."""
+        """A client without retries."""
         genai = pytest.importorskip("google.genai")
         options = {"base_url": server.base_url("gemini"), "retry_options": {"attempts": 1}}
         made = genai.Client(api_key="k", http_options=options)
@@ -244,7 +244,7 @@ class TestGemini:
         made.close()
 
     def ask(self, client: Any, server: LLMServer, reply: Reply, **options: Any) -> tuple[list[Any], Any]:
-        """The same answer streamed, as its chunks, and whole."""
+        """The answer streamed, as its chunks, and whole."""
         server.script(reply, reply)
         asked = {"model": "m", "contents": "Hi there", **options}
         return list(client.models.generate_content_stream(**asked)), client.models.generate_content(**asked)
@@ -261,7 +261,7 @@ class TestGemini:
         assert (server.requests[0].model, server.requests[0].user_text) == ("m", "Hi there")
 
     def test_tools_and_reasoning(self, client: Any, server: LLMServer) -> None:
-        """Calls come whole and signed, and their replay is accepted."""
+        """Calls come whole and signed, and are accepted when sent back."""
         declared = {"function_declarations": [{"name": "get_weather", "parameters_json_schema": SCHEMA}]}
         config = {"tools": [declared], "automatic_function_calling": {"disable": True}}
         chunks, whole = self.ask(client, server, Reply(reasoning=["Hm."], tool_calls=[CALL]), config=config)
@@ -288,7 +288,7 @@ class TestGemini:
         assert [one.content.parts[0].text for one in whole.candidates] == ["a", "b"]
 
     def test_errors(self, client: Any, server: LLMServer) -> None:
-        """Each status is the client's own class, and an error in a stream is raised."""
+        """Each status becomes the client's own class, and an error in a stream is raised."""
         from google.genai import errors
 
         server.script(BUSY, Reply("Down", status=503), BROKEN)
@@ -302,7 +302,7 @@ class TestGemini:
             list(client.models.generate_content_stream(model="m", contents="Hi"))
 
     def test_embeddings_and_models(self, client: Any, server: LLMServer) -> None:
-        """One vector for each text, and the list of models."""
+        """One vector per text, and the list of models."""
         made = client.models.embed_content(model="text-embedding-004", contents=["a", "b", "a"])
         first, second, third = [one.values for one in made.embeddings]
         assert first == third != second
@@ -322,7 +322,7 @@ class TestOllama:
         made._client.close()
 
     def ask(self, client: Any, server: LLMServer, reply: Reply, **options: Any) -> tuple[list[Any], Any]:
-        """The same answer streamed, as its lines, and whole."""
+        """The answer streamed, as its lines, and whole."""
         server.script(reply, reply)
         asked = {"model": "m", "messages": HELLO, **options}
         return list(client.chat(stream=True, **asked)), client.chat(**asked)
@@ -336,7 +336,7 @@ class TestOllama:
             assert (last.done, last.done_reason, last.prompt_eval_count, last.eval_count) == (True, "stop", 2, 3)
 
     def test_tools_and_reasoning(self, client: Any, server: LLMServer) -> None:
-        """Calls come whole, and their replay is accepted."""
+        """Calls come whole, and are accepted when sent back."""
         reply = Reply(reasoning=["Hm, ", "so."], tool_calls=[CALL])
         lines, whole = self.ask(client, server, reply, tools=OPENAI_TOOLS, think=True)
         assert [line.message.thinking for line in lines[:2]] == ["Hm, ", "so."]
@@ -348,7 +348,7 @@ class TestOllama:
         assert server.requests[-1].turns[-1].text == "sunny"
 
     def test_errors(self, client: Any, server: LLMServer) -> None:
-        """A status and a line that is an error are the client's own class."""
+        """A status and an error line become the client's own class."""
         import ollama
 
         server.script(BUSY, BROKEN)
@@ -359,7 +359,7 @@ class TestOllama:
             list(client.chat("m", HELLO, stream=True))
 
     def test_embeddings_and_models(self, client: Any, server: LLMServer) -> None:
-        """One vector for each text, and the list of models."""
+        """One vector per text, and the list of models."""
         first, second, third = client.embed("m", ["a", "b", "a"]).embeddings
         assert first == third != second
         server.script(MANY)
@@ -378,7 +378,7 @@ class TestMistral:
             yield made
 
     def ask(self, client: Any, server: LLMServer, reply: Reply, **options: Any) -> tuple[list[Any], Any]:
-        """The same answer streamed, as its chunks, and whole."""
+        """The answer streamed, as its chunks, and whole."""
         server.script(reply, reply)
         asked = {"model": "m", "messages": HELLO, **options}
         with client.chat.stream(**asked) as stream:
@@ -395,7 +395,7 @@ class TestMistral:
             assert (last.usage.prompt_tokens, last.usage.completion_tokens) == (2, 3)
 
     def test_tools_and_reasoning(self, client: Any, server: LLMServer) -> None:
-        """Content is a list of chunks once there is thinking; calls come whole, and their replay is accepted."""
+        """Content is a list of chunks beside thinking; calls come whole, and are accepted when sent back."""
         chunks, whole = self.ask(client, server, Reply("Wait.", reasoning="Hm.", tool_calls=[CALL]), tools=OPENAI_TOOLS)
         thought, text = whole.choices[0].message.content
         assert (thought.thinking[0].text, text.text) == ("Hm.", "Wait.")
@@ -408,7 +408,7 @@ class TestMistral:
         assert server.requests[-1].turns[-1].text == "sunny"
 
     def test_errors(self, client: Any, server: LLMServer) -> None:
-        """A status is the client's own class; so is the list of what is wrong with a request."""
+        """A status becomes the client's own class; so does the list of problems in a request."""
         from mistralai.client import errors
 
         server.script(BUSY)
@@ -420,7 +420,7 @@ class TestMistral:
             client.chat.complete(model="m", messages=HELLO)
 
     def test_embeddings_and_models(self, client: Any, server: LLMServer) -> None:
-        """One vector for each text, as long as asked for, and the list of models."""
+        """One vector per text, of the requested length, and the list of models."""
         made = client.embeddings.create(model="m", inputs=["a", "b", "a"], output_dimension=3)
         first, second, third = [one.embedding for one in made.data]
         assert first == third != second

@@ -29,7 +29,7 @@ FORMS = {
 
 @pytest.fixture(params=["memory", "sqlite", "filesystem"])
 def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
-    """A session that keeps answers to POST."""
+    """A session that caches answers to POST."""
     with requests_cache.CachedSession(tmp_path / "kept", backend=request.param, allowable_methods=["POST"]) as made:
         yield made
         made.cache.close()
@@ -37,7 +37,7 @@ def session(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Any]:
 
 @pytest.mark.parametrize("form", FORMS)
 def test_p44_a_cache_hands_the_pieces_on_as_they_were(server: LLMServer, session: Any, mode: Mode, form: str) -> None:
-    """Pieces, the service's own events and what is known of the whole answer are equal, and nothing is sent again."""
+    """Pieces, raw events and the Completion are equal, and nothing is sent again."""
     server.script(*[Reply(raw=FORMS[form])] * 2)
     options: dict[str, Any] = {"session": session, "api_key": KEY, "retries": 0, "timeout": 20}
     with Client("openai:m", base_url=server.base_url("openai"), **options) as client:
@@ -51,7 +51,7 @@ def test_p44_a_cache_hands_the_pieces_on_as_they_were(server: LLMServer, session
 
 
 def test_p44_errors_are_not_kept(server: LLMServer, session: Any, mode: Mode) -> None:
-    """The answer after a refusal is the service's."""
+    """The answer after a rejection comes from the service."""
     server.script(Reply("Later", status=429), Reply("x"))
     options: dict[str, Any] = {"session": session, "api_key": KEY, "retries": 0, "timeout": 20}
     with Client("openai:m", base_url=server.base_url("openai"), **options) as client:
@@ -66,7 +66,7 @@ def test_p44_errors_are_not_kept(server: LLMServer, session: Any, mode: Mode) ->
 @pytest.mark.parametrize("serializer", ["pickle", "json", "yaml"])
 @pytest.mark.parametrize("service", ["openai", "anthropic", "azure", "gemini"])
 def test_p44_no_cache_keeps_a_key(server: LLMServer, tmp_path: Path, service: str, serializer: str) -> None:
-    """Whatever the header is called that a service wants, and whatever the cache writes it down with."""
+    """In no service's header, and with no serializer."""
     options: dict[str, Any] = {"api_key": KEY, "headers": {"X-Other-Token": "canary-of-a-header"}, "retries": 0}
     kept: dict[str, Any] = {"backend": "filesystem", "allowable_methods": ["POST"], "serializer": serializer}
     with requests_cache.CachedSession(tmp_path / "kept", **kept) as session:
@@ -84,7 +84,7 @@ def test_p44_no_cache_keeps_a_key(server: LLMServer, tmp_path: Path, service: st
 
 
 def test_p44_a_cache_for_all_sessions_counts(server: LLMServer, tmp_path: Path, mode: Mode) -> None:
-    """`install_cache()` replaces the class of sessions, for as long as it is installed."""
+    """`install_cache()` replaces the session class as long as it is installed."""
     server.script(*[Reply(["При", "вет"])] * 2)
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=0, timeout=20) as client:
         requests_cache.install_cache(tmp_path / "all", backend="filesystem", allowable_methods=["POST"])

@@ -1,4 +1,4 @@
-"""P44 with the libraries that mock requests, and with those that put an adapter or a context of their own in place."""
+"""P44 with the libraries that mock requests, and with adapters and contexts of other packages."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ MOCKS = {"responses": _responses, "requests_mock": _requests_mock, "pook": _pook
 
 @pytest.fixture(params=["own", "session"])
 def caller(request: pytest.FixtureRequest) -> Iterator[Client]:
-    """A client of the service itself, whose requests must not leave the process."""
+    """A client of the real service, whose requests must not leave the process."""
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(requests.Session()) if request.param == "session" else None
         yield stack.enter_context(Client("openai:m", session=session, api_key=KEY, retries=0, timeout=20))
@@ -70,7 +70,7 @@ def test_p44_a_mock_answers_every_call(caller: Client, mode: Mode, library: str)
 
 @pytest.mark.parametrize("library", ["responses", "requests_mock"])
 def test_p44_a_mock_may_answer_compressed(caller: Client, mode: Mode, library: str) -> None:
-    """The coding that it names is taken off."""
+    """A compressed mocked answer is decompressed."""
     with MOCKS[library]() as script:
         script(200, gzip.compress(BODY), {**STREAM, "Content-Encoding": "gzip"})
         assert mode.read(caller.chat("x")).pieces == ["При", "вет"]
@@ -92,7 +92,7 @@ def test_p44_betamax_plays_what_it_has_recorded(server: LLMServer, tmp_path: Pat
 
 
 def test_p44_adapters_and_sessions_of_others_are_used(server: LLMServer, mode: Mode) -> None:
-    """requests-toolbelt's adapters and the session of requests-ratelimiter."""
+    """requests-toolbelt's adapters and requests-ratelimiter's session work."""
     toolbelt = pytest.importorskip("requests_toolbelt.adapters.source")
     options_of = pytest.importorskip("requests_toolbelt.adapters.socket_options")
     limiter = pytest.importorskip("requests_ratelimiter")
@@ -138,7 +138,7 @@ for options in ({{}}, {{"verify": {ca_file!r}}}):
 
 
 def test_p44_a_frozen_clock_ends_every_wait(server: LLMServer, mode: Mode) -> None:
-    """The pause before a second attempt goes by, and time limits count, in a test that has stopped the time."""
+    """The pause before a retry passes, and timeouts work, in a test that has stopped the time."""
     freezegun = pytest.importorskip("freezegun")
     server.script(Reply(status=500), Reply("done"))
     frozen = freezegun.freeze_time("2020-01-01", real_asyncio=True, ignore=["trio"])  # whose own waits it stops

@@ -1,4 +1,4 @@
-"""P44 with vcrpy and pytest-recording: what a cassette has recorded plays without the service."""
+"""P44 with vcrpy and pytest-recording: a recorded cassette plays without the service."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ MATCH = ["method", "uri", "body"]
 
 @pytest.fixture(params=["own", "session"])
 def options(request: pytest.FixtureRequest) -> Iterator[dict[str, Any]]:
-    """Options of a client: connections of its own, or a session of the caller's."""
+    """Options of a client: its own connections, or a session of the caller's."""
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(requests.Session()) if request.param == "session" else None
         yield {"session": session, "api_key": KEY, "retries": 0, "timeout": 20}
 
 
 def cassette(path: Path, mode: str = "once", **options: Any) -> Any:
-    """A cassette as it is used in tests: without the key."""
+    """A cassette as tests use it: without the key."""
     options = {"filter_headers": ["authorization"], "match_on": MATCH, **options}
     return vcr.use_cassette(str(path), record_mode=mode, **options)
 
@@ -41,7 +41,7 @@ def cassette(path: Path, mode: str = "once", **options: Any) -> Any:
 def test_p44_a_cassette_plays_what_it_has_recorded(
     server: LLMServer, options: dict[str, Any], tmp_path: Path, mode: Mode
 ) -> None:
-    """Streams, whole answers, errors, compressed answers and embeddings come out as they were, and no key is kept."""
+    """Streams, whole answers, errors, compressed answers and embeddings are the same, and no key is saved."""
     path = tmp_path / "cassette.yaml"
     packed = gzip.compress(BODY)
     replies = [
@@ -59,14 +59,14 @@ def test_p44_a_cassette_plays_what_it_has_recorded(
             vectors = client.embed("a", model="openai:e").vectors
             return [texts, error.message, whole.text, whole.usage, list(map(list, vectors))]
 
-        assert client.chat("before").complete().text  # its connection is kept, and must not be used below
+        assert client.chat("before").complete().text  # its kept connection must not be used below
         server.script(*replies)
         with cassette(path) as recorded:
             live = seen()
         assert (len(recorded), len(server.requests)) == (5, 6)
         assert live[0] == [["При", "вет"]] * 2
         assert client.chat("after").complete().text
-        assert len(server.requests) == 7  # no connection of the cassette is used afterwards
+        assert len(server.requests) == 7  # the cassette's connections are not used afterwards
         server.close()
         with cassette(path, "none") as played:
             assert seen() == live
@@ -78,7 +78,7 @@ def test_p44_a_cassette_plays_what_it_has_recorded(
 def test_p44_a_cassette_without_a_filter_is_written(
     server: LLMServer, options: dict[str, Any], tmp_path: Path, mode: Mode, serializer: str
 ) -> None:
-    """It holds the key then, which is the caller's affair; nothing of llmbridge stands in it."""
+    """It contains the key, which is the caller's responsibility, but nothing else of llmbridge."""
     path = tmp_path / "open"
     with Client("openai:m", base_url=server.base_url("openai"), **options) as client:
         with cassette(path, filter_headers=[], serializer=serializer):
@@ -92,7 +92,7 @@ def test_p44_a_cassette_without_a_filter_is_written(
 
 
 def test_p44_what_no_cassette_holds_is_said_once(server: LLMServer, options: dict[str, Any], tmp_path: Path) -> None:
-    """The error of vcrpy comes through as it is, and nothing is tried again, nor sent."""
+    """vcrpy's error comes through unchanged, and nothing is retried or sent."""
     with (
         Client("openai:m", base_url=server.base_url("openai"), **{**options, "retries": 3}) as client,
         cassette(tmp_path / "empty.yaml", "none"),
@@ -114,7 +114,7 @@ def test_p44_over_tls(tls_server: LLMServer, options: dict[str, Any], ca_file: s
 
 
 def test_p44_a_recording_has_its_clocks(server: LLMServer, options: dict[str, Any], tmp_path: Path, mode: Mode) -> None:
-    """vcrpy reads the whole answer before it hands it on: the total ends that."""
+    """vcrpy reads the whole answer first, but the total timeout ends that."""
     server.script(Reply(raw=[head("Transfer-Encoding: chunked"), chunk(event("a")), HOLD]))
     with Client("openai:m", base_url=server.base_url("openai"), **options) as client, cassette(tmp_path / "held.yaml"):
         assert isinstance(mode.read(client.chat("x", timeout=Timeout(total=0.3))).error, ClockExpired)
@@ -122,7 +122,7 @@ def test_p44_a_recording_has_its_clocks(server: LLMServer, options: dict[str, An
 
 
 def test_p44_a_first_call_may_be_made_inside_a_cassette(server: LLMServer, tmp_path: Path) -> None:
-    """llmbridge may be loaded when vcrpy has put its classes in place: calls of later are watched all the same."""
+    """llmbridge may be loaded while vcrpy has replaced classes: later calls still have timeouts."""
     program = f"""
 import vcr
 with vcr.use_cassette({str(tmp_path / "first.yaml")!r}):

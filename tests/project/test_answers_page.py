@@ -1,4 +1,4 @@
-"""docs/answers.md: its table says what comes back from each service, and this plays every cell of it."""
+"""Plays every cell of the table in docs/answers.md, which says what each service returns."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ PAGE = Path(__file__).parents[2] / "docs" / "answers.md"
 PIXEL = "iVBORw0KGgo="
 MODELS = {
     "chat": "openrouter:m",
-    "responses": "openai-responses:gpt-5",
-    "anthropic": "anthropic:claude-sonnet-4-5",
-    "gemini": "gemini:gemini-2.5-flash",
+    "responses": "openai-responses:gpt-5.4-mini",
+    "anthropic": "anthropic:claude-sonnet-5",
+    "gemini": "gemini:gemini-3.5-flash",
     "mistral": "mistral:m",
     "ollama": "ollama:m",
     "cohere": "cohere:m",
@@ -53,7 +53,7 @@ def responses(*items: Any, **more: Any) -> bytes:
 
 
 def anthropic(*blocks: Any, stop: str = "end_turn") -> bytes:
-    """An answer of Anthropic's: a block as it begins, with the deltas behind it."""
+    """An answer of Anthropic's: a block as it starts, followed by its deltas."""
     told = [{"type": "message_start", "message": {"id": "id-1", "model": "served-1", "usage": {"input_tokens": 1}}}]
     for index, (block, *deltas) in enumerate(blocks):
         told.append({"type": "content_block_start", "index": index, "content_block": block})
@@ -121,7 +121,7 @@ NAMED = {
 }
 SEARCH = {"type": "web_search_call", "id": "ws_1", "status": "completed", "action": {"type": "search", "query": "q"}}
 
-# Row of the table: what answers of each dialect hold it, and where it is then.
+# Row of the table: for each dialect, answers that hold it, and where it is found.
 ROWS: dict[str, tuple[Callable[[Completion], Any], dict[str, bytes]]] = {
     "`.text`": (lambda answer: answer.text == "Hi", PLAIN),
     "`.reasoning`": (
@@ -253,20 +253,20 @@ ROWS: dict[str, tuple[Callable[[Completion], Any], dict[str, bytes]]] = {
 
 
 def table() -> dict[str, list[bool]]:
-    """The rows of the page's first table, a truth a dialect."""
+    """The rows of the page's first table, a truth value per dialect."""
     lines = [line for line in PAGE.read_text(encoding="utf-8").splitlines() if line.startswith("| ")]
     rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1 : len(ROWS) + 1]]
     return {row[0]: [cell == "yes" for cell in row[1:]] for row in rows}
 
 
 def test_the_table_is_that_of_the_cases() -> None:
-    """Neither has a row or a cell that the other lacks."""
+    """The table and the cases have the same rows and cells."""
     assert table() == {row: [dialect in bodies for dialect in MODELS] for row, (_, bodies) in ROWS.items()}
 
 
 @pytest.mark.parametrize(("row", "dialect"), [(row, name) for row, (_, bodies) in ROWS.items() for name in bodies])
 def test_each_cell_is_true(server: LLMServer, row: str, dialect: str) -> None:
-    """An answer that holds it gives it."""
+    """An answer that holds it returns it."""
     look, bodies = ROWS[row]
     ndjson = {"content_type": "application/x-ndjson"} if dialect == "ollama" else {}
     server.script(Reply(body=bodies[dialect], **ndjson))
@@ -278,6 +278,6 @@ def test_each_cell_is_true(server: LLMServer, row: str, dialect: str) -> None:
 
 
 def test_the_page_names_the_attributes_that_there_are() -> None:
-    """Of the whole answer."""
+    """The page names attributes that the whole answer has."""
     names = {match[1] for row in ROWS if (match := re.fullmatch(r"`\.(\w+)`", row))}
     assert names <= set(Completion.__dataclass_fields__)

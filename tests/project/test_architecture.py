@@ -9,6 +9,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -28,16 +29,16 @@ SOURCES = {
 }
 
 BY_NAME = {f"llmbridge.{name}": f"llmbridge.{module}" for name, module in llmbridge._MODULE_OF.items()}
-"""Where `from llmbridge import NAME` leads."""
+"""The module behind `from llmbridge import NAME`."""
 
 
 def module_of(path: str) -> str:
-    """`_call/plan.py` as the name of its module, without the package's."""
+    """`_call/plan.py` as a module's name, without the package's."""
     return path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
 
 
 def drawn(heading: str) -> list[str]:
-    """The modules in the drawing below a heading of the page."""
+    """The modules in the drawing under a heading of the page."""
     block = PAGE.partition(f"\n## {heading}\n")[2].partition("\n```\n")[2].partition("\n```")[0]
     return [module_of(path) for path in re.findall(r"[\w/]+\.py\b", block)]
 
@@ -85,7 +86,7 @@ def awaited_answer(client: Client) -> None:
 
 
 def tool_call(client: Client) -> None:
-    """A function that the model calls, on the way to an answer."""
+    """An answer on the way to which the model calls a function."""
 
     def add(a: int, b: int) -> int:
         """Adds."""
@@ -108,21 +109,21 @@ ASKS = Reply("", tool_calls=[{"name": "add", "arguments": {"a": 1, "b": 2}}])
 def test_a_call_enters_the_modules_that_are_drawn(
     server: LLMServer, client: Client, use: Callable[[Client], None], replies: list[Reply], drawing: list[list[str]]
 ) -> None:
-    """No other ones; and each that a drawing adds is entered, in the order in which the main drawing shows them."""
+    """A call enters only the drawn modules, and all that its drawing adds, in the order of the main drawing."""
     server.script(*replies, *replies)
-    use(client)  # what happens once in a process, as imports do, is not drawn
+    use(client)  # one-time work of a process, like imports, is not drawn
     with entered() as modules:
         use(client)
     known = {module for part in drawing for module in part}
     assert set(modules) - known == set(), "the drawing in docs/architecture.md lacks these"
     needed = set(drawing[-1]) - ({"_transport.later"} if not POSSIBLE else set())
-    assert needed - set(modules) == set(), "the drawing in docs/architecture.md has these without need"
+    assert needed - set(modules) == set(), "the drawing in docs/architecture.md has these needlessly"
     if drawing == [CALL]:
         assert [module for module in modules if module in CALL] == CALL
 
 
 def test_the_functions_of_the_package_enter_by_the_same_door(server: LLMServer) -> None:
-    """`chat()` is a method of a client: no module lies before it."""
+    """`chat()` is a method of a client: no module comes before it."""
     server.default = Reply("Hello")
     asked = {"api_key": "k-0123456789", "base_url": server.base_url("openai"), "proxy": False}
     chat("Hi", "openai:m", **asked).complete()
@@ -132,7 +133,7 @@ def test_the_functions_of_the_package_enter_by_the_same_door(server: LLMServer) 
 
 
 def imports_of(module: str) -> set[str]:
-    """The modules of llmbridge that one imports, inside functions too; what only type checkers read does not count."""
+    """The modules of llmbridge that a module imports, inside functions too, but not for type checkers only."""
     found: set[str] = set()
 
     def visit(node: ast.AST) -> None:
@@ -153,25 +154,28 @@ def imports_of(module: str) -> set[str]:
     return {name for name in found if name in SOURCES} - {module, "llmbridge"}
 
 
-GRAPH = {module: imports_of(module) for module in SOURCES}
+@cache
+def graph() -> dict[str, set[str]]:
+    """What each module imports."""
+    return {module: imports_of(module) for module in SOURCES}
 
 
 def circles() -> list[list[str]]:
-    """The groups of modules that need each other."""
+    """The groups of modules that import each other."""
     reached: dict[str, set[str]] = {}
-    for module in GRAPH:
+    for module in graph():
         seen: set[str] = set()
         ahead = [module]
         while ahead:
-            new = GRAPH[ahead.pop()] - seen
+            new = graph()[ahead.pop()] - seen
             seen |= new
             ahead += new
         reached[module] = seen
     return sorted({tuple(sorted(o for o in seen if module in reached[o])) for module, seen in reached.items()} - {()})
 
 
-def test_no_two_modules_need_each_other() -> None:
-    """Imports inside functions count."""
+def test_no_two_modules_import_each_other() -> None:
+    """Imports inside functions count as well."""
     assert circles() == []
 
 
@@ -180,7 +184,7 @@ ORDER = [name.replace("/", ".").removesuffix(".") for row in ROWS[1:] for name i
 
 
 def place_of(module: str) -> int:
-    """Where the page lists a module, or the room that it is in."""
+    """Where the page lists a module or its folder."""
     name = module.removeprefix("llmbridge.")
     while name not in ORDER:
         assert "." in name, f"docs/architecture.md does not list {module}"
@@ -189,10 +193,10 @@ def place_of(module: str) -> int:
 
 
 def test_imports_go_the_way_that_the_page_prints() -> None:
-    """From the bottom of the list to its top: a module imports those of its own room, and those that come earlier."""
+    """A module imports only modules of its own folder, and those listed before it."""
     wrong = [
         f"{module} imports {other}"
-        for module, others in GRAPH.items()
+        for module, others in graph().items()
         if module != "llmbridge" and "." in module and not module.endswith(("._call", "._tools", "._service_errors"))
         for other in others
         if place_of(other) > place_of(module)
@@ -201,13 +205,13 @@ def test_imports_go_the_way_that_the_page_prints() -> None:
 
 
 def test_the_page_lists_no_module_that_is_gone() -> None:
-    """Each name of the list is a module or a folder of the package."""
+    """Each name in the list is a module or a folder of the package."""
     assert [name for name in ORDER if f"llmbridge.{name}" not in SOURCES] == []
     assert len(ORDER) == len(set(ORDER)) > 40
 
 
 def test_few_private_modules_lie_at_the_top() -> None:
-    """A newcomer sees what a user holds, and at most seven files more."""
+    """A newcomer sees the public modules, and at most seven more files."""
     private = [name for name in SOURCES if re.fullmatch(r"llmbridge\._[a-z]\w*", name) and "__" not in name]
     files = [name for name in private if SOURCES[name].name != "__init__.py"]
     assert len(files) <= 7, files

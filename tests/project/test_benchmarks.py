@@ -1,4 +1,4 @@
-"""The benchmarks run; what they measure is judged by people, never by a test."""
+"""The benchmarks run; their figures are judged by people, not by tests."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 @pytest.mark.slow
 @pytest.mark.timeout(0)  # a slow machine takes its time
 def test_every_benchmark_runs() -> None:
-    """All of them run to their end with tiny sizes, and every contender gets the text that was sent."""
+    """All of them run to the end with tiny sizes, and every contender gets the text that was sent."""
     command = [sys.executable, "-m", "benchmarks.run_all", "--smoke", "--only", "floor,requests+sseclient,llmbridge"]
     done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr

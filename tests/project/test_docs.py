@@ -1,11 +1,11 @@
-"""Every Python example of README.md and docs/ runs as it stands: without a key, without a network, without a warning.
+"""Every Python example in README.md and docs/ runs unchanged: without a key, a network or a warning.
 
-The first line of a block may say how it is meant:
+The first line of a block may say what it is:
 
-- `# notebook cell`: a cell of a notebook, where `await` stands at the top level;
+- `# notebook cell`: a notebook cell, with top-level `await`;
 - `# NAME.py`: a module of that name, which later examples of the page import;
 - `# test_NAME.py`: a test module, run by pytest;
-- `# not run: REASON`: shown only; the test is skipped, with the reason.
+- `# not run: REASON`: only shown; the test is skipped with the reason.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
-# How a notebook runs a cell: top-level await is compiled into a coroutine, for a loop that runs already.
+# Like a notebook, which compiles a cell with top-level await into a coroutine for its running loop.
 CELL = """
 import ast, asyncio, inspect, pathlib, sys
 path = pathlib.Path(sys.argv[1])
@@ -48,7 +48,7 @@ class Block:
 
     @property
     def first_line(self) -> str:
-        """Where the block may say how it is meant."""
+        """The line that may say what the block is."""
         return self.code.partition("\n")[0]
 
     def __str__(self) -> str:
@@ -69,7 +69,7 @@ BLOCKS = _blocks()
 
 
 def _environment() -> dict[str, str]:
-    """The developer's environment without keys, models, proxies and options for pytest."""
+    """The developer's environment without keys, models, proxies and pytest options."""
     unwanted = re.compile(
         r"LLMBRIDGE_.*|.*_(API_KEY|TOKEN|BASE_URL|ENDPOINT)|OLLAMA_.*|OPENAI_.*|.*_PROXY|PYTEST_.*|PYTHON[A-Z]+",
         re.IGNORECASE,
@@ -79,7 +79,7 @@ def _environment() -> dict[str, str]:
 
 
 def _module(block: Block) -> str | None:
-    """The name of the module that the block says it is."""
+    """The module name that the block gives."""
     name = re.match(r"# (\w+\.py)$", block.first_line)
     return name[1] if name else None
 
@@ -95,7 +95,7 @@ def _command(block: Block, path: Path) -> list[str]:
 @pytest.mark.slow
 @pytest.mark.parametrize("block", [block for block in BLOCKS if block.kind == "python"], ids=str)
 def test_the_example_runs(block: Block, tmp_path: Path) -> None:
-    """The block runs in a process of its own, ends within seconds, shows something, and warns of nothing."""
+    """The block runs in its own process, ends within seconds, prints something, and warns of nothing."""
     if reason := re.match(r"# not run: (.+)", block.first_line):
         pytest.skip(reason[1])
     for other in BLOCKS:
@@ -117,18 +117,21 @@ def test_the_example_runs(block: Block, tmp_path: Path) -> None:
     assert run.stdout.strip() or _module(block), f"{block} shows nothing"
 
 
-def test_a_package_announces_a_provider_as_told(tmp_path: Path) -> None:
-    """README.md's module and entry point, installed, are a provider that `llmbridge providers` lists."""
-    (module,) = (block for block in BLOCKS if block.first_line == "# acme.py")
-    (entry,) = (block for block in BLOCKS if block.kind == "ini")
+def test_a_package_announces_a_provider_as_documented(tmp_path: Path) -> None:
+    """What docs/new-provider.md shows, installed, are providers that `llmbridge providers` lists."""
+    page = [block for block in BLOCKS if block.page.name == "new-provider.md"]
+    (entry,) = (block for block in page if block.kind == "toml")
     told = configparser.ConfigParser()
     told.read_string(entry.code)
-    metadata = tmp_path / "acme-1.0.dist-info"
+    found = {name: value.strip('"') for name, value in told['project.entry-points."llmbridge.providers"'].items()}
+    metadata = tmp_path / "harbour-1.0.dist-info"
     metadata.mkdir()
-    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme\nVersion: 1.0\n", encoding="utf-8")
-    lines = told["options.entry_points"]["llmbridge.providers"].strip()
+    (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: harbour\nVersion: 1.0\n", encoding="utf-8")
+    lines = "\n".join(f"{name} = {value}" for name, value in found.items())
     (metadata / "entry_points.txt").write_text(f"[llmbridge.providers]\n{lines}\n", encoding="utf-8")
-    (tmp_path / "acme.py").write_text(module.code, encoding="utf-8")
+    for block in page:
+        if (module := _module(block)) in {f"{name}.py" for name in found}:
+            (tmp_path / module).write_text(block.code, encoding="utf-8")
     run = subprocess.run(
         [sys.executable, "-m", "llmbridge", "providers"],
         env={**_environment(), "PYTHONPATH": str(tmp_path)},
@@ -137,17 +140,20 @@ def test_a_package_announces_a_provider_as_told(tmp_path: Path) -> None:
         timeout=300,
     )
     assert run.stderr == ""
-    assert any(line.split()[:3] == ["acme", "needs", "ACME_API_KEY"] for line in run.stdout.splitlines())
+    listed = [line.split()[:3] for line in run.stdout.splitlines()]
+    assert len(found) == 2
+    for name in found:
+        assert [name, "needs", f"{name.upper()}_API_KEY"] in listed
 
 
 def test_every_block_says_what_it_is() -> None:
-    """No example escapes by calling its language something else."""
+    """No example is skipped because of an unknown language."""
     assert {block.kind for block in BLOCKS} <= {"python", "sh", "ini", "toml", "text", ""}
     assert sum(block.kind == "python" for block in BLOCKS) >= 10
 
 
 def test_the_set_up_commands_are_those_of_the_check() -> None:
-    """README.md has exactly two set-up commands, and .ci/run runs these two, to the letter."""
+    """README.md has exactly two set-up commands, and .ci/run runs the same ones."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     set_up = readme.partition("\n## Set up\n")[2].partition("\n## ")[0]
     told = [match["code"].strip() for match in FENCE.finditer(set_up) if match["kind"] == "sh"]

@@ -1,4 +1,4 @@
-"""What docs/async.md says about browsers that leave, where Starlette is installed."""
+"""The claims of docs/async.md about browsers that leave, if Starlette is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from llmbridge.testing import LLMServer, Reply
 
 
 def test_a_browser_that_leaves_ends_the_call(server: LLMServer, client: Client) -> None:
-    """The framework cancels the response, and the model's server sees the connection closed."""
+    """The framework cancels the response, and the model's server sees the connection close."""
     responses = pytest.importorskip("starlette.responses")
     server.script(Reply(["a", "b", "c"], stall=900))
     sent: list[Any] = []

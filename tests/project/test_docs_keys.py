@@ -27,7 +27,7 @@ def example(library: str) -> str:
 
 @pytest.fixture
 def run(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
-    """Runs an example against the server, with modules that hold these names in place of a library's."""
+    """Runs an example against the server, with stand-ins for a library's modules."""
     monkeypatch.setattr(llmbridge, "Client", functools.partial(llmbridge.Client, base_url=server.root))
     server.script(REFUSED)
 
@@ -45,12 +45,12 @@ def run(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> Callable[..., Non
 
 
 def sent(server: LLMServer) -> list[str | None]:
-    """The tokens that arrived."""
+    """The tokens that the server received."""
     return [received.header("Authorization") for received in server.requests]
 
 
 def test_entra(run: Callable[..., None], server: LLMServer) -> None:
-    """azure-identity: a function that gives a token, and asks for another one when it is called again."""
+    """azure-identity: a function that returns a token, and a new one at the next call."""
     asked: list[Any] = []
 
     class DefaultAzureCredential:
@@ -76,7 +76,7 @@ def test_entra(run: Callable[..., None], server: LLMServer) -> None:
 
 
 def test_google(run: Callable[..., None], server: LLMServer) -> None:
-    """google-auth: credentials that are refreshed when they are no longer valid."""
+    """google-auth: credentials that are refreshed when they have expired."""
 
     class Credentials:
         project_id = "p-1"
@@ -107,7 +107,7 @@ def test_google(run: Callable[..., None], server: LLMServer) -> None:
 
 
 def test_databricks(run: Callable[..., None], server: LLMServer) -> None:
-    """databricks-sdk: the header that any way to log in makes."""
+    """databricks-sdk: the header of any login method."""
 
     class Config:
         asked = 0
@@ -122,13 +122,13 @@ def test_databricks(run: Callable[..., None], server: LLMServer) -> None:
 
     run("databricks-sdk", {"databricks.sdk": {"WorkspaceClient": WorkspaceClient}})
     assert sent(server) == ["Bearer dapi-1", "Bearer dapi-2"]
-    assert server.requests[0].json["model"] == "databricks-claude-sonnet-4-5"
+    assert server.requests[0].json["model"] == "databricks-claude-sonnet-5-5"
 
 
 def test_snowflake(
     run: Callable[..., None], server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """PyJWT: a token that is signed anew for each request, for an hour at most."""
+    """PyJWT: a token signed for each request, valid for an hour at most."""
     (tmp_path / "rsa_key.p8").write_text("a key", encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     signed: list[dict[str, Any]] = []

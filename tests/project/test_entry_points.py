@@ -1,4 +1,4 @@
-"""A row takes one entry, a dialect one module and its test: both in packages of their own, found by entry points."""
+"""A row needs one entry, a dialect one module and its test: both in packages of their own, found by entry points."""
 
 from __future__ import annotations
 
@@ -121,7 +121,7 @@ print(*sorted({name[2] for name in names if name[2][0] != "_"}))
 
 
 def package(folder: Path, code: str) -> dict[str, str]:
-    """Installs a package by hand; returns the environment of a program that finds it."""
+    """Installs a package by hand; returns the environment for a program that finds it."""
     metadata = folder / "acme_llm-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: acme-llm\nVersion: 1.0\n", encoding="utf-8")
@@ -132,7 +132,7 @@ def package(folder: Path, code: str) -> dict[str, str]:
 
 
 def run(environment: dict[str, str], *arguments: str) -> str:
-    """What a program shows; it must warn of nothing."""
+    """A program's output; it must not warn."""
     done = subprocess.run(
         [sys.executable, "-W", "error", *arguments],
         env=environment,
@@ -145,17 +145,17 @@ def run(environment: dict[str, str], *arguments: str) -> str:
 
 
 def test_a_row_is_one_entry(tmp_path: Path) -> None:
-    """Two lines of code: chats, embeddings, models, refusals, and the advice about the key."""
+    """Two lines of code give chats, embeddings, models, refusals, and advice about the key."""
     shown = run(package(tmp_path, ROW), "-c", USE_OF_THE_ROW).splitlines()
     assert "ACME_API_KEY" in shown[0]
     assert shown[1:5] == ["Hel|lo", "Hel|lo", "['a1'] 2", "/v1/chat/completions Bearer k-0123456789"]
-    assert "acme refuses n (n: only one)" in shown[5]
+    assert "acme rejects n (n: only one)" in shown[5]
     assert shown[6].split() == ["compatible", "openai"]
 
 
 @pytest.mark.slow
 def test_a_dialect_is_one_module_and_one_test(tmp_path: Path) -> None:
-    """Some thirty lines, and a test of a few, which pytest runs against the testing server."""
+    """Some thirty lines, and a short test that pytest runs against the testing server."""
     environment = package(tmp_path, DIALECT)
     assert len(DIALECT.strip().splitlines()) <= 40
     (tmp_path / "test_acme.py").write_text(TEST_OF_THE_DIALECT, encoding="utf-8")
@@ -165,7 +165,7 @@ def test_a_dialect_is_one_module_and_one_test(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("code", [ROW, DIALECT], ids=["row", "dialect"])
 def test_the_command_knows_it(tmp_path: Path, code: str) -> None:
-    """`llmbridge providers`, `models` and `keys` find it too."""
+    """`llmbridge providers`, `models` and `keys` find it as well."""
     environment = package(tmp_path, code)
     lines = run(environment, "-m", "llmbridge", "providers").splitlines()
     assert any(line.split()[:3] == ["acme", "needs", "ACME_API_KEY"] for line in lines)
@@ -176,7 +176,7 @@ def test_the_command_knows_it(tmp_path: Path, code: str) -> None:
 
 
 def test_a_registered_provider_needs_no_package(tmp_path: Path) -> None:
-    """`register(Acme)`, in a notebook say; it also goes before one of the same name from a package."""
+    """`register(Acme)`, in a notebook for example; it wins over a package's provider of the same name."""
     code = ROW + "\nfrom llmbridge import providers, register\n"
     code += "print(providers.find('acme') is Acme, register(Acme) is Acme, providers.find('acme') is Acme)\n"
     code += "print(providers.known()['acme'] is Acme)\n"
@@ -186,14 +186,14 @@ def test_a_registered_provider_needs_no_package(tmp_path: Path) -> None:
 
 
 def test_a_name_of_llmbridge_is_its_own(tmp_path: Path) -> None:
-    """A package cannot put itself in the place of a provider that is here already, unasked."""
+    """A package cannot replace a provider of llmbridge."""
     environment = package(tmp_path, ROW.replace('"acme"', '"openai"'))
     code = "from llmbridge.providers import find, known\nprint(find('openai').__module__, known()['openai'].__module__)"
     assert run(environment, "-c", code).split() == ["llmbridge.providers.openai"] * 2
 
 
 def test_every_provider_is_found_without_the_others() -> None:
-    """By its name alone: its module is called as it is, or as its first word, or it is a row."""
+    """Its module has its name, or that name's first word, or it is a row."""
     for name, provider in providers.known().items():
         if provider.__module__.startswith("llmbridge."):
             assert providers._of_own_module(name) is provider

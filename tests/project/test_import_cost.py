@@ -1,4 +1,4 @@
-"""What is imported for what: a plain chat loads one dialect, the transport, and nothing that only others need."""
+"""What is imported when: a plain chat loads one dialect, the transport, and nothing that only other features need."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from llmbridge.testing import LLMServer, Reply
 PUBLIC = {
     "client", "errors", "events", "messages", "options", "provider", "retry", "secret", "service_errors", "stream",
 }  # fmt: skip
-"""The public modules that a plain chat takes; all others wait for somebody who uses them."""
+"""The public modules that a plain chat loads."""
 
 AREAS = ("_schemas", "_tools")
-"""What the names of private modules begin with that a plain chat has no use for."""
+"""Prefixes of private modules that a plain chat does not need."""
 
 MOST = 29
-"""So many modules of llmbridge does a plain chat load at the most, besides its dialect, the transport and folders.
+"""How many modules of llmbridge a plain chat loads at most, without its dialect, the transport and folders.
 
-One of them only if its first event comes alone, and says nothing yet.
+One of them is loaded only if the first event comes alone and is empty.
 """
 
 DIALECTS = {
@@ -38,17 +38,17 @@ DIALECTS = {
     "mistral:m": ("mistral", {"mistral", "openai"}),
     "cohere:m": ("cohere", {"cohere"}),
 }
-"""For models, what a server has to speak, and whose modules are loaded."""
+"""Model: the dialect that its server speaks, and the dialects whose modules are loaded."""
 
 SHARED = {"_values"}
-"""What dialects have in common."""
+"""What the dialects share."""
 
 NOT_YET = {
     "anyio", "asyncio", "concurrent", "csv", "datetime", "decimal", "email", "hashlib", "html", "http",
     "multiprocessing", "numpy", "pydantic", "requests", "select", "selectors", "socket", "sqlite3", "ssl",
     "subprocess", "tempfile", "trio", "unittest", "urllib3", "uuid", "xml",
 }  # fmt: skip
-"""What nobody may load before the first request: much of it comes with requests then."""
+"""What must not be loaded before the first request: much of it comes with requests."""
 
 BEGIN = """
 import sys
@@ -90,7 +90,7 @@ def server() -> Iterator[LLMServer]:
 
 
 def loaded(code: str, model: str = "openai:m", url: str = "http://127.0.0.1:1") -> set[str]:
-    """The modules that a fresh interpreter has loaded after some code, those left out that it had before."""
+    """The modules that a fresh interpreter loads for some code, without those it had before."""
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("LLMBRIDGE_", "PYTHON"))}
     done = subprocess.run(
         [sys.executable, "-c", code + LOADED, model, url],
@@ -105,17 +105,17 @@ def loaded(code: str, model: str = "openai:m", url: str = "http://127.0.0.1:1") 
 
 
 def own(modules: set[str]) -> set[str]:
-    """Those of llmbridge, without its name."""
+    """llmbridge's modules, without its name."""
     return {name.removeprefix("llmbridge.") for name in modules if name.startswith("llmbridge.")}
 
 
 def dialects(modules: set[str]) -> set[str]:
-    """The dialects that modules belong to: each has a file or a folder of its own."""
+    """The dialects of the modules: each has a file or a folder of its own."""
     return {name.split(".")[1] for name in own(modules) if name.startswith("providers.")} - SHARED
 
 
 def check_core(modules: set[str]) -> None:
-    """Of llmbridge a plain chat loads what it needs, besides its dialect and the transport."""
+    """A plain chat loads only the core, its dialect and the transport."""
     names = own(modules)
     core = {name for name in names if not name.startswith(("providers", "_transport"))}
     assert not {name for name in core if name.startswith((*AREAS, "_aio")) or not (name[0] == "_" or name in PUBLIC)}
@@ -124,19 +124,19 @@ def check_core(modules: set[str]) -> None:
 
 
 def foreign(modules: set[str]) -> set[str]:
-    """The packages of others that modules belong to."""
+    """The other packages of the modules."""
     return {name.partition(".")[0] for name in modules} - {"llmbridge"}
 
 
 def test_the_package_alone_loads_nothing() -> None:
-    """`import llmbridge` loads two files, and of the standard library nothing but the types."""
+    """`import llmbridge` loads two files, and of the standard library only what types need."""
     without = loaded("from __future__ import annotations; import sys, typing, contextlib, collections.abc, importlib")
     assert loaded(BEGIN) - without == {"llmbridge", "llmbridge._version"}
 
 
 def test_a_chat_that_is_not_sent_loads_no_network() -> None:
-    """What `chat()` checks before anything is sent takes the core and one dialect; no TLS, no e-mail, no event loop."""
-    bare = loaded("import sys")  # what the environment itself loads at every start
+    """The checks of `chat()` before sending need the core and one dialect; no TLS, no e-mail, no event loop."""
+    bare = loaded("import sys")  # loaded by the environment at every start
     modules = loaded(BEGIN + CHAT)
     check_core(modules)
     assert dialects(modules) == {"openai"}
@@ -147,12 +147,12 @@ def test_a_chat_that_is_not_sent_loads_no_network() -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("model", DIALECTS)
 def test_a_chat_loads_its_dialect_alone(server: LLMServer, model: str) -> None:
-    """A whole call loads the core, the transport and one dialect; of everything else only what requests brings."""
+    """A whole call loads the core, the transport and one dialect, and otherwise only what requests brings."""
     spoken, expected = DIALECTS[model]
     modules = loaded(f"{BEGIN}{CHAT}\nassert ''.join(stream) == 'Hello'", model, server.base_url(spoken))
     check_core(modules)
     assert dialects(modules) == expected
-    assert not {name for name in own(modules) if name.endswith("rules")}  # of OpenAI's own models, and "m" is none
+    assert not {name for name in own(modules) if name.endswith("rules")}  # only for OpenAI's own models, unlike "m"
     assert "_transport" in own(modules)
     asks_others = ", importlib.metadata" if model == "llama3:8b" else ""  # whether they offer a provider llama3
     brought = loaded(f"import sys, requests, sseclient{asks_others}")
@@ -160,7 +160,7 @@ def test_a_chat_loads_its_dialect_alone(server: LLMServer, model: str) -> None:
 
 
 def test_synchronous_use_loads_no_event_loop(server: LLMServer) -> None:
-    """Whatever a script does without `async`, anyio and asyncio stay where they are."""
+    """A script without `async` never loads anyio and asyncio."""
     modules = loaded(BEGIN + SYNCHRONOUS, url=server.base_url("openai"))
     names = own(modules)
     assert {"completion", "_call.question", "schema", "tools"} <= names
@@ -172,7 +172,7 @@ def test_synchronous_use_loads_no_event_loop(server: LLMServer) -> None:
 
 
 def test_an_error_loads_what_names_it() -> None:
-    """What brings errors into one shape is loaded by the first error, and by nothing else."""
+    """The module that converts errors is loaded by the first error only."""
     complete = f"{BEGIN}{CHAT}\nwith suppress(llmbridge.NotFound): print(stream.complete())"
 
     def late(reply: Reply) -> set[str]:

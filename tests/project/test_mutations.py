@@ -1,4 +1,4 @@
-"""benchmarks/mutations finds what it changes by name and text, wherever the code lives and however it is formatted."""
+"""benchmarks/mutations finds its definitions by name and text, wherever the code is and however it is formatted."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ REFORMATTED = SOURCE.replace("return run(one, two)", "return run(\n             
 
 @pytest.fixture
 def mutation(monkeypatch: pytest.MonkeyPatch) -> Any:
-    """The module; plain pytest does not find the folder."""
+    """The module; plain pytest does not find its folder."""
     monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks.mutations import mutation
 
@@ -46,7 +46,7 @@ def package(root: Path, **modules: str) -> Path:
 @pytest.mark.parametrize("source", [SOURCE, REFORMATTED], ids=["one line", "several lines"])
 @pytest.mark.parametrize("module", ["a", "b"])
 def test_a_change_follows_its_code(mutation: Any, tmp_path: Path, module: str, source: str) -> None:
-    """Neither the module nor the line breaks matter; new lines are indented as the place is."""
+    """Module and line breaks do not matter; new lines are indented like their place."""
     change = mutation.Mutation("P1", "", "Loop.turn", "return run(one, two)", "one()\nreturn 1")
     path, text = change.applied(package(tmp_path, **{module: source}))
     assert path.name == f"{module}.py"
@@ -65,13 +65,13 @@ def test_a_change_follows_its_code(mutation: Any, tmp_path: Path, module: str, s
 def test_a_name_is_that_of_a_class_a_function_or_an_assignment(
     mutation: Any, tmp_path: Path, name: str, old: str, line: str
 ) -> None:
-    """At the top of a module, or in a class."""
+    """A definition at the top of a module or in a class is found."""
     _, text = mutation.Mutation("P1", "", name, old, "3").applied(package(tmp_path, a=SOURCE))
     assert [*{*text.splitlines()} - {*SOURCE.splitlines()}] == [line]
 
 
 def test_the_text_decides_between_definitions_of_one_name(mutation: Any, tmp_path: Path) -> None:
-    """Several dialects have a function of the same name."""
+    """Definitions of the same name in several modules are told apart by the text."""
     root = package(tmp_path, a="def decode():\n    return 1\n", b="def decode():\n    return 2\n")
     path, text = mutation.Mutation("P1", "", "decode", "return 2", "return 3").applied(root)
     assert (path.name, text) == ("b.py", "def decode():\n    return 3\n")
@@ -80,18 +80,18 @@ def test_the_text_decides_between_definitions_of_one_name(mutation: Any, tmp_pat
 @pytest.mark.parametrize(
     ("name", "old", "new", "message"),
     [
-        ("Loop.stop", "run", "", r"nothing is called Loop\.stop"),
-        ("run", "run", "", "nothing is called run"),
-        ("LIMIT", "65", "", "LIMIT, defined once, holds '65' 0 times"),
-        ("turn", "run()", "", r"turn, defined once, holds 'run\(\)' 2 times"),
-        ("decode", "1", "", "decode, defined 2 times, holds '1' 2 times"),
-        ("Loop.turn", "return", "(", r"a\.py is not Python then"),
+        ("Loop.stop", "run", "", r"there is no Loop\.stop"),
+        ("run", "run", "", "there is no run"),
+        ("LIMIT", "65", "", "LIMIT, defined once, contains '65' 0 times"),
+        ("turn", "run()", "", r"turn, defined once, contains 'run\(\)' 2 times"),
+        ("decode", "1", "", "decode, defined 2 times, contains '1' 2 times"),
+        ("Loop.turn", "return", "(", r"a\.py would not be Python"),
     ],
 )
 def test_a_change_that_does_not_apply_says_why(
     mutation: Any, tmp_path: Path, name: str, old: str, new: str, message: str
 ) -> None:
-    """No such name, no such text, more than one place, or no Python any more."""
+    """The error names a missing name or text, several places, or a result that is not Python."""
     root = package(tmp_path, a=f"{SOURCE}\ndecode = 1\n", b="decode = 1\n")
     with pytest.raises(mutation.DoesNotApply, match=message):
         mutation.Mutation("P1", "", name, old, new).applied(root)

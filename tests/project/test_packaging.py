@@ -1,4 +1,4 @@
-"""The package as others get it: its names, its metadata, its files, and what importing it costs."""
+"""The package as users get it: its names, its metadata, its files, and the cost of importing it."""
 
 from __future__ import annotations
 
@@ -53,25 +53,25 @@ def _lines(text: str) -> list[str]:
 
 
 def test_the_public_names_are_these() -> None:
-    """A name that comes or goes is a decision: change this list with it, and the changelog."""
+    """Adding or removing a name is a decision: change this list and the changelog with it."""
     assert sorted(llmbridge.__all__) == sorted(PUBLIC)
 
 
 @pytest.mark.parametrize("name", PUBLIC)
 def test_a_public_name_is_there(name: str) -> None:
-    """Every public name can be had from the package, and dir() shows it."""
+    """Every public name can be imported from the package, and dir() shows it."""
     assert getattr(llmbridge, name) is not None
     assert name in dir(llmbridge)
 
 
 def test_another_name_is_an_attribute_error() -> None:
-    """A lazy package is no excuse for a strange error."""
+    """A lazy package raises the usual error."""
     with pytest.raises(AttributeError, match="nonsense"):
         llmbridge.nonsense  # noqa: B018 - the access is the test
 
 
 def test_importing_it_imports_no_dependency() -> None:
-    """`import llmbridge` is cheap: no dependency, no event loop, no TLS."""
+    """`import llmbridge` loads no dependency, no event loop and no TLS."""
     code = "import sys; before = set(sys.modules); import llmbridge; print(*sorted(set(sys.modules) - before))"
     run = subprocess.run(
         [sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=300, check=True
@@ -91,14 +91,14 @@ def test_the_version_is_the_same_everywhere() -> None:
 
 
 def test_the_entry_points_lead_somewhere() -> None:
-    """The command and the pytest plugin can be loaded."""
+    """The command and the pytest plugin can be imported."""
     points = {(point.group, point.name): point for point in importlib.metadata.distribution("llmbridge").entry_points}
     assert callable(points["console_scripts", "llmbridge"].load())
     assert points["pytest11", "llmbridge"].load().llm_server
 
 
 def test_the_lowest_versions_are_tested() -> None:
-    """tox's `lowest` installs exactly the floors of setup.cfg, and one urllib3 beside them."""
+    """tox's `lowest` installs exactly the minimal versions of setup.cfg, and one urllib3."""
     floors = dict(re.split(r"\s*>=\s*", line) for line in _lines(_setup()["options"]["install_requires"]))
     tox = configparser.ConfigParser()
     tox.read(ROOT / "tox.ini", encoding="utf-8")
@@ -119,7 +119,7 @@ def test_the_pythons_are_tested() -> None:
 
 
 def test_the_hooks_use_the_tools_of_the_lint_extra() -> None:
-    """A commit is checked with the versions that `tox -e lint` checks with."""
+    """The pre-commit hooks have the same versions as `tox -e lint`."""
     hooks = (ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8")
     tools = re.findall(r'additional_dependencies: \["(.+)"\]', hooks)
     assert set(tools) == set(_lines(_setup()["options.extras_require"]["lint"]))
@@ -145,7 +145,7 @@ def archives(tmp_path_factory: pytest.TempPathFactory) -> tuple[set[str], set[st
 
 @pytest.mark.slow
 def test_the_wheel_has_the_package_and_nothing_else(archives: tuple[set[str], set[str]]) -> None:
-    """Every module, the marker of type hints and the licence are in the wheel; tests and benchmarks are not."""
+    """The wheel has every module, the marker of type hints and the licence, but no tests and benchmarks."""
     wheel, _ = archives
     modules = {str(path.relative_to(ROOT).as_posix()) for path in (ROOT / "llmbridge").rglob("*.py")}
     assert modules | {"llmbridge/py.typed"} == {name for name in wheel if name.startswith("llmbridge/")}
@@ -156,7 +156,7 @@ def test_the_wheel_has_the_package_and_nothing_else(archives: tuple[set[str], se
 
 @pytest.mark.slow
 def test_the_source_archive_can_be_tested(archives: tuple[set[str], set[str]]) -> None:
-    """Whoever packages it further finds the tests, their data and the documents."""
+    """Packagers find the tests, their data and the documents."""
     _, sdist = archives
     tests = {path for path in (ROOT / "tests").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     wanted = {str(path.relative_to(ROOT).as_posix()) for path in tests}
@@ -174,16 +174,16 @@ def _tracked() -> list[Path]:
             check=True,
         ).stdout.decode()
         paths = [ROOT / name for name in listed.split("\0") if name]
-    except (OSError, subprocess.CalledProcessError):  # a copy without git: the directories that hold the sources
+    except (OSError, subprocess.CalledProcessError):  # without git: the source directories
         folders = ("llmbridge", "tests", "docs", "benchmarks", ".ci", ".github")
         paths = [*ROOT.glob("*.*"), *(path for folder in folders for path in (ROOT / folder).rglob("*"))]
-    recordings = ROOT / "tests" / "data"  # what other people's servers said
+    recordings = ROOT / "tests" / "data"  # recorded from other servers
     return [p for p in paths if p.is_file() and p.suffix != ".pyc" and recordings not in p.parents]
 
 
 @pytest.mark.parametrize("what", FOREIGN)
 def test_no_file_names(what: str) -> None:
-    """What belongs to one machine or one registry stays out of the files."""
+    """No file names a particular machine or registry."""
     found = [
         f"{path.relative_to(ROOT)}:{number}"
         for path in _tracked()

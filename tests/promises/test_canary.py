@@ -1,4 +1,4 @@
-"""P18, for every provider and every way to fail: the canary is seen nowhere. The watch itself sees each leak."""
+"""P18: a canary key appears nowhere, with any provider and any failure. The watch itself detects each kind of leak."""
 
 from __future__ import annotations
 
@@ -76,12 +76,12 @@ def framed(kind: str, data: str, event: str = "") -> str:
 
 
 def content_type(provider: type[Provider]) -> str:
-    """What the provider's service streams in."""
+    """The content type of the provider's streams."""
     return "application/x-ndjson" if type(provider.framing()).__name__ == "NDJSON" else "text/event-stream"
 
 
 def client_of(provider: str, base_url: str, **options: Any) -> Client:
-    """A client of the provider at that address, with the canary for a key."""
+    """A client of the provider at that address, with the canary as its key."""
     return Client(f"{provider}:m", base_url=base_url, **{"api_key": KEY, "retries": 0, "timeout": 20, **options})
 
 
@@ -89,7 +89,7 @@ def client_of(provider: str, base_url: str, **options: Any) -> Client:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_p18_no_answer_of_a_service_brings_the_key_out(canary: Canary, name: str, mode: str) -> None:
-    """A service may repeat the key wherever it likes: in bodies, headers, status lines, streams and addresses."""
+    """A service may repeat the key in bodies, headers, status lines, streams and addresses."""
     kind = content_type(PROVIDERS[name])
     with LLMServer() as server, client_of(name, server.root) as client:
         for fault, reply in FAULTS.items():
@@ -126,7 +126,7 @@ def test_p18_no_failure_on_the_way_brings_a_secret_out(canary: Canary, name: str
 
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_p18_no_refused_argument_brings_a_secret_out(canary: Canary, name: str) -> None:
-    """What is wrong with a key, a header, an address or a parameter is said without it, before anything is sent."""
+    """Errors about a key, a header, an address or a parameter do not quote it, and nothing is sent."""
     refused: list[dict[str, Any]] = [
         {"api_key": f"{KEY}\n{KEY}"},
         {"api_key": f"{KEY}é"},
@@ -151,7 +151,7 @@ def test_p18_a_key_of_the_environment_that_cannot_be_one(
     canary: Canary,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """Of any provider: its variable is named, its value is not."""
+    """The error names each provider's variable, but not its value."""
     for name, provider in PROVIDERS.items():
         for variable in provider.key_env[:1]:
             monkeypatch.setenv(variable, f"{KEY}\n{KEY}")
@@ -163,7 +163,7 @@ def test_p18_a_key_of_the_environment_that_cannot_be_one(
 
 @pytest.mark.parametrize("mode", MODES)
 def test_p18_no_tls_failure_brings_the_key_out(canary: Canary, tls_server: LLMServer, mode: str) -> None:
-    """A certificate that is not trusted, and a server that speaks no TLS."""
+    """A certificate that is not trusted, and a server that does not speak TLS."""
     canary.watch(tls_server)
     seen = bytearray()
 
@@ -183,7 +183,7 @@ def test_p18_no_tls_failure_brings_the_key_out(canary: Canary, tls_server: LLMSe
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("session", ["own", "foreign"])
 def test_p18_no_proxy_brings_a_secret_out(canary: Canary, mode: str, session: str) -> None:
-    """One that refuses the password and repeats it, and one that takes it."""
+    """A proxy that rejects the password and repeats it, and one that accepts it."""
     basic = requests.auth._basic_auth_str("user", PASSWORD)
     with (
         LLMServer() as server,
@@ -206,7 +206,7 @@ def test_p18_no_proxy_brings_a_secret_out(canary: Canary, mode: str, session: st
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("name", PROVIDERS)
 def test_p18_no_timeout_brings_the_key_out(canary: Canary, name: str, mode: str) -> None:
-    """A server that says nothing."""
+    """A server that stays silent."""
     with Listener() as silent, client_of(name, f"http://user:{PASSWORD}@127.0.0.1:{silent.port}") as client:
         stream = client.chat("Hi", timeout=Timeout(total=0.05))
         outcome = MODES[mode].read(stream)
@@ -224,7 +224,7 @@ def test_p18_no_cancelled_call_brings_the_key_out(
     when: str,
     mode: str,
 ) -> None:
-    """By another thread, while the call waits."""
+    """Another thread cancels while the call waits."""
     kind = content_type(PROVIDERS[name])
     head = f"HTTP/1.1 200 OK\r\nContent-Type: {kind}\r\nX-Echo: {KEY}\r\n\r\n".encode()
     with LLMServer() as server, client_of(name, server.root) as client:
@@ -262,7 +262,7 @@ def test_p18_no_ctrl_c_brings_the_key_out(
     when: str,
     mode: str,
 ) -> None:
-    """Whoever prints the traceback of a KeyboardInterrupt with its locals prints no key."""
+    """The traceback of a KeyboardInterrupt, with its locals, holds no key."""
     head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\n\r\n"
     with LLMServer() as server, requests.Session() as own:
         options = {"session": own} if session == "foreign" else {}
@@ -287,7 +287,7 @@ def test_p18_no_ctrl_c_brings_the_key_out(
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_p18_no_cancelled_task_brings_the_key_out(canary: Canary, loop: str) -> None:
-    """The exception that a cancelled task ends with shows no key either."""
+    """The exception of a cancelled task holds no key either."""
     seen: list[BaseException] = []
     with LLMServer() as server, client_of("openai", server.root) as client:
         server.script(Reply(raw=[60.0]))
@@ -320,7 +320,7 @@ def test_p18_a_good_call_brings_the_key_out_to_the_service_only(
     session: str,
     mode: str,
 ) -> None:
-    """With everything talkative, and a service that repeats the key in its headers."""
+    """All logs are on, and the service repeats the key in its headers."""
     with LLMServer() as server, requests.Session() as own:
         options = {"session": own} if session == "foreign" else {}
         server.default = Reply("fine", headers={"X-Echo": f"a {KEY} b", "X-Request-Id": KEY})
@@ -336,7 +336,7 @@ def test_p18_a_good_call_brings_the_key_out_to_the_service_only(
 
 
 def test_p18_an_escaped_echo_does_not_bring_the_key_out(canary: Canary) -> None:
-    """A service that writes every character of its JSON as an escape repeats the key no less."""
+    """A service may write every character of its JSON as an escape."""
     with LLMServer() as server, client_of("openai", server.root) as client:
         for fault in (Reply(status=401, body=ECHO.replace(KEY, ESCAPED)), Reply(status=401, body=ESCAPED)):
             server.script(fault)
@@ -346,7 +346,7 @@ def test_p18_an_escaped_echo_does_not_bring_the_key_out(canary: Canary) -> None:
 
 
 def test_p18_a_client_brings_no_secret_out(canary: Canary) -> None:
-    """Neither what it shows nor what it becomes in another process holds a key or password, before a call or after."""
+    """Neither its repr nor its pickle holds a key or password, before and after a call."""
     proxy = f"http://user:{PASSWORD}@127.0.0.1:{free_port()}"
     headers = {"Authorization": f"Bearer {KEY}", "X-Api-Key": KEY}
     for options in ({}, {"proxy": proxy}, {"base_url": proxy}, {"headers": headers}):
@@ -359,12 +359,12 @@ def test_p18_a_client_brings_no_secret_out(canary: Canary) -> None:
 
 
 def _function(method: Any) -> Any:
-    """What a class method, or one that needs no class, runs."""
+    """The function below a classmethod or staticmethod."""
     return getattr(method, "__func__", method)
 
 
 def _dialects(what: str) -> list[tuple[str, str]]:
-    """One provider for each way to read a list of models, or vectors: most differ in their names only."""
+    """One provider for each way to read a list of models, or vectors: most differ only in their names."""
     reader, asked = ("decode_models", "models_path") if what == "models" else ("decode_embeddings", "embeddings_batch")
     found = {
         _function(getattr(provider, reader)): name for name, provider in PROVIDERS.items() if getattr(provider, asked)
@@ -381,7 +381,7 @@ def test_p18_no_list_and_no_vector_brings_the_key_out(
     what: str,
     mode: str,
 ) -> None:
-    """Lists of models and embeddings fail as discreetly as answers do."""
+    """Lists of models and embeddings fail as discreetly as answers."""
     ask: Callable[..., Any] = {
         ("models", False): models, ("models", True): amodels, ("embed", False): embed, ("embed", True): aembed
     }[what, mode in LOOPS]  # fmt: skip
@@ -406,7 +406,7 @@ def test_p18_no_command_brings_the_key_out(
     monkeypatch: pytest.MonkeyPatch,
     tmp_path: Path,
 ) -> None:
-    """With the key in the keys file: set, listed, used by each command, refused by the service, removed."""
+    """The key is in the keys file: set, listed, used by each command, rejected by the service, removed."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 0)
     path = tmp_path / "keys.json"
     monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", str(path))
@@ -436,7 +436,7 @@ def test_p18_no_command_brings_the_key_out(
 
 
 class MaskedAlone:
-    """Something that holds a masked header, as a dict of headers does."""
+    """An object that holds a masked header, as a dict of headers does."""
 
     def __init__(self, value: MaskedStr) -> None:
         self._value = value
@@ -448,13 +448,13 @@ class MaskedAlone:
         raise TypeError("not pickled")
 
 
-# -- the watch sees what it is there for ------------------------------------------------------------------------------
+# -- the watch detects leaks ------------------------------------------------------------------------------------------
 
 PACKAGE_FRAME = compile("def raiser(make, held):\n    raise make(held is None)", "llmbridge/leaky.py", "exec")
 
 
 def _raised(make: Callable[..., BaseException], held: Any = None) -> BaseException:
-    """An error that passed a frame which is none of the tests', and which held something."""
+    """An error that passed a foreign frame with a key in it."""
     scope: dict[str, Any] = {}
     exec(PACKAGE_FRAME, scope)
     try:
@@ -530,7 +530,7 @@ def _leak_http_client(watch: Canary) -> None:
 
 
 class Leaky:
-    """What shows a key in one of the ways of the language."""
+    """An object that shows a key in one of the language's ways."""
 
     def __init__(self, way: str) -> None:
         self._way = way
@@ -588,13 +588,13 @@ def _with(error: BaseException, **attributes: Any) -> BaseException:
 
 @pytest.mark.parametrize("way", LEAKS)
 def test_the_watch_sees_a_leak(way: str) -> None:
-    """Each of the places is searched: who leaks there on purpose is caught."""
+    """Each place is searched: a deliberate leak is found there."""
     with pytest.raises(Leaked), watching() as watch:
         LEAKS[way](watch)
 
 
 def test_the_fixture_sees_what_reaches_the_file_descriptors(capfd: pytest.CaptureFixture[str]) -> None:
-    """Also what another program prints."""
+    """The output of other programs is searched too."""
     with pytest.raises(Leaked), Canary(lambda: "".join(capfd.readouterr())):
         os.system(f"echo {KEY}")
 
@@ -609,7 +609,7 @@ def test_the_watch_is_silent_where_nothing_leaks() -> None:
 
 
 def test_the_watch_leaves_nothing_behind() -> None:
-    """Afterwards everything is as it was, also when it has seen a leak."""
+    """Afterwards everything is as it was, even after a leak."""
     before = (LLMBridgeError.__init__, logging.Logger.handle, warnings.warn, http.client.HTTPConnection.debuglevel)
     with pytest.raises(Leaked), watching():
         _fails(LLMBridgeError(KEY))
@@ -618,14 +618,14 @@ def test_the_watch_leaves_nothing_behind() -> None:
 
 
 def test_an_error_of_the_test_itself_is_not_hidden() -> None:
-    """The watch says nothing where the test fails for another reason."""
+    """The watch stays silent if the test fails for another reason."""
     with pytest.raises(ZeroDivisionError), watching():
         raise ZeroDivisionError(KEY)
 
 
 @pytest.mark.parametrize("coded", ["base64", "hex", "escaped"])
 def test_the_canary_is_known_in_other_clothes(coded: str) -> None:
-    """Wherever it falls in base64, in hex, and as JSON's escapes."""
+    """The canary is found at any offset in base64, in hex, and in JSON escapes."""
     texts = {
         "base64": [
             base64.b64encode(f"{front}{PASSWORD}{back}".encode()).decode()
@@ -651,7 +651,7 @@ def test_the_canary_is_known_in_other_clothes(coded: str) -> None:
     ],
 )
 def test_any_test_of_the_run_that_says_the_canary_fails(tmp_path: Path, body: str, code: int) -> None:
-    """Where the hook is in conftest.py, whatever a test prints or logs is searched, without the fixture."""
+    """With the hook in conftest.py, everything that a test prints or logs is searched, without the fixture."""
     (tmp_path / "conftest.py").write_text("from canary import pytest_runtest_makereport\n")
     (tmp_path / "test_it.py").write_text(f"import canary, logging\ndef test_it():\n    {body}\n")
     environment = {name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))}
@@ -664,7 +664,7 @@ def test_any_test_of_the_run_that_says_the_canary_fails(tmp_path: Path, body: st
 
 @pytest.mark.slow
 def test_the_canary_is_new_in_each_run() -> None:
-    """So that no recording, file or copy of an earlier run is taken for a leak of this one."""
+    """A recording, file or copy of an earlier run is not taken for a leak of this one."""
     code = "import canary; print(canary.KEY)"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_XDIST")}
     environment["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parents[1]), os.environ.get("PYTHONPATH", "")])

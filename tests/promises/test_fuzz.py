@@ -50,7 +50,7 @@ PROVIDERS = list(providers.known().values())
 
 
 def reading(provider: Any) -> tuple[Any, ...]:
-    """What makes a provider's way to read an answer another one."""
+    """The part of a provider that decides how an answer is read."""
     decoders = (getattr(method, "__func__", method) for method in (provider.decode, provider.decode_document))
     return (*decoders, type(provider.framing()), provider.think_tags, provider.done_needs_finish)
 
@@ -63,7 +63,7 @@ NAMES = [name for name in names(Recorded, Failure) if provider_of(name) is not N
 
 
 class Body:
-    """The stand-in for an exchange: hands out bytes as they were cut, and may break off."""
+    """The stand-in for an exchange: returns bytes as they were cut, and may break off."""
 
     secrets = ()
 
@@ -100,7 +100,7 @@ class Played:
         self._error: LLMBridgeError | None = None
 
     def advance(self) -> list[Item] | None:
-        """What one read brings."""
+        """The result of one read."""
         while self._error is None and not self._answer.ended:
             items, self._error = self._answer.read()
             if items:
@@ -114,15 +114,15 @@ class Played:
         return Wait.THREAD
 
     def cancel(self) -> None:
-        """Nothing to end."""
+        """Does nothing."""
 
     close = abandon = cancel
 
     def listen(self, notes: Any) -> None:
-        """Nothing is looked up."""
+        """Does nothing."""
 
     def keep_raw(self) -> None:
-        """There is nothing raw."""
+        """Does nothing."""
 
 
 def unpacked(name: str) -> tuple[int, dict[str, str], bytes, bool]:
@@ -153,7 +153,7 @@ STREAMS = [name for name in NAMES if RECORDED[name][0] == 200]
 
 
 def provider_for(name: str) -> type[Provider]:
-    """Who reads the recording."""
+    """The provider that reads the recording."""
     found = provider_of(name)
     assert found is not None
     return providers.find(found)
@@ -162,12 +162,12 @@ def provider_for(name: str) -> type[Provider]:
 def play(
     provider: type[Provider], reads: Sequence[bytes], headers: Mapping[str, str], broken: bool = False
 ) -> ChatStream:
-    """A stream of what was read."""
+    """A stream of the recorded answer."""
     return ChatStream(Played(provider, Body(reads, headers, broken)))
 
 
 def said(stream: ChatStream) -> tuple[list[Any], str]:
-    """All events of a stream, and the error behind them."""
+    """All events of a stream, and the error after them."""
     events: list[Any] = []
     with mock.patch.object(calls_module, "_made_up_id", map("made-up-{}".format, itertools.count()).__next__):
         try:
@@ -193,12 +193,12 @@ CUTS = st.lists(st.integers(1, 40) | st.sampled_from([1, 2, 3, 1000]), min_size=
 
 
 class TestCuts:
-    """(a) How the network cuts the bytes makes no difference."""
+    """(a) The network may split the bytes anywhere."""
 
     @given(name=st.sampled_from(STREAMS), sizes=CUTS)
     @settings(QUICK, max_examples=120)
     def test_any_cut_gives_the_same_events(self, name: str, sizes: list[int]) -> None:
-        """P4, P5: of every recording of every dialect, and the same error if there is one."""
+        """P4, P5: every recording of every dialect gives the same events, and the same error if there is one."""
         _, headers, body, broken = RECORDED[name]
         provider = provider_for(name)
         whole = said(play(provider, [body], headers, broken))
@@ -232,13 +232,13 @@ MADE = st.lists(st.tuples(st.sampled_from(["f", "get_weather", "get"]), ARGUMENT
 
 
 def units(text: str) -> list[str]:
-    """The text as a service of UTF-16 counts it: what is beyond the 65536 first characters in two halves."""
+    """The text as a service of UTF-16 counts it: characters beyond the first 65536 as two halves."""
     data = text.encode("utf-16-le")
     return [data[i : i + 2].decode("utf-16-le", "surrogatepass") for i in range(0, len(data), 2)]
 
 
 def fragments(data: st.DataObject, arguments: dict[str, Any]) -> list[str]:
-    """The arguments as JSON in pieces, cut anywhere; now and then nothing where there are none."""
+    """The arguments as JSON in pieces, split anywhere; now and then missing if there are none."""
     if not arguments and data.draw(st.booleans()):
         return [""]
     text = units(json.dumps(arguments, ensure_ascii=data.draw(st.booleans())))
@@ -253,7 +253,7 @@ def fragments(data: st.DataObject, arguments: dict[str, Any]) -> list[str]:
 
 
 def openai(place: int, id: str, name: str, pieces: list[str]) -> list[ToolCallDelta]:
-    """Id and name with the first piece, then the index alone."""
+    """Id and name with the first piece, then only the index."""
     return [ToolCallDelta(place, id, name), *(ToolCallDelta(place, arguments=piece) for piece in pieces)]
 
 
@@ -273,7 +273,7 @@ def names_repeating(place: int, id: str, name: str, pieces: list[str]) -> list[T
 
 
 def without_index(place: int, id: str, name: str, pieces: list[str]) -> list[ToolCallDelta]:
-    """Id and name first, and then nothing that says whose the pieces are."""
+    """Id and name first, and then nothing that identifies the call."""
     return [ToolCallDelta(None, id, name), *(ToolCallDelta(arguments=piece) for piece in pieces)]
 
 
@@ -288,7 +288,7 @@ def one_index(place: int, id: str, name: str, pieces: list[str]) -> list[ToolCal
 
 
 def in_one(place: int, id: str, name: str, pieces: list[str]) -> list[ToolCallDelta]:
-    """Each call in one piece, without index and id: imitations of Gemini; Mistral writes "null"."""
+    """Each call in one piece, without index and id: imitations of Gemini; Mistral sends "null"."""
     return [ToolCallDelta(None, "null" if place % 2 else None, name, "".join(pieces))]
 
 
@@ -311,7 +311,7 @@ def in_turns(data: st.DataObject, lists: list[list[ToolCallDelta]]) -> list[Tool
 
 
 class TestCalls:
-    """(b) Calls come whole out of their pieces."""
+    """(b) Calls are assembled from their pieces."""
 
     @pytest.mark.slow
     @given(made=MADE, style=st.sampled_from(STYLES), data=st.data())
@@ -319,7 +319,7 @@ class TestCalls:
     def test_calls_come_back_whole(
         self, made: list[tuple[str, dict[str, Any]]], style: Any, data: st.DataObject
     ) -> None:
-        """In every style, cut anywhere, one after the other or mixed."""
+        """In every style, split anywhere, one after the other or mixed."""
         lists = [
             style(place, f"call_{place}", name, fragments(data, arguments))
             for place, (name, arguments) in enumerate(made)
@@ -344,7 +344,7 @@ class TestCalls:
 
 
 def check_texts(value: Any) -> None:
-    """No text in the value, however deep, holds what UTF-8 cannot carry."""
+    """All text in the value is valid UTF-8, at any depth."""
     if isinstance(value, str):
         value.encode()
     elif isinstance(value, Mapping):
@@ -358,7 +358,7 @@ def check_texts(value: Any) -> None:
 
 
 def check_event(event: Any) -> None:
-    """The event is one of those documented, and holds what its docstring says."""
+    """The event is documented, and has the types of its docstring."""
     assert isinstance(event, KNOWN), event
     check_texts(event)
     if isinstance(event, (Text, Refusal)):
@@ -390,7 +390,7 @@ USER = {"role": "user", "content": "Hi"}
 
 
 def check_completion(done: Completion, texts: list[str]) -> None:
-    """The completion says what the pieces said, and any dialect can send it back, or says why not."""
+    """The completion matches the pieces, and any dialect can send it back, or rejects it with a reason."""
     assert done.text == "".join(texts)
     assert done.choices[0].text == done.text
     check_texts(done)
@@ -400,7 +400,7 @@ def check_completion(done: Completion, texts: list[str]) -> None:
 
 
 def check_played(provider: type[Provider], body: bytes, sizes: list[int], headers: dict[str, str]) -> None:
-    """Whatever the bytes are: pieces, events and at the most one error of the tree."""
+    """Any bytes give pieces, events and at most one error of the tree."""
     stream = play(provider, cut(body, sizes), headers)
     texts: list[str] = []
     try:
@@ -502,7 +502,7 @@ def spoil(draw: st.DrawFn, document: Any) -> Any:
 
 @st.composite
 def spoilt_json(draw: st.DrawFn, body: bytes) -> bytes:
-    """The body with accidents inside of its events."""
+    """The body with accidents inside its events."""
     try:
         return json.dumps(spoil(draw, json.loads(body))).encode()
     except ValueError:
@@ -521,7 +521,7 @@ def spoilt_json(draw: st.DrawFn, body: bytes) -> bytes:
 
 
 class TestSpoilt:
-    """(c) No accident gives anything but text, known events and an error of the tree."""
+    """(c) Any accident gives only text, known events and an error of the tree."""
 
     @pytest.mark.slow
     @given(data=st.data(), name=st.sampled_from(NAMES), sizes=CUTS)
@@ -549,14 +549,14 @@ class TestSpoilt:
             check_played(provider, body, [1000], headers)
 
     def test_a_half_in_an_error(self) -> None:
-        """P5: of a character, in what the service says went wrong."""
+        """P5: half a character in an error message of a service."""
         error = error_for_status(400, {}, '{"error": {"message": "\\ud83d", "code": "\\ude00"}}', (), "127.0.0.1")
         check_texts([error.message, error.code])
 
     @given(data=st.data(), name=st.sampled_from([name for name in NAMES if RECORDED[name][0] != 200]))
     @settings(QUICK, max_examples=100)
     def test_spoilt_errors(self, data: st.DataObject, name: str) -> None:
-        """P10: the body of a bad status is spoilt, and the status still an error of the tree."""
+        """P10: with an error status and a damaged body, the status is still an error of the tree."""
         status, headers, body, _ = RECORDED[name]
         spoilt = data.draw(spoilt_bytes(body) | spoilt_json(body)).decode("utf-8", "replace")
         error = error_for_status(status, headers, spoilt, (), "127.0.0.1")
@@ -589,7 +589,7 @@ URL = st.sampled_from(["https://example.com/a.png", "data:image/png;base64,iVBOR
 
 
 def either(usual: st.SearchStrategy[Any]) -> st.SearchStrategy[Any]:
-    """Mostly what is meant, sometimes anything."""
+    """Usually valid, sometimes anything."""
     return st.one_of(usual, usual, usual, usual, ANYTHING)
 
 
@@ -700,13 +700,13 @@ PARAMS = st.fixed_dictionaries(
 
 
 def check_refusal(error: Exception) -> None:
-    """What bad input gives fits into `except ValueError` or `except TypeError`, and can be printed."""
+    """Errors of bad input are caught by `except ValueError` or `except TypeError`, and can be printed."""
     assert isinstance(error, (ValueError, TypeError))
     check_texts(str(error))
 
 
 def check_encoded(provider: type[Provider], messages: Any, params: dict[str, Any]) -> None:
-    """The request can be sent as strict JSON in UTF-8, or it is refused as bad input."""
+    """The request is strict JSON in UTF-8, or it is rejected as bad input."""
     try:
         request = ChatRequest.checked("m", messages, params)
         encoded = provider.encode(request)
@@ -720,7 +720,7 @@ def check_encoded(provider: type[Provider], messages: Any, params: dict[str, Any
 
 
 class TestInput:
-    """(d) Any value of a caller's is sent as strict JSON, or refused before anything is sent."""
+    """(d) Any value of a caller's is sent as strict JSON, or rejected before anything is sent."""
 
     @pytest.mark.slow
     @given(

@@ -1,4 +1,4 @@
-"""P11 and P17: clients, answers and errors that travel to worker processes and back, and what does not travel."""
+"""P11 and P17: clients, answers and errors that travel to worker processes and back, and those that cannot."""
 
 from __future__ import annotations
 
@@ -44,18 +44,18 @@ from llmbridge.testing import LLMServer, Reply
 
 PASSWORD = "pw-canary-9876543210"
 METHODS = ["spawn", *(["fork"] if sys.platform == "linux" else [])]
-# Python 3.12 and later warn about a fork beside threads, which is what is tested here.
+# Python 3.12 and later warn about a fork beside threads, which these tests do on purpose.
 # Before 3.15 the warning was never raised as an error.
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 
 
 def ask(client: Client, prompt: str) -> Completion:
-    """What a worker does."""
+    """A call in a worker."""
     return client.chat(prompt).complete()
 
 
 def fail(client: Client, prompt: str) -> LLMBridgeError:
-    """What a worker does whose caller wants to see the error."""
+    """A call in a worker that returns its error."""
     try:
         client.chat(prompt).complete()
     except LLMBridgeError as error:
@@ -64,7 +64,7 @@ def fail(client: Client, prompt: str) -> LLMBridgeError:
 
 
 def note(attempt: RetryAttempt) -> None:
-    """A function that a pickle can name."""
+    """A function that pickle can name."""
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -93,6 +93,7 @@ def traveller(server: LLMServer) -> Iterator[Client]:
 # -- worker processes --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(1)
 def test_p17_workers_of_a_pool_use_a_client_of_the_parent(
     server: LLMServer, traveller: Client, pool: concurrent.futures.ProcessPoolExecutor
 ) -> None:
@@ -109,10 +110,11 @@ def test_p17_workers_of_a_pool_use_a_client_of_the_parent(
     assert traveller.chat("last").complete().text
 
 
+@pytest.mark.quick(1)
 def test_p11_errors_of_workers_come_back_whole(
     server: LLMServer, traveller: Client, pool: concurrent.futures.ProcessPoolExecutor
 ) -> None:
-    """Raised in the parent as they were in the worker, with what had come; and no key in them."""
+    """Errors are raised in the parent as in the worker, with the partial answer, and without a key."""
     server.script(Reply(f"no {KEY}", status=401, headers={"x-request-id": "r-1"}))
     with pytest.raises(AuthError) as caught:
         pool.submit(ask, traveller, "x").result(30)
@@ -138,7 +140,7 @@ def test_p17_a_pool_of_multiprocessing_does_too(server: LLMServer, traveller: Cl
 
 @pytest.mark.skipif("fork" not in METHODS, reason="the system does not fork")
 def test_p17_a_forked_worker_needs_no_pickle(server: LLMServer) -> None:
-    """A client that was made before the fork works in the child, key, limits and cool-downs included."""
+    """A client made before the fork works in the child, including key, limits and cool-downs."""
     client = Client(
         "openai:m",
         base_url=server.base_url("openai"),
@@ -171,7 +173,7 @@ def test_p17_a_forked_worker_needs_no_pickle(server: LLMServer) -> None:
 
 @pytest.mark.skipif("fork" not in METHODS, reason="the system does not fork")
 def test_p17_a_fork_in_the_middle_of_a_trial_does_not_lock_a_model_out() -> None:
-    """A lock that another thread held, and a trial that only the parent makes, are no hindrance in the child."""
+    """Neither a lock held by another thread nor a trial of the parent blocks the child."""
     now = [0.0]
     breaker = Breaker(lambda: now[0])
     breaker.failed(Overloaded("busy", retry_after=1.0))
@@ -209,7 +211,7 @@ def _full(**more: Any) -> Client:
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
 def test_p18_no_pickle_holds_a_secret_unless_asked(protocol: int) -> None:
-    """No key, no password of a URL, no header that is likely to hold one; everything else goes along."""
+    """Keys, passwords in URLs and sensitive headers are left out; everything else is kept."""
     data = pickle.dumps(_full(), protocol)
     for secret in (KEY, PASSWORD):
         assert secret.encode() not in data
@@ -225,7 +227,7 @@ def test_p18_no_pickle_holds_a_secret_unless_asked(protocol: int) -> None:
 
 
 def test_p18_a_pickle_that_was_asked_to_holds_everything() -> None:
-    """And what comes out shows as little as before."""
+    """The unpickled client shows as little as before."""
     client = pickle.loads(pickle.dumps(_full(pickle_key=True)))
     options = client.transport_options
     assert options.api_key == Secret(KEY)
@@ -238,7 +240,7 @@ def test_p18_a_pickle_that_was_asked_to_holds_everything() -> None:
 
 
 def test_a_client_without_its_key_finds_it_where_it_arrives(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The environment of the worker counts; without one there, the error says what is missing."""
+    """The worker's environment supplies the key; without one, the error says so."""
     client = pickle.loads(pickle.dumps(Client("openai:m", api_key=KEY)))
     with pytest.raises(MissingKey, match="OPENAI_API_KEY"):
         client.chat("x")
@@ -251,12 +253,12 @@ def test_a_client_without_its_key_finds_it_where_it_arrives(server: LLMServer, m
 
 def test_a_session_of_the_callers_does_not_travel() -> None:
     """The error says so, and what to do."""
-    with requests.Session() as session, pytest.raises(TypeError, match=r"session.*make it where it is used"):
+    with requests.Session() as session, pytest.raises(TypeError, match=r"session.*create it in each process"):
         pickle.dumps(Client("openai:m", session=session))
 
 
 def test_several_models_travel_each_with_its_own_settings() -> None:
-    """Whether a key goes along is each client's own decision."""
+    """Each client decides by itself whether its key travels."""
     open_one, discreet_one = Client("openai:a", api_key=KEY, pickle_key=True), Client("openai:b", api_key=PASSWORD)
     data = pickle.dumps(Client([open_one, discreet_one, "demo"], timeout=9))
     assert KEY.encode() in data
@@ -268,7 +270,7 @@ def test_several_models_travel_each_with_its_own_settings() -> None:
 
 
 def test_a_client_travels_after_it_was_used(server: LLMServer, traveller: Client) -> None:
-    """Also from the middle of an answer."""
+    """Also in the middle of an answer."""
     limited = Client("openai:m", base_url=server.base_url("openai"), limits=Limits(requests_per_minute=2), timeout=20)
     for client in (traveller, limited):
         stream = client.chat("x")
@@ -296,7 +298,7 @@ def test_a_copy_within_the_process_keeps_the_key(way: Callable[[Client], Client]
 
 
 def test_threads_share_what_was_unpickled(server: LLMServer, traveller: Client) -> None:
-    """A client from a pickle is as safe to share as the one it was."""
+    """An unpickled client is as safe to share as the original."""
     again = pickle.loads(pickle.dumps(traveller))
     texts: list[str] = []
     threads = [
@@ -323,7 +325,7 @@ WAYS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("way", sorted(WAYS))
 def test_a_completion_travels_whole(server: LLMServer, client: Client, way: str) -> None:
-    """With its calls, tokens, reasoning, message, headers, and everything beside."""
+    """Calls, tokens, reasoning, message, headers and the rest are kept."""
     call = {"name": "get_weather", "arguments": {"city": "Paris"}, "id": "c1"}
     server.script(Reply(["a", "b"], reasoning=["r"], tool_calls=[call], usage=True, headers={"x-a": "b"}))
     completion = client.chat("x").complete()
@@ -337,7 +339,7 @@ def test_a_completion_travels_whole(server: LLMServer, client: Client, way: str)
 
 
 def test_embeddings_and_events_travel(server: LLMServer, client: Client) -> None:
-    """So does everything else that a worker may want to send back."""
+    """Other results of a worker travel too."""
     vectors = client.embed(["a", "b"])
     assert pickle.loads(pickle.dumps(vectors)) == vectors
     server.script(Reply(["a"], reasoning=["r"], usage=True))
@@ -347,8 +349,8 @@ def test_embeddings_and_events_travel(server: LLMServer, client: Client) -> None
 
 @pytest.mark.parametrize("way", sorted(WAYS))
 def test_a_live_answer_does_not_travel(client: Client, way: str) -> None:
-    """The error says what does."""
-    with pytest.raises(TypeError, match=r"live answer.*Completion of complete\(\)"):
+    """The error says what can be pickled instead."""
+    with pytest.raises(TypeError, match=r"live .*Completion from complete\(\)"):
         WAYS[way](client.chat("x"))
 
 
@@ -400,7 +402,7 @@ TOOLS = {
 
 @pytest.mark.parametrize("name", TOOLS)
 def test_a_tool_travels_by_the_name_of_its_function(name: str) -> None:
-    """And can still be called, by the model too."""
+    """The unpickled tool can be called, by the model too."""
     again = pickle.loads(pickle.dumps(TOOLS[name]))
     known = TOOLS[name]
     assert (again.name, again.description, again.parameters) == (known.name, known.description, known.parameters)
@@ -408,7 +410,7 @@ def test_a_tool_travels_by_the_name_of_its_function(name: str) -> None:
 
 
 def test_a_tool_without_a_function_travels() -> None:
-    """So do the services' own."""
+    """A service's own tools travel too."""
     for known in (Tool("f", "F."), Tool.of({"type": "web_search"})):
         assert pickle.loads(pickle.dumps(known)) == known
 
@@ -427,7 +429,7 @@ def test_a_tool_that_nobody_finds_does_not_travel() -> None:
 
 
 def test_a_client_travels_with_decorated_tools(server: LLMServer, traveller: Client) -> None:
-    """And runs them where it arrives."""
+    """The tools run where the client arrives."""
     server.script(Reply(tool_calls=[{"name": "decorated", "arguments": {"x": 2}}]), Reply("4"))
     options: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "pickle_key": True}
     again = pickle.loads(pickle.dumps(Client("openai:m", tools=[decorated], run_tools=True, **options)))
@@ -438,7 +440,7 @@ def test_a_client_travels_with_decorated_tools(server: LLMServer, traveller: Cli
 @pytest.mark.parametrize("way", [copy.copy, copy.deepcopy, lambda value: pickle.loads(pickle.dumps(value))])
 @pytest.mark.parametrize("name", ["chat", "embed", "aembed", "models", "amodels"])
 def test_the_functions_of_the_package_travel_by_name(name: str, way: Callable[[Any], Any]) -> None:
-    """A worker process that gets one again and again keeps its connections: it is the same function there."""
+    """It is the same function there, so a worker that gets it again and again keeps its connections."""
     function = getattr(llmbridge, name)
     assert way(function) == function
     assert way(functools.partial(function, timeout=3)).func == function

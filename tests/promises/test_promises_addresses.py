@@ -1,4 +1,4 @@
-"""P35: many headers are read, and an address that is wrong is said to be."""
+"""P35: many headers are read, and a wrong address gives a helpful error."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ def lines(count: int, size: int = 10) -> tuple[str, ...]:
 
 
 def error_of(mode: Mode, base_url: str, model: str = "openai:m", **options: Any) -> LLMBridgeError:
-    """What a chat there ends with."""
+    """The error of a chat there."""
     with Client(model, base_url=base_url, api_key=KEY, retries=QUICK, timeout=20, proxy=False) as client:
         error = mode.read(client.chat("x", **options)).error
     assert error is not None
@@ -66,12 +66,12 @@ MANY = {
 
 
 class TestHeaders:
-    """All that a server sends within reason is read, whoever's session it comes over."""
+    """All headers of a reasonable size are read, over any session."""
 
     @pytest.mark.parametrize("own", [True, False], ids=["own", "session"])
     @pytest.mark.parametrize("name", MANY)
     def test_p35_many_headers_are_read(self, mode: Mode, name: str, own: bool) -> None:
-        """http.client refuses more than 100 of them, and more than 64 KiB in one."""
+        """http.client rejects more than 100 of them, and more than 64 KiB in one."""
         with answering(head(*MANY[name], "X-Request-Id: r-1", "Connection: close") + WHOLE) as server:
             session = None if own else requests.Session()
             client = Client("openai:m", base_url=server.root + "/v1", api_key=KEY, retries=0, session=session)
@@ -84,7 +84,7 @@ class TestHeaders:
 
     @pytest.mark.parametrize("status", ["100 Continue", "102 Processing", "103 Early Hints"])
     def test_p35_before_the_answer_too(self, mode: Mode, status: str) -> None:
-        """Those of an answer that is not the last one."""
+        """Also those of an interim answer."""
         early = "\r\n".join([f"HTTP/1.1 {status}", *lines(150), "", ""]).encode()
         with (
             answering(early + head("X-Request-Id: r-1", "Connection: close") + WHOLE) as server,
@@ -104,7 +104,7 @@ class TestHeaders:
         ids=["lines", "one-line", "early-answers"],
     )
     def test_p35_there_is_an_end_to_them(self, mode: Mode, endless: bytes) -> None:
-        """What never ends is not kept in memory, and is said to be that."""
+        """Endless headers are not kept in memory, and give a clear error."""
         with answering(endless) as server:
             error = error_of(mode, server.root + "/v1")
             assert server.accepted == 1
@@ -112,7 +112,7 @@ class TestHeaders:
         assert error.message.endswith("sent more than 256 kB of headers")
 
     def test_p35_a_proxy_may_send_many(self, mode: Mode) -> None:
-        """What a proxy says to CONNECT is its status, however much it says beside."""
+        """Only the status of a proxy's answer to CONNECT counts, however many headers it has."""
         refusal = "\r\n".join(["HTTP/1.1 503 No", *lines(150), "", ""]).encode()
         with (
             answering(refusal) as proxy,
@@ -123,7 +123,7 @@ class TestHeaders:
         assert error.message.endswith("which answered 503")
 
     def test_p35_a_long_trailer_costs_no_answer(self, mode: Mode) -> None:
-        """The payload of a whole JSON document is there by then."""
+        """The payload of a whole JSON document has arrived by then."""
         document = b'{"choices": [{"message": {"content": "Hi"}, "finish_reason": "stop"}]}'
         body = chunk(document) + b"0\r\nX-Signature: " + b"s" * 20_000 + b"\r\n\r\n"
         with (
@@ -163,11 +163,11 @@ TLS_PORTS = {
 
 
 class TestSchemes:
-    """http where TLS is spoken, and TLS where it is not."""
+    """http on a TLS port, and TLS on an http port."""
 
     @pytest.mark.parametrize("name", TLS_PORTS)
     def test_p35_http_on_a_tls_port(self, mode: Mode, name: str) -> None:
-        """Said, and not tried again."""
+        """The error says so, and is not retried."""
         serve, said = TLS_PORTS[name]
         with Listener(serve) as server:
             error = error_of(mode, server.root + "/v1")
@@ -175,13 +175,13 @@ class TestSchemes:
         assert said in error.message
 
     def test_p35_http_on_a_server_that_speaks_tls(self, mode: Mode) -> None:
-        """A real one."""
+        """A real TLS server."""
         with LLMServer(ssl_context=self_signed_context()) as server:
             error = error_of(mode, server.base_url("openai").replace("https", "http"))
         assert "is it an https:// server?" in error.message
 
     def test_p35_tls_on_an_http_port_is_final(self, mode: Mode) -> None:
-        """What is no TLS will be none the next time."""
+        """A port without TLS is not retried."""
         with Listener(_says(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as server:
             error = error_of(mode, server.root.replace("http", "https") + "/v1")
             assert server.accepted == 1
@@ -190,15 +190,16 @@ class TestSchemes:
 
     @pytest.mark.parametrize("serve", [lambda sock: sock.recv(9_999), lambda sock: None], ids=["closes", "resets"])
     def test_p35_tls_that_is_cut_off_is_asked_about(self, mode: Mode, serve: Callable[[socket.socket], Any]) -> None:
-        """A server may also be about to start: it is tried again."""
+        """The server may be about to start: it is retried."""
         with Listener(serve) as server:
             error = error_of(mode, server.root.replace("http", "https") + "/v1")
             assert server.accepted == 3
         assert error.message.endswith("does it speak plain http://?")
 
     @pytest.mark.parametrize("clock", ["connect", "total"])
+    @pytest.mark.quick(1)
     def test_p35_a_server_that_waits_for_more_is_asked_about(self, mode: Mode, clock: Any) -> None:
-        """Whichever clock is the shorter one: a plain number for `timeout` is the total."""
+        """The shorter timeout expires: a plain number for `timeout` is the total."""
         with (
             Listener(lambda sock: sock.recv(1) and time.sleep(1.5)) as server,
             Client(
@@ -217,7 +218,7 @@ class TestSchemes:
         assert error.message.endswith("does it speak plain http://?")
 
     def test_p35_a_plain_proxy_that_is_taken_for_one_with_tls(self, mode: Mode) -> None:
-        """It is the proxy's URL that is wrong."""
+        """The proxy's URL is wrong."""
         with (
             Listener(_says(b"HTTP/1.1 400 Bad Request\r\n\r\n")) as proxy,
             Client(
@@ -234,7 +235,7 @@ class TestSchemes:
         assert "the proxy speaks plain HTTP; write http:// in its URL" in error.message
 
     def test_p35_a_redirect_to_tls(self, mode: Mode) -> None:
-        """What is right is the scheme alone."""
+        """The error suggests to change only the scheme."""
         location = ""
 
         def serve(sock: socket.socket) -> None:
@@ -278,7 +279,7 @@ class TestPaths:
 
     @pytest.mark.parametrize(("provider", "path", "said"), PLACES)
     def test_p35_nothing_below_a_base_url(self, mode: Mode, provider: str, path: str, said: str) -> None:
-        """The error says what was asked, and what is likely wrong."""
+        """The error has the request, and what is likely wrong."""
         place = {"project": "p", "location": "l"} if provider.startswith("vertex") else {}
         with answering(NOT_FOUND) as server:
             error = error_of(mode, server.root + path, f"{provider}:m", **place)
@@ -309,21 +310,21 @@ class TestPaths:
         assert error.message.endswith(f"({MOSTLY})")
 
     def test_p35_a_model_that_is_not_there(self, mode: Mode) -> None:
-        """The base URL is right then: nothing is said about it that misleads."""
+        """The base URL is right then: the error gives no misleading hint."""
         with LLMServer(Reply("the model 'm' does not exist", status=404)) as server:
             error = error_of(mode, server.root)
         assert isinstance(error, NotFound)
         assert MOSTLY not in error.message
 
     def test_p35_a_sound_base_url(self, mode: Mode) -> None:
-        """Nothing can be said about it but the usual."""
+        """The error has only the usual hint."""
         with answering(NOT_FOUND) as server:
             error = error_of(mode, server.root + "/openai/v1")
         assert error.message.endswith("(check the model's name and the base_url)")
 
     @pytest.mark.parametrize("model", ["ollama:m", "ollama-v1:m", "vllm:m"])
     def test_p35_a_server_of_ones_own_that_is_not_there(self, mode: Mode, model: str) -> None:
-        """How it is started is said, and which variable says where it is."""
+        """The error says how to start the server, and which variable holds its address."""
         error = error_of(mode, f"http://127.0.0.1:{free_port()}", model)
         assert isinstance(error, ConnectFailed)
         started, variable = ("vllm serve", "VLLM_BASE_URL") if "vllm" in model else ("ollama serve", "OLLAMA_HOST")
@@ -339,12 +340,12 @@ class TestPaths:
         ],
     )
     def test_p35_a_base_url_without_a_scheme(self, url: str, front: str) -> None:
-        """What is missing is said."""
+        """The error says what is missing."""
         with pytest.raises(ConfigError, match=f": {front}$"):
             Client("openai:m", base_url=url)
 
     @pytest.mark.parametrize("url", ["http:/llm.example/v1", "/v1", "x y", ""])
     def test_p35_what_no_scheme_would_mend(self, url: str) -> None:
-        """Then nothing of the kind is said."""
+        """The error does not suggest a scheme."""
         with pytest.raises(ConfigError, match=r"like http://127\.0\.0\.1:8080$"):
             Client("openai:m", base_url=url)

@@ -1,4 +1,4 @@
-"""Which connections are made and kept: P33 and P34 of docs/promises.md."""
+"""The number of connections that are made and kept: P33 and P34 of docs/promises.md."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ TOGETHER = 0.4
 
 
 def eventually(holds: Callable[[], bool]) -> None:
-    """It comes true."""
+    """Waits until it is true."""
     end = time.monotonic() + SOON
     while not holds():
         assert time.monotonic() < end
@@ -49,8 +49,9 @@ def wave(mode: Mode, client: Client, width: int) -> None:
 # -- P33: idle connections --------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(1)
 def test_p33_calls_in_waves_make_no_more_connections_than_a_wave_is_wide(server: LLMServer, mode: Mode) -> None:
-    """Each wave finds the connections of the one before, also if it is wider than what is kept for long."""
+    """Each wave reuses the connections of the one before, even if it is wider than the number kept for long."""
     width = 100
     assert width > adapter._IDLE_CONNECTIONS
     server.default = Reply("ok", first_delay=TOGETHER)
@@ -60,10 +61,11 @@ def test_p33_calls_in_waves_make_no_more_connections_than_a_wave_is_wide(server:
     assert server.connections <= 1.1 * width
 
 
+@pytest.mark.quick(1)
 def test_p33_those_beyond_the_usual_go_when_nobody_has_needed_them_for_a_while(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """By themselves, even if no further call is made; the usual ones stay."""
+    """They close by themselves, even without a further call; the usual ones stay."""
     monkeypatch.setattr(adapter, "_IDLE_CONNECTIONS", 4)
     monkeypatch.setattr(connections, "_SURPLUS_SECONDS", 1.5)
     server.default = Reply("ok", first_delay=TOGETHER)
@@ -93,7 +95,7 @@ def test_p33_they_go_in_time_while_no_call_is_under_way(monkeypatch: pytest.Monk
 def test_p33_many_hosts_have_their_connections_kept(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """One client that asks many services in turn connects to each of them once."""
+    """A client that calls many services in turn connects to each of them once."""
     resolves(monkeypatch, port_of(server))
     server.default = Reply("ok")
     with Client("openai:m", api_key=KEY, retries=0, timeout=LONG) as client:
@@ -104,7 +106,7 @@ def test_p33_many_hosts_have_their_connections_kept(
 
 
 def test_p33_a_session_of_the_caller_keeps_as_many_as_it_says(server: LLMServer, mode: Mode) -> None:
-    """Its pool is not llmbridge's."""
+    """Its pool does not belong to llmbridge."""
     server.default = Reply("ok", first_delay=TOGETHER)
     with requests.Session() as session:
         session.mount("http://", requests.adapters.HTTPAdapter(pool_maxsize=3))
@@ -136,7 +138,7 @@ client.close()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
 def test_p33_a_fork_may_come_while_many_are_kept(server: LLMServer) -> None:
-    """They are the parent's, which the child leaves alone."""
+    """They belong to the parent, and the child leaves them alone."""
     server.default = Reply("ok", first_delay=TOGETHER)
     command = [sys.executable, "-W", "ignore", "-c", _FORKS_WITH_MANY, server.base_url("openai")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -149,13 +151,13 @@ def test_p33_a_fork_may_come_while_many_are_kept(server: LLMServer) -> None:
 
 @pytest.fixture(autouse=True)
 def _no_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No address is known from an earlier test."""
+    """Forgets addresses of earlier tests."""
     monkeypatch.setattr(addresses, "_ranks", {})
 
 
 @pytest.fixture
 def dead() -> Iterator[Callable[[], int]]:
-    """Makes ports of 127.0.0.1 that complete no connection: packets to a dead address get no answer either."""
+    """Makes ports of 127.0.0.1 that never complete a connection, like an address that drops packets."""
     with contextlib.ExitStack() as stack:
 
         def made() -> int:
@@ -178,7 +180,7 @@ def dead() -> Iterator[Callable[[], int]]:
 
 
 def resolves(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
-    """Every name has these addresses. They differ in the port, as only Linux has many addresses on loopback."""
+    """Every name has these addresses. They differ in the port, since only Linux has many addresses on loopback."""
     real = socket.getaddrinfo
 
     def lookup(host: Any, port: Any, *rest: Any, **more: Any) -> Any:
@@ -191,7 +193,7 @@ def resolves(monkeypatch: pytest.MonkeyPatch, *ports: int) -> None:
 
 @pytest.fixture
 def tried(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """The ports that are connected to, in their order."""
+    """The ports that are connected to, in order."""
     ports: list[int] = []
     connect = socket.socket.connect
 
@@ -210,6 +212,7 @@ def far_client(**options: Any) -> Client:
 
 
 @pytest.mark.parametrize("foreign", [False, True], ids=["own", "session"])
+@pytest.mark.quick(1)
 def test_p34_a_dead_address_costs_its_head_start_and_that_only_once(
     server: LLMServer,
     mode: Mode,
@@ -218,7 +221,7 @@ def test_p34_a_dead_address_costs_its_head_start_and_that_only_once(
     monkeypatch: pytest.MonkeyPatch,
     foreign: bool,
 ) -> None:
-    """The next one is tried beside it, and the first that accepts serves; later it is tried before all others."""
+    """The next address is tried beside it, the first that accepts is used, and later comes before all others."""
     first, second, alive = dead(), dead(), port_of(server)
     tried.clear()
     started = time.monotonic()
@@ -234,7 +237,7 @@ def test_p34_a_dead_address_costs_its_head_start_and_that_only_once(
 def test_p34_one_that_refuses_is_followed_at_once(
     server: LLMServer, mode: Mode, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nobody waits for the end of its head start; what served before is given up when it fails."""
+    """A refused address does not delay the next; a working one loses its place when it fails."""
     monkeypatch.setattr(addresses, "_HEAD_START", LONG)
     with LLMServer() as before:
         closed, gone = free_port(), port_of(before)
@@ -250,10 +253,11 @@ def test_p34_one_that_refuses_is_followed_at_once(
         assert tried == ports
 
 
+@pytest.mark.quick(1)
 def test_p34_the_connect_clock_counts_over_all(
     mode: Mode, dead: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It ends the wait for all of them."""
+    """The timeout ends the wait for all of them."""
     monkeypatch.setattr(addresses, "_HEAD_START", LONG)
     resolves(monkeypatch, dead(), dead())
     with far_client(timeout=Timeout(connect=0.4, total=LONG)) as client:
@@ -264,10 +268,11 @@ def test_p34_the_connect_clock_counts_over_all(
     assert error.clock == "connect"
 
 
+@pytest.mark.quick(1)
 def test_p34_a_retry_begins_with_another_address_than_the_one_that_took_the_clock(
     server: LLMServer, mode: Mode, dead: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Also if the clock is shorter than the head start."""
+    """Even if the timeout is shorter than the head start."""
     monkeypatch.setattr(addresses, "_HEAD_START", LONG)
     resolves(monkeypatch, dead(), port_of(server))
     with far_client(timeout=Timeout(connect=1, total=LONG), retries=Retry(1, backoff=0.01)) as client:
@@ -275,10 +280,11 @@ def test_p34_a_retry_begins_with_another_address_than_the_one_that_took_the_cloc
 
 
 @pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.quick(1)
 def test_p34_a_cancel_ends_the_wait_for_all(
     mode: Mode, dead: Callable[[], int], tried: list[int], monkeypatch: pytest.MonkeyPatch, count: int
 ) -> None:
-    """While several addresses are tried, as while the first is."""
+    """A cancel works while one or several addresses are tried."""
     ports = [dead(), dead()]
     resolves(monkeypatch, *ports)
     tried.clear()
@@ -308,7 +314,7 @@ def test_p34_a_cancel_ends_the_wait_for_all(
 
 
 def test_p34_the_families_take_turns(tried: list[int], mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Beginning with the family of the resolver's first address."""
+    """The family of the resolver's first address begins."""
     if not socket.has_ipv6:
         pytest.skip("there is no IPv6 here")
     closed = [free_port() for _ in range(5)]
@@ -322,7 +328,7 @@ def test_p34_the_families_take_turns(tried: list[int], mode: Mode, monkeypatch: 
 
 
 def test_p34_the_error_says_what_tells_most(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """An address that this machine has no way to says less than one that refuses."""
+    """A refusal tells more than an address without a route."""
     unreachable, lost, closed = (free_port(), free_port()), free_port(), free_port()
     resolves(monkeypatch, unreachable[0], lost, closed, unreachable[1])
     connect = socket.socket.connect
@@ -352,7 +358,7 @@ def test_p34_the_error_says_what_tells_most(mode: Mode, monkeypatch: pytest.Monk
 def test_p34_an_address_that_this_machine_cannot_even_try_is_passed_over(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As one of a family that the system was built without."""
+    """As with a family that the system was built without."""
     unknown = (max(socket.AddressFamily) + 100, socket.SOCK_STREAM, 6, "", ("x", 1))
     four = (socket.AF_INET, socket.SOCK_STREAM, 6, "", ("127.0.0.1", port_of(server)))
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [unknown, four])
@@ -360,10 +366,11 @@ def test_p34_an_address_that_this_machine_cannot_even_try_is_passed_over(
         assert mode.read(client.chat("x")).error is None
 
 
+@pytest.mark.quick(1)
 def test_p34_an_address_that_fails_behind_its_connection_is_tried_last(
     tls_server: LLMServer, ca_file: str, mode: Mode, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """TLS is spoken to the first that accepts, and to nobody else; if it gets no answer, a retry goes elsewhere."""
+    """TLS uses only the first address that accepts; if TLS gets no answer, a retry uses another address."""
     with Listener() as silent:
         resolves(monkeypatch, silent.port, port_of(tls_server))
         with far_client(
@@ -379,7 +386,7 @@ def test_p34_an_address_that_fails_behind_its_connection_is_tried_last(
 def test_p34_the_proxy_may_have_dead_addresses(
     server: LLMServer, mode: Mode, dead: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is reached in the same way as a service."""
+    """A proxy is reached in the same way as a service."""
     with HTTPProxy() as proxy:
         resolves(monkeypatch, dead(), proxy.port)
         with far_client(base_url=server.base_url("openai"), proxy="http://proxy.test:9") as client:

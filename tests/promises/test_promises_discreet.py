@@ -1,4 +1,4 @@
-"""P41 and P42: what comes from outside, a key or a service's words, shows in no error, no log and no terminal."""
+"""P41 and P42: keys never appear in an error, a log or a terminal, and a service's words only made safe."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conftest import KEY
 from modes import Mode
 
 import llmbridge
-from llmbridge import Client, ConfigError, LLMBridgeError, chat, keys, register
+from llmbridge import Client, ConfigError, LLMBridgeError, chat, keys, providers, register
 from llmbridge.options import checked_headers
 from llmbridge.providers.openai import OpenAI
 from llmbridge.secret import MASK, MaskedStr, Secret, callers_frames_only
@@ -30,7 +30,7 @@ _MOST = 4_000
 
 
 def frames_of(error: BaseException) -> Iterator[traceback.FrameSummary]:
-    """The frames of an error and of all that led to it, with their locals."""
+    """The frames of an error and of all its causes, with their locals."""
     waiting: list[BaseException | None] = [error]
     seen: set[int] = set()
     while waiting:
@@ -43,7 +43,7 @@ def frames_of(error: BaseException) -> Iterator[traceback.FrameSummary]:
 
 
 def assert_discreet(error: BaseException) -> None:
-    """No frame but those of this file shows a key or password, and none of them shows in its words."""
+    """Only frames of this file show a key or password, and no message does."""
     shown = [
         f"{frame.filename}:{frame.lineno} {frame.name}: {name} = {value}"
         for frame in frames_of(error)
@@ -55,12 +55,12 @@ def assert_discreet(error: BaseException) -> None:
 
 
 def names_in(error: BaseException) -> list[str]:
-    """The functions of this file that its frames lead through."""
+    """The functions of this file in its frames."""
     return [frame.name for frame in frames_of(error) if frame.filename == __file__]
 
 
 def failure(function: Callable[[], object]) -> BaseException:
-    """What ends it."""
+    """The error that ends it."""
     with pytest.raises(BaseException) as caught:  # noqa: PT011 - of any kind
         function()
     return caught.value
@@ -76,7 +76,7 @@ WAYS: dict[str, dict[str, Any]] = {
 
 
 class Raising(Mapping[str, str]):
-    """A mapping of headers that shows what it holds, and fails when it is read."""
+    """A mapping of headers whose repr shows its content, and which fails when read."""
 
     def __getitem__(self, name: str) -> str:
         raise ZeroDivisionError("theirs")
@@ -92,7 +92,7 @@ class Raising(Mapping[str, str]):
 
 
 def bad_items() -> Iterator[Any]:
-    """What breaks off."""
+    """An iterator that breaks off."""
     yield "x"
     raise ZeroDivisionError("theirs")
 
@@ -110,7 +110,7 @@ def bad_messages() -> Any:
 
 
 class Spiteful:
-    """What fails whatever is asked of it."""
+    """An object that fails at any use."""
 
     def __eq__(self, other: object) -> bool:
         raise ZeroDivisionError("theirs")
@@ -156,7 +156,7 @@ ASKED: dict[str, Callable[..., object]] = {
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("asked", ASKED)
 def test_p41_no_error_of_another_kind_shows_a_key(asked: str, way: str) -> None:
-    """A wrong argument, or an object of the caller's that fails: our frames are not in it, the caller's are."""
+    """With a wrong argument, or a failing object of the caller's, only the caller's frames are in the error."""
     error = failure(lambda: ASKED[asked](**WAYS[way]))
     assert not isinstance(error, LLMBridgeError) or asked in ("conversation", "from_dict")
     assert_discreet(error)
@@ -165,7 +165,7 @@ def test_p41_no_error_of_another_kind_shows_a_key(asked: str, way: str) -> None:
 
 
 def test_p41_nor_a_mapping_of_headers_that_fails() -> None:
-    """The views of the standard library show what they look at."""
+    """The standard library's views show their mapping in their repr."""
     error = failure(lambda: chat("x", "openai:m", headers=Raising()))
     assert isinstance(error, ZeroDivisionError)
     assert "__iter__" in names_in(error)
@@ -174,7 +174,7 @@ def test_p41_nor_a_mapping_of_headers_that_fails() -> None:
 
 @pytest.mark.parametrize("function", [keys.set_key, Secret])
 def test_p41_nor_a_key_that_is_kept(function: Any) -> None:
-    """Nor one that is none."""
+    """Nor an invalid one."""
     assert_discreet(failure(lambda: function("openai", KEY, KEY, KEY)))
     assert_discreet(failure(lambda: function("openai", f"{KEY}\n{KEY}", 5)))
     assert_discreet(failure(lambda: Secret(f"{KEY}\n{KEY}")))
@@ -186,7 +186,7 @@ def interrupt(*args: Any, **kwargs: Any) -> None:
 
 
 class Buggy(OpenAI):
-    """A provider that fails where it is told to."""
+    """A provider that fails at a given place."""
 
     name = "buggy"
     base_url = "http://127.0.0.1:9/v1"
@@ -234,8 +234,9 @@ class Buggy(OpenAI):
 
 @pytest.fixture
 def buggy(monkeypatch: pytest.MonkeyPatch, server: LLMServer) -> type[Buggy]:
-    """The provider, as one of the known."""
+    """The provider, registered."""
     monkeypatch.setattr(Buggy, "base_url", server.base_url("openai"))
+    monkeypatch.setattr(providers, "_registered", dict(providers._registered))
     register(Buggy)
     return Buggy
 
@@ -245,7 +246,7 @@ def buggy(monkeypatch: pytest.MonkeyPatch, server: LLMServer) -> type[Buggy]:
 def test_p41_nor_one_of_a_provider(
     buggy: type[Buggy], mode: Mode, where: str, kind: type[BaseException], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Its own frames stay; but where it is handed the key, they are a note."""
+    """Its own frames stay, except for methods that get the key: these become a note."""
     monkeypatch.setattr(buggy, "where", where)
     monkeypatch.setattr(buggy, "error", kind)
     error = failure(lambda: mode.complete(chat("x", "buggy:m", **WAYS["key"], **WAYS["header"])))
@@ -267,7 +268,7 @@ def test_p41_nor_one_of_a_provider(
 def test_p41_nor_a_ctrl_c_in_a_library(
     server: LLMServer, mode: Mode, way: str, place: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Frames of requests, urllib3 and http.client hold the headers as they go out."""
+    """Frames of requests, urllib3 and http.client hold the headers as they are sent."""
 
     options = {"base_url": server.base_url("openai"), **WAYS[way]}
     if way in ("proxy", "base_url"):
@@ -278,7 +279,7 @@ def test_p41_nor_a_ctrl_c_in_a_library(
 
 
 def test_p41_nor_a_named_tuple(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Parts of URLs and keys of pools are such: their generated methods are in modules of their own."""
+    """Parts of URLs and keys of pools are named tuples: their generated methods are in modules of their own."""
     parts: Any = namedtuple("parts", ["whole"])
     monkeypatch.setitem(parts.__new__.__globals__, "_tuple_new", interrupt)
     monkeypatch.setattr("llmbridge.options.urlsplit", parts)
@@ -287,14 +288,14 @@ def test_p41_nor_a_named_tuple(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.parametrize("run", [asyncio.run, lambda coroutine: trio.run(lambda: coroutine)])
 def test_p41_nor_a_step_of_a_coroutine(run: Callable[[Any], object], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Requests for embeddings are made one after the other, behind the first `await`."""
+    """Requests for embeddings are made one after the other, after the first `await`."""
     monkeypatch.setattr(OpenAI, "searches", interrupt)
     error = failure(lambda: run(llmbridge.aembed("x", "openai:m", api_key=KEY, **WAYS["proxy"])))
     assert_discreet(error)
 
 
 def test_p41_nor_the_end_of_a_client(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Kept connections are known by their proxies."""
+    """Kept connections are stored by their proxies."""
     proxy = f"http://user:{PASSWORD}@{server.root.partition('//')[2]}"
     client = Client("openai-compatible:m", base_url="http://other.example/v1", proxy=proxy)
     assert client.chat("x").complete().text
@@ -306,7 +307,7 @@ def test_p41_nor_the_end_of_a_client(server: LLMServer, monkeypatch: pytest.Monk
 
 
 def test_p41_nor_what_led_to_an_error(buggy: type[Buggy], mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The one that was being handled holds frames of its own."""
+    """The error being handled has frames of its own."""
 
     def path_below(base_url: str, path: str) -> str:
         try:
@@ -323,7 +324,7 @@ def test_p41_nor_what_led_to_an_error(buggy: type[Buggy], mode: Mode, monkeypatc
 
 
 def test_p41_a_key_in_the_environment_does_not_show(server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nor in the second turn, for which it is looked up anew."""
+    """Nor in the second turn, which looks it up again."""
 
     def add(a: int) -> int:
         monkeypatch.setenv("OPENAI_API_KEY", f"{KEY}\u00fc")
@@ -338,7 +339,7 @@ def test_p41_a_key_in_the_environment_does_not_show(server: LLMServer, monkeypat
 
 
 def test_p41_a_session_of_the_caller_sees_the_real_headers(server: LLMServer) -> None:
-    """And what its own functions raise keeps their frames."""
+    """Errors of the session's own functions keep their frames."""
     seen = []
 
     class Auth(requests.auth.AuthBase):
@@ -357,7 +358,7 @@ def test_p41_a_session_of_the_caller_sees_the_real_headers(server: LLMServer) ->
 
 
 def test_p41_what_the_caller_was_handling_keeps_its_frames() -> None:
-    """It is not ours to clean, also where it came out of a library."""
+    """That error is not llmbridge's to clean, even if it came from a library."""
     try:
         try:
             json.loads("{")
@@ -372,12 +373,12 @@ def test_p41_what_the_caller_was_handling_keeps_its_frames() -> None:
 
 
 def test_p41_an_exception_that_takes_no_attributes_and_a_group_are_cleaned() -> None:
-    """What a caller's function raises may be of any kind."""
+    """A caller's function may raise any kind of exception."""
     from dataclasses import dataclass
 
     @dataclass(frozen=True)
     class Frozen(Exception):
-        """It refuses all attributes."""
+        """It rejects all attributes."""
 
     def fail() -> None:
         raise Frozen
@@ -408,7 +409,7 @@ def test_p41_half_made_objects_have_a_repr() -> None:
 
 
 class TestMaskedStr:
-    """P41: a header's value goes out as it is, and shows nowhere."""
+    """P41: a header's value is sent unchanged, and shows nowhere."""
 
     @pytest.mark.parametrize(
         "made",
@@ -442,7 +443,7 @@ class TestMaskedStr:
         assert not any(KEY[at : at + 3] in shown for at in range(len(KEY) - 3))
 
     def test_p41_it_is_its_text(self) -> None:
-        """For who sends it, compares it, or looks it up."""
+        """It can be sent, compared and looked up as its text."""
         value = MaskedStr(KEY)
         assert (value.reveal(), value.encode(), value == KEY, value == KEY) == (KEY, KEY.encode(), True, True)
         assert {KEY: 1}[value] == {value: 1}[KEY] == 1
@@ -450,7 +451,7 @@ class TestMaskedStr:
         assert value != MASK
 
     def test_p41_it_reaches_the_service(self, server: LLMServer) -> None:
-        """By the own connections, by those of a caller, by a conversation, and by a pickle that may hold it."""
+        """Over llmbridge's own connections, a caller's session, a conversation, and a pickle that may hold it."""
         options = {"headers": {"X-Api-Key": KEY}, "base_url": server.base_url("openai")}
         with requests.Session() as session, Client("openai-compatible:m", pickle_key=True, **options) as client:  # type: ignore[arg-type]
             client.chat("x").complete()
@@ -481,7 +482,7 @@ def report(words: str) -> dict[str, Any]:
 
 
 def evil(words: str) -> dict[str, Reply]:
-    """Answers with such words in all places from which an error takes some."""
+    """Answers with such words in all places that an error quotes."""
     body = json.dumps({"error": report(words)})
     call = {"name": words[:300].replace("\ud800", ""), "arguments": {}}
     header = IN_HEADER + words[-300:].encode("ascii", "ignore").decode().translate(dict.fromkeys(map(ord, "\r\n\0")))
@@ -503,7 +504,7 @@ def evil(words: str) -> dict[str, Reply]:
 
 
 def assert_clean(words: str | None, most: int) -> None:
-    """On one line, of no more than so many characters, without anything that a terminal or a log would obey."""
+    """One line of limited length, without characters that a terminal or a log would obey."""
     assert not OBEYED & set(words or ""), ascii(words)
     assert len(words or "") <= most
 
@@ -513,7 +514,7 @@ def assert_clean(words: str | None, most: int) -> None:
 def test_p42_an_error_holds_clean_words(
     server: LLMServer, client: Client, mode: Mode, name: str, words: str, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Its message, code and request id; what was received is whole in `.body`."""
+    """Message, code and request id are cleaned; `.body` has the original."""
     caplog.set_level("DEBUG")
     server.script(evil(words)[name])
 
@@ -536,7 +537,7 @@ def test_p42_an_error_holds_clean_words(
 
 
 def test_p42_so_do_those_of_several_models_and_of_a_schema(server: LLMServer, mode: Mode) -> None:
-    """Also what is added to a message later."""
+    """Also texts that are added to a message later."""
     server.script(*[Reply(status=400, body=json.dumps({"error": report(EVIL + LONG)}))] * 2)
     server.script(Reply(json.dumps({EVIL + LONG: "x"})))
     models = [Client(f"openai:{name}", base_url=server.base_url("openai"), api_key=KEY) for name in "ab"]
@@ -557,7 +558,7 @@ def test_p42_so_do_those_of_several_models_and_of_a_schema(server: LLMServer, mo
 def test_p42_a_tool_with_an_evil_name_is_logged_on_one_line(
     server: LLMServer, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """The model has chosen the name."""
+    """The model chose the name."""
     caplog.set_level("DEBUG", "llmbridge")
     server.script(
         Reply(tool_calls=[{"name": EVIL.replace("\ud800", "") + LONG[:1000], "arguments": {}}]), Reply("done")
@@ -588,7 +589,7 @@ PRINTED: dict[str, list[str]] = {
 def test_p42_the_command_prints_nothing_that_a_terminal_obeys(
     server: LLMServer, name: str, fails: bool, tmp_path: Any, monkeypatch: pytest.MonkeyPatch, capfd: Any
 ) -> None:
-    """JSON is valid, and says the same with escapes."""
+    """The JSON is valid, with escapes instead."""
     from llmbridge.cli import main
 
     (tmp_path / "schema.json").write_text('{"type": "object"}')
@@ -611,7 +612,7 @@ def test_p42_the_command_prints_nothing_that_a_terminal_obeys(
 
 
 def test_p42_an_answer_in_a_terminal_gives_it_no_commands(monkeypatch: pytest.MonkeyPatch, capfd: Any) -> None:
-    """Where it goes into a file or a pipe, it stays as it is."""
+    """In a file or a pipe, it stays unchanged."""
     import sys
 
     from llmbridge.cli import main

@@ -1,4 +1,4 @@
-"""P44: what stands between requests and the network gets every call: recorders, mocks, caches, CAs of the environment.
+"""P44: libraries between requests and the network see every call: recorders, mocks, caches, CAs of the environment.
 
 The libraries themselves are in tests/ecosystem; here small ones do what they do, so that these tests need none of them.
 """
@@ -53,7 +53,7 @@ class Counting(Plain):  # type: ignore[misc]
 
 
 class Recording(Plain):  # type: ignore[misc]
-    """A connection that has another one do the work, as those of vcrpy."""
+    """A connection that delegates to another one, like those of vcrpy."""
 
     _baseclass = Plain
 
@@ -66,7 +66,7 @@ class Recording(Plain):  # type: ignore[misc]
         return self.real.request(*args, **kwargs)
 
     def getresponse(self) -> Any:
-        """Reads all of the answer."""
+        """Reads the whole answer."""
         response = self.real.getresponse()
         response.read()
         return response
@@ -79,7 +79,7 @@ class Recording(Plain):  # type: ignore[misc]
 
 @contextlib.contextmanager
 def in_place(connection: type[Any]) -> Iterator[None]:
-    """A connection class stands in for urllib3's, and no connection of before or after is mixed up with its own."""
+    """A connection class temporarily replaces urllib3's, and their connections are never mixed up."""
     with (
         mock.patch.object(HTTPConnectionPool, "ConnectionCls", connection),
         mock.patch.object(HTTPConnectionPool, "_get_conn", lambda pool, timeout=None: pool._new_conn()),
@@ -89,7 +89,7 @@ def in_place(connection: type[Any]) -> Iterator[None]:
 
 
 def test_p44_a_recorder_gets_the_calls_of_its_time(server: LLMServer, caller: Client, mode: Mode) -> None:
-    """A connection class that is put in the place of urllib3's counts from then on, and not any longer than that."""
+    """A connection class that replaces urllib3's is used from then on, and only as long as it is in place."""
     server.script(*[Reply("x")] * 3)
     assert mode.read(caller.chat("before")).pieces == ["x"]
     watched = type("Watched", (Counting,), {"requests": 0})
@@ -102,7 +102,7 @@ def test_p44_a_recorder_gets_the_calls_of_its_time(server: LLMServer, caller: Cl
 
 
 def test_p44_a_call_that_is_recorded_has_its_clocks(server: LLMServer, mode: Mode) -> None:
-    """While the recorder waits for the rest of an answer, the total runs."""
+    """The total timeout runs while a recorder waits for the rest of an answer."""
     server.script(Reply("x"), Reply(raw=[head("Transfer-Encoding: chunked"), chunk(event("a")), HOLD]))
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=0) as client:
         assert mode.read(client.chat("before")).pieces == ["x"]
@@ -113,7 +113,7 @@ def test_p44_a_call_that_is_recorded_has_its_clocks(server: LLMServer, mode: Mod
 
 
 def test_p44_a_recorder_gets_plain_headers(server: LLMServer, caller: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A cassette can be written: no kind of str of llmbridge's is among the headers."""
+    """A cassette can be written: all headers are plain str."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 0)  # what a recorder's connections print is its own
     kinds: set[type] = set()
 
@@ -133,7 +133,7 @@ def test_p44_a_recorder_gets_plain_headers(server: LLMServer, caller: Client, mo
 def test_p44_a_recorder_prints_no_headers(
     server: LLMServer, caller: Client, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Whatever http.client was told to print, also by a recorder that is the connection itself."""
+    """http.client's debug output is off, even in a recorder that is the connection itself."""
     monkeypatch.setattr("http.client.HTTPConnection.debuglevel", 1)
 
     class Itself(Plain):  # type: ignore[misc]
@@ -145,7 +145,7 @@ def test_p44_a_recorder_prints_no_headers(
 
 
 def test_p44_the_request_of_a_response_holds_no_key(server: LLMServer, caller: Client, mode: Mode) -> None:
-    """A cache writes it down. What was sent holds the key, as a mock's list of calls does."""
+    """A cache stores that request. The one that was sent holds the key, as in a mock's list of calls."""
     plain = requests.Session.send
     pairs: list[tuple[Any, Any]] = []
 
@@ -166,7 +166,7 @@ def test_p44_the_request_of_a_response_holds_no_key(server: LLMServer, caller: C
 
 
 def test_p44_a_send_of_somebody_elses_gets_every_call(server: LLMServer, caller: Client, mode: Mode) -> None:
-    """Mocks and tracers replace `Session.send`: it is called, and what it adds goes out."""
+    """Mocks and tracers replace `Session.send`: it is called, and its additions are sent."""
     plain = requests.Session.send
     seen: list[int] = []
 
@@ -187,7 +187,7 @@ def test_p44_a_send_of_somebody_elses_gets_every_call(server: LLMServer, caller:
 
 
 def test_p44_nor_does_it_bring_cookies_along(server: LLMServer, client: Client) -> None:
-    """A session of llmbridge's own keeps no cookies, whoever sends."""
+    """A session of llmbridge's own keeps no cookies."""
     plain = requests.Session.send
     server.script(Reply("x", headers={"Set-Cookie": "a=b"}))
 
@@ -201,7 +201,7 @@ def test_p44_nor_does_it_bring_cookies_along(server: LLMServer, client: Client) 
 
 
 def test_p44_a_response_made_by_hand_is_an_answer(caller: Client, mode: Mode) -> None:
-    """What a mock returns from `Session.send` may have nothing but a status and its content."""
+    """A mocked `Session.send` may return an answer with only a status and its content."""
     response = requests.Response()
     response.status_code = 200
     response._content = BODY
@@ -211,7 +211,7 @@ def test_p44_a_response_made_by_hand_is_an_answer(caller: Client, mode: Mode) ->
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 def test_p44_a_body_that_was_read_before_is_an_answer(server: LLMServer, mode: Mode, coding: str) -> None:
-    """A hook that logs, or a cache, has read the whole body: its pieces are the same."""
+    """After a hook or a cache has read the whole body, its pieces are the same."""
     packed = gzip.compress(BODY) if coding == "gzip" else BODY
     with requests.Session() as session:
         texts: list[str] = []
@@ -227,15 +227,15 @@ def test_p44_a_body_that_was_read_before_is_an_answer(server: LLMServer, mode: M
 
 
 class Tape(io.BytesIO):
-    """A body of a recorder: it has the names of urllib3's, and takes none of its options."""
+    """A recorder's body: urllib3's method names without the options."""
 
     def stream(self, size: int = 65536) -> Iterator[bytes]:
-        """Never asked."""
+        """Never called."""
         raise AssertionError(size)
 
 
 def test_p44_a_raw_file_with_other_options_is_read(mode: Mode) -> None:
-    """The raw file of a response may be anything that can be read."""
+    """The raw file of a response may be any readable object."""
 
     class Player(requests.adapters.HTTPAdapter):
         def send(self, request: requests.PreparedRequest, **_: Any) -> requests.Response:  # type: ignore[override]
@@ -254,7 +254,7 @@ def test_p44_a_raw_file_with_other_options_is_read(mode: Mode) -> None:
 def test_p44_a_clock_that_stands_still_ends_every_wait(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Test clocks are put in the place of `time.monotonic`, in every module that has it."""
+    """Test clocks replace `time.monotonic` in every module that has it."""
     with Client("openai-compatible:m", base_url=server.base_url("openai"), timeout=60) as client:
         assert mode.complete(client.chat("x")).text  # all modules are there
         for name, module in list(sys.modules.items()):
@@ -267,7 +267,7 @@ def test_p44_a_clock_that_stands_still_ends_every_wait(
 
 @pytest.fixture(params=["own", "session"])
 def tls_caller(request: pytest.FixtureRequest, tls_server: LLMServer) -> Iterator[Client]:
-    """A client of `tls_server` that trusts nobody yet."""
+    """A client of `tls_server` that does not trust it yet."""
     with contextlib.ExitStack() as stack:
         session = stack.enter_context(requests.Session()) if request.param == "session" else None
         options: dict[str, Any] = {"session": session, "api_key": KEY, "retries": 0, "timeout": 20}
@@ -297,7 +297,7 @@ def ca_folder(ca_file: str, tmp_path: Path) -> str:
 def test_p44_openssls_file_of_authorities_is_trusted(
     tls_caller: Client, ca_file: str, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
-    """SSL_CERT_FILE counts as for other SDKs."""
+    """SSL_CERT_FILE works as in other SDKs."""
     monkeypatch.setenv("SSL_CERT_FILE", ca_file)
     assert mode.read(tls_caller.chat("x")).error is None
 
@@ -305,7 +305,7 @@ def test_p44_openssls_file_of_authorities_is_trusted(
 def test_p44_openssls_folder_of_authorities_is_trusted(
     tls_caller: Client, ca_folder: str, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
-    """SSL_CERT_DIR counts."""
+    """SSL_CERT_DIR works."""
     monkeypatch.setenv("SSL_CERT_DIR", ca_folder)
     assert mode.read(tls_caller.chat("x")).error is None
 
@@ -313,7 +313,7 @@ def test_p44_openssls_folder_of_authorities_is_trusted(
 def test_p44_openssls_list_of_folders_is_trusted(
     tls_server: LLMServer, ca_folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
-    """SSL_CERT_DIR may name several, of which some may be missing."""
+    """SSL_CERT_DIR may name several folders, some of them missing."""
     monkeypatch.setenv("SSL_CERT_DIR", os.pathsep.join([str(tmp_path), "/nowhere", ca_folder]))
     with Client("openai:m", base_url=tls_server.base_url("openai"), retries=0, timeout=20) as client:
         assert mode.read(client.chat("x")).error is None
@@ -326,7 +326,7 @@ ORDER = ["verify", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "SSL_CERT_FILE", "SSL
 def test_p44_the_first_setting_of_trust_counts(
     tls_server: LLMServer, tls_caller: Client, ca_file: str, other_ca: str, monkeypatch: pytest.MonkeyPatch, first: int
 ) -> None:
-    """The argument, then the variables of requests, then those of OpenSSL: both ways, to trust and not to."""
+    """The argument, then the variables of requests, then those of OpenSSL, whether they lead to trust or not."""
     chosen, *rest = ORDER[first:]
     for right, wrong in ((ca_file, other_ca), (other_ca, ca_file)):
         for name in rest:
@@ -351,7 +351,7 @@ def test_p44_authorities_that_are_not_there_are_an_error_of_the_setup(
     mode: Mode,
     variable: str,
 ) -> None:
-    """It names the variable, nothing is tried again, and plain http:// does not care."""
+    """The error names the variable and is not retried; plain http:// is not affected."""
     monkeypatch.setenv(variable, "/nowhere/certs")
     error = mode.read(tls_caller.chat("x", retries=2)).error
     assert isinstance(error, ConfigError)
@@ -363,7 +363,7 @@ def test_p44_authorities_that_are_not_there_are_an_error_of_the_setup(
 def test_p44_a_session_that_ignores_the_environment_ignores_its_authorities(
     tls_server: LLMServer, ca_file: str, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:
-    """`trust_env = False` holds for these variables as well."""
+    """`trust_env = False` disables these variables as well."""
     monkeypatch.setenv("SSL_CERT_FILE", ca_file)
     with requests.Session() as session:
         session.trust_env = False

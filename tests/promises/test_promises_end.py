@@ -1,4 +1,4 @@
-"""P6 to P9: what counts as the end of an answer, and what is an error instead."""
+"""P6 to P9: how an answer ends, and which errors there are instead."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ EVENTS = [event(text) for text in TEXTS]
 
 
 def read(client: Client) -> tuple[list[str], LLMBridgeError | None]:
-    """The pieces of one answer, and the error that came after them."""
+    """The pieces of one answer, and the error after them."""
     pieces, ended = [], None
     try:
         for piece in client.chat("x"):
@@ -56,10 +56,10 @@ def framed(transfer: str, body: bytes) -> tuple[bytes, bytes]:
 def test_p06_a_cut_anywhere_before_the_end_mark_is_an_error_after_the_text(
     server: LLMServer, client: Client, transfer: str
 ) -> None:
-    """An answer that ends after any of its bytes is whole, or StreamTruncated after all pieces that had come."""
+    """An answer cut after any of its bytes is whole, or StreamTruncated after all pieces that had come."""
     opening, body = framed(transfer, b"".join(EVENTS) + FINISH + DONE)
     whole = opening + body
-    # From the closing brace of the reason to finish on, the answer is complete whatever is missing behind it.
+    # From the closing brace of the finish reason on, the answer is complete even if the rest is missing.
     enough = whole.index(b"}", whole.index(b"stop")) + 3 if transfer != "chunked" else whole.index(b"[DONE]") + 8
     texts = [whole.index(text.encode()) if text.encode() in whole else 0 for text in TEXTS]
     for at in [*range(0, len(whole), 3), len(whole)]:
@@ -81,7 +81,7 @@ def test_p06_a_cut_anywhere_before_the_end_mark_is_an_error_after_the_text(
 def test_p06_all_text_that_arrived_comes_before_the_error(
     server: LLMServer, client: Client, transfer: str, end: object
 ) -> None:
-    """Pieces whose events are complete are handed on, also when they came in the same read as the end."""
+    """Pieces of complete events are handed out, even if they came in the same read as the end."""
     opening, body = framed(transfer, b"".join(EVENTS) * 3)
     at = len(body) - 12
     pause = [0.05] if end is RESET else []  # a reset may overtake what was sent before
@@ -93,7 +93,7 @@ def test_p06_all_text_that_arrived_comes_before_the_error(
 
 @pytest.mark.parametrize("transfer", ["chunked", "length", "close", "http10"])
 def test_p06_a_clean_end_without_an_end_mark_is_too_short(server: LLMServer, client: Client, transfer: str) -> None:
-    """A body that ends as HTTP wants it, but without the dialect's end mark, is a truncated answer."""
+    """A body with a valid HTTP end, but without the dialect's end mark, is a truncated answer."""
     server.script(Reply(["a", "b"], end_mark=False, finish_reason=None, transfer=transfer))  # type: ignore[arg-type]
     pieces, error = read(client)
     assert pieces == ["a", "b"]
@@ -101,7 +101,7 @@ def test_p06_a_clean_end_without_an_end_mark_is_too_short(server: LLMServer, cli
 
 
 def test_p06_a_cut_gzip_body_is_too_short(server: LLMServer, client: Client) -> None:
-    """A gzip file that ends in its middle is a truncated answer, though the connection ended well."""
+    """A gzip body that ends in its middle is a truncated answer, even if the connection ended well."""
     whole = gzip.compress(b"".join(EVENTS) * 50 + FINISH + DONE)
     for at in (5, 15, len(whole) // 2, len(whole) - 30):
         server.script(Reply(raw=[head(f"Content-Length: {at}", "Content-Encoding: gzip"), whole[:at]]))
@@ -112,7 +112,7 @@ def test_p06_a_cut_gzip_body_is_too_short(server: LLMServer, client: Client) -> 
 
 @pytest.mark.parametrize("at", [1, 5, 12, 17, 30, -1, -2, -3])
 def test_p06_an_end_inside_the_headers_is_too_short(server: LLMServer, client: Client, at: int) -> None:
-    """Half a status line or half of the headers is no answer, and not an empty one either."""
+    """Half a status line or half of the headers is StreamTruncated, not an empty answer."""
     server.script(Reply(raw=[head("X-Some: thing")[:at], CLOSE]))
     pieces, error = read(client)
     assert not pieces
@@ -121,7 +121,7 @@ def test_p06_an_end_inside_the_headers_is_too_short(server: LLMServer, client: C
 
 @pytest.mark.parametrize("times", [1, 2, 3])
 def test_p06_a_transfer_coding_may_be_told_again(server: LLMServer, client: Client, times: int) -> None:
-    """A proxy that adds the header of the server behind it to its own has not chunked the body once more."""
+    """A proxy that repeats the server's header has not chunked the body once more."""
     data = event("ok") + DONE
     lines = ["Transfer-Encoding: chunked"] * times
     server.default = Reply(raw=[head(*lines), b"%x\r\n%s\r\n0\r\n\r\n" % (len(data), data)])
@@ -130,13 +130,13 @@ def test_p06_a_transfer_coding_may_be_told_again(server: LLMServer, client: Clie
 
 @pytest.mark.parametrize("coding", ["none", "None", "utf-8", "identity"])
 def test_p06_a_coding_that_is_none_is_no_compression(server: LLMServer, client: Client, coding: str) -> None:
-    """ "none" is what programs say to keep the web server before them from compressing, and so from holding back."""
+    """Programs send "none" to keep a web server in front of them from compressing, and so from buffering."""
     server.default = Reply(raw=[head("Connection: close", f"Content-Encoding: {coding}"), event("ok"), DONE, CLOSE])
     assert list(client.chat("x")) == ["ok"]
 
 
 def test_p06_a_done_without_a_reason_in_a_body_cut_short_is_doubted(server: LLMServer, client: Client) -> None:
-    """A server that is interrupted may write [DONE], no reason to finish, and leave the HTTP body open."""
+    """A server that is interrupted may write [DONE] without a finish reason, and leave the HTTP body open."""
     server.script(Reply(raw=[head("Transfer-Encoding: chunked"), chunk(event("a") + DONE), CLOSE]))
     pieces, error = read(client)
     assert pieces == ["a"]
@@ -144,14 +144,14 @@ def test_p06_a_done_without_a_reason_in_a_body_cut_short_is_doubted(server: LLMS
 
 
 def test_p06_a_reason_to_finish_is_an_end_mark(server: LLMServer, client: Client) -> None:
-    """Servers that never send [DONE] are understood."""
+    """Some servers never send [DONE]."""
     server.script(Reply(["a"], end_mark=False))
     assert client.chat("x").complete().finish_reason == "stop"
 
 
 @pytest.mark.parametrize("transfer", ["chunked", "length", "close"])
 def test_p07_the_end_mark_ends_the_stream_at_once(server: LLMServer, client: Client, transfer: str) -> None:
-    """A server that keeps the connection open after [DONE] keeps nobody waiting, and loses the connection."""
+    """A server that keeps the connection open after [DONE] does not delay the caller, and loses the connection."""
     server.script(Reply(["a"], keep_open=True, transfer=transfer))  # type: ignore[arg-type]
     started = time.monotonic()
     assert list(client.chat("x")) == ["a"]
@@ -160,7 +160,7 @@ def test_p07_the_end_mark_ends_the_stream_at_once(server: LLMServer, client: Cli
 
 
 def drip(opening: bytes, ending: bytes) -> Reply:
-    """A whole answer, and behind it half a minute of bytes that mean nothing."""
+    """A whole answer, and after it half a minute of meaningless bytes."""
     data = event("a") + FINISH + DONE
     return Reply(raw=[opening + data if b"chunked" not in opening else opening + chunk(data), *[ending, 0.02] * 1500])
 
@@ -178,7 +178,7 @@ def drip(opening: bytes, ending: bytes) -> Reply:
 def test_p07_what_drips_behind_the_end_mark_keeps_nobody(
     server: LLMServer, client: Client, opening: bytes, ending: bytes
 ) -> None:
-    """Comments, empty chunks or broken ones behind [DONE] cost the connection, not the caller's time."""
+    """Comments, empty or broken chunks after [DONE] cost the connection, not the caller's time."""
     server.script(drip(opening, ending))
     started = time.monotonic()
     assert list(client.chat("x")) == ["a"]
@@ -186,7 +186,7 @@ def test_p07_what_drips_behind_the_end_mark_keeps_nobody(
 
 
 def test_p07_trailers_without_end_keep_nobody(server: LLMServer, client: Client) -> None:
-    """Trailers that never end, behind a complete answer, are not waited for."""
+    """Endless trailers after a complete answer are not waited for."""
     opening = head("Transfer-Encoding: chunked") + chunk(event("a") + FINISH + DONE) + b"0\r\n"
     server.script(Reply(raw=[opening, *[b"X: y\r\n", 0.02] * 1500]))
     started = time.monotonic()
@@ -195,7 +195,7 @@ def test_p07_trailers_without_end_keep_nobody(server: LLMServer, client: Client)
 
 
 def test_p07_compressed_nothing_without_end_keeps_nobody(server: LLMServer, client: Client) -> None:
-    """Compressed blocks that hold nothing, behind a complete answer, are not waited for."""
+    """Compressed blocks without content after a complete answer are not waited for."""
     import zlib
 
     squeeze = zlib.compressobj(wbits=31)
@@ -208,7 +208,7 @@ def test_p07_compressed_nothing_without_end_keeps_nobody(server: LLMServer, clie
 
 
 def test_p07_a_flood_behind_the_end_mark_is_not_read(server: LLMServer, client: Client) -> None:
-    """What a server sends after [DONE] is read up to a small budget only, and is no part of the answer."""
+    """Data after [DONE] is read up to a small budget only, and is not part of the answer."""
     flood = [event("more") * 20_000] * 20
     server.script(Reply(raw=[head("Connection: close"), event("a") + FINISH + DONE, *flood, CLOSE]))
     started = time.monotonic()
@@ -218,7 +218,7 @@ def test_p07_a_flood_behind_the_end_mark_is_not_read(server: LLMServer, client: 
 
 
 def test_p07_an_end_that_comes_a_moment_later_saves_the_connection(server: LLMServer, client: Client) -> None:
-    """The last bytes of the body are waited for a few milliseconds, so that the connection serves on."""
+    """The last bytes of the body are awaited for a few milliseconds, so that the connection can be reused."""
     data = event("a") + FINISH + DONE
     server.script(*[Reply(raw=[head("Transfer-Encoding: chunked") + chunk(data), 0.01, b"0\r\n\r\n"])] * 5)
     for _ in range(5):
@@ -250,7 +250,7 @@ NO_STREAMS = {
 
 @pytest.mark.parametrize("name", NO_STREAMS)
 def test_p08_what_is_no_stream_is_a_typed_error(server: LLMServer, client: Client, name: str) -> None:
-    """A success status without a stream of events is a ProtocolError that says something."""
+    """A success status without a stream of events is a ProtocolError with a helpful message."""
     server.script(NO_STREAMS[name])
     pieces, error = read(client)
     assert not pieces
@@ -260,19 +260,19 @@ def test_p08_what_is_no_stream_is_a_typed_error(server: LLMServer, client: Clien
 
 
 @pytest.mark.parametrize(
-    ("kind", "says"), [("text/plain", "answered with text/plain"), ("text/event-stream", "without a single event")]
+    ("kind", "says"), [("text/plain", "returned text/plain"), ("text/event-stream", "without a single event")]
 )
 def test_p08_plain_text_is_told_from_a_stream_without_events(
     server: LLMServer, client: Client, kind: str, says: str
 ) -> None:
-    """Only the latter may mean that the prompt is too long."""
+    """Only a stream without events may mean that the prompt is too long."""
     server.script(Reply(body="upstream connect error", content_type=kind))
     assert says in str(read(client)[1])
 
 
 @pytest.mark.parametrize("body", ['{"error": "no"}', '{"error": {"message": "no"}}', '[{"error": {"message": "no"}}]'])
 def test_p08_a_json_error_under_a_success_status_is_an_error(server: LLMServer, client: Client, body: str) -> None:
-    """An error document under status 200 is reported in the service's words."""
+    """An error document with status 200 is reported in the service's words."""
     server.script(Reply(body=body, content_type="application/json"))
     pieces, error = read(client)
     assert not pieces
@@ -281,7 +281,7 @@ def test_p08_a_json_error_under_a_success_status_is_an_error(server: LLMServer, 
 
 
 def test_p08_a_whole_completion_is_given_as_text(server: LLMServer, client: Client) -> None:
-    """A server that ignores the wish for a stream is understood."""
+    """A server may ignore `stream` and send a whole completion."""
     message = {"role": "assistant", "content": "Привет"}
     document = {"choices": [{"message": message, "finish_reason": "length"}], "usage": {"prompt_tokens": 3}}
     server.script(Reply(body=json.dumps(document), content_type="application/json"))
@@ -308,7 +308,7 @@ def test_p08_a_whole_completion_is_given_as_text(server: LLMServer, client: Clie
 def test_p09_an_error_in_the_stream_has_its_class_and_comes_after_the_text(
     server: LLMServer, client: Client, report: object, kind: type[LLMBridgeError]
 ) -> None:
-    """An error event raises what its code or type says, and the text before it is handed on first."""
+    """An error event raises the class of its code or type, after the text before it."""
     server.script(Reply(["a", "b"], error=report))  # type: ignore[arg-type]
     pieces, error = read(client)
     assert pieces == ["a", "b"]
@@ -349,7 +349,7 @@ def test_p09_an_error_of_the_ancestors_is_understood(server: LLMServer) -> None:
 
 
 def test_p09_text_and_error_in_one_read_keep_their_order(server: LLMServer, client: Client) -> None:
-    """Pieces that arrive together with the error are handed on before it."""
+    """Pieces that arrive together with the error are handed out before it."""
     server.script(Reply(raw=[head(), event("a") + event("b") + b'data: {"error": "no"}\n\n', HOLD]))
     pieces, error = read(client)
     assert pieces == ["a", "b"]

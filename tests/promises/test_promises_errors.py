@@ -1,4 +1,4 @@
-"""P10 and P11: one tree of errors, nothing foreign escapes, and errors survive pickling and copying."""
+"""P10 and P11: one tree of errors, foreign errors never escape, and errors survive pickling and copying."""
 
 from __future__ import annotations
 
@@ -39,16 +39,15 @@ from llmbridge import (
     Vitalentum,
     chat,
 )
-from llmbridge._call.framing import Frame
 from llmbridge.messages import ChatRequest, Message
-from llmbridge.provider import Encoded, frame_json
+from llmbridge.provider import Encoded, Frame, frame_json
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
 NESTED_KINDS = ("error", "code", "detail", "reasoning", "reasoning_details", "content", "choices", "usage", "loc")
 
 
 def outcome(pieces: Iterator[str]) -> LLMBridgeError | None:
-    """The error that ends the pieces; fails for an error of any other kind, and for a piece that is no text."""
+    """The error that ends the pieces; fails for a foreign error, and for a piece that is not text."""
     ended = None
     try:
         for piece in pieces:
@@ -102,7 +101,7 @@ def mutated(data: bytes, chance: random.Random) -> bytes:
 def test_p10_mutated_answers_give_text_or_an_error_of_the_tree(
     server: LLMServer, client: Client, seed: int, request: pytest.FixtureRequest
 ) -> None:
-    """Of 120 answers that were damaged at random, each gives text, an LLMBridgeError, or both, and nothing else."""
+    """Each of 120 randomly damaged answers gives text, an LLMBridgeError, or both, and nothing else."""
     chance = random.Random(seed)
     kinds = set()
     for number in range(120):
@@ -120,7 +119,7 @@ def test_p10_mutated_answers_give_text_or_an_error_of_the_tree(
 
 
 def nested(depth: int, opening: str, closing: str) -> str:
-    """So many brackets in one another."""
+    """So many nested brackets."""
     return opening * depth + '"x"' + closing * depth
 
 
@@ -128,7 +127,7 @@ WEIRD = [None, True, 5, -1, 1.5, "", "x", "\ud800", [], {}, [[]], [5], [None], {
 
 
 def odd_chunk(chance: random.Random) -> str:
-    """A chunk, a completion or an error in which a few values are not what they should be."""
+    """A chunk, a completion or an error with a few wrong values."""
     shape: Any = chance.choice(
         [
             {
@@ -153,18 +152,18 @@ def odd_chunk(chance: random.Random) -> str:
 
 
 class Trusting(Provider):
-    """A dialect of another package, which takes for granted what a service sends."""
+    """A dialect of another package that does not check what a service sends."""
 
     name = "trusting"
 
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
-        """Nothing: what comes back is what counts."""
+        """Nothing: only the answer matters."""
         return Encoded({}, "/say")
 
     @classmethod
     def decode(cls, frame: Frame) -> Iterator[str]:
-        """What it says, and why it ended, as if both were always there."""
+        """Reads text and finish reason, as if both were always there."""
         event = frame_json(frame)
         yield event["say"]
         if event.get("why"):
@@ -174,15 +173,15 @@ class Trusting(Provider):
 @pytest.mark.parametrize(
     ("event", "what"),
     [
-        ("[1]", "is no JSON object, but list"),
-        ("null", "is no JSON object, but NoneType"),
+        ("[1]", "in a stream event, got list"),
+        ("null", "in a stream event, got NoneType"),
         ("{}", "KeyError in test_promises_errors.py"),
         ('{"say": "", "why": [1]}', "TypeError in test_promises_errors.py"),
         ('{"say": "", "why": "sk-secret-0123"}', "KeyError in test_promises_errors.py"),
     ],
 )
 def test_p10_a_dialect_that_is_not_ready_for_an_answer(server: LLMServer, event: str, what: str) -> None:
-    """Its mistake is an error of the tree behind the text that came, which says where and repeats nothing."""
+    """Its mistake is an error of the tree after the text that came; it says where, and quotes nothing."""
     server.script(Reply(body=f'data: {{"say": "Hel"}}\n\ndata: {event}\n\n'))
     pieces: list[str] = []
     with pytest.raises(ProtocolError, match=re.escape(what)) as caught:
@@ -215,7 +214,7 @@ def test_p10_odd_values_give_text_or_an_error_of_the_tree(server: LLMServer, cli
 
 
 def nested_text(kind: str, deep: str) -> str:
-    """A document in which something is nested deeply."""
+    """A document with a deeply nested value."""
     if kind in ("error", "usage", "detail", "choices"):
         return f'{{"{kind}":{deep}}}'
     if kind == "code":
@@ -228,7 +227,7 @@ def nested_text(kind: str, deep: str) -> str:
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", NESTED_KINDS)
 def test_p10_nested_json_is_no_recursion_error(server: LLMServer, client: Client, kind: str) -> None:
-    """JSON nested deeper than Python likes, wherever it stands, gives text or an error of the tree."""
+    """JSON nested too deeply for Python gives text or an error of the tree, wherever it is."""
     for brackets in (("[", "]"), ('{"text":', "}"), ('{"message":', "}"), ('[{"text":', "}]")):
         for depth in (100, 300, 450, 900, 980, 2000, 50_000):
             text = nested_text(kind, nested(depth, *brackets))
@@ -252,14 +251,14 @@ def test_p10_nested_json_is_no_recursion_error(server: LLMServer, client: Client
 )  # fmt: skip
 @pytest.mark.parametrize("name", ["Retry-After", "retry-after-ms"])
 def test_p10_a_strange_wish_to_wait_is_no_other_error(server: LLMServer, client: Client, name: str, value: str) -> None:
-    """Whatever stands in Retry-After, the caller sees the rate limit."""
+    """Any Retry-After leaves the error a rate limit."""
     server.script(Reply(status=429, headers={name: value}))
     assert type(outcome(iter(client.chat("x")))) is RateLimited
 
 
 @pytest.mark.parametrize("where", ["http://[bad", "//[", "http://a:b:c/", "http://:99999/", "\xff", "", "http://u@/"])
 def test_p10_a_strange_redirect_is_no_other_error(server: LLMServer, client: Client, where: str) -> None:
-    """A Location that is no URL does not matter: the redirect is the error."""
+    """An invalid Location does not matter: the redirect is the error."""
     server.script(Reply("x", status=302, headers={"Location": where}))
     error = outcome(iter(client.chat("x")))
     assert isinstance(error, ServiceError)
@@ -287,7 +286,7 @@ def test_p10_a_strange_redirect_is_no_other_error(server: LLMServer, client: Cli
 def test_p10_strange_headers_give_text_or_an_error_of_the_tree(
     server: LLMServer, client: Client, name: str, value: str, status: str
 ) -> None:
-    """Headers that nobody expects do not end in a foreign error."""
+    """Unexpected headers do not end in a foreign error."""
     server.script(Reply(raw=[head(f"{name}: {value}", status=status) + event("a") + DONE, CLOSE]))
     outcome(iter(client.chat("x")))
 
@@ -296,7 +295,7 @@ def test_p10_strange_headers_give_text_or_an_error_of_the_tree(
 def test_p10_two_lengths_of_one_body_are_the_servers_fault(
     server: LLMServer, client: Client, session: requests.Session | None
 ) -> None:
-    """Who answers so speaks no HTTP; requests has a header for unusable, as if it were one of the caller's."""
+    """Such a server does not speak HTTP; requests blames a header, as if it were the caller's."""
     server.default = Reply(raw=[head("Content-Length: 5", "Content-Length: 6"), event("a"), CLOSE])
     error = outcome(iter(client.chat("x", session=session)))
     assert type(error) is ProtocolError
@@ -318,7 +317,7 @@ BAD_ARGUMENTS: dict[str, dict[str, Any]] = {
     "infinity": {"metadata": {"a": [float("inf")]}},
     "a set": {"stop": {"a"}},
     "an object": {"user": object()},
-    "a key that is no text": {"metadata": {1: 2}},
+    "a key that is not a str": {"metadata": {1: 2}},
     "key with a line end": {"api_key": "sk-1\nX: y"},
     "key with NUL": {"api_key": "sk-\0"},
     "key not ASCII": {"api_key": "ключ"},
@@ -326,14 +325,14 @@ BAD_ARGUMENTS: dict[str, dict[str, Any]] = {
     "key of bytes": {"api_key": b"sk"},
     "header with a line end": {"headers": {"X-A": "a\r\nX-B: b"}},
     "header name with a colon": {"headers": {"X:A": "a"}},
-    "header that is no text": {"headers": {"X-A": 5}},
+    "header that is not a str": {"headers": {"X-A": 5}},
     "headers that are a list": {"headers": [("a", "b")]},
     "framing header": {"headers": {"Content-Length": "5"}},
     "base_url without a scheme": {"base_url": "127.0.0.1:80"},
     "base_url of another scheme": {"base_url": "ftp://127.0.0.1"},
     "base_url with a query": {"base_url": "http://127.0.0.1/?a=b"},
     "base_url with a line end": {"base_url": "http://127.0.0.1/\r\nX: y"},
-    "base_url that is no text": {"base_url": 5},
+    "base_url that is not a str": {"base_url": 5},
     "proxy of another scheme": {"proxy": "ftp://127.0.0.1"},
     "proxy True": {"proxy": True},
     "timeout 0": {"timeout": 0},
@@ -352,7 +351,7 @@ BAD_ARGUMENTS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.parametrize("name", BAD_ARGUMENTS)
 def test_p10_bad_arguments_are_refused_before_any_request(server: LLMServer, name: str) -> None:
-    """What cannot be sent is refused at the call, with an error that is a ValueError or TypeError too."""
+    """Invalid arguments are rejected at the call, with an error that is a ValueError or TypeError too."""
     options: dict[str, Any] = {"messages": "x", "model": "openai:m", "api_key": "sk-test-123456"}
     options = {"base_url": server.base_url("openai"), **options, **BAD_ARGUMENTS[name]}
     with pytest.raises(ConfigError) as caught:
@@ -363,7 +362,7 @@ def test_p10_bad_arguments_are_refused_before_any_request(server: LLMServer, nam
 
 @pytest.mark.parametrize("provider", [Vitalentum, CodeLinkAva])
 def test_p10_the_ancestors_refuse_bad_arguments_at_the_call(server: LLMServer, provider: Any) -> None:
-    """The classes refuse as early as `chat` does, and not in the first step of the loop."""
+    """The classes reject as early as `chat`, and not in the first step of the loop."""
     for messages, kwargs in (([], {}), ("x", {"temperature": float("nan")}), ("x", {"proxy": "ftp://a"})):
         with pytest.raises(ConfigError):
             provider.create_completion("m", messages, base_url=server.root, **kwargs)
@@ -389,7 +388,7 @@ def _failures(server: LLMServer) -> dict[str, tuple[type[LLMBridgeError], Reply 
 @pytest.mark.parametrize("name", sorted(_failures(None)))  # type: ignore[arg-type]
 @pytest.mark.parametrize("way", ["pickle", "copy", "deepcopy"])
 def test_p11_errors_survive_pickling_and_copying(server: LLMServer, client: Client, name: str, way: str) -> None:
-    """Class, message, status, text so far and request id are the same afterwards, for errors of real calls."""
+    """Class, message, status, text so far and request id are kept, for errors of real calls."""
     ways: dict[str, Callable[[LLMBridgeError], LLMBridgeError]] = {
         "copy": copy.copy,
         "deepcopy": copy.deepcopy,

@@ -42,7 +42,7 @@ from llmbridge.testing.faults import (
 
 ROOT = Path(__file__).resolve().parents[2]
 TOTAL = 1.5
-# Half a second past its total clock is what a call may take (the soak job measures it); a busy machine takes longer.
+# A call may take half a second past its total timeout (the soak job measures it); a busy machine takes longer.
 LATEST = TOTAL + 2
 ENDING = [fault for fault in FAULTS.values() if not fault.hangs]
 HANGING = [fault for fault in FAULTS.values() if fault.hangs]
@@ -50,7 +50,7 @@ HANGING = [fault for fault in FAULTS.values() if fault.hangs]
 
 @pytest.fixture(autouse=True)
 def _names(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No question leaves for a name server: what ends with .invalid is not known."""
+    """Lookups of .invalid names are answered here, without a name server."""
     real = socket.getaddrinfo
 
     def lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -62,7 +62,7 @@ def _names(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def met(mode: Mode, fault: Fault, timeout: float, prompt: str = "x") -> tuple[Outcome, float]:
-    """What a call that meets the fault comes to, and after how many seconds."""
+    """The outcome of a call that meets the fault, and its seconds."""
     with (
         fault.serve() as base_url,
         Client("openai:m", base_url=base_url, api_key=KEY, retries=0, timeout=timeout) as client,
@@ -72,7 +72,7 @@ def met(mode: Mode, fault: Fault, timeout: float, prompt: str = "x") -> tuple[Ou
 
 
 def shown(error: BaseException) -> str:
-    """All that an error shows, of itself and of what it is chained to, with the locals of llmbridge's frames."""
+    """Everything that an error and its causes show, with the locals of llmbridge's frames."""
     texts = [str(error), repr(error), repr(vars(error)), pickle.dumps(error).decode("latin-1")]
     links: list[BaseException | None] = [error]
     while links:
@@ -87,7 +87,7 @@ def shown(error: BaseException) -> str:
 
 
 def assert_expected(fault: Fault, outcome: Outcome) -> None:
-    """The outcome is the one that the catalogue names, text and error, and shows no key."""
+    """The outcome matches the catalogue, text and error, and shows no key."""
     error = outcome.error
     assert (type(error).__name__ if error else "") == fault.error, error
     assert "".join(outcome.pieces) == fault.text
@@ -100,7 +100,7 @@ def assert_expected(fault: Fault, outcome: Outcome) -> None:
 
 @pytest.mark.parametrize("fault", ENDING, ids=lambda fault: f"{fault.promise.lower()}-{fault}")
 def test_every_fault_that_ends_ends_as_promised(mode: Mode, fault: Fault, caplog: pytest.LogCaptureFixture) -> None:
-    """Each fault of the catalogue gives the text or the typed error that it should, and the key shows nowhere."""
+    """Each fault of the catalogue gives its text or typed error, without the key."""
     caplog.set_level(logging.DEBUG)
     outcome, _ = met(mode, fault, timeout=60)
     assert_expected(fault, outcome)
@@ -109,7 +109,7 @@ def test_every_fault_that_ends_ends_as_promised(mode: Mode, fault: Fault, caplog
 
 @pytest.mark.slow
 def test_p12_every_fault_that_hangs_is_ended_by_the_clock(mode: Mode, caplog: pytest.LogCaptureFixture) -> None:
-    """No call outlives its total clock, whatever keeps the server from ending: all such faults at once."""
+    """No call outlives its total timeout, whatever keeps the server from ending: all such faults at once."""
     caplog.set_level(logging.DEBUG)
     found: dict[str, tuple[Outcome, float]] = {}
 
@@ -130,7 +130,7 @@ def test_p12_every_fault_that_hangs_is_ended_by_the_clock(mode: Mode, caplog: py
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["never-reads", "early-response", "close-before-headers", "silence"])
 def test_p12_a_long_request_that_nobody_takes(mode: Mode, name: str) -> None:
-    """A request of 10 MB, which a server does not read, ends in a typed error within the total clock too."""
+    """A request of 10 MB, which the server does not read, also ends in a typed error within the total timeout."""
     outcome, seconds = met(mode, FAULTS[name], TOTAL, prompt="x" * 10_000_000)
     assert isinstance(outcome.error, LLMBridgeError)
     assert outcome.pieces == []
@@ -183,14 +183,14 @@ with Client("openai:m", api_key="sk-test", retries=0, timeout=60) as client:
 """
 
 
-# What may be needed at the most: an event of 64 MiB; one that is being joined as well; next to nothing.
+# The most that may be needed: an event of 64 MiB, another one being joined, and next to nothing.
 MEMORY = {"gzip-bomb": 100e6, "giant-line": 150e6, "error-body-250mb": 20e6}
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [fault.name for fault in ENDING if fault.heavy])
 def test_p2_what_is_too_large_is_not_held(server: LLMServer, name: str) -> None:
-    """A bomb of 300 kB, a line of 400 MB and an error body of 250 MB end in a typed error, within 150 MB of memory."""
+    """A bomb of 300 kB, a line of 400 MB and an error body of 250 MB give a typed error, within 150 MB of memory."""
     if sys.platform == "win32":
         pytest.skip("the peak of a process's memory is measured on POSIX only")
     fault = FAULTS[name]
@@ -210,7 +210,7 @@ UNKNOWN = "https://api.invalid/v1"
 
 
 def test_p21_an_http_proxy_with_credentials(mode: Mode, tmp_path: Path) -> None:
-    """A tunnel through a proxy that asks for a password; the proxy looks the name up, and never sees the key."""
+    """A tunnel through a proxy with a password; the proxy looks the name up, and never sees the key."""
     with (
         LLMServer(Reply(["a", "b"]), ssl_context=self_signed_context()) as server,
         HTTPProxy(USER, PASSWORD, target=("127.0.0.1", port_of(server))) as proxy,
@@ -243,7 +243,7 @@ def test_p21_a_socks_proxy(mode: Mode, server: LLMServer) -> None:
 def test_p21_a_proxy_that_lets_nobody_through(
     mode: Mode, made: type[HTTPProxy | SocksProxy], how: str, server: LLMServer
 ) -> None:
-    """Its refusal is a typed error without the password, and never a direct request."""
+    """Its rejection is a typed error without the password, and never a direct request."""
     if made is SocksProxy:
         pytest.importorskip("socks")
     with (
@@ -265,7 +265,7 @@ def test_p21_a_proxy_that_lets_nobody_through(
 @pytest.mark.slow
 @pytest.mark.parametrize("made", [HTTPProxy, SocksProxy], ids=["http", "socks"])
 def test_p12_a_proxy_that_hangs(mode: Mode, made: type[HTTPProxy | SocksProxy]) -> None:
-    """The way through a proxy is bounded by the connect clock, and with it by the total."""
+    """The connect timeout, and so the total, covers the way through a proxy."""
     if made is SocksProxy:
         pytest.importorskip("socks")
     with made(hang=True) as proxy, Client("openai:m", base_url=UNKNOWN, api_key=KEY, retries=0) as client:
@@ -279,7 +279,7 @@ def test_p12_a_proxy_that_hangs(mode: Mode, made: type[HTTPProxy | SocksProxy]) 
 
 @pytest.mark.slow
 def test_p12_a_socks_proxy_that_hangs_on_a_busy_machine(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The library for SOCKS has the same limit, and may notice first: it is the connect clock all the same."""
+    """The SOCKS library has the same limit, and may notice first: it is the connect timeout all the same."""
     pytest.importorskip("socks")
     monkeypatch.setattr("llmbridge._transport.call.Call.expire", lambda *_: None)
     with SocksProxy(hang=True) as proxy, Client("openai:m", base_url=UNKNOWN, api_key=KEY, retries=0) as client:
@@ -289,7 +289,7 @@ def test_p12_a_socks_proxy_that_hangs_on_a_busy_machine(mode: Mode, monkeypatch:
 
 
 def test_p22_a_self_signed_certificate_counts_where_it_is_trusted(mode: Mode, tmp_path: Path) -> None:
-    """What `verify=` names is trusted, for the names that the certificate holds."""
+    """The CA of `verify=` is trusted, for the names in the certificate."""
     with (
         LLMServer(Reply(["a"]), ssl_context=self_signed_context()) as server,
         Client("openai:m", api_key=KEY, retries=0, verify=trusted(tmp_path)) as client,
@@ -377,7 +377,7 @@ class Unreliable:
         return "another attempt", len(self.attempts[call]) + 1
 
     def verify(self, outcomes: dict[str, tuple[str, LLMBridgeError | None]]) -> None:
-        """Each call is whole or a typed error, with the number of requests that the policy says."""
+        """Each call is whole or a typed error, with the number of requests that the policy predicts."""
         kinds = {"429": RateLimited, "reset": StreamTruncated, "cut": StreamTruncated}
         for call, (text, error) in outcomes.items():
             end, requests = self.predicted(call)
@@ -399,12 +399,12 @@ class Unreliable:
 
 
 def pieces_of(call: str) -> list[str]:
-    """The answer to a call: no other call's, and no piece of it twice."""
+    """The answer to a call: of no other call, and without a repeated piece."""
     return [f"{call}: ", *(f"word {number} of it, " for number in range(6))]
 
 
 def outcome_of(pieces: list[str], error: LLMBridgeError | None) -> tuple[str, LLMBridgeError | None]:
-    """What is compared of a call."""
+    """The comparable part of a call's outcome."""
     return "".join(pieces), error
 
 
@@ -511,7 +511,7 @@ def test_p17_a_thousand_tasks_on_one_client(server: LLMServer) -> None:
 
 
 def test_p17_an_answer_that_nobody_asked_for_is_nobodys(server: LLMServer, client: Client) -> None:
-    """A second answer behind the first is not given to the next call: its connection is not used again."""
+    """A second answer after the first is not given to the next call: its connection is not reused."""
     server.script(FAULTS["two-responses"].reply(), Reply("mine"))
     assert client.chat("x").complete().text == FAULTS["two-responses"].text
     assert client.chat("y").complete().text == "mine"
@@ -519,7 +519,7 @@ def test_p17_an_answer_that_nobody_asked_for_is_nobodys(server: LLMServer, clien
 
 
 def test_p13_what_is_cut_is_asked_for_once(server: LLMServer, client: Client) -> None:
-    """With retries left, no fault after the first piece makes a second request."""
+    """With retries left, no fault after the first piece causes a second request."""
     broken = [fault for fault in ENDING if fault.text and fault.error and fault.scripted and not fault.heavy]
     assert len(broken) > 10
     for fault in broken:
@@ -531,14 +531,14 @@ def test_p13_what_is_cut_is_asked_for_once(server: LLMServer, client: Client) ->
 
 
 def test_p7_what_ends_with_its_mark_is_not_waited_for(client: Client, server: LLMServer) -> None:
-    """A connection that stays open behind the end mark costs no time worth speaking of."""
+    """A connection that stays open after the end mark costs hardly any time."""
     server.script(FAULTS["open-after-end-mark"].reply())
     assert client.chat("x", timeout=60).complete().text == FAULTS["open-after-end-mark"].text
     assert server.requests[0].gone.wait(30)
 
 
 def test_p20_nothing_reaches_the_server_that_is_redirected_to() -> None:
-    """A redirect is an error that names the other host, and the other host sees no connection."""
+    """A redirect is an error that names the other host, which sees no connection."""
     with LLMServer(Reply("You followed me")) as other:
         target = other.base_url("openai") + "/chat/completions"
         with (

@@ -1,4 +1,4 @@
-"""P1 to P5 over real sockets: any cut gives the same pieces, memory is bounded, pieces are live, and text is text."""
+"""P1 to P5 over real sockets: any split gives the same pieces, memory is bounded, pieces are live, and text is text."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ BODY = (
     + DONE
 )
 PIECES = ["Hé", "✅\u2028\u0085", "😀"]
-# In the mixture no CR is followed by a lone LF, which would be one end where two are meant.
+# In the mixture, a lone LF never follows a CR: the two would be one line end.
 ENDS = {"LF": (b"\n",), "CR": (b"\r",), "CRLF": (b"\r\n",), "mixed": (b"\r", b"\r\n", b"\n", b"\r\n")}
 
 
@@ -45,7 +45,7 @@ def with_line_ends(body: bytes, ends: tuple[bytes, ...]) -> bytes:
 def test_p01_pieces_do_not_depend_on_the_size_of_reads(
     server: LLMServer, client: Client, size: int | None, ends: str
 ) -> None:
-    """Whatever the line ends, and however many bytes come at a time, the pieces are the same."""
+    """With any line ends and any size of reads, the pieces are the same."""
     body = with_line_ends(BODY, ENDS[ends])
     server.script(Reply(body=body, split=size))
     assert list(client.chat("x")) == PIECES
@@ -54,7 +54,7 @@ def test_p01_pieces_do_not_depend_on_the_size_of_reads(
 @pytest.mark.slow
 @pytest.mark.parametrize("ends", ["LF", "CRLF", "CR"])
 def test_p01_pieces_do_not_depend_on_where_the_body_is_cut(server: LLMServer, client: Client, ends: str) -> None:
-    """Two reads with the border at any byte give the same pieces."""
+    """Two reads, split at any byte, give the same pieces."""
     body = with_line_ends(b"\xef\xbb\xbf" + event("é✅") + b":c\n\n" + FINISH + DONE, ENDS[ends])
     opening = head(f"Content-Length: {len(body)}")
     for at in range(1, len(body)):
@@ -65,20 +65,20 @@ def test_p01_pieces_do_not_depend_on_where_the_body_is_cut(server: LLMServer, cl
 @pytest.mark.parametrize("ends", ENDS)
 @pytest.mark.parametrize("size", [1, 5, None])
 def test_p01_lines_of_the_ancestors_may_end_in_any_way(server: LLMServer, size: int | None, ends: str) -> None:
-    """The line framing knows the same byte order mark and line ends."""
+    """The line framing accepts the same byte order mark and line ends."""
     server.script(Reply(body=with_line_ends(b"\xef\xbb\xbf" + event("é") + event("b") + DONE, ENDS[ends]), split=size))
     assert list(Vitalentum.create_completion("m", "x", base_url=server.root)) == ["é", "b"]
 
 
 @pytest.mark.parametrize("kind", ["text/event-stream", "text/event-stream; charset=iso-8859-1", "text/plain", ""])
 def test_p01_text_is_utf8_whatever_the_headers_say(server: LLMServer, client: Client, kind: str) -> None:
-    """No charset, missing or wrong, changes how the text is read."""
+    """A missing or wrong charset does not change how the text is read."""
     server.script(Reply(body=BODY, content_type=kind))
     assert list(client.chat("x")) == PIECES
 
 
 def test_p01_a_bad_byte_in_the_text_is_one_replacement_character(server: LLMServer, client: Client) -> None:
-    """A byte that is no UTF-8 becomes U+FFFD where it stands, and nothing else changes."""
+    """Invalid UTF-8 becomes U+FFFD in its place, and nothing else changes."""
     server.script(Reply(body=event("a?b").replace(b"?", b"\xff") + event("c") + FINISH + DONE))
     assert list(client.chat("x")) == ["a\ufffdb", "c"]
 
@@ -102,7 +102,7 @@ client.close()
 
 
 def measured(server: LLMServer, reply: Reply) -> tuple[str, int, float]:
-    """What became of the reply in a process of its own, the megabytes that its memory grew by, and the seconds."""
+    """The outcome of the reply in a process of its own, with its growth in megabytes, and the seconds."""
     pytest.importorskip("resource")
     server.script(Reply("ok"), reply)
     done = subprocess.run(
@@ -114,7 +114,7 @@ def measured(server: LLMServer, reply: Reply) -> tuple[str, int, float]:
 
 
 def bomb(size: int, piece: bytes = b"a" * (1 << 20), end: bytes = b"") -> bytes:
-    """A small gzip file of so many bytes, all of them the same megabyte again and again."""
+    """A small gzip file of so many bytes: the same megabyte again and again."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
     whole = [squeeze.compress(part) for part in (b"data: ", *[piece] * (size >> 20), end)]
     return b"".join([*whole, squeeze.flush()])
@@ -122,7 +122,7 @@ def bomb(size: int, piece: bytes = b"a" * (1 << 20), end: bytes = b"") -> bytes:
 
 @pytest.mark.slow
 def test_p02_a_gzip_bomb_is_a_typed_error(server: LLMServer) -> None:
-    """A body of 300 kB that swells to 300 MB ends at the limit of an event."""
+    """A body of 300 kB that expands to 300 MB ends at the limit of an event."""
     body = bomb(300 << 20)
     assert len(body) < 400_000
     what, grown, _ = measured(server, Reply(body=body, headers={"Content-Encoding": "gzip"}))
@@ -132,7 +132,7 @@ def test_p02_a_gzip_bomb_is_a_typed_error(server: LLMServer) -> None:
 
 @pytest.mark.slow
 def test_p02_what_swells_is_unpacked_bit_by_bit(server: LLMServer) -> None:
-    """A body of 200 kB that swells to 200 MB of comments passes, without ever being in memory as a whole."""
+    """A body of 200 kB that expands to 200 MB of comments passes, without ever being in memory as a whole."""
     body = bomb(200 << 20, b"\n\n:" + b"a" * ((1 << 20) - 3), b"\n\n" + event("ok") + FINISH + DONE)
     what, grown, _ = measured(server, Reply(body=body, headers={"Content-Encoding": "gzip"}))
     assert what == "1 pieces"
@@ -140,7 +140,7 @@ def test_p02_what_swells_is_unpacked_bit_by_bit(server: LLMServer) -> None:
 
 
 def test_p02_an_endless_line_is_a_typed_error(server: LLMServer) -> None:
-    """A line of 400 MB is not read further than the limit of an event."""
+    """A line of 400 MB is read only up to the limit of an event."""
     what, grown, _ = measured(server, Reply(raw=[head(), b"data: ", *[b"x" * (1 << 20)] * 400, CLOSE]))
     assert what == "ProtocolError"
     assert grown < 200
@@ -148,7 +148,7 @@ def test_p02_an_endless_line_is_a_typed_error(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("coding", ["identity", "gzip"])
 def test_p02_of_an_error_body_no_more_than_the_limit_is_read(server: LLMServer, client: Client, coding: str) -> None:
-    """An error page of 100 MB, or a bomb, gives an error with 64 KiB of it at the most, and soon."""
+    """An error page of 100 MB, or a bomb, soon gives an error with at most 64 KiB of it."""
     if coding == "gzip":
         reply = Reply(status=500, body=bomb(100 << 20), headers={"Content-Encoding": "gzip"})
     else:
@@ -182,7 +182,7 @@ def test_p02_an_event_of_very_many_lines_takes_linear_time(server: LLMServer, cl
 
 
 def test_p02_white_space_in_front_takes_linear_time(server: LLMServer, client: Client) -> None:
-    """Empty lines by the million, a keep-alive of some servers, do not pile up before the first event."""
+    """Millions of empty lines, some servers' keep-alives, do not pile up before the first event."""
     server.script(Reply(raw=[head("Connection: close"), *[b"\n" * (1 << 20)] * 16, event("ok") + FINISH + DONE, CLOSE]))
     started = time.monotonic()
     assert list(client.chat("x")) == ["ok"]
@@ -191,7 +191,7 @@ def test_p02_white_space_in_front_takes_linear_time(server: LLMServer, client: C
 
 @pytest.mark.slow
 def test_p02_a_long_stream_does_not_grow_the_memory(server: LLMServer) -> None:
-    """A stream of 30 MB of events needs no more memory than a short one, but for its text."""
+    """A stream of 30 MB of events needs no more memory than a short one, except for its text."""
     events = (event("x" * 200, pad="y" * 700)) * 1000
     what, grown, _ = measured(server, Reply(raw=[head(), *[events] * 30, FINISH + DONE, CLOSE]))
     assert what == "30000 pieces"
@@ -210,7 +210,7 @@ def gzipped(data: bytes) -> bytes:
 def test_p03_a_piece_is_handed_on_while_the_server_holds_the_rest(
     server: LLMServer, client: Client, transfer: str, coding: str, ends: str
 ) -> None:
-    """The first piece is there though the server sends nothing after its event, ever."""
+    """The first piece is there even if the server never sends anything after its event."""
     data = with_line_ends(event("first"), ENDS[ends])
     if coding == "gzip":
         data = gzipped(data)
@@ -225,7 +225,7 @@ def test_p03_a_piece_is_handed_on_while_the_server_holds_the_rest(
 
 
 def test_p03_an_event_is_handed_on_though_its_chunk_is_not_complete(server: LLMServer, client: Client) -> None:
-    """The border that counts is that of the event, not that of the HTTP chunk around it."""
+    """The end of the event counts, not the end of its HTTP chunk."""
     server.script(Reply(raw=[head("Transfer-Encoding: chunked"), b"1000\r\n" + event("first"), HOLD]))
     with client.chat("x") as stream:
         assert next(stream) == "first"
@@ -241,7 +241,7 @@ def test_p03_what_swells_past_one_buffer_is_handed_on_whole(server: LLMServer, c
 
 
 def test_p03_a_line_of_the_ancestors_is_handed_on_at_its_end(server: LLMServer) -> None:
-    """In the line framing no blank line is waited for."""
+    """The line framing does not wait for a blank line."""
     server.script(Reply(raw=[head(), event("first")[:-1], HOLD]))
     pieces = Vitalentum.create_completion("m", "x", base_url=server.root, timeout=20)
     started = time.monotonic()
@@ -252,20 +252,20 @@ def test_p03_a_line_of_the_ancestors_is_handed_on_at_its_end(server: LLMServer) 
 @pytest.mark.parametrize("mark", [b"data: [DONE]\n", b"data:[DONE]\n", b"data: [DONE] and more\n", b"data: [DONE]"])
 @pytest.mark.parametrize("space", [b" ", b""])
 def test_p04_the_ancestors_framing_is_lines(server: LLMServer, mark: bytes, space: bytes) -> None:
-    """Lines with data count without blank lines between, with and without the space, up to any form of the mark."""
+    """Data lines count without blank lines between them, with and without the space, up to any form of the mark."""
     lines = b"".join(event(text)[:-1].replace(b"data: ", b"data:" + space) for text in ("При", "вет"))
     server.script(Reply(body=b"id: 1\n" + lines + b"event: x\n" + mark))
     assert list(Vitalentum.create_completion("m", "x", base_url=server.root)) == ["При", "вет"]
 
 
 def test_p04_a_last_line_without_its_end_counts(server: LLMServer) -> None:
-    """The ancestors lost the last line where the body ended without a line end; it is not lost here."""
+    """The original providers lost a last line without a line end; here it is kept."""
     server.script(Reply(body=event("a")[:-1] + event("b", finish_reason="stop")[:-2]))
     assert list(Vitalentum.create_completion("m", "x", base_url=server.root)) == ["a", "b"]
 
 
 def test_p04_blank_lines_may_be_missing_in_event_streams_too(server: LLMServer, client: Client) -> None:
-    """Servers that forget the blank lines are understood in OpenAI's dialect as well."""
+    """Servers that forget the blank lines work in OpenAI's dialect as well."""
     server.script(Reply(["a", "b"], lines=True))
     assert list(client.chat("x")) == ["a", "b"]
 
@@ -276,7 +276,7 @@ def delta(**fields: object) -> bytes:
 
 
 def test_p05_pieces_are_never_empty_and_only_the_answer_of_choice_0(server: LLMServer, client: Client) -> None:
-    """Empty text, nulls, roles, reasoning and other choices are no pieces; parts of a list and numbers are text."""
+    """Empty text, nulls, roles, reasoning and other choices are dropped; parts of a list and numbers are text."""
     body = (
         delta(role="assistant", content="")
         + delta(content=None)
@@ -292,7 +292,7 @@ def test_p05_pieces_are_never_empty_and_only_the_answer_of_choice_0(server: LLMS
 
 
 def test_p05_reasoning_is_no_text(server: LLMServer, client: Client) -> None:
-    """What the model thought is an event of its own, and in no piece."""
+    """Reasoning is an event of its own, and in no piece."""
     server.script(Reply("answer", reasoning=["let me ", "think"]))
     stream = client.chat("x")
     assert "".join(item.text for item in stream.events() if isinstance(item, Reasoning)) == "let me think"
@@ -310,7 +310,7 @@ def test_p05_a_closing_chunk_that_repeats_the_message_gives_no_text_twice(server
 
 
 def test_p05_halves_of_a_pair_are_joined_and_lone_ones_replaced(server: LLMServer, client: Client) -> None:
-    r"""A pair of surrogates split over two events is one character; a half that stays alone is U+FFFD."""
+    r"""A pair of surrogates split over two events is one character; a lone half is U+FFFD."""
     halves = [r"a\ud83d", r"\ude00b", r"\ude00", r"c\ud83d", "d", r"e\ud83d"]
     body = b"".join(b'data: {"choices":[{"delta":{"content":"%s"}}]}\n\n' % half.encode() for half in halves)
     server.script(Reply(body=body + FINISH + DONE))
@@ -330,7 +330,7 @@ def test_p05_every_piece_can_be_encoded(server: LLMServer, client: Client) -> No
 
 
 def test_p02_a_document_without_end_is_a_typed_error(server: LLMServer, client: Client) -> None:
-    """JSON in place of a stream is not read without limit either."""
+    """A JSON document instead of a stream is limited too."""
     server.script(Reply(raw=[head(), b'{"x":"', *[b"x" * (1 << 20)] * 80, CLOSE]))
     with pytest.raises(ProtocolError):
         list(client.chat("x"))

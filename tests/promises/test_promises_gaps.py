@@ -1,4 +1,4 @@
-"""P1 to P25 once more, in a plain loop, asyncio and trio: the promises that other modules prove in one of them only."""
+"""P1 to P25 once more, in sync, asyncio and trio: the promises that other modules prove in only one of them."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ HEADS = {
 
 @pytest.mark.parametrize("end", [b"\n", b"\r", b"\r\n"], ids=["LF", "CR", "CRLF"])
 def test_p1_any_reads_give_the_same_pieces(server: LLMServer, client: Client, mode: Mode, end: bytes) -> None:
-    """Byte order mark, comments, unknown fields, a bad byte in a comment, and reads of any size."""
+    """Byte order mark, comments, unknown fields, invalid UTF-8 in a comment, and reads of any size."""
     body = b"\xef\xbb\xbf: c\n\nid: 7\nwibble: x\n" + b"".join(map(event, PIECES)) + b": bad \xff\xfe\n\n" + END
     for size in (1, 2, 3, 7, None):
         server.script(Reply(body=body.replace(b"\n", end), split=size, content_type="text/plain; charset=latin-1"))
@@ -88,9 +88,9 @@ EVENTS = st.lists(
 def test_p1_any_cut_of_any_events_gives_the_same_frames(
     events: list[tuple[str, ...]], ends: list[str], sizes: list[int]
 ) -> None:
-    """Event names and text of several lines included, whatever the line ends and the cuts."""
+    """Event names and text of several lines included, with any line ends and splits."""
     lines = [line for one in events for line in (*one, "")]
-    # A CR before a LF that is an end of its own would be one end where two are meant.
+    # A CR before a separate LF would make the two one line end.
     mixed = ends if "\r" not in ends or "\n" not in ends else ["\r\n"]
     stream = "".join(line + mixed[at % len(mixed)] for at, line in enumerate(lines)).encode()
     cut, rest = [], stream
@@ -105,7 +105,7 @@ def test_p1_any_cut_of_any_events_gives_the_same_frames(
 
 @pytest.mark.slow
 def test_p2_what_is_too_large_is_a_typed_error(server: LLMServer, client: Client, mode: Mode) -> None:
-    """An event that swells past the limit, and an error's body that does not end within its own."""
+    """An event that expands past the limit, and an error's body that exceeds its own."""
     squeeze = zlib.compressobj(9, zlib.DEFLATED, 31)
     bomb = (
         squeeze.compress(b"data: ") + b"".join(squeeze.compress(b"a" * (1 << 20)) for _ in range(70)) + squeeze.flush()
@@ -139,7 +139,7 @@ def test_p3_a_piece_comes_while_the_server_holds_the_rest(
 
 
 def test_p4_the_ancestors_lines_are_understood(server: LLMServer, client: Client, mode: Mode) -> None:
-    """No blank lines, with and without the space, and anything behind [DONE], in both framings."""
+    """No blank lines, with and without the space, and anything after [DONE], in both framings."""
     lines = event("a")[:-1] + event("b")[:-1].replace(b"data: ", b"data:")
     for mark in (b"data: [DONE]\n", b"data:[DONE] and more\n"):
         server.script(Reply(body=lines + mark), Reply(body=lines + b"\n" + FINISH + mark + b"\n"))
@@ -148,7 +148,7 @@ def test_p4_the_ancestors_lines_are_understood(server: LLMServer, client: Client
 
 
 def test_p4_any_form_of_the_end_mark_ends_event_streams(server: LLMServer, client: Client, mode: Mode) -> None:
-    """Without a reason to finish, and without a blank line before it, too."""
+    """Also without a finish reason, and without a blank line before it."""
     for mark in (b"data: [DONE]\n\n", b"data:[DONE]\n\n", b"data: [DONE] bye\n\n"):
         for body in (event("a") + mark, event("a")[:-1] + mark):
             server.script(Reply(raw=[head(f"Content-Length: {len(body)}") + body]))
@@ -207,7 +207,7 @@ def test_p6_what_has_no_end_mark_is_too_short(server: LLMServer, client: Client,
 @pytest.mark.slow
 @pytest.mark.parametrize("transfer", HEADS)
 def test_p7_the_end_mark_ends_the_loop(server: LLMServer, client: Client, mode: Mode, transfer: str) -> None:
-    """Though the server keeps the connection open, or goes on to talk: nobody waits for the total clock."""
+    """The loop ends though the server keeps the connection open or sends more, long before the total timeout."""
     data = event("a") + END
     if transfer == "gzip":
         squeeze = zlib.compressobj(wbits=31)
@@ -223,12 +223,12 @@ def test_p7_the_end_mark_ends_the_loop(server: LLMServer, client: Client, mode: 
 
 
 def test_p8_what_is_no_stream_is_a_typed_error(server: LLMServer, client: Client, mode: Mode) -> None:
-    """HTML, nothing, no events, a JSON error; but a whole JSON completion is text."""
+    """HTML, an empty body, no events, a JSON error; but a whole JSON completion is text."""
     error = Reply(body='{"error": {"message": "no"}}', content_type="application/json")
     for reply, kind, says in (
         (Reply(body="<!doctype html><title>Sign in</title>", content_type="text/html"), ProtocolError, "HTML"),
         (Reply(status=204), ProtocolError, "204"),
-        (Reply(body=""), ProtocolError, "nothing"),
+        (Reply(body=""), ProtocolError, "empty"),
         (Reply(body=": hello\n\n"), ProtocolError, "event"),
         (error, StreamError, "no"),
     ):
@@ -262,7 +262,7 @@ def test_p9_an_error_in_the_stream_comes_after_the_text(server: LLMServer, clien
 
 
 def test_p10_only_errors_of_the_tree(server: LLMServer, client: Client, mode: Mode) -> None:
-    """What is no HTTP, no JSON, too deep, reset or broken in its coding: `Mode.read` lets nothing else through."""
+    """Invalid HTTP or JSON, deep nesting, a reset, a broken coding: `Mode.read` lets nothing else through."""
     for reply in (
         Reply(raw=[b"SSH-2.0-OpenSSH\r\n", CLOSE]),
         Reply(raw=[b"HTTP/1.1 abc\r\n\r\n", CLOSE]),
@@ -283,7 +283,7 @@ def test_p10_only_errors_of_the_tree(server: LLMServer, client: Client, mode: Mo
 
 
 def test_p10_bad_arguments_are_refused_at_the_call(server: LLMServer, mode: Mode) -> None:
-    """The class that an app uses refuses before its first step."""
+    """The class that an app uses rejects before its first step."""
     for options in ({"timeout": 0}, {"retries": -1}, {"temperature": float("nan")}, {"headers": {"a b": "c"}}):
         with pytest.raises(ConfigError) as caught:
             mode.of_class(Vitalentum, base_url=server.root, **options)
@@ -292,7 +292,7 @@ def test_p10_bad_arguments_are_refused_at_the_call(server: LLMServer, mode: Mode
 
 
 def test_p11_errors_pickle_and_copy_whole(server: LLMServer, client: Client, mode: Mode) -> None:
-    """An error of a call with everything in it, and one of no call at all."""
+    """An error of a call with everything in it, and one without a call."""
     server.script(Reply(["a", "b"], error={"message": "why", "code": 429}, headers={"X-Request-Id": "r-1"}))
     refused = mode.read(client.chat("x", base_url=f"http://127.0.0.1:{free_port()}/v1")).error
     for error in (mode.read(client.chat("x")).error, refused):
@@ -325,7 +325,7 @@ def test_p11_errors_pickle_and_copy_whole(server: LLMServer, client: Client, mod
 def test_p12_each_clock_by_its_name(
     server: LLMServer, client: Client, mode: Mode, clock: Any, reply: Reply, pieces: list[str] | None
 ) -> None:
-    """The clock that ran out is named; the text that had come is in the error."""
+    """The error names the expired timeout, and holds the text that had come."""
     server.default = reply
     started = time.monotonic()
     outcome = mode.read(client.chat("x", timeout=Timeout(**{"total": 10, clock: 0.3}), retries=2))
@@ -339,7 +339,7 @@ def test_p12_each_clock_by_its_name(
 
 
 def test_p12_the_connect_clock(mode: Mode) -> None:
-    """A handshake that nobody answers is not waited for."""
+    """A handshake without an answer ends with the connect timeout."""
     with Listener() as listener, Client("openai:m", base_url=f"https://127.0.0.1:{listener.port}/v1") as client:
         error = mode.read(client.chat("x", timeout=Timeout(connect=0.2, total=10), retries=0)).error
     assert isinstance(error, ClockExpired)
@@ -349,7 +349,7 @@ def test_p12_the_connect_clock(mode: Mode) -> None:
 def test_p12_an_errors_body_gets_little_time(
     server: LLMServer, client: Client, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The status says enough: a body that stalls is not waited for until the call's own clocks end it."""
+    """The status is enough: a stalled body does not use up the call's own timeouts."""
     monkeypatch.setattr("llmbridge._call.attempts._ERROR_BODY_SECONDS", 0.2)
     server.script(Reply(raw=[head(status="403 No"), b"the reason", HOLD]))
     started = time.monotonic()
@@ -360,7 +360,7 @@ def test_p12_an_errors_body_gets_little_time(
 
 
 def test_p13_before_the_first_piece_and_never_after(server: LLMServer, client: Client, mode: Mode) -> None:
-    """Two repetitions by default; a cut answer, and an account without credit, are asked for once."""
+    """Two retries by default; a truncated answer, and an account without credit, are not retried."""
     passing = [Reply("no", status=status, headers={"Retry-After-Ms": "1"}) for status in (408, 425, 409, 429, 500)]
     server.script(passing[0], passing[1], Reply("ok"), *passing[2:])
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, timeout=20) as patient:
@@ -382,7 +382,7 @@ def test_p13_before_the_first_piece_and_never_after(server: LLMServer, client: C
 
 
 def test_p14_the_server_sees_every_way_to_leave(server: LLMServer, client: Client, mode: Mode) -> None:
-    """break, an exception, `with`, and cancel or close of another thread while the loop waits."""
+    """break, an exception, `with`, and cancel or close from another thread while the loop waits."""
 
     def leave(way: Callable[[], None], requests: int) -> None:
         server.wait_for_requests(requests, 10)
@@ -421,7 +421,7 @@ def test_p14_no_task_is_left(server: LLMServer, client: Client) -> None:
 
 @pytest.mark.slow
 def test_p16_a_slow_loop_slows_the_server(mode: Mode) -> None:
-    """While the loop's body rests, the server's sends come to a stand; all the rest arrives afterwards."""
+    """While the loop's body rests, the server's sends stop; the rest arrives afterwards."""
     text, count, sent, stands = "x" * 65_536, 400, [0], threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -486,7 +486,7 @@ client.close()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
 def test_p17_a_child_does_not_use_its_parents_connection(server: LLMServer) -> None:
-    """The connection that was kept before the fork serves the parent alone; the child makes one of its own."""
+    """A connection kept before the fork is used only by the parent; the child makes one of its own."""
     command = [sys.executable, "-W", "ignore", "-c", _FORKS, server.base_url("openai")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (run.returncode, run.stderr) == (0, "")
@@ -516,7 +516,7 @@ def test_p19_keys_are_stripped_or_refused_unquoted(
 
 
 def test_p20_redirects_are_errors(server: LLMServer, client: Client, mode: Mode) -> None:
-    """The other host is named, and sees no connection; a redirect on the same host is none either."""
+    """The other host is named, and sees no connection; a redirect on the same host is not followed either."""
     with LLMServer(Reply("You followed me")) as other:
         for status in (301, 302, 303, 307, 308):
             server.script(Reply("x", status=status, headers={"Location": f"{other.root}/v1/chat/completions"}))
@@ -533,7 +533,7 @@ def test_p20_redirects_are_errors(server: LLMServer, client: Client, mode: Mode)
 def test_p21_netrc_and_proxies_of_the_environment(
     server: LLMServer, client: Client, mode: Mode, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """netrc replaces no key; the proxy is used, NO_PROXY and proxy=False are minded, a dead one is an error."""
+    """netrc replaces no key; the proxy is used, NO_PROXY and proxy=False are obeyed, a dead proxy is an error."""
     (tmp_path / "netrc").write_text("machine 127.0.0.1 login me password pw\n", encoding="utf-8")
     monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
     with Proxy() as proxy:
@@ -553,7 +553,7 @@ def test_p21_netrc_and_proxies_of_the_environment(
 
 
 def test_p21_socks_is_an_extra(client: Client, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Without it, the error names what to install."""
+    """Without the extra, the error names the package to install."""
     import requests.adapters
 
     def missing(*args: Any, **kwargs: Any) -> Any:
@@ -566,7 +566,7 @@ def test_p21_socks_is_an_extra(client: Client, mode: Mode, monkeypatch: pytest.M
 
 
 def test_p22_tls_is_verified_and_never_stays_off(tls_server: LLMServer, ca_file: str, mode: Mode) -> None:
-    """Untrusted is refused, `verify=` of a file is trusted, and False holds for its own call."""
+    """An untrusted certificate is rejected, a CA of `verify=` is trusted, and False holds for its own call."""
     with Client("openai:m", base_url=tls_server.base_url("openai"), retries=0) as client, warnings.catch_warnings():
         warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         for verify, trusted in ((None, False), (False, True), (None, False), (ca_file, True), (True, False)):
@@ -577,7 +577,7 @@ def test_p22_tls_is_verified_and_never_stays_off(tls_server: LLMServer, ca_file:
 
 
 def test_p23_what_json_cannot_hold_is_refused(server: LLMServer, client: Client, mode: Mode) -> None:
-    """At the call of the class, before anything is sent; what is sent is strict JSON in UTF-8."""
+    """Invalid input is rejected at the call of the class; requests are strict JSON in UTF-8."""
     for value in (float("nan"), float("inf"), "\ud800", {"\ud800": 1}, {1, 2}, 10**5000):
         with pytest.raises(ConfigError):
             mode.of_class(Vitalentum, base_url=server.root, some=value)
@@ -615,7 +615,7 @@ def test_p24_logs_hold_sizes_and_times_only(
 
 
 def test_p18_a_missing_key_is_not_looked_for_elsewhere(mode: Mode) -> None:
-    """The error names the variable; no key of another provider goes out in its place."""
+    """The error names the variable; a key of another provider is not sent instead."""
     with pytest.raises(MissingKey, match="OPENAI_API_KEY"):
         mode.read(Client("openai:m").chat("x"))
 
@@ -645,7 +645,7 @@ def test_p25_what_comes_with_the_headers_is_whole(
 
 
 def test_p25_a_length_that_was_not_fulfilled_is_an_error(server: LLMServer, client: Client, mode: Mode) -> None:
-    """One byte that the headers promise and that does not come is enough, also of a document, and behind the end."""
+    """One missing byte of the promised length is enough, also in a document, and after the end mark."""
     whole = b'{"choices":[{"index":0,"message":{"content":"a"},"finish_reason":"stop"}]}'
     for body, pieces in ((event("a") + event("b"), ["a", "b"]), (event("a") + END, ["a"]), (whole, [])):
         for missing in (1, 70_000):

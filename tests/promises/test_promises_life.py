@@ -1,4 +1,4 @@
-"""P14: however a stream ends, the server sees the socket closed soon, and nothing is left (see also conftest.py)."""
+"""P14: however a stream ends, the server soon sees the socket closed, and nothing is left (see also conftest.py)."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ class Reading:
         return not self._thread.is_alive()
 
     def has_read(self, count: int) -> None:
-        """Returns once so many pieces are there."""
+        """Waits until so many pieces are there."""
         end = time.monotonic() + 30
         while len(self.pieces) < count and time.monotonic() < end:
             time.sleep(0.002)
@@ -114,7 +114,7 @@ def test_p14_the_server_sees_every_early_end(server: LLMServer, client: Client, 
 
 
 def test_p14_events_left_early_close_too(server: LLMServer, client: Client) -> None:
-    """The loop over `.events()` is no different."""
+    """The same for a loop over `.events()`."""
     server.script(STALLED)
     for _ in client.chat("x").events():
         break
@@ -122,7 +122,7 @@ def test_p14_events_left_early_close_too(server: LLMServer, client: Client) -> N
 
 
 def test_p14_the_ancestors_generator_left_early_closes_too(server: LLMServer) -> None:
-    """`create_completion` gives a generator that closes when it is left or closed."""
+    """`create_completion` returns a generator that closes when it is left or closed."""
     server.script(STALLED, STALLED)
     pieces: Any = Vitalentum.create_completion("m", "x", base_url=server.root)
     next(pieces)
@@ -134,7 +134,7 @@ def test_p14_the_ancestors_generator_left_early_closes_too(server: LLMServer) ->
 
 
 def test_p14_a_stream_that_is_garbage_closes(server: LLMServer, client: Client) -> None:
-    """A stream in a reference cycle, that nobody closes, is closed by the collector."""
+    """An unclosed stream in a reference cycle is closed by the garbage collector."""
     server.script(STALLED)
     stream = client.chat("x")
     next(stream)
@@ -171,7 +171,7 @@ def test_p14_a_reader_in_the_body_wakes(request: pytest.FixtureRequest, way: str
 
 
 def test_p14_a_reader_on_a_kept_connection_wakes(server: LLMServer, client: Client) -> None:
-    """A connection that served another call before is as easy to leave."""
+    """A kept connection is as easy to leave."""
     server.script(Reply("ok"), Reply("x", header_delay=20))
     client.chat("x").complete()
     with woken(client.chat("x"), "cancel", lambda _: server.wait_for_requests(2)):
@@ -180,21 +180,21 @@ def test_p14_a_reader_on_a_kept_connection_wakes(server: LLMServer, client: Clie
 
 
 def test_p14_a_reader_in_an_error_body_wakes(server: LLMServer, client: Client) -> None:
-    """The body of an error is no different."""
+    """The same in the body of an error."""
     server.script(Reply(raw=[head(status="500 Oh", kind="text/plain"), b"x", HOLD]))
     with woken(client.chat("x"), "cancel", lambda _: server.wait_for_requests(1)):
         assert server.requests[0].gone.wait(30)
 
 
 def test_p14_a_wait_before_a_retry_ends(server: LLMServer, client: Client) -> None:
-    """Cancelled while it waits for the next attempt, a call makes none."""
+    """A call that is cancelled before its retry does not retry."""
     server.script(Reply(status=503, headers={"Retry-After": "15"}))
     with woken(client.chat("x", retries=3), "cancel", lambda _: server.wait_for_requests(1)):
         assert len(server.requests) == 1
 
 
 def test_p14_a_reader_that_waits_for_a_connection_wakes() -> None:
-    """Cancelled while the system still knocks at a full backlog."""
+    """Cancelled while the system still tries to connect to a full backlog."""
     with contextlib.ExitStack() as stack:
         listener = stack.enter_context(socket.socket())
         listener.bind(("127.0.0.1", 0))
@@ -226,7 +226,7 @@ def test_p14_a_reader_that_waits_for_a_name_wakes(monkeypatch: pytest.MonkeyPatc
 
 
 def test_p14_a_reader_in_a_handshake_wakes() -> None:
-    """Cancelled while the server keeps silent about TLS."""
+    """Cancelled while the server does not answer TLS."""
     with (
         Listener() as silent,
         Client("openai:m", base_url=f"https://127.0.0.1:{silent.port}") as client,
@@ -323,7 +323,7 @@ def test_p14_finished_streams_over_tls_share_one_connection(tls_server: LLMServe
     ids=["error", "empty error", "redirect", "error in the stream", "document"],
 )
 def test_p14_answers_that_are_errors_keep_the_connection(server: LLMServer, client: Client, reply: Reply) -> None:
-    """An error whose body was read to its end costs no connection."""
+    """An error whose body was read to its end keeps the connection."""
     server.default = reply
     for _ in range(5):
         with pytest.raises(LLMBridgeError):
@@ -332,7 +332,7 @@ def test_p14_answers_that_are_errors_keep_the_connection(server: LLMServer, clie
 
 
 def test_p14_a_late_cancel_hurts_no_other_call(server: LLMServer, client: Client) -> None:
-    """cancel() and close() of a finished stream leave the connection alone that serves another call by then."""
+    """cancel() and close() of a finished stream do not touch its connection, which then serves another call."""
     server.script(Reply("first"), Reply(["a", "b", "c"], delay=0.1))
     first = client.chat("x")
     first.complete()
@@ -347,7 +347,7 @@ def test_p14_a_late_cancel_hurts_no_other_call(server: LLMServer, client: Client
 
 @pytest.mark.slow
 def test_p14_cancels_at_any_moment_hurt_no_other_call(server: LLMServer, client: Client) -> None:
-    """Cancelled around their end, streams give their text or Cancelled, and the next call is whole."""
+    """Streams cancelled around their end give their text or Cancelled, and the next call is whole."""
     server.default = Reply(["a", "b", "c"])
     for number in range(150):
         stream = client.chat("x")
@@ -367,7 +367,7 @@ def test_p14_done_with_the_connection_kept_open(server: LLMServer, client: Clien
 
 
 def test_p14_closing_a_client_closes_its_kept_connections(server: LLMServer) -> None:
-    """After `with Client(...)` no connection is open, though streams and errors of it are still held."""
+    """After `with Client(...)` no connection is open, though its streams and errors are still referenced."""
     held: list[object] = []
     server.script(Reply("a"), Reply("no", status=404))
     with Client("openai:m", base_url=server.base_url("openai"), retries=0) as client:
@@ -383,7 +383,7 @@ def test_p14_closing_a_client_closes_its_kept_connections(server: LLMServer) -> 
 
 
 def test_p14_a_closed_client_may_be_used_again(server: LLMServer, client: Client) -> None:
-    """close() drops connections, not the client."""
+    """close() closes connections, not the client."""
     client.chat("x").complete()
     client.close()
     client.close()
@@ -441,7 +441,7 @@ def test_p14_ctrl_c_ends_a_call_at_once(server: LLMServer, where: str) -> None:
 
 @pytest.mark.slow
 def test_p14_processes_can_end_with_a_stream_open(server: LLMServer) -> None:
-    """No thread and no lock of a stream that was never closed keeps the interpreter from ending, on a busy machine."""
+    """No thread or lock of an unclosed stream keeps the interpreter from ending, on a busy machine."""
     server.default = STALLED
     code = "import llmbridge, sys; s = llmbridge.chat('x', 'openai:m', base_url=sys.argv[1]); next(s)"
     command = [sys.executable, "-W", "error", "-c", code, server.base_url("openai")]
@@ -475,7 +475,7 @@ print(stream.text, stream.finish_reason)
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
 @pytest.mark.parametrize("way", ["sys.exit()", "stream.close(); os._exit(0)"])
 def test_p14_a_forked_child_that_leaves_does_not_end_the_parents_stream(way: str) -> None:
-    """What a child does with its copy of the connection does not reach the server."""
+    """A child's use of its copy of the connection does not reach the server."""
     left = threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -517,7 +517,7 @@ print(*stream, stream.finish_reason)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
 def test_p17_a_forked_child_takes_nothing_of_the_parents_stream() -> None:
-    """Both have the one connection: what the child read of it would be missing in the parent, and nobody would know."""
+    """Both share the connection: what the child read of it would silently be missing in the parent."""
     forked = threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -574,7 +574,7 @@ print(status)
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
 def test_p17_a_child_forked_while_another_thread_holds_a_lock_can_call(server: LLMServer) -> None:
-    """A lock that a thread of the parent holds at the moment of a fork is free in the child."""
+    """A lock that a thread of the parent holds during a fork is free in the child."""
     command = [sys.executable, "-W", "ignore", "-c", _FORKED_WHILE_LOCKED, server.base_url("openai")]
     run = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert (run.stdout, run.stderr) == ("0\n", "")
@@ -582,7 +582,7 @@ def test_p17_a_child_forked_while_another_thread_holds_a_lock_can_call(server: L
 
 @pytest.mark.parametrize("read", [0, 1, 2])
 def test_the_repr_of_a_stream_that_was_closed_says_so(server: LLMServer, client: Client, read: int) -> None:
-    """Closed before, during or after it is read: only one that was read to its end is called finished."""
+    """Closed before, during or after it is read: only a stream read to its end is called finished."""
     server.script(Reply(["a"]) if read == 2 else STALLED)
     stream = client.chat("x")
     assert repr(stream) == "<ChatStream openai:m not started, 0 characters>"
@@ -597,14 +597,14 @@ def test_the_repr_of_a_stream_that_was_closed_says_so(server: LLMServer, client:
 
 
 def test_p14_a_stream_that_was_never_started_has_opened_nothing(server: LLMServer, client: Client) -> None:
-    """Nothing is sent before the first piece is asked for."""
+    """Nothing is sent before the first piece is requested."""
     client.chat("x")
     assert server.connections == 0
 
 
 @pytest.mark.parametrize("abort", [True, False])
 def test_p14_an_answer_that_is_given_up_resets_its_connection(abort: bool) -> None:
-    """A server without room to send into learns of a reset at once, and of a plain end perhaps not for a minute."""
+    """A blocked server learns of a reset at once, but of a plain end perhaps not for a minute."""
     with socket.create_server(("127.0.0.1", 0)) as listener, socket.create_connection(listener.getsockname()) as sock:
         accepted, _ = listener.accept()
         with accepted:

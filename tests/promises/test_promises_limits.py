@@ -1,4 +1,4 @@
-"""P38: a refusal stops nobody but who was refused, nobody returns in a herd, and the minute is spread."""
+"""P38: a rate limit delays only its own call, retries do not come at once, and the minute is spread."""
 
 from __future__ import annotations
 
@@ -27,25 +27,25 @@ REFUSALS = {
 
 
 class Clock:
-    """Seconds that pass when the test says so."""
+    """A clock that tests move."""
 
     def __init__(self) -> None:
         self.now = 1000.0
 
     def __call__(self) -> float:
-        """The present time."""
+        """The current time."""
         return self.now
 
 
 def client_of(server: LLMServer, **limits: int) -> Client:
-    """A client with limits that repeats nothing."""
+    """A client with limits and without retries."""
     return Client(
         "openai:m", base_url=server.base_url("openai"), api_key=KEY, timeout=20, retries=0, limits=Limits(**limits)
     )
 
 
 def begins(limiter: Limiter, clock: Clock, count: int, busy: Callable[[], float] = lambda: 0.0) -> list[float]:
-    """When so many requests begin that are asked for as soon as the last one went."""
+    """When so many requests begin, each requested as soon as the last one went."""
     found = []
     for _ in range(count):
         clock.now += busy()
@@ -59,7 +59,7 @@ def begins(limiter: Limiter, clock: Clock, count: int, busy: Callable[[], float]
 
 
 def most_within(seconds: float, times: list[float]) -> int:
-    """How many of them, which are in order, fall into any stretch of that length."""
+    """The most of them, which are in order, within any time of that length."""
     return max(sum(begin <= time < begin + seconds - 1e-6 for time in times[at:]) for at, begin in enumerate(times))
 
 
@@ -68,7 +68,7 @@ def most_within(seconds: float, times: list[float]) -> int:
 
 @pytest.mark.parametrize("form", REFUSALS)
 def test_p38_a_refusal_holds_up_nobody_else(server: LLMServer, mode: Mode, form: str) -> None:
-    """Not even the first one, and not where its headers say that nothing remains."""
+    """Not even the first one, nor by headers that say nothing remains."""
     server.script(REFUSALS[form], Reply("ok"))
     with client_of(server, concurrency=8) as client:
         assert type(mode.read(client.chat("x")).error) is RateLimited
@@ -76,7 +76,7 @@ def test_p38_a_refusal_holds_up_nobody_else(server: LLMServer, mode: Mode, form:
 
 
 def test_p38_one_in_twenty_holds_up_nobody(server: LLMServer, mode: Mode) -> None:
-    """Those that are refused come again by themselves; the others are not kept waiting."""
+    """Rejected requests are retried by themselves; the others do not wait."""
     seen: set[str] = set()
 
     def answer(received: Any) -> Reply:
@@ -108,8 +108,9 @@ def test_p38_one_in_twenty_holds_up_nobody(server: LLMServer, mode: Mode) -> Non
 
 
 @pytest.mark.parametrize("form", REFUSALS)
+@pytest.mark.quick(2)
 def test_p38_all_wait_where_most_answers_are_refusals(server: LLMServer, mode: Mode, form: str) -> None:
-    """Then nothing is sent that would be refused as well."""
+    """Nothing is sent that would be rejected as well."""
     server.default = REFUSALS[form]
     with client_of(server, concurrency=8) as client:
         for _ in range(3):
@@ -121,7 +122,7 @@ def test_p38_all_wait_where_most_answers_are_refusals(server: LLMServer, mode: M
 
 
 def test_p38_old_answers_and_long_waits_do_not_count() -> None:
-    """More than half of the last twenty, of the last minute; and nobody is paused for hours."""
+    """More than half of the last twenty, of the last minute; and no pause lasts hours."""
     clock = Clock()
     limiter = Limiter(Limits(concurrency=50), clock)
 
@@ -151,7 +152,7 @@ def test_p38_old_answers_and_long_waits_do_not_count() -> None:
 
 
 def test_p38_who_waited_behind_a_refusal_does_not_return_in_a_herd() -> None:
-    """All in the queue are spread over a quarter of the wait."""
+    """The calls in the queue are spread over a quarter of the wait."""
     clock = Clock()
     limiter = Limiter(Limits(concurrency=50), clock)
     refused = [Ticket(limiter, 0, lambda: None) for _ in range(3)]
@@ -178,7 +179,7 @@ def test_p38_who_waited_behind_a_refusal_does_not_return_in_a_herd() -> None:
 
 
 def test_p38_a_wait_is_spread_and_never_shorter_than_asked(server: LLMServer, mode: Mode) -> None:
-    """By up to a quarter, whatever form the wish has."""
+    """By up to a quarter, for any form of `retry_after`."""
     soon = email.utils.formatdate(time.time() + 3600, usegmt=True)
     for headers, asked in (({"retry-after-ms": "3000"}, 3.0), ({"Retry-After": "8"}, 8.0), ({"Retry-After": soon}, 0)):
         server.default = Reply(status=429, headers=headers)
@@ -208,7 +209,7 @@ def test_p38_a_wait_is_spread_and_never_shorter_than_asked(server: LLMServer, mo
 def test_p38_a_wait_is_spread_no_further_than_the_total_clock(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What the service asks for fits: then that is waited for."""
+    """If the service's wait fits into the timeout, it is waited for."""
     monkeypatch.setattr(random, "random", lambda: 1.0)
     server.script(Reply(status=429, headers={"retry-after-ms": "18000"}))
     waits: list[float] = []
@@ -229,8 +230,9 @@ def test_p38_a_wait_is_spread_no_further_than_the_total_clock(
 
 
 @pytest.mark.parametrize("asked", [0.01, 0])
+@pytest.mark.quick(2)
 def test_p38_a_wait_that_was_not_enough_is_doubled(server: LLMServer, mode: Mode, asked: float) -> None:
-    """From the third repetition on, up to the longest backoff; so is none at all."""
+    """From the third retry on, up to the longest backoff; a missing wait is doubled too."""
     waits: list[float] = []
     policy = Retry(6, 0.01, 0.07, jitter=0, on_retry=lambda attempt: waits.append(attempt.wait))
     server.script(*[Reply(status=429, headers={"Retry-After": str(asked)})] * 6, Reply("ok"))
@@ -242,6 +244,7 @@ def test_p38_a_wait_that_was_not_enough_is_doubled(server: LLMServer, mode: Mode
 # -- the minute --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.quick(1)
 def test_p38_requests_are_spread_over_the_minute(server: LLMServer, mode: Mode) -> None:
     """Five may begin at once; the rest follow one after the other."""
     started = time.monotonic()
@@ -251,8 +254,9 @@ def test_p38_requests_are_spread_over_the_minute(server: LLMServer, mode: Mode) 
 
 
 @pytest.mark.parametrize(("limit", "burst"), [(3600, None), (3600, 60), (600, None), (60, None), (60, 20), (7, None)])
+@pytest.mark.quick(1)
 def test_p38_neither_the_second_nor_the_minute_gets_too_many(limit: int, burst: int | None) -> None:
-    """A service that counts by the second refuses none; the first ones of a script do not wait."""
+    """A service that counts by the second rejects none; the first requests of a script do not wait."""
     clock, chance = Clock(), random.Random(7)
     limiter = Limiter(Limits(requests_per_minute=limit, burst=burst), clock)
     at_once = min(burst or 5, limit)
@@ -269,7 +273,7 @@ def test_p38_neither_the_second_nor_the_minute_gets_too_many(limit: int, burst: 
 
 
 def test_p38_a_burst_of_the_whole_minute_goes_at_once() -> None:
-    """For services that count by the minute only."""
+    """For services that count only by the minute."""
     clock = Clock()
     found = begins(Limiter(Limits(requests_per_minute=40, burst=40), clock), clock, 80)
     assert found[:40] == [1000] * 40

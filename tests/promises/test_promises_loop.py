@@ -1,4 +1,4 @@
-"""P30: no stream stops an event loop, whatever it sends."""
+"""P30: a stream never blocks an event loop, whatever it sends."""
 
 from __future__ import annotations
 
@@ -24,12 +24,12 @@ FLOODS: dict[str, bytes] = {
 
 
 def flood(name: str) -> Reply:
-    """A piece, very much of nothing, and another piece."""
+    """A piece, very much without content, and another piece."""
     return Reply(raw=[head(), event(text="a"), FLOODS[name], event(text="b"), FINISH, DONE, CLOSE])
 
 
 def zipped(data: bytes) -> Reply:
-    """The same, compressed: a few bytes that swell, or members with nothing in them."""
+    """The same, compressed: a few bytes that expand, or members without content."""
     body = gzip.compress(event(text="a")) + data + gzip.compress(event(text="b") + FINISH + DONE)
     return Reply(raw=[head("Content-Encoding: gzip"), body, CLOSE])
 
@@ -43,13 +43,13 @@ TURNS = 20  # that others get at the least, where there were none; a read is of 
 
 
 class Others:
-    """Another task, which counts the turns that it gets."""
+    """Another task, which counts its turns."""
 
     def __init__(self) -> None:
         self.turns = 0
 
     async def run(self) -> None:
-        """Until it is cancelled."""
+        """Runs until it is cancelled."""
         while True:
             self.turns += 1
             await anyio.lowlevel.checkpoint()
@@ -57,8 +57,9 @@ class Others:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("name", REPLIES)
+@pytest.mark.quick(2)
 def test_p30_others_get_their_turns(server: LLMServer, client: Client, name: str, backend: str) -> None:
-    """Between two pieces, however much of nothing stands there; and the pieces are all there."""
+    """Between two pieces, however much lies between them; and all pieces arrive."""
     server.script(REPLIES[name]())
     pieces: list[tuple[str, int]] = []
 
@@ -77,7 +78,7 @@ def test_p30_others_get_their_turns(server: LLMServer, client: Client, name: str
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 def test_p30_a_cancel_comes_through(server: LLMServer, client: Client, backend: str) -> None:
-    """In the middle of such a stream, which would have had more to say."""
+    """In the middle of such a stream, which has not ended."""
     server.script(Reply(raw=[head(), event(text="a"), FLOODS["comments"] * 4, event(text="b"), HOLD]))
     heard: list[Any] = []
 
@@ -104,7 +105,7 @@ def test_p30_a_cancel_comes_through(server: LLMServer, client: Client, backend: 
 
 
 def test_p30_much_that_came_at_once_is_handed_out_bit_by_bit(server: LLMServer, client: Client, mode: Mode) -> None:
-    """Thousands of pieces in one read, in their order."""
+    """Thousands of pieces in one read, in order."""
     pieces = [f"{number} " for number in range(5_000)]
     body = b"".join(event(text=piece) for piece in pieces) + FINISH + DONE
     server.script(Reply(raw=[head(), body, CLOSE]))

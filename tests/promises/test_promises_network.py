@@ -1,4 +1,4 @@
-"""P29: a proxy changes nothing about a request that was taken, and says what it did with one that was not."""
+"""P29: a proxy never causes a second request, and its errors say what it did."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ USER, PASSWORD = "me", "pw-canary-0123456789"
 
 
 class TLSProxy(HTTPProxy):
-    """An HTTP proxy that is spoken to in TLS."""
+    """An HTTP proxy that is reached over TLS."""
 
     scheme = "https"
 
     @property
     def url(self) -> str:
-        """By its name: urllib3 1.26.5 cannot verify an address there."""
+        """With its name: urllib3 1.26.5 cannot verify an address there."""
         return super().url.replace("127.0.0.1", "localhost")
 
     def _pass_on(self, sock: socket.socket) -> None:
@@ -59,7 +59,7 @@ def ca(tmp_path: Path) -> str:
 
 
 class Taker(Listener):
-    """A service that takes each request whole and does not answer it.
+    """A service that reads each request whole and does not answer it.
 
     Attributes:
         taken: The first lines of the requests.
@@ -122,7 +122,7 @@ def failure(mode: Mode, **options: Any) -> LLMBridgeError:
 def test_p29_a_request_that_was_taken_is_never_sent_again(
     mode: Mode, kind: str, scheme: str, ends: Callable[[socket.socket], object], ca: str
 ) -> None:
-    """Whatever is on the way: the service may have worked on it."""
+    """With any proxy: the service may have processed it."""
     with Taker(scheme == "https", ends) as service, running(kind) as proxy:
         error = failure(
             mode,
@@ -137,18 +137,18 @@ def test_p29_a_request_that_was_taken_is_never_sent_again(
 
 
 class Wrapping(requests.adapters.BaseAdapter):
-    """An adapter whose connections nobody sees."""
+    """An adapter whose connections are hidden."""
 
     def __init__(self) -> None:
         super().__init__()
         self._inner = requests.adapters.HTTPAdapter()
 
     def send(self, *args: Any, **kwargs: Any) -> Any:
-        """As requests does."""
+        """As in requests."""
         return self._inner.send(*args, **kwargs)
 
     def close(self) -> None:
-        """Likewise."""
+        """As in requests."""
         self._inner.close()
 
 
@@ -172,7 +172,7 @@ def test_p29_nor_over_a_session_of_the_caller(
 def test_p29_a_proxy_that_is_not_there_is_named_and_tried_again(
     mode: Mode, kind: str, scheme: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing has reached anybody."""
+    """No request has reached anything."""
     if kind == "socks":
         pytest.importorskip("socks")
     port = free_port()
@@ -188,7 +188,7 @@ def test_p29_a_proxy_that_is_not_there_is_named_and_tried_again(
 def test_p29_a_proxy_that_opens_no_tunnel_is_tried_again_unless_it_never_will(
     mode: Mode, status: int, final: bool
 ) -> None:
-    """Its status is said, and how often it was asked."""
+    """The error has its status, and the proxy got the expected number of requests."""
 
     def refuse(sock: socket.socket) -> None:
         read_head(sock)
@@ -203,7 +203,7 @@ def test_p29_a_proxy_that_opens_no_tunnel_is_tried_again_unless_it_never_will(
 
 @pytest.mark.parametrize("session", ["own", "foreign"])
 def test_p29_a_407_is_one_error_for_tunnels_and_plain_requests(mode: Mode, session: str) -> None:
-    """Final, with the same hint, and without the password that was refused."""
+    """Final, with the same hint, and without the rejected password."""
     messages = []
     for scheme in ("http", "https"):
         with HTTPProxy(USER, PASSWORD) as proxy, requests.Session() as own:
@@ -216,11 +216,11 @@ def test_p29_a_407_is_one_error_for_tunnels_and_plain_requests(mode: Mode, sessi
             assert PASSWORD[::-1] not in str(error)
             messages.append(error.message.replace(str(proxy.port), "PORT"))
     assert messages[0] == messages[1]
-    assert "the HTTP proxy 127.0.0.1:PORT, which asks for credentials" in messages[0]
+    assert "the HTTP proxy 127.0.0.1:PORT: it wants credentials" in messages[0]
 
 
 def test_p29_wrong_credentials_for_socks_are_final(mode: Mode) -> None:
-    """The proxy and its reason are named; it is asked once."""
+    """The proxy and its reason are named; it is not retried."""
     pytest.importorskip("socks")
     with SocksProxy(USER, PASSWORD) as proxy:
         wrong = proxy.url.replace(PASSWORD, PASSWORD[::-1])
@@ -235,7 +235,7 @@ def test_p29_wrong_credentials_for_socks_are_final(mode: Mode) -> None:
 
 
 def test_p29_a_reason_of_socks_is_said(mode: Mode) -> None:
-    """That the proxy does not reach the service may pass."""
+    """The proxy may reach the service later."""
     pytest.importorskip("socks")
     with SocksProxy(target=("127.0.0.1", free_port())) as proxy:
         error = failure(mode, base_url="http://api.invalid/v1", proxy=proxy.url)
@@ -246,7 +246,7 @@ def test_p29_a_reason_of_socks_is_said(mode: Mode) -> None:
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
 def test_p29_a_proxy_that_speaks_tls_is_verified(mode: Mode, scheme: str, ca: str) -> None:
-    """The request goes through it if it is trusted, and not a byte if it is not."""
+    """The request is sent if the proxy is trusted, and not a byte if it is not."""
     context = self_signed_context() if scheme == "https" else None
     with LLMServer(Reply(["a"]), ssl_context=context) as server, TLSProxy() as proxy:
         options: dict[str, Any] = {"base_url": f"{scheme}://127.0.0.1:{port_of(server)}/v1", "proxy": proxy.url}
@@ -260,7 +260,7 @@ def test_p29_a_proxy_that_speaks_tls_is_verified(mode: Mode, scheme: str, ca: st
 
 
 def test_p29_a_501_is_not_sent_again(mode: Mode, server: LLMServer) -> None:
-    """The service does not know what is asked for, and will not know it later."""
+    """The service does not support the request, and will not later."""
     server.default = Reply("no", status=501)
     assert "501" in failure(mode, base_url=server.base_url("openai"), retries=QUICK).message
     assert len(server.requests) == 1
@@ -278,7 +278,7 @@ CAUSES = [
 def test_p29_the_cause_that_a_gateway_names_is_said(
     mode: Mode, server: LLMServer, report: dict[str, Any], said: str
 ) -> None:
-    """The field that is wrong, for g4f's reports; the key, where LiteLLM speaks of its database."""
+    """The wrong field, for g4f's reports; the key, if LiteLLM reports a missing database."""
     server.script(Reply(status=400, body=json.dumps(report)))
     error = failure(mode, base_url=server.base_url("openai"))
     assert type(error) is BadRequest

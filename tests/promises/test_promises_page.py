@@ -1,4 +1,4 @@
-"""docs/promises.md is true: each promise has a section, each test it names exists, each figure is the one in code."""
+"""docs/promises.md is true: each promise has a section, each named test exists, each figure is that of the code."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import importlib
 import re
 import subprocess
 import sys
-from collections import defaultdict
+from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -24,36 +24,45 @@ FIGURES = re.findall(r"^\| [^|]+ \| ([\d.]+)(?: (s|KiB|MiB))? \| `([\w.]+)` \|$"
 UNITS = {"": 1, "s": 1, "KiB": 1024, "MiB": 1024 * 1024}
 
 
-def _tests() -> dict[str, set[str]]:
-    """The tests of each module, those in classes as `Class::test`."""
-    found: dict[str, set[str]] = defaultdict(set)
+class _Test(NamedTuple):
+    """A test as its source shows it; one in a class is called `Class::test`."""
+
+    module: str
+    name: str
+    arguments: frozenset[str]
+    slow: bool
+
+
+@cache
+def _tests() -> list[_Test]:
+    """All tests."""
+    found: list[_Test] = []
     for path in (ROOT / "tests").rglob("test_*.py"):
         nodes = ast.parse(path.read_text(encoding="utf-8")).body
-        inside = [(f"{node.name}::", one) for node in nodes if isinstance(node, ast.ClassDef) for one in node.body]
-        for prefix, node in [*(("", node) for node in nodes), *inside]:
+        whole = any(isinstance(node, ast.Assign) and "pytest.mark.slow" in ast.unparse(node) for node in nodes)
+        inside = [(node, one) for node in nodes if isinstance(node, ast.ClassDef) for one in node.body]
+        for owner, node in [*((None, node) for node in nodes), *inside]:
             if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_"):
-                found[path.stem].add(prefix + node.name)
+                marks = [*node.decorator_list, *(owner.decorator_list if owner else ())]
+                slow = whole or any(ast.unparse(mark) == "pytest.mark.slow" for mark in marks)
+                taken = frozenset(argument.arg for argument in node.args.args)
+                found.append(_Test(path.stem, f"{owner.name}::{node.name}" if owner else node.name, taken, slow))
     return found
 
 
-TESTS = _tests()
-TAKEN = [
-    (node.name, {argument.arg for argument in node.args.args})
-    for path in (ROOT / "tests").rglob("test_*.py")
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-    if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)) and node.name.startswith("test_")
-]
+def _exists(module: str, test: str) -> bool:
+    return any((module, test) == (one.module, one.name) for one in _tests())
 
 
 def _numbers(test: str) -> set[str]:
-    """The promises whose numbers the test bears."""
+    """The promise numbers in the test's name."""
     name = test.rpartition("::")[2]
     bears = re.match(r"test_((?:p\d+_)+)", name)
     return {f"P{int(number)}" for number in re.findall(r"\d+", bears[1])} if bears else set()
 
 
 def _value(name: str) -> Any:
-    """What stands under a dotted name below `llmbridge`; of a dataclass's field, the default."""
+    """The value of a dotted name below `llmbridge`; of a dataclass's field, the default."""
     module: Any = importlib.import_module("llmbridge")
     value: Any = module
     for part in name.split("."):
@@ -76,32 +85,38 @@ def test_every_promise_has_a_section_in_order() -> None:
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_the_tests_of_a_promise_exist_and_bear_its_number(promise: str) -> None:
-    """Whoever looks a named test up finds it, and `-k pN_` runs it."""
+    """Each named test can be found, and `-k pN_` runs it."""
     named = re.findall(r"`(test_\w+)::([\w:]+)`", SECTIONS[promise])
     assert named
     for module, test in named:
-        assert test in TESTS[module], f"{module}::{test} does not exist"
+        assert _exists(module, test), f"{module}::{test} does not exist"
         assert promise in _numbers(test), f"{module}::{test} bears another number"
 
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_promise_is_proved_for_every_kind_of_user(promise: str) -> None:
-    """At least one of its tests runs in a plain loop, asyncio and trio; cancelling tasks is of the event loops only."""
+    """At least one of its tests runs in sync, asyncio and trio; cancelling tasks exists only in event loops."""
     wanted = "loop" if promise == "P15" else "mode"
-    assert any(promise in _numbers(test) and wanted in arguments for test, arguments in TAKEN)
+    assert any(promise in _numbers(test.name) and wanted in test.arguments for test in _tests())
+
+
+@pytest.mark.parametrize("promise", PROMISES)
+def test_the_quick_run_has_a_test_of_each_promise(promise: str) -> None:
+    """Of the others, it has a few cases each, see conftest.py."""
+    assert any(promise in _numbers(test.name) and not test.slow for test in _tests())
 
 
 def test_what_the_page_names_elsewhere_exists() -> None:
-    """No test is named outside of a section that is not there."""
+    """All tests that the page names outside of the sections exist."""
     for module, test in re.findall(r"`(test_\w+)::([\w:]+)`", PAGE):
-        assert test in TESTS[module]
+        assert _exists(module, test)
     for module in re.findall(r"`(test_\w+)`", PAGE):
-        assert module in TESTS
+        assert any(module == test.module for test in _tests())
 
 
 @pytest.mark.parametrize(("number", "unit", "name"), FIGURES, ids=[name for _, _, name in FIGURES])
 def test_a_figure_is_the_codes(number: str, unit: str, name: str) -> None:
-    """The table of figures says what stands in the code."""
+    """The table of figures matches the code."""
     assert _value(name) == float(number) * UNITS[unit]
 
 
@@ -114,7 +129,7 @@ def test_the_table_of_figures_was_read_whole() -> None:
 
 @pytest.mark.parametrize("promise", PROMISES)
 def test_a_figure_of_a_section_is_one_of_the_table(promise: str) -> None:
-    """So that no section says something else; how soon an end is seen is the promise's own, in P14 and P15."""
+    """Sections and table agree; how soon an end is seen is the promise's own figure, in P14 and P15."""
     table = {(float(number), unit) for number, unit, _ in FIGURES}
     own = {"P14": {(2.0, "s")}, "P15": {(1.5, "s")}}.get(promise, set())
     text = SECTIONS[promise].partition("\n- ")[0]
@@ -124,7 +139,7 @@ def test_a_figure_of_a_section_is_one_of_the_table(promise: str) -> None:
 
 
 def test_what_is_not_promised_is_said() -> None:
-    """The section is there, and has something to say about each kind of promise."""
+    """The section is there, and covers each kind of promise."""
     text = PAGE.partition("\n## Not promised\n")[2]
     for word in (
         "locals",
@@ -139,8 +154,9 @@ def test_what_is_not_promised_is_said() -> None:
         assert word in text
 
 
+@pytest.mark.slow
 def test_every_mutation_applies_and_every_promise_has_one() -> None:
-    """What `python -m benchmarks.mutations` would change stands in the source, exactly once, and is Python then."""
+    """Each mutation of `python -m benchmarks.mutations` applies in exactly one place, and gives valid Python."""
     command = [sys.executable, "-m", "benchmarks.mutations", "--list"]
     run = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=300)
     assert [line for line in run.stdout.splitlines() if "DOES NOT APPLY" in line] == []

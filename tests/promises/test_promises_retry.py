@@ -1,4 +1,4 @@
-"""P13: what is repeated, how often, and after how long; and what never is."""
+"""P13: which failures are retried, how often, and after how long; and which never are."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ QUICK = Retry(2, backoff=0.01, max_backoff=0.02)
 
 @pytest.mark.parametrize("status", [408, 409, 425, 429, 500, 502, 503, 504, 529])
 def test_p13_passing_statuses_are_repeated(server: LLMServer, client: Client, status: int) -> None:
-    """Two failures that may pass are hidden from the caller."""
+    """Two passing failures are hidden from the caller."""
     server.script(Reply(status=status), Reply(status=status), Reply("ok"))
     assert client.chat("x", retries=QUICK).complete().text == "ok"
     assert len(server.requests) == 3
@@ -61,7 +61,7 @@ def test_p13_passing_statuses_are_repeated(server: LLMServer, client: Client, st
 
 @pytest.mark.parametrize("status", [400, 401, 402, 403, 404, 405, 413, 418, 422, 302, 307])
 def test_p13_final_statuses_are_not(server: LLMServer, client: Client, status: int) -> None:
-    """What waiting does not mend is raised at once."""
+    """Final statuses are raised at once."""
     server.default = Reply(status=status, headers={"Location": "http://example.org"} if status < 400 else None)
     with pytest.raises(ServiceError):
         list(client.chat("x", retries=QUICK))
@@ -70,7 +70,7 @@ def test_p13_final_statuses_are_not(server: LLMServer, client: Client, status: i
 
 @pytest.mark.parametrize("attempts", [0, 1, 2, 4])
 def test_p13_repetitions_are_counted(server: LLMServer, client: Client, attempts: int) -> None:
-    """After the last repetition the error itself is raised."""
+    """After the last retry the error itself is raised."""
     server.default = Reply(status=503)
     with pytest.raises(Overloaded):
         list(client.chat("x", retries=Retry(attempts, backoff=0.01)))
@@ -78,7 +78,7 @@ def test_p13_repetitions_are_counted(server: LLMServer, client: Client, attempts
 
 
 def test_p13_two_repetitions_are_the_default(server: LLMServer) -> None:
-    """Who says nothing gets two."""
+    """The default is two retries."""
     server.default = Reply(status=500, headers={"retry-after-ms": "1"})
     with Client("openai:m", base_url=server.base_url("openai")) as client, pytest.raises(ServerError):
         list(client.chat("x"))
@@ -98,7 +98,7 @@ def test_p13_two_repetitions_are_the_default(server: LLMServer) -> None:
 def test_p13_a_code_that_is_final_is_not_repeated(
     server: LLMServer, client: Client, status: int, error: dict[str, Any]
 ) -> None:
-    """A status that may pass is final if its code says so: no credit, too long a prompt, a wrong key."""
+    """A retryable status is final if its code says so: no credit, too long a prompt, a wrong key."""
     server.default = Reply(status=status, error=error, headers={"Retry-After": "0"})
     with pytest.raises(StatusError) as caught:
         list(client.chat("x", retries=QUICK))
@@ -112,7 +112,7 @@ def test_p13_a_code_that_is_final_is_not_repeated(
 def test_p13_the_servers_own_word_wins(
     server: LLMServer, client: Client, asked: str, status: int, requests: int
 ) -> None:
-    """`x-should-retry` decides where it is sent."""
+    """`x-should-retry` decides if it is sent."""
     server.default = Reply(status=status, headers={"X-Should-Retry": asked})
     with pytest.raises(ServiceError):
         list(client.chat("x", retries=QUICK))
@@ -120,7 +120,7 @@ def test_p13_the_servers_own_word_wins(
 
 
 def waited(server: LLMServer, client: Client, headers: dict[str, str], retry: Retry) -> float:
-    """Seconds between a failure with these headers and the repetition."""
+    """Seconds between a failure with these headers and the retry."""
     server.script(Reply(status=429, headers=headers), Reply("ok"))
     started = time.monotonic()
     assert client.chat("x", retries=retry).complete().text == "ok"
@@ -141,13 +141,13 @@ SLOW = Retry(1, backoff=30, max_backoff=30)
     ],
 )
 def test_p13_the_wait_that_is_asked_for(server: LLMServer, client: Client, headers: dict[str, str]) -> None:
-    """Milliseconds win over seconds, and both over the caller's backoff."""
+    """Milliseconds override seconds, and both override the caller's backoff."""
     assert 0.28 < waited(server, client, headers, SLOW) < 4
 
 
 @pytest.mark.slow
 def test_p13_the_wait_may_be_a_date(server: LLMServer, client: Client) -> None:
-    """A date is waited for, one in the past not at all."""
+    """A date is waited for, a past one not at all."""
     past = email.utils.formatdate(time.time() - 100, usegmt=True)
     assert waited(server, client, {"Retry-After": past}, SLOW) < 3
     soon = email.utils.formatdate(time.time() + 2, usegmt=True)
@@ -157,13 +157,13 @@ def test_p13_the_wait_may_be_a_date(server: LLMServer, client: Client) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("value", ["soon", "-3", "nan", "inf", "", "Mon, 99 Foo 2026", "1 2"])
 def test_p13_garbage_falls_back_to_the_backoff(server: LLMServer, client: Client, value: str) -> None:
-    """A wish that nobody understands is as good as none."""
+    """An unreadable Retry-After is ignored."""
     retry = Retry(1, backoff=0.3)
     assert 0.2 < waited(server, client, {"Retry-After": value}, retry) < 3
 
 
 def test_p13_too_long_a_wait_is_not_begun(server: LLMServer, client: Client) -> None:
-    """A service that asks for more than the caller allows is an error now, with the time that it asked for."""
+    """A longer wait than the caller allows is an error at once, with the service's time."""
     server.default = Reply(status=429, headers={"Retry-After": "121"})
     with pytest.raises(RateLimited) as caught:
         list(client.chat("x", retries=2))
@@ -172,7 +172,7 @@ def test_p13_too_long_a_wait_is_not_begun(server: LLMServer, client: Client) -> 
 
 
 def test_p13_backoff_doubles_up_to_its_limit_and_is_jittered() -> None:
-    """Waits grow from repetition to repetition, are never longer than the limit, and never all the same."""
+    """Waits grow from retry to retry, never exceed the limit, and differ."""
     retry = Retry(10, backoff=1, max_backoff=5)
     waits = [[retry.wait(attempt, None) or 0 for _ in range(50)] for attempt in range(5)]
     for wanted, got in zip((1, 2, 4, 5, 5), waits, strict=True):
@@ -182,7 +182,7 @@ def test_p13_backoff_doubles_up_to_its_limit_and_is_jittered() -> None:
 
 
 def test_p13_a_refused_connection_is_repeated() -> None:
-    """A server that comes up a moment later is found."""
+    """A server that comes up a moment later is reached."""
     port = free_port()
     started = threading.Event()
 
@@ -206,7 +206,7 @@ def test_p13_a_refused_connection_is_repeated() -> None:
 
 
 def test_p13_connections_are_tried_as_often_as_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Two repetitions are three lookups of the name."""
+    """Two retries are three lookups of the name."""
     asked = []
 
     def unknown(host: str, *_: object, **__: object) -> None:
@@ -220,7 +220,7 @@ def test_p13_connections_are_tried_as_often_as_asked(monkeypatch: pytest.MonkeyP
 
 
 def test_p13_a_certificate_that_is_not_trusted_is_final(tls_server: LLMServer) -> None:
-    """What waiting does not mend is not tried again, though it is a failure to connect."""
+    """A permanent failure to connect is not retried."""
     with (
         Client("openai:m", base_url=tls_server.base_url("openai"), retries=QUICK) as client,
         pytest.raises(ConnectFailed),
@@ -233,7 +233,7 @@ def test_p13_a_certificate_that_is_not_trusted_is_final(tls_server: LLMServer) -
 def test_p13_a_record_of_tls_that_is_broken_behind_the_request_is_not_repeated(
     mode: Mode, begun: bytes, tls_context: Any, ca_file: str
 ) -> None:
-    """The service has the request by then: it is no connection that could not be made, though TLS is what fails."""
+    """The service has the request by then, so this is not a failure to connect, although TLS fails."""
 
     def serve(sock: socket.socket) -> None:
         raw = sock.dup()
@@ -259,7 +259,7 @@ def test_p13_a_record_of_tls_that_is_broken_behind_the_request_is_not_repeated(
 def test_p13_a_status_counts_though_its_body_is_compressed_unasked(
     server: LLMServer, client: Client, mode: Mode, coding: str
 ) -> None:
-    """What says to come again later is the status: the page behind it is of no interest."""
+    """Only the retryable status counts, not the page after it."""
     page = b"\x8b\x03\x80\xff\x00"
     failed = head(f"Content-Encoding: {coding}", f"Content-Length: {len(page)}", status="503 Unavailable")
     server.script(Reply(raw=[failed, page]), Reply("ok"), Reply(raw=[failed.replace(b"503", b"401"), page]))
@@ -287,7 +287,7 @@ def test_p13_a_handshake_of_tls_that_fails_is_repeated() -> None:
 
 
 def test_p13_a_proxy_on_a_port_like_407_is_no_password_question(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A refused proxy is repeated, whatever digits stand in the addresses."""
+    """A refused proxy is retried, whatever digits its address has."""
     for port in range(40700, 40800):
         with socket.socket() as held:
             try:
@@ -306,7 +306,7 @@ def test_p13_a_proxy_on_a_port_like_407_is_no_password_question(monkeypatch: pyt
 
 
 def test_p13_a_proxy_that_asks_for_credentials_is_final() -> None:
-    """407 on CONNECT is not repeated."""
+    """407 on CONNECT is not retried."""
     with Proxy("user:password") as proxy, Client("openai:m", base_url="https://127.0.0.1:9", retries=QUICK) as client:
         with pytest.raises(LLMBridgeError, match="credentials"):
             list(client.chat("x", proxy=f"http://127.0.0.1:{proxy.port}"))
@@ -325,7 +325,7 @@ def test_p13_a_proxy_that_asks_for_credentials_is_final() -> None:
 def test_p13_nothing_is_repeated_after_the_first_piece(
     server: LLMServer, client: Client, reply: Reply, kind: type[LLMBridgeError]
 ) -> None:
-    """Text that was handed out is never said twice."""
+    """Text that was handed out is never repeated."""
     server.script(reply)
     stream = client.chat("x", retries=QUICK, timeout=Timeout(idle=0.2))
     assert next(stream) == "a"
@@ -348,7 +348,7 @@ def test_p13_nothing_is_repeated_after_the_first_piece(
 def test_p13_what_the_server_may_have_worked_on_is_not_repeated(
     server: LLMServer, client: Client, reply: Reply
 ) -> None:
-    """A request that was received, and not refused, is sent once: it may cost money."""
+    """A request that was received, and not rejected, is sent once: it may cost money."""
     server.script(reply)
     with pytest.raises(LLMBridgeError):
         list(client.chat("x", retries=QUICK, timeout=Timeout(first_content=0.3)))
@@ -356,7 +356,7 @@ def test_p13_what_the_server_may_have_worked_on_is_not_repeated(
 
 
 class Stale:
-    """Serves one request per connection, then closes it in the moment in which the next request arrives.
+    """Serves one request per connection, then closes it at the moment when the next request arrives.
 
     Args:
         fresh: How many requests are answered before none is any more.
@@ -397,14 +397,14 @@ class Stale:
     ids=lambda value: type(value).__name__,
 )
 def test_p13_what_a_stale_connection_fails_with(cause: OSError, broken: bool) -> None:
-    """With TLS it may be TLS that finds it closed, while it writes; all else of TLS is no sign of that."""
+    """TLS may find it closed while writing; other errors of TLS do not mean that."""
     error = requests.exceptions.SSLError(cause)
     error.__cause__ = cause
     assert Failure(error, Call(Timeout()), "localhost").broken is broken
 
 
 def test_p13_the_systems_own_limit_for_connecting_is_no_clock() -> None:
-    """It has a number; what a library for SOCKS runs into without one is the connect clock."""
+    """The system's timeout has a number; a SOCKS library's timeout without one is the connect timeout."""
     late = mapped(TimeoutError("timed out"), "localhost", connecting=True)
     assert isinstance(late, ClockExpired)
     assert late.clock == "connect"
@@ -412,7 +412,7 @@ def test_p13_the_systems_own_limit_for_connecting_is_no_clock() -> None:
 
 
 def test_p13_a_kept_connection_that_went_stale_is_replaced_once() -> None:
-    """A server that drops a kept connection when it is used again is asked once more, on a new one, without retries."""
+    """A kept connection that the server drops at its next use is replaced once, without counting as a retry."""
     serve = Stale()
     with Listener(serve) as listener, Client("openai:m", base_url=f"http://127.0.0.1:{listener.port}") as client:
         for _ in range(3):
@@ -431,7 +431,7 @@ def test_p13_a_stale_connection_is_replaced_no_second_time() -> None:
 
 
 def test_p13_a_stale_connection_is_replaced_by_a_new_one(monkeypatch: pytest.MonkeyPatch, mode: Mode) -> None:
-    """Not by another one that was kept as long, and is as stale: a restarted server has dropped them all."""
+    """Other kept connections may be stale too: a restarted server has dropped them all."""
     put = connections._Idle.put
 
     def taken_by_another_thread(idle: Any, item: Any, *args: Any, **kwargs: Any) -> None:
@@ -455,7 +455,7 @@ def test_p13_a_stale_connection_is_replaced_by_a_new_one(monkeypatch: pytest.Mon
 
 
 def test_p13_an_answer_that_had_begun_is_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A kept connection that is reset right behind the headers of an answer did not go stale: that is the error."""
+    """A kept connection that is reset right after the headers of an answer is not stale: that is the error."""
     asked: list[bytes] = []
     begun, was_reset = threading.Event(), threading.Event()
     data = event("ok", finish_reason="stop")
@@ -491,7 +491,7 @@ def test_p13_an_answer_that_had_begun_is_not_asked_for_again(monkeypatch: pytest
 def test_p13_a_late_name_lookup_of_an_earlier_attempt_harms_nothing(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A lookup that ends after its attempt was given up does not wake the next one, which waits for its own."""
+    """A lookup that ends after its attempt does not wake the next one, which waits for its own."""
     real = socket.getaddrinfo
     lookups: list[threading.Thread] = []
     second = threading.Event()
@@ -515,7 +515,7 @@ def test_p13_a_late_name_lookup_of_an_earlier_attempt_harms_nothing(
 
 
 def test_p13_a_connection_closed_while_idle_is_noticed(server: LLMServer, client: Client) -> None:
-    """A kept connection that the server has closed meanwhile costs nobody an error."""
+    """A kept connection that the server closes meanwhile causes no error."""
     data = event("ok", finish_reason="stop")
     server.default = Reply(raw=[head(f"Content-Length: {len(data)}") + data, CLOSE])
     for _ in range(5):
@@ -531,7 +531,7 @@ OVERLOADED = {"message": "busy", "type": "overloaded_error", "code": 503}
 
 
 def test_p13_the_callers_statuses_take_the_place_of_the_rule(server: LLMServer, client: Client, mode: Mode) -> None:
-    """A status of the caller's own is repeated, and one of the rule's that is missing in it is not."""
+    """The caller's statuses are retried, and the rule's other ones are not."""
     policy = Retry(2, backoff=0.01, statuses=[418])
     server.script(Reply(status=418), Reply(status=418), Reply("ok"))
     assert mode.complete(client.chat("x", retries=policy)).text == "ok"
@@ -541,7 +541,7 @@ def test_p13_the_callers_statuses_take_the_place_of_the_rule(server: LLMServer, 
 
 
 def test_p13_no_status_of_the_caller_makes_an_empty_account_worth_a_retry(server: LLMServer, client: Client) -> None:
-    """What never passes is not repeated, whatever statuses were given; and a failed connection is, without any."""
+    """Permanent failures are not retried with any statuses; failed connections are, even without any."""
     server.script(Reply(status=429, error={"code": "insufficient_quota", "message": "m"}))
     assert type(MODES["sync"].read(client.chat("x", retries=Retry(2, statuses=[429]))).error) is QuotaExceeded
     assert len(server.requests) == 1
@@ -553,7 +553,7 @@ def test_p13_no_status_of_the_caller_makes_an_empty_account_worth_a_retry(server
 
 
 def test_p13_each_wait_is_announced_in_the_thread_that_waits(server: LLMServer, client: Client, mode: Mode) -> None:
-    """`on_retry` hears of every wait before it begins; the event loop's own thread never waits."""
+    """`on_retry` is called before each wait; the event loop's own thread never waits."""
     seen: list[tuple[int, float, type, int, bool]] = []
 
     def note(attempt: RetryAttempt) -> None:
@@ -574,7 +574,7 @@ def test_p13_each_wait_is_announced_in_the_thread_that_waits(server: LLMServer, 
 
 
 def test_p13_jitter_shortens_the_backoff_and_nothing_else(server: LLMServer, client: Client) -> None:
-    """With jitter 1 the waits differ and stay below the backoff; what a service asks for is never shortened."""
+    """With jitter 1 the waits differ and stay below the backoff; the service's waits are never shortened."""
     seen: list[RetryAttempt] = []
     policy = Retry(9, backoff=0.01, max_backoff=0.01, jitter=1, on_retry=seen.append)
     server.script(*[Reply(status=503)] * 8, Reply(status=503, headers={"retry-after-ms": "15"}), Reply("ok"))
@@ -588,7 +588,7 @@ def test_p13_jitter_shortens_the_backoff_and_nothing_else(server: LLMServer, cli
 @pytest.mark.slow
 @pytest.mark.parametrize("in_stream", [False, True])
 def test_p13_what_on_retry_raises_ends_the_call(server: LLMServer, client: Client, mode: Mode, in_stream: bool) -> None:
-    """The caller's own exception comes out as it is, and nothing is sent any more, nor left open."""
+    """The caller's own exception comes out unchanged; nothing more is sent, nor left open."""
 
     def stop(_: RetryAttempt) -> None:
         raise LookupError("enough")
@@ -604,7 +604,7 @@ def test_p13_what_on_retry_raises_ends_the_call(server: LLMServer, client: Clien
 
 
 def test_p13_a_call_that_is_cancelled_in_on_retry_does_not_wait(server: LLMServer, client: Client, mode: Mode) -> None:
-    """`cancel()` and `close()` out of the callback end the call in place of the wait."""
+    """`cancel()` and `close()` in the callback end the call without the wait."""
     server.default = Reply(status=503)
     for end in ("cancel", "close"):
         streams: list[ChatStream] = []
@@ -637,7 +637,7 @@ def _info(delay: str) -> dict[str, Any]:
     ],
 )
 def test_p13_the_wait_that_is_asked_for_wherever_it_hides(server: LLMServer, provider: str, reply: Reply) -> None:
-    """Details, words, headers of a gateway or of the limits, errors in the stream: the wait is the one asked for."""
+    """Details, words, headers of a gateway or of the limits, errors in the stream: each wait is found."""
     seen: list[float] = []
     policy = Retry(1, backoff=30, on_retry=lambda attempt: seen.append(round(attempt.wait, 6)))
     server.script(reply, Reply("ok"))
@@ -653,7 +653,7 @@ def test_p13_the_wait_that_is_asked_for_wherever_it_hides(server: LLMServer, pro
 def test_p13_an_error_in_the_stream_before_the_first_piece_is_repeated(
     server: LLMServer, mode: Mode, provider: str
 ) -> None:
-    """A service that says after its 200 that it is overloaded is asked again; its Usage alone is no piece."""
+    """A service that reports overload after its 200 gets a retry; a Usage alone is not a piece."""
     usage = {"prompt_tokens": 77, "completion_tokens": 1} if provider == "openai" else {"input_tokens": 77}
     broken = Reply(error=OVERLOADED, usage=usage, first_delay=0.02)
     server.script(broken, broken, Reply(["o", "k"], usage=True))
@@ -669,7 +669,7 @@ def test_p13_an_error_in_the_stream_before_the_first_piece_is_repeated(
 
 
 def test_p13_usage_that_came_apart_from_its_error_is_not_handed_out() -> None:
-    """Tokens counted in a read of their own, then an error: the answer that follows is the only one to be seen."""
+    """Tokens counted in a read before the error are dropped: only the final answer is seen."""
     asked: list[bytes] = []
     counted = b'data: {"choices": [], "usage": {"prompt_tokens": 77, "completion_tokens": 0}}\n\n'
 
@@ -695,7 +695,7 @@ def test_p13_usage_that_came_apart_from_its_error_is_not_handed_out() -> None:
 
 
 def test_p13_counted_tokens_of_an_empty_answer_are_handed_out(server: LLMServer, client: Client, mode: Mode) -> None:
-    """What is held back until the first piece comes in the end though there is none."""
+    """Held-back items come at the end even without a piece."""
     server.script(Reply(finish_reason=None, usage={"prompt_tokens": 7, "completion_tokens": 0}))
     assert mode.read(stream := client.chat("x", stream_options={"include_usage": True})).error is None
     assert stream.usage is not None
@@ -705,7 +705,7 @@ def test_p13_counted_tokens_of_an_empty_answer_are_handed_out(server: LLMServer,
 def test_p13_an_error_in_the_stream_after_a_piece_is_never_repeated(
     server: LLMServer, client: Client, mode: Mode
 ) -> None:
-    """Also where a piece of reasoning is all that was handed out."""
+    """Also if only a piece of reasoning was handed out."""
     for reply in (Reply(["a"], error=OVERLOADED), Reply(reasoning=["a"], error=OVERLOADED)):
         server.script(reply)
         before = len(server.requests)
@@ -718,21 +718,21 @@ def test_p13_an_error_in_the_stream_after_a_piece_is_never_repeated(
 
 
 def test_p13_errors_in_the_stream_count_as_the_others_do(server: LLMServer, client: Client, mode: Mode) -> None:
-    """Statuses and errors in the stream share one count of repetitions."""
+    """Statuses and errors in the stream share one count of retries."""
     server.default = Reply(status=500)
     server.script(Reply(error=OVERLOADED), Reply(status=503), Reply(error=OVERLOADED))
     assert type(mode.read(client.chat("x", retries=QUICK)).error) is Overloaded
     assert len(server.requests) == 3
 
 
-# -- the total clock ---------------------------------------------------------------------------------------------
+# -- the total timeout -------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("reply", [Reply(status=503), Reply(error=OVERLOADED)])
 def test_p13_a_wait_that_the_total_leaves_no_time_for_is_not_begun(
     server: LLMServer, client: Client, mode: Mode, reply: Reply
 ) -> None:
-    """The error says so at once, what failed is its cause, and `on_retry` does not announce what will not be."""
+    """The error comes at once, with the failure as its cause, and without a call of `on_retry`."""
     seen: list[RetryAttempt] = []
     server.default = reply
     stream = client.chat("x", timeout=30, retries=Retry(3, backoff=60, max_backoff=60, on_retry=seen.append))
@@ -749,7 +749,7 @@ def test_p13_a_wait_that_the_total_leaves_no_time_for_is_not_begun(
 
 @pytest.mark.slow
 def test_p13_the_total_covers_all_attempts(server: LLMServer, client: Client, mode: Mode) -> None:
-    """Attempts that each take a while end with the clock, not with their number."""
+    """Attempts that each take a while end with the timeout, not with their number."""
     server.default = Reply(status=503, header_delay=0.1)
     started = time.monotonic()
     error = mode.read(client.chat("x", timeout=0.5, retries=Retry(1000, backoff=0.001))).error
@@ -760,7 +760,7 @@ def test_p13_the_total_covers_all_attempts(server: LLMServer, client: Client, mo
 
 
 def test_p13_a_stale_connection_is_replaced_for_free_everywhere(mode: Mode) -> None:
-    """In an app with an event loop as well, and it is no retry: nothing is announced."""
+    """Also in an event loop, and it does not count as a retry: `on_retry` is not called."""
     serve = Stale()
     seen: list[RetryAttempt] = []
     policy = Retry(0, on_retry=seen.append)
@@ -774,7 +774,7 @@ def test_p13_a_stale_connection_is_replaced_for_free_everywhere(mode: Mode) -> N
 
 
 def test_p13_a_request_id_is_that_of_its_own_attempt(server: LLMServer, client: Client) -> None:
-    """An attempt without an answer does not bear the name of the one before."""
+    """An attempt without an answer does not have the id of the one before."""
     server.script(Reply(status=503, headers={"x-request-id": "r-1"}, transfer="close"), Reply(raw=[CLOSE]))
     stream = client.chat("x", retries=QUICK)
     with pytest.raises(StreamTruncated) as caught:
@@ -784,7 +784,7 @@ def test_p13_a_request_id_is_that_of_its_own_attempt(server: LLMServer, client: 
 
 
 def stop_it(_: RetryAttempt) -> None:
-    """An `on_retry` that has had enough."""
+    """An `on_retry` that ends the call."""
     raise LookupError("enough")
 
 
@@ -803,7 +803,7 @@ def stop_it(_: RetryAttempt) -> None:
 def test_p14_a_call_that_was_repeated_needs_no_garbage_collector(
     server: LLMServer, client: Client, replies: list[Reply], retry: Retry
 ) -> None:
-    """Neither the call nor its errors hold one another in a circle: what is left goes with the last name."""
+    """Neither the call nor its errors form a cycle: they are freed with their last name."""
     server.script(*replies)
     gc.collect()
     gc.disable()

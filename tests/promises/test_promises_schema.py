@@ -1,4 +1,4 @@
-"""P40: what a schema costs the caller: a first answer that is kept, calls of tools that are not there, and patterns."""
+"""P40: schema retries keep the first answer, calls of unknown tools are answered, and patterns end in time."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def weather(city: str) -> str:
     return f"{city}: sun"
 
 
-# -- a second asking that fails ----------------------------------------------------------------------------------
+# -- a schema retry that fails -----------------------------------------------------------------------------------
 
 NOTHING = {
     "status": (Reply(status=529), Overloaded),
@@ -54,8 +54,9 @@ NOTHING = {
 
 
 @pytest.mark.parametrize("how", NOTHING)
+@pytest.mark.quick(3)
 def test_p40_the_first_answer_is_kept_where_the_second_brings_nothing(server: LLMServer, mode: Mode, how: str) -> None:
-    """`.partial` is that answer, and the cause says what was wrong with it; every time that one asks."""
+    """`.partial` is the first answer, and the cause says what was wrong with it, each time."""
     reply, kind = NOTHING[how]
     server.script(Reply(FIRST, usage={"prompt_tokens": 3, "completion_tokens": 4, "total_tokens": 7}), reply)
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=0, timeout=2) as client:
@@ -83,7 +84,7 @@ def test_p40_the_first_answer_is_kept_where_the_second_brings_nothing(server: LL
 def test_p40_both_answers_are_kept_where_the_second_brings_something(
     client: Client, server: LLMServer, mode: Mode, reply: Reply, kind: type[LLMBridgeError], text: str
 ) -> None:
-    """`.partial` is the second, with the first in its turns, so that one can go on from there."""
+    """`.partial` is the second answer, with the first in its turns, to continue from."""
     server.script(Reply(FIRST), reply)
     error = caught(mode, client.chat("x", schema=SCHEMA))
     assert type(error) is kind
@@ -95,7 +96,7 @@ def test_p40_both_answers_are_kept_where_the_second_brings_something(
 
 
 def test_p40_copies_of_the_error_keep_all_answers(client: Client, server: LLMServer, mode: Mode) -> None:
-    """Also those that come from a worker process."""
+    """Also from a worker process."""
     server.script(Reply(FIRST), Reply('{"age": "eight"}'))
     error = caught(mode, client.chat("x", schema=SCHEMA))
     for twin in (copy.copy(error), copy.deepcopy(error), pickle.loads(pickle.dumps(error))):
@@ -118,7 +119,7 @@ def test_p40_each_asking_is_the_cause_of_the_next(client: Client, server: LLMSer
 
 
 def test_p40_the_cause_of_an_error_is_followed_by_the_first_answer(server: LLMServer, mode: Mode) -> None:
-    """A total clock that leaves no time for a retry already has a cause."""
+    """The error of a total timeout already has a cause."""
     server.script(Reply(FIRST), Reply(status=429, headers={"Retry-After": "30"}))
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=Retry(1), timeout=15) as client:
         error = caught(mode, client.chat("x", schema=SCHEMA))
@@ -129,7 +130,7 @@ def test_p40_the_cause_of_an_error_is_followed_by_the_first_answer(server: LLMSe
 
 
 def test_p40_a_conversation_and_tools_keep_it_too(client: Client, server: LLMServer, mode: Mode) -> None:
-    """Also where the second asking cannot even be made."""
+    """Also if the retry cannot even be sent."""
     server.script(Reply(FIRST), Reply(status=529))
     talk = client.conversation(schema=SCHEMA)
     error = caught(mode, talk.ask("x"))
@@ -145,7 +146,7 @@ def test_p40_a_conversation_and_tools_keep_it_too(client: Client, server: LLMSer
 def test_p40_it_is_kept_where_the_second_cannot_be_made(
     client: Client, server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The key has gone from the environment meanwhile, say."""
+    """The key may have left the environment meanwhile."""
     server.default = Reply(FIRST)
     stream = client.chat("x", schema=SCHEMA)
 
@@ -168,12 +169,12 @@ UNKNOWN = Reply(tool_calls=[{"name": "Answer_me", "arguments": {"age": 7}}])
 def test_p40_a_call_of_an_unknown_tool_is_no_answer(
     server: LLMServer, mode: Mode, dialect: str, schema_mode: Any
 ) -> None:
-    """The model is told so, with a result for its call, and asked again; then it is InvalidOutput."""
+    """The model gets an error as the result of its call, and another request; then it is InvalidOutput."""
     server.default = UNKNOWN
     with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key=KEY, retries=0, timeout=20) as client:
         error = caught(mode, client.chat("x", schema=SCHEMA, schema_mode=schema_mode))
         assert type(error) is InvalidOutput
-        assert error.problems == ("(root): expected the answer, got a call of the unknown tool 'Answer_me'",)
+        assert error.problems == ("(root): expected an answer, got a call of the unknown tool 'Answer_me'",)
         assert [call.name for call in error.partial.tool_calls] == ["Answer_me"]
         assert len(server.requests) == 2
         stream = client.chat("x", schema=SCHEMA, schema_mode=schema_mode)
@@ -189,7 +190,7 @@ def test_p40_a_call_of_an_unknown_tool_is_no_answer(
 def test_p40_a_call_of_a_tool_that_was_offered_is_the_callers(
     client: Client, server: LLMServer, mode: Mode, schema_mode: Any
 ) -> None:
-    """Beside an unknown one as well; and a service's own tools may call what they want."""
+    """Also beside a call of an unknown tool; a service's own tools are never unknown."""
     server.default = Reply(tool_calls=[{"name": "weather", "arguments": {"city": "Oslo"}}, {"name": "nope"}])
     answer = mode.complete(client.chat("x", tools=[weather], schema=SCHEMA, schema_mode=schema_mode))
     assert answer.parsed is None
@@ -219,7 +220,7 @@ PATTERNS = {
 def test_p40_a_pattern_does_not_outlive_the_total_clock(
     client: Client, server: LLMServer, mode: Mode, place: str
 ) -> None:
-    """The text that would keep `re` for ages is checked at once, and rightly."""
+    """Text that takes `re` very long is checked quickly and correctly."""
     part, text = PATTERNS[place]
     schema = {"type": "object", "properties": {"x": part}, "required": ["x"]}
     server.default = Reply(f'{{"x": {text.format("a" * 29)}}}')
@@ -231,7 +232,7 @@ def test_p40_a_pattern_does_not_outlive_the_total_clock(
 
 @pytest.mark.parametrize("pattern", ["^(a+)+$", "^(?!b)(a|a)*$", r"^(a+)+\1$"])
 def test_p40_nor_does_one_of_a_model_that_asks_re(client: Client, server: LLMServer, mode: Mode, pattern: str) -> None:
-    """pydantic has its own search, and `re` on demand: patterns that look ahead need it."""
+    """pydantic has its own search, and can use `re`, which lookaheads need."""
     pydantic = pytest.importorskip("pydantic", minversion="2")
 
     class Names(pydantic.BaseModel):  # type: ignore[misc, name-defined]

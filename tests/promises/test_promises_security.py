@@ -1,4 +1,4 @@
-"""P18 to P24: what must never show, never be sent, and never be trusted."""
+"""P18 to P24: secrets never show, and neither go to nor come from untrusted places."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ PACKAGE = str(Path(llmbridge.__file__).parent)
 
 
 def traces(error: BaseException, with_locals: bool) -> str:
-    """What a traceback of the error shows, with the locals of the frames that are not this test's own."""
+    """The error's traceback, with the locals of frames outside of this test."""
     links, seen = [error], set()
     shown = ["".join(traceback.format_exception(error))]
     while links:
@@ -68,7 +68,7 @@ def traces(error: BaseException, with_locals: bool) -> str:
 
 
 def assert_discreet(error: BaseException, *secrets: str) -> None:
-    """The error shows none of the secrets: in str, repr, traceback with locals, attributes, pickle and copy."""
+    """The error shows no secret: in str, repr, traceback with locals, attributes, pickle and copy."""
     places = {
         "str": str(error),
         "repr": repr(error),
@@ -161,7 +161,7 @@ def test_p18_a_key_in_the_headers_of_a_good_answer_does_not_show(server: LLMServ
 
 @pytest.fixture
 def talkative(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture) -> None:
-    """Everything that can log does."""
+    """Turns on all logs."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
     caplog.set_level(logging.DEBUG)
     for name in ("urllib3", "requests", "llmbridge", "sseclient"):
@@ -177,7 +177,7 @@ def test_p18_p24_logs_show_neither_key_nor_prompt_nor_answer(
     caplog: pytest.LogCaptureFixture,
     capfd: pytest.CaptureFixture[str],
 ) -> None:
-    """With DEBUG of urllib3 and http.client, of good calls and bad ones, logs and output hold times and sizes only."""
+    """With DEBUG of urllib3 and http.client, of good calls and bad ones, logs and output hold only times and sizes."""
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {}
         if kind != "own":
@@ -221,7 +221,7 @@ REFUSED: dict[str, dict[str, Any]] = {
 @pytest.mark.parametrize("name", REFUSED)
 @pytest.mark.parametrize("by", ["chat", "run", "Client"])
 def test_p18_p21_refused_calls_show_no_secret(name: str, by: str) -> None:
-    """Key and passwords of a call that is refused stand in no message, and in no local of llmbridge's frames."""
+    """Key and passwords of a rejected call are in no message, and in no local of llmbridge's frames."""
     options = {"messages": "x", "model": "openai:m", "api_key": KEY, **REFUSED[name]}
     messages = options.pop("messages")
     ask = {"chat": chat, "run": Client().run, "Client": lambda messages, **given: Client(**given).chat(messages)}[by]
@@ -231,7 +231,7 @@ def test_p18_p21_refused_calls_show_no_secret(name: str, by: str) -> None:
 
 
 def test_p18_reprs_show_no_key(server: LLMServer, client: Client) -> None:
-    """Client, stream, completion, and all that they hold, have harmless reprs."""
+    """Client, stream, completion, and everything in them, have harmless reprs."""
     stream = client.chat("x", headers={"X-Api-Key": KEY, "Cookie": KEY}, proxy=f"http://u:{PASSWORD}@127.0.0.1:1")
     shown = [
         repr(client),
@@ -256,7 +256,7 @@ def test_p18_a_stream_is_not_pickled(client: Client) -> None:
 
 
 def test_p18_a_pickled_client_has_left_its_key_behind(server: LLMServer, client: Client) -> None:
-    """The process that unpickles it finds the key as if none had been given."""
+    """The unpickling process finds its key as if none had been given."""
     pickled = pickle.dumps(client)
     assert KEY.encode() not in pickled
     with pickle.loads(pickled) as again:
@@ -265,7 +265,7 @@ def test_p18_a_pickled_client_has_left_its_key_behind(server: LLMServer, client:
 
 
 def test_p18_a_pickled_client_takes_its_key_along_if_asked(server: LLMServer) -> None:
-    """With `pickle_key=True`, for workers that have no environment of their own."""
+    """With `pickle_key=True`, for workers without an environment of their own."""
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, pickle_key=True) as client:
         pickled = pickle.dumps(client)
     with pickle.loads(pickled) as again:
@@ -274,7 +274,7 @@ def test_p18_a_pickled_client_takes_its_key_along_if_asked(server: LLMServer) ->
 
 
 def test_p18_the_key_is_in_no_url_and_only_in_its_header(server: LLMServer, client: Client) -> None:
-    """On the wire the key stands in one header, and nowhere else."""
+    """On the wire the key is in one header, and nowhere else."""
     client.chat("x").complete()
     received = server.requests[0]
     assert KEY not in received.path
@@ -283,7 +283,7 @@ def test_p18_the_key_is_in_no_url_and_only_in_its_header(server: LLMServer, clie
 
 
 def test_p18_no_network_failure_shows_a_key(client: Client, tls_server: LLMServer) -> None:
-    """Refused, unknown, untrusted, expired: all failures without an answer are discreet."""
+    """Refused, unknown, untrusted, expired: failures without an answer show no key."""
     base = f"http://user:{PASSWORD}@127.0.0.1:{free_port()}"
     for options in (
         {"base_url": base},
@@ -302,7 +302,7 @@ def test_p18_no_network_failure_shows_a_key(client: Client, tls_server: LLMServe
 
 
 def test_p18_an_encoder_that_refuses_shows_no_secret(server: LLMServer) -> None:
-    """What a provider refuses while it makes the request is discreet."""
+    """Errors of a provider that encodes the request show no secret."""
     picture = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}]
     proxy = f"http://user:{PASSWORD}@127.0.0.1:{free_port()}"
     with pytest.raises(LLMBridgeError) as caught:
@@ -312,7 +312,7 @@ def test_p18_an_encoder_that_refuses_shows_no_secret(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("outer", [" ", "\n", "\r\n", "\t", "\n\n  "])
 def test_p19_outer_white_space_is_stripped(server: LLMServer, outer: str) -> None:
-    """The usual left-over of reading a key from a file does no harm."""
+    """White space around a key, left from reading it from a file, does no harm."""
     with Client("openai:m", base_url=server.base_url("openai"), api_key=outer + KEY + outer) as client:
         client.chat("x", headers={"X-Org": f"{outer}org{outer}"}).complete()
     assert server.requests[0].header("Authorization") == f"Bearer {KEY}"
@@ -324,7 +324,7 @@ def test_p19_outer_white_space_is_stripped(server: LLMServer, outer: str) -> Non
 def test_p19_what_no_header_can_carry_is_refused_unquoted(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, bad: str, where: str
 ) -> None:
-    """Line ends, NUL, control and non-ASCII characters in keys and headers are refused before anything is sent."""
+    """Line ends, NUL, control and non-ASCII characters in keys and headers are rejected before anything is sent."""
     value = f"sk-secret{bad}value"
     options: dict[str, Any] = {"api_key": KEY}
     if where == "api_key":
@@ -345,7 +345,7 @@ def test_p19_what_no_header_can_carry_is_refused_unquoted(
 
 
 def test_p19_a_missing_key_names_its_variable() -> None:
-    """Who forgot the key reads where to put it."""
+    """The error says where to put the key."""
     with pytest.raises(MissingKey, match="OPENAI_API_KEY"):
         chat("x", "openai:m")
 
@@ -367,7 +367,7 @@ def test_p20_redirects_are_not_followed(server: LLMServer, client: Client, statu
 
 
 def test_p20_redirects_to_the_same_host_are_not_followed_either(server: LLMServer, client: Client) -> None:
-    """A POST that becomes something else is never what the caller meant."""
+    """A POST that becomes something else is never intended."""
     server.script(Reply("moved", status=301, headers={"Location": "/v2/chat/completions"}))
     failure(client.chat("x"))
     assert len(server.requests) == 1
@@ -375,7 +375,7 @@ def test_p20_redirects_to_the_same_host_are_not_followed_either(server: LLMServe
 
 @pytest.mark.parametrize("session", ["own", "foreign"])
 def test_p20_the_body_of_a_redirect_is_not_read_whole(server: LLMServer, client: Client, session: str) -> None:
-    """A redirect with an endless body is an error soon."""
+    """A redirect with an endless body soon is an error."""
     steps = [head("Location: http://example.org/", status="302 Found"), *[b"x" * 65536, 0.01] * 400]
     server.script(Reply(raw=steps))
     with contextlib.ExitStack() as stack:
@@ -398,7 +398,7 @@ def netrc(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize("session", ["own", "foreign"])
 @pytest.mark.parametrize("key", [KEY, None], ids=["key", "no key"])
 def test_p21_netrc_is_not_looked_at(server: LLMServer, session: str, key: str | None) -> None:
-    """The netrc file replaces no key, and is sent to nobody who was given none."""
+    """The netrc file replaces no key, and is not used without one."""
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {} if session == "own" else {"session": stack.enter_context(requests.Session())}
         client = stack.enter_context(Client("openai-compatible:m", base_url=server.base_url("openai"), **options))
@@ -408,7 +408,7 @@ def test_p21_netrc_is_not_looked_at(server: LLMServer, session: str, key: str | 
 
 @pytest.fixture
 def proxy(server: LLMServer) -> Iterator[Proxy]:
-    """A proxy that asks for credentials, and sends everything to `server`."""
+    """A proxy that demands credentials, and sends everything to `server`."""
     with Proxy(f"user:{PASSWORD}", ("127.0.0.1", port_of(server))) as running:
         yield running
 
@@ -421,7 +421,7 @@ ELSEWHERE = "http://model.test/v1"
 def test_p21_proxies_by_argument_and_environment(
     client: Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, way: str, session: str
 ) -> None:
-    """The proxy gets the request with its credentials, and the host's name is left to it."""
+    """The proxy gets the request with its credentials, and looks up the host's name."""
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {} if session == "own" else {"session": stack.enter_context(requests.Session())}
         if way == "argument":
@@ -438,7 +438,7 @@ def test_p21_proxies_by_argument_and_environment(
 def test_p21_no_proxy_is_honoured(
     server: LLMServer, client: Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch, rule: str
 ) -> None:
-    """Hosts of NO_PROXY are asked directly."""
+    """Hosts in NO_PROXY are reached directly."""
     monkeypatch.setenv("http_proxy", proxy.url)
     monkeypatch.setenv("no_proxy", rule)
     client.chat("x").complete()
@@ -462,7 +462,7 @@ def test_p21_proxy_false_means_none(
 def test_p21_an_environment_that_changes_counts_at_once(
     client: Client, proxy: Proxy, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """What was found out about the environment is not remembered longer than it is true."""
+    """The cached proxies of the environment are used only as long as it is unchanged."""
     client.chat("x").complete()
     monkeypatch.setenv("http_proxy", proxy.url)
     client.chat("x").complete()
@@ -488,7 +488,7 @@ def test_p21_https_goes_through_a_tunnel(tls_server: LLMServer, tls_client: Clie
 def test_p21_a_proxy_that_refuses_is_an_error(
     server: LLMServer, client: Client, proxy: Proxy, scheme: str, credentials: str
 ) -> None:
-    """407 never means a direct request, and the password shows nowhere."""
+    """407 never leads to a direct request, and the password shows nowhere."""
     url = f"http://{credentials}127.0.0.1:{proxy.port}"
     error = failure(client.chat("x", base_url=server.base_url("openai").replace("http", scheme), proxy=url))
     assert_discreet(error, PASSWORD, KEY)
@@ -497,7 +497,7 @@ def test_p21_a_proxy_that_refuses_is_an_error(
 
 
 def test_p21_what_a_proxy_answers_is_said(server: LLMServer, client: Client) -> None:
-    """Its status, and nothing of its words: they may quote the password."""
+    """The error has its status, but not its words: they may quote the password."""
 
     def refuse(sock: socket.socket) -> None:
         read_head(sock)
@@ -527,7 +527,7 @@ BAD_PROXIES = [
 def test_p21_a_bad_proxy_of_the_environment_never_means_a_direct_request(
     server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, bad: str, session: str
 ) -> None:
-    """What is no proxy URL is a typed error."""
+    """An invalid proxy URL is a typed error."""
     monkeypatch.setenv("http_proxy", bad)
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {} if session == "own" else {"session": stack.enter_context(requests.Session())}
@@ -542,7 +542,7 @@ def test_p21_a_bad_proxy_of_the_environment_never_means_a_direct_request(
 def test_p21_a_bad_proxy_of_the_environment_shows_no_password(
     client: Client, monkeypatch: pytest.MonkeyPatch, bad: str, session: str
 ) -> None:
-    """The password of a proxy that cannot be used shows nowhere."""
+    """The password of an invalid proxy URL shows nowhere."""
     monkeypatch.setenv("http_proxy", bad)
     with contextlib.ExitStack() as stack:
         options: dict[str, Any] = {} if session == "own" else {"session": stack.enter_context(requests.Session())}
@@ -558,7 +558,7 @@ def test_p21_a_dead_proxy_never_means_a_direct_request(server: LLMServer, client
 
 @pytest.mark.parametrize("echo", [PASSWORD, f"user:{PASSWORD}", f"Basic {BASIC}"])
 def test_p21_a_password_in_the_base_url_is_sent_and_scrubbed(server: LLMServer, echo: str) -> None:
-    """Credentials in base_url go out as Basic where there is no key, and show nowhere when they are echoed."""
+    """Credentials in base_url are sent as Basic if there is no key, and masked when echoed."""
     base_url = server.base_url("openai").replace("//", f"//user:{PASSWORD}@")
     server.script(Reply(status=401, error={"message": f"no {echo}"}), Reply("x"))
     with Client("openai-compatible:m", base_url=base_url, retries=0) as client:
@@ -569,7 +569,7 @@ def test_p21_a_password_in_the_base_url_is_sent_and_scrubbed(server: LLMServer, 
 
 
 def test_p22_certificates_are_verified(tls_server: LLMServer) -> None:
-    """A certificate of an unknown authority is refused, and nothing is sent."""
+    """A certificate of an unknown authority is rejected, and nothing is sent."""
     with (
         Client("openai:m", base_url=tls_server.base_url("openai"), api_key=KEY, retries=0) as client,
         pytest.raises(ConnectFailed, match="not trusted"),
@@ -579,7 +579,7 @@ def test_p22_certificates_are_verified(tls_server: LLMServer) -> None:
 
 
 def test_p22_names_are_verified(tls_server: LLMServer, ca_file: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A trusted certificate for another name is refused."""
+    """A trusted certificate for another name is rejected."""
     import socket
 
     real = socket.getaddrinfo
@@ -597,7 +597,7 @@ def test_p22_names_are_verified(tls_server: LLMServer, ca_file: str, monkeypatch
 def test_p22_the_environment_may_name_a_ca(
     tls_server: LLMServer, ca_file: str, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    """Where the caller says nothing, the usual variables count."""
+    """By default, the usual variables apply."""
     monkeypatch.setenv(variable, ca_file)
     with Client("openai:m", base_url=tls_server.base_url("openai")) as client:
         assert client.chat("x").complete().text
@@ -607,7 +607,7 @@ def test_p22_the_environment_may_name_a_ca(
 def test_p22_a_ca_in_code_beats_the_environment(
     tls_server: LLMServer, ca_file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, session: str
 ) -> None:
-    """The argument wins, both ways: to trust, and not to."""
+    """The argument overrides them, to trust and not to."""
     trustme = pytest.importorskip("trustme")
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
@@ -625,7 +625,7 @@ def test_p22_a_ca_in_code_beats_the_environment(
 def test_p22_a_ca_of_the_session_beats_the_environment(
     tls_server: LLMServer, ca_file: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    """What the caller has set as `session.verify` counts, whatever REQUESTS_CA_BUNDLE says."""
+    """The caller's `session.verify` applies, whatever REQUESTS_CA_BUNDLE says."""
     trustme = pytest.importorskip("trustme")
     other = tmp_path / "other.pem"
     trustme.CA().cert_pem.write_to_path(other)
@@ -643,7 +643,7 @@ def test_p22_a_ca_of_the_session_beats_the_environment(
 
 @pytest.mark.parametrize("session", ["own", "foreign"])
 def test_p22_verification_off_is_never_sticky(tls_server: LLMServer, session: str) -> None:
-    """verify=False holds for its own call only; the next one, over the same client, is refused."""
+    """verify=False holds only for its own call; the next one over the same client is rejected."""
     with contextlib.ExitStack() as stack, warnings.catch_warnings():
         warnings.simplefilter("ignore", urllib3.exceptions.InsecureRequestWarning)
         options: dict[str, Any] = {} if session == "own" else {"session": stack.enter_context(requests.Session())}
@@ -660,7 +660,7 @@ def test_p22_verification_off_is_never_sticky(tls_server: LLMServer, session: st
 def test_p22_verification_is_not_switched_off_by_the_environment(
     tls_server: LLMServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No value of a variable means that nothing is verified."""
+    """No value of a variable turns verification off."""
     for value in ("", "0", "false", "False"):
         monkeypatch.setenv("REQUESTS_CA_BUNDLE", value)
         monkeypatch.setenv("CURL_CA_BUNDLE", value)
@@ -670,7 +670,7 @@ def test_p22_verification_is_not_switched_off_by_the_environment(
 
 
 def test_p22_a_ca_file_that_is_missing_is_said_before_anything_is_sent(tls_server: LLMServer) -> None:
-    """A path that leads nowhere is an error of the setup."""
+    """A missing file is an error of the setup."""
     with pytest.raises(ConfigError, match="CA"):
         Client("openai:m", base_url=tls_server.base_url("openai"), verify="/nowhere/ca.pem")
     assert not tls_server.connections
@@ -680,7 +680,7 @@ def test_p22_a_ca_file_that_is_missing_is_said_before_anything_is_sent(tls_serve
 def test_p22_a_ca_file_that_cannot_be_used_is_said_once(
     tls_server: LLMServer, server: LLMServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, variable: str
 ) -> None:
-    """It leads nowhere, or holds no certificate: an error of the setup, and none where there is no TLS."""
+    """A missing or invalid file is an error of the setup, but only with TLS."""
     empty = tmp_path / "empty.pem"
     empty.write_text("nothing")
     with Client("openai:m", base_url=tls_server.base_url("openai"), api_key=KEY, timeout=20) as client:
@@ -697,7 +697,7 @@ def test_p22_a_ca_file_that_cannot_be_used_is_said_once(
 
 
 def test_p23_the_body_is_strict_json_in_utf8(server: LLMServer, client: Client) -> None:
-    """What goes out parses under the strictest rules, whatever characters it holds."""
+    """Requests parse under the strictest rules, with any characters in them."""
     text = 'Привет \u2028\u0085\0\x7f "\\/" 😀'
     client.chat(text, temperature=0.1, stop=("a", "b"), metadata={"ключ": [None, True, 10**30]}).complete()
     received = server.requests[0]
@@ -717,7 +717,7 @@ def test_p23_the_body_is_strict_json_in_utf8(server: LLMServer, client: Client) 
     [float("nan"), float("-inf"), "\ud800", {"a": "\udc00"}, {"\ud800": 1}, [float("nan")], {1, 2}, b"x", {1: 2}],
 )
 def test_p23_what_json_cannot_hold_is_refused_before_sending(server: LLMServer, client: Client, value: object) -> None:
-    """NaN, infinity, lone surrogates, and what is no JSON at all are refused, at the call."""
+    """NaN, infinity, lone surrogates, and other types are rejected at the call."""
     with pytest.raises(ConfigError):
         client.chat("x", some=value)
     with pytest.raises(ConfigError):
@@ -726,7 +726,7 @@ def test_p23_what_json_cannot_hold_is_refused_before_sending(server: LLMServer, 
 
 
 def test_p23_numbers_of_any_length_do_not_break_the_call(server: LLMServer, client: Client) -> None:
-    """An int that Python refuses to write down is refused with an error of the tree."""
+    """An int that Python refuses to write is rejected with an error of the tree."""
     with pytest.raises(ConfigError):
         list(client.chat("x", seed=10**5000))
     assert not server.requests
@@ -735,7 +735,7 @@ def test_p23_numbers_of_any_length_do_not_break_the_call(server: LLMServer, clie
 def test_p24_debug_logs_name_provider_status_and_times(
     server: LLMServer, client: Client, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """There is something to see in the logs, and it is harmless."""
+    """The logs are useful, and harmless."""
     caplog.set_level(logging.DEBUG, "llmbridge")
     server.script(Reply("the-answer"))
     client.chat("the-prompt").complete()
@@ -745,7 +745,7 @@ def test_p24_debug_logs_name_provider_status_and_times(
 
 
 def test_p24_sse_lines_are_not_logged(server: LLMServer, client: Client, caplog: pytest.LogCaptureFixture) -> None:
-    """The event parser's own debug lines, which quote what it does not know, stay out."""
+    """The event parser's own debug lines, which quote unknown data, are off."""
     caplog.set_level(logging.DEBUG)
     server.script(Reply(body=b"the-answer\nthe-answer: x\n" + event("a", finish_reason="stop")))
     client.chat("x").complete()
@@ -757,7 +757,7 @@ def test_p24_sse_lines_are_not_logged(server: LLMServer, client: Client, caplog:
 def test_p18_a_proxy_password_that_is_echoed_does_not_show(
     server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, way: str, session: str
 ) -> None:
-    """A proxy that quotes the password that it was given, plain or as it was sent, is masked."""
+    """A proxy's echo of its password, plain or as it was sent, is masked."""
     server.script(Reply(status=403, body=f"no {PASSWORD} / Basic {BASIC}", content_type="text/plain"))
     url = server.root.replace("//", f"//user:{PASSWORD}@")
     with contextlib.ExitStack() as stack:
@@ -774,7 +774,7 @@ def test_p18_a_proxy_password_that_is_echoed_does_not_show(
 
 
 def test_p18_the_authorization_of_a_session_that_is_echoed_does_not_show(server: LLMServer) -> None:
-    """A key that only the caller's session knew of is masked like one that was an argument."""
+    """A key known only to the caller's session is masked like an argument."""
     server.script(Reply(status=401, body=f"Incorrect key {PASSWORD}", content_type="text/plain"))
     with requests.Session() as session:
         session.headers["Authorization"] = f"Bearer {PASSWORD}"
@@ -789,7 +789,7 @@ def test_p18_the_authorization_of_a_session_that_is_echoed_does_not_show(server:
 def test_p20_a_model_that_is_called_like_a_provider_takes_no_key_of_the_environment(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, model: str
 ) -> None:
-    """Beside a base_url, a name with a slash is the model's own, and the provider's key stays at home."""
+    """With a base_url, a name with a slash is the model's own, and the provider's key is not sent."""
     monkeypatch.setenv("OPENAI_API_KEY", KEY)
     chat("x", model, base_url=server.base_url("openai")).complete()
     assert server.requests[0].json["model"] == model
@@ -798,7 +798,7 @@ def test_p20_a_model_that_is_called_like_a_provider_takes_no_key_of_the_environm
 
 @pytest.mark.parametrize("name", ["Set-Cookie", "Set-Cookie2"])
 def test_p17_no_cookies_are_kept(server: LLMServer, client: Client, name: str) -> None:
-    """A cookie of one answer does not come with the next request."""
+    """A cookie of one answer is not sent with the next request."""
     server.default = Reply("x", headers={name: "session=1; Path=/"})
     for _ in range(3):
         client.chat("x").complete()
@@ -827,7 +827,7 @@ def test_p18_standard_streams_stay_clean(server: LLMServer) -> None:
 
 
 def test_p20_p22_a_plain_server_behind_https_gets_nothing() -> None:
-    """A server that does not speak TLS where it should never sees the request."""
+    """A server that should speak TLS but does not never sees the request."""
     seen = io.BytesIO()
 
     def serve(sock: Any) -> None:
@@ -847,7 +847,7 @@ def test_p20_p22_a_plain_server_behind_https_gets_nothing() -> None:
 def test_p20_a_clients_key_does_not_go_to_another_provider(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch, way: str
 ) -> None:
-    """A key is one service's. Another provider, at its own address, finds its own key, or none."""
+    """A key belongs to one service. Another provider, at its own address, finds its own key, or none."""
     monkeypatch.setenv("OLLAMA_HOST", server.base_url("ollama"))
     with Client("openai:m", api_key=KEY, headers={"X-Api-Key": KEY, "X-Team": "a"}, proxy=False) as client:
         if way == "chat":
@@ -862,7 +862,7 @@ def test_p20_a_clients_key_does_not_go_to_another_provider(
 
 
 def test_p20_a_clients_key_goes_to_all_providers_at_its_own_address(server: LLMServer) -> None:
-    """One gateway, several models: the host is the one that the key was given for."""
+    """One gateway, several models: the key was given for that host."""
     with Client("openai:m", api_key=KEY, base_url=server.root, proxy=False) as client:
         client.chat("Hi", "anthropic:m").complete()
         client.chat("Hi", "another-model", base_url=server.base_url("openai")).complete()
@@ -871,7 +871,7 @@ def test_p20_a_clients_key_goes_to_all_providers_at_its_own_address(server: LLMS
 
 
 def test_the_objects_in_a_traceback_keep_their_secrets_masked(server: LLMServer, client: Client) -> None:
-    """P18: crash reports show what the locals of the frames hold, as `vars` does."""
+    """P18: crash reports show the locals of frames, as `vars` does."""
     server.script(Reply(error={"message": f"bad key {KEY}", "type": "authentication_error"}, status=401))
     with pytest.raises(LLMBridgeError) as caught:
         client.chat("x").complete()
@@ -885,7 +885,7 @@ def test_the_objects_in_a_traceback_keep_their_secrets_masked(server: LLMServer,
 
 
 def test_a_key_with_a_slash_stays_hidden_in_an_error_of_php(server: LLMServer) -> None:
-    """P18: its JSON escapes each slash, in an answer and within a stream."""
+    """P18: PHP's JSON escapes each slash, in an answer and within a stream."""
     key = "sk-ab/cdefghijkl"
     body = b'{"error": {"message": "Incorrect API key: sk-ab\\/cdefghijkl", "code": "sk-ab\\/cdefghijkl"}}'
     with Client("openai:m", base_url=server.base_url("openai"), api_key=key, retries=0) as client:

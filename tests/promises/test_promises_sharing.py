@@ -43,13 +43,13 @@ def client_of(server: LLMServer, **options: Any) -> Client:
 
 
 def again(client: Client) -> Client:
-    """What a worker gets of a client."""
+    """A client as a worker gets it."""
     found: Client = pickle.loads(pickle.dumps(client))
     return found
 
 
 def outcome(client: Client, timeout: float) -> str:
-    """What a worker does: the text, or the name of the error."""
+    """A call in a worker: the text, or the name of the error."""
     try:
         return client.chat("x", timeout=timeout).complete().text
     except ClockExpired as error:
@@ -60,7 +60,7 @@ def outcome(client: Client, timeout: float) -> str:
 
 
 def test_p39_pickles_share_connections(server: LLMServer, mode: Mode) -> None:
-    """All of them travel over the same one, the original too."""
+    """All of them use the same connection, and so does the original."""
     server.default = Reply("ok")
     with client_of(server) as client:
         brothers = [client, again(client), again(again(client))]
@@ -71,7 +71,7 @@ def test_p39_pickles_share_connections(server: LLMServer, mode: Mode) -> None:
 
 
 def test_p39_pickles_share_limits(server: LLMServer, mode: Mode) -> None:
-    """A minute is a minute for all together."""
+    """The limits per minute hold for all together."""
     server.default = Reply("ok")
     with client_of(server, limits=Limits(requests_per_minute=2)) as client:
         for brother in (again(client), again(client)):
@@ -82,7 +82,7 @@ def test_p39_pickles_share_limits(server: LLMServer, mode: Mode) -> None:
 
 
 def test_p39_pickles_share_cool_downs(server: LLMServer, mode: Mode) -> None:
-    """A model that has failed for one is left out by the others."""
+    """A model that failed for one is skipped by the others."""
     server.default = lambda received: Reply("ok") if received.json["model"] == "b" else Reply(status=529)
     first, second = client_of(server), client_of(server)
     second._model = "openai:b"
@@ -95,7 +95,7 @@ def test_p39_pickles_share_cool_downs(server: LLMServer, mode: Mode) -> None:
 
 
 def test_p39_limits_and_cool_downs_outlive_the_clients(server: LLMServer, mode: Mode) -> None:
-    """A worker drops each client before it gets the next; a connection is not kept open for that."""
+    """A worker drops each client before it gets the next; connections are not kept open for that."""
     server.default = Reply("ok")
     data = pickle.dumps(client_of(server, limits=Limits(requests_per_minute=1)))
     gc.collect()
@@ -109,7 +109,7 @@ def test_p39_limits_and_cool_downs_outlive_the_clients(server: LLMServer, mode: 
 
 
 def test_p39_only_so_many_are_remembered() -> None:
-    """A process that sees ever new clients does not grow."""
+    """Many new clients do not fill the memory."""
     for _ in range(route._TRAVELLERS + 10):
         pickle.loads(pickle.dumps(Client("demo", limits=Limits(concurrency=1))))
     gc.collect()
@@ -117,13 +117,13 @@ def test_p39_only_so_many_are_remembered() -> None:
 
 
 class Tagged(Client):
-    """A caller's own kind of client."""
+    """A caller's own subclass of Client."""
 
     tag = "none"
 
 
 def test_p39_so_do_those_of_a_class_of_the_callers(server: LLMServer, mode: Mode) -> None:
-    """With what that has added."""
+    """Its own attributes are kept."""
     server.default = Reply("ok")
     with Tagged("openai:m", base_url=server.base_url("openai"), api_key=KEY, pickle_key=True, timeout=20) as client:
         client.tag = "mine"
@@ -135,7 +135,7 @@ def test_p39_so_do_those_of_a_class_of_the_callers(server: LLMServer, mode: Mode
 
 
 def test_p39_other_clients_share_nothing(server: LLMServer, mode: Mode) -> None:
-    """Nor copies, nor clients that were made in the same way."""
+    """Neither copies nor equal clients share anything."""
     server.default = Reply("ok")
     limits = Limits(requests_per_minute=1)
     client = client_of(server, limits=limits)
@@ -147,7 +147,7 @@ def test_p39_other_clients_share_nothing(server: LLMServer, mode: Mode) -> None:
 
 
 def test_p39_a_key_does_not_reach_a_brother(server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What was left out of the pickle is left out, though the one that has it lives in the same process."""
+    """A key left out of the pickle stays out, though its owner lives in the same process."""
     monkeypatch.setenv("OPENAI_API_KEY", "sk-of-the-worker")
     server.default = Reply("ok")
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, timeout=20) as client:
@@ -158,7 +158,7 @@ def test_p39_a_key_does_not_reach_a_brother(server: LLMServer, mode: Mode, monke
 
 
 def test_p39_a_brother_that_closes_ends_no_answer(server: LLMServer, mode: Mode) -> None:
-    """An answer that is being read goes on, and the next question finds a new connection."""
+    """An answer being read goes on, and the next question gets a new connection."""
     server.default = Reply(["a", "b", "c"])
     with client_of(server) as client:
 
@@ -189,7 +189,7 @@ def test_p39_many_threads_unpickle_the_same(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("method", ["spawn", *(["fork"] if sys.platform == "linux" else [])])
 def test_p39_tasks_of_a_worker_process_share(server: LLMServer, method: str) -> None:
-    """Each gets a client of its own, one after the other."""
+    """Each task gets a client of its own, one after the other."""
     server.default = Reply("ok")
     client = client_of(server, limits=Limits(requests_per_minute=2))
     context = multiprocessing.get_context(method)
@@ -201,7 +201,7 @@ def test_p39_tasks_of_a_worker_process_share(server: LLMServer, method: str) -> 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 def test_p39_a_forked_child_shares_with_what_it_inherits(server: LLMServer) -> None:
-    """And does not wait for a lock that another thread of the parent held."""
+    """It does not wait for a lock that another thread of the parent held."""
     server.default = Reply("ok")
     with client_of(server, limits=Limits(requests_per_minute=2)) as client:
         data = pickle.dumps(client)

@@ -1,4 +1,4 @@
-"""P43: Ctrl-C at the worst moment, and a program that ends while an event loop of its own making does not tell."""
+"""P43: Ctrl-C at the worst moment, and a program that exits without closing its event loop."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 from modes import Mode
+from moments import interrupted
 
 from llmbridge import Client, Limits, chat
 from llmbridge._call.attempts import Attempts
@@ -25,35 +26,8 @@ from llmbridge.testing import LLMServer, Reply
 _MOST = 2_000
 
 
-def interrupted(function: Callable[[], object], moment: int) -> bool:
-    """Runs a function with a Ctrl-C at that moment; whether there was one.
-
-    The moments are those at which the interpreter runs a signal's handler: when a function of Python begins, and when
-    one of C has ended.
-    """
-    seen = -1
-
-    def strike(frame: Any, kind: str, _: object) -> None:
-        nonlocal seen
-        if kind not in ("call", "c_return") or frame.f_code in (interrupted.__code__, strike.__code__):
-            return
-        seen += 1
-        if seen == moment:
-            raise KeyboardInterrupt
-
-    before = sys.getprofile()
-    sys.setprofile(strike)
-    try:
-        function()
-    except KeyboardInterrupt:
-        return True
-    finally:
-        sys.setprofile(before)
-    return False
-
-
 def of_limiter() -> tuple[Callable[[], object], Any]:
-    """A ticket's whole way."""
+    """A ticket from the queue to its release."""
     limiter = Limiter(Limits(concurrency=2))
 
     def step() -> None:
@@ -85,7 +59,7 @@ def of_pipeline() -> tuple[Callable[[], object], Any]:
 
 @pytest.fixture
 def uncollected() -> Iterator[None]:
-    """The garbage collector closes nothing meanwhile."""
+    """Switches the garbage collector off meanwhile."""
     gc.collect()
     gc.disable()
     yield
@@ -96,7 +70,7 @@ def uncollected() -> Iterator[None]:
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="a `with` statement itself has such a moment there")
 @pytest.mark.parametrize("made", [of_limiter, of_breaker, of_pipeline])
 def test_p43_a_ctrl_c_leaves_no_lock_taken(made: Callable[[], tuple[Callable[[], object], Any]]) -> None:
-    """Whenever it comes: who wants the lock next would wait for ever, or never be let through."""
+    """After a Ctrl-C at any moment, the lock can be taken and calls are let through."""
     kept = []  # what ends while a moment is awaited would be interrupted as well
     for moment in range(_MOST):
         step, lock = made()
@@ -109,7 +83,7 @@ def test_p43_a_ctrl_c_leaves_no_lock_taken(made: Callable[[], tuple[Callable[[],
 
 
 def _lost_by(owner: Any, name: str, patches: pytest.MonkeyPatch, kept: list[Any]) -> None:
-    """Lets a Ctrl-C come when a function has ended, and nobody has its result but the test."""
+    """Sends a Ctrl-C when a function has ended, and only the test has its result."""
     function = getattr(owner, name)
 
     def lost(*args: Any, **kwargs: Any) -> None:
@@ -131,10 +105,11 @@ LOST: dict[str, tuple[Any, str]] = {
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("length", ["known", "until the end"])
 @pytest.mark.parametrize("moment", LOST)
+@pytest.mark.quick(3)
 def test_p43_a_ctrl_c_in_the_moment_of_the_answer_leaves_no_socket(
     mode: Mode, moment: str, length: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The call knows its socket, whoever has lost the answer on the way."""
+    """The call knows its socket, even if a frame has lost the answer."""
     opened: list[Any] = []
     plain = Call.attach
 
@@ -159,7 +134,7 @@ def test_p43_a_ctrl_c_in_the_moment_of_the_answer_leaves_no_socket(
 
 
 def test_p43_a_connection_that_was_given_back_stays_open(server: LLMServer, mode: Mode) -> None:
-    """It is no longer the call's, whenever that ends."""
+    """It no longer belongs to the call, whenever that ends."""
     with Client("openai-compatible:m", base_url=server.base_url("openai")) as client:
         for _ in range(3):
             assert mode.complete(client.chat("x")).text
@@ -167,7 +142,7 @@ def test_p43_a_connection_that_was_given_back_stays_open(server: LLMServer, mode
 
 
 def test_p43_nor_does_an_exchange_that_is_closed_twice(server: LLMServer) -> None:
-    """The end of the call, which comes later, closes nothing that belongs to others."""
+    """The later end of the call closes only its own socket."""
     ends: list[Callable[[], None]] = []
     with Client("openai-compatible:m", base_url=server.base_url("openai")) as client:
         stream = client.chat("x")
@@ -204,8 +179,9 @@ loop.run_forever()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.quick(1)
 def test_p43_the_interpreter_ends(program: str) -> None:
-    """No thread of a worker keeps it, though its event loop has told none that it is over."""
+    """Worker threads do not keep it alive, though their event loop was never closed."""
     if program == "nest_asyncio" and sys.version_info >= (3, 14):
         pytest.skip("nest_asyncio hides the event loop from anyio there")
     subprocess.run([sys.executable, "-c", PROGRAMS[program]], check=True, timeout=60)

@@ -1,7 +1,8 @@
-"""P36 and P37: a fork during another thread's first call, and an error in the thread of the clocks."""
+"""P36 and P37: a fork during another thread's first call, and an error in the watchdog's thread."""
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import socket
@@ -72,7 +73,7 @@ _BY_MODE = {
 
 
 def after_fork(server: LLMServer, first: str, imports: str = "os", delay: float = 0.03) -> str:
-    """What the parent says of a child that was forked so long after another thread had begun to import."""
+    """The output about a child that was forked so long after another thread had begun to import."""
     server.default = Reply("Hello")
     script = _FORK.format(imports=imports, first=indent(first, "    "))
     command = [sys.executable, "-c", script, server.base_url("openai"), str(delay)]
@@ -86,8 +87,9 @@ class TestForks:
     """A child has the modules of its parent, but not the threads that were importing them."""
 
     @pytest.mark.parametrize("delay", [0, 0.05, 0.2])
+    @pytest.mark.quick(1)
     def test_p36_a_child_of_a_first_call_makes_its_own(self, mode: Mode, server: LLMServer, delay: float) -> None:
-        """Whatever was being imported at the moment of the fork."""
+        """Any module may be being imported during the fork."""
         imports, first = next(_BY_MODE[name] for name, known in MODES.items() if known is mode)
         assert after_fork(server, first, imports, delay) == "7 False"
 
@@ -102,6 +104,7 @@ class TestForks:
         ],
         ids=["embeddings", "tools", "dialect", "module", "class"],
     )
+    @pytest.mark.quick(1)
     def test_p36_whatever_the_first_call_is(self, server: LLMServer, first: str) -> None:
         """It may need other modules than a chat, and the caller may import a module of llmbridge for it."""
         tool = "def len_of(text: str) -> int:\n    'Counts.'\n    return len(text)\n"
@@ -109,12 +112,13 @@ class TestForks:
             assert after_fork(server, tool + first, delay=delay) == "7 False"
 
     @pytest.mark.parametrize("imports", ["logging", "llmbridge, logging"], ids=["before", "behind"])
+    @pytest.mark.quick(1)
     def test_p36_the_lock_of_logging_is_not_waited_for(self, server: LLMServer, imports: str) -> None:
-        """It is taken for the fork as well, and what is imported asks for its logger."""
+        """The fork takes this lock, and the modules being imported need it for their loggers."""
         assert after_fork(server, _PLAIN, imports) == "7 False"
 
     def test_p36_logging_may_be_half_imported(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Its lock is there before it takes part in forks, and is given back by it after the fork."""
+        """Its lock exists before its fork hooks do, which release it after the fork."""
         for begun in (SimpleNamespace(), SimpleNamespace(_lock=threading.RLock())):
             monkeypatch.setitem(sys.modules, "logging", begun)  # type: ignore[arg-type]
             with _locks._without_logs_lock():
@@ -126,7 +130,7 @@ class TestForks:
                 begun._lock.release()  # it takes the lock itself from now on
 
     def test_p36_a_fork_inside_an_import_of_its_own(self, server: LLMServer) -> None:
-        """The thread that forks waits for none of its own imports."""
+        """The forking thread does not wait for its own imports."""
         server.default = Reply("Hello")
         script = _FORK.partition("class Slow")[0] + _OWN
         command = [sys.executable, "-c", script.replace("{imports}", "os"), server.base_url("openai")]
@@ -153,15 +157,17 @@ if children[0]:
 
 @pytest.fixture
 def watchdog(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Watchdog]:
-    """One of the test's own: what it lives through is nobody else's."""
+    """A watchdog of the test's own: its errors affect nothing else, and its thread collects no garbage of others."""
     own = _Watchdog()
     monkeypatch.setattr(transport_call, "_watchdog", own)
+    gc.disable()
     yield own
+    gc.enable()
     own.stop()
 
 
 def timed_out(mode: Mode) -> bool:
-    """Whether a call that gets no answer ends with its clock, and not 8 s later with the server's patience."""
+    """Whether a call without an answer ends with its timeout, rather than 8 s later with the server."""
     with (
         Listener(lambda sock: (sock.recv(9_999), sock.settimeout(8), sock.recv(1))) as silent,
         Client("openai:m", base_url=silent.root + "/v1", api_key=KEY, retries=0, timeout=0.2, proxy=False) as client,
@@ -170,7 +176,7 @@ def timed_out(mode: Mode) -> bool:
 
 
 def failing(real: Callable[..., Any], errors: list[BaseException]) -> Callable[..., Any]:
-    """A function that raises each of the errors, in the thread of the clocks."""
+    """A function that raises each of the errors, in the watchdog's thread."""
 
     def function(*args: Any) -> Any:
         if errors and threading.current_thread().name == "llmbridge-watchdog":
@@ -182,7 +188,7 @@ def failing(real: Callable[..., Any], errors: list[BaseException]) -> Callable[.
 
 @pytest.mark.usefixtures("watchdog")
 class TestWatchdog:
-    """The clocks of all calls hang on one thread."""
+    """All timeouts depend on one thread."""
 
     @pytest.mark.parametrize("kind", [ValueError, SystemExit])
     @pytest.mark.parametrize(
@@ -190,6 +196,7 @@ class TestWatchdog:
         [(Call, "expire"), (Call, "_wake"), (transport_call, "monotonic"), (socket.socket, "shutdown")],
         ids=["expire", "wake", "monotonic", "shutdown"],
     )
+    @pytest.mark.quick(3)
     def test_p37_the_clocks_outlive_an_error(
         self,
         mode: Mode,
@@ -199,7 +206,7 @@ class TestWatchdog:
         monkeypatch: pytest.MonkeyPatch,
         caplog: pytest.LogCaptureFixture,
     ) -> None:
-        """The present call ends by its clock, and so do those after it; the error is logged once, without its text."""
+        """The current call times out, and so do later ones; the error is logged once, without its text."""
         errors: list[BaseException] = [kind("canary"), kind("canary"), kind("canary")]
         monkeypatch.setattr(owner, name, failing(getattr(owner, name), errors), raising=False)
         with caplog.at_level(logging.WARNING, "llmbridge"):
@@ -211,23 +218,18 @@ class TestWatchdog:
         assert record.getMessage().startswith(f"{kind.__name__} in test_promises_threads.py, line ")
         assert "canary" not in caplog.text
 
-    def test_p37_one_call_that_fails_leaves_the_others_their_clocks(
-        self, mode: Mode, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        """However often it fails; and the thread does not spin meanwhile."""
-        expire, failed = Call.expire, threading.Event()
+    def test_p37_one_call_that_fails_leaves_the_others_their_clocks(self, mode: Mode) -> None:
+        """Even if it fails each time; and the thread does not spin meanwhile."""
+        failed = threading.Event()
         looks: list[float] = []
 
-        def broken(call: Call, now: float) -> None:
-            if call is bad:
+        class Bad(Call):
+            def expire(self, now: float) -> None:
                 looks.append(now)
                 failed.set()
                 raise MemoryError
-            expire(call, now)
 
-        bad = Call(transport_call.Timeout(total=0.05))
-        monkeypatch.setattr(Call, "expire", broken)
-        bad.rest(0.01)
+        bad = Bad(transport_call.Timeout(total=0.05))
         try:
             assert failed.wait(20)
             assert timed_out(mode)
@@ -237,7 +239,7 @@ class TestWatchdog:
         assert len(looks) < 10 * (1 + looks[-1] - looks[0]) + 10
 
     def test_p37_a_handler_of_logs_that_fails(self, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-        """To say it is no reason to end either."""
+        """A failing log handler does not end the thread either."""
 
         class Broken(logging.Handler):
             def emit(self, record: logging.LogRecord) -> None:
@@ -251,8 +253,9 @@ class TestWatchdog:
         finally:
             logging.getLogger("llmbridge").removeHandler(handler)
 
+    @pytest.mark.quick(1)
     def test_p37_a_thread_that_has_ended_is_replaced(self, mode: Mode, watchdog: _Watchdog) -> None:
-        """Whatever has ended it: the next call begins another one."""
+        """The next call starts a new thread, however the last one ended."""
         assert timed_out(mode)
         thread = watchdog._thread
         assert thread is not None

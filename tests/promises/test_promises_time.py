@@ -1,4 +1,4 @@
-"""P12: the four clocks. Limits here are a fraction of a second; what is asserted allows for a very busy machine."""
+"""P12: the four timeouts. They are a fraction of a second here; the asserts allow for a very busy machine."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ ROLES = [step for _ in range(1000) for step in (b'data: {"choices":[{"delta":{"r
 
 @contextlib.contextmanager
 def expires(clock: str, after: float = 0.0) -> Iterator[Any]:
-    """The block ends in ClockExpired of that clock, not before its time, and soon."""
+    """The block ends in ClockExpired of that name, not before its time, and soon."""
     started = time.monotonic()
     with pytest.raises(ClockExpired) as caught:
         yield caught
@@ -62,7 +62,7 @@ def full_backlog() -> Iterator[int]:
 
 @pytest.mark.slow
 def test_p12_connect_clock_on_a_server_that_does_not_accept(full_backlog: int) -> None:
-    """A connection that is never completed ends with the connect clock."""
+    """A connection that is never completed ends with the connect timeout."""
     with Client("openai:m", base_url=f"http://127.0.0.1:{full_backlog}", retries=0) as client:
         with expires("connect", 0.3):
             list(client.chat("x", timeout=Timeout(connect=0.3)))
@@ -71,7 +71,7 @@ def test_p12_connect_clock_on_a_server_that_does_not_accept(full_backlog: int) -
 
 
 def test_p12_connect_clock_on_a_handshake_that_never_ends() -> None:
-    """TLS belongs to the connect clock."""
+    """TLS counts for the connect timeout."""
     with Listener() as silent, Client("openai:m", base_url=f"https://127.0.0.1:{silent.port}", retries=0) as client:
         with expires("connect", 0.3):
             list(client.chat("x", timeout=Timeout(connect=0.3)))
@@ -80,7 +80,7 @@ def test_p12_connect_clock_on_a_handshake_that_never_ends() -> None:
 
 
 def test_p12_connect_clock_on_a_proxy_that_never_answers() -> None:
-    """The way through a proxy belongs to the connect clock."""
+    """The way through a proxy counts for the connect timeout."""
     with (
         Listener() as silent,
         Client("openai:m", base_url="https://127.0.0.1:9", retries=0) as client,
@@ -107,12 +107,12 @@ def test_p12_connect_clock_on_a_proxy_whose_answer_drips() -> None:
 
 
 def test_p12_connect_clock_on_a_socks_proxy_that_never_answers() -> None:
-    """A SOCKS proxy that says nothing is bounded like everything else."""
+    """A silent SOCKS proxy is limited in the same way."""
     pytest.importorskip("socks")
     with contextlib.ExitStack() as stack:
         silent = stack.enter_context(Listener())
         client = stack.enter_context(Client("openai:m", base_url="http://127.0.0.1:9", retries=0))
-        rescue = threading.Timer(3, silent.__exit__, (None, None, None))  # if no clock fires, the test still ends
+        rescue = threading.Timer(3, silent.__exit__, (None, None, None))  # if no timeout fires, the test still ends
         rescue.start()
         stack.callback(rescue.join)
         stack.callback(rescue.cancel)
@@ -122,7 +122,7 @@ def test_p12_connect_clock_on_a_socks_proxy_that_never_answers() -> None:
 
 @pytest.fixture
 def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
-    """The lookup of `hangs.test` takes until the end of the test; gives the names that were looked up."""
+    """The lookup of `hangs.test` takes until the end of the test; yields the names that were looked up."""
     over, asked, real = threading.Event(), [], socket.getaddrinfo
 
     def lookup(host: Any, *args: Any, **kwargs: Any) -> Any:
@@ -137,7 +137,7 @@ def hanging_names(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[str]]:
 
 
 def test_p12_connect_clock_on_a_name_that_is_never_found(hanging_names: list[str]) -> None:
-    """A name lookup that hangs ends with the connect clock, too."""
+    """A name lookup that hangs ends with the connect timeout."""
     with Client("openai:m", base_url="http://hangs.test:9", retries=0) as client:
         with expires("connect", 0.3):
             list(client.chat("x", timeout=Timeout(connect=0.3)))
@@ -147,7 +147,7 @@ def test_p12_connect_clock_on_a_name_that_is_never_found(hanging_names: list[str
 
 
 def test_p12_an_attempt_after_the_connect_clock_has_its_own_time(server: LLMServer, hanging_names: list[str]) -> None:
-    """Nothing had been sent when the connect clock ran out: the retry is made, with a clock of its own."""
+    """Nothing had been sent when the connect timeout expired: the retry has a timeout of its own."""
     url = f"http://hangs.once:{port_of(server)}/v1"
     server.default = Reply("ok")
     retry = Retry(1, backoff=0.01)
@@ -159,7 +159,7 @@ def test_p12_an_attempt_after_the_connect_clock_has_its_own_time(server: LLMServ
 @pytest.mark.slow
 @pytest.mark.parametrize("clock", ["first_content", "total"])
 def test_p12_headers_that_drip(server: LLMServer, client: Client, clock: str) -> None:
-    """A header a moment, for ever, restarts no clock."""
+    """A slow, endless series of headers restarts no timeout."""
     server.script(Reply(raw=[b"HTTP/1.1 200 OK\r\n", *DRIP]))
     with expires(clock, 0.4):
         list(client.chat("x", timeout=Timeout(**{clock: 0.4})))
@@ -169,7 +169,7 @@ def test_p12_headers_that_drip(server: LLMServer, client: Client, clock: str) ->
 @pytest.mark.slow
 @pytest.mark.parametrize("clock", ["first_content", "total"])
 def test_p12_informational_answers_without_end(server: LLMServer, client: Client, clock: str) -> None:
-    """1xx answers for ever are no answer."""
+    """Endless 1xx answers are not an answer."""
     server.script(Reply(raw=EARLY))
     with expires(clock, 0.4):
         list(client.chat("x", timeout=Timeout(**{clock: 0.4})))
@@ -181,7 +181,7 @@ def test_p12_informational_answers_without_end(server: LLMServer, client: Client
 def test_p12_what_is_no_content_counts_for_no_clock(
     server: LLMServer, client: Client, clock: str, steps: list[Any]
 ) -> None:
-    """Comments and empty events, for ever, are no content."""
+    """Endless comments and empty events are not content."""
     server.script(Reply(raw=[head(), *steps]))
     with expires(clock, 0.4):
         list(client.chat("x", timeout=Timeout(**{clock: 0.4})))
@@ -190,7 +190,7 @@ def test_p12_what_is_no_content_counts_for_no_clock(
 @pytest.mark.slow
 @pytest.mark.parametrize("status", ["500 Oh", "400 No"])
 def test_p12_error_bodies_that_drip(server: LLMServer, client: Client, status: str) -> None:
-    """The total bounds the body of an error too."""
+    """The total timeout covers the body of an error too."""
     server.script(Reply(raw=[head(status=status), *[b"x", 0.03] * 200]))
     with expires("total", 0.4):
         list(client.chat("x", timeout=Timeout(total=0.4)))
@@ -200,7 +200,7 @@ def test_p12_error_bodies_that_drip(server: LLMServer, client: Client, status: s
 def test_p12_an_error_body_that_never_ends_does_not_hide_the_status(
     server: LLMServer, client: Client, status: int
 ) -> None:
-    """A status says enough when its body stalls, and a passing one is tried again."""
+    """A status is enough if its body stalls, and a retryable one is retried."""
     server.script(Reply(raw=[head(status=f"{status} No"), b"5\r\nHello\r\n", HOLD]), Reply("ok"))
     stream = client.chat("x", timeout=Timeout(first_content=0.3), retries=Retry(1, backoff=0.01))
     if status == 401:
@@ -211,7 +211,7 @@ def test_p12_an_error_body_that_never_ends_does_not_hide_the_status(
 
 
 def test_p12_silence_before_the_headers(server: LLMServer, client: Client) -> None:
-    """A server that takes the request and says nothing ends with first_content."""
+    """A server that takes the request and stays silent ends with first_content."""
     server.script(Reply("x", header_delay=20))
     with expires("first_content", 0.3):
         list(client.chat("x", timeout=Timeout(first_content=0.3)))
@@ -235,7 +235,7 @@ def test_p12_a_stall_in_mid_stream_is_the_idle_clock(
 
 
 def test_p12_a_stall_over_tls_is_the_idle_clock(tls_server: LLMServer, tls_client: Client) -> None:
-    """TLS changes nothing about it."""
+    """The same over TLS."""
     tls_server.script(Reply(raw=[head(), event("a"), HOLD]))
     with expires("idle", 0.2) as caught:
         list(tls_client.chat("x", timeout=Timeout(idle=0.2)))
@@ -245,7 +245,7 @@ def test_p12_a_stall_over_tls_is_the_idle_clock(tls_server: LLMServer, tls_clien
 @pytest.mark.slow
 @pytest.mark.parametrize("clock", ["idle", "total"])
 def test_p12_comments_in_mid_stream_are_no_content(server: LLMServer, client: Client, clock: str) -> None:
-    """Pings after the first piece do not hold the idle clock."""
+    """Pings after the first piece do not restart the idle timeout."""
     server.script(Reply(raw=[head(), event("a"), *COMMENTS]))
     with expires(clock, 0.4) as caught:
         list(client.chat("x", timeout=Timeout(**{clock: 0.4})))
@@ -253,7 +253,7 @@ def test_p12_comments_in_mid_stream_are_no_content(server: LLMServer, client: Cl
 
 
 def test_p12_the_total_bounds_a_stream_that_goes_on_for_ever(server: LLMServer, client: Client) -> None:
-    """However lively the stream, a number as timeout bounds the whole call."""
+    """A number as timeout limits the whole call, however lively the stream."""
     server.script(Reply(raw=[head(), *[event("a"), 0.01] * 3000]))
     with expires("total", 0.5) as caught:
         list(client.chat("x", timeout=0.5))
@@ -261,7 +261,7 @@ def test_p12_the_total_bounds_a_stream_that_goes_on_for_ever(server: LLMServer, 
 
 
 def test_p12_the_total_bounds_a_flood(server: LLMServer, client: Client) -> None:
-    """A stream that never makes the reader wait is bounded as well."""
+    """A stream that never makes the reader wait is limited as well."""
     server.script(Reply(raw=[head(), *[event("a") * 20_000] * 60]))
     with expires("total"):
         for _ in client.chat("x", timeout=0.3):
@@ -269,7 +269,7 @@ def test_p12_the_total_bounds_a_flood(server: LLMServer, client: Client) -> None
 
 
 def test_p12_the_total_bounds_the_waits_of_retries(server: LLMServer, client: Client) -> None:
-    """A wait that the service asks for is not begun if the total would end within it."""
+    """A service's wait that would exceed the total timeout is an error at once."""
     server.default = Reply(status=503, headers={"Retry-After": "60"})
     started = time.monotonic()
     with pytest.raises((ClockExpired, ServerError)):
@@ -279,7 +279,7 @@ def test_p12_the_total_bounds_the_waits_of_retries(server: LLMServer, client: Cl
 
 
 def test_p12_the_total_bounds_all_attempts_together(server: LLMServer, client: Client) -> None:
-    """The clock does not start anew with each attempt."""
+    """The timeout does not restart with each attempt."""
     server.default = Reply(status=503, header_delay=0.15)
     with expires("total"):
         list(client.chat("x", timeout=0.5, retries=Retry(1000, backoff=0.01, max_backoff=0.01)))
@@ -298,7 +298,7 @@ def test_p12_the_total_bounds_a_request_that_is_not_read() -> None:
 
 @pytest.mark.slow
 def test_p12_a_slow_consumer_trips_no_idle_clock(server: LLMServer, client: Client) -> None:
-    """The time that the caller takes over a piece is not the server's."""
+    """The caller's own time between pieces does not count."""
     server.script(Reply(raw=[head(), event("a"), 1.6, event("b"), FINISH + DONE]))
     stream = client.chat("x", timeout=Timeout(idle=1.0, first_content=5))
     assert next(stream) == "a"
@@ -326,7 +326,7 @@ def test_p12_a_clock_can_be_switched_off(server: LLMServer, client: Client) -> N
 def test_p12_the_clocks_survive_a_thread_that_could_not_be_started(
     server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A call that finds no thread for its clocks is an error; the next one, which finds one, is timed again."""
+    """A call without a thread for its timeouts is an error; the next one, which gets one, is timed again."""
     watchdog = transport_call._Watchdog()
     monkeypatch.setattr(transport_call, "_watchdog", watchdog)
     start = threading.Thread.start
@@ -364,7 +364,7 @@ call("before")
 
 
 def test_p12_calls_in_exit_handlers_have_clocks() -> None:
-    """A call made while the interpreter exits is bounded as well, or refused where no thread can be started then."""
+    """A call during interpreter exit is limited as well, or rejected if no thread can be started then."""
     with Listener() as silent:
         command = [sys.executable, "-W", "error", "-c", _AT_EXIT, f"http://127.0.0.1:{silent.port}/v1"]
         run = subprocess.run(command, capture_output=True, text=True, timeout=300)
@@ -377,7 +377,7 @@ def test_p12_calls_in_exit_handlers_have_clocks() -> None:
 
 @pytest.mark.slow
 def test_p12_many_calls_at_once_expire_each_at_its_time(server: LLMServer, client: Client) -> None:
-    """Calls with different limits, started in any order, do not disturb one another's clocks."""
+    """Calls with different timeouts, started in any order, do not disturb one another."""
     server.default = Reply("x", header_delay=20)
     taken: dict[float, float] = {}
 

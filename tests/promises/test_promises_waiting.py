@@ -1,4 +1,4 @@
-"""P31 and P32: whoever stops waiting for a piece loses nothing, and waiting holds no thread."""
+"""P31 and P32: a caller who stops waiting for a piece loses nothing, and waiting holds no thread."""
 
 from __future__ import annotations
 
@@ -29,11 +29,11 @@ PIECES = ["a", "b", "c"]
 
 
 class Interrupted(Exception):
-    """What a signal handler raises."""
+    """Raised by a signal handler."""
 
 
 class Gate(Listener):
-    """A server that lets each part of its answer go when it is told to."""
+    """A server that sends each part of its answer on demand."""
 
     def __init__(self, *parts: bytes) -> None:
         self.parts = parts
@@ -80,7 +80,7 @@ def handler() -> Iterator[None]:
 
 
 async def pieces_by_heartbeat(pieces: Any, gate: Gate, seconds: float = 0.05) -> list[str]:
-    """What a relay gets that waits for so long at a time, and lets the server go on whenever nothing came."""
+    """The pieces of a relay that waits for so long at a time, and lets the server go on whenever nothing came."""
     got: list[str] = []
     while True:
         with anyio.move_on_after(seconds):
@@ -96,7 +96,7 @@ class TestHeartbeats:
     """P31: a step that was left, by a timeout or a signal, is not the end of the answer."""
 
     def test_p31_what_was_left_never_looks_like_the_end(self, mode: Mode) -> None:
-        """In async code the next step goes on; in a plain loop it says what has happened."""
+        """In async code the next step continues; in sync code it raises with an explanation."""
         with Gate(*PARTS) as gate, gate.client() as client:
             stream = client.chat("x")
             if isinstance(mode, Async):
@@ -120,7 +120,7 @@ class TestHeartbeats:
 
     @pytest.mark.parametrize("way", [ChatStream.__next__, lambda stream: next(stream.events())], ids=["next", "events"])
     def test_p31_every_way_of_a_plain_loop_says_so(self, way: Callable[[Any], Any]) -> None:
-        """`next(stream)` is one that may be asked again by hand."""
+        """`next(stream)` is one that may be called again by hand."""
         with Gate(*PARTS) as gate, gate.client() as client, handler():
             for _ in PARTS[:3]:
                 gate.go.release()
@@ -148,7 +148,7 @@ class TestHeartbeats:
             assert gate.accepted == 1
 
     def test_p31_who_has_come_back_may_wait(self, loop: Async, monkeypatch: pytest.MonkeyPatch) -> None:
-        """For longer than what was left would have lived on."""
+        """A later wait may be longer than the grace period of the abandoned call."""
         monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.2)
         with Gate(*PARTS) as gate, gate.client() as client:
 
@@ -163,7 +163,7 @@ class TestHeartbeats:
             assert loop.run(main) == PIECES
 
     def test_p31_given_up_behind_a_step_of_a_thread(self, loop: Async, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Who comes too late learns that the call was cancelled, whatever the thread has said it waits for."""
+        """A late caller gets Cancelled, whatever the thread was waiting for."""
         monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.5)
         send = Transport.send
 
@@ -186,7 +186,7 @@ class TestHeartbeats:
             gate.go.release()
 
     def test_p14_a_loop_is_closed_with_its_tasks(self, server: LLMServer, client: Client) -> None:
-        """What is left of them is collected where no event loop runs, and is quiet."""
+        """Abandoned calls are collected without an event loop, and silently."""
         server.script(Reply(PIECES, stall=900))
         loop = asyncio.new_event_loop()
         loop.set_exception_handler(lambda *_: None)  # asyncio's own word on tasks that were left pending
@@ -202,7 +202,7 @@ class TestHeartbeats:
         assert server.requests[0].gone.wait(10)
 
     def test_p31_a_wait_too_short_for_any_step(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """As in an event loop that gets round more slowly than heartbeats come: the call goes on all the same."""
+        """Heartbeats may be shorter than a turn of the event loop: the call goes on."""
         server.script(Reply(PIECES))
 
         async def main() -> list[str]:
@@ -220,7 +220,7 @@ class TestHeartbeats:
         assert loop.run(main) == PIECES
 
     def test_p31_who_takes_what_was_there_is_back(self, loop: Async, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A step that was left behind a read had brought pieces already: what is done with them may take its time."""
+        """The abandoned step had read pieces already: the caller may take its time with them."""
         monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.2)
         sent = [f"{number} " for number in range(10_000)]
         body = b"".join(chunk(event(text=piece)) for piece in sent) + chunk(FINISH + DONE) + b"0\r\n\r\n"
@@ -243,7 +243,7 @@ class TestHeartbeats:
             assert loop.run(main) == sent
 
     def test_p31_while_it_waits_for_its_turn(self, server: LLMServer, loop: Async) -> None:
-        """In the queue of the client's limits it leaves its place to others, and takes another one later."""
+        """In the queue of the client's limits it gives up its place, and takes another one later."""
         server.default = Reply(PIECES)
         with Client(
             "openai:m", base_url=server.base_url("openai"), api_key="sk-test", limits=Limits(concurrency=1), timeout=20
@@ -262,7 +262,7 @@ class TestHeartbeats:
             assert loop.run(main) == PIECES * 2
 
     def test_p31_it_keeps_its_place_in_the_queue(self, server: LLMServer, loop: Async) -> None:
-        """Who comes back in time goes before those that came later, however often that was."""
+        """A caller who returns in time keeps its place, however often."""
         server.default = Reply(PIECES)
         with Client(
             "openai:m", base_url=server.base_url("openai"), api_key="sk-test", limits=Limits(concurrency=1), timeout=20
@@ -314,7 +314,7 @@ class TestHeartbeats:
 
         @tool
         async def wait() -> str:
-            """Waits for ever."""
+            """Waits forever."""
             calls.append("wait")
             await anyio.sleep(60)
             return ""
@@ -344,7 +344,7 @@ class TestHeartbeats:
             assert calls == [function.name]
 
     def test_p31_a_loop_that_was_left_is_closed_at_once(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """Nobody can come back to what an `async for` alone held, not even who keeps the exception with its frames."""
+        """An iterator held only by `async for` cannot be continued, even if the exception's frames are kept."""
         server.script(Reply(PIECES, stall=900))
         kept: list[BaseException] = []
 
@@ -362,10 +362,10 @@ class TestHeartbeats:
 
 
 class TestThreads:
-    """P32: threads are for what blocks, and waiting does not."""
+    """P32: threads are for blocking work, and waiting needs none."""
 
     def test_p32_calls_in_a_queue_all_come_to_an_end(self, server: LLMServer, mode: Mode) -> None:
-        """However few may go at once."""
+        """Even if few may run at once."""
         server.default = Reply(PIECES)
         with Client(
             "openai:m", base_url=server.base_url("openai"), api_key="sk-test", limits=Limits(concurrency=2), timeout=60
@@ -373,6 +373,7 @@ class TestThreads:
             assert mode.at_once([client.chat("x") for _ in range(40)]) == [PIECES] * 40
 
     @pytest.mark.parametrize("how", ["for", "await", "embed"])
+    @pytest.mark.quick(2)
     def test_p32_a_queue_holds_no_thread(self, server: LLMServer, loop: Async, how: str) -> None:
         """Three hundred behind two."""
         server.default = Reply(PIECES, embeddings=[[1.0]])
@@ -390,10 +391,11 @@ class TestThreads:
 
     @pytest.mark.parametrize("how", ["for", "await", "embed"])
     @pytest.mark.parametrize("where", ["headers", "first content", "retry"])
+    @pytest.mark.quick(3)
     def test_p32_waiting_for_a_service_holds_no_thread(
         self, server: LLMServer, loop: Async, how: str, where: str
     ) -> None:
-        """For its headers, its first piece, or the time that it asks for."""
+        """For its headers, its first piece, or its `retry_after`."""
         if where == "headers" and not POSSIBLE:
             pytest.skip("urllib3 1.26 waits for the headers by itself")
         server.default = {
@@ -412,10 +414,11 @@ class TestThreads:
 
             loop.run(main)
 
+    @pytest.mark.quick(1)
     def test_p32_many_that_begin_at_once_need_few_threads(
         self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """To start a thread for each makes the event loop stand still."""
+        """Starting a thread for each would stop the event loop."""
         server.default = Reply(PIECES)
         most, send = [0], Transport.send
 
@@ -436,7 +439,7 @@ class TestThreads:
     def test_p32_calls_that_hang_hold_up_no_others(
         self, server: LLMServer, loop: Async, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """Where all threads are stuck, in name lookups say, there are soon more."""
+        """If all threads are stuck, in name lookups say, more are started soon."""
         answer, plain = threading.Event(), socket.getaddrinfo
 
         def lookup(host: str, *args: Any, **kwargs: Any) -> Any:

@@ -1,4 +1,4 @@
-"""P26 to P28: nothing that arrives is lost, nothing is told twice, and a turn goes back as it came."""
+"""P26 to P28: nothing that arrives is lost, nothing is repeated, and a turn goes back as it came."""
 
 from __future__ import annotations
 
@@ -39,13 +39,13 @@ def chunk(finish: str | None = None, **delta: Any) -> dict[str, Any]:
 
 
 def summary(**message: Any) -> dict[str, Any]:
-    """The answer once more, as some services send it behind their chunks."""
+    """The answer once more, as some services send it after their chunks."""
     choice = {"index": 0, "finish_reason": "stop", "message": {"role": "assistant", **message}}
     return {"id": "c1", "object": "chat.completion", "model": "m-1", "choices": [choice]}
 
 
 def asking(server: LLMServer, model: str, **options: Any) -> Client:
-    """A client of the server, in the dialect that the model names."""
+    """A client of the server, in the model's dialect."""
     provider = model.partition(":")[0]
     base_url = server.base_url("openai" if provider == "openrouter" else provider)
     return Client(model, base_url=base_url, api_key=KEY, proxy=False, **{"retries": 0, **options})
@@ -63,7 +63,7 @@ class Paid:
         return "paid"
 
 
-# Of each dialect: a turn of two thoughts, two calls and what nobody knows; and how they stand in the next request.
+# Of each dialect: a turn of two thoughts, two calls and an unknown object; and their form in the next request.
 THOUGHT = {"type": "thinking", "thinking": "North.", "signature": "c2lnMQ=="}
 AGAIN = {"type": "thinking", "thinking": "South.", "signature": "c2lnMg=="}
 SOURCE = {"type": "web_search_result", "url": "https://example.org", "title": "T", "encrypted_content": "RU5D"}
@@ -139,7 +139,7 @@ def sent_back(server: LLMServer) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("model", TURNS)
 def test_p28_a_turn_with_tools_goes_back_as_it_came(server: LLMServer, mode: Mode, model: str) -> None:
-    """Thoughts between calls, proofs, and what nobody knows: everything in its place, and equal."""
+    """Thoughts between calls, signatures, and unknown objects: everything is in its place, and equal."""
 
     def weather(city: str) -> str:
         """Of a city."""
@@ -155,7 +155,7 @@ def test_p28_a_turn_with_tools_goes_back_as_it_came(server: LLMServer, mode: Mod
 
 @pytest.mark.parametrize("model", TURNS)
 def test_p28_two_thoughts_and_two_calls_keep_their_order(server: LLMServer, mode: Mode, model: str) -> None:
-    """Played by the loopback server, whose checks are those of the services."""
+    """The loopback server checks the request as the services do."""
 
     def weather(city: str) -> str:
         """Of a city."""
@@ -175,7 +175,7 @@ def test_p28_two_thoughts_and_two_calls_keep_their_order(server: LLMServer, mode
 
 @pytest.mark.parametrize("model", TURNS)
 def test_p28_a_turn_that_was_written_down_goes_back_as_it_came(server: LLMServer, model: str) -> None:
-    """By way of JSON."""
+    """Saved and loaded as JSON."""
     turn, parts = TURNS[model]
     server.script(turn, Reply("Sun."))
     with asking(server, model) as client:
@@ -187,7 +187,7 @@ def test_p28_a_turn_that_was_written_down_goes_back_as_it_came(server: LLMServer
 
 
 def test_p28_thoughts_without_proofs_keep_their_places(server: LLMServer, mode: Mode) -> None:
-    """Also where nothing but a call stands between them."""
+    """Even if only a call separates them."""
     parts = [{name: value for name, value in part.items() if name != "thoughtSignature"} for part in PARTS]
     server.script(sse({"candidates": [{"content": {"parts": parts}, "finishReason": "STOP"}]}))
     with asking(server, "gemini:gemini-2.5-flash") as client:
@@ -201,7 +201,7 @@ def test_p28_thoughts_without_proofs_keep_their_places(server: LLMServer, mode: 
 @pytest.mark.parametrize("model", TURNS)
 @pytest.mark.parametrize("other", [*TURNS, "openai:gpt-4o", "ollama:m", "mistral:m", "cohere:m", "vitalentum:m"])
 def test_p28_another_service_gets_what_it_takes(server: LLMServer, model: str, other: str) -> None:
-    """No proof, and nothing that only the first one understands; the calls stay."""
+    """Signatures and unknown objects of the first service are left out; the calls stay."""
     if other == model:
         pytest.skip("the same service")
     server.script(TURNS[model][0], Reply("Sun."))
@@ -280,7 +280,7 @@ def test_p26_what_came_before_an_error_is_in_its_partial(server: LLMServer, mode
 
 
 def test_p26_who_answered_is_known(server: LLMServer, mode: Mode) -> None:
-    """What the first and the last event say."""
+    """From the first and the last event."""
     last = {**chunk("stop"), "system_fingerprint": "fp"}
     server.script(sse(chunk(content="Hi"), last))
     with asking(server, "openrouter:alias") as client:
@@ -290,7 +290,7 @@ def test_p26_who_answered_is_known(server: LLMServer, mode: Mode) -> None:
 
 
 def test_p26_the_services_own_events_can_be_had(server: LLMServer, mode: Mode) -> None:
-    """Each before what is made of it."""
+    """Each raw event comes before its own items."""
     events = [chunk(content="Hi"), chunk("stop", unheard_of=1)]
     server.script(sse(*events, "[DONE]"))
     with asking(server, "openrouter:m") as client:
@@ -301,7 +301,7 @@ def test_p26_the_services_own_events_can_be_had(server: LLMServer, mode: Mode) -
 
 @pytest.mark.parametrize("word", ["error", "abort", "Cancelled"])
 def test_p26_an_end_that_is_an_error_is_raised(server: LLMServer, mode: Mode, word: str) -> None:
-    """With what came before it; an empty one is a failed attempt."""
+    """With the text before it; without any, it is a failed attempt."""
     server.script(sse(chunk(content="The "), chunk(word)))
     with asking(server, "openrouter:m") as client:
         outcome = mode.read(client.chat("x"))
@@ -313,7 +313,7 @@ def test_p26_an_end_that_is_an_error_is_raised(server: LLMServer, mode: Mode, wo
 
 @pytest.mark.parametrize("word", ["null", "None", ""])
 def test_p26_a_word_for_nothing_is_no_end(server: LLMServer, mode: Mode, word: str) -> None:
-    """What breaks off behind it is cut."""
+    """An answer that breaks off after it is truncated."""
     server.script(sse(chunk(word, content="The "), chunk(word, content="bridge")))
     with asking(server, "openrouter:m") as client:
         outcome = mode.read(client.chat("x"))
@@ -322,7 +322,7 @@ def test_p26_a_word_for_nothing_is_no_end(server: LLMServer, mode: Mode, word: s
 
 
 def test_p27_a_tool_runs_once(server: LLMServer, mode: Mode) -> None:
-    """However often the service tells its call."""
+    """However often the service repeats its call."""
     pay = {"name": "pay", "arguments": '{"euros": 5}'}
     call = {"index": 0, "id": "c1", "type": "function", "function": pay}
     server.script(
@@ -349,7 +349,7 @@ def test_p27_a_tool_runs_once(server: LLMServer, mode: Mode) -> None:
 def test_p27_a_summary_tells_the_calls_that_nobody_has_told(
     server: LLMServer, mode: Mode, ids: list[str], again: list[str], times: int
 ) -> None:
-    """By their ids, or by what they ask for; two equal ones are two."""
+    """Compared by id, or by arguments; two equal calls are two."""
 
     def called(names: list[str]) -> list[Any]:
         pay = {"name": "pay", "arguments": '{"euros": 1}'}
@@ -390,7 +390,7 @@ def test_p27_a_source_is_told_once(server: LLMServer, mode: Mode) -> None:
 
 
 def test_p27_a_text_is_told_once(server: LLMServer, mode: Mode) -> None:
-    """A summary adds what no piece has said."""
+    """A summary adds only what the pieces lack."""
     chunks = chunk(content="1"), chunk(content="1"), chunk("stop")
     server.script(sse(*chunks, summary(content="11"), "[DONE]"), sse(*chunks, summary(content="112"), "[DONE]"))
     with asking(server, "openrouter:m") as client:
@@ -409,7 +409,7 @@ def test_p27_reasoning_is_told_once(server: LLMServer, mode: Mode) -> None:
 
 
 def test_p28_a_paused_turn_goes_on(server: LLMServer, mode: Mode) -> None:
-    """By itself with `run_tools`, else with one more call; it is one turn, and all its tokens count."""
+    """By itself with `run_tools`, otherwise with another call; it is one turn, with the tokens of both."""
 
     def told(text: str, stop: str) -> Reply:
         return sse(
@@ -435,7 +435,7 @@ def test_p28_a_paused_turn_goes_on(server: LLMServer, mode: Mode) -> None:
 
 
 def test_p28_a_completion_is_its_message(server: LLMServer) -> None:
-    """What a caller writes by hand stands in the request in its order as well."""
+    """Messages written by hand keep their order as well."""
     server.script(Reply("Ok."))
     turn = Message("assistant", [Reasoning("Hm.", "c2ln"), ToolCall("t1", "f", {}), "And", ToolCall("t2", "f", {})])
     with asking(server, "anthropic:claude-sonnet-4-5") as client:

@@ -1,4 +1,4 @@
-"""Anthropic's dialect: what is sent, what comes back, and the recordings of servers that speak it."""
+"""Anthropic's dialect: requests, answers, and recordings of servers that speak it."""
 
 from __future__ import annotations
 
@@ -62,12 +62,12 @@ def request(messages: Any = "Hi", model: str = "claude-x", **params: Any) -> Cha
 
 
 def body(messages: Any = "Hi", **params: Any) -> dict[str, Any]:
-    """What is sent."""
+    """The body of a request."""
     return dict(Anthropic.encode(request(messages, **params)).body)
 
 
 def items(data: Any, event: str = "message") -> list[Any]:
-    """What an event says; data that is no str is sent as JSON."""
+    """The items of an event; data that is not a str is sent as JSON."""
     return list(Anthropic.decode(Record(data if isinstance(data, str) else json.dumps(data), event)))
 
 
@@ -77,15 +77,15 @@ def tool(name: str = "weather", **more: Any) -> dict[str, Any]:
 
 
 def schema(**more: Any) -> dict[str, Any]:
-    """A schema that can be held to strictly, as it is."""
+    """A schema that is already strict."""
     return {"title": "city", **CITY, **more}
 
 
 class TestParameters:
-    """What becomes of the parameters."""
+    """Parameters in the body."""
 
     def test_the_least_that_is_sent(self) -> None:
-        """One user message is a text; the service demands a limit, and is asked for a stream."""
+        """One user message is a str; the service requires a limit, and a stream is requested."""
         encoded = Anthropic.encode(request())
         assert encoded.path == "/v1/messages"
         assert encoded.headers == {}
@@ -96,7 +96,7 @@ class TestParameters:
             "stream": True,
         }
 
-    # Name: the parameters, and what of the body they change.
+    # Name: the parameters, and their changes to the body.
     PARAMS: ClassVar[dict[str, tuple[dict[str, Any], dict[str, Any]]]] = {
         "sampling": ({"temperature": 0.5, "top_p": 0.9, "top_k": 5}, {"temperature": 0.5, "top_p": 0.9, "top_k": 5}),
         "a limit": ({"max_tokens": 64}, {"max_tokens": 64}),
@@ -169,12 +169,12 @@ class TestParameters:
 
     @pytest.mark.parametrize("name", PARAMS)
     def test_a_parameter_goes_to_its_place(self, name: str) -> None:
-        """Nothing else of the body changes."""
+        """The rest of the body stays the same."""
         params, changed = self.PARAMS[name]
         assert body(**params) == {**body(), **changed}
 
-    def test_json_is_asked_for_in_words(self) -> None:
-        """The dialect has no mode for JSON without a schema."""
+    def test_json_mode_is_a_sentence_in_the_prompt(self) -> None:
+        """The dialect has no JSON mode without a schema."""
         sent = body([{"role": "system", "content": "Be brief."}, *TURN], response_format={"type": "json_object"})
         assert sent["system"][0] == {"type": "text", "text": "Be brief."}
         assert "JSON object" in sent["system"][1]["text"]
@@ -195,14 +195,14 @@ class TestParameters:
             ({"api_version": "2023-06-01\n"}, "a date like"),
             ({"beta": 1}, "beta must be"),
             ({"beta": ["a", 1]}, "beta must be"),
-            ({"beta": "a b"}, "no header can carry"),
-            ({"beta": "a\r\nx: y"}, "no header can carry"),
-            ({"beta": "a,"}, "no header can carry"),
+            ({"beta": "a b"}, "a name in beta is not valid"),
+            ({"beta": "a\r\nx: y"}, "a name in beta is not valid"),
+            ({"beta": "a,"}, "a name in beta is not valid"),
             ({"system": 7}, "system must be"),
         ],
     )
     def test_what_cannot_be_meant_is_refused(self, params: dict[str, Any], says: str) -> None:
-        """At the call, with what to write instead."""
+        """An error at the call says what to write instead."""
         with pytest.raises(InvalidRequest, match=says):
             body(**params)
 
@@ -245,7 +245,7 @@ class TestParameters:
         "a version of a wrong type": ({"temperature": 1, "api_version": 3}, set()),
     }
 
-    # Model, what is given, and what of it the service refuses.
+    # Model, parameters, and those of them that the service rejects.
     SAMPLING: ClassVar[list[tuple[str, dict[str, Any], set[str]]]] = [
         ("claude-opus-4-20250514", {"temperature": 0, "top_p": 0.9, "top_k": 5}, set()),
         ("claude-3-5-haiku-latest", {"temperature": 0, "top_p": 0.9}, set()),
@@ -271,7 +271,7 @@ class TestParameters:
 
     @pytest.mark.parametrize(("model", "params", "refused"), SAMPLING)
     def test_sampling_is_refused_as_the_model_does(self, model: str, params: dict[str, Any], refused: set[str]) -> None:
-        """By its version, and while it thinks."""
+        """It depends on the model's version, and on thinking."""
         found = Anthropic.refusals(request(model=model, **params))
         assert set(found) == refused
         assert all(advice.strip() for advice in found.values())
@@ -289,7 +289,7 @@ TURN = [{"role": "user", "content": "Hi"}]
 
 
 class TestThinking:
-    """How much a model is told to think, by what its version knows."""
+    """How much a model thinks, by its version."""
 
     BUDGET: ClassVar[dict[str, dict[str, Any]]] = {
         "claude-3-7-sonnet-latest": {"low": {"type": "enabled", "budget_tokens": 2048}},
@@ -302,7 +302,7 @@ class TestThinking:
 
     @pytest.mark.parametrize("model", BUDGET)
     def test_an_older_model_gets_a_budget(self, model: str) -> None:
-        """It knows no efforts; the answer gets room beside the thinking."""
+        """It supports no efforts; the answer gets room beside the thinking."""
         ((effort, thinking),) = self.BUDGET[model].items()
         got = body(model=model, reasoning_effort=effort)
         assert got["thinking"] == thinking
@@ -323,7 +323,7 @@ class TestThinking:
         ],
     )
     def test_a_newer_model_gets_an_effort(self, model: str, effort: str, thinking: dict[str, Any], sent: str) -> None:
-        """So does one of which nothing is known; since 4.7 the thinking has to be asked for too."""
+        """So does an unknown one; since 4.7 thinking must be turned on as well."""
         got = body(model=model, reasoning_effort=effort)
         assert (got["thinking"], got["output_config"]) == (thinking, {"effort": sent})
 
@@ -343,15 +343,15 @@ class TestThinking:
         ],
     )
     def test_what_a_model_refuses_is_known_before(self, model: str, effort: Any, refused: bool) -> None:
-        """A budget since 4.7, and not to think where it always does."""
+        """A budget since 4.7, and turning off thinking where it is always on."""
         found = Anthropic.refusals(request(model=model, reasoning_effort=effort))
         assert set(found) == ({"reasoning_effort"} if refused else set())
 
     def test_a_refused_budget_is_an_error_before_sending(self) -> None:
-        """It can be left out."""
+        """The parameter can be left out."""
         with LLMServer() as server:
             client = Client("anthropic:claude-opus-4-7", base_url=server.root, api_key="sk-ant-test", retries=0)
-            with client, pytest.raises(InvalidRequest, match=r"no budget of tokens since 4\.7: give a word like 'low'"):
+            with client, pytest.raises(InvalidRequest, match=r"take a word like 'low', not a number of tokens"):
                 client.chat("Hi", reasoning_effort=2000)
             server.script(Reply("Hi"))
             client.chat("Hi", reasoning_effort=2000, unsupported="drop").complete()
@@ -359,7 +359,7 @@ class TestThinking:
 
 
 class TestMessages:
-    """What becomes of the conversation."""
+    """Messages in the body."""
 
     # Name: messages, and the turns.
     TURNS: ClassVar[dict[str, tuple[list[Any], list[Any]]]] = {
@@ -560,7 +560,7 @@ class TestMessages:
 
     @pytest.mark.parametrize("name", TURNS)
     def test_a_conversation_is_turns_of_blocks(self, name: str) -> None:
-        """Roles take turns, results of tools stand first, thinking before everything."""
+        """Roles alternate, tools' results come first, thinking before everything."""
         messages, turns = self.TURNS[name]
         assert body(messages)["messages"] == turns
 
@@ -595,7 +595,7 @@ class TestMessages:
 
     @pytest.mark.parametrize("name", SYSTEMS)
     def test_instructions_are_the_system_prompt(self, name: str) -> None:
-        """They are no turns: this dialect has no role for them."""
+        """They are not turns, as the dialect has no role for them."""
         messages, params, system = self.SYSTEMS[name]
         sent = body(messages, **params)
         assert sent.get("system") == system
@@ -657,16 +657,16 @@ class TestMessages:
         [
             (
                 [{"role": "user", "content": [Audio(b"ID3xxx")]}],
-                r"messages\[0\]: content\[0\]: Anthropic takes no audio",
+                r"messages\[0\]: content\[0\]: Anthropic does not accept audio",
             ),
             ([*TURN, {"role": "user", "content": [Image(b"x", media_type="image/bmp")]}], r"messages\[1\].*image/bmp"),
             ([{"role": "user", "content": [Document(b"x", "a", "application/zip")]}], "PDF and plain text, not appl"),
-            ([{"role": "user", "content": [Document(b"\xff", "a", "text/plain")]}], "no text in UTF-8"),
+            ([{"role": "user", "content": [Document(b"\xff", "a", "text/plain")]}], "is not valid UTF-8"),
             ([{"role": "user", "content": [{"type": "file", "file": {"file_id": "f"}}]}], "'type': 'file'"),
             ([{"role": "user", "content": ["x", {"type": "image_url"}]}], r"messages\[0\]: content\[1\]: .*image_url"),
             ([{"role": "user", "content": ""}], r"messages\[0\]: the message is empty"),
-            ([{"role": "system", "content": "Hi"}], "at least one message of the user"),
-            ([{"role": "system", "content": [Image(PNG)]}, *TURN], "only text as instructions"),
+            ([{"role": "system", "content": "Hi"}], "at least one user message"),
+            ([{"role": "system", "content": [Image(PNG)]}, *TURN], "only text in instructions"),
             ([{"role": "tool", "content": "4"}], "needs 'tool_call_id'"),
             ([{"role": "tool", "content": "4", "tool_call_id": 1}], "needs 'tool_call_id'"),
             (
@@ -677,15 +677,15 @@ class TestMessages:
         ],
     )
     def test_what_has_no_counterpart_is_refused(self, messages: Any, says: str) -> None:
-        """With the place of the message."""
+        """The error names the message."""
         with pytest.raises(InvalidRequest, match=says):
             body(messages)
 
     def test_citations_of_the_user_are_refused_by_the_new_version(self) -> None:
-        """Empty ones say nothing, and the older version takes them."""
+        """Empty ones are dropped, and the older version accepts them."""
         cited = {"type": "text", "text": "x", "citations": [{"type": "char_location"}]}
         turn = [*TURN, {"role": "user", "content": [cited]}]
-        with pytest.raises(InvalidRequest, match=r"messages\[1\]: this version .* no citations"):
+        with pytest.raises(InvalidRequest, match=r"messages\[1\]: this version .* rejects citations"):
             body(turn, api_version="2026-10-21")
         assert body(turn)["messages"][0]["content"][1] == cited
         empty = [{"role": "user", "content": [{**cited, "citations": []}]}]
@@ -694,16 +694,16 @@ class TestMessages:
         assert body(answer, api_version="2026-10-21")["messages"][1]["content"] == [cited]
 
     def test_the_new_version_takes_no_document_of_the_assistant(self) -> None:
-        """The older one does."""
+        """The older one accepts it."""
         document = {"type": "document", "source": {"type": "text", "media_type": "text/plain", "data": "x"}}
         messages = [*TURN, {"role": "assistant", "content": [document]}]
         assert body(messages)["messages"][1]["content"] == [document]
-        with pytest.raises(InvalidRequest, match=r"messages\[1\].*no document"):
+        with pytest.raises(InvalidRequest, match=r"messages\[1\].*rejects documents"):
             body(messages, api_version="2026-10-21")
 
 
 class TestTheEnd:
-    """The turn that the model is to go on with does not end with white space, which the service refuses."""
+    """The turn that the model is to continue has no white space at its end, as the service rejects it."""
 
     @pytest.mark.parametrize(
         ("content", "sent"),
@@ -731,17 +731,17 @@ class TestTheEnd:
         ],
     )
     def test_it_is_stripped(self, content: Any, sent: Any) -> None:
-        """Of the last text, if that is the last block."""
+        """At the end of the last text, if that is the last block."""
         turns = body([{"role": "user", "content": "Is it? "}, {"role": "assistant", "content": content}])["messages"]
         assert turns == [{"role": "user", "content": "Is it? "}, {"role": "assistant", "content": sent}]
 
-    def test_white_space_alone_is_no_turn(self) -> None:
-        """Nor is it between a user's messages."""
+    def test_white_space_alone_is_left_out(self) -> None:
+        """Nor between a user's messages."""
         turns = [{"role": "user", "content": "Is it?"}, {"role": "assistant", "content": " \n"}]
         assert body(turns)["messages"] == turns[:1]
 
     def test_earlier_turns_stay(self) -> None:
-        """The service takes white space there."""
+        """The service accepts white space there."""
         turns = [
             {"role": "user", "content": "a "},
             {"role": "assistant", "content": "b "},
@@ -750,7 +750,7 @@ class TestTheEnd:
         assert body(turns)["messages"] == turns
 
     def test_an_answer_that_was_cut_off_can_be_gone_on_from(self, server: LLMServer) -> None:
-        """A Completion as the last message."""
+        """With a Completion as the last message."""
         server.script(Reply(["It ", "is "], finish_reason="length", reasoning="Hm. "), Reply("red."))
         with Client("anthropic:m", base_url=server.base_url("anthropic"), api_key="k", retries=0) as client:
             said = client.chat("Is it red?").complete()
@@ -760,13 +760,13 @@ class TestTheEnd:
 
 
 class TestTools:
-    """What becomes of tools and schemas."""
+    """Tools and schemas."""
 
     @pytest.mark.parametrize("name", ["filter[id]", "$top", "größe", "a b", "x" * 65, ""])
     def test_names_of_properties_that_are_refused(self, name: str) -> None:
-        """Before anything is sent; deeper in the schema the service looks at no names."""
+        """Before sending; deeper in the schema the service does not check names."""
         parameters = {"type": "object", "properties": {name: {"type": "string"}}}
-        with pytest.raises(InvalidRequest, match=r'tool weather: Anthropic refuses .* in the "properties" of its'):
+        with pytest.raises(InvalidRequest, match=r"tool weather: Anthropic rejects the property"):
             body(tools=[{"name": "weather", "parameters": parameters}])
         with pytest.raises(InvalidRequest, match="tool weather"):
             body(tools=[{"name": "weather", "parameters": {"anyOf": [parameters, {}]}}])
@@ -775,7 +775,7 @@ class TestTools:
         assert sent["input_schema"] == deeper
 
     def test_what_else_a_tool_holds_stays(self) -> None:
-        """Its schema is worded anew nevertheless."""
+        """Only its schema is changed."""
         given = {
             "name": "f",
             "description": "D.",
@@ -802,14 +802,14 @@ class TestTools:
 
     @pytest.mark.parametrize(("chosen", "sent"), CHOICES)
     def test_a_choice_has_the_dialects_name(self, chosen: Any, sent: Any) -> None:
-        """One in the dialect's own form goes out as given."""
+        """A choice in the dialect's own form is sent unchanged."""
         got = body(tools=[tool()], tool_choice=chosen)
         assert got["tools"] == [self.WEATHER]
         assert got.get("tool_choice") == sent
 
     @pytest.mark.parametrize(("chosen", "sent"), CHOICES)
     def test_calls_one_by_one(self, chosen: Any, sent: Any) -> None:
-        """The choice says so; where no call is allowed there is nothing to say."""
+        """The choice says so, unless no call is allowed."""
         got = body(tools=[tool()], tool_choice=chosen, parallel_tool_calls=False)
         wanted = sent or {"type": "auto"}
         more = {} if wanted["type"] == "none" else {"disable_parallel_tool_use": True}
@@ -817,7 +817,7 @@ class TestTools:
         assert "parallel_tool_calls" not in got
 
     def test_calls_side_by_side_are_what_the_service_does_anyway(self) -> None:
-        """Nothing is sent for them."""
+        """Nothing is sent for the default."""
         assert body(tools=[tool()], parallel_tool_calls=True) == {**body(), "tools": [self.WEATHER]}
 
     def test_tools_in_their_variants(self) -> None:
@@ -829,8 +829,8 @@ class TestTools:
             own,
         ]
 
-    def test_bounds_are_told_in_words_where_the_service_is_strict(self) -> None:
-        """It refuses the keywords there; elsewhere they go out as they are."""
+    def test_bounds_of_strict_schemas_are_in_descriptions(self) -> None:
+        """A strict schema has them in its descriptions; elsewhere they are sent unchanged."""
         age = {"type": "integer", "minimum": 0}
         bounded = {"type": "object", "properties": {"age": age}, "required": ["age"], "additionalProperties": False}
         told = {**bounded, "properties": {"age": {"type": "integer", "description": "(minimum: 0)"}}}
@@ -852,13 +852,13 @@ class TestTools:
     }
 
     def test_a_strict_tool_whose_parameters_hold_themselves_is_refused(self) -> None:
-        """Without strict it is fine."""
+        """Without strict it is accepted."""
         with pytest.raises(InvalidRequest, match="leave strict out"):
             body(tools=[tool(parameters=self.TREE, strict=True)])
         assert body(tools=[tool(parameters=self.TREE)])["tools"][0]["input_schema"] == self.TREE
 
     def test_a_schema_that_holds_itself_is_a_tool(self) -> None:
-        """It has a strict form, which the service refuses all the same."""
+        """It has a strict form, but the service rejects it."""
         tree = self.TREE
         assert Schema.of(tree).strict
         asked: dict[str, Any] = {"model": "claude-sonnet-4-5", "schema": tree}
@@ -878,7 +878,7 @@ class TestTools:
         assert not {"tools", "tool_choice", "system"} & set(got)
 
     def test_a_schema_as_a_tool(self) -> None:
-        """The model has to call it, and its name is told to the core."""
+        """The model has to call it."""
         got = body(schema=schema(), schema_mode="tool")
         assert Anthropic.answer_tool(request(schema=schema(), schema_mode="tool")) == "city"
         (invented,) = got["tools"]
@@ -898,7 +898,7 @@ class TestTools:
         ],
     )
     def test_a_schema_that_cannot_be_strict_is_a_tool(self, model: str, params: dict[str, Any]) -> None:
-        """The service would refuse it as a format; whoever asks for that gets it all the same."""
+        """The service would reject it as a format, but schema_mode can force that."""
         params = {"model": model, "schema": LOOSE, **params}
         assert Anthropic.answer_tool(request(**params)) == "city"
         assert body(**params) == body(**params, schema_mode="tool")
@@ -919,7 +919,7 @@ class TestTools:
         ],
     )
     def test_no_tool_is_forced_on_a_model_that_thinks(self, model: str, params: dict[str, Any]) -> None:
-        """A schema without a strict form is told in words: thinking and a forced tool do not go together."""
+        """A schema without a strict form goes into the prompt, as thinking excludes a forced tool."""
         params = {"model": model, "schema": LOOSE, **params}
         assert Anthropic.answer_tool(request(**params)) is None
         got = body(**params)
@@ -928,16 +928,16 @@ class TestTools:
         assert "format" not in got.get("output_config", {})
 
     def test_a_schema_as_a_tool_is_refused_beside_thinking(self) -> None:
-        """Unless it need not be called."""
+        """Unless the call is optional."""
         params: dict[str, Any] = {"schema": schema(), "schema_mode": "tool", "reasoning_effort": "high"}
-        with pytest.raises(InvalidRequest, match="forces no tool while the model thinks"):
+        with pytest.raises(InvalidRequest, match="cannot force a tool while the model thinks"):
             body(**params)
         assert body(**params, tools=[tool()], tool_choice="auto")["tool_choice"] == {"type": "auto"}
         assert body(**{**params, "reasoning_effort": "none"})["tool_choice"] == {"type": "tool", "name": "city"}
 
     @pytest.mark.parametrize("chosen", [None, *(choice for choice, _ in CHOICES), {"type": "any", "wibble": 1}])
     def test_a_tool_that_must_be_called_is_refused_beside_thinking(self, chosen: Any) -> None:
-        """As something that can be left out."""
+        """Like a parameter, it can be left out."""
         forced = chosen in ("required", "weather", {"type": "any", "wibble": 1})
         for params in ({"reasoning_effort": "low"}, {"thinking": {"type": "adaptive"}}):
             found = Anthropic.refusals(request(tools=[tool()], tool_choice=chosen, **params))
@@ -946,7 +946,7 @@ class TestTools:
             assert not Anthropic.refusals(request(tools=[tool()], tool_choice=chosen, **params))
 
     def test_a_schema_as_a_tool_beside_others(self) -> None:
-        """Those may be called first, so that one of all has to be; a caller's own choice wins."""
+        """Other tools may be called first, so any tool is required; a caller's own choice wins."""
         fields: dict[str, Any] = {"schema": schema(), "schema_mode": "tool", "tools": [tool()]}
         got = body(**fields)
         assert got["tool_choice"] == {"type": "any"}
@@ -954,26 +954,26 @@ class TestTools:
         assert body(**fields, tool_choice="auto")["tool_choice"] == {"type": "auto"}
 
     def test_a_schema_in_words(self) -> None:
-        """Behind the caller's own instructions."""
+        """After the caller's own instructions."""
         got = body([{"role": "system", "content": "Be brief."}, *TURN], schema=schema(), schema_mode="json")
         words = Schema.of(schema()).instruction()
         assert [block["text"] for block in got["system"]] == ["Be brief.", words]
         assert not {"output_config", "tools"} & set(got)
 
-    def test_only_the_invented_tool_is_told_to_the_core(self) -> None:
-        """The other modes have none."""
+    def test_only_a_schema_as_a_tool_adds_an_answer_tool(self) -> None:
+        """Other modes have none."""
         assert Anthropic.answer_tool(request()) is None
         for mode in ("native", "json", None):
             assert Anthropic.answer_tool(request(schema=schema(), schema_mode=mode)) is None
 
     def test_two_tools_of_one_name_are_refused(self) -> None:
-        """Nobody could tell their calls apart."""
+        """Their calls could not be told apart."""
         with pytest.raises(InvalidRequest, match="both called 'city'"):
             body(schema=schema(), schema_mode="tool", tools=[tool("city")])
 
     def test_two_schemas_are_refused(self) -> None:
-        """Neither may win in silence."""
-        with pytest.raises(InvalidRequest, match="give one of them"):
+        """Neither wins silently."""
+        with pytest.raises(InvalidRequest, match="pass only one of them"):
             body(schema=schema(), response_format={"type": "json_object"})
 
 
@@ -983,16 +983,16 @@ def delta(kind: str, index: Any = 0, **fields: Any) -> dict[str, Any]:
 
 
 def start(kind: str, index: Any = 0, **fields: Any) -> dict[str, Any]:
-    """An event that begins a block."""
+    """An event that starts a block."""
     return {"type": "content_block_start", "index": index, "content_block": {"type": kind, **fields}}
 
 
 def stopped(reason: Any, **usage: Any) -> dict[str, Any]:
-    """The event before the last."""
+    """The last event but one."""
     return {"type": "message_delta", "delta": {"stop_reason": reason, "stop_sequence": None}, "usage": usage}
 
 
-# Name: what the event holds, and what it says.
+# Name: the event, and its items.
 EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "text": (delta("text_delta", text="Hi"), ["Hi"]),
     "text of a later block": (delta("text_delta", 3, text="ü"), ["ü"]),
@@ -1143,7 +1143,7 @@ ANY = st.recursive(
 
 
 class TestDecode:
-    """What the answers mean."""
+    """Events and documents."""
 
     @pytest.mark.parametrize("name", EVENTS)
     def test_an_event_says_what_it_says(self, name: str) -> None:
@@ -1153,12 +1153,12 @@ class TestDecode:
         assert items(data, kind) == said
         assert items(data) == said
 
-    def test_the_name_of_the_event_is_its_type_where_it_has_none(self) -> None:
+    def test_an_event_without_a_type_has_its_name(self) -> None:
         """Some gateways leave it out of the data."""
         assert items({"index": 0, "delta": {"type": "text_delta", "text": "Hi"}}, "content_block_delta") == ["Hi"]
         assert items({}, "message_stop") == [END]
 
-    # Name: what the event holds, its name, and the error that it is.
+    # Name: the event, its name, and its error.
     ERRORS: ClassVar[dict[str, tuple[Any, str, type[LLMBridgeError], str]]] = {
         "overloaded": (
             {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}},
@@ -1173,15 +1173,15 @@ class TestDecode:
         "FastAPI's report": ({"detail": "boom"}, "message", StreamError, "boom"),
         "a text": ("it broke", "error", StreamError, "it broke"),
         "nothing": ("", "error", StreamError, ""),
-        "no JSON": ("{", "message", ProtocolError, "no valid JSON"),
-        "two in one": ('{"type": "ping"} {"type": "ping"}', "message", ProtocolError, "no valid JSON"),
-        "a list": ([1], "message", ProtocolError, "no JSON object"),
-        "null": ("null", "message", ProtocolError, "no JSON object"),
+        "no JSON": ("{", "message", ProtocolError, "invalid JSON"),
+        "two in one": ('{"type": "ping"} {"type": "ping"}', "message", ProtocolError, "invalid JSON"),
+        "a list": ([1], "message", ProtocolError, "JSON object in a stream event"),
+        "null": ("null", "message", ProtocolError, "JSON object in a stream event"),
     }
 
     @pytest.mark.parametrize("name", ERRORS)
     def test_an_error_in_the_stream_has_its_class(self, name: str) -> None:
-        """The class that its type says."""
+        """The class for its type."""
         data, event, kind, says = self.ERRORS[name]
         with pytest.raises(kind) as caught:
             items(data, event)
@@ -1189,7 +1189,7 @@ class TestDecode:
         assert says in str(caught.value)
 
     def test_a_whole_message(self) -> None:
-        """All kinds of blocks, then the counts, the reason and the end."""
+        """All kinds of blocks, then usage, finish reason and end."""
         cited = {"type": "char_location", "cited_text": "x"}
         document = {
             "type": "message",
@@ -1240,14 +1240,14 @@ class TestDecode:
         ],
     )
     def test_a_content_whose_meaning_is_plain_is_read(self, content: Any) -> None:
-        """Gateways make a text or one block of it."""
+        """Gateways send a text or a single block."""
         got = list(Anthropic.decode_document({"type": "message", "content": content, "stop_reason": "end_turn"}))
         assert "".join(item for item in got if isinstance(item, str)) == "Hi"
         assert got[-2:] == [Finish("stop", "end_turn"), END]
 
     @pytest.mark.parametrize("content", [True, [{"smell": "rose"}], [{"type": "text", "text": {"smell": "rose"}}]])
-    def test_a_content_that_nobody_can_read_is_an_error(self, content: Any) -> None:
-        """With what it is: an answer that has finished is not an empty one."""
+    def test_an_unreadable_content_is_an_error(self, content: Any) -> None:
+        """It is quoted: a finished answer must not look empty."""
         with pytest.raises(ProtocolError, match=r"True|rose"):
             list(Anthropic.decode_document({"type": "message", "content": content, "stop_reason": "end_turn"}))
 
@@ -1263,14 +1263,14 @@ class TestDecode:
             ([], ProtocolError),
         ],
     )
-    def test_a_document_that_is_no_message(self, document: Any, kind: type[LLMBridgeError]) -> None:
-        """The service's error, or advice to look at the base URL."""
+    def test_a_document_that_is_not_a_message(self, document: Any, kind: type[LLMBridgeError]) -> None:
+        """The service's error, or advice to check the base URL."""
         with pytest.raises(kind) as caught:
             list(Anthropic.decode_document(document))
         assert type(caught.value) is kind
 
     def test_input_nested_too_deeply_is_an_error_of_the_tree(self) -> None:
-        """Whatever Python's own limit is."""
+        """For every recursion limit of Python."""
         nest: Any = {}
         for _ in range(100_000):
             nest = {"a": nest}
@@ -1278,16 +1278,16 @@ class TestDecode:
             list(Anthropic.decode_document({"content": [{"type": "tool_use", "input": nest}]}))
 
     def test_models_are_listed_by_name(self) -> None:
-        """As the service and llama.cpp's server list them."""
+        """In the form of the service and of llama.cpp's server."""
         document = {"data": [{"type": "model", "id": "claude-a"}, {"id": "b"}, {"id": ""}, 7], "has_more": False}
         assert Anthropic.decode_models(document) == ["claude-a", "b"]
         with pytest.raises(AuthError):
             Anthropic.decode_models({"type": "error", "error": {"type": "authentication_error", "message": "No."}})
-        with pytest.raises(ProtocolError, match="no list of models"):
+        with pytest.raises(ProtocolError, match="not a list of models"):
             Anthropic.decode_models(["claude-a"])
 
-    def test_the_input_of_the_services_own_tools_is_no_call(self) -> None:
-        """Only the event that began the block tells whose call it is."""
+    def test_the_input_of_server_tools_is_not_a_call(self) -> None:
+        """Only the block's first event tells whose call it is."""
         events = [
             start("text", 0, text=""),
             delta("text_delta", 0, text='a "server_tool_use" is coming'),
@@ -1323,7 +1323,7 @@ class TestDecode:
         ids=str,
     )
     def test_a_count_that_the_end_leaves_out_is_that_of_the_start(self, told_again: dict[str, Any]) -> None:
-        """The prompt is the sum of three counts, of which each may be told again or not."""
+        """The prompt is the sum of three counts, each of which may be repeated."""
         first = {"input_tokens": 10, "cache_read_input_tokens": 100, "cache_creation_input_tokens": 5}
         events = [
             {"type": "message_start", "message": {"usage": {**first, "output_tokens": 1}}},
@@ -1337,7 +1337,7 @@ class TestDecode:
             assert [item for item in got if isinstance(item, Usage)][-1] == Usage(115, 7, 122, 100, 5)
 
     def test_every_event_reaches_decode(self) -> None:
-        """The framing leaves out nothing."""
+        """The framing drops nothing."""
         framing = Anthropic.framing()
         frames = framing.feed(b'data: {"server_tool_use"\n\ndata: ["x_tool_use"]\n\ndata: {"index": "_tool_use"}\n\n')
         assert len(frames) == 3
@@ -1345,7 +1345,7 @@ class TestDecode:
     @given(value=ANY, event=st.sampled_from(WORDS))
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_json_is_items_or_an_error_of_the_tree(self, value: Any, event: str) -> None:
-        """In a stream and whole; nothing that comes is empty."""
+        """Streamed and whole; no item is empty."""
         record = Record(json.dumps(value), event)
         for decode, source in ((Anthropic.decode, record), (Anthropic.decode_document, value)):
             try:
@@ -1357,7 +1357,7 @@ class TestDecode:
 
 
 def read(body_parts: Iterable[bytes]) -> list[Item | End]:
-    """What the core makes of the bytes of a stream."""
+    """The result of the core for the bytes of a stream."""
     framing, decode, assembly = Anthropic.framing(), Anthropic.decoder(), Assembly()
     got: list[Any] = []
     for part in body_parts:
@@ -1372,7 +1372,7 @@ def read(body_parts: Iterable[bytes]) -> list[Item | End]:
 
 
 class TestKeys:
-    """Where the key comes from, and in which header it goes."""
+    """Where the key comes from, and its header."""
 
     @pytest.fixture(autouse=True)
     def _no_keys(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1381,20 +1381,20 @@ class TestKeys:
         monkeypatch.setenv("LLMBRIDGE_KEYS_FILE", "/dev/null")
 
     def sent(self, api_key: str | None = None) -> dict[str, str]:
-        """The headers with the key that is found."""
+        """The headers with the key."""
         key = Anthropic.find_key(None if api_key is None else Secret(api_key), False)
         assert key is not None
         assert MASK in repr(key)
         return Anthropic.auth_headers(key.reveal())
 
     def test_a_key_has_a_header_of_its_own(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """The argument's and the variable's."""
+        """From the argument or the variable."""
         assert self.sent("sk-ant-1") == {"x-api-key": "sk-ant-1"}
         monkeypatch.setenv("ANTHROPIC_API_KEY", "sk-ant-2")
         assert self.sent() == {"x-api-key": "sk-ant-2"}
 
     def test_a_token_is_a_bearer(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whatever it looks like; an OAuth token is one wherever it comes from."""
+        """Any value of the token variable; an OAuth token from any source."""
         monkeypatch.setenv("ANTHROPIC_AUTH_TOKEN", " tok-1 ")
         assert self.sent() == {"Authorization": "Bearer tok-1"}
         assert self.sent("sk-ant-oat01-x") == {"Authorization": "Bearer sk-ant-oat01-x"}
@@ -1407,13 +1407,13 @@ class TestKeys:
         assert self.sent() == {"x-api-key": "sk-ant-2"}
 
     def test_without_a_key_both_variables_are_named(self) -> None:
-        """A server of one's own may need none."""
+        """A server of your own may need none."""
         with pytest.raises(MissingKey, match="ANTHROPIC_API_KEY or ANTHROPIC_AUTH_TOKEN"):
             Anthropic.find_key(None, False)
         assert Anthropic.find_key(None, True) is None
 
     def test_the_base_url_may_come_from_the_environment(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """As for the service's own SDK."""
+        """Like in the service's own SDK."""
         assert Anthropic.resolve_base_url() == "https://api.anthropic.com"
         monkeypatch.setenv("ANTHROPIC_BASE_URL", "http://127.0.0.1:1")
         assert Anthropic.resolve_base_url() == "http://127.0.0.1:1"
@@ -1424,7 +1424,7 @@ NOTHING = Usage(0, 0, 0)
 
 @dataclass(frozen=True)
 class Recorded:
-    """What a recording holds, read off its bytes by eye."""
+    """The content of a recording, read by eye."""
 
     text: str = ""
     finish: str = "end_turn"
@@ -1475,23 +1475,23 @@ RECORDINGS: dict[str, Recorded] = {
 
 
 class TestRecordings:
-    """What real servers sent."""
+    """Answers recorded from real servers."""
 
     @pytest.fixture
     def server(self) -> Iterator[LLMServer]:
-        """A fresh loopback server."""
+        """A new loopback server."""
         with LLMServer() as running:
             yield running
 
     def test_none_is_left_out(self) -> None:
-        """A new recording needs a line in the table."""
+        """A new recording needs a row in the table."""
         found = {f"{path.parent.name}/{path.stem}" for path in DATA.glob("*/anthropic_*.txt")}
         assert found == set(RECORDINGS)
 
     @pytest.mark.parametrize("split", [None, 1])
     @pytest.mark.parametrize("name", RECORDINGS)
     def test_a_recording_replays(self, server: LLMServer, name: str, split: int | None) -> None:
-        """Whole and byte by byte: the recorded answer or the recorded error."""
+        """Whole and byte by byte: the recorded answer or error."""
         expected = RECORDINGS[name]
         server.script(Reply(raw=[(DATA / f"{name}.txt").read_bytes(), CLOSE], split=split))
         with Client("anthropic:m", base_url=server.root, api_key="sk-ant-1", retries=0, timeout=20) as client:
@@ -1509,7 +1509,7 @@ class TestRecordings:
         assert all(call.problem is None for call in got.tool_calls)
 
     def test_thinking_goes_back_with_its_proof(self, server: LLMServer) -> None:
-        """An answer, put into the next call's messages, is sent as it came."""
+        """An answer in the next call's messages is sent unchanged."""
         raw = (DATA / "aimock/anthropic_thinking.txt").read_bytes()
         server.script(Reply(raw=[raw, CLOSE]), Reply(raw=[raw, CLOSE]))
         with Client("anthropic:m", base_url=server.root, api_key="sk-ant-1", retries=0, timeout=20) as client:
@@ -1528,7 +1528,7 @@ class TestRecordings:
         }
 
     def test_blocks_may_overlap(self) -> None:
-        """llama.cpp's server begins the text while the thinking is open, and sends the proof behind it all."""
+        """llama.cpp's server starts the text before the thinking ends, and sends the signature last."""
         events = [
             start("thinking", 0, thinking="", signature=""),
             delta("thinking_delta", 0, thinking="Hm."),
@@ -1545,7 +1545,7 @@ class TestRecordings:
         assert got == [Reasoning("Hm."), "Hi", Reasoning("", signature="s"), Finish("stop", "end_turn"), END]
 
     def test_the_request_that_a_call_sends(self, server: LLMServer) -> None:
-        """Path, headers and body, as the service wants them."""
+        """Path, headers and body have the service's form."""
         server.script(Reply(raw=[(DATA / "aimock/anthropic_text.txt").read_bytes(), CLOSE]))
         with Client("anthropic:claude-x", base_url=server.root, api_key="sk-ant-1", retries=0, timeout=20) as client:
             client.chat("Hi", proxy=False, beta="b-1", max_tokens=5).complete()
@@ -1558,7 +1558,7 @@ class TestRecordings:
         assert received.json == {"model": "claude-x", "max_tokens": 5, "messages": TURN, "stream": True}
 
     def test_a_structured_answer_may_come_as_a_call(self, server: LLMServer) -> None:
-        """The arguments of the invented tool are the text, and the call itself is nobody's business."""
+        """The arguments of the added tool are the text; the call itself is hidden."""
         events = [
             start("tool_use", 0, id="c1", name="city", input={}),
             delta("input_json_delta", 0, partial_json='{"city": '),
@@ -1574,7 +1574,7 @@ class TestRecordings:
         assert (answer.tool_calls, answer.finish_reason, answer.raw_finish_reason) == ((), "stop", "tool_use")
 
     def test_what_is_refused_is_refused_at_the_call(self, server: LLMServer) -> None:
-        """Nothing is sent; whoever says so has it left out."""
+        """Nothing is sent, unless the caller has it left out."""
         server.script(Reply("x"))
         with Client("anthropic:m", base_url=server.root, api_key="sk-ant-1", retries=0, timeout=20) as client:
             with pytest.raises(InvalidRequest, match="seed"):

@@ -1,4 +1,4 @@
-"""A turn in Anthropic's dialect: what of it is shown, and that it goes back as it came."""
+"""A turn in Anthropic's dialect: its events, and sending it back unchanged."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def said(text: str, **more: Any) -> Block:
 
 
 def called(id: str, city: str, **more: Any) -> Block:
-    """A call for the caller."""
+    """A call of a caller's tool."""
     return {"type": "tool_use", "id": id, "name": "weather", "input": {"city": city}, **more}
 
 
@@ -115,7 +115,7 @@ PLACES: dict[str, tuple[Block, Citation]] = {
 
 
 def block_events(block: Block, index: int) -> list[Block]:
-    """How a stream sends a block, each text of it in two pieces."""
+    """The events for a block, each text in two pieces."""
     begun, pieces = copy.deepcopy(block), []
     if block["type"] == "text":
         begun["text"] = ""
@@ -139,13 +139,13 @@ def block_events(block: Block, index: int) -> list[Block]:
 
 
 def halves(text: str) -> Iterator[str]:
-    """The text in two, as far as there is anything."""
+    """The text in two pieces, unless it is empty."""
     middle = len(text) // 2
     yield from filter(None, (text[:middle], text[middle:]))
 
 
 def turn_events(*blocks: Block, reason: str | None = "end_turn") -> list[Block]:
-    """The events of a whole turn; without a reason it breaks off."""
+    """The events of a turn; without a reason it is cut off."""
     message = {"id": "msg_1", "type": "message", "role": "assistant", "content": [], "model": "claude-x-1"}
     events: list[Block] = [
         {"type": "message_start", "message": {**message, "usage": {"input_tokens": 10, "output_tokens": 1}}},
@@ -174,7 +174,7 @@ def turn(*blocks: Block, reason: str | None = "end_turn") -> Reply:
 
 
 def document(*blocks: Block, reason: str = "end_turn") -> Reply:
-    """The same as one document."""
+    """The turn as one document."""
     usage = {"input_tokens": 10, "output_tokens": 5}
     fields = {"id": "msg_1", "type": "message", "model": "claude-x-1", "content": list(blocks), "stop_reason": reason}
     return Reply(body=json.dumps({**fields, "usage": usage}), content_type="application/json")
@@ -182,14 +182,14 @@ def document(*blocks: Block, reason: str = "end_turn") -> Reply:
 
 @pytest.fixture
 def client(server: LLMServer) -> Iterator[Client]:
-    """A client that speaks the dialect."""
+    """A client for the dialect."""
     base_url = server.base_url("anthropic")
     with Client("anthropic:claude-opus-4-6", base_url=base_url, api_key="sk-ant-1", retries=0, timeout=20) as made:
         yield made
 
 
 def sent_back(client: Client, server: LLMServer, answer: Completion) -> Any:
-    """The turn as it goes out with the next question."""
+    """The turn in the next request."""
     server.script(turn(said("ok")))
     client.chat([ASKED, answer, {"role": "user", "content": "And?"}]).complete()
     return server.requests[-1].json["messages"][1]["content"]
@@ -252,12 +252,12 @@ TURNS: dict[str, list[Block]] = {
 
 
 class TestAsItCame:
-    """A turn that goes back is the turn that came."""
+    """A turn is sent back unchanged."""
 
     @EVERY_MODE
     @pytest.mark.parametrize("name", TURNS)
     def test_a_turn_goes_back_equal(self, server: LLMServer, client: Client, mode: Mode, name: str) -> None:
-        """Every block in its place, with its proof and all its keys, streamed or not."""
+        """Every block is in its place, with its signature and all its keys, streamed or not."""
         blocks = TURNS[name]
         for given in (turn(*blocks), document(*blocks)):
             server.script(given)
@@ -267,7 +267,7 @@ class TestAsItCame:
 
     @pytest.mark.parametrize("name", TURNS)
     def test_a_turn_survives_json(self, server: LLMServer, client: Client, name: str) -> None:
-        """As a mapping in a file."""
+        """Saved as a mapping in a file."""
         server.script(turn(*TURNS[name]))
         kept = json.loads(json.dumps(client.chat([ASKED]).complete().message.to_dict()))
         encoded = Anthropic.encode(
@@ -277,7 +277,7 @@ class TestAsItCame:
 
     @pytest.mark.parametrize("at", range(7))
     def test_what_no_message_could_hold_is_made_such(self, server: LLMServer, client: Client, at: int) -> None:
-        """Half a character and a number that is none, in whatever a block has of its own; too deep is an error."""
+        """Lone surrogates and NaN in a block are replaced; deep nesting is an error."""
 
         def block(value: Any) -> Block:
             return [
@@ -299,7 +299,7 @@ class TestAsItCame:
                 client.chat([ASKED]).complete()
 
     def test_a_plain_answer_is_a_plain_message(self, server: LLMServer, client: Client) -> None:
-        """With nothing beside its text, also where the service writes down that there are no citations."""
+        """It has only its text, even if the service sends empty citations."""
         for block in (said("Hi"), said("Hi", citations=None), said("Hi", citations=[])):
             first, *more = turn_events(said("Hi"))
             begins = {"type": "content_block_start", "index": 0, "content_block": {**block, "text": ""}}
@@ -324,7 +324,7 @@ class TestAsItCame:
         assert Anthropic.encode(ChatRequest("m", turns)).body["messages"][1]["content"] == "Hi"
 
     def test_a_caller_may_write_a_turn(self) -> None:
-        """Of events, of what the service gave, and of its blocks as they are."""
+        """From events, from the service's objects, and from its blocks."""
         parts = [
             Reasoning("Hm", "s"),
             ToolCall("t1", "weather", {"city": "Oslo"}),
@@ -339,7 +339,7 @@ class TestAsItCame:
         ]  # fmt: skip
 
     def test_an_object_of_another_service_is_not_taken_for_a_block(self) -> None:
-        """Events say not whose they are: a caller may put one of OpenAI's into a message."""
+        """Events do not name their service: a caller may put one of OpenAI's into a message."""
         parts = [
             Reasoning("Hm", "s", None, {"type": "reasoning", "id": "rs_1"}),
             ToolCall("t1", "weather", {"city": "Oslo"}, raw={"type": "function_call", "status": "completed"}),
@@ -349,7 +349,7 @@ class TestAsItCame:
         assert content == [thinking("Hm", "s"), called("t1", "Oslo")]
 
     def test_media_of_an_answer_go_as_their_words(self) -> None:
-        """The service takes none in the model's turn: what was spoken is a text, and an image is left out."""
+        """The service accepts none in the model's turn: speech is sent as text, images are left out."""
         parts = [
             "See:",
             Media("image", "image/png", b"\x89PNG"),
@@ -362,7 +362,7 @@ class TestAsItCame:
         assert content == [said("See:"), said("Hello.")]
 
     def test_an_object_without_a_type_is_sent_as_given(self) -> None:
-        """Its caller knows what it is."""
+        """The caller is responsible for it."""
         turns = with_own_proofs(
             [Message("user", "x"), Message("assistant", [Opaque({"a": 1}, "anthropic")])], "anthropic"
         )
@@ -370,11 +370,11 @@ class TestAsItCame:
 
 
 class TestEvents:
-    """What of a turn is shown."""
+    """The events of a turn."""
 
     @pytest.mark.parametrize("place", PLACES)
     def test_a_citation_is_an_event_when_it_comes(self, server: LLMServer, client: Client, place: str) -> None:
-        """With the service's own object; the same one twice is one."""
+        """With the service's own object; repeated ones are yielded once."""
         raw, citation = PLACES[place]
         server.script(turn(said("It is.", citations=[raw, raw])), document(said("It is.", citations=[raw])))
         for _ in range(2):
@@ -383,7 +383,7 @@ class TestEvents:
             assert (found, found.raw) == (citation, raw)
 
     def test_a_citation_comes_with_its_text(self, server: LLMServer, client: Client) -> None:
-        """Not at the end of the block, and it is in the completion."""
+        """Not at the end of the block; it is in the completion as well."""
         server.script(turn(said("Red.", citations=[PAGE])))
         stream = client.chat([ASKED])
         kinds = [type(event) for event in stream.events()]
@@ -391,7 +391,7 @@ class TestEvents:
         assert [citation.url for citation in stream.complete().citations] == ["https://example.org/1"]
 
     def test_a_tool_of_the_service_is_shown_twice(self, server: LLMServer, client: Client) -> None:
-        """When it is called, with its whole input, and with what came of it."""
+        """With its whole input when called, and with its result."""
         server.script(turn(SEARCH, FOUND, said("Many.")))
         stream = client.chat([ASKED])
         call, result = [event for event in stream.events() if isinstance(event, ServerTool)]
@@ -401,7 +401,7 @@ class TestEvents:
         assert (tool.name, tool.arguments, tool.result) == ("web_search", SEARCH["input"], FOUND["content"])
 
     def test_a_result_has_the_name_of_its_call(self, server: LLMServer, client: Client) -> None:
-        """The type of its block may not say it; without the call it is all there is."""
+        """Its block may not say it; without the call the type is used."""
         call, result = TURNS["a server's tool"]
         server.script(turn(call, result), turn(FOUND))
         names = [event.name for event in client.chat([ASKED]).events() if isinstance(event, ServerTool)]
@@ -411,7 +411,7 @@ class TestEvents:
         ]
 
     def test_an_input_that_broke_off_is_shown_and_not_sent(self, server: LLMServer, client: Client) -> None:
-        """The service would refuse half of it."""
+        """The service would reject half an input."""
         events = turn_events(said("Hm."), reason="max_tokens")
         cut = block_events(SEARCH, 1)[:3]
         server.script(reply([*events[:-2], *cut, *events[-2:]]))
@@ -422,7 +422,7 @@ class TestEvents:
         assert sent_back(client, server, stream.complete()) == "Hm."
 
     def test_a_call_is_handed_out_at_its_end(self, server: LLMServer, client: Client) -> None:
-        """And not only at the end of the answer."""
+        """Not only at the end of the answer."""
         server.script(turn(called("t1", "Oslo"), thinking("Hm", "s"), called("t2", "Rome"), reason="tool_use"))
         kinds = [type(event) for event in client.chat([ASKED]).events()]
         assert kinds.index(ToolCall) < kinds.index(Reasoning)
@@ -438,7 +438,7 @@ class TestEvents:
         assert [event.raw["delta"]["stop_details"] for event in seen if isinstance(event, Other)] == [details]
 
     def test_who_answered(self, server: LLMServer, client: Client) -> None:
-        """The id, the model and what else the first event says, and the last but one."""
+        """The id, the model and other fields of the first event, and of the last but one."""
         events = turn_events(said("Hi"))
         events[0]["message"]["service"] = "east"
         events[-2]["delta"]["container"] = {"id": "cntr_1"}
@@ -455,7 +455,7 @@ class TestEvents:
         assert (answer.response_id, answer.served_model, answer.extra) == ("msg_1", "claude-x-1", {})
 
     def test_raw_events_are_all_events(self, server: LLMServer, client: Client) -> None:
-        """As they came: nothing is left out or written anew before."""
+        """Nothing is left out or changed."""
         events = turn_events(SEARCH, FOUND, said("Many.", citations=[PAGE]))
         server.script(reply(events))
         seen = [event.json for event in client.chat([ASKED]).raw_events() if hasattr(event, "json")]
@@ -463,7 +463,7 @@ class TestEvents:
 
 
 def begun(block: Block, *pieces: Block, index: int = 0) -> list[Block]:
-    """The events of a block with such a beginning and such pieces."""
+    """The events of a block with this start and these pieces."""
     return [
         {"type": "content_block_start", "index": index, "content_block": block},
         *({"type": "content_block_delta", "index": index, "delta": piece} for piece in pieces),
@@ -476,7 +476,7 @@ def texts(*pieces: str) -> list[Block]:
     return [{"type": "text_delta", "text": piece} for piece in pieces]
 
 
-# Name: what a block begins with, its pieces, and its text.
+# Name: the start of a block, its pieces, and its text.
 BEGUN: dict[str, tuple[str, list[str], str]] = {
     "said again": ("Hello, you", ["Hello, you"], "Hello, you"),
     "said again in pieces": ("Hello, you", ["Hel", "lo, ", "you"], "Hello, you"),
@@ -494,11 +494,11 @@ BEGUN: dict[str, tuple[str, list[str], str]] = {
 
 
 class TestOnce:
-    """What a block begins with is not said twice."""
+    """The start of a block is not repeated."""
 
     @pytest.mark.parametrize("name", BEGUN)
     def test_a_text_that_begins_is_said_once(self, server: LLMServer, client: Client, name: str) -> None:
-        """Whether its pieces repeat it, go on with it, or both; a short piece is never a repetition."""
+        """If its pieces repeat it, continue it, or both; a short piece is never a repetition."""
         first, pieces, text = BEGUN[name]
         events = turn_events()
         server.script(reply([*events[:2], *begun(said(first), *texts(*pieces)), *events[2:]]))
@@ -507,7 +507,7 @@ class TestOnce:
 
     @pytest.mark.parametrize("name", BEGUN)
     def test_a_thought_that_begins_is_said_once(self, server: LLMServer, client: Client, name: str) -> None:
-        """And so is its proof."""
+        """The same holds for its signature."""
         first, pieces, text = BEGUN[name]
         more = [{"type": "thinking_delta", "thinking": piece} for piece in pieces]
         events = turn_events()
@@ -522,7 +522,7 @@ class TestOnce:
         ids=repr,
     )
     def test_an_input_that_begins_is_said_once(self, server: LLMServer, client: Client, pieces: list[str]) -> None:
-        """In a call of a tool, in one of the service's own tools, and where the call is the answer."""
+        """In a tool call, a server tool's call, and a call that is the answer."""
         more = [{"type": "input_json_delta", "partial_json": piece} for piece in pieces]
         events = turn_events(reason="tool_use")
         server.script(reply([*events[:2], *begun(called("t1", "Oslo"), *more), *events[2:]]))
@@ -537,7 +537,7 @@ class TestOnce:
         assert answer.parsed == {"city": "Oslo"}
 
     def test_two_equal_calls_are_two(self, server: LLMServer, client: Client) -> None:
-        """They have ids of their own."""
+        """They have different ids."""
         server.script(turn(called("t1", "Oslo"), called("t2", "Oslo"), reason="tool_use"))
         assert [call.id for call in client.chat([ASKED]).complete().tool_calls] == ["t1", "t2"]
 
@@ -574,10 +574,10 @@ RECORDED = [
 
 
 class TestUnknown:
-    """Whatever the service invents is found in the events, and goes back where it belongs to the turn."""
+    """Anything unknown is an event, and is sent back if it belongs to the turn."""
 
     def both(self, client: Client, server: LLMServer, events: list[Block]) -> tuple[list[Any], Any]:
-        """The events that are seen, and the turn that goes back."""
+        """The events, and the turn that is sent back."""
         server.script(reply(events))
         stream = client.chat([ASKED])
         return list(stream.events()), sent_back(client, server, stream.complete())
@@ -591,7 +591,7 @@ class TestUnknown:
             assert back == RECORDED
 
     def test_a_block(self, server: LLMServer, client: Client) -> None:
-        """With pieces of known and of unknown kinds, which are put together by their names."""
+        """Pieces of known and unknown kinds are joined by their names."""
         pieces = [
             {"type": "smell_delta", "smell": "ro"},
             {"type": "smell_delta", "smell": "se", "strength": 3},
@@ -618,7 +618,7 @@ class TestUnknown:
             assert "answer" not in "".join(event.text for event in seen if isinstance(event, Text))
 
     def test_a_piece_of_a_known_block(self, server: LLMServer, client: Client) -> None:
-        """At every position within each."""
+        """At every position in each."""
         events = turn_events(*RECORDED, reason="tool_use")
         tried = 0
         for at, event in enumerate(events):
@@ -640,7 +640,7 @@ class TestUnknown:
             assert self.both(client, server, turn_events(*blocks, reason="tool_use"))[1] == blocks
 
     def test_a_key_of_an_event_or_a_piece(self, server: LLMServer, client: Client) -> None:
-        """In each of them but the first, whose own are the head of the answer."""
+        """In each of them except the first, whose keys are the answer's head."""
         events = turn_events(*RECORDED, reason="tool_use")
         for at, event in enumerate(events):
             if event["type"] == "ping":
@@ -657,10 +657,10 @@ class TestUnknown:
 
 
 class TestOverlaps:
-    """Streams that do not keep to the order of the service's own."""
+    """Streams in another order than the service's."""
 
     def test_blocks_without_an_end(self, server: LLMServer, client: Client) -> None:
-        """Some gateways leave it out: what is whole is over when another begins."""
+        """Some gateways leave it out: a complete block ends when the next one starts."""
         events = [event for event in turn_events(*RECORDED, reason="tool_use") if event["type"] != "content_block_stop"]
         server.script(reply(events))
         answer = client.chat([ASKED]).complete()
@@ -675,7 +675,7 @@ class TestOverlaps:
         ]
 
     def test_blocks_that_all_have_one_number(self, server: LLMServer, client: Client) -> None:
-        """As texts, or none at all: each begins anew."""
+        """As a str, or without a number: each start is a new block."""
         for number in (0, "0", None):
             events = turn_events(*RECORDED, reason="tool_use")
             for event in events:
@@ -685,7 +685,7 @@ class TestOverlaps:
             assert sent_back(client, server, client.chat([ASKED]).complete()) == RECORDED
 
     def test_calls_whose_pieces_come_in_turns(self, server: LLMServer, client: Client) -> None:
-        """Each piece goes to its own."""
+        """Each piece belongs to its call."""
         one, two = block_events(called("t1", "Oslo"), 0), block_events(called("t2", "Rome"), 1)
         events = turn_events(reason="tool_use")
         mixed = [event for pair in zip(one, two, strict=True) for event in pair]
@@ -694,7 +694,7 @@ class TestOverlaps:
         assert [(call.id, call.arguments["city"]) for call in calls] == [("t1", "Oslo"), ("t2", "Rome")]
 
     def test_a_stream_that_breaks_off_keeps_what_came(self, server: LLMServer, client: Client) -> None:
-        """Whole blocks, in their order; half a search is no part of the turn."""
+        """Complete blocks, in order; half a search is not part of the turn."""
         events = [*turn_events(thinking("Hm", "s"), FOUND, said("One. "), called("t1", "Oslo"), reason=None)]
         server.script(reply([*events, *block_events(SEARCH, 4)[:3]]))
         with pytest.raises(StreamTruncated) as caught:
@@ -709,13 +709,13 @@ LOOK = said("Let me look. ")
 
 
 class TestPause:
-    """The service wants a turn back as it is, to go on with it."""
+    """The service wants the turn back unchanged, to continue it."""
 
     TOOLS = ({"type": "web_search_20250305", "name": "web_search"},)
 
     @EVERY_MODE
     def test_a_paused_turn_goes_on(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """All of its answers are one, and each request has all of it that came before."""
+        """All of its answers are one, and each request contains everything before it."""
         again = {**SEARCH, "id": "srv_2"}
         server.script(
             turn(thinking("Hm", "s"), LOOK, SEARCH, reason="pause_turn"),
@@ -739,7 +739,7 @@ class TestPause:
 
     @EVERY_MODE
     def test_its_pieces_and_events_are_those_of_one_answer(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """In their order; the reason of each part is shown."""
+        """In order, with each part's finish reason."""
         for _ in range(2):
             server.script(turn(LOOK, SEARCH, reason="pause_turn"), turn(FOUND, said("Many.")))
         pieces = mode.read(client.chat([ASKED], tools=self.TOOLS, run_tools=True)).pieces
@@ -750,7 +750,7 @@ class TestPause:
 
     @EVERY_MODE
     def test_a_pause_before_and_after_a_call(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The turn that calls is one with its pause, and the one behind the result another."""
+        """A turn is one with its pause; the turn after the result is another."""
         server.script(
             turn(LOOK, SEARCH, reason="pause_turn"),
             turn(FOUND, thinking("Hm", "s"), called("t1", "Oslo"), reason="tool_use"),
@@ -773,7 +773,7 @@ class TestPause:
 
     @EVERY_MODE
     def test_an_answer_behind_a_pause_may_come_whole(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """As the last event of its stream, or alone: what was said before the pause is not what it repeats."""
+        """As the last event of its stream, or alone: it does not repeat what came before the pause."""
         rest = [thinking("Again.", "2"), FOUND, said("Many.")]
         events = turn_events(*rest)
         whole = {**events[0]["message"], "content": rest, "stop_reason": "end_turn"}
@@ -785,7 +785,7 @@ class TestPause:
 
     @EVERY_MODE
     def test_pauses_are_counted(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """A service that never comes to an end is left at the limit, with what it has said."""
+        """A service that never finishes is stopped at the limit, with the text so far."""
         server.default = turn(LOOK, SEARCH, reason="pause_turn")
         stream = client.chat([ASKED], tools=self.TOOLS, run_tools=True, max_turns=3)
         outcome = mode.read(stream)
@@ -800,7 +800,7 @@ class TestPause:
 
     @EVERY_MODE
     def test_an_error_behind_a_pause_keeps_what_came(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The message can be sent again, and goes on."""
+        """The message can be sent again, and is continued."""
         server.script(turn(LOOK, SEARCH, reason="pause_turn"), turn(FOUND, said("One. "), reason=None))
         outcome = mode.read(client.chat([ASKED], tools=self.TOOLS, run_tools=True))
         assert isinstance(outcome.error, LLMBridgeError)
@@ -812,7 +812,7 @@ class TestPause:
 
     @EVERY_MODE
     def test_without_run_tools_one_more_question_goes_on(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The reason is visible, and the turn stands last as it came."""
+        """The reason is visible, and the turn is last, unchanged."""
         server.script(turn(LOOK, SEARCH, reason="pause_turn"), turn(FOUND, said("Many.")))
         paused = mode.complete(client.chat([ASKED], tools=self.TOOLS))
         assert (paused.finish_reason, paused.raw_finish_reason) == ("pause", "pause_turn")
@@ -825,7 +825,7 @@ class TestPause:
 
 @EVERY_MODE
 def test_run_tools_sends_a_turn_in_its_order(server: LLMServer, client: Client, mode: Mode) -> None:
-    """Two thoughts and two calls in each of two turns, with their proofs."""
+    """Two thoughts and two calls in each of two turns, with their signatures."""
     turns = [
         [thinking("North.", "1"), called("t1", "Oslo"), thinking("South.", "2"), said("And"), called("t2", "Rome")],
         [thinking("East.", "3"), called("t3", "Riga"), thinking("West.", "4"), called("t4", "Cork")],

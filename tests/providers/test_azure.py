@@ -1,4 +1,4 @@
-"""Azure: OpenAI's dialect under the path of a deployment, or below /openai/v1 without one."""
+"""Azure: OpenAI's dialect with the path of a deployment, or below /openai/v1 without one."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from llmbridge.testing import LLMServer, Reply
 KEY = "azure-key-0123456789"
 OF_A_DEPLOYMENT = "/openai/deployments/chat-eu/{}?api-version=2024-10-21"
 
-# What follows the server's root in the base URL: the paths of a chat, embeddings and the models.
+# Paths after the server's root in the base URL: chat, embeddings and models.
 PLACES: dict[str, tuple[str, str, str]] = {
     "": (
         OF_A_DEPLOYMENT.format("chat/completions"),
@@ -32,13 +32,13 @@ PLACES: dict[str, tuple[str, str, str]] = {
 
 @pytest.mark.parametrize("place", PLACES)
 class TestPlaces:
-    """Both kinds of base URL, as argument and in the environment."""
+    """Both kinds of base URL, as argument and from the environment."""
 
     @pytest.fixture(autouse=True, params=["argument", "environment"])
     def asked(
         self, request: pytest.FixtureRequest, place: str, server: LLMServer, monkeypatch: pytest.MonkeyPatch
     ) -> dict[str, Any]:
-        """How the server is named."""
+        """Options that name the server."""
         if request.param == "environment":
             monkeypatch.setenv("AZURE_OPENAI_ENDPOINT", server.root + place)
             monkeypatch.setenv("AZURE_OPENAI_API_KEY", KEY)
@@ -46,7 +46,7 @@ class TestPlaces:
         return {"base_url": server.root + place, "api_key": KEY, "proxy": False, "retries": 0}
 
     def test_a_chat(self, place: str, asked: dict[str, Any], server: LLMServer) -> None:
-        """The key in its own header, the model in the body too, and max_tokens under its new name."""
+        """The key in its own header, the model in the body as well, and max_tokens under its new name."""
         server.script(Reply("Hello"))
         done = chat("Hi", "azure:chat-eu", max_tokens=5, **asked).complete()
         assert (done.text, done.provider, done.model) == ("Hello", "azure", "chat-eu")
@@ -69,7 +69,7 @@ class TestPlaces:
         assert server.requests[0].json == {"model": "chat-eu", "input": ["a", "b"], "dimensions": 3}
 
     def test_models(self, place: str, asked: dict[str, Any], server: LLMServer) -> None:
-        """What the resource offers."""
+        """The models of the resource."""
         server.script(Reply(models=["gpt-x"]))
         assert models("azure", **asked) == ["gpt-x"]
         assert server.requests[0].path == PLACES[place][2]
@@ -77,7 +77,7 @@ class TestPlaces:
 
 
 def test_the_version_is_a_setting(server: LLMServer) -> None:
-    """Of a call or of a client; it is not in the body."""
+    """From a call or a client; it is not in the body."""
     with Client("azure:d", base_url=server.root, api_key=KEY, proxy=False, api_version="2025-04-01-preview") as client:
         client.chat("Hi").complete()
         client.chat("Hi", api_version="2024-06-01").complete()
@@ -88,7 +88,7 @@ def test_the_version_is_a_setting(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("version", ["", " ", 2024, ["v1"]])
 def test_a_version_is_text(version: Any) -> None:
-    """Anything else would end up in the URL."""
+    """It becomes part of the URL."""
     with pytest.raises(InvalidRequest, match="api_version"):
         Azure.encode(ChatRequest.checked("d", "Hi", {"api_version": version}))
 
@@ -102,13 +102,13 @@ def test_a_version_is_text(version: Any) -> None:
     ],
 )
 def test_it_refuses_what_openai_refuses(model: str, params: dict[str, Any], name: str) -> None:
-    """The models are the same; what a deployment is called tells them apart where it is the model's own name."""
-    with pytest.raises(InvalidRequest, match=f"azure refuses {name}"):
+    """The models are the same, and are recognized if the deployment has the model's name."""
+    with pytest.raises(InvalidRequest, match=f"azure rejects {name}"):
         chat("Hi", f"azure:{model}", base_url="http://127.0.0.1:1", api_key=KEY, **params).complete()
 
 
 def test_it_takes_pictures_where_openai_does() -> None:
-    """From users, not from the system."""
+    """From users, not in system messages."""
     image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
     turns = [{"role": "system", "content": [image]}, {"role": "user", "content": "Hi"}]
     with pytest.raises(InvalidRequest, match="a system message holds a part of type 'image_url'"):
@@ -116,7 +116,7 @@ def test_it_takes_pictures_where_openai_does() -> None:
 
 
 def test_names_are_quoted() -> None:
-    """A deployment or version with a slash or a question mark stays within its place."""
+    """A slash or a question mark in a deployment or version is quoted."""
     path = Azure.encode(ChatRequest.checked("a/b?c", "Hi", {"api_version": "1&x=2"})).path
     assert path == "/openai/deployments/a%2Fb%3Fc/chat/completions?api-version=1%26x%3D2"
     assert Azure.path_below("https://x/openai/v1", path) == "/chat/completions"
@@ -137,7 +137,7 @@ def test_without_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_token_of_entra_in_place_of_a_key(server: LLMServer) -> None:
-    """A header of the caller's, with the base URL as argument."""
+    """As the caller's header, with the base URL as argument."""
     headers = {"Authorization": "Bearer entra-token-0123"}
     chat("Hi", "azure:d", base_url=server.root, headers=headers, proxy=False).complete()
     assert server.requests[0].header("Authorization") == "Bearer entra-token-0123"
@@ -154,7 +154,7 @@ def test_a_token_of_entra_in_place_of_a_key(server: LLMServer) -> None:
     ],
 )
 def test_a_key_and_a_token_go_into_different_headers(given: str, header: str, server: LLMServer) -> None:
-    """Entra's tokens are JSON Web Tokens; Azure refuses them as keys, and keys as tokens."""
+    """Entra's tokens are JSON Web Tokens; Azure rejects them as keys, and keys as tokens."""
     chat("Hi", "azure:d", base_url=server.root, api_key=given, proxy=False).complete()
     bearer = f"Bearer {given}" if header == "Authorization" else None
     assert server.requests[0].header("Authorization") == bearer
@@ -166,7 +166,7 @@ def test_a_key_and_a_token_go_into_different_headers(given: str, header: str, se
     [("0123456789abcdef0123456789abcdef", "api-key"), ("A1b2" * 21, "api-key"), ("entra-token", "Authorization")],
 )
 def test_a_function_gives_a_token(given: str, header: str, server: LLMServer) -> None:
-    """Unless it has the form of a key, which a vault may hold."""
+    """Unless it looks like a key, which a vault may hold."""
     chat("Hi", "azure:d", base_url=server.root, api_key=lambda: given, proxy=False).complete()
     bearer = f"Bearer {given}" if header == "Authorization" else None
     assert server.requests[0].header("Authorization") == bearer
@@ -174,7 +174,7 @@ def test_a_function_gives_a_token(given: str, header: str, server: LLMServer) ->
 
 
 def test_a_deployment_that_is_not_there(server: LLMServer) -> None:
-    """Azure's own word for it."""
+    """The error has Azure's code."""
     error = {"code": "DeploymentNotFound", "message": "The API deployment for this resource does not exist."}
     server.script(Reply(status=404, error=error))
     with pytest.raises(NotFound, match="does not exist") as caught:

@@ -1,4 +1,4 @@
-"""Cohere's dialect: what is sent, what its events say, and its recordings, as tables."""
+"""Cohere's dialect: requests, events and recordings, as tables."""
 
 from __future__ import annotations
 
@@ -40,20 +40,20 @@ OTHER = {"type": "function", "function": {"name": "other", "parameters": SCHEMA}
 
 
 def body(messages: Any = "Hi", **params: Any) -> dict[str, Any]:
-    """What is sent for a request."""
+    """The body of a request."""
     return dict(Cohere.encode(ChatRequest.checked("m", messages, params)).body)
 
 
 def turns(*given: dict[str, Any]) -> Any:
-    """The messages that are sent for these."""
+    """The messages in the body."""
     return body(list(given))["messages"]
 
 
 class TestParameters:
-    """Where each parameter goes."""
+    """The place of each parameter."""
 
     def test_a_plain_request(self) -> None:
-        """Model, messages, and that a stream is wanted."""
+        """Model, messages, and a stream."""
         encoded = Cohere.encode(ChatRequest.checked("m", "Hi", {}))
         assert encoded.path == "/v2/chat"
         assert encoded.body == {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
@@ -86,18 +86,18 @@ class TestParameters:
         ],
     )
     def test_parameters(self, params: dict[str, Any], expected: dict[str, Any]) -> None:
-        """Cohere's names; its own win, and what is unknown goes out as given."""
+        """They get Cohere's names; its own names win, and unknown ones are sent unchanged."""
         sent = body(**params)
         assert sent == {"model": "m", "messages": sent["messages"], "stream": True, **expected}
 
     @pytest.mark.parametrize("effort", ["bogus", "", True, False, -1, 1.5, ["low"]])
     def test_an_effort_that_means_nothing_is_refused(self, effort: Any) -> None:
-        """It says what may be given."""
+        """The error lists the values."""
         with pytest.raises(InvalidRequest, match=r"reasoning_effort must be one of none, .*max, or a number of tokens"):
             body(reasoning_effort=effort)
 
     def test_what_is_refused(self) -> None:
-        """What Cohere lacks, but for values that ask for nothing special."""
+        """What Cohere does not support, unless it has the default value."""
         many = {"n": 2, "logit_bias": {}, "top_logprobs": 1, "user": "u", "metadata": {}, "parallel_tool_calls": False}
         assert set(Cohere.refusals(ChatRequest.checked("m", "Hi", many))) == set(many)
         few = {"n": 1, "parallel_tool_calls": True, "seed": 1}
@@ -118,7 +118,7 @@ class TestStructure:
         ],
     )
     def test_tools(self, choice: str | None, sent: str | None, names: list[str]) -> None:
-        """A tool that must be called is the only one that goes out: Cohere cannot be told which."""
+        """A tool that must be called is the only one sent, as Cohere's tool_choice cannot name one."""
         made = body(tools=[WEATHER, OTHER], tool_choice=choice)
         assert made.get("tool_choice") == sent
         assert [tool["function"]["name"] for tool in made["tools"]] == names
@@ -126,7 +126,7 @@ class TestStructure:
         assert "strict_tools" not in made
 
     def test_strict_tools(self) -> None:
-        """Cohere holds to all schemas or to none."""
+        """Cohere has one setting for all tools."""
         strict = {"type": "function", "function": {"name": "weather", "parameters": SCHEMA, "strict": True}}
         made = body(tools=[strict])
         assert made["strict_tools"] is True
@@ -134,14 +134,14 @@ class TestStructure:
         assert body(tools=[strict], strict_tools=False)["strict_tools"] is False
 
     def test_a_schema(self) -> None:
-        """The response format holds the model to it."""
+        """As a response format."""
         form = body(schema=SCHEMA)["response_format"]
         assert form["type"] == "json_object"
         assert form["json_schema"]["properties"] == SCHEMA["properties"]
         assert Cohere.answer_tool(ChatRequest.checked("m", "Hi", {"schema": SCHEMA})) is None
 
     def test_a_schema_beside_tools(self) -> None:
-        """No response format may stand there, so that the answer becomes a tool of its own."""
+        """A response format is not allowed there, so the answer becomes a tool."""
         params = {"schema": SCHEMA, "tools": [WEATHER]}
         made = body(**params)
         assert [tool["function"]["name"] for tool in made["tools"]] == ["weather", "city"]
@@ -150,7 +150,7 @@ class TestStructure:
         assert Cohere.answer_tool(ChatRequest.checked("m", "Hi", params)) == "city"
 
     def test_a_schema_in_the_prompt(self) -> None:
-        """JSON mode, and the schema where the model reads it."""
+        """JSON mode, with the schema in the prompt."""
         made = body(schema=SCHEMA, schema_mode="json")
         assert made["response_format"] == {"type": "json_object"}
         assert made["messages"][0]["role"] == "system"
@@ -161,7 +161,7 @@ PNG = Image(b"\x89PNG\r\n\x1a\n")
 
 
 class TestMessages:
-    """What becomes of the turns."""
+    """Messages in the body."""
 
     @pytest.mark.parametrize(
         ("given", "sent"),
@@ -221,19 +221,19 @@ class TestMessages:
         ],
     )
     def test_a_turn(self, given: dict[str, Any], sent: dict[str, Any]) -> None:
-        """Text as text, images beside it, calls with the plan that led to them."""
+        """Text as a str, images beside it, calls with the plan before them."""
         assert turns(given) == [sent]
 
     @pytest.mark.parametrize(
         ("part", "says"),
         [
-            (Audio(b"ID3"), "messages[0]: content[1]: Cohere takes no sound"),
+            (Audio(b"ID3"), "messages[0]: content[1]: Cohere does not accept audio"),
             ({"type": "input_audio"}, "messages[0]: content[1]: "),
-            (Document(b"%PDF-"), "messages[0]: content[1]: Cohere takes documents as text alone"),
+            (Document(b"%PDF-"), "messages[0]: content[1]: Cohere accepts documents only as text"),
         ],
     )
     def test_parts_that_have_no_place(self, part: Any, says: str) -> None:
-        """They are refused at the call: which one, and what to do."""
+        """An error at the call names them, and says what to do."""
         with pytest.raises(InvalidRequest) as caught:
             turns({"role": "user", "content": ["x", part]})
         assert says in str(caught.value)
@@ -250,7 +250,7 @@ def content(**fields: Any) -> dict[str, Any]:
 
 
 def called(index: int = 0, **fields: Any) -> dict[str, Any]:
-    """An event that begins or goes on with a call."""
+    """An event that starts or continues a call."""
     return event("tool-call-delta", {"message": {"tool_calls": fields}}, index=index)
 
 
@@ -263,7 +263,7 @@ def end(reason: Any, **more: Any) -> dict[str, Any]:
     return event("message-end", {"finish_reason": reason, **more})
 
 
-# Name: an event, and what it says.
+# Name: an event, and its items.
 EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "the start": (event("message-start", {"message": {"role": "assistant", "content": []}}, id="x"), []),
     "the start of content": (event("content-start", content(type="text", text=""), index=0), []),
@@ -315,11 +315,11 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
 
 
 class TestDecode:
-    """What an event says."""
+    """The content of an event."""
 
     @pytest.mark.parametrize("name", EVENTS)
     def test_an_event(self, name: str) -> None:
-        """The items, in order, whatever name the event has beside the type in its data."""
+        """The items, in order, whatever the event's name is; its type is in the data."""
         data, expected = EVENTS[name]
         for text in (json.dumps(data), f" {json.dumps(data, ensure_ascii=False)} "):
             assert list(Cohere.decode(Record(text, data["type"]))) == expected
@@ -337,17 +337,17 @@ class TestDecode:
             ({"message": "boom"}, "error", ServiceError, "boom"),
             ({"error": {"message": "boom", "code": 429}}, "message", RateLimited, "boom"),
             (end("ERROR", error="generation failed"), "message", ServiceError, "generation failed"),
-            ([], "message", ProtocolError, "no JSON object, but list"),
-            (None, "message", ProtocolError, "no JSON object, but NoneType"),
+            ([], "message", ProtocolError, "JSON object in .*, got list"),
+            (None, "message", ProtocolError, "JSON object in .*, got NoneType"),
         ],
     )
     def test_errors(self, data: Any, name: str, error: type[LLMBridgeError], says: str) -> None:
-        """An error in the stream, and what is none of Cohere's events."""
+        """An error in the stream, and anything but Cohere's events."""
         with pytest.raises(error, match=says):
             list(Cohere.decode(Record(json.dumps(data), name)))
 
     def test_a_document(self) -> None:
-        """The whole answer at once says the same."""
+        """The same as a whole answer."""
         document = {
             "id": "x",
             "finish_reason": "TOOL_CALL",
@@ -384,7 +384,7 @@ class TestDecode:
         ],
     )
     def test_no_answer(self, document: Any, error: type[LLMBridgeError]) -> None:
-        """An error document, and what is none of Cohere's."""
+        """An error document, and anything but Cohere's."""
         with pytest.raises(error):
             list(Cohere.decode_document(document))
 
@@ -431,11 +431,11 @@ class TestModelsAndEmbeddings:
         assert Cohere.decode_models({"models": [{"name": "command-a-03-2025"}, {"name": 5}, None]}) == [
             "command-a-03-2025"
         ]
-        with pytest.raises(ProtocolError, match="no list"):
+        with pytest.raises(ProtocolError, match="not a list"):
             Cohere.decode_models({})
 
     def test_what_asks_for_embeddings(self) -> None:
-        """Of documents, as numbers, unless the caller says otherwise."""
+        """For documents, as numbers, unless the caller says otherwise."""
         encoded = Cohere.encode_embeddings("m", ["a"], {"dimensions": 256, "input_type": "search_query"})
         assert encoded.path == "/v2/embed"
         assert encoded.body == {
@@ -447,7 +447,7 @@ class TestModelsAndEmbeddings:
         }
 
     def test_embeddings(self) -> None:
-        """The vectors, and the tokens that are billed."""
+        """The vectors, and the billed tokens."""
         document = {
             "embeddings": {"float": [[1, 0.5], [2, 3]]}, "meta": {"billed_units": {"input_tokens": 4}},
         }  # fmt: skip
@@ -465,13 +465,13 @@ class TestModelsAndEmbeddings:
         ],
     )
     def test_no_embeddings(self, document: Any, error: type[LLMBridgeError]) -> None:
-        """What holds none."""
+        """A document without embeddings."""
         with pytest.raises(error):
             Cohere.decode_embeddings(document)
 
 
 def test_it_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """COHERE_API_KEY, or the name that Cohere's own client looks for."""
+    """COHERE_API_KEY, or the variable of Cohere's own client."""
     for name in ("COHERE_API_KEY", "CO_API_KEY"):
         monkeypatch.delenv(name, raising=False)
     with pytest.raises(MissingKey, match="COHERE_API_KEY or CO_API_KEY"):
@@ -481,7 +481,7 @@ def test_it_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def ask(client: Client, server: LLMServer, **params: Any) -> Any:
-    """A call that is answered with what is scripted."""
+    """A call with a scripted answer."""
     return client.chat("Hi", "cohere:m", base_url=server.root, api_key="k", proxy=False, timeout=20, **params)
 
 
@@ -506,7 +506,7 @@ def test_recordings(server: LLMServer, name: str, split: int | None) -> None:
 
 @pytest.mark.parametrize("name", ["text", "tool"])
 def test_a_recording_cut_anywhere_is_truncated(server: LLMServer, name: str) -> None:
-    """Before its end it is an error, after all that had come."""
+    """A cut before its end is an error, after all text so far."""
     raw = (DATA / f"cohere_{name}.txt").read_bytes()
     cuts = range(raw.index(b"\r\n\r\n") + 10, raw.index(b"message-end"), 97)
     server.script(*(Reply(raw=[raw[:cut], CLOSE]) for cut in cuts))
@@ -538,7 +538,7 @@ def test_what_is_encoded_is_what_is_sent(server: LLMServer) -> None:
     ],
 )
 def test_errors(server: LLMServer, status: int, message: str, expected: type[ServiceError]) -> None:
-    """Cohere's plain form, as the classes that the statuses mean."""
+    """Cohere's plain form gives the classes of the statuses."""
     server.script(Reply(body=json.dumps({"id": "x", "message": message}), status=status))
     with Client(retries=0) as client, pytest.raises(expected) as caught:
         ask(client, server).complete()

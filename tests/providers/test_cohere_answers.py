@@ -1,4 +1,4 @@
-"""Whole answers of Cohere: sources, calls as soon as they are whole, shapes of imitations, and what nobody knows."""
+"""Whole answers of Cohere: sources, complete calls, forms of imitations, and unknown things."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def event(kind: str, delta: Any = None, index: Any = 0, **more: Any) -> dict[str
 
 
 def text(content: Any, index: Any = 0) -> dict[str, Any]:
-    """A piece of a content."""
+    """A piece of content."""
     content = {"text": content} if isinstance(content, str) else content
     return event("content-delta", {"message": {"content": content}}, index)
 
@@ -56,7 +56,7 @@ def reply(*events: Any) -> Reply:
 
 @pytest.fixture
 def asked(server: LLMServer) -> Iterator[Client]:
-    """A client of Cohere's dialect, without retries."""
+    """A client for Cohere's dialect, without retries."""
     with Client("cohere:m", base_url=server.root, api_key="k-1234567", retries=0, proxy=False, timeout=20) as made:
         yield made
 
@@ -69,10 +69,10 @@ def sent_back(message: Any) -> dict[str, Any]:
 
 
 class TestSources:
-    """Where a sentence comes from."""
+    """The answer's sources."""
 
     def test_each_source_with_its_place(self, mode: Mode, server: LLMServer, asked: Client) -> None:
-        """Documents, and what tools gave; repeated ones are told once."""
+        """Documents and tools' results; repeated ones are yielded once."""
         citation = {"start": 6, "end": 12, "text": "2737 m", "sources": [DOCUMENT, TOOL], "type": "TEXT_CONTENT"}
         again = cited(citation)
         server.script(reply(START, text("It is "), text("2737 m."), again, event("citation-end"), again, END))
@@ -87,14 +87,14 @@ class TestSources:
 
     @pytest.mark.parametrize("kind", ["PLAN", "THINKING_CONTENT"])
     def test_a_place_elsewhere_is_none_in_the_answer(self, kind: str, server: LLMServer, asked: Client) -> None:
-        """It stays in the service's own object."""
+        """Its place stays in the raw object."""
         citation = {"start": 0, "end": 2, "sources": [TOOL], "type": kind}
         server.script(reply(START, text("Hi"), cited([citation]), END))
         (found,) = asked.chat("Hi").complete().citations
         assert (found.start, found.end, found.raw["end"]) == (None, None, 2)
 
     def test_those_of_a_document(self, server: LLMServer, asked: Client) -> None:
-        """An answer that is not streamed, and a citation without a source."""
+        """In an answer that is not streamed, and in a citation without a source."""
         message = {
             "role": "assistant",
             "content": [{"type": "text", "text": "It is 2737 m."}],
@@ -108,10 +108,10 @@ class TestSources:
 
 
 class TestOnce:
-    """Nothing is told twice."""
+    """Nothing is repeated."""
 
     def test_a_last_event_that_repeats_everything(self, server: LLMServer, asked: Client) -> None:
-        """Of gateways; what is new in it is told."""
+        """From gateways; only what is new in it is yielded."""
         call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}}
         message = {"content": [{"type": "text", "text": "The bridge is red."}], "tool_calls": [call]}
         last = {**END, "delta": {**END["delta"], "message": message}}
@@ -122,18 +122,18 @@ class TestOnce:
 
     @pytest.mark.parametrize("place", ["message", "content", "text"])
     def test_a_piece_without_a_delta(self, place: str, server: LLMServer, asked: Client) -> None:
-        """What belongs into it is read beside it."""
+        """Its fields are read beside it."""
         said = {"message": {"content": {"text": "Hi"}}, "content": {"text": "Hi"}, "text": "Hi"}[place]
         server.script(reply(START, {"type": "content-delta", "index": 0, place: said}, END))
         assert asked.chat("Hi").complete().text == "Hi"
 
     def test_a_message_that_is_text(self, server: LLMServer, asked: Client) -> None:
-        """With a reason to finish beside it, it is no report of an error."""
+        """Beside a finish reason, it is not an error report."""
         server.script(Reply(body=json.dumps({"message": "Hi", "finish_reason": "COMPLETE"}), content_type="text/json"))
         assert asked.chat("Hi").complete().text == "Hi"
 
-    def test_what_nobody_knows_in_a_call(self, server: LLMServer, asked: Client) -> None:
-        """Goes back with it."""
+    def test_an_unknown_field_of_a_call(self, server: LLMServer, asked: Client) -> None:
+        """It is sent back with the call."""
         call = {"id": "c", "type": "function", "function": {"name": "f", "arguments": "{}"}, "colour": ["red"]}
         server.script(reply(START, tool("start", 0, **call), tool("end", 0), END))
         assert sent_back(asked.chat("Hi").complete().message)["tool_calls"] == [call]
@@ -142,7 +142,7 @@ class TestOnce:
 class TestCalls:
     """Tool calls."""
 
-    def test_a_call_is_told_when_it_is_whole(self, mode: Mode, server: LLMServer, asked: Client) -> None:
+    def test_a_call_is_yielded_when_it_is_whole(self, mode: Mode, server: LLMServer, asked: Client) -> None:
         """Not only at the end of the answer."""
         events = [
             START,
@@ -163,7 +163,7 @@ class TestCalls:
         assert told[0] == Reasoning("I look.")
 
     def test_arguments_as_an_object(self, server: LLMServer, asked: Client) -> None:
-        """As imitations have them."""
+        """From imitations."""
         made = {"id": "c", "function": {"name": "f", "arguments": {"a": 1}}}
         server.script(reply(START, tool("start", 0, **made), tool("end", 0), END))
         (call,) = asked.chat("Hi").complete().tool_calls
@@ -182,7 +182,7 @@ PLAIN: dict[str, list[Any]] = {
 
 
 class TestShapes:
-    """What imitations make of it."""
+    """Forms of imitations."""
 
     @pytest.mark.parametrize("name", PLAIN)
     def test_a_plain_meaning_is_read(self, mode: Mode, name: str, server: LLMServer, asked: Client) -> None:
@@ -197,7 +197,7 @@ class TestShapes:
 
     @pytest.mark.parametrize("content", [7, {"text": 7}, {"thinking": ["a"]}, [7]])
     def test_what_cannot_be_read_is_an_error(self, content: Any, server: LLMServer, asked: Client) -> None:
-        """It is quoted, and what came before is kept."""
+        """It is quoted, and the text so far is kept."""
         server.script(reply(START, text("Hi"), text(content), END))
         with pytest.raises(ProtocolError, match="form") as caught:
             asked.chat("Hi").complete()
@@ -208,14 +208,14 @@ class TestShapes:
         [("stop", "stop"), ("length", "length"), ("complete", "stop"), ("SAFETY", "content_filter"), ("new", "other")],
     )
     def test_reasons(self, word: str, reason: str, server: LLMServer, asked: Client) -> None:
-        """Those of other dialects."""
+        """Finish reasons of other dialects."""
         server.script(reply(START, text("Hi"), {"type": "message-end", "delta": {"finish_reason": word}}))
         answer = asked.chat("Hi").complete()
         assert (answer.finish_reason, answer.raw_finish_reason) == (reason, word)
 
     @pytest.mark.parametrize("word", ["ERROR", "TIMEOUT", "cancelled"])
     def test_an_answer_that_failed(self, mode: Mode, word: str, server: LLMServer, asked: Client) -> None:
-        """It is an error with what came."""
+        """It is an error with the text so far."""
         server.script(reply(START, text("Hi"), {"type": "message-end", "delta": {"finish_reason": word}}))
         outcome = mode.read(asked.chat("Hi"))
         assert outcome.pieces == ["Hi"]
@@ -223,10 +223,10 @@ class TestShapes:
 
 
 class TestTurn:
-    """A turn goes back as it came."""
+    """A turn is sent back unchanged."""
 
     def test_contents_of_unknown_types(self, mode: Mode, server: LLMServer, asked: Client) -> None:
-        """They are put together of their pieces, and stand between the texts again."""
+        """They are joined from their pieces, and stay between the texts."""
         begun = {"type": "wibble", "words": "", "list": [1], "text": "in"}
         events = [
             START,
@@ -249,7 +249,7 @@ class TestTurn:
         assert sent_back(Message.from_dict(json.loads(json.dumps(answer.message.to_dict()))))["content"] == parts
 
     def test_what_a_caller_writes(self) -> None:
-        """In any order; a medium in the model's turn is what is said in it, or nothing."""
+        """In any order; of media in the model's turn, only the transcript is sent."""
         spoken = Media("audio", "audio/wav", b"..", transcript="aloud")
         image = Media("image", "image/png", b"..")
         parts = ["a", ToolCall("c", "f", {"a": 1}), Reasoning("Hm."), spoken, image, Opaque({"x": 1}, "gemini"), "b"]
@@ -267,8 +267,8 @@ class TestTurn:
     new=st.integers(1, 9) | st.text("a\U0001f30d", min_size=1) | st.lists(st.integers(), min_size=1, max_size=3),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_nobody_knows_is_found(level: str, place: int, new: Any, server: LLMServer, asked: Client) -> None:
-    """At every level in the events; a content of the turn in the next request, equal and in its place."""
+def test_unknown_things_are_found(level: str, place: int, new: Any, server: LLMServer, asked: Client) -> None:
+    """At every level they are events; content of the turn is sent back unchanged, in its place."""
     events: list[Any] = [START, text("a"), text("b"), text("c"), END]
     changed = events[place] = json.loads(json.dumps(events[place]))
     if level == "event":

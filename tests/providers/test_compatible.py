@@ -1,4 +1,4 @@
-"""The rows of services and servers that speak OpenAI's dialect: what each of them sends, refuses and understands."""
+"""The rows of services and servers with OpenAI's dialect: requests, refusals and answers."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ FACTS: dict[str, tuple[str, tuple[str, ...]]] = {
     "litellm": ("http://127.0.0.1:4000/v1", ("LITELLM_API_KEY", "LITELLM_PROXY_API_KEY")),
 }
 
-# Name: what the variable of the account or host may hold, and the base URL that it makes.
+# Name: a value for the variable of the account or host, and its base URL.
 ACCOUNTS: dict[str, tuple[str, str]] = {
     "cloudflare": ("0a1b2c", "https://api.cloudflare.com/client/v4/accounts/0a1b2c/ai/v1"),
     "databricks": ("https://dbc-1.cloud.databricks.com/", "https://dbc-1.cloud.databricks.com/serving-endpoints"),
@@ -96,7 +96,7 @@ THOUGHT = [
 
 
 def streamed(*deltas: Mapping[str, Any], usage: Mapping[str, Any] | None = None, **last: Any) -> Reply:
-    """A stream of these deltas, as a service words it."""
+    """A stream of these deltas in OpenAI's form."""
     chunks: list[dict[str, Any]] = [{"choices": [{"index": 0, "delta": delta}]} for delta in deltas]
     chunks.append({"choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}], **last})
     if usage is not None:
@@ -105,21 +105,21 @@ def streamed(*deltas: Mapping[str, Any], usage: Mapping[str, Any] | None = None,
 
 
 class TestData:
-    """What stands in the rows."""
+    """The data of the rows."""
 
     def test_every_row_is_in_the_table_of_facts(self) -> None:
-        """A new row has its line there."""
+        """A new row needs a line there."""
         found = {name: (row.base_url, row.key_env) for name, row in SERVICES.items()}
         assert found == FACTS
 
     @ROWS
     def test_a_row_is_found_by_its_name(self, row: type[Compatible]) -> None:
-        """Without a list that names it, and by its class name for `from llmbridge.providers import ...`."""
+        """Without a list of names, and by class name for `from llmbridge.providers import ...`."""
         assert providers.look_up(row.name) is row
         assert getattr(providers, row.__name__) is row
         assert pickle.loads(pickle.dumps(row)) is row
 
-    def test_other_names_are_no_rows(self) -> None:
+    def test_other_names_are_not_rows(self) -> None:
         """Neither of the module nor of the package."""
         with pytest.raises(ImportError):
             from llmbridge.providers.compatible import Nobody  # noqa: F401
@@ -140,7 +140,7 @@ class TestData:
                 chat("Hi", f"{row.name}:m")
 
     @ROWS
-    def test_only_services_are_asked_over_tls(self, row: type[Compatible]) -> None:
+    def test_only_services_use_tls(self, row: type[Compatible]) -> None:
         """A server on this computer speaks plain HTTP."""
         base_url = row.base_url or ACCOUNTS[row.name][1]
         assert checked_base_url(base_url) == base_url
@@ -148,7 +148,7 @@ class TestData:
 
     @pytest.mark.parametrize("name", ACCOUNTS)
     def test_an_account_makes_the_base_url(self, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """With a scheme or without, as the services' own programs take it; the error where there is none names it."""
+        """With or without a scheme, as in the services' own programs; the error for a missing one names it."""
         row, (account, expected) = SERVICES[name], ACCOUNTS[name]
         with pytest.raises(ConfigError, match=f"or set {row.base_url_env} or {row.host_env}"):
             chat("Hi", f"{name}:m", api_key=KEY)
@@ -164,14 +164,14 @@ class TestData:
     def test_the_key_of_each_variable_is_sent(
         self, row: type[Compatible], server: LLMServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As a bearer token, the first variable first."""
+        """As a Bearer token; the first variable wins."""
         for variable in reversed(row.key_env):
             monkeypatch.setenv(variable, f"{KEY}-{variable}")
             chat("Hi", f"{row.name}:m", base_url=server.base_url("openai"), proxy=False, retries=0).complete()
             assert server.requests[-1].header("Authorization") == f"Bearer {KEY}-{variable}"
 
     @pytest.mark.parametrize("name", [name for name, row in SERVICES.items() if row.base_url_env])
-    def test_the_base_url_may_stand_in_the_environment(
+    def test_the_base_url_may_come_from_the_environment(
         self, name: str, server: LLMServer, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """For servers on other ports, and services with several regions."""
@@ -191,7 +191,7 @@ class TestData:
     def test_ollama_is_where_its_own_variable_says(
         self, host: str, expected: str, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """OLLAMA_HOST, as Ollama's own programs write it; OLLAMA_V1_BASE_URL wins."""
+        """OLLAMA_HOST, in the form of Ollama's own programs; OLLAMA_V1_BASE_URL wins."""
         monkeypatch.setenv("OLLAMA_HOST", host)
         assert SERVICES["ollama-v1"].resolve_base_url() == expected
         monkeypatch.setenv("OLLAMA_V1_BASE_URL", "http://127.0.0.1:9/v1")
@@ -200,10 +200,10 @@ class TestData:
 
 @ROWS
 class TestOnTheWire:
-    """What a request of each row looks like, and its answer."""
+    """Each row's request and answer."""
 
     def test_a_chat(self, row: type[Compatible], server: LLMServer) -> None:
-        """URL, headers, body, and the answer with its tokens where they are asked for or come unasked."""
+        """URL, headers, body, and the answer with its usage, requested or not."""
         server.script(Reply("Hello", usage={"prompt_tokens": 3, "completion_tokens": 1}))
         done = chat(
             [{"role": "developer", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
@@ -231,7 +231,7 @@ class TestOnTheWire:
         }
 
     def test_what_it_is_known_to_refuse(self, row: type[Compatible], server: LLMServer) -> None:
-        """An error before anything is sent, a warning, or left out, as the caller wants it."""
+        """An error before sending, a warning, or left out, as the caller chooses."""
 
         def tool() -> str:
             return ""
@@ -252,10 +252,10 @@ class TestOnTheWire:
         assert len(server.requests) == 2 * len(row.refused)
 
     def test_a_tool_call_and_its_answer(self, row: type[Compatible], server: LLMServer) -> None:
-        """With the reasoning in between carried back where the service wants it, and nowhere else."""
+        """Reasoning is sent back if the service wants it, and to no other."""
 
         def weather() -> str:
-            """Of here."""
+            """Here."""
             return "Rain"
 
         server.script(
@@ -271,7 +271,7 @@ class TestOnTheWire:
         assert "reasoning" not in json.dumps(turn.get("content"))
 
     def test_a_schema(self, row: type[Compatible], server: LLMServer) -> None:
-        """Natively, or as JSON with the schema told in words where the service knows no more."""
+        """Natively, or as JSON mode with the schema in the prompt."""
         schema = {"title": "city", "type": "object", "properties": {"name": {"type": "string"}}, "required": ["name"]}
         server.script(Reply('{"name": "Oslo"}'))
         with Client(f"{row.name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False) as client:
@@ -284,7 +284,7 @@ class TestOnTheWire:
             assert body["response_format"]["type"] == "json_schema"
 
     def test_think_tags(self, row: type[Compatible], server: LLMServer) -> None:
-        """Reasoning that is written into the answer, its tags split over pieces."""
+        """Reasoning inside the answer, with tags split over pieces."""
         server.script(Reply(["<th", "ink>Hm", "m</thi", "nk>\n\nHel", "lo"]))
         base_url = server.base_url("openai")
         events = list(chat("Hi", f"{row.name}:m", base_url=base_url, api_key=KEY, proxy=False).events())
@@ -293,11 +293,11 @@ class TestOnTheWire:
         assert "".join(texts).strip() == "Hello"
 
     def test_its_list_of_models(self, row: type[Compatible], server: LLMServer) -> None:
-        """Or that it has none, said before anything is sent."""
+        """Or an error before sending that it has none."""
         server.script(Reply(models=["b", "a"]))
         asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "proxy": False}
         if not row.models_path:
-            with pytest.raises(ConfigError, match=f"{row.name} has no list of models"):
+            with pytest.raises(ConfigError, match=f"{row.name} cannot list its models"):
                 models(row.name, **asked)
             return
         assert models(row.name, **asked) == ["b", "a"]
@@ -308,11 +308,11 @@ class TestOnTheWire:
         assert received.header("Content-Type") is None
 
     def test_its_embeddings(self, row: type[Compatible], server: LLMServer) -> None:
-        """In requests of the size that it takes, or a refusal before anything is sent."""
+        """In requests of the allowed size, or refused before sending."""
         texts = [f"text {number}" for number in range(min(row.embeddings_batch, 300) + 1)]
         asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "proxy": False}
         if not row.embeddings_batch:
-            with pytest.raises(ConfigError, match=f"{row.name} makes no embeddings"):
+            with pytest.raises(ConfigError, match=f"{row.name} has no embeddings"):
                 embed(texts, f"{row.name}:m", **asked)
             return
         assert len(embed(texts, f"{row.name}:m", dimensions=4, **asked)) == len(texts)
@@ -326,7 +326,7 @@ class TestOnTheWire:
 def test_the_key_of_any_server_is_for_no_service_with_a_name(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Only `openai-compatible` sends it, which is what a model without a provider is asked by."""
+    """Only `openai-compatible` sends it, which also serves models without a provider."""
     monkeypatch.setenv("OPENAI_COMPATIBLE_API_KEY", "sk-any-server")
 
     class Named(OpenAICompatible):
@@ -350,7 +350,7 @@ class TestDeviations:
     """What single services do differently."""
 
     def test_deepseek_gets_its_reasoning_back(self, server: LLMServer) -> None:
-        """Turns with tool calls are refused without it; the history is the caller's own here."""
+        """Turns with tool calls are rejected without it; the history is the caller's here."""
         base_url = server.base_url("openai")
         chat(THOUGHT, "deepseek:deepseek-chat", base_url=base_url, api_key=KEY, proxy=False).complete()
         turn = server.requests[0].json["messages"][1]
@@ -363,7 +363,7 @@ class TestDeviations:
     def test_the_turns_of_other_services_lack_no_reasoning(
         self, name: str, instead: str | None, server: LLMServer
     ) -> None:
-        """Two services insist on its field; Moonshot takes an empty one for a missing one."""
+        """Two services require the field; Moonshot accepts an empty one."""
         call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}}
         conversation = [
             {"role": "user", "content": "Weather?"},
@@ -376,14 +376,14 @@ class TestDeviations:
         assert [turn.get("reasoning_content") for turn in turns] == [None, instead, instead, None]
 
     def test_groq_counts_in_a_place_of_its_own(self, server: LLMServer) -> None:
-        """`x_groq.usage`, on the last chunk."""
+        """`x_groq.usage`, in the last chunk."""
         used = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7, "queue_time": 0.1}
         server.script(streamed({"content": "Hi"}, x_groq={"id": "r1", "usage": used}))
         done = chat("Hi", "groq:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
         assert done.usage == Usage(5, 2, 7, raw=used)
 
     def test_moonshot_counts_in_a_place_of_its_own(self, server: LLMServer) -> None:
-        """`usage` of the choice that ends."""
+        """`usage` in the last choice."""
         used = {"prompt_tokens": 5, "completion_tokens": 2, "total_tokens": 7}
         events = (
             {"choices": [{"index": 0, "delta": {"content": "Hi"}}]},
@@ -399,7 +399,7 @@ class TestDeviations:
     def test_xai_counts_the_reasoning_beside_the_answer(
         self, server: LLMServer, total: int | None, output: int
     ) -> None:
-        """Others count it in: the total tells which, and where it does not, the service's number stays."""
+        """The total tells whether reasoning is included; if it does not, the service's number stays."""
         used = {
             "prompt_tokens": 32,
             "completion_tokens": 9,
@@ -422,7 +422,7 @@ class TestDeviations:
         ],
     )
     def test_what_grok_refuses_depends_on_the_model(self, server: LLMServer, model: str, refused: set[str]) -> None:
-        """Penalties with the value 0, too."""
+        """Penalties with the value 0 as well."""
         asked: dict[str, Any] = {"presence_penalty": 0, "frequency_penalty": 0.5, "stop": ["x"], "seed": 1}
         with Client(f"xai:{model}", base_url=server.base_url("openai"), api_key=KEY, proxy=False) as client:
             for name in refused:
@@ -444,10 +444,10 @@ class TestDeviations:
     def test_kimi_sets_its_temperature_itself(
         self, server: LLMServer, model: str, given: dict[str, Any], refused: bool
     ) -> None:
-        """What it sets may be sent, nothing else."""
+        """Only its own values may be sent."""
         with Client(f"moonshot:{model}", base_url=server.base_url("openai"), api_key=KEY, proxy=False) as client:
             if refused:
-                with pytest.raises(InvalidRequest, match="Kimi sets it itself"):
+                with pytest.raises(InvalidRequest, match="Kimi sets it"):
                     client.chat("Hi", **given)
                 return
             client.chat("Hi", **given).complete()
@@ -456,14 +456,14 @@ class TestDeviations:
     @pytest.mark.parametrize(
         ("name", "named"), [("groq", []), ("xai", ["user"]), ("together", ["system", "user", "assistant"])]
     )
-    def test_who_may_have_a_name(self, server: LLMServer, name: str, named: list[str]) -> None:
-        """Groq refuses the name of who speaks, xAI that of others than the user."""
+    def test_which_roles_may_have_a_name(self, server: LLMServer, name: str, named: list[str]) -> None:
+        """Groq rejects names of speakers, xAI those of anyone but the user."""
         turns = [{"role": role, "content": "Hi", "name": "ann"} for role in ("system", "user", "assistant", "user")]
         chat(turns, f"{name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
         assert [turn["role"] for turn in server.requests[0].json["messages"][:3] if "name" in turn] == named
 
-    def test_lm_studio_is_told_no_name_of_a_tool(self, server: LLMServer) -> None:
-        """It refuses the form for that: the one tool goes alone, and some tool must be called."""
+    def test_lm_studio_gets_no_tool_name_in_tool_choice(self, server: LLMServer) -> None:
+        """It rejects that form: the tool is sent alone, and a tool call is required."""
 
         def weather() -> str:
             return ""
@@ -502,15 +502,15 @@ class TestDeviations:
         ids=["llama.cpp, DeepSeek", "vLLM, Groq, Ollama", "OpenRouter"],
     )
     def test_reasoning_has_many_names(self, server: LLMServer, delta: dict[str, Any]) -> None:
-        """And comes once."""
+        """It is yielded once."""
         server.script(streamed({"role": "assistant", **delta}, {"content": "Hi"}))
         done = chat("Hi", "openrouter:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False).complete()
         assert (done.reasoning, done.text) == ("Hm", "Hi")
 
     @pytest.mark.parametrize(("n", "sent"), [(1, 1), (None, None)])
     @pytest.mark.parametrize("name", ["groq", "ollama-v1"])
-    def test_one_answer_may_be_asked_for(self, server: LLMServer, name: str, n: int | None, sent: Any) -> None:
-        """It is what they give."""
+    def test_n_1_is_accepted(self, server: LLMServer, name: str, n: int | None, sent: Any) -> None:
+        """All services give one."""
         chat("Hi", f"{name}:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False, n=n).complete()
         assert server.requests[0].json.get("n") == sent
 
@@ -527,7 +527,7 @@ class TestDeviations:
     def test_snowflake_looks_away_from_the_older_name(
         self, server: LLMServer, given: dict[str, Any], sent: int
     ) -> None:
-        """Its answers end at 4096 tokens then."""
+        """Its answers would end at 4096 tokens."""
         asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": KEY, "proxy": False}
         chat("Hi", "snowflake:m", max_tokens=5, **given, **asked).complete()
         assert server.requests[0].json["max_completion_tokens"] == sent
@@ -542,8 +542,8 @@ class TestDeviations:
 
     @pytest.mark.parametrize("name", [*SERVICES])
     @pytest.mark.parametrize("closed", [True, False])
-    def test_bounds_of_a_schema_are_told_in_words_where_they_are_refused(self, name: str, closed: bool) -> None:
-        """Groq and Cerebras name the keyword, and refuse the request."""
+    def test_bounds_that_are_rejected_go_into_descriptions(self, name: str, closed: bool) -> None:
+        """Groq and Cerebras name the keyword in their error."""
         age = {"type": "integer", "minimum": 0}
         schema = {"type": "object", "properties": {"age": age}, "required": ["age"], "additionalProperties": not closed}
         request = ChatRequest.checked("m", "Hi", {"schema": schema, "schema_mode": "native"})
@@ -554,7 +554,7 @@ class TestDeviations:
     @pytest.mark.parametrize("name", [*sorted(SERVICES.keys() - {"groq", "cerebras"}), "local"])
     @pytest.mark.parametrize("mode", ["native", "tool"])
     def test_a_schema_is_sent_as_a_grammar_can_be_made_of_it(self, name: str, mode: str) -> None:
-        """llama.cpp fails at most patterns, and forgets the order beside `items`; others insist on `items`."""
+        """llama.cpp fails at most patterns, and ignores order beside `items`; others require `items`."""
 
         def register(plate: str) -> str:
             return plate
@@ -575,15 +575,15 @@ class TestDeviations:
         assert sent == [in_words if name in grammars else as_given] * 2
 
     def test_documents_and_pictures_go_as_given(self, server: LLMServer) -> None:
-        """What OpenAI refuses, others may take."""
+        """Other services may accept what OpenAI rejects."""
         image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
         document = {"type": "file", "file": {"file_data": "https://example.com/a.pdf", "filename": "a.pdf"}}
         turns = [{"role": "system", "content": [image]}, {"role": "user", "content": [document]}]
         chat(turns, "vllm:m", base_url=server.base_url("openai"), proxy=False).complete()
         assert server.requests[0].json["messages"] == turns
 
-    def test_a_choice_that_says_nothing_is_no_choice(self, server: LLMServer) -> None:
-        """`tool_choice="auto"` is all that Z.ai knows."""
+    def test_the_default_choice_is_not_refused(self, server: LLMServer) -> None:
+        """`tool_choice="auto"` is Z.ai's only value."""
 
         def tool() -> str:
             return ""
@@ -595,7 +595,7 @@ class TestDeviations:
             chat("Hi", "zai:glm", tool_choice={"type": "allowed_tools", "mode": "auto"}, **asked)
 
     def test_tool_calls_without_an_index(self, server: LLMServer) -> None:
-        """As Gemini's endpoint and others send them: told apart by their ids."""
+        """As from Gemini's endpoint and others: told apart by their ids."""
         calls = [{"id": f"c{number}", "function": {"name": f"f{number}", "arguments": "{}"}} for number in (1, 2)]
         server.script(streamed({"tool_calls": [calls[0]]}, {"tool_calls": [calls[1]]}))
         stream = chat("Hi", "openrouter:m", base_url=server.base_url("openai"), api_key=KEY, proxy=False)
@@ -607,7 +607,7 @@ class TestRowsOfOthers:
     """`compatible()` in another package."""
 
     def test_all_that_a_row_may_say(self, server: LLMServer) -> None:
-        """Header of the key, headers, paths and names are on the wire."""
+        """The key's header, headers, paths and names are sent."""
         row = compatible(
             "acme",
             key_env=("ACME_KEY", "ACME_TOKEN"),
@@ -659,7 +659,7 @@ class TestRowsOfOthers:
         ],
     )
     def test_a_row_that_cannot_be(self, given: dict[str, Any], what: str) -> None:
-        """It is refused where it is made, not at the first call."""
+        """It is refused when it is created, not at the first call."""
         with pytest.raises(ConfigError, match=rf"compatible\('acme'\): {what} cannot be"):
             compatible("acme", **given)
 
@@ -667,20 +667,20 @@ class TestRowsOfOthers:
         ("given", "meant"),
         [("embeding_batch", " (did you mean 'embeddings_batch'?)"), ("framing", ""), ("colour", ""), ("__doc__", "")],
     )
-    def test_an_attribute_that_is_none(self, given: str, meant: str) -> None:
-        """A word that is misspelt does not get lost; what a dialect does is no data."""
+    def test_an_unknown_attribute(self, given: str, meant: str) -> None:
+        """A misspelt attribute is an error; so is a method of the dialect."""
         with pytest.raises(ConfigError) as caught:
             compatible("acme", **{given: "x"})
         assert str(caught.value) == f"compatible('acme'): unknown attribute {given!r}{meant}"
 
-    def test_a_name_that_is_none(self) -> None:
-        """Whatever else it is, it has to be text."""
+    def test_an_invalid_name(self) -> None:
+        """A name must be text."""
         wrong: Any = 7
         with pytest.raises(ConfigError, match="name cannot be '7'"):
             compatible(wrong)
 
     def test_every_word_of_the_first_version(self) -> None:
-        """What `compatible` took by name in 0.1, it takes for good; None leaves what is usual."""
+        """All keywords of `compatible` in 0.1 still work; None keeps the default."""
         given: dict[str, Any] = {
             "base_url": "https://a.example", "key_env": ["A", "B"], "base_url_env": "C", "host_env": "D", "url": "u",
             "note": "n", "needs_key": None, "key_header": "h", "path": "/p", "headers": None, "renamed": None,
@@ -705,7 +705,7 @@ class TestRowsOfOthers:
 
 
 def test_the_page_of_all_providers_is_up_to_date() -> None:
-    """docs/providers/README.md holds the table that the code makes."""
+    """docs/providers/README.md holds the current table."""
     run = subprocess.run(
         [sys.executable, "-m", "llmbridge.providers"], capture_output=True, encoding="utf-8", timeout=60
     )
@@ -713,5 +713,5 @@ def test_the_page_of_all_providers_is_up_to_date() -> None:
     page = Path(__file__).parents[2] / "docs" / "providers" / "README.md"
     found = [line for line in page.read_text(encoding="utf-8").splitlines(keepends=True) if line.startswith("|")]
     assert "".join(found) == run.stdout, (
-        f"the table of {page.name} is old: replace it by what `python -m llmbridge.providers` prints"
+        f"the table in {page.name} is out of date: replace it with the output of `python -m llmbridge.providers`"
     )

@@ -1,4 +1,4 @@
-"""What every provider promises, checked for each one that is found: a new one is tested by being there."""
+"""What every provider must do, checked for each one that is found; a new one is tested automatically."""
 
 from __future__ import annotations
 
@@ -66,10 +66,10 @@ ODD_SCHEMAS: dict[str, dict[str, Any]] = {
 
 
 def base_url(provider: type[Provider], server: LLMServer) -> str:
-    """Where the loopback server speaks the provider's dialect."""
+    """The base URL of the loopback server for the provider's dialect."""
     try:
         return server.base_url(provider.name)
-    except ValueError:  # one of those that speak OpenAI's
+    except ValueError:  # a provider with OpenAI's dialect
         return server.base_url("openai")
 
 
@@ -80,10 +80,10 @@ def request(**params: Any) -> ChatRequest:
 
 @EVERY
 class TestData:
-    """What stands in a provider's class."""
+    """The data of a provider's class."""
 
     def test_it_is_found_by_its_name(self, provider: type[Provider]) -> None:
-        """The name is one that can stand before a colon, in lower case."""
+        """The name is in lower case, and usable before a colon."""
         assert providers.find(provider.name) is provider
         assert providers.known()[provider.name] is provider
         assert provider.name == provider.name.lower().strip()
@@ -107,7 +107,7 @@ class TestData:
         assert (provider.__dict__.get("__doc__") or "").strip()
 
     def test_its_data_has_the_promised_types(self, provider: type[Provider]) -> None:
-        """So that everything around it can rely on them."""
+        """Other code relies on them."""
         assert isinstance(provider.working, bool)
         assert isinstance(provider.needs_key, bool)
         assert isinstance(provider.supports_gpt_35_turbo, bool)
@@ -117,7 +117,7 @@ class TestData:
         assert provider.default_model is None or provider.default_model.strip()
 
     def test_its_urls_are_sound(self, provider: type[Provider]) -> None:
-        """As a caller's own would have to be; paths begin with a slash."""
+        """They follow the rules for a caller's URLs; paths begin with a slash."""
         if provider.base_url:
             assert checked_base_url(provider.base_url) == provider.base_url
         if provider.url:
@@ -125,7 +125,7 @@ class TestData:
         assert provider.path.startswith("/")
 
     def test_its_headers_are_sound(self, provider: type[Provider]) -> None:
-        """As a caller's own would have to be."""
+        """They follow the rules for a caller's headers."""
         assert checked_headers(provider.headers) == dict(provider.headers)
 
     def test_a_needed_key_has_a_variable(self, provider: type[Provider]) -> None:
@@ -133,13 +133,13 @@ class TestData:
         assert provider.key_env or not provider.needs_key
 
     def test_its_key_goes_into_a_header(self, provider: type[Provider]) -> None:
-        """Never into the URL."""
+        """Never in the URL."""
         headers = checked_headers(provider.auth_headers("sk-1"))
         assert "sk-1" in " ".join(map(revealed, headers.values()))  # type: ignore[arg-type]
 
 
 def texts_in(value: Any) -> Iterator[str]:
-    """Every str in a body, also in JSON that is a str in it."""
+    """Every str in a body, also in JSON inside a str."""
     if isinstance(value, str):
         yield value
         if value.startswith("{"):
@@ -151,22 +151,22 @@ def texts_in(value: Any) -> Iterator[str]:
 
 @EVERY
 class TestEncode:
-    """What a provider makes of a request: a pure function."""
+    """`encode` is a pure function."""
 
     def test_the_body_is_strict_json(self, provider: type[Provider]) -> None:
-        """P23: without NaN, without lone surrogates."""
+        """P23: without NaN and lone surrogates."""
         encoded = provider.encode(request(temperature=0.5))
         assert isinstance(encoded, Encoded)
         json.dumps(encoded.body, allow_nan=False, ensure_ascii=False).encode()
         assert encoded.path.startswith("/")
 
     def test_the_same_request_gives_the_same_body(self, provider: type[Provider]) -> None:
-        """No clock, no chance, no state."""
+        """No time, randomness or state."""
         first, second = provider.encode(request(seed=1)), provider.encode(request(seed=1))
         assert (first.body, first.path, first.headers) == (second.body, second.path, second.headers)
 
     def test_the_request_is_not_changed(self, provider: type[Provider]) -> None:
-        """It is sent again in a retry."""
+        """A retry sends it again."""
         asked = request(options={"a": [1]})
         before = copy.deepcopy(asked)
         provider.encode(asked)
@@ -184,19 +184,19 @@ class TestEncode:
         provider.encode(request())
 
     def test_every_text_is_in_the_body(self, provider: type[Provider]) -> None:
-        """No turn is lost, the system's included."""
+        """No turn is lost, including the system's."""
         texts = "\n".join(texts_in(provider.encode(request()).body))
         for text in ("Be brief.", "Привет", "Hm?", "Hi ", "there"):
             assert text in texts
 
     def test_parameters_are_in_the_body(self, provider: type[Provider]) -> None:
-        """Every keyword that is no option of the transport is one of the service."""
+        """Every keyword that is not a transport option is a parameter of the service."""
         body = provider.encode(request(temperature=0.25, wibble=[1])).body
         assert "0.25" in json.dumps(body)
         assert "wibble" in json.dumps(body)
 
     def test_no_option_of_the_transport_is_in_the_body(self, provider: type[Provider]) -> None:
-        """Proxy, key and time limits are nobody else's business."""
+        """Proxy, key and timeouts are not sent."""
         assert not set(OPTION_NAMES) & set(provider.encode(request()).body)
 
 
@@ -220,7 +220,7 @@ ITEMS = (*get_args(Item), End)
 
 
 def check_items(items: Callable[[], Iterable[Any]]) -> None:
-    """Everything that comes is of the vocabulary, or it is an error of the tree."""
+    """Checks that everything is a known item or an error of llmbridge."""
     with contextlib.suppress(LLMBridgeError):
         for item in items():
             assert isinstance(item, ITEMS), item
@@ -230,33 +230,33 @@ def check_items(items: Callable[[], Iterable[Any]]) -> None:
 
 @EVERY
 class TestDecode:
-    """What a provider makes of a frame: a pure function too."""
+    """`decode` is a pure function as well."""
 
     @pytest.mark.slow
     @given(value=ANY_JSON, event=st.sampled_from(["message", "error", "ping"]))
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_json_is_items_or_an_error_of_the_tree(self, provider: type[Provider], value: Any, event: str) -> None:
-        """P10: no KeyError, no IndexError, no TypeError; P5: no empty piece."""
+        """P10: no KeyError, IndexError or TypeError; P5: no empty piece."""
         check_items(lambda: provider.decode(Record(json.dumps(value), event)))
 
     @pytest.mark.slow
     @given(text=st.text(max_size=40))
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_text_is_items_or_an_error_of_the_tree(self, provider: type[Provider], text: str) -> None:
-        """Frames that are no JSON."""
+        """Frames that are not JSON."""
         check_items(lambda: provider.decode(Record(text)))
 
     @pytest.mark.slow
     @given(value=ANY_JSON)
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_document_is_items_or_an_error_of_the_tree(self, provider: type[Provider], value: Any) -> None:
-        """P8: a whole JSON document in place of a stream."""
+        """P8: a whole JSON document instead of a stream."""
         check_items(lambda: provider.decode_document(value))
 
     @pytest.mark.slow
     @pytest.mark.parametrize("key", ["content", "reasoning", "reasoning_content", "error", "usage", "choices"])
-    def test_deep_nesting_is_no_recursion_error(self, provider: type[Provider], key: str) -> None:
-        """P10: JSON that the parser still takes, at any place where decoding looks into it."""
+    def test_deep_nesting_is_not_a_recursion_error(self, provider: type[Provider], key: str) -> None:
+        """P10: JSON that the parser still accepts, wherever decoding reads it."""
         for opening, closing in (("[", "]"), ('{"text":', "}"), ('{"message":', "}")):
             nest = opening * 900 + '"x"' + closing * 900
             delta = f'{{"choices": [{{"delta": {{"{key}": {nest}}}}}]}}'
@@ -271,7 +271,7 @@ class TestDecode:
 
 @EVERY
 class TestOverTheWire:
-    """The whole way, against the loopback server."""
+    """The whole way, with the loopback server."""
 
     def test_a_stream_gives_its_pieces(self, provider: type[Provider], server: LLMServer) -> None:
         """Text, finish reason and usage."""
@@ -286,7 +286,7 @@ class TestOverTheWire:
         assert stream.provider == provider.name
 
     def test_the_class_streams_by_itself(self, provider: type[Provider], server: LLMServer) -> None:
-        """As the ancestors were used; `stream=False` joins, and sends the same."""
+        """`stream=False` joins the pieces, and sends the same request."""
         server.default = Reply(PIECES)
         at = base_url(provider, server)
         pieces = provider.create_completion("m", TURNS, base_url=at, proxy=False)
@@ -295,8 +295,8 @@ class TestOverTheWire:
         first, second = server.requests
         assert first.body == second.body
 
-    def test_one_answer_can_be_asked_for_everywhere(self, provider: type[Provider], server: LLMServer) -> None:
-        """`n=1` says nothing; where the service knows no `n`, it is not sent."""
+    def test_n_1_works_everywhere(self, provider: type[Provider], server: LLMServer) -> None:
+        """`n=1` is the default; services without `n` do not get it."""
         server.script(Reply("x"))
         with Client(retries=0) as client:
             at = base_url(provider, server)
@@ -309,7 +309,7 @@ class TestOverTheWire:
     def test_schemas_from_elsewhere_are_taken(
         self, provider: type[Provider], how: str, kind: str, server: LLMServer
     ) -> None:
-        """As MCP servers and OpenAPI documents have them: the server refuses them in the service's words."""
+        """From MCP servers and OpenAPI documents; the test server rejects them as the services would."""
         if "tools" not in provider.supports or (provider.name == "ollama" and how == "schema as a tool"):
             pytest.skip("it cannot be asked so")
         if kind == "array" and getattr(provider, "schema_grammar", False):
@@ -325,7 +325,7 @@ class TestOverTheWire:
 
     @pytest.mark.parametrize("form", ["field", "part"])
     def test_a_refusal_of_another_service_goes_on(self, provider: type[Provider], form: str, server: LLMServer) -> None:
-        """As OpenAI's package writes it down, and as a part: the model reads that it was said."""
+        """In the form of OpenAI's package, and as a part: the model reads it as text."""
         said = {"content": None, "refusal": "Not that."}
         if form == "part":
             if provider.name in ("demo", "vitalentum", "codelinkava"):
@@ -341,7 +341,7 @@ class TestOverTheWire:
             ).complete()
         body = server.requests[0].body.decode()
         assert "Not that." in body
-        if provider.name in ("anthropic", "gemini", "ollama", "mistral", "cohere"):  # they refuse OpenAI's form
+        if provider.name in ("anthropic", "gemini", "ollama", "mistral", "cohere"):  # these reject OpenAI's form
             assert "refusal" not in body
 
     def test_what_is_encoded_is_what_is_sent(self, provider: type[Provider], server: LLMServer) -> None:
@@ -368,14 +368,14 @@ class TestOverTheWire:
             assert server.requests[0].header(name) == value
 
     def test_a_stream_without_its_end_is_truncated(self, provider: type[Provider], server: LLMServer) -> None:
-        """P6: after all text that came."""
+        """P6: after all text so far."""
         server.script(Reply(PIECES, finish_reason=None, end_mark=False, usage=False))
         with Client(retries=0) as client, pytest.raises(StreamTruncated) as caught:
             client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
         assert caught.value.partial == "".join(PIECES)
 
     def test_an_error_in_the_stream_is_raised(self, provider: type[Provider], server: LLMServer) -> None:
-        """P9: after all text that came."""
+        """P9: after all text so far."""
         server.script(Reply(PIECES, error={"message": "boom", "type": "server_error"}))
         with Client(retries=0) as client, pytest.raises(ServerError, match="boom") as caught:
             client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
@@ -383,7 +383,7 @@ class TestOverTheWire:
         assert caught.value.provider == provider.name
 
     def test_a_report_that_names_no_error_is_raised(self, provider: type[Provider], server: LLMServer) -> None:
-        """P9: as FastAPI writes it, in the provider's framing; an end mark of a gateway behind it hides nothing."""
+        """P9: in FastAPI's form, in the provider's framing; an end mark of a gateway after it hides nothing."""
         line = "" if provider.framing().begins_with_json else "data: "
         mark = "data: [DONE]\n\n" if line else ""
         server.script(Reply(body=f'{line}{{"detail": "boom"}}\n\n{mark}'))
@@ -391,7 +391,7 @@ class TestOverTheWire:
             client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
 
     def test_a_bad_status_is_raised(self, provider: type[Provider], server: LLMServer) -> None:
-        """P10: as the class that it says."""
+        """P10: with its class."""
         server.script(Reply("No.", status=401))
         with Client(retries=0) as client, pytest.raises(AuthError, match=r"No\.") as caught:
             client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
@@ -401,14 +401,14 @@ class TestOverTheWire:
     def test_a_page_in_place_of_a_stream_is_refused(
         self, provider: type[Provider], server: LLMServer, content_type: str
     ) -> None:
-        """P8: a login page, a captive portal, whatever it says that it is."""
+        """P8: a login page or captive portal, whatever its type."""
         server.script(Reply(body="<!doctype html><title>Login</title>", content_type=content_type))
         with Client(retries=0) as client, pytest.raises(ProtocolError, match="HTML"):
             client.chat("Hi", f"{provider.name}:m", base_url=base_url(provider, server), proxy=False).complete()
 
 
 def test_those_of_this_version_are_found() -> None:
-    """The two first services, OpenAI's dialect, and the demo; without a list that names them."""
+    """The two first services, OpenAI's dialect, and the demo; without a list of names."""
     assert {"vitalentum", "codelinkava", "openai", "openai-compatible", "demo"} <= set(providers.known())
 
 
@@ -416,7 +416,7 @@ def test_those_of_this_version_are_found() -> None:
 def test_a_broken_entry_point_breaks_nothing_else(
     server: LLMServer, code: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A package whose provider cannot be loaded is told of once and by `find()`; all other providers work."""
+    """It is reported once and by `find()`; all other providers work."""
     metadata = tmp_path / "broken-1.0.dist-info"
     metadata.mkdir()
     (metadata / "METADATA").write_text("Metadata-Version: 2.1\nName: broken\nVersion: 1.0\n", encoding="utf-8")
@@ -435,7 +435,7 @@ def test_a_broken_entry_point_breaks_nothing_else(
 
 
 def test_an_unknown_name_lists_the_known_ones() -> None:
-    """So that a typing mistake is mended at once."""
+    """So that a typing mistake is easily fixed."""
     with pytest.raises(UnknownProvider) as caught:
         providers.find("opnai")
     for name in providers.known():
@@ -443,7 +443,7 @@ def test_an_unknown_name_lists_the_known_ones() -> None:
 
 
 def test_a_mistyped_name_gets_the_one_that_was_meant() -> None:
-    """So that nobody has to read the whole list."""
+    """Without reading the whole list."""
     with pytest.raises(UnknownProvider, match="did you mean 'gemini'"):
         providers.find("gemni")
     with pytest.raises(UnknownProvider) as caught:
@@ -469,7 +469,7 @@ _SURROGATES = {
 
 @pytest.mark.parametrize("name", _SURROGATES)
 def test_half_a_character_in_the_counts_is_replaced(server: LLMServer, name: str) -> None:
-    """P5: also where the framing has parsed the event already, and no text of it is kept."""
+    """P5: also if the framing has parsed the event already, and no text of it is kept."""
     server.script(Reply(body=(_SURROGATES[name] % _HALF).encode()))
     with Client(f"{name}:m", base_url=server.base_url(name), api_key="k-0123456789", retries=0) as client:
         answer = client.chat("x").complete()

@@ -1,4 +1,4 @@
-"""Gemini's dialect: tables of what is sent, and tables of what events and recordings say."""
+"""Gemini's dialect: requests, events and recordings, as tables."""
 
 from __future__ import annotations
 
@@ -62,23 +62,23 @@ UNSIGNED = "skip_thought_signature_validator"
 
 @dataclass
 class City:
-    """A value that an answer may have to fit."""
+    """A value that an answer may have to match."""
 
     name: str
 
 
 def encoded(messages: Any = "Hi", model: str = "gemini-2.5-flash", **params: Any) -> Any:
-    """What is sent for the messages."""
+    """The body for the messages."""
     return Gemini.encode(ChatRequest.checked(model, messages, params))
 
 
 def contents(messages: Any, model: str = "gemini-3-pro") -> Any:
-    """The turns that are sent for the messages."""
+    """The turns for the messages."""
     return encoded(messages, model).body["contents"]
 
 
 def user_part(part: Any, model: str = "gemini-2.5-flash") -> Any:
-    """What is sent for one part of a user's message."""
+    """The form of one part of a user's message."""
     ((sent,),) = [turn["parts"] for turn in contents([{"role": "user", "content": [part]}], model)]
     return sent
 
@@ -89,7 +89,7 @@ def call(id: str, arguments: Any = '{"city": "Oslo"}', **more: Any) -> dict[str,
 
 
 class TestPath:
-    """Where a request goes."""
+    """The path of a request."""
 
     @pytest.mark.parametrize(
         ("model", "path"),
@@ -102,11 +102,11 @@ class TestPath:
         ],
     )
     def test_the_model_is_a_part_of_it(self, model: str, path: str) -> None:
-        """With or without the kind before it; nothing in it can lead elsewhere."""
+        """With or without the kind before it; nothing in it can change the path."""
         assert encoded(model=model).path == f"/v1beta/{path}:streamGenerateContent?alt=sse"
 
     def test_no_model_is_refused(self) -> None:
-        """Before anything is sent."""
+        """Before sending."""
         with pytest.raises(InvalidRequest, match="empty"):
             encoded(model="models/")
 
@@ -118,31 +118,31 @@ class TestPath:
 
     @pytest.mark.parametrize("version", ["", "../x", "v1/x", 1, "v 1"])
     def test_a_wrong_version_is_refused(self, version: Any) -> None:
-        """It stands in a path."""
+        """It is part of a path."""
         with pytest.raises(InvalidRequest, match="api_version"):
             encoded(api_version=version)
 
     def test_a_whole_answer_has_a_path_of_its_own(self) -> None:
-        """`stream` is no field of this service."""
+        """`stream` is not a field of this service."""
         sent = encoded(stream=False)
         assert sent.path == "/v1beta/models/gemini-2.5-flash:generateContent"
         assert "stream" not in sent.body
 
     def test_a_base_url_with_the_version_is_refused_with_advice(self) -> None:
-        """The path brings it."""
+        """The path includes it."""
         with Client(api_key="k-1234567") as client, pytest.raises(ConfigError, match="leave it out"):
             client.chat("Hi", "gemini:m", base_url="https://generativelanguage.googleapis.com/v1beta").complete()
 
 
 class TestKey:
-    """How the key travels."""
+    """How the key is sent."""
 
     def test_it_is_in_a_header_of_its_own(self) -> None:
         """And nowhere else."""
         assert Gemini.auth_headers("k") == {"x-goog-api-key": "k"}
 
     def test_an_oauth_token_is_a_bearers(self) -> None:
-        """The service takes it for a wrong key otherwise."""
+        """As a key, the service would reject it."""
         assert Gemini.auth_headers("ya29.c.token") == {"Authorization": "Bearer ya29.c.token"}
 
     def test_googles_variable_wins(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -160,8 +160,8 @@ class TestKey:
 class TestMessages:
     """The conversation."""
 
-    def test_instructions_stand_apart(self) -> None:
-        """System and developer, wherever they stand."""
+    def test_instructions_are_separate(self) -> None:
+        """System and developer messages, anywhere."""
         body = encoded(
             [
                 {"role": "system", "content": "A"},
@@ -182,15 +182,15 @@ class TestMessages:
         ]
 
     def test_an_empty_turn_of_the_model_is_left_out(self) -> None:
-        """The service refuses a content without parts."""
+        """The service rejects a content without parts."""
         turns = [("user", "a"), ("assistant", ""), ("user", "b")]
         assert contents([{"role": role, "content": text} for role, text in turns]) == [
             {"role": "user", "parts": [{"text": "a"}, {"text": "b"}]}
         ]
 
     def test_instructions_alone_are_refused(self) -> None:
-        """There is nothing to answer."""
-        with pytest.raises(InvalidRequest, match="nothing but instructions"):
+        """There would be nothing to answer."""
+        with pytest.raises(InvalidRequest, match="hold only instructions"):
             encoded([{"role": "system", "content": "A"}])
 
     @pytest.mark.parametrize(
@@ -223,7 +223,7 @@ class TestMessages:
         ],
     )
     def test_a_part_is_translated(self, part: Any, sent: dict[str, Any]) -> None:
-        """What llmbridge does not know is the service's own, which has no `type`."""
+        """Unknown parts are the service's own, which have no `type`."""
         assert user_part(part) == sent
 
     @pytest.mark.parametrize(
@@ -235,12 +235,12 @@ class TestMessages:
         ],
     )
     def test_a_url_that_is_not_fetched_is_refused(self, url: str, model: str, advice: str) -> None:
-        """With what to do instead."""
+        """The error says what to do instead."""
         with pytest.raises(InvalidRequest, match=advice):
             user_part(Image(url), model)
 
     def test_an_uploaded_file_is_taken_by_every_model(self) -> None:
-        """It is the service's own."""
+        """It is in the service's own form."""
         url = "https://generativelanguage.googleapis.com/v1beta/files/x"
         assert user_part(Image(url), "gemini-1.5-pro") == {"fileData": {"fileUri": url}}
 
@@ -248,7 +248,7 @@ class TestMessages:
         "part", [{"type": "text"}, {"type": "wibble"}, {"type": "image_url"}, {"type": "text", "text": 7}]
     )
     def test_a_part_that_cannot_be_read_is_named(self, part: dict[str, Any]) -> None:
-        """Which message, and which of its parts; names of who speaks are left out, as in every message."""
+        """The message and its part; names of speakers are left out."""
         spoken = {"role": "user", "content": "x", "name": "Ann"}
         assert contents([spoken]) == [{"role": "user", "parts": [{"text": "x"}]}]
         told = {"role": "tool", "name": "f", "tool_call_id": "c", "content": ["x", part]}
@@ -260,7 +260,7 @@ class TestMessages:
         "part", [{"type": "text"}, {"type": "wibble"}, {"type": "image_url"}, {"type": "text", "text": 7}]
     )
     def test_an_empty_part_is_refused(self, part: dict[str, Any]) -> None:
-        """It says which."""
+        """The error names it."""
         with pytest.raises(InvalidRequest):
             user_part(part)
 
@@ -269,7 +269,7 @@ class TestReplay:
     """Earlier turns with calls, results and reasoning."""
 
     def test_calls_and_results(self) -> None:
-        """Names are found by the call's id; results of one turn stand in one content."""
+        """Names are found by the call's id; results of one turn are in one content."""
         turns = contents(
             [
                 {"role": "user", "content": "x"},
@@ -302,7 +302,7 @@ class TestReplay:
 
     @pytest.mark.parametrize(("model", "signature"), [("gemini-3-pro", UNSIGNED), ("gemini-2.5-pro", None)])
     def test_an_unsigned_first_call_gets_the_word_for_it(self, model: str, signature: str | None) -> None:
-        """Where the service would refuse it otherwise."""
+        """The service would reject it otherwise."""
         parts = contents([{"role": "assistant", "content": "x", "tool_calls": [call("c1"), call("c2")]}], model)[0]
         assert [part.get("thoughtSignature") for part in parts["parts"]] == [None, signature, None]
 
@@ -317,23 +317,23 @@ class TestReplay:
             ('{"a": "\\ud800"}', {"result": '{"a": "\\ud800"}'}),
             ('{"a":' * 5000, {"result": '{"a":' * 5000}),
             ("", {"result": ""}),
-            ('{"$ref": "#/a"}', {"result": '{"$ref": "#/a"}'}),  # would name a part of the result
+            ('{"$ref": "#/a"}', {"result": '{"$ref": "#/a"}'}),  # it would name a part of the result
         ],
     )
     def test_a_result_is_an_object(self, text: str, response: dict[str, Any]) -> None:
-        """Text that is one as it is, everything else as a field."""
+        """A JSON object unchanged, anything else in a field."""
         turns = contents([{"role": "tool", "name": "weather", "content": text}])
         assert turns[0]["parts"] == [{"functionResponse": {"name": "weather", "response": response}}]
 
-    def test_an_image_in_a_result_stands_beside_the_response(self) -> None:
+    def test_an_image_in_a_result_is_inside_the_response(self) -> None:
         """Gemini 3 looks at it."""
         content = [{"type": "text", "text": "see"}, Image(PNG)]
         sent = contents([{"role": "tool", "name": "weather", "tool_call_id": "c", "content": content}])[0]["parts"][0]
         assert sent["functionResponse"]["response"] == {"result": "see"}
         assert sent["functionResponse"]["parts"] == [{"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}]
 
-    def test_an_image_in_a_result_stands_behind_the_results(self) -> None:
-        """For Gemini 1 and 2, which refuse it beside the response; what the user says comes after it."""
+    def test_an_image_in_a_result_follows_the_results(self) -> None:
+        """For Gemini 1 and 2, which reject it inside the response; the user's text comes after it."""
         image = {"inlineData": {"mimeType": "image/png", "data": "iVBORw0KGgo="}}
         results = [
             {"role": "tool", "name": "look", "tool_call_id": "c1", "content": ["see", Image(PNG)]},
@@ -352,12 +352,12 @@ class TestReplay:
             ]
 
     def test_a_result_of_an_unknown_call_is_refused(self) -> None:
-        """The service wants the function's name."""
+        """The service requires the function's name."""
         with pytest.raises(InvalidRequest, match=r"messages\[1\].*name"):
             contents([{"role": "user", "content": "x"}, {"role": "tool", "tool_call_id": "zz", "content": "x"}])
 
     def test_arguments_that_json_cannot_hold_are_left_out(self) -> None:
-        """As those that are no JSON at all: the model was told of it in the result."""
+        """Like invalid JSON: the result told the model about it."""
         (turn,) = contents([{"role": "assistant", "content": None, "tool_calls": [call("c", '{"a": NaN}')]}])
         assert turn["parts"][0]["functionCall"] == {"id": "c", "name": "weather", "args": {}}
 
@@ -382,11 +382,11 @@ class TestReplay:
         ],
     )
     def test_reasoning_goes_back_if_it_is_signed(self, parts: list[Any], sent: list[Any]) -> None:
-        """A signature without a text stood on the text before it, or on an empty one."""
+        """A signature without text belongs to the text before it, or to an empty one."""
         assert contents([{"role": "assistant", "content": parts}])[0]["parts"] == sent
 
 
-# Name: parameters, and the generation configuration that they make.
+# Name: parameters, and their generation configuration.
 CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     "temperature": ({"temperature": 0.5}, {"temperature": 0.5}),
     "top_p": ({"top_p": 0.9}, {"topP": 0.9}),
@@ -436,10 +436,10 @@ CONFIGS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 class TestParameters:
-    """Everything that steers the answer."""
+    """All parameters."""
 
     @pytest.mark.parametrize("name", CONFIGS)
-    def test_it_stands_in_the_configuration(self, name: str) -> None:
+    def test_parameters_are_in_the_configuration(self, name: str) -> None:
         """Under the service's name."""
         params, config = CONFIGS[name]
         assert encoded(**params).body == {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}]} | {
@@ -452,9 +452,9 @@ class TestParameters:
     )
     @pytest.mark.parametrize("model", ["gemini-3-pro", "gemini-3.5-flash", "gemini-flash-latest", "models/gemini-10"])
     def test_newer_models_think_in_levels(self, model: str, word: str, level: str) -> None:
-        """All but Gemini 1 and 2."""
+        """All except Gemini 1 and 2."""
         config = encoded(model=model, reasoning_effort=word).body["generationConfig"]
-        level = "LOW" if (model, word) == ("gemini-3-pro", "minimal") else level  # it has no other
+        level = "LOW" if (model, word) == ("gemini-3-pro", "minimal") else level  # the only level for it
         assert config == {"thinkingConfig": {"thinkingLevel": level, "includeThoughts": True}}
 
     @pytest.mark.parametrize("effort", ["none", 0])
@@ -462,29 +462,29 @@ class TestParameters:
         ("model", "refused"), [("gemini-2.5-pro", True), ("gemini-3-pro-preview", True), ("gemini-2.5-flash", False)]
     )
     def test_some_cannot_be_kept_from_thinking(self, model: str, refused: bool, effort: Any) -> None:
-        """It is said before sending."""
+        """The error comes before sending."""
         request = ChatRequest.checked(model, "Hi", {"reasoning_effort": effort})
         assert ("reasoning_effort" in Gemini.refusals(request)) is refused
 
     @pytest.mark.parametrize("effort", ["much", True, 1.5, []])
     def test_an_unknown_effort_is_refused(self, effort: Any) -> None:
-        """It lists the known ones."""
+        """The error lists the known ones."""
         with pytest.raises(InvalidRequest, match="minimal"):
             encoded(reasoning_effort=effort)
 
     @pytest.mark.parametrize("form", ["json", {"type": "xml"}, {"type": "json_schema"}, {}, 7])
     def test_an_unknown_response_format_is_refused(self, form: Any) -> None:
-        """It shows the known ones."""
+        """The error shows the known ones."""
         with pytest.raises(InvalidRequest, match="json_object"):
             encoded(response_format=form)
 
     def test_a_wrong_configuration_is_refused(self) -> None:
-        """It has to be a mapping."""
+        """It must be a mapping."""
         with pytest.raises(InvalidRequest, match="generationConfig"):
             encoded(generationConfig=7)
 
-    def test_others_stand_beside_it_as_given(self) -> None:
-        """The service's own fields, in both spellings, and those that nobody knows."""
+    def test_other_fields_are_beside_it_unchanged(self) -> None:
+        """The service's own fields, in both spellings, and unknown ones."""
         safety = [{"category": "HARM_CATEGORY_HARASSMENT", "threshold": "BLOCK_NONE"}]
         body = encoded(safety_settings=safety, cachedContent="cachedContents/x", wibble=1).body
         assert body["safetySettings"] == safety
@@ -492,7 +492,7 @@ class TestParameters:
         assert "generationConfig" not in body
 
     def test_what_the_service_refuses_is_named(self) -> None:
-        """Each with advice; parallel calls can only be allowed."""
+        """With advice; parallel calls can only be allowed."""
         params = {"user": "u", "metadata": {}, "logit_bias": {}, "parallel_tool_calls": False, "seed": 1}
         refusals = Gemini.refusals(ChatRequest.checked("m", "Hi", params))
         assert set(refusals) == {"user", "metadata", "logit_bias", "parallel_tool_calls"}
@@ -506,10 +506,10 @@ DECLARED = {"name": "weather", "description": "The weather.", "parametersJsonSch
 
 
 class TestTools:
-    """What the model may call."""
+    """Tools in the body."""
 
-    def test_functions_stand_in_one_entry_and_others_beside_it(self) -> None:
-        """The service's own tools go out as given."""
+    def test_functions_are_in_one_entry_and_others_beside_it(self) -> None:
+        """The service's own tools are sent unchanged."""
         tools = [WEATHER, {"google_search": {}}, Tool("now")]
         sent = encoded(tools=tools).body["tools"]
         assert sent[0]["functionDeclarations"][0] == DECLARED
@@ -529,7 +529,7 @@ class TestTools:
         ],
     )
     def test_the_choice(self, choice: Any, config: dict[str, Any]) -> None:
-        """In one form; a mapping may be the service's own."""
+        """From llmbridge's values; a mapping may be the service's own."""
         body = encoded(tools=[WEATHER], tool_choice=choice).body
         assert body["toolConfig"] == {"functionCallingConfig": config}
 
@@ -538,14 +538,14 @@ class TestTools:
         assert "toolConfig" not in encoded(tools=[WEATHER]).body
 
     def test_a_schema(self) -> None:
-        """The service holds the model to it."""
+        """As the response schema."""
         config = encoded(schema=City).body["generationConfig"]
         assert config["responseMimeType"] == "application/json"
         assert config["responseJsonSchema"]["properties"] == {"name": {"type": "string"}}
 
     @pytest.mark.parametrize("mode", ["native", "tool"])
-    def test_nothing_stands_beside_a_reference(self, mode: Any) -> None:
-        """The service refuses that, in a schema and in a tool's parameters."""
+    def test_a_reference_has_no_siblings(self, mode: Any) -> None:
+        """The service rejects that, in a schema and in a tool's parameters."""
         city = {"$ref": "#/$defs/City", "description": "Where."}
         defs = {"$defs": {"City": {"type": "string"}}}
         document = {"title": "trip", "type": "object", "properties": {"to": city, "from": city}, **defs}
@@ -562,7 +562,7 @@ class TestTools:
         assert sent["properties"] == {"to": alone, "from": alone}
 
     def test_a_schema_as_a_tool(self) -> None:
-        """A forced function, whose arguments are the answer; other tools stay possible."""
+        """A forced function, whose arguments are the answer; other tools can still be called."""
         request = ChatRequest.checked("m", "Hi", {"schema": City, "schema_mode": "tool"})
         body: Any = Gemini.encode(request).body
         assert body["toolConfig"] == {"functionCallingConfig": {"mode": "ANY", "allowedFunctionNames": ["City"]}}
@@ -574,7 +574,7 @@ class TestTools:
         assert [function["name"] for function in body["tools"][0]["functionDeclarations"]] == ["weather", "City"]
 
     def test_a_schema_as_json(self) -> None:
-        """JSON is asked for, and the instruction holds the schema."""
+        """JSON mode, with the schema in the instruction."""
         body = encoded([{"role": "system", "content": "A"}, {"role": "user", "content": "x"}], schema=City,
                        schema_mode="json").body  # fmt: skip
         assert body["generationConfig"] == {"responseMimeType": "application/json"}
@@ -583,18 +583,18 @@ class TestTools:
         assert '"name"' in second["text"]
 
     def test_only_a_schema_as_a_tool_has_an_answer_tool(self) -> None:
-        """Else the text is the answer."""
+        """Otherwise the text is the answer."""
         assert Gemini.answer_tool(ChatRequest.checked("m", "Hi", {"schema": City})) is None
         assert Gemini.answer_tool(ChatRequest.checked("m", "Hi", {})) is None
 
 
 def items(data: Any, event: str = "message") -> list[Any]:
-    """What an event says; data that is no str is sent as JSON."""
+    """The items of an event; data that is not a str is sent as JSON."""
     return list(Gemini.decode(Record(data if isinstance(data, str) else json.dumps(data), event)))
 
 
 def said(*parts: Any, finish: Any = None, **more: Any) -> dict[str, Any]:
-    """One response with one candidate."""
+    """A response with one candidate."""
     candidate = {"content": {"role": "model", "parts": list(parts)}, "index": 0, **more}
     return {"candidates": [candidate | ({"finishReason": finish} if finish else {})]}
 
@@ -603,7 +603,7 @@ COUNTS = {"promptTokenCount": 11, "candidatesTokenCount": 7, "thoughtsTokenCount
 COUNTED = Usage(11, 12, 23, None, None, 5)
 BARE_ERROR = {"error": {"code": 503, "message": "The model is overloaded.", "status": "UNAVAILABLE"}}
 
-# Name: what the event holds, and what it says.
+# Name: the event, and its items.
 EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "text": (said({"text": "Hi"}), ["Hi"]),
     "words beside no candidate": (
@@ -722,11 +722,11 @@ REASONS = {
 
 
 class TestEvents:
-    """What an event says."""
+    """The content of an event."""
 
     @pytest.mark.parametrize("name", EVENTS)
     def test_an_event(self, name: str) -> None:
-        """Found out fast or not."""
+        """With the fast decoder or the full one."""
         data, expected = EVENTS[name]
         assert items(data) == expected
 
@@ -763,13 +763,13 @@ class TestEvents:
         ],
     )
     def test_an_error(self, data: Any, event: str, error: type[LLMBridgeError]) -> None:
-        """Of the class that it says."""
+        """It has the class that it names."""
         with pytest.raises(error):
             items(data, event)
 
     @pytest.mark.parametrize("reason", ["SAFETY", "OTHER", "BLOCKLIST", "PROHIBITED_CONTENT", "IMAGE_SAFETY"])
     def test_a_refused_prompt_is_an_error(self, reason: str) -> None:
-        """There is no answer; the tokens are counted all the same."""
+        """There is no answer, but the tokens are counted."""
         found: list[Any] = []
         chunk = {"promptFeedback": {"blockReason": reason}, "usageMetadata": COUNTS}
         with pytest.raises(ContentFiltered, match=reason) as caught:
@@ -841,8 +841,8 @@ def test_any_json_is_items_or_an_error_of_the_tree(value: Any) -> None:
                 assert item != ""
 
 
-def test_deep_nesting_is_no_recursion_error() -> None:
-    """P10: at the places where decoding writes JSON again."""
+def test_deep_nesting_is_not_a_recursion_error() -> None:
+    """P10: wherever decoding writes JSON again."""
     nest = '{"a":' * 900 + "1" + "}" * 900
     for data in (
         f'{{"candidates": [{{"content": {{"parts": [{{"functionCall": {{"name": "f", "args": {nest}}}}}]}}}}]}}',
@@ -876,7 +876,7 @@ EVENT = "data: " + json.dumps(said({"text": "Hi"}))
 
 
 def ask(client: Client, server: LLMServer, **params: Any) -> Any:
-    """A call that will be answered with what is scripted."""
+    """A call with a scripted answer."""
     return client.chat(
         "Hello", "gemini:gemini-2.5-flash", base_url=server.root, api_key="k-1234567", proxy=False, timeout=20, **params
     )
@@ -912,17 +912,17 @@ FAILURES: dict[str, tuple[type[LLMBridgeError], str, str]] = {
 
 
 def recording(name: str) -> list[Any]:
-    """The recorded bytes, and the end of the connection where the recording saw one."""
+    """The recorded bytes, and the end of the connection if it was recorded."""
     path = DATA / "aimock" / f"{name}.txt"
     complete = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["end"] == "complete"
     return [path.read_bytes()] if complete else [path.read_bytes(), CLOSE]
 
 
 class TestOverTheWire:
-    """The whole way, against a loopback server."""
+    """The whole way, with a loopback server."""
 
     def test_every_recording_is_here(self) -> None:
-        """None lies there without being checked."""
+        """Every recording is checked."""
         found = {path.stem for kind in ("gemini_*.txt", "vertex_*.txt") for path in DATA.glob(f"*/{kind}")}
         assert found == {*ANSWERS, *FAILURES}
 
@@ -952,7 +952,7 @@ class TestOverTheWire:
     @pytest.mark.parametrize("split", [None, 1])
     @pytest.mark.parametrize("transfer", ["chunked", "close"])
     def test_an_error_in_mid_stream(self, server: LLMServer, split: int | None, transfer: Any) -> None:
-        """Bare JSON over several lines, as the service sends it, after the text that came."""
+        """Bare JSON over several lines, as the service sends it, after the text so far."""
         body = f"{EVENT}\r\n\r\n{ERROR_TEXT}\r\n"
         server.script(Reply(body=body, content_type="text/event-stream", split=split, transfer=transfer))
         with Client(retries=0) as client, pytest.raises(Overloaded, match="overloaded") as caught:
@@ -979,7 +979,7 @@ class TestOverTheWire:
         assert (answer.text, answer.finish_reason) == ("ab", "length")
 
     def test_calls_without_ids_stay_apart(self, server: LLMServer) -> None:
-        """Of one event and of several; ids are made up, and the reason is that they are calls."""
+        """In one event and in several; ids are made up, and the finish reason says tool_calls."""
         calls = [{"functionCall": {"name": "f", "args": {"n": n}}} for n in range(3)]
         calls[0]["thoughtSignature"] = "S"  # type: ignore[assignment]
         body = f"data: {json.dumps(said(*calls[:2]))}\n\ndata: {json.dumps(said(calls[2], finish='STOP'))}\n\n"
@@ -992,7 +992,7 @@ class TestOverTheWire:
         assert (answer.finish_reason, answer.raw_finish_reason) == ("tool_calls", "STOP")
 
     def test_signatures_come_back_on_the_parts_that_had_them(self, server: LLMServer) -> None:
-        """From an answer into the next request: of the text and of a call; thoughts without one are left out."""
+        """On the text and a call, in the next request; thoughts without a signature are left out."""
         parts = [
             {"text": "hm", "thought": True},
             {"text": "a", "thoughtSignature": "S1"},
@@ -1006,7 +1006,7 @@ class TestOverTheWire:
         assert contents([answer.message]) == [{"role": "model", "parts": parts[1:]}]
 
     def test_a_refused_prompt(self, server: LLMServer) -> None:
-        """An error that says so, with the call's context."""
+        """It names the reason, and has the call's context."""
         blocked = {"promptFeedback": {"blockReason": "SAFETY"}}
         server.script(Reply(body=f"data: {json.dumps(blocked)}\n\n", content_type="text/event-stream"))
         with Client(retries=0) as client, pytest.raises(ContentFiltered) as caught:
@@ -1015,7 +1015,7 @@ class TestOverTheWire:
 
     @pytest.mark.parametrize("split", [None, 1])
     def test_a_list_in_place_of_a_stream(self, server: LLMServer, split: int | None) -> None:
-        """What the service sends without `alt=sse`, and its error as a list of one."""
+        """The service's form without `alt=sse`, and its error as a list of one."""
         chunks = [said({"text": "a"}), {**said({"text": "b"}, finish="STOP"), "usageMetadata": COUNTS}]
         server.script(
             Reply(body=json.dumps(chunks, indent=1), content_type="application/json", split=split),
@@ -1028,7 +1028,7 @@ class TestOverTheWire:
                 ask(client, server).complete()
 
     def test_what_is_sent(self, server: LLMServer) -> None:
-        """Path, key and body, as the server gets them; the key is nowhere else."""
+        """Path, key and body on the server; the key is nowhere else."""
         server.script(Reply(raw=recording("gemini_text")))
         with Client(retries=0) as client:
             ask(client, server, max_tokens=5).complete()
@@ -1043,24 +1043,24 @@ class TestModels:
     """The list of models."""
 
     def test_names(self) -> None:
-        """As `model=` takes them."""
+        """In the form for `model=`."""
         listed = {"models": [{"name": "models/gemini-2.5-flash"}, {"name": "tunedModels/x"}, {}, 7]}
         assert Gemini.decode_models(listed) == ["gemini-2.5-flash", "tunedModels/x"]
 
     @pytest.mark.parametrize(("document", "error"), [(BARE_ERROR, Overloaded), ({"data": []}, ProtocolError)])
-    def test_what_is_no_list(self, document: Any, error: type[LLMBridgeError]) -> None:
-        """An error of the tree."""
+    def test_what_is_not_a_list(self, document: Any, error: type[LLMBridgeError]) -> None:
+        """An error of llmbridge."""
         with pytest.raises(error):
             Gemini.decode_models(document)
 
 
 class TestDeclarations:
-    """What a function is told about."""
+    """Declarations of functions."""
 
     @pytest.mark.parametrize("name", ["3d", "-x"])
     def test_a_name_begins_with_a_letter(self, name: str) -> None:
-        """Other services take it."""
-        with pytest.raises(InvalidRequest, match=f"tool {name}: Gemini wants a name that begins with a letter"):
+        """Other services accept other names."""
+        with pytest.raises(InvalidRequest, match=f"tool {name}: Gemini needs a name that starts with a letter"):
             Gemini.encode(ChatRequest.checked("m", "Hi", {"tools": [{"name": name, "parameters": {}}]}))
 
     def test_arrays_have_items(self) -> None:
@@ -1075,7 +1075,7 @@ class TestDeclarations:
         assert body["generationConfig"]["responseJsonSchema"] == whole
 
     def test_what_else_a_declaration_holds_stays(self) -> None:
-        """Among the functions; the service's own tools stand beside them."""
+        """Beside the functions; the service's own tools are kept as well."""
         own = {"name": "f", "behavior": "NON_BLOCKING", "parameters": {"type": "OBJECT", "properties": {}}}
         tools = [{"functionDeclarations": [own]}, {"google_search": {}}]
         assert Gemini.encode(ChatRequest.checked("m", "Hi", {"tools": tools})).body["tools"] == [
@@ -1096,14 +1096,14 @@ class TestEmbeddings:
     """Vectors for texts."""
 
     def test_what_is_sent(self) -> None:
-        """One request for each text; the parameters in each."""
+        """One request per text; the parameters are in each."""
         sent = Gemini.encode_embeddings("e", ["a", "b"], {"dimensions": 8, "task_type": "X", "api_version": "v1"})
         each = {"model": "models/e", "taskType": "X", "outputDimensionality": 8}
         assert sent.path == "/v1/models/e:batchEmbedContents"
         assert sent.body == {"requests": [{**each, "content": {"parts": [{"text": text}]}} for text in ("a", "b")]}
 
     def test_what_comes(self) -> None:
-        """In the order of the texts; tokens where the service counts them."""
+        """In the order of the texts; with usage if the service counts."""
         document: dict[str, Any] = {"embeddings": [{"values": [1, 0.5]}, {"values": []}]}
         assert Gemini.decode_embeddings(document) == ([[1.0, 0.5], []], None)
         document["usageMetadata"] = {"promptTokenCount": 3}
@@ -1121,14 +1121,14 @@ class TestEmbeddings:
         ],
     )
     def test_what_is_none(self, document: Any, error: type[LLMBridgeError]) -> None:
-        """An error of the tree."""
+        """An error of llmbridge."""
         with pytest.raises(error):
             Gemini.decode_embeddings(document)
 
 
 @pytest.mark.parametrize(("model", "mode"), [("gemini-2.5-flash", "tool"), ("gemini-3-pro", "native")])
 def test_a_schema_beside_tools_goes_where_the_model_takes_it(model: str, mode: str) -> None:
-    """Models before Gemini 3 answer 400 to a JSON answer beside functions (googleapis/python-genai#867)."""
+    """Models before Gemini 3 reject a JSON answer beside functions with 400 (googleapis/python-genai#867)."""
     tool = {"name": "now", "description": "The time.", "parameters": {"type": "object", "properties": {}}}
     schema = {"title": "City", "type": "object", "properties": {"name": {"type": "string"}}}
     asked = ChatRequest.checked(model, "Hi", {"tools": [tool], "schema": schema})

@@ -1,4 +1,4 @@
-"""Whole answers of Gemini: parts in their order, sources, media, server tools, and what nobody knows."""
+"""Whole answers of Gemini: parts in order, sources, media, server tools, and unknown things."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ def reply(*events: Any) -> Reply:
 
 @pytest.fixture
 def asked(server: LLMServer) -> Iterator[Client]:
-    """A client of Gemini's dialect, without retries."""
+    """A client for Gemini's dialect, without retries."""
     with Client(MODEL, base_url=server.root, api_key="k-1234567", retries=0, proxy=False, timeout=20) as made:
         yield made
 
 
 def heard(client: Client, server: LLMServer, *events: Any) -> tuple[Completion, list[Any]]:
-    """What comes of these events: the completion, and all events of llmbridge."""
+    """The completion and all events of an answer."""
     server.script(reply(*events), reply(*events))
     return client.chat("Hi").complete(), list(client.chat("Hi").events())
 
@@ -86,11 +86,11 @@ TURN: list[dict[str, Any]] = [
 
 
 class TestOrder:
-    """A turn goes back as it came."""
+    """A turn is sent back unchanged."""
 
     @pytest.mark.parametrize("together", [True, False])
     def test_every_part_in_its_place(self, mode: Mode, together: bool, server: LLMServer, asked: Client) -> None:
-        """In one event or in one for each; unsigned texts that follow each other are one text."""
+        """In one event or one event each; adjacent unsigned texts are one text."""
         server.script(reply(*([event(*TURN)] if together else map(event, TURN)), STOP))
         answer = mode.complete(asked.chat("Hi"))
         assert answer.text == "Let me look. Well:Soand on."
@@ -99,12 +99,12 @@ class TestOrder:
         assert parts_of(kept) == TURN
 
     def test_unsigned_pieces_are_one_text(self, server: LLMServer, asked: Client) -> None:
-        """And a plain answer is a plain message."""
+        """A plain answer is a plain message."""
         answer, _ = heard(asked, server, event({"text": "Hel"}), event({"text": "lo"}), STOP)
         assert answer.message == Message("assistant", "Hello")
 
     def test_both_spellings(self, server: LLMServer, asked: Client) -> None:
-        """Imitations and the service's own package write names with underscores."""
+        """Imitations and the service's own package use underscores."""
         snake = [
             {"text": "Hm.", "thought": True, "thought_signature": "S1"},
             {"function_call": {"id": "c", "name": "f", "args": {}}, "thought_signature": "S2"},
@@ -123,14 +123,14 @@ class TestOrder:
         assert parts_of(answer) == [thought, call, *snake[2:]]
 
     def test_another_service_gets_what_it_takes(self, server: LLMServer, asked: Client) -> None:
-        """No signature and no part that is Gemini's own goes there."""
+        """Signatures and Gemini's own parts are not sent there."""
         answer, _ = heard(asked, server, *map(event, [*TURN[:10], *TURN[11:]]), STOP)
         for provider in ("ollama", "cohere", "anthropic"):
             written = json.dumps(sent_back(answer, provider))
             assert not any(word in written for word in ("S1", "wibble", "toolCall", "executableCode", "partMetadata"))
 
     def test_what_a_caller_writes(self) -> None:
-        """Parts of the service, and of events."""
+        """The service's parts, and events."""
         own = Opaque({"wibble": 1}, "gemini")
         image = Media("image", "image/png", b"hello")
         turn = Message("assistant", ["a", own, image, "b"])
@@ -169,7 +169,7 @@ class TestMedia:
     """Images, sound and files."""
 
     def test_an_image_is_bytes(self, server: LLMServer, asked: Client) -> None:
-        """With its media type, found out where the service leaves it out."""
+        """With its media type, detected if the service leaves it out."""
         parts = [{"inlineData": {"mimeType": "image/jpeg", "data": "aGk="}}, {"inlineData": {"data": "iVBORw0KGgo="}}]
         answer, events = heard(asked, server, event(*parts, finishReason="STOP"))
         assert [(one.kind, one.mime, one.data) for one in answer.media] == [
@@ -179,7 +179,7 @@ class TestMedia:
         assert [one for one in events if isinstance(one, Media)] == list(answer.media)
 
     def test_sound_in_pieces_is_one(self, server: LLMServer, asked: Client) -> None:
-        """Samples without a header, as the speaking models send them."""
+        """Samples without a header, as speaking models send them."""
         mime = "audio/L16;codec=pcm;rate=24000"
         pieces = [event({"inlineData": {"mimeType": mime, "data": data}}) for data in ("aGVs", "bG8=")]
         answer, _ = heard(asked, server, *pieces, STOP)
@@ -188,7 +188,7 @@ class TestMedia:
         assert parts_of(answer) == [{"inlineData": {"mimeType": mime, "data": "aGVsbG8="}}]
 
     def test_a_medium_of_another_service_is_never_an_error(self) -> None:
-        """What was said in it, or nothing, where this service does not take it."""
+        """Its transcript is sent, or nothing, if this service does not accept it."""
         spoken = Media("audio", "audio/pcm", b"..", transcript="The bridge is red.")
         linked = Media("image", url="http://example.org/a.png")
         assert parts_of(Message("assistant", ["a", spoken, linked])) == [{"text": "a"}, {"text": "The bridge is red."}]
@@ -201,10 +201,10 @@ DOCUMENT = {"retrievedContext": {"documentName": "files/b", "title": "B", "text"
 
 
 class TestSources:
-    """Where a sentence comes from."""
+    """The answer's sources."""
 
     def test_a_place_is_counted_in_characters(self, mode: Mode, server: LLMServer, asked: Client) -> None:
-        """The service counts bytes; a source without a place is told as well."""
+        """The service counts bytes; a source without a place is yielded as well."""
         supports = [{"segment": {"startIndex": 8, "endIndex": 14}, "groundingChunkIndices": [0, 7]}]
         grounding = {"groundingChunks": [WEB, DOCUMENT], "groundingSupports": supports, "webSearchQueries": ["q"]}
         events = [
@@ -231,8 +231,8 @@ class TestSources:
             ({"text": "bridge"}, (4, 10)),
         ],
     )
-    def test_a_place_that_is_none(self, segment: Any, place: Any, server: LLMServer, asked: Client) -> None:
-        """The words that stand there are looked for; if they stand at two places, nobody knows."""
+    def test_an_impossible_place(self, segment: Any, place: Any, server: LLMServer, asked: Client) -> None:
+        """The words are searched for instead; if they occur twice, the place is unknown."""
         grounding = {
             "groundingChunks": [WEB],
             "groundingSupports": [{"segment": segment, "groundingChunkIndices": [0]}],
@@ -242,8 +242,8 @@ class TestSources:
         ((found),) = answer.citations
         assert (found.start, found.end) == place
 
-    def test_what_comes_twice_is_told_once(self, server: LLMServer, asked: Client) -> None:
-        """Lists are repeated with every event; the queries stay visible."""
+    def test_repeated_sources_are_yielded_once(self, server: LLMServer, asked: Client) -> None:
+        """Lists are repeated in every event; the queries stay visible."""
         grounding = {"groundingChunks": [WEB], "webSearchQueries": ["golden gate"]}
         events = [event({"text": text}, groundingMetadata=grounding) for text in ("a", "b")]
         answer, told = heard(asked, server, *events, STOP)
@@ -253,7 +253,7 @@ class TestSources:
 
     @pytest.mark.parametrize("name", ["citationSources", "citations"])
     def test_other_lists(self, name: str, server: LLMServer, asked: Client) -> None:
-        """Of what was recited, and of pages that were read; one that failed is no source."""
+        """Of recitations, and of pages that were read; a failed page is not a source."""
         source = {"startIndex": 0, "endIndex": 2, "uri": "https://example.org/c", "title": "C"}
         pages = [
             {"retrievedUrl": "https://example.org/d", "urlRetrievalStatus": "URL_RETRIEVAL_STATUS_SUCCESS"},
@@ -283,9 +283,10 @@ class TestSources:
 
 
 class TestFailures:
-    """An answer that is none."""
+    """Answers that failed."""
 
     @pytest.mark.parametrize("word", ["MALFORMED_FUNCTION_CALL", "UNEXPECTED_TOOL_CALL", "NO_IMAGE", "IMAGE_OTHER"])
+    @pytest.mark.quick(2)
     def test_an_empty_one_is_tried_again(self, mode: Mode, word: str, server: LLMServer) -> None:
         """Then it is an error with the service's words."""
         empty = {"candidates": [{"finishReason": word, "finishMessage": "It went wrong.", "index": 0}]}
@@ -306,14 +307,14 @@ class TestFailures:
         assert len(server.requests) == 1
 
     def test_words_in_place_of_a_picture_are_an_answer(self, server: LLMServer, asked: Client) -> None:
-        """The reason says that there is none."""
+        """The finish reason says that there is no picture."""
         answer, events = heard(asked, server, event({"text": "I cannot."}, finishReason="NO_IMAGE"))
         assert (answer.text, answer.finish_reason, answer.raw_finish_reason) == ("I cannot.", "other", "NO_IMAGE")
         assert events[-1] == Finish("other", "NO_IMAGE")
 
     @pytest.mark.parametrize("part", [{"text": 7}, 7, {"text": {"a": 1}}, {"functionCall": "x"}, {"inlineData": 1}])
     def test_what_cannot_be_read_is_an_error(self, part: Any, server: LLMServer, asked: Client) -> None:
-        """It is quoted, and what came before is kept."""
+        """It is quoted, and the text so far is kept."""
         server.script(reply(event({"text": "Hi"}), event(part), STOP))
         with pytest.raises(ProtocolError, match="form") as caught:
             asked.chat("Hi").complete()
@@ -343,7 +344,7 @@ SHAPES: dict[str, Any] = {
 
 
 class TestShapes:
-    """What imitations make of it."""
+    """Forms of imitations."""
 
     @pytest.mark.parametrize("shape", SHAPES)
     def test_a_plain_meaning_is_read(self, mode: Mode, shape: str, server: LLMServer, asked: Client) -> None:
@@ -353,15 +354,15 @@ class TestShapes:
         assert (answer.text, answer.finish_reason) == ("Hi", "stop")
 
     def test_candidates_without_an_index_are_not_mixed(self, server: LLMServer, asked: Client) -> None:
-        """Their place says whose they are."""
+        """They are told apart by their place."""
         first = {"candidates": [{"content": {"parts": [{"text": text}]}} for text in ("a", "b")]}
         last = {"candidates": [{"content": {"parts": [{"text": text}]}, "finishReason": "STOP"} for text in ("c", "d")]}
         answer, _ = heard(asked, server, first, last)
         assert [choice.text for choice in answer.choices] == ["ac", "bd"]
 
     @pytest.mark.parametrize("word", ["null", "NONE", "", None, "FINISH_REASON_UNSPECIFIED"])
-    def test_a_word_for_nothing_is_no_reason(self, word: Any, server: LLMServer, asked: Client) -> None:
-        """The answer has broken off."""
+    def test_an_empty_word_is_not_a_finish_reason(self, word: Any, server: LLMServer, asked: Client) -> None:
+        """The answer was cut off."""
         server.script(reply(event({"text": "Hi"}, finishReason=word)))
         with pytest.raises(LLMBridgeError) as caught:
             asked.chat("Hi").complete()
@@ -369,10 +370,10 @@ class TestShapes:
 
 
 class TestOnce:
-    """Nothing is told twice."""
+    """Nothing is repeated."""
 
     def test_a_last_event_that_repeats_everything(self, mode: Mode, server: LLMServer, asked: Client) -> None:
-        """Of gateways; what is new in it is told."""
+        """From gateways; only what is new in it is yielded."""
         call = {"functionCall": {"name": "f", "args": {"a": 1}}}
         image = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}
         pieces = [event({"text": "The bridge "}), event({"text": "is red."}), event(image), event(call)]
@@ -384,7 +385,7 @@ class TestOnce:
         assert (answer.text, len(answer.tool_calls), len(answer.media)) == ("The bridge is red.", 1, 1)
 
     def test_a_last_piece_that_is_one_more(self, server: LLMServer, asked: Client) -> None:
-        """It does not begin with all that came before, or leaves a call out."""
+        """It does not start with everything so far, or lacks a call."""
         pieces = [event({"text": "1"}), event({"functionCall": {"name": "f"}})]
         answer, _ = heard(asked, server, *pieces, event({"text": "1"}, finishReason="STOP"))
         assert answer.text == "11"
@@ -393,7 +394,7 @@ class TestOnce:
         assert answer.text == "aba"
 
     def test_two_equal_pieces_are_two(self, server: LLMServer, asked: Client) -> None:
-        """Also where the second one is the last."""
+        """Even if the second one is the last."""
         answer, _ = heard(asked, server, event({"text": "1"}), event({"text": "1"}, finishReason="STOP"))
         assert answer.text == "11"
 
@@ -417,8 +418,8 @@ LEVELS = ("event", "field of an event", "field of a candidate", "field of a cont
 
 @given(level=st.sampled_from(LEVELS), place=st.integers(0, 3), new=NEW)
 @settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_nobody_knows_is_found(level: str, place: int, new: Any) -> None:
-    """At every level in the events; as a part of the turn in the next request, equal and in its place."""
+def test_unknown_things_are_found(level: str, place: int, new: Any) -> None:
+    """At every level they are events; parts of the turn are sent back unchanged, in their place."""
     image = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}
     call = {"functionCall": {"id": "c", "name": "f", "args": {}}, "thoughtSignature": "S"}
     parts: list[Any] = [{"text": "a"}, call, {"text": "b", "thought": True, "thoughtSignature": "T"}, {"text": "c"}]
@@ -443,14 +444,14 @@ def test_what_nobody_knows_is_found(level: str, place: int, new: Any) -> None:
     assert new in [found for one in said for found in walk(one)] or level == "field of a text"
     if level in made:
         first = next(part for part in turn if "functionCall" in part)
-        first.pop("thoughtSignature")  # given to a first call without one
+        first.pop("thoughtSignature")  # a first call without one gets this
         expected = [dict(part) for part in parts]
         next(part for part in expected if "functionCall" in part).pop("thoughtSignature", None)
         assert turn == expected
 
 
 def play(events: list[Any]) -> tuple[list[Any], list[Any]]:
-    """What an assembly makes of events, without a server, and the model's turn in the next request."""
+    """The result of an assembly for events, without a server, and the model's turn in the next request."""
     from llmbridge._call.assembly import Assembly
     from llmbridge._call.notes import Notes
     from llmbridge._text import TextSoFar
@@ -471,7 +472,7 @@ def play(events: list[Any]) -> tuple[list[Any], list[Any]]:
 
 
 def walk(value: Any) -> Iterator[Any]:
-    """All that a value holds."""
+    """Everything in a value."""
     yield value
     if isinstance(value, dict):
         for inner in value.values():
@@ -493,14 +494,14 @@ def test_another_candidates_unknown_things_are_its_own(server: LLMServer, asked:
     assert parts_of(answer) == [{"text": "a"}]
 
 
-def test_a_field_of_a_text_that_nobody_knows_is_an_event(server: LLMServer, asked: Client) -> None:
-    """Beside the text, which goes back with it."""
+def test_an_unknown_field_of_a_text_is_an_event(server: LLMServer, asked: Client) -> None:
+    """The text is sent back with it."""
     _, found = heard(asked, server, event({"text": "Hi", "colour": "red"}, finishReason="STOP"))
     assert [item.raw for item in found if isinstance(item, Other)] == [{"colour": "red"}]
 
 
 def test_candidates_by_their_indexes(server: LLMServer, asked: Client) -> None:
-    """An object in place of the list."""
+    """An object instead of the list."""
     candidate = {"content": {"parts": [{"text": "Hi"}]}, "finishReason": "STOP"}
     answer, _ = heard(asked, server, {"candidates": {"0": candidate}})
     assert (answer.text, answer.finish_reason) == ("Hi", "stop")

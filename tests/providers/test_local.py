@@ -1,4 +1,4 @@
-"""`local`: the first model server of this computer that answers."""
+"""`local`: the first model server on this computer that answers."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ EACH_MODE = pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
 
 
 class Machine:
-    """This computer: which servers run on it, in place of the usual ports."""
+    """This computer: the servers on it, instead of the usual ports."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self._monkeypatch = monkeypatch
@@ -42,11 +42,11 @@ class Machine:
             self.put(name, f"http://127.0.0.1:{free_port()}/v1")
 
     def put(self, name: str, base_url: str) -> None:
-        """Says where a server is."""
+        """Sets a server's address."""
         self._monkeypatch.setenv(SERVICES[name].base_url_env, base_url)
 
     def run(self, name: str, *names: str, **reply: Any) -> LLMServer:
-        """A server with these models."""
+        """Starts a server with these models."""
 
         def answer(received: Received) -> Reply:
             return Reply(models=names) if received.method == "GET" else Reply(f"I am {received.model}.", **reply)
@@ -56,13 +56,13 @@ class Machine:
         return server
 
     def close(self) -> None:
-        """Stops all."""
+        """Stops all servers."""
         self._stack.close()
 
 
 @pytest.fixture
 def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
-    """One on which nothing runs yet."""
+    """A computer without servers."""
     made = Machine(monkeypatch)
     yield made
     made.close()
@@ -70,7 +70,7 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> Iterator[Machine]:
 
 @EACH_MODE
 class TestChoice:
-    """Which server and which model."""
+    """The choice of server and model."""
 
     @pytest.mark.parametrize("name", Local.servers)
     def test_the_one_that_runs(self, machine: Machine, mode: Mode, name: str) -> None:
@@ -84,14 +84,14 @@ class TestChoice:
         ]
 
     def test_the_first_in_order(self, machine: Machine, mode: Mode) -> None:
-        """The others are not even asked."""
+        """The others get no request."""
         later = machine.run("vllm", "v")
         machine.run("llamacpp", "l")
         assert mode.complete(chat("Hi", "local")).model == "l"
         assert later.requests == []
 
     def test_a_model_by_name(self, machine: Machine, mode: Mode) -> None:
-        """Of the first server that has it."""
+        """On the first server that has it."""
         machine.run("ollama-v1", "llama3:8b", "phi:latest")
         machine.run("lmstudio", "org/qwen")
         assert mode.complete(chat("Hi", "local:org/qwen")).text == "I am org/qwen."
@@ -99,7 +99,7 @@ class TestChoice:
         assert mode.complete(chat("Hi", "local:phi")).model == "phi:latest"
 
     def test_models_for_embeddings_are_left_out(self, machine: Machine, mode: Mode) -> None:
-        """And so is a server that has no others."""
+        """A server with no others is skipped."""
         machine.run("ollama-v1", "nomic-embed-text", "mxbai-embed-large")
         machine.run("vllm", "BAAI/Embedder", "chatty")
         assert mode.complete(chat("Hi", "local")).model == "chatty"
@@ -112,7 +112,7 @@ class TestChoice:
         assert mode.complete(chat("Hi", "local")).model == "o"
 
     def test_nothing_runs(self, machine: Machine, mode: Mode) -> None:
-        """One error, which says what to start and what was tried; it is not tried again."""
+        """One error says what to start and what was tried; it is not retried."""
         read = mode.read(chat("Hi", "local"))
         assert isinstance(read.error, ConnectFailed)
         assert "no local server answers" in str(read.error)
@@ -120,24 +120,24 @@ class TestChoice:
         assert all(name in str(read.error) for name in Local.servers)
         assert read.error.provider == "local"
 
-    def test_nobody_has_the_model(self, machine: Machine, mode: Mode) -> None:
-        """It says which ones there are."""
+    def test_no_server_has_the_model(self, machine: Machine, mode: Mode) -> None:
+        """The error lists the models."""
         machine.run("ollama-v1", "a", "b", "c", "d", "e", "f")
         read = mode.read(chat("Hi", "local:z"))
         assert "no local server has the model 'z'" in str(read.error)
         assert "has a, b, c, d, e, ..." in str(read.error)
 
-    def test_nobody_has_a_model_for_chats(self, machine: Machine, mode: Mode) -> None:
-        """An Ollama without any, to begin with."""
+    def test_no_server_has_a_chat_model(self, machine: Machine, mode: Mode) -> None:
+        """An Ollama without models, to begin with."""
         machine.run("ollama-v1")
         machine.run("vllm", "embedder")
         message = str(mode.read(chat("Hi", "local")).error)
-        assert "no local server has a model for chats" in message
+        assert "no local server has a chat model" in message
         assert "has no models" in message
         assert "has embedder" in message
 
     def test_another_program_on_the_port(self, machine: Machine, mode: Mode) -> None:
-        """It is passed over, and told of if nobody else answers."""
+        """It is skipped, and reported if no other server answers."""
         page = machine.run("ollama-v1")
         page.default = Reply(body="<html>Hello</html>", content_type="text/html")
         locked = machine.run("llamacpp")
@@ -145,34 +145,34 @@ class TestChoice:
         message = str(mode.read(chat("Hi", "local")).error)
         assert "HTML" in message
         assert "Invalid API Key" in message
-        assert len(locked.requests) == 1  # the search is not repeated, as a call would be
+        assert len(locked.requests) == 1  # the search is not retried, unlike a call
         machine.run("vllm", "v")
         assert mode.complete(chat("Hi", "local")).model == "v"
 
-    def test_a_variable_that_is_no_url(self, machine: Machine, mode: Mode) -> None:
-        """It is told of, not passed over in silence."""
+    def test_a_variable_that_is_not_a_url(self, machine: Machine, mode: Mode) -> None:
+        """It is reported, not skipped silently."""
         machine.put("llamacpp", "127.0.0.1")
         assert "llamacpp" in str(mode.read(chat("Hi", "local")).error)
         assert "LLAMACPP_BASE_URL is not a URL" in str(mode.read(chat("Hi", "local")).error)
 
     @pytest.mark.slow
     def test_a_fallback(self, machine: Machine, mode: Mode) -> None:
-        """`Client(["local", "demo"])`: the demo if nothing runs here."""
+        """`Client(["local", "demo"])`: the demo if no server runs."""
         with Client(["local", "demo"]) as client:
             assert mode.complete(client.chat("Hi")).provider == "demo"
         machine.run("llamacpp", "l")
         with Client(["local", "demo"]) as client:
             assert mode.complete(client.chat("Hi")).provider == "local"
 
-    def test_no_proxy_stands_between(self, machine: Machine, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Whatever the environment says."""
+    def test_proxies_are_ignored(self, machine: Machine, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
+        """The environment's proxies are ignored."""
         for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY"):
             monkeypatch.setenv(name, f"http://127.0.0.1:{free_port()}")
         machine.run("lmstudio", "m")
         assert mode.complete(chat("Hi", "local")).text == "I am m."
 
     def test_a_base_url_is_taken_as_it_is(self, machine: Machine, mode: Mode, server: LLMServer) -> None:
-        """Nobody is looked for then."""
+        """There is no search then."""
         assert mode.complete(chat("Hi", "local:m", base_url=server.base_url("openai"), proxy=False)).model == "m"
         assert [received.method for received in server.requests] == ["POST"]
 
@@ -185,8 +185,8 @@ def test_ollama_is_found_by_its_own_variable(machine: Machine, monkeypatch: pyte
     assert chat("Hi", "local").complete().model == "m"
 
 
-def test_the_loop_goes_on_while_servers_are_looked_for(machine: Machine) -> None:
-    """A server that hangs keeps a worker thread waiting, nobody else."""
+def test_the_loop_is_not_blocked_by_the_search(machine: Machine) -> None:
+    """Only a worker thread waits for a server that hangs."""
     hang = threading.Event()
 
     def serve(sock: Any) -> None:
@@ -216,7 +216,7 @@ def test_the_loop_goes_on_while_servers_are_looked_for(machine: Machine) -> None
 def test_the_key_of_the_server_that_is_found(
     machine: Machine, mode: Mode, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """To be asked for its models, and for the answer; those of the others stay where they are."""
+    """For its models and for the answer; other servers' keys are not sent."""
     for other in Local.servers:
         monkeypatch.setenv(SERVICES[other].key_env[0], f"key-of-{other}")
     server = machine.run(name, "m")
@@ -228,7 +228,7 @@ def test_the_key_of_the_server_that_is_found(
 
 
 def test_embeddings_need_a_name(machine: Machine) -> None:
-    """Any model would be the wrong one; a named one is found as for a chat."""
+    """Any model would be wrong; a named one is found as for a chat."""
     machine.run("vllm", "nomic-embed-text")
     with pytest.raises(InvalidRequest, match="local:nomic-embed-text"):
         embed("a", "local")
@@ -258,19 +258,19 @@ def test_models_of_the_first_that_answers(machine: Machine) -> None:
     ids=["chat", "embed", "models", "amodels"],
 )
 def test_the_total_ends_the_search(machine: Machine, ask: Callable[[float], Any]) -> None:
-    """Servers that accept and say nothing would be waited for, one after the other, and then no server found."""
+    """The error is the timeout, even if silent servers are left to try."""
     over = threading.Event()
     with Listener(lambda _: over.wait(20)) as listener:
         for name in Local.servers:
             machine.put(name, f"http://127.0.0.1:{listener.port}/v1")
-        with pytest.raises(ClockExpired, match=r"within 0\.3 s|while the local servers") as caught:
+        with pytest.raises(ClockExpired, match=r"within 0\.3 s|during the search for a local server") as caught:
             ask(0.3)
         over.set()
         assert (caught.value.clock, caught.value.provider) == ("total", "local")
 
 
 def test_a_cancelled_search_ends_at_once(machine: Machine) -> None:
-    """The question to the server is broken off, and no other server is asked."""
+    """The request is stopped, and no other server is tried."""
     gone = threading.Event()
 
     def serve(sock: Any) -> None:

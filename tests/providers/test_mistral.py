@@ -1,4 +1,4 @@
-"""Mistral's dialect: where it leaves OpenAI's, as tables of what is sent and what it says."""
+"""Mistral's dialect: where it differs from OpenAI's, as tables."""
 
 from __future__ import annotations
 
@@ -39,15 +39,15 @@ COUNTED = Usage(11, 7, 18)
 
 
 def body(messages: Any = "Hi", **params: Any) -> dict[str, Any]:
-    """What is sent for a request."""
+    """The body of a request."""
     return dict(Mistral.encode(ChatRequest.checked("m", messages, params)).body)
 
 
 class TestEncode:
-    """What is sent."""
+    """Requests."""
 
     def test_a_plain_request(self) -> None:
-        """OpenAI's form, without asking for usage, which the service refuses to be asked for."""
+        """OpenAI's form, without asking for usage, which the service rejects."""
         encoded = Mistral.encode(ChatRequest.checked("m", "Hi", {}))
         assert encoded.path == "/chat/completions"
         assert encoded.body == {"model": "m", "messages": [{"role": "user", "content": "Hi"}], "stream": True}
@@ -68,7 +68,7 @@ class TestEncode:
         ],
     )
     def test_parameters(self, params: dict[str, Any], expected: dict[str, Any]) -> None:
-        """Mistral's names; its own win, and what it may know beside goes out as given."""
+        """They get Mistral's names; its own names win, and unknown ones are sent unchanged."""
         sent = body(**params)
         assert sent == {"model": "m", "messages": sent["messages"], "stream": True, **expected}
 
@@ -82,7 +82,7 @@ class TestEncode:
         ],
     )
     def test_what_the_service_refuses(self, params: dict[str, Any], names: set[str] | None) -> None:
-        """Known before it is sent, each with advice."""
+        """Before sending, each with advice."""
         found = Mistral.refusals(ChatRequest.checked("m", "Hi", params))
         assert set(found) == (set(params) if names is None else names)
         assert all(advice.startswith("Mistral ") for advice in found.values())
@@ -97,17 +97,17 @@ class TestEncode:
         ],
     )
     def test_tool_choice(self, choice: str, sent: Any) -> None:
-        """Mistral says `any` for what others call `required`."""
+        """Mistral's `any` is `required` elsewhere."""
         made = body(tools=[TOOL], tool_choice=choice)
         assert made["tool_choice"] == sent
         assert made["tools"] == [TOOL]
 
     def test_tools_without_a_choice(self) -> None:
-        """It is left to the service."""
+        """The service decides."""
         assert "tool_choice" not in body(tools=[TOOL])
 
     def test_structured_output(self) -> None:
-        """A response format, JSON mode or a tool, as is asked for."""
+        """A response format, JSON mode or a tool, by schema_mode."""
         assert body(schema=SCHEMA)["response_format"]["json_schema"]["name"] == "city"
         sent = body(schema=SCHEMA, schema_mode="json")
         assert sent["response_format"] == {"type": "json_object"}
@@ -121,10 +121,10 @@ PNG = Image(b"\x89PNG\r\n\x1a\n")
 
 
 class TestMessages:
-    """What becomes of the turns."""
+    """Messages in the body."""
 
     def test_an_image_in_the_answer_of_a_tool_stays_there(self) -> None:
-        """The service takes it there, unlike others of the dialect."""
+        """The service accepts it there, unlike others with the dialect."""
         call = {"id": "abcdefghi", "type": "function", "function": {"name": "look", "arguments": "{}"}}
         image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png"}}
         turns = [
@@ -137,7 +137,7 @@ class TestMessages:
         assert answer["content"][1] == image
 
     def test_their_order_is_one_that_the_service_takes(self, server: LLMServer) -> None:
-        """Instructions first, an answer behind those of tools, and no answer without anything in it."""
+        """Instructions first, an answer after tools' results, and no empty answer."""
         call = {"id": "abcdefghi", "type": "function", "function": {"name": "f", "arguments": "{}"}}
         conversation = [
             {"role": "user", "content": "Hi"},
@@ -230,11 +230,11 @@ class TestMessages:
         ],
     )
     def test_a_turn(self, given: dict[str, Any], sent: dict[str, Any]) -> None:
-        """Each part in Mistral's form; a name only where the service takes one."""
+        """Each part in Mistral's form; a name only where the service accepts one."""
         assert body([given])["messages"] == [sent]
 
     def test_calls_and_their_results(self) -> None:
-        """Ids that Mistral did not make are replaced in both by the same nine letters and digits."""
+        """Foreign ids are replaced in both by the same nine letters and digits."""
         arguments = '{"name": "Oslo"}'
         turns = [
             {
@@ -260,7 +260,7 @@ class TestMessages:
 
     @given(st.lists(st.text(min_size=1, max_size=30), min_size=2, max_size=8, unique=True))
     def test_ids_stay_apart(self, ids: list[str]) -> None:
-        """Whatever the ids are, different ones stay different, and each request says the same."""
+        """Different ids stay different, the same way in every request."""
         calls = [{"id": id, "type": "function", "function": {"name": "f", "arguments": "{}"}} for id in ids]
         turns = [{"role": "assistant", "content": None, "tool_calls": calls}]
         made = [call["id"] for call in body(turns)["messages"][0]["tool_calls"]]
@@ -282,7 +282,7 @@ def chunk(delta: Any = None, finish: Any = None, **more: Any) -> dict[str, Any]:
 CALL = {"id": "D681PevKs", "function": {"name": "weather", "arguments": '{"name": "Oslo"}'}, "index": 0}
 THINKING = {"type": "thinking", "thinking": [{"type": "text", "text": "Hm"}]}
 
-# Name: an event, and what it says.
+# Name: an event, and its items.
 CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "text": (chunk({"content": "Hi"}), ["Hi"]),
     "text and the end": (
@@ -326,7 +326,7 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
 
 
 class TestDecode:
-    """What the service says."""
+    """Answers."""
 
     @pytest.mark.parametrize("name", CHUNKS)
     def test_an_event(self, name: str) -> None:
@@ -339,7 +339,7 @@ class TestDecode:
         assert list(Mistral.decode(Record("[DONE]"))) == [END]
 
     def test_a_document(self) -> None:
-        """The whole answer at once says the same."""
+        """The same as a whole answer."""
         message = {"role": "assistant", "content": [THINKING, {"type": "text", "text": "Hi"}], "tool_calls": None}
         document = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], "usage": USED}
         assert list(Mistral.decode_document(document)) == [
@@ -347,7 +347,7 @@ class TestDecode:
         ]  # fmt: skip
 
     def test_embeddings(self) -> None:
-        """Asked for and read as OpenAI's, but for the name of the dimensions."""
+        """Like OpenAI's, with another name for the dimensions."""
         encoded = Mistral.encode_embeddings("mistral-embed", ["a"], {"dimensions": 64, "output_dtype": "float"})
         assert encoded.path == "/embeddings"
         assert encoded.body == {
@@ -359,7 +359,7 @@ class TestDecode:
             Mistral.decode_embeddings({})
 
     def test_models(self) -> None:
-        """As OpenAI's."""
+        """Like OpenAI's."""
         assert Mistral.models_path == "/models"
         assert Mistral.decode_models({"object": "list", "data": [{"id": "mistral-small-latest"}]}) == [
             "mistral-small-latest"
@@ -367,7 +367,7 @@ class TestDecode:
 
 
 def test_it_needs_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
-    """MISTRAL_API_KEY, sent as a bearer token."""
+    """MISTRAL_API_KEY, sent as a Bearer token."""
     monkeypatch.delenv("MISTRAL_API_KEY", raising=False)
     with pytest.raises(MissingKey, match="MISTRAL_API_KEY"):
         Mistral.find_key(None, False)
@@ -386,14 +386,14 @@ def events(*data: Any) -> bytes:
 
 
 def ask(client: Client, server: LLMServer, **params: Any) -> Any:
-    """A call that is answered with what is scripted."""
+    """A call with a scripted answer."""
     at = server.base_url("openai")
     return client.chat("Hi", "mistral:m", base_url=at, api_key="k", proxy=False, timeout=20, **params).complete()
 
 
 @pytest.mark.parametrize("split", [None, 1], ids=["whole", "byte by byte"])
 def test_a_reasoning_answer_with_calls(server: LLMServer, split: int | None) -> None:
-    """Thinking, text, two whole calls of which one has no id, the tokens on the last event."""
+    """Thinking, text, two whole calls of which one has no id, usage in the last event."""
     calls = [CALL, {"id": "null", "function": {"name": "weather", "arguments": {"name": "Ålesund"}}, "index": 1}]
     answer = events(
         chunk({"role": "assistant", "content": ""}),
@@ -414,7 +414,7 @@ def test_a_reasoning_answer_with_calls(server: LLMServer, split: int | None) -> 
 
 
 def test_the_testing_server_speaks_it(server: LLMServer) -> None:
-    """Thinking that goes back with its proof, calls, structured output, models and embeddings."""
+    """Signed thinking that is sent back, calls, structured output, models and embeddings."""
     server.script(
         Reply("So: ", reasoning="Hm", tool_calls=[{"name": "weather", "arguments": {"name": "Oslo"}, "id": "call_1"}]),
         Reply('{"name": "Oslo"}'),
@@ -437,7 +437,7 @@ def test_the_testing_server_speaks_it(server: LLMServer) -> None:
 
 
 def test_a_stream_without_its_end_is_truncated(server: LLMServer) -> None:
-    """After all that came."""
+    """After all text so far."""
     answer = events(chunk({"content": "Hel"})).replace(b"data: [DONE]\n\n", b"")
     server.script(Reply(body=answer))
     with Client(retries=0) as client, pytest.raises(StreamTruncated) as caught:
@@ -482,7 +482,7 @@ def test_a_stream_without_its_end_is_truncated(server: LLMServer) -> None:
     ],
 )
 def test_errors(server: LLMServer, status: int, error: Any, expected: type[ServiceError], says: str) -> None:
-    """The service's shapes, as the classes that they mean."""
+    """The service's forms give the right classes."""
     server.script(Reply(body=json.dumps(error), status=status))
     with Client(retries=0) as client, pytest.raises(expected) as caught:
         ask(client, server)

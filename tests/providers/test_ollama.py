@@ -1,4 +1,4 @@
-"""Ollama's own dialect: what is sent, what its lines say, and its recordings, as tables."""
+"""Ollama's own dialect: requests, lines and recordings, as tables."""
 
 from __future__ import annotations
 
@@ -46,21 +46,21 @@ TOOL = {"type": "function", "function": {"name": "weather", "description": "Of a
 
 @pytest.fixture(autouse=True)
 def _no_host(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No Ollama of the developer's decides what a test sees."""
+    """Hides the developer's Ollama."""
     monkeypatch.delenv("OLLAMA_HOST", raising=False)
     monkeypatch.delenv("OLLAMA_API_KEY", raising=False)
 
 
 def body(messages: Any = "Hi", **params: Any) -> dict[str, Any]:
-    """What is sent for a request."""
+    """The body of a request."""
     return dict(Ollama.encode(ChatRequest.checked("m", messages, params)).body)
 
 
 class TestParameters:
-    """Where each parameter goes."""
+    """The place of each parameter."""
 
     def test_a_plain_request(self) -> None:
-        """Model, messages, and that a stream is wanted."""
+        """Model, messages, and a stream."""
         encoded = Ollama.encode(ChatRequest.checked("llama3.2", "Hi", {}))
         assert encoded.path == "/api/chat"
         assert encoded.body == {
@@ -89,7 +89,7 @@ class TestParameters:
         ],
     )
     def test_options(self, params: dict[str, Any], expected: Any) -> None:
-        """What a model's options know stands in `options`, under Ollama's names; Ollama's own spelling wins."""
+        """Model options are in `options`, under Ollama's names; Ollama's own spelling wins."""
         sent = body(**params)
         assert sent.get("options") == expected
         assert set(sent) <= {"model", "messages", "stream", "options"}
@@ -123,7 +123,7 @@ class TestParameters:
         ],
     )
     def test_beside_the_options(self, params: dict[str, Any], expected: dict[str, Any]) -> None:
-        """All else stands beside them; what Ollama does not know goes out as given."""
+        """All others are beside them; unknown ones are sent unchanged."""
         sent = body(**params)
         assert "options" not in sent
         assert {**sent, "model": "m"} == {"model": "m", "messages": sent["messages"], "stream": True, **expected}
@@ -131,14 +131,14 @@ class TestParameters:
     @pytest.mark.parametrize(
         ("params", "says"),
         [
-            ({"response_format": {"type": "grammar"}}, "Ollama's own form goes into format="),
+            ({"response_format": {"type": "grammar"}}, "pass Ollama's own form as format="),
             ({"response_format": {"type": "json_schema"}}, "response_format must be"),
             ({"response_format": "json"}, "response_format must be"),
             ({"options": 5}, "options must be a mapping, like {'num_ctx': 8192}"),
         ],
     )
     def test_what_cannot_be_translated(self, params: dict[str, Any], says: str) -> None:
-        """It is refused at the call, with what to do instead."""
+        """An error at the call says what to do instead."""
         with pytest.raises(InvalidRequest) as caught:
             body(**params)
         assert says in str(caught.value)
@@ -155,7 +155,7 @@ class TestParameters:
         ],
     )
     def test_what_ollama_does_not_know(self, params: dict[str, Any], names: set[str]) -> None:
-        """What it would silently ignore is refused, but for values that ask for nothing special."""
+        """Ollama would ignore it silently, so it is refused unless it is the default."""
         assert set(Ollama.refusals(ChatRequest.checked("m", "Hi", params))) == names
 
 
@@ -166,7 +166,7 @@ PNG_64 = "iVBORw0KGgo="
 
 
 class TestMessages:
-    """What becomes of the turns."""
+    """Messages in the body."""
 
     @pytest.mark.parametrize(
         ("given", "sent"),
@@ -214,11 +214,11 @@ class TestMessages:
         ],
     )
     def test_turns(self, given: list[Any], sent: list[dict[str, Any]]) -> None:
-        """Text, images, thinking and calls each have a field; arguments are objects."""
+        """Text, images, thinking and calls have their own fields; arguments are objects."""
         assert body(given)["messages"] == sent
 
     def test_broken_arguments_of_a_call_are_an_empty_object(self) -> None:
-        """Ollama takes nothing but an object there."""
+        """Ollama requires an object there."""
         call = {"function": {"name": "weather", "arguments": '{"city": '}}
         (message,) = body([{"role": "assistant", "content": None, "tool_calls": [call]}])["messages"]
         assert message["tool_calls"] == [{"function": {"name": "weather", "arguments": {}}}]
@@ -235,7 +235,7 @@ class TestMessages:
         ],
     )
     def test_parts_that_have_no_place(self, part: Any, says: str) -> None:
-        """They are refused at the call: which one, and what to do."""
+        """An error at the call names them, and says what to do."""
         with pytest.raises(InvalidRequest) as caught:
             body([{"role": "user", "content": "Hi"}, {"role": "user", "content": ["Look: ", part]}])
         assert says in str(caught.value)
@@ -259,14 +259,14 @@ class TestStructure:
         assert "tool_choice" not in body(tools=[TOOL], tool_choice="auto")
 
     def test_no_tools_are_sent_where_none_may_be_called(self) -> None:
-        """Ollama has no tool_choice of its own."""
+        """Ollama has no tool_choice."""
         sent = body(tools=[TOOL], tool_choice="none")
         assert "tools" not in sent
         assert "tool_choice" not in sent
 
     @pytest.mark.parametrize("choice", ["required", "weather", {"type": "any"}])
     def test_no_tool_can_be_demanded(self, choice: Any) -> None:
-        """It is refused, with what to do, and can be left out like any parameter."""
+        """The error says what to do; like any parameter, it can be left out."""
         with LLMServer() as server, Client("ollama:m", base_url=server.root, retries=0) as client:
             with pytest.raises(InvalidRequest, match=r"tool_choice: .* use 'auto' or 'none'"):
                 client.chat("Hi", tools=[TOOL], tool_choice=choice)
@@ -277,11 +277,11 @@ class TestStructure:
 
     @pytest.mark.parametrize("choice", [None, "auto", "none"])
     def test_what_ollama_does_anyway_is_not_refused(self, choice: Any) -> None:
-        """Nor is to call none, as no tools are sent then."""
+        """Nor is "none", as no tools are sent then."""
         assert Ollama.refusals(ChatRequest.checked("m", "Hi", {"tools": [TOOL], "tool_choice": choice})) == {}
 
     @pytest.mark.parametrize("mode", [None, "json"])
-    def test_a_schema_beside_tools_is_told_in_words(self, mode: Any) -> None:
+    def test_a_schema_beside_tools_goes_into_the_prompt(self, mode: Any) -> None:
         """A format would keep the model from calling them."""
         sent = body(schema=WEATHER, schema_mode=mode, tools=[TOOL])
         assert "format" not in sent
@@ -289,7 +289,7 @@ class TestStructure:
         assert '"city"' in sent["messages"][0]["content"]
 
     def test_a_schema_is_the_format_where_no_tool_may_be_called(self) -> None:
-        """And where the caller insists."""
+        """And if the caller insists."""
         asked: dict[str, Any] = {"schema": WEATHER, "tools": [TOOL]}
         form = body(schema=WEATHER)["format"]
         assert body(**asked, tool_choice="none")["format"] == form
@@ -297,15 +297,15 @@ class TestStructure:
         assert len(body(**asked, schema_mode="native")["messages"]) == 1
 
     def test_a_schema_is_the_format(self) -> None:
-        """Ollama holds the model to it."""
+        """Ollama enforces it."""
         sent = body(schema=WEATHER)
         assert sent["format"]["properties"] == WEATHER["properties"]
         assert len(sent["messages"]) == 1
         assert body(schema=WEATHER, schema_mode="native")["format"] == sent["format"]
         assert Ollama.answer_tool(ChatRequest.checked("m", "Hi", {"schema": WEATHER})) is None
 
-    def test_a_pattern_is_told_in_words(self) -> None:
-        """Ollama's grammars can say few of them, and the request fails at the others."""
+    def test_a_pattern_goes_into_the_description(self) -> None:
+        """Ollama's grammars support few of them, and the request fails at the others."""
         plate = {"title": "plate", "type": "object", "properties": {"plate": {"type": "string", "pattern": "[0-9]"}}}
         sent = body(schema=plate)
         told = {"plate": {"type": "string", "description": "(pattern: [0-9])"}}
@@ -314,14 +314,14 @@ class TestStructure:
         assert body(tools=[tool])["tools"][0]["function"]["parameters"]["properties"] == told
 
     def test_a_schema_in_the_prompt(self) -> None:
-        """JSON mode, and the schema where the model reads it."""
+        """JSON mode, with the schema in the prompt."""
         sent = body(schema=WEATHER, schema_mode="json")
         assert sent["format"] == "json"
         assert sent["messages"][0]["role"] == "system"
         assert '"city"' in sent["messages"][0]["content"]
 
-    def test_a_schema_is_no_tool(self) -> None:
-        """Ollama cannot be told to call one."""
+    def test_a_schema_cannot_be_a_tool(self) -> None:
+        """Ollama cannot be made to call one."""
         with pytest.raises(InvalidRequest, match="use 'native' or 'json'"):
             body(schema=WEATHER, schema_mode="tool")
 
@@ -332,7 +332,7 @@ def line(message: Any = None, **more: Any) -> dict[str, Any]:
 
 
 def said(text: Any, **more: Any) -> dict[str, Any]:
-    """What the assistant says in a line."""
+    """The assistant's message in a line."""
     return {"role": "assistant", "content": text, **more}
 
 
@@ -344,7 +344,7 @@ def call(name: Any = "add", arguments: Any = None, **more: Any) -> dict[str, Any
 DONE = {"done": True, "done_reason": "stop", "prompt_eval_count": 11, "eval_count": 7, "total_duration": 5}
 COUNTED = Usage(11, 7, 18)
 
-# Name: a line, and what it says.
+# Name: a line, and its items.
 LINES: dict[str, tuple[Any, list[Any]]] = {
     "text": (line(said("Hi")), ["Hi"]),
     "text in other letters": (line(said("世界 🌍")), ["世界 🌍"]),
@@ -409,18 +409,18 @@ LINES: dict[str, tuple[Any, list[Any]]] = {
 
 
 class TestDecode:
-    """What a line says."""
+    """The content of a line."""
 
     @pytest.mark.parametrize("name", LINES)
     def test_a_line(self, name: str) -> None:
-        """The items, in order; the short way for the usual line says the same as the long one."""
+        """The items, in order; the fast decoder and the full one agree."""
         data, expected = LINES[name]
         for text in (json.dumps(data), json.dumps(data, ensure_ascii=False), f" {json.dumps(data)} "):
             assert list(Ollama.decode(Record(text))) == expected
         assert list(_Reader().line(data)) == expected
 
     def test_usage_keeps_what_the_service_said(self) -> None:
-        """Durations are in `raw`, in nanoseconds, as they came."""
+        """Durations are in `raw`, in nanoseconds, unchanged."""
         usage = next(item for item in Ollama.decode(Record(json.dumps(line(**DONE)))) if isinstance(item, Usage))
         assert usage.raw == {"prompt_eval_count": 11, "eval_count": 7, "total_duration": 5}
 
@@ -430,13 +430,13 @@ class TestDecode:
             ({"error": "model runner has unexpectedly stopped"}, ServiceError, "unexpectedly stopped"),
             ({"error": {"message": "boom", "type": "server_error"}}, ServerError, "boom"),
             ({"error": "unauthorized", "code": 401}, AuthError, "unauthorized"),
-            (["x"], ProtocolError, "no JSON object, but list"),
-            ("x", ProtocolError, "no JSON object, but str"),
-            (None, ProtocolError, "no JSON object, but NoneType"),
+            (["x"], ProtocolError, "JSON object in .*, got list"),
+            ("x", ProtocolError, "JSON object in .*, got str"),
+            (None, ProtocolError, "JSON object in .*, got NoneType"),
         ],
     )
     def test_errors(self, data: Any, error: type[LLMBridgeError], says: str) -> None:
-        """An error in the stream, and what is none of Ollama's lines."""
+        """An error in the stream, and anything but Ollama's lines."""
         with pytest.raises(error, match=says):
             list(Ollama.decode(Record(json.dumps(data))))
 
@@ -448,12 +448,12 @@ class TestDecode:
         assert came == ["Hi"]
 
     def test_no_json(self) -> None:
-        """A line that is none."""
-        with pytest.raises(ProtocolError, match="no valid JSON"):
+        """A line that is not JSON."""
+        with pytest.raises(ProtocolError, match="invalid JSON"):
             list(Ollama.decode(Record("data: {}")))
 
     def test_arguments_that_no_encoder_takes(self) -> None:
-        """JSON may be nested more deeply than it can be written again; either way it is no crash."""
+        """JSON may be nested more deeply than can be written again; either way there is no crash."""
         nest = "[" * 950 + "]" * 950
         text = json.dumps(line(said("", tool_calls=[call("add", "NEST")]))).replace('"NEST"', nest)
         try:
@@ -464,7 +464,7 @@ class TestDecode:
         assert delta.arguments == nest
 
     def test_a_document(self) -> None:
-        """The whole answer at once says the same."""
+        """The same as a whole answer."""
         document = line(said("Hi", thinking="Hm"), **DONE)
         assert list(Ollama.decode_document(document))[:5] == [
             Reasoning("Hm"), "Hi", COUNTED, Finish("stop", "stop"), END,
@@ -493,7 +493,7 @@ class TestDecode:
     )
     @settings(deadline=None)
     def test_any_line_is_items_or_an_error_of_the_tree(self, value: Any) -> None:
-        """No KeyError, no TypeError, no empty piece; every call is one that the assembler takes."""
+        """No KeyError, no TypeError, no empty piece; the assembler accepts every call."""
         decoders: list[Callable[[], Iterable[Any]]] = [
             lambda: Ollama.decode(Record(json.dumps(value))),
             lambda: Ollama.decode_document(value),
@@ -509,7 +509,7 @@ class TestDecode:
 
 
 class TestHost:
-    """Where Ollama is."""
+    """Ollama's address."""
 
     @pytest.mark.parametrize(
         ("host", "url"),
@@ -550,13 +550,13 @@ class TestHost:
         "host", ["ftp://x", "a b", "1.2.3.4:word", "1.2.3.4:99999", "http://[::1", "unix:///run/x", "host?secret"]
     )
     def test_no_hosts(self, host: str) -> None:
-        """They are refused by the variable's name, and not quoted: there may be a password in them."""
+        """The error names the variable and does not quote it: it may contain a password."""
         with pytest.raises(ConfigError, match="OLLAMA_HOST must be a host like") as caught:
             host_url(host)
         assert host not in str(caught.value)
 
-    def test_the_host_is_the_one_that_is_asked(self, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Without base_url=, and without a key."""
+    def test_the_host_is_used(self, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Without base_url= and without a key."""
         monkeypatch.setenv("OLLAMA_HOST", server.root.removeprefix("http://"))
         server.script(Reply(body=json.dumps(line(said("Hi"), **DONE)), content_type="application/x-ndjson"))
         with Client(retries=0) as client:
@@ -566,7 +566,7 @@ class TestHost:
         assert received.header("authorization") is None
 
     def test_the_cloud_needs_a_key(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        """A server of one's own does not, and a given key is taken anywhere."""
+        """Your own server does not; a given key is sent anywhere."""
         assert Ollama.find_key(None, False) is None
         monkeypatch.setenv("OLLAMA_HOST", "https://ollama.com")
         with pytest.raises(MissingKey, match="OLLAMA_API_KEY"):
@@ -583,7 +583,7 @@ class TestModelsAndEmbeddings:
     """The other two endpoints."""
 
     def test_models(self) -> None:
-        """Their names, from a recorded list."""
+        """The names in a recorded list."""
         document = json.loads(
             (DATA / "aimock" / "ollama_tags.txt").read_bytes().partition(b"\r\n\r\n28c\r\n")[2].split(b"\r\n")[0]
         )
@@ -595,12 +595,12 @@ class TestModelsAndEmbeddings:
 
     @pytest.mark.parametrize("document", [None, [], {}, {"models": {}}, "x"])
     def test_no_models(self, document: Any) -> None:
-        """What is no such list."""
-        with pytest.raises(ProtocolError, match="no list"):
+        """A document that is not such a list."""
+        with pytest.raises(ProtocolError, match="not a list"):
             Ollama.decode_models(document)
 
     def test_what_asks_for_embeddings(self) -> None:
-        """Options apart here too."""
+        """Options are separate here as well."""
         encoded = Ollama.encode_embeddings("m", ["a", "b"], {"dimensions": 64, "num_ctx": 8, "truncate": False})
         assert encoded.path == "/api/embed"
         assert encoded.body == {
@@ -619,18 +619,18 @@ class TestModelsAndEmbeddings:
         "document", [None, [], {}, {"embeddings": [["x"]]}, {"embeddings": [[]]}, {"embeddings": [1]}]
     )
     def test_no_embeddings(self, document: Any) -> None:
-        """What holds none."""
+        """A document without embeddings."""
         with pytest.raises(ProtocolError, match="no embeddings"):
             Ollama.decode_embeddings(document)
 
     def test_an_error_in_place_of_embeddings(self) -> None:
-        """It is raised as what it is."""
+        """It is raised with its class."""
         with pytest.raises(ServiceError, match="does not support embeddings"):
             Ollama.decode_embeddings({"error": "this model does not support embeddings"})
 
 
 def steps(name: str) -> list[Any]:
-    """What was recorded, and how its connection ended."""
+    """The recording, and how its connection ended."""
     raw = (DATA / f"{name}.txt").read_bytes()
     end = json.loads((DATA / f"{name}.json").read_text(encoding="utf-8"))["end"]
     return [raw] if end == "complete" else [raw, CLOSE]
@@ -677,14 +677,14 @@ def test_recordings(server: LLMServer, name: str, split: int | None) -> None:
 
 
 def test_every_recording_is_in_the_table() -> None:
-    """But for the lists of models, which are no answers of a chat."""
+    """Except lists of models, which are not chat answers."""
     found = {f"{path.parent.name}/{path.stem}" for path in DATA.glob("*/ollama_*.txt")}
     assert {name for name in found if not name.endswith("_tags")} == set(RECORDED)
 
 
 @pytest.mark.parametrize("name", ["aimock/ollama_chat", "aimock/ollama_thinking"])
 def test_a_recording_cut_anywhere_is_truncated(server: LLMServer, name: str) -> None:
-    """Before the last line is whole it is an error, after all that had come."""
+    """Before the last line is complete it is an error, after all text so far."""
     raw = (DATA / f"{name}.txt").read_bytes()
     cuts = range(raw.index(b"\r\n\r\n") + 10, raw.index(b'"done":true'), 61)
     server.script(*(Reply(raw=[raw[:cut], CLOSE]) for cut in cuts))
@@ -701,7 +701,7 @@ def lines(*data: Any) -> Iterator[bytes]:
 
 
 def test_a_call_with_tools(server: LLMServer) -> None:
-    """Two calls, both with index 0 and without id, are two calls; what is sent is what `encode` made."""
+    """Two calls, both with index 0 and without id, are two calls; the body is what `encode` made."""
     answer = b"".join(
         lines(
             line(said("", tool_calls=[call("weather", {"city": "Oslo"}, function={"index": 0})])),
@@ -721,7 +721,7 @@ def test_a_call_with_tools(server: LLMServer) -> None:
 
 
 def test_an_error_after_text(server: LLMServer) -> None:
-    """Under status 200, as Ollama sends it; the text before it is kept."""
+    """With status 200, like Ollama; the text before it is kept."""
     answer = b"".join(lines(line(said("Hel")), {"error": "an error was encountered while running the model"}))
     server.script(Reply(body=answer, content_type="application/x-ndjson"))
     with Client(retries=0) as client, pytest.raises(ServiceError, match="while running the model") as caught:
@@ -739,7 +739,7 @@ def test_an_error_after_text(server: LLMServer) -> None:
     ],
 )
 def test_errors_before_the_answer(server: LLMServer, status: int, error: str, expected: str) -> None:
-    """The error's class and words, from Ollama's plain form."""
+    """The error's class and message, from Ollama's plain form."""
     server.script(Reply(body=json.dumps({"error": error}), status=status))
     with Client(retries=0) as client, pytest.raises(ServiceError) as caught:
         client.chat("Hi", "ollama:bird", base_url=server.root, proxy=False).complete()
@@ -748,7 +748,7 @@ def test_errors_before_the_answer(server: LLMServer, status: int, error: str, ex
 
 
 def test_the_testing_server_speaks_it(server: LLMServer) -> None:
-    """Thinking, text, calls that go back with their results, structured output, models and embeddings."""
+    """Thinking, text, calls that are sent back with their results, structured output, models and embeddings."""
     server.script(
         Reply("So: ", reasoning="Hm", tool_calls=[{"name": "weather", "arguments": {"city": "Oslo"}}]),
         Reply('{"city": "Oslo"}'),

@@ -1,4 +1,4 @@
-"""Whole answers of Ollama: images, lines that repeat what was said, shapes of imitations, and what nobody knows."""
+"""Whole answers of Ollama: images, repeating lines, forms of imitations, and unknown things."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def reply(*lines: Any) -> Reply:
 
 @pytest.fixture
 def asked(server: LLMServer) -> Iterator[Client]:
-    """A client of Ollama's dialect, without retries."""
+    """A client for Ollama's dialect, without retries."""
     with Client("ollama:m", base_url=server.root, retries=0, proxy=False, timeout=20) as made:
         yield made
 
@@ -61,7 +61,7 @@ def sent_back(message: Any) -> dict[str, Any]:
 
 
 class TestOnce:
-    """Nothing is told twice."""
+    """Nothing is repeated."""
 
     @pytest.mark.parametrize(
         ("lines", "text"),
@@ -95,7 +95,7 @@ class TestOnce:
         ],
     )
     def test_calls(self, mode: Mode, lines: list[Any], count: int, server: LLMServer, asked: Client) -> None:
-        """Those of the last line may be those before it; two equal calls are two."""
+        """The last line may repeat the calls before it; two equal calls are two."""
         server.script(reply(*lines))
         answer = mode.complete(asked.chat("Hi"))
         assert len(answer.tool_calls) == count
@@ -112,7 +112,7 @@ PLAIN: dict[str, Any] = {
 
 
 class TestShapes:
-    """What imitations make of it."""
+    """Forms of imitations."""
 
     @pytest.mark.parametrize("name", PLAIN)
     def test_a_plain_meaning_is_read(self, mode: Mode, name: str, server: LLMServer, asked: Client) -> None:
@@ -123,7 +123,7 @@ class TestShapes:
 
     @pytest.mark.parametrize("content", [7, {"a": 1}, [1], {"text": 7}])
     def test_what_cannot_be_read_is_an_error(self, content: Any, server: LLMServer, asked: Client) -> None:
-        """It is quoted, and what came before is kept."""
+        """It is quoted, and the text so far is kept."""
         server.script(reply(line("Hi"), line({"role": "assistant", "content": content}), last()))
         with pytest.raises(ProtocolError, match="form") as caught:
             asked.chat("Hi").complete()
@@ -139,13 +139,13 @@ class TestShapes:
         ],
     )
     def test_calls(self, calls: Any, arguments: Any, server: LLMServer, asked: Client) -> None:
-        """Arguments as text or none, one call in place of a list, a call without a frame around it."""
+        """Arguments as text or missing, one call instead of a list, a call without a wrapper."""
         server.script(reply(line({"role": "assistant", "content": "", "tool_calls": calls}), last()))
         (made,) = asked.chat("Hi").complete().tool_calls
         assert (made.name, made.arguments, made.problem) == ("f", arguments, None)
 
     def test_a_call_of_nothing_is_an_error(self, server: LLMServer, asked: Client) -> None:
-        """It must not pass for an answer that asks for no tool."""
+        """It must not look like an answer without calls."""
         server.script(reply(line(called({"function": {"arguments": {"a": 1}}})), last()))
         with pytest.raises(ProtocolError, match="form"):
             asked.chat("Hi").complete()
@@ -156,13 +156,13 @@ class TestShapes:
          ("content_filter", "content_filter"), ("load", "other")],
     )  # fmt: skip
     def test_reasons(self, word: Any, reason: str, server: LLMServer, asked: Client) -> None:
-        """Those of other dialects, and words for none: old servers say no reason."""
+        """Those of other dialects, and empty words: old servers send no reason."""
         server.script(reply(line("Hi"), last(done_reason=word)))
         found = asked.chat("Hi").complete().finish_reason
         assert found == ("tool_calls" if word == "tool_use" else reason)
 
     def test_an_answer_that_failed(self, mode: Mode, server: LLMServer, asked: Client) -> None:
-        """It is an error with what came."""
+        """It is an error with the text so far."""
         server.script(reply(line("Hi"), last(done_reason="error")))
         outcome = mode.read(asked.chat("Hi"))
         assert outcome.pieces == ["Hi"]
@@ -170,10 +170,10 @@ class TestShapes:
 
 
 class TestTurn:
-    """A turn goes back as it came, each kind of part in its field."""
+    """A turn is sent back unchanged, each kind of part in its field."""
 
     def test_fields(self, mode: Mode, server: LLMServer, asked: Client) -> None:
-        """Thinking, text, images, calls, and fields that nobody knows."""
+        """Thinking, text, images, calls, and unknown fields."""
         thought = {"role": "assistant", "content": "", "thinking": "Hm."}
         image = {"role": "assistant", "content": "", "images": ["iVBORw0KGgo=", "data:image/jpeg;base64,/9j/"]}
         made = call(id="c1") | {"weight": 1}
@@ -197,7 +197,7 @@ class TestTurn:
         assert sent_back(Message.from_dict(json.loads(json.dumps(answer.message.to_dict())))) == sent
 
     def test_what_a_caller_writes(self) -> None:
-        """In any order; a medium that Ollama does not take is what is said in it, or nothing."""
+        """In any order; of media that Ollama does not accept, only the transcript is sent."""
         spoken = Media("audio", "audio/wav", b"..", transcript="aloud")
         linked = Media("image", url="https://example.org/a.png")
         parts = ["a", ToolCall("c", "f", {"a": 1}), Reasoning("Hm."), Opaque({"x": 1}, "ollama"), spoken, linked, "b"]
@@ -210,14 +210,14 @@ class TestTurn:
         }
 
     def test_what_another_service_gave(self) -> None:
-        """Its own parts stay away."""
+        """Its own parts are left out."""
         assert sent_back(Message("assistant", ["a", Opaque({"x": 1}, "gemini")])) == {
             "role": "assistant",
             "content": "a",
         }
 
     def test_the_head(self, server: LLMServer, asked: Client) -> None:
-        """The model, and the durations."""
+        """The model and the durations."""
         server.script(reply(line("Hi"), last(total_duration=5)))
         answer = asked.chat("Hi").complete()
         assert (answer.served_model, answer.extra["total_duration"]) == ("m", 5)
@@ -229,8 +229,8 @@ class TestTurn:
     new=st.integers(1, 9) | st.text("a\U0001f30d", min_size=1) | st.lists(st.integers(), min_size=1, max_size=3),
 )
 @settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
-def test_what_nobody_knows_is_found(level: str, place: int, new: Any, server: LLMServer, asked: Client) -> None:
-    """At every level in the events; what belongs to the turn in the next request."""
+def test_unknown_things_are_found(level: str, place: int, new: Any, server: LLMServer, asked: Client) -> None:
+    """At every level they are events; those of the turn are sent back."""
     lines: list[Any] = [line("a"), line(called(call(id="c"))), last()]
     if level == "line":
         lines.insert(place, {"wibble": new})
@@ -251,8 +251,8 @@ def test_what_nobody_knows_is_found(level: str, place: int, new: Any, server: LL
     assert turn["tool_calls"][0].get("wibble") == (new if level == "field of a call" else None)
 
 
-def test_what_nobody_knows_in_the_function_of_a_call(server: LLMServer, asked: Client) -> None:
-    """Goes back in its place."""
+def test_an_unknown_field_in_the_function_of_a_call(server: LLMServer, asked: Client) -> None:
+    """It is sent back in its place."""
     made = {"function": {"name": "f", "arguments": {"a": 1}, "colour": "red"}}
     server.script(reply(line(called(made)), last()))
     (back,) = sent_back(asked.chat("Hi").complete().message)["tool_calls"]

@@ -1,4 +1,4 @@
-"""OpenAI's dialect and what the servers that speak it do differently, as tables of what they send."""
+"""OpenAI's dialect, and the differences of servers that speak it, as tables."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ COUNTED = Usage(11, 7, 18)
 
 
 def items(data: Any, event: str = "message") -> list[Any]:
-    """What an event says; data that is no str is sent as JSON."""
+    """The items of an event; data that is not a str is sent as JSON."""
     return list(OpenAI.decode(Record(data if isinstance(data, str) else json.dumps(data), event)))
 
 
@@ -51,11 +51,11 @@ CALL = {"id": "1", "type": "function", "function": {"name": "f", "arguments": "{
 
 
 def chunk(delta: Any = None, finish: Any = None, **more: Any) -> dict[str, Any]:
-    """One chunk with one choice."""
+    """A chunk with one choice."""
     return {"choices": [{"index": 0, "delta": delta, "finish_reason": finish}], **more}
 
 
-# Name: what the event holds, and what it says.
+# Name: the event, and its items.
 CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "text": (chunk({"content": "Hi"}), ["Hi"]),
     "text with everything around it": (
@@ -212,7 +212,7 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "an empty reason": (chunk({"content": "Hi"}, ""), ["Hi"]),
     "a reason of a wrong type": (chunk({"content": "Hi"}, 7), ["Hi"]),
     "a finish chunk without a delta": ({"choices": [{"index": 0, "finish_reason": "stop"}]}, [Finish("stop", "stop")]),
-    # Places of usage, and answers that are no stream
+    # Places of usage, and answers that are not streams
     "tokens in a choice": (
         {"choices": [{"index": 0, "delta": {}, "finish_reason": "stop", "usage": USED}]},
         [Finish("stop", "stop"), COUNTED],
@@ -229,7 +229,7 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "the end mark": ("[DONE]", [END]),
     "the end mark with more": ("[DONE] bye", [END]),
     "the end mark with a CR left": ("[DONE]\r", [END]),
-    # No error
+    # Not errors
     "a null error": (chunk({"content": "Hi"}, error=None), ["Hi"]),
     "words beside choices": (
         chunk({"content": "Hi"}, message="cached", detail="none"),
@@ -275,7 +275,7 @@ CHUNKS: dict[str, tuple[Any, list[Any]]] = {
     "an empty error": (chunk({"content": "Hi"}, error={}), ["Hi"]),
 }
 
-# Name: what the event holds, its name, the text before the error, the error's class, status and code.
+# Name: the event, its name, the text before the error, the error's class, status and code.
 ERRORS: dict[str, tuple[Any, str, list[Any], type[LLMBridgeError], int | None, str | None]] = {
     "an object": (
         {"error": {"message": "boom", "type": "server_error", "code": None}},
@@ -382,17 +382,17 @@ NO_JSON = ["Hello", "{", '{"choices": [', "<html>", "{'a': 1}", "{} trailing", "
 
 
 class TestDecode:
-    """What an event says."""
+    """The content of an event."""
 
     @pytest.mark.parametrize("case", CHUNKS)
     def test_a_chunk_says(self, case: str) -> None:
-        """Each shape gives its items, in order, and no others."""
+        """Each form gives its items, in order, and nothing else."""
         data, expected = CHUNKS[case]
         assert items(data) == expected
 
     @pytest.mark.parametrize("case", ERRORS)
     def test_an_error_is_raised_behind_the_text(self, case: str) -> None:
-        """P9: with the class that its code or type says, and the service's words."""
+        """P9: with the class for its code or type, and the service's words."""
         data, event, before, kind, status, code = ERRORS[case]
         frame = Record(data if isinstance(data, str) else json.dumps(data), event)
         got: list[Any] = []
@@ -404,20 +404,20 @@ class TestDecode:
         assert got == before
 
     @pytest.mark.parametrize("data", NO_JSON, ids=range(len(NO_JSON)))
-    def test_what_is_no_json_is_a_protocol_error(self, data: str) -> None:
-        """P10: with a short excerpt, and no error of json or of recursion."""
+    def test_invalid_json_is_a_protocol_error(self, data: str) -> None:
+        """P10: with a short excerpt; no json.JSONDecodeError or RecursionError."""
         with pytest.raises(ProtocolError) as caught:
             items(data)
         assert len(caught.value.message) < 200
 
     @pytest.mark.parametrize("data", ["7", "null", "true", "1.5", "[]"])
-    def test_json_that_is_no_object_is_a_protocol_error(self, data: str) -> None:
-        """It says neither text nor error."""
+    def test_json_that_is_not_an_object_is_a_protocol_error(self, data: str) -> None:
+        """It holds neither text nor error."""
         with pytest.raises(ProtocolError):
             items(data)
 
     def test_decoding_is_pure(self) -> None:
-        """The same frame says the same again, and is not changed."""
+        """The same frame gives the same items again, and is not changed."""
         for data, _ in CHUNKS.values():
             frame = Record(data if isinstance(data, str) else json.dumps(data))
             before = frame.data
@@ -425,7 +425,7 @@ class TestDecode:
             assert frame.data == before
 
     def test_usage_keeps_the_services_own_object(self) -> None:
-        """For what only this service counts."""
+        """For counts that only this service has."""
         (usage,) = items({"choices": [], "usage": {**USED, "queue_time": 0.5}})
         assert usage.raw == {**USED, "queue_time": 0.5}
 
@@ -459,7 +459,7 @@ class TestDecode:
     def test_the_short_way_says_what_the_long_way_says(
         self, delta: Any, choice: dict[str, Any], more: dict[str, Any], event: str, after: str
     ) -> None:
-        """Plain text events are decoded fast, and never otherwise than all others."""
+        """Plain text events are decoded faster, but not differently."""
         frame = Record(json.dumps({"choices": [{"delta": delta, **choice}], **more}) + after, event)
 
         def said(decode: Any) -> tuple[list[Any], type[Exception] | None]:
@@ -483,7 +483,7 @@ class TestOverFraming:
         assert [item for frame in SSE().feed(stream.encode()) for item in OpenAI.decode(frame)] == ["Hi"]
 
     def test_events_without_blank_lines_between_them(self) -> None:
-        """P4: the dialect's own reader takes each line for a chunk then, the end mark too."""
+        """P4: each line is a chunk then, and so is the end mark."""
         lines = [json.dumps(chunk({"content": text})) for text in ("a", "b")]
         stream = "".join(f"data: {line}\n" for line in [*lines, "[DONE]"]) + "\n"
         for framing in (SSE(), DataLines()):
@@ -496,7 +496,7 @@ class TestOverFraming:
 
 
 class TestDecodeDocument:
-    """P8: a whole JSON answer where a stream was asked for."""
+    """P8: a whole JSON answer instead of a stream."""
 
     WHOLE: ClassVar[dict[str, Any]] = {
         "id": "x",
@@ -508,21 +508,21 @@ class TestDecodeDocument:
     }
 
     def test_a_completion_is_given_as_text(self) -> None:
-        """With finish reason, usage, and an end."""
+        """With finish reason, usage and an end."""
         assert list(decode_completion(self.WHOLE)) == ["Hi", Finish("stop", "stop"), COUNTED, END]
 
     def test_a_completion_in_a_list_is_taken(self) -> None:
         """Some gateways wrap it."""
         assert list(decode_completion([self.WHOLE])) == ["Hi", Finish("stop", "stop"), COUNTED, END]
 
-    def test_reasoning_stands_before_the_text(self) -> None:
+    def test_reasoning_comes_before_the_text(self) -> None:
         """In the same fields as in a stream."""
         whole = copy.deepcopy(self.WHOLE)
         whole["choices"][0]["message"]["reasoning_content"] = "hm"
         assert list(decode_completion(whole))[:2] == [Reasoning("hm"), "Hi"]
 
     def test_tool_calls_have_no_text(self) -> None:
-        """Null or empty content is none."""
+        """Null or empty content gives no piece."""
         for content in (None, ""):
             whole = {"choices": [{"message": {"content": content, "tool_calls": [{}]}, "finish_reason": "tool_calls"}]}
             assert list(decode_completion(whole)) == [Finish("tool_calls", "tool_calls"), END]
@@ -533,7 +533,7 @@ class TestDecodeDocument:
         assert list(decode_completion(whole)) == ["0", *(OtherChoice(i, Text(str(i))) for i in (1, 2)), END]
 
     def test_choices_without_an_index_are_told_apart_by_their_place(self) -> None:
-        """Their texts are not one answer."""
+        """They are separate answers."""
         whole = {"choices": [{"message": {"content": str(i)}} for i in range(2)]}
         assert list(decode_completion(whole)) == ["0", OtherChoice(1, Text("1")), END]
 
@@ -550,29 +550,29 @@ class TestDecodeDocument:
         ],
     )
     def test_an_error_document_is_raised(self, document: Any, kind: type[ServiceError]) -> None:
-        """Under a status of success, as gateways send it."""
+        """With a status of success, as gateways send it."""
         with pytest.raises(ServiceError, match="boom") as caught:
             list(decode_completion(document))
         assert type(caught.value) is kind
 
     @pytest.mark.parametrize("document", [{}, [], None, 7, "Hi", True, {"choices": None}, {"text": "Hi"}, [1, 2], [[]]])
     def test_any_other_document_is_a_protocol_error(self, document: Any) -> None:
-        """It is no chat completion, and the message says where to look."""
+        """The message says that it is not a chat completion, and what to check."""
         with pytest.raises(ProtocolError, match="base_url"):
             list(decode_completion(document))
 
 
 class TestEncode:
-    """What is sent."""
+    """Requests."""
 
     @staticmethod
     def body(**params: Any) -> dict[str, Any]:
-        """The body for a short request."""
+        """The body of a short request."""
         request = ChatRequest.checked("gpt-5-mini", [{"role": "user", "content": "Hi", "name": "a"}], params)
         return dict(OpenAI.encode(request).body)
 
     def test_the_body_of_a_plain_request(self) -> None:
-        """A stream, with usage asked for."""
+        """A stream, with usage."""
         assert self.body() == {
             "model": "gpt-5-mini",
             "messages": [{"role": "user", "content": "Hi", "name": "a"}],
@@ -581,12 +581,12 @@ class TestEncode:
         }
 
     def test_the_path_is_the_documented_one(self) -> None:
-        """Appended to a base that ends in /v1."""
+        """It is appended to a base URL that ends in /v1."""
         assert OpenAI.encode(ChatRequest.checked("m", "Hi", {})).path == "/chat/completions"
         assert OpenAI.base_url == "https://api.openai.com/v1"
 
     def test_parameters_are_sent_as_given(self) -> None:
-        """Known or not, nested or not; None is not given."""
+        """Known or not, nested or not; None counts as not given."""
         body = self.body(temperature=0.1, seed=7, stop=["a"], wibble={"x": None}, user=None)
         assert {name: body[name] for name in body if name not in ("model", "messages", "stream", "stream_options")} == {
             "temperature": 0.1,
@@ -596,17 +596,17 @@ class TestEncode:
         }
 
     def test_parameters_win(self) -> None:
-        """Also over what the provider sets itself."""
+        """Even over those set by the provider."""
         assert self.body(stream_options={"include_usage": False})["stream_options"] == {"include_usage": False}
         assert self.body(model="other")["model"] == "other"
 
     @pytest.mark.parametrize("params", [{"stream": False}, {"stream_options": {}}, {"stream_options": False}])
     def test_stream_options_go_only_with_a_stream(self, params: dict[str, Any]) -> None:
-        """The service refuses them without; empty ones are left out, for servers that do not know them."""
+        """The service rejects them otherwise; empty ones are left out, for servers that do not know them."""
         assert "stream_options" not in self.body(**params)
 
     def test_roles_are_sent_as_given(self) -> None:
-        """All five of them, tool results and calls included."""
+        """All five, tool results and calls included."""
         turns = [
             {"role": "developer", "content": "a"},
             {"role": "system", "content": "b"},
@@ -621,19 +621,19 @@ class TestEncode:
         assert OpenAI.auth_headers("sk-1") == {"Authorization": "Bearer sk-1"}
 
     def test_compatible_servers_get_the_same(self) -> None:
-        """Only where the request goes to, and the key, are another matter."""
+        """Only address and key differ."""
         request = ChatRequest.checked("m", "Hi", {"seed": 1})
         assert OpenAICompatible.encode(request).body == OpenAI.encode(request).body
         assert (OpenAICompatible.base_url, OpenAICompatible.needs_key) == ("", False)
 
 
 def piece(arguments: Any = None, name: str | None = None, **more: Any) -> dict[str, Any]:
-    """An entry of a delta's tool_calls, without what is None."""
+    """An entry in a delta's tool_calls, without fields that are None."""
     function = {key: value for key, value in (("name", name), ("arguments", arguments)) if value is not None}
     return {"function": function, **more}
 
 
-# Name: the deltas of a stream, and the calls in it.
+# Name: the deltas of a stream, and its calls.
 CALLS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, Any]]]] = {
     "OpenAI": (
         [
@@ -700,11 +700,11 @@ CALLS: dict[str, tuple[list[dict[str, Any]], list[tuple[str, Any]]]] = {
 
 
 class TestCalls:
-    """Calls over a stream, in every style in which services send them."""
+    """Streamed calls in every style of the services."""
 
     @staticmethod
     def told(chunks: list[dict[str, Any]]) -> list[Any]:
-        """What the chunks say, put together."""
+        """The joined content of the chunks."""
         assembly, found = Assembly(), []  # type: ignore[var-annotated]
         for event in chunks:
             for item in items(event):
@@ -714,13 +714,13 @@ class TestCalls:
 
     @pytest.mark.parametrize("case", CALLS)
     def test_calls_come_whole(self, case: str) -> None:
-        """With their arguments, an id, and an end that says so whatever the service says."""
+        """With arguments, an id, and the finish reason tool_calls, whatever the service's is."""
         deltas, expected = CALLS[case]
         found = self.told([*map(chunk, deltas), chunk({}, "stop")])
         calls = [item for item in found if isinstance(item, ToolCall)]
         assert [(call.name, call.arguments) for call in calls] == expected
         assert all(call.id not in ("", "null") and call.problem is None for call in calls)
-        # A call without arguments is over with the stream only: some servers name a reason with every chunk.
+        # A call without arguments ends with the stream: some servers send a reason in every chunk.
         assert [item for item in found if isinstance(item, Finish)] == [
             Finish("tool_calls" if expected else "stop", "stop")
         ]
@@ -760,16 +760,16 @@ THOUGHT = {"type": "reasoning", "text": "hm", "signature": "s"}
 
 
 class TestEncodeMessages:
-    """Turns of the conversation."""
+    """Messages in the body."""
 
     @staticmethod
     def sent(turn: dict[str, Any], provider: Any = OpenAI) -> dict[str, Any]:
-        """A turn as it is sent."""
+        """A message as it is sent."""
         (message,) = provider.encode(ChatRequest.checked("m", [turn], {})).body["messages"]
         return dict(message)
 
     def test_parts(self) -> None:
-        """Text as a part, everything else as given."""
+        """Text as a part, anything else unchanged."""
         image = {"type": "image_url", "image_url": {"url": "https://example.com/a.png", "detail": "low"}}
         assert self.sent({"role": "user", "content": ["see", image]})["content"] == [
             {"type": "text", "text": "see"},
@@ -777,19 +777,19 @@ class TestEncodeMessages:
         ]
 
     def test_reasoning_is_left_out(self) -> None:
-        """OpenAI takes none back; what remains is text."""
+        """OpenAI accepts none; what remains is text."""
         turn = {"role": "assistant", "content": [THOUGHT, {"type": "text", "text": "4"}]}
         assert self.sent(turn) == {"role": "assistant", "content": "4"}
 
     def test_reasoning_alone(self) -> None:
-        """A turn without calls needs a content."""
+        """A turn without calls needs content."""
         assert self.sent({"role": "assistant", "content": [THOUGHT]}) == {"role": "assistant", "content": ""}
         turn = {"role": "assistant", "content": [THOUGHT], "tool_calls": [CALL]}
         assert self.sent(turn) == {"role": "assistant", "content": None, "tool_calls": [CALL]}
 
     @pytest.mark.parametrize("name", ["deepseek", "moonshot"])
     def test_reasoning_goes_where_the_service_wants_it(self, name: str) -> None:
-        """DeepSeek refuses turns with calls without it."""
+        """DeepSeek rejects turns with calls without it."""
         provider: Any = providers.look_up(name)
         if provider is None:
             pytest.skip(f"no provider {name}")
@@ -803,12 +803,12 @@ class TestEncodeMessages:
         assert sent == {"type": "function", "id": "c", "function": {"name": "f", "arguments": '{"x": "ü"}'}}
 
     def test_a_result_is_sent_without_what_others_want(self) -> None:
-        """The tool's name and whether it failed."""
+        """Without the tool's name and the failure mark."""
         turn = {"role": "tool", "content": "1", "tool_call_id": "c", "name": "f", "is_error": True}
         assert self.sent(turn) == {"role": "tool", "content": "1", "tool_call_id": "c"}
 
     def test_a_developer_is_the_system_elsewhere(self) -> None:
-        """Where nobody knows the newer word."""
+        """For services without the role "developer"."""
         turn = {"role": "developer", "content": "x"}
         assert self.sent(turn)["role"] == "developer"
         assert self.sent(turn, OpenAICompatible)["role"] == "system"
@@ -823,7 +823,7 @@ class TestEncodeStructure:
         return dict(OpenAI.encode(ChatRequest.checked("m", messages, params)).body)
 
     def test_tools(self) -> None:
-        """In OpenAI's form, a service's own as given."""
+        """In OpenAI's form; a service's own are unchanged."""
         body = self.body(tools=[TOOL, {**TOOL, "name": "g", "strict": True}, {"type": "web_search"}])
         assert body["tools"] == [
             {"type": "function", "function": TOOL},
@@ -847,7 +847,7 @@ class TestEncodeStructure:
         assert self.body(tools=[TOOL], tool_choice=choice)["tool_choice"] == sent
 
     def test_a_schema_by_itself(self) -> None:
-        """Held to strictly where that is possible."""
+        """Strict if possible."""
         form = self.body(schema=SCHEMA)["response_format"]
         assert (form["type"], form["json_schema"]["name"], form["json_schema"]["strict"]) == (
             "json_schema",
@@ -858,8 +858,8 @@ class TestEncodeStructure:
         loose = self.body(schema={"title": "Any", "type": "object"})["response_format"]["json_schema"]
         assert "strict" not in loose
 
-    def test_patterns_that_look_around_are_told_in_words(self) -> None:
-        """In tools and schemas, strict or not: the service refuses them."""
+    def test_patterns_with_lookaround_go_into_descriptions(self) -> None:
+        """In tools and schemas, strict or not: the service rejects them."""
         looks = {"title": "City", "type": "object", "properties": {"a": {"type": "string", "pattern": "(?!x)"}}}
         told = {"a": {"type": "string", "description": "(pattern: (?!x))"}}
         loose = {**looks, "additionalProperties": True}
@@ -871,7 +871,7 @@ class TestEncodeStructure:
         assert "pattern" not in self.body(schema=looks)["response_format"]["json_schema"]["schema"]["properties"]["a"]
 
     def test_a_schema_as_a_tool(self) -> None:
-        """Which has to be called."""
+        """It must be called."""
         body = self.body(schema=SCHEMA, schema_mode="tool")
         assert [tool["function"]["name"] for tool in body["tools"]] == ["City"]
         assert body["tool_choice"] == {"type": "function", "function": {"name": "City"}}
@@ -879,19 +879,19 @@ class TestEncodeStructure:
         assert OpenAI.answer_tool(ChatRequest.checked("m", "Hi", {"schema": SCHEMA})) is None
 
     def test_a_schema_as_a_tool_beside_others(self) -> None:
-        """One of all has to be called, so that the model can ask before it answers."""
+        """Any call is required, so that the model can use other tools first."""
         body = self.body(schema=SCHEMA, schema_mode="tool", tools=[TOOL])
         assert [tool["function"]["name"] for tool in body["tools"]] == ["f", "City"]
         assert body["tool_choice"] == "required"
         assert self.body(schema=SCHEMA, schema_mode="tool", tools=[TOOL], tool_choice="auto")["tool_choice"] == "auto"
 
     def test_a_schema_called_as_a_tool_is_refused(self) -> None:
-        """Nobody could tell the answer from a call."""
+        """The answer could not be told from a call."""
         with pytest.raises(InvalidRequest, match="City"):
             self.body(schema=SCHEMA, schema_mode="tool", tools=[{**TOOL, "name": "City"}])
 
     def test_a_schema_in_words(self) -> None:
-        """For services that know only that JSON is wanted; into the instructions that are there."""
+        """For services that only have a JSON mode; added to the existing instructions."""
         body = self.body(
             [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Hi"}],
             schema=SCHEMA,
@@ -904,7 +904,7 @@ class TestEncodeStructure:
         assert [turn["role"] for turn in alone] == ["system", "user"]
 
     def test_parameters_by_their_newer_names(self) -> None:
-        """One that is given by the service's own name wins."""
+        """A value under the service's own name wins."""
         assert self.body(max_tokens=7)["max_completion_tokens"] == 7
         assert "max_tokens" not in self.body(max_tokens=7)
         assert self.body(max_tokens=7, max_completion_tokens=8)["max_completion_tokens"] == 8

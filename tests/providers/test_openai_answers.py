@@ -1,4 +1,4 @@
-"""What chat completions hold beside text in pieces: whole answers, sources, media, other calls, unknown things."""
+"""Chat completions beyond pieces of text: whole answers, sources, media, other calls, unknown things."""
 
 from __future__ import annotations
 
@@ -48,13 +48,13 @@ def reply(*events: Any) -> Reply:
 
 
 def told(*events: Any) -> list[Any]:
-    """The events of ours that an answer gives."""
+    """The events of an answer."""
     with LLMServer(reply(*events)) as server, Client("m", base_url=server.base_url("openai")) as client:
         return list(client.chat("Hi").events())
 
 
 def answer(*events: Any, model: str = "m") -> Completion[Any]:
-    """What becomes of the events of an answer."""
+    """The result of an answer's events."""
     with LLMServer(reply(*events)) as server, Client(model, base_url=server.base_url("openai"), api_key="k") as client:
         return client.chat("Hi").complete()
 
@@ -71,7 +71,7 @@ CALL = {"id": "call_1", "type": "function", "function": {"name": "pay", "argumen
 
 
 class TestWhole:
-    """An answer as a whole, behind its pieces or alone."""
+    """A whole answer after its pieces, or alone."""
 
     @pytest.mark.parametrize(
         "events",
@@ -113,14 +113,14 @@ class TestWhole:
             ],
         }.values(),
     )  # fmt: skip
-    def test_it_is_told_once(self, events: list[Any], mode: Mode) -> None:
-        """In any kind of loop, with its tokens and its end."""
+    def test_it_is_yielded_once(self, events: list[Any], mode: Mode) -> None:
+        """In any kind of loop, with usage and finish reason."""
         with LLMServer(reply(*events)) as server, Client("m", base_url=server.base_url("openai")) as client:
             got = mode.complete(client.chat("Hi"))
         assert (got.text, got.finish_reason, got.usage and got.usage.total_tokens) == ("The bridge is red.", "stop", 9)
 
     def test_a_tool_runs_once(self, server: LLMServer, client: Client) -> None:
-        """Although its call comes twice, the second time under another id."""
+        """Even if its call comes twice, the second time with another id."""
         paid = []
 
         def pay(euros: int) -> str:
@@ -144,7 +144,7 @@ class TestWhole:
         assert [call.id for call in got.tool_calls] == ["call_0", "call_1"]
 
     def test_each_choice_has_its_own(self) -> None:
-        """Of several, the summary of each is compared with what that one has said."""
+        """With several choices, each summary is compared with its own choice."""
         pieces = [chunk({"content": f"{i} or "}, index=i) for i in (0, 1)]
         last = whole({"content": "0 or 2"})
         last["choices"].append({"index": 1, "message": {"content": "1 or 3"}, "finish_reason": "length"})
@@ -156,7 +156,7 @@ class TestWhole:
 
 
 class TestShapes:
-    """What is read where its meaning is plain, and what is an error."""
+    """Clear forms are read, others are errors."""
 
     @pytest.mark.parametrize(
         "first",
@@ -175,12 +175,12 @@ class TestShapes:
         }.values(),
     )
     def test_text_is_read(self, first: Any) -> None:
-        """As if it stood where it belongs."""
+        """As if it were in the right place."""
         assert answer(first, chunk(finish="stop")).text == "Red."
 
     @pytest.mark.parametrize(("content", "text"), [(42, "42"), (True, "true"), (1.5, "1.5")])
     def test_a_value_is_text(self, content: Any, text: str) -> None:
-        """A gateway has read it as JSON, and a model that is asked for a number writes one."""
+        """A gateway parsed it as JSON, as when a model writes a number."""
         assert answer(chunk({"content": content}, "stop")).text == text
 
     @pytest.mark.parametrize(
@@ -220,8 +220,8 @@ class TestShapes:
             (chunk({"content": {"colour": "x" * 5000}}), "colour"),
         ],
     )
-    def test_what_nobody_can_read_is_an_error(self, event: Any, item: str) -> None:
-        """With what had come, and the item itself, shortened."""
+    def test_an_unreadable_form_is_an_error(self, event: Any, item: str) -> None:
+        """With the text so far, and the item itself, shortened."""
         with pytest.raises(ProtocolError) as caught:
             answer(chunk({"content": "It is "}), event, chunk(finish="stop"))
         assert item in str(caught.value)
@@ -229,7 +229,7 @@ class TestShapes:
         assert caught.value.partial == "It is "
 
     def test_choices_without_an_index_are_not_mixed(self) -> None:
-        """Their place counts; where one of them has an index, the others have the lowest that are left."""
+        """Their place counts; beside a choice with an index, the others get the lowest free ones."""
         both = {"choices": [{"delta": {"content": "a"}}, {"delta": {"content": "b"}}]}
         one = {"choices": [{"index": 1, "delta": {"content": "B"}}, {"delta": {"content": "A"}}]}
         got = answer(both, one, chunk(finish="stop"))
@@ -250,7 +250,7 @@ class TestFailures:
         ],
     )
     def test_they_are_errors_with_what_had_come(self, last: Any, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Also where the error stands in the choice."""
+        """Also if the error is in the choice."""
         server.script(reply(*TEXT, last))
         read = mode.read(client.chat("Hi"))
         assert read.pieces == ["The bridge ", "is red."]
@@ -260,7 +260,7 @@ class TestFailures:
             assert "boom" in str(read.error)
 
     def test_another_choice_may_fail_alone(self) -> None:
-        """The answer is the first one's."""
+        """The answer is the first choice."""
         got = answer(chunk({"content": "Hi"}), chunk({}, None, 1, error={"message": "boom"}), chunk(finish="stop"))
         assert (got.text, [choice.finish_reason for choice in got.choices]) == ("Hi", ["stop", "error"])
 
@@ -272,7 +272,7 @@ class TestFailures:
 
 
 class TestCalls:
-    """Calls that are no function calls."""
+    """Calls that are not function calls."""
 
     def events(self) -> list[Any]:
         """A custom call in pieces."""
@@ -285,7 +285,7 @@ class TestCalls:
         ]
 
     def test_a_custom_call(self) -> None:
-        """Its input is text, and it goes back in its own form, its answer as any other."""
+        """Its input is text; it is sent back in its own form, its result like any other."""
         got = answer(*self.events(), model="openai:m")
         assert got.tool_calls == (
             ToolCall("call_7", "shell", {"input": "echo 'hi'"}, "echo 'hi'", kind="custom"),
@@ -315,7 +315,7 @@ class TestCalls:
         ],
     )
     def test_a_call_of_an_unknown_kind(self, call: dict[str, Any]) -> None:
-        """Is visible as the service's own object, and goes back as that."""
+        """It is an event with the service's own object, and is sent back unchanged."""
         got = answer(chunk({"tool_calls": [{"index": 0, **call}]}), chunk(finish="stop"))
         [made] = got.tool_calls
         assert (made.kind, made.raw, made.problem, got.finish_reason) == (call["type"], call, None, "tool_calls")
@@ -330,7 +330,7 @@ class TestCalls:
 
 
 class TestSources:
-    """Citations, wherever they stand."""
+    """Citations, in any place."""
 
     CITED = Citation("https://a.example/1", None, "One", None, 0, 10)
 
@@ -352,7 +352,7 @@ class TestSources:
         }.values(),
     )  # fmt: skip
     def test_annotations(self, events: list[Any]) -> None:
-        """Once, with the service's own object; the text stays as it is."""
+        """Once, with the service's own object; the text is unchanged."""
         got = answer(*events)
         assert got.citations == (self.CITED,)
         assert got.citations[0].raw["type"] == "url_citation"
@@ -377,7 +377,7 @@ class TestSources:
     )
     @pytest.mark.parametrize("every", [True, False], ids=["every chunk", "the last"])
     def test_lists_beside_the_choices(self, top: Any, expected: list[str], every: bool) -> None:
-        """Perplexity repeats them with every chunk."""
+        """Perplexity repeats them in every chunk."""
         events = [*copy.deepcopy(TEXT), chunk(finish="stop")]
         for event in events if every else events[-1:]:
             event.update(top)
@@ -403,7 +403,7 @@ class TestSources:
         )
 
     def test_of_an_unknown_kind(self) -> None:
-        """As the service's own object."""
+        """With the service's own object."""
         odd = {"type": "hologram", "hologram": {"frames": 3}}
         assert Other("hologram", odd) in told(chunk({"annotations": [odd]}), chunk(finish="stop"))
 
@@ -423,7 +423,7 @@ class TestMedia:
     )
     @pytest.mark.parametrize("form", ["delta", "message", "document"])
     def test_images(self, image: Any, form: str) -> None:
-        """They are bytes with a type, and go back to the service as they came."""
+        """They are bytes with a type, and are sent back to the service unchanged."""
         if form == "document":
             body = json.dumps(whole({"content": "", "images": [image]}))
             with LLMServer(Reply(body=body.encode(), content_type="application/json")) as server:
@@ -436,7 +436,7 @@ class TestMedia:
         assert sent_again(got.message)["images"] == [typed]
 
     def test_an_address(self) -> None:
-        """Is not fetched."""
+        """Its URL is not downloaded."""
         got = answer(
             chunk({"images": [{"type": "image_url", "image_url": {"url": "https://a.example/b.png"}}]}, "stop")
         )
@@ -448,7 +448,7 @@ class TestMedia:
         assert [media.data for media in answer(chunk({"images": images}, "stop")).media] == [PNG, PNG]
 
     def test_parts_of_the_content(self) -> None:
-        """They go back in their place."""
+        """They are sent back in their place."""
         parts = [
             {"type": "text", "text": "See: "},
             {"type": "image_url", "image_url": {"url": PICTURE, "detail": "low"}},
@@ -465,7 +465,7 @@ class TestMedia:
     @pytest.mark.parametrize("size", [1, 3, 7, 50, 1000])
     @pytest.mark.parametrize("named", [True, False])
     def test_sound_in_pieces(self, size: int, named: bool) -> None:
-        """Cut anywhere; it goes back by its name alone."""
+        """Cut anywhere; only its id is sent back."""
         pieces = [SPOKEN[at : at + size] for at in range(0, len(SPOKEN), size)]
         name = {"id": "audio_1"} if named else {}
         events = [
@@ -492,7 +492,7 @@ class TestMedia:
         assert (got.media[0].data, got.media[0].transcript) == (SOUND, "Red.")
 
     def test_another_service_gets_the_words(self, server: LLMServer) -> None:
-        """And no image."""
+        """It gets no image."""
         made = answer(
             chunk({"audio": {"id": "a", "data": SPOKEN, "transcript": "Red."}, "images": [PICTURE]}, "stop")
         )  # fmt: skip
@@ -502,7 +502,7 @@ class TestMedia:
         assert body["messages"][1] == {"role": "assistant", "content": [{"type": "text", "text": "Red."}]}
 
     def test_a_user_may_send_one_on(self) -> None:
-        """Without what only the answer said about it."""
+        """Without the fields of an answer."""
         got = answer(chunk({"images": [PICTURE]}, "stop"))
         request = ChatRequest.checked("m", [{"role": "user", "content": [got.media[0], "Brighter"]}], {})
         [message] = OpenAICompatible.encode(request).body["messages"]
@@ -510,7 +510,7 @@ class TestMedia:
 
 
 class TestReasoning:
-    """One answer has one source of reasoning."""
+    """An answer's reasoning comes from one source."""
 
     FIELDS = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 
@@ -528,7 +528,7 @@ class TestReasoning:
         assert (got.reasoning, got.text) == ("Hm, red.", "It is red.")
 
     def test_in_two_fields_and_a_summary(self) -> None:
-        """Both of the same piece."""
+        """Both for the same piece."""
         both = {"reasoning": "Hm.", "reasoning_content": "Hm."}
         got = answer(chunk(both), chunk({"content": "Red."}), chunk(finish="stop"), whole({**both, "content": "Red."}))
         assert (got.reasoning, got.text) == ("Hm.", "Red.")
@@ -538,7 +538,7 @@ UNKNOWN = {"type": "hologram", "hologram": {"frames": [1, 2.5, None, "é"], "id"
 
 
 def nowhere(events: list[Any]) -> Iterator[tuple[str, list[Any], str, Any]]:
-    """The stream with an unknown thing in each place: the place, the events, the kind, and how it goes back."""
+    """The stream with an unknown thing in each place: the place, the events, the kind, and the form sent back."""
     for at in range(len(events) + 1):
         yield f"event before {at}", [*events[:at], UNKNOWN, *events[at:]], "hologram", None
     for at, event in enumerate(events):
@@ -549,7 +549,7 @@ def nowhere(events: list[Any]) -> Iterator[tuple[str, list[Any], str, Any]]:
             place = changed
             for step in path:
                 place = place[step]
-            # The usual event, text and nothing else, is not searched for what no service says beside it.
+            # The common event, plain text, is not searched for fields that no service adds to it.
             if name != "delta" and changed["choices"][0]["delta"].keys() == {"content"}:
                 continue
             place["x_hologram"] = UNKNOWN
@@ -564,7 +564,7 @@ def nowhere(events: list[Any]) -> Iterator[tuple[str, list[Any], str, Any]]:
 
 @pytest.mark.parametrize("provider", ["openai", "openai-compatible", "mistral", "openrouter"])
 def test_unknown_things_are_found_at_every_level(provider: str) -> None:
-    """In the events; what belongs to the turn in the next request, too, equal and in its place."""
+    """They are events; those of the turn are in the next request, unchanged and in their place."""
     events = [
         chunk({"role": "assistant", "content": ""}),
         chunk({"reasoning_content": "Hm."}),
@@ -624,13 +624,13 @@ def test_unknown_things_in_calls_and_documents(level: str) -> None:
         chunk({"content": "", "x_nothing": None, "x_empty": [], "x_text": ""}),
     ],
 )
-def test_known_noise_is_not_told(event: Any) -> None:
-    """It says nothing that anybody misses."""
+def test_known_noise_is_not_an_event(event: Any) -> None:
+    """It has no information."""
     assert not [item for item in OpenAI.decode(Record(json.dumps(event))) if isinstance(item, Other)]
 
 
 def test_a_turn_that_a_caller_writes_is_sorted_into_the_fields() -> None:
-    """Thought, text, own object and call; a mark of what goes where is not sent."""
+    """Thought, text, own object and call; internal marks are not sent."""
     turn = Message(
         "assistant",
         [Reasoning("Hm."), "One: ", Opaque(UNKNOWN, "openai-compatible"), "two.", ToolCall("c1", "pay", {"euros": 5})],
@@ -643,7 +643,7 @@ def test_a_turn_that_a_caller_writes_is_sorted_into_the_fields() -> None:
 
 @pytest.mark.parametrize("seed", range(40))
 def test_odd_values_are_text_or_an_error_of_the_tree(seed: int) -> None:
-    """Whatever stands in any place, nothing but an error of the tree comes out of the decoder."""
+    """The decoder raises only errors of llmbridge, for any value in any place."""
     import random
 
     values: list[Any] = [None, "", "a", 7, -1, True, 1.5, [], {}, ["a"], [[]], [None], {"a": 1}, {"0": {}}, UNKNOWN]
@@ -668,7 +668,7 @@ def test_odd_values_are_text_or_an_error_of_the_tree(seed: int) -> None:
 
 
 def test_what_comes_once_beside_a_text_is_seen(server: LLMServer, mode: Mode) -> None:
-    """In an event like all others before it; also in the place of something that was always there."""
+    """In an event like all others before it; also instead of a field that was always there."""
     chunk = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {"content": "a"}}]}
     told = [chunk] * 3 + [{**chunk, "citations": ["https://a.example"]}, {**chunk, "zzz": 1}, chunk]
     end = {"id": "c", "model": "m", "choices": [{"index": 0, "delta": {}, "finish_reason": "stop"}]}

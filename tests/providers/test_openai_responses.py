@@ -1,4 +1,4 @@
-"""The Responses API: tables of what is sent, and tables of what events and recordings say."""
+"""The Responses API: requests, events and recordings, as tables."""
 
 from __future__ import annotations
 
@@ -56,13 +56,13 @@ WEATHER = Tool("weather", "The weather.", SCHEMA)
 
 @dataclass
 class City:
-    """A value that an answer may have to fit."""
+    """A value that an answer may have to match."""
 
     name: str
 
 
 def sent(messages: Any = "Hi", **params: Any) -> Any:
-    """The body that is sent for the messages."""
+    """The body for the messages."""
     return OpenAIResponses.encode(ChatRequest.checked("gpt-5-mini", messages, params)).body
 
 
@@ -80,11 +80,11 @@ class TestItems:
     """The conversation."""
 
     def test_a_plain_question(self) -> None:
-        """Nothing beside it."""
+        """The input is one message."""
         assert sent() == {"model": "gpt-5-mini", "input": [turn("user", "Hi")], "stream": True}
 
     def test_what_the_system_says_first_is_the_instructions(self) -> None:
-        """What it says later stays where it stands."""
+        """Later system messages stay in their place."""
         turns = [("system", "A"), ("developer", "B"), ("user", "x"), ("system", "C"), ("user", "y")]
         body = sent([{"role": role, "content": text} for role, text in turns])
         assert body["instructions"] == "A\n\nB"
@@ -97,7 +97,7 @@ class TestItems:
         assert body["input"] == [turn("system", "A"), turn("user", "x")]
 
     def test_instructions_alone_are_messages(self) -> None:
-        """The service wants some input."""
+        """The service needs some input."""
         body = sent([{"role": "system", "content": "A"}])
         assert body["input"] == [turn("system", "A")]
         assert "instructions" not in body
@@ -123,11 +123,11 @@ class TestItems:
         ],
     )
     def test_a_part_is_translated(self, part: Any, item: dict[str, Any]) -> None:
-        """What llmbridge does not know goes out as given."""
+        """Unknown parts are sent unchanged."""
         assert sent([{"role": "user", "content": [part]}])["input"] == [turn("user", [item])]
 
     def test_an_image_that_cannot_be_read_is_named(self) -> None:
-        """Which message, and which of its parts; names of who speaks are left out."""
+        """The message and its part; names of speakers are left out."""
         spoken = {"role": "user", "content": "x", "name": "Ann"}
         assert sent([spoken])["input"] == [turn("user", "x")]
         broken = ["x", {"type": "image_url"}]
@@ -136,7 +136,7 @@ class TestItems:
                 sent([spoken, told])
 
     def test_calls_and_results(self) -> None:
-        """Items of their own, behind what the model said."""
+        """They are separate items, after the model's text."""
         body = sent(
             [
                 {"role": "user", "content": "x"},
@@ -158,7 +158,7 @@ class TestItems:
         ]
 
     def test_ids_that_are_too_long(self) -> None:
-        """The service takes 64 characters: they are replaced in the call and in its answer."""
+        """Those longer than 64 characters are replaced in the call and its result."""
         long, fits = "x" * 65, "x" * 64
         calls = [call(long), call(fits)]
         results = [{"role": "tool", "tool_call_id": id, "content": "sun"} for id in (long, fits)]
@@ -167,12 +167,12 @@ class TestItems:
         assert len(items[0]["call_id"]) <= 64
 
     def test_calls_alone_have_no_message(self) -> None:
-        """An empty one would be refused."""
+        """The service would reject an empty one."""
         body = sent([{"role": "assistant", "content": None, "tool_calls": [call("c1")]}])
         assert [item["type"] for item in body["input"]] == ["function_call"]
 
     def test_a_result_without_its_call_is_refused(self) -> None:
-        """It says which."""
+        """The error names it."""
         with pytest.raises(InvalidRequest, match=r"messages\[0\].*tool_call_id"):
             sent([{"role": "tool", "content": "x"}])
 
@@ -219,7 +219,7 @@ class TestItems:
         ],
     )
     def test_reasoning_goes_back_if_the_service_encrypted_it(self, parts: list[Any], items: list[Any]) -> None:
-        """Not what another service has signed."""
+        """Other services' signatures are not sent."""
         assert sent([{"role": "assistant", "content": parts}])["input"] == items
 
 
@@ -278,10 +278,10 @@ PARAMS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 
 
 class TestParameters:
-    """Everything that steers the answer."""
+    """All parameters."""
 
     @pytest.mark.parametrize("name", PARAMS)
-    def test_it_stands_where_the_service_has_it(self, name: str) -> None:
+    def test_parameters_are_in_the_services_places(self, name: str) -> None:
         """Under the service's name."""
         params, added = PARAMS[name]
         assert sent(**params) == {**sent(), **added}
@@ -297,12 +297,12 @@ class TestParameters:
         ],
     )
     def test_a_wrong_value_is_refused(self, params: dict[str, Any]) -> None:
-        """Before anything is sent."""
+        """Before sending."""
         with pytest.raises(InvalidRequest):
             sent(**params)
 
     def test_what_the_service_refuses_is_named(self) -> None:
-        """Each with advice; an effort may only be a word."""
+        """With advice; an effort must be a word."""
         names = ["stop", "n", "seed", "presence_penalty", "frequency_penalty", "logit_bias", "top_k"]
         params = {**dict.fromkeys(names, 2), "reasoning_effort": 1024}
         assert set(OpenAIResponses.refusals(ChatRequest.checked("m", "Hi", params))) == {*names, "reasoning_effort"}
@@ -329,10 +329,10 @@ FUNCTION = {"type": "function", "name": "weather", "description": "The weather."
 
 
 class TestTools:
-    """What the model may call, and what its answer has to fit."""
+    """Tools in the body, and the answer's form."""
 
     def test_a_function_is_flat_and_says_whether_it_is_strict(self) -> None:
-        """The service's default is not that of its older dialect."""
+        """The service's default differs from that of its older dialect."""
         tools = [WEATHER, Tool("now", strict=True), {"type": "web_search"}]
         first, second, third = sent(tools=tools)["tools"]
         assert first == {**FUNCTION, "strict": False}
@@ -354,15 +354,15 @@ class TestTools:
         assert sent(tools=[WEATHER], tool_choice=choice)["tool_choice"] == value
 
     def test_a_schema(self) -> None:
-        """Strict where it can be; beside what else the text should be."""
+        """Strict if possible, beside other settings of the text."""
         body = sent(schema=City, text={"verbosity": "low"})
         assert body["text"]["verbosity"] == "low"
         form = body["text"]["format"]
         assert (form["type"], form["name"], form["strict"]) == ("json_schema", "City", True)
         assert form["schema"]["properties"] == {"name": {"type": "string"}}
 
-    def test_patterns_that_look_around_are_told_in_words(self) -> None:
-        """In a tool as in a schema."""
+    def test_patterns_with_lookaround_go_into_descriptions(self) -> None:
+        """In tools and schemas."""
         looks = {"title": "City", "type": "object", "properties": {"a": {"type": "string", "pattern": "(?!x)"}}}
         told = {"a": {"type": "string", "description": "(pattern: (?!x))"}}
         tools = sent(schema=looks, schema_mode="tool", tools=[{"name": "f", "parameters": looks}])["tools"]
@@ -371,7 +371,7 @@ class TestTools:
         assert form["schema"]["properties"] == told
 
     def test_a_schema_as_a_tool(self) -> None:
-        """A forced function, whose arguments are the answer; other tools stay possible."""
+        """A forced function, whose arguments are the answer; other tools can still be called."""
         request = ChatRequest.checked("m", "Hi", {"schema": City, "schema_mode": "tool"})
         body: Any = OpenAIResponses.encode(request).body
         assert body["tool_choice"] == {"type": "function", "name": "City"}
@@ -382,7 +382,7 @@ class TestTools:
         assert [tool["name"] for tool in body["tools"]] == ["weather", "City"]
 
     def test_a_schema_as_json(self) -> None:
-        """The word JSON has to be among the messages."""
+        """The word JSON must be in a message."""
         body = sent([{"role": "system", "content": "A"}, {"role": "user", "content": "x"}], schema=City,
                     schema_mode="json")  # fmt: skip
         assert body["text"] == {"format": {"type": "json_object"}}
@@ -392,17 +392,17 @@ class TestTools:
         assert '"name"' in body["input"][0]["content"]
 
     def test_only_a_schema_as_a_tool_has_an_answer_tool(self) -> None:
-        """Else the text is the answer."""
+        """Otherwise the text is the answer."""
         assert OpenAIResponses.answer_tool(ChatRequest.checked("m", "Hi", {"schema": City})) is None
 
 
 def items(data: Any, event: str = "message") -> list[Any]:
-    """What an event says; data that is no str is sent as JSON."""
+    """The items of an event; data that is not a str is sent as JSON."""
     return list(OpenAIResponses.decode(Record(data if isinstance(data, str) else json.dumps(data), event)))
 
 
 def event(kind: str, **more: Any) -> dict[str, Any]:
-    """An event of the service's own."""
+    """An event of the service's."""
     return {"type": f"response.{kind}", **more}
 
 
@@ -418,7 +418,7 @@ CALL = {"type": "function_call", "id": "fc_1", "call_id": "c1", "name": "f", "ar
 WHOLE = {**CALL, "arguments": '{"a":1}'}
 LIMIT = {"incomplete_details": {"reason": "max_output_tokens"}, "usage": USAGE}
 
-# Name: what the event holds, and what it says.
+# Name: the event, and its items.
 EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "text": (event("output_text.delta", delta="Hi", item_id="m", output_index=0, content_index=0), ["Hi"]),
     "text with empty logprobs": (event("output_text.delta", delta="Hi", logprobs=[]), ["Hi"]),
@@ -497,11 +497,11 @@ DOCUMENT: dict[str, Any] = {
 
 
 class TestEvents:
-    """What an event says."""
+    """The content of an event."""
 
     @pytest.mark.parametrize("name", EVENTS)
     def test_an_event(self, name: str) -> None:
-        """Found out fast or not."""
+        """With the fast decoder or the full one."""
         data, expected = EVENTS[name]
         assert items(data) == expected
 
@@ -514,7 +514,7 @@ class TestEvents:
         assert list(decode(frame)) == list(slow._read_frame(frame))
 
     def test_text_is_found_out_fast(self) -> None:
-        """Without a generator, once it is clear what keys a piece has."""
+        """Without a generator, once the keys of a piece are known."""
         decode, usual = ResponseDecoder().decode, Record(json.dumps(EVENTS["text"][0]))
         assert [list(decode(usual)), list(decode(usual))] == [["Hi"], ["Hi"]]
         assert isinstance(decode(usual), tuple)
@@ -538,7 +538,7 @@ class TestEvents:
         ],
     )
     def test_an_error(self, data: Any, name: str, error: type[LLMBridgeError]) -> None:
-        """Of the class that it says."""
+        """It has the class that it names."""
         with pytest.raises(error):
             items(data, name)
 
@@ -551,7 +551,7 @@ class TestEvents:
         assert found == [COUNTED]
 
     def test_a_document(self) -> None:
-        """A whole answer says what its stream would have said."""
+        """A whole answer gives the same items as its stream."""
         said = [item for item in OpenAIResponses.decode_document(DOCUMENT) if not isinstance(item, EndOfPart)]
         assert said == [
             *(Reasoning("a\n\nb"), Reasoning("", raw=DOCUMENT["output"][0]), "Hi", Logprobs(({"token": "Hi"},))),
@@ -570,7 +570,7 @@ class TestEvents:
         ],
     )
     def test_the_end_of_a_document(self, change: dict[str, Any], end: Finish) -> None:
-        """By its status."""
+        """It depends on the status."""
         assert list(OpenAIResponses.decode_document({**DOCUMENT, **change}))[-2:] == [end, END]
 
     @pytest.mark.parametrize(
@@ -608,7 +608,7 @@ VOCABULARY = (
 
 
 def check(found: Iterable[Any]) -> None:
-    """Everything that comes is of the vocabulary."""
+    """Checks that every item is a known one."""
     for item in found:
         assert isinstance(item, VOCABULARY)
         assert item != ""
@@ -629,7 +629,7 @@ def test_any_json_is_items_or_an_error_of_the_tree(value: Any, kind: Any) -> Non
 
 
 def ask(client: Client, server: LLMServer, **params: Any) -> Any:
-    """A call that will be answered with what is scripted."""
+    """A call with a scripted answer."""
     return client.chat(
         "Hello", "openai-responses:m", base_url=server.root, api_key="sk-1234567", proxy=False, timeout=20, **params
     )
@@ -669,14 +669,14 @@ FAILURES: dict[str, tuple[type[LLMBridgeError], str]] = {
 
 
 class TestOverTheWire:
-    """The whole way, against a loopback server."""
+    """The whole way, with a loopback server."""
 
     def test_it_is_found_by_its_name(self) -> None:
-        """Although its module is called otherwise."""
+        """Although its module has another name."""
         assert providers.find("openai-responses") is OpenAIResponses
 
     def test_every_recording_is_here(self) -> None:
-        """None lies there without being checked."""
+        """Every recording is checked."""
         found = {f"{path.parent.name}/{path.stem}" for path in DATA.glob("*/responses_*.txt")}
         assert found == {*ANSWERS, *FAILURES}
 
@@ -704,14 +704,14 @@ class TestOverTheWire:
 
     @pytest.mark.parametrize("name", ["aimock/responses_text", "transformers/responses_text"])
     def test_a_recording_without_its_last_event_is_truncated(self, server: LLMServer, name: str) -> None:
-        """Nothing else is an end."""
+        """There is no other end mark."""
         raw = (DATA / f"{name}.txt").read_bytes()
         server.script(Reply(raw=[raw[: raw.rindex(b"data: ")], CLOSE]))
         with Client(retries=0) as client, pytest.raises(StreamTruncated) as caught:
             ask(client, server).complete()
         assert caught.value.partial == ANSWERS[name][0]
 
-    # Name: the events behind the beginning of an answer, as kind and fields, and the arguments of the calls.
+    # Name: the events after the start of an answer, as kind and fields, and the arguments of the calls.
     ENDS: ClassVar[dict[str, tuple[list[tuple[str, dict[str, Any]]], list[dict[str, Any]]]]] = {
         "only its end": ([("output_item.done", {"output_index": 0, "item": WHOLE})], [{"a": 1}]),
         "only its end, without an index": ([("output_item.done", {"item": WHOLE})], [{"a": 1}]),
@@ -765,7 +765,7 @@ class TestOverTheWire:
 
     @pytest.mark.parametrize("split", [None, 1])
     @pytest.mark.parametrize("name", ENDS)
-    def test_a_call_counts_once_however_it_is_told(self, server: LLMServer, name: str, split: int | None) -> None:
+    def test_a_call_counts_once_in_every_form(self, server: LLMServer, name: str, split: int | None) -> None:
         """In pieces, at its end, or both."""
         told, expected = self.ENDS[name]
         events = [*(event(kind, **fields) for kind, fields in told), event("completed", response={})]
@@ -776,7 +776,7 @@ class TestOverTheWire:
         assert [dict(call.arguments) for call in answer.tool_calls] == expected
         assert answer.finish_reason == "tool_calls"
 
-    # Name: the events before the last one, and what the answer holds then: text, reasoning, signatures, calls.
+    # Name: the events before the last one, and the whole answer: text, reasoning, signatures, calls.
     LASTS: ClassVar[dict[str, tuple[list[dict[str, Any]], tuple[str, str, list[str], list[Any]]]]] = {
         "nothing": ([], ("Hi", "hm", ["rs_1:ENC"], [{"a": 1}])),
         "the text": (
@@ -819,8 +819,8 @@ class TestOverTheWire:
 
     @pytest.mark.parametrize("split", [None, 1])
     @pytest.mark.parametrize("name", LASTS)
-    def test_the_last_event_tells_what_no_other_has_told(self, server: LLMServer, name: str, split: int | None) -> None:
-        """Nothing is lost from a service that sends all at the end, and nothing is doubled."""
+    def test_the_last_event_adds_what_is_missing(self, server: LLMServer, name: str, split: int | None) -> None:
+        """Nothing is lost if a service sends everything at the end, and nothing is doubled."""
         told, expected = self.LASTS[name]
         output = [
             {
@@ -845,7 +845,7 @@ class TestOverTheWire:
 
     @pytest.mark.parametrize("escaped", [False, True])
     def test_p18_a_key_in_the_last_event_is_masked(self, server: LLMServer, escaped: bool) -> None:
-        """Also where its JSON writes the key with escapes."""
+        """Also if its JSON has escapes in the key."""
         key = "sk-1234567"
         failed = {"output": [], "error": {"code": "invalid", "message": f"bad key {key}"}}
         body = f"data: {json.dumps(event('failed', response=failed))}\n\n"
@@ -856,7 +856,7 @@ class TestOverTheWire:
         assert "bad key ***" in str(caught.value)
         assert key not in repr(vars(caught.value))
 
-    def test_an_answer_by_a_tool_is_not_told_twice(self, server: LLMServer) -> None:
+    def test_an_answer_by_a_tool_is_not_repeated(self, server: LLMServer) -> None:
         """Its arguments are the text."""
         item = {**WHOLE, "name": "answer", "arguments": ""}
         events = [
@@ -898,7 +898,7 @@ class TestOverTheWire:
         assert reasoning == DOCUMENT["output"][0]
 
     def test_what_is_sent(self, server: LLMServer) -> None:
-        """Path, key and body, as the server gets them."""
+        """Path, key and body on the server."""
         server.script(Reply(raw=[(DATA / "aimock/responses_text.txt").read_bytes()]))
         with Client(retries=0) as client:
             ask(client, server, max_tokens=5).complete()

@@ -1,4 +1,4 @@
-"""The Responses API: turns of every kind of item come whole, once, in their order, and go back as they came."""
+"""The Responses API: turns of every kind of item come whole, once and in order, and are sent back unchanged."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def event(kind: str, **fields: Any) -> Fields:
 
 
 def events_of(item: Fields, place: int) -> list[Fields]:
-    """How the service streams an item."""
+    """The events of an item."""
     at = {"output_index": place, "item_id": item.get("id")}
     deltas: list[Fields] = []
     begun = {**item, "status": "in_progress"}
@@ -82,7 +82,7 @@ def events_of(item: Fields, place: int) -> list[Fields]:
 
 
 def reply(*events: Fields, output: list[Fields] | None = None, **response: Any) -> Reply:
-    """A stream of these events and a last one."""
+    """A stream of these events and a final one."""
     head = {"id": "resp_1", "model": "gpt-5-2025", "status": "in_progress", "output": []}
     store = {"store": response["store"]} if "store" in response else {}
     last = {**head, "status": "completed", "usage": USAGE, "output": output or [], **response}
@@ -91,7 +91,7 @@ def reply(*events: Fields, output: list[Fields] | None = None, **response: Any) 
 
 
 def streamed(*items: Fields, **response: Any) -> Reply:
-    """A stream of items, all of which stand in the last event again."""
+    """A stream of items, all repeated in the last event."""
     events = [said for place, item in enumerate(items) for said in events_of(item, place)]
     return reply(*events, output=list(items), **response)
 
@@ -103,7 +103,7 @@ def document(*items: Fields, **response: Any) -> Reply:
 
 
 def only_last(*items: Fields, **response: Any) -> Reply:
-    """A stream of nothing but its last event."""
+    """A stream of only its last event."""
     return reply(output=list(items), **response)
 
 
@@ -117,7 +117,7 @@ WAYS = (streamed, document, only_last, without_last)
 
 @pytest.fixture
 def asked(server: LLMServer, client: Client) -> Any:
-    """Asks with what is scripted, and gives what is sent."""
+    """The answer to a scripted reply, and the next request's input."""
 
     def ask(messages: Any = "Hi", **params: Any) -> Any:
         return client.chat(
@@ -142,13 +142,13 @@ def weather(city: str) -> str:
 
 
 class TestOrder:
-    """A turn goes back as it came."""
+    """A turn is sent back unchanged."""
 
     @pytest.mark.parametrize("way", WAYS)
     def test_run_tools_sends_the_turn_back_in_its_order(
         self, server: LLMServer, asked: Any, mode: Mode, way: Any
     ) -> None:
-        """Two thoughts and two calls, each item equal, and the results behind them."""
+        """Two thoughts and two calls, each item equal, with the results after them."""
         server.script(way(*TURN), streamed(message("msg_2", "Sun.")))
         answer = mode.complete(asked(tools=[weather], run_tools=True))
         assert answer.text == "Sun."
@@ -160,14 +160,14 @@ class TestOrder:
 
     @pytest.mark.parametrize("way", WAYS)
     def test_it_survives_being_written_down(self, server: LLMServer, asked: Any, way: Any) -> None:
-        """As JSON; another provider gets the text and the calls alone."""
+        """As JSON; another provider gets only the text and the calls."""
         server.script(way(*TURN), streamed(message("msg_2", "x")))
         stored = json.dumps(asked().complete().message.to_dict())
         asked([{"role": "user", "content": "Hi"}, json.loads(stored)]).complete()
         assert server.requests[1].json["input"][1:] == TURN
 
     def test_a_plain_answer_is_a_plain_message(self, server: LLMServer, asked: Any) -> None:
-        """And a call alone is a call alone."""
+        """And a call alone is only a call."""
         server.script(streamed(message("msg_1", "Hi")), streamed(call(1)))
         assert asked().complete().message == Message("assistant", "Hi")
         assert asked().complete().message.to_dict()["tool_calls"] == [
@@ -175,7 +175,7 @@ class TestOrder:
         ]
 
     def test_two_messages_stay_two(self, server: LLMServer, asked: Any) -> None:
-        """Beside reasoning each keeps its id."""
+        """Beside reasoning, each keeps its id."""
         items = [thought("rs_1"), message("msg_1", "One."), message("msg_2", "Two.")]
         server.script(streamed(*items), streamed(message("x", "x")))
         answer = asked().complete()
@@ -184,7 +184,7 @@ class TestOrder:
         assert server.requests[1].json["input"] == items
 
     def test_a_message_of_several_texts(self, server: LLMServer, asked: Any) -> None:
-        """Is one item."""
+        """It is one item."""
         item = message("msg_1", "One.")
         item["content"] = [*item["content"], {"type": "output_text", "text": "Two.", "annotations": [{"type": "new"}]}]
         server.script(streamed(item), streamed(message("x", "x")))
@@ -194,7 +194,7 @@ class TestOrder:
         assert server.requests[1].json["input"] == [item]
 
     def test_a_text_that_was_changed_goes_out_as_it_is(self, server: LLMServer, asked: Any) -> None:
-        """Within the service's own item."""
+        """In the service's own item."""
         server.script(streamed(message("msg_1", "secret", phase="final_answer")), streamed(message("x", "x")))
         stored = asked().complete().message.to_dict()
         stored["content"][0]["text"] = "***"
@@ -224,13 +224,13 @@ class TestOrder:
 
 
 class TestStored:
-    """What is not kept by the service goes back without its id, or not at all."""
+    """If the service does not store it, it is sent back without its id, or not at all."""
 
     TURN = (thought("rs_1", "Hm."), thought("rs_2", encrypted_content="E"), message("msg_1", "Hi"), call(1))
     LEFT = (thought("rs_2", encrypted_content="E"), message("msg_1", "Hi"), call(1))
 
     def test_by_default_it_is(self, server: LLMServer, asked: Any) -> None:
-        """All of it goes back."""
+        """Everything is sent back."""
         server.script(streamed(*self.TURN), streamed(message("x", "x")))
         asked([asked().complete()]).complete()
         assert server.requests[1].json["input"] == list(self.TURN)
@@ -238,7 +238,7 @@ class TestStored:
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("told", ["by the service", "in the request"])
     def test_store_false(self, server: LLMServer, asked: Any, way: Any, told: str) -> None:
-        """Whoever says so."""
+        """The caller turns it off."""
         params = {} if told == "by the service" else {"store": False}
         server.script(way(*self.TURN, **({} if params else {"store": False})), streamed(message("x", "x")))
         asked([asked(**params).complete()], **params).complete()
@@ -246,7 +246,7 @@ class TestStored:
         assert server.requests[1].json["input"] == [self.LEFT[0], *without]
 
     def test_signatures_of_earlier_versions(self, server: LLMServer, asked: Any) -> None:
-        """Messages that were written down before are read."""
+        """Messages saved by earlier versions can be read."""
         old = {"type": "reasoning", "text": "hm", "signature": "rs_1:ENC", "by": "openai-responses"}
         server.script(streamed(message("x", "x")))
         asked([{"role": "assistant", "content": [old, "Hi"]}], store=False).complete()
@@ -324,17 +324,17 @@ TEXTS: dict[str, tuple[list[Fields], list[Fields], str]] = {
 
 
 class TestOnce:
-    """An end says only what was not said before."""
+    """An end adds only what is new."""
 
     @pytest.mark.parametrize("name", TEXTS)
     def test_a_text(self, server: LLMServer, asked: Any, name: str) -> None:
-        """Nothing is lost, nothing is told twice."""
+        """Nothing is lost or repeated."""
         events, output, text = TEXTS[name]
         server.script(reply(*events, output=output))
         assert asked().complete().text == text
 
     def test_a_thought(self, server: LLMServer, asked: Any) -> None:
-        """Its parts and what is behind them."""
+        """Its parts and what follows them."""
         item = {**thought("rs_1", "One."), "summary": [{"text": "One."}, {"text": "Two."}, {"text": "Three."}]}
         events = [
             event("reasoning_summary_text.delta", summary_index=0, delta="On"),
@@ -359,7 +359,7 @@ class TestOnce:
         ],
     )
     def test_arguments(self, server: LLMServer, asked: Any, told: list[str]) -> None:
-        """Whole, cut, in the place of others, or each with those before."""
+        """Whole, cut, instead of others, or each with those before."""
         item = call(1, '{"a": 1}')
         events = [
             event("output_item.added", output_index=0, item={**item, "arguments": ""}),
@@ -381,7 +381,7 @@ class TestOnce:
         assert [made.id for made in asked().complete().tool_calls] == ["call_0", "call_1"]
 
     def test_arguments_that_the_limit_cut(self, server: LLMServer, asked: Any) -> None:
-        """Say so."""
+        """The error says so."""
         item = call(1, '{"city": "Os')
         server.script(
             reply(
@@ -391,7 +391,7 @@ class TestOnce:
         )  # fmt: skip
         answer = asked().complete()
         assert answer.finish_reason == "length"
-        assert answer.tool_calls[0].problem == "the answer broke off inside the arguments"
+        assert answer.tool_calls[0].problem == "the answer was cut off inside the arguments"
 
 
 CUSTOM = {
@@ -420,7 +420,7 @@ COMPUTER = {
 SHELL = {"type": "shell_call", "id": "sh_1", "call_id": "call_4", "action": {"commands": ["ls"]}, "status": "completed"}
 NEW = {"type": "quantum_call", "id": "q_1", "call_id": "call_5", "qubits": 3}
 
-# Name: the item, then id, name, kind and arguments of the call, the content of the answer, and the answer as it goes.
+# Name: the item; id, name, kind and arguments of the call; the content of the result; the result as it is sent.
 CALLS: dict[str, tuple[Fields, tuple[Any, ...], Any, Fields]] = {
     "custom": (
         CUSTOM, ("call_9", "shell", "custom", {"input": "ls -l"}), "a.txt",
@@ -455,12 +455,12 @@ CALLS: dict[str, tuple[Fields, tuple[Any, ...], Any, Fields]] = {
 
 
 class TestCalls:
-    """Calls that are no function calls."""
+    """Calls that are not function calls."""
 
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("name", CALLS)
     def test_a_call_is_visible_and_can_be_answered(self, server: LLMServer, asked: Any, name: str, way: Any) -> None:
-        """Also where the messages were written down in between."""
+        """Also if the messages were saved in between."""
         item, seen, content, goes = CALLS[name]
         server.script(way(thought("rs_1", encrypted_content="E"), item), streamed(message("x", "x")))
         answer = asked().complete()
@@ -471,8 +471,8 @@ class TestCalls:
         asked([stored, {"role": "tool", "tool_call_id": made.id, "content": content}]).complete()
         assert server.requests[1].json["input"] == [thought("rs_1", encrypted_content="E"), item, goes]
 
-    def test_the_kind_may_stand_in_the_answer(self, server: LLMServer, asked: Any) -> None:
-        """Where the call is not among the messages; other fields go along."""
+    def test_the_kind_may_be_in_the_result(self, server: LLMServer, asked: Any) -> None:
+        """If the call is not among the messages; other fields are sent as well."""
         server.script(streamed(message("x", "x")))
         answers = [
             {"role": "tool", "tool_call_id": "c1", "content": "x", "kind": "custom"},
@@ -490,7 +490,7 @@ class TestCalls:
 
     @pytest.mark.parametrize("item", [APPROVAL, COMPUTER, {**APPROVAL, "name": "weather"}])
     def test_run_tools_leaves_them_to_the_caller(self, server: LLMServer, asked: Any, mode: Mode, item: Fields) -> None:
-        """Also where a function has the same name."""
+        """Even if a function has the same name."""
         server.script(streamed(call(1), item))
         answer = mode.complete(asked(tools=[weather], run_tools=True))
         assert [made.id for made in answer.tool_calls] == ["call_1", item.get("call_id", item["id"])]
@@ -499,7 +499,7 @@ class TestCalls:
     def test_another_service_gets_a_custom_call_as_a_function_call(
         self, server: LLMServer, client: Client, asked: Any
     ) -> None:
-        """And an approval, too; the answers go along."""
+        """An approval as well, with the results."""
         server.script(streamed(CUSTOM), Reply("Hi"))
         answer = asked().complete()
         told = {"role": "tool", "tool_call_id": "call_9", "content": "a.txt"}
@@ -554,12 +554,12 @@ TOOLS: dict[str, tuple[Fields, tuple[Any, ...]]] = {
 
 
 class TestServerTools:
-    """What the service runs by itself."""
+    """Tools that the service runs itself."""
 
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("name", TOOLS)
     def test_it_is_shown_and_goes_back_in_its_place(self, server: LLMServer, asked: Any, name: str, way: Any) -> None:
-        """Nobody is asked for anything."""
+        """No one has to answer it."""
         item, seen = TOOLS[name]
         turn = [thought("rs_1"), item, message("msg_1", "Hi")]
         server.script(way(*turn), streamed(message("x", "x")))
@@ -570,8 +570,8 @@ class TestServerTools:
         asked([answer]).complete()
         assert server.requests[1].json["input"] == turn
 
-    def test_it_is_told_when_it_is_called_and_with_its_result(self, server: LLMServer, asked: Any) -> None:
-        """Progress is not told."""
+    def test_it_is_yielded_when_called_and_with_its_result(self, server: LLMServer, asked: Any) -> None:
+        """Progress events are not yielded."""
         begun = {"type": "web_search_call", "id": "ws_1", "status": "in_progress"}
         progress = [
             event(f"web_search_call.{word}", item_id="ws_1") for word in ("in_progress", "searching", "completed")
@@ -585,7 +585,7 @@ class TestServerTools:
         assert tool.raw == begun
 
     def test_code_that_came_only_in_pieces(self, server: LLMServer, asked: Any) -> None:
-        """Is what the tool was called with."""
+        """It is the tool's input."""
         pieces = [event("code_interpreter_call_code.delta", item_id="ci_1", delta=piece) for piece in ("1", "+1")]
         item = {**CODE, "code": None}
         server.script(reply(*pieces, event("output_item.done", item=item)))
@@ -594,7 +594,7 @@ class TestServerTools:
 
     @pytest.mark.parametrize("way", WAYS)
     def test_an_image(self, server: LLMServer, asked: Any, way: Any) -> None:
-        """Is bytes with a media type, and goes back as the item; to another service its words go."""
+        """It is bytes with a media type, and is sent back as the item; another service gets its text."""
         item = {
             "type": "image_generation_call",
             "id": "ig_1",
@@ -612,13 +612,13 @@ class TestServerTools:
         assert server.requests[1].json["input"] == [{**said, "content": "Here:"}, item, {**said, "content": "Done."}]
 
     def test_images_on_the_way(self, server: LLMServer, asked: Any) -> None:
-        """Are for whoever wants them."""
+        """They are optional events."""
         server.script(reply(event("image_generation_call.partial_image", item_id="ig_1", partial_image_b64=PNG)))
         (other,) = [said for said in asked().events() if isinstance(said, Other)]
         assert (other.kind, other.raw["partial_image_b64"]) == ("response.image_generation_call.partial_image", PNG)
 
     def test_sound(self, server: LLMServer, asked: Any) -> None:
-        """Cut anywhere in its base64, with its words; they go back in its place."""
+        """Cut anywhere in its base64, with its transcript; both are sent back in their place."""
         data = base64.b64encode(b"RIFF....WAVEsound").decode()
         events = [event("audio.delta", delta=data[n : n + 17]) for n in range(0, len(data), 17)]
         words = [event("audio.transcript.delta", delta=piece) for piece in ("Hel", "lo")]
@@ -646,11 +646,11 @@ BOX = {
 
 
 class TestCitations:
-    """Where an answer comes from."""
+    """The answer's sources."""
 
     @pytest.mark.parametrize("way", WAYS)
-    def test_they_are_told_once(self, server: LLMServer, asked: Any, way: Any) -> None:
-        """With their places in the text of the answer; the message goes back with them."""
+    def test_they_are_yielded_once(self, server: LLMServer, asked: Any, way: Any) -> None:
+        """With their places in the answer's text; the message is sent back with them."""
         items = [message("msg_1", "Hey", annotations=[PAGE, FILE]), message("msg_2", "you", annotations=[PAGE, BOX])]
         server.script(way(*items), streamed(message("x", "x")))
         answer = asked().complete()
@@ -665,7 +665,7 @@ class TestCitations:
         assert server.requests[1].json["input"] == items
 
     def test_an_event_of_its_own_is_the_same(self, server: LLMServer, asked: Any) -> None:
-        """As the end of the message; a later one is another."""
+        """It equals the one at the end of the message; a later one is another."""
         item = message("msg_1", "Hey", annotations=[PAGE])
         begun, *rest = events_of(item, 0)
         added = event("output_text.annotation.added", output_index=0, content_index=0, annotation=PAGE)
@@ -675,10 +675,10 @@ class TestCitations:
 
 
 class TestEnds:
-    """How an answer ends."""
+    """The end of an answer."""
 
     def test_who_answered(self, server: LLMServer, asked: Any) -> None:
-        """The id is what `previous_response_id` wants."""
+        """The id can be passed as `previous_response_id`."""
         server.script(streamed(message("m", "Hi"), service_tier="flex"))
         answer = asked().complete()
         assert (answer.response_id, answer.served_model) == ("resp_1", "gpt-5-2025")
@@ -686,11 +686,11 @@ class TestEnds:
 
     @pytest.mark.parametrize("status", ["queued", "in_progress"])
     def test_an_answer_that_is_not_there_yet(self, server: LLMServer, asked: Any, mode: Mode, status: str) -> None:
-        """Is an error that names it, and is not asked for again."""
+        """The error names the answer, and there is no retry."""
         begun = message("m", "So far")
         server.script(document(status=status), document(begun, status=status))
         for text in ("", "So far"):
-            with pytest.raises(ProtocolError, match=rf"response resp_1 is not there yet, it is {status}") as caught:
+            with pytest.raises(ProtocolError, match=rf"response resp_1 is not ready \(status {status}") as caught:
                 mode.complete(asked(background=True, stream=False, retries=1))
             assert caught.value.partial == text
         body = event("completed", response={"id": "resp_1", "status": status, "output": [begun]})
@@ -700,7 +700,7 @@ class TestEnds:
         assert caught.value.partial == "So far"
 
     def test_a_stream_that_ends_in_the_queue_names_the_answer(self, server: LLMServer, asked: Any) -> None:
-        """So that it can be fetched later; it is not asked for again."""
+        """So that it can be fetched later; there is no retry."""
         queued = {"id": "resp_1", "status": "queued", "output": []}
         body = [event(kind, response=queued) for kind in ("created", "queued")]
         server.script(Reply(body="".join(f"data: {json.dumps(said)}\n\n" for said in body)))
@@ -711,7 +711,7 @@ class TestEnds:
     @pytest.mark.parametrize("kind", ["completed", "cancelled"])
     @pytest.mark.parametrize("status", ["failed", "cancelled"])
     def test_an_answer_that_failed_is_an_error(self, server: LLMServer, asked: Any, kind: str, status: str) -> None:
-        """Whatever the event is called."""
+        """Whatever the event's name is."""
         last = {"status": status, "output": [message("m", "So far")], "error": None}
         body = [delta("So"), event(kind, response=last)]
         server.script(Reply(body="".join(f"data: {json.dumps(said)}\n\n" for said in body)))
@@ -729,14 +729,14 @@ class TestEnds:
         ],
     )
     def test_an_incomplete_answer_says_why(self, server: LLMServer, asked: Any, reason: str, finish: str) -> None:
-        """Also under the name of one that is complete."""
+        """Even in an event named "completed"."""
         last = {"status": "incomplete", "incomplete_details": {"reason": reason}, "output": [message("m", "Hi")]}
         server.script(Reply(body=f"data: {json.dumps(event('completed', response=last))}\n\n"))
         answer = asked().complete()
         assert (answer.text, answer.finish_reason, answer.raw_finish_reason) == ("Hi", finish, reason)
 
-    def test_text_that_nobody_can_read_is_an_error(self, server: LLMServer, asked: Any) -> None:
-        """Which shows it."""
+    def test_unreadable_text_is_an_error(self, server: LLMServer, asked: Any) -> None:
+        """The error quotes it."""
         server.script(document({"type": "message", "content": [{"type": "output_text", "text": [7]}]}))
         with pytest.raises(ProtocolError, match=r"cannot read the text of .*output_text: \[7\]"):
             asked(retries=0).complete()
@@ -747,7 +747,7 @@ MARK = {"hologram": {"depth": 1.5}}
 
 
 def _placed(place: str, way: Any) -> tuple[Reply, list[Fields], bool]:
-    """A turn with something unknown in it, its items, and whether the unknown belongs to the turn."""
+    """A turn with something unknown in it, its items, and whether that belongs to the turn."""
     turn = [thought("rs_1", "Hm."), message("msg_1", "Hi"), dict(SEARCH), call(1)]
     if place == "an item":
         turn.insert(1, UNKNOWN)
@@ -775,7 +775,7 @@ def _shown(said: Any) -> str:
 @pytest.mark.parametrize("way", WAYS)
 @pytest.mark.parametrize("place", IN_TURN)
 def test_something_unknown_in_a_turn(server: LLMServer, asked: Any, place: str, way: Any) -> None:
-    """It is seen in the events, once where it is not part of something known, and goes back equal and in its place."""
+    """It is an event, once unless it is part of something known, and is sent back unchanged in its place."""
     scripted, turn, _ = _placed(place, way)
     server.script(scripted, streamed(message("x", "x")))
     stream = asked()
@@ -791,7 +791,7 @@ def test_something_unknown_in_a_turn(server: LLMServer, asked: Any, place: str, 
 
 @pytest.mark.parametrize("place", range(12))
 def test_an_unknown_event_anywhere(server: LLMServer, asked: Any, place: int) -> None:
-    """It is seen, and changes nothing."""
+    """It is an event, and changes nothing else."""
     told = [said for n, item in enumerate(TURN) for said in events_of(item, n)]
     unknown = event("hologram.delta", output_index=0, delta={"z": place})
     at = place * len(told) // 12
@@ -804,7 +804,7 @@ def test_an_unknown_event_anywhere(server: LLMServer, asked: Any, place: int) ->
 
 
 def test_an_unknown_key_of_any_event(server: LLMServer, asked: Any) -> None:
-    """It is seen, also beside the usual pieces of text."""
+    """It is an event, also beside common pieces of text."""
     told = [said for n, item in enumerate(TURN) for said in events_of(item, n)]
     for number in range(len(told)):
         marked = [{**said, **MARK} if place == number else said for place, said in enumerate(told)]
@@ -814,7 +814,7 @@ def test_an_unknown_key_of_any_event(server: LLMServer, asked: Any) -> None:
 
 
 def test_events_whose_kind_only_their_names_say(server: LLMServer, asked: Any) -> None:
-    """They are read."""
+    """They are decoded."""
     told = [said for n, item in enumerate(TURN) for said in events_of(item, n)]
     told.append(event("completed", response={"status": "completed", "output": TURN}))
     body = [f"event: {said.pop('type')}\ndata: {json.dumps(said)}\n\n" for said in told]
@@ -824,7 +824,7 @@ def test_events_whose_kind_only_their_names_say(server: LLMServer, asked: Any) -
 
 
 def test_an_unknown_annotation(server: LLMServer, asked: Any) -> None:
-    """It is seen once, and goes back with its message."""
+    """It is one event, and is sent back with its message."""
     item = message("msg_1", "Hi", annotations=[UNKNOWN, UNKNOWN])
     server.script(streamed(item), streamed(message("x", "x")))
     stream = asked()
@@ -834,7 +834,7 @@ def test_an_unknown_annotation(server: LLMServer, asked: Any) -> None:
 
 
 def test_what_came_before_an_error_can_be_gone_on_from(server: LLMServer, asked: Any) -> None:
-    """Thoughts, tools and calls with their items."""
+    """With thoughts, tools and calls as items."""
     told = [said for n, item in enumerate([*TURN[:3], SEARCH]) for said in events_of(item, n)]
     failed = event("failed", response={"error": {"code": "invalid", "message": "boom"}})
     server.script(Reply(body="".join(f"data: {json.dumps(said)}\n\n" for said in [*told, failed])))

@@ -1,4 +1,4 @@
-"""What OpenAI's own models refuse, told before anything is sent."""
+"""What OpenAI's own models reject is an error before sending."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ CALLS = [{"id": id, "type": "function", "function": {"name": "f", "arguments": "
 
 
 def refused(model: str, **params: Any) -> set[str]:
-    """The names of the parameters that are not sent."""
+    """The parameters that are not sent."""
     return set(OpenAI.refusals(ChatRequest.checked(model, "Hi", params)))
 
 
 def sent(*turns: Any, provider: type[OpenAI] = OpenAI) -> list[Any]:
-    """The messages of the body."""
+    """The messages in the body."""
     return list(provider.encode(ChatRequest.checked("gpt-4.1", list(turns), {})).body["messages"])
 
 
 class TestParameters:
-    """By the name of the model."""
+    """They depend on the model's name."""
 
     @pytest.mark.parametrize(
         "model", ["gpt-5", "gpt-5-mini", "gpt-5-nano-2025-08-07", "o1", "o1-preview", "o3-mini", "o4-mini-2025-04-16"]
@@ -48,25 +48,32 @@ class TestParameters:
         ],
     )
     def test_models_that_always_reason(self, model: str, name: str, value: Any, taken: Any) -> None:
-        """They take the usual value only."""
+        """They accept only the default value."""
         assert refused(model, **{name: value}) == {name}
         assert refused(model, **{name: taken}, seed=1, max_tokens=5) == set()
 
     @pytest.mark.parametrize(
-        "model", ["gpt-4.1", "gpt-4o-mini", "gpt-5-chat-latest", "gpt-5.1", "o5", "my-o3", "gpt-50"]
+        "model",
+        ["gpt-4.1", "gpt-4o-mini", "gpt-5-chat-latest", "gpt-5.1", "gpt-6-chat-latest", "o5", "my-o3", "gpt-50"],
     )
-    def test_other_models_are_asked(self, model: str) -> None:
-        """What is not known for certain is for the service to say."""
+    def test_other_models_decide_themselves(self, model: str) -> None:
+        """The service decides what is not known for certain."""
         assert refused(model, temperature=0, top_p=0.5, logprobs=True, presence_penalty=1) == set()
 
     @pytest.mark.parametrize("model", ["gpt-5.1", "gpt-5.2-2025-12-11", "gpt-5.4-mini"])
     def test_models_that_may_reason(self, model: str) -> None:
-        """Sampling is for effort "none" only."""
+        """Sampling requires the effort "none"."""
         assert refused(model, temperature=0, top_p=0.5, logprobs=True, reasoning_effort="low") == {
             "temperature", "top_p", "logprobs",
         }  # fmt: skip
         assert refused(model, temperature=1, logprobs=False, reasoning_effort="low") == set()
         assert refused(model, temperature=0, top_p=0.5, logprobs=True, reasoning_effort="none") == set()
+
+    @pytest.mark.parametrize("model", ["gpt-5.5", "gpt-5.6-terra", "gpt-6-2026-10-01", "gpt-6.1-mini"])
+    def test_models_that_reason_by_default(self, model: str) -> None:
+        """They do so without any effort given, too."""
+        assert refused(model, temperature=0) == refused(model, temperature=0, reasoning_effort="low") == {"temperature"}
+        assert refused(model, temperature=0, top_p=0.5, reasoning_effort="none") == set()
 
     @pytest.mark.parametrize(
         ("model", "names"),
@@ -79,7 +86,7 @@ class TestParameters:
         ],
     )
     def test_stop_sequences(self, model: str, names: set[str]) -> None:
-        """Older models of the kind know them."""
+        """Older models of the family support them."""
         assert refused(model, stop=["x"]) == names
 
     def test_other_servers_decide_for_themselves(self) -> None:
@@ -87,10 +94,12 @@ class TestParameters:
         request = ChatRequest.checked("gpt-5", "Hi", {"temperature": 0, "reasoning_effort": 100})
         assert OpenAICompatible.refusals(request) == {}
 
-    def test_the_caller_is_told_what_to_do(self, server: LLMServer) -> None:
-        """Or has it left out."""
+    def test_the_error_says_what_to_do(self, server: LLMServer) -> None:
+        """The parameter can also be left out."""
         asked: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": "k-012345", "proxy": False}
-        with pytest.raises(InvalidRequest, match=r"temperature \(temperature: gpt-5-mini reasons, and takes only 1\)"):
+        with pytest.raises(
+            InvalidRequest, match=r"temperature \(temperature: gpt-5-mini is a reasoning model and accepts only 1\)"
+        ):
             chat("Hi", "openai:gpt-5-mini", temperature=0, **asked).complete()
         chat("Hi", "openai:gpt-5-mini", temperature=0, unsupported="drop", **asked).complete()
         assert "temperature" not in server.requests[0].json
@@ -102,12 +111,12 @@ class TestDocuments:
     @pytest.mark.parametrize(
         ("document", "message"),
         [
-            (Document("https://example.com/a.pdf"), "fetch no documents.*openai-responses"),
+            (Document("https://example.com/a.pdf"), "do not download documents.*openai-responses"),
             (
                 Document(b"PK\x03\x04", media_type="application/zip"),
-                "take PDF and text as documents, not application/zip",
+                "accept PDF and text documents, not application/zip",
             ),
-            (Document(b"\xff\xfe\xff", media_type="text/plain"), "no UTF-8"),
+            (Document(b"\xff\xfe\xff", media_type="text/plain"), "not valid UTF-8"),
         ],
         ids=["by URL", "a kind it does not know", "broken text"],
     )
@@ -117,13 +126,13 @@ class TestDocuments:
             sent({"role": "user", "content": ["Sum up.", document]})
 
     def test_a_pdf(self) -> None:
-        """With its data and its name."""
+        """With its data and name."""
         (turn,) = sent({"role": "user", "content": [Document(PDF, filename="a.pdf")]})
         data = "data:application/pdf;base64," + base64.b64encode(PDF).decode()
         assert turn["content"] == [{"type": "file", "file": {"filename": "a.pdf", "file_data": data}}]
 
     def test_a_text(self) -> None:
-        """Under its name."""
+        """With its name."""
         document = Document("Grüße".encode(), filename="a.md", media_type="text/markdown")
         (turn,) = sent({"role": "user", "content": [document]})
         assert turn["content"] == [{"type": "text", "text": "a.md\n\nGrüße"}]
@@ -135,16 +144,16 @@ class TestDocuments:
 
 
 class TestPictures:
-    """From users only."""
+    """Only from users."""
 
     @pytest.mark.parametrize("role", ["system", "developer"])
     def test_messages_of_others(self, role: str) -> None:
-        """Refused, since nobody knows whose message it should be."""
+        """They are refused, as their speaker is unknown."""
         with pytest.raises(InvalidRequest, match=f"a {role} message holds a part of type 'image_url'"):
             sent({"role": role, "content": ["Look:", PNG]}, {"role": "user", "content": "Hi"})
 
     def test_those_of_an_answer(self) -> None:
-        """Are left out, whichever service gave it; of what was said aloud, the words go back."""
+        """They are left out, from any service; the transcript of speech is sent."""
         spoken = {"type": "input_audio", "input_audio": {"data": "QQ==", "format": "wav"}, "transcript": "Hello."}
         [alone, said] = sent(
             {"role": "assistant", "content": [PNG]}, {"role": "assistant", "content": ["So: ", spoken]}
@@ -153,7 +162,7 @@ class TestPictures:
         assert said["content"] == [{"type": "text", "text": "So: "}, {"type": "text", "text": "Hello."}]
 
     def test_the_answers_of_tools(self) -> None:
-        """Go into a message behind all of the answers, each under the name of its call."""
+        """They are moved to a message after all results, each with the name of its call."""
         found = sent(
             {"role": "assistant", "content": None, "tool_calls": CALLS},
             {"role": "tool", "tool_call_id": "c1", "content": ["See:", PNG]},
@@ -171,7 +180,7 @@ class TestPictures:
         ]
 
     def test_the_answer_of_a_tool_at_the_end(self) -> None:
-        """Nothing has to come behind it."""
+        """No message has to follow it."""
         found = sent(
             {"role": "assistant", "content": None, "tool_calls": CALLS[:1]},
             {"role": "tool", "tool_call_id": "c1", "content": [PNG]},
@@ -179,13 +188,13 @@ class TestPictures:
         assert found[-1]["content"][1:] == [PICTURE]
 
     def test_text_alone(self) -> None:
-        """Stays where it is."""
+        """It stays where it is."""
         turn = {"role": "tool", "tool_call_id": "c1", "content": [{"type": "text", "text": "Rain"}]}
         assert sent(turn) == [turn]
 
 
 def test_ids_of_calls_that_are_too_long() -> None:
-    """OpenAI takes forty characters, and others make more: they are replaced in the call and in its answer."""
+    """Those of more than forty characters are replaced in the call and its result."""
     name = "chatcmpl-tool-" + "0123456789abcdef" * 3
     call = {"id": name, "type": "function", "function": {"name": "f", "arguments": "{}"}}
     said, answer, short = sent(
@@ -202,7 +211,7 @@ def test_ids_of_calls_that_are_too_long() -> None:
 
 @pytest.mark.parametrize("name", ["groq", "lmstudio", "deepseek", "openai-compatible", "cohere"])
 def test_images_in_answers_of_tools_elsewhere(name: str) -> None:
-    """They go to the user's side too, and the answer is a text: strict servers take nothing else there."""
+    """They are moved to a user message, and the result is a str: strict servers accept nothing else there."""
     turns = [
         {"role": "assistant", "content": None, "tool_calls": CALLS},
         {"role": "tool", "tool_call_id": "c1", "content": ["See:", PNG]},
@@ -230,6 +239,6 @@ def test_images_in_answers_of_tools_elsewhere(name: str) -> None:
     ],
 )
 def test_parts_that_are_more_than_text_stay_parts(part: dict[str, Any]) -> None:
-    """Marks for a cache, and what only the service knows."""
+    """Marks for a cache, and fields that only the service knows."""
     turn = {"role": "tool", "tool_call_id": "c1", "content": [part]}
     assert OpenAICompatible.encode(ChatRequest.checked("m", [turn], {})).body["messages"] == [turn]

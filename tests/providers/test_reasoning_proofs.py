@@ -1,4 +1,4 @@
-"""Reasoning with its proofs, through services that put entries of other services into OpenAI's dialect."""
+"""Reasoning with signatures from services that put entries of other services into OpenAI's dialect."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ CALL = {"index": 0, "id": "c1", "function": {"name": "f", "arguments": "{}"}}
 
 Entries = list[dict[str, Any]]
 
-# Name: row, the entries of each delta, and the entries that have to go back.
+# Name: row, the entries of each delta, and the entries to be sent back.
 STREAMS: dict[str, tuple[str, list[Entries], Entries]] = {
     "a signature behind its text": (
         "openrouter",
@@ -86,12 +86,12 @@ STREAMS: dict[str, tuple[str, list[Entries], Entries]] = {
 
 
 def text_of(entry: dict[str, Any]) -> str:
-    """What people may read of an entry."""
+    """The readable text of an entry."""
     return str(entry.get("text") or entry.get("summary") or entry.get("thinking") or "")
 
 
 def streamed(field: str, deltas: list[Entries], also: str) -> Reply:
-    """The entries in a stream, with their text in a second field, as the services send it, and a call behind."""
+    """A stream with the entries, their text in a second field, as the services send it, and a call after them."""
     said: list[dict[str, Any]] = [
         {field: entries, **({also: text} if (text := "".join(map(text_of, entries))) else {})} for entries in deltas
     ]
@@ -108,7 +108,7 @@ def f() -> str:
 @pytest.mark.parametrize("whole", [False, True], ids=["in pieces", "whole"])
 @pytest.mark.parametrize("case", STREAMS)
 def test_the_entries_go_back(case: str, whole: bool, server: LLMServer) -> None:
-    """Each as a whole, unchanged and in order, with the calls that came behind; their text is shown once."""
+    """Each one whole, unchanged and in order, with the calls after them; their text is yielded once."""
     row, deltas, expected = STREAMS[case]
     provider: Any = look_up(row)
     field, also = provider.reasoning_proofs, "reasoning" if row == "openrouter" else "reasoning_content"
@@ -131,7 +131,7 @@ def test_the_entries_go_back(case: str, whole: bool, server: LLMServer) -> None:
 
 @pytest.mark.parametrize(("row", "field"), [("openrouter", "reasoning"), ("litellm", None)])
 def test_text_without_a_proof(row: str, field: str | None) -> None:
-    """Is no entry: it goes where the service takes plain text, if anywhere."""
+    """It is not an entry: it is sent where the service accepts plain text, if anywhere."""
     provider: Any = look_up(row)
     turn = {"role": "assistant", "content": [{"type": "reasoning", "text": "Hm"}, "4"]}
     (sent,) = provider.encode(ChatRequest.checked("m", [turn], {})).body["messages"]
@@ -139,7 +139,7 @@ def test_text_without_a_proof(row: str, field: str | None) -> None:
 
 
 def test_entries_that_the_caller_gives() -> None:
-    """In a message as the service wrote it: they go back as they are, and their text does not stand beside them."""
+    """In a message in the service's form: they are sent unchanged, without their text beside them."""
     provider: Any = look_up("openrouter")
     details = [{"type": "reasoning.text", "text": "Hm", "signature": "S", **CLAUDE}]
     turn = {"role": "assistant", "content": "4", "reasoning": "Hm", "reasoning_details": details}
@@ -167,7 +167,7 @@ def test_entries_that_the_caller_gives() -> None:
     ],
 )
 def test_proofs_of_another_making(field: str, expected: Entries) -> None:
-    """Whoever writes messages by hand writes plain ones."""
+    """Messages written by hand hold plain ones."""
     parts = [
         {"type": "reasoning", "text": "a", "signature": "{no JSON"},
         {"type": "reasoning", "redacted": "R"},
@@ -178,12 +178,12 @@ def test_proofs_of_another_making(field: str, expected: Entries) -> None:
 
 @pytest.mark.parametrize("entries", [None, "x", [], [None, 7, "x"], [{"type": "reasoning.text", "text": None}], {}])
 def test_nothing_is_said(entries: Any) -> None:
-    """By what is no list of entries, or has no text."""
+    """By anything but a list of entries, and by entries without text."""
     assert list(read_entries(entries, whole=True)) == []
 
 
 def test_an_unknown_entry_is_kept() -> None:
-    """It may be wanted back."""
+    """The service may want it back."""
     entry = {"type": "reasoning.server_tool_call", "id": "x"}
     (piece,) = read_entries([entry], whole=False)
     assert isinstance(piece, Reasoning)
@@ -191,7 +191,7 @@ def test_an_unknown_entry_is_kept() -> None:
 
 
 def test_other_rows_read_text_alone(server: LLMServer) -> None:
-    """And send nothing back that their service would not know."""
+    """Nothing is sent back that their service does not know."""
     server.script(streamed(*("reasoning_details", STREAMS["a signature behind its text"][1]), "reasoning"), Reply("OK"))
     with Client("groq:m", base_url=server.base_url("openai"), api_key="k-012345", proxy=False) as client:
         assert client.run("Hi", tools=[f]).complete().reasoning == "Let meTwo"

@@ -20,7 +20,7 @@ EVERY_MODE = pytest.mark.parametrize("mode", MODES.values(), ids=list(MODES))
 
 
 def ask(client: Client, server: LLMServer, provider: str = "openai", **params: Any) -> ChatStream:
-    """A call that will be answered with what is scripted."""
+    """A call with a scripted answer."""
     return client.chat(
         "Hello",
         f"{provider}:tiny-script",
@@ -33,7 +33,7 @@ def ask(client: Client, server: LLMServer, provider: str = "openai", **params: A
 
 
 def check_answer(answer: Completion, expected: Answer) -> None:
-    """Every field of an answer is the recorded one."""
+    """Checks that every field of an answer is the recorded one."""
     assert answer.text == expected.text
     assert (answer.finish_reason, answer.raw_finish_reason) == (expected.finish, expected.raw or expected.finish)
     assert answer.usage == expected.usage
@@ -44,7 +44,7 @@ def check_answer(answer: Completion, expected: Answer) -> None:
 
 
 def check_failure(error: LLMBridgeError, expected: Failure, raw: bytes) -> None:
-    """Every field of an error is the recorded one."""
+    """Checks that every field of an error is the recorded one."""
     assert type(error) is expected.error, error
     assert error.partial == expected.partial
     assert expected.says in error.message
@@ -61,7 +61,7 @@ def check_failure(error: LLMBridgeError, expected: Failure, raw: bytes) -> None:
 @pytest.mark.parametrize("split", [None, 1], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("name", names(Answer, Failure))
 def test_a_recording_replays(server: LLMServer, mode: Mode, name: str, split: int | None) -> None:
-    """The recorded bytes, in one send and each in a send of its own, give the recorded answer or error."""
+    """The recorded bytes, in one send or one send each, give the recorded answer or error."""
     server.script(Reply(raw=steps(name), split=split))
     expected, provider = ALL[name], provider_of(name)
     with Client(retries=0) as client:
@@ -85,7 +85,7 @@ def test_a_recording_replays(server: LLMServer, mode: Mode, name: str, split: in
 @pytest.mark.parametrize("split", [None, 1], ids=["whole", "byte by byte"])
 @pytest.mark.parametrize("name", names(Listing))
 def test_a_recorded_list_of_models_replays(server: LLMServer, mode: Mode, name: str, split: int | None) -> None:
-    """The names in it, in its order."""
+    """The recorded names, in order."""
     server.script(Reply(raw=steps(name), split=split))
     expected = ALL[name]
     assert isinstance(expected, Listing)
@@ -94,7 +94,7 @@ def test_a_recorded_list_of_models_replays(server: LLMServer, mode: Mode, name: 
 
 
 def listed(client: Client, server: LLMServer, name: str, mode: Mode) -> list[str]:
-    """The list of models, asked of whom the recording is of."""
+    """The list of models, from the recording's provider."""
     provider = "ollama" if "ollama" in name else "openai-compatible"
     options: dict[str, Any] = {"base_url": server.root, "api_key": "sk-test-key", "proxy": False, "retries": 0}
     if not isinstance(mode, Async):
@@ -106,7 +106,7 @@ def listed(client: Client, server: LLMServer, name: str, mode: Mode) -> list[str
 @pytest.mark.parametrize("provider", ["openai-compatible", "vitalentum", "codelinkava"])
 @pytest.mark.parametrize("name", ["aimock/chat_text", "llama_server/chat_usage", "transformers/chat_reasoning"])
 def test_a_recorded_stream_replays_through_every_provider(server: LLMServer, name: str, provider: str) -> None:
-    """The line framing of the first services and the events of the others read the same streams."""
+    """The first services' line framing and the others' events read the same streams."""
     server.script(Reply(raw=steps(name), split=7))
     expected = ALL[name]
     assert isinstance(expected, Answer)
@@ -116,7 +116,7 @@ def test_a_recorded_stream_replays_through_every_provider(server: LLMServer, nam
 
 @pytest.mark.parametrize("name", ["aimock/chat_text", "llama_server/chat_length", "transformers/chat_usage"])
 def test_the_pieces_are_those_that_the_server_sent(server: LLMServer, name: str) -> None:
-    """Each recorded delta with text in it is one piece, whatever the network did to it."""
+    """Each recorded delta with text is one piece, whatever the network did to it."""
     texts = [delta_text(line[6:]) for line in recorded(name).split(b"\n") if line.startswith(b"data: {")]
     server.script(Reply(raw=steps(name), split=5))
     with Client(retries=0) as client:
@@ -125,7 +125,7 @@ def test_the_pieces_are_those_that_the_server_sent(server: LLMServer, name: str)
 
 @pytest.mark.parametrize("name", names(Answer, Failure, provider="openai"))
 def test_the_request_id_is_the_recorded_one(server: LLMServer, name: str) -> None:
-    """Answers and errors alike carry the service's name for the request, where it sent one."""
+    """Answers and errors have the service's ID of the request, if it sent one."""
     head = recorded(name).partition(b"\r\n\r\n")[0].decode()
     named = [line.partition(": ")[2] for line in head.split("\r\n") if line.lower().startswith("x-request-id: ")]
     server.script(Reply(raw=steps(name)))
@@ -140,7 +140,7 @@ def test_the_request_id_is_the_recorded_one(server: LLMServer, name: str) -> Non
 
 @pytest.mark.parametrize("name", names(Failure, provider="openai"))
 def test_a_recorded_error_survives_pickling(server: LLMServer, name: str) -> None:
-    """An error of a real call goes to another process and arrives with everything that it knew."""
+    """An error of a real call reaches another process with all its fields."""
     server.script(Reply(raw=steps(name)))
     with Client(retries=0) as client, pytest.raises(LLMBridgeError) as caught:
         ask(client, server).complete()
@@ -150,7 +150,7 @@ def test_a_recorded_error_survives_pickling(server: LLMServer, name: str) -> Non
 
 
 def test_two_recordings_share_a_connection(server: LLMServer) -> None:
-    """A stream that came to its end leaves the connection usable for the next one."""
+    """A complete stream leaves the connection usable for the next one."""
     server.script(Reply(raw=steps("aimock/chat_text")), Reply(raw=steps("llama_server/chat_usage")))
     with Client(retries=0) as client:
         first, second = (ask(client, server).complete().text for _ in range(2))
@@ -160,7 +160,7 @@ def test_two_recordings_share_a_connection(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("name", ["aimock/chat_text", "llama_server/chat_usage", "transformers/chat_text"])
 def test_a_recording_cut_anywhere_in_its_text_is_truncated(server: LLMServer, name: str) -> None:
-    """However much of a stream arrived before its end mark, all of its text is handed out, and then it is an error."""
+    """All text before the cut is yielded, then it is an error."""
     raw = recorded(name)
     events = [(event.end(), delta_text(event[1])) for event in re.finditer(rb"data: (\{.*\})\n\n", raw)]
     cuts = range(events[0][0] + 1, raw.rfind(b'"content"'), 97)
@@ -170,18 +170,18 @@ def test_a_recording_cut_anywhere_in_its_text_is_truncated(server: LLMServer, na
             with pytest.raises(StreamTruncated) as caught:
                 ask(client, server).complete()
             whole = [text for end, text in events if end <= cut]
-            next_text = events[len(whole)][1]  # its last bytes may be missing and its JSON be whole
+            next_text = events[len(whole)][1]  # its last bytes may be missing while its JSON is complete
             assert caught.value.partial in ("".join(whole), "".join(whole) + next_text), cut
 
 
 def delta_text(chunk: bytes) -> str:
-    """The text in one recorded event."""
+    """The text in a recorded event."""
     return "".join(choice["delta"].get("content") or "" for choice in json.loads(chunk)["choices"])
 
 
 @pytest.mark.parametrize("name", ["aimock/chat_text", "llama_server/chat_length", "transformers/chat_usage"])
 def test_a_recording_cut_behind_its_finish_reason_is_whole(server: LLMServer, name: str) -> None:
-    """What is lost then is the end mark, the end of the coding, or both; of the answer nothing is."""
+    """Only the end mark or the end of the coding is lost, but nothing of the answer."""
     raw, expected = recorded(name), ALL[name]
     assert isinstance(expected, Answer)
     finished = raw.index(b"\n\n", raw.index(f'"finish_reason":"{expected.finish}"'.encode())) + 2
@@ -195,7 +195,7 @@ def test_a_recording_cut_behind_its_finish_reason_is_whole(server: LLMServer, na
 @pytest.mark.parametrize("lacking", [0, 1, 2])
 @pytest.mark.parametrize("name", ["aimock/chat_usage", "llama_server/chat_usage", "transformers/chat_usage"])
 def test_a_recording_without_its_last_line_ends_is_whole(server: LLMServer, name: str, lacking: int) -> None:
-    """The last event counts if its content is all there, on a body that ends with its connection."""
+    """The last event counts if it is complete, on a body that ends with its connection."""
     events = b"".join(re.findall(rb"data: [^\n]+\n\n", recorded(name)))
     body = events[: len(events) - lacking]
     server.script(Reply(body=body, content_type="text/event-stream", transfer="close"))
@@ -207,7 +207,7 @@ def test_a_recording_without_its_last_line_ends_is_whole(server: LLMServer, name
 
 @pytest.mark.parametrize("name", ["aimock/chat_usage", "llama_server/chat_usage", "transformers/chat_usage"])
 def test_a_recording_without_its_last_events_is_truncated(server: LLMServer, name: str) -> None:
-    """A clean end of the body is no end of the answer: without finish reason and end mark it is an error."""
+    """A clean end of the body, but without finish reason and end mark, is an error."""
     events = re.findall(rb"data: [^\n]+\n\n", recorded(name))
     kept = [event for event in events if b'"content"' in event or b'"role"' in event]
     server.script(Reply(body=b"".join(kept), content_type="text/event-stream"))
@@ -219,12 +219,12 @@ def test_a_recording_without_its_last_events_is_truncated(server: LLMServer, nam
 
 
 def test_every_recording_is_in_the_table() -> None:
-    """No recording lies there without being checked."""
+    """Every recording is checked."""
     assert {f"{path.parent.name}/{path.stem}" for path in DATA.glob("*/*.txt")} == set(ALL)
 
 
 def test_recorded_bytes_are_kept_as_they_came() -> None:
-    """Neither git nor an editor has touched the line ends of a recording."""
+    """Neither git nor an editor has changed the line ends of a recording."""
     for path in DATA.glob("*/*.txt"):
         reads = json.loads(path.with_suffix(".json").read_text(encoding="utf-8"))["reads_ms_bytes"]
         assert sum(size for _, size in reads) == path.stat().st_size, path.name

@@ -1,4 +1,4 @@
-"""What the dialects share: why an answer ended, in the words of any of them."""
+"""What the dialects share: finish reasons in the words of any of them."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ from llmbridge.testing import LLMServer, Reply
 
 
 def reasons(word: Any) -> list[str]:
-    """The reasons that a word is, in a dialect without words of its own."""
+    """The reasons for a word, in a dialect without words of its own."""
     return [finish.reason for finish in finish_of(word, {})]
 
 
 @pytest.mark.parametrize("word", ["null", "None", "NULL", "", " ", "not_finished", None, 7, True, [], {"a": 1}])
-def test_words_for_nothing_are_no_finish(word: Any) -> None:
-    """The answer goes on."""
+def test_empty_words_are_not_a_finish(word: Any) -> None:
+    """The answer continues."""
     assert reasons(word) == []
 
 
@@ -46,30 +46,30 @@ def test_words_for_nothing_are_no_finish(word: Any) -> None:
     ],
 )
 def test_words_of_any_dialect_are_understood(word: str, reason: str) -> None:
-    """Whoever writes them; the word itself is kept."""
+    """From any service; the word itself is kept."""
     assert list(finish_of(word, {})) == [Finish(reason, word)]  # type: ignore[arg-type]
 
 
 def test_a_dialects_own_words_come_first() -> None:
-    """They may mean something else there."""
+    """They may have another meaning there."""
     assert list(finish_of("stop", {"stop": "length"})) == [Finish("length", "stop")]
 
 
 def test_only_an_error_is_worth_another_try() -> None:
-    """If it is one at all."""
+    """Other reasons are not retried."""
     tried = [finish.again for word in ("error", "stop") for again in (True, False)
              for finish in finish_of(word, {}, again=again)]  # fmt: skip
     assert tried == [True, False, False, False]
 
 
 def test_the_services_words_are_kept() -> None:
-    """Those that say more than the reason."""
+    """If they say more than the reason."""
     [finish] = finish_of("error", {}, "no memory")
     assert finish.message == "no memory"
 
 
 def events(*finishes: str | None) -> Reply:
-    """A stream of pieces, each with what it says about the end, and without an end mark."""
+    """A stream of pieces, each with its finish reason, and without an end mark."""
     pieces = [
         f'data: {{"choices": [{{"index": 0, "delta": {{"content": "a"}}, "finish_reason": {word}}}]}}\n\n'
         for word in ("null" if finish is None else f'"{finish}"' for finish in finishes)
@@ -80,7 +80,7 @@ def events(*finishes: str | None) -> Reply:
 def test_an_answer_that_breaks_behind_a_word_for_nothing_is_cut_off(
     server: LLMServer, client: Client, mode: Mode
 ) -> None:
-    """And one that ends with a failure is an error; what had come until then stays."""
+    """One that ends with a failure is an error; the text so far is kept."""
     server.script(events(None, "null", "None"), events(None, "abort"))
     with pytest.raises(StreamTruncated) as cut:
         mode.complete(client.chat("Hi"))

@@ -1,4 +1,4 @@
-"""Vertex AI: Gemini and Claude below the paths of a project, with tokens of Google Cloud."""
+"""Vertex AI: Gemini and Claude with paths for a project, and tokens of Google Cloud."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ PATHS = {
 
 
 def encoded(provider: type[Provider], model: str, **params: Any) -> Any:
-    """What a provider makes of a question."""
+    """The encoded request of a question."""
     return provider.encode(ChatRequest.checked(model, "Hi", params))
 
 
 class Google:
-    """A stand-in for google-auth: the interface of its credentials, and what is asked of it."""
+    """A stand-in for google-auth: the interface of its credentials, recording its use."""
 
     def __init__(self) -> None:
         self.scopes: list[Any] = []
@@ -55,14 +55,14 @@ class Google:
         self.failure: Exception | None = None
 
     def default(self, scopes: Any = None) -> tuple[Google, str]:
-        """As `google.auth.default`."""
+        """Like `google.auth.default`."""
         if self.failure is not None:
             raise self.failure
         self.scopes.append(scopes)
         return self, "a-project"
 
     def refresh(self, request: Any) -> None:
-        """As `Credentials.refresh`."""
+        """Like `Credentials.refresh`."""
         assert type(request).__name__ == "Request"
         self.refreshed += 1
         self.token, self.valid = f"ya29.token-{self.refreshed}", True
@@ -70,7 +70,7 @@ class Google:
 
 @pytest.fixture
 def google(monkeypatch: pytest.MonkeyPatch) -> Google:
-    """google-auth, as far as it is used."""
+    """The part of google-auth that is used."""
     made = Google()
     monkeypatch.setattr(vertex, "_found", None)
     for name, parts in {
@@ -92,11 +92,11 @@ def no_google(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 class TestWire:
-    """Where a request goes, and what it holds."""
+    """The address and content of a request."""
 
     @BOTH
     def test_a_chat(self, model: str, mode: Mode, server: LLMServer) -> None:
-        """Through the dialect of its publisher, with a token as a Bearer."""
+        """In the dialect of its publisher, with a token as a Bearer."""
         server.script(Reply(["Hel", "lo"], usage={"prompt_tokens": 3, "completion_tokens": 2}))
         with Client(model, base_url=server.root, api_key="a-token", project="p-1", location="europe-west4") as client:
             done = mode.complete(client.chat("Hi", max_tokens=9))
@@ -109,7 +109,7 @@ class TestWire:
         assert not {"model", "project", "location"} & received.json.keys()
 
     def test_claude_takes_its_version_in_the_body(self, server: LLMServer) -> None:
-        """In place of the model and of Anthropic's header; beta features stay in theirs."""
+        """Instead of the model and Anthropic's header; beta features stay in theirs."""
         model = "vertex-anthropic:claude-opus-4-1"
         chat("Hi", model, base_url=server.root, api_key="t", project="p", beta=["a", "b"], proxy=False).complete()
         (received,) = server.requests
@@ -118,12 +118,12 @@ class TestWire:
         assert received.header("anthropic-version") is None
         assert received.header("anthropic-beta") == "a,b"
         assert encoded(VertexAnthropic, "claude", stream=False).path.endswith("/models/claude:rawPredict")
-        with pytest.raises(InvalidRequest, match="api_version: Vertex AI knows one version"):
+        with pytest.raises(InvalidRequest, match="api_version: Vertex AI has only the version"):
             chat("Hi", model, base_url=server.root, api_version="2023-06-01")
 
     @BOTH
     def test_tools_run(self, model: str, server: LLMServer) -> None:
-        """The answer goes back as the dialect has it."""
+        """The result is sent back in the dialect's form."""
 
         def add(a: int, b: int) -> int:
             return a + b
@@ -145,7 +145,7 @@ class TestWire:
         ],
     )
     def test_each_location_has_its_host(self, model: str, location: str | None, host: str) -> None:
-        """And stands in the path as well."""
+        """It is in the path as well."""
         name, _, model = model.partition(":")
         given = {} if location is None else {"location": location}
         made = encoded(providers.find(name), model, project="p", **given)
@@ -153,13 +153,13 @@ class TestWire:
         assert made.path.startswith(f"/v1/projects/p/locations/{location or 'global'}/publishers/")
 
     def test_the_version_of_geminis_api_is_a_setting(self) -> None:
-        """A part of the path."""
+        """It is part of the path."""
         path = encoded(Vertex, "gemini-2.5-flash", project="p", api_version="v1beta1").path
         assert path.startswith("/v1beta1/projects/p/locations/global/publishers/google/models/")
 
     @BOTH
-    def test_the_host_of_the_location_is_asked(self, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Unless the caller gives another one, which takes precedence; a name that is not found says which it was."""
+    def test_the_host_of_the_location_is_used(self, model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+        """Unless the caller gives another one; the error for an unknown host names it."""
         stream = chat(
             "Hi", model, api_key="t", project="p", location="nowhere-1", proxy="http://127.0.0.1:9", retries=0
         )
@@ -181,7 +181,7 @@ class TestSettings:
 
     @BOTH
     def test_the_environment(self, model: str, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
-        """Google's own variables; what the call says comes first."""
+        """Google's own variables; the call's options win."""
         monkeypatch.setenv("GOOGLE_CLOUD_PROJECT", "p-1")
         monkeypatch.setenv("GOOGLE_CLOUD_LOCATION", "europe-west4")
         asked: dict[str, Any] = {"base_url": server.root, "api_key": "t", "proxy": False}
@@ -196,7 +196,7 @@ class TestSettings:
 
     @BOTH
     def test_without_a_project(self, model: str, server: LLMServer) -> None:
-        """It is said at the call; a gateway may know its own."""
+        """An error at the call; a gateway may know its own."""
         with pytest.raises(ConfigError, match="set the environment variable GOOGLE_CLOUD_PROJECT, or pass project="):
             chat("Hi", model, api_key="t")
         chat("Hi", model, base_url=server.root, api_key="t", proxy=False).complete()
@@ -208,22 +208,22 @@ class TestSettings:
         [{"location": "evil.example/x"}, {"location": 5}, {"location": ""}, {"project": "a/b"}, {"project": ["p"]}],
     )
     def test_what_is_none(self, model: str, wrong: dict[str, Any]) -> None:
-        """A location becomes a part of the host that gets the token."""
+        """A location becomes part of the host that gets the token."""
         with pytest.raises(InvalidRequest, match=f"^{next(iter(wrong))} must be a str like"):
             chat("Hi", model, api_key="t", **{"project": "p", **wrong})
 
     def test_claude_under_geminis_name(self) -> None:
-        """Is told what is meant."""
+        """The error names the right provider."""
         with pytest.raises(InvalidRequest, match="'vertex-anthropic:claude-sonnet-4-5'"):
             chat("Hi", "vertex:claude-sonnet-4-5", api_key="t", project="p")
 
     @BOTH
     def test_neither_lists_models_nor_makes_embeddings(self, model: str) -> None:
-        """In this dialect; said at the call."""
+        """An error at the call."""
         name = model.partition(":")[0]
-        with pytest.raises(ConfigError, match="no list of models"):
+        with pytest.raises(ConfigError, match="cannot list its models"):
             models(name, api_key="t")
-        with pytest.raises(ConfigError, match="makes no embeddings"):
+        with pytest.raises(ConfigError, match="has no embeddings"):
             embed("x", model, api_key="t", project="p")
 
 
@@ -232,7 +232,7 @@ class TestToken:
 
     @BOTH
     def test_google_auth_gives_it(self, model: str, mode: Mode, server: LLMServer, google: Google) -> None:
-        """Refreshed when it is no longer valid, and found once for all calls."""
+        """Refreshed when it has expired, and loaded once for all calls."""
         with Client(model, base_url=server.root, project="p") as client:
             for _ in range(2):
                 mode.complete(client.chat("Hi"))
@@ -246,7 +246,7 @@ class TestToken:
     def test_a_token_of_the_callers(
         self, model: str, mode: Mode, server: LLMServer, google: Google, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        """As a str, from a function, or in a variable; google-auth is not asked then."""
+        """As a str, from a function, or in a variable; google-auth is not used then."""
         google.failure = AssertionError("asked")
         with Client(model, base_url=server.root, project="p") as client:
             mode.complete(client.chat("Hi", api_key="token-1"))
@@ -260,17 +260,17 @@ class TestToken:
 
     @BOTH
     def test_a_refused_token(self, model: str, server: LLMServer, google: Google) -> None:
-        """Is asked for once more, as of any function."""
+        """It is requested once more, like from any function."""
         server.default = Reply("No.", status=401)
         with Client(model, base_url=server.root, project="p") as client, pytest.raises(AuthError):
             client.chat("Hi").complete()
         assert len(server.requests) == 2
 
     @BOTH
-    def test_google_auth_has_none(
+    def test_google_auth_without_credentials(
         self, model: str, mode: Mode, server: LLMServer, google: Google, canary: Canary
     ) -> None:
-        """The error says what to do; what google-auth said is its cause. Another server may need no token."""
+        """The error says what to do, and google-auth's error is its cause. Another server may need no token."""
 
         def fail(request: Any) -> None:
             token = KEY
@@ -293,7 +293,7 @@ class TestToken:
 
     @BOTH
     def test_without_google_auth(self, model: str, no_google: None, server: LLMServer) -> None:
-        """What to install is said at the call; another server may need no token."""
+        """The error says what to install; another server may need no token."""
         with pytest.raises(MissingKey, match=r"pip install 'llmbridge\[vertex\]'.*VERTEX_API_KEY"):
             chat("Hi", model, project="p")
         chat("Hi", model, project="p", base_url=server.root, proxy=False).complete()

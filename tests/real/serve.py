@@ -8,7 +8,7 @@ import xllamacpp
 
 
 def main(model: str, purpose: str, context: str) -> None:
-    """Prints the address as soon as the model is loaded.
+    """Prints the address once the model is loaded.
 
     Args:
         model: The path of a GGUF file.

@@ -1,7 +1,7 @@
-"""What only a real server shows: tokens, slots, a context that is full, grammars and a prompt cache.
+"""What only a real server shows: tokens, slots, a full context, grammars and a prompt cache.
 
-The server is llama.cpp's, the model a small one. What it says does not matter; where it does, a grammar says it.
-Without the two (see install.py), the tests are skipped.
+The server is llama.cpp's, with a small model. Its words do not matter; where they do, a grammar sets them.
+Without server and model (see install.py), the tests are skipped.
 """
 
 from __future__ import annotations
@@ -42,28 +42,28 @@ def _serving(purpose: str) -> Iterator[str]:
         try:
             assert server.stdout is not None
             yield server.stdout.readline().strip()
-            server.communicate(timeout=60)  # the end of its input is its end
+            server.communicate(timeout=60)  # closing its input ends it
         finally:
             server.kill()
 
 
 @pytest.fixture(scope="session")
 def chats() -> Iterator[str]:
-    """The address of a server that chats."""
+    """The address of a chat server."""
     with _serving("chat") as address:
         yield address
 
 
 @pytest.fixture(scope="session")
 def embeddings() -> Iterator[str]:
-    """The address of a server that makes embeddings."""
+    """The address of an embeddings server."""
     with _serving("embedding") as address:
         yield address
 
 
 @dataclass
 class Person:
-    """What is asked for."""
+    """The requested object."""
 
     name: str
     age: int
@@ -71,31 +71,31 @@ class Person:
 
 @pytest.fixture
 def model(chats: str) -> Iterator[Client]:
-    """A client of the server that chats."""
+    """A client of the chat server."""
     options: dict[str, Any] = {"temperature": 0, "seed": 1}
     with Client("llamacpp:smollm2", base_url=f"{chats}/v1", retries=0, timeout=280, **options) as client:
         yield client
 
 
 def busy(address: str) -> int:
-    """How many slots are at work."""
+    """How many slots are busy."""
     return sum(slot["is_processing"] for slot in requests.get(f"{address}/slots", timeout=60).json())
 
 
 def predicted(address: str) -> int:
-    """How many tokens the server has made so far."""
+    """How many tokens the server has generated so far."""
     lines = requests.get(f"{address}/metrics", timeout=60).text.splitlines()
     return int(next(line.split()[1] for line in lines if line.startswith("llamacpp:tokens_predicted_total")))
 
 
 def until_idle(address: str) -> None:
-    """Waits for the server to be idle, as long as a test may take."""
+    """Waits until the server is idle, at most as long as a test may take."""
     while busy(address):
         time.sleep(0.01)
 
 
 def test_a_stream(model: Client, mode: Mode) -> None:
-    """Pieces of a token each, which are the whole answer, with what the service counts."""
+    """Pieces of one token each make up the whole answer, with the service's counts."""
     outcome = mode.read(model.chat("Name three colors.", max_tokens=12))
     assert outcome.error is None
     assert len(outcome.pieces) > 3
@@ -107,21 +107,21 @@ def test_a_stream(model: Client, mode: Mode) -> None:
 
 
 def test_characters_of_several_tokens(model: Client, mode: Mode) -> None:
-    """A character whose bytes come in several tokens is whole in one piece."""
+    """A character whose bytes come in several tokens is in one piece."""
     text = "🦜 привет 你好 🦜"
     outcome = mode.read(model.chat("x", grammar=f"root ::= {json.dumps(text, ensure_ascii=False)}"))
     assert "".join(outcome.pieces) == text
 
 
 def test_a_stop_across_tokens(model: Client, mode: Mode) -> None:
-    """What stops the answer is not in it, wherever the tokens end."""
+    """The stop text is not in the answer, wherever the tokens end."""
     stream = model.chat("x", grammar='root ::= "one, two, three, four"', stop=["wo, th"])
     assert "".join(mode.read(stream).pieces) == "one, t"
     assert stream.finish_reason == "stop"
 
 
 def test_the_longest_answer(model: Client, mode: Mode) -> None:
-    """An answer that is cut at max_tokens says so."""
+    """An answer cut at max_tokens says so."""
     assert mode.complete(model.chat("Tell a story.", max_tokens=3, ignore_eos=True)).finish_reason == "length"
 
 
@@ -150,13 +150,13 @@ def test_a_call_that_is_left_frees_its_slot(model: Client, chats: str, mode: Mod
 
 
 def test_a_full_context(model: Client, mode: Mode) -> None:
-    """A prompt that is too long is refused; an answer that fills the context is cut, and says so."""
+    """A prompt that is too long is rejected; an answer that fills the context is cut, and says so."""
     assert isinstance(mode.read(model.chat("word " * 400)).error, ContextLengthExceeded)
     assert mode.complete(model.chat("word " * 180, ignore_eos=True)).finish_reason == "length"
 
 
 def test_a_schema(model: Client, mode: Mode) -> None:
-    """The server's grammar makes an object, which comes as one, and bit by bit."""
+    """The server's grammar makes an object, which comes whole or growing."""
     options: dict[str, Any] = {"schema": Person, "max_tokens": 60}
     whole = mode.complete(model.chat("John is 30 years old.", **options))
     assert isinstance(whole.parsed, Person)
@@ -165,14 +165,14 @@ def test_a_schema(model: Client, mode: Mode) -> None:
 
 
 def test_a_schema_that_is_cut(model: Client, mode: Mode) -> None:
-    """An object that max_tokens cuts is an error which holds what came, and says why."""
+    """An object cut at max_tokens raises an error with the text so far and the reason."""
     with pytest.raises(InvalidOutput, match="max_tokens") as caught:
         mode.complete(model.chat("John is 30 years old.", schema=Person, max_tokens=8))
     assert caught.value.partial.startswith("{")
 
 
 def test_a_conversation_uses_the_prompt_cache(model: Client, mode: Mode) -> None:
-    """The second turn brings the first along, which the server has read already."""
+    """The second turn repeats the first, which the server has read already."""
     talk = model.conversation(system="You are a sailor who speaks of the sea, of ships and of nothing else.")
     first = mode.complete(talk.ask("Who are you?", max_tokens=8)).usage
     second = mode.complete(talk.ask("And then?", max_tokens=4)).usage
@@ -183,7 +183,7 @@ def test_a_conversation_uses_the_prompt_cache(model: Client, mode: Mode) -> None
 
 
 def test_sixteen_calls_on_two_slots(model: Client, chats: str, mode: Mode) -> None:
-    """They wait for each other in the server, and all come to their end."""
+    """They wait for each other in the server, and all finish."""
     until_idle(chats)
     texts = [f"number {number}" for number in range(16)]
     found = mode.at_once([model.chat("x", grammar=f"root ::= {json.dumps(text)}") for text in texts])
@@ -192,7 +192,7 @@ def test_sixteen_calls_on_two_slots(model: Client, chats: str, mode: Mode) -> No
 
 
 def test_embeddings(embeddings: str) -> None:
-    """Vectors of the model's own length, near each other where the texts are; another length is an error."""
+    """Vectors of the model's own length, close for close texts; another length is an error."""
     with Client("llamacpp:smollm2", base_url=f"{embeddings}/v1", retries=0, timeout=280) as client:
         vectors = client.embed(["a bridge over a river", "a bridge over the river", "seven"])
         assert len(vectors) == 3
@@ -207,7 +207,7 @@ def test_embeddings(embeddings: str) -> None:
 
 @pytest.mark.parametrize("dialect", ["anthropic", "openai-responses"])
 def test_the_servers_other_dialects(chats: str, mode: Mode, dialect: str) -> None:
-    """Messages and Responses are read as well."""
+    """Messages and Responses work as well."""
     base_url = chats if dialect == "anthropic" else f"{chats}/v1"
     with Client(f"{dialect}:smollm2", base_url=base_url, api_key="none", retries=0, timeout=280) as client:
         whole = mode.complete(client.chat("Name three colors.", temperature=0, max_tokens=8))
@@ -218,7 +218,7 @@ def test_the_servers_other_dialects(chats: str, mode: Mode, dialect: str) -> Non
 
 @pytest.mark.parametrize("command", [["check", "local"], ["chat", "-m", "local", "--usage", "Say yes."]])
 def test_the_command_finds_it(chats: str, command: list[str]) -> None:
-    """`local` is the server that runs here."""
+    """`local` finds this server."""
     places = {"LLAMACPP_BASE_URL": f"{chats}/v1", "OLLAMA_HOST": f"127.0.0.1:{free_port()}"}
     done = subprocess.run(
         [sys.executable, "-m", "llmbridge", *command],

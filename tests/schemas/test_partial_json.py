@@ -22,7 +22,7 @@ VALUES = st.recursive(
 
 
 def is_prefix(part: Any, whole: Any) -> bool:
-    """Whether a value can grow into another one by adding at its end only."""
+    """Whether a value can grow into another one only by adding at its end."""
     if isinstance(part, str) and isinstance(whole, str):
         return whole.startswith(part)
     if isinstance(part, list) and isinstance(whole, list):
@@ -45,7 +45,7 @@ def is_prefix(part: Any, whole: Any) -> bool:
     indent=st.sampled_from([None, 0, 2]),
 )
 def test_any_cut_gives_a_beginning_of_the_value(value: Any, cut: float, ascii_only: bool, indent: int | None) -> None:
-    """Whatever the value, its spelling and the cut, nothing wrong is shown; a number at the root may grow."""
+    """Any cut of any spelling shows a beginning of the value; only a number at the root may change."""
     text = json.dumps(value, ensure_ascii=ascii_only, indent=indent)
     part = partial_json(text[: round(cut * len(text))])
     if not isinstance(value, (int, float)) or isinstance(value, bool):
@@ -54,7 +54,7 @@ def test_any_cut_gives_a_beginning_of_the_value(value: Any, cut: float, ascii_on
 
 @given(value=VALUES, ascii_only=st.booleans())
 def test_the_whole_text_gives_the_whole_value(value: Any, ascii_only: bool) -> None:
-    """Nothing is missing once everything is there."""
+    """The whole text gives the whole value."""
     text = json.dumps(value, ensure_ascii=ascii_only)
     assert partial_json(text) == json.loads(text)
     assert partial_json(f" \n{text}\t ") == value
@@ -62,7 +62,7 @@ def test_the_whole_text_gives_the_whole_value(value: Any, ascii_only: bool) -> N
 
 @given(value=VALUES.filter(lambda value: isinstance(value, (dict, list))))
 def test_it_only_grows(value: Any) -> None:
-    """What was shown once is never taken back."""
+    """A value that was shown is never taken back."""
     text = json.dumps(value)
     before: Any = None
     for end in range(len(text) + 1):
@@ -73,7 +73,7 @@ def test_it_only_grows(value: Any) -> None:
 
 @given(st.text(alphabet='{}[]",:\\u0123456789dDabtruefalsn.-eE \n😀', max_size=40))
 def test_no_text_makes_it_fail(text: str) -> None:
-    """What is no JSON at all gives something or nothing, never an error."""
+    """Invalid JSON gives something or nothing, never an error."""
     partial_json(text)
 
 
@@ -109,7 +109,7 @@ def test_no_text_makes_it_fail(text: str) -> None:
     ],
 )
 def test_what_is_shown_of_a_cut_text(text: str, value: Any) -> None:
-    """Open strings stay; keys without values, half words and numbers that may go on do not."""
+    """Open strings stay; keys without values, half words and incomplete numbers do not."""
     assert partial_json(text) == value
 
 
@@ -132,7 +132,7 @@ def test_what_is_shown_of_a_cut_text(text: str, value: Any) -> None:
     ],
 )
 def test_half_escapes_are_left_out(text: str, value: str) -> None:
-    """No half of an escape or of a surrogate pair; a backslash that is escaped begins none."""
+    """Half an escape or surrogate pair is left out; an escaped backslash begins no escape."""
     assert partial_json(text) == value
 
 
@@ -153,12 +153,12 @@ def test_half_escapes_are_left_out(text: str, value: str) -> None:
         ("[" + "9" * 5000 + ", 1]", []),
     ],
 )
-def test_what_is_no_json_ends_the_value(text: str, value: Any) -> None:
-    """The value up to the first thing that does not belong there."""
+def test_invalid_json_ends_the_value(text: str, value: Any) -> None:
+    """Invalid JSON gives the value up to the error."""
     assert partial_json(text) == value
 
 
-def test_depth_is_no_limit() -> None:
+def test_depth_is_unlimited() -> None:
     """A hundred thousand open brackets are read without recursion."""
     value = partial_json("[" * 100_000)
     depth = 0
@@ -181,5 +181,5 @@ def test_depth_is_no_limit() -> None:
     ids=["text", "backslashes", "numbers", "escapes", "spaces", "brackets"],
 )
 def test_no_text_takes_more_than_linear_time(make: Any) -> None:
-    """Half a million characters are read; a quadratic reader would run into the test's time limit."""
+    """Half a million characters are read; a quadratic reader would exceed the test's time limit."""
     partial_json(make(500_000))

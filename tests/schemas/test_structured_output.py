@@ -1,4 +1,4 @@
-"""Structured output from the call to the value: in a plain loop, in asyncio and trio, in every dialect and mode."""
+"""Structured output from the call to the value: in sync, asyncio and trio, in every dialect and mode."""
 
 from __future__ import annotations
 
@@ -44,14 +44,14 @@ GOOD, BAD = '{"name": "Oslo"}', '{"inhabitants": "many"}'
 
 
 def answering(schema_mode: str, text: str) -> Reply:
-    """The answer of a model that was asked in that mode."""
+    """The answer of a model in that mode."""
     if schema_mode == "tool":
         return Reply(tool_calls=[{"name": "City", "arguments": text}])
     return Reply([text[:10], text[10:]])
 
 
 def sent_form(dialect: str, body: dict[str, Any]) -> Any:
-    """Where a dialect says what the answer has to look like."""
+    """The part of the request that describes the answer."""
     if dialect in ("openai", "mistral"):
         return body.get("response_format")
     if dialect == "anthropic":
@@ -100,19 +100,19 @@ JSON_FORMS: dict[str, Any] = {
 
 
 def choice_of(dialect: str, body: dict[str, Any]) -> Any:
-    """What was said of the tools that must be called."""
+    """The request's tool choice."""
     return body["toolConfig"]["functionCallingConfig"] if dialect == "gemini" else body["tool_choice"]
 
 
 class TestEveryDialect:
-    """What is sent, and what comes out."""
+    """The request, and the value."""
 
     @pytest.mark.parametrize("schema_mode", [None, "native", "tool", "json"])
     @pytest.mark.parametrize("dialect", JSON_FORMS)
     def test_the_value(self, server: LLMServer, mode: Mode, dialect: str, schema_mode: Any) -> None:
-        """The same dataclass from each service, however it was asked."""
+        """Each service and mode gives the same dataclass."""
         if (dialect, schema_mode) == ("ollama", "tool"):
-            pytest.skip("Ollama cannot be told to call a tool: an error before anything is sent, see test_ollama.py")
+            pytest.skip("Ollama has no tool_choice: an error before anything is sent, see test_ollama.py")
         text = json.dumps({"name": "Oslo", "inhabitants": 700000, "rivers": ["Akerselva"]})
         server.script(answering(schema_mode or "native", text))
         with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key="sk-test", retries=0) as client:
@@ -137,7 +137,7 @@ class TestEveryDialect:
     @pytest.mark.parametrize("schema_mode", ["native", "tool"])
     @pytest.mark.parametrize("dialect", CHOICES)
     def test_objects_grow(self, server: LLMServer, mode: Mode, dialect: str, schema_mode: Any) -> None:
-        """Each is more than the one before, and the last one is whole."""
+        """Each object contains more than the one before, and the last one is whole."""
         text = "".join(OSLO)
         reply = Reply(OSLO) if schema_mode == "native" else answering("tool", text)
         server.script(reply)
@@ -150,8 +150,8 @@ class TestEveryDialect:
         assert stream.parsed == VALUE
 
     @pytest.mark.parametrize("dialect", JSON_FORMS)
-    def test_a_second_asking(self, server: LLMServer, mode: Mode, dialect: str) -> None:
-        """The bad answer goes back with what is wrong with it."""
+    def test_a_schema_retry(self, server: LLMServer, mode: Mode, dialect: str) -> None:
+        """The bad answer goes back with its problems."""
         server.script(Reply(BAD), Reply(GOOD))
         with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key="sk-test", retries=0) as client:
             assert mode.complete(client.chat("Oslo?", schema=City, max_tokens=100)).parsed == City("Oslo")
@@ -162,7 +162,7 @@ class TestEveryDialect:
 
 
 def test_an_object_is_handed_out_while_the_rest_is_not_there(mode: Mode) -> None:
-    """The server goes on only after the loop has got the first half."""
+    """The server continues only after the loop has got the first half."""
     seen = threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -186,7 +186,7 @@ def test_an_object_is_handed_out_while_the_rest_is_not_there(mode: Mode) -> None
 
 
 class TestSchemas:
-    """What may be asked for."""
+    """Types of schemas."""
 
     def test_a_typed_dict(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """Its value is a dict."""
@@ -194,7 +194,7 @@ class TestSchemas:
         assert mode.complete(client.chat("x", schema=Place)).parsed == {"name": "Oslo", "inhabitants": 7}
 
     def test_a_json_schema(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """It is sent as it is, and its value checked."""
+        """It is sent unchanged, and its value checked."""
         schema = {
             "type": "object",
             "properties": {"n": {"type": "integer", "minimum": 3}},
@@ -206,7 +206,7 @@ class TestSchemas:
         assert server.requests[0].json["response_format"]["json_schema"]["schema"]["properties"]["n"]["minimum"] == 3
 
     def test_a_pydantic_model(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """It validates itself."""
+        """pydantic validates it."""
         pydantic = pytest.importorskip("pydantic")
         model = pydantic.create_model("Sized", size=(int, pydantic.Field(gt=3)))
         server.script(Reply('{"size": 2}'), Reply('{"size": 4}'))
@@ -215,26 +215,26 @@ class TestSchemas:
         assert "greater than 3" in server.requests[1].turns[-1].text
 
     def test_a_list(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Services take objects only: it is wrapped for them, and unwrapped again."""
+        """Services accept only objects: the list is wrapped for them, and unwrapped again."""
         server.script(Reply(['{"value": [{"name": "Os', 'lo"}, {"name": "Bergen"}]}']))
         stream = client.chat("x", schema=list[City])
         assert mode.read(stream.objects()).pieces[-1] == [{"name": "Oslo"}, {"name": "Bergen"}]
         assert stream.parsed == [City("Oslo"), City("Bergen")]
 
     def test_a_fence_and_prose_around_it_are_left_aside(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """As models write that were only told in words."""
+        """Models that got only an instruction write so."""
         server.script(Reply(f"Sure!\n```json\n{GOOD}\n```\nAnything else?"))
         assert mode.complete(client.chat("x", schema=City, schema_mode="json")).parsed == City("Oslo")
 
-    def test_what_is_no_schema_is_refused_at_once(self, client: Client) -> None:
-        """Before anything is sent."""
+    def test_an_invalid_schema_is_rejected_at_once(self, client: Client) -> None:
+        """An invalid schema is rejected before anything is sent."""
         with pytest.raises(InvalidRequest, match="give the class itself"):
             client.chat("x", schema=VALUE)
         with pytest.raises(InvalidRequest, match="schema_mode"):
             client.chat("x", schema=City, schema_mode="strict")  # type: ignore[arg-type]
 
-    def test_without_a_schema_there_is_no_value(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """And there are no objects."""
+    def test_without_a_schema_parsed_is_none(self, server: LLMServer, client: Client, mode: Mode) -> None:
+        """And `objects()` raises."""
         server.script(Reply(GOOD))
         stream = client.chat("x")
         with pytest.raises(InvalidRequest, match="needs a schema"):
@@ -243,10 +243,10 @@ class TestSchemas:
 
 
 class TestWhatDoesNotFit:
-    """Answers that are not what was asked for."""
+    """Answers that do not fit."""
 
     def test_once_more_by_default(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Then the error, with all places that are wrong."""
+        """After one retry, the error lists all problems."""
         server.default = Reply(BAD)
         with pytest.raises(InvalidOutput, match="does not fit City") as info:
             mode.complete(client.chat("x", schema=City))
@@ -258,7 +258,7 @@ class TestWhatDoesNotFit:
     def test_how_often_is_a_setting(
         self, server: LLMServer, client: Client, mode: Mode, reask: int, requests: int
     ) -> None:
-        """None at all, or several times."""
+        """The number of retries is a setting."""
         server.default = Reply("I do not know.")
         with pytest.raises(InvalidOutput, match="got prose"):
             mode.complete(client.chat("x", schema=City, reask=reask))
@@ -266,7 +266,7 @@ class TestWhatDoesNotFit:
         assert len(server.requests[-1].turns) == 2 * requests - 1
 
     def test_it_is_a_setting_of_the_client_too(self, server: LLMServer, mode: Mode) -> None:
-        """For all its calls."""
+        """A client's setting holds for all its calls."""
         server.default = Reply(BAD)
         options: dict[str, Any] = {"base_url": server.base_url("openai"), "api_key": "sk-test"}
         with Client("openai:m", reask=0, **options) as client, pytest.raises(InvalidOutput):
@@ -274,7 +274,7 @@ class TestWhatDoesNotFit:
         assert len(server.requests) == 1
 
     def test_the_completion_counts_both(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """What was paid for is what is told."""
+        """The usage covers both requests."""
         usage = {"prompt_tokens": 10, "completion_tokens": 5}
         server.script(Reply(BAD, usage=usage), Reply(GOOD, usage=usage))
         answer = mode.complete(client.chat("x", schema=City))
@@ -283,7 +283,7 @@ class TestWhatDoesNotFit:
         assert answer.text == GOOD
 
     def test_a_loop_is_never_repeated(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """What was handed out was handed out: `parsed` raises."""
+        """A loop cannot retry after handing out text: `parsed` raises."""
         server.script(Reply(BAD), Reply(GOOD))
         stream = client.chat("x", schema=City)
         assert "".join(mode.read(stream).pieces) == BAD
@@ -292,7 +292,7 @@ class TestWhatDoesNotFit:
         assert len(server.requests) == 1
 
     def test_complete_after_a_loop_asks_once_more(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """And gives the same the next time."""
+        """`complete()` after the loop retries, and returns the same the next time."""
         server.script(Reply(BAD), Reply(GOOD))
         stream = client.chat("x", schema=City)
         mode.read(stream)
@@ -305,14 +305,14 @@ class TestWhatDoesNotFit:
         stream = client.chat("x", schema=City)
 
         def body(_: str) -> bool:
-            with pytest.raises(InvalidRequest, match="read to its end"):
+            with pytest.raises(InvalidRequest, match="at the end of the answer"):
                 _ = stream.parsed
             return True
 
         mode.each(stream, body)
 
     def test_a_refusal_is_said_and_not_asked_again(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Its words are the text."""
+        """The refusal is the text, and is not retried."""
         server.script(Reply(refusal="I would rather not."))
         stream = client.chat("x", schema=City)
         with pytest.raises(InvalidOutput, match="refused") as info:
@@ -324,7 +324,7 @@ class TestWhatDoesNotFit:
     def test_an_answer_that_was_cut_off_says_so(
         self, server: LLMServer, client: Client, mode: Mode, reason: str, words: str
     ) -> None:
-        """The same would come again: it is not asked for."""
+        """A truncated answer is not retried: the next one would be truncated too."""
         server.script(Reply(OSLO[:2], finish_reason=reason))
         stream = client.chat("x", schema=City)
         objects: list[Any] = []
@@ -335,7 +335,7 @@ class TestWhatDoesNotFit:
         assert len(server.requests) == 1
 
     def test_a_cancelled_call_does_not_ask_again(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """From within the loop."""
+        """A call cancelled from within the loop is not retried."""
         server.script(Reply([BAD, " "]), Reply(GOOD))
         stream = client.chat("x", schema=City)
         with contextlib.suppress(Cancelled):  # unless all had arrived in one read
@@ -346,7 +346,7 @@ class TestWhatDoesNotFit:
 
 
 def lookup(name: str) -> int:
-    """Looks a city's inhabitants up."""
+    """Looks up a city's inhabitants."""
     return 700000 if name == "Oslo" else 0
 
 
@@ -358,7 +358,7 @@ class TestWithTools:
 
     @pytest.mark.parametrize("dialect", JSON_FORMS)
     def test_the_last_turn_is_the_value(self, server: LLMServer, mode: Mode, dialect: str) -> None:
-        """What was said before does not count."""
+        """Text of earlier turns does not count."""
         server.script(LOOK_UP, Reply(OSLO))
         with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key="sk-test", retries=0) as client:
             answer = mode.complete(client.run("x", tools=[lookup], schema=City, max_tokens=100))
@@ -366,8 +366,8 @@ class TestWithTools:
         assert answer.turns[1].text == "700000"
 
     @pytest.mark.parametrize("dialect", FREE_CHOICES)
-    def test_the_answer_tool_stands_beside_the_others(self, server: LLMServer, mode: Mode, dialect: str) -> None:
-        """The model must call one of them, whichever."""
+    def test_the_answer_tool_joins_the_others(self, server: LLMServer, mode: Mode, dialect: str) -> None:
+        """The model must call one of them."""
         server.script(LOOK_UP, answering("tool", "".join(OSLO)))
         with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key="sk-test", retries=0) as client:
             stream = client.run("x", tools=[lookup], schema=City, schema_mode="tool", max_tokens=100)
@@ -387,13 +387,13 @@ class TestWithTools:
     def test_a_turn_that_calls_the_callers_tools_has_no_value(
         self, server: LLMServer, client: Client, mode: Mode
     ) -> None:
-        """It is no answer yet, and no error."""
+        """Such a turn is neither an answer nor an error."""
         server.script(Reply(tool_calls=[{"name": "lookup", "arguments": {"name": "Oslo"}}]))
         answer: Completion = mode.complete(client.chat("x", tools=[lookup], schema=City))
         assert (answer.parsed, len(answer.tool_calls)) == (None, 1)
 
-    def test_a_second_asking_keeps_what_the_tools_said(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """They are not run again."""
+    def test_a_schema_retry_keeps_the_tool_results(self, server: LLMServer, client: Client, mode: Mode) -> None:
+        """The tools do not run again."""
         ran: list[str] = []
 
         def lookup(name: str) -> int:

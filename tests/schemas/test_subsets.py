@@ -1,4 +1,4 @@
-"""Schemas as services take them: what they refuse is worded anew, or told and checked here, and means the same."""
+"""Schemas for single services: rejected keywords are reworded or described, and checked here, with the same meaning."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def form(schema: dict[str, Any]) -> dict[str, Any]:
 
 
 class TestModern:
-    """Older drafts, in the words of the present one."""
+    """Older drafts, translated into the current one."""
 
     @pytest.mark.parametrize(
         ("old", "new"),
@@ -39,31 +39,31 @@ class TestModern:
         ],
     )
     def test_a_keyword(self, old: dict[str, Any], new: dict[str, Any]) -> None:
-        """Wherever it stands."""
+        """A keyword is translated anywhere in the schema."""
         assert modern(old) == new
         nested = {"properties": {"a": {"anyOf": [{"items": old}]}}, "$defs": {"b": old}}
         assert modern(nested) == {"properties": {"a": {"anyOf": [{"items": new}]}}, "$defs": {"b": new}}
 
     def test_tools_and_answers_are_checked_by_it(self) -> None:
-        """What was an exclusive bound is one."""
+        """A former exclusive bound is still exclusive."""
         old = {"type": "object", "properties": {"n": {"type": "integer", "minimum": 0, "exclusiveMinimum": True}}}
         with pytest.raises(InvalidOutput, match="n: must be greater than 0"):
             Tool("f", "", old).bind({"n": 0})
         with pytest.raises(InvalidOutput, match="n: must be greater than 0"):
             Schema.of(old).parse('{"n": 0}')
 
-    def test_what_is_no_keyword_stays(self) -> None:
-        """A property may have any name, and values are values."""
+    def test_names_of_properties_and_values_stay(self) -> None:
+        """Names of properties and values are not keywords."""
         given = {"properties": {"$id": {"type": "string"}, "items": {"const": {"items": None}}}}
         assert modern(given) == given
 
 
 class TestOneObject:
-    """What stands at the top of a tool's schema."""
+    """The top of a tool's schema."""
 
     @pytest.mark.parametrize("key", ["anyOf", "oneOf"])
-    def test_alternatives_are_told_and_their_properties_shown(self, key: str) -> None:
-        """In the description; what all of them require is required."""
+    def test_alternatives_are_described_and_their_properties_kept(self, key: str) -> None:
+        """They go into the description; only what all of them require is required."""
         first = {"properties": {"a": {"type": "string"}, "kind": {"const": "x"}}, "required": ["kind", "a"]}
         second = {"properties": {"b": {"type": "integer"}, "kind": {"const": "y"}}, "required": ["kind"]}
         given = {"type": "object", "properties": {"title": TITLE}, "required": ["title"], key: [first, second]}
@@ -81,7 +81,7 @@ class TestOneObject:
         }
 
     def test_closed_alternatives_make_a_closed_object(self) -> None:
-        """And a closed object takes no property from an alternative, which it refuses."""
+        """A closed object gets no property from an alternative, since it would reject it."""
         one = {"properties": {"a": {}}, "additionalProperties": False}
         assert form({"anyOf": [one, {**one, "properties": {"b": {}}}, {"type": "null"}]}) == {
             "type": "object", "properties": {"a": {}, "b": {}}, "additionalProperties": False,
@@ -90,7 +90,7 @@ class TestOneObject:
         assert form(closed)["properties"] == {"a": {}}
 
     def test_all_of_them_are_put_together(self) -> None:
-        """Nothing has to be told: one object can say it."""
+        """One object can express `allOf`, so nothing goes into the description."""
         part = {"properties": {"a": {"maxLength": 3}, "b": {}}, "required": ["b"]}
         given = {"properties": {"a": TITLE}, "required": ["a"], "allOf": [part, {"title": "T"}]}
         assert tool_form("f", "", Tool("f", "", given).parameters) == (
@@ -104,7 +104,7 @@ class TestOneObject:
         )
 
     def test_a_reference_is_followed(self) -> None:
-        """Also to what holds itself, and to alternatives behind it."""
+        """Recursive references and alternatives behind references are followed too."""
         node = {"type": "object", "properties": {"next": {"$ref": "#/$defs/Node"}}, "anyOf": [{"required": ["next"]}]}
         told, made = tool_form("f", "", Tool("f", "", {"$ref": "#/$defs/Node", "$defs": {"Node": node}}).parameters)
         assert told == {"description": '(anyOf: [{"required": ["next"]}])'}
@@ -113,17 +113,17 @@ class TestOneObject:
         assert "$ref" not in made
 
     def test_references_to_what_is_gone_get_its_content(self) -> None:
-        """zod writes such references into unions; one that leads in a circle ends."""
+        """zod writes such references into unions; a circular one ends."""
         first = {"properties": {"a": TITLE, "c": {"$ref": "#/anyOf/0/properties/c"}}}
         second = {"properties": {"b": {"$ref": "#/anyOf/0/properties/a", "description": "B."}}}
-        with pytest.raises(InvalidRequest, match="only leads back to itself"):
+        with pytest.raises(InvalidRequest, match="only refers to itself"):
             form({"anyOf": [first, second]})
         first["properties"]["c"] = {"items": {"$ref": "#/anyOf/0/properties/c"}}
         made = form({"anyOf": [first, second]})
         assert made["properties"] == {"a": TITLE, "b": {**TITLE, "description": "B."}, "c": {"items": {"items": {}}}}
 
     def test_many_references_end(self) -> None:
-        """A few lines of them would be a schema of any size."""
+        """A few references could grow into a schema of any size."""
         chain: dict[str, Any] = {"n30": {"type": "object"}}
         for number in range(30):
             ref = {"$ref": f"#/$defs/n{number + 1}"}
@@ -131,7 +131,7 @@ class TestOneObject:
         assert len(form({"$ref": "#/$defs/n0", "$defs": chain})["$defs"]) == 31
         names = {f"n{number}": {"$ref": f"#/anyOf/0/properties/n{number + 1}"} for number in range(30)}
         double = {name: {"properties": {"a": ref, "b": ref}} for name, ref in names.items()}
-        with pytest.raises(InvalidRequest, match=r'put their targets into "\$defs"'):
+        with pytest.raises(InvalidRequest, match=r'put their targets in "\$defs"'):
             form({"anyOf": [{"properties": {**double, "n30": {}}}, {}]})
 
     @pytest.mark.parametrize(
@@ -144,8 +144,8 @@ class TestOneObject:
         ],
         ids=str,
     )
-    def test_what_one_object_cannot_say_is_told(self, case: dict[str, Any]) -> None:
-        """And what `then` names is shown."""
+    def test_alternatives_beyond_one_object_are_described(self, case: dict[str, Any]) -> None:
+        """The properties of `then` are included."""
         told, made = tool_form("f", "D.", {"type": "object", "properties": {"a": {}}, **case})
         assert all(f"{key}: " in told["description"] for key in case)
         assert not made.keys() & case.keys()
@@ -153,7 +153,7 @@ class TestOneObject:
         assert "required" not in made
 
     def test_a_schema_of_an_answer_tells_it_itself(self) -> None:
-        """It has a description of its own."""
+        """It goes into the schema's own description."""
         given = {"type": "object", "description": "A note.", "anyOf": [{"required": ["a"]}, {}]}
         assert object_form(given) == {
             "type": "object",
@@ -164,19 +164,21 @@ class TestOneObject:
         assert object_form(plain) == plain
 
     def test_a_reference_that_leads_nowhere_is_refused(self) -> None:
-        """Every service refuses it; the message names the tool and the keyword."""
+        """Every service rejects it; the message names the tool and the keyword."""
         given = {"properties": {"a": {"items": {"$ref": "#/components/schemas/Pet"}}}}
-        with pytest.raises(InvalidRequest, match=r'tool f: parameters: "\$ref": "#/components/schemas/Pet" leads'):
+        with pytest.raises(
+            InvalidRequest, match=r'tool f: parameters: "\$ref": "#/components/schemas/Pet" does not exist'
+        ):
             form(given)
 
     def test_another_type_is_refused(self) -> None:
-        """Unless it may be an object, too."""
+        """Another type is rejected, unless it may also be an object."""
         assert form({"type": ["object", "null"]}) == {"type": "object", "properties": {}}
         with pytest.raises(InvalidRequest, match='tool f: the "type" of its parameters must be "object"'):
             Tool("f", "", {"type": "array"})
 
     def test_it_is_checked_before_the_tool_runs(self) -> None:
-        """The whole of it, as it was given."""
+        """The original schema is checked as a whole."""
         ran: list[Any] = []
         given = {"properties": {"a": {}, "b": {}}, "anyOf": [{"required": ["a"]}, {"required": ["b"]}]}
         made = Tool("f", "", given, lambda **values: ran.append(values))
@@ -186,7 +188,7 @@ class TestOneObject:
         assert ran == [{"b": 1}]
 
     def test_functions_are_left_as_they_are(self) -> None:
-        """The usual case: nothing is told, nothing changed."""
+        """Ordinary schemas are unchanged."""
 
         @tool
         def add(a: int, b: int = 0) -> int:
@@ -197,11 +199,11 @@ class TestOneObject:
 
 
 class TestArrays:
-    """OpenAI wants to know what is in an array."""
+    """OpenAI demands `items` in arrays."""
 
     @pytest.mark.parametrize("kind", ["array", ["array", "null"], ["null", "array"]])
     def test_an_array_without_items(self, kind: Any) -> None:
-        """At any depth."""
+        """Arrays at any depth get `items`."""
         bare, whole = {"type": kind}, {"type": kind, "items": {}}
         for wrapped in (
             lambda part: {"properties": {"a": part}},
@@ -212,19 +214,19 @@ class TestArrays:
             assert as_openai_takes(wrapped(bare)) == wrapped(whole)
 
     def test_other_types_have_none(self) -> None:
-        """And what they have already stays."""
+        """Existing `items` stay."""
         for schema in ({"type": "object"}, {"type": "array", "items": False}, {"items": {}}, {}):
             assert as_openai_takes(schema) == schema
 
     def test_required_names_are_properties(self) -> None:
-        """Groq wants the word, whatever is behind it."""
+        """Groq demands `properties`, even if empty."""
         assert as_openai_takes({"anyOf": [{"required": ["a"]}]}) == {
             "anyOf": [{"required": ["a"], "properties": {}}]
         }  # fmt: skip
 
     @pytest.mark.parametrize("pattern", [r"^\p{L}+$", "(?<!a)b", "(", "(?=x)"])
-    def test_patterns_that_are_refused_are_told(self, pattern: str) -> None:
-        """Also as keys."""
+    def test_rejected_patterns_move_into_descriptions(self, pattern: str) -> None:
+        """Keys with such patterns are described too."""
         assert as_openai_takes({"pattern": pattern}) == {"description": f"(pattern: {pattern})"}
         made = as_openai_takes({"patternProperties": {pattern: {"type": "string"}}})
         assert made.keys() == {"description"}
@@ -249,8 +251,8 @@ class TestArrays:
     ],
     ids=lambda value: str(value)[:40],
 )
-def test_what_is_told_is_checked(schema: dict[str, Any], good: Any, bad: Any) -> None:
-    """One value that fits and one that does not; None where nothing is refused."""
+def test_moved_keywords_are_checked(schema: dict[str, Any], good: Any, bad: Any) -> None:
+    """One value that fits and one that does not; None if nothing is rejected."""
     assert check(good, schema).problems == []
     if bad is not None:
         assert check(bad, schema).problems

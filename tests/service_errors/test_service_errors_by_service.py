@@ -47,7 +47,7 @@ def google(message: str, status: int, name: str, *details: dict[str, Any]) -> di
 
 
 def quota_failure(*ids: str) -> dict[str, Any]:
-    """Google's detail that names the limits that were passed."""
+    """Google's detail that names the exceeded limits."""
     return {
         "@type": "type.googleapis.com/google.rpc.QuotaFailure",
         "violations": [{"quotaMetric": "generativelanguage.googleapis.com/requests", "quotaId": name} for name in ids],
@@ -55,7 +55,7 @@ def quota_failure(*ids: str) -> dict[str, Any]:
 
 
 def retry_info(delay: str) -> dict[str, Any]:
-    """Google's detail that asks to wait."""
+    """Google's detail with the time to wait."""
     return {"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": delay}
 
 
@@ -982,7 +982,7 @@ SERVICES: dict[str, tuple[int, dict[str, str], Any, type[ServiceError], float | 
         4.0,
         True,
     ),
-    # What only looks like something else
+    # Reports that only look like something else
     "a limit of tokens that passes": (
         400,
         {},
@@ -1030,7 +1030,7 @@ IN_STREAM = [
 
 @pytest.mark.parametrize("case", IN_STREAM)
 def test_the_same_report_inside_a_stream(case: str) -> None:
-    """Where the report names a status, or says by its words what it is: the same class, and the same wait."""
+    """In a stream, status or words give the same class and the same wait."""
     status, _, body, kind, after, _ = SERVICES[case]
     error = error_in_stream(json.loads(json.dumps(body)))
     if kind is not StatusError and (
@@ -1041,7 +1041,7 @@ def test_the_same_report_inside_a_stream(case: str) -> None:
 
 
 class TestWords:
-    """What the message says."""
+    """The message."""
 
     @pytest.mark.parametrize(
         ("case", "words"),
@@ -1051,11 +1051,11 @@ class TestWords:
             ("gemini, an error in the words of another", "Slow down."),
             ("xai, key", "Incorrect API key provided"),
             ("ollama, model", "run `ollama pull llama9:8b` first"),
-            ("azure, deployment", "check the name of the deployment"),
+            ("azure, deployment", "the name of the deployment"),
             ("openai, request over the limit", "shorten the messages, or lower the limit of the answer"),
             ("groq, a rate limit under 413", "fewer or smaller images"),
-            ("groq, tool call", "try again, or take another model"),
-            ("ollama, memory", "take a smaller model"),
+            ("groq, tool call", "try again, or use another model"),
+            ("ollama, memory", "use a smaller model"),
             ("azure, filter", "change the prompt"),
             ("openai, quota by its words", "see its billing page"),
             ("groq, rate", "it asks to wait 4.77 s"),
@@ -1064,18 +1064,18 @@ class TestWords:
         ],
     )
     def test_the_service_and_what_to_do(self, case: str, words: str) -> None:
-        """The service's own words, and an advice."""
+        """The service's own words, and advice."""
         status, headers, body, *_ = SERVICES[case]
         assert words in made(status, body, headers).message
 
-    def test_a_model_name_that_is_none_is_not_put_into_a_command(self) -> None:
-        """Nobody should be led to paste what a server made up."""
+    def test_an_invalid_model_name_is_not_put_into_a_command(self) -> None:
+        """A name made up by a server must not end up in a shell command."""
         message = made(404, {"error": "model 'x; rm -rf /' not found"}).message
         assert "ollama pull" not in message
 
 
 class TestRequestId:
-    """The name of the request, to quote to the service's support."""
+    """The request id, to quote to the service's support."""
 
     @pytest.mark.parametrize(
         "body",
@@ -1092,12 +1092,12 @@ class TestRequestId:
 
     @pytest.mark.parametrize("header", ["request-id", "x-request-id"])
     def test_a_header_wins(self, header: str) -> None:
-        """The call adds that one."""
+        """The header wins; the call adds it."""
         assert made(500, anthropic("x", "api_error"), {header: "req_2"}).request_id is None
 
     @pytest.mark.parametrize("value", [None, 5, "", ["x"], {}])
-    def test_what_is_no_text_is_none(self, value: Any) -> None:
-        """Nothing is made up."""
+    def test_another_type_is_ignored(self, value: Any) -> None:
+        """An id that is not a str is ignored."""
         assert made(500, {"error": {"message": "x"}, "request_id": value}).request_id is None
 
 
@@ -1105,14 +1105,14 @@ class TestDepth:
     """Reports within reports."""
 
     def test_only_a_few_levels_are_opened(self) -> None:
-        """A server may send thousands."""
+        """A server may send thousands of levels."""
         body: Any = openai("inside", None, "insufficient_quota")
         for _ in range(12):
             body = openai(json.dumps(body)[:60_000])
         assert isinstance(made(500, body), ServerError)
 
-    def test_raw_reports_that_are_no_objects(self) -> None:
-        """What a provider behind a gateway sends may be anything."""
+    def test_raw_reports_that_are_not_objects(self) -> None:
+        """A gateway's provider may send anything."""
         for raw in ("plain", "<html><title>502</title></html>", ["x"], 5, {"a": 1}, "[" * 5000):
             report = ServiceReport.of({"error": {"message": "Provider returned error", "metadata": {"raw": raw}}})
             assert report.message.startswith("Provider returned error (upstream: ")

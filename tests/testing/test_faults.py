@@ -1,4 +1,4 @@
-"""`llmbridge.testing.faults`: the faults and proxies do on the wire what they say, seen through raw sockets."""
+"""`llmbridge.testing.faults`: faults and proxies do on the wire what they say, seen through raw sockets."""
 
 from __future__ import annotations
 
@@ -41,17 +41,17 @@ REQUEST = (
 
 
 def connected(port: int) -> socket.socket:
-    """A socket to a port of this machine, which waits for a bounded time."""
+    """A socket to a port of this computer, with a bounded wait."""
     return socket.create_connection(("127.0.0.1", port), timeout=SOON)
 
 
 def port_in(url: str) -> int:
-    """The port of a URL."""
+    """The port in a URL."""
     return int(url.split(":")[2].partition("/")[0])
 
 
 def heard(port: int, enough: int = 1 << 40, request: bytes = REQUEST) -> tuple[bytes, str]:
-    """What a server sends, up to so many bytes, and how that ended: `closed`, `reset`, or `enough`."""
+    """What a server sends, up to `enough` bytes, and how it ended: `closed`, `reset`, or `enough`."""
     got = bytearray()
     with connected(port) as sock:
         sock.sendall(request)
@@ -84,7 +84,7 @@ def body_of(name: str) -> bytes:
 
 @pytest.mark.parametrize("fault", FAULTS.values(), ids=str)
 def test_a_fault_describes_itself(fault: Fault) -> None:
-    """Name, summary, promise, error class and text are of the forms that the documentation gives."""
+    """Name, summary, promise, error class and text have the documented forms."""
     assert FAULTS[fault.name] is fault
     assert str(fault) == fault.name
     assert re.fullmatch(r"[a-z0-9.]+(-[a-z0-9.]+)*", fault.name)
@@ -101,19 +101,19 @@ def test_a_fault_describes_itself(fault: Fault) -> None:
 
 
 def test_the_catalogue_cannot_be_changed() -> None:
-    """It is shared by all tests of a process."""
+    """All tests of a process share it."""
     with pytest.raises(TypeError):
         FAULTS["mine"] = FAULTS["html"]  # type: ignore[index]
 
 
-def test_a_fault_below_http_is_no_reply() -> None:
-    """What no LLMServer can do says so, and says what to use."""
+def test_a_fault_below_http_is_not_a_reply() -> None:
+    """A fault that no LLMServer can play says so, and what to use."""
     with pytest.raises(ValueError, match=r"refused .* use serve\(\)"):
         FAULTS["refused"].reply()
 
 
 def test_a_fault_between_good_answers(server: LLMServer) -> None:
-    """A fault is scripted like any answer, and again and again."""
+    """A fault can be scripted like any answer, repeatedly."""
     server.script(FAULTS["html"].reply(), Reply("Hello"), FAULTS["html"].reply())
     port = port_in(server.root + "/")
     got = [heard(port, request=REQUEST.replace(b"Host", b"Connection: close\r\nHost"))[0] for _ in range(3)]
@@ -123,7 +123,7 @@ def test_a_fault_between_good_answers(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("name", [fault.name for fault in FAULTS.values() if fault.heavy])
 def test_a_heavy_fault_is_not_held(name: str) -> None:
-    """What is sent is a few blocks, however often."""
+    """Large data is a few blocks, sent repeatedly."""
     reply = FAULTS[name].reply()
     assert isinstance(reply, Reply)
     distinct = {id(step): step for step in reply.raw_steps}
@@ -169,7 +169,7 @@ def test_the_table_shows_every_fault() -> None:
     ],
 )
 def test_what_is_sent_last(name: str, tail: bytes, end: str) -> None:
-    """Cuts come where they should, and as a close or a reset."""
+    """Cuts come in the right place, as a close or a reset."""
     got, ended = played(name, enough=1 << 40 if end != "enough" else len(tail))
     assert got.endswith(tail)
     assert (got == b"") == (tail == b"")
@@ -198,13 +198,13 @@ def test_what_is_sent_last(name: str, tail: bytes, end: str) -> None:
     ],
 )
 def test_what_a_body_begins_with(name: str, start: bytes) -> None:
-    """Wrong contents are what they are called."""
+    """The wrong contents are as named."""
     assert body_of(name).startswith(start)
 
 
 @pytest.mark.parametrize(("name", "byte"), [("nul-bytes", b"w\0\0rld"), ("bad-utf-8", b"w\xffrld")])
-def test_odd_bytes_stand_in_the_text(name: str, byte: bytes) -> None:
-    """They come raw, not as an escape of JSON."""
+def test_odd_bytes_are_in_the_text(name: str, byte: bytes) -> None:
+    """They are raw, not JSON escapes."""
     assert b'"w' + byte[1:2] in body_of(name)
 
 
@@ -222,7 +222,7 @@ def test_odd_bytes_stand_in_the_text(name: str, byte: bytes) -> None:
     ],
 )
 def test_what_comes_without_end(name: str, first: bytes, then: bytes) -> None:
-    """It goes on as it began, and the reply holds no more than a few blocks of it."""
+    """It continues as it began, and the reply holds only a few blocks of it."""
     with FAULTS[name].serve() as base_url, connected(port_in(base_url)) as sock:
         sock.sendall(REQUEST)
         got = b""
@@ -244,7 +244,7 @@ def test_what_comes_without_end(name: str, first: bytes, then: bytes) -> None:
     ],
 )
 def test_what_falls_silent(name: str, sent: bytes) -> None:
-    """After what it sends the connection stays open, and nothing more comes."""
+    """After that the connection stays open, and nothing more comes."""
     with FAULTS[name].serve() as base_url, connected(port_in(base_url)) as sock:
         sock.sendall(REQUEST)
         got = b""
@@ -256,7 +256,7 @@ def test_what_falls_silent(name: str, sent: bytes) -> None:
 
 
 def test_a_server_that_never_reads_takes_no_long_request() -> None:
-    """The system's buffers fill up, and then sending blocks."""
+    """The system's buffers fill up, then sending blocks."""
     with FAULTS["never-reads"].serve() as base_url, connected(port_in(base_url)) as sock:
         sock.settimeout(0.2)
         with pytest.raises(TimeoutError):
@@ -264,7 +264,7 @@ def test_a_server_that_never_reads_takes_no_long_request() -> None:
 
 
 def test_an_early_response_comes_before_the_body() -> None:
-    """The answer is there though the request's body was never sent."""
+    """The answer comes although the request's body was never sent."""
     with FAULTS["early-response"].serve() as base_url:
         start = REQUEST.partition(b"\r\n\r\n")[0].replace(b"Content-Length: ", b"Content-Length: 99") + b"\r\n\r\n"
         got, end = heard(port_in(base_url), request=start)
@@ -273,14 +273,14 @@ def test_an_early_response_comes_before_the_body() -> None:
     assert end == "closed"
 
 
-def test_nobody_listens_where_connections_are_refused() -> None:
-    """The port belongs to the fault, and refuses."""
+def test_connections_to_the_port_are_refused() -> None:
+    """The fault owns the port, which refuses connections."""
     with FAULTS["refused"].serve() as base_url, pytest.raises(ConnectionRefusedError):
         connected(port_in(base_url))
 
 
 def test_a_redirect_leads_to_another_server() -> None:
-    """307 with a target that would answer; as a reply, with one that does not exist."""
+    """307 to a server that would answer; as a reply, to one that does not exist."""
     with FAULTS["redirect"].serve() as base_url:
         got, _ = heard(port_in(base_url), enough=50)
         target = re.search(rb"Location: (http://\S+)\r\n", got)
@@ -295,7 +295,7 @@ def test_a_redirect_leads_to_another_server() -> None:
 
 @pytest.mark.parametrize("name", ["key-echoed-in-body", "key-echoed-in-headers", "key-echoed-in-stream"])
 def test_a_key_comes_back(name: str) -> None:
-    """The server repeats what it was sent, whatever header it came in."""
+    """The server repeats the key of any header."""
     for sent in (REQUEST, REQUEST.replace(b"Authorization: Bearer ", b"x-api-key: ")):
         with FAULTS[name].serve() as base_url:
             got, _ = heard(port_in(base_url), request=sent.replace(b"Host", b"Connection: close\r\nHost"))
@@ -317,7 +317,7 @@ def test_wrong_chunk_sizes(name: str, line: bytes) -> None:
 
 
 def test_what_is_large_has_the_size_that_it_says() -> None:
-    """A line of 400 MB, a header of 10 MB, an error body of 250 MB: counted, not held."""
+    """A line of 400 MB, a header of 10 MB, an error body of 250 MB: counted, not held in memory."""
     for name, size in (("giant-line", 400 << 20), ("header-line-10mb", 10 << 20), ("error-body-250mb", 250 << 20)):
         with FAULTS[name].serve() as base_url, connected(port_in(base_url)) as sock:
             sock.sendall(REQUEST)
@@ -341,7 +341,7 @@ def test_the_gzip_bomb_is_small_and_sound() -> None:
 
 
 def body_of_bomb() -> bytes:
-    """What the fault sends as its body."""
+    """The body of that fault."""
     got, _ = played("gzip-bomb", enough=250_000)
     assert b"\r\nContent-Encoding: gzip\r\n" in got
     return got.partition(b"\r\n\r\n")[2]
@@ -357,8 +357,8 @@ def test_a_cut_gzip_body_holds_the_beginning() -> None:
 # -- TLS --------------------------------------------------------------------------------------------------------------
 
 
-def test_the_certificate_is_sound_for_those_who_trust_it() -> None:
-    """It names localhost and 127.0.0.1, is valid for decades, and nobody trusts it unasked."""
+def test_the_certificate_is_sound_for_clients_that_trust_it() -> None:
+    """It names localhost and 127.0.0.1, is valid for decades, and is not trusted by default."""
     with FAULTS["self-signed-certificate"].serve() as base_url:
         for name in ("localhost", "127.0.0.1"):
             context = ssl.create_default_context(cadata=SELF_SIGNED_CERTIFICATE)
@@ -370,7 +370,7 @@ def test_the_certificate_is_sound_for_those_who_trust_it() -> None:
 
 
 def test_every_context_is_a_new_one() -> None:
-    """A test may change its context without harm to others."""
+    """Changing a context in one test does not affect others."""
     assert self_signed_context() is not self_signed_context()
 
 
@@ -378,7 +378,7 @@ def test_every_context_is_a_new_one() -> None:
 
 
 def test_a_listener_ends_its_connections() -> None:
-    """close() may come again, and wakes whoever serves."""
+    """close() may be repeated, and wakes a blocked `serve`."""
     entered, left = threading.Event(), threading.Event()
 
     def serve(sock: socket.socket) -> None:
@@ -400,12 +400,12 @@ def test_a_listener_ends_its_connections() -> None:
 
 
 def basic(credentials: str) -> bytes:
-    """The header that presents credentials to an HTTP proxy."""
+    """The header with credentials for an HTTP proxy."""
     return b"Proxy-Authorization: Basic " + base64.b64encode(credentials.encode()) + b"\r\n"
 
 
 def test_an_http_proxy_passes_a_request_on(server: LLMServer) -> None:
-    """The path arrives without the host, and the credentials stay with the proxy."""
+    """The path arrives without the host; the credentials stay with the proxy."""
     server.default = Reply("Hello")
     request = REQUEST.replace(b"POST /v1", f"POST {server.root}/v1".encode())
     request = request.replace(b"Host: test\r\n", b"Host: test\r\nConnection: close\r\n" + basic("me:p@:ss"))
@@ -423,7 +423,7 @@ def test_an_http_proxy_passes_a_request_on(server: LLMServer) -> None:
 
 
 def test_an_http_proxy_tunnels_to_where_it_likes(server: LLMServer) -> None:
-    """A name that does not exist is reached through a proxy with a target."""
+    """A proxy with a target reaches it under a name that does not exist."""
     with HTTPProxy(target=("127.0.0.1", port_in(server.root + "/"))) as proxy, connected(proxy.port) as sock:
         sock.sendall(b"CONNECT api.invalid:443 HTTP/1.1\r\n\r\n")
         assert sock.recv(1000) == b"HTTP/1.1 200 Connection established\r\n\r\n"
@@ -435,7 +435,7 @@ def test_an_http_proxy_tunnels_to_where_it_likes(server: LLMServer) -> None:
 @pytest.mark.parametrize("refuse", [True, False])
 @pytest.mark.parametrize("presented", [b"", basic("me:wrong"), b"Proxy-Authorization: Basic \xff\r\n", basic("me:pw")])
 def test_an_http_proxy_asks_for_credentials(presented: bytes, refuse: bool) -> None:
-    """407 for none, wrong and broken ones, and for all if it refuses; 502 where there is nobody behind it."""
+    """407 for missing, wrong and broken ones, or for all with `refuse`; 502 if the target does not answer."""
     with FAULTS["refused"].serve() as nowhere, HTTPProxy("me", "pw", refuse=refuse) as proxy:
         request = f"CONNECT 127.0.0.1:{port_in(nowhere)} HTTP/1.1\r\n".encode() + presented + b"\r\n"
         got, end = heard(proxy.port, request=request)
@@ -447,7 +447,7 @@ def test_an_http_proxy_asks_for_credentials(presented: bytes, refuse: bool) -> N
 
 @pytest.mark.parametrize("made", [HTTPProxy, SocksProxy])
 def test_a_proxy_that_hangs_says_nothing(made: Any) -> None:
-    """The request is taken, and no answer comes."""
+    """The request is read, but no answer comes."""
     with made(hang=True) as proxy, connected(proxy.port) as sock:
         sock.sendall(b"\x05\x01\x00" if made is SocksProxy else b"CONNECT a:1 HTTP/1.1\r\n\r\n")
         sock.settimeout(0.1)
@@ -457,7 +457,7 @@ def test_a_proxy_that_hangs_says_nothing(made: Any) -> None:
 
 @pytest.mark.parametrize("made", [HTTPProxy, SocksProxy])
 def test_half_of_the_credentials_is_refused(made: Any) -> None:
-    """A user without a password would never match anything."""
+    """A user without a password could never match."""
     with pytest.raises(ValueError, match="belong together"):
         made("me")
 
@@ -508,7 +508,7 @@ def test_a_socks_proxy_passes_bytes_on(server: LLMServer, address: bytes, shown:
     ],
 )
 def test_a_socks_proxy_refuses(options: dict[str, Any], said: list[bytes], answers: list[bytes]) -> None:
-    """No method in common, wrong credentials, everybody, another version, nobody behind it."""
+    """No common method, wrong credentials, `refuse`, another version, a target that does not answer."""
     with SocksProxy(**options) as proxy, connected(proxy.port) as sock:
         for message, answer in zip(said, answers, strict=True):
             sock.sendall(message)
@@ -517,7 +517,7 @@ def test_a_socks_proxy_refuses(options: dict[str, Any], said: list[bytes], answe
 
 
 def test_a_client_that_leaves_ends_its_thread() -> None:
-    """A proxy keeps nothing of a connection that is over."""
+    """A proxy keeps nothing of a finished connection."""
     with HTTPProxy() as proxy:
         before = threading.active_count()
         with connected(proxy.port) as sock:
@@ -538,7 +538,7 @@ def test_a_client_that_leaves_ends_its_thread() -> None:
     ],
 )
 def test_the_programs_that_play_them_run(command: str, shown: str) -> None:
-    """The comparison and the soak job run to their end, with few faults."""
+    """The comparison and the soak test run to the end, with few faults."""
     done = subprocess.run(
         [sys.executable, "-m", *command.split()], cwd=ROOT, capture_output=True, text=True, timeout=100
     )

@@ -1,4 +1,4 @@
-"""The loopback server: its life, its connections, and what it sees of its clients."""
+"""The loopback server: its life, its connections, and what it records of its clients."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def _no_thread_left() -> Iterator[None]:
 
 
 def connect(server: LLMServer) -> socket.socket:
-    """A raw connection to it."""
+    """A raw connection to the server."""
     return socket.create_connection(("127.0.0.1", int(server.root.rpartition(":")[2])), timeout=SOON)
 
 
@@ -44,7 +44,7 @@ def read_all(sock: socket.socket) -> bytes:
 
 
 def read_until(sock: socket.socket, mark: bytes) -> bytes:
-    """Everything up to the read that brings `mark`."""
+    """Everything up to the read that contains `mark`."""
     got = b""
     while mark not in got:
         data = sock.recv(65536)
@@ -54,7 +54,7 @@ def read_until(sock: socket.socket, mark: bytes) -> bytes:
 
 
 def eventually(condition: Callable[[], bool]) -> bool:
-    """Whether the condition comes true soon."""
+    """Whether the condition becomes true soon."""
     end = time.monotonic() + SOON
     while time.monotonic() < end:
         if condition():
@@ -64,7 +64,7 @@ def eventually(condition: Callable[[], bool]) -> bool:
 
 
 def test_requests_are_kept_as_they_were_sent(server: LLMServer) -> None:
-    """Method, path with query, the headers' order and case, and the body's bytes are what the client sent."""
+    """Method, path with query, the headers' order and case, and the body's bytes are unchanged."""
     with connect(server) as sock:
         sock.sendall(
             b"POST /v1/chat/completions?a=1&b HTTP/1.1\r\nhOST: x\r\nX-b: 1\r\nX-A:  two words \r\nX-b: 3\r\n"
@@ -78,7 +78,7 @@ def test_requests_are_kept_as_they_were_sent(server: LLMServer) -> None:
 
 
 def test_a_chunked_request_body_is_put_together(server: LLMServer) -> None:
-    """A client that sends its body in HTTP chunks, with an extension and a trailer, is understood."""
+    """A body in HTTP chunks, with an extension and a trailer, is joined."""
     with connect(server) as sock:
         sock.sendall(b"POST /v1/chat/completions HTTP/1.1\r\nTransfer-Encoding: chunked\r\nConnection: close\r\n\r\n")
         sock.sendall(b"5;x=y\r\n" + BODY[:5] + b"\r\n%x\r\n" % len(BODY[5:]) + BODY[5:] + b"\r\n")
@@ -88,7 +88,7 @@ def test_a_chunked_request_body_is_put_together(server: LLMServer) -> None:
 
 
 def test_a_client_that_expects_100_gets_it(server: LLMServer) -> None:
-    """A client that waits for permission to send its body is told to go on."""
+    """A client that waits before sending its body is told to continue."""
     with connect(server) as sock:
         head, body = REQUEST[: -len(BODY)], BODY
         sock.sendall(head.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"))
@@ -99,7 +99,7 @@ def test_a_client_that_expects_100_gets_it(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("target", ["http://api.example/v1/chat/completions", "/deep/er/v1/chat/completions?x=/y"])
 def test_the_format_is_found_by_the_end_of_the_path(server: LLMServer, target: str) -> None:
-    """A prefix, a query, or a full URL as proxies get it, do not change which endpoint is asked."""
+    """A prefix, a query, or a full URL as for proxies, does not change the endpoint."""
     with connect(server) as sock:
         sock.sendall(REQUEST.replace(b"/v1/chat/completions", target.encode()))
         assert b"chat.completion.chunk" in read_until(sock, b"[DONE]")
@@ -120,8 +120,8 @@ def test_the_format_is_found_by_the_end_of_the_path(server: LLMServer, target: s
         b"x" * 1_100_000,
     ],
 )
-def test_what_is_no_http_gets_a_400_and_is_not_counted_as_a_request(server: LLMServer, junk: bytes) -> None:
-    """Bytes that are no HTTP/1.x request are refused, the connection is closed, and the script keeps its answers."""
+def test_bytes_that_are_not_http_get_a_400_and_do_not_count(server: LLMServer, junk: bytes) -> None:
+    """They are rejected, the connection is closed, and the script keeps its answers."""
     with connect(server) as sock:
         sock.sendall(junk)
         assert read_all(sock).startswith(b"HTTP/1.1 400 Bad Request\r\n")
@@ -129,7 +129,7 @@ def test_what_is_no_http_gets_a_400_and_is_not_counted_as_a_request(server: LLMS
 
 
 def test_answers_come_in_the_order_of_the_script_and_then_the_default(server: LLMServer) -> None:
-    """Each request takes the next scripted answer, a function among them, and the default when none is left."""
+    """Each request takes the next scripted answer (also a function), then the default."""
     server.default = Reply("default")
     server.script(Reply("one"), lambda received: Reply(received.header("X-Name") or ""))
     server.script(Reply("three", status=503))
@@ -140,14 +140,14 @@ def test_answers_come_in_the_order_of_the_script_and_then_the_default(server: LL
 
 
 def test_without_a_script_the_answer_names_itself_and_repeats_the_prompt(server: LLMServer) -> None:
-    """A server that was told nothing says that it is a test, and what it was asked."""
+    """An unscripted server says that it is a test, and repeats the prompt."""
     text = requests.post(f"{server.base_url('openai')}/chat/completions", json={**CHAT, "stream": False}).json()
     assert text["choices"][0]["message"]["content"].startswith("This is a test answer from llmbridge.testing")
     assert text["choices"][0]["message"]["content"].endswith("Grüße")
 
 
-def test_a_function_that_fails_is_told_to_the_client(server: LLMServer) -> None:
-    """A test's own answer function that raises, or returns something else, becomes a 500 that says so."""
+def test_a_function_that_fails_is_reported_to_the_client(server: LLMServer) -> None:
+    """An answer function that raises, or returns something else, gives a 500 that says so."""
 
     def fails(received: Received) -> Reply:
         raise RuntimeError("broken in the test")
@@ -160,11 +160,11 @@ def test_a_function_that_fails_is_told_to_the_client(server: LLMServer) -> None:
 
 
 @pytest.mark.parametrize("wrong", ["text", 5, None])
-def test_what_is_no_answer_is_refused_when_it_is_scripted(server: LLMServer, wrong: object) -> None:
+def test_an_invalid_answer_is_refused_when_it_is_scripted(server: LLMServer, wrong: object) -> None:
     """The mistake shows where it is made, not in a later request."""
-    with pytest.raises(TypeError, match="an answer is a Reply or a function"):
+    with pytest.raises(TypeError, match="an answer must be a Reply or a function"):
         server.script(wrong)  # type: ignore[arg-type]
-    with pytest.raises(TypeError, match="an answer is a Reply or a function"):
+    with pytest.raises(TypeError, match="an answer must be a Reply or a function"):
         server.default = wrong  # type: ignore[assignment]
 
 
@@ -179,7 +179,7 @@ def test_base_urls() -> None:
 
 
 def test_waiting_for_requests_that_do_not_come_says_what_came(server: LLMServer) -> None:
-    """The error of a wait that fails names the requests that did arrive."""
+    """The error of a wait that fails lists the requests that came."""
     with pytest.raises(TimeoutError, match=r"expected 1 requests within 0\.01 s; came: none"):
         server.wait_for_requests(1, timeout=0.01)
     requests.get(f"{server.root}/v1/models")
@@ -190,7 +190,7 @@ def test_waiting_for_requests_that_do_not_come_says_what_came(server: LLMServer)
 
 @pytest.mark.parametrize("transfer", ["chunked", "length"])
 def test_a_connection_carries_many_answers(server: LLMServer, transfer: str) -> None:
-    """Chunked and length-delimited answers leave the connection open, and the counters tell so."""
+    """Chunked and length-delimited answers leave the connection open, as the counters show."""
     server.default = Reply(["a", "b"], transfer=transfer)  # type: ignore[arg-type]
     with requests.Session() as session:
         for _ in range(5):
@@ -203,7 +203,7 @@ def test_a_connection_carries_many_answers(server: LLMServer, transfer: str) -> 
 
 
 def test_requests_sent_ahead_are_answered_in_order(server: LLMServer) -> None:
-    """A client that does not wait for the first answer gets both, even if the second request came during a pause."""
+    """A client that sends two requests at once gets both answers, even if the second came during a pause."""
     server.script(Reply("first", first_delay=0.05), Reply("second", headers={"Connection": "close"}))
     with connect(server) as sock:
         sock.sendall(b"\r\n" + REQUEST + REQUEST)
@@ -216,7 +216,7 @@ def test_requests_sent_ahead_are_answered_in_order(server: LLMServer) -> None:
 def test_a_client_that_wants_the_connection_closed_gets_it(
     server: LLMServer, reply: Reply, request_line: bytes
 ) -> None:
-    """`Connection: close` and HTTP/1.0 are obeyed, with no chunked coding for an HTTP/1.0 client."""
+    """`Connection: close` and HTTP/1.0 are obeyed, without chunked coding for an HTTP/1.0 client."""
     server.default = reply
     with connect(server) as sock:
         sock.sendall(REQUEST.replace(b"HTTP/1.1", request_line))
@@ -247,7 +247,7 @@ def test_a_client_that_wants_the_connection_closed_gets_it(
 )
 @pytest.mark.parametrize("how", ["fin", "rst", "half"])
 def test_the_server_sees_the_client_leave_whatever_it_is_doing(server: LLMServer, reply: Reply, how: str) -> None:
-    """While it sleeps, stalls, waits for room or for the next request, FIN, RST or a half-close set `gone` at once."""
+    """While it sleeps, stalls or waits, a FIN, RST or half-close sets `gone` at once."""
     server.default = reply
     with connect(server) as sock:
         sock.sendall(REQUEST)
@@ -265,7 +265,7 @@ def test_the_server_sees_the_client_leave_whatever_it_is_doing(server: LLMServer
 
 @pytest.mark.parametrize("how", [socket.SHUT_WR, None])
 def test_a_client_may_vanish_at_any_moment(server: LLMServer, how: int | None) -> None:
-    """Clients that leave after any number of bytes, with or without RST, leave no trace but a closed connection."""
+    """Clients that leave after any number of bytes, with or without RST, leave only a closed connection."""
     for sent in range(0, len(REQUEST) + 1, 7):
         with connect(server) as sock:
             sock.sendall(REQUEST[:sent])
@@ -279,7 +279,7 @@ def test_a_client_may_vanish_at_any_moment(server: LLMServer, how: int | None) -
 
 
 def test_closing_ends_everything_that_sleeps_stalls_or_waits() -> None:
-    """close() does not wait for pauses, stalls, idle or half-sent requests, and can be repeated."""
+    """close() does not wait for pauses, stalls, idle or half-sent requests, and may be repeated."""
     server = LLMServer()
     server.script(Reply("x", header_delay=60), Reply("x", stall=0), Reply(raw=[HOLD]), Reply(body=b"x" * 50_000_000))
     with contextlib.ExitStack() as stack:
@@ -303,7 +303,7 @@ def test_closing_ends_everything_that_sleeps_stalls_or_waits() -> None:
 
 @pytest.mark.slow
 def test_closing_does_not_wait_for_an_answer_function_that_hangs() -> None:
-    """A function that never returns costs close() its patience of a second and no more."""
+    """close() waits a second for a function that never returns, and no longer."""
     release, entered = threading.Event(), threading.Event()
 
     def hangs(received: Received) -> Reply:
@@ -345,7 +345,7 @@ def test_a_thousand_connections_at_once() -> None:
 
 
 def test_a_server_can_listen_on_a_given_port_and_keep_no_requests() -> None:
-    """A taken port is an OSError; with record=False nothing of the requests is kept."""
+    """A taken port is an OSError; with record=False no requests are recorded."""
     with LLMServer(Reply("x"), record=False) as server:
         port = int(server.root.rpartition(":")[2])
         with pytest.raises(OSError, match="in use"):
@@ -386,7 +386,7 @@ def test_tls() -> None:
 
 
 def test_the_standard_library_is_enough() -> None:
-    """Importing the package brings in none of llmbridge's dependencies, so it cannot share their faults."""
+    """Importing the package loads none of llmbridge's dependencies, so it does not share their faults."""
     code = "import sys, llmbridge.testing; print({'requests', 'urllib3', 'sseclient', 'anyio'} & set(sys.modules))"
     result = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (result.stdout, result.stderr) == ("set()\n", "")

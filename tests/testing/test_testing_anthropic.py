@@ -1,4 +1,4 @@
-"""The testing server as Anthropic: blocks in named events, and everything that a Reply can say in its own place."""
+"""The testing server as Anthropic: blocks in named events, and everything that a Reply can hold."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def ask(server: LLMServer, reply: Reply, **options: Any) -> requests.Response:
 
 
 def events(answer: requests.Response) -> list[dict[str, Any]]:
-    """The data of every event, whose name must be its type."""
+    """The data of every event, after checking that its name is its type."""
     found = []
     for block in answer.content.decode().split("\n\n")[:-1]:
         name, data = block.split("\n")
@@ -43,7 +43,7 @@ def stream(server: LLMServer, reply: Reply, **options: Any) -> list[dict[str, An
 
 
 def test_a_stream_is_blocks_of_deltas(server: LLMServer) -> None:
-    """Thinking with its signature, text and tool use are blocks of their own, in order, between start and stop."""
+    """Thinking with its signature, text and tool use are separate blocks, in order, between start and stop."""
     reply = Reply(["a", "b"], reasoning="hm", tool_calls=[{"name": "f", "arguments": {"long": "argument"}, "id": "t1"}])
     first, *between, last, stop = stream(server, reply)
     assert first["message"]["content"] == []
@@ -64,7 +64,7 @@ def test_a_stream_is_blocks_of_deltas(server: LLMServer) -> None:
 
 
 def test_an_answer_that_is_not_streamed_has_whole_blocks(server: LLMServer) -> None:
-    """The same Reply is one message, with arguments as an object."""
+    """The same Reply as one message, with arguments as an object."""
     reply = Reply(["a", "b"], reasoning="hm", signature="s", tool_calls=[{"name": "f", "arguments": {"x": 1}}])
     message = ask(server, reply).json()
     thinking, text, use = message["content"]
@@ -88,13 +88,13 @@ def test_an_answer_that_is_not_streamed_has_whole_blocks(server: LLMServer) -> N
     ids=lambda value: value if isinstance(value, str) else "",
 )
 def test_finish_reasons_are_translated(server: LLMServer, reply: Reply, reason: str) -> None:
-    """OpenAI's words become Anthropic's, Anthropic's stay, and a chosen one wins over that of the tool calls."""
+    """OpenAI's words become Anthropic's, Anthropic's stay, and a chosen one wins over that of tool calls."""
     assert ask(server, reply).json()["stop_reason"] == reason
     assert stream(server, reply)[-2]["delta"]["stop_reason"] == reason
 
 
 def test_usage_can_be_given_or_withheld(server: LLMServer) -> None:
-    """A mapping is split over start and end as the service does it; False sends none at all."""
+    """A mapping is split over start and end like the service's; False sends none."""
     given = {"input_tokens": 1, "cache_read_input_tokens": 2, "output_tokens": 3}
     first, *_, last, _ = stream(server, Reply("x", usage=given))
     assert first["message"]["usage"] == {**given, "output_tokens": 1}
@@ -148,7 +148,7 @@ def test_an_error_inside_a_stream_is_an_event(server: LLMServer, given: Any, inn
 
 
 def test_models_and_tokens(server: LLMServer) -> None:
-    """The list of models is Anthropic's for those who speak its version; tokens are counted without max_tokens."""
+    """The list of models is Anthropic's for clients with its version header; tokens are counted without max_tokens."""
     server.script(Reply(models=["a", "b"]))
     listed = requests.get(server.root + "/v1/models", headers=HEADERS, timeout=SOON).json()
     assert ([model["id"] for model in listed["data"]], listed["first_id"], listed["has_more"]) == (
@@ -185,14 +185,14 @@ def test_models_and_tokens(server: LLMServer) -> None:
     ],
 )
 def test_bad_requests_are_refused(server: LLMServer, changes: dict[str, Any], message: str) -> None:
-    """What the service does not take is 400 in its own words."""
+    """They get 400, in Anthropic's words."""
     answer = ask(server, Reply("never sent"), **changes)
     assert (answer.status_code, answer.json()["error"]["type"]) == (400, "invalid_request_error")
     assert message in answer.json()["error"]["message"]
 
 
 def test_the_version_is_required_and_decides_about_sampling(server: LLMServer) -> None:
-    """No version is refused, and since 2026-10-21 so is any temperature."""
+    """A missing version is rejected, and since 2026-10-21 so is any temperature."""
     url = server.root + "/v1/messages"
     assert "anthropic-version" in requests.post(url, json=ASKED, timeout=SOON).json()["error"]["message"]
     newer = {"anthropic-version": "2026-10-21"}
@@ -201,7 +201,7 @@ def test_the_version_is_required_and_decides_about_sampling(server: LLMServer) -
 
 
 def test_a_conversation_with_tools_is_read(server: LLMServer) -> None:
-    """Results of tools are turns of their own, and the tools on offer are seen."""
+    """Tools' results are separate turns, and the request's tools are found."""
     messages = [*ASKED["messages"], USE, RESULT]
     assert ask(server, Reply("x"), messages=messages, tools=[TOOL], system="Be brief").ok
     received = server.requests[0]
@@ -211,7 +211,7 @@ def test_a_conversation_with_tools_is_read(server: LLMServer) -> None:
 
 
 def test_on_vertex_the_model_is_in_the_path_and_the_version_in_the_body(server: LLMServer) -> None:
-    """And the method says whether the answer is a stream."""
+    """The method decides whether the answer is a stream."""
     own = {"anthropic_version": "vertex-2023-10-16", "max_tokens": 9, "messages": ASKED["messages"]}
     url = server.base_url("vertex-anthropic") + "/v1/projects/p/locations/l/publishers/anthropic/models/c@1:{}"
     streamed = requests.post(url.format("streamRawPredict"), json=own, timeout=SOON)

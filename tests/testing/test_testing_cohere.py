@@ -21,7 +21,7 @@ def ask(server: LLMServer, reply: Reply, **options: Any) -> requests.Response:
 
 
 def stream(server: LLMServer, reply: Reply) -> list[dict[str, Any]]:
-    """The data of every event, whose name must be its type."""
+    """The data of every event, after checking that its name is its type."""
     found = []
     for block in ask(server, reply, stream=True).content.decode().split("\n\n")[:-1]:
         name, data = block.split("\n")
@@ -31,7 +31,7 @@ def stream(server: LLMServer, reply: Reply) -> list[dict[str, Any]]:
 
 
 def test_a_stream_is_blocks_of_deltas(server: LLMServer) -> None:
-    """Thinking and text are blocks; the end says why, and counts."""
+    """Thinking and text are blocks; the end has reason and counts."""
     _, *between, last = stream(server, Reply(["a", "b"], reasoning="hm"))
     kinds = [(event["type"], event["index"]) for event in between]
     begin, fill, end = "content-start", "content-delta", "content-end"
@@ -42,7 +42,7 @@ def test_a_stream_is_blocks_of_deltas(server: LLMServer) -> None:
 
 
 def test_an_answer_that_is_not_streamed_is_one_document(server: LLMServer) -> None:
-    """Content in blocks; reasoning before calls is their plan."""
+    """Content is in blocks; reasoning before calls is their plan."""
     document = ask(server, Reply(["a", "b"], finish_reason="length", usage={"tokens": {}})).json()
     assert document["message"] == {"role": "assistant", "content": [{"type": "text", "text": "ab"}]}
     assert (document["finish_reason"], document["usage"]) == ("MAX_TOKENS", {"tokens": {}})
@@ -53,7 +53,7 @@ def test_an_answer_that_is_not_streamed_is_one_document(server: LLMServer) -> No
 
 
 def test_errors(server: LLMServer) -> None:
-    """Flat under a status, a reason of the last event in a stream."""
+    """Flat with a status, a reason of the last event in a stream."""
     answer = ask(server, Reply("No", status=429))
     assert (answer.status_code, answer.json()) == (429, {"id": answer.headers["X-Request-Id"], "message": "No"})
     assert stream(server, Reply("x", error="broken"))[-1]["delta"] == {"finish_reason": "ERROR", "error": "broken"}

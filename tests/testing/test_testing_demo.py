@@ -1,4 +1,4 @@
-"""What the demo shows without a model: tools, structured output, reasoning, embeddings; always the same."""
+"""The demo without a model: tools, structured output, reasoning, embeddings; always the same."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ SOON = 30.0
 
 @pytest.fixture
 def server(monkeypatch: pytest.MonkeyPatch) -> Iterator[LLMServer]:
-    """A demo server that is as quick as it can be and ends with the test."""
+    """A demo server without pauses, closed after the test."""
     monkeypatch.setattr(demo, "_server", None)
     monkeypatch.setattr(demo, "_PACE", 0.0)
     with demo.demo_server() as running:
@@ -55,7 +55,7 @@ def ask(server: LLMServer, prompt: str, *more: dict[str, Any], **options: Any) -
 
 
 def called(message: dict[str, Any]) -> tuple[str, Any]:
-    """Name and arguments of the one call of a message."""
+    """Name and arguments of the only call in a message."""
     (call,) = message["tool_calls"]
     return call["function"]["name"], json.loads(call["function"]["arguments"])
 
@@ -71,26 +71,26 @@ def called(message: dict[str, Any]) -> tuple[str, Any]:
     ],
 )
 def test_a_prompt_about_a_tool_calls_it(server: LLMServer, prompt: str, name: str, arguments: Any) -> None:
-    """A word of its name or description is enough; the arguments come from the prompt and fit the schema."""
+    """A word of its name or description is enough; the arguments come from the prompt and match the schema."""
     assert called(ask(server, prompt, tools=TOOLS)) == (name, arguments)
 
 
 def test_other_prompts_call_nothing(server: LLMServer) -> None:
-    """Short words, words inside of others, and a request without a choice stay text."""
+    """Short words, parts of words, and a request without a choice get text."""
     for prompt in ("Hello in there", "additional madness"):
         assert "no model is at work" in ask(server, prompt, tools=TOOLS)["content"]
     assert "no model" in ask(server, "weather", tools=TOOLS, tool_choice="none")["content"]
 
 
 def test_a_call_can_be_required(server: LLMServer) -> None:
-    """Any tool, or one by its name."""
+    """Any tool, or one by name."""
     assert called(ask(server, "Hello", tools=TOOLS, tool_choice="required"))[0] == "add"
     named = {"type": "function", "function": {"name": "get_weather"}}
     assert called(ask(server, "Hello", tools=TOOLS, tool_choice=named))[0] == "get_weather"
 
 
 def test_results_of_tools_are_quoted(server: LLMServer) -> None:
-    """After them there is no further call."""
+    """No further call follows."""
     call = ask(server, "The weather in Rome?", tools=TOOLS)
     result = {"role": "tool", "tool_call_id": call["tool_calls"][0]["id"], "content": "22 °C and sunny"}
     answer = ask(server, "The weather in Rome?", call, result, tools=TOOLS)
@@ -110,7 +110,7 @@ def test_structured_output_fits_its_schema(server: LLMServer) -> None:
     assert small == {"demo": True, "prompt": "Hi"}
 
 
-def test_reasoning_comes_when_it_is_asked_for(server: LLMServer) -> None:
+def test_reasoning_comes_if_requested(server: LLMServer) -> None:
     """One short sentence, or none."""
     assert ask(server, "Hi", reasoning_effort="low")["reasoning_content"].count(".") == 1
     assert "reasoning_content" not in ask(server, "Hi", reasoning_effort="none")
@@ -118,7 +118,7 @@ def test_reasoning_comes_when_it_is_asked_for(server: LLMServer) -> None:
 
 
 def test_embeddings_and_models(server: LLMServer) -> None:
-    """Vectors are there, and the one model is the demo."""
+    """There are vectors, and one model: the demo."""
     base = server.base_url("openai")
     made = requests.post(f"{base}/embeddings", json={"model": "demo", "input": ["a", "b"]}, timeout=SOON).json()
     assert [len(one["embedding"]) for one in made["data"]] == [8, 8]
@@ -159,7 +159,7 @@ def test_embeddings_and_models(server: LLMServer) -> None:
     ],
 )
 def test_it_is_the_same_in_every_dialect(server: LLMServer, path: str, body: Any, place: tuple[Any, ...]) -> None:
-    """The demo's server speaks them all."""
+    """The demo's server speaks all dialects."""
     value = requests.post(
         server.root + path, json=body, headers={"anthropic-version": "2023-06-01"}, timeout=SOON
     ).json()

@@ -1,4 +1,4 @@
-"""What a Reply says: the formats of the endpoints, error documents, and the refusal of bad requests."""
+"""The content of answers: endpoint formats, error documents, and the rejection of bad requests."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def deltas(answer: requests.Response) -> list[dict[str, Any]]:
 
 
 def test_an_openai_stream_has_the_shape_of_real_ones(server: LLMServer) -> None:
-    """Role, content, finish and end mark come as events with the keys and headers that recorded servers send."""
+    """Role, content, finish and end mark come as events with the same keys and headers as recorded servers."""
     answer = ask(server, Reply(["Grüße, ", "", "世界 🌍"]))
     assert answer.headers["Content-Type"] == "text/event-stream"
     assert answer.headers["X-Request-Id"]
@@ -59,7 +59,7 @@ def test_an_openai_stream_has_the_shape_of_real_ones(server: LLMServer) -> None:
 
 
 def test_an_answer_that_is_not_streamed_is_one_document(server: LLMServer) -> None:
-    """Without `stream` the same Reply is a chat.completion with its length in the header and usage."""
+    """Without `stream`, the Reply is a chat.completion with a Content-Length and usage."""
     answer = ask(server, Reply(["Hel", "lo"], reasoning="hm", model="other"), {"messages": MESSAGES})
     assert answer.headers["Content-Type"] == "application/json"
     assert int(answer.headers["Content-Length"]) == len(answer.content)
@@ -72,20 +72,20 @@ def test_an_answer_that_is_not_streamed_is_one_document(server: LLMServer) -> No
 
 @pytest.mark.parametrize("path", ["/api/chat", "/prefix/api/chat"])
 def test_codelinkava_answers_in_openai_chunks(server: LLMServer, path: str) -> None:
-    """CodeLinkAva's endpoint streams whatever the body says about `stream`."""
+    """CodeLinkAva's endpoint always streams."""
     answer = ask(server, Reply(["При", "вет"]), {"messages": MESSAGES, "temperature": 0.6}, path)
     assert deltas(answer) == [{"role": "assistant", "content": ""}, {"content": "При"}, {"content": "вет"}, {}]
 
 
 def test_vitalentum_answers_in_openai_chunks(server: LLMServer) -> None:
-    """Vitalentum's endpoint takes its own request shape and, unscripted, repeats the last human text of it."""
+    """Vitalentum's endpoint accepts its own form of request, and repeats the last human text by default."""
     answer = requests.post(server.base_url("vitalentum") + "/api/converse-edge", json=VITALENTUM, timeout=SOON)
     assert answer.headers["Content-Type"] == "text/event-stream"
     assert "".join(delta.get("content", "") for delta in deltas(answer)).endswith("Привет")
 
 
 def test_events_can_be_single_lines(server: LLMServer) -> None:
-    """lines=True leaves out the blank lines, as the ancestors' framing allows."""
+    """lines=True leaves out the blank lines, as Vitalentum and CodeLinkAva do."""
     answer = ask(server, Reply(["a", "b"], lines=True), VITALENTUM, "/api/converse-edge")
     lines = answer.content.split(b"\n")
     assert len(lines) == 6
@@ -101,8 +101,8 @@ def test_models_are_listed(server: LLMServer) -> None:
     assert listed["data"][0]["id"] == "test-model"
 
 
-def test_usage_is_sent_to_those_who_ask(server: LLMServer) -> None:
-    """With include_usage one chunk without choices carries it before the end mark; the others name it as null."""
+def test_usage_is_sent_if_requested(server: LLMServer) -> None:
+    """With include_usage, a chunk without choices carries it before the end mark; the other chunks have null."""
     *chunks, usage, mark = events(ask(server, Reply("two words"), WITH_USAGE))
     assert all(chunk["usage"] is None for chunk in chunks)
     assert usage["choices"] == []
@@ -112,7 +112,7 @@ def test_usage_is_sent_to_those_who_ask(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("given", [{"prompt_tokens": 7, "odd": None}, True, False, None])
 def test_usage_can_be_given_forced_or_withheld(server: LLMServer, given: Any) -> None:
-    """A dict is sent as it is, True a count, False nothing; None follows the request."""
+    """A dict is sent unchanged, True sends a count, False none; None follows the request."""
     for body, asked in [(OPENAI, False), (WITH_USAGE, True)]:
         sent = [
             event["usage"] for event in events(ask(server, Reply("x", usage=given), body))[:-1] if event.get("usage")
@@ -123,13 +123,13 @@ def test_usage_can_be_given_forced_or_withheld(server: LLMServer, given: Any) ->
 
 
 def test_reasoning_comes_before_the_content(server: LLMServer) -> None:
-    """The model's thinking is sent as reasoning_content, piece by piece."""
+    """Reasoning is sent as reasoning_content, piece by piece."""
     sent = deltas(ask(server, Reply("four", reasoning=["two ", "and two"])))
     assert sent[1:4] == [{"reasoning_content": "two "}, {"reasoning_content": "and two"}, {"content": "four"}]
 
 
 def test_the_end_of_a_stream_can_be_left_out(server: LLMServer) -> None:
-    """finish_reason=None and end_mark=False leave a stream without end, in order on the HTTP level."""
+    """With finish_reason=None and end_mark=False, the stream lacks its end, but HTTP is correct."""
     assert deltas(ask(server, Reply("x", finish_reason=None)))[-1] == {"content": "x"}
     assert events(ask(server, Reply("x", finish_reason="length", end_mark=False)))[-1]["choices"][0] == {
         "index": 0,
@@ -141,7 +141,7 @@ def test_the_end_of_a_stream_can_be_left_out(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("error", ["overloaded", {"message": "too much", "code": "rate_limit_exceeded"}])
 def test_an_error_inside_the_stream_ends_it(server: LLMServer, error: Any) -> None:
-    """After the content comes the error, without finish event; the end mark only if it is asked for."""
+    """The error follows the content, without finish event; the end mark is sent only if requested."""
     *before, last = events(ask(server, Reply("x", error=error)))
     assert (len(before), last) == (2, {"error": error})
     assert events(ask(server, Reply("x", error=error, end_mark=True)))[-2:] == [{"error": error}, "[DONE]"]
@@ -159,7 +159,7 @@ def test_an_error_inside_the_stream_ends_it(server: LLMServer, error: Any) -> No
     ],
 )
 def test_statuses_from_400_on_are_error_documents(server: LLMServer, status: int, kind: str, code: str | None) -> None:
-    """Any path answers with the status, the given headers, and an error in OpenAI's shape that holds the text."""
+    """Every path answers with the status, the given headers, and the text in OpenAI's error document."""
     answer = ask(server, Reply("Slow down", status=status, headers={"Retry-After": "1"}, reason="No"), path="/any")
     assert (answer.status_code, answer.reason, answer.headers["Retry-After"]) == (status, "No", "1")
     assert answer.json() == {"error": {"message": "Slow down", "type": kind, "param": None, "code": code}}
@@ -167,7 +167,7 @@ def test_statuses_from_400_on_are_error_documents(server: LLMServer, status: int
 
 
 def test_a_redirect_is_only_a_head(server: LLMServer) -> None:
-    """Statuses from 300 to 399 carry the given headers and an empty body, whatever is asked."""
+    """Statuses from 300 to 399 have the given headers and an empty body, for every request."""
     server.script(Reply("ignored", status=307, headers={"Location": "/elsewhere"}))
     answer = requests.post(server.root + "/any", json=OPENAI, timeout=SOON, allow_redirects=False)
     assert (answer.status_code, answer.headers["Location"], answer.content) == (307, "/elsewhere", b"")
@@ -195,7 +195,7 @@ def test_a_redirect_is_only_a_head(server: LLMServer) -> None:
     ],
 )
 def test_bad_requests_are_refused(server: LLMServer, path: str, body: bytes, status: int, message: str) -> None:
-    """A request that the endpoint cannot serve is an error document in OpenAI's shape."""
+    """A request that the endpoint cannot serve gets an error document in OpenAI's form."""
     server.default = Reply("never sent")
     answer = requests.post(server.root + path, body, timeout=SOON)
     assert answer.status_code == status
@@ -206,14 +206,14 @@ def test_bad_requests_are_refused(server: LLMServer, path: str, body: bytes, sta
     "content", [None, 5, ["x", {"type": "image_url"}], [{"text": 5}], "\ud800", {"a": 1}], ids=repr
 )
 def test_odd_contents_do_not_disturb_the_server(server: LLMServer, content: Any) -> None:
-    """What an unscripted server cannot repeat it leaves out."""
+    """An unscripted server leaves out what it cannot repeat."""
     body = json.dumps({"model": "\ud800", "conversation": 3, "messages": [{"role": "user", "content": content}]})
     answer = requests.post(server.base_url("openai") + "/chat/completions", body, timeout=SOON)
     assert "You wrote:" in answer.json()["choices"][0]["message"]["content"]
 
 
 def test_a_body_is_sent_verbatim(server: LLMServer) -> None:
-    """Bytes or str, with any content type, to any path, chunked where it is a stream and counted where it is not."""
+    """Bytes or str, with any content type, on any path; chunked for a stream, with a length otherwise."""
     streamed = ask(server, Reply(body=b"data: \xff\n\n"), path="/any")
     assert (streamed.content, streamed.headers["Content-Type"]) == (b"data: \xff\n\n", "text/event-stream")
     assert streamed.headers["Transfer-Encoding"] == "chunked"

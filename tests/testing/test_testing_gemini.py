@@ -44,7 +44,7 @@ def parts(response: dict[str, Any]) -> Any:
 
 
 def test_a_stream_is_whole_responses_without_an_end_mark(server: LLMServer) -> None:
-    """Every piece is a response of its own, thoughts marked, the finish on the last; usage grows to its end."""
+    """Every piece is a response, thoughts are marked, the last one has the finish; usage grows."""
     first, second, last = stream(server, Reply(["a", "b c"], reasoning="hm"))
     assert [parts(one)[0]["text"] for one in (first, second, last)] == ["hm", "a", "b c"]
     assert (parts(first)[0]["thought"], "thought" in parts(second)[0]) == (True, False)
@@ -66,7 +66,7 @@ def test_without_sse_a_stream_is_an_array(server: LLMServer) -> None:
 
 
 def test_an_answer_that_is_not_streamed_joins_the_texts(server: LLMServer) -> None:
-    """Thoughts and texts are one part each; calls follow, the first of them signed."""
+    """Thoughts and texts are one part each; calls follow, the first one signed."""
     calls = [{"name": "f", "arguments": {"x": 1}, "id": "c1"}, {"name": "g"}]
     document = ask(server, Reply(["a", "b"], reasoning=["h", "m"], signature="c2ln", tool_calls=calls))
     assert parts(document) == [
@@ -95,7 +95,7 @@ def test_finish_reasons_are_translated(server: LLMServer, reply: Reply, reason: 
 
 
 def test_a_refusal_without_words_blocks_the_prompt(server: LLMServer) -> None:
-    """There are no candidates, but feedback."""
+    """There is feedback, but no candidates."""
     document = ask(server, Reply(refusal="No."))
     assert "candidates" not in document
     assert document["promptFeedback"]["blockReasonMessage"] == "No."
@@ -111,7 +111,7 @@ def test_several_candidates_and_log_probabilities(server: LLMServer) -> None:
 
 
 def test_usage_can_be_given_or_withheld(server: LLMServer) -> None:
-    """A mapping is sent as it is; False sends none."""
+    """A mapping is sent unchanged; False sends none."""
     assert ask(server, Reply("x", usage={"promptTokenCount": 7}))["usageMetadata"] == {"promptTokenCount": 7}
     assert "usageMetadata" not in ask(server, Reply("x", usage=False))
     assert not any("usageMetadata" in one for one in stream(server, Reply(["x", "y"], usage=False)))
@@ -138,7 +138,7 @@ def test_errors_have_google_s_shape(server: LLMServer, status: int, word: str) -
 
 
 def test_retry_after_is_also_a_detail(server: LLMServer) -> None:
-    """The wait stands where this service says it."""
+    """The wait is where this service puts it."""
     server.script(Reply(status=429, headers={"Retry-After": "1.5"}))
     details = post(server, "generateContent", {"contents": CONTENTS}).json()["error"]["details"]
     assert details == [{"@type": "type.googleapis.com/google.rpc.RetryInfo", "retryDelay": "1.5s"}]
@@ -151,8 +151,8 @@ def test_retry_after_is_also_a_detail(server: LLMServer) -> None:
         ({"code": 503, "message": "}{", "details": [{}]}, {"code": 503, "message": "}{", "details": [{}]}),
     ],
 )
-def test_an_error_inside_a_stream_is_no_event(server: LLMServer, given: Any, inner: Any) -> None:
-    """After the events comes the document on lines of its own, without `data:`."""
+def test_an_error_inside_a_stream_is_not_an_event(server: LLMServer, given: Any, inner: Any) -> None:
+    """The document follows the events on lines of its own, without `data:`."""
     server.script(Reply("x", error=given))
     body = post(server, "streamGenerateContent?alt=sse", {"contents": CONTENTS}).content.decode()
     event, _, rest = body.partition("\n\n")
@@ -163,7 +163,7 @@ def test_an_error_inside_a_stream_is_no_event(server: LLMServer, given: Any, inn
 
 
 def test_embeddings(server: LLMServer) -> None:
-    """One vector for each request, of the wished length; equal texts have equal vectors."""
+    """One vector per request, of the requested length; equal texts have equal vectors."""
     content = {"parts": [{"text": "a"}]}
     assert len(post(server, "embedContent", {"content": content}).json()["embedding"]["values"]) == 8
     one = {"model": "models/g", "content": content, "outputDimensionality": 3}
@@ -179,14 +179,14 @@ def test_embeddings(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("path", ["/v1beta/models", "/v1/models?pageSize=5"])
 def test_models_are_listed(server: LLMServer, path: str) -> None:
-    """The list is Gemini's for those who have its key."""
+    """The list is Gemini's for clients with its key."""
     server.script(Reply(models=["a"]))
     listed = requests.get(server.root + path, headers={"x-goog-api-key": "k"}, timeout=SOON).json()
     assert listed["models"][0]["name"] == "models/a"
 
 
 def test_tokens_are_counted_and_unknown_methods_are_not_found(server: LLMServer) -> None:
-    """countTokens counts words; other methods are 404 in Google's shape."""
+    """countTokens counts words; unknown methods get 404 in Google's form."""
     assert post(server, "countTokens", {"contents": CONTENTS}).json() == {"totalTokens": 2}
     assert post(server, "predict", {}).json()["error"]["status"] == "NOT_FOUND"
 
@@ -210,14 +210,14 @@ def test_tokens_are_counted_and_unknown_methods_are_not_found(server: LLMServer)
     ],
 )
 def test_bad_requests_are_refused(server: LLMServer, body: Any, message: str) -> None:
-    """What the service does not take is 400 in its own words."""
+    """They get 400, in Google's words."""
     error = post(server, "generateContent", body).json()["error"]
     assert (error["code"], error["status"]) == (400, "INVALID_ARGUMENT")
     assert message in error["message"]
 
 
 def test_a_conversation_with_tools_is_read(server: LLMServer) -> None:
-    """Results of tools are turns of their own, the tools on offer are seen, and the model is in the path."""
+    """Tools' results are separate turns, the request's tools are found, and the model is in the path."""
     tools = [{"functionDeclarations": [{"name": "f", "description": "d", "parametersJsonSchema": {"type": "object"}}]}]
     system = {"parts": [{"text": "Be brief"}]}
     assert "candidates" in ask(

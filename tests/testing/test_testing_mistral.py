@@ -30,7 +30,7 @@ def stream(server: LLMServer, reply: Reply) -> list[Any]:
 
 
 def test_a_stream_has_whole_calls_and_its_usage_in_the_last_chunk(server: LLMServer) -> None:
-    """Nobody asks for the usage, and it comes together with the finish."""
+    """Usage is always sent, together with the finish."""
     *chunks, last, mark = stream(
         server, Reply(["a", "b"], tool_calls=[{"name": "f", "arguments": {"long": "argument"}}])
     )
@@ -42,7 +42,7 @@ def test_a_stream_has_whole_calls_and_its_usage_in_the_last_chunk(server: LLMSer
     assert mark == "[DONE]"
 
 
-def test_content_is_a_list_once_there_is_thinking(server: LLMServer) -> None:
+def test_content_is_a_list_beside_thinking(server: LLMServer) -> None:
     """Streamed and whole."""
     chunks = stream(server, Reply("a", reasoning="hm"))
     spoken = {"type": "text", "text": "a"}
@@ -53,7 +53,7 @@ def test_content_is_a_list_once_there_is_thinking(server: LLMServer) -> None:
 
 
 def test_errors_are_flat(server: LLMServer) -> None:
-    """Type and code stand beside the message; 422 is a list of what is wrong; so is an error in a stream."""
+    """Type and code are beside the message; 422 is a list of problems; so is an error in a stream."""
     answer = ask(server, Reply("No", status=429))
     flat = {"object": "error", "message": "No", "type": "rate_limited", "param": None, "code": "1300"}
     assert (answer.status_code, answer.json()) == (429, flat)
@@ -77,7 +77,7 @@ def test_errors_are_flat(server: LLMServer) -> None:
     ],
 )
 def test_bad_requests_are_refused(server: LLMServer, changes: dict[str, Any], status: int, message: str) -> None:
-    """What OpenAI would take and this service does not is 422, with the place."""
+    """Fields that Mistral does not know get 422, with their place."""
     answer = ask(server, Reply("never sent"), **changes)
     assert (answer.status_code, message in answer.text) == (status, True)
     if status == 422:
@@ -85,7 +85,7 @@ def test_bad_requests_are_refused(server: LLMServer, changes: dict[str, Any], st
 
 
 def test_embeddings_and_models(server: LLMServer) -> None:
-    """The dimensions have a name of their own; other paths are not found, in this shape."""
+    """The dimensions have their own name; unknown paths are not found, in Mistral's form."""
     base = server.base_url("mistral")
     body = {"model": "m", "input": ["a", "b"], "output_dimension": 3}
     made = requests.post(f"{base}/embeddings", json=body, timeout=SOON).json()

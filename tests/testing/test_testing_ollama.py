@@ -1,4 +1,4 @@
-"""The testing server as Ollama: lines of JSON, whole tool calls, and errors that are a text."""
+"""The testing server as Ollama: JSON lines, whole tool calls, and errors that are a text."""
 
 from __future__ import annotations
 
@@ -30,8 +30,8 @@ def lines(server: LLMServer, reply: Reply, **options: Any) -> list[dict[str, Any
     return [json.loads(line) for line in answer.content.splitlines()]
 
 
-def test_it_streams_unless_it_is_told_not_to(server: LLMServer) -> None:
-    """Thinking, text and whole calls are lines, and the last one says done, with reason and counts."""
+def test_it_streams_by_default(server: LLMServer) -> None:
+    """Thinking, text and whole calls are lines; the last one says done, with reason and counts."""
     reply = Reply(
         ["a", "b"], reasoning="hm", tool_calls=[{"name": "f", "arguments": {"x": 1}}, {"name": "g", "id": "c"}]
     )
@@ -54,7 +54,7 @@ def test_it_streams_unless_it_is_told_not_to(server: LLMServer) -> None:
 
 
 def test_an_answer_that_is_not_streamed_is_one_document(server: LLMServer) -> None:
-    """All of it in one message."""
+    """Everything is in one message."""
     reply = Reply(["a", "b"], reasoning=["h", "m"], tool_calls=[{"name": "f"}], logprobs=[{"token": "a"}])
     answer = ask(server, reply, stream=False)
     assert answer.headers["Content-Type"] == "application/json"
@@ -64,15 +64,15 @@ def test_an_answer_that_is_not_streamed_is_one_document(server: LLMServer) -> No
     assert (document["message"], document["done"], document["logprobs"]) == (message, True, [{"token": "a"}])
 
 
-def test_arguments_that_are_no_json_are_sent_as_they_are(server: LLMServer) -> None:
-    """A text in place of the object plays a broken server."""
+def test_arguments_that_are_not_json_are_sent_unchanged(server: LLMServer) -> None:
+    """Text instead of an object imitates a broken server."""
     line, _ = lines(server, Reply(tool_calls=[{"name": "f", "arguments": '{"x": '}]))
     assert line["message"]["tool_calls"][0]["function"]["arguments"] == '{"x": '
 
 
 @pytest.mark.parametrize(("chosen", "sent"), [("length", "length"), ("tool_calls", "stop"), ("unload", "unload")])
 def test_finish_reasons_are_translated(server: LLMServer, chosen: str, sent: str) -> None:
-    """Ollama knows stop and length; its own words stay."""
+    """Ollama knows stop and length; other words stay."""
     assert lines(server, Reply("x", finish_reason=chosen))[-1]["done_reason"] == sent
 
 
@@ -85,7 +85,7 @@ def test_the_end_and_the_usage_can_be_left_out(server: LLMServer) -> None:
 
 
 def test_without_messages_a_model_is_only_loaded(server: LLMServer) -> None:
-    """An empty conversation has an empty answer."""
+    """An empty conversation gets an empty answer."""
     (line,) = lines(server, Reply("never sent"), messages=[])
     assert (line["message"]["content"], line["done_reason"]) == ("", "load")
 
@@ -101,7 +101,7 @@ def test_log_probabilities_go_with_the_pieces(server: LLMServer) -> None:
 
 
 def test_errors_are_a_text(server: LLMServer) -> None:
-    """Under a status, and as the last line of a stream."""
+    """With a status, and as the last line of a stream."""
     answer = ask(server, Reply("No", status=404, headers={"Retry-After": "1"}))
     assert (answer.status_code, answer.json(), answer.headers["Retry-After"]) == (404, {"error": "No"}, "1")
     assert lines(server, Reply("x", error="broken"))[-1] == {"error": "broken"}
@@ -136,14 +136,14 @@ def test_embeddings_and_lists(server: LLMServer) -> None:
     ],
 )
 def test_bad_requests_are_refused(server: LLMServer, changes: dict[str, Any], message: str) -> None:
-    """What the server does not take is 400 in its own words."""
+    """They get 400, in Ollama's words."""
     answer = ask(server, Reply("never sent"), **changes)
     assert answer.status_code == 400
     assert message in answer.json()["error"]
 
 
 def test_a_conversation_with_tools_is_read(server: LLMServer) -> None:
-    """Results of tools are turns, and the tools on offer are seen."""
+    """Tools' results are turns, and the request's tools are found."""
     call = {"function": {"name": "f", "arguments": {}}}
     messages = [*MESSAGES, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "content": "sunny"}]
     tools = [{"type": "function", "function": {"name": "f", "parameters": {"type": "object"}}}]

@@ -1,4 +1,4 @@
-"""The testing server as OpenAI, beyond plain text: tools, refusals, choices, log-probabilities, embeddings, Azure."""
+"""The testing server as OpenAI, beyond text: tools, refusals, choices, log probabilities, embeddings, Azure."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def ask(server: LLMServer, reply: Reply, path: str = "/v1/chat/completions", **o
 
 
 def choices(server: LLMServer, reply: Reply) -> list[dict[str, Any]]:
-    """The choices of all chunks of a streamed answer, which have one each."""
+    """The choices of all chunks in a streamed answer, which have one each."""
     events = ask(server, reply, stream=True).content.decode().split("\n\n")
     assert events[-2:] == ["data: [DONE]", ""]
     found = [json.loads(event.removeprefix("data: "))["choices"] for event in events[:-2]]
@@ -38,7 +38,7 @@ def choices(server: LLMServer, reply: Reply) -> list[dict[str, Any]]:
 
 
 def test_calls_are_streamed_in_pieces(server: LLMServer) -> None:
-    """The first delta of a call has id and name, the others pieces of the arguments; the finish says tool_calls."""
+    """A call's first delta has id and name, the others pieces of the arguments; the finish says tool_calls."""
     calls = [{"name": "f", "arguments": {"long": "Grüße"}, "id": "c1"}, {"name": "g", "arguments": "{broken"}]
     first, *between, last = choices(server, Reply(tool_calls=calls))
     assert first["delta"] == {"role": "assistant", "content": None}
@@ -54,7 +54,7 @@ def test_calls_are_streamed_in_pieces(server: LLMServer) -> None:
 
 
 def test_calls_that_are_not_streamed_are_whole(server: LLMServer) -> None:
-    """The message has them beside its content; a chosen finish reason stays."""
+    """The message holds them beside its content; a chosen finish reason stays."""
     reply = Reply(tool_calls=[{"name": "f", "arguments": {"x": 1}}], finish_reason="stop")
     choice = ask(server, reply).json()["choices"][0]
     assert choice["message"]["tool_calls"][0]["function"] == {"name": "f", "arguments": '{"x":1}'}
@@ -84,7 +84,7 @@ def test_choices_are_interleaved(server: LLMServer) -> None:
 
 
 def test_log_probabilities_go_with_the_pieces(server: LLMServer) -> None:
-    """Item by item, what is left over with the last piece; whole in an answer that is not streamed."""
+    """One item per piece, the rest with the last piece; all together in an answer that is not streamed."""
     given = [{"token": "a"}, {"token": "b"}, {"token": "c"}]
     reply = Reply(["a", "b"], logprobs=given)
     sent = [choice["logprobs"] for choice in choices(server, reply)]
@@ -93,7 +93,7 @@ def test_log_probabilities_go_with_the_pieces(server: LLMServer) -> None:
 
 
 def test_embeddings_come_as_numbers_or_base64(server: LLMServer) -> None:
-    """Both are the same vectors, which depend on the text alone; scripted ones are sent as they are."""
+    """Both are the same vectors, which depend only on the text; scripted ones are sent unchanged."""
     url = server.base_url("openai") + "/embeddings"
     body = {"model": "m", "input": ["a", "b", "a", "c d"]}
     plain = requests.post(url, json=body, timeout=SOON).json()
@@ -114,7 +114,7 @@ def test_embeddings_come_as_numbers_or_base64(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("given", [None, "", [], ["a", ""]])
 def test_nothing_to_embed_is_refused(server: LLMServer, given: Any) -> None:
-    """Empty texts, as the service does."""
+    """Empty texts are rejected, as by the service."""
     answer = requests.post(server.root + "/v1/embeddings", json={"model": "m", "input": given}, timeout=SOON)
     assert (answer.status_code, "input" in answer.json()["error"]["message"]) == (400, True)
 
@@ -128,7 +128,7 @@ def test_models_can_be_named(server: LLMServer) -> None:
 
 
 def test_azure_names_the_model_in_the_path(server: LLMServer) -> None:
-    """The stream begins with a chunk that has no choices; the model is the deployment unless the body names one."""
+    """The stream starts with a chunk without choices; the model is the deployment unless the body names one."""
     path = "/openai/deployments/dep-1/chat/completions?api-version=2024-10-21"
     url = server.base_url("azure") + path
     body = requests.post(url, json={"messages": MESSAGES, "stream": True}, timeout=SOON).content.decode()
@@ -162,14 +162,14 @@ def test_azure_names_the_model_in_the_path(server: LLMServer) -> None:
     ],
 )
 def test_bad_requests_are_refused(server: LLMServer, changes: dict[str, Any], message: str) -> None:
-    """What the service does not take is 400 with the place that is wrong."""
+    """They get 400, with the wrong part of the request."""
     answer = ask(server, Reply("never sent"), **changes)
     assert answer.status_code == 400
     assert message in answer.json()["error"]["message"]
 
 
 def test_a_conversation_with_tools_is_read(server: LLMServer) -> None:
-    """Results of tools are turns, and the tools on offer are seen."""
+    """Tools' results are turns, and the request's tools are found."""
     assert ask(server, Reply("x"), messages=[*MESSAGES, CALLED, RESULT], tools=[TOOL]).ok
     received = server.requests[0]
     assert [(turn.role, turn.text) for turn in received.turns][1:] == [("assistant", ""), ("tool", "sunny")]
@@ -201,6 +201,6 @@ def test_a_conversation_with_tools_is_read(server: LLMServer) -> None:
     ids=repr,
 )
 def test_bad_arguments_are_refused_at_construction(error: type[Exception], options: dict[str, Any]) -> None:
-    """A Reply that makes no sense fails where it is written, not in the server's thread."""
+    """An invalid Reply fails where it is created, not in the server's thread."""
     with pytest.raises(error):
         Reply(**options)

@@ -1,4 +1,4 @@
-"""Answers that are scripted part by part: in their order, with their proofs, and with objects of the service's own."""
+"""Answers scripted part by part: in order, with signatures, and with the service's own objects."""
 
 from __future__ import annotations
 
@@ -57,13 +57,13 @@ def ask(server: LLMServer, dialect: str, reply: Reply, *, stream: bool = False) 
 
 
 def whole(server: LLMServer, dialect: str, *parts: Any, **options: Any) -> dict[str, Any]:
-    """The one document that the parts make."""
+    """The document made of the parts."""
     made: dict[str, Any] = ask(server, dialect, Reply(parts=parts, **options)).json()
     return made
 
 
 def events(server: LLMServer, dialect: str, *parts: Any, **options: Any) -> Iterator[dict[str, Any]]:
-    """The JSON of each event of the stream that they make."""
+    """The JSON of each event in the stream made of the parts."""
     text = ask(server, dialect, Reply(parts=parts, **options), stream=True).content.decode()
     for line in text.splitlines():
         line = line.removeprefix("data: ")
@@ -72,7 +72,7 @@ def events(server: LLMServer, dialect: str, *parts: Any, **options: Any) -> Iter
 
 
 class TestOrder:
-    """Two thoughts and two calls, as models that think between calls send them."""
+    """Two thoughts and two calls, like models that think between calls."""
 
     def test_anthropic(self, server: LLMServer) -> None:
         """Blocks, each thought with its own signature; the same in a stream."""
@@ -125,7 +125,7 @@ class TestOrder:
 
     @pytest.mark.parametrize("dialect", ["openai", "ollama", "mistral", "cohere"])
     def test_where_there_are_fields(self, server: LLMServer, dialect: str) -> None:
-        """All of it arrives, in the fields that it has there."""
+        """Everything arrives, in the dialect's fields."""
         with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key="k", retries=0) as client:
             for stream in (True, False):
                 server.script(Reply(parts=TURN))
@@ -136,7 +136,7 @@ class TestOrder:
                 assert answer.finish_reason == "tool_calls"
 
     def test_proofs_in_chat_completions(self, server: LLMServer) -> None:
-        """Where OpenRouter has them, beside the text."""
+        """In OpenRouter's field, beside the text."""
         details = [
             {"type": "reasoning.text", "text": "First.", "index": 0, "signature": "c2lnMQ=="},
             {"type": "reasoning.encrypted", "data": "cmVk", "index": 1},
@@ -151,13 +151,13 @@ class TestOrder:
         assert server.requests[-1].json["messages"][1]["reasoning_details"][0]["signature"] == "c2lnMQ=="
 
     def test_texts_come_in_pieces(self, server: LLMServer) -> None:
-        """A list is one event for each."""
+        """A list is sent as one event per item."""
         told = [one["choices"][0]["delta"] for one in events(server, "openai", ["Hel", "lo"], "!")]
         assert [delta["content"] for delta in told if delta.get("content")] == ["Hel", "lo", "!"]
 
 
 class TestOwnObjects:
-    """Mappings are the service's own: what it sends in pieces comes in pieces."""
+    """Mappings are the service's own objects: what it sends in pieces is sent in pieces."""
 
     @pytest.mark.parametrize(
         "block",
@@ -173,7 +173,7 @@ class TestOwnObjects:
         ids=lambda block: block["type"],
     )
     def test_anthropic_s_blocks(self, server: LLMServer, block: dict[str, Any]) -> None:
-        """Put together, the stream is the block again."""
+        """The events of the stream make up the block again."""
         assert whole(server, "anthropic", "a", block)["content"][1] == block
         made: dict[str, Any] = {}
         pieces = ""
@@ -191,7 +191,7 @@ class TestOwnObjects:
         assert {**made, **({"input": json.loads(pieces)} if pieces else {})} == block
 
     def test_a_pause(self, server: LLMServer) -> None:
-        """As the service calls it."""
+        """The finish reason is the service's own word."""
         for finish in ("pause", "pause_turn"):
             assert whole(server, "anthropic", "a", finish_reason=finish)["stop_reason"] == "pause_turn"
 
@@ -211,7 +211,7 @@ class TestOwnObjects:
         ids=lambda value: value["type"] if isinstance(value, dict) else value,
     )
     def test_items_of_responses(self, server: LLMServer, item: dict[str, Any], field: str) -> None:
-        """Begun, filled, done."""
+        """An item is started, filled and finished."""
         assert whole(server, "openai-responses", item)["output"] == [item]
         told = list(events(server, "openai-responses", item))
         kinds = [one["type"] for one in told]
@@ -222,7 +222,7 @@ class TestOwnObjects:
         assert told[2]["item"].get(field, "") == ""
 
     def test_a_message_with_annotations(self, server: LLMServer) -> None:
-        """They come one by one, behind the text."""
+        """Annotations come one by one after the text."""
         cited = {"type": "url_citation", "url": "https://example.org", "start_index": 0, "end_index": 3}
         text = {"type": "output_text", "text": "Red bridges are red.", "annotations": [cited]}
         item = {"type": "message", "id": "msg_9", "role": "assistant", "content": [text]}
@@ -232,7 +232,7 @@ class TestOwnObjects:
         assert (added["annotation"], added["item_id"]) == (cited, "msg_9")
         assert told[-1]["response"]["output"] == [item]
 
-    def test_gemini_s_parts_and_what_stands_beside_them(self, server: LLMServer) -> None:
+    def test_gemini_s_parts_and_fields_beside_them(self, server: LLMServer) -> None:
         """Code, images, and the sources of an answer."""
         parts = [{"executableCode": {"code": "1"}}, {"inline_data": {"mime_type": "image/png", "data": "aGk="}}]
         grounding = {"groundingMetadata": {"webSearchQueries": ["x"]}}
@@ -243,7 +243,7 @@ class TestOwnObjects:
         assert last == {**grounding, "finishReason": "STOP", "index": 0}
 
     def test_calls_and_deltas_of_chat_completions(self, server: LLMServer) -> None:
-        """A custom call in pieces, sound whose data and transcript grow, images, annotations."""
+        """A custom call in pieces, sound with growing data and transcript, images, annotations."""
         custom = {"id": "call_7", "type": "custom", "custom": {"name": "shell", "input": "echo hello"}}
         sound = [{"audio": {"id": "a1", "transcript": "Re"}}, {"audio": {"data": "aGk=", "transcript": "d."}}]
         image = {"images": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,aGk="}}]}
@@ -273,8 +273,8 @@ class TestOwnObjects:
             one["message"] for one in events(server, "ollama", {"images": ["aGk="]})
         ]
 
-    def test_what_an_event_holds_raw_is_sent(self, server: LLMServer) -> None:
-        """Of whatever class it is."""
+    def test_the_raw_object_of_an_event_is_sent(self, server: LLMServer) -> None:
+        """For an event of any class."""
 
         @dataclass
         class Seen:
@@ -288,7 +288,7 @@ class TestOwnObjects:
 
 @pytest.mark.parametrize("dialect", list(PATHS))
 def test_an_identity(server: LLMServer, dialect: str) -> None:
-    """The id of the answer, the model that made it, and what else stands at the top: whole and in a stream."""
+    """The id, the model, and other fields at the top of the answer: whole and streamed."""
     reply: dict[str, Any] = {"id": "answer-7", "model": "m-2026", "extra": {"system_fingerprint": "fp_1"}}
     made = whole(server, dialect, "a", **reply)
     told = list(events(server, dialect, "a", **reply))
@@ -301,22 +301,22 @@ def test_an_identity(server: LLMServer, dialect: str) -> None:
             assert top.get("model", top.get("modelVersion")) == "m-2026"
 
 
-def test_what_no_part_can_be() -> None:
-    """Said at once; so is what contradicts itself."""
+def test_invalid_parts() -> None:
+    """They are refused at once; so are contradictions."""
     for part in (5, None, [5], object()):
         with pytest.raises(TypeError, match="part"):
             Reply(parts=[part])
     with pytest.raises(TypeError, match="parts must be a list"):
         Reply(parts="abc")
     for other in ({"content": "x"}, {"reasoning": "x"}, {"tool_calls": [{"name": "f"}]}):
-        with pytest.raises(ValueError, match="parts stand in place of"):
+        with pytest.raises(ValueError, match="parts replace"):
             Reply(parts=["a"], **other)
     with pytest.raises(UnicodeEncodeError):
         Reply(parts=["\ud800"])
 
 
-def test_a_reply_can_be_made_anew(server: LLMServer) -> None:
-    """And sent many times; later changes of what was given do not reach it."""
+def test_a_reply_can_be_copied(server: LLMServer) -> None:
+    """It can be sent many times; later changes to its arguments do not matter."""
     block = {"type": "new", "value": [1]}
     reply = Reply(parts=iter([*TURN, block]))
     block["value"] = [2]

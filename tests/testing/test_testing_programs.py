@@ -1,4 +1,4 @@
-"""The loopback server where it is a program of its own: the demo, `python -m llmbridge.testing`, the pytest plugin."""
+"""The loopback server as a program: the demo, `python -m llmbridge.testing`, the pytest plugin."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ SOON = 10.0
 
 @pytest.fixture
 def demo_url(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The chat endpoint of a demo server that is as quick as it can be and ends with the test."""
+    """The chat endpoint of a demo server without pauses, closed after the test."""
     monkeypatch.setattr(demo, "_server", None)
     monkeypatch.setattr(demo, "_PACE", 0.0)
     server = demo.demo_server()
@@ -39,14 +39,14 @@ def ask(url: str, prompt: Any, **options: Any) -> requests.Response:
 
 
 def run(code: str, *arguments: str) -> subprocess.CompletedProcess[str]:
-    """What a Python program of its own, with warnings as errors, wrote and returned."""
+    """The output and exit code of a Python program, run with warnings as errors."""
     command = [sys.executable, "-c", code, *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT, timeout=3 * SOON, check=False)
 
 
 @pytest.mark.parametrize("prompt", ["", "Hi", "Привет, мир! 👋", "very long " * 1000, "two\nlines\tand \x07", "\ud800"])
 def test_the_demo_says_that_it_is_one(demo_url: str, prompt: str) -> None:
-    """Whatever is asked, a text of moderate length says that no model is at work, and quotes the prompt's beginning."""
+    """Any prompt gets a short text that says no model is at work, and quotes the prompt's beginning."""
     texts = [ask(demo_url, prompt).json()["choices"][0]["message"]["content"] for _ in range(2)]
     assert texts[0] == texts[1]
     assert "demo: no model is at work" in texts[0]
@@ -56,7 +56,7 @@ def test_the_demo_says_that_it_is_one(demo_url: str, prompt: str) -> None:
 
 
 def test_the_demo_streams_many_pieces_with_usage(demo_url: str) -> None:
-    """The answer is streamed word by word, and usage comes without being asked for."""
+    """The answer is streamed word by word, and always has usage."""
     answer = ask(demo_url, "Hi", stream=True)
     *chunks, usage = [json.loads(line[6:]) for line in answer.content.split(b"\n\n")[:-2]]
     assert len(chunks) > 30
@@ -65,12 +65,12 @@ def test_the_demo_streams_many_pieces_with_usage(demo_url: str) -> None:
 
 
 def test_the_demo_is_paced() -> None:
-    """The pieces come about as fast as a model writes."""
+    """The pieces come about as fast as a model's."""
     assert 0.02 <= demo._PACE <= 0.03
 
 
 def test_a_process_has_one_demo_server(demo_url: str) -> None:
-    """Every call gives the same server, which keeps no prompts."""
+    """Every call gives the same server, which records no prompts."""
     assert demo.demo_server() is demo.demo_server()
     assert ask(demo_url, "secret").ok
     assert demo.demo_server().requests == []
@@ -96,7 +96,7 @@ sock.close()
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no fork here")
 def test_a_forked_child_gets_a_demo_server_of_its_own() -> None:
-    """After a fork the child starts another one, and neither its exit nor its close() harms the parent's servers."""
+    """After a fork the child starts a new one; its exit and its close() do not affect the parent's servers."""
     code = """
 import os, sys, urllib.request
 from llmbridge.testing import LLMServer
@@ -116,13 +116,13 @@ with LLMServer() as other:
     assert os.waitpid(child, 0)[1] == 0
     assert demo_server() is first and answers(first) and answers(other)
 """
-    # Since 3.12 forking beside threads is warned about; here it is what is tested.
+    # Since 3.12, forking beside threads gives a warning; here it is tested on purpose.
     result = run("import warnings; warnings.simplefilter('ignore', DeprecationWarning)\n" + code)
     assert (result.stdout, result.stderr, result.returncode) == ("", "", 0)
 
 
 def test_the_command_runs_until_it_is_interrupted() -> None:
-    """It prints the URL first, answers with the given text, and Ctrl-C ends it with 130 and without a word."""
+    """It prints the URL first, answers with the given text, and ends at Ctrl-C with code 130 and no output."""
     command = [sys.executable, "-m", "llmbridge.testing", "--text", "Привет, мир", "--delay", "0.001"]
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=ENVIRONMENT
@@ -134,7 +134,7 @@ def test_the_command_runs_until_it_is_interrupted() -> None:
             program.send_signal(signal.SIGINT)
             rest, errors = program.communicate(timeout=SOON)
         finally:
-            program.kill()  # does nothing to one that has ended
+            program.kill()  # no effect if it has ended
     assert answer["choices"][0]["message"]["content"] == "Привет, мир"
     assert f"--base-url {root}/v1" in advice[0]
     urls = dict(line.split(None, 1) for line in advice[2:6])
@@ -155,7 +155,7 @@ def test_the_command_runs_until_it_is_interrupted() -> None:
     ],
 )
 def test_the_command_says_what_is_wrong(arguments: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """A port that cannot be used and numbers that make no sense are one clear message."""
+    """An unusable port or a wrong number is one clear message."""
     from llmbridge.testing.__main__ import main
 
     with llmbridge.testing.LLMServer() as server:
@@ -170,7 +170,7 @@ def test_the_command_says_what_is_wrong(arguments: list[str], message: str, caps
 
 @pytest.mark.slow
 def test_the_fixture_gives_a_fresh_server_to_each_test(tmp_path: Path) -> None:
-    """`llm_server` is there once the plugin is loaded, new for every test, and closed after it."""
+    """`llm_server` exists once the plugin is loaded, is new for every test, and closed after it."""
     (tmp_path / "test_it.py").write_text(
         "import socket, pytest\n"
         "seen = []\n"
@@ -182,7 +182,7 @@ def test_the_fixture_gives_a_fresh_server_to_each_test(tmp_path: Path) -> None:
         "    assert llm_server not in seen and llm_server.requests == []\n"
         "    seen.append(llm_server)\n"
     )
-    # The plugin is named by its module, so that it need not be installed; if it is, that copy stays out of the way.
+    # The plugin is loaded by its module's name, so it need not be installed; an installed copy is disabled.
     plugin = ["-p", "no:llmbridge", "-p", "llmbridge.testing.pytest_plugin", "-p", "no:randomly"]
     command = [sys.executable, "-m", "pytest", "-q", *plugin, "-p", "no:cacheprovider", str(tmp_path)]
     result = subprocess.run(
@@ -194,7 +194,7 @@ def test_the_fixture_gives_a_fresh_server_to_each_test(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_the_catalogue_of_faults_is_a_program() -> None:
-    """All of it, or those that are named."""
+    """It prints all faults, or the named ones."""
     command = [sys.executable, "-m", "llmbridge.testing.faults"]
     everything = subprocess.run(command, capture_output=True, text=True, check=True).stdout.splitlines()
     assert len(everything) == len(FAULTS) + 1
@@ -202,4 +202,4 @@ def test_the_catalogue_of_faults_is_a_program() -> None:
     assert [line.split()[0] for line in one] == ["fault", "gzip-bomb"]
     wrong = subprocess.run([*command, "gzip-bom"], capture_output=True, text=True, check=False)
     assert wrong.returncode == 2
-    assert "there is no fault 'gzip-bom'" in wrong.stderr
+    assert "unknown fault 'gzip-bom'" in wrong.stderr

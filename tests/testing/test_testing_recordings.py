@@ -1,4 +1,4 @@
-"""The testing server beside recorded ones: the same request and the same words give answers of the same shape."""
+"""The testing server compared with recorded servers: the same request and words give answers of the same form."""
 
 from __future__ import annotations
 
@@ -68,16 +68,16 @@ SAME |= {
     "aimock/cohere_text": Reply(HELLO),
     "aimock/cohere_tool": Reply(reasoning="I will use the requested tool.", tool_calls=[WEATHER]),
 }
-# What differs between two answers to one request, and what only one of the servers counts.
+# What differs between two answers to the same request, and what only one of the servers counts.
 VARYING = {"id", "created", "created_at", "usage", "usageMetadata", "request_id"}
 VARYING |= {"responseId", "modelVersion", "thoughtSignature"}
-# What the real Responses say, and the recorded server did not.
+# Fields of the real Responses that the recorded server did not send.
 VARYING |= {"item_id", "sequence_number", "logprobs", "encrypted_content", "tools", "tool_choice", "metadata"}
 VARYING |= {"parallel_tool_calls", "temperature", "top_p"}
 
 
 def bare(value: Any) -> Any:
-    """The JSON without what varies, without nulls, and without the index that Ollama's recorded calls lack."""
+    """The JSON without varying fields, nulls, and the index that Ollama's recorded calls lack."""
     if isinstance(value, list):
         return [bare(one) for one in value]
     if not isinstance(value, dict):
@@ -97,7 +97,7 @@ def dechunked(body: bytes) -> bytes:
 
 
 def events(body: bytes) -> list[Any]:
-    """Every event, line or document, with the name of the event in front where it has one."""
+    """Every event, line or document, prefixed by the event's name if it has one."""
     found: list[Any] = []
     for line in filter(None, re.split(r"\n+", body.decode())):
         field, _, rest = line.partition(": ")
@@ -110,7 +110,7 @@ def events(body: bytes) -> list[Any]:
 
 @pytest.mark.parametrize("name", SAME)
 def test_an_answer_has_the_shape_of_the_recorded_one(server: LLMServer, name: str) -> None:
-    """Events, fields, values and status are those that a recorded server sent for the same words."""
+    """Events, fields, values and status equal those that a recorded server sent for the same words."""
     request = json.loads((DATA / f"{name}.json").read_text("utf-8"))["request"]
     head, _, body = (DATA / f"{name}.txt").read_bytes().partition(b"\r\n\r\n")
     recorded = events(dechunked(body) if b"Transfer-Encoding: chunked" in head else body)

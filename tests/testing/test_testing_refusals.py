@@ -1,4 +1,4 @@
-"""What the testing server refuses and takes as the services do: schemas, white space, and parts of every kind."""
+"""The testing server accepts and rejects what the services do: schemas, white space, and parts of every kind."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ USER = [{"role": "user", "content": "Hi"}]
 
 
 def post(server: LLMServer, dialect: str, path: str, body: dict[str, Any]) -> requests.Response:
-    """What the server answers to a request."""
+    """The server's answer to a request."""
     server.script(Reply("ok"))
     headers = {"anthropic-version": "2023-06-01"} if dialect == "anthropic" else {}
     return requests.post(server.base_url(dialect) + path, json=body, headers=headers, timeout=SOON)
 
 
 def with_tool(server: LLMServer, dialect: str, schema: Any, **more: Any) -> requests.Response:
-    """A request that offers one tool with that schema."""
+    """A request with one tool that has this schema."""
     if dialect == "anthropic":
         tools = [{"name": "f", "input_schema": schema, **more}]
         return post(server, dialect, "/v1/messages", {"model": "m", "max_tokens": 9, "messages": USER, "tools": tools})
@@ -37,7 +37,7 @@ def with_tool(server: LLMServer, dialect: str, schema: Any, **more: Any) -> requ
 
 
 def message(answer: requests.Response) -> str:
-    """The words of an error document."""
+    """The message in an error document."""
     assert answer.status_code == 400
     document = answer.json()
     return str(document["error"]["message"] if "error" in document else document["message"])
@@ -46,7 +46,7 @@ def message(answer: requests.Response) -> str:
 @pytest.mark.parametrize("key", ["anyOf", "oneOf", "allOf", "enum", "not"])
 @pytest.mark.parametrize("dialect", ["openai", "openai-responses", "mistral"])
 def test_openai_wants_one_object(server: LLMServer, dialect: str, key: str) -> None:
-    """In its own words; deeper in the schema it takes them."""
+    """In OpenAI's words; deeper in the schema these keywords are accepted."""
     case: Any = {"required": ["a"]} if key == "not" else [{"a": 1}]
     said = message(with_tool(server, dialect, {"type": "object", "properties": {}, key: case}))
     assert "have type 'object' and not have 'oneOf'/'anyOf'/'allOf'/'enum'/'not' at the top level" in said
@@ -55,7 +55,7 @@ def test_openai_wants_one_object(server: LLMServer, dialect: str, key: str) -> N
 
 @pytest.mark.parametrize("dialect", ["openai", "openai-responses", "mistral"])
 def test_openai_looks_into_a_schema(server: LLMServer, dialect: str) -> None:
-    """Arrays, patterns, old words: each with its place."""
+    """Arrays, patterns, old keywords: each with its place."""
     deep = {"type": "object", "properties": {"a": {"anyOf": [{"type": ["array", "null"]}]}}}
     said = message(with_tool(server, dialect, deep))
     assert "In context=('properties', 'a', 'anyOf', '0'), array schema missing items." in said
@@ -90,14 +90,14 @@ def test_openai_looks_into_the_schema_of_an_answer(server: LLMServer) -> None:
     ],
 )
 def test_anthropic_looks_at_a_schema(server: LLMServer, schema: dict[str, Any], words: str) -> None:
-    """It says which tool it is about."""
+    """The error names the tool."""
     said = message(with_tool(server, "anthropic", {"type": "object", **schema}))
     assert words in said
     assert said.startswith("tools.0.custom.input_schema")
 
 
 def test_anthropic_takes_what_others_refuse(server: LLMServer) -> None:
-    """Other names deeper in, arrays without items, bounds where it is not strict."""
+    """Other names deeper in the schema, arrays without items, and bounds unless it is strict."""
     inner = {"type": "object", "properties": {"a[b]": {"type": "array"}, "c": {"type": "integer", "minimum": 1}}}
     schema = {"type": "object", "properties": {"a": {"anyOf": [inner]}}}
     assert with_tool(server, "anthropic", schema).ok
@@ -106,7 +106,7 @@ def test_anthropic_takes_what_others_refuse(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("content", ["It is ", [{"type": "text", "text": "It is\n"}]])
 def test_anthropic_refuses_white_space_at_the_end(server: LLMServer, content: Any) -> None:
-    """Of the last message, if it is the assistant's and ends with a text."""
+    """At the end of the last message, if it is the assistant's and ends with text."""
     asked = {"model": "m", "max_tokens": 9, "messages": [*USER, {"role": "assistant", "content": content}]}
     said = message(post(server, "anthropic", "/v1/messages", asked))
     assert said == "messages: final assistant content cannot end with trailing whitespace"
@@ -119,7 +119,7 @@ def test_anthropic_refuses_white_space_at_the_end(server: LLMServer, content: An
 
 
 def test_gemini_wants_items_and_lone_references(server: LLMServer) -> None:
-    """In the schema of a function and in that of an answer."""
+    """In the schemas of functions and of answers."""
     bare = {"type": "object", "properties": {"a": {"type": "array"}}}
     assert ".parameters.properties[a].items: missing field" in message(with_tool(server, "gemini", bare))
     beside = {"type": "object", "properties": {"a": {"$ref": "#/$defs/A", "title": "A"}}, "$defs": {"A": {}}}
@@ -149,7 +149,7 @@ ANTHROPIC_BLOCKS: list[dict[str, Any]] = [
 
 @pytest.mark.parametrize("block", ANTHROPIC_BLOCKS, ids=lambda block: block["type"])
 def test_anthropic_s_blocks_are_taken(server: LLMServer, block: dict[str, Any]) -> None:
-    """Whole ones; without what they need they are refused."""
+    """Complete blocks are accepted, incomplete ones rejected."""
     asked: dict[str, Any] = {"model": "m", "max_tokens": 9}
     asked["messages"] = [*USER, {"role": "assistant", "content": [block]}]
     assert post(server, "anthropic", "/v1/messages", asked).ok
@@ -173,13 +173,13 @@ def test_anthropic_s_blocks_are_taken(server: LLMServer, block: dict[str, Any]) 
     ids=str,
 )
 def test_gemini_s_parts_have_two_spellings(server: LLMServer, part: dict[str, Any]) -> None:
-    """Google reads both."""
+    """Google accepts both."""
     asked = {"contents": [{"role": "user", "parts": [{"text": "Hi"}]}, {"role": "model", "parts": [part]}]}
     assert post(server, "gemini", "/v1beta/models/m:generateContent", asked).ok
 
 
 def test_gemini_s_calls_and_tools_have_two_spellings(server: LLMServer) -> None:
-    """And are read in both by `Received`; what a function gives is free JSON."""
+    """`Received` reads both; a function's result is free JSON."""
     contents = [
         {"role": "user", "parts": [{"text": "Hi"}]},
         {"role": "model", "parts": [{"function_call": {"name": "f", "args": {"my_key": 1}}}]},
@@ -218,13 +218,13 @@ def test_gemini_s_calls_and_tools_have_two_spellings(server: LLMServer) -> None:
     ids=lambda item: str(item["type"]),
 )
 def test_items_of_responses_are_taken(server: LLMServer, item: dict[str, Any]) -> None:
-    """Of every kind."""
+    """Items of every kind are accepted."""
     said = {"type": "message", "role": "user", "content": "Hi"}
     assert post(server, "openai-responses", "/responses", {"model": "m", "input": [said, item, said]}).ok
 
 
 def test_custom_calls_are_answered(server: LLMServer) -> None:
-    """In both APIs of OpenAI: a call without a text is refused, and an answer without its call."""
+    """In both of OpenAI's APIs: a call without text is rejected, and a result without its call."""
     call = {"type": "custom_tool_call", "call_id": "c", "name": "shell", "input": "echo"}
     output = {"type": "custom_tool_call_output", "call_id": "c", "output": "done"}
     assert post(server, "openai-responses", "/responses", {"model": "m", "input": [call, output]}).ok
@@ -242,13 +242,13 @@ def test_custom_calls_are_answered(server: LLMServer) -> None:
 
 
 def test_sound_of_earlier_turns_is_taken(server: LLMServer) -> None:
-    """By its id, without any content."""
+    """By its id, without content."""
     turns = [*USER, {"role": "assistant", "audio": {"id": "audio_1"}}, *USER]
     assert post(server, "openai", "/chat/completions", {"model": "m", "messages": turns}).ok
 
 
 def test_ollama_shows_its_models(server: LLMServer) -> None:
-    """What one can do, which are loaded, as llm-ollama and others ask."""
+    """What a model can do, and which are loaded, as llm-ollama and others request it."""
     shown = requests.post(server.root + "/api/show", json={"model": "m"}, timeout=SOON).json()
     assert {"completion", "tools"} <= set(shown["capabilities"])
     assert shown["details"]["family"] in shown["details"]["families"]

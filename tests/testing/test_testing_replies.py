@@ -1,4 +1,4 @@
-"""How a Reply is sent: transfer codings, pauses and every scripted misbehaviour; and which ones are refused."""
+"""How a Reply is sent: transfer codings, pauses and every scripted fault; and which ones are refused."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def ask_raw(server: LLMServer, reply: Reply, end: str, enough: Callable[[bytes],
 
 
 def ask_parts(server: LLMServer, reply: Reply, end: str, size: int | None = None) -> tuple[bytes, bytes]:
-    """Head, and body as on the wire; `enough` of it are `size` bytes, or its regular end."""
+    """Head, and body as on the wire, up to `size` bytes or its regular end."""
 
     def enough(got: bytes) -> bool:
         head, _, body = got.partition(b"\r\n\r\n")
@@ -68,7 +68,7 @@ def ask_parts(server: LLMServer, reply: Reply, end: str, size: int | None = None
 
 
 def body_bytes(head: bytes, body: bytes) -> bytes:
-    """What has come of the body, without chunked coding, however incomplete."""
+    """The body so far, without chunked coding, even if incomplete."""
     if b"Transfer-Encoding: chunked" not in head:
         return body
     whole = b""
@@ -94,8 +94,8 @@ def dechunked(body: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("status", [204, 304])
-def test_statuses_without_a_body_have_none(server: LLMServer, status: int) -> None:
-    """204 and 304 carry neither body nor framing, and the connection can go on."""
+def test_statuses_without_a_body(server: LLMServer, status: int) -> None:
+    """204 and 304 have neither body nor framing, and the connection stays usable."""
     answer = ask(server, Reply("ignored", status=status))
     assert (answer.status_code, answer.content) == (status, b"")
     assert not {"Content-Length", "Transfer-Encoding"} & set(answer.headers)
@@ -110,7 +110,7 @@ def test_head_requests_get_a_head(server: LLMServer) -> None:
 
 
 def test_given_headers_replace_the_server_s_own(server: LLMServer) -> None:
-    """A header of the same name in any case takes the place of the usual one; pairs may repeat a name."""
+    """A header of the same name, in any letter case, replaces the usual one; pairs may repeat a name."""
     headers = [("content-TYPE", "a/b"), ("Set-Cookie", "1"), ("Set-Cookie", "2"), ("connection", "close")]
     head, _ = ask_parts(server, Reply("x", headers=headers), "closed")
     lines = head.decode().split("\r\n")
@@ -120,7 +120,7 @@ def test_given_headers_replace_the_server_s_own(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("transfer", ["chunked", "length", "close", "http10"])
 def test_every_transfer_shows_the_end_in_its_own_way(server: LLMServer, transfer: Any) -> None:
-    """Chunks, a length, or nothing but the end of the connection delimit the same body."""
+    """Chunks, a length, or the end of the connection delimit the same body."""
     end = "silent" if transfer in ("chunked", "length") else "closed"
     head, body = ask_parts(server, Reply(["a", "b"], transfer=transfer), end)
     assert head.startswith(b"HTTP/1.0 200 OK" if transfer == "http10" else b"HTTP/1.1 200 OK")
@@ -133,14 +133,14 @@ def test_every_transfer_shows_the_end_in_its_own_way(server: LLMServer, transfer
 
 @pytest.mark.parametrize(("per_chunk", "chunks"), [(1, 5), (2, 3), (3, 2), (99, 1)])
 def test_events_can_share_an_http_chunk(server: LLMServer, per_chunk: int, chunks: int) -> None:
-    """per_chunk says how many events one HTTP chunk holds."""
+    """per_chunk is the number of events in an HTTP chunk."""
     _, body = ask_parts(server, Reply(["a", "b"], per_chunk=per_chunk), "silent")
     assert len(dechunked(body)) == chunks
 
 
 @pytest.mark.parametrize("split", [1, 2, 3, 7, 1000])
 def test_any_split_writes_the_same_bytes(server: LLMServer, split: int) -> None:
-    """However few bytes a write has, and all have so few, what arrives is the same."""
+    """For any size of write, the same bytes arrive."""
     answer = ask(server, Reply(["Grüße", "世界"], split=split, gzip=split == 3))
     assert [event["choices"][0]["delta"].get("content") for event in events(answer)[:-1]] == ["", "Grüße", "世界", None]
     played = steps(Reply("x", split=split, delay=1), server.requests[0], serial=1)
@@ -150,7 +150,7 @@ def test_any_split_writes_the_same_bytes(server: LLMServer, split: int) -> None:
 
 @pytest.mark.parametrize("transfer", ["chunked", "length", "close"])
 def test_gzip_is_flushed_after_every_event(server: LLMServer, transfer: Any) -> None:
-    """A compressed stream that pauses after its first event has delivered the whole of it."""
+    """A compressed stream that pauses after its first event has delivered the whole event."""
     answer = ask(server, Reply(["a", "b"], gzip=True, transfer=transfer))
     assert answer.headers["Content-Encoding"] == "gzip"
     assert len(events(answer)) == 5
@@ -176,7 +176,7 @@ def test_pauses_are_kept(server: LLMServer) -> None:
 @pytest.mark.parametrize("size", [0, 1, 30, 200, 205, 10_000])
 @pytest.mark.parametrize("way", ["cut", "reset", "stall"])
 def test_a_body_can_end_after_any_number_of_bytes(server: LLMServer, transfer: Any, size: int, way: str) -> None:
-    """cut closes, reset tears down, stall goes silent, after exactly so many bytes of the body."""
+    """cut closes, reset resets, stall goes silent, after exactly that many bytes of the body."""
     pieces = ["a", "b"]
     whole = ask(server, Reply(pieces)).content
     options: dict[str, Any] = {"stall": size} if way == "stall" else {"cut": size, "reset": way == "reset"}
@@ -184,13 +184,13 @@ def test_a_body_can_end_after_any_number_of_bytes(server: LLMServer, transfer: A
     end = {"cut": "closed", "reset": "reset", "stall": "silent"}[way]
     head, body = ask_parts(server, Reply(pieces, transfer=transfer, **options), end, expected)
     assert not (transfer == "chunked" and body.endswith(b"\r\n0\r\n\r\n"))
-    if way != "reset":  # which may overtake what was sent before it
+    if way != "reset":  # a reset may overtake data
         assert len(body_bytes(head, body)) == expected
         assert (b"Content-Length: %d" % len(whole) in head) == (transfer == "length")
 
 
 def test_a_cut_inside_a_chunk_leaves_it_unfinished(server: LLMServer) -> None:
-    """The chunk announces its full size and does not keep its word, as when a server dies."""
+    """The chunk announces its full size but is shorter, as when a server dies."""
     _, body = ask_parts(server, Reply(body=b"0123456789", cut=4), "closed")
     assert body == b"a\r\n0123"
     _, body = ask_parts(server, Reply(body=b"0123456789", cut=10), "closed")
@@ -199,7 +199,7 @@ def test_a_cut_inside_a_chunk_leaves_it_unfinished(server: LLMServer) -> None:
 
 @pytest.mark.parametrize("transfer", ["chunked", "length", "close"])
 def test_keep_open_sends_everything_but_the_end(server: LLMServer, transfer: Any) -> None:
-    """The end mark is there, the end of the body is not, and the connection stays."""
+    """The end mark is sent, the end of the body is not, and the connection stays open."""
     reply = Reply(body=b"data: [DONE]\n\n", transfer=transfer, keep_open=True)
     head, body = ask_parts(server, reply, "silent", 14)
     assert body == (b"e\r\ndata: [DONE]\n\n\r\n" if transfer == "chunked" else b"data: [DONE]\n\n")
@@ -219,12 +219,12 @@ def test_keep_open_sends_everything_but_the_end(server: LLMServer, transfer: Any
 )
 @pytest.mark.parametrize("split", [None, 1])
 def test_raw_is_played_step_by_step(server: LLMServer, raw: Any, expected: bytes, end: str, split: int | None) -> None:
-    """raw writes, sleeps, closes, resets and holds, with nothing added."""
+    """raw writes, sleeps, closes, resets and holds; nothing is added."""
     assert ask_raw(server, Reply(raw=raw, split=split), end, lambda got: len(got) >= len(expected)) == expected
 
 
 def test_a_raw_answer_without_an_end_keeps_the_connection(server: LLMServer) -> None:
-    """After the last step the next request on the same connection is read."""
+    """After the last step the next request on the connection is read."""
     server.default = Reply(raw=iter([b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n", b"ok"]))
     with requests.Session() as session:
         assert [session.get(server.root, timeout=SOON).text for _ in range(3)] == ["ok"] * 3
@@ -282,13 +282,13 @@ def test_a_raw_answer_without_an_end_keeps_the_connection(server: LLMServer) -> 
     ids=repr,
 )
 def test_bad_arguments_are_refused_at_construction(error: type[Exception], options: dict[str, Any]) -> None:
-    """A Reply that makes no sense fails where it is written, not in the server's thread."""
+    """An invalid Reply fails where it is created, not in the server's thread."""
     with pytest.raises(error):
         Reply(**options)
 
 
 def test_one_reply_can_be_sent_many_times(server: LLMServer) -> None:
-    """Iterators and lists are taken over once, so later changes to them do not matter."""
+    """Iterators and lists are copied once, so later changes to them do not matter."""
     texts = ["a"]
     reply = Reply(iter(texts), reasoning=texts, usage=(usage := {"prompt_tokens": 1}))
     texts.append("b")

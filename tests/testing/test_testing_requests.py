@@ -1,4 +1,4 @@
-"""Whatever a client sends, every endpoint answers it, with an answer or with a refusal, and never breaks."""
+"""Every endpoint answers or rejects any request, and never breaks."""
 
 from __future__ import annotations
 
@@ -138,13 +138,13 @@ def received(path: str, body: Any) -> Received:
 
 
 def places(value: Any, path: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
-    """The path to every value inside of a JSON value."""
+    """The path to every value in a JSON value."""
     keys: Any = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else ()
     return [path, *(place for key, inner in keys for place in places(inner, (*path, key)))]
 
 
 def replaced(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
-    """A copy with something else at one place."""
+    """A copy with another value at one place."""
     if not path:
         return odd
     changed = copy.deepcopy(value)
@@ -156,14 +156,14 @@ def replaced(value: Any, path: tuple[Any, ...], odd: Any) -> Any:
 
 
 def look(request: Received) -> None:
-    """Reads everything that a Received can say about its body."""
+    """Reads everything that a Received offers of its body."""
     assert isinstance(request.user_text + (request.model or ""), str)
     assert isinstance([*request.turns, *request.tools], list)
 
 
 @pytest.mark.parametrize(("path", "body"), ENDPOINTS, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_full_request_is_answered(path: str, body: dict[str, Any]) -> None:
-    """With everything that a Reply can say."""
+    """With everything that a Reply can hold."""
     if path.startswith("/v1/embeddings"):
         body = {**body, "input": ["a", "b"]}
     request = received(path, body)
@@ -175,7 +175,7 @@ def test_a_full_request_is_answered(path: str, body: dict[str, Any]) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize(("path", "body"), ENDPOINTS, ids=lambda value: value if isinstance(value, str) else "")
 def test_a_request_with_anything_wrong_is_answered_or_refused(path: str, body: dict[str, Any]) -> None:
-    """Each value of a good request in turn is replaced by odd ones: no endpoint breaks, nor does a look at it."""
+    """Each value of a good request is replaced by odd ones: no endpoint breaks, nor does reading the request."""
     for place in places(body):
         for odd in ODD:
             request = received(path, replaced(body, place, odd))
@@ -218,7 +218,7 @@ SCHEMAS = st.recursive(
 
 
 def fits(made: Any, schema: dict[str, Any]) -> bool:
-    """Whether a value fits one of the schemas above."""
+    """Whether a value matches one of the schemas above."""
     if "anyOf" in schema:
         return any(fits(made, one) for one in schema["anyOf"])
     if "allOf" in schema:
@@ -242,14 +242,14 @@ def fits(made: Any, schema: dict[str, Any]) -> bool:
 
 @given(schema=SCHEMAS, prompt=st.sampled_from(["", "In New Rome and 'two words': 7, -3.5 and 1000"]))
 def test_made_up_values_fit_their_schema(schema: dict[str, Any], prompt: str) -> None:
-    """Whatever the prompt says, and always the same for the same one."""
+    """For any prompt, and always the same for the same one."""
     made = value(schema, Hints(prompt))
     assert fits(made, schema)
     assert made == value(schema, Hints(prompt))
 
 
 def test_a_schema_may_contain_itself() -> None:
-    """A reference to itself ends where it may."""
+    """A recursive reference ends as soon as possible."""
     children = {"type": "array", "items": {"$ref": "#/$defs/node"}}
     other = {"anyOf": [{"$ref": "#/$defs/node"}, {"type": "null"}]}
     properties = {"name": {"type": "string"}, "children": children, "other": other}

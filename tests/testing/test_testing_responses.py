@@ -1,4 +1,4 @@
-"""The testing server as OpenAI's Responses: items in named events, and everything that a Reply can say."""
+"""The testing server as OpenAI's Responses: items in named events, and everything that a Reply can hold."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def ask(server: LLMServer, reply: Reply, **options: Any) -> requests.Response:
 
 
 def stream(server: LLMServer, reply: Reply) -> list[dict[str, Any]]:
-    """The data of every event, whose name must be its type, and whose numbers must count."""
+    """The data of every event, after checking its name and number."""
     found = []
     for block in ask(server, reply, stream=True).content.decode().split("\n\n")[:-1]:
         name, data = block.split("\n")
@@ -32,7 +32,7 @@ def stream(server: LLMServer, reply: Reply) -> list[dict[str, Any]]:
 
 
 def test_every_item_begins_fills_and_ends(server: LLMServer) -> None:
-    """Reasoning, message and calls in order; the last event repeats all of them, as the answer that is not streamed."""
+    """Reasoning, message and calls come in order; the last event repeats them, like an answer that is not streamed."""
     reply = Reply(["a", "b"], reasoning="hm", tool_calls=[{"name": "f", "arguments": {"long": "argument"}, "id": "c1"}])
     events = stream(server, reply)
     texts = [event["delta"] for event in events if event["type"] == "response.output_text.delta"]
@@ -61,7 +61,7 @@ def test_every_item_begins_fills_and_ends(server: LLMServer) -> None:
     ],
 )
 def test_finish_reasons_are_statuses(server: LLMServer, finish: str, status: str, reason: str | None) -> None:
-    """The last event has its name from it."""
+    """They decide the name of the last event."""
     reply = Reply("x", finish_reason=finish, usage={"input_tokens": 7})
     last = stream(server, reply)[-1]
     assert last["type"] == f"response.{status}"
@@ -71,7 +71,7 @@ def test_finish_reasons_are_statuses(server: LLMServer, finish: str, status: str
 
 
 def test_the_end_can_be_left_out(server: LLMServer) -> None:
-    """There is no other mark."""
+    """There is no other end mark."""
     for reply in (Reply("x", finish_reason=None), Reply("x", end_mark=False)):
         assert stream(server, reply)[-1]["type"] == "response.output_item.done"
 
@@ -90,7 +90,7 @@ def test_refusals_and_log_probabilities(server: LLMServer) -> None:
 
 
 def test_errors(server: LLMServer) -> None:
-    """OpenAI's document under a status, an event in a stream, a failed response otherwise."""
+    """OpenAI's document with a status, an event in a stream, or a failed response."""
     assert ask(server, Reply("No", status=429)).json()["error"]["code"] == "rate_limit_exceeded"
     last = stream(server, Reply("x", error={"message": "broken", "code": "server_error"}))[-1]
     assert (last["type"], last["code"], last["message"]) == ("error", "server_error", "broken")
@@ -113,13 +113,13 @@ def test_errors(server: LLMServer) -> None:
     ],
 )
 def test_bad_requests_are_refused(server: LLMServer, changes: dict[str, Any], message: str) -> None:
-    """What the service does not take is 400 with the place that is wrong."""
+    """They get 400, with the wrong part of the request."""
     answer = ask(server, Reply("never sent"), **changes)
     assert (answer.status_code, message in answer.json()["error"]["message"]) == (400, True)
 
 
 def test_a_conversation_with_tools_is_read(server: LLMServer) -> None:
-    """Items become turns, and the flat tools are seen."""
+    """Items become turns, and flat tools are found."""
     items = [
         {"role": "user", "content": [{"type": "input_text", "text": "Hi there"}]},
         {"type": "function_call", "call_id": "c", "name": "f", "arguments": "{}"},

@@ -1,4 +1,4 @@
-"""`run_tools=True`: tools that are run between the answers of a model, in a plain loop, in asyncio and in trio."""
+"""`run_tools=True`: tools that run between the answers of a model, in sync, asyncio and trio."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ WAIT = 10  # seconds after which a test gives up
 
 
 def asks(*calls: str | tuple[str, dict[str, Any]], **more: Any) -> Reply:
-    """An answer that calls tools: by name, with arguments or without."""
+    """An answer that calls tools: by name, with or without arguments."""
     made = [(call, {}) if isinstance(call, str) else call for call in calls]
     return Reply(more.pop("text", ""), tool_calls=[{"name": name, "arguments": given} for name, given in made], **more)
 
@@ -91,13 +91,13 @@ def results_of(events: list[Any]) -> list[ToolResult]:
 
 
 def messages_sent(server: LLMServer, index: int = -1) -> list[dict[str, Any]]:
-    """What a request said."""
+    """The messages of a request."""
     found: list[dict[str, Any]] = server.requests[index].json["messages"]
     return found
 
 
 class TestTheLoop:
-    """What the model asks for is run, and it gets to read the result."""
+    """The model's calls are run, and it gets their results."""
 
     def test_a_function_is_called_and_its_result_sent(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """Two requests: the second one holds the call and its result."""
@@ -117,7 +117,7 @@ class TestTheLoop:
     def test_what_the_caller_does_with_his_lists_reaches_no_later_turn(
         self, server: LLMServer, client: Client, of_client: bool
     ) -> None:
-        """An iterator of tools is read once, and each request of a call says the same."""
+        """An iterator of tools is read once, and each request of a call holds the same tools."""
         stop = ["a"]
 
         def more() -> str:
@@ -134,7 +134,7 @@ class TestTheLoop:
             assert request.json["stop"] == ["a"]
 
     def test_thoughts_go_back_in_the_place_where_they_stood(self, server: LLMServer, mode: Mode) -> None:
-        """Between the texts: Anthropic refuses a thought elsewhere."""
+        """The thoughts stay between the texts: Anthropic rejects them elsewhere."""
         server.script(Reply(body=INTERLEAVED, content_type="text/event-stream"), Reply("5"))
         base_url = server.base_url("anthropic")
         with Client("anthropic:m", base_url=base_url, api_key="k", retries=0, timeout=20) as client:
@@ -161,7 +161,7 @@ class TestTheLoop:
         assert len(server.requests) == 4
 
     def test_run_asks_by_the_chat_of_a_subclass(self) -> None:
-        """Whoever overrides `chat`, to log or to count, sees the calls of `run` too."""
+        """A subclass that overrides `chat`, to log or to count, sees the calls of `run` too."""
         seen: list[dict[str, Any]] = []
 
         class Logged(Client):
@@ -181,7 +181,7 @@ class TestTheLoop:
         assert len(server.requests) == 1
 
     def test_every_step_is_an_event_in_its_order(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Text, the call as it is written, the call, the end of the turn, the result, the next turn."""
+        """Text, pieces of the call, the call, the end of the turn, the result, the next turn."""
         server.script(asks(("add", {"a": 2, "b": 3}), text="Hm."), Reply("5", usage=False))
         kinds = [type(event) for event in mode.read(client.run("x", tools=[add]).events()).pieces]
         kinds = [kind for index, kind in enumerate(kinds) if kind not in kinds[:index] or kind is Text]
@@ -195,7 +195,7 @@ class TestTheLoop:
         ]
 
     def test_a_result_names_its_call_and_holds_the_value(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """What the model reads is text; what the caller sees is the value too."""
+        """The model gets text; the caller gets the value too."""
         value = {"rain": True, "mm": [1, 2]}
         server.script(asks("forecast"), Reply("Rain."))
         events = mode.read(client.run("x", tools=[_named("forecast", lambda: value)]).events()).pieces
@@ -207,7 +207,7 @@ class TestTheLoop:
         assert messages_sent(server)[-1]["content"] == result.text
 
     def test_the_completion_has_all_turns(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Text of the last turn, sum of the tokens, and the messages to go on with."""
+        """The text of the last turn, the sum of the tokens, and the messages to continue from."""
         usages = [{"prompt_tokens": 10, "completion_tokens": 5}, {"prompt_tokens": 20, "completion_tokens": 7}]
         server.script(
             asks(("add", {"a": 2, "b": 3}), text="Hm.", usage=usages[0]),
@@ -242,7 +242,7 @@ class TestTheLoop:
         assert "finished" in repr(stream)
 
     def test_an_answer_without_calls_is_one_request(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Tools that nobody calls change nothing."""
+        """Unused tools change nothing."""
         server.script(Reply(["a", "b"]))
         assert mode.read(client.run("x", tools=[add])).pieces == ["a", "b"]
         assert mode.complete(client.run("x")).text
@@ -261,7 +261,7 @@ class TestTheLoop:
         assert messages_sent(server)[-1]["content"] == "null"
 
     def test_each_turn_may_fall_back(self, server: LLMServer, mode: Mode) -> None:
-        """Several models: whichever answers, the conversation goes on."""
+        """With several models, the conversation continues with any of them."""
         options: dict[str, Any] = {"api_key": "sk-test", "base_url": server.base_url("openai"), "retries": 0}
         server.script(Reply("no", status=500), asks(("add", {"a": 1, "b": 1})), Reply("2"))
         with Client("openai:a", **options) as first, Client("openai:b", **options) as second:
@@ -274,15 +274,13 @@ class TestTheLoop:
     def test_a_tool_that_must_be_called_is_so_once(
         self, server: LLMServer, client: Client, mode: Mode, choice: str
     ) -> None:
-        """Or the model could never come to an answer."""
+        """Otherwise the model could never come to an answer."""
         server.script(asks(("add", {"a": 1, "b": 1})), Reply("2"))
         assert mode.complete(client.run("x", tools=[add], tool_choice=choice)).text == "2"
         assert ["tool_choice" in received.json for received in server.requests] == [True, False]
 
-    def test_between_two_turns_there_is_no_reason_to_finish(
-        self, server: LLMServer, client: Client, mode: Mode
-    ) -> None:
-        """It is that of the last answer, which has not ended."""
+    def test_between_two_turns_there_is_no_finish_reason(self, server: LLMServer, client: Client, mode: Mode) -> None:
+        """The finish reason belongs to the last answer, which has not ended."""
         server.script(asks(("add", {"a": 1, "b": 1})), Reply("2"))
         stream = client.run("x", tools=[add])
         reasons: list[Any] = []
@@ -300,7 +298,7 @@ class TestSeveralAtOnce:
     """The calls of one turn."""
 
     def test_functions_run_at_the_same_time(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Each waits until all are running."""
+        """Each function waits until all are running."""
         barrier = threading.Barrier(3)
 
         def meet(name: str) -> str:
@@ -313,7 +311,7 @@ class TestSeveralAtOnce:
         assert [turn["content"] for turn in messages_sent(server)[-3:]] == ["a", "b", "c"]
 
     def test_coroutines_run_at_the_same_time(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Each waits for the other one."""
+        """Each coroutine waits for the other."""
         events: dict[str, anyio.Event] = {}
 
         async def meet(name: str, other: str) -> str:
@@ -369,7 +367,7 @@ class TestSeveralAtOnce:
         assert got == ["early", "late"]
 
     def test_results_keep_the_order_of_the_calls(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The first one ends last."""
+        """Results are ordered, though the first tool ends last."""
         second_done = threading.Event()
 
         def slow() -> str:
@@ -389,19 +387,19 @@ class TestWhereToolsRun:
     """Threads, event loops and contexts."""
 
     def test_a_single_function_runs_in_the_thread_that_reads(self, server: LLMServer, client: Client) -> None:
-        """What belongs to a thread can be used there."""
+        """A single function can use thread-bound objects."""
         server.script(asks("here"), Reply("Done."))
         events = list(client.run("x", tools=[_named("here", threading.get_ident)]).events())
         assert results_of(events)[0].value == threading.get_ident()
 
     def test_functions_never_run_in_an_event_loops_thread(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """They may block; the loop goes on."""
+        """Functions may block; the loop runs on."""
         server.script(asks("here"), Reply("Done."))
         events = loop.read(client.run("x", tools=[_named("here", threading.get_ident)]).events()).pieces
         assert results_of(events)[0].value != threading.get_ident()
 
     def test_coroutines_run_in_the_callers_event_loop(self, server: LLMServer, client: Client, loop: Async) -> None:
-        """So they may use what belongs to it."""
+        """Coroutines may use objects of the caller's loop."""
         server.default = lambda received: asks("here") if len(received.json["messages"]) == 1 else Reply("Done.")
 
         async def here() -> int:
@@ -418,7 +416,7 @@ class TestWhereToolsRun:
         assert answer.turns[1].text == str(threading.get_ident())
 
     def test_a_plain_loop_runs_coroutines_in_one_event_loop_of_its_own(self, server: LLMServer, client: Client) -> None:
-        """All of a turn share one, in a thread of its own."""
+        """All coroutines of a turn share one loop, in a thread of its own."""
 
         async def here() -> tuple[int, int]:
             return threading.get_ident(), id(asyncio.get_running_loop())
@@ -429,7 +427,7 @@ class TestWhereToolsRun:
         assert first[0] != threading.get_ident()
 
     def test_a_notebook_may_use_the_plain_loop(self, server: LLMServer, client: Client) -> None:
-        """An event loop that runs in the calling thread is not in the way of async tools."""
+        """Async tools work while an event loop runs in the calling thread."""
 
         async def double(n: int) -> int:
             await asyncio.sleep(0)
@@ -447,7 +445,7 @@ class TestWhereToolsRun:
     def test_context_variables_are_seen(
         self, server: LLMServer, client: Client, mode: Mode, is_async: bool, count: int
     ) -> None:
-        """Whoever the request is for is known in the tools."""
+        """Tools see the context variables of the request."""
         variable: contextvars.ContextVar[str] = contextvars.ContextVar("user", default="nobody")
 
         async def async_user() -> str:
@@ -467,7 +465,7 @@ class TestWhereToolsRun:
     def test_a_function_that_returns_a_coroutine_is_awaited(
         self, server: LLMServer, client: Client, mode: Mode, count: int
     ) -> None:
-        """It does not say beforehand that it is async."""
+        """A function may return a coroutine without being async."""
 
         async def inner() -> str:
             await anyio.lowlevel.checkpoint()
@@ -478,7 +476,7 @@ class TestWhereToolsRun:
         assert [result.text for result in results_of(events)] == ["awaited"] * count
 
     def test_a_tool_may_ask_a_model_itself(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The model gets to read the text of its answer, whether it was waited for or not."""
+        """A tool may read its own answer with or without awaiting it."""
 
         def ask() -> Completion:
             return client.chat("inner").complete()
@@ -500,7 +498,7 @@ class TestWhereToolsRun:
     def test_a_tool_that_asks_a_model_needs_no_thread_of_the_limit(
         self, server: LLMServer, client: Client, loop: Async, whole: bool
     ) -> None:
-        """Even with a single worker thread, which waits for the tool."""
+        """Even a single worker thread, which waits for the tool, is enough."""
 
         async def ask() -> str:
             return (await client.chat("inner")).text
@@ -553,11 +551,11 @@ def image_in(dialect: str, body: dict[str, Any]) -> str:
 
 
 class TestImages:
-    """Tools that give more than text."""
+    """Tools that return more than text."""
 
     @pytest.mark.parametrize("dialect", ["anthropic", "gemini", "openai-responses", "ollama"])
     def test_an_image_is_an_image_to_the_model(self, server: LLMServer, mode: Mode, dialect: str) -> None:
-        """Where the service takes one in a tool's answer; the text of the result is short."""
+        """Services with images in results get the image; the text of the result is short."""
         server.script(asks("screenshot"), Reply("A screen."))
         options: dict[str, Any] = {"base_url": server.base_url(dialect), "api_key": "k", "retries": 0, "timeout": 20}
         with Client(f"{dialect}:m", **options) as client:
@@ -569,7 +567,7 @@ class TestImages:
         assert result.value == Image(PNG)
 
     def test_images_among_other_things_are_parts_in_their_order(self, server: LLMServer, mode: Mode) -> None:
-        """What is no image is text, as it would be alone."""
+        """Other parts become text."""
         server.script(asks("pages"), Reply("Two."))
         options: dict[str, Any] = {"base_url": server.base_url("anthropic"), "api_key": "k", "timeout": 20}
         with Client("anthropic:m", **options) as client:
@@ -582,7 +580,7 @@ class TestImages:
         """Its base64 would be read as text, and paid for."""
 
         def nested() -> dict[str, Any]:
-            """Gives a picture and more."""
+            """Returns a picture and more."""
             return {"image": Image(PNG), "scale": 2}
 
         server.script(asks("nested"), Reply("A screen."))
@@ -592,7 +590,7 @@ class TestImages:
         assert len(content) < 120
 
     def test_a_result_may_be_sent_by_the_caller(self, server: LLMServer, client: Client) -> None:
-        """As a message."""
+        """The result can be sent as a message."""
         call = ToolCall("c1", "screenshot", {}, "{}")
         result = ToolResult(call, "An image.", value=Image(PNG))
         message = checked_messages([result])[0]
@@ -601,14 +599,14 @@ class TestImages:
 
 
 class TestFailures:
-    """What goes wrong is for the model to read."""
+    """The model reads the errors of tools."""
 
     @pytest.mark.parametrize("count", [1, 2])
     @pytest.mark.parametrize("is_async", [False, True])
-    def test_an_exception_is_told_to_the_model(
+    def test_the_model_gets_an_exception(
         self, server: LLMServer, client: Client, mode: Mode, is_async: bool, count: int
     ) -> None:
-        """Its class and its message, without a traceback; the caller gets the exception itself."""
+        """The model gets the class and message without a traceback; the caller gets the exception itself."""
         error = ValueError("no such city")
 
         def fail() -> str:
@@ -628,7 +626,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_a_note_says_where_it_failed(self, server: LLMServer, client: Client, mode: Mode, count: int) -> None:
-        """The frames themselves lead to those above them, which hold the whole call."""
+        """The frames are removed, since they lead to those that hold the whole call."""
         error = ValueError("no such city")
 
         def fail() -> str:
@@ -652,7 +650,7 @@ class TestFailures:
     def test_an_exception_that_cannot_be_changed_is_a_failure_like_others(
         self, server: LLMServer, client: Client, mode: Mode, count: int
     ) -> None:
-        """A frozen dataclass lets nobody set its attributes; whoever waits for its tool must not wait for ever."""
+        """A frozen dataclass rejects attributes; waiting for its tool must not hang."""
 
         @dataclass(frozen=True)
         class NoSuchCity(Exception):
@@ -669,7 +667,7 @@ class TestFailures:
             assert ", in fail" in result.value.__notes__[0]
 
     def test_a_note_has_no_frames_of_ours_between_the_tools(self, server: LLMServer, client: Client) -> None:
-        """As they stand there when one exception is raised in two threads at a time."""
+        """One exception raised in two threads at once has the frames of both."""
 
         def fail() -> str:
             raise ValueError("no such city")
@@ -690,7 +688,7 @@ class TestFailures:
     def test_a_tool_may_fail_where_tracebacks_are_shortened(
         self, server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, limit: int
     ) -> None:
-        """A script that wants short ones gets its answer all the same, and the note says where the tool failed."""
+        """The note says where the tool failed even if sys.tracebacklimit is set."""
 
         def fail() -> str:
             return look_up("Oslo")
@@ -706,8 +704,9 @@ class TestFailures:
         assert Text("Sorry.") in events
 
     @pytest.mark.parametrize("count", [1, 2])
+    @pytest.mark.quick(1)
     def test_a_failing_tool_leaves_no_cycle(self, server: LLMServer, client: Client, count: int) -> None:
-        """The call is gone with the last name for it, without a garbage collection, though the results are kept."""
+        """The call is freed without a garbage collection, though the results are kept."""
 
         def fail() -> str:
             raise KeyError("x")
@@ -728,7 +727,7 @@ class TestFailures:
     def test_a_system_without_threads(
         self, server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, given: int, is_async: bool
     ) -> None:
-        """Some are enough; with none at all the tools have failed, and the model reads it."""
+        """A few threads are enough; without any, the tools fail, and the model reads it."""
         start = threading.Thread.start
         begun: list[threading.Thread] = []
 
@@ -753,7 +752,7 @@ class TestFailures:
         assert [(result.text, result.failed) for result in results] == [(said, not given)] * 5
 
     def test_at_most_32_threads(self, server: LLMServer, client: Client, mode: Mode, release: threading.Event) -> None:
-        """The others wait for their turn, and are made in the end."""
+        """The others wait for their turn, and are all called."""
         working: list[str] = []
         threads: set[int] = set()
 
@@ -774,7 +773,7 @@ class TestFailures:
     def test_an_error_of_a_chat_inside_is_the_tools_failure(
         self, server: LLMServer, client: Client, mode: Mode
     ) -> None:
-        """Also a Cancelled that is not this call's own."""
+        """Even a Cancelled of another call is the tool's failure."""
 
         def ask() -> str:
             stream = client.chat("inner")
@@ -791,7 +790,7 @@ class TestFailures:
     def test_an_unknown_tool_is_answered_with_those_that_there_are(
         self, server: LLMServer, client: Client, mode: Mode
     ) -> None:
-        """The others of the turn run."""
+        """The other tools of the turn run."""
         server.script(asks("nope", ("add", {"a": 1, "b": 2})), Reply("3"))
         unknown, known = results_of(mode.read(client.run("x", tools=[add]).events()).pieces)
         assert unknown.failed
@@ -805,8 +804,8 @@ class TestFailures:
             ({"a": "many", "b": 3}, ["a: expected an integer", "many"]),
             ({"a": 1}, ["b"]),
             ({"a": 1, "b": 2, "c": 3}, ["c"]),
-            ('{"a": 1, ', ["no JSON"]),
-            ("[1, 2]", ["no JSON object"]),
+            ('{"a": 1, ', ["not valid JSON"]),
+            ("[1, 2]", ["not a JSON object"]),
         ],
     )
     def test_arguments_that_do_not_fit_are_explained(
@@ -846,8 +845,8 @@ class TestFailures:
         assert (empty.text, silent.text) == ("TimeoutError", "Silent")
 
     @pytest.mark.parametrize("count", [1, 2])
-    def test_what_is_no_exception_goes_through(self, server: LLMServer, client: Client, mode: Mode, count: int) -> None:
-        """A tool that ends the program does."""
+    def test_a_base_exception_goes_through(self, server: LLMServer, client: Client, mode: Mode, count: int) -> None:
+        """A tool may end the program."""
 
         def leave() -> None:
             raise SystemExit(3)
@@ -860,7 +859,7 @@ class TestFailures:
 
     @pytest.mark.parametrize("kind", [SystemExit, asyncio.CancelledError])
     def test_it_does_so_out_of_a_coroutine(self, server: LLMServer, client: Client, kind: type[BaseException]) -> None:
-        """In a plain loop too."""
+        """It does so from a coroutine too, even in a sync loop."""
 
         async def leave() -> None:
             raise kind
@@ -870,7 +869,7 @@ class TestFailures:
             client.run("x", tools=[leave]).complete()
 
     def test_an_error_in_a_later_turn_has_the_text_of_all(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """What was handed out stays; the tools are not run again."""
+        """The text stays; the tools do not run again."""
         ran: list[int] = []
         server.script(asks("once", text="Hm. "), Reply("down", status=500))
         stream = client.run("x", tools=[_named("once", lambda: ran.append(1))])
@@ -882,7 +881,7 @@ class TestFailures:
         assert "closed" in repr(stream)
 
     def test_the_limit_of_turns(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """The last turn's calls are not run; the error says what the model still wants."""
+        """The last turn's calls are not run; the error names them."""
         server.default = asks(("add", {"a": 1, "b": 1}))
         stream = client.run("x", tools=[add], max_turns=3)
         events: list[Any] = []
@@ -901,10 +900,10 @@ class TestFailures:
 
 
 class TestWhereItStops:
-    """Answers that are the caller's."""
+    """Calls that are left to the caller."""
 
     def test_a_tool_without_a_function_is_for_the_caller(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Nothing of that turn runs, not even what could."""
+        """Nothing of that turn runs."""
         ran: list[int] = []
         server.script(asks("mine", "yours"))
         yours = {"name": "yours", "parameters": {"type": "object", "properties": {}}}
@@ -913,7 +912,7 @@ class TestWhereItStops:
         assert (answer.finish_reason, ran, len(server.requests)) == ("tool_calls", [], 1)
 
     def test_without_any_function_nothing_is_answered(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """A call of a tool that nobody offered is then the caller's to judge."""
+        """The caller decides about a call of an unknown tool."""
         server.script(asks("nope"))
         answer = mode.complete(client.run("x", tools=[{"name": "yours"}]))
         assert [call.name for call in answer.tool_calls] == ["nope"]
@@ -922,20 +921,20 @@ class TestWhereItStops:
     def test_calls_of_an_answer_that_was_cut_off_are_not_run(
         self, server: LLMServer, client: Client, mode: Mode, reason: str
     ) -> None:
-        """They may lack something."""
+        """They may be incomplete."""
         server.script(asks(("add", {"a": 1, "b": 1}), finish_reason=reason))
         answer = mode.complete(client.run("x", tools=[add]))
         assert (answer.finish_reason, len(answer.tool_calls), len(server.requests)) == (reason, 1, 1)
 
 
 class TestEnding:
-    """Whoever leaves or cancels is free at once, and nothing more is sent."""
+    """Leaving or cancelling frees the caller at once, and sends nothing more."""
 
     @pytest.mark.parametrize("way", ["cancel", "close"])
     def test_a_call_is_cancelled_while_functions_run(
         self, server: LLMServer, client: Client, mode: Mode, way: str, release: threading.Event
     ) -> None:
-        """From another thread; the functions are left to end by themselves, and their results dropped."""
+        """Another thread cancels; the functions run on, and their results are dropped."""
         barrier = threading.Barrier(3)
 
         def hang() -> None:
@@ -968,7 +967,7 @@ class TestEnding:
         assert len(server.requests) == 1
 
     def test_a_call_is_cancelled_while_coroutines_run(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """They get the cancellation of their event loop."""
+        """They are cancelled in their event loop."""
         begun, cancelled = threading.Event(), threading.Event()
 
         async def hang() -> None:
@@ -989,7 +988,7 @@ class TestEnding:
 
     @pytest.mark.parametrize("count", [1, 2])
     def test_a_tool_may_end_its_own_call(self, server: LLMServer, client: Client, mode: Mode, count: int) -> None:
-        """What it returns is dropped."""
+        """Its return value is dropped."""
 
         def stop() -> None:
             stream.cancel()
@@ -1003,7 +1002,7 @@ class TestEnding:
     def test_a_cancelled_task_has_its_coroutines_clean_up_first(
         self, server: LLMServer, client: Client, loop: Async, whole: bool
     ) -> None:
-        """As if the task had awaited them itself: nothing runs on behind its back."""
+        """The task waits until its coroutines have cleaned up."""
         steps: list[str] = []
         server.script(asks(("hang", {"which": 0}), ("hang", {"which": 1})), Reply("not asked for"))
 
@@ -1042,7 +1041,7 @@ class TestEnding:
     def test_a_cancelled_task_does_not_wait_for_functions(
         self, server: LLMServer, client: Client, loop: Async, release: threading.Event
     ) -> None:
-        """Nothing can interrupt them; they are left alone."""
+        """Functions cannot be interrupted, so they are left to themselves."""
         begun = threading.Event()
         server.script(asks("hang"), Reply("not asked for"))
 
@@ -1065,7 +1064,7 @@ class TestEnding:
         assert len(server.requests) == 1
 
     def test_asyncios_own_cancellation_reaches_the_coroutines(self, server: LLMServer, client: Client) -> None:
-        """task.cancel() and the clean-up of asyncio, with awaits in it."""
+        """task.cancel() reaches them, and they may await in their clean-up."""
         steps: list[str] = []
         server.script(asks("hang"), Reply("not asked for"))
 
@@ -1161,7 +1160,7 @@ class TestEnding:
     def test_with_ends_the_call_too(
         self, server: LLMServer, client: Client, mode: Mode, release: threading.Event
     ) -> None:
-        """The iterator lives on, the call does not."""
+        """The iterator lives on, but the call has ended."""
         server.script(asks("quick", "hang", text="Hm."), Reply("not asked for"))
         hang = _named("hang", lambda: release.wait(WAIT))
         stream = client.run("x", tools=[_named("quick", lambda: "done"), hang])
@@ -1172,7 +1171,7 @@ class TestEnding:
         del kept
 
     def test_a_cancelled_stream_asks_nothing(self, server: LLMServer, client: Client, mode: Mode) -> None:
-        """Before its first step."""
+        """It is cancelled before its first step."""
         stream = client.run("x", tools=[add])
         stream.cancel()
         assert isinstance(mode.read(stream).error, Cancelled)
@@ -1181,7 +1180,7 @@ class TestEnding:
     @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
     @pytest.mark.parametrize("count", [1, 2])
     def test_ctrl_c_ends_tools(self, server: LLMServer, count: int) -> None:
-        """In a script: the tool that runs alone is interrupted, several are left behind, and the program ends."""
+        """In a script, Ctrl-C interrupts a single tool; several are left behind, and the program ends."""
         server.script(asks(*["hang"] * count), Reply("not asked for"))
         script = f"""
             import threading, time
@@ -1229,7 +1228,7 @@ def _named(name: str, function: Callable[[], Any]) -> Callable[[], Any]:
 
 @contextlib.contextmanager
 def _when(reached: Callable[[], object], act: Callable[[], object]) -> Iterator[None]:
-    """Does something from another thread as soon as something was reached."""
+    """Calls a function from another thread as soon as an event is set."""
     thread = threading.Thread(target=lambda: (reached(), act()))
     thread.start()
     try:
@@ -1325,7 +1324,7 @@ ON_THE_WIRE: dict[str, list[dict[str, Any]]] = {
 
 @pytest.mark.parametrize("dialect", ON_THE_WIRE)
 def test_what_goes_back_is_in_the_services_own_form(server: LLMServer, mode: Mode, dialect: str) -> None:
-    """Text, reasoning with its signature, calls and results, failures marked where the service has a mark for them."""
+    """Text, reasoning with its signature, calls and results, and failures marked if the service can mark them."""
 
     def weather(city: str) -> str:
         return f"{city}: rain"
@@ -1341,11 +1340,11 @@ def test_what_goes_back_is_in_the_services_own_form(server: LLMServer, mode: Mod
     assert sent["contents" if dialect == "gemini" else "messages"][1:] == ON_THE_WIRE[dialect]
 
 
-@pytest.mark.parametrize("dialect", ["openai", "anthropic", "mistral"])  # in the others, arguments are no text
-def test_arguments_that_are_no_json_go_back_in_a_form_that_the_service_takes(
+@pytest.mark.parametrize("dialect", ["openai", "anthropic", "mistral"])  # other dialects send arguments as objects
+def test_invalid_arguments_go_back_in_a_form_that_the_service_accepts(
     server: LLMServer, mode: Mode, dialect: str
 ) -> None:
-    """The test server refuses what the service would; the model gets to read what was wrong."""
+    """The test server rejects what the service would; the model reads what was wrong."""
     calls = [{"name": "weather", "arguments": '{"city": "Os', "id": "callAAAA1"}]
     server.script(Reply(tool_calls=calls), Reply("Sorry."))
     with Client(f"{dialect}:m", base_url=server.base_url(dialect), api_key="sk-test", retries=0) as client:

@@ -1,4 +1,4 @@
-"""Bodies as they arrive: transfer coding and compression taken off in any cut, every end told apart."""
+"""Bodies as they arrive: transfer coding and compression in any split, and every kind of end distinguished."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ def chunked(payloads: Iterable[bytes], end: bytes = b"0\r\n\r\n") -> bytes:
 
 
 class Socket:
-    """The file of a response whose reads bring these pieces, one each, and then the end or an error."""
+    """A response's file whose reads return these pieces, and then the end or an error."""
 
     def __init__(self, pieces: Iterable[bytes]) -> None:
         self.pieces = [piece for piece in pieces if piece]
@@ -54,7 +54,7 @@ class Socket:
 
 
 class Response:
-    """What WireBody sees of an http.client response."""
+    """The part of an http.client response that WireBody uses."""
 
     def __init__(self, pieces: Iterable[bytes], chunked: bool = False, length: int | None = None) -> None:
         self.fp = Socket(pieces)
@@ -63,17 +63,17 @@ class Response:
 
 
 def wire(pieces: Iterable[bytes], chunked: bool = False, length: int | None = None) -> WireBody:
-    """A body over a pretended socket."""
+    """A body over a fake socket."""
     return WireBody(Response(pieces, chunked, length))  # type: ignore[arg-type]
 
 
 def read_all(body: Any) -> bytes:
-    """Everything up to the clean end. A slow machine may have to ask again, as unpacking takes so long (None)."""
+    """Everything up to the clean end. Decompressing may return None on a slow machine."""
     return b"".join(filter(None, iter(body.read, b"")))
 
 
 def outcome(read: Callable[[], bytes]) -> bytes | type[Exception]:
-    """What it returns, or the class of the error."""
+    """The result, or the class of the error."""
     try:
         return read()
     except (StreamTruncated, ProtocolError) as error:
@@ -81,7 +81,7 @@ def outcome(read: Callable[[], bytes]) -> bytes | type[Exception]:
 
 
 class Pieces:
-    """A body that is read piece by piece, for what stands on another body."""
+    """A body that is read piece by piece, below another body."""
 
     reusable = True
 
@@ -99,13 +99,13 @@ class TestChunked:
     @given(payloads=PAYLOADS, sizes=CUTS)
     @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_cut_gives_the_same_payload(self, payloads: list[bytes], sizes: list[int]) -> None:
-        """P1: whatever the network does to chunks."""
+        """P1: chunks may be split anywhere."""
         coding = Chunked()
         got = b"".join(coding.feed(piece) for piece in cut(chunked(payloads), sizes))
         assert (got, coding.done, coding.excess) == (b"".join(payloads), True, b"")
 
     def test_every_split_point_gives_the_same_payload(self) -> None:
-        """Two reads, with the border anywhere."""
+        """Two reads, split anywhere."""
         body = chunked([b"Hello", b" ", b"x" * 300], b"0;a=b\r\nX-Trailer: 1\r\n\r\n")
         for position in range(len(body) + 1):
             coding = Chunked()
@@ -137,33 +137,33 @@ class TestChunked:
         "size",
         [b"", b"-1", b"+5", b"0x5", b"5_0", b"g", b"5,5", b"\xff", "٥".encode(), b"5" * 17, b"HTTP/1.1 200 OK", b";x"],
     )
-    def test_what_is_no_size_is_refused(self, size: bytes) -> None:
-        """What Python's own int() would take included."""
+    def test_an_invalid_size_is_rejected(self, size: bytes) -> None:
+        """Numbers that Python's int() accepts are rejected too."""
         with pytest.raises(ProtocolError, match="chunk size"):
             Chunked().feed(size + b"\r\nHello\r\n0\r\n\r\n")
 
     def test_a_chunk_longer_than_it_says_is_refused(self) -> None:
-        """The bytes behind it are no line end."""
+        """The bytes after it are not a line end."""
         with pytest.raises(ProtocolError, match="longer than it says"):
             Chunked().feed(b"3\r\nHello\r\n0\r\n\r\n")
 
     def test_an_endless_size_line_is_refused(self) -> None:
-        """P2: in small reads too."""
+        """P2: also in small reads."""
         coding = Chunked()
         for _ in range(400):
             coding.feed(b"5" * 10)
-        with pytest.raises(ProtocolError, match="without end"):
+        with pytest.raises(ProtocolError, match="never ends"):
             coding.feed(b"5" * 1000)
 
     def test_endless_trailers_are_refused(self) -> None:
-        """P2: lines that each look sane included."""
+        """P2: also lines that look valid one by one."""
         coding = Chunked()
         coding.feed(b"0\r\n" + b"X: y\r\n" * 10_000)
-        with pytest.raises(ProtocolError, match="trailers without end"):
+        with pytest.raises(ProtocolError, match="trailers that never end"):
             coding.feed(b"X: y\r\n" * 10_000)
 
     def test_a_chunk_without_its_line_end_is_refused_in_any_cut(self) -> None:
-        """P1: the border between two reads does not hide the missing CR."""
+        """P1: a split does not hide the missing CR."""
         broken = b"3\r\nabcX\n0\r\n\r\n"
         for position in range(len(broken) + 1):
             coding = Chunked()
@@ -176,7 +176,7 @@ class TestChunked:
     )
     @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_cut_of_broken_coding_means_the_same(self, body: list[bytes], sizes: list[int]) -> None:
-        """P1: what is refused in one read is refused in many, and what is taken is the same."""
+        """P1: small reads accept and reject the same bytes as one read."""
 
         def decoded(pieces: list[bytes]) -> Callable[[], bytes]:
             coding = Chunked()
@@ -193,7 +193,7 @@ class TestChunked:
         assert outcome(decoded(cut(whole, sizes))) == outcome(decoded([whole]))
 
     def test_trailers_are_read_over(self) -> None:
-        """They are no part of the payload, and the body is not over before them."""
+        """Trailers are not payload, and the body ends only after them."""
         coding = Chunked()
         assert coding.feed(b"1\r\nx\r\n0\r\nX-A: 1\r\nX-B") == b"x"
         assert not coding.done
@@ -201,7 +201,7 @@ class TestChunked:
         assert coding.done
 
     def test_what_comes_after_the_end_is_excess(self) -> None:
-        """It belongs to no answer: the connection is not to be used again."""
+        """Excess bytes belong to no answer: the connection is not reused."""
         coding = Chunked()
         assert coding.feed(b"1\r\nx\r\n0\r\n\r\nHTTP/1.1 200 OK") == b"x"
         assert coding.excess == b"HTTP/1.1 200 OK"
@@ -212,12 +212,12 @@ class TestChunked:
 
 
 class TestWireBody:
-    """The body of a real connection, in its three ways to end."""
+    """The body of a real connection, with its three kinds of end."""
 
     @given(payloads=PAYLOADS, sizes=CUTS)
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_a_chunked_body_in_any_cut(self, payloads: list[bytes], sizes: list[int]) -> None:
-        """Read to its end, the connection may serve again."""
+        """Read to its end, the connection can be reused."""
         body = wire(cut(chunked(payloads), sizes), chunked=True)
         assert not body.reusable
         assert read_all(body) == b"".join(payloads)
@@ -226,7 +226,7 @@ class TestWireBody:
     @given(payload=st.binary(max_size=60), sizes=CUTS)
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_a_body_of_known_length_in_any_cut(self, payload: bytes, sizes: list[int]) -> None:
-        """Its last byte is its end; nothing is read behind it."""
+        """Its last byte is its end; nothing more is read."""
         body = wire(cut(payload, sizes), length=len(payload))
         assert read_all(body) == payload
         assert body.read() == b""
@@ -235,13 +235,13 @@ class TestWireBody:
     @given(payload=st.binary(max_size=60), sizes=CUTS)
     @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_a_body_that_ends_with_its_connection(self, payload: bytes, sizes: list[int]) -> None:
-        """All of it is taken, and the connection is over."""
+        """Everything is read, and the connection is over."""
         body = wire(cut(payload, sizes))
         assert read_all(body) == payload
         assert not body.reusable
 
-    def test_every_cut_of_a_chunked_body_is_told(self) -> None:
-        """P6: what arrived is given first, then the cut is an error, wherever it is before the last chunk."""
+    def test_every_cut_of_a_chunked_body_is_an_error(self) -> None:
+        """P6: the data that arrived comes first, then the error, for a cut anywhere before the last chunk."""
         whole = chunked([b"Hello", b" world"])
         for position in range(len(whole) - 2):
             body = wire([whole[:position]], chunked=True)
@@ -252,7 +252,7 @@ class TestWireBody:
             assert not body.reusable
 
     def test_a_cut_behind_the_last_chunk_loses_nothing(self) -> None:
-        """Only trailers are missing: the payload is whole, and the connection is over."""
+        """Only trailers are missing: the payload is whole, but the connection is over."""
         for end in (b"0\r\n", b"0\r\n\r", b"0\r\nX-Trailer: 1\r\n"):
             body = wire([chunked([b"Hello"], end)], chunked=True)
             assert read_all(body) == b"Hello"
@@ -266,7 +266,7 @@ class TestWireBody:
             body.read()
 
     @pytest.mark.parametrize("length", [1, 5, 10_000])
-    def test_a_short_body_is_told(self, length: int) -> None:
+    def test_a_short_body_is_an_error(self, length: int) -> None:
         """P6: fewer bytes than Content-Length promised."""
         payload = b"x" * (length - 1)
         body = wire([payload], length=length)
@@ -276,7 +276,7 @@ class TestWireBody:
             body.read()
 
     def test_bytes_behind_the_length_are_not_given(self) -> None:
-        """And the connection they came on is not used again."""
+        """The connection is not reused."""
         body = wire([b"Hello, and more"], length=5)
         assert read_all(body) == b"Hello"
         assert not body.reusable
@@ -288,7 +288,7 @@ class TestWireBody:
         assert not body.reusable
 
     def test_an_empty_body_is_not_read_for(self) -> None:
-        """Content-Length: 0 asks the socket for nothing."""
+        """With Content-Length: 0, the socket is not read."""
         response = Response([b"never"], length=0)
         body = WireBody(response)  # type: ignore[arg-type]
         assert body.read() == b""
@@ -301,7 +301,7 @@ class TestWireBody:
         assert body.reusable
 
     def test_one_read_is_one_read_of_the_socket(self) -> None:
-        """P3: what has come is given, and not waited for more."""
+        """P3: data that has come is returned without waiting for more."""
         response = Response([b"5\r\nHel", b"lo\r\n"], chunked=True)
         body = WireBody(response)  # type: ignore[arg-type]
         assert body.read() == b"Hel"
@@ -313,7 +313,7 @@ class TestWireBody:
         assert [body.read(), body.read()] == [b"Hello", b""]
 
     def test_the_end_is_the_end(self) -> None:
-        """Reading on gives the end again, and does not touch the socket."""
+        """Another read returns the end again, without using the socket."""
         response = Response([chunked([b"x"])], chunked=True)
         body = WireBody(response)  # type: ignore[arg-type]
         assert [body.read(), body.read(), body.read()] == [b"x", b"", b""]
@@ -321,7 +321,7 @@ class TestWireBody:
 
 
 class Eager(io.RawIOBase):
-    """A socket on which everything has arrived: a read gets all that it has room for.
+    """A socket on which everything has arrived: a read fills its buffer.
 
     Args:
         sent: What has arrived.
@@ -348,11 +348,11 @@ class Eager(io.RawIOBase):
 
 
 class TestSoftBody:
-    """Bodies that no connection stands behind."""
+    """Bodies without a connection."""
 
     @pytest.mark.parametrize("raw", [io.BytesIO, lambda data: HTTPResponse(io.BytesIO(data), preload_content=False)])
     def test_p25_a_length_that_was_not_fulfilled_is_an_error_whoever_counts(self, raw: Callable[[bytes], Any]) -> None:
-        """Of a plain file and of urllib3's response; one that was fulfilled ends well."""
+        """Plain files and urllib3's responses: a missing rest is an error, a complete body ends well."""
         for length in (None, 5, 4, 6):
             file = raw(b"Hello")
             body = SoftBody(file, lambda file=file: file.stream(1), length)
@@ -366,7 +366,7 @@ class TestSoftBody:
 
 
 class TestOverASocket:
-    """What the headers' reader had already taken is not lost, and what is not there yet is not waited for."""
+    """Bytes that came with the headers are kept, and missing ones are not waited for."""
 
     @staticmethod
     def opened(sent: bytes) -> tuple[socket.socket, socket.socket, http.client.HTTPResponse]:
@@ -379,7 +379,7 @@ class TestOverASocket:
 
     @pytest.mark.parametrize("coding", [b"Transfer-Encoding: chunked", b"Content-Length: 10", b"Connection: close"])
     def test_a_body_that_came_with_its_headers_is_whole(self, coding: bytes) -> None:
-        """In one read with them, or in part."""
+        """The body came with the headers, whole or in part."""
         payload = chunked([b"HelloWorld"]) if b"chunked" in coding else b"HelloWorld"
         for behind in range(len(payload) + 1):
             ours, theirs, response = self.opened(b"HTTP/1.1 200 OK\r\n" + coding + b"\r\n\r\n" + payload[:behind])
@@ -392,7 +392,7 @@ class TestOverASocket:
     @pytest.mark.parametrize("size", [1, 8 * 1024, 64 * 1024, 128 * 1024, 1024 * 1024])
     @pytest.mark.parametrize("coding", [b"Transfer-Encoding: chunked", b"Content-Length: 240000", b"Connection: close"])
     def test_p25_a_buffer_of_any_size_is_emptied(self, coding: bytes, size: int) -> None:
-        """The interpreter reads ahead 8 KiB, or 128 KiB since Python 3.14: none of it stays behind."""
+        """The interpreter reads ahead 8 KiB, or 128 KiB since Python 3.14: nothing is lost."""
         text = b"".join(b"%09d\n" % number for number in range(24_000))
         payload = chunked(cut(text, [50])) if b"chunked" in coding else text
         sock: Any = Eager(b"HTTP/1.1 200 OK\r\n" + coding + b"\r\n\r\n" + payload, size)
@@ -411,7 +411,7 @@ class TestOverASocket:
             assert (body.read(), body.reusable) == (b"", False)
 
     def test_a_socket_that_does_not_block_says_so(self) -> None:
-        """Nothing there yet is neither the end nor an error of the answer."""
+        """An empty socket is neither the end nor an error of the answer."""
         ours, theirs, response = self.opened(b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\n")
         with ours, theirs, response:
             body = WireBody(response, ours)
@@ -429,7 +429,7 @@ def deflated(data: bytes, bits: int = zlib.MAX_WBITS) -> bytes:
 
 
 class TestInflated:
-    """Compression taken off as it arrives."""
+    """Decompression as the data arrives."""
 
     CODINGS = (
         ("gzip", gzip.compress),
@@ -443,7 +443,7 @@ class TestInflated:
     def test_any_cut_gives_the_same(
         self, name: str, compress: Callable[[bytes], bytes], payload: bytes, sizes: list[int]
     ) -> None:
-        """P1: gzip, zlib's format, and the bare one that some servers call deflate."""
+        """P1: gzip, zlib's format, and the raw one that some servers call deflate."""
         assert read_all(Inflated(Pieces(cut(compress(payload), sizes)), name)) == payload
 
     def test_what_was_flushed_is_given_at_once(self) -> None:
@@ -454,8 +454,8 @@ class TestInflated:
         assert [body.read() for _ in range(3)] == [TEXT] * 3
 
     @pytest.mark.parametrize("name", ["gzip", "deflate"])
-    def test_every_cut_is_told(self, name: str) -> None:
-        """P6: text that arrived is given, and then the cut is an error."""
+    def test_every_cut_is_an_error(self, name: str) -> None:
+        """P6: text that arrived comes first, then the error."""
         whole = gzip.compress(TEXT * 3) if name == "gzip" else deflated(TEXT * 3)
         for position in range(1, len(whole)):
             body = Inflated(Pieces([whole[:position]]), name)
@@ -465,37 +465,37 @@ class TestInflated:
             assert (TEXT * 3).startswith(b"".join(got))
 
     def test_several_members_are_one_body(self) -> None:
-        """Some gateways compress each event for itself."""
+        """Some gateways compress each event separately."""
         members = [gzip.compress(TEXT) for _ in range(5)]
         for pieces in ([b"".join(members)], members, cut(b"".join(members), [7])):
             assert read_all(Inflated(Pieces(pieces), "gzip")) == TEXT * 5
 
-    def test_a_cut_in_a_later_member_is_told(self) -> None:
-        """The first one being whole does not make the body whole."""
+    def test_a_cut_in_a_later_member_is_an_error(self) -> None:
+        """A whole first member does not make the body whole."""
         body = Inflated(Pieces([gzip.compress(TEXT) + gzip.compress(TEXT)[:-9]]), "gzip")
         with pytest.raises(StreamTruncated):
             read_all(body)
 
     def test_padding_behind_the_last_member_is_ignored(self) -> None:
-        """As gzip's own tool does."""
+        """gzip's own tool ignores it too."""
         assert read_all(Inflated(Pieces([gzip.compress(TEXT) + b"\x00" * 500]), "gzip")) == TEXT
 
     @pytest.mark.parametrize("name", ["gzip", "deflate"])
     def test_what_is_not_compressed_is_refused(self, name: str) -> None:
-        """A typed error, none of zlib's."""
+        """A typed error, not one of zlib's."""
         with pytest.raises(ProtocolError, match="compression"):
             read_all(Inflated(Pieces([b"data: \xff\xff plain text, as a proxy sends it\n\n"]), name))
 
     def test_a_broken_checksum_is_refused(self) -> None:
-        """The bytes are not those that were sent."""
+        """The bytes differ from those that were sent."""
         broken = bytearray(gzip.compress(TEXT))
         broken[-6] ^= 0xFF
         with pytest.raises(ProtocolError, match="compression"):
             read_all(Inflated(Pieces([bytes(broken)]), "gzip"))
 
     @pytest.mark.parametrize("sizes", [[1000], [7], [1]])
-    def test_what_stands_before_a_broken_place_is_given(self, sizes: list[int]) -> None:
-        """Nothing received is lost, also when the text and the broken bytes come in one read."""
+    def test_text_before_a_broken_place_is_returned(self, sizes: list[int]) -> None:
+        """Nothing is lost, even if the text and the broken bytes come in one read."""
         coding = zlib.compressobj(wbits=31)
         good = coding.compress(TEXT) + coding.flush(zlib.Z_SYNC_FLUSH)
         got: list[bytes] = []
@@ -507,17 +507,17 @@ class TestInflated:
     @given(noise=st.binary(min_size=1, max_size=80), sizes=CUTS)
     @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_no_bytes_make_another_error(self, noise: bytes, sizes: list[int]) -> None:
-        """P10: noise is refused, cut short, or decoded."""
+        """P10: noise is rejected, truncated, or decoded."""
         for name in ("gzip", "deflate"):
             for data in (noise, b"\x1f\x8b\x08" + noise):
                 outcome(lambda data=data, name=name: read_all(Inflated(Pieces(cut(data, sizes)), name)))
 
     def test_an_empty_body_is_empty(self) -> None:
-        """No member, no error."""
+        """An empty body is valid."""
         assert Inflated(Pieces([]), "gzip").read() == b""
 
     def test_a_bomb_comes_in_bounded_amounts(self) -> None:
-        """P2: fifty kilobytes that swell to fifty megabytes are handed on bit by bit."""
+        """P2: fifty kilobytes that expand to fifty megabytes are returned in parts."""
         bomb = gzip.compress(bytes(50 * 1024 * 1024), 9)
         assert len(bomb) < 100_000
         body = Inflated(Pieces([bomb]), "gzip")
@@ -531,7 +531,7 @@ class TestInflated:
         assert read_all(Inflated(Pieces(cut(gzip.compress(payload, 1), [READ_SIZE])), "gzip")) == payload
 
     def test_the_connection_serves_again_if_the_coded_body_was_read(self) -> None:
-        """What stands below knows."""
+        """The inner body decides."""
         body = Inflated(wire([chunked([gzip.compress(TEXT)])], chunked=True), "gzip")
         assert read_all(body) == TEXT
         assert body.reusable

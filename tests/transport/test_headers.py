@@ -1,4 +1,4 @@
-"""The headers of an answer are read as http.client reads them, by a shorter way if they are usual ones."""
+"""Headers are read with the same result as by http.client, but faster if they are ordinary."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ UNUSUAL = [
 
 
 class FakeSocket:
-    """What an answer is read from."""
+    """The socket of an answer."""
 
     def __init__(self, data: bytes) -> None:
         self._data = data
@@ -55,7 +55,7 @@ class FakeSocket:
 
 
 def read(kind: type[Any], data: bytes, method: str) -> tuple[Any, ...]:
-    """What a response says of itself after its headers, and what comes behind them."""
+    """The attributes of a response after its headers, and the bytes after them."""
     response = kind(FakeSocket(data), method=method)
     response.begin()
     status = response.status, response.code, response.reason, response.version
@@ -67,12 +67,12 @@ def read(kind: type[Any], data: bytes, method: str) -> tuple[Any, ...]:
 @pytest.mark.parametrize("method", ["POST", "HEAD"])
 @pytest.mark.parametrize("data", USUAL + UNUSUAL)
 def test_headers_are_read_as_http_client_does(data: bytes, method: str) -> None:
-    """Whatever stands in them."""
+    """Any headers give the same result."""
     assert read(_Response, data + b"body", method) == read(http.client.HTTPResponse, data + b"body", method)
 
 
 @pytest.mark.parametrize("data", USUAL)
 def test_usual_headers_are_read_without_the_parser_of_mails(data: bytes) -> None:
-    """It takes five times as long."""
+    """The parser takes five times as long."""
     with patch.object(http.client, "parse_headers", side_effect=AssertionError):
         read(_Response, data + b"body", "POST")

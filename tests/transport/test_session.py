@@ -1,4 +1,4 @@
-"""A caller's own `requests.Session`: its adapters, headers, auth and CA count, and it stays the caller's."""
+"""A caller's own `requests.Session`: its adapters, headers, auth and CA apply, and it stays open."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def test_session_connections_are_the_callers(server: LLMServer, client: Client, 
 
 
 def test_session_headers_and_auth_count(server: LLMServer, client: Client, session: requests.Session) -> None:
-    """The session's headers go out beside the provider's own, and its auth has the last word."""
+    """The session's headers are sent beside the provider's, and its auth comes last."""
     session.headers["X-Team"] = "blue"
     session.auth = HTTPBasicAuth("user", "password")
     client.chat("x", session=session).complete()
@@ -104,7 +104,7 @@ def test_session_adapters_count(server: LLMServer, client: Client, session: requ
 
 
 def test_session_verify_counts(tls_server: LLMServer, ca_file: str, session: requests.Session) -> None:
-    """The CA that the session trusts is trusted; an argument beats it."""
+    """The session's CA is trusted; an argument overrides it."""
     with Client("openai:m", base_url=tls_server.base_url("openai"), retries=0, session=session) as client:
         with pytest.raises(ConnectFailed):
             list(client.chat("x"))
@@ -117,7 +117,7 @@ def test_session_verify_counts(tls_server: LLMServer, ca_file: str, session: req
 def test_session_tls_settings_of_an_adapter_count(
     authority: Any, ca_file: str, session: requests.Session, least: ssl.TLSVersion
 ) -> None:
-    """A server that speaks no better TLS than 1.2 is refused where the caller's adapter asks for 1.3."""
+    """A server limited to TLS 1.2 is rejected if the caller's adapter demands 1.3."""
     if urllib3.__version__.startswith("1."):
         pytest.skip("urllib3 1 has no ssl_minimum_version")
 
@@ -170,7 +170,7 @@ def test_session_cookies_stay_in_it(server: LLMServer, client: Client, session: 
 def test_session_cancel_works(
     server: LLMServer, client: Client, session: requests.Session, where: str, used: bool
 ) -> None:
-    """A reader blocked on a connection of the caller's session wakes as quickly as on an own one."""
+    """A reader blocked on a connection of the caller's session wakes as quickly as on llmbridge's own."""
     if used:
         session.get(server.root + "/v1/models")
     server.script(Reply("x", header_delay=20) if where == "headers" else Reply(raw=[head(), event("a"), HOLD]))
@@ -201,7 +201,7 @@ def test_session_cancel_works(
 def test_session_calls_can_be_cancelled_however_many_connections_were_idle(
     server: LLMServer, client: Client, session: requests.Session
 ) -> None:
-    """All connections that the caller's own requests have left in the pool make place for ones that can be woken."""
+    """Connections left in the pool by the caller's own requests are replaced by ones that can be woken."""
     held = [session.get(server.root + "/v1/models", stream=True) for _ in range(3)]
     assert all(response.json() for response in held)
     assert server.connections == 3
@@ -240,7 +240,7 @@ def test_session_requests_of_the_callers_own_keep_their_debug_output(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    """`http.client`'s debug output is switched off for calls, which it would show the key of, and for nothing else."""
+    """`http.client`'s debug output would show the key: it is switched off for calls, and only for these."""
     monkeypatch.setattr(http.client.HTTPConnection, "debuglevel", 1)
     client.chat("x", session=session).complete()
     assert capsys.readouterr().out == ""
@@ -255,7 +255,7 @@ def test_session_requests_of_the_callers_own_keep_their_debug_output(
 def test_session_clocks_work(
     server: LLMServer, client: Client, session: requests.Session, clock: str, used: bool
 ) -> None:
-    """The clocks run for calls over the caller's session too."""
+    """Timeouts work over the caller's session too."""
     if used:
         session.get(server.root + "/v1/models")
     pings = [b": ping\n\n", 0.05] * 600
@@ -268,7 +268,7 @@ def test_session_clocks_work(
 
 
 def test_session_breaks_are_seen_by_the_server(server: LLMServer, client: Client, session: requests.Session) -> None:
-    """Leaving the loop closes the connection, and the session goes on with others."""
+    """Leaving the loop closes the connection, and the session continues with others."""
     server.script(Reply(raw=[head(), event("a"), HOLD]))
     for _ in client.chat("x", session=session):
         break
@@ -277,7 +277,7 @@ def test_session_breaks_are_seen_by_the_server(server: LLMServer, client: Client
 
 
 def test_session_truncation_is_noticed(server: LLMServer, client: Client, session: requests.Session) -> None:
-    """The end of a body is told apart as on own connections."""
+    """A truncated body is noticed as on llmbridge's own connections."""
     server.script(Reply(["a", "b"], finish_reason=None, end_mark=False), Reply(["a"] * 50, cut=600))
     for _ in range(2):
         with pytest.raises(StreamTruncated):
@@ -285,7 +285,7 @@ def test_session_truncation_is_noticed(server: LLMServer, client: Client, sessio
 
 
 def test_session_that_is_dropped_is_collected(server: LLMServer) -> None:
-    """A session that was used with `chat` once is not kept alive for ever by the library's own client."""
+    """A session used once with `chat` is not kept alive forever by the package's own client."""
     session = requests.Session()
     chat("x", "openai:m", base_url=server.base_url("openai"), session=session, api_key=KEY).complete()
     gone = weakref.ref(session)
@@ -318,7 +318,7 @@ def test_session_threads_may_share_one(server: LLMServer, client: Client, sessio
 @responses.activate
 @pytest.mark.parametrize("own", [True, False], ids=["own", "foreign"])
 def test_responses_mocks_work(session: requests.Session, own: bool) -> None:
-    """Tests of users that mock `requests` see the request, and the mocked answer is streamed."""
+    """Users who mock `requests` in their tests see the request, and the mocked answer is streamed."""
     responses.post(URL, body=BODY, content_type="text/event-stream", headers={"X-Request-Id": "r-1"})
     stream = chat("Привет", "openai:m", api_key=KEY, session=None if own else session)
     assert list(stream) == ["При", "вет"]
@@ -349,7 +349,7 @@ def test_responses_mocked_errors_work(session: requests.Session, own: bool) -> N
 @responses.activate
 @pytest.mark.parametrize("own", [True, False], ids=["own", "foreign"])
 def test_an_error_of_tls_that_another_package_made_is_one_of_the_tree(session: requests.Session, own: bool) -> None:
-    """As urllib3's pyOpenSSL raises them: without the attributes that the interpreter's have."""
+    """urllib3's pyOpenSSL raises them without the interpreter's attributes."""
     responses.post(URL, body=requests.exceptions.SSLError(ssl.SSLError("bad handshake: quoted")))
     with pytest.raises(ConnectFailed) as caught:
         list(chat("x", "openai:m", api_key=KEY, retries=0, session=None if own else session))
@@ -365,7 +365,7 @@ def test_responses_mocks_work_for_the_ancestors() -> None:
 
 @responses.activate
 def test_responses_mocks_of_cut_bodies_are_truncated() -> None:
-    """The end mark is asked for in mocked answers, too."""
+    """Mocked answers need their end mark, too."""
     responses.post(URL, body=event("a").decode(), content_type="text/event-stream")
     with pytest.raises(StreamTruncated) as caught:
         list(chat("x", "openai:m", api_key=KEY))
@@ -373,12 +373,12 @@ def test_responses_mocks_of_cut_bodies_are_truncated() -> None:
 
 
 def give_auth(session: requests.Session) -> None:
-    """Goes into a header."""
+    """An auth in a header."""
     session.auth = HTTPBasicAuth("user", "password")
 
 
 def give_header(session: requests.Session) -> None:
-    """One that holds a secret."""
+    """A header with a secret."""
     session.headers["X-Api-Key"] = "of-one-service"
 
 
@@ -388,7 +388,7 @@ def give_parameter(session: requests.Session) -> None:
 
 
 def give_cookie(session: requests.Session) -> None:
-    """Without a domain it goes everywhere."""
+    """Without a domain it is sent everywhere."""
     session.cookies.set("login", "of-one-service")
 
 
@@ -397,7 +397,7 @@ GIVEN = pytest.mark.parametrize("give", [give_auth, give_header, give_parameter,
 
 @GIVEN
 def test_session_with_credentials_is_for_one_service(session: requests.Session, give: Any) -> None:
-    """A list that goes to several would send them to each: refused, with advice, before anything is sent."""
+    """A list of models would send them to each service: rejected, with advice, before anything is sent."""
     several = ["openai:a", "ollama:b"]
     assert Client(several, session=session)
     give(session)
@@ -420,7 +420,7 @@ def test_session_with_credentials_is_for_one_service(session: requests.Session, 
 def test_session_with_credentials_stays_behind_like_the_key(
     server: LLMServer, session: requests.Session, monkeypatch: pytest.MonkeyPatch, give: Any, own: Any
 ) -> None:
-    """Where a call names another provider than the client's own; without credentials it goes along."""
+    """The session is left out if a call names another provider; without credentials it is used."""
     monkeypatch.setenv("OLLAMA_HOST", server.root)
     monkeypatch.setenv("OPENAI_BASE_URL", server.base_url("openai"))
     monkeypatch.setenv("OPENAI_API_KEY", KEY)

@@ -1,4 +1,4 @@
-"""Anthropic's Messages, the dialect of Claude; llama.cpp, LiteLLM and other servers speak it too."""
+"""Anthropic's Messages, the dialect of Claude; also spoken by llama.cpp, LiteLLM and other servers."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ from llmbridge.providers.anthropic.thinking import VERSION, sampling_refusals, t
 from llmbridge.secret import Key, Secret
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.events import End, Item
+    from llmbridge.provider import Frame
 
 __all__ = ["Anthropic"]
 
@@ -23,13 +23,13 @@ _TOKEN_VARIABLE = "ANTHROPIC_AUTH_TOKEN"  # noqa: S105 - the variable's name
 
 
 class _Token(str):
-    """A key that goes out as a Bearer token."""
+    """A key sent as a Bearer token."""
 
     __slots__ = ()
 
 
 class _BearerSecret(Secret):
-    """The secret of ANTHROPIC_AUTH_TOKEN, which looks like any other: tokens of gateways have no form of their own."""
+    """The secret of ANTHROPIC_AUTH_TOKEN: gateway tokens do not differ in form from keys."""
 
     __slots__ = ()
 
@@ -40,17 +40,17 @@ class _BearerSecret(Secret):
 class Anthropic(Provider):
     """Anthropic's own service, and any other server that speaks its dialect: give its `base_url` without `/v1`.
 
-    The key comes from ANTHROPIC_API_KEY (header `x-api-key`) or ANTHROPIC_AUTH_TOKEN (a Bearer token, as is any key
-    that begins with `sk-ant-oat`), another base URL from ANTHROPIC_BASE_URL.
+    The key comes from ANTHROPIC_API_KEY (header `x-api-key`) or ANTHROPIC_AUTH_TOKEN (a Bearer token, like any key that
+    starts with `sk-ant-oat`), another base URL from ANTHROPIC_BASE_URL.
 
-    Settings, given like parameters: `api_version` is the version of the API, "2023-06-01" if missing; `beta` is the
-    name of a beta feature, or a list of names. Both become headers.
+    Settings, passed like parameters: `api_version` is the API's version, default "2023-06-01"; `beta` is the name of a
+    beta feature, or a list of names. Both become headers.
 
-    The service demands `max_tokens`: if missing, it is 4096, or 16384 if an effort is asked for, or 4096 more than a
-    budget for thinking.
+    The service requires `max_tokens`. Its default is 4096, or 16384 with a reasoning effort, or 4096 more than the
+    thinking budget.
 
     Example:
-        >>> encoded = Anthropic.encode(ChatRequest.checked("claude-sonnet-4-5", "Hi", {"stop": "END", "beta": "x-1"}))
+        >>> encoded = Anthropic.encode(ChatRequest.checked("claude-sonnet-5", "Hi", {"stop": "END", "beta": "x-1"}))
         >>> encoded.body["max_tokens"], encoded.body["stop_sequences"], encoded.headers
         (4096, ['END'], {'anthropic-beta': 'x-1'})
 
@@ -67,19 +67,19 @@ class Anthropic(Provider):
     base_url_env = "ANTHROPIC_BASE_URL"
     needs_key = True
     headers: ClassVar[Mapping[str, str]] = {"anthropic-version": VERSION}
-    note = "set ANTHROPIC_API_KEY; base_url= for any server that speaks the same dialect"
+    note = "set ANTHROPIC_API_KEY; base_url= for another server with the same dialect"
     supports = frozenset({"tools", "schema"})
-    models_path = "/v1/models?limit=1000"  # the most that one page holds; 20 otherwise
+    models_path = "/v1/models?limit=1000"  # the largest page; the default is 20
     settings = frozenset({"api_version", "beta"})
     refused: ClassVar[Mapping[str, str]] = {
-        "seed": "Anthropic cannot repeat an answer; a temperature of 0 comes closest",
+        "seed": "Anthropic cannot repeat an answer; temperature=0 comes closest",
         "presence_penalty": "ask for variety in the system message",
         "frequency_penalty": "ask for variety in the system message",
-        "n": "Anthropic gives one answer a request: ask several times",
-        "logprobs": "Anthropic tells no probabilities",
-        "top_logprobs": "Anthropic tells no probabilities",
+        "n": "Anthropic gives one answer per request: send several requests",
+        "logprobs": "Anthropic does not return log probabilities",
+        "top_logprobs": "Anthropic does not return log probabilities",
         "logit_bias": "say in the system message which words you want",
-        "stream_options": "leave it out: usage always comes",
+        "stream_options": "Anthropic always counts tokens: leave it out",
     }
 
     decode = staticmethod(answer.decode_event)
@@ -89,7 +89,7 @@ class Anthropic(Provider):
     @classmethod
     def encode(cls, request: ChatRequest) -> Encoded:
         params = dict(request.params)
-        params.pop("n", None)  # one answer is what the service gives
+        params.pop("n", None)  # the service always gives one answer
         version, headers = encode_headers(params)
         return Encoded(encode_body(request, params, version, cls.answer_tool(request)), cls.path, headers)
 

@@ -1,6 +1,6 @@
-"""What the answers in Anthropic's dialect mean: events of a stream, whole messages, lists of models.
+"""The answers of Anthropic's dialect: stream events, whole messages, lists of models.
 
-Source: Anthropic API reference, streaming: a count that `message_delta` leaves out is still that of `message_start`.
+Source: Anthropic API reference, streaming: counts missing from `message_delta` are still those of `message_start`.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from llmbridge.providers.anthropic.blocks import PIECES, Block, block_of, items_
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["Events", "decode_event", "decode_message", "decode_models"]
 
@@ -31,8 +31,8 @@ _FINISH: dict[str, FinishReason] = {
 }
 _INPUT = ("input_tokens", "cache_creation_input_tokens", "cache_read_input_tokens")
 _PIECE = "content_block_delta"
-_MOST_OPEN = 64  # blocks; no service sends the pieces of more than two at a time
-# The events that are known, with the keys of each that are read. What else a message_start says is the answer's head.
+_MOST_OPEN = 64  # blocks; no service interleaves more than two
+# Known events, with the keys that are read. The rest of a message_start becomes the answer's head.
 _EVENTS = {
     "message_start": frozenset(("type", "message")),
     "content_block_start": frozenset(("type", "index", "content_block")),
@@ -44,7 +44,7 @@ _EVENTS = {
 
 
 class Events:
-    """Reads the events of one answer: most mean something only by the block, or the counts, that came before.
+    """Reads the events of one answer. Most depend on the block, or the counts, before them.
 
     Example:
         >>> from llmbridge._call.framing import Record
@@ -57,21 +57,21 @@ class Events:
 
     def __init__(self) -> None:
         self._blocks: dict[int | None, Block] = {}
-        self._plain = True  # no open block has a use of its own for its pieces
+        self._plain = True  # no open block needs special treatment of its pieces
         self._names: dict[str, str] = {}
         self._counted: dict[str, Any] = {}
         self._content: Any = None
 
     def read(self, frame: Frame) -> Iterable[Item | End]:
-        """What one event says.
+        """The content of one event.
 
         Raises:
             ServiceError: It reports an error.
-            ProtocolError: It is no JSON object, or has something else in the place of a text.
+            ProtocolError: It is not a JSON object, or has something else in place of a text.
         """
         end = -1
         try:
-            # The usual events, found out fast: a piece of text, of reasoning, or of a call.
+            # The common events, recognized quickly: a piece of text, of reasoning, or of a call.
             event, end = scan_json(frame.data, 0)
             delta = event["delta"]
             kind = delta["type"]
@@ -92,12 +92,12 @@ class Events:
                     if kind == "input_json_delta":
                         return (ToolCallDelta(_index(event["index"]), arguments=piece),)
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
-            pass  # it is not the usual one
+            pass  # not the common case: fall through to the full decoder
         return self._any(event, frame.event) if end == len(frame.data) else self._frame(frame)
 
     def _frame(self, frame: Frame) -> Iterator[Item | End]:
-        """What any event says. Its type stands in its data; the event's name only repeats it, and may be missing."""
-        if frame.data.startswith("[DONE]"):  # from servers that speak OpenAI's dialect too
+        """The content of any event. Its type is in its data; the event's name repeats it, and may be missing."""
+        if frame.data.startswith("[DONE]"):  # from servers that also speak OpenAI's dialect
             yield from self._end_blocks()
             yield END
             return
@@ -115,7 +115,7 @@ class Events:
         if name == "error" or (isinstance(event, Mapping) and (event.get("error") or event.get("type") == "error")):
             raise error_in_stream(event)
         if not isinstance(event, Mapping):
-            raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
+            raise ProtocolError(f"expected a JSON object in a stream event, got {type(event).__name__}")
         kind = string(event.get("type")) or name
         if kind == "message" and "type" not in event:  # it has no name either
             if is_report(event):
@@ -152,7 +152,7 @@ class Events:
         yield from _decode_usage(usage)
 
     def _begin(self, value: Any, index: int | None) -> Iterator[Item]:
-        """A block begins. What is whole by now, and lacks its end, is over then."""
+        """A block begins. This ends a complete block whose end is missing."""
         over = [known for known, block in self._blocks.items() if known == index or not block.is_waiting]
         over += list(self._blocks)[: max(0, len(self._blocks) - _MOST_OPEN)]
         for known in over:
@@ -182,7 +182,7 @@ class Events:
             yield from block.end()
 
     def _end_blocks(self) -> Iterator[Item]:
-        """The turn is over, for blocks that nothing has ended, and for an answer that the first event held whole."""
+        """The turn is over: ends open blocks, and an answer that the first event held whole."""
         for index in tuple(self._blocks):
             yield from self._end(index)
         if self._content is not None:
@@ -190,7 +190,7 @@ class Events:
             self._content = None
 
     def _last(self, event: Mapping[str, Any]) -> Iterator[Item]:
-        """The counts of the end are those of the start, but for the ones that it gives again."""
+        """The final counts: those of the start, updated by the last event."""
         delta, usage = mapping(event.get("delta")), event.get("usage")
         if _says_more(delta, ("stop_reason",)):
             yield Other("message_delta", dict(event))
@@ -203,22 +203,22 @@ class Events:
 
 
 def decode_event(frame: Frame) -> Iterable[Item | End]:
-    """What one event says by itself; errors as for `Events.read`."""
+    """The content of one event, without the ones before; errors as for `Events.read`."""
     return Events().read(frame)
 
 
 def _says_more(fields: Mapping[str, Any], known: Container[Any]) -> bool:
-    """Whether there are fields that are not known; null says nothing."""
+    """Whether there are unknown fields other than null."""
     return any(value is not None and name not in known for name, value in fields.items())
 
 
 def _index(value: Any) -> int | None:
-    """The number of a block; some gateways write it as a text."""
+    """The number of a block; some gateways write it as a str."""
     return count(int(value) if isinstance(value, str) and value.isdecimal() and value.isascii() else value)
 
 
 def _known(usage: Any) -> dict[str, Any]:
-    """The counts that are told; null tells nothing."""
+    """The counts that are not null."""
     return {name: value for name, value in mapping(usage).items() if value is not None}
 
 
@@ -228,9 +228,9 @@ def _decode_finish(fields: Mapping[str, Any]) -> Iterator[Finish]:
 
 
 def _decode_usage(usage: Any) -> Iterator[Usage]:
-    """The counts of the start, of which the end's replace those that it repeats.
+    """The counts at the start; the end repeats and replaces some.
 
-    `input_tokens` alone leaves out what was written to a cache or read from one.
+    `input_tokens` does not include tokens written to or read from a cache.
     """
     if not isinstance(usage, Mapping) or not usage:
         return
@@ -246,7 +246,7 @@ def _decode_usage(usage: Any) -> Iterator[Usage]:
 
 
 def decode_message(document: Any) -> Iterable[Item | End]:
-    """What a whole message says, sent where a stream was asked for or not; errors as for `Events.read`."""
+    """The content of a whole message; errors as for `Events.read`."""
     document = document[0] if isinstance(document, list) and len(document) == 1 else document
     fields = mapping(document)
     content = fields.get("content")
@@ -255,7 +255,7 @@ def decode_message(document: Any) -> Iterable[Item | End]:
     if content is None and not (fields.get("type") == "message" and fields.get("stop_reason")):
         if fields.get("detail") or fields.get("message"):
             raise error_in_stream(document)
-        raise ProtocolError("the service answered with JSON that is no message of Anthropic's: check the base_url")
+        raise ProtocolError("the service's JSON is not a message in Anthropic's form: check the base_url")
     yield from items_of(content)
     yield from _decode_usage(fields.get("usage"))
     yield from _decode_finish(fields)
@@ -263,16 +263,16 @@ def decode_message(document: Any) -> Iterable[Item | End]:
 
 
 def decode_models(document: Any) -> list[str]:
-    """The names in a list of models.
+    """The model names in a list of models.
 
     Raises:
         ServiceError: The document reports an error.
-        ProtocolError: It is no list of models.
+        ProtocolError: It is not a list of models.
     """
     fields = mapping(document)
     if fields.get("error"):
         raise error_in_stream(document)
     models = fields.get("data")
     if not isinstance(models, list):
-        raise ProtocolError("the service answered with JSON that is no list of models: check the base_url")
+        raise ProtocolError("the service's JSON is not a list of models: check the base_url")
     return [name for model in models if (name := string(mapping(model).get("id")))]

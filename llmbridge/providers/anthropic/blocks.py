@@ -1,8 +1,8 @@
-"""The blocks of a turn in Anthropic's dialect, each from its beginning over its pieces to its end; citations.
+"""The blocks of a turn in Anthropic's dialect, from start to end; citations.
 
-What a block says goes out as soon as it comes; what of it only the service understands is kept, and given at its end.
+A block's text goes out as soon as it comes; whatever only the service understands is kept until the block's end.
 
-Source: Anthropic API reference: streaming, citations, and the tools that the service runs.
+Source: Anthropic API reference: streaming, citations, and server tools.
 """
 
 from __future__ import annotations
@@ -26,16 +26,16 @@ PIECES = {
     "input_json_delta": "partial_json",
     "citations_delta": "citation",
 }
-"""The kinds of pieces that are known, and the field in which each has what it brings."""
+"""The known kinds of pieces, and the field with each one's content."""
 
-_SHORTEST = 4  # characters: a shorter text may well be said twice, as in 11 from "1" and "1"
+_SHORTEST = 4  # characters: a shorter text may really occur twice, like 11 from "1" and "1"
 
 
 def plain_text(value: Any) -> str:
-    """The text that a value in the place of one means.
+    """The text of a value where a text belongs.
 
     Raises:
-        ProtocolError: Nobody can tell.
+        ProtocolError: It has no text.
 
     Example:
         >>> plain_text("Hi"), plain_text(None), plain_text(7), plain_text({"text": "Hi"}), plain_text(["a", "b"])
@@ -55,11 +55,11 @@ def _one_text(value: Any) -> str:
         return json.dumps(value)
     if isinstance(value, Mapping) and isinstance(inner := value.get("text", value.get("value")), str):
         return inner
-    raise ProtocolError(f"the service sent something else in the place of a text: {shown(value)}")
+    raise ProtocolError(f"the service sent something else instead of text: {shown(value)}")
 
 
 def piece_items(delta: Mapping[str, Any], index: int | None) -> Iterator[Item]:
-    """What a piece says that belongs to no known block, or to one of another kind."""
+    """The content of a piece without a known block, or of a kind that its block does not expect."""
     kind = delta.get("type")
     if kind == "text_delta":
         if text := plain_text(delta.get("text")):
@@ -78,15 +78,15 @@ def piece_items(delta: Mapping[str, Any], index: int | None) -> Iterator[Item]:
 
 
 class Block:
-    """A block that is open.
+    """An open block.
 
     Args:
-        raw: What it began with.
+        raw: The object it started with.
         index: Its number.
 
     Attributes:
-        fields: The keys of its kind that llmbridge has a form for.
-        plain: Its pieces are what they say, whatever it is, and need not be shown to it.
+        fields: The keys of its kind that llmbridge has events for.
+        plain: Whether its pieces can be decoded without the block.
     """
 
     fields: frozenset[str] = frozenset()
@@ -98,29 +98,29 @@ class Block:
 
     @property
     def is_waiting(self) -> bool:
-        """Whether it is not whole without a piece that is still to come."""
+        """Whether the block is incomplete without a later piece."""
         return True
 
     @property
     def says_more(self) -> bool:
-        """Whether it has keys that mean something to the service alone."""
+        """Whether it has keys that only the service understands."""
         return any(value is not None and name not in self.fields for name, value in self.raw.items())
 
     def begin(self) -> Iterator[Item]:
-        """What it says where it begins."""
+        """The items at its start."""
         yield from ()
 
     def add(self, delta: Mapping[str, Any]) -> Iterator[Item]:
-        """What a piece of it says."""
+        """The items of a piece."""
         return piece_items(delta, self.index)
 
     def end(self) -> Iterator[Item]:
-        """What it says where it ends."""
+        """The items at its end."""
         yield from ()
 
 
 class _Text(Block):
-    """Text of the answer, with its citations."""
+    """The answer's text, with its citations."""
 
     fields = frozenset(("type", "text", "citations"))
 
@@ -152,7 +152,7 @@ class _Text(Block):
 
 
 class _Thinking(Block):
-    """Reasoning with its proof, which llama.cpp's server sends behind the text that follows."""
+    """Reasoning with its signature, which llama.cpp's server sends after the text that follows."""
 
     fields = frozenset(("type", "thinking", "signature"))
 
@@ -161,7 +161,7 @@ class _Thinking(Block):
         self._begun = _Begun(plain_text(raw.get("thinking")))
         self.plain = not self._begun.text
         self._signature = string(raw.get("signature"))
-        # The proof ends the thought: it has to come behind whatever is held back.
+        # The signature ends the thought: it must come after any text held back.
         self._waits = bool(self._signature) or self.says_more or not self.plain
 
     def begin(self) -> Iterator[Item]:
@@ -186,7 +186,7 @@ class _Thinking(Block):
 
 
 class _Redacted(Block):
-    """Reasoning that is shown only encrypted."""
+    """Encrypted reasoning."""
 
     fields = frozenset(("type", "data"))
 
@@ -219,7 +219,7 @@ class _Call(Block):
             yield from super().add(delta)
 
     def end(self) -> Iterator[Item]:
-        """Pieces of a call that began with its input say it again, or that there is none."""
+        """Pieces of a call that started with its input repeat the input, or say that there is none."""
         text = "".join(self._pieces)
         if text.strip() and _input(text) not in ({}, self._given):
             yield ToolCallDelta(self.index, arguments=text)
@@ -227,11 +227,11 @@ class _Call(Block):
 
 
 class _Opaque(Block):
-    """A block of a tool that the service runs, or of a kind that is not known: it goes back as it came.
+    """A block of a server tool, or of an unknown kind: it is sent back unchanged.
 
     Args:
         raw, index: As for `Block`.
-        names: Of the service's tools, by the ids of their calls; the call adds its own.
+        names: Names of the service's tools by call ID; a call adds its own.
     """
 
     plain = False
@@ -250,7 +250,7 @@ class _Opaque(Block):
         return not self._input[-1].endswith("}") if self._input else not self.raw.get("input")
 
     def add(self, delta: Mapping[str, Any]) -> Iterator[Item]:
-        """Puts what a piece brings to what the block has under the same name."""
+        """Appends a piece's content to the block's field of the same name."""
         if delta.get("type") == "input_json_delta":
             self._input += filter(None, [string(delta.get("partial_json"))])
             return
@@ -272,7 +272,7 @@ class _Opaque(Block):
             self._more.pop(name, None)
 
     def _whole_input(self) -> Any:
-        """The input, whether it came with the beginning or in pieces; None if it is not over."""
+        """The input, from the start or from pieces; None if it is incomplete."""
         text = "".join(self._input)
         if not text.strip():
             return self.raw.get("input")
@@ -289,7 +289,7 @@ class _Opaque(Block):
         kind = string(self.raw.get("type"))
         if self._input:
             given = self._whole_input()
-            if given is None:  # it broke off, and nobody takes half of it back
+            if given is None:  # cut off: services reject half an input
                 yield Other(kind, {**self.raw, "input": "".join(self._input)})
                 return
             self.raw["input"] = given
@@ -314,12 +314,12 @@ _KINDS: dict[str, type[Block]] = {
 
 
 def block_of(value: Any, index: int | None, names: dict[str, str]) -> Block | None:
-    """The block that begins with a value; None for nothing.
+    """The block that starts with a value; None if there is nothing.
 
     Args:
-        value: What the service says of it.
+        value: The block's object.
         index: Its number.
-        names: Of the service's tools, by the ids of their calls; changed.
+        names: Names of the service's tools by call ID; changed.
 
     Raises:
         ProtocolError: The value is not a block.
@@ -336,7 +336,7 @@ def block_of(value: Any, index: int | None, names: dict[str, str]) -> Block | No
 
 
 def items_of(content: Any) -> Iterator[Item]:
-    """What the blocks of a whole message say.
+    """The items in the blocks of a whole message.
 
     Raises:
         ProtocolError: One of them is not a block.
@@ -349,7 +349,7 @@ def items_of(content: Any) -> Iterator[Item]:
 
 
 class _Begun:
-    """A text that a block has begun with, which its pieces may go on with or say once more.
+    """The text that a block started with, which its pieces may continue or repeat.
 
     Example:
         >>> begun = _Begun("Hello")
@@ -362,10 +362,10 @@ class _Begun:
     def __init__(self, text: str) -> None:
         self.text = text
         self._again = text if len(text) >= _SHORTEST else ""
-        self._at = 0  # how much of it was said again, and is held back until it is all of it
+        self._at = 0  # repeated so far: held back until all is repeated
 
     def new(self, piece: str) -> str:
-        """What a piece adds; one that may be a repetition is held back."""
+        """The new text of a piece; a possible repetition is held back."""
         again, at = self._again, self._at
         if not again:
             return piece
@@ -377,7 +377,7 @@ class _Begun:
         return piece[len(missing) :] if piece.startswith(missing) else again[:at] + piece
 
     def rest(self) -> str:
-        """What was held back: it was no repetition."""
+        """The text held back, which was not a repetition."""
         held, self._again = self._again[: self._at], ""
         return held
 
@@ -395,9 +395,9 @@ def _citations(given: Iterable[Any]) -> Iterator[Item]:
 
 
 def _citation(raw: Mapping[str, Any]) -> Citation:
-    """A citation. Its places are those in the source: the sentences that it is about are the text of its block."""
+    """A citation. Its places are in the source; the cited text is the text of its block."""
     url, source = string(raw.get("url")), string(raw.get("source"))
-    if not url and source.startswith(("http://", "https://")):  # of a search_result_location
+    if not url and source.startswith(("http://", "https://")):  # a search_result_location
         url = source
     title = string(raw.get("document_title")) or string(raw.get("title"))
     number = raw.get("document_index", raw.get("search_result_index"))
@@ -419,7 +419,7 @@ def _dumped(value: Any) -> str:
 
 
 def _input(text: str) -> Any:
-    """The JSON value that a text is; None if it is not."""
+    """The JSON value of a text; None if it is not JSON."""
     try:
         return parsed_json(text)
     except ProtocolError:

@@ -1,4 +1,4 @@
-"""How a conversation is worded in Anthropic's dialect: turns of user and assistant, made of blocks.
+"""Conversations in Anthropic's dialect: turns of user and assistant, made of blocks.
 
 Source: Anthropic API reference, "Create a Message"; the guides to tool use, vision, PDFs and thinking.
 """
@@ -28,11 +28,11 @@ def encode_messages(messages: Sequence[Message], new_rules: bool = False) -> tup
     """The blocks of the system prompt, and the turns.
 
     Args:
-        messages: All of them; instructions in the middle of a conversation go into the system prompt too.
-        new_rules: The version of the API refuses documents in an assistant's turn and citations in a user's text.
+        messages: All of them; instructions inside the conversation are moved to the system prompt.
+        new_rules: Whether this API version rejects documents in assistant turns and citations in user text.
 
     Raises:
-        InvalidRequest: A message has no counterpart; says which.
+        InvalidRequest: Anthropic does not support a message. The message says which.
 
     Example:
         >>> encode_messages([Message("system", "Be brief."), Message("user", "Hi"), Message("user", "there")])[1]
@@ -46,7 +46,7 @@ def encode_messages(messages: Sequence[Message], new_rules: bool = False) -> tup
         except InvalidRequest as error:
             raise InvalidRequest(f"messages[{place}]: {error.message}") from None
     if not turns:
-        raise InvalidRequest("messages hold instructions only: Anthropic needs at least one message of the user")
+        raise InvalidRequest("messages hold only instructions: Anthropic needs at least one user message")
     if turns[-1]["role"] == "assistant":
         _strip_end(turns[-1]["content"])
     for turn in turns:
@@ -55,9 +55,9 @@ def encode_messages(messages: Sequence[Message], new_rules: bool = False) -> tup
 
 
 def _strip_end(blocks: list[_Block]) -> None:
-    """Takes white space off the end of the turn that the model is to go on with.
+    """Strips white space from the end of the turn that the model is to continue.
 
-    Texts of nothing but white space are gone already.
+    Texts of white space only are already gone.
 
     Source: the service's "final assistant content cannot end with trailing whitespace".
     """
@@ -66,7 +66,7 @@ def _strip_end(blocks: list[_Block]) -> None:
 
 
 def text_block(text: str) -> _Block:
-    """A text as a block."""
+    """A text block."""
     return {"type": "text", "text": text}
 
 
@@ -75,28 +75,29 @@ def _add_message(message: Message, system: list[_Block], turns: list[dict[str, A
     if message.role == "tool":
         _add_turn(turns, "user", [_tool_result(message, extra)], {})
         return
-    extra.pop("name", None)  # Anthropic knows no name of who speaks
+    extra.pop("name", None)  # Anthropic has no field for a speaker's name
     blocks = _blocks(message)
     if message.role in ("system", "developer"):
         if any(block.get("type") != "text" for block in blocks):
-            raise InvalidRequest("Anthropic takes only text as instructions: put the rest into a message of the user")
+            raise InvalidRequest("Anthropic accepts only text in instructions: put the rest into a user message")
         system += blocks
     elif message.role == "user":
         if not blocks:
-            raise InvalidRequest("the message is empty, which Anthropic refuses")
+            raise InvalidRequest("the message is empty: Anthropic needs some content")
         if new_rules and any(block.get("type") == "text" and block.get("citations") for block in blocks):
-            raise InvalidRequest("this version of Anthropic's API takes no citations in a user's text: leave them out")
+            raise InvalidRequest("this version of Anthropic's API rejects citations in user text: leave them out")
         _add_turn(turns, "user", blocks, extra)
     else:
         if new_rules and any(block.get("type") == "document" for block in blocks):
-            raise InvalidRequest("this version of Anthropic's API takes no document in an assistant's message")
+            raise InvalidRequest("this version of Anthropic's API rejects documents in assistant messages")
         extra.pop("tool_calls", None)
-        if blocks:  # an answer without anything in it is refused, and missed by nobody
+        if blocks:  # an empty answer is rejected, and not needed
             _add_turn(turns, "assistant", blocks, extra)
 
 
 def _add_turn(turns: list[dict[str, Any]], role: str, blocks: list[_Block], extra: Mapping[str, Any]) -> None:
-    """Adds to the last turn if it is of the same role: roles take turns, and tools' results belong into one."""
+    """Merges the blocks into the last turn if it has the same role: roles alternate, and tools' results share a
+    turn."""
     if not turns or turns[-1]["role"] != role:
         turns.append({"role": role, "content": []})
     turns[-1]["content"] += blocks
@@ -104,7 +105,7 @@ def _add_turn(turns: list[dict[str, Any]], role: str, blocks: list[_Block], extr
 
 
 def _ordered(blocks: list[_Block]) -> str | list[_Block]:
-    """The content of a turn: the results of tools first, as the service demands; one plain text as it is."""
+    """The content of a turn: tools' results first, as the service requires; a single plain text as a str."""
     if len(blocks) == 1 and set(blocks[0]) == {"type", "text"}:
         text: str = blocks[0]["text"]
         return text
@@ -113,20 +114,20 @@ def _ordered(blocks: list[_Block]) -> str | list[_Block]:
 
 def _tool_use(call: ToolCall) -> _Block:
     if not call.id:
-        raise InvalidRequest(f"the call of {call.name!r} has no id, which names it in the tool's answer")
+        raise InvalidRequest(f"the call of {call.name!r} has no id, which the tool's result needs")
     own = call.raw if call.raw and call.raw.get("type") == "tool_use" else {}
     return {**own, "type": "tool_use", "id": _call_id(call.id), "name": call.name, "input": dict(call.arguments)}
 
 
 def _call_id(given: str) -> str:
-    """The service refuses ids with other characters, as Kimi's are: `functions.add:0`."""
+    """An ID that the service accepts; it rejects other characters, as in Kimi's `functions.add:0`."""
     return call_id(given, _CALL_ID, 32)
 
 
 def _tool_result(message: Message, extra: dict[str, Any]) -> _Block:
     id = extra.pop("tool_call_id", None)
     if not isinstance(id, str) or not id:
-        raise InvalidRequest("an answer to a tool call needs 'tool_call_id', the id of the call")
+        raise InvalidRequest("a tool result needs 'tool_call_id', the id of the call")
     extra.pop("name", None)
     result: _Block = {"type": "tool_result", "tool_use_id": _call_id(id)}
     if content := message.content if isinstance(message.content, str) else _blocks(message):
@@ -137,7 +138,7 @@ def _tool_result(message: Message, extra: dict[str, Any]) -> _Block:
 
 
 def _blocks(message: Message) -> list[_Block]:
-    """The content without texts that hold nothing, which the service refuses."""
+    """The content without empty texts, which the service rejects."""
     if isinstance(message.content, str) and not message.extra:
         return [text_block(message.content)] if message.content.strip() else []
     said = message.role == "assistant"
@@ -146,12 +147,12 @@ def _blocks(message: Message) -> list[_Block]:
 
 
 def _block(part: dict[str, Any], where: str, said: bool) -> _Block | None:
-    """A part as a block; None for one that is left out. What is of no known type is the dialect's own.
+    """A part as a block; None if it is left out. Unknown types are sent as the dialect's own.
 
     Args:
-        part: Of a message.
-        where: Which part it is.
-        said: Whether the model has said it: the service takes no media there, of whatever service they are.
+        part: A part of a message.
+        where: Its place.
+        said: Whether it is the model's: the service accepts no media there.
     """
     kind = part["type"]
     if kind == "tool_call":
@@ -171,15 +172,15 @@ def _block(part: dict[str, Any], where: str, said: bool) -> _Block | None:
         return text_block(spoken) if isinstance(spoken, str) and spoken.strip() else None
     if media is None:
         raise InvalidRequest(
-            f"{where}: a file that was uploaded elsewhere cannot be read here; one uploaded to Anthropic is "
-            "{'type': 'document', 'source': {'type': 'file', 'file_id': ...}}"
+            f"{where}: a file uploaded to another service is not available here; for a file uploaded to Anthropic, "
+            "write {'type': 'document', 'source': {'type': 'file', 'file_id': ...}}"
         )
     rest = {name: value for name, value in part.items() if name not in ("type", kind)}
     return {**_media_block(media, where), **rest}
 
 
 def _thought(part: Mapping[str, Any]) -> _Block | None:
-    """Reasoning goes back as it came; without its proof the service would refuse it."""
+    """Reasoning, unchanged; without its signature the service would reject it."""
     own = {**part["raw"]} if isinstance(part.get("raw"), Mapping) else {}
     if part.get("redacted"):
         own = own if own.get("type") == "redacted_thinking" else {}
@@ -192,7 +193,7 @@ def _thought(part: Mapping[str, Any]) -> _Block | None:
 
 def _media_block(media: MediaPart, where: str) -> _Block:
     if media.kind == "audio":
-        raise InvalidRequest(f"{where}: Anthropic takes no audio: transcribe it first, or ask another service")
+        raise InvalidRequest(f"{where}: Anthropic does not accept audio: transcribe it first, or use another service")
     if media.url:
         return _titled(media, {"type": "url", "url": media.url})
     kind = "image/jpeg" if media.media_type == "image/jpg" else media.media_type
@@ -200,7 +201,7 @@ def _media_block(media: MediaPart, where: str) -> _Block:
         if media.kind == "document" and kind.startswith("text/"):
             return _titled(media, {"type": "text", "media_type": "text/plain", "data": _plain_text(media.data, where)})
         wanted = "JPEG, PNG, GIF and WebP images" if media.kind == "image" else "PDF and plain text"
-        raise InvalidRequest(f"{where}: Anthropic takes {wanted}, not {kind[:40]}: convert it first")
+        raise InvalidRequest(f"{where}: Anthropic accepts {wanted}, not {kind[:40]}: convert it first")
     return _titled(media, {"type": "base64", "media_type": kind, "data": media.data})
 
 
@@ -215,4 +216,4 @@ def _plain_text(data: str, where: str) -> str:
     try:
         return base64.b64decode(data, validate=True).decode("utf-8-sig")
     except ValueError:
-        raise InvalidRequest(f"{where}: the document is no text in UTF-8: convert it first") from None
+        raise InvalidRequest(f"{where}: the document is not valid UTF-8: convert it first") from None

@@ -1,4 +1,4 @@
-"""How a request is worded in Anthropic's dialect: its parameters, tools and structured output.
+"""Requests in Anthropic's dialect: parameters, tools and structured output.
 
 The messages are translated by `content`.
 
@@ -24,19 +24,19 @@ __all__ = ["encode_body", "encode_headers", "schema_mode"]
 
 _CHOICES = {"auto": "auto", "required": "any", "none": "none"}
 _DATE = re.compile(r"\d{4}-\d\d-\d\d", re.ASCII)
-_FEATURE = re.compile(r"[!-+\--~]+")  # what a list in a header can hold: no white space, no comma
+_FEATURE = re.compile(r"[!-+\--~]+")  # an item of a list in a header: no white space or comma
 _PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
 _JSON_ONLY = "Answer with one JSON object and nothing else: no text around it, no code fence."
 
 
 def encode_headers(params: dict[str, Any]) -> tuple[str, dict[str, str]]:
-    """The version of the API that is asked for, and the headers that the settings make; they are taken out.
+    """The requested API version, and the headers made of the settings, which are removed from the parameters.
 
     Args:
-        params: Changed: what is left is for the body.
+        params: Changed; the rest is for the body.
 
     Raises:
-        InvalidRequest: A setting is not what it must be.
+        InvalidRequest: A setting is not valid.
 
     Example:
         >>> encode_headers({"beta": ["a", "b"]})
@@ -53,7 +53,7 @@ def encode_headers(params: dict[str, Any]) -> tuple[str, dict[str, str]]:
         raise InvalidRequest("beta must be the name of a beta feature, or a list of names")
     if names := [feature.strip() for feature in features]:
         if not all(_FEATURE.fullmatch(name) for name in names):
-            raise InvalidRequest("beta holds a name that no header can carry: one name is letters, digits and dashes")
+            raise InvalidRequest("a name in beta is not valid: use letters, digits and dashes")
         headers["anthropic-beta"] = ",".join(names)
     return version or VERSION, headers
 
@@ -62,13 +62,13 @@ def encode_body(request: ChatRequest, params: dict[str, Any], version: str, answ
     """The body of a request.
 
     Args:
-        request: What to say.
-        params: The request's own without the settings; changed.
-        version: The version of the API.
-        answer_tool: The tool that is invented for the structured answer, or None.
+        request: The request.
+        params: The request's parameters without the settings; changed.
+        version: The API version.
+        answer_tool: The tool added for the structured answer, or None.
 
     Raises:
-        InvalidRequest: Something has no counterpart in this dialect.
+        InvalidRequest: Anthropic does not support a part of the request.
     """
     system = _own_system(params)
     instructions, turns = encode_messages(request.messages, version >= NO_SAMPLING)
@@ -89,7 +89,7 @@ def encode_body(request: ChatRequest, params: dict[str, Any], version: str, answ
 
 
 def _own_system(params: dict[str, Any]) -> list[dict[str, Any]]:
-    """The blocks of a `system` in the dialect's own form."""
+    """The blocks of a `system` parameter in the dialect's own form."""
     own = params.pop("system", None)
     if own is None or isinstance(own, str):
         return [text_block(own)] if own else []
@@ -103,7 +103,7 @@ def _is_plain(block: Mapping[str, Any]) -> bool:
 
 
 def _rename(params: dict[str, Any]) -> None:
-    """Names that the dialect has other words for; its own word wins."""
+    """Renames parameters that the dialect calls otherwise; a value under its own name wins."""
     stop, user = params.pop("stop", None), params.pop("user", None)
     if stop is not None:
         params.setdefault("stop_sequences", [stop] if isinstance(stop, str) else stop)
@@ -112,7 +112,7 @@ def _rename(params: dict[str, Any]) -> None:
 
 
 def _merge(params: dict[str, Any], name: str, fields: Mapping[str, Any]) -> None:
-    """Adds fields to a parameter; those that the caller gave in the dialect's own form win."""
+    """Adds fields to a parameter; fields given in the dialect's own form win."""
     own = params.get(name)
     if own is None or isinstance(own, Mapping):
         params[name] = {**fields, **(own or {})}
@@ -122,10 +122,10 @@ def _merge(params: dict[str, Any], name: str, fields: Mapping[str, Any]) -> None
 
 
 def schema_mode(request: ChatRequest) -> SchemaMode:
-    """How structured output is asked for.
+    """How structured output is requested.
 
-    A schema that cannot be held to strictly is refused as a format, and so is one that holds itself. A tool may have
-    any, but none is forced while the model thinks.
+    A schema that is not strict, or is recursive, is rejected as a format. A tool accepts any schema, but cannot be
+    forced while the model thinks.
     """
     if request.schema_mode is not None or request.schema is None:
         return request.schema_mode or "native"
@@ -137,7 +137,7 @@ def schema_mode(request: ChatRequest) -> SchemaMode:
 
 
 def _output_config(request: ChatRequest, params: dict[str, Any], system: list[dict[str, Any]]) -> dict[str, Any]:
-    """How the answer's form is asked for; JSON without a schema only in words, which are added to `system`."""
+    """The requested form of the answer; JSON without a schema is only a sentence added to `system`."""
     schema = request.schema
     if schema is None:
         return _response_format(params.pop("response_format", None), system)
@@ -183,10 +183,10 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, one_by_one: bool, ans
     if answer_tool is not None and request.schema is not None:
         if any(tool.name == answer_tool for tool in request.tools):
             raise InvalidRequest(f"the schema and a tool are both called {answer_tool!r}: rename one of them")
-        # With other tools beside it the model may still call those first: it has to call one of all.
+        # With other tools beside it, the model may call those first, so any tool call is required.
         if choice is None and thinks(request.params):
             raise InvalidRequest(
-                "schema_mode='tool': Anthropic forces no tool while the model thinks: leave schema_mode out, or "
+                "schema_mode='tool': Anthropic cannot force a tool while the model thinks: leave schema_mode out, or "
                 "reasoning_effort"
             )
         choice = choice or ({"type": "any"} if tools else {"type": "tool", "name": answer_tool})
@@ -211,7 +211,7 @@ def _encode_tool(tool: Tool) -> dict[str, Any]:
 
     if tool.strict and holds_itself(tool.parameters):
         raise InvalidRequest(
-            f"the tool {tool.name!r} is strict, and its parameters hold themselves, which Anthropic refuses: "
+            f"the tool {tool.name!r} is strict, but its parameters are recursive, which Anthropic rejects: "
             "leave strict out"
         )
     encoded = {"name": tool.name, **_described(tool.name, tool.description, tool.parameters)}
@@ -226,7 +226,7 @@ def _described(name: str, description: str, parameters: Mapping[str, Any]) -> di
     """A tool's description and schema.
 
     Raises:
-        InvalidRequest: The service refuses a property's name. Only those at the top are looked at there.
+        InvalidRequest: The service rejects a property's name. It checks only those at the top.
     """
     from llmbridge._schemas.subsets import tool_form
 
@@ -234,8 +234,8 @@ def _described(name: str, description: str, parameters: Mapping[str, Any]) -> di
     for key in schema.get("properties") or ():
         if not _PROPERTY.fullmatch(key):
             raise InvalidRequest(
-                f'tool {name}: Anthropic refuses {key!r:.80} in the "properties" of its parameters: a name there is 1 '
-                "to 64 of a-z, A-Z, 0-9, _, . and -"
+                f"tool {name}: Anthropic rejects the property {key!r:.80}: a name has 1 to 64 characters of a-z, A-Z, "
+                "0-9, _, . and -"
             )
     return {**described, "input_schema": schema}
 

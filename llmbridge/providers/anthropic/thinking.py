@@ -1,10 +1,10 @@
-"""How much a Claude is to think, by a budget of tokens or an effort; which of temperature, top_p and top_k it takes.
+"""Claude's thinking, by a budget of tokens or an effort, and which of temperature, top_p and top_k a model accepts.
 
-Both depend on its version, the second one on the version of the API and on the thinking too.
+Both depend on the model's version; sampling also on the API version and on thinking.
 
 Source: Anthropic's guides to extended thinking ("sampling parameters" too), adaptive thinking and effort; its guide of
-migration to Opus 4.7; answers with status 400 of Opus 4.1, Sonnet 4.5 and Sonnet 4.6 to a temperature beside top_p,
-which users reported.
+migration to Opus 4.7; status 400 for a temperature beside top_p, reported by users of Opus 4.1, Sonnet 4.5 and
+Sonnet 4.6.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ __all__ = [
 ]
 
 VERSION = "2023-06-01"
-"""The version of the API that is asked for unless a caller names another."""
+"""The API version unless the caller names another."""
 
 NO_SAMPLING = "2026-10-21"
-"""The first version that refuses temperature, top_p and top_k."""
+"""The first API version that rejects temperature, top_p and top_k."""
 
-_ANSWER = 4096  # tokens: what every model that the service offers can write
-_THOUGHTFUL_ANSWER = 16384  # the thinking counts too
+_ANSWER = 4096  # tokens: every current model can write as many
+_THOUGHTFUL_ANSWER = 16384  # includes thinking
 _LEAST_BUDGET = 1024
 _SAMPLING = ("temperature", "top_p", "top_k")
 _LEAST_THINKING_TOP_P = 0.95
@@ -47,20 +47,20 @@ _LEAST_USUAL_TOP_P = 0.99
 _EFFORTS = {"minimal": "low", "low": "low", "medium": "medium", "high": "high", "xhigh": "xhigh", "max": "max"}
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 16384, "xhigh": 24576, "max": 24576}
 
-# What the versions of Claude know.
-_ADAPTIVE = (4, 6)  # the first that thinks by an effort
-_NO_BUDGET = (4, 7)  # the first that refuses a budget, and keeps its thinking to itself unless told otherwise
+# What the versions of Claude support.
+_ADAPTIVE = (4, 6)  # the first with an effort
+_NO_BUDGET = (4, 7)  # the first that rejects a budget, and hides its thinking by default
 _THINKS_UNASKED = (5, 0)
 NEWEST = (99, 0)
-"""The version of a Claude whose name has none."""
-_ONE_OF_TWO = (4, 1)  # the first Claude that takes no top_p beside a temperature
-_USUAL_ALONE = (4, 7)  # the first that takes nothing but the values it would use anyway
+"""The version assumed for a Claude whose name has none."""
+_ONE_OF_TWO = (4, 1)  # the first that rejects top_p beside a temperature
+_USUAL_ALONE = (4, 7)  # the first that accepts only the default values
 _ALWAYS_THINK = ("fable", "mythos")
 _VERSION = re.compile(r"(?<!\d)(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)", re.ASCII)
 
 
 def claude_version(model: str) -> tuple[int, int] | None:
-    """The version in a model's name; a Claude without one counts as the newest, None is no Claude at all.
+    """The version in a model's name; a Claude without one counts as the newest; None if it is not a Claude.
 
     Example:
         >>> claude_version("claude-sonnet-4-5-20250929"), claude_version("anthropic.claude-opus-4-20250514-v1:0")
@@ -80,7 +80,7 @@ def _always_thinks(model: str) -> bool:
 
 
 def thinks(params: Mapping[str, Any]) -> bool:
-    """Whether a request switches thinking on.
+    """Whether a request turns thinking on.
 
     Example:
         >>> thinks({"reasoning_effort": "low"}), thinks({"reasoning_effort": "none"}), thinks({})
@@ -94,7 +94,7 @@ def thinks(params: Mapping[str, Any]) -> bool:
 
 
 def may_think(request: ChatRequest) -> bool:
-    """Whether the model thinks, be it because it was told to or because it does so unasked."""
+    """Whether the model thinks, on request or by default."""
     if thinks(request.params):
         return True
     if _always_thinks(request.model):
@@ -104,16 +104,16 @@ def may_think(request: ChatRequest) -> bool:
 
 
 def thinking_refusals(request: ChatRequest) -> Iterator[tuple[str, str]]:
-    """What the model is known to refuse for its thinking, each with what to do instead."""
+    """The parameters that the model is known to reject because of its thinking, each with what to do instead."""
     params, effort = request.params, request.params.get("reasoning_effort")
     if effort is not None and params.get("thinking") is None:
         is_budget = isinstance(effort, int) and not isinstance(effort, bool) and effort != 0
         if is_budget and (claude_version(request.model) or (0, 0)) >= _NO_BUDGET:
-            yield "reasoning_effort", "Claude takes no budget of tokens since 4.7: give a word like 'low'"
+            yield "reasoning_effort", "Claude 4.7 and later take a word like 'low', not a number of tokens"
         elif effort in ("none", 0) and effort is not False and _always_thinks(request.model):
-            yield "reasoning_effort", "this model always thinks: give 'low' for as little as can be"
+            yield "reasoning_effort", "this model always thinks: 'low' is the least"
     if request.tool_choice is not None and thinks(params) and _forces(request.tool_choice):
-        yield "tool_choice", "Anthropic forces no tool while the model thinks: use 'auto', or reasoning_effort='none'"
+        yield "tool_choice", "Claude cannot be forced while it thinks: use 'auto', or reasoning_effort='none'"
 
 
 def _forces(choice: ToolChoice) -> bool:
@@ -125,15 +125,15 @@ def _forces(choice: ToolChoice) -> bool:
 def encode_effort(model: str, params: dict[str, Any], output: dict[str, Any]) -> int | None:
     """Translates `reasoning_effort`.
 
-    A name that tells nothing gets a word as an effort and a number as a budget.
+    A word becomes an effort and a number a budget if the name does not show the version.
 
     Args:
-        model: Its version says how it thinks.
+        model: Its version decides how it thinks.
         params: Changed.
-        output: The configuration of the output; changed.
+        output: The output configuration; changed.
 
     Returns:
-        The budget, if one was made of what the caller gave.
+        The budget, if the caller gave one.
 
     Raises:
         InvalidRequest: It cannot be translated.
@@ -166,7 +166,7 @@ def _encode_budget(budget: int, params: dict[str, Any]) -> int | None:
         return None
     if budget < _LEAST_BUDGET:
         raise InvalidRequest(
-            f"reasoning_effort is a budget of {budget} tokens: Anthropic takes {_LEAST_BUDGET} or more, or 0 for none"
+            f"reasoning_effort is a budget of {budget} tokens: Anthropic needs {_LEAST_BUDGET} or more, or 0 for none"
         )
     if params.get("thinking") is not None:
         return None
@@ -175,11 +175,11 @@ def _encode_budget(budget: int, params: dict[str, Any]) -> int | None:
 
 
 def encode_limit(params: dict[str, Any], budget: int | None) -> Any:
-    """The `max_tokens` that the service demands; it counts the thinking, so that a budget must fit into it.
+    """The `max_tokens` that the service requires; it includes thinking, so it must exceed a budget.
 
     Args:
         params: Changed.
-        budget: As `encode_effort` gave it.
+        budget: From `encode_effort`.
     """
     limits = [params.pop(name, None) for name in ("max_tokens", "max_completion_tokens")]
     given = next((limit for limit in limits if limit is not None), None)
@@ -196,30 +196,30 @@ def encode_limit(params: dict[str, Any], budget: int | None) -> Any:
 
 
 def sampling_refusals(request: ChatRequest) -> Iterator[tuple[str, str]]:
-    """What is known to be refused, each with what to do instead. Of a name without a version nothing is known."""
+    """The sampling parameters known to be rejected, each with what to do instead; none for an unknown version."""
     given = {name: request.params[name] for name in _SAMPLING if request.params.get(name) is not None}
     if not given:
         return
     api_version, version = request.params.get("api_version"), claude_version(request.model) or (0, 0)
     if isinstance(api_version, str) and api_version >= NO_SAMPLING:
-        advice = f"versions from {NO_SAMPLING} on refuse it: leave it out, or give api_version='{VERSION}'"
+        advice = f"versions from {NO_SAMPLING} on reject it: leave it out, or pass api_version='{VERSION}'"
         yield from ((name, advice) for name in given)
     elif NEWEST > version >= _USUAL_ALONE:
         advice = (
-            "Claude takes no sampling parameters since 4.7: leave it out, and say in the system message what you want"
+            "Claude 4.7 and later reject sampling parameters: leave it out, and say in the system message what you want"
         )
         yield from ((name, advice) for name in _unusual(given, _LEAST_USUAL_TOP_P))
     elif thinks(request.params):
-        advice = "Claude refuses it while it thinks: leave it out, or give reasoning_effort='none'"
+        advice = "Claude rejects it while thinking: leave it out, or pass reasoning_effort='none'"
         yield from ((name, advice) for name in _unusual(given, _LEAST_THINKING_TOP_P))
     elif _is_above(given.get("temperature"), 1):
-        yield "temperature", "Anthropic's temperatures end at 1"
+        yield "temperature", "Anthropic's highest temperature is 1"
     if NEWEST > version >= _ONE_OF_TWO and "temperature" in given and "top_p" in given:
-        yield "top_p", "Claude takes only one of temperature and top_p since 4.1: leave one of them out"
+        yield "top_p", "Claude 4.1 and later accept only one of temperature and top_p: leave one out"
 
 
 def _unusual(given: Mapping[str, Any], least_top_p: float) -> Iterator[str]:
-    """The parameters that would change how the model picks its words."""
+    """The parameters that would change the sampling."""
     for name, value in given.items():
         is_usual = least_top_p <= value <= 1 if name == "top_p" and _is_number(value) else value == 1
         if name == "top_k" or not is_usual:

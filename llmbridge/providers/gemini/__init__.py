@@ -22,9 +22,9 @@ from llmbridge.providers.gemini.request import (
 )
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.events import End, Item
     from llmbridge.messages import SchemaMode
+    from llmbridge.provider import Frame
 
 __all__ = ["Gemini"]
 
@@ -34,21 +34,21 @@ _VERSION = re.compile(r"[A-Za-z0-9._-]{1,40}")
 class Gemini(Provider):
     """Google's Gemini, through the Gemini Developer API; the key is in GOOGLE_API_KEY or GEMINI_API_KEY.
 
-    A key that begins with `ya29.` is an OAuth token, and goes out as a Bearer token.
+    A key that starts with `ya29.` is an OAuth token, sent as a Bearer token.
 
-    The setting `api_version` (default "v1beta") is a part of the path. `stream=False` asks for the whole answer at
-    once; it is handed out in the same way.
+    The setting `api_version` (default "v1beta") is part of the path. `stream=False` requests the whole answer at once;
+    it is handed out in the same way.
 
     Example:
-        >>> encoded = Gemini.encode(ChatRequest.checked("gemini-2.5-flash", "Hi", {"max_tokens": 9}))
+        >>> encoded = Gemini.encode(ChatRequest.checked("gemini-3.5-flash", "Hi", {"max_tokens": 9}))
         >>> encoded.path
-        '/v1beta/models/gemini-2.5-flash:streamGenerateContent?alt=sse'
+        '/v1beta/models/gemini-3.5-flash:streamGenerateContent?alt=sse'
         >>> encoded.body["generationConfig"]
         {'maxOutputTokens': 9}
 
     Source:
         Gemini API reference, models.generateContent, models.batchEmbedContents, models.list; google-genai: unnamed
-        events that are whole responses, no end mark, errors in mid-stream as bare JSON.
+        events that are whole responses, no end mark, errors inside a stream as bare JSON.
     """
 
     name = "gemini"
@@ -57,12 +57,12 @@ class Gemini(Provider):
     path = "/v1beta"
     key_env: ClassVar[tuple[str, ...]] = ("GOOGLE_API_KEY", "GEMINI_API_KEY")
     needs_key = True
-    note = "set GOOGLE_API_KEY or GEMINI_API_KEY (of Google AI Studio)"
+    note = "keys are made in Google AI Studio"
     supports = frozenset({"tools", "schema"})
     refused: ClassVar[Mapping[str, str]] = {
-        "user": "Gemini takes no name of an end user",
-        "metadata": "Gemini takes no metadata",
-        "logit_bias": "Gemini cannot weigh single tokens",
+        "user": "Gemini does not support it",
+        "metadata": "Gemini does not support it",
+        "logit_bias": "Gemini does not support it",
         "parallel_tool_calls": "Gemini may always call several functions at once: leave it out",
     }
     models_path = "/v1beta/models?pageSize=1000"
@@ -78,8 +78,8 @@ class Gemini(Provider):
     def encode(cls, request: ChatRequest) -> Encoded:
         params = dict(request.params)
         version, stream = _version(params), params.pop("stream", True)
-        params.pop("parallel_tool_calls", None)  # they are always allowed
-        params.pop("stream_options", None)  # the tokens come unasked
+        params.pop("parallel_tool_calls", None)  # always allowed
+        params.pop("stream_options", None)  # always counted
         contents, system = encode_contents(request)
         body: dict[str, Any] = {"contents": contents}
         config: dict[str, Any] = {}
@@ -98,7 +98,7 @@ class Gemini(Provider):
 
     @classmethod
     def _add_structure(cls, body: dict[str, Any], system: list[dict[str, Any]], request: ChatRequest) -> dict[str, Any]:
-        """Adds the tools and the schema; returns what they put into the generation configuration."""
+        """Adds the tools and the schema; returns their part of the generation configuration."""
         schema, mode = request.schema, cls._schema_mode(request)
         choice = None if request.tool_choice is None else encode_choice(request.tool_choice)
         if tools := encode_tools(request.tools, schema if mode == "tool" else None):
@@ -119,7 +119,7 @@ class Gemini(Provider):
 
     @staticmethod
     def _schema_mode(request: ChatRequest) -> SchemaMode:
-        """How the service is held to the schema: models before Gemini 3 refuse a JSON answer beside tools."""
+        """How structured output is requested: models before Gemini 3 reject a JSON format beside tools."""
         beside_tools: SchemaMode = "tool" if request.tools and not is_gemini_3(request.model) else "native"
         return request.schema_mode or beside_tools
 
@@ -127,7 +127,7 @@ class Gemini(Provider):
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:
         refused = dict(super().refusals(request))
         if request.params.get("reasoning_effort") in ("none", 0) and always_thinks(request.model):
-            refused["reasoning_effort"] = "this model always thinks: give 'low' for as little as can be"
+            refused["reasoning_effort"] = "this model always thinks: 'low' is the least"
         return refused
 
     @classmethod
@@ -157,7 +157,7 @@ class Gemini(Provider):
 
 
 def _version(params: dict[str, Any]) -> str:
-    """The version of the API, taken out of the parameters."""
+    """The API version, removed from the parameters."""
     version = params.pop("api_version", None)
     if version is None:
         return "v1beta"

@@ -1,6 +1,6 @@
-"""What Gemini's answers say, in events, as one document, or as a list of what would have been events.
+"""Gemini's answers: as events, as one document, or as a list of what would have been events.
 
-Source: Gemini API reference, GenerateContentResponse; google-genai; the streams of the service and of what imitates it.
+Source: Gemini API reference, GenerateContentResponse; google-genai; streams of the service and its imitations.
 """
 
 from __future__ import annotations
@@ -17,19 +17,19 @@ from llmbridge.providers.gemini.parts import CITING, Parts, beside_citations, du
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["Reader", "decode_answer", "decode_event", "decode_models", "decode_vectors"]
 
-# "error" only where nothing was said: a text that has no picture beside it is an answer.
+# "error" only if there is no content: text without the requested picture is still an answer.
 _NO_IMAGE = ("NO_IMAGE", "IMAGE_OTHER")
-_HOPELESS = "MISSING_THOUGHT_SIGNATURE"  # the same request would fail again; the model may do better in other cases
-# What an event and a candidate hold where there is nothing but a piece of text.
+_HOPELESS = "MISSING_THOUGHT_SIGNATURE"  # a retry would fail; it may help in other cases
+# The keys of an event and of a candidate with only a piece of text.
 _USUAL_EVENT = frozenset(("candidates", "usageMetadata", "modelVersion", "responseId", "createTime"))
 _USUAL_CANDIDATE = frozenset(("content", "index", "safetyRatings", "tokenCount", "avgLogprobs"))
 _EVENT = _USUAL_EVENT.union(("promptFeedback", "error"))
 _CANDIDATE = _USUAL_CANDIDATE.union(("finishReason", "finishMessage", "logprobsResult", *CITING))
-_INSTEAD = ("message", "delta", "text", "output")  # where imitations put what belongs into `content`
+_INSTEAD = ("message", "delta", "text", "output")  # where imitations put the content
 
 
 class Reader:
@@ -47,14 +47,14 @@ class Reader:
         self._first = Parts()
         self._others: dict[int, Parts] = {}
         self._seen: dict[str, Any] = {}
-        self._size = 0  # how many fields the last usual event had
-        self._texts = 0  # that were found out fast since the last other event
+        self._size = 0  # number of fields of the last common event
+        self._texts = 0  # common events since the last other event
 
     def read(self, frame: Frame) -> Iterable[Item | End]:
-        """What one event says; raises what `decode_event` raises."""
+        """The content of one event; raises what `decode_event` raises."""
         end = -1
         try:
-            # The usual event, found out fast: one candidate, and nothing in it but a piece of text.
+            # The common event, recognized quickly: one candidate with only a piece of text.
             chunk, end = scan_json(frame.data, 0)
             (candidate,) = chunk["candidates"]
             content = candidate["content"]
@@ -76,7 +76,7 @@ class Reader:
                 usage = chunk.get("usageMetadata")
                 return (text, _usage(usage)) if usage else (text,)
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
-            pass  # it is not the usual one
+            pass  # not the common case: fall through to the full decoder
         if end == len(frame.data) and frame.event != "error":
             return self.chunk(chunk, frame.event)
         return self._other(frame)
@@ -94,18 +94,18 @@ class Reader:
         if frame.event == "error":
             raise error_in_stream(frame.data)
         if frame.data.startswith("[DONE]"):
-            yield END  # of gateways; the service has no end mark
+            yield END  # from gateways; the service has no end mark
         elif frame.data.strip():
             yield from self.chunk(parsed_json(frame.data), frame.event)
 
     def chunk(self, chunk: Any, event: str = "message") -> Iterator[Item]:
-        """What any response says, or a list of them."""
+        """The content of a response, or of a list of them."""
         if isinstance(chunk, list) and chunk and all(isinstance(inner, Mapping) for inner in chunk):
             for inner in chunk:
                 yield from self.chunk(inner, event)
             return
         if not isinstance(chunk, Mapping):
-            raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
+            raise ProtocolError(f"expected a JSON object in a stream event, got {type(chunk).__name__}")
         self._first.said += self._texts
         self._first.texts += self._texts
         self._texts = 0
@@ -127,7 +127,7 @@ class Reader:
             yield from self._unknown(fields, _EVENT, "")
 
     def _unknown(self, fields: Mapping[str, Any], known: frozenset[str], of: int | str) -> Iterator[Item]:
-        """The fields that nobody knows, each once: services repeat them in every event."""
+        """Unknown fields, each once: the service repeats them in every event."""
         for name, value in fields.items():
             place = f"{of} {name}"
             if name not in known and value is not None and self._seen.get(place) != value:
@@ -146,7 +146,7 @@ class Reader:
         finish = next(finish_of(word, {}, string(fields.get("finishMessage")), word != _HOPELESS), None)
         content = fields[instead] if instead else content
         known = _CANDIDATE.union((instead,))
-        if finish and parts.may_repeat(content):  # as gateways do at the end
+        if finish and parts.may_repeat(content):  # some gateways do at the end
             yield Summary(self._said(parts, content, fields, known, index, finish), certain=False)
         else:
             yield from self._said(parts, content, fields, known, index, finish)
@@ -173,22 +173,22 @@ class Reader:
 
 
 def decode_event(frame: Frame) -> Iterable[Item | End]:
-    """What one event of a stream says.
+    """The content of one stream event.
 
     Raises:
         ServiceError: It reports an error.
         ContentFiltered: The prompt is refused.
-        ProtocolError: It is no JSON object.
+        ProtocolError: It is not a JSON object.
     """
     return Reader().read(frame)
 
 
 def decode_answer(document: Any) -> Iterable[Item | End]:
-    """What a whole answer says; errors as for `decode_event`."""
+    """The content of a whole answer; errors as for `decode_event`."""
     chunks = document if isinstance(document, list) else [document]
     known = ("candidates", "promptFeedback", "error", "usageMetadata")
     if not any(name in in_camel_case(mapping(chunk)) for chunk in chunks for name in known):
-        _refuse(document, "is no answer of Gemini's")
+        _refuse(document, "is not an answer in Gemini's form")
     reader = Reader()
     for chunk in chunks:
         yield from reader.chunk(chunk)
@@ -201,7 +201,7 @@ def _is_usual(candidate: Mapping[str, Any]) -> bool:
 
 
 def _numbered(candidates: Any) -> Iterator[tuple[int, Any]]:
-    """The candidates with their indexes; 0 is left out by the service, and imitations leave out all of them."""
+    """The candidates with their indexes; the service leaves out 0, imitations leave out all."""
     if isinstance(candidates, Mapping) and candidates and all(map(str.isdecimal, candidates)):
         candidates = [{"index": index, **mapping(candidate)} for index, candidate in candidates.items()]
     if candidates is None:
@@ -224,14 +224,14 @@ def _blocked(reason: str, chunk: Mapping[str, Any]) -> ContentFiltered:
     words = mapping(chunk.get("promptFeedback")).get("blockReasonMessage")
     return ContentFiltered(
         f"the service refuses the prompt: {words if isinstance(words, str) and words else reason} "
-        "(word it differently, or set safetySettings)",
+        "(reword it, or set safetySettings)",
         code=reason,
         body=dumped(chunk),
     )
 
 
 def _logprobs(result: Mapping[str, Any]) -> Iterator[Logprobs]:
-    """The chosen tokens, each with the likeliest ones in its place."""
+    """The chosen tokens, each with the likeliest ones at its place."""
     chosen, top = result.get("chosenCandidates"), result.get("topCandidates")
     if not isinstance(chosen, list) or not chosen:
         return
@@ -247,7 +247,7 @@ def _logprobs(result: Mapping[str, Any]) -> Iterator[Logprobs]:
 
 
 def _usage(usage: Mapping[str, Any]) -> Usage:
-    """The service leaves zeros out; thoughts stand beside the answer's tokens, and are paid for as these are."""
+    """The counts. The service leaves out zeros; thoughts are counted apart from the answer, and cost the same."""
     get = usage.get
     prompt, of_tools = count(get("promptTokenCount")), count(get("toolUsePromptTokenCount"))
     answer, thoughts = count(get("candidatesTokenCount")), count(get("thoughtsTokenCount"))
@@ -263,15 +263,15 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def decode_models(document: Any) -> list[str]:
-    """The names in a list of models, without the "models/" before them.
+    """The model names in a list of models, without the prefix "models/".
 
     Raises:
         ServiceError: The document reports an error.
-        ProtocolError: It is no list of models.
+        ProtocolError: It is not a list of models.
     """
     entries = mapping(document).get("models")
     if not isinstance(entries, list):
-        _refuse(document, "is no list of models")
+        _refuse(document, "is not a list of models")
     return [name.removeprefix("models/") for entry in entries if isinstance(name := mapping(entry).get("name"), str)]
 
 
@@ -284,7 +284,7 @@ def decode_vectors(document: Any) -> tuple[list[list[float]], Usage | None]:
     for entry in entries:
         values = floats(mapping(entry).get("values"))
         if values is None:
-            raise ProtocolError("an embedding is no list of numbers")
+            raise ProtocolError("an embedding is not a list of numbers")
         vectors.append(values)
     usage = mapping(document).get("usageMetadata")
     return vectors, _usage(usage) if isinstance(usage, Mapping) and usage else None
@@ -294,4 +294,4 @@ def _refuse(document: Any, what: str) -> NoReturn:
     report = document[0] if isinstance(document, list) and document else document
     if any(mapping(report).get(name) for name in ("error", "message", "detail")):
         raise error_in_stream(report)
-    raise ProtocolError(f"the service answered with JSON that {what}: check the base_url")
+    raise ProtocolError(f"the service's JSON {what}: check the base_url")

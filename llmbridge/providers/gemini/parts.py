@@ -1,4 +1,4 @@
-"""What the parts of Gemini's answers say, in their order, and where the service says it has that from.
+"""The parts of Gemini's answers, in order, and the sources of the answer.
 
 Source: Gemini API reference, Part, GroundingMetadata, CitationMetadata and UrlContextMetadata; its guides on thought
 signatures, code execution and grounding; google-genai, which takes both spellings of every name.
@@ -31,16 +31,16 @@ from llmbridge.providers._values import count, mapping, string
 __all__ = ["CITING", "Parts", "beside_citations", "dumped", "in_camel_case", "media_kind"]
 
 CITING = ("groundingMetadata", "citationMetadata", "urlContextMetadata")
-"""The fields of a candidate that name sources."""
+"""The fields of a candidate that hold sources."""
 
 _OF_TEXT = frozenset(("text", "thought", "thoughtSignature"))
 _OF_CALL = frozenset(("id", "name", "args"))
-_RAW_SOUND = ("audio/l16", "audio/pcm")  # without a header: pieces of it, put together, are one sound
+_RAW_SOUND = ("audio/l16", "audio/pcm")  # no header: pieces can be joined
 _SNAKE = re.compile("_([a-z])")
 
 
 def in_camel_case(fields: Mapping[str, Any]) -> Mapping[str, Any]:
-    """The fields under the names of the reference, however they are spelled.
+    """The fields with their names in camelCase, as in the reference.
 
     Example:
         >>> in_camel_case({"inline_data": 1, "text": 2})
@@ -55,10 +55,10 @@ class Parts:
     """Reads the parts of one candidate of an answer.
 
     Attributes:
-        said: How many of them said something.
+        said: How many of them had content.
         texts: How many pieces of text came.
         calls: How many calls.
-        unread: What has a form that nobody knows; None as long as all could be read.
+        unread: The first thing of an unknown form, or None.
     """
 
     __slots__ = ("_chunks", "_cut", "_media", "_sound", "_tools", "calls", "said", "texts", "unread")
@@ -68,26 +68,26 @@ class Parts:
         self.texts = 0
         self.calls = 0
         self.unread: Any = None
-        self._cut = 0  # what `said` was behind the last part that is not plain text
+        self._cut = 0  # `said` after the last part that is not plain text
         self._tools: dict[str, ServerTool] = {}
         self._sound = ""
         self._media = 0
         self._chunks: list[Any] = []
 
     def check(self) -> None:
-        """Nothing of the answer is left out without an error.
+        """Raises if a part of the answer could not be read.
 
         Raises:
-            ProtocolError: Something could not be read.
+            ProtocolError: A part has an unknown form.
         """
         if self.unread is not None:
-            raise ProtocolError(f"the service sent content that is not in Gemini's form: {shown(self.unread)}")
+            raise ProtocolError(f"the service's content is not in Gemini's form: {shown(self.unread)}")
 
     def read(self, content: Any) -> Iterator[Item]:
-        """What the content of a candidate says.
+        """The content of a candidate.
 
         Raises:
-            ProtocolError: A call in it names no function.
+            ProtocolError: A call does not name its function.
         """
         for part in self._parts_of(content):
             if isinstance(part, str):
@@ -109,7 +109,8 @@ class Parts:
                     yield Other(name, {name: value})
 
     def may_repeat(self, content: Any) -> bool:
-        """Whether a content may say everything once more that came in at least two pieces: two equal ones are two."""
+        """Whether a content may repeat everything so far, which came in two or more pieces (two equal pieces may be
+        real)."""
         parts = [in_camel_case(mapping(part)) for part in self._parts_of(content)]
         again = any(part.get("text") for part in parts) and (
             not self.calls or any(part.get("functionCall") for part in parts)
@@ -118,14 +119,14 @@ class Parts:
 
     @staticmethod
     def _parts_of(content: Any) -> list[Any]:
-        """The list of parts that imitations may write as one part, or as text."""
+        """The list of parts, which imitations may send as one part or as text."""
         if isinstance(content, Mapping):
             inner = content.get("parts", content.get("content"))
             content = [content] if inner is None and "text" in content else inner
         return content if isinstance(content, list) else [] if content is None else [content]
 
     def _part(self, part: Mapping[str, Any]) -> Iterator[Item]:
-        """Text, a thought, or one of what `_KINDS` names, with the service's signature."""
+        """Text, a thought, or one of `_KINDS`, with the service's signature."""
         fields = in_camel_case(part)
         kind = next((name for name in fields if name in _KINDS and fields[name] is not None), None)
         text = fields.get("text")
@@ -158,20 +159,20 @@ class Parts:
                 yield EndOfPart({**part, "text": ""})
                 for name in fields.keys() - _OF_TEXT:
                     yield Other(name, {name: fields[name]})
-            else:  # a signature would be taken for that of the thoughts before it
+            else:  # a signature would count as that of the thoughts before it
                 yield Reasoning("", None, signature, part if self.said and not text else None)
         elif text:
             yield text
 
     def _call(self, part: Mapping[str, Any], fields: Mapping[str, Any], call: Mapping[str, Any]) -> Iterator[Item]:
-        """A call, which always comes whole. Its id may be missing; an empty one says that nothing more comes."""
+        """A whole call. Its id may be missing; an empty call only ends the calls."""
         if not call:
             return
         name, arguments = string(call.get("name")), call.get("args")
         if "partialArgs" in call:
             raise ProtocolError("arguments in pieces are not supported: leave streamFunctionCallArguments out")
         if not name:
-            raise ProtocolError("a function call of the answer names no function")
+            raise ProtocolError("a function call in the answer has no name")
         text = arguments if isinstance(arguments, str) else dumped({} if arguments is None else arguments)
         kept = {key: value for key, value in call.items() if key not in _OF_CALL}
         more = kept or fields.keys() - _OF_TEXT - {"functionCall"}
@@ -180,7 +181,7 @@ class Parts:
         yield ToolCallDelta(None, string(call.get("id")) or None, name, text, signature, whole=True, raw=raw)
 
     def _data(self, part: Mapping[str, Any], fields: Mapping[str, Any], blob: Mapping[str, Any]) -> Iterator[Item]:
-        """An image, sound or file. What goes back is the part, without the data that the message holds anyway."""
+        """An image, sound or file. The part is sent back without its data, which the message holds anyway."""
         data, mime = string(blob.get("data")), string(blob.get("mimeType"))
         if not data:
             yield Other("inlineData", part, in_turn=True)
@@ -203,7 +204,7 @@ class Parts:
             yield Other("fileData", part, in_turn=True)
 
     def _tool(self, part: Mapping[str, Any], fields: Mapping[str, Any], call: Mapping[str, Any]) -> Iterator[Item]:
-        """A call of the service's own tool: code that it runs, or whatever `toolType` says."""
+        """A call of the service's own tool: code that it runs, or the `toolType`."""
         code = "executableCode" in fields
         name = "code_execution" if code else string(call.get("toolType"))
         arguments = {key: call[key] for key in call if key != "id"} if code else mapping(call.get("args"))
@@ -212,7 +213,7 @@ class Parts:
         yield made
 
     def _result(self, part: Mapping[str, Any], fields: Mapping[str, Any], result: Mapping[str, Any]) -> Iterator[Item]:
-        """What came of such a call, which is the last one where the service names none."""
+        """The result of such a call: of the last one if it names none."""
         code = "codeExecutionResult" in fields
         name = "code_execution" if code else string(result.get("toolType"))
         last = next((id for id, tool in reversed(self._tools.items()) if tool.name == name), f"{name}-1")
@@ -222,7 +223,7 @@ class Parts:
         yield ServerTool(id, called.name if called else name, called.arguments if called else {}, given, part)
 
     def citations(self, fields: Mapping[str, Any]) -> Iterator[Item]:
-        """The sources that a candidate names, a page that was only read included."""
+        """A candidate's sources, including pages that were only read."""
         grounding = in_camel_case(mapping(fields.get("groundingMetadata")))
         self._chunks = _list(grounding.get("groundingChunks")) or self._chunks
         if grounding:
@@ -253,7 +254,7 @@ _KINDS: dict[str, _Kind] = {
 
 
 def beside_citations(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """What the fields that name sources say beside them: what was searched for, pages that could not be read.
+    """The other content of the fields with sources: search queries, pages that could not be read.
 
     Example:
         >>> beside_citations({"groundingMetadata": {"groundingChunks": [], "webSearchQueries": ["bridges"]}})
@@ -271,7 +272,7 @@ def beside_citations(fields: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _grounded(chunks: list[Any], supports: list[Any]) -> Iterator[Item]:
-    """Each source with each place that it supports, and once without one if it supports none."""
+    """Each source with each place that it supports, or once without a place."""
     used = set()
     for support in supports:
         fields = in_camel_case(mapping(support))
@@ -288,7 +289,7 @@ def _grounded(chunks: list[Any], supports: list[Any]) -> Iterator[Item]:
 
 
 def _source(chunk: Any, raw: Mapping[str, Any], start: int | None = None, end: int | None = None) -> Citation:
-    """A chunk as a citation; its one field says whether it is a page, a place on the map, an image or a document."""
+    """A chunk as a citation; its one field shows if it is a page, a place on the map, an image or a document."""
     kinds = in_camel_case(mapping(chunk))
     fields = in_camel_case(next((inner for inner in kinds.values() if isinstance(inner, Mapping)), {}))
     url = string(fields.get("uri")) or string(fields.get("sourceUri")) or None
@@ -301,7 +302,7 @@ def _source(chunk: Any, raw: Mapping[str, Any], start: int | None = None, end: i
 
 
 def media_kind(mime: str) -> str:
-    """What a media type is of.
+    """The kind of a media type.
 
     Example:
         >>> media_kind("audio/wav"), media_kind("application/pdf")
@@ -312,7 +313,7 @@ def media_kind(mime: str) -> str:
 
 
 def _type_of(data: str) -> str:
-    """The media type that the first bytes show."""
+    """The media type shown by the first bytes."""
     from base64 import b64decode
 
     from llmbridge.parts import media_type_of
@@ -320,7 +321,7 @@ def _type_of(data: str) -> str:
     try:
         return media_type_of(b64decode(data[:64]))
     except BinasciiError:
-        return ""  # whoever decodes the whole says so
+        return ""  # an error is raised when the whole is decoded
 
 
 def _list(value: Any) -> list[Any]:
@@ -328,7 +329,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def dumped(value: Any) -> str:
-    """JSON text that UTF-8 can carry: halves of surrogate pairs stay escaped.
+    """JSON text that UTF-8 can carry: lone surrogates stay escaped.
 
     Raises:
         ProtocolError: It is nested too deeply.

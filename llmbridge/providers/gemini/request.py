@@ -1,4 +1,4 @@
-"""How a request is worded for Gemini: contents with parts, tools, and one configuration for all that steers the answer.
+"""Requests to Gemini: contents with parts, tools, and one configuration for everything else.
 
 Source: Gemini API reference, models.generateContent and its guides on function calling, thinking, thought signatures
 and file input; google-genai, which writes the same bodies.
@@ -33,7 +33,7 @@ __all__ = [
 ]
 
 FILES = "https://generativelanguage.googleapis.com/v1beta/"
-_UNSIGNED = "skip_thought_signature_validator"  # the service's own word for a call that another model has made
+_UNSIGNED = "skip_thought_signature_validator"  # the service's own word for another model's call
 _YOUTUBE = ("https://www.youtube.com/", "https://youtube.com/", "https://youtu.be/", "https://m.youtube.com/")
 _ALWAYS_THINKS = re.compile(r"gemini-(2\.5|3(\.\d+)?)-pro")
 _GENERATION = re.compile(r"gemini-([12])(?:\.(\d+))?(?!\d)")
@@ -79,7 +79,7 @@ _MODES = {"auto": "AUTO", "none": "NONE", "required": "ANY"}
 
 
 def _spellings(names: Sequence[str]) -> dict[str, str]:
-    """The service's own names, as its reference and as its Python package spell them."""
+    """The service's own names, in the spelling of its reference and of its Python package."""
     snakes = {re.sub(r"[A-Z]", lambda match: f"_{match[0].lower()}", name): name for name in names}
     return {**snakes, **{name: name for name in names}}
 
@@ -89,7 +89,7 @@ _OWN_FIELD_NAMES = _spellings(_OWN_FIELDS)
 
 
 def is_gemini_3(model: str) -> bool:
-    """Whether a model is none of Gemini 1 and 2, which think by a budget of tokens and write no JSON beside tools.
+    """Whether a model is newer than Gemini 1 and 2, which think by a budget of tokens and write no JSON beside tools.
 
     Example:
         >>> is_gemini_3("gemini-3-pro"), is_gemini_3("gemini-2.5-flash")
@@ -99,7 +99,7 @@ def is_gemini_3(model: str) -> bool:
 
 
 def always_thinks(model: str) -> bool:
-    """Whether a model refuses not to think.
+    """Whether a model's thinking cannot be turned off.
 
     Example:
         >>> [always_thinks(f"gemini-{name}") for name in ("2.5-pro", "3.1-pro-preview", "3-flash")]
@@ -109,14 +109,14 @@ def always_thinks(model: str) -> bool:
 
 
 def model_path(model: str) -> str:
-    """A model's name as a part of a path.
+    """A model's name as part of a path.
 
     Raises:
         InvalidRequest: It is empty.
 
     Example:
-        >>> model_path("gemini-2.5-flash"), model_path("tunedModels/mine")
-        ('models/gemini-2.5-flash', 'tunedModels/mine')
+        >>> model_path("gemini-3.5-flash"), model_path("tunedModels/mine")
+        ('models/gemini-3.5-flash', 'tunedModels/mine')
     """
     kind, slash, name = model.partition("/")
     if not slash or kind not in ("models", "tunedModels"):
@@ -134,12 +134,12 @@ def encode_contents(request: ChatRequest) -> tuple[list[dict[str, Any]], list[di
     """The turns of the conversation, and the parts of the system instruction.
 
     Raises:
-        InvalidRequest: Something in a message has no counterpart; says which and what to do.
+        InvalidRequest: Gemini does not support a part of a message. The message says which, and what to do.
     """
     system: list[dict[str, Any]] = []
     contents: list[dict[str, Any]] = []
     names: dict[str, str] = {}
-    seen: list[dict[str, Any]] = []  # by tools, as far as their answers cannot hold it
+    seen: list[dict[str, Any]] = []  # images from tools whose results cannot hold them
     last = ""
     for number, message in enumerate(request.messages):
         where = f"messages[{number}]"
@@ -165,12 +165,12 @@ def encode_contents(request: ChatRequest) -> tuple[list[dict[str, Any]], list[di
     if seen:
         contents.append({"role": "user", "parts": seen})
     if not contents:
-        raise InvalidRequest("messages hold nothing but instructions: Gemini needs a user's message to answer")
+        raise InvalidRequest("messages hold only instructions: Gemini needs a user message")
     return contents, system
 
 
 def _model_parts(message: Message, where: str, model: str) -> list[dict[str, Any]]:
-    """The parts of the model's turn in their order, each as the service gave it if it did."""
+    """The parts of a model's turn, in order; the service's own ones unchanged."""
     parts: list[dict[str, Any]] = []
     called = False
     for place, given in enumerate(message.parts):
@@ -191,20 +191,20 @@ def _model_parts(message: Message, where: str, model: str) -> list[dict[str, Any
 
 
 def _add_thought(given: Mapping[str, Any], parts: list[dict[str, Any]]) -> None:
-    """Adds a thought with its signature, or the signature of a text; without one the service has no use for it."""
+    """Adds a thought with its signature, or the signature of a text; the service ignores thoughts without one."""
     raw, text, signature = given.get("raw"), given.get("text") or "", given.get("signature")
     if isinstance(raw, Mapping):
         parts.append({**raw, "text": text} if "text" in raw else dict(raw))
     elif text and signature:
         parts.append({"text": text, "thought": True, "thoughtSignature": signature})
     elif signature := given.get("redacted") or signature:
-        if not (parts and parts[-1].keys() == {"text"}):  # it stood on the text before it, or on an empty one
+        if not (parts and parts[-1].keys() == {"text"}):  # it belongs to the text before it, or to an empty one
             parts.append({"text": ""})
         parts[-1]["thoughtSignature"] = signature
 
 
 def _of_model(given: Mapping[str, Any], where: str, model: str) -> Iterator[dict[str, Any]]:
-    """A part that another service's model or the caller has made; what cannot be sent of a medium is left out."""
+    """A part made by another service's model or the caller; media that cannot be sent are left out."""
     media = media_of(given, where)
     if words := given.get("transcript") if media is not None else None:
         yield {"text": str(words)}
@@ -213,7 +213,7 @@ def _of_model(given: Mapping[str, Any], where: str, model: str) -> Iterator[dict
 
 
 def _own_media(given: Mapping[str, Any], raw: Mapping[str, Any]) -> dict[str, Any]:
-    """A medium as the service gave it, with its data filled in again."""
+    """A medium in the service's own form, with its data filled in again."""
     key = next((name for name in ("inlineData", "inline_data") if isinstance(raw.get(name), Mapping)), None)
     if key is None:
         return dict(raw)
@@ -230,20 +230,20 @@ def _call(call: ToolCall, where: str, first: bool, model: str) -> dict[str, Any]
     if call.signature:
         part["thoughtSignature"] = call.signature
     elif first and is_gemini_3(model):
-        part["thoughtSignature"] = _UNSIGNED  # without one the service refuses the whole request
+        part["thoughtSignature"] = _UNSIGNED  # without one the service rejects the whole request
     return part
 
 
 def _function_response(
     message: Message, names: Mapping[str, str], where: str, model: str
 ) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
-    """The part that answers a call, and what has to stand behind it: Gemini 1 and 2 refuse images in an answer."""
+    """The part with a tool's result, and what must follow it: Gemini 1 and 2 reject images inside a result."""
     call_id = str(message.extra.get("tool_call_id") or "")
     name = message.extra.get("name") or names.get(call_id)
     if not name:
         raise InvalidRequest(
-            f"{where} answers a call that no earlier message has made: "
-            "give the tool's 'name' beside 'tool_call_id', or the assistant's message with the call"
+            f"{where} is the result of a call that no earlier message made: "
+            "add the tool's 'name' beside 'tool_call_id', or include the assistant's message with the call"
         )
     parts = _parts(message, where, model)
     text = "".join(part.get("text", "") for part in parts)
@@ -256,9 +256,9 @@ def _function_response(
 
 
 def _response(text: str, failed: bool) -> dict[str, Any]:
-    """What a tool gave, as the object that the service wants: text that is one goes out as it is.
+    """A tool's result as the object that the service requires; text that is a JSON object is sent as that object.
 
-    A "$ref" in it would be taken for the name of a part of the result, and refused.
+    The service would take a "$ref" in it for the name of a part of the result, and reject it.
     """
     if failed:
         return {"error": text}
@@ -278,7 +278,7 @@ def _parts(message: Message, where: str, model: str) -> list[dict[str, Any]]:
 
 
 def _part(part: Mapping[str, Any], where: str, model: str) -> Iterator[dict[str, Any]]:
-    """A part of a message, in the service's form; what llmbridge does not know is taken for the service's own."""
+    """A part of a message in the service's form; unknown types are sent unchanged."""
     kind = part["type"]
     if kind in (*TEXTS, "refusal"):
         text = part.get("refusal" if kind == "refusal" else "text")
@@ -292,7 +292,7 @@ def _part(part: Mapping[str, Any], where: str, model: str) -> Iterator[dict[str,
         media = media_of(part, where)
         own = {key: value for key, value in part.items() if key != "type"}
         if media is None and not own:
-            raise InvalidRequest(f"{where}: a part of type {kind!r} holds nothing")
+            raise InvalidRequest(f"{where}: a part of type {kind!r} is empty")
         yield own if media is None else _media(media, where, model)
 
 
@@ -303,14 +303,14 @@ def _media(media: MediaPart, where: str, model: str) -> dict[str, Any]:
 
 
 def _file(media: MediaPart, where: str, model: str) -> dict[str, Any]:
-    """What the service fetches by itself: uploaded files, videos of YouTube, and since Gemini 2.5 any https URL."""
+    """What the service downloads itself: uploaded files, YouTube videos, and since Gemini 2.5 any https URL."""
     if media.url.startswith(_YOUTUBE):
-        return {"fileUri": media.url}  # with a media type it is refused
+        return {"fileUri": media.url}  # rejected with a media type
     if not _fetches(media.url, model):
         raise InvalidRequest(
-            f"{where}: {'this model' if media.url.startswith('https://') else 'Gemini'} does not fetch such URLs: "
-            f"give the {media.kind}'s bytes or path, upload it with the Files API"
-            f"{'' if media.url.startswith('https://') else ', or give an https URL'}"
+            f"{where}: {'this model' if media.url.startswith('https://') else 'Gemini'} does not download such URLs: "
+            f"pass the {media.kind}'s bytes or path, upload it with the Files API"
+            f"{'' if media.url.startswith('https://') else ', or pass an https URL'}"
         )
     return {"mimeType": media.media_type, "fileUri": media.url} if media.media_type else {"fileUri": media.url}
 
@@ -323,7 +323,7 @@ def _fetches(url: str, model: str) -> bool:
 
 
 def encode_tools(tools: Sequence[Tool], schema_tool: Schema | None) -> list[dict[str, Any]]:
-    """The functions that the model may call, in one entry, and the service's own tools as given."""
+    """The functions that the model may call, in one entry, and the service's own tools unchanged."""
     functions: list[dict[str, Any]] = []
     own: list[dict[str, Any]] = []
     for tool in tools:
@@ -342,20 +342,20 @@ def _function(name: str, description: str, parameters: Mapping[str, Any]) -> dic
     """A function that the model may call.
 
     Raises:
-        InvalidRequest: The service refuses its name.
+        InvalidRequest: The service rejects its name.
     """
     from llmbridge._schemas.subsets import tool_form
 
     if not (name[0].isalpha() or name[0] == "_"):
-        raise InvalidRequest(f"tool {name}: Gemini wants a name that begins with a letter or an underscore: rename it")
+        raise InvalidRequest(f"tool {name}: Gemini needs a name that starts with a letter or an underscore: rename it")
     described, schema = tool_form(name, description, parameters)
     return {"name": name, **described, "parametersJsonSchema": encode_schema(schema)}
 
 
 def encode_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """A schema as the service takes it.
+    """A schema in the service's form.
 
-    Source: the service's "items: missing field" of an array without them; see `with_lone_references` for references.
+    Source: the service's error "items: missing field" for arrays without them; `with_lone_references` for references.
     """
     from llmbridge._schemas.subsets import object_form, with_items, with_lone_references
 
@@ -363,7 +363,7 @@ def encode_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def encode_choice(choice: ToolChoice) -> dict[str, Any]:
-    """Whether the model may, must, or must not call a function."""
+    """Whether the model may, must or must not call a function."""
     if choice.raw is not None:
         raw = dict(choice.raw)
         return {"functionCallingConfig": raw} if "mode" in raw else raw
@@ -373,9 +373,9 @@ def encode_choice(choice: ToolChoice) -> dict[str, Any]:
 
 
 def encode_params(params: Mapping[str, Any], model: str) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The generation configuration, and the fields that stand beside it.
+    """The generation configuration, and the fields beside it.
 
-    What is given under the service's own name wins, and most of all what stands in `generationConfig`.
+    The service's own names win over llmbridge's, and `generationConfig` wins over both.
 
     Raises:
         InvalidRequest: A value cannot be translated.
@@ -408,7 +408,7 @@ def _thinking(effort: Any, model: str) -> dict[str, Any]:
         return {"thinkingBudget": effort, **({"includeThoughts": True} if effort else {})}
     if not isinstance(effort, str) or effort not in _BUDGETS:
         raise InvalidRequest(
-            f"reasoning_effort must be a number of tokens or one of {', '.join(_BUDGETS)}: {str(effort)[:40]!r} is not"
+            f"reasoning_effort must be a number of tokens or one of {', '.join(_BUDGETS)}, not {str(effort)[:40]!r}"
         )
     if effort == "none":
         return {"thinkingBudget": 0}

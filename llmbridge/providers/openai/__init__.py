@@ -1,4 +1,4 @@
-"""OpenAI's Chat Completions, the dialect that most services and local servers speak."""
+"""OpenAI's Chat Completions, the dialect of most services and local servers."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ from llmbridge.providers.openai.request import (
 )
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["ChatCompletions", "OpenAI", "OpenAICompatible", "decode_chunk", "decode_completion"]
 
 
 class ChatCompletions(Provider):
-    """What all have in common whose answers are chat completions, in events or whole.
+    """What providers share whose answers are chat completions, streamed or whole.
 
     Attributes:
-        reasoning_proofs: The list in which reasoning comes with its proofs, and goes back; "" if there is none.
+        reasoning_proofs: The list that holds reasoning with its signatures, in answers and requests; "" if none.
     """
 
     reasoning_proofs: ClassVar[str] = ""
@@ -52,31 +52,31 @@ class OpenAI(ChatCompletions):
     """OpenAI's own service.
 
     Attributes:
-        renamed: Parameters that the service knows by another name than llmbridge.
-        asks_usage: Whether the tokens are to be asked for; some services send them unasked and refuse the question.
-        own_models: Whether the service's models are OpenAI's own, which refuse more than others.
-        reasoning_field: Where the service wants the reasoning of earlier turns back; "" if it does not, None for
-            wherever the caller gave it.
-        no_reasoning: What stands in `reasoning_field` of an earlier turn without reasoning, for services that insist
-            on the field; None leaves it out.
-        tool_media: Whether the answer of a tool may hold more than text.
-        best_schema_mode: How it is asked for structured output unless the caller says.
-        schema_bounds: Whether it takes bounds (`minimum`, `maxItems`) in a schema; else they are told in descriptions.
-        schema_grammar: Whether it makes a grammar of schemas, as llama.cpp does, which fails at most patterns: they are
-            told in descriptions.
-        system_role: What a developer's message is called; None leaves it as it is.
-        must_call: The word of `tool_choice` for a model that must call a tool, whichever.
-        names_tools: Whether `tool_choice` may name one; if not, that one is all that the model gets to see.
+        renamed: Parameters that the service calls by another name.
+        asks_usage: Whether to request token counts; some services send them anyway and reject the option.
+        own_models: Whether the models are OpenAI's own, which reject more than others.
+        reasoning_field: The field for the reasoning of earlier turns; "" to leave it out, None for the field it came
+            in.
+        no_reasoning: The value of `reasoning_field` in an earlier turn without reasoning, for services that require the
+            field; None leaves it out.
+        tool_media: Whether a tool's result may hold more than text.
+        best_schema_mode: How structured output is requested unless the caller says.
+        schema_bounds: Whether it accepts bounds (`minimum`, `maxItems`) in a schema; if not, they go into descriptions.
+        schema_grammar: Whether it turns schemas into a grammar, as llama.cpp does, which fails at most patterns: they
+            go into descriptions.
+        system_role: The role used for developer messages; None leaves it unchanged.
+        must_call: The word of `tool_choice` for a model that must call any tool.
+        names_tools: Whether `tool_choice` may name a tool; if not, only that tool is sent.
         json_mode: Whether there is a response format for any JSON object.
-        embeddings_path: The path of its embeddings.
+        embeddings_path: The path for embeddings.
 
     Example:
-        >>> OpenAI.encode(ChatRequest.checked("gpt-5-mini", "Hi", {"seed": 1})).body["seed"]
+        >>> OpenAI.encode(ChatRequest.checked("gpt-5.4-mini", "Hi", {"seed": 1})).body["seed"]
         1
 
     Source:
-        OpenAI API reference, chat completions: `data: {...}` events, `data: [DONE]` at the end, usage in an event of
-        its own if `stream_options.include_usage` asks for it.
+        OpenAI API reference, chat completions: `data: {...}` events, `data: [DONE]` at the end, usage in a separate
+        event if `stream_options.include_usage` is set.
     """
 
     name = "openai"
@@ -87,13 +87,13 @@ class OpenAI(ChatCompletions):
     key_env: ClassVar[tuple[str, ...]] = ("OPENAI_API_KEY",)
     base_url_env = "OPENAI_BASE_URL"
     needs_key = True
-    note = "set OPENAI_API_KEY; base_url= for any server that speaks the same dialect"
+    note = "set OPENAI_API_KEY; base_url= for another server with the same dialect"
     done_needs_finish = True
     supports = frozenset({"tools", "schema"})
     models_path = "/models"
     embeddings_path: ClassVar[str] = "/embeddings"
     embeddings_batch = 2048
-    refused: ClassVar[Mapping[str, str]] = {"top_k": "OpenAI knows only top_p"}
+    refused: ClassVar[Mapping[str, str]] = {"top_k": "OpenAI supports only top_p"}
     renamed: ClassVar[Mapping[str, str]] = {"max_tokens": "max_completion_tokens"}
     asks_usage: ClassVar[bool] = True
     own_models: ClassVar[bool] = True
@@ -134,12 +134,12 @@ class OpenAI(ChatCompletions):
             cls._add_structure(body, request)
         body.update(cls.encode_params(request.params))
         if not body["stream"] or not body.get("stream_options"):
-            body.pop("stream_options", None)  # the service refuses it without a stream
+            body.pop("stream_options", None)  # rejected without a stream
         return Encoded(body, cls.path)
 
     @classmethod
     def encode_message(cls, message: Message) -> dict[str, Any]:
-        """A turn of the conversation, as the body holds it."""
+        """A message as the body holds it."""
         encoded = encode_message(message, cls.reasoning_field, cls.reasoning_proofs, not cls.own_models)
         if cls.no_reasoning is not None and cls.reasoning_field and message.role == "assistant":
             encoded.setdefault(cls.reasoning_field, cls.no_reasoning)
@@ -149,7 +149,7 @@ class OpenAI(ChatCompletions):
 
     @classmethod
     def encode_params(cls, params: Mapping[str, Any]) -> dict[str, Any]:
-        """The parameters under the names that the service knows; one given by that name wins."""
+        """The parameters under the service's names; a value under its own name wins."""
         if not (cls.renamed.keys() & params.keys()):
             return dict(params)
         named = {cls.renamed.get(name, name): value for name, value in params.items() if name in cls.renamed}
@@ -197,7 +197,7 @@ class OpenAI(ChatCompletions):
     @classmethod
     def encode_embeddings(cls, model: str, texts: Sequence[str], params: Mapping[str, Any]) -> Encoded:
         if "" in texts:
-            raise InvalidRequest("a text to embed is empty, which the service refuses")
+            raise InvalidRequest("one of the texts is empty, which the service rejects")
         return Encoded({"model": model, "input": list(texts), **params}, cls.embeddings_path)
 
     @classmethod
@@ -211,7 +211,7 @@ class OpenAI(ChatCompletions):
 
 
 class OpenAICompatible(OpenAI):
-    """Any server that speaks OpenAI's dialect: give its `base_url`, and an `api_key` if it wants one."""
+    """Any server that speaks OpenAI's dialect: give its `base_url`, and an `api_key` if it requires one."""
 
     name = "openai-compatible"
     supports_gpt_35_turbo = False
@@ -231,4 +231,4 @@ class OpenAICompatible(OpenAI):
     def __init_subclass__(cls) -> None:
         super().__init_subclass__()
         if cls.key_env is OpenAICompatible.key_env:
-            cls.key_env = ()  # the key of any server is not meant for a service with a name of its own
+            cls.key_env = ()  # a key for any server is not meant for a named service

@@ -1,4 +1,4 @@
-"""What the answers of OpenAI's Chat Completions say, in events or whole, with what other services do differently.
+"""The answers of OpenAI's Chat Completions, streamed or whole, including what other services do differently.
 
 Source: OpenAI API reference, chat completions; the streams of llama.cpp, vLLM, transformers, LiteLLM, OpenRouter, Groq,
 DeepSeek, xAI, Mistral, Ollama and llama-cpp-python.
@@ -32,14 +32,14 @@ from llmbridge.providers._values import count, finish_of, floats, is_report, map
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["ChunkReader", "decode_chunk", "decode_completion", "decode_embeddings", "decode_models"]
 
-_NESTED = 4  # lists and objects that reasoning is wrapped in, at the most
+_NESTED = 4  # levels of lists and objects around reasoning
 _REASONING = ("reasoning_content", "reasoning", "reasoning_text", "thinking", "reasoning_details")
 
-# What is read below, or says nothing that anybody misses: padding, ids, clocks, mirrors of what is read.
+# Fields read below, and fields without information: padding, IDs, times, copies of what is read.
 _IN_CHUNK = frozenset(
     """
     annotations choices citations created error id kv_transfer_params model nvext object obfuscation p padding
@@ -78,11 +78,11 @@ _OF_CHOICE = frozenset(("delta", "finish_reason", "message", "text", *_FLAT))
 class ChunkReader:
     """Reads the events of one chat completions stream.
 
-    It remembers how many keys stood around a piece of text twice in a row: an event with more or fewer is looked at
-    whole, as there may be something in it.
+    It remembers how many keys two pieces of text in a row had: an event with another number is decoded completely, as
+    it may hold more.
 
     Args:
-        proofs: Where the service puts reasoning with its proofs; see `reasoning`.
+        proofs: The field for reasoning with its signatures; see `reasoning`.
     """
 
     __slots__ = ("_around", "_inside", "_last", "_proofs")
@@ -93,15 +93,15 @@ class ChunkReader:
         self._last = (-1, -1)
 
     def read(self, frame: Frame) -> Iterable[Item | End]:
-        """What one event says.
+        """The content of one event.
 
         Raises:
-            ServiceError: It reports an error, in any of the shapes in use.
-            ProtocolError: It is no JSON object.
+            ServiceError: It reports an error, in any of the forms in use.
+            ProtocolError: It is not a JSON object.
         """
         end = -1
         try:
-            # The usual event, found out fast: one choice, and nothing in it but a piece of text.
+            # The common event, recognized quickly: one choice with only a piece of text.
             chunk, end = scan_json(frame.data, 0)
             (choice,) = chunk["choices"]
             delta = choice["delta"]
@@ -123,7 +123,7 @@ class ChunkReader:
             sizes = len(chunk), len(choice)
             (self._around, self._inside), self._last = sizes if sizes == self._last else (-1, -1), sizes
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
-            pass  # it is not the usual one
+            pass  # not the common case: fall through to the full decoder
         if end != len(frame.data):
             return _decode_frame(frame, self._proofs)
         said = _one_delta(chunk) if frame.event != "error" else None
@@ -131,14 +131,14 @@ class ChunkReader:
 
 
 def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
-    """What one event of a chat completions stream says, whatever came before it; see `ChunkReader`."""
+    """The content of one event, without the ones before; see `ChunkReader`."""
     return ChunkReader(proofs).read(frame)
 
 
 def _one_delta(chunk: Any) -> list[Item] | None:
-    """The items of an event with one delta of the first choice, and nothing special around it; None of any other.
+    """The items of a plain event with one delta of the first choice; None for any other.
 
-    Some services write a role or nulls beside each piece: what comes so often must not cost more than it has to.
+    Some services write a role or nulls beside each piece, so this case must be fast.
     """
     try:
         (choice,) = chunk["choices"]
@@ -179,7 +179,7 @@ def _one_piece(calls: Any) -> ToolCallDelta | None:
 
 
 def _decode_frame(frame: Frame, proofs: str = "") -> Iterator[Item | End]:
-    """What any event says."""
+    """The content of any event."""
     if frame.data.startswith("[DONE]"):
         yield END
         return
@@ -198,13 +198,13 @@ def _decode_any(chunk: Any, event: str, field: str, proofs: str) -> Iterator[Ite
     if event == "error" or not isinstance(chunk, Mapping):
         if event == "error" or (isinstance(chunk, list) and chunk) or isinstance(chunk, str):
             raise error_in_stream(chunk)
-        raise ProtocolError(f"an event of the stream is no JSON object, but {type(chunk).__name__}")
+        raise ProtocolError(f"expected a JSON object in a stream event, got {type(chunk).__name__}")
     choices = list(_numbered(chunk.get("choices")))
     for index, choice in choices:
         said = _said(choice, field, proofs, index, chunk.get("object") == "chat.completion")
         yield from said if not index else (OtherChoice.of(index, item) for item in said)
     yield from _beside(chunk, _IN_CHUNK) if "choices" in chunk else _unknown_event(chunk, event)
-    usages = (choice.get("usage") for _, choice in choices)  # Moonshot counts the tokens beside the reason to finish
+    usages = (choice.get("usage") for _, choice in choices)  # Moonshot puts usage beside the finish reason
     for usage in (chunk.get("usage"), mapping(chunk.get("x_groq")).get("usage"), *usages):
         if isinstance(usage, Mapping) and usage:
             yield _usage(usage)
@@ -217,7 +217,7 @@ def _decode_any(chunk: Any, event: str, field: str, proofs: str) -> Iterator[Ite
 
 
 def _numbered(choices: Any) -> Iterator[tuple[int, Mapping[str, Any]]]:
-    """The choices with their indices. The first is the answer; services may leave the index out, or write it "0"."""
+    """The choices with their indexes. The first is the answer; services may leave out the index, or write it "0"."""
     listed = [choice for choice in _listed(choices, _OF_CHOICE, "choices") if choice is not None]
     given = [_index(mapping(choice).get("index"), "a choice") for choice in listed]
     free = (number for number in range(len(listed)) if number not in given)
@@ -237,7 +237,7 @@ def _index(value: Any, what: str) -> int | None:
 
 
 def _listed(value: Any, marks: frozenset[str], what: str) -> list[Any]:
-    """A list; what stands there instead of one, as its only element, or an object whose keys are the indices."""
+    """A list; any other value as its only element, or an object whose keys are the indexes."""
     if isinstance(value, list):
         return value
     if not value:
@@ -255,17 +255,17 @@ def _unreadable(what: str, value: Any) -> ProtocolError:
 
 
 def _beside(fields: Mapping[str, Any], known: frozenset[str]) -> Iterator[Item]:
-    """Sources, and what nobody knows."""
+    """Sources and unknown fields."""
     if fields.keys() <= known and not (fields.keys() & _SOURCES):
         return
-    from llmbridge.providers.openai.beside import sources, unknown
+    from llmbridge.providers.openai.extras import sources, unknown
 
     yield from sources(fields)
     yield from unknown(fields, known)
 
 
 def _unknown_event(chunk: Mapping[str, Any], event: str) -> Iterator[Item]:
-    """An event without choices, which is of another kind unless it counts tokens or only says whose it is."""
+    """An event without choices: of another kind, unless it only counts tokens or identifies the answer."""
     yield from _beside({name: chunk[name] for name in _SOURCES & chunk.keys()}, _SOURCES)
     named = (string(chunk.get("type")), string(chunk.get("object")), event if event != "message" else "")
     kind = next(filter(None, named), "")
@@ -277,10 +277,10 @@ def _unknown_event(chunk: Mapping[str, Any], event: str) -> Iterator[Item]:
 
 
 def _said(choice: Mapping[str, Any], field: str, proofs: str, index: int, completion: bool) -> Iterator[Item]:
-    """What a choice says.
+    """The content of a choice.
 
-    In a stream the delta counts. A whole message says what no delta has said; beside deltas only the last one is read,
-    since some services repeat with each what there is so far.
+    In a stream the delta counts. Of a whole message, only what no delta has said is new; beside deltas only the last
+    message is read, since some services repeat everything so far each time.
     """
     error = choice.get("error")
     finish = list(finish_of(choice.get("finish_reason"), {}))
@@ -298,7 +298,7 @@ def _said(choice: Mapping[str, Any], field: str, proofs: str, index: int, comple
 
 
 def _told(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
-    """What a choice says, but for the reason why it ends."""
+    """The content of a choice without its finish reason."""
     delta = _fields(choice, field)
     if proofs and delta.get(proofs):
         yield from _proven(delta, proofs, whole=field == "message")
@@ -311,7 +311,7 @@ def _told(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
         yield from _content(choice.get("text") or delta.get("text"))  # the older endpoint for plain completions
     yield from _calls(delta, whole=field == "message")
     if (images := delta.get("images") or delta.get("image")) or delta.get("audio"):
-        from llmbridge.providers.openai.beside import pictures, sound
+        from llmbridge.providers.openai.extras import pictures, sound
 
         yield from sound(delta.get("audio"))
         yield from pictures(images)
@@ -326,7 +326,7 @@ def _told(choice: Mapping[str, Any], field: str, proofs: str) -> Iterator[Item]:
 
 
 def _fields(choice: Mapping[str, Any], name: str) -> Mapping[str, Any]:
-    """A delta or message; some gateways put the text itself there, or what belongs there into the choice."""
+    """A delta or message; some gateways send the bare text, or put its fields into the choice."""
     value = choice.get("delta") if choice.get(name) is None else choice[name]
     if isinstance(value, Mapping):
         return value
@@ -340,7 +340,7 @@ def _fields(choice: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 def _calls(delta: Mapping[str, Any], whole: bool) -> Iterator[ToolCallDelta]:
     if calls := _listed(delta.get("tool_calls"), _IN_CALL, "tool_calls"):
         pieces = [_call(call, position if whole else None) for position, call in enumerate(calls) if call is not None]
-    else:  # the older form, which some services repeat beside the newer one
+    else:  # the older form, which some services send beside the newer one
         pieces = [_call({"function": delta.get("function_call")}, 0)]
     yield from (piece for piece in pieces if piece.id or piece.name or piece.arguments or piece.kind)
 
@@ -363,7 +363,7 @@ def _call(call: Any, position: int | None) -> ToolCallDelta:
 def _piece(
     call: Mapping[str, Any], position: int | None, called: Mapping[str, Any], arguments: Any, kind: str
 ) -> ToolCallDelta:
-    """A piece of a call, with what the service says beyond its form; that goes back with it."""
+    """A piece of a call, with the service's extra fields, which are sent back with it."""
     if arguments is not None and not isinstance(arguments, str):
         arguments = _json_text(arguments)
     raw: Mapping[str, Any] | None = None
@@ -395,40 +395,40 @@ def _json_text(arguments: Any) -> str:
 
 
 def decode_completion(document: Any, proofs: str = "") -> Iterator[Item | End]:
-    """What a whole chat completion says; arguments and errors as for `decode_chunk`."""
+    """The content of a whole chat completion; arguments and errors as for `decode_chunk`."""
     document = document[0] if isinstance(document, list) and len(document) == 1 else document
     fields = mapping(document)
     if not fields.get("error") and not isinstance(fields.get("choices"), (list, dict)):
         if fields.get("detail") or fields.get("object") == "error" or fields.get("message"):
             raise error_in_stream(document)
-        raise ProtocolError("the service answered with JSON that is no chat completion: check the base_url")
+        raise ProtocolError("the service's JSON is not a chat completion: check the base_url")
     yield from _decode_any(document, "message", "message", proofs)
     yield END
 
 
 def decode_models(document: Any) -> list[str]:
-    """The names in a list of models.
+    """The model names in a list of models.
 
     Raises:
         ServiceError: The document reports an error.
-        ProtocolError: It is no list of models.
+        ProtocolError: It is not a list of models.
     """
     entries = document if isinstance(document, list) else mapping(document).get("data")
     if not isinstance(entries, list):
         if mapping(document).get("error"):
             raise error_in_stream(document)
-        raise ProtocolError("the service answered with JSON that is no list of models: check the base_url")
+        raise ProtocolError("the service's JSON is not a list of models: check the base_url")
     return [name for entry in entries if isinstance(name := mapping(entry).get("id"), str)]
 
 
 def decode_embeddings(document: Any) -> tuple[list[list[float]], Usage | None]:
-    """The vectors in an answer, sorted by their index, and the tokens; errors as for `decode_models`."""
+    """The vectors in an answer, sorted by index, and the tokens; errors as for `decode_models`."""
     fields = mapping(document)
     entries = fields.get("data")
     if fields.get("error") or not isinstance(entries, list):
         if fields.get("error") or fields.get("detail") or fields.get("message"):
             raise error_in_stream(document)
-        raise ProtocolError("the service answered with JSON that holds no embeddings: check the base_url")
+        raise ProtocolError("the service's JSON has no embeddings: check the base_url")
     numbered = [(index if isinstance(index := mapping(entry).get("index"), int) else place, mapping(entry))
                 for place, entry in enumerate(entries)]  # fmt: skip
     vectors = [_vector(entry.get("embedding")) for _, entry in sorted(numbered, key=lambda pair: pair[0])]
@@ -444,18 +444,18 @@ def _vector(value: Any) -> list[float]:
         try:
             numbers = array("f", base64.b64decode(value, validate=True))
         except ValueError:
-            raise ProtocolError("an embedding is no base64 of 32-bit numbers") from None
+            raise ProtocolError("an embedding is not base64 of 32-bit numbers") from None
         return numbers.tolist()
     if isinstance(value, list) and len(value) == 1 and isinstance(value[0], list):
         value = value[0]  # llama.cpp without /v1
     vector = floats(value)
     if vector is None:
-        raise ProtocolError("an embedding is no list of numbers")
+        raise ProtocolError("an embedding is not a list of numbers")
     return vector
 
 
 def _content(content: Any, depth: int = 0) -> Iterator[Item]:
-    """Text, or a list of parts, in which reasoning and more stand beside text."""
+    """Text, or a list of parts with text, reasoning and more."""
     if isinstance(content, str):
         if content:
             yield content
@@ -465,7 +465,7 @@ def _content(content: Any, depth: int = 0) -> Iterator[Item]:
     elif isinstance(content, Mapping):
         yield from _part(content)
     elif content is not None:
-        yield _json_text(content)  # a gateway has read the text as JSON
+        yield _json_text(content)  # a gateway parsed the text as JSON
 
 
 def _part(part: Any, depth: int = 0) -> Iterator[Item]:
@@ -493,8 +493,8 @@ def _text_of(part: Mapping[str, Any]) -> str | None:
 
 
 def _other_part(part: Mapping[str, Any], kind: Any) -> Iterator[Item]:
-    """An image, sound or file; Mistral's references; or a part that nobody knows, which goes back with the turn."""
-    from llmbridge.providers.openai.beside import media_of_part, references
+    """An image, sound or file; Mistral's references; or an unknown part, which is sent back with the turn."""
+    from llmbridge.providers.openai.extras import media_of_part, references
 
     if (media := media_of_part(part)) is not None:
         yield media
@@ -506,12 +506,12 @@ def _other_part(part: Mapping[str, Any], kind: Any) -> Iterator[Item]:
 
 
 def _reasoning(delta: Mapping[str, Any]) -> str:
-    """The first field that holds any: a service that sends two sends the same text twice."""
+    """The first field with reasoning: a service that sends two sends the same text twice."""
     return next((text for field in _REASONING if (text := _joined(delta.get(field)))), "")
 
 
 def _proven(delta: Mapping[str, Any], proofs: str, whole: bool) -> Iterator[Reasoning]:
-    """Reasoning with its proofs; its text from another field only if it does not stand beside them."""
+    """Reasoning with its signatures; its text from another field only if the entries have none."""
     from llmbridge.providers.openai.reasoning import read_entries
 
     pieces = list(read_entries(delta[proofs], whole))
@@ -536,7 +536,7 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
     cached, reasoned = count(prompt.get("cached_tokens")), count(answer.get("reasoning_tokens"))
     read, written, total = (count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
     if reasoned and read is not None and written is not None and total == read + written + reasoned:
-        written += reasoned  # xAI counts the reasoning beside the answer, not as a part of it (vercel/ai#12425)
+        written += reasoned  # xAI does not count reasoning as part of the answer (vercel/ai#12425)
     return Usage(
         input_tokens=read,
         output_tokens=written,

@@ -1,14 +1,14 @@
-"""Reasoning with its proofs in OpenAI's dialect: read from answers, and written back into an assistant's turn.
+"""Reasoning with its signatures in OpenAI's dialect: read from answers, and written back into an assistant's turn.
 
-Two services give a list of entries beside or in place of the reasoning's text: OpenRouter `reasoning_details`, LiteLLM
-`thinking_blocks`. The models behind them insist on their entries: whole, unchanged and in their order.
+Two services send a list of entries beside or instead of the reasoning's text: OpenRouter `reasoning_details`, LiteLLM
+`thinking_blocks`. The models behind them require these entries back: whole, unchanged and in order.
 
-An entry's text becomes `Reasoning` like any other. What else the entry says (type, format, index, signature) is kept as
-JSON in the place of a signature, and an entry without a text, as JSON in the place of redacted reasoning. Of a text in
-pieces, only the last one carries a signature: the others say nothing that it does not.
+An entry's text becomes `Reasoning` like any other. Its other fields (type, format, index, signature) are kept as JSON
+in the signature; an entry without a text is kept as JSON in the redacted reasoning. If a text comes in pieces, only the
+last one carries a signature, as it holds everything.
 
 Source: OpenRouter, "Reasoning tokens"; LiteLLM, "Thinking / Reasoning content". In OpenRouter's streams the index does
-not tell entries apart (OpenRouterTeam/ai-sdk-provider#519), a change of the type does.
+not tell entries apart (OpenRouterTeam/ai-sdk-provider#519), but a change of type does.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ __all__ = ["read_entries", "write_entries"]
 _TEXTS = {"reasoning.text": "text", "reasoning.summary": "summary", "thinking": "thinking"}
 _PLAIN = {"reasoning_details": "reasoning.text", "thinking_blocks": "thinking"}
 _HIDDEN = {"reasoning_details": "reasoning.encrypted", "thinking_blocks": "redacted_thinking"}
-_SUMMARIES = "-responses-"  # in the format of services that show summaries only
+_SUMMARIES = "-responses-"  # in the format names of services that show only summaries
 
 
 def read_entries(entries: Any, whole: bool) -> Iterator[Reasoning]:
-    """What the entries of an answer say.
+    """The reasoning in the entries of an answer.
 
     Args:
-        entries: The list; anything else says nothing.
-        whole: Whether each entry is complete, as in an answer that is no stream.
+        entries: The list; anything else is ignored.
+        whole: Whether each entry is complete, as in an answer that is not streamed.
 
     Example:
         >>> [piece] = read_entries([{"type": "thinking", "thinking": "Hm.", "signature": "s"}], whole=False)
@@ -54,7 +54,7 @@ def read_entries(entries: Any, whole: bool) -> Iterator[Reasoning]:
 
 
 def _text_name(entry: Mapping[str, Any]) -> str:
-    """Under which name an entry holds its text; "" if it holds none."""
+    """The name of the field with an entry's text; "" if there is none."""
     if isinstance(kind := entry.get("type"), str):
         return _TEXTS.get(kind, "")
     return "text" if isinstance(entry.get("text"), str) else ""
@@ -72,11 +72,11 @@ def _as_json(entry: Mapping[str, Any]) -> str:
 
 
 def write_entries(parts: Sequence[Mapping[str, Any]], field: str) -> list[dict[str, Any]]:
-    """The entries that the parts of an earlier turn were made from, in their order; empty if no part holds a proof.
+    """The entries from which the parts of an earlier turn were made, in order; empty if no part has a signature.
 
     Args:
-        parts: Of type `reasoning`.
-        field: What the list is called: `reasoning_details` or `thinking_blocks`.
+        parts: Parts of type `reasoning`.
+        field: The list's name: `reasoning_details` or `thinking_blocks`.
 
     Example:
         >>> signed = {"type": "reasoning", "text": "Hm.", "signature": '{"type": "thinking", "signature": "s"}'}
@@ -93,14 +93,14 @@ def write_entries(parts: Sequence[Mapping[str, Any]], field: str) -> list[dict[s
 
 
 def _entry(part: Mapping[str, Any], field: str, following: Mapping[str, Any] | None) -> dict[str, Any] | None:
-    """The entry that a part was made from. A text without a proof belongs to the entry behind it."""
+    """The entry from which a part was made. A text without a signature belongs to the next entry."""
     if redacted := part.get("redacted"):
         return _from_json(redacted) or {"type": _HIDDEN[field], "data": redacted}
     text = str(part.get("text") or "")
     if signature := part.get("signature"):
         entry = _from_json(signature) or {"type": _PLAIN[field], "signature": signature}
         return {**entry, _text_name({"text": "", **entry}) or "text": text} if text else entry
-    if not text or field == "thinking_blocks":  # a block without a signature is refused
+    if not text or field == "thinking_blocks":  # a block without a signature is rejected
         return None
     form = following.get("format") if following is not None else None
     summary = isinstance(form, str) and _SUMMARIES in form
@@ -109,7 +109,7 @@ def _entry(part: Mapping[str, Any], field: str, following: Mapping[str, Any] | N
 
 
 def _from_json(text: Any) -> dict[str, Any] | None:
-    """The mapping that was written as JSON; None for a signature of another making."""
+    """The mapping in JSON text; None for another service's signature."""
     if not isinstance(text, str) or not text.startswith("{"):
         return None
     try:

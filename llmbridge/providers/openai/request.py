@@ -1,4 +1,4 @@
-"""How a request is worded in OpenAI's Chat Completions: messages, tools, structured output.
+"""Requests in OpenAI's Chat Completions: messages, tools, structured output.
 
 Source: OpenAI API reference, chat completions, "Create chat completion".
 """
@@ -26,20 +26,20 @@ __all__ = [
     "with_instruction",
 ]
 
-_NOT_SENT = ("by", "raw", "signature")  # of a call
+_NOT_SENT = ("by", "raw", "signature")  # fields of a call
 
 
 def encode_message(
     message: Message, reasoning_field: str | None = "", proofs: str = "", own_images: bool = True
 ) -> dict[str, Any]:
-    """A turn of the conversation.
+    """A message in OpenAI's form.
 
     Args:
-        message: In llmbridge's normal form, which is OpenAI's but for a few things that OpenAI does not know.
-        reasoning_field: Where the service wants the reasoning of earlier turns back; "" if it does not, None for
-            wherever the caller gave it.
-        proofs: The list in which reasoning with its proofs goes back, in place of that; "" if there is none.
-        own_images: Whether images of its answers go back to the service.
+        message: Its form is almost OpenAI's own.
+        reasoning_field: The field for the reasoning of earlier turns; "" to leave it out, None for the field it came
+            in.
+        proofs: The list for reasoning with its signatures, used instead of that field; "" if there is none.
+        own_images: Whether the service's own images are sent back.
     """
     if message.content.__class__ is str and not message.extra:
         return {"role": message.role, "content": message.content}
@@ -57,19 +57,19 @@ def encode_message(
     if message.calls:
         extra["tool_calls"] = [_call(call) for call in extra["tool_calls"]]
     if content is None and not extra and not fields:
-        content = ""  # it was cut off in its reasoning: only a turn with calls may have none
+        content = ""  # cut off while reasoning: only turns with calls may lack content
     back = _reasoning(thoughts, reasoning_field, proofs, given=proofs in extra)
     return {"role": message.role, "content": content, **back, **fields, **extra}
 
 
 def _answered(content: list[Any], own_images: bool) -> tuple[list[Any], dict[str, Any]]:
-    """The parts of an assistant's turn that stand in its content, and the fields that hold the others."""
+    """The parts of an assistant's turn that are content, and the fields for the others."""
     parts: list[Any] = []
     fields: dict[str, Any] = {}
     for part in content:
         kind = "text" if isinstance(part, str) else part["type"]
         if kind in ("image_url", "input_audio", "file"):
-            from llmbridge.providers.openai.beside import write_media
+            from llmbridge.providers.openai.extras import write_media
 
             if text := write_media(part, fields, parts, own_images):
                 parts.append({"type": "text", "text": text})
@@ -82,8 +82,8 @@ def _answered(content: list[Any], own_images: bool) -> tuple[list[Any], dict[str
 
 
 def _reasoning(thoughts: list[Any], field: str | None, proofs: str, given: bool) -> dict[str, Any]:
-    """Earlier reasoning as the service wants it back: with its proofs if there are any, or its text."""
-    if given:  # the caller gives them as they came
+    """The field with earlier reasoning: the entries with signatures if there are any, or its text."""
+    if given:  # the caller passes them in the service's form
         return {}
     if thoughts and proofs:
         from llmbridge.providers.openai.reasoning import write_entries
@@ -97,21 +97,21 @@ def _reasoning(thoughts: list[Any], field: str | None, proofs: str, given: bool)
 
 
 def _content(parts: list[Any], had_reasoning: bool) -> Any:
-    """The parts as OpenAI takes them; what is text alone, once the reasoning is out, as one text."""
+    """The parts in OpenAI's form; as one text if only text is left without the reasoning."""
     if had_reasoning and all(isinstance(part, str) or set(part) == {"type", "text"} for part in parts):
         return "".join(part if isinstance(part, str) else part["text"] for part in parts) or None
     return [{"type": "text", "text": part} if isinstance(part, str) else _part(part) for part in parts] or None
 
 
 def _part(part: dict[str, Any]) -> dict[str, Any]:
-    """A part; of what an answer held, without what only an answer says about it."""
+    """A part of a message, without fields that only answers have."""
     if part["type"] in ("text", "opaque"):
         return own_form(part)
     return {name: value for name, value in part.items() if name not in ("by", "raw", "transcript")}
 
 
 def _call(call: Mapping[str, Any]) -> dict[str, Any]:
-    """A call in the service's own form, with what the service has said beyond that form."""
+    """A call in the service's own form, with the service's extra fields."""
     raw = call.get("raw") or {}
     kept = {"type": "function", **raw, **{name: value for name, value in call.items() if name not in _NOT_SENT}}
     form = "custom" if kept["type"] == "custom" else "function"
@@ -124,14 +124,14 @@ def _call(call: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _taken(schema: Mapping[str, Any], grammar: bool) -> dict[str, Any]:
-    """A schema as it is sent."""
+    """A schema in the form that is sent."""
     from llmbridge._schemas.subsets import as_openai_takes, without_patterns
 
     return without_patterns(schema) if grammar else as_openai_takes(schema)
 
 
 def described(name: str, description: str, parameters: Mapping[str, Any], grammar: bool = False) -> dict[str, Any]:
-    """The description and the parameters of a function, as they are sent.
+    """The description and parameters of a function, in the form that is sent.
 
     Args:
         name: The tool's, for an error.
@@ -140,12 +140,12 @@ def described(name: str, description: str, parameters: Mapping[str, Any], gramma
         grammar: As for `encode_tool`.
 
     Raises:
-        InvalidRequest: The schema cannot be worded so that the service takes it.
+        InvalidRequest: The service does not accept the schema.
     """
     from llmbridge._schemas.subsets import tool_form
 
-    told, schema = tool_form(name, description, parameters)
-    return {**told, "parameters": _taken(schema, grammar)}
+    described_tool, schema = tool_form(name, description, parameters)
+    return {**described_tool, "parameters": _taken(schema, grammar)}
 
 
 def encode_tool(tool: Tool, grammar: bool = False) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def encode_tool(tool: Tool, grammar: bool = False) -> dict[str, Any]:
 
     Args:
         tool: The tool.
-        grammar: Whether the server makes a grammar of schemas, and so fails at patterns: they are told in descriptions.
+        grammar: Whether the server turns schemas into a grammar, which fails at patterns: they go into descriptions.
     """
     made = described(tool.name, tool.description, tool.parameters, grammar)
     if tool.raw is not None:
@@ -168,7 +168,7 @@ def encode_tool(tool: Tool, grammar: bool = False) -> dict[str, Any]:
 
 
 def encode_choice(choice: ToolChoice) -> Any:
-    """Whether the model may, must, or must not call a tool."""
+    """Whether the model may, must or must not call a tool."""
     if choice.raw is not None:
         return dict(choice.raw)
     if choice.mode == "tool":
@@ -177,11 +177,11 @@ def encode_choice(choice: ToolChoice) -> Any:
 
 
 def encode_format(schema: Schema, bounds: bool = True, grammar: bool = False) -> dict[str, Any]:
-    """The response format that makes the service hold the model to a schema; strictly where the schema allows it.
+    """The response format for a schema; strict if the schema allows it.
 
     Args:
-        schema: What the answer has to fit.
-        bounds: Whether the service takes `minimum`, `maxItems` and their like; else they are told in descriptions.
+        schema: What the answer must match.
+        bounds: Whether the service accepts `minimum`, `maxItems` and the like; if not, they go into descriptions.
         grammar: As for `encode_tool`.
     """
     from llmbridge._schemas.subsets import object_form, without_bounds
@@ -205,7 +205,7 @@ def encode_schema_tool(schema: Schema, grammar: bool = False) -> dict[str, Any]:
 
 
 def with_instruction(messages: list[dict[str, Any]], schema: Schema) -> list[dict[str, Any]]:
-    """The messages, with the schema in the system message: for services that only know that JSON is wanted."""
+    """The messages, with the schema in the system message, for services that only have a JSON mode."""
     text = schema.instruction()
     if messages and messages[0]["role"] in ("system", "developer") and isinstance(messages[0]["content"], str):
         first = messages[0]

@@ -1,7 +1,7 @@
-"""What OpenAI's own models refuse, beside what every service of the dialect does: parameters, documents, images, ids.
+"""What OpenAI's own models reject beyond the dialect: parameters, documents, images, IDs.
 
 Source: OpenAI API reference, chat completions (`stop`), its guides on reasoning models, on GPT-5.2 ("parameter
-compatibility") and on file inputs; Azure OpenAI, "reasoning models"; answers with status 400 that users reported.
+compatibility") and on file inputs; Azure OpenAI, "reasoning models"; status 400 reported by users.
 """
 
 from __future__ import annotations
@@ -22,7 +22,8 @@ _CALL_ID = re.compile(r".{0,40}", re.DOTALL)
 
 _DATE = r"(-\d{4}-\d\d-\d\d)?"
 _REASONS = re.compile(rf"(o1(-mini|-preview|-pro)?|o3(-mini|-pro)?|o4-mini|gpt-5(-mini|-nano|-pro|-codex)?){_DATE}")
-_MAY_REASON = re.compile(rf"gpt-5\.\d+(-mini|-nano)?{_DATE}")  # it does not with the effort "none"
+_REASONS_IF_TOLD = re.compile(rf"gpt-5\.[1-4](-mini|-nano)?{_DATE}")
+_REASONS_UNLESS_TOLD = re.compile(rf"(?!.*chat)gpt-(5\.[5-9]|[6-9](\.\d+)?)(-[a-z]+)*{_DATE}")
 _NO_STOP = ("o3", "o4-mini", "gpt-5")
 
 _USUAL = {"temperature": 1, "top_p": 1, "presence_penalty": 0, "frequency_penalty": 0}
@@ -35,11 +36,11 @@ _TEXTS = (*TEXTS, "refusal")
 
 
 def refusals(model: str, params: Mapping[str, Any]) -> dict[str, str]:
-    """The parameters that a model is known to refuse, each with what to do instead.
+    """The parameters that a model is known to reject, each with what to do instead.
 
     Example:
         >>> refusals("gpt-5-mini", {"temperature": 0, "top_p": 1, "seed": 1})
-        {'temperature': 'gpt-5-mini reasons, and takes only 1'}
+        {'temperature': 'gpt-5-mini is a reasoning model and accepts only 1'}
         >>> refusals("gpt-4.1", {"temperature": 0})
         {}
     """
@@ -47,16 +48,23 @@ def refusals(model: str, params: Mapping[str, Any]) -> dict[str, str]:
     reasons = _REASONS.fullmatch(model) is not None
     if reasons:
         for name in (name for name in (*_USUAL, *_NEVER) if _says_something(name, params)):
-            usual = f"takes only {_USUAL[name]}" if name in _USUAL else "does not take it"
-            found[name] = f"{model} reasons, and {usual}"
-    elif _MAY_REASON.fullmatch(model) and params.get("reasoning_effort") not in (None, "none"):
-        advice = f"{model} takes it with reasoning_effort='none' only"
+            usual = f"accepts only {_USUAL[name]}" if name in _USUAL else "does not accept it"
+            found[name] = f"{model} is a reasoning model and {usual}"
+    elif _thinks(model, params.get("reasoning_effort")):
+        advice = f"{model} accepts it only with reasoning_effort='none'"
         found.update({name: advice for name in _SAMPLING if _says_something(name, params)})
     if params.get("stop") and (model.startswith(_NO_STOP[:2]) or (reasons and model.startswith(_NO_STOP))):
-        found["stop"] = f"{model} knows no stop sequences"
+        found["stop"] = f"{model} does not support stop sequences"
     if isinstance(params.get("reasoning_effort"), int):
-        found["reasoning_effort"] = "OpenAI takes a word (none, minimal, low, medium, high), no number of tokens"
+        found["reasoning_effort"] = "OpenAI takes a word (none, minimal, low, medium, high), not a number of tokens"
     return found
+
+
+def _thinks(model: str, effort: Any) -> bool:
+    """Whether a model that can do without reasoning reasons at this effort; None is its default."""
+    if effort is None:
+        return _REASONS_UNLESS_TOLD.fullmatch(model) is not None
+    return effort != "none" and bool(_REASONS_IF_TOLD.fullmatch(model) or _REASONS_UNLESS_TOLD.fullmatch(model))
 
 
 def _says_something(name: str, params: Mapping[str, Any]) -> bool:
@@ -65,7 +73,7 @@ def _says_something(name: str, params: Mapping[str, Any]) -> bool:
 
 
 def checked_ids(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages of a body with ids of tool calls that are not too long: others make them longer than OpenAI does.
+    """The messages of a body, with IDs of tool calls shortened where other services made them longer than OpenAI's.
 
     Example:
         >>> [message] = checked_ids([{"role": "tool", "tool_call_id": "x" * 41, "content": "4"}])
@@ -88,21 +96,21 @@ def _with_short_ids(message: dict[str, Any]) -> dict[str, Any]:
 
 
 def checked_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages of a body, with images, sound and documents where the service takes them: in a user's messages.
+    """The messages of a body, with images, sound and documents only in user messages, where the service accepts them.
 
-    Those in the answer to a tool call go into a message behind the answers; a document of text becomes text.
+    Those in a tool's result are moved to a message after the results; a text document becomes text.
 
     Raises:
-        InvalidRequest: One stands in a system message, or is a document that is no PDF or text.
+        InvalidRequest: One is in a system message, or is a document other than PDF or text.
     """
     return _moved(messages, _checked)
 
 
 def moved_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The messages of a body without images, sound and documents in the answers of tools: they go behind them.
+    """The messages of a body, with images, sound and documents moved from tools' results to a user message after them.
 
-    Strict servers of the dialect refuse them there, as OpenAI does, and nobody refuses them in a user's message. An
-    answer of plain text is one text, since some take no list there.
+    Like OpenAI, strict servers reject them in results, but every server accepts them in a user message. A result of
+    plain text becomes a str, since some servers reject a list there.
 
     Example:
         >>> parts = [{"type": "text", "text": "See:"}, {"type": "image_url", "image_url": {"url": "https://a.b/c.png"}}]
@@ -113,7 +121,7 @@ def moved_media(messages: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _moved(messages: Sequence[dict[str, Any]], change: _Change) -> list[dict[str, Any]]:
-    """The messages, changed, and behind the answers of tools those parts that they could not keep."""
+    """The changed messages; after tools' results come the parts that had to be moved."""
     changed: list[dict[str, Any]] = []
     moved: list[dict[str, Any]] = []
     for message in messages:
@@ -127,7 +135,7 @@ def _moved(messages: Sequence[dict[str, Any]], change: _Change) -> list[dict[str
 
 
 def _as_answer(message: dict[str, Any], moved: list[dict[str, Any]]) -> dict[str, Any]:
-    """The answer of a tool without media; every other message as it is."""
+    """A tool's result without media; other messages unchanged."""
     if message["role"] != "tool":
         return message
     media = [part for part in message["content"] if part.get("type") in _MEDIA]
@@ -138,7 +146,7 @@ def _as_answer(message: dict[str, Any], moved: list[dict[str, Any]]) -> dict[str
 
 
 def _rest(message: Mapping[str, Any], others: list[dict[str, Any]], moved: list[dict[str, Any]]) -> Any:
-    """What stays of the answer of a tool where these parts of it are added to `moved`."""
+    """A tool's result without the other parts, which are added to `moved`."""
     if others:
         call = message.get("tool_call_id")
         moved += [{"type": "text", "text": f"From the answer to the tool call {call}:"}, *others]
@@ -147,18 +155,18 @@ def _rest(message: Mapping[str, Any], others: list[dict[str, Any]], moved: list[
 
 
 def _checked(message: dict[str, Any], moved: list[dict[str, Any]]) -> dict[str, Any]:
-    """A message without what its role does not take; what can stand elsewhere is added to `moved`."""
+    """A message without parts that its role does not accept; those that another role accepts are added to `moved`."""
     parts = [_checked_part(part) for part in message["content"]]
     role = message["role"]
-    if role in ("user", "assistant"):  # of the model's own turn, only what the service said itself is left here
+    if role in ("user", "assistant"):  # the model's turns hold only its own parts here
         return {**message, "content": parts}
     others = [part for part in parts if part.get("type") not in _TEXTS]
     if not others:
         return {**message, "content": parts}
     if role != "tool":
         raise InvalidRequest(
-            f"a {role} message holds a part of type {others[0].get('type')!r}, which OpenAI takes from users only: "
-            "put it into a message of the role user"
+            f"a {role} message holds a part of type {others[0].get('type')!r}, which OpenAI accepts only from users: "
+            "put it into a user message"
         )
     return {**message, "content": _rest({**message, "content": parts}, others, moved)}
 
@@ -173,14 +181,14 @@ def _checked_part(part: dict[str, Any]) -> dict[str, Any]:
         return part
     if media.url:
         raise InvalidRequest(
-            "OpenAI's chat completions fetch no documents: pass the document's bytes or a path, "
+            "OpenAI's chat completions do not download documents: pass the document's bytes or a path, "
             "or use the provider openai-responses, which does"
         )
     if media.media_type.startswith("text/"):
         return {"type": "text", "text": _titled(media)}
     if media.media_type != "application/pdf":
         raise InvalidRequest(
-            f"OpenAI's chat completions take PDF and text as documents, not {media.media_type}: convert it, "
+            f"OpenAI's chat completions accept PDF and text documents, not {media.media_type}: convert it, "
             "or use the provider openai-responses"
         )
     return part
@@ -192,5 +200,5 @@ def _titled(media: MediaPart) -> str:
     try:
         text = base64.b64decode(media.data).decode("utf-8-sig")
     except ValueError:
-        raise InvalidRequest("a document of text is no UTF-8: decode it, and pass it as text") from None
+        raise InvalidRequest("the text document is not valid UTF-8: decode it, and pass it as text") from None
     return f"{media.filename}\n\n{text}" if media.filename else text

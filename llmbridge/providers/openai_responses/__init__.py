@@ -1,4 +1,4 @@
-"""OpenAI's Responses API, the younger of its two dialects; other services and local servers speak it too."""
+"""OpenAI's Responses API, the newer of its two dialects; also spoken by other services and local servers."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from llmbridge.providers.openai_responses.request import (
 )
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
     from llmbridge.events import End, Item
+    from llmbridge.provider import Frame
 
 __all__ = ["OpenAIResponses"]
 
-_NO_PENALTY = "the Responses API knows no penalties: leave it out, or use the provider openai"
+_NO_PENALTY = "the Responses API does not support penalties: leave it out, or use the provider openai"
 
 
 class OpenAIResponses(Provider):
     """OpenAI's Responses API; the key is in OPENAI_API_KEY.
 
-    It has no settings. The service keeps each answer for some time unless `store=False` is passed.
+    There are no settings. The service stores each answer for some time unless `store=False` is passed.
 
     Example:
-        >>> request = ChatRequest.checked("gpt-5-mini", "Hi", {"reasoning_effort": "low"}, system="Be brief.")
+        >>> request = ChatRequest.checked("gpt-5.4-mini", "Hi", {"reasoning_effort": "low"}, system="Be brief.")
         >>> body = OpenAIResponses.encode(request).body
         >>> body["instructions"], body["input"], body["reasoning"]
         ('Be brief.', [{'type': 'message', 'role': 'user', 'content': 'Hi'}], {'effort': 'low'})
@@ -50,17 +50,17 @@ class OpenAIResponses(Provider):
     base_url_env = "OPENAI_BASE_URL"
     key_name = "openai"
     needs_key = True
-    note = "set OPENAI_API_KEY; base_url= for any server with a Responses API"
+    note = "set OPENAI_API_KEY; base_url= for another server with a Responses API"
     supports = frozenset({"tools", "schema"})
     models_path = "/models"
     refused: ClassVar[Mapping[str, str]] = {
-        "stop": "the Responses API knows no stop sequences: leave it out, or use the provider openai",
-        "n": "the Responses API gives one answer: ask again, or use the provider openai",
-        "seed": "the Responses API knows no seed: leave it out, or use the provider openai",
+        "stop": "the Responses API does not support stop sequences: leave it out, or use the provider openai",
+        "n": "the Responses API gives one answer: send several requests, or use the provider openai",
+        "seed": "the Responses API does not support seeds: leave it out, or use the provider openai",
         "presence_penalty": _NO_PENALTY,
         "frequency_penalty": _NO_PENALTY,
-        "logit_bias": "the Responses API cannot weigh single tokens: leave it out, or use the provider openai",
-        "top_k": "OpenAI knows only top_p",
+        "logit_bias": "the Responses API does not support it: leave it out, or use the provider openai",
+        "top_k": "OpenAI supports only top_p",
     }
 
     decode = staticmethod(answer.decode_event)
@@ -92,7 +92,7 @@ class OpenAIResponses(Provider):
         elif schema is not None:
             form = encode_schema(schema) if mode == "native" else {"type": "json_object"}
             body["text"] = {**body.get("text", {}), "format": form}
-            if mode == "json":  # the service wants to read the word among the messages, not in the instructions
+            if mode == "json":  # the service requires the word JSON in a message
                 told = {"type": "message", "role": "system", "content": schema.instruction()}
                 body["input"] = [told, *body["input"]]
         if tools:

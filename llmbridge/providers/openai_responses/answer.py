@@ -1,7 +1,7 @@
-"""What the answers of the Responses API say, in events or as one document.
+"""The answers of the Responses API, as events or as one document.
 
-Most services write everything in pieces and repeat it when it is over, some send a part, or all, only then. So what is
-said at the end of a part, of an item and of the answer is compared with what was said before.
+Most services send everything in pieces and repeat it at the end; some send a part, or all, only then. So the content at
+the end of a part, an item and the answer is compared with what came before.
 
 Source: OpenAI API reference, responses, "Streaming events"; the streams of OpenAI, transformers, llama.cpp and vLLM.
 """
@@ -46,11 +46,11 @@ from llmbridge.providers.openai_responses.items import (
     unknown_keys,
     whole_text,
 )
-from llmbridge.providers.openai_responses.told import Calls, Told, missing, name_of
+from llmbridge.providers.openai_responses.so_far import Calls, TextSoFar, missing, name_of
 from llmbridge.service_errors import error_in_stream
 
 if TYPE_CHECKING:
-    from llmbridge._call.framing import Frame
+    from llmbridge.provider import Frame
 
 __all__ = ["ResponseDecoder", "decode_event", "decode_response"]
 
@@ -78,9 +78,9 @@ _SOUND: Mapping[str, str] = {
     "response.output_audio_transcript.delta": "transcript",
 }
 _BEGINNINGS = ("response.created", "response.in_progress", "response.queued")
-# The last event of a stream is one of these; it holds the whole response.
+# A stream ends with one of these events, which holds the whole response.
 _ENDS = ("response.completed", "response.incomplete", "response.failed", "response.cancelled")
-# They say only how far the service has come, or what the end of the item says as well.
+# They only report progress, or repeat what the end of the item says.
 _NOISE = frozenset(
     """
     response.content_part.added response.reasoning_summary_part.added
@@ -111,12 +111,12 @@ _NOT_OVER = ("queued", "in_progress")
 
 
 def decode_event(frame: Frame) -> Iterable[Item | End]:
-    """What one event says by itself; see `ResponseDecoder`."""
+    """The content of one event, without the ones before; see `ResponseDecoder`."""
     return ResponseDecoder().decode(frame)
 
 
 def decode_response(document: Any) -> Iterable[Item | End]:
-    """What a whole answer says; errors as for `ResponseDecoder`."""
+    """The content of a whole answer; errors as for `ResponseDecoder`."""
     fields = mapping(document)
     output = _output(fields)
     if output is None and fields.get("status") not in _NOT_OVER:
@@ -124,7 +124,7 @@ def decode_response(document: Any) -> Iterable[Item | End]:
             isinstance(document, list) and document
         ):
             raise error_in_stream(document)
-        raise ProtocolError("the service answered with JSON that is no response: check the base_url")
+        raise ProtocolError("the service's JSON is not a response: check the base_url")
     return ResponseDecoder().document(fields, output or [])
 
 
@@ -133,7 +133,7 @@ class ResponseDecoder:
 
     Raises:
         ServiceError: An event reports an error.
-        ProtocolError: An event is no JSON object, or the answer is not there yet.
+        ProtocolError: An event is not a JSON object, or the answer is not ready.
 
     Example:
         >>> from llmbridge._call.framing import Record
@@ -146,24 +146,24 @@ class ResponseDecoder:
     """
 
     def __init__(self) -> None:
-        self._text, self._thought = Told(), Told()
+        self._text, self._thought = TextSoFar(), TextSoFar()
         self._say = self._text.pieces.append
-        self._usual = -1  # how many keys a piece of text has, if all of them are known and none is an error
+        self._usual = -1  # number of keys of a plain piece of text
         self._calls = Calls()
         self._code: dict[Any, list[str]] = {}
         self._begun: dict[tuple[str, Any], Mapping[str, Any]] = {}
         self._over: dict[tuple[str, Any], Mapping[str, Any]] = {}
         self._ended: list[Mapping[str, Any]] = []
-        self._odd: list[tuple[int | None, Mapping[str, Any]]] = []  # parts of the present message that nobody knows
-        self._before = 0  # characters of the messages that are over
+        self._odd: list[tuple[int | None, Mapping[str, Any]]] = []  # unknown parts of the current message
+        self._before = 0  # characters of finished messages
         self._stored = True
         self._proved = False
 
     def decode(self, frame: Frame) -> Iterable[Item | End]:
-        """What an event says."""
+        """The content of one event."""
         data, end = frame.data, -1
         try:
-            # The usual event, found out fast: a piece of text.
+            # The common event, recognized quickly: a piece of text.
             event, end = scan_json(data, 0)
             if (
                 event["type"] == "response.output_text.delta"
@@ -176,22 +176,22 @@ class ResponseDecoder:
                     self._say(text)
                     return (text,)
         except (StopIteration, RecursionError, ValueError, TypeError, LookupError, AttributeError):
-            pass  # it is not the usual one
+            pass  # not the common case: fall through to the full decoder
         if end == len(data) and frame.event != "error":
             return self._read(event, frame.event)
         return self._read_frame(frame)
 
     def document(self, response: Mapping[str, Any], output: list[Any]) -> Iterator[Item | End]:
-        """What a whole answer says in place of events."""
+        """The content of a whole answer."""
         self._stored = response.get("store") is not False
         for place, item in enumerate(output):
             yield from self._whole(mapping(item), place)
         yield from self._end(response, string(response.get("status")))
 
     def _read_frame(self, frame: Frame) -> Iterator[Item | End]:
-        """What any event says."""
+        """The content of any event."""
         if frame.data.startswith("[DONE]"):
-            yield END  # of gateways; the service ends with a last event
+            yield END  # from gateways; the service has a final event
             return
         if not frame.data.strip() and frame.event != "error":
             return
@@ -203,7 +203,7 @@ class ResponseDecoder:
         if not isinstance(event, Mapping):
             if isinstance(event, (list, str)) and event:
                 raise error_in_stream(event)
-            raise ProtocolError(f"an event of the stream is no JSON object, but {type(event).__name__}")
+            raise ProtocolError(f"expected a JSON object in a stream event, got {type(event).__name__}")
         kind = event.get("type") or (name if name.startswith("response.") else None)
         if kind == "error" or (event.get("error") and not event.get("response")):
             raise error_in_stream(_report(event))
@@ -248,7 +248,7 @@ class ResponseDecoder:
             yield cited(mapping(event.get("annotation")), self._before + self._text.before(_key(event)))
         elif kind in _SOUND:
             if delta := string(event.get("delta")):
-                id = string(event.get("item_id")) or "audio"  # one sound, whose pieces OpenAI gives no name
+                id = string(event.get("item_id")) or "audio"  # one sound: OpenAI's pieces have no ID
                 said = _SOUND[kind] == "transcript"
                 yield MediaDelta("audio", data="" if said else delta, transcript=delta if said else "", id=id)
         elif kind in _TOOL_PIECES:
@@ -266,7 +266,7 @@ class ResponseDecoder:
         yield from _logprobs(event.get("logprobs"))
 
     def _end_of_text(self, kind: str, event: Mapping[str, Any]) -> Iterator[Item]:
-        """What the end of a part says that its pieces have not."""
+        """What the end of a part adds to its pieces."""
         made, part = _WHOLE_TEXTS.get(kind), mapping(event.get("part"))
         if made is None:
             made, event = _made_of(part), {**event, **part}
@@ -311,17 +311,17 @@ class ResponseDecoder:
         if called is None and kind.endswith("_call") and kind != "image_generation_call":
             yield server_tool(item, {})
 
-    # -- items that are whole -------------------------------------------------------------------------------------
+    # -- whole items ----------------------------------------------------------------------------------------------
 
     def _is_over(self, item: Mapping[str, Any], place: Any) -> bool:
-        """Whether the same end of an item has come before."""
+        """Whether this end of an item has come before."""
         kind = string(item.get("type"))
         if id := string(item.get("id")) or string(item.get("call_id")):
             return (kind, id) in self._over
         return _index(place) is not None and self._over.get((kind, place)) == item
 
     def _whole(self, item: Mapping[str, Any], place: Any) -> Iterator[Item]:
-        """What an item says at its end."""
+        """What an item adds at its end."""
         kind = string(item.get("type"))
         self._ended.append(item)
         for name in map(name_of, (place, item.get("id"), item.get("call_id"))):
@@ -339,7 +339,7 @@ class ResponseDecoder:
             yield from tool_items(item, kept(item, self._stored), "".join(written))
 
     def _message(self, item: Mapping[str, Any], ended: Mapping[str, Any] | None = None) -> Iterator[Item]:
-        """What a message says; of one that has ended before, only what it says now and did not then."""
+        """The content of a message; if it ended before, only what is new."""
         parts = message_parts(item)
         over = ended is not None
         shown: list[tuple[int | None, Mapping[str, Any]]] = []
@@ -377,7 +377,7 @@ class ResponseDecoder:
             yield from unknown_keys(part)
 
     def _reasoning(self, item: Mapping[str, Any]) -> Iterator[Item]:
-        """A thought, and with it the item, where the service would find it again or can read it by itself."""
+        """A thought, together with its item if the service can find or read it later."""
         summary, content = thought_texts(item)
         if new := self._thought.end(content if content and self._thought.begins(content) else summary or content):
             yield Reasoning(new)
@@ -386,7 +386,7 @@ class ResponseDecoder:
             yield Reasoning("", raw=item)
 
     def _call(self, kind: str, item: Mapping[str, Any], place: int | None) -> ToolCallDelta:
-        """The end of a call; its beginning, or all of it, may have come before."""
+        """The end of a call; its start, or all of it, may have come before."""
         call = self._calls.end(item, place)
         named, nobody = bool(call.name), bool(call.pieces and not call.name and call.index is None)
         call.name = call.name or call_name(item)
@@ -403,7 +403,7 @@ class ResponseDecoder:
     # -- the end of the answer ------------------------------------------------------------------------------------
 
     def _last(self, response: Mapping[str, Any], word: str) -> Iterator[Item | End]:
-        """What the last event says; of the items in it, what was not said before."""
+        """The content of the last event: what its items add."""
         if "store" in response:
             self._stored = response["store"] is not False
         output = [mapping(item) for item in _output(response) or ()]
@@ -416,9 +416,9 @@ class ResponseDecoder:
         yield from self._end(response, _status(response, word))
 
     def _known(self, output: list[Mapping[str, Any]]) -> dict[int, Mapping[str, Any]]:
-        """By their places, the items of the last event that have ended before, as they were then.
+        """The items of the last event that ended before, by place, as they were then.
 
-        Some services give their items other names at the end: as many of a kind as have ended are known.
+        Some services change the IDs at the end, so items count as known by their number per kind.
         """
         found: dict[int, Mapping[str, Any]] = {}
         left = {id(ended): ended for ended in self._ended}
@@ -438,7 +438,7 @@ class ResponseDecoder:
         return found
 
     def _once_more(self, item: Mapping[str, Any], ended: Mapping[str, Any]) -> Iterator[Item]:
-        """What the last event says of an item that has ended before."""
+        """What the last event adds to an item that ended before."""
         if item.get("type") == "message":
             yield from self._message(item, ended)
         elif item.get("type") == "reasoning":
@@ -449,7 +449,7 @@ class ResponseDecoder:
                 yield Reasoning("", raw=item)
 
     def _end(self, response: Mapping[str, Any], status: str) -> Iterator[Item | End]:
-        """Tokens, and why the answer ends."""
+        """Usage and finish reason."""
         usage = response.get("usage")
         if isinstance(usage, Mapping) and usage:
             yield _usage(usage)
@@ -458,8 +458,8 @@ class ResponseDecoder:
         if status in _NOT_OVER:
             id = string(response.get("id")) or "ID"
             raise ProtocolError(
-                f"the response {id} is not there yet, it is {status}: fetch it later with GET /responses/{id}, "
-                "or ask without background=True"
+                f"the response {id} is not ready (status {status}): fetch it later with GET /responses/{id}, "
+                "or leave out background=True"
             )
         if status == "incomplete":
             reason = mapping(response.get("incomplete_details")).get("reason")
@@ -471,7 +471,7 @@ class ResponseDecoder:
 
 
 def _status(response: Mapping[str, Any], word: str) -> str:
-    """How the answer ended, by the last event's name, or by what stands in it."""
+    """How the answer ended, from the last event's name or content."""
     return string(response.get("status")) or word if word == "completed" else word
 
 
@@ -481,13 +481,13 @@ def _output(response: Mapping[str, Any]) -> list[Any] | None:
     if isinstance(output, Mapping):
         return [output]
     if output is None or isinstance(output, str):
-        output = output or response.get("output_text")  # a field of OpenAI's packages, which some gateways send
+        output = output or response.get("output_text")  # a field of OpenAI's packages; some gateways send it
         return [{"type": "message", "content": output}] if isinstance(output, str) else None
     return output if isinstance(output, list) else None
 
 
 def _report(event: Any) -> Any:
-    """The report in an error event, without the event's type: it would be taken for the error's."""
+    """The report in an error event, without the event's type, which is not the error's."""
     if isinstance(event, str):
         try:
             event = parsed_json(event)
@@ -517,7 +517,7 @@ def _usage(usage: Mapping[str, Any]) -> Usage:
 
 
 def _made_of(part: Mapping[str, Any]) -> type[str] | type[Refusal] | type[Reasoning] | None:
-    """What the text of a part becomes; None if nobody knows the part."""
+    """The item type for the text of a part; None for an unknown part."""
     if part.get("type") in _THOUGHT_PARTS:
         return Reasoning
     return None if part_text(part) is None else Refusal if part.get("type") == "refusal" else str
@@ -533,6 +533,6 @@ def _index(value: Any) -> int | None:
 
 
 def _key(event: Mapping[str, Any]) -> tuple[Any, ...]:
-    """What tells a part of an item from the others."""
+    """The key that identifies a part of an item."""
     names = ("output_index", "item_id", "content_index", "summary_index")
     return tuple(name_of(event.get(name)) for name in names)

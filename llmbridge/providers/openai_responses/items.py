@@ -1,4 +1,4 @@
-"""What the items of an answer are: messages, thoughts, calls for the caller, tools that the service runs, and others.
+"""The items of an answer: messages, thoughts, the caller's calls, server tools, and others.
 
 Source: OpenAI API reference, responses, "Create a model response"; the types of openai-python.
 """
@@ -35,25 +35,25 @@ __all__ = [
 ]
 
 INPUTS: Mapping[str, str] = {"function": "arguments", "custom": "input"}
-"""Where the two usual kinds of a call have what is passed to the tool."""
+"""The field with a tool's input, for the two common kinds of calls."""
 
 _HEAD = frozenset(("type", "id", "call_id", "name", "status"))
 _RESULTS = ("result", "results", "output", "outputs", "tools", "error")
 _MESSAGE = frozenset(("type", "id", "role", "status", "content"))
 _PART = frozenset(("type", "text", "refusal", "logprobs"))
-_READ = frozenset(("annotations", "phase"))  # they have a meaning here, and go back
+_READ = frozenset(("annotations", "phase"))  # read here, and sent back
 _TEXT_PARTS: Mapping[str, str] = {"output_text": "text", "text": "text", "refusal": "refusal"}
 _PLACED = ("url_citation", "container_file_citation")
 _CITATIONS = (*_PLACED, "file_citation", "file_path")
-# Items that are answered, or found again, by their id; it goes back even where the service keeps nothing.
+# Items that are answered or found by their id: it is sent back even if the service stores nothing.
 _NAMED = ("mcp_approval_request", "image_generation_call")
 
 
 def read_text(value: Any, where: str) -> str:
-    """A text, also where a gateway wraps it into an object.
+    """A text, also if a gateway wraps it into an object.
 
     Raises:
-        ProtocolError: Nobody can say what it means; says where it stands.
+        ProtocolError: It has another form. The message names the place.
 
     Example:
         >>> read_text("Hi", "a delta"), read_text({"text": "Hi"}, "a delta"), read_text(None, "a delta")
@@ -71,7 +71,7 @@ def read_text(value: Any, where: str) -> str:
 
 
 def message_parts(item: Mapping[str, Any]) -> list[Mapping[str, Any]]:
-    """The content of a message as parts."""
+    """The parts of a message's content."""
     content = item.get("content")
     if isinstance(content, str):
         return [{"type": "output_text", "text": content}] if content else []
@@ -91,7 +91,7 @@ def whole_text(parts: list[Mapping[str, Any]]) -> str:
 
 
 def thought_texts(item: Mapping[str, Any]) -> tuple[str, str]:
-    """The summary of a thought, and what was thought."""
+    """The summary of a thought, and the thought itself."""
     return "\n\n".join(_texts(item.get("summary"))), "".join(_texts(item.get("content")))
 
 
@@ -106,7 +106,7 @@ def _list(value: Any) -> list[Any]:
 
 
 def kept(item: Mapping[str, Any], stored: bool) -> dict[str, Any]:
-    """An item as it goes back: without its id where the service keeps nothing, as it would not find it.
+    """An item as it is sent back: without its id if the service stores nothing and so would not find it.
 
     Example:
         >>> kept({"type": "web_search_call", "id": "ws_1"}, stored=False)
@@ -118,7 +118,7 @@ def kept(item: Mapping[str, Any], stored: bool) -> dict[str, Any]:
 
 
 def end_of_message(item: Mapping[str, Any], parts: list[Mapping[str, Any]], stored: bool) -> EndOfPart:
-    """The end of a message, whose only text is left empty; where it has several, they show where each one ends."""
+    """The end of a message, its text left empty; if there are several texts, they mark where each one ends."""
     plain = [part for part in parts if part_text(part) is not None]
     needed = len(plain) < len(parts) or any(_says_more(item, _MESSAGE) or _says_more(part, _PART) for part in parts)
     if not (needed or item.get("id") or item.get("phase")):
@@ -135,7 +135,7 @@ def _says_more(fields: Mapping[str, Any], plain: frozenset[str]) -> bool:
 
 
 def unknown_keys(fields: Mapping[str, Any], known: frozenset[str] | None = None) -> Iterator[Other]:
-    """What an event, or a part of a message if nothing is said to be known, has beside what llmbridge knows."""
+    """The unknown keys of an event, or of a message part if `known` is None."""
     names = _PART | _MESSAGE | _READ if known is None else known
     for name, value in fields.items():
         if name not in names and value not in (None, "", [], {}):
@@ -143,11 +143,11 @@ def unknown_keys(fields: Mapping[str, Any], known: frozenset[str] | None = None)
 
 
 def cited(annotation: Mapping[str, Any], before: int) -> Item:
-    """What an annotation says about a source.
+    """The citation in an annotation.
 
     Args:
         annotation: The service's own object.
-        before: Characters of the answer before the text in which the annotation counts.
+        before: Number of the answer's characters before the annotated text.
     """
     kind = string(annotation.get("type"))
     if kind not in _CITATIONS:
@@ -165,7 +165,7 @@ def cited(annotation: Mapping[str, Any], before: int) -> Item:
 
 
 def call_kind(item: Mapping[str, Any]) -> str | None:
-    """Of which kind a call is that the caller has to answer; None for any other item.
+    """The kind of a call that the caller must answer; None for any other item.
 
     Example:
         >>> call_kind({"type": "custom_tool_call"}), call_kind({"type": "web_search_call", "id": "ws_1"})
@@ -180,14 +180,14 @@ def call_kind(item: Mapping[str, Any]) -> str | None:
 
 
 def _waits(item: Mapping[str, Any]) -> bool:
-    """Whether nobody has run it: what the service runs has no id to answer to, or a result, or says where it runs."""
+    """Whether the call is unanswered: a server tool's call has no call id, has a result, or names its server."""
     elsewhere = mapping(item.get("environment")).get("type") not in (None, "local")
     done = any(item.get(name) for name in _RESULTS) or item.get("execution") == "server"
     return bool(string(item.get("call_id"))) and not (elsewhere or done)
 
 
 def call_name(item: Mapping[str, Any]) -> str:
-    """What is called; the tools of the service's own are called by their kind."""
+    """The called tool; the service's own tools are named by their kind."""
     kind = string(item.get("type"))
     if kind in ("function_call", "custom_tool_call") or string(item.get("name")):
         return string(item.get("name"))
@@ -195,7 +195,7 @@ def call_name(item: Mapping[str, Any]) -> str:
 
 
 def call_input(item: Mapping[str, Any]) -> str:
-    """What is passed to the tool, as text."""
+    """The tool's input as text."""
     kind = call_kind(item) or ""
     given = item.get(INPUTS.get(kind, "arguments"))
     if given is None and kind not in INPUTS:
@@ -204,29 +204,29 @@ def call_input(item: Mapping[str, Any]) -> str:
 
 
 def call_raw(item: Mapping[str, Any], beside_thoughts: bool, stored: bool) -> dict[str, Any] | None:
-    """The item of a call, if it says more than the call; what is passed to the tool is filled in again.
+    """The item of a call, if it holds more than the call, with its input filled in again.
 
     Args:
-        item: Of the call.
-        beside_thoughts: There are thoughts in the turn that go back by their ids: what follows them needs its own.
-        stored: Whether the service keeps it.
+        item: The call's item.
+        beside_thoughts: Whether thoughts in the turn are sent back by ID: items after them need their own.
+        stored: Whether the service stores the answer.
     """
     kind = call_kind(item) or ""
     field = INPUTS.get(kind)
     if field is None:
         return kept(item, stored)
     if kind == "function" and not (beside_thoughts or _says_more(item, _HEAD | {field})):
-        return None  # a call of any other kind means nothing to other services
+        return None  # other services do not understand other kinds
     return kept({**item, field: ""}, stored)
 
 
 def tool_items(item: Mapping[str, Any], raw: Mapping[str, Any], written: str = "") -> Iterator[Item]:
-    """What an item says that is neither a message nor a thought nor a call for the caller.
+    """The items of anything but a message, a thought or a caller's call.
 
     Args:
-        item: As it is in the end.
-        raw: As it goes back.
-        written: What came in pieces of what the tool was called with.
+        item: Its final state.
+        raw: The form in which it is sent back.
+        written: The tool's input, as far as it came in pieces.
     """
     kind = string(item.get("type"))
     if kind == "image_generation_call" and (result := string(item.get("result"))):
@@ -241,7 +241,7 @@ def tool_items(item: Mapping[str, Any], raw: Mapping[str, Any], written: str = "
 
 
 def server_tool(item: Mapping[str, Any], raw: Mapping[str, Any], written: str = "") -> ServerTool:
-    """The call of a tool that the service runs; see `tool_items`."""
+    """The call of a server tool; see `tool_items`."""
     given = {name: value for name, value in item.items() if name not in (*_HEAD, *_RESULTS)}
     if written and not given.get("code") and not given.get("arguments"):
         given["arguments" if item.get("type") == "mcp_call" else "code"] = written
@@ -250,7 +250,7 @@ def server_tool(item: Mapping[str, Any], raw: Mapping[str, Any], written: str = 
         try:
             arguments = parsed_json(arguments)
         except ProtocolError:
-            arguments = None  # it stays among what was given, as it is
+            arguments = None  # stays in `raw`, unparsed
     if not isinstance(arguments, Mapping):
         arguments = given
     results = (item[name] for name in _RESULTS if item.get(name) is not None)

@@ -1,4 +1,4 @@
-"""How a request is worded for the Responses API: the conversation as items, and functions without a wrapping.
+"""Requests to the Responses API: the conversation as items, and functions without a wrapper.
 
 Source: OpenAI API reference, responses, "Create a model response"; the types of openai-python.
 """
@@ -35,12 +35,12 @@ def encode_items(
     """The instructions, and the items of the conversation.
 
     Args:
-        messages: What stands at their beginning for the system becomes the instructions.
-        own_instructions: The caller gives the instructions as a parameter: then the messages stay messages.
-        stored: False leaves out what only a service that keeps its answers finds again.
+        messages: System messages at the start become the instructions.
+        own_instructions: Whether the caller passes `instructions`: then system messages stay messages.
+        stored: Whether the service stores answers; if not, whatever it would look up is left out.
 
     Raises:
-        InvalidRequest: Something in a message has no counterpart; says which.
+        InvalidRequest: The API does not support a part of a message. The message says which.
     """
     instructions: list[str] = []
     items: list[dict[str, Any]] = []
@@ -55,13 +55,13 @@ def encode_items(
             items.append(_call_output(message, calls, f"messages[{number}]"))
         else:
             items.append({"type": "message", "role": message.role, "content": _content(message, f"messages[{number}]")})
-    if not (items or own_instructions):  # the service wants something to answer
+    if not (items or own_instructions):  # the service needs some input
         return encode_items(messages, True, stored)
     return "\n\n".join(instructions) or None, items
 
 
 def _assistant_items(message: Message, stored: bool) -> list[dict[str, Any]]:
-    """A turn as items, in the order of its parts: reasoning belongs to what stands behind it."""
+    """A turn as items, in the order of its parts: reasoning belongs to the item after it."""
     items: list[dict[str, Any]] = []
     texts: list[dict[str, Any]] = []
     for part in message.parts:
@@ -74,10 +74,10 @@ def _assistant_items(message: Message, stored: bool) -> list[dict[str, Any]]:
 
 
 def _said_in(part: dict[str, Any]) -> list[dict[str, Any]] | None:
-    """What a part adds to a message of the model; None if it is an item of its own."""
+    """A part's contribution to the model's message; None if it is an item of its own."""
     kind, raw = part["type"], mapping(part.get("raw"))
     if kind in _MEDIA and raw.get("type") != "image_generation_call":
-        transcript = string(part.get("transcript"))  # the service takes only text there
+        transcript = string(part.get("transcript"))  # only text is accepted there
         return [{"type": "output_text", "text": transcript}] if transcript else []
     if kind in TEXTS and raw.get("type") != "message":
         more = part if kind == "output_text" else {}
@@ -86,7 +86,7 @@ def _said_in(part: dict[str, Any]) -> list[dict[str, Any]] | None:
 
 
 def _item(part: dict[str, Any], stored: bool) -> dict[str, Any] | None:
-    """The item that a part of a turn is; None if the service cannot take it."""
+    """The item for a part of a turn; None if the service does not accept it."""
     kind, raw = part["type"], mapping(part.get("raw"))
     if kind == "tool_call":
         return kept(_call(call_of(part)), stored)
@@ -102,7 +102,7 @@ def _item(part: dict[str, Any], stored: bool) -> dict[str, Any] | None:
 
 
 def _call(call: ToolCall) -> dict[str, Any]:
-    """A call as an item; what the service has said about it beside is there again."""
+    """A call as an item, with the service's extra fields."""
     raw = dict(call.raw or {})
     if call.kind in INPUTS:
         kind = "function_call" if call.kind == "function" else "custom_tool_call"
@@ -112,7 +112,7 @@ def _call(call: ToolCall) -> dict[str, Any]:
 
 
 def _message(raw: Mapping[str, Any], text: str) -> dict[str, Any]:
-    """A message of the service's own, with the text that it has now."""
+    """A message in the service's own form, with its current text."""
     parts = message_parts(raw)
     places = [place for place, part in enumerate(parts) if part_text(part) is not None]
     if text != whole_text(parts):
@@ -125,14 +125,14 @@ def _message(raw: Mapping[str, Any], text: str) -> dict[str, Any]:
 
 
 def _said(texts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The message that parts of an answer make, if there is anything in them."""
+    """A message made of parts of an answer, unless they are empty."""
     plain = all(part.keys() == {"type", "text"} and isinstance(part["text"], str) for part in texts)
     content = "".join(part["text"] for part in texts) if plain else texts
     return [{"type": "message", "role": "assistant", "content": content}] if content else []
 
 
 def _reasoning(part: Mapping[str, Any]) -> dict[str, Any] | None:
-    """Reasoning as an item: the service's own, or what the service has encrypted, which "id:content" shows."""
+    """Reasoning as an item: the service's own, or encrypted by the service (marked by "id:content")."""
     if "summary" in part or "encrypted_content" in part:
         return dict(part)
     identity, colon, encrypted = str(part.get("signature") or "").partition(":")
@@ -144,10 +144,10 @@ def _reasoning(part: Mapping[str, Any]) -> dict[str, Any] | None:
 
 
 def _call_output(message: Message, calls: Mapping[str, ToolCall], where: str) -> dict[str, Any]:
-    """The answer to a call, in the form that calls of its kind are answered in."""
+    """The result of a call, in the form for its kind of call."""
     id = str(message.extra.get("tool_call_id") or "")
     if not id:
-        raise InvalidRequest(f"{where} answers a tool call: say which one with 'tool_call_id'")
+        raise InvalidRequest(f"{where} is a tool result: name the call in 'tool_call_id'")
     call = calls.get(id)
     kind = str(message.extra.get("kind") or "function") if call is None else call.kind
     content: Any = _content(message, where)
@@ -164,7 +164,7 @@ def _call_output(message: Message, calls: Mapping[str, ToolCall], where: str) ->
 
 
 def _approval(message: Message, kind: str, id: str) -> dict[str, Any]:
-    """Whether a tool may be run, in the words of the caller, or of whatever stands for him."""
+    """Whether a tool may be run, from the caller's words."""
     text = message.text.strip()
     approve = text.lower().rstrip(".!") in _APPROVED and not message.extra.get("is_error")
     reason = {"reason": text} if text and not approve else {}
@@ -173,7 +173,7 @@ def _approval(message: Message, kind: str, id: str) -> dict[str, Any]:
 
 
 def _call_id(given: str) -> str:
-    """Ids of other services may be longer than this one takes."""
+    """An ID that is short enough; those of other services may be longer."""
     return call_id(given, _CALL_ID, 32) if given else given
 
 
@@ -188,7 +188,7 @@ def _content(message: Message, where: str) -> str | list[dict[str, Any]]:
 
 
 def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
-    """A part of a message; what llmbridge does not know is taken for the service's own."""
+    """A part of a message; unknown types are sent unchanged."""
     kind = part["type"]
     if kind in TEXTS:
         return {"type": "input_text", "text": part.get("text")}
@@ -206,7 +206,7 @@ def _part(part: dict[str, Any], where: str) -> dict[str, Any]:
 
 
 def encode_tool(tool: Tool) -> dict[str, Any]:
-    """A tool that the model may call. Unless told otherwise, this service takes every function for a strict one."""
+    """A tool that the model may call. By default, this service treats every function as strict."""
     from llmbridge.providers.openai.request import described
 
     if tool.raw is not None:
@@ -218,14 +218,14 @@ def encode_tool(tool: Tool) -> dict[str, Any]:
 
 
 def encode_choice(choice: ToolChoice) -> Any:
-    """Whether the model may, must, or must not call a tool."""
+    """Whether the model may, must or must not call a tool."""
     if choice.raw is not None:
         return dict(choice.raw)
     return {"type": "function", "name": choice.name} if choice.mode == "tool" else choice.mode
 
 
 def encode_schema(schema: Schema) -> dict[str, Any]:
-    """The format that makes the service hold the model to a schema."""
+    """The text format for a schema."""
     from llmbridge.providers.openai.request import encode_format
 
     return {"type": "json_schema", **encode_format(schema)["json_schema"]}
@@ -239,7 +239,7 @@ def encode_schema_tool(schema: Schema) -> dict[str, Any]:
 
 
 def encode_params(params: Mapping[str, Any]) -> dict[str, Any]:
-    """The parameters where this service has them; one given by its own name wins.
+    """The parameters in the service's places; a value under its own name wins.
 
     Raises:
         InvalidRequest: A value cannot be translated.
@@ -273,7 +273,7 @@ def _given(params: Mapping[str, Any], name: str) -> Mapping[str, Any]:
 
 
 def _format(form: Any) -> dict[str, Any]:
-    """OpenAI's older way to ask for JSON, in which the schema is wrapped once more."""
+    """OpenAI's older form of JSON mode, in which the schema has one more wrapper."""
     if not isinstance(form, Mapping) or not isinstance(form.get("type"), str):
         raise InvalidRequest("response_format must be a mapping like {'type': 'json_object'}")
     inner = form.get("json_schema")

@@ -1,4 +1,4 @@
-"""What an endpoint says, before anything is decided about how it is sent: one module per dialect, found by the path.
+"""The endpoints' answers before they are sent: one module per dialect, chosen by the path.
 
 | path ends in | answers as |
 |---|---|
@@ -6,9 +6,9 @@
 | `/v1/messages`, `/v1/messages/count_tokens`, and `/v1/models` for an `anthropic-version` | Anthropic |
 | `/models/{model}:rawPredict`, `/models/{model}:streamRawPredict` | Anthropic on Vertex AI |
 | any other `/models/{model}:{method}`, and `/models` for a Gemini key or below `/v1beta` | Gemini |
-| `/api/chat` of a request with a `model`, `/api/embed`, `/api/tags`, `/api/ps`, `/api/show`, `/api/version` | Ollama |
+| `/api/chat` for a request with a `model`, `/api/embed`, `/api/tags`, `/api/ps`, `/api/show`, `/api/version` | Ollama |
 | `/v2/chat`, `/v2/embed`, and `/models` below `/cohere/` | Cohere |
-| `/api/chat` of one without, `/api/converse-edge` | the ancestors, CodeLinkAva and Vitalentum |
+| `/api/chat`  the ancestors, CodeLinkAva and Vitalentum| the ancestors, CodeLinkAva and Vitalentum |
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ PATHS = {
     "vertex": "",
     "vertex-anthropic": "",
 }
-"""What follows the server's root in the `base_url` of every dialect."""
+"""The path that every dialect adds to the server's root in its `base_url`."""
 
 _ENDPOINTS: tuple[tuple[str, str, Dialect, Endpoint], ...] = (
     ("POST", "/chat/completions", openai.DIALECT, openai.chat),
@@ -65,12 +65,12 @@ _MISTRAL: dict[str, Endpoint] = {
 
 
 def answer(reply: Reply, received: Received, answer_id: str) -> Answer:
-    """The answer to a request as the asked endpoint would word it.
+    """The answer to a request, in the words of the endpoint.
 
     Args:
-        reply: what to say; its `raw` and everything about the transport are not looked at.
-        received: the request, which decides about the format.
-        answer_id: what tells this answer from others; it becomes part of the `id` of its chunks.
+        reply: The scripted answer; `raw` and everything about the transport are ignored here.
+        received: The request, which decides about the format.
+        answer_id: A unique text, which becomes part of the `id` of the chunks.
     """
     dialect, endpoint = _route(received)
     request_id = f"req-{answer_id}"
@@ -100,7 +100,7 @@ def _said(reply: Reply, received: Received, answer_id: str, dialect: Dialect, en
 
 
 def _route(received: Received) -> tuple[Dialect, Endpoint | None]:
-    """Who answers; None in place of an endpoint if the dialect has none of that method and path."""
+    """The dialect and endpoint that answer; None as endpoint if the dialect has none for that method and path."""
     method, route = received.method, received.route
     if route.startswith("/mistral/"):
         known = next((known for ending, known in _MISTRAL.items() if route.endswith(ending)), None)
@@ -121,7 +121,7 @@ def _route(received: Received) -> tuple[Dialect, Endpoint | None]:
 
 
 def _listed_by(received: Received) -> tuple[Dialect, Endpoint]:
-    """Three services list their models at one path: their clients are told apart by their headers."""
+    """Three services list models at the same path: the client's headers tell them apart."""
     if received.header("anthropic-version") is not None:
         return anthropic.DIALECT, anthropic.models
     if received.header("x-goog-api-key") is not None or "/v1beta/" in received.route:
@@ -130,7 +130,7 @@ def _listed_by(received: Received) -> tuple[Dialect, Endpoint]:
 
 
 def _stranger(received: Received) -> Dialect:
-    """Whose errors a path without an endpoint gives."""
+    """The dialect whose errors a path without an endpoint gives."""
     if received.route.startswith("/cohere/"):
         return cohere.DIALECT
     if received.header("anthropic-version") is not None:

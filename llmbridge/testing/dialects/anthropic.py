@@ -1,4 +1,4 @@
-"""Anthropic's Messages: content blocks in named events, and the shapes of its errors and lists.
+"""Anthropic's Messages: content blocks in named events, errors and lists.
 
 Source:
     Anthropic API reference, messages, streaming, errors, models, token counting.
@@ -56,7 +56,7 @@ _STOPS = {
 _NAME = re.compile(r"[a-zA-Z0-9_-]{1,128}")
 _SAMPLING = ("temperature", "top_p", "top_k")
 _SINCE_NO_SAMPLING = "2026-10-21"
-_VERTEX = "2023-06-01"  # the version of the API there, whatever it is called
+_VERTEX = "2023-06-01"  # the API version there
 _LEAST_BUDGET = 1024
 _BLOCK_FIELDS: dict[str, tuple[tuple[str, type], ...]] = {
     "text": (("text", str),),
@@ -73,7 +73,7 @@ _BLOCK_FIELDS: dict[str, tuple[tuple[str, type], ...]] = {
     "redacted_thinking": (("data", str),),
 }
 _RESULT: tuple[tuple[str, type], ...] = (("tool_use_id", str),)
-"""Of the results of the service's own tools, such as `web_search_tool_result`."""
+"""The types of results of server tools, such as `web_search_tool_result`."""
 _WORDS = {str: "string", int: "integer", list: "list", dict: "dictionary"}
 
 
@@ -115,7 +115,7 @@ def _answered(reply: Reply, request: dict[str, Any], version: str | None, answer
 
 
 def count_tokens(reply: Reply, received: Received, answer_id: str) -> Answer:
-    """POST .../v1/messages/count_tokens; a scripted usage decides with its `input_tokens`."""
+    """POST .../v1/messages/count_tokens; a scripted usage sets its `input_tokens`."""
     request = json_object(received)
     _check_request(request, received.header("anthropic-version"), max_tokens=False)
     given = reply.usage.get("input_tokens") if isinstance(reply.usage, dict) else None
@@ -123,7 +123,7 @@ def count_tokens(reply: Reply, received: Received, answer_id: str) -> Answer:
 
 
 def models(reply: Reply, received: Received, answer_id: str) -> Answer:
-    """GET .../v1/models of a client that says which `anthropic-version` it speaks."""
+    """GET .../v1/models with the header `anthropic-version`."""
     names = model_names(reply)
     data = [
         {"type": "model", "id": name, "display_name": name, "created_at": "2024-01-01T00:00:00Z", "lifecycle": "active"}
@@ -150,7 +150,7 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[b
     for index, block in enumerate(blocks):
         yield event("content_block_start", index=index, content_block=block.start)
         yield from (event("content_block_delta", index=index, delta=delta) for delta in block.deltas)
-        # An error comes in the middle of things: the block that was being sent stays open.
+        # An error may come at any time: the current block stays open.
         if reply.error is None or block is not blocks[-1]:
             yield event("content_block_stop", index=index)
     if reply.error is not None:
@@ -179,7 +179,7 @@ def _ending(reply: Reply) -> dict[str, Any]:
 
 @dataclass(frozen=True)
 class _Block:
-    """A content block: as it starts in a stream, the deltas that fill it, and as it is whole."""
+    """A content block: its start in a stream, the deltas that fill it, and its final state."""
 
     start: dict[str, Any]
     deltas: list[dict[str, Any]]
@@ -214,7 +214,7 @@ def _thinking(thought: Thought) -> _Block:
 
 
 def _text(whole: dict[str, Any], pieces: tuple[str, ...]) -> _Block:
-    """A text, whose citations come one by one behind it."""
+    """A text, followed by its citations one by one."""
     cited = whole.get("citations")
     deltas: list[dict[str, Any]] = [{"type": "text_delta", "text": piece} for piece in pieces]
     deltas += [{"type": "citations_delta", "citation": one} for one in cited or ()]
@@ -227,7 +227,7 @@ def _use(whole: dict[str, Any], text: str) -> _Block:
 
 
 def _own_block(block: dict[str, Any]) -> _Block:
-    """A block that was scripted as it is: what the service sends in pieces comes in pieces."""
+    """A scripted block: what the service sends in pieces is sent in pieces."""
     kind = block.get("type")
     if kind == "text" and isinstance(block.get("text"), str):
         return _text(block, tuple(cut(block["text"])))
@@ -246,7 +246,7 @@ def _usage(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _first_usage(usage: dict[str, Any]) -> dict[str, Any]:
-    """What is known when the answer begins: the input, and the one token that begins it."""
+    """The counts at the start of the answer: the input, and one output token."""
     known = {name: value for name, value in usage.items() if not name.startswith("output")}
     return {**known, "output_tokens": 1} if "output_tokens" in usage else known
 
@@ -255,16 +255,16 @@ def _last_usage(usage: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in usage.items() if name.startswith("output")}
 
 
-# -- what a request must look like, and the words in which the service says that it does not ---------------------------
+# -- the form of a request, and the service's errors for a wrong one --------------------------------------------------
 
 
 def _check_request(request: dict[str, Any], version: str | None, *, max_tokens: bool = True) -> None:
-    """Refuses a request that lacks what is required, or that has messages, tools or settings of a wrong shape.
+    """Refuses a request that lacks a required field, or has wrong messages, tools or settings.
 
     Args:
-        request: the body.
-        version: the `anthropic-version` header.
-        max_tokens: whether the endpoint requires that field.
+        request: The body.
+        version: The `anthropic-version` header.
+        max_tokens: Whether the endpoint requires that field.
     """
     if version is None:
         raise Refused(400, "anthropic-version: header is required")
@@ -335,7 +335,7 @@ def _check_messages(messages: list[Any]) -> None:
 
 
 def _last_text(content: Any) -> str:
-    """The text that a turn ends with; "" if it ends with anything else."""
+    """The text at the end of a turn; "" if it ends with something else."""
     last = content[-1] if isinstance(content, list) and content else content
     text = last.get("text") if isinstance(last, dict) and last.get("type") == "text" else last
     return text if isinstance(text, str) else ""
@@ -380,7 +380,7 @@ def _check_source(source: dict[str, Any], where: str) -> None:
 
 
 def _check_results(blocks: list[dict[str, Any]], waiting: set[str], where: str) -> set[str]:
-    """The calls that this message leaves open, once it has answered all of the message before."""
+    """The calls of this message, after checking that it answers all calls of the last one."""
     results = {block["tool_use_id"] for block in blocks if block["type"] == "tool_result"}
     if strangers := results - waiting:
         text = f"unexpected `tool_use_id` found in `tool_result` blocks: {', '.join(sorted(strangers))}."
@@ -425,7 +425,7 @@ def _check_schema(schema: dict[str, Any], where: str) -> None:
 
 
 def _check_bounds(schema: dict[str, Any], where: str) -> None:
-    """Where the model is held strictly to a schema, hardly any bounds are known."""
+    """A strict schema accepts hardly any bounds."""
     for _, part in places(schema):
         for name in top_words(part, BOUNDS):
             kind = part.get("type")

@@ -1,4 +1,4 @@
-"""What the dialects have in common: the answer as data, the refusal of a request, counts, vectors and pieces."""
+"""What the dialects share: the answer as data, refused requests, counts, vectors and pieces."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ JSON = "application/json"
 NDJSON = "application/x-ndjson"
 DEFAULT_MODEL = "test-model"
 SIGNATURE = "bGxtYnJpZGdlLnRlc3Rpbmc="
-"""The signature of made-up reasoning: base64, as every dialect that signs wants it."""
+"""The signature of made-up reasoning: base64, as in every dialect with signatures."""
 
 _DIMENSIONS = 8
 _PIECE = 8
@@ -62,14 +62,14 @@ _encoder = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
 
 @dataclass(frozen=True)
 class Answer:
-    """What an endpoint says, before anything is decided about how it is sent.
+    """An endpoint's answer, before it is decided how to send it.
 
     Attributes:
-        status: the HTTP status.
+        status: The HTTP status.
         content_type: "" for an answer without a body.
-        events: the body, as the events or the one document it consists of.
-        headers: what the dialect adds of its own.
-        streamed: whether the events are sent one by one, without a length in front.
+        events: The body, as its events or its one document.
+        headers: The dialect's own headers.
+        streamed: Whether the events are sent one by one, without a length before them.
     """
 
     status: int
@@ -84,13 +84,13 @@ class Failure:
     """An error before it is put into a dialect's document.
 
     Attributes:
-        status: the HTTP status it goes out under; of an error inside a stream, the one that it stands for.
-        message: in words.
-        code: OpenAI's word for it, where there is a special one.
-        given: what the test scripted as `error`, which goes in as it is.
-        retry_after: the scripted Retry-After header.
-        request_id: the id of the answer.
-        param: the part of the request that is wrong.
+        status: Its HTTP status; for an error inside a stream, the status it stands for.
+        message: In words.
+        code: OpenAI's word for it, if there is one.
+        given: The scripted `error`, sent unchanged.
+        retry_after: The scripted Retry-After header.
+        request_id: The id of the answer.
+        param: The wrong part of the request.
     """
 
     status: int
@@ -103,7 +103,7 @@ class Failure:
 
 
 class Refused(Exception):
-    """The request is not one that the endpoint serves; the answer is an error document."""
+    """The endpoint does not accept the request; the answer is an error document."""
 
     def __init__(self, status: int, message: str, code: str | None = None, *, param: str | None = None) -> None:
         super().__init__(message)
@@ -120,9 +120,9 @@ class Dialect:
     """How one family of endpoints answers.
 
     Attributes:
-        name: as in `LLMServer.base_url()`.
-        error: the error document, as a value for JSON.
-        request_id: the header that carries the id of the answer; "" if the real service sends none.
+        name: As in `LLMServer.base_url()`.
+        error: The error document, as a value for JSON.
+        request_id: The header with the answer's id; "" if the real service sends none.
     """
 
     name: str
@@ -140,23 +140,23 @@ class Tokens:
 
 
 def dump(value: Any) -> bytes:
-    """Compact JSON as UTF-8; lone surrogates, which a request may smuggle in, become question marks."""
+    """Compact JSON as UTF-8; lone surrogates, which a request may contain, become question marks."""
     return _encoder.encode(value).encode("utf-8", "replace")
 
 
 def document(reply: Reply, value: Any) -> Answer:
-    """An answer that is one JSON document."""
+    """An answer with one JSON document."""
     return Answer(reply.status, JSON, [dump(value)])
 
 
 def sse(reply: Reply, value: bytes, event: str | None = None) -> bytes:
-    """One server-sent event; without the blank line after it if the reply says `lines`."""
+    """One server-sent event; without its blank line if the reply sets `lines`."""
     name = f"event: {event}\n".encode() if event else b""
     return name + b"data: " + value + (b"\n" if reply.lines else b"\n\n")
 
 
 def json_object(received: Received) -> dict[str, Any]:
-    """The body, which must be a JSON object; else Refused."""
+    """The body as a JSON object; raises Refused if it is something else."""
     try:
         request = received.json
     except (ValueError, RecursionError) as exc:
@@ -167,17 +167,17 @@ def json_object(received: Received) -> dict[str, Any]:
 
 
 def missing(param: str) -> Refused:
-    """How OpenAI refuses a request that lacks something."""
+    """OpenAI's error for a missing parameter."""
     return Refused(400, f"Missing required parameter: '{param}'", "missing_required_parameter", param=param)
 
 
 def invalid(param: str, expected: str) -> Refused:
-    """How OpenAI refuses a value of a wrong type."""
+    """OpenAI's error for a value of a wrong type."""
     return Refused(400, f"Invalid type for '{param}': expected {expected}.", "invalid_type", param=param)
 
 
 def phrase(status: int) -> str:
-    """The usual words for an HTTP status, "" if it has none."""
+    """The usual words for an HTTP status; "" if there are none."""
     try:
         return http.HTTPStatus(status).phrase
     except ValueError:
@@ -185,22 +185,22 @@ def phrase(status: int) -> str:
 
 
 def words(text: str) -> list[str]:
-    """The text cut into words, each with the space in front of it; joined, they are the text again."""
+    """The text cut into words, each with the space before it; joined, they are the text again."""
     return re.findall(r"\s*\S+(?:\s+\Z)?|\s+\Z", text)
 
 
 def cut(text: str) -> list[str]:
-    """The text in pieces of a few characters, as services stream the arguments of a tool call."""
+    """The text in pieces of a few characters, as services stream a tool call's arguments."""
     return [text[at : at + _PIECE] for at in range(0, len(text), _PIECE)]
 
 
 def function_call(call: Call, call_id: str) -> dict[str, Any]:
-    """A whole call in OpenAI's format; `call_id` is for one that was scripted without an id."""
+    """A whole call in OpenAI's format; `call_id` is used if the script gave no id."""
     return {"id": call.id or call_id, "type": "function", "function": {"name": call.name, "arguments": call.text}}
 
 
 def count(reply: Reply, request: Any) -> Tokens:
-    """What a reply to a request would cost, a word being a token."""
+    """The cost of a reply, counting each word as a token."""
     asked = sum(len(turn.text.split()) for turn in turns(request))
     reasoning = len("".join(reply.reasoning_pieces).split())
     texts = ["".join(reply.pieces), reply.refusal or "", *reply.choices, *(call.text for call in reply.calls)]
@@ -208,17 +208,17 @@ def count(reply: Reply, request: Any) -> Tokens:
 
 
 def signature(reply: Reply) -> str | None:
-    """What signs the reasoning: the scripted signature, a fixed one for reasoning without, else None."""
+    """The signature of the reasoning: scripted, or a fixed one for reasoning, or None."""
     return reply.signature if reply.signature is not None else SIGNATURE if reply.reasoning_pieces else None
 
 
 def proof(thought: Thought) -> str:
-    """What signs a thought: the scripted signature, or a fixed one."""
+    """The signature of a thought: scripted, or a fixed one."""
     return SIGNATURE if thought.signature is None else thought.signature
 
 
 def identity_of(reply: Reply, made_up: str, **named: Any) -> dict[str, Any]:
-    """The top of an answer: its id, what the dialect has there, and what else was scripted for it."""
+    """The top of an answer: its id, the dialect's fields, and the scripted ones."""
     return {"id": reply.id or made_up, **named, **(reply.extra or {})}
 
 
@@ -228,7 +228,7 @@ def model_of(reply: Reply, request: dict[str, Any]) -> str:
 
 
 def model_names(reply: Reply) -> Sequence[str]:
-    """What the lists of models name."""
+    """The names in the lists of models."""
     return tuple(reply.models) if reply.models is not None else (reply.model or DEFAULT_MODEL,)
 
 
@@ -236,9 +236,9 @@ def vectors(reply: Reply, request: dict[str, Any], dimensions: Any = None) -> li
     """The scripted embeddings, or one made-up vector for every text of the request.
 
     Args:
-        reply: the scripted answer.
-        request: what was sent.
-        dimensions: how long the vectors were asked to be.
+        reply: The scripted answer.
+        request: The request's body.
+        dimensions: The requested length of the vectors.
     """
     if reply.embeddings is not None:
         return [list(vector) for vector in reply.embeddings]
@@ -247,7 +247,7 @@ def vectors(reply: Reply, request: dict[str, Any], dimensions: Any = None) -> li
 
 
 def _vector(text: str, size: int) -> list[float]:
-    """A vector of length 1 that depends on the text alone: equal texts are equal vectors, others are far apart."""
+    """A vector of length 1 made from the text: equal texts have equal vectors, others are far apart."""
     raw: list[float] = []
     while len(raw) < size:
         digest = hashlib.sha256(f"{len(raw)} {text}".encode("utf-8", "replace")).digest()
@@ -257,7 +257,7 @@ def _vector(text: str, size: int) -> list[float]:
 
 
 def logprob_shares(reply: Reply) -> Iterator[list[Any]]:
-    """Those of each piece: item i belongs to piece i; whatever is left over goes with the last piece."""
+    """Each piece's log probabilities: item i belongs to piece i, the rest to the last piece."""
     given, last = list(reply.logprobs or ()), len(reply.pieces) - 1
     for index in range(last + 1):
         yield given[index:] if index == last else given[index : index + 1]

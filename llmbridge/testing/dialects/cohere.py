@@ -1,4 +1,4 @@
-"""Cohere's second API: named events that begin, fill and end each block, and flat errors.
+"""Cohere's second API: named events that start, fill and end each block, and flat errors.
 
 Source:
     Cohere API reference, chat (v2), streaming, embed (v2), models, errors.
@@ -117,7 +117,7 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[b
 
 
 def _blocks(reply: Reply) -> tuple[list[str], list[tuple[str, list[str]]]]:
-    """The plan, which reasoning is where tools are called, and the blocks of content."""
+    """The plan (reasoning before tool calls), and the blocks of content."""
     blocks = []
     for part in reply.turn:
         if isinstance(part, Words) and not (reply.calls and isinstance(part, Thought)):
@@ -147,7 +147,7 @@ def _message(reply: Reply, answer_id: str) -> dict[str, Any]:
 
 
 def _citation(event: dict[str, Any]) -> Any:
-    """The citation in the event that tells it."""
+    """The citation in its event."""
     delta = event.get("delta")
     message = delta.get("message") if isinstance(delta, dict) else None
     return message.get("citations") if isinstance(message, dict) else None

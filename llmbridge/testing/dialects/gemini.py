@@ -39,7 +39,7 @@ from .schemas import bare_arrays, places
 __all__ = ["DIALECT", "METHOD", "call", "models"]
 
 METHOD = re.compile(r"/(?:models|tunedModels)/([^/:]+):(\w+)")
-"""The end of the path: the model, and what it is asked to do."""
+"""The end of the path: the model and the method."""
 
 _STATUSES = {
     400: "INVALID_ARGUMENT",
@@ -173,7 +173,7 @@ def _embedding_usage(reply: Reply) -> dict[str, Any]:
 
 
 def _raw_error(reply: Reply) -> Iterator[bytes]:
-    """An error in the middle of a stream is no event: the service writes the document as it is, line by line."""
+    """An error inside a stream is not an event: the service writes the bare document, line by line."""
     if reply.error is not None:
         whole = dump(error(Failure(500, "", given=reply.error)))
         yield (
@@ -182,7 +182,7 @@ def _raw_error(reply: Reply) -> Iterator[bytes]:
 
 
 def _chunks(reply: Reply, request: dict[str, Any], answer_id: str, model: str) -> list[dict[str, Any]]:
-    """One response for every piece; the last one also says how it ended, unless an error follows."""
+    """One response per piece; the last one has the finish reason, unless an error follows."""
     steps = list(_steps(reply)) or [[{"text": ""}]]
     tail = _tail(reply, request, answer_id, model)
     if reply.error is not None:
@@ -194,7 +194,7 @@ def _chunks(reply: Reply, request: dict[str, Any], answer_id: str, model: str) -
 
 
 def _usage_so_far(reply: Reply, tail: dict[str, Any]) -> dict[str, Any]:
-    """The service counts in every chunk; before the last one only the prompt is certain."""
+    """The counts in every chunk; before the last one, only the prompt's is certain."""
     if reply.usage is False:
         return {}
     prompt = tail["usageMetadata"].get("promptTokenCount", 0)
@@ -202,7 +202,7 @@ def _usage_so_far(reply: Reply, tail: dict[str, Any]) -> dict[str, Any]:
 
 
 def _steps(reply: Reply) -> Iterator[list[dict[str, Any]]]:
-    """The parts of every event: the thoughts, the texts, and all calls together."""
+    """The parts of every event: thoughts, texts, and all calls together."""
     if reply.parts is not None:
         yield from (step for part in reply.turn for step in _part_steps(part))
         return
@@ -213,7 +213,7 @@ def _steps(reply: Reply) -> Iterator[list[dict[str, Any]]]:
     for index, piece in enumerate(reply.pieces):
         yield [{"text": piece, **(mark if index == last and not reply.calls else {})}]
     if reply.calls:
-        # The service signs the first of several parallel calls, and only that one.
+        # The service signs only the first of several parallel calls.
         yield [
             {**_call_part(one), **more}
             for one, more in zip(reply.calls, [mark, *[{}] * len(reply.calls)], strict=False)
@@ -221,7 +221,7 @@ def _steps(reply: Reply) -> Iterator[list[dict[str, Any]]]:
 
 
 def _part_steps(part: Part) -> Iterator[list[dict[str, Any]]]:
-    """The events for one part of a turn that is scripted in its order, each with its own signature."""
+    """The events for one scripted part of a turn, each with its own signature."""
     if isinstance(part, dict):
         yield [part]
     elif isinstance(part, Call):
@@ -242,12 +242,12 @@ def _call_part(call: Call) -> dict[str, Any]:
 
 
 def _is_part(given: dict[str, Any]) -> bool:
-    """Whether it is a part of the content; if not, it stands beside the content, as `groundingMetadata` does."""
+    """Whether it is part of the content, or beside it, like `groundingMetadata`."""
     return not {camel(name) for name in given}.isdisjoint({*_DATA, *_BESIDES})
 
 
 def _merged(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The same parts with neighbouring texts of one kind joined, as in an answer that is not streamed."""
+    """The parts with neighbouring texts of one kind joined, as in an answer that is not streamed."""
     merged: list[dict[str, Any]] = []
     for part in parts:
         before = merged[-1] if merged else {}
@@ -260,7 +260,7 @@ def _merged(parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _content(reply: Reply, parts: list[dict[str, Any]]) -> dict[str, Any]:
-    """The candidates at their end; none if the prompt was refused before anything was said."""
+    """The final candidates; none if the prompt was refused."""
     refused = reply.refusal is not None and not reply.finish_chosen
     if refused and not reply.pieces and not reply.calls:
         return {"promptFeedback": {"blockReason": "PROHIBITED_CONTENT", "blockReasonMessage": reply.refusal}}
@@ -295,11 +295,11 @@ def _tail(reply: Reply, request: dict[str, Any], answer_id: str, model: str) -> 
     return {"usageMetadata": {**spoken, **total, **thought}, **named}
 
 
-# -- what a request must look like, and the words in which the service says that it does not ---------------------------
+# -- the form of a request, and the service's errors for a wrong one --------------------------------------------------
 
 
 def _check_request(request: dict[str, Any]) -> None:
-    """Refuses a request without contents, or with contents or tools of a wrong shape."""
+    """Refuses a request without contents, or with wrong contents or tools."""
     request = camel_keys(request)
     contents = request.get("contents")
     if not isinstance(contents, list) or not contents:
@@ -318,14 +318,14 @@ def _check_request(request: dict[str, Any]) -> None:
 
 
 def _check_embedding(request: dict[str, Any]) -> None:
-    """Refuses a request for one embedding that has nothing to embed."""
+    """Refuses a request for one embedding without content."""
     if not isinstance(request.get("content"), dict):
         raise Refused(400, "* EmbedContentRequest.content: contents is not specified\n")
     _check_content(request["content"], "content")
 
 
 def _check_embeddings(request: dict[str, Any]) -> None:
-    """Refuses a request for several embeddings that has none, or one of a wrong shape."""
+    """Refuses a request for several embeddings that is empty or has a wrong one."""
     requests = request.get("requests")
     if not isinstance(requests, list) or not requests:
         raise Refused(400, "* BatchEmbedContentsRequest.requests: at least one request is required\n")
@@ -336,7 +336,7 @@ def _check_embeddings(request: dict[str, Any]) -> None:
 
 
 def _dimensions(request: dict[str, Any]) -> Any:
-    """How many numbers one request for an embedding wants: in the newer place, or the older one."""
+    """The requested length of an embedding, from the newer field or the older one."""
     config = request.get("embedContentConfig")
     inner = config.get("outputDimensionality") if isinstance(config, dict) else None
     return request.get("outputDimensionality") if inner is None else inner
@@ -375,7 +375,7 @@ def _check_part(part: Any, where: str) -> None:
 
 
 def _check_results(contents: list[dict[str, Any]]) -> None:
-    """Calls are answered by as many responses in the next turn, and nothing else is a response."""
+    """Calls are answered by as many responses in the next turn, and responses need calls."""
     waiting = 0
     for content in contents:
         answered = sum("functionResponse" in camel_keys(part) for part in content["parts"])
@@ -402,7 +402,7 @@ def _check_tool(tool: Any, where: str) -> None:
 
 
 def _check_schema(schema: Any, where: str) -> None:
-    """Refuses an array that does not say what is in it, and what stands beside a reference."""
+    """Refuses an array without items, and keywords beside a reference."""
     for at in bare_arrays(schema):
         place = "".join(f"[{step}]" if before == "properties" else f".{step}" for before, step in pairwise(("", *at)))
         raise Refused(400, f"* GenerateContentRequest.{where}{place}.items: missing field.\n")

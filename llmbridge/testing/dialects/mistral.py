@@ -1,8 +1,8 @@
-"""Mistral's chat completions: OpenAI's shape with its own contents, calls, usage and errors.
+"""Mistral's chat completions: OpenAI's form with its own contents, calls, usage and errors.
 
 Source:
-    Mistral API reference and the models of its Python client: content as a list of chunks once there is thinking, tool
-    calls whole, usage in the last chunk without being asked for, fields it does not know refused with 422.
+    Mistral API reference and the models of its Python client: content as a list of chunks beside thinking, whole tool
+    calls, usage always in the last chunk, unknown fields rejected with 422.
 """
 
 from __future__ import annotations
@@ -51,7 +51,7 @@ _UNKNOWN = ("seed", "stream_options", "max_completion_tokens", "logit_bias", "us
 
 
 def error(failure: Failure) -> Any:
-    """An error document: flat, or the list of what is wrong under 422; a scripted mapping is added to it."""
+    """An error document: flat, or with 422 a list of problems; a scripted mapping is added to it."""
     if failure.status == 422 and failure.given is None:
         kind = failure.code or "value_error"
         loc = ["body", *(failure.param or "").split(".")] if failure.param else ["body"]
@@ -86,7 +86,7 @@ def chat(reply: Reply, received: Received, answer_id: str) -> Answer:
 
 
 def embeddings(reply: Reply, received: Received, answer_id: str) -> Answer:
-    """POST /mistral/v1/embeddings: OpenAI's, with an id, and its own name for the dimensions."""
+    """POST /mistral/v1/embeddings: OpenAI's, with an id, and another name for the dimensions."""
     request = json_object(received)
     asked = {**request, "dimensions": request.get("output_dimension")}
     made = openai.embeddings(reply, received.with_json(asked), answer_id)
@@ -153,7 +153,7 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str) -> Iterator[b
     else:
         calls = _calls(reply, answer_id)
         last = {"content": "", **({"tool_calls": calls} if calls else {})}
-        # Usage comes with the end, in one chunk with it.
+        # Usage and finish are in the same chunk.
         used = None if reply.usage is False or reply.finish is None else _usage(reply, request)
         if calls or reply.finish is not None:
             yield chunk(last, reply.finish, used=used)
@@ -182,7 +182,7 @@ def _thinking(thought: Words, text: str) -> dict[str, Any]:
 
 
 def _spoken(reply: Reply, text: str) -> Any:
-    """Text is a list of chunks, too, in an answer that has thinking."""
+    """Text is a list of chunks as well in an answer with thinking."""
     return [{"type": "text", "text": text}] if _has_chunks(reply) else text
 
 

@@ -1,8 +1,8 @@
-"""Ollama's own API: lines of JSON, the last of which says `done`.
+"""Ollama's own API: JSON lines; the last one says `done`.
 
 Source:
-    Ollama's API documentation and the types of its server: chat, embed, tags, version, and its errors. The server reads
-    requests into Go structs, so that wrong types are the errors of Go's JSON decoder.
+    Ollama's API documentation and the types of its server: chat, embed, tags, version, and its errors. The server
+    parses requests into Go structs, so wrong types give the errors of Go's JSON decoder.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _LEVELS = ("low", "medium", "high", "max")
 
 
 def error(failure: Failure) -> Any:
-    """An error document: a text and nothing else, unless something else was scripted."""
+    """An error document: only a text, unless something else was scripted."""
     return {"error": failure.given or failure.message}
 
 
@@ -58,10 +58,10 @@ DIALECT = Dialect("ollama", error, "")
 
 
 def chat(reply: Reply, received: Received, answer_id: str) -> Answer:
-    """POST /api/chat of a client that names a model; it streams unless it is told not to."""
+    """POST /api/chat with a model; streams by default."""
     request = json_object(received)
     _check_request(request)
-    # Without messages a model is only loaded, or unloaded: there is nothing to answer.
+    # Without messages, the model is only loaded or unloaded.
     last = reply if request.get("messages") else Reply(finish_reason="load", usage=False)
     if request.get("stream") is not False:
         return Answer(reply.status, NDJSON, [dump(line) + b"\n" for line in _lines(last, request)], streamed=True)
@@ -194,7 +194,7 @@ def _ending(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
     reason = _FINISHES.get(reply.finish or "", reply.finish)
     tokens = count(reply, request)
     counts = {"prompt_eval_count": tokens.input, "eval_count": tokens.output}
-    # The service leaves zeros out.
+    # The service leaves out zeros.
     known = {name: value for name, value in counts.items() if value}
     spent = {
         "total_duration": _LOAD + _PER_TOKEN * (tokens.input + tokens.output),
@@ -211,11 +211,11 @@ def _usage(reply: Reply, made: dict[str, Any]) -> dict[str, Any]:
     return {} if reply.usage is False else made
 
 
-# -- what a request must look like, and the words in which the service says that it does not ---------------------------
+# -- the form of a request, and the service's errors for a wrong one --------------------------------------------------
 
 
 def _check_request(request: dict[str, Any]) -> None:
-    """Refuses a chat request without a model, or with messages, tools or settings of a wrong shape."""
+    """Refuses a chat request without a model, or with wrong messages, tools or settings."""
     _typed(request, "model", str, "ChatRequest.model")
     _typed(request, "stream", bool, "ChatRequest.stream")
     _typed(request, "messages", list, "ChatRequest.messages")
@@ -236,7 +236,7 @@ def _check_request(request: dict[str, Any]) -> None:
 
 
 def _check_embed(request: dict[str, Any]) -> None:
-    """Refuses a request for embeddings without a model, or with an input that is no text."""
+    """Refuses an embeddings request without a model, or whose input is not text."""
     if not isinstance(request.get("model"), str) or not request["model"]:
         raise Refused(400, "model is required")
     given = request.get("input")

@@ -1,10 +1,10 @@
 """OpenAI's chat completions, embeddings and list of models, with Azure's URLs for the same.
 
-The two ancestors, Vitalentum and CodeLinkAva, always stream, in chunks of the same format.
+Vitalentum and CodeLinkAva always stream, in chunks of the same format.
 
 Source:
-    OpenAI API reference; `system_fingerprint` and other fields that may be absent are left out. The first chunk of an
-    Azure deployment has no choices, only the results of the content filter on the prompt.
+    OpenAI API reference; optional fields like `system_fingerprint` are left out. The first chunk of an Azure
+    deployment has no choices, only the content filter's results for the prompt.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ def embeddings(reply: Reply, received: Received, answer_id: str) -> Answer:
 
 
 def codelinkava(reply: Reply, received: Received, answer_id: str) -> Answer:
-    """POST .../api/chat of a client that names no model, as CodeLinkAva's never did."""
+    """POST .../api/chat from a client that names no model, like CodeLinkAva's."""
     request = json_object(received)
     _check_messages(request)
     return Answer(reply.status, STREAM, list(_events(reply, request, answer_id, False)), streamed=True)
@@ -139,7 +139,7 @@ def _events(reply: Reply, request: dict[str, Any], answer_id: str, usage_asked: 
     """The events of a stream, its end mark included."""
     sent = reply.usage if reply.usage is not None else usage_asked
     head = dump({**_identity(reply, request, answer_id, "chat.completion.chunk"), "choices": []})[:-2]
-    # OpenAI names usage in every chunk once it is asked for.
+    # Once usage is requested, every chunk of OpenAI names it.
     tail = b',"usage":null}' if usage_asked and sent is not False else b"}"
 
     def chunk(choice: dict[str, Any]) -> bytes:
@@ -172,7 +172,7 @@ def usage(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _choices(reply: Reply, answer_id: str) -> Iterator[dict[str, Any]]:
-    """What the chunks say before the end; further choices come in between the pieces of the first."""
+    """The chunks before the end; further choices come between the pieces of the first."""
     others = [iter([_role(text), {"content": text}]) for text in reply.choices]
     first = _first_choice(reply, answer_id)
     for round_ in zip_longest(first, *others):
@@ -209,7 +209,7 @@ def _first_choice(reply: Reply, answer_id: str) -> Iterator[dict[str, Any]]:
 
 
 def _thought_deltas(thought: Thought, index: int) -> Iterator[dict[str, Any]]:
-    """Reasoning; with what proves it, if it has that, in the list that OpenRouter sends beside the text."""
+    """Reasoning; with its signature, if it has one, in the list that OpenRouter sends beside the text."""
     if thought.redacted is not None:
         yield {"reasoning_details": [{"type": "reasoning.encrypted", "data": thought.redacted, "index": index}]}
         return
@@ -223,13 +223,13 @@ def _thought_deltas(thought: Thought, index: int) -> Iterator[dict[str, Any]]:
 
 
 def _thoughts(reply: Reply) -> Iterator[Thought]:
-    """The thoughts one by one; a Reply's `signature` has no place here."""
+    """The thoughts one by one; a Reply's `signature` is not used here."""
     found = (part for part in reply.turn if isinstance(part, Thought))
     return (thought if reply.parts is not None else replace(thought, signature=None) for thought in found)
 
 
 def _is_call(part: Part) -> bool:
-    """Whether it is a call, be it one that was scripted as OpenAI writes it."""
+    """Whether it is a call, also one scripted in OpenAI's form."""
     return isinstance(part, Call) or (isinstance(part, dict) and part.get("type") in ("function", "custom"))
 
 
@@ -293,7 +293,7 @@ def _message(reply: Reply, answer_id: str) -> dict[str, Any]:
 
 
 def _add(message: dict[str, Any], delta: dict[str, Any]) -> None:
-    """Puts a delta into the whole: texts and lists grow, and so does what is in a mapping."""
+    """Adds a delta to the whole: texts, lists and mappings grow."""
     for name, value in delta.items():
         known = message.get(name)
         if isinstance(known, dict) and isinstance(value, dict):
@@ -321,11 +321,11 @@ def _prompt_filter(reply: Reply) -> bytes:
     return sse(reply, dump({"choices": [], **empty, "prompt_filter_results": [verdict]}))
 
 
-# -- what a request must look like, and the words in which the service says that it does not ---------------------------
+# -- the form of a request, and the service's errors for a wrong one --------------------------------------------------
 
 
 def check_request(request: dict[str, Any]) -> None:
-    """Refuses a chat request without messages, or with messages, tools or formats of a wrong shape."""
+    """Refuses a chat request without messages, or with wrong messages, tools or formats."""
     _check_messages(request)
     stream, options = request.get("stream"), request.get("stream_options")
     if stream is not None and not isinstance(stream, bool):
@@ -341,7 +341,7 @@ def check_request(request: dict[str, Any]) -> None:
 
 
 def _check_messages(request: dict[str, Any]) -> None:
-    """Refuses a request without any messages, and messages without a role."""
+    """Refuses a request without messages, and messages without a role."""
     messages = request.get("messages")
     if messages is None:
         raise missing("messages")
@@ -353,7 +353,7 @@ def _check_messages(request: dict[str, Any]) -> None:
 
 
 def _check_embeddings(request: dict[str, Any]) -> list[str]:
-    """The texts of a request for embeddings, which must be there and must not be empty."""
+    """The texts of an embeddings request; at least one, and none of them empty."""
     if not isinstance(request.get("model"), str):
         raise missing("model")
     if request.get("input") is None:
@@ -382,7 +382,7 @@ def _check_roles(messages: list[dict[str, Any]]) -> None:
 
 
 def _check_results(messages: list[dict[str, Any]]) -> None:
-    """Every call must be answered by a tool message before anything else is said, and nothing else may be."""
+    """Every call must be answered by a tool message before anything else, and tool messages need a call."""
     waiting: set[str] = set()
     for index, message in enumerate(messages):
         param = f"messages[{index}]"
@@ -444,12 +444,12 @@ def _check_tool(tool: Any, where: str) -> None:
 
 
 def check_schema(schema: Any, what: str, param: str) -> None:
-    """Refuses a schema that is no object's, or that says what the service does not take.
+    """Refuses a schema that is not an object's, or has something the service does not accept.
 
     Args:
         schema: None for none.
-        what: what it is the schema of, in words.
-        param: where it stands in the request.
+        what: What it is the schema of, in words.
+        param: Its place in the request.
     """
     if schema is None:
         return

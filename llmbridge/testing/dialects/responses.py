@@ -1,4 +1,4 @@
-"""OpenAI's Responses: the answer as items in named events, each of which begins, fills and ends.
+"""OpenAI's Responses: the answer as items in named events; each item starts, fills and ends.
 
 Source:
     OpenAI API reference, responses, streaming events.
@@ -57,7 +57,7 @@ def responses(reply: Reply, received: Received, answer_id: str) -> Answer:
 
 @dataclass(frozen=True)
 class _Item:
-    """An item of the output: as it begins, the events that fill it, and as it is in the end."""
+    """An item of the output: its start, the events that fill it, and its final state."""
 
     begun: dict[str, Any]
     events: list[dict[str, Any]]
@@ -127,7 +127,7 @@ def _usage(reply: Reply, request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _items(reply: Reply, answer_id: str) -> list[_Item]:
-    """The items of the output. A refusal belongs to the last message, or is one."""
+    """The items of the output. A refusal belongs to the last message, or is a message."""
     items: list[_Item] = []
     numbers: Counter[str] = Counter()
     shares = logprob_shares(reply)
@@ -156,7 +156,7 @@ def _items(reply: Reply, answer_id: str) -> list[_Item]:
 
 
 def _reasoning(thought: Thought, item_id: str) -> _Item:
-    """A thought, whose signature may name the item: "id:content", as llmbridge writes it."""
+    """A thought, whose signature may hold the item's ID: "id:content", as llmbridge writes it."""
     named, colon, content = proof(thought).partition(":")
     head = {"type": "reasoning", "id": named if colon and named else item_id}
     encrypted = thought.redacted if thought.redacted is not None else content if colon else named
@@ -201,7 +201,7 @@ def _message(pieces: tuple[str, ...], refusal: str | None, shares: Iterator[list
 def _text_events(
     text: dict[str, Any], pieces: Iterable[str], told: Iterable[list[Any]], index: int
 ) -> Iterator[dict[str, Any]]:
-    """A text, its log-probabilities with the pieces, its annotations one by one behind them."""
+    """A text, its log probabilities with the pieces, then its annotations one by one."""
     at = {"content_index": index}
     begun = {key: value for key, value in text.items() if key != "logprobs"}
     yield {"type": "content_part.added", **at, "part": {**begun, "text": "", "annotations": []}}
@@ -213,7 +213,7 @@ def _text_events(
     yield {"type": "content_part.done", **at, "part": text}
 
 
-# Of each kind of item: the field that is sent in pieces, and the events for it.
+# For each kind of item: the field that is sent in pieces, and its events.
 _IN_PIECES = {
     "function_call": ("arguments", "function_call_arguments"),
     "mcp_call": ("arguments", "mcp_call_arguments"),
@@ -223,7 +223,7 @@ _IN_PIECES = {
 
 
 def _filled(item: dict[str, Any]) -> _Item:
-    """An item of which one text comes in pieces."""
+    """An item with one text that is sent in pieces."""
     field, event = _IN_PIECES[item["type"]]
     events = [{"type": f"{event}.delta", "delta": piece} for piece in cut(item[field])]
     events.append({"type": f"{event}.done", field: item[field]})
@@ -231,7 +231,7 @@ def _filled(item: dict[str, Any]) -> _Item:
 
 
 def _own_item(item: dict[str, Any]) -> _Item:
-    """An item that was scripted as it is: what the service sends in pieces comes in pieces."""
+    """A scripted item: what the service sends in pieces is sent in pieces."""
     field, _ = _IN_PIECES.get(str(item.get("type")), ("", ""))
     if isinstance(item.get(field), str):
         return _filled(item)
@@ -245,11 +245,11 @@ def _own_item(item: dict[str, Any]) -> _Item:
     return _Item({**item, "content": []}, events, item)
 
 
-# -- what a request must look like, and the words in which the service says that it does not ---------------------------
+# -- the form of a request, and the service's errors for a wrong one --------------------------------------------------
 
 
 def _check_request(request: dict[str, Any]) -> None:
-    """Refuses a request without model or input, or with items, tools or a format of a wrong shape."""
+    """Refuses a request without model or input, or with wrong items, tools or formats."""
     if not isinstance(request.get("model"), str):
         raise missing("model")
     given = request.get("input")

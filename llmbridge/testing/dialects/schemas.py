@@ -1,4 +1,4 @@
-"""What services refuse in the schemas of tools and answers, and where it stands."""
+"""What services reject in the schemas of tools and answers, and where it is."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from typing import Any
 __all__ = ["BOUNDS", "PROPERTY", "bare_arrays", "old_words", "patterns", "places", "top_words"]
 
 PROPERTY = re.compile(r"[a-zA-Z0-9_.-]{1,64}")
-"""What Anthropic takes as the name of a property at the top of a tool's schema."""
+"""The names that Anthropic accepts for a property at the top of a tool's schema."""
 BOUNDS = (
     "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf", "minLength", "maxLength", "maxItems",
     "pattern", "uniqueItems",
 )  # fmt: skip
-"""What Anthropic refuses where it holds the model strictly to a schema."""
+"""The keywords that Anthropic rejects in strict schemas."""
 
 _NAMED = ("properties", "patternProperties", "$defs", "definitions", "dependentSchemas")
 _LISTED = ("anyOf", "oneOf", "allOf", "prefixItems")
@@ -26,7 +26,7 @@ Place = tuple[str, ...]
 
 
 def places(schema: Any, at: Place = ()) -> Iterator[tuple[Place, Mapping[str, Any]]]:
-    """Every schema in a schema, itself first, behind the way that leads to it."""
+    """Every schema in a schema, itself first, each with the path to it."""
     if not isinstance(schema, Mapping):
         return
     yield at, schema
@@ -42,23 +42,23 @@ def places(schema: Any, at: Place = ()) -> Iterator[tuple[Place, Mapping[str, An
 
 
 def top_words(schema: Mapping[str, Any], refused: tuple[str, ...]) -> list[str]:
-    """Which of the keywords stand at the top."""
+    """Which of the keywords are at the top."""
     return [key for key in refused if key in schema]
 
 
 def bare_arrays(schema: Any) -> list[Place]:
-    """Where an array does not say what is in it."""
+    """The places of arrays without items."""
     return [at for at, part in places(schema) if "array" in _kinds(part) and "items" not in part]
 
 
 def patterns(schema: Any) -> list[tuple[Place, str]]:
-    """Where a pattern stands that looks around, or that Python cannot read, and the pattern."""
+    """The places of patterns with lookaround or that Python cannot read, and the patterns."""
     found = [(at, text) for at, part in places(schema) for text in _patterns(part)]
     return [(at, text) for at, text in found if _LOOKS.search(text) or not _is_regex(text)]
 
 
 def old_words(schema: Any) -> list[Place]:
-    """Where a schema does not have the form that draft 2020-12 demands."""
+    """The places that break the rules of draft 2020-12."""
     return [
         at
         for at, part in places(schema)
@@ -70,7 +70,7 @@ def old_words(schema: Any) -> list[Place]:
 
 
 def _kinds(part: Mapping[str, Any]) -> list[Any]:
-    """The types of a schema, which Gemini may write in capitals."""
+    """The types of a schema; Gemini's may be in capitals."""
     kinds = part.get("type")
     return [str(kind).lower() for kind in (kinds if isinstance(kinds, list) else [kinds])]
 

@@ -1,22 +1,22 @@
-"""Every way in which a chat service, or the way to it, can go wrong: to be played to any client, in any test.
+"""A catalogue of faults of chat services and networks, to play to any client in any test.
 
-`FAULTS` is the catalogue. Each fault has a name, says in a line what happens, and how a correct client takes it::
+`FAULTS` holds them by name. Each fault says in one line what happens, and what a correct client makes of it::
 
     from llmbridge.testing.faults import FAULTS
 
     @pytest.mark.parametrize("fault", FAULTS.values(), ids=str)
     def test_my_app_survives(fault):
         with fault.serve() as base_url:     # a server that does nothing but this
-            my_app(base_url)                # fault.expected: "error" or "text"; fault.hangs: needs a time limit
+            my_app(base_url)                # fault.expected: "error" or "text"; fault.hangs: needs a timeout
 
-Those that are answers can also be queued on a server of your own, between good ones::
+Faults that are answers can also be queued on a server of your own, between good ones::
 
     server.script(FAULTS["cut-in-chunk"].reply(), Reply("Hello"))
 
-The answers are in OpenAI's chat format. `HTTPProxy` and `SocksProxy` are proxies that note what goes through them,
-`Listener` is the bare listener under them, and `self_signed_context()` makes an `LLMServer` speak TLS with a
-certificate that everybody has the key of. `python -m llmbridge.testing.faults` prints the catalogue. Nothing here needs
-more than the standard library, and everything listens on 127.0.0.1 only.
+The answers are in OpenAI's chat format. `HTTPProxy` and `SocksProxy` are proxies that record their requests, `Listener`
+is the bare listener under them, and `self_signed_context()` makes an `LLMServer` speak TLS with a certificate whose key
+is public. `python -m llmbridge.testing.faults` prints the catalogue. Only the standard library is needed, and
+everything listens on 127.0.0.1.
 """
 
 from __future__ import annotations
@@ -49,4 +49,4 @@ __all__ = [
 FAULTS: Mapping[str, Fault] = MappingProxyType(
     {fault.name: fault for fault in (*NETWORK, *SLOW, *FLOODS, *CUTS, *WRONG)}
 )
-"""All faults by their names."""
+"""All faults by name."""

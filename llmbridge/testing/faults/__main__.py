@@ -12,7 +12,7 @@ __all__ = ["table"]
 
 
 def table(names: Iterable[str] = FAULTS) -> str:
-    """A line for each fault: its name, what a correct client makes of it, the promise, and what happens."""
+    """A line per fault: its name, what a correct client makes of it, the promise, and what happens."""
     rows = [("fault", "ends in", "promise", "what happens")]
     faults = [FAULTS[name] for name in names]
     rows += [(fault.name, fault.error or "the text", fault.promise, fault.summary) for fault in faults]
@@ -28,5 +28,5 @@ if __name__ == "__main__":
     parser.add_argument("fault", nargs="*", help="show only these")
     asked = parser.parse_args().fault
     if unknown := [name for name in asked if name not in FAULTS]:
-        parser.error(f"there is no fault {unknown[0]!r}")
+        parser.error(f"unknown fault {unknown[0]!r}")
     sys.stdout.write(table(asked or FAULTS))

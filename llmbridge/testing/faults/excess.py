@@ -1,6 +1,6 @@
-"""Faults of time and size: what comes too late, too slowly or never, and what is more than a client should hold.
+"""Faults of time and size: answers that are late, slow or endless, or too large for a client to hold.
 
-Large bodies are one block of a megabyte, sent again and again: the server does not hold them either.
+Large bodies are one block of a megabyte, sent repeatedly: the server does not hold them either.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _EARLY_HINT = b"HTTP/1.1 102 Processing\r\nX-Wait: y\r\n\r\n"
 
 
 def _late(name: str, summary: str, *steps: Step) -> Fault:
-    """Nothing of the answer comes, in time or at all."""
+    """Nothing of the answer comes in time."""
     return sends(name, summary, "P12", "ClockExpired", *steps)
 
 
@@ -30,7 +30,7 @@ def _stalled(name: str, summary: str, *steps: Step) -> Fault:
 
 
 SLOW = (
-    _late("silence", "The request is read, and nothing is ever answered.", HOLD),
+    _late("silence", "The request is read, but never answered.", HOLD),
     _late("slow-headers", "A header line every 50 ms.", b"HTTP/1.1 200 OK\r\n", *_SLOW_FIELDS, HOLD),
     _late(
         "drip-headers", "The headers come a byte at a time.",
@@ -40,13 +40,13 @@ SLOW = (
         "stall-before-first-byte", "The headers come at once, the body never.",
         head("Transfer-Encoding: chunked"), HOLD,
     ),
-    _stalled("stall-in-mid-stream", "After two pieces nothing more comes, and the connection stays open.", HOLD),
+    _stalled("stall-in-mid-stream", "Silence after two pieces; the connection stays open.", HOLD),
     _stalled("drip", "After two pieces an event comes a byte at a time, without end.", _OPENING, *for_ever(b"a")),
-    _stalled("comments-for-ever", "After two pieces nothing comes but comments.", *for_ever(b": keep-alive\n\n")),
-    _stalled("pings-for-ever", "After two pieces nothing comes but events without content.", *for_ever(_PING)),
+    _stalled("comments-for-ever", "After two pieces only comments, without end.", *for_ever(b": keep-alive\n\n")),
+    _stalled("pings-for-ever", "After two pieces only events without content, without end.", *for_ever(_PING)),
     _late("1xx-for-ever", "Informational answers (102) without end, before the real one.", *for_ever(_EARLY_HINT)),
     _late(
-        # llmbridge gives such a body up after 5 s, and raises ServerError where the total limit allows so much.
+        # llmbridge gives up such a body after 5 s, and raises ServerError if the total timeout allows as much.
         "error-body-drips", "Status 500, whose body comes a byte at a time without end.",
         head(status="500 Oh no", kind="text/plain"), *for_ever(b"x"),
     ),

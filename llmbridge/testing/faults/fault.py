@@ -1,4 +1,4 @@
-"""What a fault is: a name, what it does on the wire, and what a correct client makes of it."""
+"""A fault: its name, what it does on the wire, and what a correct client makes of it."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ class Fault:
         name: Its key in the catalogue.
         summary: What happens, in one line.
         promise: The number of the promise of llmbridge that it tests.
-        error: The class of llmbridge's errors that a call ends in; "" if the caller gets the whole answer all the same.
-        text: What reaches the caller before the end: the whole text, or what `.partial` of the error holds.
-        heavy: It moves or unpacks hundreds of megabytes, and tells about memory.
-        scripted: Makes the answer for an `LLMServer`; None if the fault lies below HTTP.
-        served: Runs a listener of its own and gives its base URL; None if an `LLMServer` can do it.
+        error: The class of llmbridge's error; "" if the caller gets the whole answer.
+        text: The text that reaches the caller: the whole answer, or the error's `.partial`.
+        heavy: Whether it moves or unpacks hundreds of megabytes, to test memory.
+        scripted: Makes the answer for an `LLMServer`; None if the fault is below HTTP.
+        served: Runs a listener of its own and gives its base URL; None if an `LLMServer` can play it.
 
     Example:
         >>> from llmbridge.testing import LLMServer
@@ -57,26 +57,26 @@ class Fault:
 
     @property
     def expected(self) -> Literal["error", "text"]:
-        """How a call ends with a correct client: in a typed error, or with the whole answer."""
+        """How a call ends with a correct client: with a typed error, or with the whole answer."""
         return "error" if self.error else "text"
 
     @property
     def hangs(self) -> bool:
-        """Whether nothing but a time limit of the client ends the call."""
+        """Whether only a timeout of the client ends the call."""
         return self.error == "ClockExpired"
 
     def reply(self) -> Script:
-        """What to give to `LLMServer.script()`, or to set as its `default`.
+        """The answer for `LLMServer.script()`, or for its `default`.
 
         Raises:
             ValueError: The fault needs a listener of its own: use `serve()`.
         """
         if self.scripted is None:
-            raise ValueError(f"{self.name} is no answer that an LLMServer could give: use serve()")
+            raise ValueError(f"{self.name} cannot be played by an LLMServer: use serve()")
         return self.scripted()
 
     def serve(self) -> AbstractContextManager[str]:
-        """Runs a server that does nothing but this; gives what to use as base URL in OpenAI's format."""
+        """Runs a server with only this fault; gives its base URL for OpenAI's format."""
         return self.served() if self.served is not None else self._serve()
 
     @contextlib.contextmanager
@@ -86,6 +86,6 @@ class Fault:
 
 
 def sends(name: str, summary: str, promise: str, error: str, *steps: Step, text: str = "") -> Fault:
-    """A fault that is an answer of these steps; the connection is closed after them if the last one does not end it."""
+    """A fault that sends these steps, and then closes the connection unless the last step ended it."""
     end = () if isinstance(steps[-1], Action) else (CLOSE,)
     return Fault(name, summary, promise, error, text, scripted=lambda: Reply(raw=[*steps, *end]))

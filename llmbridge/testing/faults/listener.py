@@ -1,4 +1,4 @@
-"""A bare listener for what lies below HTTP: a function of its own for each connection."""
+"""A bare listener for faults below HTTP: calls a function for each connection."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ _PATIENCE = 2.0
 
 
 class Listener:
-    """Listens on 127.0.0.1 from its construction until `close()`; nothing is known of any protocol.
+    """Listens on 127.0.0.1 until `close()`; it knows no protocol.
 
     Args:
-        serve: called in a thread of its own with each accepted socket, which is closed afterwards; an OSError ends the
-            connection only. Without it nothing is ever accepted: the system completes connections, and nobody reads.
-        small_buffers: the system holds as little as possible of what clients send.
+        serve: Called in a new thread with each accepted socket, which is closed afterwards; an OSError ends only that
+            connection. Without it nothing is accepted: the system completes connections, but nothing is read.
+        small_buffers: Makes the system buffer as little as possible of what clients send.
 
     Attributes:
-        port: where it listens.
-        accepted: how many connections were accepted.
+        port: The port it listens on.
+        accepted: The number of accepted connections.
 
     Example:
         >>> import socket
@@ -56,7 +56,7 @@ class Listener:
         return f"http://127.0.0.1:{self.port}"
 
     def close(self) -> None:
-        """Stops listening, ends every connection and its thread; can be repeated."""
+        """Stops listening, ends every connection and its thread. May be repeated."""
         with self._lock:
             if self._closing:
                 return
@@ -65,7 +65,7 @@ class Listener:
         for sock in (self._listener, *open_ones):
             with contextlib.suppress(OSError):  # not connected any more
                 sock.shutdown(socket.SHUT_RDWR)
-        # On systems where the shutdown wakes no accept(), a last connection does.
+        # On systems where shutdown does not wake accept(), a last connection does.
         if self._serve is not None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 0.1):
                 pass
@@ -112,10 +112,10 @@ class Listener:
 
 
 def read_head(sock: socket.socket) -> bytes:
-    r"""What came up to the empty line behind a request's headers, and perhaps more; b"" if the client left before.
+    r"""The data up to the empty line after a request's headers, and perhaps more; b"" if the client left before.
 
     Raises:
-        OSError: The connection broke, or no end came within a megabyte.
+        OSError: The connection broke, or a megabyte came without an end.
     """
     received = b""
     while b"\r\n\r\n" not in received:

@@ -1,4 +1,4 @@
-"""Faults below HTTP, and of what lies between: connections, names, TLS, and the moment of sending."""
+"""Faults below HTTP: connections, names, TLS, proxies, and the moment of sending."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ _ELSEWHERE = "http://elsewhere.invalid/v1/chat/completions"
 
 @contextlib.contextmanager
 def _refused() -> Iterator[str]:
-    with socket.socket() as held:  # bound, so that nobody else gets the port, and not listening
+    with socket.socket() as held:  # bound, so that no other program gets the port, but not listening
         held.bind(("127.0.0.1", 0))
         yield f"http://127.0.0.1:{held.getsockname()[1]}/v1"
 
 
 @contextlib.contextmanager
 def _unknown_name() -> Iterator[str]:
-    yield "http://no-such-host.invalid/v1"  # RFC 6761, 6.4: no name server knows a name under .invalid
+    yield "http://no-such-host.invalid/v1"  # RFC 6761, 6.4: names under .invalid do not exist
 
 
 @contextlib.contextmanager
@@ -81,16 +81,16 @@ def _redirection(target: str) -> Reply:
 
 
 def _wait_for_end(sock: socket.socket) -> None:
-    # A socket that is closed with unread input is reset, which may destroy the answer on its way.
+    # Closing a socket with unread input resets it, which may destroy the answer in transit.
     while sock.recv(65536):
         continue
 
 
 NETWORK = (
     Fault("refused", "Nobody listens on the port.", "P13", "ConnectFailed", served=_refused),
-    Fault("unknown-name", "The host's name is not known.", "P13", "ConnectFailed", served=_unknown_name),
+    Fault("unknown-name", "The host's name does not exist.", "P13", "ConnectFailed", served=_unknown_name),
     Fault(
-        "self-signed-certificate", "TLS with a certificate that nobody has reason to trust.", "P22", "ConnectFailed",
+        "self-signed-certificate", "TLS with a certificate that is not trusted.", "P22", "ConnectFailed",
         served=_self_signed,
     ),
     Fault(
@@ -98,7 +98,7 @@ NETWORK = (
         served=_no_tls,
     ),
     Fault(
-        "never-reads", "The connection is made, and the server reads not one byte.", "P12", "ClockExpired",
+        "never-reads", "The server accepts the connection, but reads nothing.", "P12", "ClockExpired",
         served=_never_reads,
     ),
     Fault(
@@ -110,11 +110,11 @@ NETWORK = (
         scripted=lambda: _redirection(_ELSEWHERE), served=_redirect,
     ),
     Fault(
-        "wait-a-day", "Status 429 that asks to wait for a day.", "P13", "RateLimited",
+        "wait-a-day", "Status 429 with a wait of one day.", "P13", "RateLimited",
         scripted=lambda: Reply(status=429, headers={"Retry-After": "86400"}),
     ),
     sends(
-        "http-1.0", "An answer in HTTP/1.0, whose end is the end of the connection.", "P3", "",
+        "http-1.0", "An HTTP/1.0 answer, ended by closing the connection.", "P3", "",
         head().replace(b"HTTP/1.1", b"HTTP/1.0") + WHOLE_EVENTS, text=WHOLE,
     ),
 )  # fmt: skip

@@ -1,4 +1,4 @@
-"""Proxies for tests: an HTTP one and a SOCKS5 one, with and without credentials, which note what goes through them."""
+"""Proxies for tests: HTTP and SOCKS5, with or without credentials; they record their requests."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ _CONNECT_SECONDS = 5.0
 
 @dataclass(frozen=True, slots=True)
 class Passed:
-    """One request that reached a proxy, whether it was let through or not.
+    """One request that reached a proxy, allowed or not.
 
     Attributes:
-        method: `CONNECT` for a tunnel, `SOCKS5`, or the method of a request that is passed on in the clear.
-        target: where to, as "host:port".
-        credentials: what the client presented, as "user:password"; None if nothing.
-        head: the request's first line and headers; "" for SOCKS.
+        method: `CONNECT` for a tunnel, `SOCKS5`, or the method of a plain request.
+        target: Its destination, as "host:port".
+        credentials: The client's, as "user:password"; None without any.
+        head: The request's first line and headers; "" for SOCKS.
     """
 
     method: str
@@ -49,7 +49,7 @@ class _Proxy(Listener):
         hang: bool = False,
     ) -> None:
         if (user is None) != (password is None):
-            raise ValueError("user and password belong together: give both, or neither")
+            raise ValueError("user and password belong together: pass both or neither")
         self._credentials = None if user is None else f"{user}:{password}"
         self._user = None if user is None else f"{quote(user, safe='')}:{quote(password or '', safe='')}@"
         self._target = target
@@ -61,17 +61,17 @@ class _Proxy(Listener):
 
     @property
     def url(self) -> str:
-        """What to give as the proxy, with the credentials that it asks for."""
+        """The proxy's URL, with its credentials."""
         return f"{self.scheme}://{self._user or ''}127.0.0.1:{self.port}"
 
     @property
     def bare_url(self) -> str:
-        """The same without credentials."""
+        """The proxy's URL without credentials."""
         return f"{self.scheme}://127.0.0.1:{self.port}"
 
     @property
     def seen(self) -> list[Passed]:
-        """Every request that came, in order."""
+        """Every request so far, in order."""
         with self._noting:
             return list(self._noted)
 
@@ -90,16 +90,16 @@ class _Proxy(Listener):
 
 
 class HTTPProxy(_Proxy):
-    """An HTTP proxy: tunnels for CONNECT, passes other requests on, and notes both.
+    """An HTTP proxy: tunnels CONNECT, forwards other requests, and records both.
 
     Args:
-        user, password: what it asks for; without them, nothing.
-        target: host and port that everything ends up at, whatever the client names: names need not exist then.
-        refuse: answer 407 to everybody, also with the right credentials.
-        hang: read the request, and answer nothing.
+        user, password: The required credentials; none are required without them.
+        target: Host and port to which everything is sent, whatever the client requests; names need not exist then.
+        refuse: Answer 407 to everyone, even with the right credentials.
+        hang: Read the request, but never answer.
 
     Raises:
-        ValueError: a user without a password, or the other way round.
+        ValueError: Only one of user and password is given.
 
     Example:
         >>> from llmbridge import Client
@@ -149,16 +149,16 @@ class HTTPProxy(_Proxy):
 
 
 class SocksProxy(_Proxy):
-    """A SOCKS5 proxy for TCP connections, which also looks names up (`socks5h`).
+    """A SOCKS5 proxy for TCP connections, which also resolves names (`socks5h`).
 
     Args:
-        user, password: what it asks for; without them, nothing.
-        target: host and port that everything ends up at, whatever the client names: names need not exist then.
-        refuse: deny everybody, also with the right credentials.
-        hang: take the connection, and answer nothing.
+        user, password: The required credentials; none are required without them.
+        target: Host and port to which everything is sent, whatever the client requests; names need not exist then.
+        refuse: Deny everyone, even with the right credentials.
+        hang: Accept the connection, but never answer.
 
     Raises:
-        ValueError: a user without a password, or the other way round.
+        ValueError: Only one of user and password is given.
 
     Source:
         RFC 1928 (SOCKS5), RFC 1929 (user and password).
@@ -226,7 +226,7 @@ def _basic_credentials(head: str) -> str | None:
     for line in head.split("\r\n")[1:]:
         name, _, value = line.partition(":")
         if name.lower() == "proxy-authorization":
-            with contextlib.suppress(ValueError):  # what is no Basic credential is none that could be right
+            with contextlib.suppress(ValueError):  # not Basic credentials, so they are wrong
                 return base64.b64decode(value.strip().removeprefix("Basic "), validate=True).decode()
     return None
 
@@ -239,7 +239,7 @@ def _without_credentials(headers: bytes) -> bytes:
 
 
 def _swallow(sock: socket.socket) -> NoReturn:
-    """Reads and drops until the client leaves."""
+    """Reads and discards until the client leaves."""
     while sock.recv(65536):
         continue
     raise ConnectionResetError("the client left")

@@ -1,9 +1,9 @@
-"""A certificate that signed itself, for tests of TLS, with its private key, which is public by that.
+"""A self-signed certificate for tests of TLS, with its private key, which is thereby public.
 
-TEST KEY: it protects nothing. It is in every copy of this package; a client that trusts it for anything but a test on
-its own machine trusts everybody. It names `localhost`, 127.0.0.1 and ::1, and is valid from 2020 to the end of 2119.
+TEST KEY: it protects nothing, as it is in every copy of this package; a client that trusts it for anything but a local
+test trusts everyone. It names `localhost`, 127.0.0.1 and ::1, and is valid from 2020 to the end of 2119.
 
-The standard library can use certificates but not make them, so this one was made once, with openssl's format and P-256.
+The standard library cannot make certificates, so this one was made once, with openssl's format and P-256.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ d3ff2qAvuB1MZjVdTkwDwkMCIQClVLhP6Ap3u+0eMX6+5exhtKl9BmvQki/kj2e/
 NrEEGg==
 -----END CERTIFICATE-----
 """
-"""In PEM: written to a file it is what a client that is to trust the server gives as its CA (`verify=`)."""
+"""In PEM. Written to a file, it is the CA (`verify=`) for a client of such a server."""
 
 SELF_SIGNED_TEST_KEY = """\
 -----BEGIN PRIVATE KEY-----
@@ -41,11 +41,11 @@ MIGHAgEAMBMGByqGSM49AgEGCCqGSM49AwEHBG0wawIBAQQgYRn738Bxhcwg2HdV
 JVCBh7gTNZIQ4qnTEd+zUAzEVhx5y9ckVWuusOJfyVQQDdwZzCtjs1I+
 -----END PRIVATE KEY-----
 """
-"""In PEM. A TEST KEY, known to everybody."""
+"""In PEM. A TEST KEY, which is public."""
 
 
 def self_signed_context() -> ssl.SSLContext:
-    """What `LLMServer(ssl_context=...)` needs to speak TLS with that certificate.
+    """The `ssl_context` that makes an `LLMServer` speak TLS with that certificate.
 
     Example:
         >>> from llmbridge.testing import LLMServer

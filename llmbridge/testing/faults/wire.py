@@ -1,7 +1,7 @@
 """The bytes that the faults are made of: events of OpenAI's chat format, heads of answers, HTTP chunks, a gzip bomb.
 
-Every answer of the catalogue is the same text, so that what arrived of it can be told: `BEGUN` is what the client has
-after the first events, `WHOLE` what a good answer would have been.
+Every answer in the catalogue has the same text, so that tests can tell how much arrived: `BEGUN` is the text of the
+first events, `WHOLE` that of a good answer.
 """
 
 from __future__ import annotations
@@ -80,13 +80,13 @@ def chunk(data: bytes) -> bytes:
 
 
 def for_ever(data: bytes, pause: float = 0.02) -> list[Step]:
-    """The bytes again and again for minutes, and then silence: no client has to wait for the end of it."""
+    """The bytes repeated for minutes, and then silence."""
     again: list[Step] = [data, pause]
     return [*again * 12_000, HOLD]
 
 
 def zipped(parts: Iterable[bytes]) -> bytes:
-    """One gzip member, flushed after each part, so that each can be unpacked as it arrives."""
+    """One gzip member, flushed after each part, so that each part can be unpacked as it arrives."""
     squeeze = zlib.compressobj(wbits=31)
     packed = [squeeze.compress(part) + squeeze.flush(zlib.Z_SYNC_FLUSH) for part in parts]
     return b"".join([*packed, squeeze.flush()])
@@ -94,10 +94,10 @@ def zipped(parts: Iterable[bytes]) -> bytes:
 
 @functools.lru_cache(maxsize=1)
 def gzip_bomb() -> bytes:
-    """300 kB of gzip that unpack to an event of 300 MB, behind the events of `BEGUN`."""
+    """300 kB of gzip that unpack to an event of 300 MB, after the events of `BEGUN`."""
     block = b"A" * MEGABYTE
     parts = [BEGUN_EVENTS, b'data: {"choices":[{"index":0,"delta":{"content":"', *[block] * 300, b'"}}]}\n\n', DONE]
-    # What follows a full flush does not depend on what came before it: the block has to be compressed once only.
+    # Data after a full flush does not depend on data before it, so the block is compressed only once.
     packed = {part: _flushed(part) for part in set(parts)}
     checksum = functools.reduce(lambda sofar, part: zlib.crc32(part, sofar), parts, 0)
     trailer = struct.pack("<II", checksum, sum(map(len, parts)) & 0xFFFFFFFF)

@@ -1,4 +1,4 @@
-"""Faults of content: answers that are not what was asked for, and some that only look so."""
+"""Faults of content: wrong answers, and some that only look wrong."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _KEY_HEADERS = ("Authorization", "x-api-key", "api-key", "x-goog-api-key")
 
 
 def _key(received: Received) -> str:
-    """The key that a request carries, wherever it does."""
+    """The key in a request, in any of its headers."""
     sent = next((value for name in _KEY_HEADERS if (value := received.header(name))), "no key was sent")
     return sent.removeprefix("Bearer ")
 
@@ -62,13 +62,13 @@ _BODIES = (
         head(), b"<!doctype html><title>Sign in</title>",
     ),
     _error(
-        "json-error-200", "Status 200 with a JSON error in place of the stream.", "P8", "ServerError",
+        "json-error-200", "Status 200 with a JSON error instead of the stream.", "P8", "ServerError",
         head(kind=_JSON), b'{"error":{"message":"no worker left","type":"server_error"}}',
     ),
     _error("empty-200", "Status 200 with an empty body.", "P8", "ProtocolError", head()),
     _error("status-204", "Status 204: success, and no content.", "P8", "ProtocolError", head(status="204 No Content")),
     _error(
-        "no-events", "Status 200 with a stream of comments only, which ends.", "P8", "ProtocolError",
+        "no-events", "Status 200 with a stream of comments only.", "P8", "ProtocolError",
         head(), b": welcome\n\n" * 3,
     ),
     _error("image", "Status 200 with a picture.", "P8", "ProtocolError", head(kind="image/png"), _PNG),
@@ -104,11 +104,11 @@ _EVENTS = (
         head(), BEGUN_EVENTS, b"\0\0\0\0\n\n", REST_EVENTS,
     ),
     _harmless(
-        "bad-utf-8", "A byte in a text that is not UTF-8: it is shown as U+FFFD.", "P5",
+        "bad-utf-8", "A byte in a text that is not UTF-8: it becomes U+FFFD.", "P5",
         head(), WHOLE_EVENTS.replace(b"wor", b"w\xffr"), text=WHOLE.replace("wor", "w\ufffdr"),
     ),
     _harmless(
-        "data-after-end-mark", "More events behind the end mark.", "P7",
+        "data-after-end-mark", "More events after the end mark.", "P7",
         head(), WHOLE_EVENTS, event(" and more"), b"data: {broken\n\n",
     ),
     sends(
@@ -119,26 +119,26 @@ _EVENTS = (
 
 _CODINGS = (
     _error(
-        "chunk-longer-than-it-says", "After two pieces a chunk with more bytes than its size says.", "P6",
+        "chunk-longer-than-it-says", "After two pieces a chunk longer than its announced size.", "P6",
         "ProtocolError", _CHUNKED, chunk(BEGUN_EVENTS), b"5\r\n" + event("wor") + b"\r\n", text=BEGUN,
     ),
     _error(
-        "no-chunk-size", "After two pieces text in the place of a chunk's size.", "P6", "ProtocolError",
+        "no-chunk-size", "After two pieces text instead of a chunk's size.", "P6", "ProtocolError",
         _CHUNKED, chunk(BEGUN_EVENTS), b"five\r\n" + event("wor"), text=BEGUN,
     ),
     _error(
-        "broken-gzip", "A body that is labelled gzip, and is not.", "P6", "ProtocolError",
+        "broken-gzip", "A body labelled gzip that is not gzip.", "P6", "ProtocolError",
         head("Content-Encoding: gzip"), WHOLE_EVENTS,
     ),
     _error(
-        "unknown-compression", "A body in a compression that nobody asked for.", "P8", "ProtocolError",
+        "unknown-compression", "A body in a compression that was not requested.", "P8", "ProtocolError",
         head("Content-Encoding: x-unknown"), zipped([WHOLE_EVENTS]),
     ),
     Fault(
-        "two-responses", "A second answer comes right behind the first one, unasked.", "P17", text=WHOLE,
+        "two-responses", "A second answer follows the first one without a request.", "P17", text=WHOLE,
         scripted=lambda: Reply(raw=_TWO),
     ),
-    _error("not-http", "What answers is no HTTP server.", "P10", "ProtocolError", b"SSH-2.0-OpenSSH_9.2\r\n"),
+    _error("not-http", "The server does not speak HTTP.", "P10", "ProtocolError", b"SSH-2.0-OpenSSH_9.2\r\n"),
 )  # fmt: skip
 
 _KEYS = (

@@ -1,10 +1,11 @@
-"""What answers hold beside text and calls: sources, images, sound, and what nobody knows; and how it goes back.
+"""What answers hold beside text and calls: sources, images, sound, unknown fields; and how it is sent back.
 
-Few events hold any of it, so `answer` and `request` import this module when one does.
+Few events hold any of it, so `answer` and `request` import this module only then.
 
-Source: OpenAI API reference, chat completions (`annotations`, `audio`); what is in the answers of OpenRouter
-(`images`), Perplexity and xAI (`citations`, `search_results`), Azure (`context`), LiteLLM (`provider_specific_fields`),
-Zhipu (`web_search`) and Mistral (parts of the content).
+Source: OpenAI API reference, chat completions (`annotations`, `audio`); answers of OpenRouter (`images`), Perplexity
+    and
+xAI (`citations`, `search_results`), Azure (`context`), LiteLLM (`provider_specific_fields`), Zhipu (`web_search`) and
+Mistral (parts of the content).
 """
 
 from __future__ import annotations
@@ -45,14 +46,14 @@ _TYPES = ("mime_type", "media_type", "mimeType", "content_type")
 
 
 def unknown(fields: Mapping[str, Any], known: frozenset[str]) -> Iterator[Other]:
-    """What an object of an answer says under names that nobody knows."""
+    """The unknown fields of an object of an answer."""
     for name, value in fields.items():
         if name not in known and value not in (None, "", [], {}):
             yield Other(name, {name: value})
 
 
 def sources(fields: Mapping[str, Any]) -> Iterator[Item]:
-    """Where the answer comes from, in whatever lists an object of an answer names it.
+    """The sources of the answer, from any of the lists that may name them.
 
     Example:
         >>> list(sources({"citations": ["https://a.example"]}))
@@ -65,11 +66,11 @@ def sources(fields: Mapping[str, Any]) -> Iterator[Item]:
     better = {item.url for item in read if isinstance(item, Citation) and (item.title or item.quote)}
     for item in read:
         if isinstance(item, Other) or item.title or item.quote or item.url not in better:
-            yield item  # but not the address alone of a source of which more is said
+            yield item  # skip a bare address if another entry says more
 
 
 def _entries(value: Any) -> Iterator[Any]:
-    """The sources in a list, which may hold lists of its own."""
+    """The sources in a list, which may be nested."""
     for entry in value if isinstance(value, list) else [value]:
         if isinstance(entry, list):
             yield from (inner for inner in entry if not isinstance(inner, list))
@@ -86,7 +87,7 @@ def _citation(entry: Any) -> Citation | Other:
     url = _first(inner, _URLS)
     document = None if url else _first(inner, _DOCUMENTS)
     title, quote = _first(inner, _TITLES), _first(inner, _QUOTES)
-    if kind == "file":  # OpenRouter's: given back, it spares the document another reading
+    if kind == "file":  # OpenRouter's: sent back, it saves parsing the document again
         return Other(kind, {"annotations": [dict(fields)]}, in_turn=True)
     if not (url or document or title or quote):
         return Other(kind or "citation", dict(fields) or {"citation": entry})
@@ -103,7 +104,7 @@ def _first(fields: Mapping[str, Any], names: tuple[str, ...]) -> str | None:
 
 
 def references(part: Mapping[str, Any]) -> Iterator[Item]:
-    """A part of Mistral's that names the documents, or the page, behind the text before it."""
+    """A part of Mistral's that names the documents or pages for the text before it."""
     ids = part.get("reference_ids")
     if not ids and "reference" in string(part.get("type")) and isinstance(page := _citation(part), Citation):
         yield page
@@ -113,7 +114,7 @@ def references(part: Mapping[str, Any]) -> Iterator[Item]:
 
 
 def sound(audio: Any) -> Iterator[Item]:
-    """A piece of what the model says aloud, or all of it."""
+    """A piece of the spoken answer, or all of it."""
     fields = mapping(audio)
     raw = {name: value for name, value in fields.items() if name not in ("data", "transcript") and value is not None}
     data, transcript = string(fields.get("data")), string(fields.get("transcript"))
@@ -123,7 +124,7 @@ def sound(audio: Any) -> Iterator[Item]:
 
 
 def pictures(images: Any) -> Iterator[Item]:
-    """The images of an answer, in the field that OpenRouter has for them."""
+    """The images of an answer, from OpenRouter's field."""
     for image in images if isinstance(images, list) else [images]:
         entry = (
             {"type": "image_url", "image_url": image}
@@ -137,7 +138,7 @@ def pictures(images: Any) -> Iterator[Item]:
 
 
 def media_of_part(part: Mapping[str, Any]) -> Media | MediaDelta | None:
-    """The image, sound or file that a part of the content is; None if it is nothing of that kind.
+    """The image, sound or file in a part of the content; None if it is something else.
 
     Example:
         >>> media_of_part({"type": "image_url", "image_url": "https://a.example/b.png"}).url
@@ -163,13 +164,13 @@ def media_of_part(part: Mapping[str, Any]) -> Media | MediaDelta | None:
             return None
         mime, source = (read.media_type, read.data) if read is not None else (mime, source)
     mime = mime or _type_of(source)
-    # It is whole: what comes next is another one, even if this one lacks its padding.
+    # It is whole: what follows is another one, even if this one lacks its padding.
     padded = source + "=" * (-len(source) % 4)
     return MediaDelta(kind, mime, padded, string(inner.get("transcript")), string(inner.get("id")) or None, raw)
 
 
 def _type_of(data: str) -> str:
-    """The media type that the beginning of base64 shows."""
+    """The media type shown by the start of base64."""
     from base64 import b64decode
 
     from llmbridge.parts import media_type_of
@@ -177,11 +178,11 @@ def _type_of(data: str) -> str:
     try:
         return media_type_of(b64decode("".join(data[:64].split())[:16]))
     except ValueError:
-        return ""  # it is no base64, which whoever decodes it says
+        return ""  # not base64: an error is raised when it is decoded
 
 
 def _split(part: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
-    """A part without its URL or data, "" in the place of it; and what stood there."""
+    """A part with its URL or data replaced by "", and what was removed."""
     kind = string(part.get("type"))
     inner = part.get(kind)
     if isinstance(inner, str):
@@ -195,16 +196,16 @@ def _split(part: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
 
 
 def write_media(part: Mapping[str, Any], fields: dict[str, Any], parts: list[Any], own_images: bool) -> str:
-    """Writes an image, sound or file of an earlier answer back, if it is the service's own and the service takes it.
+    """Sends back an image, sound or file of an earlier answer, if it is the service's own and the service accepts it.
 
     Args:
-        part: Of an assistant's turn.
-        fields: Of the message beside its content; added to.
-        parts: Of its content; added to.
-        own_images: Whether the service takes its images back.
+        part: A part of an assistant's turn.
+        fields: The message's other fields; added to.
+        parts: The parts of its content; added to.
+        own_images: Whether the service accepts its own images.
 
     Returns:
-        What was said in it, if that is all that goes back.
+        The transcript, if only that is sent back.
     """
     raw = mapping(part.get("raw"))
     if part["type"] == "input_audio" and raw.get("id") and "type" not in raw:
@@ -219,7 +220,7 @@ def write_media(part: Mapping[str, Any], fields: dict[str, Any], parts: list[Any
 
 
 def filled(part: Mapping[str, Any]) -> Any:
-    """The service's own object for what an answer held, its URL or data in it again.
+    """The service's own object from an answer, with its URL or data filled in again.
 
     Example:
         >>> own = {"type": "image_url", "image_url": ""}

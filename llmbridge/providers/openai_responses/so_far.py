@@ -1,22 +1,22 @@
-"""What an answer has said so far, so that what is said once more at an end adds only what is new."""
+"""What an answer has said so far, to find out what a repetition adds."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
-__all__ = ["Call", "Calls", "Told", "missing", "name_of"]
+__all__ = ["Call", "Calls", "TextSoFar", "missing", "name_of"]
 
 _PLACEHOLDERS = ("", "{}", "null")
 
 
 def name_of(value: Any) -> int | str | None:
-    """What can tell an item from others: a number, or a text that is not empty."""
+    """A usable key for an item: a number or a non-empty str."""
     return value if value.__class__ is int or (isinstance(value, str) and value) else None
 
 
 def missing(said: str, at: int, whole: str) -> str | None:
-    """What a text has behind what was said from a place on; None if they differ.
+    """The rest of a text after what was said from a place on; None if they differ.
 
     Example:
         >>> missing("Hel", 0, "Hello"), missing("Hello", 0, "Hel"), missing("Hi", 0, "Hello")
@@ -26,17 +26,17 @@ def missing(said: str, at: int, whole: str) -> str | None:
     return whole[length:] if said.startswith(whole[:length], at) else None
 
 
-class Told:
-    """The text of one kind that was said of the items that are not over.
+class TextSoFar:
+    """The text of one kind said so far in the open items.
 
     Attributes:
-        pieces: The text; the list stays the same.
-        open: How many items have begun and are not over.
+        pieces: The text; the list object stays the same.
+        open: How many items have started but not ended.
 
     Example:
-        >>> told = Told()
-        >>> told.pieces += ["Hel"]
-        >>> told.missing(0, "Hello"), told.missing(0, "Hello"), told.end("Hello, you"), told.end("And")
+        >>> text = TextSoFar()
+        >>> text.pieces += ["Hel"]
+        >>> text.missing(0, "Hello"), text.missing(0, "Hello"), text.end("Hello, you"), text.end("And")
         ('lo', '', ', you', 'And')
     """
 
@@ -45,8 +45,8 @@ class Told:
     def __init__(self) -> None:
         self.pieces: list[str] = []
         self.open = 0
-        self._parts: dict[Any, int] = {}  # the lengths of the parts that are over
-        self._length = 0  # of all of them
+        self._parts: dict[Any, int] = {}  # lengths of the finished parts
+        self._length = 0  # of all finished parts
 
     def _said(self) -> str:
         said = "".join(self.pieces)
@@ -54,7 +54,7 @@ class Told:
         return said
 
     def missing(self, part: Any, whole: str) -> str:
-        """What a part of an item says that was not said; it is over."""
+        """What a part of an item adds at its end."""
         new = missing(self._said(), self.before(part), whole)
         if new is None:
             return ""
@@ -64,26 +64,26 @@ class Told:
         return new
 
     def before(self, part: Any) -> int:
-        """How many characters of the item the other parts have."""
+        """The number of characters in the item's other parts."""
         return self._length - self._parts.get(part, 0)
 
     def separate(self, part: Any, text: str) -> None:
-        """Notes what is said between two parts."""
+        """Records a separator between two parts."""
         self.pieces.append(text)
         self._parts[part] = len(text)
         self._length += len(text)
 
     def begins(self, whole: str) -> bool:
-        """Whether something was said, and it is how a text begins."""
+        """Whether something was said that a text starts with."""
         said = self._said()
         return bool(said) and missing(said, 0, whole) is not None
 
     def end(self, whole: str) -> str:
-        """What an item says that was not said; it is over."""
+        """What an item adds at its end."""
         said = self._said()
         new = missing(said, 0, whole)
         rest = said[len(whole) :]
-        if new is None:  # the service has changed its mind, or several items are written at once
+        if new is None:  # the service changed the text, or items are interleaved
             rest = said if self.open > 1 else ""
         self.pieces[:] = [rest] * bool(rest)
         self.open = max(0, self.open - 1)
@@ -96,10 +96,10 @@ class Call:
 
     Attributes:
         index: Its place in the output, if the service says it.
-        id: What its answer has to name.
-        name: Of the tool; "" while nobody has said it.
-        pieces: What is passed to the tool.
-        over: Nothing more of it comes.
+        id: The ID that its result must name.
+        name: The tool's name; "" while unknown.
+        pieces: The tool's input.
+        over: Whether it is complete.
     """
 
     __slots__ = ("id", "index", "name", "over", "pieces")
@@ -113,43 +113,43 @@ class Call:
 
     @property
     def known_by(self) -> str | None:
-        """Its id where there is no index."""
+        """Its id if it has no index."""
         return self.id if self.index is None else None
 
     def missing(self, whole: str) -> str:
-        """What was not said of all that is passed to the tool."""
+        """The part of the tool's input that was not sent before."""
         said = "".join(self.pieces)
         new = missing(said, 0, whole)
-        if new is None:  # what came in pieces counts, unless it only keeps the place
+        if new is None:  # the pieces count, unless they are only a placeholder
             new = whole if said.strip() in _PLACEHOLDERS else ""
         self.pieces[:] = [said + new]
         return new
 
 
 class Calls:
-    """The calls of an answer, by their places and ids: services leave out some, and change others on the way."""
+    """The calls of an answer by place and ID: services leave some out, and change others on the way."""
 
     __slots__ = ("_all", "_by_name", "_nobody", "_unplaced")
 
     def __init__(self) -> None:
         self._by_name: dict[int | str, Call] = {}
-        # Those that are not over, in the order in which they began; of them, those without a place, and without a name.
+        # Open calls in the order of their start; of these, the calls without a place, and those without a name.
         self._all: dict[Call, None] = {}
         self._unplaced: dict[Call, None] = {}
         self._nobody: dict[Call, None] = {}
 
     def begin(self, item: Mapping[str, Any], place: int | None) -> Call | None:
-        """The call that an item begins; None if it has begun."""
+        """The call that an item starts; None if it has started already."""
         if self._found(item.get("id"), item.get("call_id")) is not None:
             return None
         return self._new(place, item)
 
     def find(self, place: int | None, id: Any) -> Call | None:
-        """The call that a piece goes on with, by its place in the output and the id of its item."""
+        """The call that a piece continues, by its place in the output and its item's ID."""
         return self._found(id, place) or next(reversed(self._all if place is None else self._unplaced), None)
 
     def of(self, place: int | None, id: Any) -> Call:
-        """The same; where nothing has begun, a call begins with its first piece."""
+        """The same; an unknown call starts with its first piece."""
         return self.find(place, id) or self._new(place, {"id": id}, False)
 
     def end(self, item: Mapping[str, Any], place: int | None) -> Call:
