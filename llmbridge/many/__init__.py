@@ -196,7 +196,7 @@ class Rows(Generic[Parsed]):
 
 
 def _each(run: Run) -> Iterator[Row[Any]]:
-    """It alone holds the loop: whoever leaves it ends the run, though the `Rows` live on."""
+    """The loop alone holds it, so leaving the loop ends the run although the `Rows` live on."""
     try:
         run.start()
         while (row := run.next()) is not None:

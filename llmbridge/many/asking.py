@@ -91,7 +91,7 @@ class Asking(ABC):
 
     @abstractmethod
     def _model(self) -> Any:
-        """Who answers. Checks all options as well."""
+        """The model that answers. Checks all options as well."""
 
     @abstractmethod
     def _as_data(self, content: Any) -> Any:

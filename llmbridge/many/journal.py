@@ -4,8 +4,8 @@ Each line ends with a checksum of itself. A line that a crash has torn is cut of
 the next one would be glued to it. What `write` has given to the system survives the end of the process, however it
 ends; a power cut may take what was written within the last second.
 
-Answers are found by the digest of all that they depend on, so that none is ever taken for another question. Where they
-are in the file stands in a temporary database on disk: a journal of any size is resumed in the same memory.
+Answers are found by the digest of everything they depend on, so that none is ever taken for another question. A
+temporary database on disk knows where they are in the file: a journal of any size is resumed in the same memory.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ class Journal:
         due: When `sync` should be called next, on the clock of `time.monotonic`.
 
     Raises:
-        ConfigError: The file is no journal, or of other settings, or another run writes to it.
+        ConfigError: The file is not a journal, or has other settings, or another run is writing to it.
         OSError: It cannot be opened.
     """
 

@@ -1,8 +1,8 @@
 """A run: threads that read the input, send requests, and keep order, and the queues between them.
 
 One thread reads the input, several send requests, and one conducts: it alone knows which rows wait, how many requests
-may be under way, what is in the journal, and what comes next. The others tell it what happened through a queue, so
-that nothing here takes a lock: a run can be cancelled from a signal handler and from a garbage collection.
+may be under way, what is in the journal, and what comes next. The others report to it through a queue, so that
+nothing here takes a lock: a run can be cancelled from a signal handler and from a garbage collection.
 """
 
 from __future__ import annotations
@@ -184,7 +184,7 @@ class Run:
             self._permits.put(True)
             return row
         error, row.error = row.error, None
-        self._rows.put(row)  # for whoever asks again
+        self._rows.put(row)  # for the next call
         if error is None:
             return None
         try:
@@ -260,7 +260,7 @@ class Run:
             del task, rows, outcome
 
     def _conduct(self) -> None:
-        """Hears what the others have to tell, and decides what follows."""
+        """Hears what the other threads report, and decides what follows."""
         error: BaseException | None = None
         whole = False
         try:
@@ -318,7 +318,7 @@ class Run:
     # -- the conductor's decisions -----------------------------------------------------------------------------------
 
     def _patience(self) -> float | None:
-        """Seconds until there is something to do, even if nobody has anything to tell."""
+        """Seconds until there is something to do, even if nothing is reported."""
         due = self._progress.due
         if self._journal is not None:
             due = min(due, self._journal.due)
@@ -332,7 +332,7 @@ class Run:
         return None if due == float("inf") else max(0.0, due - monotonic())
 
     def _hear(self, seconds: float | None) -> None:
-        """Takes in all that was told."""
+        """Takes in everything that the others have reported."""
         try:
             act, *about = self._inbox.get(timeout=seconds) if seconds is not None else self._inbox.get()
             while True:

@@ -114,7 +114,7 @@ class Width:
     def _end_round(self, now: float) -> None:
         if self._queues(now):
             self._cut(now)
-            self._limit = self._high  # no accident
+            self._limit = self._high  # not an accident
             return
         if self._full and self._adapts:
             self.now = min(self.now + max(1, int(self.now * self._step)), self._high)
@@ -132,7 +132,7 @@ class Width:
             return False
         slower = took > _SLOWER * self._best[0] and rate < _FASTER * self._best[1]
         if slower:
-            self._best = took, rate  # the rows may have become longer: that is no reason to cut again and again
+            self._best = took, rate  # the rows may have become longer: one cut is enough
         return slower
 
     def _cut(self, now: float, wait: float = 0.0) -> None:

@@ -29,7 +29,7 @@ PNG = b"\x89PNG\r\n\x1a\n and so on"
 
 @pytest.fixture
 def client(server: LLMServer) -> Iterator[Client]:
-    """A client of `server`, which repeats what it is told in angle brackets."""
+    """A client of `server`, which repeats the text in angle brackets."""
     server.default = lambda received: Reply(f"<{received.user_text}>")
     retries = Retry(backoff=0.01, max_backoff=0.05)
     with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, retries=retries, timeout=20) as made:
@@ -267,7 +267,7 @@ def test_p47_a_second_run_is_refused(client: Client, server: LLMServer, journal:
 
 
 def test_p47_a_row_is_written_before_it_is_handed_out(client: Client, journal: Path, mode: Mode) -> None:
-    """Whoever has seen it can rely on it."""
+    """A row that was seen is kept."""
     seen: list[int] = []
 
     def look(row: Row[Any]) -> None:

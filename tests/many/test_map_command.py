@@ -28,7 +28,7 @@ def _own_key(_no_settings: None, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def server() -> Any:
-    """Repeats what it is told in angle brackets."""
+    """Repeats the text in angle brackets."""
     with LLMServer(lambda received: Reply(f"<{received.user_text}>")) as running:
         yield running
 

@@ -310,7 +310,7 @@ def test_p46_a_failure_is_a_row(client: Client, server: LLMServer, mode: Mode) -
 
 
 def test_p46_whatever_fails_in_a_row_is_its_own(client: Client, server: LLMServer) -> None:
-    """A column that is not there, a function of the caller's, an item that is no prompt, a class that raises."""
+    """A column that is not there, a function of the caller's, an item that is not a prompt, a class that raises."""
 
     def prompt(item: Any) -> Any:
         if item == "memory":
@@ -502,7 +502,7 @@ def test_a_wait_for_a_row_can_be_cancelled_and_repeated(client: Client, server: 
 
 
 def test_the_end_stays_the_end(client: Client, loop: Async) -> None:
-    """Whoever asks for another row behind it is told so, and does not wait for ever; also after `aclose()`."""
+    """A step behind it ends at once, also after `aclose()`."""
 
     async def main() -> None:
         rows: Any = aiter(client.map(["a"]))
@@ -519,7 +519,7 @@ def test_the_end_stays_the_end(client: Client, loop: Async) -> None:
 
 
 def test_tools_and_several_models_work_as_in_a_chat(server: LLMServer, mode: Mode) -> None:
-    """A row is a whole answer, whoever gave it and however many turns it took."""
+    """A row is a whole answer, from any of the models and after any number of turns."""
 
     def add(a: int, b: int) -> int:
         """Adds."""
@@ -616,7 +616,7 @@ def test_the_totals_say_what_was_done(client: Client, server: LLMServer) -> None
 
 
 def test_progress_is_a_line_on_standard_error(client: Client, capsys: pytest.CaptureFixture[str]) -> None:
-    """Where that is no terminal, the last one alone for a short run."""
+    """Where that is not a terminal, a short run has a single one."""
     client.map(["a", "b"], progress=True).complete()
     said = capsys.readouterr()
     assert said.out == ""

@@ -180,7 +180,7 @@ def test_it_does_not_grow_unless_it_is_used() -> None:
 
 
 def test_a_service_that_queues_is_not_flooded() -> None:
-    """It refuses nothing, and is no faster for it."""
+    """It refuses nothing, and becomes slower instead."""
     width = Width(None)
     rate, _ = simulated(width, queueing(24))
     assert width.now < 400
