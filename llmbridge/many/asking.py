@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from llmbridge._text import shown
 from llmbridge.completion import Completion
 from llmbridge.errors import ConfigError, InvalidRequest, LLMBridgeError
+from llmbridge.many.journal import HIDDEN
 from llmbridge.messages import Message, check_text, checked_messages
 from llmbridge.options import TRANSPORT_NAMES, ChatOptions, TransportOptions
 from llmbridge.retry import Retry
@@ -81,7 +82,7 @@ class Asking(ABC):
     def digest(self, key: str | None, content: Any) -> bytes:
         """Names a question: its key, what is sent, and the settings."""
         said = json.dumps([key, self._as_data(content)], sort_keys=True).encode()
-        return blake2b(self._seed + b"\n" + said, digest_size=_DIGEST_SIZE).digest()
+        return _digest(self._seed + b"\n" + said)
 
     def tokens(self, content: Any) -> int:
         """Roughly the tokens that it takes, with the longest answer that is allowed."""
@@ -237,13 +238,20 @@ def _schema_of(schema: Any) -> Schema:
 
 
 def _plain(name: str, value: Any) -> Any:
-    """A setting as JSON can hold it, the same in every process."""
+    """A setting as JSON can hold it, the same in every process; of one that may hold a prompt, its digest."""
     if value is None or (name == "schema" and value is False):
         return None
     if name == "schema":
-        return _schema_of(value).json_schema
+        value = _schema_of(value).json_schema
     if name == "tools":
         from llmbridge.tools import checked_tools
 
-        return [{"name": tool.name, "parameters": _plain("", tool.parameters)} for tool in checked_tools(value)]
-    return json.loads(json.dumps(value, default=lambda other: getattr(other, "__qualname__", type(other).__name__)))
+        value = [(tool.name, tool.description, tool.parameters, tool.raw) for tool in checked_tools(value)]
+    plain = json.dumps(
+        value, default=lambda other: getattr(other, "__qualname__", type(other).__name__), sort_keys=True
+    )
+    return json.loads(plain) if isinstance(value, (bool, int, float)) else f"{HIDDEN}{_digest(plain.encode()).hex()}"
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=_DIGEST_SIZE).digest()

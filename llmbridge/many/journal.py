@@ -23,7 +23,10 @@ from llmbridge._text import shown
 from llmbridge._version import __version__
 from llmbridge.errors import ConfigError
 
-__all__ = ["Journal", "Keys"]
+__all__ = ["HIDDEN", "Journal", "Keys"]
+
+HIDDEN = "digest:"
+"""How the value of a setting begins that may hold a prompt: its digest is enough to compare it."""
 
 _FORMAT = 1
 _HEAD = b'{"llmbridge":'  # how a line begins that says who writes from there on, with which settings
@@ -112,9 +115,11 @@ class Journal:
         now = json.loads(json.dumps(self._settings))
         for name in sorted({*before, *now}):
             if before.get(name) != now.get(name):
+                values = shown(before.get(name)), shown(now.get(name))
+                hidden = any(HIDDEN in value for value in values)
+                made = f"another {name}=" if hidden else f"{name}={values[0]}, not {values[1]}"
                 raise ConfigError(
-                    f"the answers in {self._path} were made with {name}={shown(before.get(name))}, not "
-                    f"{shown(now.get(name))}: take another journal for this run"
+                    f"the answers in {self._path} were made with {made}: use another journal for this run"
                 )
 
     def begin(self) -> None:
