@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import time
+import traceback
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,10 +17,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from canary import KEY
+from canary import KEY, sightings
 from modes import Mode
 
-from llmbridge import Client, ConfigError, Image, InvalidOutput, Retry
+from llmbridge import AuthError, Client, ConfigError, Image, InvalidOutput, Retry
 from llmbridge.many import Row
 from llmbridge.many.journal import Journal
 from llmbridge.testing import LLMServer, Received, Reply
@@ -239,6 +240,22 @@ def test_p48_it_is_json_lines(client: Client, journal: Path) -> None:
     assert "sk-secret" not in text
     assert "a prompt" not in text
     assert text.count("a secret") == json.dumps(row["answer"]).count("a secret")
+
+
+def test_p48_a_key_that_map_gets_shows_nowhere(server: LLMServer, journal: Path, mode: Mode) -> None:
+    """Neither in the journal nor in what a crash report shows of an error, nor in any repr."""
+    server.default = Reply(f"Who is {KEY}?", status=401)
+    with Client("openai:m", base_url=server.base_url("openai")) as client:
+        rows = client.map(map(str, range(30)), journal=journal, api_key=KEY, headers={"X-Token": KEY})
+        with pytest.raises(AuthError) as caught:
+            mode.each(rows, lambda row: sightings(repr(row), "row") and pytest.fail("a row shows the key"))
+    report = traceback.TracebackException.from_exception(caught.value, capture_locals=True)
+    assert sightings(repr(rows) + repr(rows.totals) + str(caught.value), "repr") == []
+    assert sightings(journal.read_bytes(), "journal") == []
+    frames = [frame for frame in report.stack if "tests" not in frame.filename]
+    assert frames
+    assert sightings(repr([frame.locals for frame in frames]), "frames") == []
+    assert server.requests[0].header("x-token") == KEY
 
 
 def test_pandas_reads_it(client: Client, journal: Path) -> None:
