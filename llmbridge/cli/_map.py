@@ -69,7 +69,10 @@ def add(commands: Any) -> None:
 
 def _map(options: argparse.Namespace) -> int:
     from llmbridge import Client
+    from llmbridge.client import MODEL_VARIABLE
 
+    if not (options.model or os.environ.get(MODEL_VARIABLE)):
+        raise Misused(f"no model is set: choose one with -m, or set {MODEL_VARIABLE} (see llmbridge models)")
     given = chat_options(options)
     if options.retries is not None:
         given["attempts"] = options.retries + 1

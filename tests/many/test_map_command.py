@@ -201,6 +201,7 @@ def test_a_wrong_word_is_code_2(
     written(tmp_path / "in.jsonl", "a")
     assert main(["map", *words, "-m", "openai:m", "--base-url", server.base_url("openai")]) == 2
     assert says in capsys.readouterr().err
+    assert main(["map", *words]) == 2
     assert server.requests == []
 
 
