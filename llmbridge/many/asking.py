@@ -29,6 +29,8 @@ __all__ = ["Answered", "Asking", "Chats", "Embeds"]
 _TEXTS = 64  # in a request for embeddings
 _NOT_OF_ANSWERS = (*TRANSPORT_NAMES, "unsupported", "reask", "params", "model")
 _DIGEST_SIZE = 16
+_QUEUED_PART = 240  # of what goes out in a minute may be in the queue: a quarter of a second
+_UNKNOWN_PACE = 1200  # where tokens alone are limited
 
 Begun = Callable[[Callable[[], object]], None]
 """Called with what cancels the call that is about to be made."""
@@ -78,6 +80,14 @@ class Asking(ABC):
         given.update(of=self.kind, model=self._model())
         self.settings = {name: value for name, value in given.items() if value is not None}
         self._seed = json.dumps(self.settings, sort_keys=True).encode()
+
+    @property
+    def room(self) -> float:
+        """How many requests may join the queue of the client's limits: it is kept short, as their timeouts run there."""
+        limiter = self._client.connections.limiter
+        if limiter is None:
+            return float("inf")
+        return 1 + (limiter.limits.requests_per_minute or _UNKNOWN_PACE) // _QUEUED_PART - limiter.waiting
 
     def digest(self, key: str | None, content: Any) -> bytes:
         """Names a question: its key, what is sent, and the settings."""

@@ -59,6 +59,7 @@ _MOST_ALIKE = 20  # rows in a row that fail in one of these ways, before the run
 _FEWEST_OF_A_SHARE = 100  # rows before a share of them says something
 _PULSE = 0.5  # seconds: on Windows, Ctrl-C interrupts no wait
 _END_SECONDS = 1.0
+_QUEUE_SECONDS = 0.02  # for which the queue of the client's limits is left alone
 _FULL_SECONDS = 0.05  # to wait for more rows of one request
 
 
@@ -128,6 +129,7 @@ class Run:
         self._ready_since = 0.0
         self._waiting: list[tuple[float, int, Asked]] = []  # a heap, by when they are sent again
         self._running = 0
+        self._queue_at = 0.0  # when the queue of the client's limits is worth another look
         self._threads: list[threading.Thread] = []
         self._finished: list[tuple[Row[Any], Asked]] = []
         self._held: dict[int, Row[Any]] = {}  # whose turn has not come
@@ -327,7 +329,7 @@ class Run:
             at = self._waiting[0][0] if self._waiting else due
             if self._ready:
                 at = min(at, self._ready_since + _FULL_SECONDS)
-            due = min(due, max(at, self._width.room_at(self._running)))
+            due = min(due, max(at, self._width.room_at(self._running), self._queue_at))
             return max(0.0, min(due - now, _PULSE * 120))
         return None if due == float("inf") else max(0.0, due - monotonic())
 
@@ -391,7 +393,12 @@ class Run:
         now = monotonic()
         while self._waiting and self._waiting[0][0] <= now:
             self._ready.appendleft(heapq.heappop(self._waiting)[2])
+        room = self._asking.room if now >= self._queue_at else 0
         while self._ready and self._width.room(self._running, now):
+            if room <= 0:
+                self._queue_at = self._queue_at if now < self._queue_at else now + _QUEUE_SECONDS
+                return
+            room -= 1
             if not (rows := self._together(now)):
                 return
             for asked in rows:

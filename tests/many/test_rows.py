@@ -599,6 +599,33 @@ def test_p49_the_width_is_never_exceeded(server: LLMServer, limits: Limits | Non
     assert rows.totals.width == 3
 
 
+def test_p49_rows_do_not_wait_in_the_queue_of_the_limits(server: LLMServer) -> None:
+    """Their timeouts run there: a few are in it, however wide the run may be, and none of them fails."""
+    waiting = []
+
+    def answer(received: Received) -> Reply:
+        waiting.append(limiter.waiting)
+        return Reply("Hello")
+
+    server.default = answer
+    limits = Limits(requests_per_minute=900)
+    with Client("openai:m", base_url=server.base_url("openai"), api_key=KEY, limits=limits) as client:
+        limiter: Any = client.connections.limiter
+        rows = client.map(map(str, range(30)))
+        assert all(row.ok for row in rows)
+    assert max(waiting) <= 5
+
+
+def test_refusals_alone_end_the_run(client: Client, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """After a while."""
+    monkeypatch.setattr("llmbridge.many.width._HOPELESS_SECONDS", 0.0)
+    server.default = Reply("slow down", status=429, headers={"Retry-After": "0.01"})
+    rows = client.map(map(str, range(10**6)), concurrency=2)
+    with pytest.raises(RateLimited):
+        rows.complete()
+    assert 10 <= len(server.requests) <= 14
+
+
 def test_the_totals_say_what_was_done(client: Client, server: LLMServer) -> None:
     """Rows, requests, tokens, errors; the function given as progress gets them at the end at the latest."""
     heard = []
