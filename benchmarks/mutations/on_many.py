@@ -122,6 +122,7 @@ _END = (
         "limits.concurrency if limits is not None else None",
         "None",
     ),
+    Mutation("P49", "rows wait where their timeouts run", "Run._send", "if room <= 0:", "if False:"),
     Mutation("P49", "a wrong key fails every row", "Run._fail", "self._alike >= _MOST_ALIKE", "False"),
     Mutation("P49", "any number of rows may fail", "Run._fail", 'self._totals["failed"] > most', "False"),
 )

@@ -83,7 +83,7 @@ class Asking(ABC):
 
     @property
     def room(self) -> float:
-        """How many requests may join the queue of the client's limits: it is kept short, as their timeouts run there."""
+        """How many requests may join the queue of the client's limits. It is kept short: their timeouts run there."""
         limiter = self._client.connections.limiter
         if limiter is None:
             return float("inf")
