@@ -72,7 +72,7 @@ class Worker(Child):
         return reply
 
 
-def interleave(names: list[str], url: str, events: int, sizes: Sizes, streams: int = 1) -> Rounds:
+def interleave(names: list[str], url: str, events: int, sizes: Sizes, streams: int = 1, interval: float = 0) -> Rounds:
     """Like `harness.interleave`, for jobs of several streams at once; missing text voids the run for llmbridge.
 
     A peer that fails is noted as absent: some cannot carry a thousand streams.
@@ -90,16 +90,17 @@ def interleave(names: list[str], url: str, events: int, sizes: Sizes, streams: i
             for number in range(sizes.rounds):
                 for worker in workers[number % len(workers) :] + workers[: number % len(workers)]:
                     if worker.name not in result.absent:
-                        _take(result, worker, wanted, streams)
+                        _take(result, worker, wanted, streams, interval)
     for name in result.absent:
         result.samples.pop(name, None)
     return result
 
 
-def _take(result: Rounds, worker: Worker, wanted: list[int], streams: int) -> None:
-    got = worker.job("run", streams)
+def _take(result: Rounds, worker: Worker, wanted: list[int], streams: int, interval: float) -> None:
+    got = worker.job("run", streams, 1, interval)
     if [got["pieces"], got["chars"]] == wanted and not got["errors"]:
         result.samples.setdefault(worker.name, []).append(Sample(got["cpu"], got["wall"]))
+        LATE.setdefault(worker.name, []).append(got["late"])
         PEAKS[worker.name] = max(PEAKS.get(worker.name, 0), got["peak"])
         return
     said = f"{wanted[0] - got['pieces']} of {wanted[0]} pieces missing, {got['errors']}"
@@ -109,6 +110,7 @@ def _take(result: Rounds, worker: Worker, wanted: list[int], streams: int) -> No
 
 
 PEAKS: dict[str, int] = {}
+LATE: dict[str, list[float]] = {}  # seconds, within which 99 of 100 pieces came after they were due
 
 
 def wall(rounds: Rounds, name: str) -> float:
@@ -137,24 +139,29 @@ def at_their_pace(options: Options) -> Iterator[Table]:
     with Paced() as server:
         for streams, seconds, processes in ((10, 0.2, 1),) if smoke else ((200, 5, 3), (1000, 5, 2)):
             PEAKS.clear()
+            LATE.clear()
             events = int(PER_SECOND * seconds)
             sizes = replace(options.sizes, processes=min(processes, options.sizes.processes), rounds=1)
-            rounds = interleave(names, server.base_url("paced", events, INTERVAL), events, sizes, streams)
+            rounds = interleave(
+                names, server.base_url("paced", events, INTERVAL), events, sizes, streams, INTERVAL / 1e6
+            )
             rows = microseconds(rounds, names, AIOHTTP, events * streams)
             for row in rows:
                 kept = row[0] in rounds.samples
                 row[-1] = f"{wall(rounds, row[0]) / seconds:.2f}" if kept else ""
+                row.append(f"{statistics.median(LATE[row[0]]) * 1e3:.0f} ms" if kept else "")
                 row.append(f"{PEAKS[row[0]] / 1e6:.0f} MB" if kept else "")
             targets = []
             if streams < 1000:
-                targets += at_most(rounds, OURS, AIOHTTP, 1.5) + at_most(rounds, OURS, OPENAI, 0.5)
+                targets += at_most(rounds, OURS, AIOHTTP, 1.15) + at_most(rounds, OURS, OPENAI, 0.5)
+                targets.append(limit(f"{OURS}, p99 late", statistics.median(LATE[OURS]) * 1e3, 60, " ms"))
                 targets.append(limit(f"{OURS}, wall by pace", wall(rounds, OURS) / seconds, 1.1))
             else:
                 targets.append(limit(f"{OURS}, peak memory", PEAKS[OURS] / 1e6, 200, " MB"))
                 if AIOHTTP in rounds.samples:
                     ratio = wall(rounds, OURS) / wall(rounds, AIOHTTP)
                     targets.append(limit(f"{OURS}, wall by {AIOHTTP}'s", ratio, 2))
-            columns = ("contender", "CPU us/piece", "lowest", f"x {AIOHTTP}", "wall / pace", "peak memory")
+            columns = ("contender", "CPU us/piece", "lowest", f"x {AIOHTTP}", "wall / pace", "p99 late", "peak memory")
             yield Table(f"{streams} streams x {PER_SECOND} pieces/s over {seconds:g} s", columns, rows, targets)
 
 

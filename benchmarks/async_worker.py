@@ -25,25 +25,41 @@ from benchmarks.async_server import allow_many_sockets
 from benchmarks.worker import peak_bytes
 
 
-async def read(pieces: Streams, count: list[int]) -> None:
-    """Reads one stream to its end; counts pieces and characters."""
+async def read(pieces: Streams, count: list[int], interval: float = 0, late: list[float] | None = None) -> None:
+    """One stream to its end; counts pieces and characters.
+
+    Args:
+        interval: Seconds between two pieces of the server; 0 if it does not pace them.
+        late: Gets how much later each piece came than the earliest one of its stream would have it.
+    """
+    offsets = []
     async for piece in pieces():
         count[0] += 1
         count[1] += len(piece)
+        if interval:
+            offsets.append(time.perf_counter() - interval * len(offsets))
+    if late is not None and offsets:
+        on_time = min(offsets)
+        late += [offset - on_time for offset in offsets]
 
 
-async def run(pieces: Streams, streams: int, calls: int = 1) -> dict[str, Any]:
-    """CPU and wall seconds of this many streams at once, `calls` times; errors are counted by class."""
+async def run(pieces: Streams, streams: int, calls: int = 1, interval: float = 0) -> dict[str, Any]:
+    """CPU and wall seconds of so many streams at once, `calls` times; errors are counted by their class."""
     count = [0, 0]
+    late: list[float] = []
     errors: dict[str, int] = {}
     gc.collect()
     wall, cpu = time.perf_counter(), time.process_time()
     for _ in range(calls):
-        for outcome in await asyncio.gather(*(read(pieces, count) for _ in range(streams)), return_exceptions=True):
+        reads = (read(pieces, count, interval, late) for _ in range(streams))
+        for outcome in await asyncio.gather(*reads, return_exceptions=True):
             if outcome is not None:
                 errors[type(outcome).__name__] = errors.get(type(outcome).__name__, 0) + 1
     cpu, wall = time.process_time() - cpu, time.perf_counter() - wall
-    return {"pieces": count[0], "chars": count[1], "errors": errors, "cpu": cpu, "wall": wall, "peak": peak_bytes()}
+    return {
+        "pieces": count[0], "chars": count[1], "errors": errors, "cpu": cpu, "wall": wall, "peak": peak_bytes(),
+        "late": sorted(late)[len(late) * 99 // 100] if late else 0.0,
+    }  # fmt: skip
 
 
 async def read_slowly(pieces: Streams, pause: float, every: int) -> dict[str, Any]:

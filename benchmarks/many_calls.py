@@ -161,7 +161,7 @@ def opened(outcomes: Outcomes, label: str, worker: Worker, url: str, blocking: b
 
 
 def beside_comments(options: Options, against: str) -> Iterator[Table]:
-    """What a stream of only comments does to other tasks, and to its own cancellation."""
+    """The effect of a stream of only comments on other tasks, and on its own cancellation."""
     amounts, chars = AMOUNTS[options.sizes], len(expected_text(1))
     labels = choose(options, against, OURS)
     with Server() as server:
@@ -190,7 +190,7 @@ def beside_comments(options: Options, against: str) -> Iterator[Table]:
 
 
 def prepare(base_url: str) -> None:
-    """Read an answer once, as the server creates it at the first request."""
+    """Read an answer once: the server creates it at the first request."""
     _, _, host, path = base_url.split("/", 3)
     connection = http.client.HTTPConnection(host)
     connection.request("POST", f"/{path}/chat/completions", b"{}")

@@ -34,7 +34,7 @@ SETTLED = 1.0  # seconds after the last first piece
 
 
 class Crowd:
-    """Many calls at once, and what a task beside them measures."""
+    """Many simultaneous calls, and the measurements of a task beside them."""
 
     def __init__(self, calls: int, look: float | None) -> None:
         self.calls = calls
@@ -48,7 +48,7 @@ class Crowd:
         self.in_flight = 0
 
     async def read(self, pieces: Streams) -> None:
-        """One of the calls, to its end."""
+        """Read the answer of one call to its end."""
         size = 0
         try:
             async for piece in pieces():
@@ -62,9 +62,9 @@ class Crowd:
         self.ended += 1
 
     async def tick(self) -> None:
-        """Gets its turn every 5 ms, if the loop is free. Counts threads, once more after `look` seconds.
+        """Measure delays by waking every 5 ms. Count threads, once more after `look` seconds.
 
-        The most CPU between two turns is this process's share; the rest of a wait is the machine's.
+        The CPU time between two turns is this process's share of a delay; the machine causes the rest.
         """
         last, last_cpu = time.perf_counter(), time.process_time()
         looked = False
@@ -81,7 +81,7 @@ class Crowd:
 
 
 async def many(pieces: Streams, calls: int, at_once: int, look: float | None = None) -> dict[str, Any]:
-    """This many calls.
+    """Make this many calls at once.
 
     Args:
         at_once: The size of the semaphore; 0 for no semaphore.
@@ -124,7 +124,7 @@ async def cancel(pieces: Streams, after: float) -> dict[str, Any]:
 
 
 def in_threads(pieces: contenders.Pieces, calls: int, threads: int) -> dict[str, Any]:
-    """This many blocking calls."""
+    """Make this many blocking calls."""
     errors: dict[str, int] = {}
 
     def one(_: int) -> int:

@@ -166,5 +166,12 @@ def __getattr__(name: str) -> Any:
     return value
 
 
+def load_ipython_extension(shell: Any) -> None:
+    """What `%load_ext llmbridge` calls: %chat, %%chat and %chat_new."""
+    from llmbridge.notebook.magics import load
+
+    load(shell)
+
+
 def __dir__() -> list[str]:
     return sorted(__all__)

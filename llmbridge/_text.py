@@ -5,9 +5,10 @@ JSON may hold half of a surrogate pair, and servers split pairs over two pieces.
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
-__all__ = ["SurrogateMender", "TextSoFar", "edits", "mended", "shortened", "shown"]
+__all__ = ["SurrogateMender", "TextSoFar", "edits", "mended", "short_repr", "shortened", "shown"]
 
 _FOLD_AT = 2048
 
@@ -73,6 +74,23 @@ def shown(value: Any) -> str:
         "['a', 1]"
     """
     return shortened(repr(value), 40)
+
+
+def short_repr(value: Any) -> str:
+    """The `__repr__` of a dataclass that may hold a lot: on one line, each field cut.
+
+    Example:
+        >>> from llmbridge.events import Text
+        >>> Text("a long story " * 10)
+        Text(text='a long story a long story a long story a long story a lon...')
+    """
+    cut = ((field.name, getattr(value, field.name)) for field in fields(value) if field.repr)
+    shown = (f"{name}={_cut(held)}" for name, held in cut)
+    return f"{type(value).__name__}({', '.join(shown)})"
+
+
+def _cut(value: Any) -> str:
+    return repr(shortened(value, 60)) if isinstance(value, str) else shortened(repr(value), 80)
 
 
 def edits(word: str, other: str) -> int:

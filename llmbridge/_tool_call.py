@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from llmbridge._json import json_copy, mended_json
-from llmbridge._text import mended
+from llmbridge._text import mended, short_repr
 from llmbridge.errors import InvalidRequest
 
 __all__ = ["ToolCall", "read_call"]
@@ -46,6 +46,8 @@ class ToolCall:
     kind: str = field(default="function", repr=False)
     raw: Mapping[str, Any] | None = field(default=None, repr=False)
 
+    __repr__ = short_repr
+
     def to_part(self) -> dict[str, Any]:
         """The call as a part of a message."""
         part = {"type": "tool_call", "id": self.id, "name": self.name, "arguments": self.written}
@@ -64,6 +66,11 @@ class ToolCall:
         except (ValueError, RecursionError):
             pass  # cut off, or with raw control characters: the readable part is sent
         return json.dumps(dict(self.arguments), ensure_ascii=False)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_call
+
+        return of_call(self)
 
 
 def read_call(

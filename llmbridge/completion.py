@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
 from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar
 
-from llmbridge._text import shortened, shown
+from llmbridge._text import short_repr, shortened, shown
 from llmbridge.errors import InvalidRequest
 from llmbridge.events import Citation, FinishReason, Media, ServerTool, ToolCall, Usage
 from llmbridge.messages import Message, Parsed
@@ -46,6 +46,8 @@ class Choice:
     raw_finish_reason: str | None = None
     refusal: str | None = None
     logprobs: tuple[Any, ...] = ()
+
+    __repr__ = short_repr
 
     if not TYPE_CHECKING:  # so that type checkers report unknown names
 
@@ -238,6 +240,17 @@ class Completion(Generic[Parsed]):  # noqa: PLW1641 - the dataclass makes its __
         """
         made: Completion[Any] = of_data(cls, saved, "completion")
         return made
+
+    def _ipython_display_(self) -> None:
+        from llmbridge.notebook.live import is_shown
+
+        if not is_shown(self):
+            raise NotImplementedError  # IPython goes on with _repr_mimebundle_
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_completion
+
+        return of_completion(self)
 
 
 def no_attribute(owner: object, name: str, instead: str) -> AttributeError:

@@ -376,6 +376,11 @@ class Conversation(Generic[Parsed]):
         with self._lock:
             return [*self._turns, *(self._answer.turns() if self._answer is not None else ())]
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_conversation
+
+        return of_conversation(self)
+
 
 def _sum(usage: Usage | None, other: Usage | None) -> Usage | None:
     return other if usage is None else usage.plus(other)

@@ -78,6 +78,7 @@ __all__ = [
 
 E = TypeVar("E", bound=BaseException)
 _LONGEST_MESSAGE = 4_000
+_LONGEST_REPR = 200
 # Characters that act as commands or are displayed out of place: C0, DEL, C1, line ends, bidi marks and isolates.
 _MARKS = (0x61C, 0x200E, 0x200F)
 _BLANKED = dict.fromkeys(
@@ -184,6 +185,15 @@ class Partial(str):
     message: Message | None = None
     turns: tuple[Message, ...] = ()
 
+    def __repr__(self) -> str:
+        text = str(self)
+        return repr(text if len(text) <= _LONGEST_REPR else f"{text[: _LONGEST_REPR - 3]}...")
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_partial
+
+        return of_partial(self)
+
 
 class LLMBridgeError(Exception):
     """The base of all errors that llmbridge raises. Pickles and copies keep everything, also such a `__cause__`.
@@ -225,6 +235,19 @@ class LLMBridgeError(Exception):
 
     def __str__(self) -> str:
         return self.message
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({harmless(self.message, _LONGEST_REPR)!r})"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_error
+
+        return of_error(self)
+
+    def _render_traceback_(self) -> list[str]:
+        from llmbridge.notebook.tracebacks import of_error
+
+        return of_error(self)
 
     def __reduce__(self) -> tuple[Any, ...]:
         cause = self.__cause__ if isinstance(self.__cause__, LLMBridgeError) else None

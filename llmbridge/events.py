@@ -10,6 +10,7 @@ from dataclasses import dataclass, field, fields
 from operator import attrgetter
 from typing import TYPE_CHECKING, Any, Literal, Union
 
+from llmbridge._text import short_repr
 from llmbridge._tool_call import ToolCall
 from llmbridge.errors import Partial
 
@@ -64,6 +65,8 @@ class Text:
 
     text: str
 
+    __repr__ = short_repr
+
     def __str__(self) -> str:
         return self.text
 
@@ -81,6 +84,8 @@ class Refusal:
     """
 
     text: str
+
+    __repr__ = short_repr
 
     def __str__(self) -> str:
         return self.text
@@ -105,6 +110,8 @@ class Reasoning:
     signature: str | None = field(default=None, repr=False)
     redacted: str | None = field(default=None, repr=False)
     raw: Mapping[str, Any] | None = field(default=None, repr=False)
+
+    __repr__ = short_repr
 
     def __str__(self) -> str:
         return self.text
@@ -140,6 +147,8 @@ class ToolCallDelta:
     kind: str = field(default="", repr=False)
     raw: Mapping[str, Any] | None = field(default=None, repr=False)
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, slots=True)
 class ToolResult:
@@ -157,6 +166,8 @@ class ToolResult:
     failed: bool = False
     value: Any = field(default=None, repr=False, compare=False)
 
+    __repr__ = short_repr
+
     @property
     def message(self) -> Message:
         """The result as a message of the conversation; `.message.to_dict()` can be saved as JSON.
@@ -168,6 +179,11 @@ class ToolResult:
         from llmbridge.messages import result_message
 
         return result_message(self)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_result
+
+        return of_result(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,6 +212,8 @@ class Citation:
     start: int | None = None
     end: int | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,6 +244,8 @@ class Media:
     id: str | None = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False, compare=False)
 
+    __repr__ = short_repr
+
     def to_part(self) -> dict[str, Any]:
         """The event as a part of a message, in the same form as `Image`, `Audio` and `Document`."""
         from base64 import b64encode
@@ -243,6 +263,11 @@ class Media:
             part = {"type": "file", "file": {"filename": self.id or self.kind, "file_data": url}}
         own = {"transcript": self.transcript, "raw": dict(self.raw)}
         return {**part, **{name: value for name, value in own.items() if value}}
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_media
+
+        return of_media(self)
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,6 +288,8 @@ class ServerTool:
     result: Any = None
     raw: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
+    __repr__ = short_repr
+
 
 @dataclass(frozen=True, slots=True)
 class Other:
@@ -277,6 +304,8 @@ class Other:
     kind: str
     raw: Mapping[str, Any] = field(default_factory=dict)
     in_turn: bool = False
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -294,6 +323,8 @@ class RawEvent:
 
     data: str
     name: str = "message"
+
+    __repr__ = short_repr
 
     @property
     def json(self) -> Any:
@@ -316,6 +347,8 @@ class Logprobs:
     """
 
     raw: tuple[Any, ...]
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +421,11 @@ class Usage:
         kept = [key for key in self.raw if key not in newer.raw][: max(0, _MOST_KEYS - len(newer.raw))]
         return Usage(**usage, raw={**{key: self.raw[key] for key in kept}, **newer.raw} if kept else newer.raw)
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_usage
+
+        return of_usage(self)
+
 
 _COUNTS = tuple(count.name for count in fields(Usage) if count.name != "raw")
 _counts_of = attrgetter(*_COUNTS)
@@ -413,6 +451,8 @@ class Finish:
     raw: str = ""
     message: str = field(default="", repr=False)
     again: bool = field(default=False, repr=False, compare=False)
+
+    __repr__ = short_repr
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Literal, Union
 
 from llmbridge._json import check_text, json_copy
-from llmbridge._text import edits, mended, shown
+from llmbridge._text import edits, mended, short_repr, shown
 from llmbridge._tool_call import ToolCall, read_call
 from llmbridge.errors import InvalidRequest
 from llmbridge.options import STRUCTURED
@@ -87,6 +87,8 @@ class Message:
     role: str
     content: str | list[Any] | None
     extra: Mapping[str, Any] = field(default_factory=dict)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         if self.role not in ROLES:
@@ -200,6 +202,11 @@ class Message:
             'Hi'
         """
         return _checked_message(message, "message")
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_message
+
+        return of_message(self)
 
 
 class Opaque:

@@ -28,11 +28,23 @@ from llmbridge.secret import Key, Secret, discreet
 
 if TYPE_CHECKING:
     from llmbridge._aio import AsyncResult
-    from llmbridge._call.framing import Framing
+    from llmbridge._call.framing import NDJSON, SSE, Framing
     from llmbridge._transport import Call
     from llmbridge.stream import ChatStream
 
-__all__ = ["AsyncGeneratorProvider", "Encoded", "Frame", "Provider", "frame_json", "parsed_json", "scan_json"]
+__all__ = [
+    "NDJSON", "SSE", "AsyncGeneratorProvider", "Encoded", "Frame", "Provider", "frame_json", "parsed_json", "scan_json",
+]  # fmt: skip
+
+
+def __getattr__(name: str) -> Any:
+    """Only what decodes an answer needs the framings."""
+    if name not in ("NDJSON", "SSE"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from llmbridge._call import framing
+
+    return getattr(framing, name)
+
 
 _USUAL: Mapping[str, tuple[Any, ...]] = {"n": (None, 1), "parallel_tool_calls": (None, True)}  # the services' defaults
 
@@ -357,7 +369,7 @@ class Provider(AsyncGeneratorProvider):
 
     @classmethod
     def framing(cls) -> Framing:
-        """How the answer's bytes become frames; server-sent events by default."""
+        """How the answer's bytes become frames: `SSE()` by default, or `NDJSON()`, both of this module."""
         from llmbridge._call.framing import SSE
 
         return SSE()

@@ -22,7 +22,7 @@ from llmbridge._call.reading import (
     refuse_awaited_loop,
 )
 from llmbridge._locks import monotonic
-from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, without_frames
+from llmbridge.errors import InvalidOutput, InvalidRequest, LLMBridgeError, Partial, without_frames
 from llmbridge.events import (
     Citation,
     Event,
@@ -107,10 +107,13 @@ class ChatStream(Generic[Parsed]):
         return self._source.current.model
 
     def __repr__(self) -> str:
-        state = "open" if self._reading.taken else "not started"
+        return f"<ChatStream {self.provider}:{self.model} {self._state}, {self._reading.text.length} characters>"
+
+    @property
+    def _state(self) -> str:
         if self._source.ended is not None:
-            state = "finished" if self._reading.done else "closed"
-        return f"<ChatStream {self.provider}:{self.model} {state}, {self._reading.text.length} characters>"
+            return "finished" if self._reading.done else "closed"
+        return "open" if self._reading.taken else "not started"
 
     def __reduce_ex__(self, protocol: SupportsIndex) -> NoReturn:
         raise TypeError("a ChatStream is live and cannot be pickled or copied: use the Completion from complete()")
@@ -148,7 +151,7 @@ class ChatStream(Generic[Parsed]):
         For `for` and `async for`. `llmbridge.events` lists all of them.
 
         Raises:
-            InvalidRequest: While iterating, if the stream has been read already.
+            InvalidRequest: While iterating, if the stream was already read.
 
         Example:
             >>> from llmbridge import chat
@@ -161,7 +164,7 @@ class ChatStream(Generic[Parsed]):
         """Like `events`, with the service's own event, a `RawEvent`, before the events made from it.
 
         Raises:
-            InvalidRequest: While iterating, if the stream has been read already.
+            InvalidRequest: While iterating, if the stream was already read.
 
         Example:
             >>> from llmbridge import chat
@@ -177,7 +180,7 @@ class ChatStream(Generic[Parsed]):
         from the whole text so far. A long text is parsed each time it has grown by a sixteenth, and at its end.
 
         Raises:
-            InvalidRequest: No schema was given; while iterating, if the stream has been read already.
+            InvalidRequest: No schema was given; while iterating, if the stream was already read.
         """
         if self._schema is None:
             raise InvalidRequest("objects() needs a schema: chat(..., schema=...)")
@@ -331,6 +334,49 @@ class ChatStream(Generic[Parsed]):
             total_seconds=self.total_seconds,
         )
 
+    # -- in a notebook: llmbridge.notebook ---------------------------------------------------------------------
+
+    def show(self) -> Completion[Parsed]:
+        """Shows the answer live in a notebook cell, as Markdown, and returns the whole answer.
+
+        A stream on the last line of a cell does so by itself. Outside of notebooks, the text is printed.
+
+        Raises:
+            LLMBridgeError: As for `complete`; the text that came stays in the cell.
+
+        Example:
+            >>> from llmbridge import chat
+            >>> chat("Hello", model="demo").show().finish_reason
+            This is the llmbridge demo: ...
+            'stop'
+        """
+        from llmbridge.notebook.live import show
+
+        return show(self)
+
+    async def show_async(self) -> Completion[Parsed]:
+        """`show` for async code: other tasks go on meanwhile, so several answers can be shown side by side.
+
+        Raises:
+            LLMBridgeError: As for `complete`.
+        """
+        from llmbridge.notebook.live import show_async
+
+        return await show_async(self)
+
+    def _ipython_display_(self) -> None:
+        from llmbridge.notebook.live import display
+
+        display(self)
+
+    def _display_(self) -> object:  # what marimo asks for
+        return self if self._state == "open" else self.show()
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_stream
+
+        return of_stream(self)
+
     # -- so far ------------------------------------------------------------------------------------------------
 
     @property
@@ -355,6 +401,11 @@ class ChatStream(Generic[Parsed]):
             InvalidRequest: Nothing has been read yet (the same holds for the attributes below).
         """
         return str(self._so_far.text)
+
+    @property
+    def partial(self) -> Partial:
+        """What came so far, as an error's `.partial` has it: text, reasoning, calls, usage, message. At first empty."""
+        return self._reading.noted.partial()
 
     @property
     def reasoning(self) -> str:
@@ -422,6 +473,8 @@ class ChatStream(Generic[Parsed]):
             raise InvalidRequest(
                 "parsed is available at the end of the answer: call complete(), or read the stream first"
             )
+        from llmbridge._call.parsed import parsed_answer
+
         value: Parsed = parsed_answer(self._schema, notes, self._tools, self.provider, self.model)
         return value
 
@@ -536,42 +589,3 @@ class ObjectStream:
         from llmbridge._aio import AsyncResult
 
         return AsyncResult(ObjectView(self._reading, self._schema.partial))
-
-
-def parsed_answer(schema: Schema, notes: Notes, tools: Sequence[Tool], provider: str, model: str) -> Any:
-    """The value parsed from a turn's text by a schema; None if the turn calls tools instead of answering.
-
-    Raises:
-        InvalidOutput: It does not match, or calls only tools that were not offered. The message says if the answer was
-            cut off or refused.
-    """
-    try:
-        if notes.tool_calls and not notes.turn_text.strip():
-            if any(_may_be_called(call, tools) for call in notes.tool_calls):
-                return None
-            raise _unknown_tool(notes.tool_calls[0], tools)
-        return schema.parse(notes.turn_text)
-    except InvalidOutput as error:
-        error.provider, error.model, error.partial = provider, model, notes.partial()
-        reason = notes.finish.reason if notes.finish else None
-        if notes.refusal:
-            error.message = "the model refused to answer"
-        elif reason == "length":
-            error.message += " (the answer was cut off at the token limit: raise max_tokens)"
-        elif reason == "content_filter":
-            error.message += " (the service's content policy cut the answer off)"
-        error.args = (error.message,)
-        raise
-
-
-def _may_be_called(call: ToolCall, tools: Sequence[Tool]) -> bool:
-    """Whether a call may be answered. Tools defined by the service have names and kinds of their own."""
-    named = any(tool.name == call.name or tool.raw is not None for tool in tools)
-    return named or call.kind not in ("function", "custom")
-
-
-def _unknown_tool(call: ToolCall, tools: Sequence[Tool]) -> InvalidOutput:
-    known = ", ".join(tool.name for tool in tools)
-    problem = f"(root): expected an answer, got a call of the unknown tool {call.name!r}"
-    problem += f"; known tools are {known}" if known else ""
-    return InvalidOutput(f"the answer does not fit the schema: {problem}", problems=[problem])

@@ -10,7 +10,7 @@ from types import FunctionType
 from typing import TYPE_CHECKING, Any, Generic, overload
 
 from llmbridge._json import json_copy
-from llmbridge._text import shown
+from llmbridge._text import short_repr, shown
 from llmbridge._tools.choice import ToolChoice, tool_choice
 from llmbridge.errors import InvalidOutput, InvalidRequest
 from llmbridge.options import warn_caller
@@ -77,6 +77,8 @@ class Tool(Generic[P, R]):
     strict: bool | None = None
     raw: Mapping[str, Any] | None = None
     _signature: Any = field(default=None, repr=False, compare=False)
+
+    __repr__ = short_repr
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "parameters", _checked_parameters(self.parameters, self.name))

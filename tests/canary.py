@@ -93,7 +93,7 @@ def _reached_a_test(error: BaseException) -> bool:
 
 
 def _in_error(error: BaseException, place: str, seen: set[int] | None = None) -> list[str]:
-    """An error with its causes and the errors it holds: all that a crash report, a log or another process gets."""
+    """An error with its causes and the errors it holds: what a crash report, a log or another process gets."""
     seen = set() if seen is None else seen
     if id(error) in seen:
         return []

@@ -108,6 +108,8 @@ def parsed_is_of_the_schemas_class(client: Client) -> None:
     assert_type(chat("x", schema=Inhabitants).complete().parsed, Inhabitants)
     assert_type(chat("x", schema=list[City]).complete().parsed, list[City])
     assert_type(client.chat("x", schema=City).complete().parsed, City)
+    assert_type(client.chat("x", schema=City).show(), Completion[City])
+    assert_type(client.chat("x").partial, Partial)
     assert_type(client.run("x", schema=City).complete().parsed, City)
     assert_type(chat("x", schema=Country).complete().parsed, Country)
     assert_type(chat("x", schema=Place).complete().parsed, Place)
@@ -387,7 +389,7 @@ def embeddings_are_lists_of_float(found: Embeddings) -> None:
     """A sequence of them."""
     assert_type(found[0], list[float])
     assert_type(found[:2], list[list[float]])
-    assert_type([vector for vector in found], list[list[float]])  # noqa: C416 - its type is looked at
+    assert_type([vector for vector in found], list[list[float]])  # noqa: C416 - its type is checked
     assert_type(found.usage, Union[Usage, None])
 
 
@@ -531,7 +533,7 @@ async def an_answer_is_used_like_its_text(client: Client) -> None:
     assert_type(answer[:5], str)
     assert_type(answer.strip(), str)
     assert_type("x" in answer, bool)
-    assert_type([letter for letter in answer], list[str])  # noqa: C416 - its type is looked at
+    assert_type([letter for letter in answer], list[str])  # noqa: C416 - its type is checked
     answer.texts  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     chat("x").content  # type: ignore[attr-defined]  # noqa: B018  # pyright: ignore[reportAttributeAccessIssue, reportUnknownMemberType]
     await chat("x").complete()  # type: ignore[misc]  # pyright: ignore[reportGeneralTypeIssues]

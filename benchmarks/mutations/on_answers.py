@@ -151,12 +151,10 @@ _ENDS = (
         "return items, without_frames(error if",
         "return [], without_frames(error if",
     ),
-    Mutation(
-        "P9", "the code of an error is not looked at", "error_in_stream", "= kind_of(parsed, parsed.status)", "= None"
-    ),
+    Mutation("P9", "the code of an error is not read", "error_in_stream", "= kind_of(parsed, parsed.status)", "= None"),
     Mutation(
         "P9",
-        "the event's name is not looked at",
+        "the event's name is not read",
         "_decode_any",
         'if event == "error" or (isinstance',
         "if (isinstance",

@@ -46,7 +46,11 @@ _ERRORS = (
         "P10", "foreign errors of a read escape", "Exchange.read", "failure = Failure(error, call, self.host)", "raise"
     ),
     Mutation(
-        "P10", "a refused argument is no ValueError", "ConfigError", "(LLMBridgeError, ValueError)", "(LLMBridgeError)"
+        "P10",
+        "a refused argument is not a ValueError",
+        "ConfigError",
+        "(LLMBridgeError, ValueError)",
+        "(LLMBridgeError)",
     ),
     Mutation(
         "P10",

@@ -118,8 +118,8 @@ _ECOSYSTEM = (
     Mutation("P44", "hooks take the answer for Latin-1", "_set_utf8", '"utf-8"', "response.encoding"),
     Mutation("P44", "a cache keeps the key", "_staying", "isinstance(value, MaskedStr)", "not name"),
     Mutation("P44", "a mock's list of calls has no key", "_staying", "response.request.copy()", "response.request"),
-    Mutation("P44", "OpenSSL's file is not looked at", "CA_VARIABLES", '"SSL_CERT_FILE",', ""),
-    Mutation("P44", "OpenSSL's folder is not looked at", "CA_VARIABLES", ', "SSL_CERT_DIR"', ""),
+    Mutation("P44", "OpenSSL's file is not read", "CA_VARIABLES", '"SSL_CERT_FILE",', ""),
+    Mutation("P44", "OpenSSL's folder is not read", "CA_VARIABLES", ', "SSL_CERT_DIR"', ""),
     Mutation(
         "P44",
         "OpenSSL's variables come first",
@@ -140,7 +140,7 @@ _ECOSYSTEM = (
     ),
     Mutation(
         "P44",
-        "one folder is all that is trusted",
+        "only one folder is trusted",
         "WatchedAdapter.cert_verify",
         "any(map(os.path.isdir, verify.split(os.pathsep)[1:]))",
         "not verify",
@@ -175,7 +175,7 @@ _WAITING = (
     ),
     Mutation("P31", "too short a wait begins anew", "Hop.outcome", "not self._begun", "True"),
     Mutation("P31", "a call that is continued is given up", "Call.come_back", "self._left = None", "pass"),
-    Mutation("P31", "reading what was there gives the call up", "_of_one_who_is_back", "source.come_back()", "pass"),
+    Mutation("P31", "reading what was there gives the call up", "_coming_back", "source.come_back()", "pass"),
     Mutation("P31", "a traceback keeps the stream", "AsyncResult.__anext__", "del self", "pass"),
     Mutation("P32", "a thread waits for the headers", "_Watched.getresponse", "if POSSIBLE:", "if not POSSIBLE:"),
     Mutation(
@@ -277,7 +277,7 @@ _HEADERS = (
     Mutation("P35", "TLS is not asked about", "_Way.perhaps_tls", "self.tls is False", "self.tls is None"),
     Mutation("P35", "plain HTTP is not asked about", "_Way.perhaps_plain", "and self.tls", "and not self.tls"),
     Mutation("P35", "the total timeout says nothing", "Failure.__init__", "and call.connecting:", "and False:"),
-    Mutation("P35", "an alert is no TLS", "_TLS_RECORD", '"\\x15\\x03", ', ""),
+    Mutation("P35", "an alert does not count as TLS", "_TLS_RECORD", '"\\x15\\x03", ', ""),
     Mutation("P35", "a page about TLS is not read", "advice", "if status in (400, 403) and", "if status == 426 and"),
     Mutation("P35", "a redirect to TLS says nothing", "error_for_status", '" http://" in asked', "not asked"),
     Mutation("P35", "405 names no address", "_NOTHING_THERE", "(404, 405)", "(404,)"),
@@ -514,6 +514,18 @@ _SIGNALS = (
     Mutation("P43", "an idle thread keeps the interpreter", "_end_threads", "stop()", "pass"),
 )
 
+_NOTEBOOKS = (
+    Mutation(
+        "P45", "nobody wakes the event loop", "_Cell._interrupt", "call_soon_threadsafe(_nothing)", "is_running()"
+    ),
+    Mutation("P45", "other threads go on", "_Cell._interrupt", "reading.source.cancel()", "pass"),
+    Mutation("P45", "what waits is sent after all", "_Cell.reads", "reading.source.cancel()", "pass"),
+    Mutation("P45", "answers of earlier cells end", "_Cell.begin", "self._readings = {}", "pass"),
+    Mutation("P45", "the way to show errors stays", "_Cell.end", "if self._custom is not None:", "if False:"),
+    Mutation("P45", "every interrupt is one of an answer", "_Cell._shown", "if not stopped:", "if False:"),
+    Mutation("P45", "a process without a kernel has a handler", "install", "if shell is None:", "if False:"),
+)
+
 ON_EDGES = (
     *_PROXIES,
     *_LOOPS,
@@ -531,4 +543,5 @@ ON_EDGES = (
     *_SECRETS,
     *_WORDS,
     *_SIGNALS,
+    *_NOTEBOOKS,
 )

@@ -23,7 +23,7 @@ _KEPT = (
 )
 
 _ONCE = (
-    Mutation("P27", "a summary is told again", "news_of", "if text.startswith(said) else len(text)", "* 0"),
+    Mutation("P27", "a summary is repeated", "news_of", "if text.startswith(said) else len(text)", "* 0"),
     Mutation(
         "P27", "the tail of a summary is lost", "news_of", "known = len(said) if text", "known = len(text) if text"
     ),
@@ -46,7 +46,7 @@ _ONCE = (
         "if delta.whole and self._is_resent(delta):",
         "if False:",
     ),
-    Mutation("P27", "a source is told with each piece", "Assembly._take_rest", "self._cited.add(item)", "pass"),
+    Mutation("P27", "a source comes with each piece", "Assembly._take_rest", "self._cited.add(item)", "pass"),
 )
 
 _BACK = (

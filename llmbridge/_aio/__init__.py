@@ -1,14 +1,14 @@
 """`async for` over the blocking core, on asyncio and trio. See `threads` for its worker threads.
 
-What may block (a name lookup, a connect, TLS, sending, an error's body) runs in a worker thread, which goes back as
-soon as the request is sent. Waiting is the event loop's: for a place in the queue of the client's limits, for the time
-of a retry, for the headers and the body of an answer until the socket is readable. Then the same step that the sync
-loop makes takes what has arrived, which cannot block. So neither a queue nor a stalled stream holds a thread, a busy
-one pays for no thread switch, and a slow consumer slows the server, because nobody reads ahead.
+Steps that may block (a name lookup, connecting, TLS, sending, reading an error's body) run in a worker thread, which is
+free again as soon as the request is sent. The event loop does the waiting: for a place in the queue of the client's
+limits, before a retry, and for the headers and body of an answer until the socket is readable. Then the same step as in
+the sync loop reads the data that has arrived, which cannot block. So neither a queue nor a stalled stream holds a
+thread, a busy stream needs no thread switches, and a slow consumer slows the server, because nothing is read ahead.
 
-Answers without a socket of their own (mocks, caches, TLS within TLS) take a worker thread for every step.
+Answers without a socket of their own (mocks, caches, TLS within TLS) need a worker thread for every step.
 
-Tools, and functions that give a key, run in the event loop if they are async, for a worker thread that waits for them.
+Async tools and async key functions run in the event loop, while a worker thread waits for them.
 """
 
 from __future__ import annotations
@@ -53,36 +53,36 @@ __all__ = ["AsyncResult", "finished", "text_of"]
 T = TypeVar("T")
 Piece = TypeVar("Piece")
 
-_BURST = 8  # calls that begin between two turns of others
+_BURST = 8  # calls that start between two turns of other tasks
 _BURST_SECONDS = 0.001
-_begun: RunVar[_Beginnings] = RunVar("llmbridge_beginnings")
+_pacing: RunVar[_StartPacing] = RunVar("llmbridge_start_pacing")
 
 
-class _Beginnings:
-    """The first steps of an event loop's calls: where many come at once, others have their turn in between."""
+class _StartPacing:
+    """Paces the first steps of an event loop's calls: if many start at once, other tasks get turns in between."""
 
     def __init__(self) -> None:
         self._door = Semaphore(_BURST)
-        self._begun = 0  # in the present turn
+        self._begun = 0  # in the current turn
         self._last = 0.0
         loop = running_loop()
         self._soon: Callable[[Callable[[], object]], object] = Loop().soon if loop is None else loop.call_soon
 
     @classmethod
-    def here(cls) -> _Beginnings:
-        """Those of the running event loop."""
+    def here(cls) -> _StartPacing:
+        """That of the running event loop."""
         try:
-            return _begun.get()
+            return _pacing.get()
         except LookupError:
-            _begun.set(made := cls())
+            _pacing.set(made := cls())
             return made
 
     async def turn(self) -> None:
-        """Comes back when the next call may begin."""
+        """Returns when the next call may start."""
         now, last = monotonic(), self._last
         self._last = now
         if now - last >= _BURST_SECONDS:
-            return  # to ask the event loop costs more
+            return  # not a burst: skip the calls to the event loop, which cost more
         if not self._begun:
             self._soon(self._turn_is_over)
         self._begun += 1
@@ -96,14 +96,14 @@ class _Beginnings:
 
 
 async def _turn() -> None:
-    """anyio's `checkpoint`, without its search for the event loop's kind: others have their turn, and may cancel."""
+    """Lets other tasks run, and can be cancelled: anyio's `checkpoint` without detecting the kind of event loop."""
     if running_loop() is None:
         await checkpoint()
     else:
         await asyncio.sleep(0)
 
 
-async def _rested(call: Pipeline) -> None:
+async def _rest(call: Pipeline) -> None:
     """Waits for `Wait.REST`."""
     event, loop = Event(), Loop()
     call.when_woken(lambda: loop.soon(event.set))
@@ -115,11 +115,11 @@ async def _rested(call: Pipeline) -> None:
 
 
 async def finished(steps: Generator[AsyncIterable[Any], None, T], in_threads: bool = False) -> T:
-    """What a generator returns that has answers read, one after the other: `_call.reading.finished` for async code.
+    """Reads the answers that a generator yields, and returns its result: `_call.reading.finished` for async code.
 
     Args:
-        steps: It gives an answer; when that has been read, it goes on, or gets the error that came in its place.
-        in_threads: What it does behind an answer may take a while.
+        steps: Yields an answer, and is resumed once that has been read; if it failed, its error is thrown in.
+        in_threads: Whether the generator may take a while between answers, and so runs in a worker thread there.
     """
     failure = Pending()
     begun = False
@@ -149,16 +149,17 @@ async def text_of(stream: ChatStream) -> str:
 
 
 class _Watch(Generic[T]):
-    """Has asyncio watch an answer's socket from one wait to the next: to begin anew each time costs more than a piece.
+    """Keeps asyncio watching an answer's socket between waits: registering it each time costs more than a piece.
 
-    The loop makes the step itself when something arrives: what stayed unread would wake it again and again.
+    The loop's callback reads arriving data itself: unread data would wake the loop again and again.
 
     Args:
+        loop: The running event loop.
         source: The answer, which waits for its socket.
-        poll: Makes a step of it.
+        poll: Reads what has arrived.
 
     Raises:
-        NotImplementedError: The loop cannot do that, as Windows' proactor loop.
+        NotImplementedError: The loop cannot watch sockets, like the proactor loop of Windows.
     """
 
     def __init__(self, loop: asyncio.AbstractEventLoop, source: Source, poll: Callable[[], T]) -> None:
@@ -169,9 +170,9 @@ class _Watch(Generic[T]):
         self._pid = os.getpid()
         self._waiter: asyncio.Future[None] | None = None
         self._done: list[T] = []
-        self._failed: list[BaseException] = []  # in a list for the reason that `Hop` gives
+        self._failed: list[BaseException] = []  # in a list: see `Hop`
         self._descriptor = self._call.watch()
-        self._open = self._descriptor is not None  # or it was given up meanwhile
+        self._open = self._descriptor is not None  # False: it was given up meanwhile
         if self._descriptor is not None:
             try:
                 loop.add_reader(self._descriptor, self._arrived)
@@ -180,22 +181,22 @@ class _Watch(Generic[T]):
                 raise
 
     def holds(self) -> bool:
-        """Whether the socket is still the answer's; if not, it ends. To be called behind each step."""
+        """Whether the socket still belongs to the answer; if not, stops watching. Call it after each step."""
         if self._open and not (self._call.watched and self._call is self._source.current):
             self.end()
         return self._open
 
     def must_wait(self) -> bool:
-        """Whether there is nothing to be had but by `outcome`, as far as that is known at once."""
+        """Whether the next step needs `outcome`, as far as is known without a system call."""
         return bool(self._done or self._failed) or (self.is_here and self._call.must_wait())
 
     @property
     def is_here(self) -> bool:
-        """Whether it goes on, in the running event loop."""
+        """Whether the running event loop is watching."""
         return self._open and self._loop is running_loop()
 
     async def outcome(self) -> T:
-        """What the step brings that is made when something has arrived."""
+        """Waits until something arrives, and returns the result of the step that reads it."""
         if self._open and not (self._done or self._failed):
             waiter = self._waiter = self._loop.create_future()
             try:
@@ -208,7 +209,7 @@ class _Watch(Generic[T]):
 
     def _arrived(self) -> None:
         waiter = self._waiter
-        if waiter is None or waiter.done():  # the reader is slower than the answer, or has been cancelled
+        if waiter is None or waiter.done():  # the reader is slow, or was cancelled
             self.end()
             if self._call.cancelled:
                 self._call.close()
@@ -222,23 +223,23 @@ class _Watch(Generic[T]):
             if not isinstance(error, Exception):
                 raise
             return
-        if not self.holds() or outcome is not Wait.SOCKET:  # else, what has come means nothing to anybody
+        if not self.holds() or outcome is not Wait.SOCKET:  # else nothing usable has come: keep waiting
             self._done.append(outcome)
             waiter.set_result(None)
 
     def end(self) -> None:
-        """Turns away from the socket. May be repeated; by the loop's own thread only."""
+        """Stops watching the socket. May be repeated; call it in the event loop's thread only."""
         if self._open:
             self._open = False
-            if self._pid == os.getpid():  # a forked child would put an end to the parent's watch
+            if self._pid == os.getpid():  # a forked child would end the parent's watch, too
                 self._loop.remove_reader(self._descriptor)  # type: ignore[arg-type]
             self._call.unwatched()
 
     def end_anywhere(self, then: Callable[[], None]) -> None:
-        """Like `end`, from any thread and from a garbage collection.
+        """Like `end`, but safe from any thread and from a garbage collection.
 
         Args:
-            then: Called once it has ended.
+            then: Called once watching has ended.
         """
 
         def both() -> None:
@@ -255,23 +256,23 @@ class _Watch(Generic[T]):
 
 
 class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
-    """The pieces of an answer, for `async for`. Awaiting it gives itself, so that both ways of use work::
+    """The pieces of an answer, for `async for`. Awaiting it returns the same object, so both of these work::
 
         async for piece in Provider.create_async_generator(...): ...
         pieces = await Provider.create_async_generator(...)
 
-    Nothing is sent before the first piece is asked for. No task group and no cancel scope is open between two pieces.
+    The request is sent when the first piece is requested. Between two pieces, no task group or cancel scope is open.
 
-    A step that is cancelled, by a timeout say, loses nothing: the next one goes on. If none comes within a second, the
-    answer is given up, and a later step raises `Cancelled`; so it does where the step has waited for an async tool.
+    A cancelled step, as by a timeout, loses nothing: the next one continues. If none comes within a second, the call is
+    given up, and a later step raises `Cancelled`. So does one after a step that was cancelled during an async tool.
     """
 
     def __init__(self, view: View[Piece]) -> None:
         self._view = view
-        self._ready: Iterator[Piece] = iter(())  # of one read
+        self._ready: Iterator[Piece] = iter(())  # the pieces of one read
         self._over = False
         self._running = False
-        self._left = False  # by a task that was cancelled while it waited
+        self._left = False  # a task was cancelled while it waited
         self._watch: _Watch[Iterable[Piece] | Wait | None] | None = None
         self._hop: Hop[Iterable[Piece] | Wait | None] | None = None
         self._coroutines: Coroutines | None = None
@@ -286,17 +287,17 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         for piece in self._ready:
             return piece
         step = self._next_read()
-        del self  # the traceback of a cancelled task shall not keep what nobody else holds
+        del self  # or the traceback of a cancelled task would keep the answer alive
         return await step
 
     async def _next_read(self) -> Piece:
-        """The first piece of the next read that brings one.
+        """Reads until there is a piece, and returns it.
 
         Raises:
-            StopAsyncIteration: There will be none.
+            StopAsyncIteration: The answer has ended.
         """
         if self._running:
-            raise RuntimeError("another task is waiting for this stream's next piece already")
+            raise RuntimeError("another task is already waiting for this stream's next piece")
         self._running = True
         if self._left:
             self._left = False
@@ -312,21 +313,21 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._running = False
             if isinstance(error, cancellation()):
                 self._left = True
-                self._turn_away()
+                self._stop_watching()
                 self._view.leave(Loop().soon)
-                self._ready = _of_one_who_is_back(self._ready, self._view.source)
+                self._ready = _coming_back(self._ready, self._view.source)
                 del self
-                raise error.with_traceback(None)  # noqa: B904 - it is the same one
+                raise error.with_traceback(None)  # noqa: B904 - the same error
             self._over = True
-            self._turn_away()
+            self._stop_watching()
             self._view.abandon()
             raise
 
     async def _step(self) -> None:
-        """Makes the next read, and keeps what it brings. Gives other tasks their turn, and can be cancelled."""
+        """Makes the next read, and keeps its pieces. Lets other tasks run, and can be cancelled."""
         source, watch = self._view.source, self._watch
         if source.started is None:
-            await _Beginnings.here().turn()
+            await _StartPacing.here().turn()
         outcome: Iterable[Piece] | Wait | None
         if watch is not None and watch.must_wait():
             outcome, turn = await watch.outcome(), True
@@ -335,13 +336,13 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             turn = isinstance(outcome, Wait)
         while isinstance(outcome, Wait):
             if outcome is Wait.THREAD:
-                self._turn_away()
+                self._stop_watching()
                 outcome = await self._hopped()
             elif outcome is Wait.SOCKET:
                 outcome = await self._arrival()
             else:
                 if outcome is Wait.REST:
-                    await _rested(source.current)
+                    await _rest(source.current)
                 else:
                     await _turn()
                 outcome = self._polled()
@@ -353,43 +354,43 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             await _turn()
 
     def _polled(self) -> Iterable[Piece] | Wait | None:
-        """What a step brings that does not block."""
+        """The result of a step that does not block."""
         outcome = self._view.poll()
         if self._watch is not None:
             self._watch.holds()
         return outcome
 
     async def _arrival(self) -> Iterable[Piece] | Wait | None:
-        """What a step brings once something has arrived."""
+        """The result of a step after something has arrived."""
         if self._watch is not None and self._watch.is_here:
             return await self._watch.outcome()
-        self._turn_away()  # in another event loop
+        self._stop_watching()  # it may belong to another event loop
         source, loop = self._view.source, running_loop()
         if loop is not None:
             with contextlib.suppress(NotImplementedError):
                 self._watch = _Watch(loop, source, self._view.poll)
                 return await self._watch.outcome()
         call = source.current
-        if (descriptor := call.watch()) is not None:  # or it was given up meanwhile
+        if (descriptor := call.watch()) is not None:  # None: it was given up meanwhile
             try:
                 await wait_readable(descriptor)
             finally:
                 call.unwatched()
         return self._view.poll()
 
-    def _turn_away(self) -> None:
+    def _stop_watching(self) -> None:
         if self._watch is not None:
             self._watch.end()
 
     async def _hopped(self) -> Iterable[Piece] | Wait | None:
-        """What a step brings in a worker thread. If the task is cancelled meanwhile, the next one gets that."""
+        """The result of a step in a worker thread. If the task is cancelled meanwhile, the next step gets it."""
         coroutines = self._coroutines = self._coroutines or Coroutines()
         if self._hop is None:
-            self._hop = Hop(self._view.hop, coroutines, partial(_left, self._view.source))
+            self._hop = Hop(self._view.hop, coroutines, partial(_seconds_left, self._view.source))
         try:
             outcome = await self._hop.outcome()
         except cancellation():
-            if coroutines.at_work:  # they belong to this task, which must not go before them
+            if coroutines.at_work:  # they belong to this task, which must not end before them
                 self._view.source.cancel()
                 await coroutines.ended()
             raise
@@ -400,15 +401,15 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         return outcome
 
     async def asend(self, value: None) -> Piece:
-        """The next piece; there is nothing that could be sent."""
+        """The next piece; only None can be sent."""
         if value is not None:
-            raise TypeError("an answer takes no values: asend(None) only")
+            raise TypeError("nothing can be sent into an answer: call asend(None) or anext()")
         return await self.__anext__()
 
     async def athrow(
         self, kind: Any, value: BaseException | object = None, traceback: TracebackType | None = None
     ) -> Piece:
-        """Ends the answer, and raises what was thrown."""
+        """Ends the answer, and raises the given exception."""
         await self.aclose()
         if isinstance(kind, type) and not isinstance(value, BaseException):
             value = kind() if value is None else kind(value)
@@ -420,9 +421,9 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         self._over = True
         self._ready = iter(())
         if self._running:
-            self._view.source.cancel()  # the task that waits closes what it waits for
+            self._view.source.cancel()  # the waiting task closes the connection
         else:
-            self._turn_away()
+            self._stop_watching()
             self._view.abandon()
             if self._coroutines is not None:
                 await self._coroutines.ended()
@@ -436,13 +437,13 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._watch.end_anywhere(self._view.abandon)
 
 
-def _of_one_who_is_back(pieces: Iterator[Piece], source: Source) -> Iterator[Piece]:
+def _coming_back(pieces: Iterator[Piece], source: Source) -> Iterator[Piece]:
     for piece in pieces:
         source.come_back()
         yield piece
 
 
-def _left(source: Source) -> float:
+def _seconds_left(source: Source) -> float:
     return source.current.left
 
 

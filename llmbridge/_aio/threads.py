@@ -1,4 +1,4 @@
-"""The worker threads of an event loop: how many there are, a blocking step in one, and what it has the loop run.
+"""The worker threads of an event loop: their number, blocking steps in them, and coroutines that they have it run.
 
 Only this module and `_aio` itself import anyio.
 """
@@ -30,10 +30,10 @@ __all__ = ["Coroutines", "Hop", "Loop", "cancellation", "in_thread", "running_lo
 T = TypeVar("T")
 
 
-_THREADS = 2048  # anyio's own limit is 40 for a whole event loop: slow services would starve everything else
-_AT_ONCE = 32  # threads that begin without delay: to start a thousand makes the event loop stand still
-_GROWTH_SECONDS = 0.01  # for which nothing must have become free before there are more
-_THREADS_BEYOND = 16  # for calls whose time ran out while all were taken: each is done at once
+_THREADS = 2048  # anyio's default is 40 per event loop: slow services would starve everything else
+_AT_ONCE = 32  # threads that start without delay: starting a thousand would freeze the event loop
+_GROWTH_SECONDS = 0.01  # without a free thread, before more are started
+_THREADS_BEYOND = 16  # for calls that timed out while all were busy: they end at once
 _threads: RunVar[_Threads] = RunVar("llmbridge_threads")
 _in_tool: ContextVar[bool] = ContextVar("llmbridge_in_tool", default=False)
 
@@ -42,17 +42,17 @@ _workers: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def _end_threads() -> None:
-    """Lets the interpreter end: a worker of anyio waits until the root task says that it is done.
+    """Lets the interpreter exit: anyio's workers run until their event loop's root task reports its end.
 
-    Nobody tells it where the loop stops with that task, as nest_asyncio's do, or was stopped or closed before.
+    That report never comes if the loop stops together with the task, as under nest_asyncio, or was stopped or closed.
     """
     for thread in list(_workers):
-        if (stop := getattr(thread, "stop", None)) is not None:  # trio's are daemons
-            with contextlib.suppress(queue.Full):  # somebody else has told it
+        if (stop := getattr(thread, "stop", None)) is not None:  # trio's threads are daemons
+            with contextlib.suppress(queue.Full):  # it is stopping already
                 stop()
 
 
-with contextlib.suppress(AttributeError, RuntimeError):  # atexit comes too late: it runs once all threads have ended
+with contextlib.suppress(AttributeError, RuntimeError):  # atexit is too late: it waits for all threads
     threading._register_atexit(_end_threads)  # type: ignore[attr-defined]
 
 
@@ -67,7 +67,7 @@ class _Threads:
 
     @classmethod
     def here(cls) -> _Threads:
-        """Those of the running event loop."""
+        """The places of the running event loop."""
         try:
             return _threads.get()
         except LookupError:
@@ -76,7 +76,7 @@ class _Threads:
 
     @property
     def limit(self) -> int:
-        """How many threads there may be at the most."""
+        """The maximum number of threads."""
         return self._limit
 
     @limit.setter
@@ -86,15 +86,15 @@ class _Threads:
 
     @property
     def taken(self) -> int:
-        """How many are at work."""
+        """How many are busy."""
         return self._places.borrowed_tokens
 
     @contextlib.asynccontextmanager
     async def place(self, left: float) -> AsyncIterator[CapacityLimiter]:
-        """What a thread runs under, once there is room; after so many seconds, nevertheless.
+        """A limiter to run a thread under, once there is room, or after so many seconds without any.
 
         Args:
-            left: Seconds. Who waits longer has to find out by itself that there is no time left.
+            left: Seconds until the call's timeout. A step that starts after them finds out by itself that it expired.
         """
         owner = object()
         taken = not self._door.locked() and self._places.available_tokens > 0
@@ -113,7 +113,7 @@ class _Threads:
                     self._places.total_tokens = min(_AT_ONCE, self.limit)
 
     async def _take(self, owner: object) -> None:
-        async with self._door:  # one after the other, so that one alone finds out whether there should be more
+        async with self._door:  # one at a time, so that only one decides whether to add threads
             while True:
                 with move_on_after(_GROWTH_SECONDS):
                     await self._places.acquire_on_behalf_of(owner)
@@ -123,15 +123,15 @@ class _Threads:
 
 
 def set_thread_limit(threads: int) -> None:
-    """How many worker threads llmbridge may use at once in the running event loop; 2048 if never called.
+    """Limits how many worker threads llmbridge uses at once in the running event loop (default: 2048).
 
-    They are needed to connect and to send, and for tools that are no coroutines; not while an answer is waited for.
+    Threads connect, send, and run sync tools; none is needed while an answer is awaited.
 
     Args:
-        threads: At least 1. Calls beyond it wait for their turn before they connect, within their total limit.
+        threads: At least 1. Further calls wait for a thread before they connect, within their total timeout.
 
     Raises:
-        ConfigError: It is no such number, or no event loop is running.
+        ConfigError: `threads` is not a whole number from 1, or no event loop is running.
 
     Example:
         >>> import asyncio
@@ -144,11 +144,13 @@ def set_thread_limit(threads: int) -> None:
     try:
         _Threads.here().limit = threads
     except RuntimeError:
-        raise ConfigError("set_thread_limit() is for one event loop: call it inside, in a coroutine") from None
+        raise ConfigError(
+            "set_thread_limit() applies to the running event loop, and there is none: call it in a coroutine"
+        ) from None
 
 
 class Loop:
-    """The running event loop, as other threads can speak to it."""
+    """A handle to the running event loop, for use by other threads."""
 
     def __init__(self) -> None:
         self._asyncio = running_loop()
@@ -156,18 +158,18 @@ class Loop:
 
     @property
     def on_asyncio(self) -> bool:
-        """Or else on trio."""
+        """Whether it is asyncio's; else it is trio's."""
         return self._asyncio is not None
 
     def run(self, steps: Callable[[], Coroutine[Any, Any, None]]) -> object:
-        """Begins a task that is nobody's. Only within the loop; what is returned is to be kept until the task ends."""
+        """Starts a background task. Call it within the loop, and keep the returned object until the task ends."""
         if self._asyncio is not None:
             return self._asyncio.create_task(steps())
         return _trio().spawn_system_task(steps, context=copy_context())
 
     def soon(self, call: Callable[..., object], *args: Any) -> None:
-        """Has it make a call. From any thread, and from a garbage collection."""
-        with contextlib.suppress(RuntimeError):  # the event loop has ended, and all tasks with it
+        """Schedules a call in the loop. Safe from any thread and from a garbage collection."""
+        with contextlib.suppress(RuntimeError):  # the event loop has ended, with all its tasks
             if self._asyncio is not None:
                 self._asyncio.call_soon_threadsafe(call, *args)
             else:
@@ -175,10 +177,9 @@ class Loop:
 
 
 class Coroutines:
-    """What a worker thread has the event loop run for it (`_tools.runs.Loop`): as if the task that waits ran it.
+    """Coroutines that a worker thread has the event loop run (`_tools.runs.Loop`), as if the waiting task ran them.
 
-    Args:
-        here: Made in the event loop, by the task that will wait.
+    Create it in the event loop, in the task that will wait for the thread.
     """
 
     def __init__(self) -> None:
@@ -186,7 +187,7 @@ class Coroutines:
         self._running: set[Event] = set()
 
     def start(self, jobs: Sequence[Job]) -> Callable[[], None]:
-        """See Loop."""
+        """See `_tools.runs.Loop`."""
         begun = [_Coroutine(job, self._running) for job in jobs]
         context = copy_context()
         context.run(_in_tool.set, True)
@@ -203,11 +204,11 @@ class Coroutines:
 
     @property
     def at_work(self) -> bool:
-        """Whether some run."""
+        """Whether any of them is running."""
         return bool(self._running)
 
     async def ended(self) -> None:
-        """Waits for those that run, after they were cancelled: what they clean up is theirs to do first."""
+        """Waits until those that were cancelled have cleaned up and ended."""
         if self._running:
             with CancelScope(shield=True):
                 for event in list(self._running):
@@ -215,7 +216,7 @@ class Coroutines:
 
 
 class _Coroutine:
-    """One of them. `begin` and `cancel` are called in the event loop."""
+    """One coroutine. Call its `begin_asyncio`, `begin_trio` and `cancel` in the event loop."""
 
     def __init__(self, job: Job, running: set[Event]) -> None:
         self._job = job
@@ -234,7 +235,7 @@ class _Coroutine:
 
     def cancel(self) -> None:
         stop, self._stop = self._stop, None
-        if stop is not None:  # once: on asyncio, a second time would interrupt what it cleans up
+        if stop is not None:  # once: on asyncio, a second cancel would interrupt its cleanup
             stop()
 
     async def _run_in_scope(self) -> None:
@@ -251,7 +252,7 @@ class _Coroutine:
             await self._job()
         except cancellation():
             raise
-        except BaseException:  # noqa: BLE001, S110 - the job has told it to the thread, which raises it
+        except BaseException:  # noqa: BLE001, S110 - the job passes it to the thread, which raises it
             pass
         finally:
             self._running.discard(event)
@@ -265,13 +266,13 @@ def _trio() -> Any:
 
 
 class Hop(Generic[T]):
-    """One blocking step, made once, in a worker thread. Who waits for it may be cancelled, and wait again.
+    """One blocking step, run once in a worker thread. A task that waits for it may be cancelled, and wait again.
 
     Args:
-        step: May run coroutines in this event loop, by `_tools.runs.this_thread`, if `coroutines` is given.
-        coroutines: Keeps them, also from step to step.
-        left: Seconds for which it may wait for a thread, where all are taken. Then the step is made nevertheless, and
-            has to find out by itself that there is no time left.
+        step: Can run coroutines in this event loop with `_tools.runs.this_thread`, if `coroutines` is given.
+        coroutines: Runs them, and may be shared by several steps.
+        left: Returns the seconds that it may wait for a thread if all are busy. After them the step runs anyway, and
+            finds out by itself that the call's time is over.
     """
 
     def __init__(
@@ -283,20 +284,20 @@ class Hop(Generic[T]):
         self._steps = [step]
         self._coroutines = coroutines
         self._left = left
-        # Both pass by the event loop's own frames, which would keep an error, and with it all that the call holds.
+        # In lists: passing through the event loop's frames would keep an error alive, and with it the whole call.
         self._done: list[T] = []
         self._failed: list[BaseException] = []
         self._over: Callable[[], None] | None = None
         self._begun = False
-        self._task: object = None  # that makes the step, once the one that began it was cancelled
+        self._task: object = None  # runs the step, if the task that started it was cancelled
         self.wanted = True
 
     async def outcome(self) -> T:
-        """What the step gives."""
+        """The result of the step."""
         if self._steps and not self._begun:
             self._begun = True
             await self._in_place()
-        while not (self._done or self._failed):  # somebody was cancelled, while the step goes on
+        while not (self._done or self._failed):  # a waiting task was cancelled, but the step goes on
             event, loop = Event(), Loop()
             self._over = partial(loop.soon, event.set)
             if self._steps and self._task is None:
@@ -308,13 +309,13 @@ class Hop(Generic[T]):
         return self._done.pop()
 
     async def _in_place(self) -> None:
-        # A thread waits for what runs within a tool: if both had to share the places, they might wait for ever.
+        # A tool's thread waits for the calls made inside it: if they shared the places, all might wait for ever.
         inside = contextlib.nullcontext(CapacityLimiter(1)) if _in_tool.get() else None
         async with inside or _Threads.here().place(self._left()) as place:
             await run_sync(self._run, abandon_on_cancel=True, limiter=place)
 
     async def _in_own_task(self) -> None:
-        """Whoever comes and goes faster than the loop gets round would never see the step begin."""
+        """Runs the step for a task that is cancelled again and again, too fast for the step to start."""
         try:
             await self._in_place()
         except Exception as error:  # noqa: BLE001 - raised by `outcome`
@@ -328,7 +329,7 @@ class Hop(Generic[T]):
         try:
             step = self._steps.pop()
         except IndexError:
-            return  # an earlier thread makes it
+            return  # an earlier thread runs it
         this_thread.loop = self._coroutines
         _workers.add(threading.current_thread())
         try:
@@ -348,7 +349,7 @@ async def in_thread(
     coroutines: Coroutines | None = None,
     left: Callable[[], float] = lambda: float("inf"),
 ) -> T:
-    """What a blocking step gives, made in a worker thread; the arguments are those of `Hop`.
+    """Runs a blocking step in a worker thread, and returns its result.
 
     Args:
         step, coroutines, left: As for `Hop`.
@@ -357,10 +358,10 @@ async def in_thread(
     hop = Hop(step, coroutines, left)
     try:
         return await hop.outcome()
-    except BaseException as error:  # also the task's cancellation, Ctrl-C, the end of the loop
-        if not isinstance(error, LLMBridgeError):  # after one, the step is over, and has closed what was its own
+    except BaseException as error:  # including cancellation, Ctrl-C, the end of the loop
+        if not isinstance(error, LLMBridgeError):  # such an error came from the step, which has closed its connection
             hop.wanted = False
-            cancel()  # wakes the thread, if it still runs, which closes the connection
+            cancel()  # wakes the thread if it still runs; it closes the connection
         if coroutines is not None and not isinstance(error, GeneratorExit):
             await coroutines.ended()
         raise
@@ -374,7 +375,7 @@ def running_loop() -> asyncio.AbstractEventLoop | None:
 
 
 def cancellation() -> type[BaseException]:
-    """What cancels a task; also where its event loop is closed, and the task is garbage with all that it holds."""
+    """The exception that cancels a task; also for a task that is garbage collected after its event loop closed."""
     try:
         return get_cancelled_exc_class()
     except RuntimeError:

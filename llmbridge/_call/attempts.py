@@ -185,7 +185,7 @@ class Attempts:
             error.code = error.code and scrub(error.code, self._secrets)
         if re.search(_NOT_THE_API, error.message) and (hint := self._address_hint()):
             error.message += f" ({hint})"
-        if isinstance(error, AuthError) and (origin := self.route.key_from()):
+        if isinstance(error, AuthError) and (origin := self.route.key_from()) and origin not in error.message:
             error.message += f": the key came from {origin}"
         if isinstance(error, ConnectFailed) and (hint := self._start_hint()) and hint not in error.message:
             error.message += f": {hint}"

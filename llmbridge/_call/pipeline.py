@@ -1,8 +1,8 @@
 """One call, from the first request to the end of the answer: open (with retries), read, frame, decode, end.
 
-`Pipeline.advance()` is the one blocking step that everything is made of: it returns what one network read brought, as a
-list, so that a loop costs next to nothing per piece. `Pipeline.poll()` is the same step for an event loop, which never
-blocks, and `Pipeline.hop()` for a worker thread of one: it blocks only where the event loop itself could not wait.
+`Pipeline.advance()` is the blocking step on which everything is built. It returns the items of one network read as a
+list, so that a loop costs next to nothing per piece. `Pipeline.poll()` is the same step for an event loop and never
+blocks. `Pipeline.hop()` is for a worker thread of an event loop: it blocks only where the loop itself could not wait.
 """
 
 from __future__ import annotations
@@ -30,18 +30,18 @@ if TYPE_CHECKING:
 __all__ = ["Pipeline", "Wait"]
 
 _MOST_HELD = 1000  # items before the first piece
-_LEFT_SECONDS = 1.0  # a call goes on for so long when nobody waits for it
+_LEFT_SECONDS = 1.0  # a call continues for so long without a reader
 
 
 class Pipeline:
-    """A call that runs as far as `advance()` is called.
+    """A call, which makes progress only in `advance()`, `hop()` and `poll()`.
 
     Args:
-        routes: Where it can go, in order; the next one is tried when one has failed before its first piece.
-        timeout: The call's limits; the total starts with the first `advance()`, and covers all routes and waits.
-        limiter: Lets requests through at the pace that the caller set; None for none.
-        refused: The errors of routes that could not even be made.
-        total: The clock of the chat that this call is a part of; None if it is all of it.
+        routes: Where the call can go, in order; if one fails before its first piece, the next one is tried.
+        timeout: The timeouts; the total starts with the first step, and covers all routes and waits.
+        limiter: Applies the caller's limits; None for no limits.
+        refused: The errors of routes that could not be built.
+        total: The total timeout of the chat, if this call is only a part of it.
 
     Attributes:
         started, ended: `time.monotonic()` of the first step and of the end.
@@ -61,10 +61,10 @@ class Pipeline:
         self._busy = threading.Lock()
         self._call: Call | None = None
         self._opening: Generator[Wait, None, Answer] | None = None
-        self._blocks = False  # what comes next in there
+        self._blocks = False  # whether the next step of `_opening` does
         self._answer: Answer | None = None
-        self._failure = Pending()  # came behind what was returned last
-        self._held: list[Item] = []  # came before the first piece, and is no piece
+        self._failure = Pending()  # raised by the next step
+        self._held: list[Item] = []  # items that came before the first piece
         self._cancelled = False
         self._over = False
         self._answered = False
@@ -73,41 +73,41 @@ class Pipeline:
 
     @property
     def current(self) -> Pipeline:
-        """Itself: the call that is asked for what is known of the answer, see `Source`."""
+        """See `Source`: itself."""
         return self
 
     @property
     def cancelled(self) -> bool:
-        """Somebody has ended it, though a thread may still be on its way out of it."""
+        """Whether `cancel` or `close` was called; a thread may still be leaving a step."""
         return self._cancelled
 
     @property
     def provider(self) -> str:
-        """The name of the provider that is asked."""
+        """The name of the current route's provider."""
         return self._attempts.route.provider.name
 
     @property
     def model(self) -> str:
-        """The name of the model that is asked."""
+        """The name of the current route's model."""
         return self._attempts.route.model
 
     @property
     def headers(self) -> Mapping[str, str]:
-        """Of the answer, once it is there; names in lower case."""
+        """The answer's headers, once they are there; names in lower case."""
         return self._attempts.headers
 
     @property
     def request_id(self) -> str | None:
-        """The service's name for the request, once it is known."""
+        """The service's id for the request, once it is known."""
         return self._attempts.request_id
 
     @property
     def head(self) -> Head:
-        """What stands at the top of the answer."""
+        """The metadata of the answer."""
         return self._attempts.head
 
     def listen(self, notes: Notes) -> None:
-        """See `Source`. The notes know the call: a strong reference back would keep both until the collector comes."""
+        """See `Source`. Keeps a weak reference: the notes refer to the call, and a cycle would need the collector."""
         known = ref(notes)
         self._attempts.told = lambda: alive.items() if (alive := known()) is not None else ()
 
@@ -116,18 +116,18 @@ class Pipeline:
         self._attempts.raw = True
 
     def advance(self) -> list[Item] | None:
-        """What the next read brings, at least one item; None at the end. Blocks until there is something.
+        """The items of the next read, at least one; None at the end. Blocks until there is one.
 
         Raises:
-            LLMBridgeError: After everything that had arrived before was returned.
-            Exception: What the caller's `on_retry` raises.
+            LLMBridgeError: After all items that arrived before the error were returned.
+            Exception: As the caller's `on_retry` raises.
         """
         outcome = self._drive(may_block=True, in_loop=False)
         assert not isinstance(outcome, Wait)
         return outcome
 
     def hop(self) -> list[Item] | Wait | None:
-        """`advance` in a worker thread, for an event loop: returns where that can wait better.
+        """`advance` in a worker thread of an event loop: returns early where the loop itself can wait.
 
         Raises:
             LLMBridgeError, Exception: As for `advance`.
@@ -135,7 +135,7 @@ class Pipeline:
         return self._drive(may_block=True, in_loop=True)
 
     def poll(self) -> list[Item] | Wait | None:
-        """Like `advance`, without ever blocking: says what to wait for where it would have to.
+        """Like `advance`, but never blocks: returns what to wait for instead.
 
         Raises:
             LLMBridgeError, Exception: As for `advance`.
@@ -150,17 +150,17 @@ class Pipeline:
 
     @property
     def rest(self) -> float | None:
-        """Seconds to wait after `Wait.REST`; None if only what `when_woken` tells of ends it."""
+        """Seconds to wait after `Wait.REST`; None to wait until the listener of `when_woken` is called."""
         return self._attempts.rest
 
     def when_woken(self, listener: Callable[[], object] | None) -> None:
-        """Has a function called when `Wait.REST` is over early: see `Call.listen`."""
+        """Has a function called if `Wait.REST` ends early: see `Call.listen`."""
         if self._call is not None:
             self._call.listen(listener)
 
     @property
     def left(self) -> float:
-        """Seconds until the total limit, which runs from the first question for it on."""
+        """Seconds until the total timeout; starts it, if it has not started."""
         return self._total.left
 
     def cancel(self) -> None:
@@ -170,15 +170,15 @@ class Pipeline:
             call.cancel()
 
     def close(self) -> None:
-        """Like `cancel`, and closes the connection here if nobody is reading from it or waiting for it."""
+        """Like `cancel`, and closes the connection here unless a reader or an event loop still uses it."""
         self.cancel()
         if not self._busy.locked():
-            with self._busy:  # whoever takes it meanwhile finds the call cancelled, and is out at once
+            with self._busy:  # a thread that was faster finds the call cancelled, and leaves at once
                 if not self._attempts.watched:
                     self._release()
 
     def watch(self) -> int | None:
-        """`readable`, for an event loop that watches it from now on: until `unwatched`, a step alone may close it."""
+        """`readable`, for an event loop that watches it: until `unwatched`, only a step may close the socket."""
         with self._busy:
             self._attempts.watched = (descriptor := self.readable) is not None
         return descriptor
@@ -189,30 +189,30 @@ class Pipeline:
         return self._attempts.watched
 
     def unwatched(self) -> None:
-        """The event loop has turned away from the socket."""
+        """Notes that the event loop no longer watches the socket."""
         self._attempts.watched = False
 
     def abandon(self) -> None:
-        """Like `close`, where no event loop watches the socket any more."""
+        """Like `close`, after the event loop has stopped watching the socket."""
         self._attempts.watched = False
         self.close()
 
     def must_wait(self) -> bool:
-        """Whether `poll` would give `Wait.SOCKET`, as far as that is known at once; if so, the wait has begun."""
+        """Whether `poll` would return `Wait.SOCKET`, as far as is known without a system call; starts the wait."""
         answer, exchange = self._answer, self._attempts.exchange
         if answer is None or exchange is None or answer.ended or answer.pending or self._failure.error is not None:
             return False
         try:
             return exchange.must_wait()
         except LLMBridgeError:
-            return False  # the call has ended: the step says so
+            return False  # the call has ended: the next step raises the error
 
     def leave(self, give_up: Callable[[], object], soon: Soon) -> None:
-        """Nobody waits for the next step any more, though somebody may come back: `come_back` says so.
+        """Notes that nobody waits for the next step any more, until `come_back` is called.
 
         Args:
-            give_up: Called if nobody has, after a while; by any thread.
-            soon: Has a function called where the steps are made.
+            give_up: Called by any thread, if nobody has come back after a second.
+            soon: Schedules a call in the event loop that makes the steps.
         """
         if self._call is not None and not self._over:
             if self._attempts.in_queue:
@@ -220,17 +220,17 @@ class Pipeline:
             self._call.leave(_LEFT_SECONDS, give_up)
 
     def _step_back(self) -> None:
-        """Its turn has come in the queue: if nobody is back, it is that of those behind."""
+        """Its turn in the queue has come: if nobody has come back, passes it on to the next call."""
         if self._call is not None and self._call.is_left:
             self._attempts.step_back()
 
     def come_back(self) -> None:
-        """Somebody waits for the next step again."""
+        """Notes that somebody waits for the next step again."""
         if self._call is not None:
             self._call.come_back()
 
     def _drive(self, may_block: bool, in_loop: bool) -> list[Item] | Wait | None:
-        """The next step."""
+        """Runs the next step, and releases everything at the end or at an error."""
         with self._busy:
             self._attempts.in_loop, self._attempts.polled = in_loop, in_loop and not may_block
             try:
@@ -243,7 +243,7 @@ class Pipeline:
             if outcome is None:
                 self._release()
         if self._cancelled and not self._over:
-            self.close()  # somebody wanted to while the lock was held
+            self.close()  # it was requested while the lock was held
         return outcome
 
     def _step(self, may_block: bool, in_loop: bool) -> list[Item] | Wait | None:
@@ -256,7 +256,7 @@ class Pipeline:
                 if (wait := self._open(may_block, in_loop)) is not None:
                     return wait
                 if in_loop and may_block and self.readable is not None:
-                    return Wait.TURN  # to wait for what comes is the event loop's
+                    return Wait.TURN  # the event loop waits for the answer
             assert self._answer is not None
             try:
                 return self._read(self._answer, may_block)
@@ -268,7 +268,7 @@ class Pipeline:
             self._held.clear()
 
     def _open(self, may_block: bool, in_loop: bool) -> Wait | None:
-        """Goes on until there is an answer, or something to wait for first."""
+        """Continues until there is an answer, or returns what to wait for first."""
         if self._call is None:
             self._call = self._begun()
         if self._opening is None:
@@ -288,7 +288,7 @@ class Pipeline:
             return None
 
     def _begun(self) -> Call:
-        """The call, from its first step on."""
+        """The new call, at its first step."""
         from llmbridge._transport import Call
 
         if self._cancelled:
@@ -302,7 +302,7 @@ class Pipeline:
         return call
 
     def _read(self, answer: Answer, may_block: bool) -> list[Item] | Wait | None:
-        """What the next read of the present answer brings."""
+        """The items of the next read of the current answer, or what to wait for."""
         self._raise_failure()
         exchange = self._attempts.exchange
         if exchange is not None:
@@ -322,7 +322,7 @@ class Pipeline:
                 return Wait.TURN
         if answer.end_mark and exchange is not None:
             self._attempts.finished()
-            # Behind the end mark, the rest of the body has to be read, which takes a while if it does not come.
+            # After the end mark, the rest of the body must be read, which takes a while if it does not come.
             if not (may_block or exchange.complete):
                 return Wait.THREAD
             self._finish(answer)
@@ -332,12 +332,12 @@ class Pipeline:
         return rest or None
 
     def _pieces(self, items: list[Item]) -> list[Item]:
-        """The items that may be handed out. Before there is a piece of the answer, another attempt may follow them."""
+        """The items that may be handed out; none before the first piece, since another attempt may still follow."""
         attempts = self._attempts
         if not attempts.settled:
             first = next((at for at, item in enumerate(items) if is_piece(item)), len(items))
             self._held += items[:first]
-            if counts := [item for item in self._held if isinstance(item, Usage)]:  # each says all that is known so far
+            if counts := [item for item in self._held if isinstance(item, Usage)]:  # each includes those before
                 self._held = [item for item in self._held if item.__class__ is not Usage or item is counts[-1]]
             if first == len(items) and len(self._held) <= _MOST_HELD:
                 return []
@@ -356,18 +356,18 @@ class Pipeline:
             raise self._failure.taken()
 
     def _finish(self, answer: Answer) -> None:
-        """Reads behind the end mark. The connection may serve others from here on, and is none of this call's."""
+        """Reads the rest after the end mark, and gives up the connection, which may serve other calls from here on."""
         exchange, self._attempts.exchange, self._attempts.watched = self._attempts.exchange, None, False
         assert exchange is not None
-        known = exchange.short  # the cut that the answer itself has met, and judged: it ended what was read last
+        known = exchange.short  # whether the answer has met the cut already, and judged it
         whole = exchange.finish()
         if not whole and exchange.short and not known:
-            raise StreamTruncated("the answer has lost bytes: its body ended before the length that its headers gave")
+            raise StreamTruncated("the answer has lost bytes: its body is shorter than its headers announced")
         if not whole and answer.finish is None and self._attempts.route.provider.done_needs_finish:
-            raise StreamTruncated("the answer was broken off: the service gave no reason to finish, and cut the body")
+            raise StreamTruncated("the answer was broken off: its body ended early, without a finish reason")
 
     def _release(self, error: BaseException | None = None) -> None:
-        """Ends everything that is held. What belongs to the reader is closed by the reader."""
+        """Ends the call, and releases everything that it holds."""
         if self.ended is None:
             self.ended = monotonic()
         self._over = True

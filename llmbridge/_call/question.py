@@ -147,6 +147,11 @@ class Embeddings(Sequence[list[float]]):
         array = self.array
         return array if dtype is None else array.astype(dtype)
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_embeddings
+
+        return of_embeddings(self)
+
 
 class EmbeddingsCall:
     """All requests for the embeddings of some texts, one after the other.

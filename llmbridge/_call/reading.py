@@ -1,8 +1,8 @@
-"""Hands an answer out to one loop: as text, as events or as growing objects, a `View` for each.
+"""Hands an answer out to one loop: as text, as events or as growing objects, each with a `View` of its own.
 
 `for` and `async for` make the same steps: `View.advance()` blocks, `View.poll()` is for an event loop. The items come
-from a `Source`, repaired already (`assembly`). `Notes` remember those that were handed out: what has arrived and nobody
-has asked for is not in there.
+from a `Source`, repaired already (`assembly`). `Notes` record the items that were handed out, not those that have
+arrived and are still unread.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from collections.abc import Callable, Generator, Iterable
 from inspect import CO_ASYNC_GENERATOR, CO_COROUTINE
 from itertools import chain
 from opcode import opmap
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar
 
 from llmbridge._call.notes import Notes
 from llmbridge._locks import monotonic
@@ -43,50 +43,77 @@ __all__ = [
     "refuse_awaited_loop",
 ]  # fmt: skip
 
-_SHORT = 1024  # characters, up to which each look is cheap
+_SHORT = 1024  # characters, up to which parsing after each read is cheap
 Piece = TypeVar("Piece")
 Whole = TypeVar("Whole")
-Soon = Callable[[Callable[[], object]], object]  # has a function called by the event loop, from any thread
+Soon = Callable[[Callable[[], object]], object]  # schedules a call in the event loop, from any thread
 Waits = TypeVar("Waits")  # what a step may return beside items
 
 
 class Source(Protocol):
-    """Where items come from: a call (`Pipeline`), or several in a row (`_tools.loop.ToolLoop`)."""
+    """Where items come from: a call (`Pipeline`), or several in a row (`_tools.loop.ToolLoop`).
+
+    Attributes:
+        started, ended: `time.monotonic()` of the first step and of the end; None before.
+    """
 
     started: float | None
     ended: float | None
 
     @property
-    def current(self) -> Pipeline: ...
+    def current(self) -> Pipeline:
+        """The current call, which knows the provider, the headers and the request id."""
+
     @property
-    def cancelled(self) -> bool: ...
-    def advance(self) -> list[Item] | None: ...
-    def hop(self) -> list[Item] | Wait | None: ...
-    def poll(self) -> list[Item] | Wait | None: ...
-    def leave(self, give_up: Callable[[], object], soon: Soon) -> None: ...
-    def come_back(self) -> None: ...
-    def cancel(self) -> None: ...
-    def close(self) -> None: ...
-    def abandon(self) -> None: ...
+    def cancelled(self) -> bool:
+        """Whether `cancel` or `close` was called."""
+
+    def advance(self) -> list[Item] | None:
+        """The items of the next read; None at the end. Blocks."""
+
+    def hop(self) -> list[Item] | Wait | None:
+        """`advance` in a worker thread of an event loop: returns early where the loop itself can wait."""
+
+    def poll(self) -> list[Item] | Wait | None:
+        """Like `advance`, but never blocks: returns what to wait for instead."""
+
+    def leave(self, give_up: Callable[[], object], soon: Soon) -> None:
+        """Notes that nobody waits for the next step; calls `give_up` if nobody comes back within a second."""
+
+    def come_back(self) -> None:
+        """Notes that somebody waits for the next step again."""
+
+    def cancel(self) -> None:
+        """Ends everything, from any thread; an `advance` that blocks raises Cancelled at once."""
+
+    def close(self) -> None:
+        """Like `cancel`, and closes the connection unless a reader or an event loop still uses it."""
+
+    def abandon(self) -> None:
+        """Like `close`, after the event loop has stopped watching the socket."""
+
     def listen(self, notes: Notes) -> None:
-        """Learns where it can look up what was handed out."""
+        """Sets the notes in which it can look up what was handed out."""
 
     def keep_raw(self) -> None:
-        """Gives the service's own events as well from now on."""
+        """Yields the service's own events as well from now on."""
 
 
 class Reading:
-    """The one reading of an answer. No stream, only its loop holds the generators: leaving it closes the connection.
+    """The one reading of an answer. Only the loop holds its generators, so that leaving it closes the connection.
 
     Attributes:
         source: Where the items come from.
-        done: It was read to its end.
-        failed: It ended with an error.
+        done: Whether it was read to its end.
+        failed: Whether it ended with an error.
         text: The text that was handed out, of all turns.
-        noted: What else was.
-        first_piece_at: `time.monotonic()` when the first piece had come.
-        idle: The tools that are functions which nobody runs, where a call of them would go unseen.
+        noted: The other items that were handed out.
+        first_piece_at: `time.monotonic()` when the first piece came.
+        idle: The names of function tools that are not run, so that a text loop would not show their calls.
+        begun: Called with each reading that begins, in a Jupyter kernel; see `notebook.interrupts`.
     """
+
+    begun: ClassVar[Callable[[Reading], object] | None] = None
 
     def __init__(self, source: Source, keep_logprobs: bool = True) -> None:
         self.source = source
@@ -101,31 +128,33 @@ class Reading:
 
     @property
     def taken(self) -> bool:
-        """Somebody reads it, or has."""
+        """Whether the answer is being read, or was."""
         return self._claimed.locked()
 
     @property
     def over(self) -> bool:
-        """Nothing more will be handed out: it was read to its end, has failed, was left or was cancelled."""
+        """Whether nothing more will be handed out: it was read to its end, failed, was left or was cancelled."""
         return self.done or self.failed or self.source.cancelled or self.source.ended is not None
 
     def claim(self) -> None:
-        """Whoever comes first reads.
+        """Reserves the answer for one reader.
 
         Raises:
-            InvalidRequest: Somebody came before.
+            InvalidRequest: It is reserved already.
         """
         if not self._claimed.acquire(blocking=False):
             if self.done:
-                says = "has been read already, to its end: what came is in .text, and complete() gives the whole answer"
+                says = "has already been read to its end: its text is in .text, and complete() returns the whole answer"
             elif self.over:
-                says = "has been left before its end, or has failed: what came is in .text, and chat() asks again"
+                says = "was left before its end, or failed: the text so far is in .text; call chat() for another answer"
             else:
-                says = "is being read elsewhere, by another loop, thread or task: an answer comes once"
+                says = "is being read elsewhere, by another loop, thread or task: an answer can be read only once"
             raise InvalidRequest(f"this stream {says}")
+        if Reading.begun is not None:
+            Reading.begun(self)
 
-    def look_at(self, items: list[Item] | None) -> None:
-        """Takes notice of what has come and is about to be handed out."""
+    def observe(self, items: list[Item] | None) -> None:
+        """Notes the end, or the time of the first piece, before items are handed out."""
         self.text.fold()
         if items is None:
             self.done = True
@@ -133,11 +162,17 @@ class Reading:
             self.first_piece_at = monotonic()
 
 
+if "ipykernel" in sys.modules:  # so that the stop button ends calls
+    from llmbridge.notebook.interrupts import install
+
+    Reading.begun = install()
+
+
 def finished(steps: Generator[Iterable[Any], None, Whole]) -> Whole:
-    """What a generator returns that has answers read, one after the other.
+    """Reads the answers that a generator yields, one after the other, and returns its result.
 
     Args:
-        steps: It gives an answer; when that has been read, it goes on, or gets the error that came in its place.
+        steps: Yields an answer, and is resumed once that has been read; if it failed, its error is thrown in.
     """
     failure = Pending()
     while True:
@@ -154,10 +189,10 @@ def finished(steps: Generator[Iterable[Any], None, Whole]) -> Whole:
 
 
 class Loop(chain[Piece], Generator[Piece, None, None]):
-    """A generator, and another one behind it, which is asked for more even if the first was ended by an exception.
+    """A generator followed by another one, which runs even if an exception has ended the first.
 
     Args:
-        first, then: Both.
+        first, then: The two generators.
     """
 
     _first: Generator[Piece, None, None]
@@ -169,15 +204,15 @@ class Loop(chain[Piece], Generator[Piece, None, None]):
 
     @property
     def running(self) -> bool:
-        """Whether somebody is in the middle of it."""
+        """Whether a step of it is running."""
         return bool(self._first.gi_running)  # type: ignore[attr-defined]
 
     def send(self, value: None) -> Piece:
-        """The next piece; there is nothing that could be sent."""
+        """The next piece; only None can be sent."""
         return next(self)
 
     def throw(self, *error: Any) -> Piece:
-        """Raises an error where the answer is read, which ends it."""
+        """Ends the answer by raising an error where it is read."""
         return self._first.throw(*error)
 
     def close(self) -> None:
@@ -186,10 +221,10 @@ class Loop(chain[Piece], Generator[Piece, None, None]):
 
 
 class View(ABC, Generic[Piece]):
-    """What a loop gets of an answer, whether it is a `for` or an `async for`. The first step claims the reading.
+    """The pieces of an answer for a `for` or `async for` loop. Its first step reserves the answer.
 
     Args:
-        reading: Of the answer.
+        reading: The reading of the answer.
     """
 
     def __init__(self, reading: Reading) -> None:
@@ -201,14 +236,14 @@ class View(ABC, Generic[Piece]):
 
     @abstractmethod
     def take(self, items: list[Item]) -> Iterable[Piece]:
-        """Notes the items as they are reached, and gives the pieces that are handed out."""
+        """Yields the pieces of the items, and notes each item as it is handed out."""
 
     def rest(self) -> list[Piece]:
-        """What is still to be handed out before the end, or before an error."""
+        """The pieces to hand out before the end, or before an error."""
         return []
 
     def loop(self) -> Loop[Piece]:
-        """The pieces, for `for`. Claims at its first step: `str.join` hides what a mere `iter()` raises."""
+        """The pieces, for `for`. Reserves at its first step: `str.join` hides errors that `iter()` raises."""
         return Loop(self._pieces(), self._behind())
 
     def _pieces(self) -> Generator[Piece, None, None]:
@@ -227,9 +262,9 @@ class View(ABC, Generic[Piece]):
                 self.source.close()
 
     def _behind(self) -> Generator[Piece, None, None]:
-        """Where an exception from elsewhere has broken the pieces off: else that would look like their end."""
+        """Raises if an exception from outside has broken the pieces off, which would look like their end."""
         if self._broken:
-            error = Cancelled("an exception from outside, of a signal handler say, has broken this answer off")
+            error = Cancelled("an exception from outside, such as a signal handler's, has broken off this answer")
             error.partial = self._reading.noted.partial()
             raise error
         yield from ()
@@ -239,15 +274,15 @@ class View(ABC, Generic[Piece]):
         return self._step(self.source.advance)
 
     def poll(self) -> Iterable[Piece] | Wait | None:
-        """Like `advance`, without ever blocking: says what to wait for where it would have to."""
+        """Like `advance`, but never blocks: returns what to wait for instead."""
         return self._step(self.source.poll)
 
     def hop(self) -> Iterable[Piece] | Wait | None:
-        """`advance` in a worker thread of an event loop: returns where the loop can wait better."""
+        """`advance` in a worker thread of an event loop: returns early where the loop itself can wait."""
         return self._step(self.source.hop)
 
     def leave(self, soon: Soon) -> None:
-        """Nobody waits for the next step any more, though somebody may come back, and says so by `source.come_back`."""
+        """Notes that nobody waits for the next step any more, until `source.come_back` is called."""
         if self._claimed:
             self.source.leave(self.abandon, soon)
 
@@ -257,11 +292,11 @@ class View(ABC, Generic[Piece]):
             self.source.abandon()
 
     def _step(self, step: Callable[[], list[Item] | Waits | None]) -> Iterable[Piece] | Waits | None:
-        """The pieces that a step of the source brings, or what it returns in place of items.
+        """The pieces of a step of the source, or what it returns instead of items.
 
         Raises:
-            InvalidRequest: Somebody else reads, or has read.
-            LLMBridgeError: The answer ends with it; it carries what was handed out, the rest included.
+            InvalidRequest: The answer is reserved for another reader.
+            LLMBridgeError: The answer has failed; `.partial` holds everything that was handed out.
         """
         if not self._claimed:
             self._reading.claim()
@@ -283,7 +318,7 @@ class View(ABC, Generic[Piece]):
             raise error  # noqa: TRY201 - as in `discreet`
         if items is not None and not isinstance(items, list):
             return items
-        self._reading.look_at(items)
+        self._reading.observe(items)
         return self.take(items) if items is not None else (self.rest() or None)
 
 
@@ -303,14 +338,14 @@ class TextView(View[str]):
                     yield item.text
 
     def rest(self) -> list[str]:
-        """Nothing; who reads text alone, and gets none, is told here of calls in vain."""
+        """Nothing. Warns if the model has only called tools that are not run, which a loop over text does not show."""
         reading = self._reading
         called = sorted(reading.idle.intersection(call.name for call in reading.noted.tool_calls))
         if reading.done and called and not reading.noted.turn_text.strip():
             reading.idle = frozenset()
             warn_caller(
-                f"the model has called {', '.join(called)}, and nobody runs it: pass run_tools=True, or answer the "
-                "calls in .tool_calls yourself (run_tools=False says that you do)",
+                f"the model called {', '.join(called)}, which was not run: pass run_tools=True, or answer the calls in "
+                ".tool_calls yourself (run_tools=False turns this warning off)",
                 RuntimeWarning,
             )
         return []
@@ -330,7 +365,7 @@ class EventView(View[Event]):
 
 
 class RawView(EventView):
-    """All events, the service's own before those that are made of it."""
+    """All events, each one of the service before those that were made from it."""
 
     def _step(self, step: Callable[[], list[Item] | Waits | None]) -> Iterable[Event] | Waits | None:
         if not self._claimed:
@@ -339,11 +374,11 @@ class RawView(EventView):
 
 
 class ObjectView(View[Any]):
-    """The object that a growing text says, made anew so seldom that all of it costs time in proportion to the text.
+    """The object in a growing text, parsed again only so often that the total time stays linear in its length.
 
     Args:
-        reading: Of the answer.
-        partial: Makes the object of the text.
+        reading: The reading of the answer.
+        partial: Parses the text so far.
     """
 
     def __init__(self, reading: Reading, partial: Callable[[str], Any]) -> None:
@@ -351,31 +386,31 @@ class ObjectView(View[Any]):
         self._partial = partial
         self._last: Any = None
         self._length = 0
-        self._looked_at = 0
+        self._parsed = 0
 
     def take(self, items: list[Item]) -> list[Any]:
-        """Notes the items; the object, if they have changed it and it is time to look."""
+        """Notes the items; returns the object, if it has changed and is due to be parsed."""
         for item in items:
             self._reading.noted.note(item)
             if isinstance(item, str):
                 self._length += len(item)
             elif isinstance(item, Refusal):
                 self._length += len(item.text)
-            elif isinstance(item, ToolResult):  # another turn, with a text of its own
-                self._length = self._looked_at = 0
-        grown = self._length - self._looked_at
-        return self.rest() if self._length <= _SHORT or grown * 16 >= self._looked_at else []
+            elif isinstance(item, ToolResult):  # another turn begins, with its own text
+                self._length = self._parsed = 0
+        grown = self._length - self._parsed
+        return self.rest() if self._length <= _SHORT or grown * 16 >= self._parsed else []
 
     def rest(self) -> list[Any]:
-        """The object, if anything has changed it since the last look."""
-        if self._length == self._looked_at:
+        """The object, if it has changed since it was last parsed."""
+        if self._length == self._parsed:
             return []
-        self._looked_at = self._length
+        self._parsed = self._length
         try:
             value = self._partial(self._reading.noted.turn_text)
             if value is None or value == self._last:
                 return []
-        except RecursionError:  # nested so deeply that nobody could use it; the check at the end says so
+        except RecursionError:  # nested too deeply to be used: the validation at the end reports it
             return []
         self._last = value
         return [value]
@@ -383,14 +418,14 @@ class ObjectView(View[Any]):
 
 # -- sync reading where an event loop runs ----------------------------------------------------------------------------
 
-_NOTEBOOKS = ("IPython", "ipykernel", "marimo")  # whose coroutines run cells, where nobody else waits
+_NOTEBOOKS = ("IPython", "ipykernel", "marimo")  # their coroutines run cells, where blocking holds up no other task
 _BETWEEN = frozenset(opmap[name] for name in ("CACHE", "EXTENDED_ARG", "NOP") if name in opmap)
 _AWAITING = _BETWEEN.union(
     opmap[name]
     for name in (
         "CLEANUP_THROW", "END_SEND", "GET_AWAITABLE", "JUMP_BACKWARD_NO_INTERRUPT", "LOAD_COMMON_CONSTANT",
         "LOAD_CONST", "PUSH_NULL", "RESUME", "SEND", "YIELD_FROM", "YIELD_VALUE",
-        # Of a comprehension, from 3.15 on.
+        # Those of a comprehension, from 3.15 on.
         "BUILD_LIST", "BUILD_MAP", "BUILD_SET", "LOAD_FAST_AND_CLEAR", "SWAP",
     )
     if name in opmap
@@ -398,7 +433,7 @@ _AWAITING = _BETWEEN.union(
 
 
 def _event_loop_runs() -> bool:
-    """Whether one runs in this thread; of a package that nobody has loaded, none does."""
+    """Whether one runs in this thread; imports nothing: without its package loaded, none does."""
     running = getattr(sys.modules.get("_asyncio"), "_get_running_loop", None)
     in_trio = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
     return (running is not None and running() is not None) or (in_trio is not None and in_trio())
@@ -411,22 +446,23 @@ def mind_event_loop() -> None:
 
 
 def _look_at_caller() -> None:
-    """Warns that a coroutine is about to block its event loop.
+    """Warns if a coroutine is about to block its event loop.
 
     Raises:
-        InvalidRequest: It awaits what comes back, or loops over it by `async for`, which would fail once it is paid.
+        InvalidRequest: It is about to await the result, or loop over it with `async for`, which would fail after the
+            answer was paid for.
     """
     frame: FrameType | None = sys._getframe(1)
     while frame is not None and str(frame.f_globals.get("__name__", "")).partition(".")[0] == "llmbridge":
         frame = frame.f_back
-    if frame is not None and _goes_on_with(frame, _BETWEEN, "GET_AWAITABLE", "GET_AITER"):
+    if frame is not None and _next_is(frame, _BETWEEN, "GET_AWAITABLE", "GET_AITER"):
         raise InvalidRequest(
-            "this call blocks, and there is nothing to await in what it returns: write `await chat(...)` without "
-            ".complete(), or use acomplete(), aembed() and amodels()"
+            "this call blocks, and its result cannot be awaited: write `await chat(...)` without .complete(), or use "
+            "acomplete(), aembed() and amodels()"
         )
     while frame is not None and not frame.f_code.co_flags & (CO_COROUTINE | CO_ASYNC_GENERATOR):
         frame = frame.f_back
-    # Code that is no function is a cell's, or typed in.
+    # Code outside a function is a notebook's cell, or typed at a prompt.
     if frame is None or frame.f_code.co_name[0] == "<":
         return
     if str(frame.f_globals.get("__name__", "")).partition(".")[0] not in _NOTEBOOKS:
@@ -438,28 +474,28 @@ def _look_at_caller() -> None:
 
 
 def refuse_awaited_loop(frame: FrameType) -> None:
-    """Refuses `async for piece in await chat(...)`, which would fail once the answer was paid for.
+    """Rejects `async for piece in await chat(...)`, which would fail after the answer was paid for.
 
     Args:
-        frame: Of the code that awaits.
+        frame: The frame of the code that awaits.
 
     Raises:
-        InvalidRequest: It does so.
+        InvalidRequest: The code does so.
     """
-    if _goes_on_with(frame, _AWAITING, "GET_AITER"):
+    if _next_is(frame, _AWAITING, "GET_AITER"):
         raise InvalidRequest(
-            "`await` gives the whole answer, over which `async for` cannot loop: write `async for piece in chat(...)`, "
-            "without await"
+            "`await` returns the whole answer, which `async for` cannot loop over: write "
+            "`async for piece in chat(...)`, without await"
         )
 
 
-def _goes_on_with(frame: FrameType, passing: frozenset[int], *operations: str) -> bool:
-    """Whether the code of a frame does one of these things next.
+def _next_is(frame: FrameType, passing: frozenset[int], *operations: str) -> bool:
+    """Whether one of these operations comes next in the code of a frame.
 
     Args:
-        frame: It is at a call.
-        passing: What may stand between.
-        operations: By the names that Python has for them.
+        frame: The frame, which is at a call.
+        passing: Opcodes that may come in between.
+        operations: Names of opcodes.
     """
     code = frame.f_code.co_code
     following = next((code[at] for at in range(frame.f_lasti + 2, len(code), 2) if code[at] not in passing), None)

@@ -1,4 +1,4 @@
-"""The adapter through which llmbridge's own session sends: that of requests, without what it finds out in each call."""
+"""The adapter of llmbridge's own session: that of requests, without repeating for each call what never changes."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from llmbridge.secret import MaskedStr
 
 __all__ = ["LazyResponse", "WatchedAdapter"]
 
-_IDLE_CONNECTIONS = 64  # kept per host for reuse; there may be any number of busy ones
-_HOSTS = 64  # that a client keeps idle connections to
+_IDLE_CONNECTIONS = 64  # kept per host for reuse; the number of busy ones is not limited
+_HOSTS = 64  # to which a client keeps idle connections
 _LAZY = ("cookies", "encoding", "headers", "history")
 _BLANK = {name: value for name, value in vars(requests.Response()).items() if name not in _LAZY}
 
 
 class LazyResponse(requests.Response):
-    """A response of which all that takes time to make is made when it is asked for: few look at more than the body."""
+    """A response whose costly attributes are built when they are first read: most callers need only the body."""
 
     def __init__(self, request: Any, raw: Any, adapter: Any) -> None:
         vars(self).update(
@@ -51,7 +51,7 @@ class LazyResponse(requests.Response):
         return jar
 
     def header_items(self) -> Iterable[tuple[str, str]]:
-        """Names and values, without making the headers of them."""
+        """Names and values, without building `headers`."""
         items: Iterable[tuple[str, str]] = self.raw.headers.itermerged()
         return self.headers.items() if "headers" in vars(self) else items
 
@@ -64,11 +64,11 @@ class WatchedAdapter(HTTPAdapter):
         self._pools: dict[Any, Any] = {}
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
-        """The pool for a request, remembered: urllib3 looks it up under a lock that all threads share."""
+        """The pool for a request, cached: urllib3 looks it up under a lock that all threads share."""
         folder = isinstance(verify, str) and os.path.isdir(verify)
         key = request.url, verify, folder, *map(MaskedStr, (proxies or {}).values())
         pool = self._pools.get(key)
-        if pool is None or pool.pool is None:  # it was closed, as the one that was used least of many hosts'
+        if pool is None or pool.pool is None:  # closed: it was the least recently used of many hosts'
             pool = super().get_connection_with_tls_context(request, verify, proxies, cert)
             if len(self._pools) >= _HOSTS:
                 self._pools.clear()
@@ -76,30 +76,30 @@ class WatchedAdapter(HTTPAdapter):
         return pool
 
     def has_idle(self, url: str) -> bool:
-        """Whether a connection is kept over which requests to this URL have gone before, and nobody replaces those."""
+        """Whether an idle connection is kept for this URL, and no mock or recorder has replaced its class."""
         pools = [pool for key, pool in list(self._pools.items()) if key[0] == url and pool.pool is not None]
         return any(type(pool.pool.newest) is pool.ConnectionCls for pool in pools)
 
     def request_url(self, request: Any, proxies: Any) -> str:
-        """Without a proxy it is the path, which requests finds out by parsing the URL again and again."""
+        """The path, unless there is a proxy: requests would parse the URL each time to find that out."""
         url: str = super().request_url(request, proxies) if proxies else request.path_url
         return url
 
     def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """What urllib3 gives, as one of requests."""
+        """The response of urllib3 as one of requests."""
         return LazyResponse(req, resp, self)
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
-        """Sets the trust of the pool: also of one to a proxy that speaks TLS, where requests looks at the URL alone."""
+        """Sets the CAs that the pool trusts, also for a proxy that speaks TLS: requests checks only the URL."""
         url = "https:" if conn.scheme == "https" else url
         if isinstance(verify, str) and any(map(os.path.isdir, verify.split(os.pathsep)[1:])):
             super().cert_verify(conn, url, True, cert)  # type: ignore[no-untyped-call]
-            conn.ca_certs, conn.ca_cert_dir = None, verify  # OpenSSL reads such a list, and requests knows one folder
+            conn.ca_certs, conn.ca_cert_dir = None, verify  # OpenSSL takes a list, requests only one folder
             return
         super().cert_verify(conn, url, verify, cert)  # type: ignore[no-untyped-call]
 
     def close(self) -> None:
-        """Closes the idle connections at once: urllib3 2 leaves that to the end of the last reference to a pool."""
+        """Closes the idle connections at once: urllib3 2 would wait until nothing refers to the pool any more."""
         for manager in (self.poolmanager, *self.proxy_manager.values()):
             for key in list(manager.pools.keys()):
                 if (pool := manager.pools.get(key)) is not None:

@@ -1,9 +1,9 @@
-"""One call while it runs: its time limits, and the way to wake whoever is blocked in it.
+"""One call while it runs: its timeouts, and the way to wake a thread that is blocked in it.
 
-A blocking read cannot be stopped from outside but by its socket. So a call knows the socket that serves it, and
-`Call.cancel()` or the watchdog (one daemon thread a process, asleep until the earliest limit of all calls) shuts that
-socket down: the reader wakes within a millisecond, finds out from the call why, and closes what it holds. No socket
-timeouts are used: they restart with every byte, and cost a system call each.
+A blocking read can be interrupted only through its socket. So a call knows the socket that serves it, and
+`Call.cancel()` or the watchdog (one daemon thread per process, asleep until the earliest deadline of all calls) shuts
+that socket down: the reader wakes within a millisecond, asks the call for the reason, and closes what it holds. Socket
+timeouts are not used: they restart with every byte, and cost a system call each.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ __all__ = ["Call", "WouldWait", "current_call", "serving", "unwatch", "watch"]
 
 T = TypeVar("T")
 Step = Literal["reach", "proxy", "tls"]
-"""What connecting is about: an address, the proxy before the service, TLS with the service itself."""
+"""The current step of connecting: to an address, through the proxy, or TLS with the service itself."""
 _NEVER = float("inf")
 _log = logging.getLogger("llmbridge")
 _PAUSE = 0.1  # seconds, after an error in the watchdog
@@ -36,15 +36,15 @@ _ABORTIVE = struct.pack("hh" if sys.platform == "win32" else "ii", 1, 0)  # ling
 
 
 class WouldWait(BaseException):
-    """What is sent at once has come to where it would have to wait: nothing counts of it. Stays in the transport."""
+    """Sending at once would have to wait: the attempt is dropped, and does not count. Never leaves the transport."""
 
 
 class Call:
-    """The life of one call, over all its attempts. Only `cancel` and `expire` are for other threads.
+    """The life of one call, over all its attempts. Other threads may call only `cancel`, `expire` and `wake`.
 
     Args:
-        timeout: Its limits; the total starts now.
-        total_at: `time.monotonic()` of the end of the total, where that began before, with an earlier call.
+        timeout: The timeouts; the total starts now.
+        total_at: When the total timeout expires, as of `time.monotonic()`, if an earlier call has started it.
     """
 
     def __init__(self, timeout: Timeout, total_at: float | None = None) -> None:
@@ -54,7 +54,7 @@ class Call:
         self._woken = Signal()
         self._socket: socket.socket | None = None
         self._guard: socket.socket | None = None
-        self._held: socket.socket | None = None  # what `end` closes if nobody has done so before
+        self._held: socket.socket | None = None  # `end` closes it, if it is still open
         self._clock: Clock = "connect"
         self.step: Step = "reach"
         self._since: float | None = None
@@ -65,39 +65,39 @@ class Call:
         self.cancelled = False
         self._left_behind = False
         self.expired: Clock | None = None
-        self.reused_connection: bool | None = None  # None: there is no connection that reports
-        self.takes_new = False  # no kept connection will do
-        self.answers_later = False  # an event loop waits for the answer's headers, no thread
-        self.at_once = False  # it is the event loop that sends, which must not wait
+        self.reused_connection: bool | None = None  # None: no connection has reported
+        self.takes_new = False  # only a new connection may be used
+        self.answers_later = False  # an event loop waits for the answer's headers, not a thread
+        self.at_once = False  # the event loop sends, and must not wait
         self._listener: Callable[[], object] | None = None
         self._left: tuple[float, Callable[[], object]] | None = None
         _watchdog.watch(self)
 
     @property
     def connecting(self) -> bool:
-        """Whether the present attempt has no connection yet."""
+        """Whether the current attempt has no connection yet."""
         return self._clock == "connect"
 
     # -- time --------------------------------------------------------------------------------------------------
 
     def start(self, clock: Clock) -> None:
-        """A new stretch of time begins, measured by `clock`."""
+        """Starts the timeout `clock`."""
         self._clock, self._since, self._ends_at = clock, None, _NEVER
         self.wait_begins()
 
     def content(self) -> None:
-        """Content has come: from the next wait on, the idle clock counts."""
+        """Content has come: the idle timeout applies from the next wait on."""
         self._clock, self._since = "idle", None
 
     def wait_begins(self) -> None:
-        """The caller is about to wait for the server."""
+        """The reader is about to wait for the server: sets the deadline."""
         if self._since is None:
             self._since = monotonic()
         limit: float | None = getattr(self._timeout, self._clock)
         self._expect(min(self._total_at, self._ends_at, _NEVER if limit is None else self._since + limit))
 
     def wait_ends(self) -> None:
-        """The server has sent something: what the caller does with it takes the time it takes."""
+        """The server has sent something: no deadline while the reader works on it."""
         self._deadline = _NEVER
 
     def _expect(self, deadline: float) -> None:
@@ -112,7 +112,7 @@ class Call:
         return self._deadline if left is None else min(self._deadline, left[0])
 
     def expire(self, now: float) -> None:
-        """Ends the call if a limit has run out by `now`, or if nobody has come back to it."""
+        """Ends the call if a timeout has expired by `now`, or if it was left and nobody came back in time."""
         if self.deadline > now:
             return
         with self._lock:
@@ -125,17 +125,17 @@ class Call:
         try:
             self._wake()
         except BaseException:
-            self._deadline = now  # whoever is blocked in it still waits to be woken
+            self._deadline = now  # the blocked reader has still to be woken
             raise
         if give_up is not None:
             give_up()
 
     def leave(self, seconds: float, give_up: Callable[[], object]) -> None:
-        """Nobody waits for the call any more. If nobody has come back within that time, it ends.
+        """Notes that nobody waits for the call any more, and ends it unless `come_back` is called in time.
 
         Args:
-            seconds: How long it goes on.
-            give_up: Called then, by the watchdog's thread.
+            seconds: How long the call continues without a reader.
+            give_up: Called after that, in the watchdog's thread.
         """
         self._left = monotonic() + seconds, give_up
         if self.deadline < _watchdog.wakes_at:
@@ -143,20 +143,20 @@ class Call:
 
     @property
     def is_left(self) -> bool:
-        """Whether nobody waits for it."""
+        """Whether nobody waits for the call."""
         return self._left is not None
 
     def come_back(self) -> None:
-        """Somebody waits for it again; if it is too late, the call has been cancelled."""
+        """Notes that somebody waits again; if it is too late, the call is cancelled already."""
         with self._lock:
             self._left = None
 
     def check(self) -> None:
-        """Raises what ended the call, if something has.
+        """Raises the error that ended the call, if it has ended.
 
         Raises:
             Cancelled: `cancel()` was called.
-            ClockExpired: A limit has run out.
+            ClockExpired: A timeout has expired.
         """
         if self._deadline is _NEVER and monotonic() >= self._total_at:
             self.expired = self.expired or "total"
@@ -164,10 +164,12 @@ class Call:
             raise error
 
     def reason(self) -> LLMBridgeError | None:
-        """What ended the call, or None while nothing has."""
+        """The error that ended the call; None while it runs."""
         if self.cancelled:
             if self._left_behind:
-                return TransportError("this answer is the parent process's: a forked child would take pieces from it")
+                return TransportError(
+                    "this answer belongs to the parent process: make another call in the forked child"
+                )
             return Cancelled("the call was cancelled")
         if self.expired is None:
             return None
@@ -176,19 +178,19 @@ class Call:
 
     @property
     def left(self) -> float:
-        """Seconds until the total limit; infinite without one."""
+        """Seconds until the total timeout; infinite without one."""
         return self._total_at - monotonic()
 
     def leaves(self, seconds: float) -> bool:
-        """Whether that much of the total limit is left."""
+        """Whether the total timeout leaves that many seconds."""
         return seconds < self.left
 
     def rest(self, seconds: float | None) -> None:
-        """Waits that long (None: without end), or until somebody calls `wake`, or the call ends."""
+        """Waits that long (None: no limit), or until `wake` is called or the call ends."""
         self._woken.wait(seconds)
 
     def only_total_runs(self) -> None:
-        """What the call waits for now is not the service: the total limit alone counts."""
+        """Applies only the total timeout: the call now waits for something other than the service."""
         self._clock = "total"
         self._expect(self._total_at)
 
@@ -199,10 +201,10 @@ class Call:
             listener()
 
     def listen(self, listener: Callable[[], object] | None) -> None:
-        """Has a function called in place of a `rest`: whenever that would end, at once if it would not begin.
+        """Has a function called whenever a `rest` would end; at once if it would end immediately.
 
         Args:
-            listener: Called from any thread, so it may do no more than set a flag; None for no more calls.
+            listener: Called from any thread, so it should only set a flag; None for no more calls.
         """
         self._listener = listener
         if listener is not None and self._woken.is_set:
@@ -212,17 +214,17 @@ class Call:
     # -- the socket --------------------------------------------------------------------------------------------
 
     def cancel(self) -> None:
-        """Ends the call from any thread; whoever is blocked in it wakes at once."""
+        """Ends the call from any thread; a reader that is blocked in it wakes at once."""
         self.cancelled = True
         self._wake()
 
     def leave_behind(self) -> None:
-        """Leaves the answer to the parent, in a forked child: of what comes, each byte reaches one of the two only."""
-        self._lock = threading.RLock()  # a thread that is not here may have held the other one
+        """In a forked child, leaves the answer to the parent: each byte that arrives reaches only one of the two."""
+        self._lock = threading.RLock()  # a thread that does not exist in the child may hold the old one
         self._left_behind = self.cancelled = True
 
     def attach(self, sock: Any) -> None:
-        """This socket serves the call from now on. One that comes too late is shut down at once."""
+        """Notes the socket that serves the call from now on; if the call has ended, shuts it down at once."""
         while sock is not None and not isinstance(sock, socket.socket):
             sock = getattr(sock, "socket", None)  # TLS within TLS wraps the socket of the proxy
         with self._lock:
@@ -233,21 +235,21 @@ class Call:
             self._wake()
 
     def adopt(self, sock: Any) -> None:
-        """Like `attach`, for a connection that did not report by itself."""
+        """Like `attach`, for a connection that did not report itself."""
         if self._socket is None:
             self.attach(sock)
 
     def let_go(self) -> None:
-        """The connection was closed, or belongs to others from now on."""
+        """Notes that the connection was closed, or returned to the pool."""
         self._held = None
 
     def ends_within(self, seconds: float) -> None:
-        """Lets everything that is still to be read of this answer take no longer than that."""
+        """Limits the time for reading the rest of this answer."""
         self._ends_at = monotonic() + seconds
         self._expect(min(self._total_at, self._ends_at))
 
     def renew(self) -> None:
-        """Another attempt may be made after one that took too long, as long as the total limit lasts."""
+        """Allows another attempt after one that timed out, unless the total timeout has expired."""
         with self._lock:
             if self.expired != "total":
                 self.expired = None
@@ -259,21 +261,21 @@ class Call:
         return self._timeout.connect
 
     def socket_timeouts(self) -> tuple[float | None, float | None]:
-        """Limits for a connection and for a read, in the way of requests."""
+        """The timeouts for connecting and for a read, as requests takes them."""
         limits = [at for at in (self._timeout.first_content, self._timeout.total) if at is not None]
         return self._timeout.connect, min(limits, default=None)
 
     def guard(self, sock: socket.socket) -> None:
-        """Like `attach` for a socket about to be wrapped for TLS, which would leave this one without its file."""
+        """Like `attach`, for a socket that is about to be wrapped for TLS: wrapping detaches its file descriptor."""
         with self._lock:
             self._guard = sock.dup()
 
     def detach(self, abort: bool = False) -> bool:
-        """The socket is no longer the call's. True if nobody had shut it down, so that it may serve others.
+        """Gives the socket up. Returns True if it was not shut down, so that it can be reused.
 
         Args:
-            abort: Let its closing reset the connection. A server that waits for room to send into would not see the
-                plain end of a client that has emptied its buffers but announced no room any more, for up to a minute.
+            abort: Whether closing resets the connection. A server that is blocked in sending might not notice a plain
+                close for up to a minute, if the client last announced that its buffers were full.
         """
         with self._lock:
             if abort and self._socket is not None and self._pid == os.getpid():
@@ -284,13 +286,13 @@ class Call:
             return not (self.cancelled or self.expired is not None)
 
     def end(self) -> None:
-        """The call is over: no clock runs any more, and what a Ctrl-C has kept from being given back is closed."""
+        """Ends the timeouts, and closes a socket that a Ctrl-C has kept from being returned."""
         self._left = self._listener = None
         self.detach()
         held, self._held = self._held, None
         if held is not None and held.fileno() >= 0:
             with contextlib.suppress(OSError):
-                socket.close(held.detach())  # its own `close` would wait for that of the answer's file
+                socket.close(held.detach())  # its own `close` would wait until the answer's file is closed
         _watchdog.forget(self)
 
     def _drop_guard(self) -> None:
@@ -301,7 +303,7 @@ class Call:
     def _wake(self) -> None:
         self.wake()
         if self._pid != os.getpid():
-            return  # a forked child shares the parent's connection, and may close but not end it
+            return  # a forked child may close the connection that it shares with the parent, but not shut it down
         with self._lock:
             for sock in (self._socket, self._guard):
                 if sock is None:
@@ -310,15 +312,15 @@ class Call:
                     # Not SSLSocket.shutdown: it takes the TLS layer away, and the reader would get cipher text.
                     socket.socket.shutdown(sock, socket.SHUT_RDWR)
                 except OSError:
-                    continue  # not connected (any more): then nobody is blocked in it
+                    continue  # not connected (any more): nobody is blocked in it
 
     def run(self, function: Callable[[], T]) -> T:
-        """The result of a function that cannot be interrupted, as a name lookup, unless the call ends before.
+        """The result of a function that cannot be interrupted, like a name lookup. It runs in a thread of its own.
 
         Raises:
-            Cancelled, ClockExpired: It has; the function's thread is left to itself.
-            TransportError: The system gives no thread.
-            BaseException: The function's own.
+            Cancelled, ClockExpired: The call has ended first; the thread is left running.
+            TransportError: No thread can be started.
+            BaseException: As the function raises.
         """
         results: list[T] = []
         failures: list[BaseException] = []
@@ -326,32 +328,32 @@ class Call:
         def target() -> None:
             try:
                 results.append(function())
-            except BaseException as error:  # noqa: BLE001 - carried over to the thread that waits
+            except BaseException as error:  # noqa: BLE001 - raised in the waiting thread
                 failures.append(error)
             self._woken.set()
 
         try:
             threading.Thread(target=target, name="llmbridge-lookup", daemon=True).start()
         except RuntimeError as error:
-            raise TransportError(f"no thread can be started for a step of the call that blocks: {error}") from None
+            raise TransportError(f"cannot start a thread for a blocking step of the call: {error}") from None
         while not (results or failures):
             self._woken.wait(None)
             self.check()
         if failures:
-            raise failures.pop()  # no frame keeps it, or it would keep the frame
+            raise failures.pop()  # popped, so that no frame keeps it: the error keeps the frame
         return results[0]
 
     def search(self, function: Callable[[], T], stop: Callable[[], None]) -> T:
-        """The result of a function that asks others before the request can be made; the total limit alone counts.
+        """The result of a function that runs before the request, like a key function; only the total timeout applies.
 
         Args:
             function: Runs in a thread.
-            stop: Ends it, if the call ends before; called by this thread.
+            stop: Ends it if the call ends first; called in this thread.
 
         Raises:
             Cancelled, ClockExpired: The call has ended.
-            TransportError: The system gives no thread.
-            Exception: The function's own.
+            TransportError: No thread can be started.
+            Exception: As the function raises.
         """
         self.only_total_runs()
         self.check()
@@ -371,20 +373,20 @@ _EXPIRED: dict[Clock, str] = {
 
 
 class Expiring(Protocol):
-    """What the watchdog looks after: a call, or connections that are kept for a while."""
+    """Anything that the watchdog ends in time: a call, or connections that are kept for a while."""
 
     @property
     def deadline(self) -> float:
-        """The `time.monotonic()` at which it is to expire, as far as that is known."""
+        """When it expires, as of `time.monotonic()`; infinite if that is not known yet."""
 
     def expire(self, now: float) -> None:
-        """Ends what has to end by `now`; also called before the deadline, when another one's has come."""
+        """Ends whatever is due by `now`. May be called early, when the deadline of another one has come."""
 
 
 class _Watchdog:
     """Expires calls, with one thread that sleeps until the earliest deadline it has seen.
 
-    The clocks of the whole process hang on it: an error in here is logged, the first time, and the thread goes on.
+    All timeouts of the process depend on it: the first error in here is logged, and the thread goes on.
     """
 
     def __init__(self) -> None:
@@ -412,14 +414,14 @@ class _Watchdog:
         try:
             thread.start()
         except RuntimeError as error:
-            raise TransportError(f"no thread can be started to watch over the call's time limits: {error}") from None
+            raise TransportError(f"cannot start the thread that watches the call's timeouts: {error}") from None
         return thread
 
     def forget(self, call: Expiring) -> None:
-        self._calls.discard(call)  # without the lock: a garbage collection may come here from anywhere
+        self._calls.discard(call)  # without the lock: a garbage collection may call this at any point
 
     def calls(self) -> list[Call]:
-        """Those that are under way."""
+        """The calls that are under way."""
         return [call for call in list(self._calls) if isinstance(call, Call)]
 
     def poke(self) -> None:
@@ -444,7 +446,7 @@ class _Watchdog:
 
     def _look(self) -> None:
         """Sleeps until a deadline, and expires the calls whose time is over."""
-        self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes, and none is overlooked
+        self.wakes_at = _NEVER  # first, so that a deadline set from here on pokes the thread
         self.wakes_at = min((call.deadline for call in list(self._calls)), default=_NEVER)
         wait = self.wakes_at - monotonic()
         if wait > 0 and not self._stopped:
@@ -453,7 +455,7 @@ class _Watchdog:
         for call in list(self._calls):
             try:
                 call.expire(now)
-            except BaseException as error:  # noqa: BLE001 - raised once the other calls are looked after
+            except BaseException as error:  # noqa: BLE001 - raised after the other calls
                 failure = error
         if failure is not None:
             raise failure
@@ -462,9 +464,9 @@ class _Watchdog:
         if self._failed:
             return
         self._failed = True
-        with contextlib.suppress(Exception):  # a logging handler of the application's
+        with contextlib.suppress(Exception):  # raised by a logging handler of the application
             _log.warning(
-                "%s%s in the thread that watches the time limits: it goes on, and calls may time out a little late",
+                "%s%s in the thread that watches the timeouts: it goes on, but calls may time out a little late",
                 type(error).__name__,
                 place_of(error),
             )
@@ -474,14 +476,14 @@ _watchdog = _Watchdog()
 
 
 def watch(expiring: Expiring) -> None:
-    """Has it expire at its deadline. May be repeated."""
+    """Has the watchdog expire it at its deadline. May be repeated."""
     _watchdog.watch(expiring)
     if expiring.deadline < _watchdog.wakes_at:
         _watchdog.poke()
 
 
 def unwatch(expiring: Expiring) -> None:
-    """Lets it be."""
+    """Undoes `watch`."""
     _watchdog.forget(expiring)
 
 
@@ -491,7 +493,7 @@ def _at_exit() -> None:
 
 
 def _after_fork() -> None:
-    """Threads do not survive a fork, and a lock may have been held by one of them."""
+    """Starts anew in a forked child: threads do not survive a fork, and one of them may have held a lock."""
     global _watchdog
     calls, _watchdog = _watchdog.calls(), _Watchdog()
     for call in calls:
@@ -506,12 +508,12 @@ _local = threading.local()
 
 
 def current_call() -> Call | None:
-    """The call that the present thread is serving: a new connection learns from it whom to report to."""
+    """The call that this thread is serving: a new connection reports to it."""
     return getattr(_local, "call", None)
 
 
 class serving:  # noqa: N801 - reads as a word of the with statement
-    """`with serving(call):` the connections used by this thread are the call's."""
+    """`with serving(call):` lets connections that this thread uses report to the call."""
 
     def __init__(self, call: Call) -> None:
         self._call = call

@@ -189,6 +189,10 @@ def _trust_error(chain: list[BaseException], way: _Way) -> LLMBridgeError | None
             )
         if type(link).__name__ == "CertificateError":  # urllib3's own check of names: a ValueError in a private module
             return _final(f"the certificate of {way.peer} is not trusted (it is for another name): {correct}")
+        if isinstance(link, ssl.SSLError) and "CERTIFICATE_REQUIRED" in str(link):
+            return _final(
+                f"{way.peer} demands a client certificate: pass session= with a requests.Session whose cert is set"
+            )
         if _is_unusable_ca(link):
             return ConfigError(
                 f"the CA file or folder to trust cannot be used: check verify=, {', '.join(CA_VARIABLES)}"

@@ -1,8 +1,8 @@
-"""An answer that an event loop waits for, in place of a thread.
+"""An answer that an event loop waits for, instead of a thread.
 
-urllib3 asks a connection for the answer as soon as the request is sent, which blocks until its headers are there. A
-connection that serves a call with `answers_later` gives it a `Later` instead, in which nothing stands, and is asked
-once more when there is something to read.
+As soon as a request is sent, urllib3 reads the answer's headers from the connection, which blocks until they are there.
+A connection that serves a call with `answers_later` returns an empty `Later` instead; the real answer is read from it
+once the headers have arrived.
 """
 
 from __future__ import annotations
@@ -22,16 +22,16 @@ if TYPE_CHECKING:
 
 __all__ = ["POSSIBLE", "Later"]
 
-POSSIBLE = int(_urllib3.partition(".")[0]) >= 2  # 1.26 makes its response of what a connection gives
+POSSIBLE = int(_urllib3.partition(".")[0]) >= 2  # 1.26 builds its response from what a connection returns
 
 
 class Later:
-    """Stands for urllib3's response, and for the exchange that it will be.
+    """A placeholder for urllib3's response, and for the exchange that it will become.
 
     Args:
-        connection: The request has gone out on it.
-        call: Served by it.
-        answer: Gives the true response. Blocks until its headers are there.
+        connection: The one over which the request was sent.
+        call: The call that it serves.
+        answer: Returns the real response. Blocks until its headers are there.
     """
 
     status = 0
@@ -49,15 +49,15 @@ class Later:
         self._closed = False
 
     def __getattr__(self, name: str) -> None:
-        """What else urllib3 and requests look at, in whatever version, to log it mostly."""
+        """None for other attributes that any version of urllib3 and requests reads, mostly for logging."""
         return
 
     def get_redirect_location(self) -> bool:
-        """See urllib3: there is none."""
+        """See urllib3: there is no redirect."""
         return False
 
     def of(self, response: requests.Response) -> Later:
-        """Itself, once it knows which response requests has made of it."""
+        """Itself, after it has noted the response that requests built from it."""
         self._outer = response
         return self
 
@@ -68,27 +68,27 @@ class Later:
         return descriptor
 
     def arrived(self) -> bool | None:
-        """None if nothing has come yet, True if all headers have; False if a thread has to find out. Never blocks."""
+        """None if nothing has come yet, True if all headers have, False if only a thread can tell. Never blocks."""
         sock = self._held.sock
         sock.settimeout(0)
         try:
             begin = self._http.fp.peek(1)
-            # A buffer says nothing both at the end and before the beginning.
+            # An empty buffer may mean the end of the stream, or that nothing was read yet.
             if not begin and type(sock) is socket.socket and sock.recv(1, socket.MSG_PEEK):
                 begin = self._http.fp.peek(1)
         except WOULD_BLOCK:
             return None
-        except OSError as error:  # of TLS, which says it once
+        except OSError as error:  # of TLS, which reports it only once
             self._failure = error
             return False
         return b"\r\n\r\n" in begin and begin.startswith(b"HTTP/1.") and begin[9:10] != b"1"
 
     def response(self) -> requests.Response:
-        """The true one. Blocks where not all of its headers have come."""
+        """The real response. Blocks until all of its headers have come."""
         assert self._outer is not None
         connection, self._closed = self._held, True
         connection.sock.settimeout(None)
-        connection.response_class = lambda *_, **__: self._http  # which has begun to read
+        connection.response_class = lambda *_, **__: self._http  # it has begun to read
         try:
             if self._failure is not None:
                 raise self._failure
@@ -104,7 +104,7 @@ class Later:
         return response
 
     def close(self) -> None:
-        """Closes the connection, if the answer was not taken from it. May be repeated."""
+        """Closes the connection, unless the answer was taken from it. May be repeated."""
         if not self._closed:
             self._closed = True
             self._call.detach(abort=True)
@@ -116,4 +116,4 @@ class Later:
         self._http.close()
         self._held.close()
         if self._pool is not None:
-            self._pool._put_conn(None)  # its place
+            self._pool._put_conn(None)  # frees its place

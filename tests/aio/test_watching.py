@@ -53,7 +53,7 @@ class Case:
     got: list[str] = field(default_factory=list)
 
     async def begin(self) -> None:
-        """Reads the first piece."""
+        """Reads the first piece, after waiting for it."""
         self.pieces = self.stream.__aiter__()
         step = asyncio.ensure_future(self.pieces.__anext__())
         self.server.parts.put(HEAD)
@@ -79,7 +79,7 @@ class Case:
         self.got.append(await self.pieces.__anext__())
 
     async def waiting(self) -> asyncio.Task[None]:
-        """The next step, which waits."""
+        """Starts the next step, and returns it once it waits."""
         step = asyncio.ensure_future(self.step())
         await asyncio.sleep(0)
         await until(lambda: self.watched)
@@ -98,12 +98,12 @@ def case() -> Iterator[Case]:
 
 
 async def until(condition: Callable[[], bool]) -> None:
-    """Waits until it is true."""
+    """Waits until the condition is true."""
     for _ in range(20_000):
         if condition():
             return
         await asyncio.sleep(0.001)
-    raise AssertionError("it never came")
+    raise AssertionError("the condition never became true")
 
 
 async def at_the_end(case: Case) -> None:
@@ -176,7 +176,7 @@ ENDINGS = (
 
 @pytest.mark.parametrize("end", ENDINGS)
 def test_p14_nothing_stays_watched(case: Case, end: Callable[[Case], Awaitable[None]]) -> None:
-    """Otherwise a socket that reuses the closed one's number would never be watched."""
+    """A socket left watched would hide the next one that reuses its file descriptor."""
 
     async def main() -> None:
         await case.begin()
@@ -188,8 +188,8 @@ def test_p14_nothing_stays_watched(case: Case, end: Callable[[Case], Awaitable[N
     asyncio.run(main())
 
 
-def test_p14_nor_once_what_comes_with_the_end_is_handed_out(case: Case) -> None:
-    """The connection serves others by then."""
+def test_p14_nothing_stays_watched_after_an_event_that_came_with_the_end(case: Case) -> None:
+    """The connection may serve other calls by then."""
 
     async def main() -> None:
         events = case.stream.events().__aiter__()
@@ -229,7 +229,7 @@ def test_p14_a_slow_reader_does_not_keep_the_loop_busy(case: Case, monkeypatch: 
 
 
 def test_p31_what_came_in_the_moment_of_a_cancel_comes_next(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The step was made, and its task cancelled before it could take the piece."""
+    """A task that is cancelled just as its step has read a piece leaves the piece to the next step."""
     steps: list[asyncio.Task[None]] = []
     arrived = _Watch._arrived
 
@@ -261,7 +261,7 @@ def test_p31_what_came_in_the_moment_of_a_cancel_comes_next(case: Case, monkeypa
 def test_p31_an_error_that_came_in_the_moment_of_a_cancel_comes_next(
     case: Case, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The same for an error."""
+    """The same holds for an error that the step met."""
     steps: list[asyncio.Task[None]] = []
     arrived = _Watch._arrived
     monkeypatch.setattr(_Watch, "_arrived", lambda watch: (arrived(watch), [step.cancel() for step in steps]))
@@ -280,7 +280,7 @@ def test_p31_an_error_that_came_in_the_moment_of_a_cancel_comes_next(
 
 
 def test_p31_the_next_event_loop_goes_on(case: Case) -> None:
-    """The new loop does not depend on the sockets that the first one watches."""
+    """A new event loop reads on, though the first one still watched the socket."""
     asyncio.run(case.begin())
 
     async def main() -> None:
@@ -296,7 +296,7 @@ def test_p31_the_next_event_loop_goes_on(case: Case) -> None:
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system does not fork")
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_p31_a_forked_child_does_not_end_the_parents_watch(case: Case) -> None:
-    """Both share the system's list of watched sockets."""
+    """Parent and child share the system's list of watched sockets."""
     loop = asyncio.new_event_loop()
     loop.run_until_complete(case.begin())
     child = os.fork()
@@ -311,7 +311,7 @@ def test_p31_a_forked_child_does_not_end_the_parents_watch(case: Case) -> None:
 
 
 def test_p15_ctrl_c_while_the_loop_reads(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It ends the program, and the call."""
+    """Ctrl-C in the event loop's callback ends the program and the call."""
     loop = asyncio.new_event_loop()
     loop.run_until_complete(case.begin())
     step = loop.run_until_complete(case.waiting())

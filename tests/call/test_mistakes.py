@@ -359,7 +359,7 @@ def add(a: int, b: int) -> int:
 def test_a_loop_over_text_warns_of_tools_that_are_not_run(mode: Mode, client: Client, server: LLMServer) -> None:
     """The loop would look as if the model had said nothing."""
     server.default = CALLS
-    with pytest.warns(RuntimeWarning, match=r"the model has called add, and nobody runs it: pass run_tools=True"):
+    with pytest.warns(RuntimeWarning, match=r"the model called add, which was not run: pass run_tools=True"):
         mode.read(client.chat("2 + 3?", tools=[add]))
 
 
@@ -551,7 +551,7 @@ def test_a_stream_that_is_read_twice_says_why_it_cannot_be(mode: Mode, server: L
     server.default = Reply(["Hel", "lo"], delay=0.01)
     read, left, elsewhere = (client.chat("Hi") for _ in range(3))
     mode.read(read)
-    assert "read already, to its end" in str(mode.read(read).error)
+    assert "already been read to its end" in str(mode.read(read).error)
     mode.each(left, bool)
     assert "left before its end" in str(mode.read(left).error)
     next(elsewhere)

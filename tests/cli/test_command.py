@@ -189,7 +189,7 @@ def test_usage_that_was_not_reported_is_not_made_up(server: LLMServer, capsys: p
 
 
 def test_json_is_one_object(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
-    """--json prints one object with all that a script needs."""
+    """--json prints one object with everything that a script needs."""
     usage = {"prompt_tokens": 11, "completion_tokens": 7, "total_tokens": 18}
     server.script(Reply(["При", "вет"], finish_reason="length", usage=usage))
     assert main(["chat", *_to(server), "--json", "Hello"]) == 0

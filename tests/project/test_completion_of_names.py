@@ -17,7 +17,7 @@ import llmbridge
 ROOT = Path(__file__).parents[2]
 
 MADE = {
-    "chat('Hi')": ["acomplete", "complete", "events", "finish_reason", "text"],
+    "chat('Hi')": ["acomplete", "complete", "events", "finish_reason", "partial", "show", "text"],
     "chat('Hi').complete()": ["choices", "parsed", "text", "usage"],
     "chat('Hi').complete().usage": ["output_tokens", "total_tokens"],
     "chat('Hi').complete().message": ["content", "role", "to_dict"],

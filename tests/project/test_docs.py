@@ -5,12 +5,16 @@ The first line of a block may say what it is:
 - `# notebook cell`: a notebook cell, with top-level `await`;
 - `# NAME.py`: a module of that name, which later examples of the page import;
 - `# test_NAME.py`: a test module, run by pytest;
+- `# test_NAME.py, needs PACKAGE`: the same, where that package is installed;
+- `# from examples/NAME.py`: lines of an example, which tests/project/test_examples.py runs; `# ...` is a gap;
+- `# PACKAGE VERSION`: code for another package; runs where that package is installed (`tox -e examples`);
 - `# not run: REASON`: only shown; the test is skipped with the reason.
 """
 
 from __future__ import annotations
 
 import configparser
+import importlib.util
 import os
 import re
 import subprocess
@@ -23,6 +27,9 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
+
+EXCERPT = re.compile(r"# from (examples/\w+\.py)$")
+FOREIGN = re.compile(r"# (openai|litellm|llm|g4f) \d")
 
 # Like a notebook, which compiles a cell with top-level await into a coroutine for its running loop.
 CELL = """
@@ -80,7 +87,7 @@ def _environment() -> dict[str, str]:
 
 def _module(block: Block) -> str | None:
     """The module name that the block gives."""
-    name = re.match(r"# (\w+\.py)$", block.first_line)
+    name = re.match(r"# (\w+\.py)(, needs \w+)?$", block.first_line)
     return name[1] if name else None
 
 
@@ -92,12 +99,20 @@ def _command(block: Block, path: Path) -> list[str]:
     return ["-W", "error", str(path)]
 
 
+PYTHON = [block for block in BLOCKS if block.kind == "python"]
+EXCERPTS = [block for block in PYTHON if EXCERPT.match(block.first_line)]
+THEIRS = [block for block in PYTHON if FOREIGN.match(block.first_line)]
+OURS = [block for block in PYTHON if block not in (*EXCERPTS, *THEIRS)]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("block", [block for block in BLOCKS if block.kind == "python"], ids=str)
+@pytest.mark.parametrize("block", OURS, ids=str)
 def test_the_example_runs(block: Block, tmp_path: Path) -> None:
     """The block runs in its own process, ends within seconds, prints something, and warns of nothing."""
     if reason := re.match(r"# not run: (.+)", block.first_line):
         pytest.skip(reason[1])
+    if needed := re.search(r"\.py, needs (\w+)$", block.first_line):
+        pytest.importorskip(needed[1], reason=f"needs {needed[1]}")
     for other in BLOCKS:
         if other.page == block.page and (module := _module(other)) and not module.startswith("test_"):
             (tmp_path / module).write_text(other.code, encoding="utf-8")
@@ -160,3 +175,40 @@ def test_the_set_up_commands_are_those_of_the_check() -> None:
     run = re.findall(r"^run '(python3 -m venv .*)'$", (ROOT / ".ci" / "run").read_text(encoding="utf-8"), re.MULTILINE)
     assert len(told) == 2
     assert told == run
+
+
+@pytest.mark.parametrize("block", EXCERPTS, ids=str)
+def test_an_excerpt_is_what_the_example_has(block: Block) -> None:
+    """What a page shows of an example is in it, line for line and in this order."""
+    found = EXCERPT.match(block.first_line)
+    assert found is not None
+    rest = (ROOT / found[1]).read_text(encoding="utf-8")
+    for part in block.code.partition("\n")[2].split("# ...\n"):
+        assert part.strip("\n") in rest, part
+        rest = rest.partition(part.strip("\n"))[2]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("block", THEIRS, ids=str)
+def test_the_code_for_another_package_runs(block: Block, tmp_path: Path) -> None:
+    """It does what the page says, with its own client and a server that stands for the service."""
+    package = block.first_line.split()[1]
+    if importlib.util.find_spec(package) is None:
+        pytest.skip(f"needs {package}")
+    from llmbridge.testing.demo import demo_server
+
+    address = demo_server().base_url("openai")
+    settings = {"OPENAI_API_KEY": "sk-example", "OPENAI_BASE_URL": address, "OPENAI_API_BASE": address}
+    home = {"HOME": str(tmp_path), "LLM_USER_PATH": str(tmp_path), "LITELLM_LOCAL_MODEL_COST_MAP": "True"}
+    path = tmp_path / "example.py"
+    path.write_text(block.code, encoding="utf-8")
+    run = subprocess.run(
+        [sys.executable, str(path)],
+        cwd=tmp_path,
+        env={**_environment(), **settings, **home},
+        capture_output=True,
+        encoding="utf-8",
+        timeout=300,
+    )
+    assert run.returncode == 0, f"{block}\n{run.stdout}\n{run.stderr}"
+    assert run.stdout.strip(), f"{block} shows nothing"

@@ -11,6 +11,7 @@ import re
 import shlex
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -73,14 +74,16 @@ def examples(page: Path) -> list[dict[str, Any]]:
 
 def checked(models: list[str], blocks: list[dict[str, Any]]) -> dict[str, Any]:
     """What the models refuse of the blocks."""
-    run = subprocess.run(
-        [sys.executable, str(RUNNER)],
-        input=json.dumps({"models": models, "blocks": blocks}),
-        env={**_environment(), **ACCOUNTS},
-        capture_output=True,
-        encoding="utf-8",
-        timeout=300,
-    )
+    with tempfile.TemporaryDirectory() as folder:  # for the files that examples write
+        run = subprocess.run(
+            [sys.executable, str(RUNNER)],
+            input=json.dumps({"models": models, "blocks": blocks}),
+            env={**_environment(), **ACCOUNTS},
+            cwd=folder,
+            capture_output=True,
+            encoding="utf-8",
+            timeout=300,
+        )
     assert run.returncode == 0, run.stderr
     result: dict[str, Any] = json.loads(run.stdout)
     return result

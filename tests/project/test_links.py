@@ -34,7 +34,7 @@ def links(page: Path) -> list[str]:
 
 
 def anchors(page: Path) -> set[str]:
-    """What stands behind a # in a link to a heading of the page, as code hosts make it."""
+    """The anchors of the page's headings, as code hosts generate them."""
     counted: Counter[str] = Counter()
     found = set()
     for heading in HEADING.findall(FENCE.sub("", page.read_text(encoding="utf-8"))):
@@ -71,7 +71,7 @@ def test_every_link_leads_somewhere(page: Path) -> None:
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 def test_every_file_that_is_named_is_there(page: Path) -> None:
-    """Whoever reads about it can open it. What the changelog tells of may have moved since."""
+    """Each file that a page names exists. The changelog is exempt: files may have moved since."""
     if page.name != "CHANGELOG.md":
         text = FENCE.sub("", page.read_text(encoding="utf-8"))
         assert [name for name in NAMED.findall(text) if not (ROOT / name).exists()] == []

@@ -82,7 +82,7 @@ TRIALS: list[tuple[str, str, dict[str, Any]]] = [
     ),
     ("top_p", "`top_p` beside `temperature`", {"temperature": 0.5, "top_p": 0.5}),
 ]
-"""What may be refused, in words, and a request with it; alone before it stands beside something else."""
+"""What may be refused: the parameter, its description, and a request; a parameter alone before combinations."""
 
 
 def request(params: Mapping[str, Any], model: str = "m") -> ChatRequest:

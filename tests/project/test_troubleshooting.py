@@ -35,7 +35,7 @@ TURN = {"role": "user", "content": "Hi"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a mistake is made: a server that answers as it is told, and a folder."""
+    """Where a mistake is made: a server that answers as scripted, and a folder."""
 
     server: LLMServer
     folder: Path
@@ -219,10 +219,10 @@ PLACES: dict[str, Callable[[Place], Any]] = {
     ),
     "The stream was not read": lambda place: place.client().chat("Hi").text,
     "The stream is read a second time": read_twice,
-    "The loop was left, and is gone on with": read_on,
+    "The loop was left, then continued": read_on,
     "The stream is read in two places": read_elsewhere,
     "There is no .content": lambda place: place.client().chat("Hi").content,  # type: ignore[attr-defined]
-    "Nobody runs the tools": lambda place: place.read(CALLS, tools=[weather]),
+    "The tools are not run": lambda place: place.read(CALLS, tools=[weather]),
     "The answer has no text": lambda place: str(place.complete(CALLS, tools=[weather])),
     "The call blocks the event loop": running(lambda place: str(place.client().chat("Hi").complete())),
     "complete() is awaited": waiting,

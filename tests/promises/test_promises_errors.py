@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import requests
 from loopback import DONE, FINISH, chunk, event, free_port, head
+from modes import Mode
 
 from llmbridge import (
     BadRequest,
@@ -38,9 +39,10 @@ from llmbridge import (
     Usage,
     Vitalentum,
     chat,
+    register,
 )
 from llmbridge.messages import ChatRequest, Message
-from llmbridge.provider import Encoded, Frame, frame_json
+from llmbridge.provider import NDJSON, Encoded, Frame, frame_json
 from llmbridge.testing import CLOSE, LLMServer, Reply
 
 NESTED_KINDS = ("error", "code", "detail", "reasoning", "reasoning_details", "content", "choices", "usage", "loc")
@@ -168,6 +170,26 @@ class Trusting(Provider):
         yield event["say"]
         if event.get("why"):
             {}[event["why"]]
+
+
+class Lines(Trusting):
+    """One JSON document a line."""
+
+    name = "lines"
+
+    @classmethod
+    def framing(cls) -> NDJSON:
+        """As docs/new-provider.md says."""
+        return NDJSON()
+
+
+def test_a_provider_of_json_lines_needs_public_names_only(server: LLMServer, mode: Mode) -> None:
+    """Its answer is read line by line."""
+    server.script(Reply(body='{"say": "Hel"}\n{"say": "lo"}\n', content_type="application/x-ndjson"))
+    register(Lines)
+    outcome = mode.read(chat("x", "lines:m", base_url=server.root, retries=0))
+    assert "".join(outcome.pieces) == "Hello"
+    assert isinstance(outcome.error, StreamTruncated)  # it has no end mark
 
 
 @pytest.mark.parametrize(

@@ -476,7 +476,7 @@ class TestMessages:
                 }
             ],
         ),
-        "arguments that are no JSON": (
+        "arguments that are not JSON": (
             [
                 *TURN,
                 {

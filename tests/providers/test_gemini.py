@@ -619,7 +619,7 @@ EVENTS: dict[str, tuple[Any, list[Any]]] = {
     "a thought": (said({"text": "hm", "thought": True}), [Reasoning("hm")]),
     "a signed thought": (said({"text": "hm", "thought": True, "thoughtSignature": "S"}), [Reasoning("hm", "S")]),
     "thought and text": (said({"text": "hm", "thought": True}, {"text": "a"}), [Reasoning("hm"), "a"]),
-    "a text that is no thought": (said({"text": "a", "thought": False}), ["a"]),
+    "a text that is not a thought": (said({"text": "a", "thought": False}), ["a"]),
     "a signed text": (said({"text": "a", "thoughtSignature": "S"}), ["a", Reasoning("", redacted="S")]),
     "a signature alone": (said({"text": "", "thoughtSignature": "S"}, finish="STOP"),
                           [Reasoning("", redacted="S"), Finish("stop", "STOP")]),

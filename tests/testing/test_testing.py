@@ -88,7 +88,7 @@ def test_a_chunked_request_body_is_put_together(server: LLMServer) -> None:
 
 
 def test_a_client_that_expects_100_gets_it(server: LLMServer) -> None:
-    """A client that waits before sending its body is told to continue."""
+    """A client that waits before sending its body gets a 100 Continue."""
     with connect(server) as sock:
         head, body = REQUEST[: -len(BODY)], BODY
         sock.sendall(head.replace(b"\r\n\r\n", b"\r\nExpect: 100-continue\r\nConnection: close\r\n\r\n"))

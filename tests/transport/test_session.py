@@ -357,6 +357,17 @@ def test_an_error_of_tls_that_another_package_made_is_one_of_the_tree(session: r
 
 
 @responses.activate
+def test_a_server_that_demands_a_client_certificate() -> None:
+    """The error says how to give one. What the server says arrives only if the connection outlives it."""
+    alert = "[SSL: TLSV13_ALERT_CERTIFICATE_REQUIRED] tlsv13 alert certificate required (_ssl.c:2580)"
+    responses.post(URL, body=requests.exceptions.ConnectionError(ssl.SSLError(1, alert)))
+    with pytest.raises(ConnectFailed, match="demands a client certificate: pass session=") as caught:
+        list(chat("x", "openai:m", api_key=KEY, retries=2))
+    assert caught.value.final
+    assert len(responses.calls) == 1
+
+
+@responses.activate
 def test_responses_mocks_work_for_the_ancestors() -> None:
     """A class that is used without a client can be mocked as well."""
     responses.post("https://app.vitalentum.io/api/converse-edge", body=BODY, content_type="text/event-stream")
