@@ -24,6 +24,7 @@ from llmbridge._version import __version__
 if TYPE_CHECKING:
     from llmbridge._aio.threads import set_thread_limit
     from llmbridge._api import aembed, amodels, chat, conversation, embed, models
+    from llmbridge._api import map as map  # not for `import *`, which would hide Python's own
     from llmbridge.client import Client
     from llmbridge.completion import Choice, Completion
     from llmbridge.conversations import Conversation
@@ -107,7 +108,7 @@ __all__ = [
 
 _MODULES = {
     "_aio.threads": "set_thread_limit",
-    "_api": "aembed amodels chat conversation embed models",
+    "_api": "aembed amodels chat conversation embed map models",
     "client": "Client",
     "completion": "Choice Completion",
     "conversations": "Conversation",

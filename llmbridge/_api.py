@@ -10,7 +10,7 @@ from llmbridge.client import Client
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-__all__ = ["aembed", "amodels", "chat", "conversation", "embed", "models"]
+__all__ = ["aembed", "amodels", "chat", "conversation", "embed", "map", "models"]
 
 
 class _OneClient(Client):
@@ -31,5 +31,6 @@ chat = _client.chat
 conversation = _client.conversation
 embed = _client.embed
 aembed = _client.aembed
+map = _client.map
 models = _client.models
 amodels = _client.amodels

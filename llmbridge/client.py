@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from llmbridge._call.question import Embeddings
     from llmbridge.conversations import Conversation
     from llmbridge.limits import Limits
+    from llmbridge.many import Inputs, JournalLike, Key, Order, ProgressLike, Rows, Template
     from llmbridge.messages import Parsed
     from llmbridge.provider import Provider
     from llmbridge.schema import SchemaLike
@@ -383,6 +384,56 @@ class Client:
         if named is not None and not isinstance(named, str):
             named = _checked_models(named, transport.over(self.transport_options))
         return Plan(self, named, transport, options).stream(messages)
+
+    def map(
+        self,
+        prompts: Inputs,
+        model: str | Client | Sequence[str | Client] | None = None,
+        *,
+        prompt: Template = None,
+        key: Key = None,
+        order: Order = "input",
+        concurrency: int | None = None,
+        window: int | None = None,
+        journal: JournalLike = None,
+        attempts: int = 4,
+        max_errors: float | None = None,
+        progress: ProgressLike = None,
+        embed: bool = False,
+        schema: SchemaLike[Parsed] | bool | None = None,
+        **options: Any,
+    ) -> Rows[Parsed]:
+        """A `Row` for each item of an input, asked side by side: see docs/many.md.
+
+        Args:
+            prompts: Any iterable, of any length; in async code an async one too. It is read as rows are taken.
+            model, schema, **options: As for `chat`, but for `retries`; with `embed`, those of `embed`.
+            prompt: What to send for an item: a template like "{title}: {text}", or a function. None sends the item.
+            key: The column that names a row, or a function. No two rows may have the same one.
+            order: "input", or "done" for rows as they are finished.
+            concurrency: How many requests are under way. None adapts to what the service takes, within `limits`.
+            window: How many rows are read ahead of those taken; four for each request if missing.
+            journal: The path of a file that keeps all outcomes: the same call with the same file goes on from there.
+            attempts: How often a row is tried. Refusals (429, 503) are waited for, and do not count.
+            max_errors: How many rows, or which share of them, may fail before the run ends with the last one's error.
+            progress: True for a line on standard error, or a function that gets the `Totals` now and then.
+            embed: Whether embeddings are wanted in place of answers.
+
+        Raises:
+            ConfigError: An argument cannot be used; nothing was sent.
+
+        Example:
+            >>> rows = Client("demo").map([{"city": "Paris"}], prompt="Is {city} large?")
+            >>> [row.input["city"] for row in rows if row.ok]
+            ['Paris']
+        """
+        from llmbridge.many import Rows
+
+        return Rows(
+            self, prompts, prompt=prompt, key=key, order=order, concurrency=concurrency, window=window,
+            journal=journal, attempts=attempts, max_errors=max_errors, progress=progress, embed=embed,
+            options={**options, "model": model, "schema": schema},
+        )  # fmt: skip
 
     run = _running(chat)
     conversation = _conversing(chat)  # type: ignore[arg-type]  # mypy wants `messages` to be positional-only

@@ -175,6 +175,11 @@ class Limiter:
         self._pauses: deque[float] = deque()
         self._heard: deque[tuple[Ticket, float | None]] = deque()
 
+    @property
+    def waiting(self) -> int:
+        """How many tickets are in the queue."""
+        return len(self._queue)
+
     def enter(self, ticket: Ticket) -> None:
         """Puts a ticket of this limiter at the end of the queue."""
         with self._lock:

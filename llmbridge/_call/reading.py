@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline, Wait
 
 __all__ = [
-    "EventView", "ObjectView", "RawView", "Reading", "Source", "TextView", "View", "finished", "refuse_awaited_loop",
+    "EventView", "ObjectView", "RawView", "Reading", "Source", "TextView", "View", "finished", "mind_event_loop",
+    "refuse_awaited_loop",
 ]  # fmt: skip
 
 _SHORT = 1024  # characters, up to which parsing after each read is cheap
@@ -436,6 +437,12 @@ def _event_loop_runs() -> bool:
     running = getattr(sys.modules.get("_asyncio"), "_get_running_loop", None)
     in_trio = getattr(sys.modules.get("trio.lowlevel"), "in_trio_run", None)
     return (running is not None and running() is not None) or (in_trio is not None and in_trio())
+
+
+def mind_event_loop() -> None:
+    """`_look_at_caller`, where an event loop runs."""
+    if _event_loop_runs():
+        _look_at_caller()
 
 
 def _look_at_caller() -> None:

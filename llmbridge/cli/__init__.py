@@ -6,6 +6,7 @@ Exit codes:
 0     the answer came to its end, or its reader left early (`llmbridge chat "..." | head -1`)
 1     the service or the network failed; what had arrived before stays on standard output
 2     the command or its setup is wrong (an option, a key, a model's name, a base URL); nothing was sent
+3     some rows of `llmbridge map` failed
 130   Ctrl-C
 ====  =====================================================================================================
 
@@ -27,7 +28,7 @@ from collections.abc import Collection, Iterator, Sequence
 from typing import Any, NoReturn
 
 from llmbridge._version import __version__
-from llmbridge.cli import _ask, _check, _completion, _kept, _keys
+from llmbridge.cli import _ask, _check, _completion, _kept, _keys, _map
 from llmbridge.cli._output import INTERRUPTED, OK, Misused, end_line, prepare_stdout, report, spoken, tell
 
 __all__ = ["main"]
@@ -47,7 +48,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: The words after `llmbridge`; None for those of the process.
 
     Returns:
-        0, 1, 2 or 130. `--help` and `--version` raise SystemExit, as in argparse.
+        0, 1, 2, 3 or 130. `--help` and `--version` raise SystemExit, as in argparse.
 
     Example:
         >>> main(["chat", "--model", "nobody:nothing", "Hello"])
@@ -133,6 +134,6 @@ def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:
     )
     parser.add_argument("--version", action="version", version=f"llmbridge {__version__}")
     commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for module in (_ask, _kept, _check, _keys, _completion):
+    for module in (_ask, _map, _kept, _check, _keys, _completion):
         module.add(commands)
     return parser, commands.choices

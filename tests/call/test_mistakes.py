@@ -589,7 +589,10 @@ def test_dir_shows_what_users_use(client: Client) -> None:
     """`dir()` hides internal names."""
     assert dir(llmbridge) == sorted(llmbridge.__all__)
     shown = {name for name in dir(client) if not name.startswith("_")}
-    asked = {"chat", "run", "conversation", "embed", "aembed", "models", "amodels", "close", "aclose", "default_model"}
+    asked = {
+        "chat", "run", "map", "conversation", "embed", "aembed", "models", "amodels", "close", "aclose",
+        "default_model",
+    }  # fmt: skip
     assert shown == asked
 
 

@@ -1,0 +1,130 @@
+"""What breaks the promises about many rows: their outcomes, their journal, the end of a run (P46 to P49)."""
+
+from __future__ import annotations
+
+from benchmarks.mutations.mutation import Mutation
+
+__all__ = ["ON_MANY"]
+
+_ROWS = (
+    Mutation("P46", "rows come as they are done", "Run._hand_out", "if self._plan.in_order:", "if False:"),
+    Mutation(
+        "P46",
+        "a function that raises ends the run",
+        "Questions.ask",
+        "except Exception as error:",
+        "except OSError as error:",
+    ),
+    Mutation("P46", "an answer that breaks off fails the row", "_AGAIN", "TransportError, ProtocolError,", ""),
+    Mutation(
+        "P46",
+        "what was read is lost when the input raises",
+        "Run._end_of_input",
+        "self._all_read = True",
+        "self._all_read = True\nself._given_up = failure is not None",
+    ),
+    Mutation("P46", "keys may come twice", "Run._take_in", "if asked.key is not None:", "if False:"),
+    Mutation("P46", "a refusal counts as an attempt", "Run._again_or_fail", "not refused", "1"),
+)
+
+_JOURNAL = (
+    Mutation(
+        "P47",
+        "a row is handed out before it is written",
+        "Run._hand_out",
+        "finished, self._finished = self._finished, []",
+        "finished, self._finished = self._finished, []\nfor row, _ in finished:\n    self._put(row)",
+    ),
+    Mutation("P47", "a torn line stays", "Journal._load", "os.ftruncate(self._file, self._size)", "pass"),
+    Mutation(
+        "P47",
+        "a damaged line counts",
+        "_parsed",
+        'if line[-_CHECKSUM:] != b\',"crc":"%08x"}\\n\' % crc32(line[:-_CHECKSUM]):',
+        "if not line:",
+    ),
+    Mutation(
+        "P47",
+        "half a line stays where the disk is full",
+        "Journal.write",
+        "os.ftruncate(self._file, self._size)",
+        "pass",
+    ),
+    Mutation(
+        "P47",
+        "two runs write to one journal",
+        "Journal._lock",
+        "except BlockingIOError:",
+        "except BlockingIOError:\n    return",
+    ),
+    Mutation(
+        "P47",
+        "another file is taken for a journal",
+        "Journal._load",
+        'number == 1 and "llmbridge" not in record',
+        "False",
+    ),
+    Mutation("P47", "nothing is found in the journal", "Journal.found", "offset is None or", "True or"),
+)
+
+_MISTAKEN = (
+    Mutation("P48", "an answer is found by its key alone", "Asking.digest", "[key, self._as_data(content)]", "[key]"),
+    Mutation(
+        "P48",
+        "an answer is found without its key",
+        "Asking.digest",
+        "[key, self._as_data(content)]",
+        "[self._as_data(content)]",
+    ),
+    Mutation(
+        "P48",
+        "equal rows share one answer",
+        "_Answers.take",
+        'self._table._run("DELETE FROM answers WHERE rowid=?", found[:1])',
+        "pass",
+    ),
+    Mutation("P48", "settings are not compared", "Journal._compare", "before.get(name) != now.get(name)", "False"),
+    Mutation(
+        "P48", "the client's settings do not count", "Asking.__init__", "**client.chat_options.params, **said", "**said"
+    ),
+    Mutation(
+        "P48",
+        "an answer that has become wrong is kept",
+        "Chats.restored",
+        "self._schema is None or answer.parsed is None",
+        "True",
+    ),
+)
+
+_END = (
+    Mutation("P49", "leaving the loop leaves the run", "_each", "run.close()", "pass"),
+    Mutation("P49", "dropping an async loop leaves the run", "AsyncRows.__del__", "self._source.cancel()", "pass"),
+    Mutation("P49", "requests under way are not cancelled", "Run.cancel", "cancel()", "pass"),
+    Mutation(
+        "P49",
+        "the window has no end",
+        "Run._permit",
+        "while self._permitted < window:",
+        "while self._permitted < window + 50_000:",
+    ),
+    Mutation(
+        "P49",
+        "a row that is taken lets two be read",
+        "Run._taken",
+        "self._permits.put(True)",
+        "self._permits.put(True)\nself._permits.put(True)",
+    ),
+    Mutation("P49", "the width is not kept", "Width.room", "running + len(self._resting) < self.now", "True"),
+    Mutation(
+        "P49",
+        "the limits of the client do not count",
+        "Rows.__init__",
+        "limits.concurrency if limits is not None else None",
+        "None",
+    ),
+    Mutation("P49", "rows wait where their timeouts run", "Run._send", "if room <= 0:", "if False:"),
+    Mutation("P49", "a wrong key fails every row", "Run._fail", "self._alike >= _MOST_ALIKE", "False"),
+    Mutation("P49", "any number of rows may fail", "Run._fail", 'self._totals["failed"] > most', "False"),
+)
+
+ON_MANY = (*_ROWS, *_JOURNAL, *_MISTAKEN, *_END)

@@ -1,0 +1,267 @@
+"""What a row asks for: the answer of a chat, or an embedding; how it is sent, and how a journal holds it."""
+
+from __future__ import annotations
+
+import inspect
+import json
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Generator, Mapping, Sequence
+from dataclasses import replace
+from hashlib import blake2b
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from llmbridge._text import shown
+from llmbridge.completion import Completion
+from llmbridge.errors import ConfigError, InvalidRequest, LLMBridgeError
+from llmbridge.many.journal import HIDDEN
+from llmbridge.messages import Message, check_text, checked_messages
+from llmbridge.options import TRANSPORT_NAMES, ChatOptions, TransportOptions
+from llmbridge.retry import Retry
+
+if TYPE_CHECKING:
+    from llmbridge.client import Client
+    from llmbridge.events import Usage
+    from llmbridge.many.row import Asked
+    from llmbridge.schema import Schema
+
+__all__ = ["Answered", "Asking", "Chats", "Embeds"]
+
+_TEXTS = 64  # in a request for embeddings
+_NOT_OF_ANSWERS = (*TRANSPORT_NAMES, "unsupported", "reask", "params", "model")
+_DIGEST_SIZE = 16
+_QUEUED_PART = 240  # of what goes out in a minute may be in the queue: a quarter of a second
+_UNKNOWN_PACE = 1200  # where tokens alone are limited
+
+Begun = Callable[[Callable[[], object]], None]
+"""Called with what cancels the call that is about to be made."""
+
+
+class Answered(NamedTuple):
+    """What came of one request: an answer for each row, and the tokens of all."""
+
+    answers: Sequence[Any]
+    usage: Usage | None
+
+
+class Asking(ABC):
+    """A way to ask for rows.
+
+    Args:
+        client: Its defaults, connections and limits count.
+        options: What the call takes beside the content.
+
+    Attributes:
+        kind: What answers are called in a journal.
+        most: Rows in one request, at the most.
+        retry: How long to wait before a request is repeated.
+        settings: What all answers depend on, as JSON can hold it; nothing that is secret.
+
+    Raises:
+        ConfigError: An option cannot be used.
+    """
+
+    most = 1
+    kind: str
+
+    def __init__(self, client: Client, options: Mapping[str, Any]) -> None:
+        if options.get("retries") is not None:
+            raise ConfigError("map() repeats requests by itself: use attempts= in place of retries=")
+        transport = TransportOptions.checked(**{name: options.get(name) for name in TRANSPORT_NAMES})
+        self.retry = client.transport_options.retries or Retry()
+        self._client = client
+        self._options = {**options, **vars(transport), "retries": replace(self.retry, times=0, on_retry=None)}
+        said = {
+            name: value
+            for name, value in options.items()
+            if value is not None or name not in ChatOptions.__dataclass_fields__
+        }
+        own = {**vars(client.chat_options), **client.chat_options.params, **said}
+        given = {name: _plain(name, value) for name, value in own.items() if name not in _NOT_OF_ANSWERS}
+        given.update(of=self.kind, model=self._model())
+        self.settings = {name: value for name, value in given.items() if value is not None}
+        self._seed = json.dumps(self.settings, sort_keys=True).encode()
+
+    @property
+    def room(self) -> float:
+        """How many requests may join the queue of the client's limits. It is kept short: their timeouts run there."""
+        limiter = self._client.connections.limiter
+        if limiter is None:
+            return float("inf")
+        return 1 + (limiter.limits.requests_per_minute or _UNKNOWN_PACE) // _QUEUED_PART - limiter.waiting
+
+    def digest(self, key: str | None, content: Any) -> bytes:
+        """Names a question: its key, what is sent, and the settings."""
+        said = json.dumps([key, self._as_data(content)], sort_keys=True).encode()
+        return _digest(self._seed + b"\n" + said)
+
+    def tokens(self, content: Any) -> int:
+        """Roughly the tokens that it takes, with the longest answer that is allowed."""
+        from llmbridge.limits import estimate_tokens
+
+        return estimate_tokens({"content": self._as_data(content), "max_tokens": self.settings.get("max_tokens")})
+
+    @abstractmethod
+    def _model(self) -> Any:
+        """The model that answers. Checks all options as well."""
+
+    @abstractmethod
+    def _as_data(self, content: Any) -> Any:
+        """The content as JSON can hold it."""
+
+    @abstractmethod
+    def checked(self, content: Any) -> Any:
+        """What will be sent.
+
+        Raises:
+            InvalidRequest: It cannot be.
+        """
+
+    @abstractmethod
+    def ask(self, rows: Sequence[Asked], begun: Begun) -> Answered:
+        """The answers. Blocks.
+
+        Raises:
+            LLMBridgeError: There are none.
+        """
+
+    @abstractmethod
+    def recorded(self, answer: Any) -> Any:
+        """The answer as JSON can hold it."""
+
+    @abstractmethod
+    def restored(self, record: Any) -> Any:
+        """The answer that was recorded.
+
+        Raises:
+            LLMBridgeError: It fits no more.
+        """
+
+
+class Chats(Asking):
+    """Asks for a `Completion` for each row."""
+
+    kind = "chats"
+
+    def __init__(self, client: Client, options: Mapping[str, Any]) -> None:
+        super().__init__(client, options)
+        if self._options.get("unsupported", client.chat_options.unsupported) == "warn":
+            self._options["unsupported"] = "drop"  # the caller was warned, once
+        wanted = options.get("schema") if options.get("schema") is not None else client.chat_options.schema
+        self._schema = _schema_of(wanted) if wanted is not None and wanted is not False else None
+
+    def _model(self) -> Any:
+        checked = self._client.chat("?", **self._options)
+        models = self._options["model"] or (self._client.several and self._client._model)
+        if isinstance(models, (list, tuple)):
+            return [model if isinstance(model, str) else model.default_model for model in models]
+        return f"{checked.provider}:{checked.model}"
+
+    def _as_data(self, content: Sequence[Message]) -> Any:
+        return [message.to_dict() for message in content]
+
+    def checked(self, content: Any) -> tuple[Message, ...]:
+        """See Asking."""
+        if isinstance(content, Mapping):
+            raise InvalidRequest("the item is a mapping: say with prompt= what to ask, like prompt='{text}'")
+        return checked_messages(content)
+
+    def ask(self, rows: Sequence[Asked], begun: Begun) -> Answered:
+        """See Asking."""
+        stream = self._client.chat(list(rows[0].content), **self._options)
+        begun(stream.cancel)
+        answer = stream.complete()
+        return Answered([answer], answer.usage)
+
+    def recorded(self, answer: Completion) -> Any:
+        """See Asking."""
+        data = {**answer.to_dict(), "headers": None}
+        return {name: value for name, value in data.items() if value not in (None, "", [], {})}
+
+    def restored(self, record: Any) -> Completion:
+        """See Asking."""
+        answer = Completion.from_dict({"text": "", **record})
+        if self._schema is None or answer.parsed is None:
+            return answer
+        return replace(answer, parsed=self._schema.parse(answer.text))
+
+
+class Embeds(Asking):
+    """Asks for a vector for each row, several in a request."""
+
+    most = _TEXTS
+    kind = "embeddings"
+
+    def _call(self, texts: Sequence[str]) -> Any:
+        ask: Any = inspect.unwrap(type(self._client).embed)
+        return ask(self._client, texts, **self._options)
+
+    def _model(self) -> Any:
+        checked = self._call(["?"])
+        return f"{checked._provider.name}:{checked._model}"
+
+    def _as_data(self, content: str) -> Any:
+        return content
+
+    def checked(self, content: Any) -> str:
+        """See Asking."""
+        if not isinstance(content, str):
+            raise InvalidRequest(f"to embed, an item must be a str, or prompt= make one of it, not {shown(content)}")
+        check_text(content, "the item")
+        return content
+
+    def ask(self, rows: Sequence[Asked], begun: Begun) -> Answered:
+        """See Asking."""
+        from llmbridge._call.reading import finished
+
+        found = finished(_told(self._call([row.content for row in rows]).steps(), begun))
+        return Answered(found.vectors, found.usage)
+
+    def recorded(self, answer: list[float]) -> Any:
+        """See Asking."""
+        return answer
+
+    def restored(self, record: Any) -> Any:
+        """See Asking."""
+        return record
+
+
+def _told(steps: Generator[Any, None, Any], begun: Begun) -> Generator[Any, None, Any]:
+    """The same steps, each of which `begun` hears of."""
+    failure: LLMBridgeError | None = None
+    while True:
+        try:
+            answer = next(steps) if failure is None else steps.throw(failure)
+        except StopIteration as end:
+            return end.value
+        begun(answer._reading.source.cancel)
+        failure = None
+        try:
+            yield answer
+        except LLMBridgeError as error:
+            failure = error
+
+
+def _schema_of(schema: Any) -> Schema:
+    from llmbridge.schema import Schema
+
+    return Schema.of(schema)
+
+
+def _plain(name: str, value: Any) -> Any:
+    """A setting as JSON can hold it, the same in every process; of one that may hold a prompt, its digest."""
+    if value is None or (name == "schema" and value is False):
+        return None
+    if name == "schema":
+        value = _schema_of(value).json_schema
+    if name == "tools":
+        from llmbridge.tools import checked_tools
+
+        value = [(tool.name, tool.description, tool.parameters, tool.raw) for tool in checked_tools(value)]
+    plain = json.dumps(
+        value, default=lambda other: getattr(other, "__qualname__", type(other).__name__), sort_keys=True
+    )
+    return json.loads(plain) if isinstance(value, (bool, int, float)) else f"{HIDDEN}{_digest(plain.encode()).hex()}"
+
+
+def _digest(data: bytes) -> bytes:
+    return blake2b(data, digest_size=_DIGEST_SIZE).digest()

@@ -1,0 +1,165 @@
+"""How many requests are under way at once, found out from the answers: pure rules, no clock and no network.
+
+The width doubles until the service refuses, then it grows by a twentieth a round, as long as it is used, and faster
+again beyond the width at which it was refused. It is cut by three tenths where refusals have to do with it: three of
+them, and 15 % of a round. A few scattered ones say nothing about the width, and leave it alone. Of the rules that were
+measured at services that allow 60 requests a second, have 24 places, or refuse one request in twenty at random, simpler
+ones lose rows at the first or crawl at the last.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from itertools import islice
+from statistics import median
+
+__all__ = ["Width"]
+
+_START, _HIGH = 32, 512
+_CUT, _STEP = 0.7, 0.05
+_FEWEST, _SHARE = 3, 0.15  # refusals that count
+_SHORTEST_ROUND = 20  # answers: fewer would not show a share
+_ROUND_SECONDS = 1.0  # once it is known where the limit is: services count by the second, or longer
+_FEW = 8  # answers: as many must be there before all wait
+_FRESH = 0.1  # share of the last answer in what is typical
+_LONGEST_ECHO = 1.0  # seconds
+_SLOWER = 3.0  # times the best round: a service that puts what is too much into a queue
+_FASTER = 1.5  # times the rows a second of that round, which make it worth the wait
+_HOPELESS, _HOPELESS_SECONDS = 10, 300.0
+
+
+class Width:
+    """The width of a run, one thread's own.
+
+    Args:
+        fixed: So many, whatever the service says; None lets it adapt.
+        most: Not more than that.
+
+    Attributes:
+        now: How many may be under way.
+
+    Example:
+        >>> width = Width(None, 100)
+        >>> for number in range(32):
+        ...     width.heard(sent=0.0, now=1.0, running=32)
+        >>> width.now
+        64
+    """
+
+    def __init__(self, fixed: int | None, most: int | None = None) -> None:
+        self._high = min(_HIGH, most or _HIGH)
+        self._adapts = fixed is None
+        self.now = min(_START, self._high) if fixed is None else fixed
+        self._paused_until = float("-inf")
+        self._resting: deque[float] = deque()  # until when places are not given to the next
+        self._typical = 0.0  # seconds of an answer
+        self._step = 1.0  # the part by which it grows
+        self._limit = 0  # where it was cut last
+        self._cut_at = float("-inf")
+        self._best: tuple[float, float] | None = None  # seconds an answer, answers a second
+        self._last: deque[bool] = deque(maxlen=max(self._high, _SHORTEST_ROUND))  # whether they were refused
+        self._in_a_row = 0
+        self._refused_since = 0.0
+        self._new_round(0.0)
+
+    def _new_round(self, now: float) -> None:
+        self._began = now
+        self._seconds: list[float] = []
+        self._answers = self._refused = 0
+        self._full = False
+
+    def heard(self, sent: float, now: float, running: int, refused: bool = False, wait: float = 0.0) -> None:
+        """A request is over.
+
+        Args:
+            sent: When it was sent.
+            now: When it was over.
+            running: How many were under way then, this one included.
+            refused: Whether the service wanted fewer.
+            wait: For how many seconds it asked then.
+        """
+        self._in_a_row = self._in_a_row + 1 if refused else 0
+        if self._in_a_row == 1:
+            self._refused_since = now
+        self._last.append(refused)
+        if refused and self._most_are_refused():
+            self._paused_until = max(self._paused_until, now + wait)
+            self._last.clear()
+            if sent >= self._cut_at:
+                self._cut(now, wait)
+        if refused:
+            self._resting.append(now + self._typical)
+        else:
+            self._typical += (now - sent - self._typical) * (_FRESH if self._typical else 1.0)
+        if sent < self._cut_at:
+            return  # it says something about the width before
+        self._answers += 1
+        self._full = self._full or running + len(self._resting) >= self.now
+        if refused:
+            self._refused += 1
+            if self._refused >= max(_FEWEST, _SHARE * max(self.now, self._answers)):
+                self._cut(now, wait)
+                return
+        else:
+            self._seconds.append(now - sent)
+        long_enough = self._step == 1.0 or now >= self._began + _ROUND_SECONDS
+        if self._answers >= max(self.now, _SHORTEST_ROUND) and long_enough:
+            self._end_round(now)
+
+    def _most_are_refused(self) -> bool:
+        """Whether more than half of the last answers are refusals, of as many as a round has: refusals come first."""
+        size = max(self.now, _FEW)
+        return len(self._last) >= size and 2 * sum(islice(reversed(self._last), size)) > size
+
+    def _end_round(self, now: float) -> None:
+        if self._queues(now):
+            self._cut(now)
+            self._limit = self._high  # not an accident
+            return
+        if self._full and self._adapts:
+            self.now = min(self.now + max(1, int(self.now * self._step)), self._high)
+            if self.now > self._limit:
+                self._step = min(1.0, 2 * self._step)  # the last cut may have been an accident
+        self._new_round(now)
+
+    def _queues(self, now: float) -> bool:
+        """Whether the service makes the rows wait instead of refusing them."""
+        if not self._seconds:
+            return False
+        took, rate = median(self._seconds), self._answers / max(now - self._began, 1e-9)
+        if self._best is None or took < self._best[0]:
+            self._best = took, rate
+            return False
+        slower = took > _SLOWER * self._best[0] and rate < _FASTER * self._best[1]
+        if slower:
+            self._best = took, rate  # the rows may have become longer: one cut is enough
+        return slower
+
+    def _cut(self, now: float, wait: float = 0.0) -> None:
+        self._step, self._limit = _STEP, self.now
+        self._cut_at = now + min(wait, _LONGEST_ECHO)  # until then, nobody expects anything but more refusals
+        if self._adapts and self.now > 1:
+            self.now = int(self.now * _CUT)
+            self._last.clear()  # that may have been enough
+        self._new_round(now)
+
+    def room(self, running: int, now: float) -> bool:
+        """Whether another request may be sent.
+
+        Refusals come sooner than answers: the place of one rests for as long as an answer would have taken, or it
+        would be refused again and again. If most requests are refused, all places rest for as long as the service asks.
+        """
+        while self._resting and self._resting[0] <= now:
+            self._resting.popleft()
+        return now >= self._paused_until and running + len(self._resting) < self.now
+
+    def room_at(self, running: int) -> float:
+        """When there may be room though no request ends before."""
+        if running >= self.now:
+            return float("inf")
+        taken = running + len(self._resting) >= self.now
+        return max(self._paused_until, self._resting[0]) if taken else self._paused_until
+
+    def hopeless(self, now: float) -> bool:
+        """Whether the service has refused everything for minutes."""
+        return self._in_a_row >= _HOPELESS and now - self._refused_since >= _HOPELESS_SECONDS

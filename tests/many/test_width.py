@@ -1,0 +1,219 @@
+"""The width that adapts, against services that are simulated: no clock, no network, no chance."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections import deque
+from collections.abc import Callable
+
+import pytest
+
+from llmbridge.many.width import Width
+
+Service = Callable[[float, int], tuple[float, bool]]
+"""When a request comes, and how many are under way: how long it takes, and whether it is refused."""
+
+
+def simulated(width: Width, service: Service, rows: int = 3000) -> tuple[float, float]:
+    """Rows a second, and refusals a request."""
+    random.seed(11)
+    now, running, refusals = 0.0, 0, 0
+    ends: list[tuple[float, int, float, bool]] = []
+    ready, waiting, done, sent = deque(range(rows)), [(float("inf"), -1)], 0, 0
+    while done < rows:
+        while waiting[0][0] <= now:
+            ready.append(heapq.heappop(waiting)[1])
+        while ready and width.room(running, now):
+            row, running, sent = ready.popleft(), running + 1, sent + 1
+            seconds, refused = service(now, running)
+            heapq.heappush(ends, (now + seconds, row, now, refused))
+        room = width.room_at(running) if ready else float("inf")
+        end = min(ends[0][0] if ends else float("inf"), waiting[0][0], room)
+        if not ends or ends[0][0] > end:
+            assert end > now
+            now = end
+            continue
+        now, row, began, refused = heapq.heappop(ends)
+        width.heard(began, now, running, refused, 1.0 if refused else 0.0)
+        running -= 1
+        if refused:
+            refusals += 1
+            heapq.heappush(waiting, (now + 1.0, row))
+        else:
+            done += 1
+    return rows / now, refusals / sent
+
+
+def about(seconds: float) -> float:
+    """Half of it to half as much again."""
+    return seconds * (0.5 + random.random())
+
+
+def steady(seconds: float) -> Service:
+    """Takes everything, equally long."""
+    return lambda now, running: (about(seconds), False)
+
+
+def with_places(places: int) -> Service:
+    """Refuses what comes while all places are taken."""
+    return lambda now, running: (about(0.03), True) if running > places else (about(0.3), False)
+
+
+def of_rate(a_second: int) -> Service:
+    """Refuses what is more than that within a second."""
+    times: deque[float] = deque()
+
+    def service(now: float, running: int) -> tuple[float, bool]:
+        while times and times[0] <= now - 1:
+            times.popleft()
+        if len(times) >= a_second:
+            return about(0.03), True
+        times.append(now)
+        return about(0.3), False
+
+    return service
+
+
+def scattered(share: float) -> Service:
+    """Refuses at random, whatever is asked of it."""
+    return lambda now, running: (about(0.03), True) if random.random() < share else (about(0.3), False)
+
+
+def queueing(places: int) -> Service:
+    """Takes everything, and makes wait what is more than it can do at once."""
+    return lambda now, running: (about(0.3) * max(1.0, running / places), False)
+
+
+def test_it_doubles_until_it_is_refused() -> None:
+    """Then it grows by a twentieth."""
+    width = Width(None)
+    assert width.now == 32
+    rate, _ = simulated(width, steady(0.3), rows=10_000)
+    assert width.now == 512
+    assert rate > 700
+
+
+@pytest.mark.parametrize(
+    ("service", "best", "share", "refused"),
+    [
+        (of_rate(60), 60, 0.7, 0.15),
+        (with_places(24), 80, 0.7, 0.06),
+        (scattered(0.05), 1000, 0.5, 0.06),
+    ],
+    ids=["60 a second", "24 places", "5 % at random"],
+)
+def test_it_comes_near_what_the_service_allows(service: Service, best: float, share: float, refused: float) -> None:
+    """With few refusals, and none that has nothing to do with the width makes it crawl."""
+    rate, refusals = simulated(Width(None), service)
+    assert rate > share * best
+    assert refusals < refused
+
+
+def test_a_few_scattered_refusals_do_not_cut_it() -> None:
+    """Two in a round, however short."""
+    width = Width(None)
+    for number in range(32):
+        width.heard(0.0, 1.0, 32, refused=number in (3, 17), wait=1.0)
+    assert width.now == 64
+    assert width.room(60, now=2.0)
+
+
+def test_it_gets_over_a_cut_that_was_an_accident() -> None:
+    """Beyond the width at which it was cut, it grows faster and faster again."""
+    width = Width(None)
+    for _ in range(5):
+        width.heard(sent=0.0, now=1.0, running=32, refused=True)
+    assert width.now == 22
+    widths = []
+    for second in range(2, 24):
+        for _ in range(width.now):
+            width.heard(sent=second, now=second + 1.0, running=width.now)
+        widths.append(width.now)
+    assert widths[9:12] == [32, 33, 36]
+    assert widths[-1] == 512
+
+
+def test_a_cut_counts_once_a_round() -> None:
+    """What was sent before it says nothing about the width behind it."""
+    width = Width(None)
+    for _ in range(32):
+        width.heard(sent=0.0, now=1.0, running=32, refused=True, wait=0.0)
+    assert width.now == 22
+    for _ in range(4):
+        width.heard(sent=2.0, now=3.0, running=22, refused=True, wait=9.0)
+    assert width.now == 15
+    for _ in range(22):
+        width.heard(sent=3.5, now=3.6, running=15, refused=True, wait=9.0)  # the service has asked for more patience
+    assert width.now == 15
+
+
+def test_all_wait_where_most_are_refused() -> None:
+    """For as long as the service asks; more than half of a round, not of the first answers in it."""
+    width = Width(20)
+    for number in range(19):
+        width.heard(sent=0.0, now=1.0, running=20, refused=number > 2, wait=20.0)
+    assert width.room(0, now=1.0)
+    width.heard(sent=0.0, now=1.0, running=20, refused=True, wait=20.0)
+    assert not width.room(0, now=20.9)
+    assert width.room_at(0) == 21.0
+    assert width.room(0, now=21.0)
+
+
+def test_the_place_of_a_refusal_rests() -> None:
+    """For as long as an answer takes: else the next row would be refused in it at once."""
+    width = Width(2)
+    width.heard(sent=0.0, now=0.5, running=1)
+    width.heard(sent=0.5, now=0.51, running=2, refused=True, wait=9.0)
+    assert not width.room(1, now=0.6)
+    assert width.room(0, now=0.6)
+    assert width.room_at(1) == 1.01
+    assert width.room(1, now=1.01)
+
+
+def test_it_does_not_grow_unless_it_is_used() -> None:
+    """The input, or the loop over the rows, may be slower."""
+    width = Width(None)
+    for _ in range(1000):
+        width.heard(sent=0.0, now=1.0, running=5)
+    assert width.now == 32
+
+
+def test_a_service_that_queues_is_not_flooded() -> None:
+    """It refuses nothing, and becomes slower instead."""
+    width = Width(None)
+    rate, _ = simulated(width, queueing(24))
+    assert width.now < 400
+    assert rate > 60
+
+
+def test_rows_that_become_longer_do_not_make_it_crawl() -> None:
+    """Ten times as long from one row to the next."""
+    width = Width(None)
+    simulated(width, lambda now, running: (0.1 if now < 1 else 1.0, False), rows=20_000)
+    assert width.now > 200
+
+
+def test_it_keeps_within_bounds() -> None:
+    """Those of the client's limits, and a fixed one."""
+    width = Width(None, most=5)
+    assert width.now == 5
+    simulated(width, steady(0.1))
+    assert width.now == 5
+    fixed = Width(7)
+    simulated(fixed, with_places(3), rows=100)
+    assert fixed.now == 7
+    one = Width(None)
+    for number in range(1000):
+        one.heard(sent=number, now=number + 0.5, running=1, refused=True)
+    assert one.now == 1
+
+
+def test_refusals_alone_for_minutes_are_hopeless() -> None:
+    """One answer between them, and it goes on."""
+    width = Width(4)
+    for second in range(0, 600, 40):
+        width.heard(sent=second, now=second + 1, running=1, refused=True)
+    assert width.hopeless(now=600)
+    width.heard(sent=600, now=601, running=1)
+    assert not width.hopeless(now=601)
