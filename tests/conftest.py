@@ -207,3 +207,16 @@ def tls_client(tls_server: LLMServer, ca_file: str) -> Iterator[Client]:
     base_url = tls_server.base_url("openai")
     with Client("openai:m", base_url=base_url, api_key=KEY, retries=0, timeout=20, verify=ca_file) as made:
         yield made
+
+
+@pytest.fixture(scope="module")
+def kernel() -> Iterator[Any]:
+    """A Jupyter kernel with everything of llmbridge imported, for the tests in notebook/."""
+    from kernels import Kernel
+
+    running = Kernel()
+    try:
+        assert running.run("import asyncio, signal, sys\nfrom llmbridge import *").status == "ok"
+        yield running
+    finally:
+        running.close()

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 __all__ = ["Answered", "Asking", "Chats", "Embeds"]
 
 _TEXTS = 64  # in a request for embeddings
-_NOT_OF_ANSWERS = (*TRANSPORT_NAMES, "unsupported", "reask", "params", "model")
+_NOT_OF_ANSWERS = (*TRANSPORT_NAMES, "unsupported", "schema_retries", "params", "model")
 _DIGEST_SIZE = 16
 _QUEUED_PART = 240  # of what goes out in a minute may be in the queue: a quarter of a second
 _UNKNOWN_PACE = 1200  # where tokens alone are limited

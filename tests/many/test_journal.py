@@ -98,7 +98,7 @@ def test_p48_a_resumed_answer_has_its_type(client: Client, server: LLMServer, jo
 
     try:
         City.__init__ = strict  # type: ignore[method-assign]
-        rows = mapped(client, ["a", "b"], journal, schema=City, reask=0, attempts=1)
+        rows = mapped(client, ["a", "b"], journal, schema=City, schema_retries=0, attempts=1)
     finally:
         City.__init__ = restore  # type: ignore[method-assign]
     assert len(server.requests) == 4

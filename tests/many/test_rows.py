@@ -339,7 +339,7 @@ def test_p46_whatever_fails_in_a_row_is_its_own(client: Client, server: LLMServe
             raise MemoryError
 
     server.default = Reply('{"name": "Paris"}')
-    [row] = client.map(["a"], schema=Strange, reask=0, attempts=1).complete()
+    [row] = client.map(["a"], schema=Strange, schema_retries=0, attempts=1).complete()
     assert isinstance(row.error, LLMBridgeError)
 
 

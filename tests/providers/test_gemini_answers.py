@@ -265,7 +265,7 @@ class TestSources:
             Citation("https://example.org/c", None, "C", None, 0, 1),
             Citation("https://example.org/d"),
         )
-        assert any("https://example.org/e" in repr(one) for one in events if isinstance(one, Other))
+        assert any("https://example.org/e" in str(one.raw) for one in events if isinstance(one, Other))
 
     def test_those_of_another_candidate(self, server: LLMServer, asked: Client) -> None:
         """Its places are in its own text."""
