@@ -9,9 +9,13 @@ from typing import Any, Generic, Protocol, TypeVar
 from anyio import Event
 from anyio.lowlevel import checkpoint
 
-from llmbridge._aio.threads import Coroutines, Loop
+from llmbridge._aio.threads import Coroutines, Loop, cancellation
+from llmbridge._locks import monotonic
+from llmbridge._transport.call import unwatch, watch
 
 __all__ = ["AsyncRows", "InLoop", "Source"]
+
+_LEFT_SECONDS = 1.0
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -33,14 +37,32 @@ class Source(Protocol[T_co]):
         """Ends it, without waiting."""
 
 
+class _Left:
+    """Ends a run whose step was cancelled, if no other follows: a traceback may hold a reader that is gone."""
+
+    def __init__(self, source: Source[Any]) -> None:
+        self._source = source
+        self.deadline = monotonic() + _LEFT_SECONDS
+
+    def expire(self, now: float) -> None:
+        """See `Expiring`."""
+        if self.deadline <= now:
+            unwatch(self)
+            self._source.cancel()
+
+
 class AsyncRows(AsyncIterator[T], Generic[T]):
-    """The rows of a run. A step that is cancelled loses none."""
+    """The rows of a run. A step that is cancelled loses none; if no other follows within a second, the run ends."""
 
     def __init__(self, source: Source[T]) -> None:
         self._source = source
         self._begun = False
+        self._left: _Left | None = None
 
     async def __anext__(self) -> T:
+        if self._left is not None:
+            unwatch(self._left)
+            self._left = None
         if not self._begun:
             self._begun = True
             self._source.start()
@@ -60,6 +82,10 @@ class AsyncRows(AsyncIterator[T], Generic[T]):
         try:
             if self._source.listen(lambda: loop.soon(event.set)):
                 await event.wait()
+        except cancellation():
+            self._left = _Left(self._source)
+            watch(self._left)
+            raise
         finally:
             self._source.listen(None)
 

@@ -110,10 +110,11 @@ class Reading:
         noted: The other items that were handed out.
         first_piece_at: `time.monotonic()` when the first piece came.
         idle: The names of function tools that are not run, so that a text loop would not show their calls.
-        begun: Called with each reading that begins, in a Jupyter kernel; see `notebook.interrupts`.
+        begun: Called with each reading, and each run of `map`, that begins in a Jupyter kernel; see
+            `notebook.interrupts`.
     """
 
-    begun: ClassVar[Callable[[Reading], object] | None] = None
+    begun: ClassVar[Callable[[Any], object] | None] = None
 
     def __init__(self, source: Source, keep_logprobs: bool = True) -> None:
         self.source = source

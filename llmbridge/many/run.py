@@ -17,6 +17,7 @@ from itertools import count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
 
+from llmbridge._call.reading import Reading
 from llmbridge._locks import monotonic
 from llmbridge.errors import (
     AllFailed,
@@ -152,6 +153,8 @@ class Run:
 
     def start(self) -> None:
         """Begins to read and to send."""
+        if Reading.begun is not None:
+            Reading.begun(self)
         self._began = monotonic()
         self._conductor = self._begin_thread(self._conduct, "conductor")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Union
+from typing import Any, Union
 
 from llmbridge._locks import monotonic
 
@@ -52,6 +52,11 @@ class Totals:
         """Rows a second, without those from the journal."""
         return (self.done - self.resumed + self.failed) / self.seconds if self.seconds else 0.0
 
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
+        from llmbridge.notebook.views import of_totals
+
+        return of_totals(self)
+
     def __str__(self) -> str:
         failed = ", ".join(f"{count} {name}" for name, count in self.errors.items())
         resumed = f" ({self.resumed} from the journal)" if self.resumed else ""
@@ -75,8 +80,7 @@ class Progress:
     """
 
     def __init__(self, wanted: ProgressLike) -> None:
-        on_terminal = sys.stderr is not None and sys.stderr.isatty()
-        self._show = wanted if callable(wanted) else (_rewrite if on_terminal else _write) if wanted else None
+        self._show = wanted if callable(wanted) else _shown_here() if wanted else None
         self._pause = _SELDOM if self._show is _write else _OFTEN
         self.due = monotonic() + self._pause if self._show else float("inf")
 
@@ -88,6 +92,16 @@ class Progress:
         self._show(totals())
         if last and self._show is _rewrite:
             sys.stderr.write("\n")
+
+
+def _shown_here() -> Callable[[Totals], object]:
+    """What shows the totals: in a cell of a notebook, on a terminal, or elsewhere."""
+    if "ipykernel" in sys.modules:
+        from llmbridge.notebook.live import line_painter
+
+        if (repaint := line_painter()) is not None:
+            return repaint
+    return _rewrite if sys.stderr is not None and sys.stderr.isatty() else _write
 
 
 def _write(totals: Totals) -> None:

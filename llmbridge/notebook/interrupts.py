@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from types import FrameType
 
     from llmbridge._call.reading import Reading
+    from llmbridge.many.run import Run
 
 __all__ = ["install"]
 
@@ -34,6 +35,7 @@ class _Cell:
     def __init__(self, shell: Any) -> None:
         self._shell = shell
         self._readings: dict[weakref.ref[Reading], int] = {}  # and the threads that read them
+        self._runs: weakref.WeakSet[Run] = weakref.WeakSet()
         self._stopped: list[Reading] = []
         self._before: Any = None
         self._custom: tuple[Any, Any] | None = None
@@ -42,6 +44,7 @@ class _Cell:
     def begin(self, *_: object) -> None:
         """A cell is about to run, and the kernel has set its handler."""
         self._readings = {}
+        self._runs.clear()
         self._ended.clear()
         if threading.current_thread() is not threading.main_thread():
             return  # a subshell: no signal reaches it
@@ -62,6 +65,15 @@ class _Cell:
             if main and signal.getsignal(signal.SIGINT) == self._interrupt:
                 signal.signal(signal.SIGINT, before)
 
+    def runs(self, begun: Reading | Run) -> None:
+        """An answer, or a run of `map`, begins."""
+        from llmbridge._call.reading import Reading
+
+        if isinstance(begun, Reading):
+            self.reads(begun)
+        else:
+            self._runs.add(begun)
+
     def reads(self, reading: Reading) -> None:
         """A thread begins to read an answer."""
         if threading.current_thread() in self._ended:
@@ -81,6 +93,8 @@ class _Cell:
         try:
             self._before(number, frame)
         finally:
+            for run in list(self._runs):
+                run.cancel()
             for reading, thread in readers:
                 if thread != threading.get_ident():
                     reading.source.cancel()
@@ -114,11 +128,11 @@ def _nothing() -> None:
     """For an event loop that only has to wake up."""
 
 
-def install() -> Callable[[Reading], object] | None:
+def install() -> Callable[[Any], object] | None:
     """Makes the stop button end calls; to be called once, if ipykernel is loaded.
 
     Returns:
-        A function to call with each `Reading` that begins; None if this process is not a kernel.
+        A function to call with each `Reading` and each `Run` that begins; None if this process is not a kernel.
     """
     shell = kernel_shell()
     if shell is None:
@@ -127,4 +141,4 @@ def install() -> Callable[[Reading], object] | None:
     shell.events.register("pre_run_cell", cell.begin)
     shell.events.register("post_run_cell", cell.end)
     cell.begin()  # this import happens in one
-    return cell.reads
+    return cell.runs

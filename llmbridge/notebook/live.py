@@ -14,6 +14,7 @@ from collections.abc import Callable
 from contextvars import copy_context
 from typing import TYPE_CHECKING, Any
 
+from llmbridge.notebook.markdown import small
 from llmbridge.notebook.views import of_stream
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from llmbridge.messages import Parsed
     from llmbridge.stream import ChatStream
 
-__all__ = ["display", "is_shown", "kernel_shell", "painter", "show", "show_async"]
+__all__ = ["display", "is_shown", "kernel_shell", "line_painter", "painter", "show", "show_async"]
 
 _REPAINT_SECONDS = 0.1  # between two repaints, at least
 _MOST_SECONDS = 1.0
@@ -157,6 +158,15 @@ def painter() -> Paint | None:
     if marimo is not None and marimo.running_in_notebook():
         return _in_marimo(marimo)
     return None
+
+
+def line_painter() -> Callable[[object], object] | None:
+    """A function that shows an object as a line of text, each time in the same place; None outside of a kernel."""
+    shell = kernel_shell()
+    if shell is None:
+        return None
+    paint = _in_kernel(shell)
+    return lambda shown: paint({"text/plain": str(shown), "text/markdown": small(str(shown))})
 
 
 def _in_kernel(shell: Any) -> Paint:

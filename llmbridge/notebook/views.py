@@ -19,12 +19,13 @@ if TYPE_CHECKING:
     from llmbridge.conversations import Conversation
     from llmbridge.errors import LLMBridgeError, Partial
     from llmbridge.events import Citation, Media, ServerTool, ToolResult, Usage
+    from llmbridge.many.totals import Totals
     from llmbridge.messages import Message
     from llmbridge.stream import ChatStream
 
 __all__ = [
     "answer", "of_call", "of_completion", "of_conversation", "of_embeddings", "of_error", "of_media", "of_message",
-    "of_partial", "of_result", "of_stream", "of_usage", "seconds", "status",
+    "of_partial", "of_result", "of_stream", "of_totals", "of_usage", "seconds", "status",
 ]  # fmt: skip
 
 Bundle = dict[str, Any]
@@ -98,6 +99,23 @@ def of_usage(usage: Usage) -> Bundle:
     rows = [(name, getattr(usage, field)) for field, name in _COUNTS.items()]
     lines = ["| tokens | |", "|---|--:|", *(f"| {name} | {count:,} |" for name, count in rows if count is not None)]
     return _bundle(usage, "\n".join(lines))
+
+
+def of_totals(totals: Totals) -> Bundle:
+    """A table of what a run of `map` has done."""
+    rows: list[tuple[str, object]] = [
+        ("answered", f"{totals.done:,}"),
+        ("of these, from the journal", f"{totals.resumed:,}" if totals.resumed else ""),
+        *((f"failed: {name}", f"{count:,}") for name, count in totals.errors.items()),
+        ("requests", f"{totals.requests:,}"),
+        ("refused requests", f"{totals.refused:,}" if totals.refused else ""),
+        ("input tokens", f"{totals.input_tokens:,}"),
+        ("output tokens", f"{totals.output_tokens:,}"),
+        ("tokens of failed attempts", f"{totals.wasted_tokens:,}" if totals.wasted_tokens else ""),
+        ("time", f"{totals.seconds:.1f} s, {totals.rate:.1f} rows/s"),
+    ]
+    lines = ["| rows | |", "|---|--:|", *(f"| {text_of(name)} | {shown} |" for name, shown in rows if shown)]
+    return {"text/plain": str(totals), "text/markdown": "\n".join(lines)}
 
 
 def of_call(call: ToolCall) -> Bundle:

@@ -501,6 +501,38 @@ def test_a_wait_for_a_row_can_be_cancelled_and_repeated(client: Client, server: 
     assert loop.run(main) == [f"<{number}>" for number in range(12)]
 
 
+def conductors_end() -> None:
+    """Waits for the end of all runs."""
+    for thread in threading.enumerate():
+        if thread.name == "llmbridge-map-conductor":
+            thread.join(30)
+            assert not thread.is_alive()
+
+
+async def _last(rows: Any) -> None:
+    async for _ in rows:
+        pass
+
+
+def test_p49_a_wait_that_was_cancelled_ends_the_run_if_no_other_follows(
+    client: Client, server: LLMServer, loop: Async
+) -> None:
+    """A traceback may hold the reader for long."""
+    import anyio
+
+    server.default = lambda received: Reply("x", header_delay=0.3)
+
+    async def main() -> None:
+        rows = aiter(client.map(map(str, range(1000)), concurrency=3))
+        with anyio.move_on_after(0.05):
+            await anext(rows)
+        await anyio.to_thread.run_sync(conductors_end)
+        with pytest.raises(Cancelled):
+            await _last(rows)
+
+    loop.run(main)
+
+
 def test_the_end_stays_the_end(client: Client, loop: Async) -> None:
     """A step behind it ends at once, also after `aclose()`."""
 

@@ -172,3 +172,19 @@ def test_an_error_in_a_chain_of_others(kernel: Kernel) -> None:
     cell = kernel.run(code)
     assert "mine" in cell.traceback
     assert "UnknownProvider" in cell.traceback
+
+
+def test_many_rows_show_their_progress_in_one_line(kernel: Kernel) -> None:
+    """It is repainted in its place; the totals are a table."""
+    cell = kernel.run(
+        "rows = Client('demo').map([f'Question {n}' for n in range(40)], concurrency=4, progress=True)\n"
+        "for row in rows: pass\n"
+        "rows.totals"
+    )
+    assert cell.status == "ok"
+    assert cell.kinds <= {"display_data", "update_display_data", "execute_result"}
+    lines = cell.of("display_data", "update_display_data")
+    assert len({content["transient"]["display_id"] for content in lines}) == 1
+    assert lines[-1]["data"]["text/plain"].startswith("40 done, ")
+    (table,) = cell.of("execute_result")
+    assert "| answered | 40 |" in table["data"]["text/markdown"]

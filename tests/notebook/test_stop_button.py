@@ -40,6 +40,9 @@ FORMS = {
         "    futures = [pool.submit(client.chat(str(n)).complete) for n in range(40)]\n"
         "    [future.result() for future in futures]"
     ),
+    "map": "for row in client.map(map(str, range(1000)), concurrency=4): pass",
+    "async map": "async for row in client.map(map(str, range(1000)), concurrency=4): pass",
+    "awaited map": "await client.map(map(str, range(1000)), concurrency=4)",
     "threads of the loop": "await asyncio.gather(*(asyncio.to_thread(client.chat('x').complete) for _ in range(4)))",
 }
 ALONE = ("for", "complete", "await", "async for", "show", "show_async", "the last line")
