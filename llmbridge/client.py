@@ -8,10 +8,9 @@ from collections.abc import Callable, Coroutine, Generator, Iterable, Mapping, S
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Concatenate, ParamSpec, Protocol, TypeVar
 
-from llmbridge._call.plan import Plan, plan_embeddings, plan_models
+from llmbridge._call.plan import Plan, checked_models, has_credentials, plan_embeddings, plan_models
 from llmbridge._call.reading import finished
 from llmbridge._call.route import TRAVELLERS, Connections
-from llmbridge.errors import ConfigError
 from llmbridge.messages import Messages, SchemaMode
 from llmbridge.options import (
     UNSET,
@@ -217,7 +216,7 @@ class Client:
             schema_mode=schema_mode, schema_retries=schema_retries, extra=extra, system=system, unsupported=unsupported,
         )  # fmt: skip
         several = model is not None and not isinstance(model, str)
-        self._model: Any = _checked_models(model, self.transport_options) if several else model
+        self._model: Any = checked_models(model, self.transport_options, Client) if several else model
         if isinstance(model, str):
             resolve_model(model, self.transport_options.base_url is not None)
         self._limits = limits
@@ -382,7 +381,7 @@ class Client:
         )  # fmt: skip
         named = self._model if model is None else model
         if named is not None and not isinstance(named, str):
-            named = _checked_models(named, transport.over(self.transport_options))
+            named = checked_models(named, transport.over(self.transport_options), Client)
         return Plan(self, named, transport, options).stream(messages)
 
     def map(
@@ -550,7 +549,7 @@ class Client:
         headers = {
             name: value for name, value in (self.transport_options.headers or {}).items() if not is_sensitive(name)
         }
-        session = None if _has_credentials(self.transport_options.session) else self.transport_options.session
+        session = None if has_credentials(self.transport_options.session) else self.transport_options.session
         return asked.over(replace(self.transport_options, api_key=None, headers=headers or None, session=session))
 
     @property
@@ -599,53 +598,3 @@ class Client:
 
     async def __aexit__(self, *_: object) -> None:
         await self.aclose()
-
-
-def _checked_models(models: Any, options: TransportOptions) -> tuple[str | Client, ...]:
-    """The checked models of a list, to be tried in order.
-
-    Raises:
-        ConfigError: One of them is not a model, or the options hold what belongs to one service only.
-    """
-    if isinstance(models, Client):
-        models = (models,)
-    if isinstance(models, (bytes, Mapping)) or not isinstance(models, Iterable):
-        raise ConfigError("model must be a str like 'openai:gpt-5.4-mini', or a list of them")
-    found = tuple(models)
-    if not found:
-        raise ConfigError("the list of models is empty")
-    secret = any(value is not None and is_sensitive(name) for name, value in (options.headers or {}).items())
-    if options.api_key is not None or options.base_url is not None or secret:
-        raise ConfigError(
-            "api_key, base_url and headers that hold a secret belong to one service: for several models, pass a Client "
-            "for each instead of its name, as in Client([Client('openai:gpt-5.4-mini', api_key=...), 'ollama:llama3'])"
-        )
-    services: set[tuple[type[Provider], str | None]] = set()
-    for model in found:
-        if not isinstance(model, Client):
-            services.add((resolve_model(model)[0], None))
-        elif model.several:
-            raise ConfigError("a Client in a list of models must have one model: add its models to the list instead")
-        else:
-            base_url = model.transport_options.base_url
-            services.add((resolve_model(model.default_model, base_url is not None)[0], base_url))
-    if len(services) > 1 and _has_credentials(options.session):
-        raise ConfigError(
-            "the session holds credentials (auth, or a header like Authorization), which belong to one service: for "
-            "models of several services, pass a Client for each, as in Client([Client('openai:gpt-5.4-mini', "
-            "session=...), 'ollama:llama3'])"
-        )
-    return found
-
-
-def _has_credentials(session: requests.Session | None) -> bool:
-    """Whether a caller's session adds credentials to each request, which only one service should see."""
-    if session is None:
-        return False
-    params = session.params if isinstance(session.params, Mapping) else {}
-    named = {**params, **session.headers}
-    return (
-        session.auth is not None
-        or any(value is not None and is_sensitive(str(name)) for name, value in named.items())
-        or any(not cookie.domain for cookie in session.cookies)
-    )

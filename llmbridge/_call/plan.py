@@ -18,6 +18,7 @@ from llmbridge.options import (
     Timeout,
     TotalClock,
     TransportOptions,
+    is_sensitive,
     refuse_misspelt,
     refuse_of_client,
 )
@@ -26,11 +27,14 @@ from llmbridge.secret import discreet
 from llmbridge.stream import ChatStream
 
 if TYPE_CHECKING:
+    import requests
+
     from llmbridge._call.question import DocumentCall, EmbeddingsCall
     from llmbridge.client import Client
     from llmbridge.messages import Messages
+    from llmbridge.provider import Provider
 
-__all__ = ["Plan", "plan_embeddings", "plan_models"]
+__all__ = ["Plan", "checked_models", "has_credentials", "plan_embeddings", "plan_models"]
 
 _SCHEMA_RETRIES = 1
 _TURNS = 10
@@ -242,3 +246,58 @@ def _own_provider(client: Client, transport: TransportOptions) -> str:
 
 def _has_base_url(client: Client, transport: TransportOptions) -> bool:
     return transport.base_url is not None or client.transport_options.base_url is not None
+
+
+def checked_models(models: Any, options: TransportOptions, kind: type[Client]) -> tuple[str | Client, ...]:
+    """The checked models of a list, to be tried in order.
+
+    Args:
+        models: As the caller passed them.
+        options: Of the client or the call that tries them.
+        kind: The class of clients.
+
+    Raises:
+        ConfigError: One of them is not a model, or the options hold what belongs to one service only.
+    """
+    if isinstance(models, kind):
+        models = (models,)
+    if isinstance(models, (bytes, Mapping)) or not isinstance(models, Iterable):
+        raise ConfigError("model must be a str like 'openai:gpt-5.4-mini', or a list of them")
+    found = tuple(models)
+    if not found:
+        raise ConfigError("the list of models is empty")
+    secret = any(value is not None and is_sensitive(name) for name, value in (options.headers or {}).items())
+    if options.api_key is not None or options.base_url is not None or secret:
+        raise ConfigError(
+            "api_key, base_url and headers that hold a secret belong to one service: for several models, pass a Client "
+            "for each instead of its name, as in Client([Client('openai:gpt-5.4-mini', api_key=...), 'ollama:llama3'])"
+        )
+    services: set[tuple[type[Provider], str | None]] = set()
+    for model in found:
+        if not isinstance(model, kind):
+            services.add((resolve_model(model)[0], None))
+        elif model.several:
+            raise ConfigError("a Client in a list of models must have one model: add its models to the list instead")
+        else:
+            base_url = model.transport_options.base_url
+            services.add((resolve_model(model.default_model, base_url is not None)[0], base_url))
+    if len(services) > 1 and has_credentials(options.session):
+        raise ConfigError(
+            "the session holds credentials (auth, or a header like Authorization), which belong to one service: for "
+            "models of several services, pass a Client for each, as in Client([Client('openai:gpt-5.4-mini', "
+            "session=...), 'ollama:llama3'])"
+        )
+    return found
+
+
+def has_credentials(session: requests.Session | None) -> bool:
+    """Whether a caller's session adds credentials to each request, which only one service should see."""
+    if session is None:
+        return False
+    params = session.params if isinstance(session.params, Mapping) else {}
+    named = {**params, **session.headers}
+    return (
+        session.auth is not None
+        or any(value is not None and is_sensitive(str(name)) for name, value in named.items())
+        or any(not cookie.domain for cookie in session.cookies)
+    )

@@ -65,11 +65,9 @@ class _Cell:
             if main and signal.getsignal(signal.SIGINT) == self._interrupt:
                 signal.signal(signal.SIGINT, before)
 
-    def runs(self, begun: Reading | Run) -> None:
-        """An answer, or a run of `map`, begins."""
-        from llmbridge._call.reading import Reading
-
-        if isinstance(begun, Reading):
+    def begins(self, begun: Any) -> None:
+        """An answer begins, or a run of `map`, which has no source that ends it."""
+        if hasattr(begun, "source"):
             self.reads(begun)
         else:
             self._runs.add(begun)
@@ -141,4 +139,4 @@ def install() -> Callable[[Any], object] | None:
     shell.events.register("pre_run_cell", cell.begin)
     shell.events.register("post_run_cell", cell.end)
     cell.begin()  # this import happens in one
-    return cell.runs
+    return cell.begins
