@@ -37,10 +37,11 @@ import ast, asyncio, inspect, pathlib, sys
 path = pathlib.Path(sys.argv[1])
 code = compile(path.read_text(encoding="utf-8"), path, "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT)
 async def run():
-    result = eval(code, {"__name__": "__main__"})
-    if inspect.isawaitable(result):
-        await result
-asyncio.run(run())
+    await eval(code, {"__name__": "__main__"})
+if code.co_flags & inspect.CO_COROUTINE:
+    asyncio.run(run())
+else:
+    exec(code, {"__name__": "__main__"})
 """
 
 
