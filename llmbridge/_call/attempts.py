@@ -300,7 +300,8 @@ class Attempts:
                 limiter.learn(RateLimits.of(self.headers))
 
     def _keep_secret(self, secrets: Sequence[str]) -> None:
-        self._secrets = tuple(dict.fromkeys(map(MaskedStr, (*self._secrets, *secrets))))
+        if new := [word for word in secrets if word not in self._secrets]:
+            self._secrets = (*self._secrets, *map(MaskedStr, new))
 
     def _status_error(self, exchange: Exchange, call: Call) -> LLMBridgeError:
         from llmbridge.service_errors import BODY_LIMIT, error_for_status

@@ -27,7 +27,7 @@ from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
 
 from llmbridge._locks import keep_lock_free
-from llmbridge._transport.adapter import LazyResponse, WatchedAdapter
+from llmbridge._transport.adapter import LazyResponse, WatchedAdapter, copied_headers
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, WouldWait, serving
 from llmbridge._transport.connections import watch_pool
@@ -459,7 +459,7 @@ class Transport:
             self._templates[key] = template
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = template.method, template.url
-        prepared.headers = template.headers.copy()
+        prepared.headers = copied_headers(template.headers)
         if body is not None:
             prepared.headers["Content-Length"] = str(len(body))
         prepared.body = body

@@ -16,12 +16,19 @@ from requests.utils import get_encoding_from_headers
 from llmbridge._transport.connections import watch_manager
 from llmbridge.secret import MaskedStr
 
-__all__ = ["LazyResponse", "WatchedAdapter"]
+__all__ = ["LazyResponse", "WatchedAdapter", "copied_headers"]
 
 _IDLE_CONNECTIONS = 64  # kept per host for reuse; the number of busy ones is not limited
 _HOSTS = 64  # to which a client keeps idle connections
 _LAZY = ("cookies", "encoding", "headers", "history")
 _BLANK = {name: value for name, value in vars(requests.Response()).items() if name not in _LAZY}
+
+
+def copied_headers(headers: Any) -> Any:
+    """A copy; that of requests puts one header after the other into a new mapping."""
+    copy: Any = CaseInsensitiveDict.__new__(CaseInsensitiveDict)
+    copy._store = headers._store.copy()
+    return copy
 
 
 class LazyResponse(requests.Response):
@@ -65,7 +72,8 @@ class WatchedAdapter(HTTPAdapter):
 
     def get_connection_with_tls_context(self, request: Any, verify: Any, proxies: Any = None, cert: Any = None) -> Any:
         """The pool for a request, cached: urllib3 looks it up under a lock that all threads share."""
-        folder = isinstance(verify, str) and os.path.isdir(verify)
+        trusts = proxies or not request.url.startswith("http:")
+        folder = trusts and isinstance(verify, str) and os.path.isdir(verify)
         key = request.url, verify, folder, *map(MaskedStr, (proxies or {}).values())
         pool = self._pools.get(key)
         if pool is None or pool.pool is None:  # closed: it was the least recently used of many hosts'
