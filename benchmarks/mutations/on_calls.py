@@ -183,7 +183,7 @@ _SECRETS = (
     ),
     Mutation("P18", "a function's arguments show", "KeyFunction.__repr__", "{MASK}", "{self._function}"),
     Mutation("P18", "what a function raised has its frames", "_typed", 'drop_frames(error, "api_key()")', "pass"),
-    Mutation("P18", "a key of before is quoted", "Attempts._keep_secret", "(*self._secrets, *map", "(*map"),
+    Mutation("P18", "a key of before is quoted", "Attempts._keep_secret", "(*self._secrets,", "(*self._secrets[:0],"),
     Mutation("P18", "the key is pickled unasked", "Client.__getstate__", "and self._pickle_key else None", "else None"),
     Mutation("P19", "white space around a key stays", "Secret.__init__", "value.strip()", "value"),
     Mutation("P19", "line ends in a key", "Secret.__init__", "and stripped.isprintable()", "and stripped"),
