@@ -406,7 +406,7 @@ class Client:
 
         Args:
             prompts: Any iterable, of any length; in async code an async one too. It is read as rows are taken.
-            model, schema, **options: As for `chat`, but for `retries`; with `embed`, those of `embed`.
+            model, schema, options: As for `chat`, but for `retries`; with `embed`, those of `embed`.
             prompt: What to send for an item: a template like "{title}: {text}", or a function. None sends the item.
             key: The column that names a row, or a function. No two rows may have the same one.
             order: "input", or "done" for rows as they are finished.
