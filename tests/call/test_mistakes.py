@@ -477,7 +477,7 @@ def test_a_tool_that_says_something_does_not_warn() -> None:
     def hinted(a: int):  # type: ignore[no-untyped-def]
         return a
 
-    chat("2 + 3?", "demo", tools=[add, now, hinted, print, tool(name="x", description="Adds.")(nameless)])
+    chat("2 + 3?", "demo", tools=[add, now, hinted, round, tool(name="x", description="Adds.")(nameless)])
 
 
 # -- what a call is made of -------------------------------------------------------------------------------------------
@@ -615,8 +615,8 @@ def test_a_refused_key_says_where_it_came_from(
     """The message names the key's source, since keys often come from the wrong place. The key is not quoted."""
     monkeypatch.setenv("OPENAI_API_KEY", "k-9876543210")
     server.default = Reply("no", status=401)
-    client = Client("openai:m", base_url=server.base_url("openai"), proxy=False, **given)
-    error = mode.read(client.chat("Hi")).error
+    with Client("openai:m", base_url=server.base_url("openai"), proxy=False, **given) as client:
+        error = mode.read(client.chat("Hi")).error
     assert error is not None
     assert re.search(says, error.message)
     assert "0123456789" not in str(error)
