@@ -367,8 +367,11 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         self._stop_watching()  # it may belong to another event loop
         source, loop = self._view.source, running_loop()
         if loop is not None:
-            with contextlib.suppress(NotImplementedError):
+            try:
                 self._watch = _Watch(loop, source, self._view.poll)
+            except NotImplementedError:
+                pass  # wait as on trio; an error of the step itself is the caller's
+            else:
                 return await self._watch.outcome()
         call = source.current
         if (descriptor := call.watch()) is not None:  # None: it was given up meanwhile

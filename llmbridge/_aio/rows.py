@@ -66,26 +66,27 @@ class AsyncRows(AsyncIterator[T], Generic[T]):
         if not self._begun:
             self._begun = True
             self._source.start()
-        await checkpoint()
-        while True:
-            try:
-                row = self._source.next_now()
-            except Empty:
-                await self._arrival()
-                continue
-            if row is None:
-                raise StopAsyncIteration
-            return row
+        try:
+            await checkpoint()
+            while True:
+                try:
+                    row = self._source.next_now()
+                except Empty:
+                    await self._arrival()
+                    continue
+                if row is None:
+                    raise StopAsyncIteration
+                return row
+        except cancellation():
+            self._left = _Left(self._source)
+            watch(self._left)
+            raise
 
     async def _arrival(self) -> None:
         event, loop = Event(), Loop()
         try:
             if self._source.listen(lambda: loop.soon(event.set)):
                 await event.wait()
-        except cancellation():
-            self._left = _Left(self._source)
-            watch(self._left)
-            raise
         finally:
             self._source.listen(None)
 

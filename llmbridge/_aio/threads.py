@@ -368,10 +368,11 @@ async def in_thread(
 
 
 def running_loop() -> asyncio.AbstractEventLoop | None:
+    """The event loop of this thread if asyncio runs it; None on trio, and without one."""
     try:
         return asyncio.get_running_loop()
     except RuntimeError:
-        return None  # trio
+        return None
 
 
 def cancellation() -> type[BaseException]:

@@ -279,6 +279,25 @@ def test_p31_an_error_that_came_in_the_moment_of_a_cancel_comes_next(
     asyncio.run(main())
 
 
+def test_p31_no_error_of_a_step_is_taken_for_one_of_the_loop(case: Case, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A loop that cannot watch sockets raises the same class: swallowed, the answer would seem to have ended."""
+
+    def unfinished(*_: Any, **__: Any) -> None:
+        raise NotImplementedError("a provider's own")
+
+    async def main() -> None:
+        stream = case.stream.__aiter__()
+        step = asyncio.ensure_future(stream.__anext__())
+        await until(lambda: case.watched)
+        monkeypatch.setattr("llmbridge._call.answer.Answer.read", unfinished)
+        case.server.parts.put(HEAD)
+        case.server.parts.put(A)
+        with pytest.raises(NotImplementedError, match="a provider's own"):
+            await step
+
+    asyncio.run(main())
+
+
 def test_p31_the_next_event_loop_goes_on(case: Case) -> None:
     """A new event loop reads on, though the first one still watched the socket."""
     asyncio.run(case.begin())

@@ -526,6 +526,9 @@ def test_p49_a_wait_that_was_cancelled_ends_the_run_if_no_other_follows(
         rows = aiter(client.map(map(str, range(1000)), concurrency=3))
         with anyio.move_on_after(0.05):
             await anext(rows)
+        with anyio.CancelScope() as scope:  # one that never gets to wait
+            scope.cancel()
+            await anext(rows)
         await anyio.to_thread.run_sync(conductors_end)
         with pytest.raises(Cancelled):
             await _last(rows)
