@@ -1,10 +1,9 @@
-"""How many requests are under way at once, found out from the answers: pure rules, no clock and no network.
+"""How many requests to send at once, learned from the answers: pure rules, without a clock or a network.
 
-The width doubles until the service refuses, then it grows by a twentieth a round, as long as it is used, and faster
-again beyond the width at which it was refused. It is cut by three tenths where refusals have to do with it: three of
-them, and 15 % of a round. A few scattered ones say nothing about the width, and leave it alone. Of the rules that were
-measured at services that allow 60 requests a second, have 24 places, or refuse one request in twenty at random, simpler
-ones lose rows at the first or crawl at the last.
+The width doubles until the service refuses a request. From then on it grows by a twentieth each round, as long as it is
+used, and faster again once it is beyond the width at which it was refused. It shrinks by three tenths when a round has at
+least three refusals and they are 15 % of it; a few scattered refusals leave it alone. These rules were measured against
+services that allow 60 requests a second, have 24 places, or refuse 5 % at random: simpler rules lose rows or crawl.
 """
 
 from __future__ import annotations
@@ -32,11 +31,11 @@ class Width:
     """The width of a run, one thread's own.
 
     Args:
-        fixed: So many, whatever the service says; None lets it adapt.
-        most: Not more than that.
+        fixed: The number of requests at once; None adapts it.
+        most: The upper limit.
 
     Attributes:
-        now: How many may be under way.
+        now: How many requests may be under way.
 
     Example:
         >>> width = Width(None, 100)
@@ -75,8 +74,8 @@ class Width:
             sent: When it was sent.
             now: When it was over.
             running: How many were under way then, this one included.
-            refused: Whether the service wanted fewer.
-            wait: For how many seconds it asked then.
+            refused: Whether the service refused it because there were too many.
+            wait: The wait that the service demanded, in seconds.
         """
         self._in_a_row = self._in_a_row + 1 if refused else 0
         if self._in_a_row == 1:
@@ -92,7 +91,7 @@ class Width:
         else:
             self._typical += (now - sent - self._typical) * (_FRESH if self._typical else 1.0)
         if sent < self._cut_at:
-            return  # it says something about the width before
+            return  # it was sent at the width before the cut
         self._answers += 1
         self._full = self._full or running + len(self._resting) >= self.now
         if refused:
