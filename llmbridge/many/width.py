@@ -1,9 +1,9 @@
 """How many requests to send at once, learned from the answers: pure rules, without a clock or a network.
 
 The width doubles until the service refuses a request. From then on it grows by a twentieth each round, as long as it is
-used, and faster again once it is beyond the width at which it was refused. It shrinks by three tenths when a round has at
-least three refusals and they are 15 % of it; a few scattered refusals leave it alone. These rules were measured against
-services that allow 60 requests a second, have 24 places, or refuse 5 % at random: simpler rules lose rows or crawl.
+used, and faster again once it is beyond the width at which it was refused. It shrinks by three tenths when a round has
+at least three refusals and they are 15 % of it; a few scattered refusals leave it alone. These rules were measured
+against services that allow 60 requests a second, have 24 places, or refuse 5 % at random; simpler ones lose rows.
 """
 
 from __future__ import annotations
