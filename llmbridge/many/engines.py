@@ -1,0 +1,235 @@
+"""Engines: executors of other people's, which carry tasks to workers, and what a run must know of each."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import pickle
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from typing import Any
+
+from llmbridge._text import shown
+from llmbridge.errors import ConfigError, WorkerLost
+from llmbridge.many.shard import Watched
+
+__all__ = ["Engine", "engine_of"]
+
+_BACKLOG = 1024  # shards that listen to the driver
+_WORKERS_OF_POOL = ("_max_workers", "num_workers")  # concurrent.futures and loky; mpi4py
+
+Work = Callable[[bytes], bytes]
+
+
+class Engine(ABC):
+    """Carries tasks to workers.
+
+    Attributes:
+        workers: How many tasks are run at once; known once it is open.
+        resends: How often a task is sent again whose worker died.
+        watched: What tells a task to stop.
+    """
+
+    workers = 1
+    resends = 2
+    watched: Watched = ()
+
+    @abstractmethod
+    def open(self) -> None:
+        """Begins, in the caller's thread."""
+
+    @abstractmethod
+    def dumps(self, value: Any) -> bytes:
+        """Pickles for a worker."""
+
+    @abstractmethod
+    def send(self, work: Work, task: bytes) -> Future[bytes]:
+        """Has a worker run a task.
+
+        Raises:
+            WorkerLost: The executor takes no more.
+        """
+
+    @abstractmethod
+    def is_loss(self, error: BaseException) -> bool:
+        """Whether a task has failed with it because its worker died."""
+
+    @abstractmethod
+    def stop(self) -> None:
+        """Tells the tasks under way to stop."""
+
+    def close(self) -> None:
+        """Lets go of everything but what is the caller's."""
+        self.stop()
+
+
+class _Pool(Engine):
+    """A `concurrent.futures.Executor`: threads, processes, loky, or another package's.
+
+    Args:
+        executor: Of the caller, who shuts it down.
+    """
+
+    def __init__(self, executor: Executor) -> None:
+        self._executor = executor
+        found = [getattr(executor, name, None) for name in _WORKERS_OF_POOL]
+        self.workers = next((count for count in found if isinstance(count, int)), os.cpu_count() or 1)
+        self._own: list[Executor] = []
+        self._line: socket.socket | None = None
+
+    def open(self) -> None:
+        """See Engine."""
+        for _ in range(self.workers):  # forks the processes of a pool before a run has threads
+            self._executor.submit(int)
+        self._line = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self.watched = ("port", socket.gethostname(), self._line.getsockname()[1])
+
+    def dumps(self, value: Any) -> bytes:
+        """See Engine. Executors of other packages bring cloudpickle, which takes classes of notebooks."""
+        if not type(self._executor).__module__.startswith("concurrent.futures"):
+            with contextlib.suppress(ImportError):
+                import cloudpickle
+
+                found: bytes = cloudpickle.dumps(value)
+                return found
+        return pickle.dumps(value)
+
+    def send(self, work: Work, task: bytes) -> Future[bytes]:
+        """See Engine."""
+        try:
+            return self._executor.submit(work, task)
+        except BrokenExecutor:
+            self._executor = self._renewed()
+            self._own.append(self._executor)
+            return self._executor.submit(work, task)
+        except RuntimeError as error:
+            raise WorkerLost(f"the executor takes no more rows: {error}") from None
+
+    def _renewed(self) -> Executor:
+        """A pool like the one that is broken.
+
+        Raises:
+            WorkerLost: Only its owner can make one.
+        """
+        old: Any = self._executor
+        if isinstance(old, ProcessPoolExecutor):
+            return ProcessPoolExecutor(self.workers, old._mp_context, old._initializer, old._initargs)
+        if type(old).__module__.startswith("loky"):
+            import loky
+
+            pool: Executor = loky.get_reusable_executor(self.workers)
+            return pool
+        raise WorkerLost(f"the workers of {shown(old)} died, and it takes no more rows")
+
+    def is_loss(self, error: BaseException) -> bool:
+        """See Engine."""
+        return isinstance(error, BrokenExecutor)
+
+    def stop(self) -> None:
+        """See Engine."""
+        if self._line is not None:
+            with contextlib.suppress(OSError):  # not every system can
+                self._line.shutdown(socket.SHUT_RDWR)  # a forked worker has it open as well
+            self._line.close()
+
+    def close(self) -> None:
+        """See Engine."""
+        super().close()
+        for executor in self._own:
+            executor.shutdown(wait=False, cancel_futures=True)
+
+
+class _Dask(_Pool):
+    """The workers of a `distributed.Client`, which sends a task again by itself if its worker dies."""
+
+    resends = 0
+
+    def __init__(self, client: Any) -> None:
+        if client.asynchronous:
+            raise ConfigError("executor= takes a distributed.Client without asynchronous=True")
+        super().__init__(client.get_executor(pure=False))
+        self._client = client
+        self.workers = len(client.scheduler_info(n_workers=-1)["workers"]) or 1
+
+    def open(self) -> None:
+        """See Engine."""
+        from distributed import Event
+
+        self._stopped = Event(f"llmbridge-{os.urandom(8).hex()}", client=self._client)
+        self.watched = ("event", self._stopped.name)
+
+    def is_loss(self, error: BaseException) -> bool:
+        """See Engine."""
+        from distributed import KilledWorker
+
+        return isinstance(error, KilledWorker)
+
+    def stop(self) -> None:
+        """See Engine."""
+        self._stopped.set()
+
+
+class _Ray(Engine):
+    """The workers of the Ray cluster that this process is connected to, or of one on this machine."""
+
+    def __init__(self) -> None:
+        try:
+            import ray
+        except ImportError:
+            raise ConfigError('executor="ray" needs the package ray: pip install "llmbridge[ray]"') from None
+        self._ray = ray
+        self._under_way: list[Any] = []
+
+    def open(self) -> None:
+        """See Engine."""
+        if not self._ray.is_initialized():
+            self._ray.init(logging_level="warning", log_to_driver=False)
+        self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+
+    def dumps(self, value: Any) -> bytes:
+        """See Engine."""
+        found: bytes = self._ray.cloudpickle.dumps(value)
+        return found
+
+    def send(self, work: Work, task: bytes) -> Future[bytes]:
+        """See Engine."""
+        reference = self._ray.remote(work).options(max_retries=0).remote(task)
+        self._under_way.append(reference)
+        future: Future[bytes] = reference.future()
+        future.add_done_callback(lambda _: self._under_way.remove(reference))
+        return future
+
+    def is_loss(self, error: BaseException) -> bool:
+        """See Engine."""
+        exceptions = self._ray.exceptions
+        lost = (
+            exceptions.WorkerCrashedError,
+            exceptions.NodeDiedError,
+            exceptions.OutOfMemoryError,
+            exceptions.ObjectLostError,
+        )
+        return isinstance(error, lost)
+
+    def stop(self) -> None:
+        """See Engine."""
+        for reference in list(self._under_way):
+            self._ray.cancel(reference)
+
+
+def engine_of(executor: Any) -> Engine:
+    """The engine for what a caller gave as executor.
+
+    Raises:
+        ConfigError: It is nothing of the kind.
+    """
+    if isinstance(executor, Executor):
+        return _Pool(executor)
+    if isinstance(executor, str) and executor == "ray":
+        return _Ray()
+    if type(executor).__module__.startswith("distributed") and hasattr(executor, "get_executor"):
+        return _Dask(executor)
+    raise ConfigError(
+        f'executor must be a concurrent.futures.Executor, a distributed.Client or "ray", not {shown(executor)}'
+    )
