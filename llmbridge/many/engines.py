@@ -18,6 +18,7 @@ from llmbridge.many.shard import Watched
 __all__ = ["Engine", "engine_of"]
 
 _BACKLOG = 1024  # shards that listen to the driver
+_STOP_SECONDS = 0.5  # to tell a scheduler
 _WORKERS_OF_POOL = ("_max_workers", "num_workers")  # concurrent.futures and loky; mpi4py
 
 Work = Callable[[bytes], bytes]
@@ -76,13 +77,14 @@ class _Pool(Engine):
         self._executor = executor
         found = [getattr(executor, name, None) for name in _WORKERS_OF_POOL]
         self.workers = next((count for count in found if isinstance(count, int)), os.cpu_count() or 1)
+        self._first: list[Future[Any]] = []
         self._own: list[Executor] = []
         self._line: socket.socket | None = None
 
     def open(self) -> None:
         """See Engine."""
-        for _ in range(self.workers):  # forks the processes of a pool before a run has threads
-            self._executor.submit(int)
+        # Forks the processes of a pool before a run has threads.
+        self._first = [self._submit(int) for _ in range(self.workers)]
         self._line = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
         self.watched = ("port", socket.gethostname(), self._line.getsockname()[1])
 
@@ -98,12 +100,15 @@ class _Pool(Engine):
 
     def send(self, work: Work, task: bytes) -> Future[bytes]:
         """See Engine."""
+        return self._submit(work, task)
+
+    def _submit(self, work: Callable[..., Any], *task: bytes) -> Future[Any]:
         try:
-            return self._executor.submit(work, task)
+            return self._executor.submit(work, *task)
         except BrokenExecutor:
             self._executor = self._renewed()
             self._own.append(self._executor)
-            return self._executor.submit(work, task)
+            return self._executor.submit(work, *task)
         except RuntimeError as error:
             raise WorkerLost(f"the executor takes no more rows: {error}") from None
 
@@ -124,8 +129,9 @@ class _Pool(Engine):
         raise WorkerLost(f"the workers of {shown(old)} died, and it takes no more rows")
 
     def is_loss(self, error: BaseException) -> bool:
-        """See Engine."""
-        return isinstance(error, BrokenExecutor)
+        """See Engine. Workers that never ran anything have not died of a row."""
+        ran = any(first.done() and not first.cancelled() and first.exception() is None for first in self._first)
+        return isinstance(error, BrokenExecutor) and ran
 
     def stop(self) -> None:
         """See Engine."""
@@ -141,34 +147,70 @@ class _Pool(Engine):
             executor.shutdown(wait=False, cancel_futures=True)
 
 
-class _Dask(_Pool):
-    """The workers of a `distributed.Client`, which sends a task again by itself if its worker dies."""
+class _Dask(Engine):
+    """The workers of a `distributed.Client`, which sends a task again by itself if its worker dies.
+
+    Args:
+        client: Of the caller, who closes it.
+    """
 
     resends = 0
 
     def __init__(self, client: Any) -> None:
         if client.asynchronous:
             raise ConfigError("executor= takes a distributed.Client without asynchronous=True")
-        super().__init__(client.get_executor(pure=False))
         self._client = client
-        self.workers = len(client.scheduler_info(n_workers=-1)["workers"]) or 1
 
     def open(self) -> None:
         """See Engine."""
-        from distributed import Event
+        self._check()
+        self.workers = len(self._client.nthreads()) or 1
+        self.watched = ("event", f"llmbridge-{os.urandom(8).hex()}")
 
-        self._stopped = Event(f"llmbridge-{os.urandom(8).hex()}", client=self._client)
-        self.watched = ("event", self._stopped.name)
+    def dumps(self, value: Any) -> bytes:
+        """See Engine. Dask brings cloudpickle, which takes classes of notebooks."""
+        import cloudpickle
+
+        found: bytes = cloudpickle.dumps(value)
+        return found
+
+    def send(self, work: Work, task: bytes) -> Future[bytes]:
+        """See Engine. What is under way is told to stop, and not cancelled: its answers would be lost."""
+        self._check()
+        sent = self._client.submit(work, task, pure=False)
+        future: Future[bytes] = Future()
+        future.set_running_or_notify_cancel()
+
+        def over(_: Any) -> None:
+            try:
+                future.set_result(sent.result())
+            except BaseException as error:  # noqa: BLE001 - looked at by the run
+                lost = WorkerLost("the scheduler was lost")
+                future.set_exception(error if sent.status == "error" else lost)
+
+        sent.add_done_callback(over)
+        return future
+
+    def _check(self) -> None:
+        """All tasks are lost with the connection, and new ones would wait for another."""
+        if self._client.status != "running":
+            raise WorkerLost(f"the distributed.Client has no scheduler to send rows to: it is {self._client.status}")
 
     def is_loss(self, error: BaseException) -> bool:
         """See Engine."""
         from distributed import KilledWorker
 
-        return isinstance(error, KilledWorker)
+        return isinstance(error, (KilledWorker, WorkerLost))
 
     def stop(self) -> None:
         """See Engine."""
-        self._stopped.set()
+        if self._client.status == "running":
+            with contextlib.suppress(Exception):  # the scheduler is gone, and its workers with it
+                told = self._client.scheduler.event_set
+                self._client.sync(told, name=self.watched[1], callback_timeout=_STOP_SECONDS)
+
+    def close(self) -> None:
+        """See Engine. Whatever is under way was told to stop."""
 
 
 class _Ray(Engine):

@@ -306,7 +306,11 @@ class _Watch:
 
         def look() -> None:
             while not self._over.is_set():
-                if event.wait(timeout=_LOOKS):
+                try:
+                    wanted = not event.wait(timeout=_LOOKS)
+                except Exception:  # noqa: BLE001 - the scheduler is gone, and with it who wants the rows
+                    wanted = False
+                if not wanted:
                     self._stop()
                     return
 
