@@ -220,3 +220,21 @@ def kernel() -> Iterator[Any]:
         yield running
     finally:
         running.close()
+
+
+@pytest.fixture(scope="session")
+def dask_crew() -> Iterator[Any]:
+    """A cluster of Dask, for the tests in engines/."""
+    from crews import dask_crew
+
+    with dask_crew() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def ray_crew() -> Iterator[Any]:
+    """A cluster of Ray, for the tests in engines/."""
+    from crews import ray_crew
+
+    with ray_crew() as found:
+        yield found

@@ -66,6 +66,21 @@ class Engine(ABC):
         self.stop()
 
 
+class _Told(Future[bytes]):
+    """Of a task that is told to stop, and not cancelled: the rows that it has finished would be lost."""
+
+    def cancel(self) -> bool:
+        """See Future."""
+        return False
+
+    def copy(self, other: Any) -> None:
+        """Takes the outcome of another future, which is done."""
+        try:
+            self.set_result(other.result())
+        except BaseException as error:  # noqa: BLE001 - looked at by the run
+            self.set_exception(error)
+
+
 class _Pool(Engine):
     """A `concurrent.futures.Executor`: threads, processes, loky, or another package's.
 
@@ -78,7 +93,7 @@ class _Pool(Engine):
         found = [getattr(executor, name, None) for name in _WORKERS_OF_POOL]
         self.workers = next((count for count in found if isinstance(count, int)), os.cpu_count() or 1)
         self._first: list[Future[Any]] = []
-        self._own: list[Executor] = []
+        self._own: list[ProcessPoolExecutor] = []
         self._line: socket.socket | None = None
 
     def open(self) -> None:
@@ -107,7 +122,6 @@ class _Pool(Engine):
             return self._executor.submit(work, *task)
         except BrokenExecutor:
             self._executor = self._renewed()
-            self._own.append(self._executor)
             return self._executor.submit(work, *task)
         except RuntimeError as error:
             raise WorkerLost(f"the executor takes no more rows: {error}") from None
@@ -120,11 +134,12 @@ class _Pool(Engine):
         """
         old: Any = self._executor
         if isinstance(old, ProcessPoolExecutor):
-            return ProcessPoolExecutor(self.workers, old._mp_context, old._initializer, old._initargs)
+            self._own.append(ProcessPoolExecutor(self.workers, old._mp_context, old._initializer, old._initargs))
+            return self._own[-1]
         if type(old).__module__.startswith("loky"):
             import loky
 
-            pool: Executor = loky.get_reusable_executor(self.workers)
+            pool: Executor = loky.get_reusable_executor(self.workers)  # of the whole process, and ends when idle
             return pool
         raise WorkerLost(f"the workers of {shown(old)} died, and it takes no more rows")
 
@@ -175,20 +190,10 @@ class _Dask(Engine):
         return found
 
     def send(self, work: Work, task: bytes) -> Future[bytes]:
-        """See Engine. What is under way is told to stop, and not cancelled: its answers would be lost."""
+        """See Engine."""
         self._check()
-        sent = self._client.submit(work, task, pure=False)
-        future: Future[bytes] = Future()
-        future.set_running_or_notify_cancel()
-
-        def over(_: Any) -> None:
-            try:
-                future.set_result(sent.result())
-            except BaseException as error:  # noqa: BLE001 - looked at by the run
-                lost = WorkerLost("the scheduler was lost")
-                future.set_exception(error if sent.status == "error" else lost)
-
-        sent.add_done_callback(over)
+        future = _Told()
+        self._client.submit(work, task, pure=False).add_done_callback(future.copy)
         return future
 
     def _check(self) -> None:
@@ -198,9 +203,9 @@ class _Dask(Engine):
 
     def is_loss(self, error: BaseException) -> bool:
         """See Engine."""
-        from distributed import KilledWorker
+        from distributed import CancelledError, KilledWorker
 
-        return isinstance(error, (KilledWorker, WorkerLost))
+        return isinstance(error, (KilledWorker, CancelledError, OSError))  # the last two if the scheduler is lost
 
     def stop(self) -> None:
         """See Engine."""
@@ -239,8 +244,13 @@ class _Ray(Engine):
         """See Engine."""
         reference = self._ray.remote(work).options(max_retries=0).remote(task)
         self._under_way.append(reference)
-        future: Future[bytes] = reference.future()
-        future.add_done_callback(lambda _: self._under_way.remove(reference))
+        future = _Told()
+
+        def over(done: Future[bytes]) -> None:
+            self._under_way.remove(reference)
+            future.copy(done)
+
+        reference.future().add_done_callback(over)
         return future
 
     def is_loss(self, error: BaseException) -> bool:

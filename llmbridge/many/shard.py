@@ -303,6 +303,8 @@ class _Watch:
         from distributed import Event, get_client
 
         event = Event(name, client=get_client())
+        if event.is_set():
+            self._stop()
 
         def look() -> None:
             while not self._over.is_set():
