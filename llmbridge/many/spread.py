@@ -18,7 +18,7 @@ from llmbridge._locks import monotonic
 from llmbridge.errors import Cancelled, ConfigError, LLMBridgeError, WorkerLost
 from llmbridge.limits import Limits
 from llmbridge.many.run import Plan, Run
-from llmbridge.many.shard import Report, Share, packed_settings, packed_task, unpickled, work
+from llmbridge.many.shard import Report, Share, forget, packed_settings, packed_task, unpickled, work
 
 if TYPE_CHECKING:
     from llmbridge.client import Client
@@ -156,6 +156,7 @@ class Spread(Run):
             super()._wind_up()
         finally:
             self._engine.close()
+            forget(self._settings)
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
