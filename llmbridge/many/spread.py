@@ -185,10 +185,9 @@ class Spread(Run):
         rows = self._ready
         size = place.width * _ROUNDS * self._asking.most if place.rate is None else int(place.rate * _SECONDS)
         size = max(1, min(size, self._most_rows))
-        if self._all_read:
-            size = min(size, -(-len(rows) // len(self._places)))
-        elif len(rows) < size and monotonic() < self._full_at:
+        if len(rows) < size * len(self._free) and not self._all_read and monotonic() < self._full_at:
             return None
+        size = min(size, -(-len(rows) // len(self._places if self._all_read else self._free)))
         shard = _Shard([], [])
         room = _MOST_BYTES
         while rows and len(shard.rows) < size and room > 0:

@@ -409,6 +409,25 @@ def plan(concurrency: int | None = None, most: int | None = None) -> Plan:
     return Plan(**rest, in_order=True, concurrency=concurrency, most=most, attempts=1)
 
 
+@pytest.mark.slow
+def test_p51_requests_keep_their_distance_from_shard_to_shard(
+    server: LLMServer, executor: Executor, client: Client
+) -> None:
+    """Two workers at 60 a minute each send no more than two in a second, however small the shards are."""
+    times: list[float] = []
+
+    def answer(received: Received) -> Reply:
+        times.append(time.monotonic())
+        return Reply("yes")
+
+    server.default = answer
+    limits = Limits(requests_per_minute=120, burst=1)
+    with Client("openai:m", base_url=server.base_url("openai"), limits=limits) as limited:
+        rows = limited.map(map(str, range(8)), executor=executor, window=2).complete()
+    assert all(row.ok for row in rows)
+    assert times[-1] - times[0] > 2.8
+
+
 def test_p51_a_shard_takes_over_what_was_sent_before_it() -> None:
     """Its limiter counts the requests of the last minute, and paces the next ones behind them."""
     now = 100.0
