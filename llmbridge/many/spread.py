@@ -196,6 +196,7 @@ class Spread(Run):
                 content = self._engine.dumps(asked.content)
             except Exception as error:  # noqa: BLE001 - of the caller's own objects
                 self._fail(asked, ConfigError(f"row {asked.index} cannot be pickled: {type(error).__name__}: {error}"))
+                self._inbox.put((bool,))  # or it would wait for a report before it hands the row out
                 continue
             room -= len(content)
             shard.rows.append(asked)
@@ -246,8 +247,9 @@ class Spread(Run):
             return
         if not isinstance(report.error, Cancelled):
             self._give_up(report.error)
-        elif not (self._cancelled or self._given_up):
-            self._lost(place, shard)  # somebody else stopped it
+        elif rest := sorted(set(range(len(shard.rows))) - {row.index for row in report.rows}):  # another stopped it
+            left = [shard.rows[index] for index in rest], [shard.contents[index] for index in rest]
+            self._lost(place, _Shard(*left, shard.losses, shard.suspect))
 
     def _lost(self, place: _Place, shard: _Shard) -> None:
         """A shard has not come back."""

@@ -13,7 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +28,14 @@ from llmbridge import (
     ConfigError,
     Limits,
     LLMBridgeError,
+    Message,
     MissingKey,
     Retry,
     WorkerLost,
 )
 from llmbridge.limits import Limiter
 from llmbridge.many import Row, run_shard
+from llmbridge.many.engines import _Pool
 from llmbridge.many.run import Plan
 from llmbridge.many.shard import Report, work
 from llmbridge.many.spread import _places
@@ -552,6 +554,51 @@ def test_what_cannot_be_pickled_is_refused_before_anything_is_sent(
     with pytest.raises(ConfigError, match=r"an executor needs options that can be pickled: .*Local"):
         client.map(["a"], schema=Local, executor=pool).complete()
     assert server.requests == []
+
+
+def test_a_row_that_cannot_be_pickled_fails_alone(
+    client: Client, threads: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whatever it is that pickle does not take."""
+    dumps = _Pool.dumps
+
+    def failing(self: _Pool, value: Any) -> bytes:
+        if isinstance(value, tuple) and isinstance(value[0], Message) and "bad" in str(value):
+            raise TypeError("cannot pickle a lock")
+        return dumps(self, value)
+
+    monkeypatch.setattr(_Pool, "dumps", failing)
+    rows = client.map(["bad"], executor=threads).complete() + client.map(["a", "bad", "b"], executor=threads).complete()
+    assert [row.ok for row in rows] == [False, True, False, True]
+    assert str(rows[2].error) == "row 1 cannot be pickled: TypeError: cannot pickle a lock"
+
+
+class Stopping(ThreadPoolExecutor):
+    """Stops its first task in the middle, as others than the driver can."""
+
+    stopped = False
+
+    def submit(  # noqa: D102
+        self, work: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        return super().submit(self._stop, work, *args) if args else super().submit(work)
+
+    def _stop(self, work: Callable[[bytes], bytes], task: bytes) -> bytes:
+        report: Report = pickle.loads(work(task))
+        if self.stopped:
+            return pickle.dumps(report)
+        self.stopped = True
+        return pickle.dumps(replace(report, rows=report.rows[:2], error=Cancelled("the shard was interrupted")))
+
+
+def test_p51_a_shard_that_another_has_stopped_goes_on(client: Client, server: LLMServer) -> None:
+    """What it has finished is not sent again."""
+    items = list(map(str, range(6)))
+    with Stopping(1) as executor:
+        rows = client.map(items, executor=executor)
+        assert [row.text for row in rows] == [f"<{item}>" for item in items]
+    assert rows.totals.done == len(items)
+    assert len(server.requests) == len(items) + 4
 
 
 @pytest.mark.parametrize("given", [2, "dask", object(), ThreadPoolExecutor])
