@@ -61,6 +61,9 @@ def add(commands: Any) -> None:
         "--max-errors", metavar="N|P%", type=_errors, help="end when more rows than that have failed, like 10 or 1%%"
     )
     command.add_argument("--journal", metavar="FILE", help="default: OUTPUT.journal; none for standard output")
+    command.add_argument(
+        "--executor", metavar="processes[:N]|dask:ADDRESS|ray", help="send the rows from other processes, or a cluster"
+    )
     command.add_argument("--dry-run", action="store_true", help="say how many rows and tokens it takes; send nothing")
     add_client(command)
     add_debug(command)
@@ -80,7 +83,8 @@ def _map(options: argparse.Namespace) -> int:
         given["embed"] = True
     on_stdout = options.output == "-"
     journal = options.journal or (None if on_stdout else f"{options.output}.journal")
-    with Client(options.model, **{**client_options(options), "retries": None}) as client:
+    own = {**client_options(options), "retries": None}
+    with _executor(None if options.dry_run else options.executor) as executor, Client(options.model, **own) as client:
         rows: Rows[Any] = client.map(
             _items(options.input),
             prompt=None if options.template is None else argument_text(options.template, "prompt"),
@@ -89,6 +93,7 @@ def _map(options: argparse.Namespace) -> int:
             max_errors=options.max_errors,
             journal=journal,
             progress=sys.stderr is not None and sys.stderr.isatty(),
+            executor=executor,
             **given,
         )
         if options.dry_run:
@@ -108,6 +113,40 @@ def _map(options: argparse.Namespace) -> int:
     if totals.gone:
         tell(f"{totals.gone} answers in {journal} belong to no row of {options.input}")
     return _SOME_FAILED if totals.failed else 0
+
+
+@contextlib.contextmanager
+def _executor(word: str | None) -> Iterator[Any]:
+    """What `Client.map` takes as executor, and shuts down what it has started.
+
+    Raises:
+        Misused: There is no such executor here.
+    """
+    kind, _, about = (word or "").partition(":")
+    if word is None or word == "ray":
+        yield word
+    elif kind == "processes" and (not about or (about.isdigit() and int(about))):
+        import multiprocessing
+        import signal
+        from concurrent.futures import ProcessPoolExecutor
+
+        deaf = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: this one tells the others
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(int(about) if about else None, context, signal.signal, deaf) as processes:
+            yield processes
+    elif kind == "dask" and about:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise Misused('--executor dask needs another package: pip install "llmbridge[dask]"') from None
+        try:
+            cluster = Client(about)
+        except (OSError, ValueError) as error:
+            raise Misused(f"cannot reach the scheduler of Dask at {about}: {error}") from None
+        with cluster:
+            yield cluster
+    else:
+        raise Misused(f"--executor is processes, processes:4, dask:ADDRESS or ray, not {word}")
 
 
 def _say_outlook(rows: Rows[Any]) -> int:

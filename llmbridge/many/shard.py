@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from llmbridge.limits import Limits
     from llmbridge.many.asking import Asking
 
-__all__ = ["Report", "Share", "Watched", "packed_settings", "packed_task", "run_shard", "unpickled", "work"]
+__all__ = ["Report", "Share", "Watched", "forget", "packed_settings", "packed_task", "run_shard", "unpickled", "work"]
 
 _KEPT = 4  # settings whose connections a worker keeps
 _LOOKS = 1.0  # seconds between two looks at whether the driver is alive
@@ -182,6 +182,12 @@ def work(task: bytes) -> bytes:
         said = error.message if isinstance(error, LLMBridgeError) else f"{type(error).__name__}: {error}"
         kind = type(error) if isinstance(error, ConfigError) else ConfigError
         return pickle.dumps(Report((), kind(f"the worker {_here()} cannot send rows: {said}"), Totals(), (), True))
+
+
+def forget(settings: bytes) -> None:
+    """Closes the connections that this process keeps for a run, after its end: a pool of threads is in its process."""
+    if (found := _kept.pop(settings, None)) is not None:
+        found[1].close()
 
 
 def _here() -> str:

@@ -18,7 +18,7 @@ from llmbridge._locks import monotonic
 from llmbridge.errors import Cancelled, ConfigError, LLMBridgeError, WorkerLost
 from llmbridge.limits import Limits
 from llmbridge.many.run import Plan, Run
-from llmbridge.many.shard import Report, Share, packed_settings, packed_task, unpickled, work
+from llmbridge.many.shard import Report, Share, forget, packed_settings, packed_task, unpickled, work
 
 if TYPE_CHECKING:
     from llmbridge.client import Client
@@ -156,6 +156,7 @@ class Spread(Run):
             super()._wind_up()
         finally:
             self._engine.close()
+            forget(self._settings)
 
     # -- sending ------------------------------------------------------------------------------------------------------
 
@@ -184,10 +185,9 @@ class Spread(Run):
         rows = self._ready
         size = place.width * _ROUNDS * self._asking.most if place.rate is None else int(place.rate * _SECONDS)
         size = max(1, min(size, self._most_rows))
-        if self._all_read:
-            size = min(size, -(-len(rows) // len(self._places)))
-        elif len(rows) < size and monotonic() < self._full_at:
+        if len(rows) < size * len(self._free) and not self._all_read and monotonic() < self._full_at:
             return None
+        size = min(size, -(-len(rows) // len(self._places if self._all_read else self._free)))
         shard = _Shard([], [])
         room = _MOST_BYTES
         while rows and len(shard.rows) < size and room > 0:
@@ -196,6 +196,7 @@ class Spread(Run):
                 content = self._engine.dumps(asked.content)
             except Exception as error:  # noqa: BLE001 - of the caller's own objects
                 self._fail(asked, ConfigError(f"row {asked.index} cannot be pickled: {type(error).__name__}: {error}"))
+                self._inbox.put((bool,))  # or it would wait for a report before it hands the row out
                 continue
             room -= len(content)
             shard.rows.append(asked)
@@ -246,8 +247,9 @@ class Spread(Run):
             return
         if not isinstance(report.error, Cancelled):
             self._give_up(report.error)
-        elif not (self._cancelled or self._given_up):
-            self._lost(place, shard)  # somebody else stopped it
+        elif rest := sorted(set(range(len(shard.rows))) - {row.index for row in report.rows}):  # another stopped it
+            left = [shard.rows[index] for index in rest], [shard.contents[index] for index in rest]
+            self._lost(place, _Shard(*left, shard.losses, shard.suspect))
 
     def _lost(self, place: _Place, shard: _Shard) -> None:
         """A shard has not come back."""

@@ -111,6 +111,17 @@ def test_a_dry_run_sends_nothing(server: LLMServer, tmp_path: Path, capsys: pyte
     assert Path(f"{target}.journal").read_bytes() == kept
 
 
+def test_other_processes_send_the_rows_if_wanted(server: LLMServer, tmp_path: Path) -> None:
+    """The output is the same."""
+    source = written(tmp_path / "in.jsonl", *map(str, range(20)))
+    here, there = str(tmp_path / "here.jsonl"), str(tmp_path / "there.jsonl")
+    assert main(["map", source, here, *to(server)]) == 0
+    words = ["map", source, there, *to(server), "--executor", "processes:2"]
+    subprocess.run([sys.executable, "-m", "llmbridge", *words], check=True, capture_output=True)
+    assert lines(Path(here)) == lines(Path(there))
+    assert len(server.requests) == 40
+
+
 def test_tables_are_tables(server: LLMServer, tmp_path: Path) -> None:
     """With the columns of the input, the answer and the error behind them."""
     source, target = tmp_path / "in.csv", tmp_path / "out.csv"
@@ -189,6 +200,8 @@ def test_an_input_that_is_wrong_is_code_2(
         (["in.jsonl", "out.jsonl", "--max-errors", "some"], "--max-errors takes a number of rows"),
         (["in.jsonl", "out.jsonl", "--prompt", "{a"], "is not a template"),
         (["in.jsonl", "out.jsonl", "--concurrency", "0"], "concurrency must be"),
+        (["in.jsonl", "out.jsonl", "--executor", "dusk:a"], "processes:4, dask:ADDRESS or ray, not dusk:a"),
+        (["in.jsonl", "out.jsonl", "--executor", "processes:0"], "not processes:0"),
         (["in.jsonl"], "OUTPUT"),
     ],
 )
