@@ -81,7 +81,24 @@ class _Told(Future[bytes]):
             self.set_exception(error)
 
 
-class _Pool(Engine):
+class _Near(Engine):
+    """Has workers on this machine stop through a socket, whichever way this process ends."""
+
+    _line: socket.socket | None = None
+
+    def _listen(self) -> None:
+        self._line = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self.watched = ("port", socket.gethostname(), self._line.getsockname()[1])
+
+    def stop(self) -> None:
+        """See Engine."""
+        if self._line is not None:
+            with contextlib.suppress(OSError):  # not every system can
+                self._line.shutdown(socket.SHUT_RDWR)  # a forked worker has it open as well
+            self._line.close()
+
+
+class _Pool(_Near):
     """A `concurrent.futures.Executor`: threads, processes, loky, or another package's.
 
     Args:
@@ -94,14 +111,12 @@ class _Pool(Engine):
         self.workers = next((count for count in found if isinstance(count, int)), os.cpu_count() or 1)
         self._first: list[Future[Any]] = []
         self._own: list[ProcessPoolExecutor] = []
-        self._line: socket.socket | None = None
 
     def open(self) -> None:
         """See Engine."""
         # Forks the processes of a pool before a run has threads.
         self._first = [self._submit(int) for _ in range(self.workers)]
-        self._line = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
-        self.watched = ("port", socket.gethostname(), self._line.getsockname()[1])
+        self._listen()
 
     def dumps(self, value: Any) -> bytes:
         """See Engine. Executors of other packages bring cloudpickle, which takes classes of notebooks."""
@@ -147,13 +162,6 @@ class _Pool(Engine):
         """See Engine. Workers that never ran anything have not died of a row."""
         ran = any(first.done() and not first.cancelled() and first.exception() is None for first in self._first)
         return isinstance(error, BrokenExecutor) and ran
-
-    def stop(self) -> None:
-        """See Engine."""
-        if self._line is not None:
-            with contextlib.suppress(OSError):  # not every system can
-                self._line.shutdown(socket.SHUT_RDWR)  # a forked worker has it open as well
-            self._line.close()
 
     def close(self) -> None:
         """See Engine."""
@@ -218,7 +226,7 @@ class _Dask(Engine):
         """See Engine. Whatever is under way was told to stop."""
 
 
-class _Ray(Engine):
+class _Ray(_Near):
     """The workers of the Ray cluster that this process is connected to, or of one on this machine."""
 
     def __init__(self) -> None:
@@ -234,6 +242,7 @@ class _Ray(Engine):
         if not self._ray.is_initialized():
             self._ray.init(logging_level="warning", log_to_driver=False)
         self.workers = max(1, int(self._ray.cluster_resources().get("CPU", 1)))
+        self._listen()
 
     def dumps(self, value: Any) -> bytes:
         """See Engine."""
@@ -265,7 +274,8 @@ class _Ray(Engine):
         return isinstance(error, lost)
 
     def stop(self) -> None:
-        """See Engine."""
+        """See Engine. Ray may need two seconds to tell a task that has just begun."""
+        super().stop()
         for reference in list(self._under_way):
             self._ray.cancel(reference)
 

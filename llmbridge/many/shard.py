@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import pickle
 import select
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -20,7 +21,7 @@ from typing import TYPE_CHECKING, Any
 
 from llmbridge._call.route import Connections
 from llmbridge._version import __version__
-from llmbridge.errors import Cancelled, ConfigError, LLMBridgeError, without_frames
+from llmbridge.errors import ConfigError, LLMBridgeError, without_frames
 from llmbridge.many.row import Questions, Row
 from llmbridge.many.run import Plan, Run
 from llmbridge.many.totals import Totals
@@ -249,8 +250,6 @@ class _Worker:
                     rows.append(replace(row, input=None, answer=answer))
             except LLMBridgeError as failure:
                 error = without_frames(failure)
-            except KeyboardInterrupt:  # of Ray, or of a terminal
-                error = Cancelled("the shard was interrupted")
             finally:
                 run.close()
         recent = self._limiter.recent() if self._limiter is not None else ()
@@ -258,7 +257,10 @@ class _Worker:
 
 
 class _Watch:
-    """Calls a function when the driver wants no more of this shard, or is gone.
+    """Calls a function when the driver wants no more of this shard, or is gone, and at Ctrl-C.
+
+    Ray interrupts the main thread of what it cancels, and a terminal that of all processes: an exception in any place
+    would lose the rows that are finished.
 
     Args:
         watched: See `Watched`.
@@ -269,16 +271,21 @@ class _Watch:
         self._stop = stop
         self._over = threading.Event()
         self._line: socket.socket | None = None
+        self._handler: Any = None
         self._work: Callable[[], None] | None = None
         if watched:
             kind, *about = watched
             self._work = self._port(*about) if kind == "port" else self._event(*about)
 
     def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._handler = signal.signal(signal.SIGINT, lambda *_: self._stop())
         if self._work is not None:
             threading.Thread(target=self._work, name="llmbridge-map-watch", daemon=True).start()
 
     def __exit__(self, *error: object) -> None:
+        if self._handler is not None:
+            signal.signal(signal.SIGINT, self._handler)
         self._over.set()
         if self._line is not None:
             with suppress(OSError):  # the driver is gone
