@@ -73,13 +73,6 @@ class _Told(Future[bytes]):
         """See Future."""
         return False
 
-    def copy(self, other: Any) -> None:
-        """Takes the outcome of another future, which is done."""
-        try:
-            self.set_result(other.result())
-        except BaseException as error:  # noqa: BLE001 - looked at by the run
-            self.set_exception(error)
-
 
 class _Near(Engine):
     """Has workers on this machine stop through a socket, whichever way this process ends."""
@@ -201,7 +194,15 @@ class _Dask(Engine):
         """See Engine."""
         self._check()
         future = _Told()
-        self._client.submit(work, task, pure=False).add_done_callback(future.copy)
+        sent = self._client.submit(work, task, pure=False)
+
+        async def hear() -> None:  # a worker that stands still holds up nobody else's result
+            try:
+                future.set_result(await sent)
+            except BaseException as error:  # noqa: BLE001 - looked at by the run
+                future.set_exception(error)
+
+        self._client.loop.add_callback(hear)
         return future
 
     def _check(self) -> None:
@@ -257,7 +258,8 @@ class _Ray(_Near):
 
         def over(done: Future[bytes]) -> None:
             self._under_way.remove(reference)
-            future.copy(done)
+            error = done.exception()
+            future.set_result(done.result()) if error is None else future.set_exception(error)
 
         reference.future().add_done_callback(over)
         return future

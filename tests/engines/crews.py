@@ -116,7 +116,7 @@ def dask_crew() -> Iterator[tuple[Any, Path]]:
 
     with _environment(), tempfile.TemporaryDirectory(prefix="dask-") as folder:
         cluster = LocalCluster(
-            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address=None, local_directory=folder
+            n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", local_directory=folder
         )
         with cluster, Client(cluster) as client:
             yield client, Path(folder)

@@ -251,7 +251,7 @@ def test_p51_a_worker_without_the_key_is_named(executor: Any) -> None:
         executor.submit(abs, 1).result()  # it has the environment of now
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("GROQ_API_KEY", "gsk-of-this-process-alone")
-        client = Client("groq:m", base_url="http://service.invalid/v1")
+        client = Client("groq:m")
         rows = client.map([f"row {number}" for number in range(100)], executor=executor)
         with pytest.raises(MissingKey, match=r"the worker \S+ \(process \d+\) cannot .*GROQ_API_KEY") as caught:
             rows.complete()
