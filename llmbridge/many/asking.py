@@ -31,6 +31,7 @@ _NOT_OF_ANSWERS = (*TRANSPORT_NAMES, "unsupported", "schema_retries", "params", 
 _DIGEST_SIZE = 16
 _QUEUED_PART = 240  # of what goes out in a minute may be in the queue: a quarter of a second
 _UNKNOWN_PACE = 1200  # where tokens alone are limited
+_quoted = json.JSONEncoder().encode  # much cheaper than `dumps` for a str
 
 Begun = Callable[[Callable[[], object]], None]
 """Called with what cancels the call that is about to be made."""
@@ -79,7 +80,7 @@ class Asking(ABC):
         given = {name: _plain(name, value) for name, value in own.items() if name not in _NOT_OF_ANSWERS}
         given.update(of=self.kind, model=self._model())
         self.settings = {name: value for name, value in given.items() if value is not None}
-        self._seed = json.dumps(self.settings, sort_keys=True).encode()
+        self._seed = blake2b(json.dumps(self.settings, sort_keys=True).encode() + b"\n", digest_size=_DIGEST_SIZE)
 
     @property
     def room(self) -> float:
@@ -91,8 +92,9 @@ class Asking(ABC):
 
     def digest(self, key: str | None, content: Any) -> bytes:
         """Names a question: its key, what is sent, and the settings."""
-        said = json.dumps([key, self._as_data(content)], sort_keys=True).encode()
-        return _digest(self._seed + b"\n" + said)
+        seed = self._seed.copy()
+        seed.update(f"[{_quoted(key)}, {self._as_json(content)}]".encode())
+        return seed.digest()
 
     def tokens(self, content: Any) -> int:
         """Roughly the tokens that it takes, with the longest answer that is allowed."""
@@ -107,6 +109,9 @@ class Asking(ABC):
     @abstractmethod
     def _as_data(self, content: Any) -> Any:
         """The content as JSON can hold it."""
+
+    def _as_json(self, content: Any) -> str:
+        return json.dumps(self._as_data(content), sort_keys=True)
 
     @abstractmethod
     def checked(self, content: Any) -> Any:
@@ -159,6 +164,11 @@ class Chats(Asking):
     def _as_data(self, content: Sequence[Message]) -> Any:
         return [message.to_dict() for message in content]
 
+    def _as_json(self, content: Sequence[Message]) -> str:
+        if len(content) == 1 and isinstance(text := content[0].content, str) and not content[0].extra:
+            return f'[{{"content": {_quoted(text)}, "role": "{content[0].role}"}}]'  # the same, in a third of the time
+        return super()._as_json(content)
+
     def checked(self, content: Any) -> tuple[Message, ...]:
         """See Asking."""
         if isinstance(content, Mapping):
@@ -175,11 +185,15 @@ class Chats(Asking):
     def recorded(self, answer: Completion) -> Any:
         """See Asking."""
         data = {**answer.to_dict(), "headers": None}
-        return {name: value for name, value in data.items() if value not in (None, "", [], {})}
+        if data["usage"] is not None:
+            data["usage"] = _said(data["usage"])
+        if data["message"] == {"role": "assistant", "content": answer.text}:
+            data["message"] = None  # `restored` knows it
+        return _said(data)
 
     def restored(self, record: Any) -> Completion:
         """See Asking."""
-        answer = Completion.from_dict({"text": "", **record})
+        answer = Completion.from_dict({"text": "", "message": Message("assistant", record.get("text", "")), **record})
         if self._schema is None or answer.parsed is None:
             return answer
         return replace(answer, parsed=self._schema.parse(answer.text))
@@ -239,6 +253,10 @@ def _told(steps: Generator[Any, None, Any], begun: Begun) -> Generator[Any, None
             yield answer
         except LLMBridgeError as error:
             failure = error
+
+
+def _said(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if value not in (None, "", [], {})}
 
 
 def _schema_of(schema: Any) -> Schema:
