@@ -412,6 +412,7 @@ class Run:
                 asked.attempts += 1
             self._running += 1
             self._totals["requests"] += 1
+            self._width.sent(now)
             if self._running > len(self._threads):
                 self._more_threads()
             self._tasks.put((rows, now))
