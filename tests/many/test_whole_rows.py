@@ -109,7 +109,7 @@ def asked(server: LLMServer, name: str = "openai", model: str = "m", **options: 
 
 
 def said(stream: ChatStream) -> Any:
-    """All that an answer holds but for times and made-up ids, arguments without their spaces; or its error."""
+    """The whole answer but for times and made-up ids, arguments without their spaces; or its error."""
     try:
         data = {**stream.complete().to_dict(), "headers": None, "request_id": None}
     except LLMBridgeError as error:
@@ -266,7 +266,7 @@ def test_p50_slow_answers_are_streamed(client: Client, server: LLMServer, monkey
 
 
 def test_p50_a_slow_answer_is_followed_by_streams() -> None:
-    """Until as many were quick again; a failure makes it twice as many, once for all that were under way."""
+    """Until as many were quick again; a failure makes it twice as many, and those under way with it count for nothing."""
     brevity = Brevity(5)
 
     def quick(times: int) -> bool:
