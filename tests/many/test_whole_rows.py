@@ -266,7 +266,7 @@ def test_p50_slow_answers_are_streamed(client: Client, server: LLMServer, monkey
 
 
 def test_p50_a_slow_answer_is_followed_by_streams() -> None:
-    """Until as many were quick again; a failure makes it twice as many, and those under way with it count for nothing."""
+    """Until as many were quick again; a failure makes it twice as many, but not those under way with it."""
     brevity = Brevity(5)
 
     def quick(times: int) -> bool:
@@ -309,6 +309,17 @@ def test_p50_a_row_whose_whole_answer_fails_is_streamed(client: Client, server: 
         return
     assert [(row.text, row.attempts) for row in rows] == [("<row 0>", 1), ("<row 1>", 2), ("<row 2>", 1)]
     assert streams(server) == [True, False, True, True]
+
+
+def test_p50_a_row_that_has_failed_is_streamed_whatever_the_others_do(client: Client, server: LLMServer) -> None:
+    """Also where they have been quick again meanwhile."""
+    rows = client.map([])
+    for failures in (0, 1):
+        asked = rows._plan.questions.ask(0, "row")
+        asked.failures = failures
+        rows._asking._brevity.proven = 1000  # type: ignore[attr-defined]
+        rows._asking.ask([asked], lambda cancel: None)
+    assert streams(server) == [False, True]
 
 
 @pytest.mark.usefixtures("at_once")
