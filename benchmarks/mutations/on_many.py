@@ -134,19 +134,18 @@ _WHOLE = (
     Mutation("P50", "a slow answer counts as quick", "Brevity.heard", "seconds < self.seconds", "True"),
     Mutation("P50", "a failure counts for nothing", "Brevity.failed", "2 * self.needed", "self.needed"),
     Mutation("P50", "a failure leaves whole answers on", "Chats.ask", "brevity.failed()", "pass"),
-    Mutation("P50", "a service that only streams fails rows", "Chats.ask", 'whole and "stream"', 'False and "stream"'),
+    Mutation("P50", "a service that only streams fails rows", "Chats.ask", "whole and _only_streams(error)", "False"),
     Mutation("P50", "a service that only streams is not remembered", "Chats.ask", "brevity.refused()", "pass"),
-    Mutation(
-        "P50", "any refusal is taken for one of whole answers", "Chats.ask", '"stream" in error.message.lower()', "True"
-    ),
+    Mutation("P50", "any refusal is taken for one of whole answers", "_only_streams", "return", "return True or"),
+    Mutation("P50", "an unknown path fails rows", "_NOT_THERE", "404, 405", "0,"),
     Mutation("P50", "the caller's stream= is overridden", "Chats.__init__", 'own.get("stream") is None', "True"),
     Mutation("P50", "answers in the background come whole", "Chats.__init__", 'not own.get("background")', "True"),
     Mutation(
         "P50",
         "the client's stream= is overridden",
         "Chats.__init__",
-        "**client.chat_options.params, **options",
-        "**options",
+        "**defaults.params,",
+        "",
     ),
     Mutation(
         "P50", "a short timeout changes nothing", "Chats.__init__", "(timeout.first_content or _NEVER) / 2", "_NEVER"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
@@ -20,6 +21,7 @@ from llmbridge.errors import (
     Overloaded,
     ProtocolError,
     ServerError,
+    StatusError,
     TransportError,
 )
 from llmbridge.many.journal import HIDDEN
@@ -43,6 +45,8 @@ _UNKNOWN_PACE = 1200  # where tokens alone are limited
 _QUICK = 16  # answers in a row, after which whole ones are asked for
 _QUICK_SECONDS = 5.0
 _NEVER = float("inf")
+_HELD_UP = (TransportError, ProtocolError, ServerError)  # by what a stream may pass
+_NOT_THERE = (404, 405)  # Gemini's dialect has another path for whole answers
 
 Begun = Callable[[Callable[[], object]], None]
 """Called with what cancels the call that is about to be made."""
@@ -199,7 +203,8 @@ class Chats(Asking):
             self._options["unsupported"] = "drop"  # the caller was warned, once
         wanted = options.get("schema") if options.get("schema") is not None else client.chat_options.schema
         self._schema = _schema_of(wanted) if wanted is not None and wanted is not False else None
-        own = {**client.chat_options.params, **options}
+        defaults = client.chat_options
+        own = {**defaults.params, **(defaults.extra or {}), **options, **(options.get("extra") or {})}
         free = self._answers_whole and own.get("stream") is None and not own.get("background")
         timeout = self._options["timeout"] or client.transport_options.timeout or Timeout()
         self._brevity = Brevity(min(_QUICK_SECONDS, (timeout.first_content or _NEVER) / 2) if free else 0.0)
@@ -223,19 +228,17 @@ class Chats(Asking):
 
     def ask(self, rows: Sequence[Asked], begun: Begun) -> Answered:
         """See Asking."""
-        (asked,), brevity = rows, self._brevity
+        asked, brevity = rows[0], self._brevity
         whole = not asked.failures and brevity.proven >= brevity.needed
         try:
             answer = self._answer(asked, begun, {"stream": False} if whole else {})
-        except BadRequest as error:
-            if not (whole and "stream" in error.message.lower()):
+        except LLMBridgeError as error:
+            if not (whole and _only_streams(error)):
+                if whole and isinstance(error, _HELD_UP) and not isinstance(error, Overloaded):
+                    brevity.failed()
                 raise
             brevity.refused()
             answer = self._answer(asked, begun, {})
-        except (TransportError, ProtocolError, ServerError) as error:
-            if whole and not isinstance(error, Overloaded):
-                brevity.failed()
-            raise
         brevity.heard(answer.total_seconds or 0.0)
         return Answered([answer], answer.usage)
 
@@ -255,6 +258,12 @@ class Chats(Asking):
         if self._schema is None or answer.parsed is None:
             return answer
         return replace(answer, parsed=self._schema.parse(answer.text))
+
+
+def _only_streams(error: LLMBridgeError) -> bool:
+    """Whether a service that has streamed before refuses a whole answer as such, or where it is asked for."""
+    says = isinstance(error, BadRequest) and re.search("(?<!up)stream", error.message, re.IGNORECASE)
+    return bool(says) or (isinstance(error, StatusError) and error.status in _NOT_THERE)
 
 
 class Embeds(Asking):

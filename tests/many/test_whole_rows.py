@@ -323,27 +323,42 @@ def test_p50_a_row_that_has_failed_is_streamed_whatever_the_others_do(client: Cl
 
 
 @pytest.mark.usefixtures("at_once")
-def test_p50_a_service_that_only_streams_is_asked_for_streams(client: Client, server: LLMServer) -> None:
+@pytest.mark.parametrize(
+    "only",
+    [
+        Reply("This model only support stream mode, please enable the stream parameter.", status=400),
+        Reply("Requests with max_tokens > 4096 must have stream=true", status=400),
+        Reply("no such path", status=404),
+        Reply("not with this method", status=405),
+    ],
+    ids=lambda reply: reply.content[:8],
+)
+def test_p50_a_service_that_only_streams_is_asked_for_streams(client: Client, server: LLMServer, only: Reply) -> None:
     """Its refusal costs no attempt, and whole answers are not asked for again; another refusal fails the row."""
-    only = Reply("This model only support stream mode, please enable the stream parameter.", status=400)
     server.default = lambda received: echo(received) if received.json["stream"] else only
     rows = client.map(texts(40), concurrency=1).complete()
     assert [(row.text, row.attempts) for row in rows] == [(f"<row {number}>", 1) for number in range(40)]
     assert streams(server).count(False) == 1
-    server.default = lambda received: Reply("no", status=400) if received.user_text == "row 5" else echo(received)
+    server.default = lambda received: (
+        Reply("upstream: no", status=400) if received.user_text == "row 5" else echo(received)
+    )
     assert [row.index for row in client.map(texts(9), concurrency=1) if isinstance(row.error, BadRequest)] == [5]
     assert sum(received.user_text == "row 5" for received in server.requests[-9:]) == 1
 
 
 @pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("of_client", [False, True])
-@pytest.mark.parametrize("stream", [False, True])
-def test_p50_stream_decides_for_all_rows(client: Client, server: LLMServer, stream: bool, of_client: bool) -> None:
+@pytest.mark.parametrize("given", [{"stream": True}, {"stream": False}, {"extra": {"stream": True}}], ids=str)
+def test_p50_stream_decides_for_all_rows(
+    client: Client, server: LLMServer, given: dict[str, Any], of_client: bool
+) -> None:
     """Whether of the call, or of the client."""
-    given = {"stream": stream}
     with asked(server, **(given if of_client else {})) as own:
         own.map(texts(5), concurrency=1, **({} if of_client else given)).complete()
-    assert streams(server) == [stream] * 5
+    assert streams(server) == [given != {"stream": False}] * 5
+    assert {received.header("accept") for received in server.requests} == {
+        "application/json" if given == {"stream": False} else "text/event-stream"
+    }
 
 
 @pytest.mark.usefixtures("at_once")
