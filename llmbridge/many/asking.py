@@ -198,7 +198,7 @@ class Chats(Asking):
     kind = "chats"
 
     def __init__(self, client: Client, options: Mapping[str, Any]) -> None:
-        super().__init__(client, options)
+        super().__init__(client, _read_once(options))
         if self._options.get("unsupported", client.chat_options.unsupported) == "warn":
             self._options["unsupported"] = "drop"  # the caller was warned, once
         wanted = options.get("schema") if options.get("schema") is not None else client.chat_options.schema
@@ -258,6 +258,18 @@ class Chats(Asking):
         if self._schema is None or answer.parsed is None:
             return answer
         return replace(answer, parsed=self._schema.parse(answer.text))
+
+
+def _read_once(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the types and functions in them as schemas and tools, so that no row has to read them again."""
+    read = dict(options)
+    if read.get("schema") is not None and read["schema"] is not False:
+        read["schema"] = _schema_of(read["schema"])
+    if read.get("tools") is not None:
+        from llmbridge.tools import checked_tools
+
+        read["tools"] = checked_tools(read["tools"])
+    return read
 
 
 def _only_streams(error: LLMBridgeError) -> bool:
