@@ -6,6 +6,7 @@ import math
 from base64 import b64decode, b64encode
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields
+from functools import cache
 from typing import TYPE_CHECKING, Any, Generic, SupportsIndex, TypeVar
 
 from llmbridge._text import short_repr, shortened, shown
@@ -306,13 +307,23 @@ def of_data(cls: type[T], saved: Any, where: str) -> T:
     if not isinstance(saved, Mapping):
         raise InvalidRequest(f"{where} must be a mapping, not {shown(saved)}")
     given: dict[str, Any] = {}
-    for item in fields(cls):  # type: ignore[arg-type]
-        if item.name in saved:
-            given[item.name] = _restored(str(item.type), saved[item.name], f"{where}.{item.name}")
+    kinds = _kinds(cls)  # type: ignore[arg-type]
+    for name, value in saved.items():
+        if name in kinds:
+            kind, usual = kinds[name]
+            given[name] = value if type(value) is usual else _restored(kind, value, f"{where}.{name}")
     try:
         return cls(**given)
     except TypeError as error:
         raise InvalidRequest(f"{where} is not complete: {error}") from None
+
+
+@cache
+def _kinds(cls: type[Any]) -> dict[str, tuple[str, type | None]]:
+    """How the fields of a class are annotated, and which type of value needs no further look."""
+    kinds = {item.name: str(item.type) for item in fields(cls)}
+    usual = {"str": str, "FinishReason": str, "int": int, "float": float, "Message": Message}
+    return {name: (kind, usual.get(kind.removesuffix(" | None"))) for name, kind in kinds.items()}
 
 
 _CLASSES: dict[str, Any] = {

@@ -94,9 +94,13 @@ class Message:
         if self.role not in ROLES:
             known = ", ".join(ROLES)
             raise InvalidRequest(f"role {shown(self.role)} is unknown{_meant_role(self.role)}: use one of {known}")
-        if not isinstance(self.extra, Mapping) or {"role", "content"} & set(self.extra):
+        if self.extra.__class__ is dict and not self.extra:
+            extra: dict[str, Any] = {}  # mostly
+        elif isinstance(self.extra, Mapping) and not {"role", "content"} & set(self.extra):
+            extra = json_copy(self.extra, "message")
+        else:
             raise InvalidRequest("extra must be a mapping of the message's other fields")
-        content, extra = _checked_content(self.content, self.role, self.extra), json_copy(self.extra, "message")
+        content = _checked_content(self.content, self.role, extra)
         if content.__class__ is list and any(part["type"] == "tool_call" for part in content if type(part) is dict):
             content, extra = _with_marks(content, extra, self.role)
         object.__setattr__(self, "content", content)

@@ -46,6 +46,7 @@ def __getattr__(name: str) -> Any:
     return getattr(framing, name)
 
 
+_READS = frozenset({"decode", "decoder", "framing", "decode_document"})
 _USUAL: Mapping[str, tuple[Any, ...]] = {"n": (None, 1), "parallel_tool_calls": (None, True)}  # the services' defaults
 
 
@@ -267,6 +268,17 @@ class Provider(AsyncGeneratorProvider):
     def decode_document(cls, document: Any) -> Iterable[Item | End]:
         """The content of a whole JSON answer, sent instead of a stream; errors as for `decode`."""
         raise ProtocolError("the service answered with one JSON document instead of a stream")
+
+    @classmethod
+    def answers_whole(cls) -> bool:
+        """Whether it takes `stream=False` for a whole answer: its `decode_document` reads what its `decode` does.
+
+        A subclass that overrides only the reading of streams may find in them what a document does not hold there.
+        """
+        for kind in cls.__mro__:
+            if reads := _READS & vars(kind).keys():
+                return kind is not Provider and "decode_document" in reads
+        return False
 
     @classmethod
     def refusals(cls, request: ChatRequest) -> Mapping[str, str]:

@@ -1,4 +1,4 @@
-"""What breaks the promises about many rows: outcomes, journal, the end of a run, its workers (P46 to P49, P51)."""
+"""What breaks the promises about many rows: outcomes, journal, the end of a run, its workers (P46 to P51)."""
 
 from __future__ import annotations
 
@@ -136,7 +136,7 @@ _WORKERS = (
         "elif shard.suspect and len(shard.rows) == 1:",
         "elif shard.suspect:",
     ),
-    Mutation("P51", "a broken pool stays broken", "_Pool.send", "except BrokenExecutor:", "except OSError:"),
+    Mutation("P51", "a broken pool stays broken", "_Pool._submit", "except BrokenExecutor:", "except OSError:"),
     Mutation("P51", "workers are not told to stop", "Spread._stop", "self._engine.stop()", "pass"),
     Mutation(
         "P51",
@@ -168,4 +168,39 @@ _WORKERS = (
     Mutation("P51", "the window has no end", "Spread.window", "self._plan.window or 2", "20"),
 )
 
-ON_MANY = (*_ROWS, *_JOURNAL, *_MISTAKEN, *_END, *_WORKERS)
+_WHOLE = (
+    Mutation("P50", "whole answers are never asked for", "Chats.ask", '{"stream": False} if whole else {}', "{}"),
+    Mutation("P50", "whole answers are asked for at once", "Chats.ask", "brevity.proven >= brevity.needed", "True"),
+    Mutation("P50", "a whole answer is asked for again", "Chats.ask", "not asked.failures and", ""),
+    Mutation("P50", "a slow answer counts as quick", "Brevity.heard", "seconds < self.seconds", "True"),
+    Mutation("P50", "a failure counts for nothing", "Brevity.failed", "2 * self.needed", "self.needed"),
+    Mutation("P50", "a failure leaves whole answers on", "Chats.ask", "brevity.failed()", "pass"),
+    Mutation("P50", "a service that only streams fails rows", "Chats.ask", "whole and _only_streams(error)", "False"),
+    Mutation("P50", "a service that only streams is not remembered", "Chats.ask", "brevity.refused()", "pass"),
+    Mutation("P50", "any refusal is taken for one of whole answers", "_only_streams", "return", "return True or"),
+    Mutation("P50", "an unknown path fails rows", "_NOT_THERE", "404, 405", "0,"),
+    Mutation("P50", "the caller's stream= is overridden", "Chats.__init__", 'own.get("stream") is None', "True"),
+    Mutation("P50", "answers in the background come whole", "Chats.__init__", 'not own.get("background")', "True"),
+    Mutation(
+        "P50",
+        "the client's stream= is overridden",
+        "Chats.__init__",
+        "**defaults.params,",
+        "",
+    ),
+    Mutation(
+        "P50", "a short timeout changes nothing", "Chats.__init__", "(timeout.first_content or _NEVER) / 2", "_NEVER"
+    ),
+    Mutation("P50", "a journal knows how a row was asked", "_NOT_OF_ANSWERS", '"model", "stream"', '"model"'),
+    Mutation("P50", "only the first model is looked at", "Attempts.answers_whole", "self._routes", "self._routes[:1]"),
+    Mutation(
+        "P50",
+        "every provider has whole answers",
+        "Provider.answers_whole",
+        "return kind is not Provider",
+        "return True or kind is not Provider",
+    ),
+    Mutation("P50", "a document is asked for as a stream", "_encoded", '"application/json"', '"text/event-stream"'),
+)
+
+ON_MANY = (*_ROWS, *_JOURNAL, *_MISTAKEN, *_END, *_WHOLE, *_WORKERS)

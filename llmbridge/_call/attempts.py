@@ -142,6 +142,11 @@ class Attempts:
                 self.failed(error)
 
     @property
+    def answers_whole(self) -> bool:
+        """Whether all services take `stream=False`."""
+        return all(route.provider.answers_whole() for route in self._routes)
+
+    @property
     def metered(self) -> bool:
         """Whether anything needs the token counts."""
         return self._ticket is not None

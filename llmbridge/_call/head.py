@@ -79,7 +79,7 @@ class Head:
         if self._looked_at != (self.first, self.last):
             self._looked_at = (self.first, self.last)
             self._found = {}
-            for frame in (self.first, self.last):
+            for frame in (self.first, self.last) if self.first is not self.last else (self.first,):
                 known = {name: value for name, value in _top(frame).items() if value not in (None, "", [], {})}
                 self._found.update(known)
         return self._found
@@ -90,7 +90,9 @@ def _top(frame: Frame | None) -> Mapping[str, Any]:
     if frame is None:
         return {}
     try:
-        event = mended_json(parsed_json(frame.data))
+        event = parsed_json(frame.data)
+        if "\\u" in frame.data:  # half a surrogate pair comes as an escape
+            event = mended_json(event)
     except (ProtocolError, RecursionError):
         return {}  # the decoder reports it
     if isinstance(event, list) and event:

@@ -92,6 +92,11 @@ class Pipeline:
         return self._attempts.route.model
 
     @property
+    def answers_whole(self) -> bool:
+        """Whether all services it can go to take `stream=False`."""
+        return self._attempts.answers_whole
+
+    @property
     def headers(self) -> Mapping[str, str]:
         """The answer's headers, once they are there; names in lower case."""
         return self._attempts.headers

@@ -375,11 +375,11 @@ def chat_route(
     params = provider.with_settings(request.params, options.base_url is not None)
     if params is not request.params:
         request = replace(request, params=params)
-    encoded = provider.encode(request).with_extra(extra)
+    encoded = _encoded(provider, request, extra)
 
     def encode(model: str) -> Encoded:
         same = model == request.model
-        return encoded if same else provider.encode(replace(request, model=model)).with_extra(extra)
+        return encoded if same else _encoded(provider, replace(request, model=model), extra)
 
     route = Route.to(
         provider,
@@ -392,6 +392,13 @@ def chat_route(
         breaker=breaker,
     )
     return route, request
+
+
+def _encoded(provider: type[Provider], request: ChatRequest, extra: Mapping[str, Any] | None) -> Encoded:
+    encoded = provider.encode(request).with_extra(extra)
+    if request.params.get("stream") is False:
+        encoded.headers = {"Accept": "application/json", **encoded.headers}
+    return encoded
 
 
 def usable_key(provider: type[Provider], options: TransportOptions, even_offline: bool = False) -> Key | None:

@@ -12,6 +12,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
 
 from llmbridge._call.framing import Record
 from llmbridge.errors import LLMBridgeError, ProtocolError
@@ -94,6 +95,7 @@ _DIALECTS = (
     ),
 )
 """In the order in which they are tried: the last ones have the weakest marks."""
+_known: WeakKeyDictionary[type[Provider], list[Dialect]] = WeakKeyDictionary()
 
 
 def foreign_document(value: Any, provider: type[Provider]) -> ProtocolError | None:
@@ -161,8 +163,11 @@ def _dialect_of(value: Mapping[str, Any]) -> Dialect | None:
 
 def _read_by(provider: type[Provider]) -> list[Dialect]:
     """The dialects in whose sample a provider finds the text; document samples count if it cannot read streams."""
-    streams = [dialect for dialect in _DIALECTS if _finds_text(provider.decode, _sample(dialect.event))]
-    return streams or [dialect for dialect in _DIALECTS if _finds_text(provider.decode_document, dialect.document)]
+    if (known := _known.get(provider)) is None:
+        streams = [dialect for dialect in _DIALECTS if _finds_text(provider.decode, _sample(dialect.event))]
+        documents = [dialect for dialect in _DIALECTS if _finds_text(provider.decode_document, dialect.document)]
+        known = _known[provider] = streams or documents
+    return known
 
 
 def _sample(event: Mapping[str, Any]) -> Frame:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import json
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import replace
@@ -12,10 +13,20 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbridge._text import shown
 from llmbridge.completion import Completion
-from llmbridge.errors import ConfigError, InvalidRequest, LLMBridgeError
+from llmbridge.errors import (
+    BadRequest,
+    ConfigError,
+    InvalidRequest,
+    LLMBridgeError,
+    Overloaded,
+    ProtocolError,
+    ServerError,
+    StatusError,
+    TransportError,
+)
 from llmbridge.many.journal import HIDDEN
 from llmbridge.messages import Message, check_text, checked_messages
-from llmbridge.options import TRANSPORT_NAMES, ChatOptions, TransportOptions
+from llmbridge.options import TRANSPORT_NAMES, ChatOptions, Timeout, TransportOptions
 from llmbridge.retry import Retry
 
 if TYPE_CHECKING:
@@ -27,10 +38,16 @@ if TYPE_CHECKING:
 __all__ = ["Answered", "Asking", "Chats", "Embeds"]
 
 _TEXTS = 64  # in a request for embeddings
-_NOT_OF_ANSWERS = (*TRANSPORT_NAMES, "unsupported", "schema_retries", "params", "model")
+_NOT_OF_ANSWERS = (*TRANSPORT_NAMES, "unsupported", "schema_retries", "params", "model", "stream")
 _DIGEST_SIZE = 16
 _QUEUED_PART = 240  # of what goes out in a minute may be in the queue: a quarter of a second
 _UNKNOWN_PACE = 1200  # where tokens alone are limited
+_quoted = json.JSONEncoder().encode  # much cheaper than `dumps` for a str
+_QUICK = 16  # answers in a row, after which whole ones are asked for
+_QUICK_SECONDS = 5.0
+_NEVER = float("inf")
+_HELD_UP = (TransportError, ProtocolError, ServerError)  # by what a stream may pass
+_NOT_THERE = (404, 405)  # Gemini's dialect has another path for whole answers
 
 Begun = Callable[[Callable[[], object]], None]
 """Called with what cancels the call that is about to be made."""
@@ -79,7 +96,7 @@ class Asking(ABC):
         given = {name: _plain(name, value) for name, value in own.items() if name not in _NOT_OF_ANSWERS}
         given.update(of=self.kind, model=self._model())
         self.settings = {name: value for name, value in given.items() if value is not None}
-        self._seed = json.dumps(self.settings, sort_keys=True).encode()
+        self._seed = blake2b(json.dumps(self.settings, sort_keys=True).encode() + b"\n", digest_size=_DIGEST_SIZE)
 
     @property
     def room(self) -> float:
@@ -91,8 +108,9 @@ class Asking(ABC):
 
     def digest(self, key: str | None, content: Any) -> bytes:
         """Names a question: its key, what is sent, and the settings."""
-        said = json.dumps([key, self._as_data(content)], sort_keys=True).encode()
-        return _digest(self._seed + b"\n" + said)
+        seed = self._seed.copy()
+        seed.update(f"[{_quoted(key)}, {self._as_json(content)}]".encode())
+        return seed.digest()
 
     def tokens(self, content: Any) -> int:
         """Roughly the tokens that it takes, with the longest answer that is allowed."""
@@ -107,6 +125,9 @@ class Asking(ABC):
     @abstractmethod
     def _as_data(self, content: Any) -> Any:
         """The content as JSON can hold it."""
+
+    def _as_json(self, content: Any) -> str:
+        return json.dumps(self._as_data(content), sort_keys=True)
 
     @abstractmethod
     def checked(self, content: Any) -> Any:
@@ -149,20 +170,65 @@ class Asking(ABC):
         return answer
 
 
+class Brevity:
+    """Whether answers are quick enough to be asked for whole.
+
+    A whole answer takes less CPU than a stream. But nothing is heard of it until it is complete: neither a timeout nor
+    a proxy on the way can tell it from a dead connection. So it is only for answers that come soon.
+
+    Args:
+        seconds: An answer that takes longer is slow; 0 if whole answers are not wanted.
+
+    Attributes:
+        proven: How many answers in a row were quick.
+        needed: How many must have been.
+
+    Example:
+        >>> brevity = Brevity(seconds=5)
+        >>> for _ in range(16):
+        ...     brevity.heard(0.3)
+        >>> brevity.proven >= brevity.needed
+        True
+    """
+
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+        self.proven, self.needed = 0, _QUICK
+
+    def heard(self, seconds: float) -> None:
+        """An answer has come, after so many seconds."""
+        self.proven = self.proven + 1 if seconds < self.seconds else 0
+
+    def failed(self) -> None:
+        """A whole answer has not come: whatever holds it up, it takes longer to believe that the next one will."""
+        if self.proven:  # only the first one of those under way at the time
+            self.proven, self.needed = 0, 2 * self.needed
+
+    def refused(self) -> None:
+        """The service gives no whole answers."""
+        self.seconds, self.proven = 0.0, 0
+
+
 class Chats(Asking):
-    """Asks for a `Completion` for each row."""
+    """Asks for a `Completion` for each row: for a stream, or for the whole answer where answers are quick."""
 
     kind = "chats"
 
     def __init__(self, client: Client, options: Mapping[str, Any]) -> None:
-        super().__init__(client, options)
+        super().__init__(client, _read_once(options))
         if self._options.get("unsupported", client.chat_options.unsupported) == "warn":
             self._options["unsupported"] = "drop"  # the caller was warned, once
         wanted = options.get("schema") if options.get("schema") is not None else client.chat_options.schema
         self._schema = _schema_of(wanted) if wanted is not None and wanted is not False else None
+        defaults = client.chat_options
+        own = {**defaults.params, **(defaults.extra or {}), **options, **(options.get("extra") or {})}
+        free = self._answers_whole and own.get("stream") is None and not own.get("background")
+        timeout = self._options["timeout"] or client.transport_options.timeout or Timeout()
+        self._brevity = Brevity(min(_QUICK_SECONDS, (timeout.first_content or _NEVER) / 2) if free else 0.0)
 
     def _model(self) -> Any:
         checked = self._client.chat("?", **self._options)
+        self._answers_whole = checked._source.current.answers_whole
         models = self._options["model"] or (self._client.several and self._client._model)
         if isinstance(models, (list, tuple)):
             return [model if isinstance(model, str) else model.default_model for model in models]
@@ -170,6 +236,11 @@ class Chats(Asking):
 
     def _as_data(self, content: Sequence[Message]) -> Any:
         return [message.to_dict() for message in content]
+
+    def _as_json(self, content: Sequence[Message]) -> str:
+        if len(content) == 1 and isinstance(text := content[0].content, str) and not content[0].extra:
+            return f'[{{"content": {_quoted(text)}, "role": "{content[0].role}"}}]'  # the same, in a third of the time
+        return super()._as_json(content)
 
     def checked(self, content: Any) -> tuple[Message, ...]:
         """See Asking."""
@@ -179,19 +250,38 @@ class Chats(Asking):
 
     def ask(self, rows: Sequence[Asked], begun: Begun) -> Answered:
         """See Asking."""
-        stream = self._client.chat(list(rows[0].content), **self._options)
-        begun(stream.cancel)
-        answer = stream.complete()
+        asked, brevity = rows[0], self._brevity
+        whole = not asked.failures and brevity.proven >= brevity.needed
+        try:
+            answer = self._answer(asked, begun, {"stream": False} if whole else {})
+        except LLMBridgeError as error:
+            if not (whole and _only_streams(error)):
+                if whole and isinstance(error, _HELD_UP) and not isinstance(error, Overloaded):
+                    brevity.failed()
+                raise
+            brevity.refused()
+            answer = self._answer(asked, begun, {})
+        brevity.heard(answer.total_seconds or 0.0)
         return Answered([answer], answer.usage)
+
+    def _answer(self, asked: Asked, begun: Begun, more: Mapping[str, Any]) -> Completion:
+        stream = self._client.chat(list(asked.content), **{**self._options, **more})
+        begun(stream.cancel)
+        return stream.complete()
 
     def recorded(self, answer: Completion) -> Any:
         """See Asking."""
         data = {**answer.to_dict(), "headers": None}
-        return {name: value for name, value in data.items() if value not in (None, "", [], {})}
+        if data["usage"] is not None:
+            data["usage"] = _said(data["usage"])
+        if data["message"] == {"role": "assistant", "content": answer.text}:
+            data["message"] = None  # `restored` knows it
+        return _said(data)
 
     def restored(self, record: Any) -> Completion:
         """See Asking."""
-        return self.unpacked(Completion.from_dict({"text": "", **record}))
+        text = record.get("text", "")
+        return self.unpacked(Completion.from_dict({"text": "", "message": Message("assistant", text), **record}))
 
     def packed(self, answer: Completion) -> Completion:
         """See Asking. The class of what is parsed may be known to the other process alone."""
@@ -202,6 +292,24 @@ class Chats(Asking):
         if self._schema is None or answer.parsed is None:
             return answer
         return replace(answer, parsed=self._schema.parse(answer.text))
+
+
+def _read_once(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options with the types and functions in them as schemas and tools, so that no row has to read them again."""
+    read = dict(options)
+    if read.get("schema") is not None and read["schema"] is not False:
+        read["schema"] = _schema_of(read["schema"])
+    if read.get("tools") is not None:
+        from llmbridge.tools import checked_tools
+
+        read["tools"] = checked_tools(read["tools"])
+    return read
+
+
+def _only_streams(error: LLMBridgeError) -> bool:
+    """Whether a service that has streamed before refuses a whole answer as such, or where it is asked for."""
+    says = isinstance(error, BadRequest) and re.search("(?<!up)stream", error.message, re.IGNORECASE)
+    return bool(says) or (isinstance(error, StatusError) and error.status in _NOT_THERE)
 
 
 class Embeds(Asking):
@@ -258,6 +366,10 @@ def _told(steps: Generator[Any, None, Any], begun: Begun) -> Generator[Any, None
             yield answer
         except LLMBridgeError as error:
             failure = error
+
+
+def _said(data: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in data.items() if value not in (None, "", [], {})}
 
 
 def _schema_of(schema: Any) -> Schema:

@@ -4,8 +4,9 @@ Each line ends with a checksum of itself. A line that a crash has torn is cut of
 the next one would be glued to it. What `write` has given to the system survives the end of the process, however it
 ends; a power cut may take what was written within the last second.
 
-Answers are found by the digest of everything they depend on, so that none is ever taken for another question. A
-temporary database on disk knows where they are in the file: a journal of any size is resumed in the same memory.
+Answers are found by the digest of everything they depend on, so that none is ever taken for another question. Rows are
+mostly asked for in the order of the file, so it is read ahead a little. A temporary database on disk knows where the
+others are: a journal of any size, resumed in any order, takes the same memory.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import contextlib
 import json
 import os
 import warnings
-from collections.abc import Iterable, Mapping
+from binascii import unhexlify
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, BinaryIO
 from zlib import crc32
 
+from llmbridge._json import scan_json
 from llmbridge._locks import monotonic
 from llmbridge._text import shown
 from llmbridge._version import __version__
@@ -30,7 +33,15 @@ HIDDEN = "digest:"
 
 _FORMAT = 1
 _HEAD = b'{"llmbridge":'  # how a line begins that says who writes from there on, with which settings
+_ANSWER = b'{"digest":"'  # how a line begins that says what came of a row
+_DIGEST = slice(len(_ANSWER), len(_ANSWER) + 32)
+_ANSWERED = b'","error":null,'  # what follows then, if it has an answer
+_ERROR = slice(_DIGEST.stop, _DIGEST.stop + len(_ANSWERED))
 _SYNC_SECONDS = 1.0
+_FIND = "SELECT at FROM answers WHERE digest=? AND at>=? AND at<? ORDER BY at LIMIT 1"
+_BLOCK = 1 << 18  # bytes read at once
+_AHEAD = 1 << 23  # bytes of answers in memory that no row has taken yet
+_JUMPS = 10_000  # answers taken from further on, before the input counts as shuffled
 _FLAGS = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0)
 _CHECKSUM = len(b',"crc":"01234567"}\n')
 
@@ -56,12 +67,12 @@ class Journal:
         self._size = 0
         self.due = float("inf")
         self._file = os.open(path, _FLAGS, 0o666)
-        self._reader: BinaryIO | None = None
-        self._answers = _Answers()
+        self._answers: _Answers | None = None
         try:
             self._lock()
-            self._reader = open(path, "rb")  # noqa: SIM115 - closed by `close`
-            self._load(self._reader)
+            with open(path, "rb") as file:
+                self._open(file)
+            self._answers = _Answers(path, self._size) if self._size else None
         except BaseException:
             self.close()
             raise
@@ -85,23 +96,21 @@ class Journal:
             heads = [line for line in file if line.startswith(_HEAD)]
         return str(_parsed(heads[-1]).get("pid", "?")) if heads else "?"
 
-    def _load(self, lines: Iterable[bytes]) -> None:
-        """Notes where the answers are, and cuts off a line that was not written to its end."""
-        for number, line in enumerate(lines, 1):
-            if not line.endswith(b"\n") and (number > 1 or line.startswith(_HEAD[: len(line)])):
-                os.ftruncate(self._file, self._size)
-                break
-            record = _parsed(line)
-            if number == 1 and "llmbridge" not in record:
-                raise ConfigError(f"{self._path} is not a journal of map(): its first line is damaged, or another's")
-            if "llmbridge" in record:
-                self._compare(record)
-            elif not record:
-                warnings.warn(f"{self._path}: line {number} is damaged; its row is sent again", RuntimeWarning, 2)
-            elif record["error"] is None:
-                self._answers.add(bytes.fromhex(record["digest"]), self._size)
-            self._size += len(line)
-        self._answers.sort()
+    def _open(self, file: BinaryIO) -> None:
+        """Looks whose file it is, and cuts off a line that was not written to its end."""
+        first = file.readline()
+        if first.endswith(b"\n"):
+            if "llmbridge" not in (head := _parsed(first)):
+                raise self._not_ours()
+            self._compare(head)
+        elif not _HEAD.startswith(first) and not first.startswith(_HEAD):
+            raise self._not_ours()
+        self._size = _end_of_lines(file)
+        if self._size < file.seek(0, os.SEEK_END):
+            os.ftruncate(self._file, self._size)
+
+    def _not_ours(self) -> ConfigError:
+        return ConfigError(f"{self._path} is not a journal of map(): its first line is damaged, or another's")
 
     def _compare(self, head: Mapping[str, Any]) -> None:
         """Refuses answers that were made otherwise.
@@ -128,16 +137,13 @@ class Journal:
 
     def found(self, digest: bytes) -> Mapping[str, Any] | None:
         """The record of an answer, which is given only once: two equal questions are two rows."""
-        offset = self._answers.take(digest)
-        if offset is None or self._reader is None:
-            return None
-        self._reader.seek(offset)
-        return _parsed(self._reader.readline())
+        line = self._answers.take(digest) if self._answers is not None else None
+        return None if line is None else scan_json(line.decode(), 0)[0]
 
     @property
     def left(self) -> int:
         """How many answers nobody has taken."""
-        return self._answers.left()
+        return 0 if self._answers is None else self._answers.left()
 
     def write(self, records: Iterable[Mapping[str, Any]]) -> None:
         """Appends records, all of them or none.
@@ -172,9 +178,20 @@ class Journal:
         self.sync()
         file, self._file = self._file, -1
         os.close(file)
-        if self._reader is not None:
-            self._reader.close()
-        self._answers.close()
+        if self._answers is not None:
+            self._answers.close()
+
+
+def _end_of_lines(file: BinaryIO) -> int:
+    """Where the last whole line ends."""
+    at = file.seek(0, os.SEEK_END)
+    while at > 0:
+        start = max(0, at - _BLOCK)
+        file.seek(start)
+        if (last := file.read(at - start).rfind(b"\n")) >= 0:
+            return start + last + 1
+        at = start
+    return 0
 
 
 def _line(record: Mapping[str, Any]) -> bytes:
@@ -182,11 +199,13 @@ def _line(record: Mapping[str, Any]) -> bytes:
     return b'%b,"crc":"%08x"}\n' % (body, crc32(body))
 
 
+def _is_whole(line: bytes) -> bool:
+    return line[-_CHECKSUM:] == b',"crc":"%08x"}\n' % crc32(line[:-_CHECKSUM])
+
+
 def _parsed(line: bytes) -> dict[str, Any]:
     """The record of a line; an empty one if it is damaged."""
-    if line[-_CHECKSUM:] != b',"crc":"%08x"}\n' % crc32(line[:-_CHECKSUM]):
-        return {}
-    record: dict[str, Any] = json.loads(line)
+    record: dict[str, Any] = json.loads(line) if _is_whole(line) else {}
     return record
 
 
@@ -197,7 +216,7 @@ class _Database:
         import sqlite3
 
         self._database = sqlite3.connect("", isolation_level=None)
-        self._run = self._database.execute
+        self._run, self._many = self._database.execute, self._database.executemany
         self._run("PRAGMA journal_mode=OFF")
         self._run(f"CREATE TABLE {table}")
         self._run("BEGIN")
@@ -208,36 +227,125 @@ class _Database:
 
 
 class _Answers:
-    """Where in the file the answer to a question is. Nothing is kept, and SQLite not loaded, while there are none."""
+    """The answers in a file, each of which is taken once.
 
-    def __init__(self) -> None:
-        self._table: _Database | None = None
+    Most are taken in the order of the file, a few lines sooner or later. So it is read in blocks, and what no row has
+    taken yet stays in memory. The first row that is not among it has an index made of the rest of the file, in which
+    positions from `_at` on are still to be read; negative ones were read, and are no longer in memory.
 
-    def add(self, digest: bytes, offset: int) -> None:
-        if self._table is None:
-            self._table = _Database("answers (digest BLOB, at INTEGER)")
-        self._table._run("INSERT INTO answers VALUES (?, ?)", (digest, offset))
+    Args:
+        path: Of the file.
+        end: Where its last line ends; what is behind was written later.
+    """
 
-    def sort(self) -> None:
-        """Makes them ready to be found, once all are there."""
-        if self._table is not None:
-            self._table._run("CREATE INDEX by_digest ON answers (digest)")
+    def __init__(self, path: str, end: int) -> None:
+        self._path = path
+        self._file = open(path, "rb")  # noqa: SIM115 - closed by `close`
+        self._end = end
+        self._at = self._lines = 0  # read so far
+        self._reported = 0  # the last line that was damaged
+        self._ahead: dict[bytes, list[tuple[int, bytes]]] = {}
+        self._held = 0  # bytes in it
+        self._index: _Database | None = None
+        self._jumped: set[int] = set()
 
-    def take(self, digest: bytes) -> int | None:
-        if self._table is None:
-            return None
-        found = self._table._run("SELECT rowid, at FROM answers WHERE digest=? LIMIT 1", (digest,)).fetchone()
-        if found is None:
-            return None
-        self._table._run("DELETE FROM answers WHERE rowid=?", found[:1])
-        return int(found[1])
+    def take(self, digest: bytes) -> bytes | None:
+        """The line of an answer to the question."""
+        name = digest.hex().encode()
+        while (found := self._ahead.get(name)) is None:
+            if self._index is None:
+                if self._at == self._end:
+                    return None
+                if self._held < _AHEAD:
+                    self._read_on()
+                    continue
+                self._index = self._indexed()
+            at = self._indexed_at(self._index, digest)
+            if at is None:
+                return None
+            if at < 0 or at > self._at + _BLOCK or len(self._jumped) >= _JUMPS:
+                return self._jump(self._index, digest, at)
+            self._read_on()
+        _, line = found.pop(0)
+        self._held -= len(line)
+        if not found:
+            del self._ahead[name]
+        return line
+
+    def _read_on(self) -> None:
+        if self._index is not None and self._held >= _AHEAD:
+            self._spill(self._index)
+        for name, at, line in self._block():
+            if at not in self._jumped:
+                self._ahead.setdefault(name, []).append((at, line))
+                self._held += len(line)
+
+    def _block(self) -> Iterator[tuple[bytes, int, bytes]]:
+        """The next answers: their digests, positions and lines."""
+        self._file.seek(self._at)
+        block = self._file.read(min(_BLOCK, self._end - self._at))
+        if not block.endswith(b"\n"):
+            block += self._file.readline()
+        at, self._at = self._at, self._at + len(block)
+        for line in block.splitlines(keepends=True):
+            self._lines += 1
+            if not _is_whole(line):
+                if self._lines > self._reported:
+                    self._reported = self._lines
+                    says = f"{self._path}: line {self._lines} is damaged; its row is sent again"
+                    warnings.warn(says, RuntimeWarning, 2)
+            elif line[_ERROR] == _ANSWERED and line.startswith(_ANSWER):
+                yield line[_DIGEST], at, line
+            at += len(line)
+
+    def _indexed(self) -> _Database:
+        """Where the answers are that were not read yet."""
+        at, lines = self._at, self._lines
+        index = _Database("answers (digest BLOB, at INTEGER, PRIMARY KEY (digest, at)) WITHOUT ROWID")
+        index._run("CREATE TABLE unsorted (digest BLOB, at INTEGER)")
+        while self._at < self._end:
+            index._many("INSERT INTO unsorted VALUES (?, ?)", ((unhexlify(name), at) for name, at, _ in self._block()))
+        index._run("INSERT INTO answers SELECT * FROM unsorted ORDER BY digest, at")
+        index._run("DROP TABLE unsorted")
+        self._at, self._lines = at, lines
+        return index
+
+    def _indexed_at(self, index: _Database, digest: bytes) -> int | None:
+        for low, high in ((self._at, self._end), (-self._end, 0)):
+            found = index._run(_FIND, (digest, low, high)).fetchone()
+            if found is not None:
+                return int(found[0])
+        return None
+
+    def _jump(self, index: _Database, digest: bytes, at: int) -> bytes:
+        """Takes an answer that is somewhere else."""
+        index._run("DELETE FROM answers WHERE digest=? AND at=?", (digest, at))
+        if at > 0 and len(self._jumped) < _JUMPS:
+            self._jumped.add(at)
+        self._file.seek(abs(at))
+        return self._file.readline()
+
+    def _spill(self, index: _Database) -> None:
+        """Makes room in memory: rows that are not in the input any more leave their answers behind."""
+        rows = ((unhexlify(name), -at) for name, found in self._ahead.items() for at, _ in found)
+        index._many("INSERT INTO answers VALUES (?, ?)", rows)
+        self._ahead.clear()
+        self._held = 0
 
     def left(self) -> int:
-        return 0 if self._table is None else int(self._table._run("SELECT count(*) FROM answers").fetchone()[0])
+        """How many were not taken."""
+        if self._index is None and self._at < self._end:
+            self._index = self._indexed()
+        ahead = sum(map(len, self._ahead.values()))
+        if self._index is None:
+            return ahead
+        others = self._index._run("SELECT count(*) FROM answers WHERE at>=? OR at<0", (self._at,))
+        return ahead + int(others.fetchone()[0])
 
     def close(self) -> None:
-        if self._table is not None:
-            self._table.close()
+        self._file.close()
+        if self._index is not None:
+            self._index.close()
 
 
 class Keys(_Database):

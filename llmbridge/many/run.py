@@ -11,6 +11,7 @@ import heapq
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
 from itertools import count
@@ -125,7 +126,8 @@ class Run:
         self._inbox: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self._permits: SimpleQueue[bool] = SimpleQueue()  # to read one more item
         self._tasks: SimpleQueue[tuple[list[Asked], float] | None] = SimpleQueue()
-        self._rows: SimpleQueue[Row[Any] | _End] = SimpleQueue()
+        self._rows: SimpleQueue[list[Row[Any] | _End]] = SimpleQueue()
+        self._here: deque[Row[Any] | _End] = deque()  # those of them that are about to be taken
         self._cancels: dict[int, Callable[[], object]] = {}  # of the requests under way, by thread
         self._cancelled = False
         self._context = copy_context()
@@ -172,11 +174,10 @@ class Run:
         Raises:
             BaseException: What ended the run early.
         """
-        while True:
-            try:
-                return self._taken(self._rows.get(timeout=_PULSE))
-            except Empty:
-                continue
+        while not self._here:
+            with suppress(Empty):
+                self._here.extend(self._rows.get(timeout=_PULSE))
+        return self._taken(self._here.popleft())
 
     def next_now(self) -> Row[Any] | None:
         """The same, without blocking.
@@ -185,7 +186,9 @@ class Run:
             Empty: There is none yet.
             BaseException: What ended the run early.
         """
-        return self._taken(self._rows.get_nowait())
+        if not self._here:
+            self._here.extend(self._rows.get_nowait())
+        return self._taken(self._here.popleft())
 
     def listen(self, listener: Callable[[], object] | None) -> bool:
         """Has a function called by another thread when there is a row; False if there is one already."""
@@ -197,7 +200,7 @@ class Run:
             self._permits.put(True)
             return row
         error, row.error = row.error, None
-        self._rows.put(row)  # for the next call
+        self._here.append(row)  # for the next call
         if error is None:
             return None
         try:
@@ -307,7 +310,7 @@ class Run:
             error = error or failure
         if error is None and self._cancelled and not whole:
             error = Cancelled("the run was cancelled")
-        self._put(_End(error))
+        self._put([_End(error)])
 
     @property
     def _over(self) -> bool:
@@ -409,8 +412,8 @@ class Run:
         return self._row(asked, answer, attempts=record["attempts"], seconds=record["seconds"], resumed=True)
 
     def _row(self, asked: Asked, answer: Any = None, **about: Any) -> Row[Any]:
-        name = "vector" if isinstance(answer, list) else "answer"
-        return Row(asked.index, asked.input, asked.key, **{name: answer}, **about)
+        vector = answer if isinstance(answer, list) else None
+        return Row(asked.index, asked.input, asked.key, None if vector is not None else answer, vector, **about)
 
     def _end_of_input(self, failure: BaseException | None) -> None:
         self._all_read = True
@@ -434,6 +437,7 @@ class Run:
                 asked.attempts += 1
             self._running += 1
             self._totals["requests"] += 1
+            self._width.sent(now)
             if self._running > len(self._threads):
                 self._more_threads()
             self._tasks.put((rows, now))
@@ -554,14 +558,15 @@ class Run:
         finished, self._finished = self._finished, []
         if self._journal is not None:
             self._journal.write(self._record(row, asked) for row, asked in finished if not row.resumed)
-        for row, _ in finished:
-            if self._plan.in_order:
-                self._held[row.index] = row
-            else:
-                self._put(row)
-        while self._next in self._held:
-            self._put(self._held.pop(self._next))
-            self._next += 1
+        rows: list[Row[Any] | _End] = [row for row, _ in finished]
+        if self._plan.in_order:
+            self._held.update((row.index, row) for row, _ in finished)
+            rows = []
+            while (row := self._held.pop(self._next, None)) is not None:
+                rows.append(row)
+                self._next += 1
+        if rows:
+            self._put(rows)
 
     def _record(self, row: Row[Any], asked: Asked) -> dict[str, Any]:
         error = row.error and {
@@ -571,17 +576,17 @@ class Run:
         }
         answer = row.answer if row.vector is None else row.vector
         return {
+            "digest": asked.digest.hex(),
+            "error": error,
             "index": row.index,
             "key": row.key,
-            "digest": asked.digest.hex(),
             "answer": None if error else self._asking.recorded(answer),
-            "error": error,
             "attempts": row.attempts,
             "seconds": round(row.seconds, 3),
         }
 
-    def _put(self, row: Row[Any] | _End) -> None:
-        self._rows.put(row)
+    def _put(self, rows: list[Row[Any] | _End]) -> None:
+        self._rows.put(rows)
         if (listener := self._listener) is not None:
             listener()
 

@@ -29,7 +29,7 @@ from llmbridge.options import TRANSPORT_NAMES, without_secrets
 
 if TYPE_CHECKING:
     from llmbridge.client import Client
-    from llmbridge.limits import Limits
+    from llmbridge.limits import Limiter, Limits
     from llmbridge.many.asking import Asking
 
 __all__ = ["Report", "Share", "Watched", "forget", "packed_settings", "packed_task", "run_shard", "unpickled", "work"]
@@ -168,7 +168,7 @@ def packed_task(settings: bytes, contents: Sequence[bytes], share: Share, watche
 
 # -- by the worker ----------------------------------------------------------------------------------------------------
 
-_kept: dict[bytes, tuple[type[Asking], Client, dict[str, Any]]] = {}
+_kept: dict[bytes, Asking] = {}
 
 
 def work(task: bytes) -> bytes:
@@ -188,7 +188,7 @@ def work(task: bytes) -> bytes:
 def forget(settings: bytes) -> None:
     """Closes the connections that this process keeps for a run, after its end: a pool of threads is in its process."""
     if (found := _kept.pop(settings, None)) is not None:
-        found[1].close()
+        found._client.close()
 
 
 def _here() -> str:
@@ -207,22 +207,24 @@ class _Worker:
     """
 
     def __init__(self, settings: bytes, share: Share) -> None:
-        found = _kept.get(settings)
-        if found is None:
-            found = unpickled(settings)
+        kept = _kept.get(settings)
+        if kept is None:
+            kind, client, options = unpickled(settings)
             while len(_kept) >= _KEPT:
                 _kept.pop(next(iter(_kept)), None)
-            _kept[settings] = found
-        kind, kept, options = found
-        client: Client = copy(kept)
-        client.connections = Connections(share.limits)
-        client.connections.transports = kept.connections.transports
-        client.connections.breakers = kept.connections.breakers
-        self._limiter = client.connections.limiter
-        if self._limiter is not None:
-            self._limiter.resume(share.recent)
+            _kept[settings] = kept = kind(client, options)
+        self._asking = copy(kept)  # with what it has learned of the service
         self._share = share
-        self._asking = kind(client, options)
+        self._limiter: Limiter | None = None
+        if share.limits is not None:
+            own = copy(kept._client)
+            own.connections = Connections(share.limits)
+            own.connections.transports = kept._client.connections.transports
+            own.connections.breakers = kept._client.connections.breakers
+            if (limiter := own.connections.limiter) is not None:
+                limiter.resume(share.recent)
+                self._limiter = limiter
+            self._asking._client = own
 
     def report(self, contents: Sequence[Any], watched: Watched) -> Report:
         """Sends the rows."""

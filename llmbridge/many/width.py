@@ -2,8 +2,10 @@
 
 The width doubles until the service refuses a request. From then on it grows by a twentieth each round, as long as it is
 used, and faster again once it is beyond the width at which it was refused. It shrinks by three tenths when a round has
-at least three refusals and they are 15 % of it; a few scattered refusals leave it alone. These rules were measured
-against services that allow 60 requests a second, have 24 places, or refuse 5 % at random; simpler ones lose rows.
+at least three refusals and they are 15 % of it; a few scattered refusals leave it alone. If the service refuses most
+requests, it counts them by time: from then on they are also spread over time, as many a second as it has taken. These
+rules were measured against services that allow 60 requests a second, have 24 places, or refuse 5 % at random; simpler
+ones lose rows.
 """
 
 from __future__ import annotations
@@ -24,6 +26,9 @@ _FRESH = 0.1  # share of the last answer in what is typical
 _LONGEST_ECHO = 1.0  # seconds
 _SLOWER = 3.0  # times the best round: a service that puts what is too much into a queue
 _FASTER = 1.5  # times the rows a second of that round, which make it worth the wait
+_PACE_STEP = 0.1  # the part by which the requests a second grow, doubled each time; half of it near the limit
+_PACE_SHARE = 0.05  # refusals that are too many
+_LATE = 0.05  # seconds that the next requests make up for
 _HOPELESS, _HOPELESS_SECONDS = 10, 300.0
 
 
@@ -51,6 +56,7 @@ class Width:
         self._adapts = fixed is None
         self.now = min(start or _START, self._high) if fixed is None else fixed
         self._paused_until = float("-inf")
+        self._pace = _Pace()
         self._resting: deque[float] = deque()  # until when places are not given to the next
         self._typical = 0.0  # seconds of an answer
         self._step = 1.0  # the part by which it grows
@@ -60,7 +66,7 @@ class Width:
         self._last: deque[bool] = deque(maxlen=max(self._high, _SHORTEST_ROUND))  # whether they were refused
         self._in_a_row = 0
         self._refused_since = 0.0
-        self._new_round(0.0)
+        self._new_round(float("inf"))
 
     def _new_round(self, now: float) -> None:
         self._began = now
@@ -82,9 +88,12 @@ class Width:
         if self._in_a_row == 1:
             self._refused_since = now
         self._last.append(refused)
+        self._pace.heard(sent, now, refused)
         if refused and self._most_are_refused():
             self._paused_until = max(self._paused_until, now + wait)
             self._last.clear()
+            if self._adapts:
+                self._pace.learn(now, wait)
             if sent >= self._cut_at:
                 self._cut(now, wait)
         if refused:
@@ -105,6 +114,11 @@ class Width:
         long_enough = self._step == 1.0 or now >= self._began + _ROUND_SECONDS
         if self._answers >= max(self.now, _SHORTEST_ROUND) and long_enough:
             self._end_round(now)
+
+    def sent(self, now: float) -> None:
+        """A request was sent."""
+        self._began = min(self._began, now)
+        self._pace.sent(now)
 
     def _most_are_refused(self) -> bool:
         """Whether more than half of the last answers are refusals, of as many as a round has: refusals come first."""
@@ -140,7 +154,6 @@ class Width:
         self._cut_at = now + min(wait, _LONGEST_ECHO)  # until then, nobody expects anything but more refusals
         if self._adapts and self.now > 1:
             self.now = int(self.now * _CUT)
-            self._last.clear()  # that may have been enough
         self._new_round(now)
 
     def room(self, running: int, now: float) -> bool:
@@ -151,15 +164,64 @@ class Width:
         """
         while self._resting and self._resting[0] <= now:
             self._resting.popleft()
-        return now >= self._paused_until and running + len(self._resting) < self.now
+        free = now >= max(self._paused_until, self._pace.next_at)
+        return free and running + len(self._resting) < self.now
 
     def room_at(self, running: int) -> float:
         """When there may be room though no request ends before."""
         if running >= self.now:
             return float("inf")
         taken = running + len(self._resting) >= self.now
-        return max(self._paused_until, self._resting[0]) if taken else self._paused_until
+        free = max(self._paused_until, self._pace.next_at)
+        return max(free, self._resting[0]) if taken else free
 
     def hopeless(self, now: float) -> bool:
         """Whether the service has refused everything for minutes."""
         return self._in_a_row >= _HOPELESS and now - self._refused_since >= _HOPELESS_SECONDS
+
+
+class _Pace:
+    """How many requests a second to send to a service that counts them by time. Any number, until it refuses most.
+
+    Attributes:
+        next_at: When the next may be sent.
+    """
+
+    def __init__(self) -> None:
+        self.next_at = float("-inf")
+        self._gap = 0.0  # seconds from one request to the next
+        self._step = _PACE_STEP
+        self._new_round(float("inf"))
+
+    def _new_round(self, now: float) -> None:
+        self._began = now
+        self._sent = self._refused = 0
+
+    def sent(self, now: float) -> None:
+        """A request was sent."""
+        self._began = min(self._began, now)
+        self._sent += 1
+        if self._gap:
+            self.next_at = max(self.next_at, now - _LATE) + self._gap
+
+    def learn(self, now: float, wait: float) -> None:
+        """Most requests are refused: until the end of the wait, it will have taken what it takes in that time."""
+        taken, seconds = self._sent - self._refused, now + wait - self._began
+        if taken > 0 and seconds >= _ROUND_SECONDS:
+            self._gap = max(self._gap, seconds / taken)
+            self._step = _PACE_STEP
+        self._new_round(now + wait)
+
+    def heard(self, sent: float, now: float, refused: bool) -> None:
+        """A request is over."""
+        self._refused += refused and sent >= self._began
+        seconds = now - self._began
+        if not self._gap or seconds < _ROUND_SECONDS or self._sent <= self._refused:
+            return
+        if self._refused > _PACE_SHARE * self._sent:
+            self._gap = max(self._gap, seconds / (self._sent - self._refused))
+            self._step = _PACE_STEP / 2
+        elif not self._refused and self._sent * self._gap > 0.8 * seconds:
+            self._gap /= 1 + self._step
+            self._step = min(1.0, 2 * self._step)
+        self._new_round(now)

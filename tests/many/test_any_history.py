@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from llmbridge import Client, Completion, Message, ServerError, Usage
 from llmbridge.many import asking
+from llmbridge.many import journal as journals
 
 CLIENT = Client("openai:m", api_key="k-0123456789")
 
@@ -83,6 +84,41 @@ def test_each_row_gets_its_own_answer_once(sessions: list[Session]) -> None:
             if session.cut and os.path.exists(journal):
                 os.truncate(journal, max(0, os.path.getsize(journal) - session.cut))
                 kept = set()
+
+
+@settings(max_examples=200)
+@given(
+    written=st.lists(st.integers(0, 9), max_size=40),
+    wanted=st.lists(st.integers(0, 11), max_size=60),
+    in_order=st.booleans(),
+    block=st.sampled_from([1, 150, 400]),
+    ahead=st.sampled_from([0, 150, 1000]),
+    jumps=st.sampled_from([0, 1, 5]),
+)
+def test_answers_are_found_in_any_order(
+    written: list[int], wanted: list[int], in_order: bool, block: int, ahead: int, jumps: int
+) -> None:
+    """However much of the file is read at once and kept: each is taken once, with its own content."""
+    if in_order:
+        wanted = written + wanted
+    with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
+        patch.setattr(os, "fsync", lambda _: None)
+        for name, size in (("_BLOCK", block), ("_AHEAD", ahead), ("_JUMPS", jumps)):
+            patch.setattr(journals, name, size)
+        journal = journals.Journal(os.path.join(folder, "journal"), {})
+        journal.begin()
+        journal.write({"digest": (bytes([name]) * 16).hex(), "error": None, "of": name} for name in written)
+        journal.close()
+        journal = journals.Journal(os.path.join(folder, "journal"), {})
+        left = Counter(written)
+        for name in wanted:
+            found = journal.found(bytes([name]) * 16)
+            assert (found is not None) == (left[name] > 0)
+            assert found is None or found["of"] == name
+            left[name] -= found is not None
+            journal.write([{"digest": "ff" * 16, "error": None, "of": 99}])  # not of its own
+        assert journal.left == left.total()
+        journal.close()
 
 
 def _run(session: Session, journal: str) -> list[Any]:

@@ -338,8 +338,8 @@ def opened(path: Path, settings: dict[str, Any]) -> Journal:
 
 def record_of(index: int, digest: bytes) -> dict[str, Any]:
     """A row as it is written."""
-    return {"index": index, "key": None, "digest": digest.hex(), "answer": {"text": f"answer {index} \u00e9"},
-            "error": None, "attempts": 1, "seconds": 0.5}  # fmt: skip
+    return {"digest": digest.hex(), "error": None, "index": index, "key": None,
+            "answer": {"text": f"answer {index} \u00e9"}, "attempts": 1, "seconds": 0.5}  # fmt: skip
 
 
 def test_p47_a_damaged_line_is_reported_and_asked_again(client: Client, server: LLMServer, journal: Path) -> None:

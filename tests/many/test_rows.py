@@ -553,6 +553,24 @@ def test_the_end_stays_the_end(client: Client, loop: Async) -> None:
     loop.run(main)
 
 
+def test_types_and_functions_are_read_once(client: Client, server: LLMServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not for each row: so tools may also come from an iterator."""
+
+    @dataclass
+    class Answer:
+        value: int
+
+    def add(a: int, b: int) -> int:
+        """Adds."""
+        return a + b
+
+    server.default = Reply('{"value": 3}')
+    rows = client.map(map(str, range(5)), schema=Answer, tools=iter([add]))
+    monkeypatch.setattr("llmbridge.schema.json_schema", None)
+    assert [row.parsed for row in rows] == [Answer(3)] * 5
+    assert all(received.json["tools"][0]["function"]["name"] == "add" for received in server.requests)
+
+
 def test_tools_and_several_models_work_as_in_a_chat(server: LLMServer, mode: Mode) -> None:
     """A row is a whole answer, from any of the models and after any number of turns."""
 

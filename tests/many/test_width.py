@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import heapq
 import random
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable
 
 import pytest
@@ -15,10 +15,13 @@ Service = Callable[[float, int], tuple[float, bool]]
 """When a request comes, and how many are under way: how long it takes, and whether it is refused."""
 
 
+START = 5000.0  # on the clock
+
+
 def simulated(width: Width, service: Service, rows: int = 3000) -> tuple[float, float]:
     """Rows a second, and refusals a request."""
     random.seed(11)
-    now, running, refusals = 0.0, 0, 0
+    now, running, refusals = START, 0, 0
     ends: list[tuple[float, int, float, bool]] = []
     ready, waiting, done, sent = deque(range(rows)), [(float("inf"), -1)], 0, 0
     while done < rows:
@@ -27,6 +30,7 @@ def simulated(width: Width, service: Service, rows: int = 3000) -> tuple[float, 
         while ready and width.room(running, now):
             row, running, sent = ready.popleft(), running + 1, sent + 1
             seconds, refused = service(now, running)
+            width.sent(now)
             heapq.heappush(ends, (now + seconds, row, now, refused))
         room = width.room_at(running) if ready else float("inf")
         end = min(ends[0][0] if ends else float("inf"), waiting[0][0], room)
@@ -42,7 +46,7 @@ def simulated(width: Width, service: Service, rows: int = 3000) -> tuple[float, 
             heapq.heappush(waiting, (now + 1.0, row))
         else:
             done += 1
-    return rows / now, refusals / sent
+    return rows / (now - START), refusals / sent
 
 
 def about(seconds: float) -> float:
@@ -108,6 +112,51 @@ def test_it_comes_near_what_the_service_allows(service: Service, best: float, sh
     rate, refusals = simulated(Width(None), service)
     assert rate > share * best
     assert refusals < refused
+
+
+def by_the_second(a_second: int) -> Service:
+    """Answers in 50 ms what is not more than that in each second of the clock, and refuses the rest at once."""
+    counts: Counter[int] = Counter()
+
+    def service(now: float, running: int) -> tuple[float, bool]:
+        counts[int(now)] += 1
+        return (0.003, True) if counts[int(now)] > a_second else (0.05, False)
+
+    return service
+
+
+def from_a_bucket(a_second: int, size: float) -> Service:
+    """A bucket that fills with so many a second."""
+    level, filled = size, START
+
+    def service(now: float, running: int) -> tuple[float, bool]:
+        nonlocal level, filled
+        level, filled = min(size, level + a_second * (now - filled)), now
+        if level < 1:
+            return 0.003, True
+        level -= 1
+        return 0.05, False
+
+    return service
+
+
+@pytest.mark.parametrize(
+    ("service", "share"),
+    [(by_the_second(60), 0.9), (from_a_bucket(60, 60), 0.9), (from_a_bucket(60, 6), 0.6)],
+    ids=["by the second", "a bucket", "a small bucket"],
+)
+def test_it_learns_the_pace_of_a_service_that_counts_by_time(service: Service, share: float) -> None:
+    """Though its answers come so soon that three requests at once are enough."""
+    rate, refusals = simulated(Width(None), service, rows=600)
+    assert rate > share * 60
+    assert refusals < 0.15
+
+
+def test_it_notices_that_the_service_allows_more() -> None:
+    """Ten times as much after ten seconds."""
+    before, after = by_the_second(60), by_the_second(600)
+    rate, _ = simulated(Width(None), lambda now, running: (before if now < START + 10 else after)(now, running), 6000)
+    assert rate > 200
 
 
 def test_a_few_scattered_refusals_do_not_cut_it() -> None:
@@ -190,7 +239,7 @@ def test_a_service_that_queues_is_not_flooded() -> None:
 def test_rows_that_become_longer_do_not_make_it_crawl() -> None:
     """Ten times as long from one row to the next."""
     width = Width(None)
-    simulated(width, lambda now, running: (0.1 if now < 1 else 1.0, False), rows=20_000)
+    simulated(width, lambda now, running: (0.1 if now < START + 1 else 1.0, False), rows=20_000)
     assert width.now > 200
 
 

@@ -88,9 +88,10 @@ def chat(reply: Reply, received: Received, answer_id: str) -> Answer:
     deployment = _DEPLOYMENT.search(received.route)
     request = {"model": deployment[1], **request} if deployment else request
     if not request.get("stream"):
-        return document(reply, _completion(reply, request, answer_id))
+        return document(reply, {**_completion(reply, request, answer_id), **(_prompt_filter() if deployment else {})})
     asked = bool((request.get("stream_options") or {}).get("include_usage"))
-    begin = [_prompt_filter(reply)] if deployment else []
+    empty = {"id": "", "object": "", "created": 0, "model": "", "choices": []}
+    begin = [sse(reply, dump({**empty, **_prompt_filter()}))] if deployment else []
     return Answer(reply.status, STREAM, [*begin, *_events(reply, request, answer_id, asked)], streamed=True)
 
 
@@ -315,10 +316,10 @@ def _packed(vector: list[float]) -> str:
     return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode()
 
 
-def _prompt_filter(reply: Reply) -> bytes:
+def _prompt_filter() -> dict[str, Any]:
+    """What Azure says about the prompt: beside a whole answer, or in an event before the others."""
     verdict = {"prompt_index": 0, "content_filter_results": {"hate": {"filtered": False, "severity": "safe"}}}
-    empty = {"id": "", "object": "", "created": 0, "model": ""}
-    return sse(reply, dump({"choices": [], **empty, "prompt_filter_results": [verdict]}))
+    return {"prompt_filter_results": [verdict]}
 
 
 # -- the form of a request, and the service's errors for a wrong one --------------------------------------------------
