@@ -22,6 +22,10 @@ from canary import KEY
 
 from llmbridge.testing import LLMServer, Received, Reply
 
+if not hasattr(os, "fork"):
+    pytest.skip("kills, stops and interrupts processes as POSIX does", allow_module_level=True)
+pytest.importorskip("distributed", reason="needs the packages of the extra `engines`")
+
 __all__ = ["ENGINES", "Told", "answering", "crew_of", "dask_crew", "nothing_left", "quiet", "ray_crew", "workers_in"]
 
 ENGINES = ["spawn", "forkserver", "loky", "dask", "ray"]

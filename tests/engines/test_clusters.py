@@ -20,8 +20,6 @@ from llmbridge import Client, ConfigError, MissingKey, WorkerLost
 from llmbridge.many import Row, shard
 from llmbridge.testing import LLMServer
 
-pytest.importorskip("distributed", reason="needs the packages of the extra `engines`")
-
 _nothing_left = nothing_left
 
 

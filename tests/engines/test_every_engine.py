@@ -20,8 +20,6 @@ from llmbridge import BadRequest, Client, MissingKey, Retry, WorkerLost
 from llmbridge.many import Row
 from llmbridge.testing import LLMServer
 
-pytest.importorskip("distributed", reason="needs the packages of the extra `engines`")
-
 _nothing_left = nothing_left
 _SHARD = 200  # rows, at the most
 

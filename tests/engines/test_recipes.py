@@ -14,8 +14,6 @@ from pathlib import Path
 import pytest
 from crews import nothing_left
 
-pytest.importorskip("distributed", reason="needs the packages of the extra `engines`")
-
 _nothing_left = nothing_left
 _PAGE = Path(__file__).parents[2] / "docs" / "many.md"
 RECIPES = dict(re.findall(r"```python\n# needs (\w+)\n(.*?)```", _PAGE.read_text(encoding="utf-8"), re.DOTALL))
