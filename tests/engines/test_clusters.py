@@ -16,11 +16,12 @@ import pytest
 from canary import KEY, sightings
 from crews import Told, answering, nothing_left, quiet, workers_in
 
-from llmbridge import Client, ConfigError, MissingKey, WorkerLost
+from llmbridge import BadRequest, Client, ConfigError, MissingKey, WorkerLost
 from llmbridge.many import Row, shard
 from llmbridge.testing import LLMServer
 
 _nothing_left = nothing_left
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Ray's own processes
 
 
 @pytest.fixture
@@ -181,6 +182,12 @@ def test_p51_a_paused_worker_is_left_out(client: Client, dask_crew: Any) -> None
     finally:
         executor.run(set_status, "running", workers=[paused])
     assert all(row.ok for row in rows)
+
+
+def test_rows_with_much_in_them_travel_without_a_warning(client: Client, dask_crew: Any) -> None:
+    """A shard has fewer of them."""
+    rows = client.map((f"bad {number} {'x' * 900_000}" for number in range(28)), executor=dask_crew[0]).complete()
+    assert [type(row.error) for row in rows] == [BadRequest] * 28
 
 
 CLUSTER = """

@@ -21,6 +21,7 @@ from llmbridge.many import Row
 from llmbridge.testing import LLMServer
 
 _nothing_left = nothing_left
+pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # of Ray's own processes
 _SHARD = 200  # rows, at the most
 
 
