@@ -314,18 +314,20 @@ class _Watch:
         return look
 
     def _event(self, name: str) -> Callable[[], None]:
-        """An event of Dask is set when the shard is not wanted."""
-        from distributed import Event, get_client
+        """An event of Dask is set when the shard is not wanted; the task is cancelled when the driver is gone."""
+        from distributed import Event, get_client, get_worker
 
         event = Event(name, client=get_client())
+        worker = get_worker()
+        key = worker.get_current_task()
         if event.is_set():
             self._stop()
 
         def look() -> None:
             while not self._over.is_set():
                 try:
-                    wanted = not event.wait(timeout=_LOOKS)
-                except Exception:  # noqa: BLE001 - the scheduler is gone, and with it who wants the rows
+                    wanted = not event.wait(timeout=_LOOKS) and worker.state.tasks[key].state != "cancelled"
+                except Exception:  # noqa: BLE001 - the scheduler is gone, or the task
                     wanted = False
                 if not wanted:
                     self._stop()

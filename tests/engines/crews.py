@@ -13,7 +13,6 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -26,42 +25,20 @@ if not hasattr(os, "fork"):
     pytest.skip("kills, stops and interrupts processes as POSIX does", allow_module_level=True)
 pytest.importorskip("distributed", reason="needs the packages of the extra `engines`")
 
-__all__ = ["ENGINES", "Told", "answering", "crew_of", "dask_crew", "nothing_left", "quiet", "ray_crew", "workers_in"]
+__all__ = ["ENGINES", "answering", "crew_of", "dask_crew", "nothing_left", "quiet", "ray_crew", "workers_in"]
 
 ENGINES = ["spawn", "forkserver", "loky", "dask", "ray"]
-_HERE = Path(__file__).parent
 ENVIRONMENT = {
     "OPENAI_API_KEY": KEY,
-    "PYTHONPATH": os.pathsep.join(map(str, (_HERE, _HERE.parent))),  # for Ray's workers, to find `Told`
+    "PYTHONPATH": str(Path(__file__).parent),  # for Ray's workers, to find `told`
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_AUTH_MODE": "disabled",
 }
 _LONGEST = 60.0
 
 
-@dataclass
-class Told:
-    """What an answer says.
-
-    Attributes:
-        text: The question.
-        folder: Where each process that makes one of these leaves its number.
-        only: The one process that may make it: another one dies of it. 0 for all.
-    """
-
-    text: str
-    folder: str = ""
-    only: int = 0
-
-    def __post_init__(self) -> None:
-        if self.folder:
-            Path(self.folder, str(os.getpid())).touch()
-        if self.only not in (0, os.getpid()):
-            os._exit(1)
-
-
 def answering(folder: Path | str = "", *, poison: str = "", delay: float = 0.01) -> Callable[[Received], Reply]:
-    """An answer like `Told`; of "bad" questions an error."""
+    """What `told.Told` is made of; of "bad" questions an error."""
 
     def answer(received: Received) -> Reply:
         text = received.user_text

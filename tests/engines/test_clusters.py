@@ -14,7 +14,8 @@ from typing import Any
 
 import pytest
 from canary import KEY, sightings
-from crews import Told, answering, nothing_left, quiet, workers_in
+from crews import answering, nothing_left, quiet, workers_in
+from told import Told
 
 from llmbridge import BadRequest, Client, ConfigError, MissingKey, WorkerLost
 from llmbridge.many import Row, shard

@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from crews import ENGINES, Told, answering, crew_of, nothing_left, quiet, workers_in
+from crews import ENGINES, answering, crew_of, nothing_left, quiet, workers_in
+from told import Told
 
 from llmbridge import BadRequest, Client, MissingKey, Retry, WorkerLost
 from llmbridge.many import Row
@@ -121,6 +122,14 @@ BODY
 """
 
 
+LOOP = """
+from itertools import count
+
+for row in client.map(count(), prompt=shout, executor=executor, concurrency=8):
+    print(row.index, flush=True)
+"""
+
+
 def script(kind: str, request: pytest.FixtureRequest, server: LLMServer, tmp_path: Path, body: str) -> Any:
     """A running script whose `__main__` has the classes, as a notebook has; its workers are those of the tests."""
     address = "-"
@@ -189,13 +198,13 @@ def test_p51_a_row_that_kills_its_worker_costs_itself_alone(
     """It is found among the others, which are answered."""
     if kind == "dask":  # which has three more workers die of a task before it says so
         monkeypatch.setattr(executor.cluster.scheduler, "allowed_failures", 0)
-    texts = [f"row {number}" for number in range(24)]
-    server.default = answering(poison="row 7")
+    texts = [f"row {number}" for number in range(8)]
+    server.default = answering(poison="row 3")
     rows = client.map(texts, schema=Told, executor=executor).complete()
-    assert [row.index for row in rows] == list(range(24))
-    assert [row.index for row in rows if not row.ok] == [7]
-    assert isinstance(rows[7].error, WorkerLost)
-    assert all(row.parsed.text == text for row, text in zip(rows, texts, strict=True) if row.index != 7)
+    assert [row.index for row in rows] == list(range(8))
+    assert [row.index for row in rows if not row.ok] == [3]
+    assert isinstance(rows[3].error, WorkerLost)
+    assert all(row.parsed.text == text for row, text in zip(rows, texts, strict=True) if row.index != 3)
 
 
 # -- the end ----------------------------------------------------------------------------------------------------------
@@ -221,24 +230,27 @@ def test_p51_ctrl_c_ends_the_workers_requests(
 ) -> None:
     """A terminal interrupts the processes of a pool as well."""
     server.default = answering(delay=0.2)
-    running = script(
-        kind,
-        request,
-        server,
-        tmp_path,
-        """
-        from itertools import count
-
-        for row in client.map(count(), prompt=shout, executor=executor):
-            print(row.index, flush=True)
-        """,
-    )
+    running = script(kind, request, server, tmp_path, LOOP)
     assert running.stdout.readline() == "0\n"
     os.killpg(running.pid, signal.SIGINT)
     assert quiet(server)
     out, err = running.communicate(timeout=60)
     assert running.returncode != 0, out
     assert "KeyboardInterrupt" in err
+
+
+@pytest.mark.parametrize("kind", ["dask", "ray"])
+def test_p51_the_end_of_the_driver_ends_the_requests_of_its_workers(
+    kind: str, request: pytest.FixtureRequest, server: LLMServer, tmp_path: Path
+) -> None:
+    """However it ends, and wherever they are."""
+    pytest.importorskip({"dask": "distributed"}.get(kind, kind), exc_type=ImportError)
+    server.default = answering(delay=0.2)
+    running = script(kind, request, server, tmp_path, LOOP)
+    assert running.stdout.readline() == "0\n"
+    running.kill()
+    assert quiet(server)
+    running.communicate(timeout=60)
 
 
 # -- workers that cannot ----------------------------------------------------------------------------------------------
