@@ -259,7 +259,7 @@ class View(ABC, Generic[Piece]):
             self._broken = True
             raise
         finally:
-            if self._claimed:
+            if self._claimed and not self._reading.done:
                 self.source.close()
 
     def _behind(self) -> Generator[Piece, None, None]:

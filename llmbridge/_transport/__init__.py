@@ -27,7 +27,7 @@ from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
 
 from llmbridge._locks import keep_lock_free
-from llmbridge._transport.adapter import LazyResponse, WatchedAdapter, copied_headers
+from llmbridge._transport.adapter import LazyResponse, SentHeaders, WatchedAdapter
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, WouldWait, serving
 from llmbridge._transport.connections import watch_pool
@@ -453,13 +453,14 @@ class Transport:
             template = requests.Request(
                 request.method, request.url, headers=_revealed(request.headers), data=data, auth=auth
             ).prepare()
+            template.headers = SentHeaders(template.headers)
             setattr(template, _SENSITIVE, _sensitive_words(template))
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
             self._templates[key] = template
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = template.method, template.url
-        prepared.headers = copied_headers(template.headers)
+        prepared.headers = template.headers.copy()
         if body is not None:
             prepared.headers["Content-Length"] = str(len(body))
         prepared.body = body
