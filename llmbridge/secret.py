@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, SupportsIndex, TypeVar, Union
 
@@ -21,6 +21,7 @@ __all__ = [
     "Secret",
     "callers_frames_only",
     "discreet",
+    "masked",
     "revealed",
     "scrub",
 ]
@@ -243,6 +244,16 @@ class MaskedStr(str):
 def revealed(text: str) -> str:
     """The text, unmasked if it is masked."""
     return text.reveal() if isinstance(text, MaskedStr) else str(text)
+
+
+def masked(words: Iterable[str]) -> tuple[MaskedStr, ...]:
+    """The words to mask in what servers send; short ones are left out.
+
+    Example:
+        >>> masked(["sk-123", "x"])
+        ('***',)
+    """
+    return tuple(MaskedStr(word) for word in words if len(word) >= SHORTEST_SECRET)
 
 
 def scrub(text: str, secrets: tuple[str, ...]) -> str:

@@ -25,7 +25,7 @@ from llmbridge.errors import (
 from llmbridge.messages import ChatRequest, with_own_proofs
 from llmbridge.options import TransportOptions, Unsupported, checked_base_url, warn_caller
 from llmbridge.retry import Retry
-from llmbridge.secret import SHORTEST_SECRET, KeyFunction, MaskedStr
+from llmbridge.secret import KeyFunction, MaskedStr, masked
 
 if TYPE_CHECKING:
     import requests
@@ -503,8 +503,8 @@ def http_request(
         secrets.append(auth.key.reveal())
         given.append(auth.headers)
     if options.headers:
-        masked = [value for value in options.headers.values() if isinstance(value, MaskedStr)]
-        secrets += [word for value in masked for word in value.reveal().split()]
+        sensitive = [value for value in options.headers.values() if isinstance(value, MaskedStr)]
+        secrets += [word for value in sensitive for word in value.reveal().split()]
         given.append(options.headers)
     if method == "GET":
         given.append({"Content-Type": None})
@@ -514,7 +514,7 @@ def http_request(
         base_url + provider.path_below(base_url, encoded.path),
         {name: value for name, value in headers.values() if value is not None},
         encoded.body,
-        tuple(word for word in secrets if len(word) >= SHORTEST_SECRET),
+        masked(secrets),
         method,
         base_url,
     )

@@ -42,7 +42,7 @@ from llmbridge._transport.environment import (
 from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
-from llmbridge.secret import MASK, SHORTEST_SECRET, MaskedStr, callers_frames_only, revealed, scrub
+from llmbridge.secret import MASK, MaskedStr, callers_frames_only, masked, revealed, scrub
 
 if TYPE_CHECKING:
     from llmbridge._transport.later import Later
@@ -107,7 +107,7 @@ class Exchange:
         self._call = call
         self._response = response
         self.host = host
-        self.secrets: tuple[str, ...] = tuple(map(MaskedStr, secrets))
+        self.secrets = secrets
         self._closed = self.paused = False
         self.status = response.status_code
         self.legible = True
@@ -474,8 +474,9 @@ class Transport:
         sent = response.request
         known = getattr(sent, _SENSITIVE, None)
         found = [*request.secrets, *(_sensitive_words(sent) if known is None else known)]
-        found += [word for proxy in proxies_for(request.url, self._proxy).values() for word in passwords_of(proxy)]
-        return tuple(dict.fromkeys(word for word in found if len(word) >= SHORTEST_SECRET))
+        for proxy in proxies_for(request.url, self._proxy).values():
+            found += masked(passwords_of(proxy))
+        return tuple(dict.fromkeys(found))
 
 
 _NO_COOKIES = RequestsCookieJar()
@@ -483,10 +484,10 @@ _SENSITIVE = "_llmbridge_sensitive"  # attribute of a prepared request: its sens
 
 
 def _sensitive_words(request: requests.PreparedRequest | None) -> tuple[str, ...]:
-    """The values of headers that are likely to hold a secret."""
+    """The values of headers that are likely to hold a secret, masked."""
     values = [value for name, value in request.headers.items() if is_sensitive(name)] if request is not None else []
     texts = (value if isinstance(value, str) else value.decode("latin-1") for value in values)
-    return tuple(word for text in texts for word in text.split())
+    return masked(word for text in texts for word in text.split())
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

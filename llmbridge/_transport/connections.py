@@ -90,6 +90,18 @@ class _HeaderLines:
         return getattr(self.file, name)
 
 
+class _Headers(http.client.HTTPMessage):
+    """The headers of an answer, without what the standard library does for mail each time that they are read."""
+
+    def items(self) -> list[tuple[str, str]]:
+        """All names and values."""
+        return [*self.raw_items()]
+
+    def get_payload(self, *_: Any, **__: Any) -> Any:
+        """Nothing."""
+        return ""
+
+
 class _Response(http.client.HTTPResponse):
     """Also a proxy's answer to CONNECT, whose headers urllib3 and http.client read in their own ways."""
 
@@ -129,13 +141,12 @@ class _Response(http.client.HTTPResponse):
         special = self._method == "HEAD" or status in _WITHOUT_BODY or self.debuglevel  # type: ignore[attr-defined]
         if version != "HTTP/1.1" or special or not _PLAIN_HEADERS.fullmatch(lines.headers):
             return False
-        headers, first = http.client.HTTPMessage(), dict[str, str]()
+        headers, first = _Headers(), dict[str, str]()
         for line in lines.headers.decode("latin-1").split("\r\n")[:-1]:
             name, _, value = line.partition(":")
             value = value.lstrip(" \t")
             headers.set_raw(name, value)
             first.setdefault(name.lower(), value)
-        headers.set_payload("")
         length, coding = first.get("content-length"), first.get("transfer-encoding")
         if (coding or "chunked").lower() != "chunked" or not _LENGTH.fullmatch(length or "0"):
             return False
