@@ -368,7 +368,8 @@ class Transport:
         verify = self._verify
         if verify is True:
             verify = trusted_by_environment(CA_VARIABLES)
-        session, prepared = self._session(), self._prepared(request, body)
+        proxies = proxies_for(request.url, self._proxy)
+        session, prepared = self._session(), self._prepared(request, body, proxies)
         # Not Session.send: it costs more, and would read the whole body of a redirect, however long it is.
         send: Any = session.get_adapter(request.url).send
         if _is_replaced(requests.Session.send):
@@ -380,7 +381,7 @@ class Transport:
             prepared,
             stream=True,
             timeout=None,  # the call's own timeouts cover every phase
-            proxies=proxies_for(request.url, self._proxy),
+            proxies=proxies,
             verify=verify,
             cert=None,
         )
@@ -443,7 +444,9 @@ class Transport:
                 weakref.finalize(self, session.close)  # urllib3 1.26 leaves idle sockets to the garbage collector
             return self._own
 
-    def _prepared(self, request: HTTPRequest, body: bytes | None) -> requests.PreparedRequest:
+    def _prepared(
+        self, request: HTTPRequest, body: bytes | None, proxies: Mapping[str, str]
+    ) -> requests.PreparedRequest:
         """The prepared request, copied from an earlier one for the same URL and headers if there is one."""
         key = (request.method, request.url, tuple(request.headers.items()))
         template = self._templates.get(key)
@@ -465,22 +468,21 @@ class Transport:
             prepared.headers["Content-Length"] = str(len(body))
         prepared.body = body
         prepared.hooks = template.hooks
-        setattr(prepared, _SENSITIVE, getattr(template, _SENSITIVE))
+        setattr(prepared, _SENSITIVE, (*getattr(template, _SENSITIVE), *_passwords(proxies)))
         prepared._cookies = _NO_COOKIES  # type: ignore[attr-defined]
         return prepared
 
     def _secrets(self, request: HTTPRequest, response: requests.Response) -> tuple[str, ...]:
         """Everything to mask in what the server sends, including what a caller's session or proxy added."""
         sent = response.request
-        known = getattr(sent, _SENSITIVE, None)
-        found = [*request.secrets, *(_sensitive_words(sent) if known is None else known)]
-        for proxy in proxies_for(request.url, self._proxy).values():
-            found += masked(passwords_of(proxy))
-        return tuple(dict.fromkeys(found))
+        added = getattr(sent, _SENSITIVE, None)
+        if added is None:
+            added = *_sensitive_words(sent), *_passwords(proxies_for(request.url, self._proxy))
+        return tuple(dict.fromkeys((*request.secrets, *added)))
 
 
 _NO_COOKIES = RequestsCookieJar()
-_SENSITIVE = "_llmbridge_sensitive"  # attribute of a prepared request: its sensitive header values
+_SENSITIVE = "_llmbridge_sensitive"  # attribute of a prepared request: the secrets in its headers and in the proxy's URL
 
 
 def _sensitive_words(request: requests.PreparedRequest | None) -> tuple[str, ...]:
@@ -488,6 +490,10 @@ def _sensitive_words(request: requests.PreparedRequest | None) -> tuple[str, ...
     values = [value for name, value in request.headers.items() if is_sensitive(name)] if request is not None else []
     texts = (value if isinstance(value, str) else value.decode("latin-1") for value in values)
     return masked(word for text in texts for word in text.split())
+
+
+def _passwords(proxies: Mapping[str, str]) -> tuple[str, ...]:
+    return masked(word for proxy in proxies.values() for word in passwords_of(proxy)) if proxies else ()
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -97,7 +97,7 @@ def finish_of(word: Any, own: Mapping[str, FinishReason], message: str = "", aga
         ['stop', 'length', 'other']
     """
     if isinstance(word, str):
-        known = _HUMP.sub("_", word.strip()).lower().replace("-", "_")
+        known = word if word in _REASON_OF else _HUMP.sub("_", word.strip()).lower().replace("-", "_")
         if known not in _NOT_FINISHED:
             reason = own.get(word) or _REASON_OF.get(known, "other")
             yield Finish(reason, word, message, again and reason == "error")
