@@ -59,7 +59,7 @@ _REASON_OF = {word: reason for reason, words in _REASONS.items() for word in wor
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """`value` if it is a mapping, or else an empty one."""
-    return value if value.__class__ is dict or isinstance(value, Mapping) else {}
+    return value if value.__class__ is dict or (value is not None and isinstance(value, Mapping)) else {}
 
 
 def string(value: Any) -> str:

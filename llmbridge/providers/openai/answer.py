@@ -199,7 +199,7 @@ def _decode_any(chunk: Any, event: str, field: str, proofs: str) -> Iterator[Ite
         if event == "error" or (isinstance(chunk, list) and chunk) or isinstance(chunk, str):
             raise error_in_stream(chunk)
         raise ProtocolError(f"expected a JSON object in a stream event, got {type(chunk).__name__}")
-    choices = list(_numbered(chunk.get("choices")))
+    choices = list(_numbered(listed)) if (listed := chunk.get("choices")) else []
     for index, choice in choices:
         said = _said(choice, field, proofs, index, chunk.get("object") == "chat.completion")
         yield from said if not index else (OtherChoice.of(index, item) for item in said)
