@@ -308,7 +308,6 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
                 for piece in self._ready:
                     self._running = False
                     return piece
-            raise StopAsyncIteration
         except BaseException as error:
             self._running = False
             if isinstance(error, cancellation()):
@@ -322,6 +321,9 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._stop_watching()
             self._view.abandon()
             raise
+        self._running = False
+        self._stop_watching()
+        raise StopAsyncIteration
 
     async def _step(self) -> None:
         """Makes the next read, and keeps its pieces. Lets other tasks run, and can be cancelled."""
