@@ -94,8 +94,11 @@ class WatchedAdapter(HTTPAdapter):
 
     def has_idle(self, url: str) -> bool:
         """Whether an idle connection is kept for this URL, and no mock or recorder has replaced its class."""
-        pools = [pool for key, pool in list(self._pools.items()) if key[0] == url and pool.pool is not None]
-        return any(type(pool.pool.newest) is pool.ConnectionCls for pool in pools)
+        return any(
+            type(idle.newest) is pool.ConnectionCls
+            for key, pool in list(self._pools.items())
+            if key[0] == url and (idle := pool.pool) is not None
+        )
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """The path, unless there is a proxy: requests would parse the URL each time to find that out."""

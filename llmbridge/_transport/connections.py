@@ -390,9 +390,10 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
     @property
     def newest(self) -> Any:
         """The connection that the next `get` returns if no other thread comes first; None if there is none."""
-        with contextlib.suppress(IndexError):
+        try:
             return self._kept[-1]
-        return None
+        except IndexError:
+            return None
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The last one. Never blocks: these pools open as many connections as are needed.
