@@ -32,8 +32,6 @@ _ESCAPE = re.compile(
     r"|%[2-7][0-9a-fA-F]|&#(?:[0-9]{2,3}|[xX][2-7][0-9a-fA-F]);"  # those of URLs and HTML, of ASCII
 )
 
-_MARKS = ("\\", "%", "&#")
-
 _SHORT = {"\\\\": "\\", "\\/": "/", '\\"': '"'}
 
 _LIBRARIES = frozenset({"llmbridge", "requests", "urllib3", "sseclient", "socks", "anyio", *sys.stdlib_module_names})
@@ -264,7 +262,7 @@ def scrub(text: str, secrets: tuple[str, ...]) -> str:
         'Incorrect API key provided: ***'
     """
     known = sorted(filter(None, map(revealed, secrets)), key=len, reverse=True)  # one may be a prefix of another
-    if known and any(mark in text for mark in _MARKS):
+    if known and ("\\" in text or "%" in text or "&#" in text):
         return _without_escaped(text, known)
     for secret in known:
         text = text.replace(secret, MASK)
