@@ -48,7 +48,7 @@ from llmbridge.events import Finish
 from llmbridge.options import UNSET
 from llmbridge.providers.openai import OpenAI
 from llmbridge.stream import ChatStream
-from llmbridge.testing import CLOSE, LLMServer, Reply
+from llmbridge.testing import CLOSE, LLMServer, Reply, demo
 
 DIALECTS = ["openai", "openai-responses", "anthropic", "gemini", "mistral", "cohere", "ollama"]
 WEATHER = {"name": "weather", "arguments": {"city": "Oslo"}, "id": "call00001"}
@@ -237,8 +237,9 @@ class TestQuestions:
         with pytest.raises(kind):
             conversation(**options)
 
-    def test_there_is_one_of_the_package_too(self, mode: Mode) -> None:
+    def test_there_is_one_of_the_package_too(self, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
         """Like `chat`."""
+        monkeypatch.setattr(demo, "_PACE", 0.0)
         talk = conversation(model="demo")
         assert mode.complete(talk.ask("Hello")).text
         assert isinstance(talk, Conversation)
@@ -289,6 +290,7 @@ class TestTools:
         assert len(talk.undo()) == 4
 
     @pytest.mark.parametrize("dialect", DIALECTS)
+    @pytest.mark.quick(2)
     def test_tools_that_were_interrupted(self, server: LLMServer, dialect: str) -> None:
         """The first result is kept; the other call has none."""
         server.script(Reply("", tool_calls=[WEATHER, TIME]), Reply("Fine."))
@@ -457,6 +459,7 @@ class TestWhatBreaksOff:
 
     @pytest.mark.parametrize("dialect", DIALECTS)
     @pytest.mark.parametrize("share", [0.3, 0.5, 0.7, 0.9, 0.97])
+    @pytest.mark.quick(2)
     def test_cut_anywhere(self, server: LLMServer, dialect: str, share: float) -> None:
         """Inside reasoning, text or calls."""
         reply = Reply(["Hel", "lo"], reasoning="Hm.", signature="s" * 20, tool_calls=[WEATHER, TIME])
@@ -522,6 +525,7 @@ class TestWhatBreaksOff:
         assert talk.broken
         assert said(talk.messages)[1] == ("assistant", "Hello")
 
+    @pytest.mark.quick(1)
     def test_a_cancelled_task(self, client: Client, server: LLMServer, loop: Async) -> None:
         """It can ask again at once, after awaiting or looping."""
         server.script(OPEN, Reply("A2"), OPEN, Reply("A4"))
@@ -773,8 +777,9 @@ class TestCopies:
         with requests.Session() as session, pytest.raises(TypeError, match="session of your own cannot be pickled"):
             pickle.dumps(client.conversation(session=session))
 
-    def test_a_default_one_is_pickled(self) -> None:
+    def test_a_default_one_is_pickled(self, monkeypatch: pytest.MonkeyPatch) -> None:
         """The functions of the package are found again."""
+        monkeypatch.setattr(demo, "_PACE", 0.0)
         talk = pickle.loads(pickle.dumps(conversation(model="demo")))
         assert talk.ask("Hello").complete().text
 

@@ -59,6 +59,7 @@ class TestObjects:
         monkeypatch.setattr(Schema, "partial", seen)
         return found
 
+    @pytest.mark.quick(1)
     def test_the_time_grows_with_the_text(self, looks: list[int], mode: Mode) -> None:
         """All parsing together reads a small multiple of the text, and the last object is complete."""
         text = json.dumps({"a": [f"item {i}" for i in range(4000)]})
@@ -97,6 +98,7 @@ class TestObjects:
             gc.enable()
 
     @pytest.mark.parametrize("depth", [1500, 5000, 50_000])
+    @pytest.mark.quick(1)
     def test_depth(self, depth: int, mode: Mode) -> None:
         """Objects that are nested too deeply to be compared are not yielded, and raise no RecursionError."""
         assert objects(mode, [['{"a":'], ["[" * depth], ["1"], ["]" * depth + "}"]])[:1] == [{}]
@@ -278,7 +280,7 @@ class TestLeftOpen:
 
     @pytest.mark.parametrize("name", LEFT_OPEN)
     @pytest.mark.parametrize("clock", ["idle", "total"])
-    @pytest.mark.quick(3)
+    @pytest.mark.quick(1)
     def test_p6_at_a_clock(self, server: LLMServer, client: Client, mode: Mode, name: str, clock: str) -> None:
         """The timeout's error follows, and holds the text."""
         body, pieces = LEFT_OPEN[name]
@@ -300,6 +302,7 @@ class TestLeftOpen:
         outcome = mode.read(client.chat("x", retries=0))
         assert (outcome.pieces, type(outcome.error)) == (pieces, StreamTruncated)
 
+    @pytest.mark.quick(1)
     def test_p6_at_a_cancel(self, server: LLMServer, client: Client, mode: Mode) -> None:
         """Another thread cancels while the reader waits."""
         body, pieces = LEFT_OPEN["one event without its blank line"]
@@ -318,6 +321,7 @@ class TestLeftOpen:
         assert (outcome.pieces, type(outcome.error)) == (pieces, Cancelled)
 
     @pytest.mark.parametrize("end", [b"data: [DONE]\n", b"data: [DONE]"])
+    @pytest.mark.quick(2)
     def test_p6_the_end_mark_among_it_ends_the_answer(
         self, server: LLMServer, client: Client, mode: Mode, end: bytes
     ) -> None:
@@ -328,6 +332,7 @@ class TestLeftOpen:
                 ["a"], None
             )
 
+    @pytest.mark.quick(1)
     def test_p6_a_reason_to_finish_does_not_end_it_at_a_clock(
         self, server: LLMServer, client: Client, mode: Mode
     ) -> None:
@@ -393,6 +398,7 @@ class TestBareErrors:
                     assert "out of cards" in str(outcome.error)
 
     @pytest.mark.parametrize("end", [HOLD, CLOSE])
+    @pytest.mark.quick(2)
     def test_p9_an_unterminated_error_is_raised(self, server: LLMServer, client: Client, mode: Mode, end: Any) -> None:
         """An error that nothing follows counts, though the body never ends, or ends too early."""
         for report in (BARE, f"{BARE}\n\ndata: ", f"[{BARE}]\n"):

@@ -292,6 +292,7 @@ def test_the_next_model_answers_when_one_has_failed(pair: Pair, mode: Mode, name
     assert pair.asked == (1, 1)
 
 
+@pytest.mark.quick(1)
 def test_what_is_refused_and_what_hangs_is_passed_over(pair: Pair, mode: Mode) -> None:
     """A refused connection and a service that times out are both skipped."""
     nobody = Client("openai:x", base_url=f"http://127.0.0.1:{free_port()}", retries=0)
@@ -453,6 +454,7 @@ def test_a_trial_that_is_given_up_leaves_room_for_the_next(pair: Pair, way: str)
 
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
+@pytest.mark.quick(1)
 def test_a_trial_whose_task_is_cancelled_leaves_room_for_the_next(pair: Pair, loop: str) -> None:
     """The task is cancelled while the event loop waits for the first piece."""
     import anyio
@@ -593,6 +595,7 @@ def test_the_total_clock_covers_all_models(pair: Pair, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
+@pytest.mark.quick(1)
 def test_a_cancelled_task_goes_to_no_other_model(pair: Pair, loop: str) -> None:
     """The task is free at once, and the second model is never called."""
     import anyio

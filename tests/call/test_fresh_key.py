@@ -343,7 +343,7 @@ class TestFailures:
 class TestTime:
     """The total timeout covers the wait for the key."""
 
-    @pytest.mark.quick(3)
+    @pytest.mark.quick(1)
     def test_p12_a_slow_function(self, mode: Mode, server: LLMServer, keyed: Client, release: threading.Event) -> None:
         """A slow function is left to itself."""
 
@@ -359,7 +359,7 @@ class TestTime:
         assert "api_key" in str(error)
         assert server.requests == []
 
-    @pytest.mark.quick(3)
+    @pytest.mark.quick(1)
     def test_a_slow_coroutine(self, mode: Mode, server: LLMServer, keyed: Client) -> None:
         """A slow coroutine is cancelled, and cleans up."""
         ended = threading.Event()

@@ -609,6 +609,7 @@ class TestReadOnce:
 
         mode.each(stream, body)
 
+    @pytest.mark.quick(1)
     def test_a_second_use_in_the_middle_does_not_end_the_first(
         self, server: LLMServer, client: Client, mode: Mode
     ) -> None:

@@ -197,6 +197,7 @@ def test_p12_error_bodies_that_drip(server: LLMServer, client: Client, status: s
 
 
 @pytest.mark.parametrize("status", [401, 503])
+@pytest.mark.quick(1)
 def test_p12_an_error_body_that_never_ends_does_not_hide_the_status(
     server: LLMServer, client: Client, status: int
 ) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import (
@@ -1343,7 +1343,6 @@ class TestDecode:
         assert len(frames) == 3
 
     @given(value=ANY, event=st.sampled_from(WORDS))
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_json_is_items_or_an_error_of_the_tree(self, value: Any, event: str) -> None:
         """Streamed and whole; no item is empty."""
         record = Record(json.dumps(value), event)

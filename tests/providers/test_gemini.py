@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import (
@@ -826,7 +826,6 @@ VOCABULARY = (
 
 @pytest.mark.slow
 @given(value=ANY_JSON | ANY_JSON.map(said) | ANY_JSON.map(lambda value: {"candidates": [value]}))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_is_items_or_an_error_of_the_tree(value: Any) -> None:
     """P10, in the dialect's own words."""
     for found in (
