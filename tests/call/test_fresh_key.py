@@ -376,15 +376,15 @@ class TestTime:
         assert ended.wait(30)
         assert server.requests == []
 
-    @pytest.mark.quick(1)
+    @pytest.mark.slow
     def test_no_other_clock_runs(self, mode: Mode, keyed: Client) -> None:
         """The connect and first_content timeouts do not run while the function does."""
 
         def slow() -> str:
-            time.sleep(1.5)
+            time.sleep(3.5)
             return "key"
 
-        clocks = Timeout(connect=1, first_content=1, idle=1, total=20)
+        clocks = Timeout(connect=3, first_content=3, idle=3, total=60)
         assert mode.complete(keyed.chat("x", api_key=slow, timeout=clocks)).text
 
     def test_a_cancelled_task_leaves_it(self, loop: Async, client: Client, server: LLMServer) -> None:
