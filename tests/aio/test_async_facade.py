@@ -303,6 +303,7 @@ class TestThreads:
         asyncio.run(main())
 
     @pytest.mark.parametrize("reply", [STALLED, Reply(header_delay=10)], ids=["stalled", "no headers"])
+    @pytest.mark.quick(1)
     def test_p16_sixty_stalled_streams_do_not_starve_the_next(
         self, server: LLMServer, client: Client, loop: Async, reply: Reply
     ) -> None:

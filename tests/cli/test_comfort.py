@@ -103,6 +103,7 @@ def test_a_cut_answer_is_shown_as_far_as_it_came(server: LLMServer, shown: Run) 
 
 @needs_posix
 @pytest.mark.parametrize("way", ["--plain", "TERM"])
+@pytest.mark.quick(1)
 def test_markdown_can_be_left_as_it_is(
     server: LLMServer, shown: Run, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -152,6 +153,7 @@ def test_without_the_extra_it_says_what_to_install(
         ("conversations show w", {"work"}),
     ],
 )
+@pytest.mark.quick(2)
 def test_tab_completes_commands_options_and_names(typed: str, offered: set[str], tmp_path: Path) -> None:
     """Completes words like a shell does."""
     pytest.importorskip("argcomplete")

@@ -60,6 +60,7 @@ def test_piped_text_goes_in_front_of_the_words_or_where_a_dash_is(
 
 
 @pytest.mark.parametrize("command", [["chat"], []], ids=["chat", "no command"])
+@pytest.mark.quick(1)
 def test_a_real_pipe_is_read(server: LLMServer, command: list[str]) -> None:
     """`git diff | llmbridge chat "Write a commit message"` sends the diff, also without the command's name."""
     words = [*command, *to(server), "Write a commit message"]

@@ -25,6 +25,7 @@ def script() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_picture_is_what_its_script_draws(script: ModuleType) -> None:
     """Draw it again with `python docs/picture.py` when a command says something else."""
     assert PICTURE.read_text(encoding="utf-8") == script.picture()
