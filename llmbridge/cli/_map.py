@@ -29,8 +29,9 @@ def add(commands: Any) -> None:
     """Adds the command to the parser."""
     command = commands.add_parser(
         "map",
+        usage="%(prog)s [OPTIONS] INPUT OUTPUT",
         allow_abbrev=False,
-        help="ask a model about each row of a file; the same line again goes on where it was stopped",
+        help="ask a model about each row of a file",
         description="Asks a model about each row of a file of JSON lines (.jsonl), a table (.csv, .tsv) or lines of "
         "text (.txt), and writes a row for each answer. What is done is kept in OUTPUT.journal: the same command goes "
         "on from there, after Ctrl-C or a crash, and asks failed rows once more.",
@@ -45,7 +46,7 @@ def add(commands: Any) -> None:
         "--prompt", dest="template", metavar="TEMPLATE", help="what to ask, with columns like {title} or {} for a line"
     )
     command.add_argument("--id", metavar="COLUMN", help="the column whose value names a row, and must differ")
-    command.add_argument("--system", metavar="TEXT", help="a system message in front of each prompt")
+    command.add_argument("-s", "--system", metavar="TEXT", help="a system message in front of each prompt")
     command.add_argument(
         "-o", "--option", metavar=("NAME", "VALUE"), nargs=2, action="append", default=[],
         help="any parameter, like -o temperature 0.2; the value is JSON or text",

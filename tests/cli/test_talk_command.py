@@ -292,7 +292,7 @@ def test_conversations_are_listed_shown_and_deleted(
     ]
     assert "damaged.jsonl, line 1" in one_line(err)
     assert main(["conversations", "show", "first"]) == 0
-    assert capsys.readouterr().out == "> in first\n\n1: in first\n\n"
+    assert capsys.readouterr().out == "> in first\n\n1: in first\n"
     assert main(["conversations", "show", "first", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["messages"]) == 2
     assert main(["conversations", "delete", "first", "nothing"]) == 2
