@@ -47,9 +47,9 @@ _OF_A_LINE = HARMLESS | dict.fromkeys((0x61C, 0x200E, 0x200F), 0xFFFD)  # legiti
 
 _OBEYED = r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # not escaped by JSON
 
-_ARGUMENTS = re.compile(r"(?<![\w-])(base_url|api_key|proxy(?==)|max_turns|max_tokens)\b=?(?!\w)")
+_ARGUMENTS = re.compile(r"(?<![\w-])(base_url|api_key|proxy(?==)|prompt(?==)|max_turns|max_tokens)\b=?(?!\w)")
 _EXTRA = re.compile(r"extra=\{'(\w+)': \.\.\.\}")
-_OPTIONS = {"base_url": "--base-url", "api_key": "--key", "proxy": "--proxy "}
+_OPTIONS = {"base_url": "--base-url", "api_key": "--key", "proxy": "--proxy ", "prompt": "--prompt "}
 
 _LONGEST = 600
 _NARROWEST = 24  # minimal width of a table's last column
