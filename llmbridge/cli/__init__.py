@@ -70,7 +70,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser, commands = _parser()
         if _COMPLETING in os.environ:
-            _completion.complete(parser)
+            _completion.complete(parser, commands)
         if not words:
             to_stderr(parser.format_help())
             return MISUSED
@@ -149,7 +149,7 @@ def _with_command(words: list[str], commands: Collection[str]) -> list[str]:
     Raises:
         Misused: The first word looks like a misspelled command.
     """
-    if not words or words[0] in (*commands, "-h", "--help", "--version"):
+    if not words or words[0] in (*commands, *_completion.OWN_OPTIONS):
         return words
     if close := _alike(words[0], commands):
         raise Misused(
