@@ -315,8 +315,9 @@ def _known(name: str) -> str:
 
 
 def text_of(message: dict[str, Any]) -> str:
-    """The text of a message, and the names of its other parts."""
+    """The text of a message, and the names of its other parts, without its reasoning."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
-    return "\n".join(part if isinstance(part, str) else part.get("text") or f"[{part.get('type')}]" for part in content)
+    shown = (part for part in content if isinstance(part, str) or part.get("type") != "reasoning")
+    return "\n".join(part if isinstance(part, str) else part.get("text") or f"[{part.get('type')}]" for part in shown)
