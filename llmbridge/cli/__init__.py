@@ -29,18 +29,7 @@ from typing import Any, NoReturn
 
 from llmbridge._version import __version__
 from llmbridge.cli import _ask, _check, _completion, _kept, _keys, _map
-from llmbridge.cli._output import (
-    INTERRUPTED,
-    MISUSED,
-    OK,
-    Misused,
-    end_line,
-    prepare_stdout,
-    report,
-    spoken,
-    tell,
-    to_stderr,
-)
+from llmbridge.cli._output import INTERRUPTED, MISUSED, OK, Misused, end_line, prepare_stdout, report, spoken, tell
 
 __all__ = ["main"]
 
@@ -72,7 +61,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if _COMPLETING in os.environ:
             _completion.complete(parser, commands)
         if not words:
-            to_stderr(parser.format_help())
+            parser.print_help(sys.stderr)
             return MISUSED
         options = parser.parse_args(_with_command(words, commands))
         prepare_stdout()

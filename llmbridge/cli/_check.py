@@ -176,7 +176,7 @@ def _as_dict(row: _Row) -> dict[str, Any]:
 
 
 def _add_lists(commands: Any) -> None:
-    text = "the models for -m, or all that a provider offers"
+    text = "the models for -m, or those of a provider"
     command = commands.add_parser("models", help=f"list {text}", description=f"Lists {text}.", allow_abbrev=False)
     provider = command.add_argument("provider", nargs="?", metavar="PROVIDER", help="ask this provider for its models")
     completed_by(provider, provider_names)
