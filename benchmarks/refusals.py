@@ -4,8 +4,9 @@
     python -m benchmarks.refusals --rows 200 --only llmbridge
 
 The service answers after 50 ms and allows 60 requests a second, counted in one of several ways, or rejects one row in
-twenty, once. A rejection is a 429 with `Retry-After: 1`. 128 threads, or as many tasks, request 600 rows, one at a
-time, with six retries. Each run has a new process and a new service.
+twenty, once; or it answers after 300 ms, and 24 requests at once. A rejection is a 429 with `Retry-After: 1`. 128
+threads, or as many tasks, request 600 rows, one at a time, with six retries. Each run has a new process and a new
+service.
 """
 
 from __future__ import annotations
@@ -24,12 +25,14 @@ from benchmarks.harness import Child, Table, Target, versions
 
 RATE, RETRIES, WORKERS, ROWS = 60, 6, 128, 600
 LATENCY = 0.05
+PLACES, PLACES_LATENCY = 24, 0.3
 
 SERVICES = {
     "window": "60 in each second by the clock",
     "sliding": "60 in any second",
     "bucket": "a bucket of 60 that fills with 60 a second",
     "small-bucket": "a bucket of 6 that fills with 60 a second",
+    "places": "24 at once, of 300 ms each",
     "some": "one row in twenty, once",
 }
 CONTENDERS = ("llmbridge", "llmbridge paced", "llmbridge 64 at once", "openai")
@@ -74,21 +77,24 @@ def _passes(kind: str) -> Callable[[str], bool]:
 def serve(kind: str) -> None:
     """The service's process: prints its port, and the number of its rejections for each line of its input."""
     passes = _passes(kind)
-    refused = 0
+    refused = under_way = 0
+    latency = PLACES_LATENCY if kind == "places" else LATENCY
     piece = json.dumps({"choices": [{"index": 0, "delta": {"content": "ok"}, "finish_reason": "stop"}]})
-    answer = _response(b"200 OK", f"data: {piece}\n\ndata: [DONE]\n\n".encode(), b"Content-Type: text/event-stream")
-    refusal = _response(b"429 Too Many Requests", b'{"error": {"message": "slow down"}}', b"Retry-After: 1")
+    answer = response(b"200 OK", f"data: {piece}\n\ndata: [DONE]\n\n".encode(), b"Content-Type: text/event-stream")
+    refusal = response(b"429 Too Many Requests", b'{"error": {"message": "slow down"}}', b"Retry-After: 1")
 
     async def take(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        nonlocal refused
+        nonlocal refused, under_way
         try:
             while head := await reader.readuntil(b"\r\n\r\n"):
                 length = head.lower().partition(b"content-length:")[2].split(b"\r\n")[0]
                 body = json.loads(await reader.readexactly(int(length)))
-                let_through = passes(body["messages"][0]["content"])
+                let_through = under_way < PLACES if kind == "places" else passes(body["messages"][0]["content"])
                 refused += not let_through
                 if let_through:
-                    await asyncio.sleep(LATENCY)
+                    under_way += 1
+                    await asyncio.sleep(latency)
+                    under_way -= 1
                 writer.write(answer if let_through else refusal)
                 await writer.drain()
         except (asyncio.IncompleteReadError, ConnectionError):
@@ -103,7 +109,8 @@ def serve(kind: str) -> None:
     asyncio.run(main())
 
 
-def _response(status: bytes, body: bytes, *headers: bytes) -> bytes:
+def response(status: bytes, body: bytes, *headers: bytes) -> bytes:
+    """An HTTP response as it is sent."""
     return b"\r\n".join((b"HTTP/1.1 " + status, *headers, b"Content-Length: %d" % len(body), b"", body))
 
 

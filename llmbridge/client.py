@@ -544,9 +544,8 @@ class Client:
         A key given for one service is never sent to another: if the call names a provider other than the client's own,
         and so another host, the client's key, secret headers and a session with credentials are not used.
         """
-        own = self._own_provider
         elsewhere = self.transport_options.base_url is None or asked.base_url is not None
-        if own is None or own is provider or not elsewhere:
+        if not elsewhere or (own := self._own_provider) is None or own is provider:
             return asked.over(self.transport_options)
         headers = {
             name: value for name, value in (self.transport_options.headers or {}).items() if not is_sensitive(name)

@@ -226,7 +226,10 @@ class LLMBridgeError(Exception):
 
     @property
     def message(self) -> str:
-        """On one line, without control characters, and shortened if it is long, since it quotes services."""
+        """What went wrong and what to do about it, without secrets and control characters, on one line.
+
+        It is shortened if it is long, since it quotes services.
+        """
         words: str = self.__dict__["message"]
         return words
 

@@ -22,8 +22,12 @@ class _Discreet(argparse.ArgumentParser):
     """A parser whose errors quote nothing, since a misplaced word may be a key."""
 
     def error(self, message: str) -> NoReturn:
-        missing = message.startswith("the following arguments are required")
-        problem = "a word is missing" if missing else "unknown command or option of llmbridge keys"
+        _, missing, names = message.partition("the following arguments are required: ")
+        problem = (
+            f"{self.prog.partition(' ')[2]} needs {names.partition(',')[0]}"
+            if missing
+            else "unknown command or option of llmbridge keys"
+        )
         raise Misused(f"{problem} (see {self.prog} --help)")
 
 
@@ -37,7 +41,7 @@ def add(commands: Any) -> None:
         description=f"{text[0].upper()}{text[1:]}. Keys are never shown, and never read from the command line.",
     )
     command.__class__ = _Discreet
-    actions = command.add_subparsers(metavar="ACTION", required=True, parser_class=_Discreet)
+    actions = command.add_subparsers(metavar="set|list|remove|path", required=True, parser_class=_Discreet)
     keep = _action(actions, "set", _set, "save a key; type it when asked, or pipe it in")
     completed_by(keep.add_argument("provider", metavar="PROVIDER", help="the provider, like openai"), provider_names)
     keep.add_argument("unwanted", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)

@@ -276,7 +276,7 @@ class TestCancel:
     @pytest.mark.parametrize("read", READS)
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("place", ["headers", "stalled"])
-    @pytest.mark.quick(3)
+    @pytest.mark.quick(2)
     def test_p15_in_every_way(self, request: pytest.FixtureRequest, place: str, way: str, read: str) -> None:
         """Tasks, timeouts and scopes of all three libraries."""
         with PHASES[place](request) as phase:
@@ -319,6 +319,7 @@ class TestCancel:
         assert time.monotonic() - start < FREE
         assert all(received.gone.wait(30) for received in server.requests)
 
+    @pytest.mark.quick(1)
     def test_over_and_over(self, server: LLMServer, client: Client, loop: Async) -> None:
         """A cancelled stream stays over: a further step raises, and never hangs."""
         server.script(STALLED)
@@ -535,6 +536,7 @@ class TestGarbage:
         loop.run(main)
         assert server.requests[0].gone.wait(30)
 
+    @pytest.mark.quick(1)
     def test_p14_an_abandoned_cycle(self, server: LLMServer, client: Client, loop: Async) -> None:
         """Also in a cycle that only the collector can find."""
         server.script(STALLED)
@@ -549,6 +551,7 @@ class TestGarbage:
 
         loop.run(main)
 
+    @pytest.mark.quick(1)
     def test_p14_after_the_loop_is_over(self, server: LLMServer, client: Client, loop: Async) -> None:
         """An iterator that outlives its event loop can be closed without one."""
         server.script(STALLED)

@@ -117,7 +117,7 @@ def echo(received: Received) -> Reply:
 
 
 def outcome(row: Row[Any]) -> tuple[Any, ...]:
-    """What must be the same, whoever has sent it."""
+    """What must be the same from every sender."""
     answer = row.answer and (row.answer.text, row.answer.usage, row.answer.headers is not None, row.answer.parsed)
     error = row.error and (type(row.error), row.error.message, getattr(row.error, "status", None))
     return row.index, row.input, row.key, answer, row.vector, error, row.attempts, row.resumed

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import random
@@ -21,7 +22,7 @@ from canary import KEY, sightings
 from modes import Mode
 
 from llmbridge import AuthError, Client, ConfigError, Image, InvalidOutput, Retry
-from llmbridge.many import Row
+from llmbridge.many import Row, Totals
 from llmbridge.many.journal import Journal
 from llmbridge.testing import LLMServer, Received, Reply
 
@@ -76,6 +77,21 @@ def test_p47_what_is_done_is_not_asked_again(client: Client, server: LLMServer, 
         assert before.answer is not None
         assert after.answer is not None
         assert after.answer.to_dict() | {"headers": {}} == before.answer.to_dict() | {"headers": {}}
+
+
+def test_p47_totals_after_resuming_count_each_row_once(client: Client, server: LLMServer, journal: Path) -> None:
+    """So progress starts at what is done, and never passes the whole; the rate is that of the new rows."""
+    texts = [str(number) for number in range(40)]
+    mapped(client, texts[:30], journal)
+    seen: list[Totals] = []
+    rows = client.map(texts, journal=journal, progress=seen.append)
+    for row in rows:
+        seen.append(rows.totals)
+        assert row.resumed == (row.index < 30)
+    assert all(totals.resumed <= totals.done <= totals.read <= 40 for totals in seen)
+    last = rows.totals
+    assert (last.read, last.done, last.resumed, last.failed, last.requests) == (40, 40, 30, 0, 10)
+    assert last.rate == pytest.approx(10 / last.seconds)
 
 
 @dataclass
@@ -180,6 +196,17 @@ def test_p48_other_settings_do_not_take_the_answers(
     with pytest.raises(ConfigError, match=f"were made with (another )?{name}="):
         mode.each(rows, lambda _: None)
     assert len(server.requests) == 1
+    assert journal.read_bytes() == before
+
+
+def test_p48_a_class_of_the_same_name_is_another_schema(client: Client, server: LLMServer, journal: Path) -> None:
+    """What counts is what it demands."""
+    server.default = Reply('{"name": "Paris", "people": 2}')
+    mapped(client, ["a"], journal, schema=City)
+    before = journal.read_bytes()
+    other = dataclasses.make_dataclass("City", [("name", str), ("people", int)])
+    with pytest.raises(ConfigError, match="another schema="):
+        mapped(client, ["a"], journal, schema=other)
     assert journal.read_bytes() == before
 
 
@@ -298,6 +325,7 @@ def test_p47_a_row_is_written_before_it_is_handed_out(client: Client, journal: P
     assert len(seen) == 40
 
 
+@pytest.mark.slow
 def test_p47_a_journal_cut_at_any_byte_is_gone_on_with(
     journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -411,6 +439,40 @@ def test_p47_a_full_disk_ends_the_run(server: LLMServer, journal: Path) -> None:
 
 
 # -- torture ----------------------------------------------------------------------------------------------------------
+
+DYING = """
+import os, sys
+from llmbridge import Client
+left, write = int(sys.argv[3]), os.write
+
+def dying(file, data):
+    global left
+    if len(data) >= left:
+        write(file, bytes(data)[:left])
+        os._exit(9)
+    left -= len(data)
+    return write(file, data)
+
+client = Client("openai:m", base_url=sys.argv[1], api_key="k-0123456789")
+rows = client.map(map(str, range(30)), journal=sys.argv[2], concurrency=4)
+os.write = dying
+for row in rows:
+    write(1, f"{row.index}\\n".encode())
+"""
+
+
+@pytest.mark.parametrize("size", [1, 40, 150, 500, 1000, 2500, 4000])
+def test_p47_a_process_that_dies_within_a_write(client: Client, server: LLMServer, journal: Path, size: int) -> None:
+    """What it has handed out is in the journal; the rest is sent again."""
+    words = [sys.executable, "-c", DYING, server.base_url("openai"), str(journal), str(size)]
+    done = subprocess.run(words, capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stderr) == (9, "")
+    assert journal.stat().st_size == size
+    seen = {int(index) for index in done.stdout.split()}
+    rows = mapped(client, [str(number) for number in range(30)], journal)
+    assert [row.text for row in rows] == [f"<{number}>" for number in range(30)]
+    assert seen <= {row.index for row in rows if row.resumed}
+
 
 VICTIM = """
 import sys

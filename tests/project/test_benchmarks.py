@@ -33,3 +33,23 @@ def test_every_benchmark_runs() -> None:
     ):
         assert f"\n{table}" in done.stdout
     assert "absent: " not in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(0)
+def test_the_benchmark_of_many_rows_runs() -> None:
+    """All of its parts; no answer is wrong, and no row lost."""
+    command = [sys.executable, "-m", "benchmarks.many", "--smoke"]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    for table in (
+        "64 rows, 64 at once, answered after 0.2 s",
+        "64 rows, 64 at once, answered after 1 s",
+        "500 rows that are answered at once, 64 wide",
+        "40 rows by map at services that refuse",
+        "60 rows, 32 at once, SIGKILL",
+        "Ctrl-C, 256 at once",
+    ):
+        assert f"\n{table}" in done.stdout
+    for target in ("window: no row lost: 0", "no row lost, wrong or seen before it was written: 0"):
+        assert f"target {target}  met" in done.stdout

@@ -103,6 +103,7 @@ class TestHeaders:
         ],
         ids=["lines", "one-line", "early-answers"],
     )
+    @pytest.mark.quick(2)
     def test_p35_there_is_an_end_to_them(self, mode: Mode, endless: bytes) -> None:
         """Endless headers are not kept in memory, and give a clear error."""
         with answering(endless) as server:

@@ -61,7 +61,7 @@ def test_p33_calls_in_waves_make_no_more_connections_than_a_wave_is_wide(server:
     assert server.connections <= 1.1 * width
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 def test_p33_those_beyond_the_usual_go_when_nobody_has_needed_them_for_a_while(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +105,7 @@ def test_p33_many_hosts_have_their_connections_kept(
     assert server.connections == len(urls)
 
 
+@pytest.mark.quick(1)
 def test_p33_a_session_of_the_caller_keeps_as_many_as_it_says(server: LLMServer, mode: Mode) -> None:
     """Its pool does not belong to llmbridge."""
     server.default = Reply("ok", first_delay=TOGETHER)
@@ -383,6 +384,7 @@ def test_p34_an_address_that_fails_behind_its_connection_is_tried_last(
         assert tried == [silent.port, port_of(tls_server)]
 
 
+@pytest.mark.quick(1)
 def test_p34_the_proxy_may_have_dead_addresses(
     server: LLMServer, mode: Mode, dead: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
