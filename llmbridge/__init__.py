@@ -58,6 +58,7 @@ if TYPE_CHECKING:
         TurnsExceeded,
         UnknownProvider,
         UnsupportedParameter,
+        WorkerLost,
     )
     from llmbridge.events import (
         Citation,
@@ -101,8 +102,9 @@ __all__ = [
     "Provider", "QuotaExceeded", "RateLimited", "RateLimits", "RawEvent", "Reasoning", "Refusal", "Retry",
     "RetryAttempt", "Secret", "ServerError", "ServerTool", "ServiceError", "StatusError", "StreamError",
     "StreamTruncated", "Text", "Timeout", "Tool", "ToolCall", "ToolCallDelta", "ToolResult", "TransportError",
-    "TurnsExceeded", "UnknownProvider", "UnsupportedParameter", "Usage", "Vitalentum", "__version__", "aembed",
-    "amodels", "chat", "compatible", "conversation", "embed", "models", "register", "set_thread_limit", "tool",
+    "TurnsExceeded", "UnknownProvider", "UnsupportedParameter", "Usage", "Vitalentum", "WorkerLost", "__version__",
+    "aembed", "amodels", "chat", "compatible", "conversation", "embed", "models", "register", "set_thread_limit",
+    "tool",
 ]
 # fmt: on
 
@@ -117,7 +119,8 @@ _MODULES = {
         "AllFailed AuthError BadRequest Cancelled ClockExpired ConfigError ConnectFailed ContentFiltered "
         "ContextLengthExceeded InvalidOutput InvalidRequest LLMBridgeError MissingKey NotFound Overloaded "
         "PermissionDenied ProtocolError QuotaExceeded RateLimited ServerError ServiceError StatusError "
-        "StreamError StreamTruncated TransportError TurnsExceeded UnknownProvider UnsupportedParameter"
+        "StreamError StreamTruncated TransportError TurnsExceeded UnknownProvider UnsupportedParameter "
+        "WorkerLost"
     ),
     "events": (
         "Citation Finish Logprobs Media Other OtherChoice Partial RawEvent Reasoning Refusal ServerTool Text ToolCall "

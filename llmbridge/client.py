@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from llmbridge._call.question import Embeddings
     from llmbridge.conversations import Conversation
     from llmbridge.limits import Limits
-    from llmbridge.many import Inputs, JournalLike, Key, Order, ProgressLike, Rows, Template
+    from llmbridge.many import ExecutorLike, Inputs, JournalLike, Key, Order, ProgressLike, Rows, Template
     from llmbridge.messages import Parsed
     from llmbridge.provider import Provider
     from llmbridge.schema import SchemaLike
@@ -399,6 +399,7 @@ class Client:
         max_errors: float | None = None,
         progress: ProgressLike = None,
         embed: bool = False,
+        executor: ExecutorLike = None,
         schema: SchemaLike[Parsed] | bool | None = None,
         **options: Any,
     ) -> Rows[Parsed]:
@@ -417,6 +418,7 @@ class Client:
             max_errors: How many rows, or which share of them, may fail before the run ends with the last one's error.
             progress: True for a line on standard error, or a function that gets the `Totals` now and then.
             embed: Whether embeddings are wanted in place of answers.
+            executor: Whose workers send the rows: a `concurrent.futures.Executor`, a `distributed.Client`, or "ray".
 
         Raises:
             ConfigError: An argument cannot be used; nothing was sent.
@@ -431,7 +433,7 @@ class Client:
         return Rows(
             self, prompts, prompt=prompt, key=key, order=order, concurrency=concurrency, window=window,
             journal=journal, attempts=attempts, max_errors=max_errors, progress=progress, embed=embed,
-            options={**options, "model": model, "schema": schema},
+            executor=executor, options={**options, "model": model, "schema": schema},
         )  # fmt: skip
 
     run = _running(chat)
@@ -542,9 +544,8 @@ class Client:
         A key given for one service is never sent to another: if the call names a provider other than the client's own,
         and so another host, the client's key, secret headers and a session with credentials are not used.
         """
-        own = self._own_provider
         elsewhere = self.transport_options.base_url is None or asked.base_url is not None
-        if own is None or own is provider or not elsewhere:
+        if not elsewhere or (own := self._own_provider) is None or own is provider:
             return asked.over(self.transport_options)
         headers = {
             name: value for name, value in (self.transport_options.headers or {}).items() if not is_sensitive(name)

@@ -28,6 +28,7 @@
     ├─ InvalidOutput                the model's output does not fit the schema; .problems
     ├─ TurnsExceeded                the model went on calling tools past the limit of turns
     ├─ AllFailed                    none of several models answered; .errors holds each one's error
+    ├─ WorkerLost                   the process that sent a row died each time
     └─ Cancelled                    `cancel()` or `close()` ended the call
 
 An error that a service reports in the middle of a stream has the class of its code or type (a rate limit is
@@ -74,6 +75,7 @@ __all__ = [
     "TurnsExceeded",
     "UnknownProvider",
     "UnsupportedParameter",
+    "WorkerLost",
 ]
 
 E = TypeVar("E", bound=BaseException)
@@ -224,7 +226,10 @@ class LLMBridgeError(Exception):
 
     @property
     def message(self) -> str:
-        """On one line, without control characters, and shortened if it is long, since it quotes services."""
+        """What went wrong and what to do about it, without secrets and control characters, on one line.
+
+        It is shortened if it is long, since it quotes services.
+        """
         words: str = self.__dict__["message"]
         return words
 
@@ -420,6 +425,10 @@ class AllFailed(LLMBridgeError):
     def __init__(self, message: str, *, errors: Sequence[LLMBridgeError] = (), **context: Any) -> None:
         super().__init__(message, **context)
         self.errors: tuple[LLMBridgeError, ...] = tuple(errors)
+
+
+class WorkerLost(LLMBridgeError):
+    """The worker of an executor that sent a row of `map` died, each time, or the executor takes no more work."""
 
 
 class Cancelled(LLMBridgeError):

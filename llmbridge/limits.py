@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 import threading
 from collections import OrderedDict, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -244,11 +244,35 @@ class Limiter:
             self._paused_until = now + (self._slow_until - now) / (len(self._queue) + 1)
         ticket.state, ticket.began = "granted", now
         self._running.add(ticket)
+        self._count(ticket)
+        return 0.0
+
+    def _count(self, ticket: Ticket) -> None:
+        """Counts a request that has begun; inside the lock."""
         if self.limits.requests_per_minute is not None or self.limits.tokens_per_minute is not None:
             self._begun.append(ticket)
             self._spent += ticket.tokens
-            self._even_at = max(self._even_at, now) + _MINUTE / (self.limits.requests_per_minute or float("inf"))
-        return 0.0
+            pace = _MINUTE / (self.limits.requests_per_minute or float("inf"))
+            self._even_at = max(self._even_at, ticket.began) + pace
+
+    def recent(self) -> list[tuple[float, int]]:
+        """How many seconds ago the requests of the last minute began, and how many tokens they took; oldest first."""
+        with self._lock:
+            self._take_in()
+            now = self._clock()
+            found = [(now - ticket.began, ticket.tokens) for ticket in self._begun if ticket.began + _MINUTE > now]
+        self._settle()
+        return found
+
+    def resume(self, recent: Iterable[tuple[float, int]]) -> None:
+        """Counts requests that another limiter has let go: what its `recent` said."""
+        with self._lock:
+            now = self._clock()
+            for seconds, tokens in recent:
+                ticket = Ticket(self, tokens, _ignore)
+                ticket.state, ticket.began = "over", now - seconds
+                self._count(ticket)
+        self._settle()
 
     def _take_in_answers(self, now: float) -> None:
         """Counts the refusals among the answers; inside the lock."""

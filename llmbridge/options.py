@@ -178,13 +178,14 @@ class TransportOptions:
         Raises:
             ConfigError: One of them cannot be used; the message says which, and quotes no secret.
         """
-        return cls(**_checked(options))
+        given = _checked(options)
+        return cls(**given) if given else _NO_TRANSPORT_OPTIONS
 
     def over(self, defaults: TransportOptions) -> TransportOptions:
         """These options, with defaults for those that are not set; headers are merged."""
-        changed = {name: value for name, value in vars(self).items() if value is not None}
-        if not changed:
+        if self is _NO_TRANSPORT_OPTIONS:
             return defaults
+        changed = {name: value for name, value in vars(self).items() if value is not None}
         if self.headers is not None and defaults.headers is not None:
             changed["headers"] = {**defaults.headers, **self.headers}
         return replace(defaults, **changed)
@@ -227,13 +228,16 @@ class ChatOptions:
         """
         refuse_of_client(params)
         refuse_misspelt(params, taken)
-        return cls(**_checked(options), params={name: _copied(value) for name, value in params.items()})
+        given = _checked(options)
+        if not (given or params):
+            return _NO_CHAT_OPTIONS
+        return cls(**given, params={name: _copied(value) for name, value in params.items()})
 
     def over(self, defaults: ChatOptions) -> ChatOptions:
         """These options, with defaults for those that are not set; parameters and `extra` are merged."""
-        changed = {name: value for name, value in vars(self).items() if value is not None}
-        if not self.params and len(changed) == 1:
+        if self is _NO_CHAT_OPTIONS:
             return defaults
+        changed = {name: value for name, value in vars(self).items() if value is not None}
         if self.extra is not None and defaults.extra is not None:
             changed["extra"] = {**defaults.extra, **self.extra}
         return replace(defaults, **{**changed, "params": {**defaults.params, **self.params}})
@@ -262,6 +266,8 @@ class ChatOptions:
                 return True
         return False
 
+
+_NO_TRANSPORT_OPTIONS, _NO_CHAT_OPTIONS = TransportOptions(), ChatOptions()
 
 STRUCTURED = ("tools", "tool_choice", "schema", "schema_mode")
 """Options that llmbridge converts for the service, unlike parameters, which are sent unchanged."""

@@ -6,7 +6,7 @@ import functools
 import json
 import re
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import TracebackType
 from typing import Any, NoReturn, ParamSpec, SupportsIndex, TypeVar, Union
 
@@ -21,6 +21,7 @@ __all__ = [
     "Secret",
     "callers_frames_only",
     "discreet",
+    "masked",
     "revealed",
     "scrub",
 ]
@@ -30,8 +31,6 @@ _ESCAPE = re.compile(
     r'\\(?:u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2}|u[0-9a-fA-F]{4}|["\\/bfnrt])'  # JSON's
     r"|%[2-7][0-9a-fA-F]|&#(?:[0-9]{2,3}|[xX][2-7][0-9a-fA-F]);"  # those of URLs and HTML, of ASCII
 )
-
-_MARKS = ("\\", "%", "&#")
 
 _SHORT = {"\\\\": "\\", "\\/": "/", '\\"': '"'}
 
@@ -245,6 +244,16 @@ def revealed(text: str) -> str:
     return text.reveal() if isinstance(text, MaskedStr) else str(text)
 
 
+def masked(words: Iterable[str]) -> tuple[MaskedStr, ...]:
+    """The words to mask in what servers send; short ones are left out.
+
+    Example:
+        >>> masked(["sk-123", "x"])
+        ('***',)
+    """
+    return tuple(MaskedStr(word) for word in words if len(word) >= SHORTEST_SECRET)
+
+
 def scrub(text: str, secrets: tuple[str, ...]) -> str:
     """`text` with each of the secrets masked: servers echo keys in their error messages.
 
@@ -253,7 +262,7 @@ def scrub(text: str, secrets: tuple[str, ...]) -> str:
         'Incorrect API key provided: ***'
     """
     known = sorted(filter(None, map(revealed, secrets)), key=len, reverse=True)  # one may be a prefix of another
-    if known and any(mark in text for mark in _MARKS):
+    if known and ("\\" in text or "%" in text or "&#" in text):
         return _without_escaped(text, known)
     for secret in known:
         text = text.replace(secret, MASK)

@@ -26,8 +26,8 @@ if threading.current_thread() is threading.main_thread() and signal.getsignal(si
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # An example takes long on a slow machine, and so does generating one.
-settings.register_profile("llmbridge", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("llmbridge")
+settings.register_profile("all", deadline=None, suppress_health_check=[HealthCheck.too_slow], max_examples=300)
+settings.register_profile("quick", settings.get_profile("all"), max_examples=30)
 
 _KEYS = ("_API_KEY", "_TOKEN", "_BASE_URL", "_ENDPOINT", "_ACCOUNT_ID")
 _SETTINGS = (
@@ -49,21 +49,33 @@ _KNOWN_THREADS = ("llmbridge-watchdog", "Trio thread")
 _DESCRIPTORS = Path("/proc/self/fd")
 
 
-_CASES = 6
+_CASES = 4
 
 
 @pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Of a test with many cases, a run without the slow ones has a few: the same in each."""
-    tests: dict[str, list[pytest.Item]] = {}
-    for item in items:
-        if item.get_closest_marker("slow") is None:
-            tests.setdefault(item.nodeid.partition("[")[0], []).append(item)
-    for cases in tests.values():
-        mark = cases[0].get_closest_marker("quick")
-        few = mark.args[0] if mark is not None else _CASES
-        for case in sorted(cases, key=lambda case: crc32(case.nodeid.encode()))[few:]:
-            case.add_marker(pytest.mark.slow)
+def pytest_configure(config: pytest.Config) -> None:
+    """A run without the slow tests has fewer of Hypothesis's examples."""
+    settings.load_profile("quick" if _is_quick(config) else "all")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Of a test with many cases, a run without the slow ones makes a few, the same each time.
+
+    To make all and leave most of them out would take longer than many of the tests.
+    """
+    if not _is_quick(metafunc.config) or not metafunc._calls:
+        return
+    test = metafunc.definition
+    mark = test.get_closest_marker("quick")
+    few = mark.args[0] if mark is not None else _CASES
+    cases = [case for case in metafunc._calls if all(mark.name != "slow" for mark in case.marks)]
+    cases.sort(key=lambda case: crc32(f"{test.nodeid}[{case.id}]".encode()))
+    metafunc._calls[:] = cases[:few] or metafunc._calls[:1]
+
+
+def _is_quick(config: pytest.Config) -> bool:
+    return bool(config.option.markexpr == "not slow")
 
 
 def pytest_collection_finish() -> None:
@@ -220,3 +232,21 @@ def kernel() -> Iterator[Any]:
         yield running
     finally:
         running.close()
+
+
+@pytest.fixture(scope="session")
+def dask_crew() -> Iterator[Any]:
+    """A cluster of Dask, for the tests in engines/."""
+    from crews import dask_crew
+
+    with dask_crew() as found:
+        yield found
+
+
+@pytest.fixture(scope="session")
+def ray_crew() -> Iterator[Any]:
+    """A cluster of Ray, for the tests in engines/."""
+    from crews import ray_crew
+
+    with ray_crew() as found:
+        yield found

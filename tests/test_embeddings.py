@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from modes import LOOPS, Async
+from moments import cancelled_when
 
 from llmbridge import (
     AuthError,
@@ -392,16 +393,8 @@ class TestSequence:
 @LOOP
 def test_cancelling(server: LLMServer, loop: Async) -> None:
     """The task is free at once, the connection is closed, and the next batch is not requested."""
-    import anyio
-
     server.default = Reply(header_delay=10)
-
-    async def main() -> bool:
-        with anyio.move_on_after(0.2) as scope:
-            await aembed(["a"] * 2000, **way(server))
-        return scope.cancelled_caught
-
-    assert loop.run(main)
+    loop.run(lambda: cancelled_when(lambda: server.requests, lambda: aembed(["a"] * 2000, **way(server))))
     assert server.requests[0].gone.wait(30)
     assert len(server.requests) == 1
 

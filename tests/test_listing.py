@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from modes import LOOPS, Async
+from moments import cancelled_when
 
 from llmbridge import (
     AuthError,
@@ -179,16 +180,8 @@ class TestClient:
 @LOOP
 def test_cancelling(server: LLMServer, loop: Async) -> None:
     """The task is free at once, and the connection is closed."""
-    import anyio
-
     server.default = Reply(header_delay=10)
-
-    async def main() -> bool:
-        with anyio.move_on_after(0.2) as scope:
-            await amodels("openai", **way(server))
-        return scope.cancelled_caught
-
-    assert loop.run(main)
+    loop.run(lambda: cancelled_when(lambda: server.requests, lambda: amodels("openai", **way(server))))
     assert server.requests[0].gone.wait(30)
 
 

@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import Client, ConfigError, Image, InvalidRequest, Message, Opaque, chat
@@ -212,7 +212,6 @@ class TestRefused:
             max_leaves=8,
         )
     )
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_anything_is_taken_as_utf8_json_or_refused(self, messages: Any) -> None:
         """Any value can be sent as strict UTF-8 JSON, or is an InvalidRequest."""
         try:

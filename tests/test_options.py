@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import requests
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import Client, ConfigError, Retry, Timeout
@@ -148,7 +148,6 @@ class TestBaseURL:
         assert CANARY not in str(caught.value)
 
     @given(st.text(st.characters(exclude_categories=()), max_size=30) | st.from_regex(r"https?://.{0,20}"))
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_text_is_taken_or_refused(self, text: str) -> None:
         """Any text gives a URL or a ConfigError."""
         try:

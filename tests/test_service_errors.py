@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge._service_errors.report import ServiceReport
@@ -657,7 +657,6 @@ class TestAnything:
 
     @pytest.mark.slow
     @given(report=ANYTHING)
-    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_json_at_a_status(self, report: Any) -> None:
         """Any body with any status."""
         for status in (302, 400, 429, 500):
@@ -667,7 +666,6 @@ class TestAnything:
 
     @pytest.mark.slow
     @given(report=ANYTHING)
-    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_json_in_a_stream(self, report: Any) -> None:
         """Any report, parsed or as text."""
         for error in (error_in_stream(report), error_in_stream(json.dumps(report))):
@@ -688,14 +686,12 @@ class TestAnything:
         ),
         status=st.integers(300, 599),
     )
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_headers(self, headers: dict[str, str], status: int) -> None:
         """A wait is a number from 0, or None."""
         error = at_status(status, "", headers)
         assert error.retry_after is None or 0 <= error.retry_after < float("inf")
 
     @given(text=st.text(max_size=200))
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_text(self, text: str) -> None:
         """Bodies that are not JSON."""
         assert at_status(500, text).body == text

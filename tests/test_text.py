@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge._text import SurrogateMender
@@ -73,7 +73,6 @@ def test_a_first_half_at_the_end_is_the_rest() -> None:
 
 
 @given(units=UNITS, cuts=st.lists(st.integers(1, 4), max_size=12))
-@settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_cut_gives_the_same_text(units: list[str], cuts: list[int]) -> None:
     """P1 for halves of characters; the output can always be encoded."""
     text = "".join(units)

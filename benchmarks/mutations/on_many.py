@@ -1,4 +1,4 @@
-"""What breaks the promises about many rows: their outcomes, their journal, the end of a run (P46 to P50)."""
+"""What breaks the promises about many rows: outcomes, journal, the end of a run, its workers (P46 to P51)."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ _MISTAKEN = (
     Mutation(
         "P48",
         "an answer that has become wrong is kept",
-        "Chats.restored",
+        "Chats.unpacked",
         "self._schema is None or answer.parsed is None",
         "True",
     ),
@@ -111,8 +111,8 @@ _END = (
         "P49",
         "the window has no end",
         "Run._permit",
-        "while self._permitted < window:",
-        "while self._permitted < window + 50_000:",
+        "while self._permitted < self.window:",
+        "while self._permitted < self.window + 50_000:",
     ),
     Mutation(
         "P49",
@@ -132,6 +132,47 @@ _END = (
     Mutation("P49", "rows wait where their timeouts run", "Run._send", "if room <= 0:", "if False:"),
     Mutation("P49", "a wrong key fails every row", "Run._fail", "self._alike >= _MOST_ALIKE", "False"),
     Mutation("P49", "any number of rows may fail", "Run._fail", 'self._totals["failed"] > most', "False"),
+)
+
+_WORKERS = (
+    Mutation("P51", "a lost shard is not sent again", "Spread._lost", "self._again.append(shard)", "pass"),
+    Mutation(
+        "P51",
+        "a row that kills workers takes its shard with it",
+        "Spread._lost",
+        "elif shard.suspect and len(shard.rows) == 1:",
+        "elif shard.suspect:",
+    ),
+    Mutation("P51", "a broken pool stays broken", "_Pool._submit", "except BrokenExecutor:", "except OSError:"),
+    Mutation("P51", "workers are not told to stop", "Spread._stop", "self._engine.stop()", "pass"),
+    Mutation(
+        "P51",
+        "workers outlive their driver",
+        "_Watch._port",
+        "select.select([line], [], [], _LOOKS)[0] or os.getppid() != parent",
+        "self._over.wait(_LOOKS)",
+    ),
+    Mutation(
+        "P51",
+        "what a cancelled shard has finished is lost",
+        "_Worker.report",
+        "return Report(rows, error",
+        "return Report([] if error else rows, error",
+    ),
+    Mutation("P51", "each worker has the whole width", "_part", "whole // count + (number < whole % count)", "whole"),
+    Mutation("P51", "a shard forgets what was sent before it", "_Worker.__init__", "share.recent", "()"),
+    Mutation("P51", "keys travel", "_refuse_secrets", 'isinstance(ways["api_key"], (str, _secret()))', "False"),
+    Mutation("P51", "headers travel", "_refuse_secrets", "if value != ways[name]:", "if False:"),
+    Mutation("P51", "several models are not looked at", "_refuse_secrets", "if client.several", "if False"),
+    Mutation("P51", "any version will do", "work", "if version != __version__:", "if False:"),
+    Mutation(
+        "P51",
+        "what ends a shard does not end the run",
+        "Spread._take_back",
+        "self._give_up(report.error)",
+        "self._totals['failed'] += 0",
+    ),
+    Mutation("P51", "the window has no end", "Spread.window", "self._plan.window or 2", "20"),
 )
 
 _WHOLE = (
@@ -169,4 +210,4 @@ _WHOLE = (
     Mutation("P50", "a document is asked for as a stream", "_encoded", '"application/json"', '"text/event-stream"'),
 )
 
-ON_MANY = (*_ROWS, *_JOURNAL, *_MISTAKEN, *_END, *_WHOLE)
+ON_MANY = (*_ROWS, *_JOURNAL, *_MISTAKEN, *_END, *_WHOLE, *_WORKERS)

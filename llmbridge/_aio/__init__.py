@@ -28,6 +28,7 @@ from collections.abc import (
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
+from weakref import WeakKeyDictionary
 
 from anyio import (
     Event,
@@ -35,7 +36,7 @@ from anyio import (
     move_on_after,
     wait_readable,
 )
-from anyio.lowlevel import RunVar, checkpoint
+from anyio.lowlevel import checkpoint, current_token
 
 from llmbridge._aio.threads import Coroutines, Hop, Loop, cancellation, in_thread, running_loop
 from llmbridge._call.pipeline import Wait
@@ -55,7 +56,7 @@ Piece = TypeVar("Piece")
 
 _BURST = 8  # calls that start between two turns of other tasks
 _BURST_SECONDS = 0.001
-_pacing: RunVar[_StartPacing] = RunVar("llmbridge_start_pacing")
+_pacing: WeakKeyDictionary[object, _StartPacing] = WeakKeyDictionary()
 
 
 class _StartPacing:
@@ -65,17 +66,15 @@ class _StartPacing:
         self._door = Semaphore(_BURST)
         self._begun = 0  # in the current turn
         self._last = 0.0
-        loop = running_loop()
-        self._soon: Callable[[Callable[[], object]], object] = Loop().soon if loop is None else loop.call_soon
 
     @classmethod
     def here(cls) -> _StartPacing:
         """That of the running event loop."""
-        try:
-            return _pacing.get()
-        except LookupError:
-            _pacing.set(made := cls())
-            return made
+        loop: object = running_loop() or current_token()  # anyio would first detect the kind of event loop
+        pacing = _pacing.get(loop)
+        if pacing is None:
+            pacing = _pacing[loop] = cls()
+        return pacing
 
     async def turn(self) -> None:
         """Returns when the next call may start."""
@@ -84,7 +83,8 @@ class _StartPacing:
         if now - last >= _BURST_SECONDS:
             return  # not a burst: skip the calls to the event loop, which cost more
         if not self._begun:
-            self._soon(self._turn_is_over)
+            loop = running_loop()
+            (Loop().soon if loop is None else loop.call_soon)(self._turn_is_over)
         self._begun += 1
         if self._begun > _BURST:
             async with self._door:
@@ -308,7 +308,6 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
                 for piece in self._ready:
                     self._running = False
                     return piece
-            raise StopAsyncIteration
         except BaseException as error:
             self._running = False
             if isinstance(error, cancellation()):
@@ -322,6 +321,9 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
             self._stop_watching()
             self._view.abandon()
             raise
+        self._running = False
+        self._stop_watching()
+        raise StopAsyncIteration
 
     async def _step(self) -> None:
         """Makes the next read, and keeps its pieces. Lets other tasks run, and can be cancelled."""
@@ -348,8 +350,8 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
                 outcome = self._polled()
         if outcome is None:
             self._over = True
-        else:
-            self._ready = iter(outcome)
+            return
+        self._ready = iter(outcome)
         if not turn:
             await _turn()
 

@@ -28,7 +28,7 @@ from llmbridge.errors import (
     harmless,
     without_frames,
 )
-from llmbridge.secret import MaskedStr, revealed, scrub
+from llmbridge.secret import revealed, scrub
 
 if TYPE_CHECKING:
     from llmbridge._transport import Call, Exchange, HTTPRequest
@@ -306,7 +306,7 @@ class Attempts:
 
     def _keep_secret(self, secrets: Sequence[str]) -> None:
         if new := [word for word in secrets if word not in self._secrets]:
-            self._secrets = (*self._secrets, *map(MaskedStr, new))
+            self._secrets = (*self._secrets, *new)
 
     def _status_error(self, exchange: Exchange, call: Call) -> LLMBridgeError:
         from llmbridge.service_errors import BODY_LIMIT, error_for_status

@@ -220,7 +220,7 @@ class Notes:
         self._parts = PartsSoFar()
         self._others: dict[int, Notes] = {}
         self._turn_at = self.text.length
-        self._before = [0] * len(self._said())  # the length of each when the last request began
+        self._before = [0] * 6  # the length of each of `_said` when the last request began
 
     @property
     def usage(self) -> Usage | None:

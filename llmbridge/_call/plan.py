@@ -69,7 +69,7 @@ class Plan:
         self._with_defaults = chat.over(client.chat_options)
         self._first = first
         self._free = free
-        self._timeout = transport.over(client.transport_options).timeout or _TIMEOUT
+        self._timeout = transport.timeout or client.transport_options.timeout or _TIMEOUT
 
     def stream(self, messages: Messages) -> ChatStream:
         """The answer to the messages, as the caller passed them."""

@@ -259,7 +259,7 @@ class View(ABC, Generic[Piece]):
             self._broken = True
             raise
         finally:
-            if self._claimed:
+            if self._claimed and not self._reading.done:
                 self.source.close()
 
     def _behind(self) -> Generator[Piece, None, None]:
@@ -289,7 +289,7 @@ class View(ABC, Generic[Piece]):
 
     def abandon(self) -> None:
         """Ends the call and closes its connection: nobody waits for it any more."""
-        if self._claimed:
+        if self._claimed and not self._reading.done:
             self.source.abandon()
 
     def _step(self, step: Callable[[], list[Item] | Waits | None]) -> Iterable[Piece] | Waits | None:

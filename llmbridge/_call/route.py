@@ -25,7 +25,7 @@ from llmbridge.errors import (
 from llmbridge.messages import ChatRequest, with_own_proofs
 from llmbridge.options import TransportOptions, Unsupported, checked_base_url, warn_caller
 from llmbridge.retry import Retry
-from llmbridge.secret import SHORTEST_SECRET, KeyFunction, MaskedStr
+from llmbridge.secret import KeyFunction, MaskedStr, masked
 
 if TYPE_CHECKING:
     import requests
@@ -151,19 +151,19 @@ class Connections:
 
     def transport(self, session: requests.Session | None, proxy: str | bool | None, verify: bool | str) -> Transport:
         """The transport for these settings; calls with the same ones share their connections."""
-        from llmbridge._transport import Transport
-
-        if session is not None:
-            return Transport(session, proxy, verify)
         if isinstance(proxy, str):
             proxy = MaskedStr(proxy)  # or showing this object would show the keys of its dict
+        if session is None and (kept := self.transports.get((proxy, verify))) is not None:
+            return kept
+        from llmbridge._transport import Transport
+
+        made = Transport(session, proxy, verify)
+        if session is not None:
+            return made
         with self._lock:
-            transport = self.transports.get((proxy, verify))
-            if transport is None:
-                if len(self.transports) >= _TRANSPORTS:
-                    self.transports.pop(next(iter(self.transports))).close()
-                transport = self.transports[proxy, verify] = Transport(None, proxy, verify)
-            return transport
+            if len(self.transports) >= _TRANSPORTS:
+                self.transports.pop(next(iter(self.transports))).close()
+            return self.transports.setdefault((proxy, verify), made)
 
     def breaker_of(self, model: str) -> Breaker:
         """The breaker that remembers how a model did lately."""
@@ -498,39 +498,30 @@ def http_request(
     from llmbridge._transport import HTTPRequest, passwords_of
 
     # Identity: a compressing proxy would hold the pieces back until its buffer is full.
-    headers: dict[str, str | None] = {
+    usual = {
         "User-Agent": _USER_AGENT,
         "Accept": "text/event-stream",
         "Accept-Encoding": "identity",
         "Content-Type": "application/json",
     }
     secrets = [*passwords_of(base_url)]
-    _override(headers, provider.headers)
-    _override(headers, encoded.headers)
+    given: list[Mapping[str, str | None]] = [usual, provider.headers, encoded.headers]
     if auth is not None:
         secrets.append(auth.key.reveal())
-        _override(headers, auth.headers)
+        given.append(auth.headers)
     if options.headers:
-        masked = [value for value in options.headers.values() if isinstance(value, MaskedStr)]
-        secrets += [word for value in masked for word in value.reveal().split()]
-        _override(headers, options.headers)
+        sensitive = [value for value in options.headers.values() if isinstance(value, MaskedStr)]
+        secrets += [word for value in sensitive for word in value.reveal().split()]
+        given.append(options.headers)
     if method == "GET":
-        _override(headers, {"Content-Type": None})
-    kept = {name: value for name, value in headers.items() if value is not None}
+        given.append({"Content-Type": None})
+    # Names are the same in any case: the last value counts, in its spelling.
+    headers = {name.lower(): (name, value) for some in given for name, value in some.items()}
     return HTTPRequest(
         base_url + provider.path_below(base_url, encoded.path),
-        kept,
+        {name: value for name, value in headers.values() if value is not None},
         encoded.body,
-        tuple(word for word in secrets if len(word) >= SHORTEST_SECRET),
+        masked(secrets),
         method,
         base_url,
     )
-
-
-def _override(headers: dict[str, str | None], others: Mapping[str, str | None]) -> None:
-    """Sets headers; names are the same in any case, and the last spelling stays."""
-
-    for name, value in others.items():
-        for known in [known for known in headers if known.lower() == name.lower()]:
-            del headers[known]
-        headers[name] = value

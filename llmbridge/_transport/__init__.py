@@ -27,7 +27,7 @@ from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
 
 from llmbridge._locks import keep_lock_free
-from llmbridge._transport.adapter import LazyResponse, WatchedAdapter, copied_headers
+from llmbridge._transport.adapter import LazyResponse, SentHeaders, WatchedAdapter
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, WouldWait, serving
 from llmbridge._transport.connections import watch_pool
@@ -42,7 +42,7 @@ from llmbridge._transport.environment import (
 from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
-from llmbridge.secret import MASK, SHORTEST_SECRET, MaskedStr, callers_frames_only, revealed, scrub
+from llmbridge.secret import MASK, MaskedStr, callers_frames_only, masked, revealed, scrub
 
 if TYPE_CHECKING:
     from llmbridge._transport.later import Later
@@ -107,7 +107,7 @@ class Exchange:
         self._call = call
         self._response = response
         self.host = host
-        self.secrets: tuple[str, ...] = tuple(map(MaskedStr, secrets))
+        self.secrets = secrets
         self._closed = self.paused = False
         self.status = response.status_code
         self.legible = True
@@ -368,7 +368,8 @@ class Transport:
         verify = self._verify
         if verify is True:
             verify = trusted_by_environment(CA_VARIABLES)
-        session, prepared = self._session(), self._prepared(request, body)
+        proxies = proxies_for(request.url, self._proxy)
+        session, prepared = self._session(), self._prepared(request, body, proxies)
         # Not Session.send: it costs more, and would read the whole body of a redirect, however long it is.
         send: Any = session.get_adapter(request.url).send
         if _is_replaced(requests.Session.send):
@@ -380,7 +381,7 @@ class Transport:
             prepared,
             stream=True,
             timeout=None,  # the call's own timeouts cover every phase
-            proxies=proxies_for(request.url, self._proxy),
+            proxies=proxies,
             verify=verify,
             cert=None,
         )
@@ -443,7 +444,9 @@ class Transport:
                 weakref.finalize(self, session.close)  # urllib3 1.26 leaves idle sockets to the garbage collector
             return self._own
 
-    def _prepared(self, request: HTTPRequest, body: bytes | None) -> requests.PreparedRequest:
+    def _prepared(
+        self, request: HTTPRequest, body: bytes | None, proxies: Mapping[str, str]
+    ) -> requests.PreparedRequest:
         """The prepared request, copied from an earlier one for the same URL and headers if there is one."""
         key = (request.method, request.url, tuple(request.headers.items()))
         template = self._templates.get(key)
@@ -453,39 +456,46 @@ class Transport:
             template = requests.Request(
                 request.method, request.url, headers=_revealed(request.headers), data=data, auth=auth
             ).prepare()
+            template.headers = SentHeaders(template.headers)
             setattr(template, _SENSITIVE, _sensitive_words(template))
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
             self._templates[key] = template
         prepared = requests.PreparedRequest()
         prepared.method, prepared.url = template.method, template.url
-        prepared.headers = copied_headers(template.headers)
+        prepared.headers = template.headers.copy()
         if body is not None:
             prepared.headers["Content-Length"] = str(len(body))
         prepared.body = body
         prepared.hooks = template.hooks
-        setattr(prepared, _SENSITIVE, getattr(template, _SENSITIVE))
+        setattr(prepared, _SENSITIVE, (*getattr(template, _SENSITIVE), *_passwords(proxies)))
         prepared._cookies = _NO_COOKIES  # type: ignore[attr-defined]
         return prepared
 
     def _secrets(self, request: HTTPRequest, response: requests.Response) -> tuple[str, ...]:
         """Everything to mask in what the server sends, including what a caller's session or proxy added."""
         sent = response.request
-        known = getattr(sent, _SENSITIVE, None)
-        found = [*request.secrets, *(_sensitive_words(sent) if known is None else known)]
-        found += [word for proxy in proxies_for(request.url, self._proxy).values() for word in passwords_of(proxy)]
-        return tuple(dict.fromkeys(word for word in found if len(word) >= SHORTEST_SECRET))
+        added = getattr(sent, _SENSITIVE, None)
+        if added is None:
+            added = *_sensitive_words(sent), *_passwords(proxies_for(request.url, self._proxy))
+        return tuple(dict.fromkeys((*request.secrets, *added)))
 
 
 _NO_COOKIES = RequestsCookieJar()
-_SENSITIVE = "_llmbridge_sensitive"  # attribute of a prepared request: its sensitive header values
+_SENSITIVE = (
+    "_llmbridge_sensitive"  # attribute of a prepared request: the secrets in its headers and in the proxy's URL
+)
 
 
 def _sensitive_words(request: requests.PreparedRequest | None) -> tuple[str, ...]:
-    """The values of headers that are likely to hold a secret."""
+    """The values of headers that are likely to hold a secret, masked."""
     values = [value for name, value in request.headers.items() if is_sensitive(name)] if request is not None else []
     texts = (value if isinstance(value, str) else value.decode("latin-1") for value in values)
-    return tuple(word for text in texts for word in text.split())
+    return masked(word for text in texts for word in text.split())
+
+
+def _passwords(proxies: Mapping[str, str]) -> tuple[str, ...]:
+    return masked(word for proxy in proxies.values() for word in passwords_of(proxy)) if proxies else ()
 
 
 def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:

@@ -16,7 +16,7 @@ from requests.utils import get_encoding_from_headers
 from llmbridge._transport.connections import watch_manager
 from llmbridge.secret import MaskedStr
 
-__all__ = ["LazyResponse", "WatchedAdapter", "copied_headers"]
+__all__ = ["LazyResponse", "SentHeaders", "WatchedAdapter"]
 
 _IDLE_CONNECTIONS = 64  # kept per host for reuse; the number of busy ones is not limited
 _HOSTS = 64  # to which a client keeps idle connections
@@ -24,11 +24,20 @@ _LAZY = ("cookies", "encoding", "headers", "history")
 _BLANK = {name: value for name, value in vars(requests.Response()).items() if name not in _LAZY}
 
 
-def copied_headers(headers: Any) -> Any:
-    """A copy; that of requests puts one header after the other into a new mapping."""
-    copy: Any = CaseInsensitiveDict.__new__(CaseInsensitiveDict)
-    copy._store = headers._store.copy()
-    return copy
+class SentHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]
+    """Headers of a request: urllib3 copies them, and reads them one by one, which takes long with those of requests."""
+
+    _store: Any
+
+    def copy(self) -> SentHeaders:
+        """See requests."""
+        copy = SentHeaders.__new__(SentHeaders)
+        copy._store = self._store.copy()
+        return copy
+
+    def items(self) -> Any:
+        """Names and values."""
+        return self._store.values()
 
 
 class LazyResponse(requests.Response):
@@ -85,8 +94,11 @@ class WatchedAdapter(HTTPAdapter):
 
     def has_idle(self, url: str) -> bool:
         """Whether an idle connection is kept for this URL, and no mock or recorder has replaced its class."""
-        pools = [pool for key, pool in list(self._pools.items()) if key[0] == url and pool.pool is not None]
-        return any(type(pool.pool.newest) is pool.ConnectionCls for pool in pools)
+        return any(
+            type(idle.newest) is pool.ConnectionCls
+            for key, pool in list(self._pools.items())
+            if key[0] == url and (idle := pool.pool) is not None
+        )
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """The path, unless there is a proxy: requests would parse the URL each time to find that out."""

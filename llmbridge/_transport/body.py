@@ -119,7 +119,8 @@ class Chunked:
                 self.done = line in (b"", b"\r")
                 self._count_trailers(len(line))
                 continue
-            length = _sizes.get(line) or _size(line)
+            if (length := _sizes.get(line)) is None:
+                length = _size(line)
             end = position + length
             if length and data[end : end + 2] == b"\r\n":  # the common case: the whole chunk is there
                 payload.append(data[position:end])

@@ -35,6 +35,7 @@ _CONTINUE, _OK = 100, 200
 _WITHOUT_BODY = (204, 304)
 _VERSION = b"HTTP/"
 _PLAIN_HEADERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*")  # no continuation lines
+_HEADER = re.compile(r"([^:]+):[\t ]*([^\r]*)\r\n")
 _LENGTH = re.compile("[0-9]{1,18}")
 _LINES = 32  # encoded header lines that a connection caches
 _LONGEST_LINE = 65536  # http.client's limit
@@ -90,6 +91,18 @@ class _HeaderLines:
         return getattr(self.file, name)
 
 
+class _Headers(http.client.HTTPMessage):
+    """The headers of an answer, without what the standard library does for mail each time that they are read."""
+
+    def items(self) -> list[tuple[str, str]]:
+        """All names and values."""
+        return [*self.raw_items()]
+
+    def get_payload(self, *_: Any, **__: Any) -> Any:
+        """Nothing."""
+        return ""
+
+
 class _Response(http.client.HTTPResponse):
     """Also a proxy's answer to CONNECT, whose headers urllib3 and http.client read in their own ways."""
 
@@ -129,13 +142,10 @@ class _Response(http.client.HTTPResponse):
         special = self._method == "HEAD" or status in _WITHOUT_BODY or self.debuglevel  # type: ignore[attr-defined]
         if version != "HTTP/1.1" or special or not _PLAIN_HEADERS.fullmatch(lines.headers):
             return False
-        headers, first = http.client.HTTPMessage(), dict[str, str]()
-        for line in lines.headers.decode("latin-1").split("\r\n")[:-1]:
-            name, _, value = line.partition(":")
-            value = value.lstrip(" \t")
+        headers, pairs = _Headers(), _HEADER.findall(lines.headers.decode("latin-1"))
+        for name, value in pairs:
             headers.set_raw(name, value)
-            first.setdefault(name.lower(), value)
-        headers.set_payload("")
+        first = {name.lower(): value for name, value in reversed(pairs)}
         length, coding = first.get("content-length"), first.get("transfer-encoding")
         if (coding or "chunked").lower() != "chunked" or not _LENGTH.fullmatch(length or "0"):
             return False
@@ -380,9 +390,10 @@ class _Idle(queue.LifoQueue):  # type: ignore[type-arg]
     @property
     def newest(self) -> Any:
         """The connection that the next `get` returns if no other thread comes first; None if there is none."""
-        with contextlib.suppress(IndexError):
+        try:
             return self._kept[-1]
-        return None
+        except IndexError:
+            return None
 
     def get(self, block: bool = True, timeout: float | None = None) -> Any:
         """The last one. Never blocks: these pools open as many connections as are needed.

@@ -24,12 +24,12 @@ import re
 import sys
 import traceback
 import warnings
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from llmbridge._version import __version__
 from llmbridge.cli import _ask, _check, _completion, _kept, _keys, _map
-from llmbridge.cli._output import INTERRUPTED, OK, Misused, end_line, prepare_stdout, report, spoken, tell
+from llmbridge.cli._output import INTERRUPTED, MISUSED, OK, Misused, end_line, prepare_stdout, report, spoken, tell
 
 __all__ = ["main"]
 
@@ -59,7 +59,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         parser, commands = _parser()
         if _COMPLETING in os.environ:
-            _completion.complete(parser)
+            _completion.complete(parser, commands)
+        if not words:
+            parser.print_help(sys.stderr)
+            return MISUSED
         options = parser.parse_args(_with_command(words, commands))
         prepare_stdout()
         with _log_on_stderr() if debug else contextlib.nullcontext(), warnings.catch_warnings():
@@ -88,16 +91,41 @@ def _log_on_stderr() -> Iterator[None]:
         logger.removeHandler(handler)
 
 
+class _Help(argparse.HelpFormatter):
+    """Help with an option and its value on one line, so that more fits on a screen."""
+
+    def __init__(self, prog: str, **settings: Any) -> None:
+        super().__init__(prog, **{"max_help_position": 30, **settings})
+        self._action_max_length = len("    conversations")  # whose indentation older versions forget
+
+    if sys.version_info < (3, 13):  # later ones do so
+
+        def _format_action_invocation(self, action: argparse.Action) -> str:
+            if not action.option_strings or action.nargs == 0:
+                return super()._format_action_invocation(action)
+            value = self._format_args(action, self._get_default_metavar_for_optional(action))
+            return f"{', '.join(action.option_strings)} {value}"
+
+
 class _Parser(argparse.ArgumentParser):
     """Reports errors in one line, like the rest of the command; a prompt may continue after options."""
 
+    def __init__(self, *arguments: Any, **settings: Any) -> None:
+        super().__init__(*arguments, **{"formatter_class": _Help, **settings})
+
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         found, rest = super().parse_known_args(args, namespace)
-        if not hasattr(found, "prompt"):
-            return found, rest
-        words = [word for word in rest if word == "-" or not word.startswith("-")]
-        found.prompt = [*found.prompt, *words]
-        return found, [word for word in rest if word not in words]
+        if hasattr(found, "prompt"):
+            words = [word for word in rest if word == "-" or not word.startswith("-")]
+            found.prompt = [*found.prompt, *words]
+            rest = [word for word in rest if word not in words]
+        if unknown := next((word.partition("=")[0] for word in rest if word.startswith("-")), None):
+            parameter = hasattr(found, "option") and unknown.startswith("--")
+            hint = f"; a parameter is written -o {unknown[2:]} VALUE" if parameter else ""
+            if close := _alike(unknown, self._option_string_actions):
+                hint = f": did you mean {close}?"
+            self.error(f"unknown option {unknown}{hint}")
+        return found, rest
 
     def error(self, message: str) -> NoReturn:
         message = _TAKES.sub(r"\1 takes ", message)
@@ -111,17 +139,23 @@ def _with_command(words: list[str], commands: Collection[str]) -> list[str]:
     Raises:
         Misused: The first word looks like a misspelled command.
     """
-    if not words or words[0] in (*commands, "-h", "--help", "--version"):
+    if not words or words[0] in (*commands, *_completion.OWN_OPTIONS):
         return words
-    from difflib import get_close_matches
-
-    # A mistyped command usually has the right first letter: `what` is not meant as `chat`.
-    alike = [command for command in commands if command[0] == words[0][:1]]
-    if close := get_close_matches(words[0], alike, n=1, cutoff=0.7):
+    if close := _alike(words[0], commands):
         raise Misused(
-            f"{words[0]!r} is not a command: did you mean {close[0]!r}? (For a prompt, write llmbridge chat first.)"
+            f"{words[0]!r} is not a command: did you mean {close!r}? (For a prompt, write llmbridge chat first.)"
         )
     return ["chat", *words]
+
+
+def _alike(word: str, known: Iterable[str]) -> str:
+    """The known word that this one is a misspelling of; "" if there is none."""
+    from difflib import get_close_matches
+
+    # The first letter is usually right: `what` is not meant as `chat`.
+    first = word.strip("-")[:1]
+    same = [other for other in known if other.strip("-")[:1] == first]
+    return next(iter(get_close_matches(word, same, n=1, cutoff=0.7)), "")
 
 
 def _parser() -> tuple[argparse.ArgumentParser, Collection[str]]:

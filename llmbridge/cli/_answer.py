@@ -14,7 +14,7 @@ from dataclasses import fields
 from typing import TYPE_CHECKING, Any, TextIO
 
 from llmbridge._text import shortened
-from llmbridge.cli._output import HARMLESS, Misused, as_json, end_line, tell, to_stderr, write
+from llmbridge.cli._output import HARMLESS, Misused, end_line, tell, to_stderr, write, write_json
 from llmbridge.errors import LLMBridgeError, TurnsExceeded
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from llmbridge.events import ToolCall, ToolResult, Usage
     from llmbridge.tools import Tool
 
-__all__ = ["show_answer", "take_back_unanswered", "tools_of", "usage_text"]
+__all__ = ["answer_text", "show_answer", "take_back_unanswered", "tools_of", "usage_text"]
 
 _DIM, _NOT_DIM = "\x1b[2m", "\x1b[0m"
 _TURNS = 10
@@ -101,7 +101,7 @@ def take_back_unanswered(talk: Conversation[Any]) -> None:
 def _read(stream: ChatStream[Any], options: argparse.Namespace) -> Completion[Any] | None:
     """Shows the text as it comes; an answer in another form is read completely first."""
     if not (options.json or options.extract or options.schema is not None):
-        (_write_events if options.reasoning else _write_pieces)(stream, _text(options.plain))
+        (_write_events if options.reasoning else _write_pieces)(stream, answer_text(options.plain))
         return None
     completion = stream.complete()
     if options.reasoning and not options.json and completion.reasoning:
@@ -115,9 +115,9 @@ def _finish(
     stream: ChatStream[Any], completion: Completion[Any] | None, usage: Usage | None, options: argparse.Namespace
 ) -> None:
     if completion is not None and options.json:
-        write(as_json(_as_dict(completion, usage, options)) + "\n")
+        write_json(_as_dict(completion, usage, options))
     elif completion is not None and options.schema is not None:
-        write(as_json(completion.parsed) + "\n")
+        write_json(completion.parsed)
     elif completion is not None:
         _write_code(completion.text)
     if not options.json and (shortfall := _shortfall(stream)):
@@ -158,7 +158,7 @@ def _write_events(stream: ChatStream[Any], text: _Text | MarkdownText) -> None:
                 shown.write(event.text)
 
 
-def _text(plain: bool) -> _Text | MarkdownText:
+def answer_text(plain: bool = False) -> _Text | MarkdownText:
     """Shows an answer: as Markdown on a terminal if rich is installed, or else unchanged."""
     if plain or os.environ.get("TERM") == "dumb":
         return _Text()

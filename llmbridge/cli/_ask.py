@@ -31,6 +31,7 @@ def add(commands: Any) -> None:
 def _add_chat(commands: Any) -> None:
     command = commands.add_parser(
         "chat",
+        usage="%(prog)s [OPTIONS] [PROMPT ...]",
         allow_abbrev=False,
         help="ask a model; without a prompt, start a conversation",
         description="Ask a model and print its answer as it arrives. Without a prompt, on a terminal, start a "
@@ -39,7 +40,6 @@ def _add_chat(commands: Any) -> None:
         "130 Ctrl-C. The answer goes to standard output, everything else to standard error.",
     )
     add_question(command)
-    add_client(command)
     command.add_argument("-c", "--continue", dest="go_on", action="store_true", help="continue the last conversation")
     name = command.add_argument("--conversation", metavar="NAME", help="start or continue a named conversation")
     completed_by(name, kept_names)
@@ -50,6 +50,7 @@ def _add_chat(commands: Any) -> None:
     command.add_argument("--plain", action="store_true", help="do not render Markdown on a terminal")
     command.add_argument("--reasoning", action="store_true", help="show the model's reasoning, on standard error")
     command.add_argument("--usage", action="store_true", help="show the tokens used, on standard error")
+    add_client(command)
     add_debug(command)
     command.set_defaults(run=_chat)
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import argparse
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from typing import Any
 
 from llmbridge._text import shortened
@@ -21,6 +22,7 @@ __all__ = ["add"]
 _SHOWN_MODELS = 3
 _LONGEST_MODEL = 40
 _LONGEST_REASON = 160
+_BRIEF, _BRIEF_FROM = ("not running", "no key", "no address", "offline"), 2  # so many share a line
 _ORDER = ("works", "fails", "not running", "unchecked", "bad address", "no key", "no address", "offline")
 
 
@@ -41,10 +43,14 @@ class _Row:
         return not self.setup.provider.direct
 
     @property
+    def one_of_servers(self) -> bool:
+        """Whether it is the first of several local servers that answers."""
+        return bool(getattr(self.setup.provider, "servers", ()))
+
+    @property
     def remark(self) -> str:
         """Why it does not count."""
-        one_of = getattr(self.setup.provider, "servers", ())
-        return "the first local server that answers" if one_of else "always; does not count"
+        return "the first local server that answers" if self.one_of_servers else "always; does not count"
 
 
 def add(commands: Any) -> None:
@@ -79,7 +85,7 @@ def _check(options: argparse.Namespace) -> int:
     if options.json:
         write(as_json({"works": works, "providers": [_as_dict(row) for row in rows]}) + "\n")
     else:
-        write_table(_cells(row, one) for row in rows)
+        write_table(_lines(rows, one))
         if not works and not one:
             tell("no provider works: set a key (llmbridge keys set PROVIDER), or start a local server such as Ollama")
     return OK if works else FAILED
@@ -126,11 +132,22 @@ def _try(models: Callable[..., list[str]], row: _Row, way: dict[str, Any]) -> No
         row.state, row.seconds = "works", time.monotonic() - started
     except LLMBridgeError as error:
         row.error = error
-        silent = isinstance(error, ConnectFailed) and row.setup.local and "base_url" not in way
-        row.state = "not running" if silent else "fails"
-        row.reason = f"no server on {row.setup.host}" if silent else str(error)
+        silent = isinstance(error, ConnectFailed) and "base_url" not in way
+        host = row.setup.host if row.setup.local else ""
+        row.state = "not running" if silent and (host or row.one_of_servers) else "fails"
+        row.reason = f"no server on {host}" if silent and host else str(error)
     except Exception as error:  # noqa: BLE001 - an error in one package must not affect the others
         row.state, row.reason = "fails", f"unexpected {type(error).__name__}"
+
+
+def _lines(rows: Sequence[_Row], one: bool) -> Iterator[tuple[str, str, str, str]]:
+    """A line for each provider; many in the same state, of which little is to be said, share one."""
+    for state, same in groupby(rows, lambda row: row.state):
+        group = list(same)
+        if state in _BRIEF and len(group) >= _BRIEF_FROM:
+            yield f"{len(group)} others", state, "", ", ".join(row.setup.provider.name for row in group)
+        else:
+            yield from (_cells(row, one) for row in group)
 
 
 def _cells(row: _Row, one: bool) -> tuple[str, str, str, str]:
@@ -159,7 +176,7 @@ def _as_dict(row: _Row) -> dict[str, Any]:
 
 
 def _add_lists(commands: Any) -> None:
-    text = "the models for -m, or all models that a provider offers"
+    text = "the models for -m, or those of a provider"
     command = commands.add_parser("models", help=f"list {text}", description=f"Lists {text}.", allow_abbrev=False)
     provider = command.add_argument("provider", nargs="?", metavar="PROVIDER", help="ask this provider for its models")
     completed_by(provider, provider_names)

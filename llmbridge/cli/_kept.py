@@ -10,15 +10,15 @@ import argparse
 import json
 import os
 import re
-import sys
 import time
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._text import shortened
+from llmbridge.cli._answer import answer_text
 from llmbridge.cli._completion import completed_by
 from llmbridge.cli._input import add_debug
-from llmbridge.cli._output import HARMLESS, Misused, as_json, tell, write, write_table
+from llmbridge.cli._output import Misused, as_json, tell, write, write_table
 from llmbridge.errors import LLMBridgeError
 from llmbridge.options import without_secrets
 
@@ -280,16 +280,18 @@ def _show(options: argparse.Namespace) -> None:
     names = options.names or kept_names()[:1]
     if not names:
         raise Misused("no conversations are saved yet")
+    apart = ""
     for name in names:
         saved = read(_known(name))
         if options.json:
             write(as_json(saved) + "\n")
             continue
         for message in saved["messages"]:
-            if text := text_of(message):
-                mark = "> " if message["role"] == "user" else ""
-                shown = mark + text.rstrip("\n").replace("\n", f"\n{mark}")
-                write((shown.translate(HARMLESS) if sys.stdout.isatty() else shown) + "\n\n")
+            if text := text_of(message).rstrip("\n"):
+                write(apart)
+                apart, quoted = "\n", message["role"] == "user"
+                with answer_text(plain=quoted) as shown:
+                    shown.write("> " + text.replace("\n", "\n> ") if quoted else text)
 
 
 def _delete(options: argparse.Namespace) -> None:
@@ -313,8 +315,9 @@ def _known(name: str) -> str:
 
 
 def text_of(message: dict[str, Any]) -> str:
-    """The text of a message, and the names of its other parts."""
+    """The text of a message, and the names of its other parts, without its reasoning."""
     content = message.get("content") or ""
     if isinstance(content, str):
         return content
-    return "\n".join(part if isinstance(part, str) else part.get("text") or f"[{part.get('type')}]" for part in content)
+    shown = (part for part in content if isinstance(part, str) or part.get("type") != "reasoning")
+    return "\n".join(part if isinstance(part, str) else part.get("text") or f"[{part.get('type')}]" for part in shown)

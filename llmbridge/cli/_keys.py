@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from llmbridge.cli._completion import completed_by, provider_names
 from llmbridge.cli._input import add_debug, known_provider
-from llmbridge.cli._output import Misused, as_json, tell, write, write_table
+from llmbridge.cli._output import Misused, as_json, tell, to_stderr, write, write_table
 from llmbridge.cli._setup import key_variable
 from llmbridge.errors import UnknownProvider
 from llmbridge.secret import Secret
@@ -22,8 +22,12 @@ class _Discreet(argparse.ArgumentParser):
     """A parser whose errors quote nothing, since a misplaced word may be a key."""
 
     def error(self, message: str) -> NoReturn:
-        missing = message.startswith("the following arguments are required")
-        problem = "a word is missing" if missing else "unknown command or option of llmbridge keys"
+        _, missing, names = message.partition("the following arguments are required: ")
+        problem = (
+            f"{self.prog.partition(' ')[2]} needs {names.partition(',')[0]}"
+            if missing
+            else "unknown command or option of llmbridge keys"
+        )
         raise Misused(f"{problem} (see {self.prog} --help)")
 
 
@@ -37,7 +41,7 @@ def add(commands: Any) -> None:
         description=f"{text[0].upper()}{text[1:]}. Keys are never shown, and never read from the command line.",
     )
     command.__class__ = _Discreet
-    actions = command.add_subparsers(metavar="ACTION", required=True, parser_class=_Discreet)
+    actions = command.add_subparsers(metavar="set|list|remove|path", required=True, parser_class=_Discreet)
     keep = _action(actions, "set", _set, "save a key; type it when asked, or pipe it in")
     completed_by(keep.add_argument("provider", metavar="PROVIDER", help="the provider, like openai"), provider_names)
     keep.add_argument("unwanted", nargs=argparse.REMAINDER, help=argparse.SUPPRESS)
@@ -90,6 +94,7 @@ def _asked_key(name: str) -> Secret:
         try:
             given = getpass(f"Key of {name} (not shown): ")
         except EOFError:
+            to_stderr("\n")
             given = ""
     else:
         content = sys.stdin.buffer.read(_LONGEST_INPUT)

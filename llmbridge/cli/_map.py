@@ -6,31 +6,34 @@ import argparse
 import contextlib
 import json
 import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.cli._completion import completed_by, model_names
 from llmbridge.cli._input import add_client, add_debug, argument_text, client_options
-from llmbridge.cli._output import FAILED, Misused, OutputLost, as_json, tell, write
+from llmbridge.cli._output import FAILED, INTERRUPTED, Misused, OutputLost, as_json, tell, to_stderr, write
 from llmbridge.cli._question import chat_options
 from llmbridge.errors import LLMBridgeError
 
 if TYPE_CHECKING:
-    from llmbridge.many import Row, Rows
+    from llmbridge.many import Row, Rows, Totals
 
 __all__ = ["add"]
 
 _SOME_FAILED = 3
 _TABLES = {".csv": ",", ".tsv": "\t"}
+_PART = ".part"  # of an output that is not whole
 
 
 def add(commands: Any) -> None:
     """Adds the command to the parser."""
     command = commands.add_parser(
         "map",
+        usage="%(prog)s [OPTIONS] INPUT OUTPUT",
         allow_abbrev=False,
-        help="ask a model about each row of a file; the same line again goes on where it was stopped",
+        help="ask a model about each row of a file",
         description="Asks a model about each row of a file of JSON lines (.jsonl), a table (.csv, .tsv) or lines of "
         "text (.txt), and writes a row for each answer. What is done is kept in OUTPUT.journal: the same command goes "
         "on from there, after Ctrl-C or a crash, and asks failed rows once more.",
@@ -45,7 +48,7 @@ def add(commands: Any) -> None:
         "--prompt", dest="template", metavar="TEMPLATE", help="what to ask, with columns like {title} or {} for a line"
     )
     command.add_argument("--id", metavar="COLUMN", help="the column whose value names a row, and must differ")
-    command.add_argument("--system", metavar="TEXT", help="a system message in front of each prompt")
+    command.add_argument("-s", "--system", metavar="TEXT", help="a system message in front of each prompt")
     command.add_argument(
         "-o", "--option", metavar=("NAME", "VALUE"), nargs=2, action="append", default=[],
         help="any parameter, like -o temperature 0.2; the value is JSON or text",
@@ -61,6 +64,9 @@ def add(commands: Any) -> None:
         "--max-errors", metavar="N|P%", type=_errors, help="end when more rows than that have failed, like 10 or 1%%"
     )
     command.add_argument("--journal", metavar="FILE", help="default: OUTPUT.journal; none for standard output")
+    command.add_argument(
+        "--executor", metavar="processes[:N]|dask:ADDRESS|ray", help="send the rows from other processes, or a cluster"
+    )
     command.add_argument("--dry-run", action="store_true", help="say how many rows and tokens it takes; send nothing")
     add_client(command)
     add_debug(command)
@@ -80,46 +86,114 @@ def _map(options: argparse.Namespace) -> int:
         given["embed"] = True
     on_stdout = options.output == "-"
     journal = options.journal or (None if on_stdout else f"{options.output}.journal")
-    with Client(options.model, **{**client_options(options), "retries": None}) as client:
+    items = _items(options.input)
+    shown = sys.stderr is not None and sys.stderr.isatty() and not (on_stdout and sys.stdout.isatty())
+    progress = _Progress(_count(options.input)) if shown and not options.dry_run else None
+    own = {**client_options(options), "retries": None}
+    with _executor(None if options.dry_run else options.executor) as executor, Client(options.model, **own) as client:
         rows: Rows[Any] = client.map(
-            _items(options.input),
+            items,
             prompt=None if options.template is None else argument_text(options.template, "prompt"),
             key=options.id,
             concurrency=options.concurrency,
             max_errors=options.max_errors,
             journal=journal,
-            progress=sys.stderr is not None and sys.stderr.isatty(),
+            progress=progress or False,
+            executor=executor,
             **given,
         )
         if options.dry_run:
             return _say_outlook(rows)
         try:
-            with rows:
+            with progress or contextlib.nullcontext(), rows:
                 _write_all(rows, options.output)
-        except (KeyboardInterrupt, LLMBridgeError, Misused, OutputLost):
+        except KeyboardInterrupt:
+            _say_how_to_go_on(rows, journal)
+            return INTERRUPTED
+        except (LLMBridgeError, Misused, OutputLost):
             _say_how_to_go_on(rows, journal)
             raise
         except OSError as error:
-            tell(f"cannot write {error.filename or options.output}: {error.strerror or error}")
+            path = error.filename or options.output
+            tell(f"cannot write {path.removesuffix(_PART)}: {error.strerror or error}")
             _say_how_to_go_on(rows, journal)
             return FAILED
     totals = rows.totals
     tell(str(totals))
+    if totals.failed and not on_stdout:
+        tell(f"each failed row has its error in {options.output}; the same command tries them again")
     if totals.gone:
         tell(f"{totals.gone} answers in {journal} belong to no row of {options.input}")
     return _SOME_FAILED if totals.failed else 0
 
 
+@contextlib.contextmanager
+def _executor(word: str | None) -> Iterator[Any]:
+    """What `Client.map` takes as executor, and shuts down what it has started.
+
+    Raises:
+        Misused: There is no such executor here.
+    """
+    kind, _, about = (word or "").partition(":")
+    if word is None or word == "ray":
+        yield word
+    elif kind == "processes" and (not about or (about.isdigit() and int(about))):
+        import multiprocessing
+        import signal
+        from concurrent.futures import ProcessPoolExecutor
+
+        deaf = (signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches all processes of a terminal: this one tells the others
+        context = multiprocessing.get_context("spawn")
+        with ProcessPoolExecutor(int(about) if about else None, context, signal.signal, deaf) as processes:
+            yield processes
+    elif kind == "dask" and about:
+        try:
+            from distributed import Client
+        except ImportError:
+            raise Misused('--executor dask needs another package: pip install "llmbridge[dask]"') from None
+        try:
+            cluster = Client(about)
+        except (OSError, ValueError) as error:
+            raise Misused(f"cannot reach the scheduler of Dask at {about}: {error}") from None
+        with cluster:
+            yield cluster
+    else:
+        raise Misused(f"--executor is processes, processes:4, dask:ADDRESS or ray, not {word}")
+
+
+class _Progress:
+    """A line on the terminal that is overwritten, and gone at the end."""
+
+    def __init__(self, count: int | None) -> None:
+        self._of = f" of {count}" if count is not None else ""
+
+    def __call__(self, totals: Totals) -> None:
+        failed = f", {totals.failed} failed" if totals.failed else ""
+        tokens = totals.input_tokens + totals.output_tokens
+        self._show(f"{totals.done}{self._of} rows done{failed}, {tokens} tokens, {totals.rate:.1f} rows/s")
+
+    def _show(self, line: str) -> None:
+        room = shutil.get_terminal_size().columns - 1
+        to_stderr(f"\r{line[:room]:{room}}\r")
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *_: object) -> None:
+        self._show("")
+
+
 def _say_outlook(rows: Rows[Any]) -> int:
     found, done, tokens = rows._outlook()
-    write(f"{found} rows, {done} of them done already; the others take about {tokens} tokens, answers not included\n")
+    write(f"{found} rows, {done} done already; the others take about {tokens} tokens, plus their answers\n")
     return 0
 
 
 def _say_how_to_go_on(rows: Rows[Any], journal: str | None) -> None:
-    if rows.totals.read:
+    totals = rows.totals
+    if totals.requests or totals.done:
         kept = f"; they are kept in {journal}: the same command goes on from there" if journal else ""
-        tell(f"{rows.totals}{kept}")
+        tell(f"{totals}{kept}")
 
 
 def _errors(word: str) -> float:
@@ -152,13 +226,19 @@ def _items(path: str) -> Iterator[Any]:
     return _rows(path, os.path.splitext(path)[1].lower())
 
 
+def _count(path: str) -> int | None:
+    """The number of rows in a file; None for standard input, a pipe or a table, whose rows may have several lines."""
+    if not os.path.isfile(path) or os.path.splitext(path)[1].lower() in _TABLES:
+        return None
+    with open(path, "rb") as file:
+        return sum(not line.isspace() for line in file)
+
+
 def _rows(path: str, ending: str) -> Iterator[Any]:
     with contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb") as file:
         lines = _lines(file, path)
         if ending in _TABLES:
-            import csv
-
-            yield from csv.DictReader(lines, delimiter=_TABLES[ending], strict=True)
+            yield from _rows_of_table(lines, _TABLES[ending], path)
             return
         for number, line in enumerate(lines, 1):
             if not line.strip():
@@ -170,6 +250,19 @@ def _rows(path: str, ending: str) -> Iterator[Any]:
                 yield json.loads(line)
             except ValueError as error:
                 raise Misused(f"{path}, line {number} is not JSON: {error}") from None
+
+
+def _rows_of_table(lines: Iterator[str], delimiter: str, path: str) -> Iterator[dict[str, str]]:
+    import csv
+
+    table = csv.DictReader(lines, delimiter=delimiter, strict=True, restkey="", restval="")
+    try:
+        for row in table:
+            if isinstance(row.get(""), list):
+                raise Misused(f"{path}, line {table.line_num} has more cells than the first one has names")
+            yield row
+    except csv.Error as error:
+        raise Misused(f"{path}, after line {table.line_num}: {error}") from None
 
 
 def _lines(file: Iterable[bytes], path: str) -> Iterator[str]:
@@ -189,7 +282,7 @@ def _write_all(rows: Rows[Any], path: str) -> None:
         for row in rows:
             write(as_json(_line(row)) + "\n")
         return
-    part = f"{path}.part"
+    part = f"{path}{_PART}"
     try:
         with open(part, "w", encoding="utf-8", newline="") as file:
             put = _writer(file, os.path.splitext(path)[1].lower())

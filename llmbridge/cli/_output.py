@@ -31,6 +31,7 @@ __all__ = [
     "tell",
     "to_stderr",
     "write",
+    "write_json",
     "write_table",
 ]
 
@@ -46,8 +47,9 @@ _OF_A_LINE = HARMLESS | dict.fromkeys((0x61C, 0x200E, 0x200F), 0xFFFD)  # legiti
 
 _OBEYED = r"[\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]"  # not escaped by JSON
 
-_ARGUMENTS = re.compile(r"(?<![\w-])(base_url|api_key|proxy(?==)|max_turns|max_tokens)\b=?(?!\w)")
-_OPTIONS = {"base_url": "--base-url", "api_key": "--key", "proxy": "--proxy "}
+_ARGUMENTS = re.compile(r"(?<![\w-])(base_url|api_key|proxy(?==)|prompt(?==)|max_turns|max_tokens)\b=?(?!\w)")
+_EXTRA = re.compile(r"extra=\{'(\w+)': \.\.\.\}")
+_OPTIONS = {"base_url": "--base-url", "api_key": "--key", "proxy": "--proxy ", "prompt": "--prompt "}
 
 _LONGEST = 600
 _NARROWEST = 24  # minimal width of a table's last column
@@ -94,10 +96,19 @@ def one_line(text: str) -> str:
     return " ".join(text.split()).translate(_OF_A_LINE)
 
 
-def as_json(value: Any) -> str:
-    """The value on one line, in characters that the output can show and no terminal obeys."""
+def as_json(value: Any, indent: int | None = None) -> str:
+    """The value, on one line without an indent, in characters that the output can show and no terminal obeys."""
     readable = (getattr(sys.stdout, "encoding", None) or "").lower().replace("-", "") == "utf8"
-    return re.sub(_OBEYED, lambda found: f"\\u{ord(found[0]):04x}", json.dumps(value, ensure_ascii=not readable))
+    text = json.dumps(value, ensure_ascii=not readable, indent=indent)
+    return re.sub(_OBEYED, lambda found: f"\\u{ord(found[0]):04x}", text)
+
+
+def write_json(value: Any) -> None:
+    """Writes the value to standard output on one line; on a terminal where it does not fit into one, indented."""
+    line = as_json(value)
+    if sys.stdout.isatty() and len(line) > shutil.get_terminal_size().columns:
+        line = as_json(value, indent=2)
+    write(line + "\n")
 
 
 def spoken(text: str) -> str:
@@ -107,12 +118,17 @@ def spoken(text: str) -> str:
         >>> spoken("check the base_url"), spoken("raise max_turns")
         ('check the --base-url', 'raise -o max_turns')
     """
+    text = _EXTRA.sub(r"""-o extra '{"\1": ...}'""", text)
     return _ARGUMENTS.sub(lambda found: _OPTIONS.get(found[1]) or f"-o {found[1]}", text)
 
 
 def tell(line: str) -> None:
-    """Writes a line to standard error."""
-    to_stderr(f"llmbridge: {one_line(line)}\n")
+    """Writes a line to standard error, broken between words on a terminal."""
+    line = f"llmbridge: {one_line(line)}"
+    if sys.stderr is not None and sys.stderr.isatty():
+        room = shutil.get_terminal_size().columns
+        line = "\n".join(textwrap.wrap(line, room, break_long_words=False, break_on_hyphens=False))
+    to_stderr(line + "\n")
 
 
 def to_stderr(text: str) -> None:

@@ -35,7 +35,7 @@ def add_question(command: argparse.ArgumentParser) -> None:
         "-m", "--model", metavar="PROVIDER:MODEL", help="default: LLMBRIDGE_MODEL, else the demo"
     )
     completed_by(model, model_names)
-    command.add_argument("--system", metavar="TEXT", help="a system message")
+    command.add_argument("-s", "--system", metavar="TEXT", help="a system message")
     command.add_argument(
         "-f", "--file", metavar="FILE", action="append", default=[], help="a text file to put before the prompt"
     )
@@ -55,8 +55,9 @@ def add_question(command: argparse.ArgumentParser) -> None:
         help="any parameter, like -o temperature 0.2; the value is JSON or text",
     )  # fmt: skip
     command.add_argument(
-        "--schema", metavar="FILE|FIELDS", help="get JSON that matches a JSON schema, or fields like 'name, age int'"
-    )
+        "--schema", metavar="FILE|FIELDS",
+        help="get JSON that matches a JSON schema, or fields like 'name, age int'; '[name, age int]' for a list",
+    )  # fmt: skip
     command.add_argument(
         "-T", "--tool", metavar="MODULE:FUNCTION", action="append", default=[],
         help="a Python function that the model may call; you are asked before each call",
@@ -195,13 +196,16 @@ def _json_schema(text: str, where: str) -> dict[str, Any]:
 
 
 def _schema_of_fields(text: str) -> dict[str, Any]:
-    """The schema of `name, age int, tags str[], bio: in one line`: all fields are required.
+    """The schema of `name, age int, tags str[], bio: in one line`, or of a list in brackets: all fields are required.
 
     Example:
         >>> _schema_of_fields("name, age int")["properties"]
         {'name': {'type': 'string'}, 'age': {'type': 'integer'}}
     """
-    fields = dict(map(_field, re.split(r"[,\n]", text.strip(" \n,"))))
+    text = text.strip(" \n,")
+    if text.startswith("[") and text.endswith("]"):
+        return {"type": "array", "items": _schema_of_fields(text[1:-1])}
+    fields = dict(map(_field, re.split(r"[,\n]", text)))
     return {"type": "object", "properties": fields, "required": [*fields], "additionalProperties": False}
 
 

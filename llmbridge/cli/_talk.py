@@ -79,7 +79,7 @@ class Talk:
         """Reads and answers questions until `/quit` or Ctrl-D."""
         asked = sum(message.role == "user" for message in self._talk.messages)
         going_on = f", continuing after {asked} question{'' if asked == 1 else 's'}" if asked else ""
-        tell(f"chatting with {self._setting('model')}{going_on}; /help shows the commands, Ctrl-D quits")
+        tell(f"chatting with {self._setting('model')}{going_on}; /help lists commands, Ctrl-D quits")
         with _line_editing(), _leaving_in_order():
             while (line := _typed()) is not None:
                 if line in ("/quit", "/exit", "/q"):

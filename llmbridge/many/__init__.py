@@ -5,6 +5,9 @@
     row          an item, the question made of it, and what came of it
     asking       how a row is sent: as a chat, or as a text to embed
     run          the threads that read, send and keep order
+    spread       the same, where workers of an executor send
+    shard        what a worker does
+    engines      the executors there are
     width        how many requests are under way at once
     journal      what a crash must not take
     totals       what has been done so far
@@ -13,7 +16,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterable, AsyncIterator, Generator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Callable, Generator, Iterable, Iterator, Mapping
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, Literal, Union
 
@@ -24,18 +27,34 @@ from llmbridge.many.asking import Asking, Chats, Embeds
 from llmbridge.many.journal import Journal
 from llmbridge.many.row import Key, Questions, Row, Template
 from llmbridge.many.run import Plan, Run
+from llmbridge.many.shard import run_shard
 from llmbridge.many.totals import ProgressLike, Totals
 from llmbridge.messages import Parsed
 from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
     from llmbridge.client import Client
 
-__all__ = ["Inputs", "JournalLike", "Key", "Order", "ProgressLike", "Row", "Rows", "Template", "Totals"]
+__all__ = [
+    "ExecutorLike",
+    "Inputs",
+    "JournalLike",
+    "Key",
+    "Order",
+    "ProgressLike",
+    "Row",
+    "Rows",
+    "Template",
+    "Totals",
+    "run_shard",
+]
 
 Inputs = Union[Iterable[Any], AsyncIterable[Any]]
 Order = Literal["input", "done"]
 JournalLike = Union[str, "os.PathLike[str]", None]
+ExecutorLike = Union["Executor", Any, None]
 
 
 class Rows(Generic[Parsed]):
@@ -46,8 +65,8 @@ class Rows(Generic[Parsed]):
 
     Args:
         client: Asked.
-        prompts, prompt, key, order, concurrency, window, journal, attempts, max_errors, progress, embed: See
-            `Client.map`.
+        prompts, prompt, key, order, concurrency, window, journal, attempts, max_errors, progress, embed, executor:
+            See `Client.map`.
         options: What `chat` or `embed` takes.
 
     Raises:
@@ -76,6 +95,7 @@ class Rows(Generic[Parsed]):
         max_errors: float | None,
         progress: ProgressLike,
         embed: bool,
+        executor: ExecutorLike,
         options: Mapping[str, Any],
     ) -> None:
         if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, (Iterable, AsyncIterable)):
@@ -102,6 +122,13 @@ class Rows(Generic[Parsed]):
             journal=None if journal is None else os.fspath(journal),
             progress=progress,
         )
+        self._spread: Callable[[Iterable[Any]], Run] | None = None
+        if executor is not None:
+            from llmbridge.many.engines import engine_of
+            from llmbridge.many.spread import Spread
+
+            engine = engine_of(executor)
+            self._spread = lambda items: Spread(self._asking, items, self._plan, engine, client, options)
         self._run: Run | None = None
         self._cancelled = False
 
@@ -149,7 +176,8 @@ class Rows(Generic[Parsed]):
     def _begun(self, items: Iterable[Any]) -> Run:
         if self._run is not None:
             raise InvalidRequest("these rows can be read only once: call map() again (a journal keeps what is done)")
-        self._run = run = Run(self._asking, items, self._plan)
+        make = self._spread or (lambda items: Run(self._asking, items, self._plan))
+        self._run = run = make(items)
         if self._cancelled:
             run.cancel()
         return run

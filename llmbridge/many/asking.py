@@ -157,6 +157,18 @@ class Asking(ABC):
             LLMBridgeError: It fits no more.
         """
 
+    def packed(self, answer: Any) -> Any:
+        """The answer as another process can unpickle it, and hand it to `unpacked`."""
+        return answer
+
+    def unpacked(self, answer: Any) -> Any:
+        """The answer that was packed.
+
+        Raises:
+            LLMBridgeError: It does not fit here.
+        """
+        return answer
+
 
 class Brevity:
     """Whether answers are quick enough to be asked for whole.
@@ -268,7 +280,15 @@ class Chats(Asking):
 
     def restored(self, record: Any) -> Completion:
         """See Asking."""
-        answer = Completion.from_dict({"text": "", "message": Message("assistant", record.get("text", "")), **record})
+        text = record.get("text", "")
+        return self.unpacked(Completion.from_dict({"text": "", "message": Message("assistant", text), **record}))
+
+    def packed(self, answer: Completion) -> Completion:
+        """See Asking. The class of what is parsed may be known to the other process alone."""
+        return answer if self._schema is None or answer.parsed is None else replace(answer, parsed=True)
+
+    def unpacked(self, answer: Completion) -> Completion:
+        """See Asking."""
         if self._schema is None or answer.parsed is None:
             return answer
         return replace(answer, parsed=self._schema.parse(answer.text))

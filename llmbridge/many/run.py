@@ -36,6 +36,7 @@ from llmbridge.errors import (
     QuotaExceeded,
     RateLimited,
     TransportError,
+    WorkerLost,
     place_of,
     without_frames,
 )
@@ -55,7 +56,7 @@ _REFUSALS = (RateLimited, Overloaded)
 _AGAIN = (TransportError, ProtocolError, InvalidOutput)  # nobody has seen the answer, so it may be made once more
 _HOPELESS = (
     AllFailed, AuthError, ConfigError, ConnectFailed, NotFound, Overloaded, PermissionDenied, QuotaExceeded,
-    RateLimited,
+    RateLimited, WorkerLost,
 )  # fmt: skip
 _MOST_ALIKE = 20  # rows in a row that fail in one of these ways, before the run gives up
 _FEWEST_OF_A_SHARE = 100  # rows before a share of them says something
@@ -79,6 +80,7 @@ class Plan:
         max_errors: How many rows may fail, or which share of them; None for any number.
         journal: The path of one.
         progress: See `Progress`.
+        start: How many requests are under way at first, where it adapts.
     """
 
     questions: Questions
@@ -90,6 +92,7 @@ class Plan:
     max_errors: float | None
     journal: str | None
     progress: ProgressLike
+    start: int | None = None
 
 
 class _End:
@@ -106,14 +109,19 @@ class Run:
         asking: Sends the requests.
         items: The input.
         plan: The rest.
+
+    Attributes:
+        end_seconds: How long its end may take.
     """
+
+    end_seconds = _END_SECONDS
 
     def __init__(self, asking: Asking, items: Iterable[Any], plan: Plan) -> None:
         self._asking = asking
         self._items = items
         self._plan = plan
         self._retry = replace(asking.retry, times=plan.attempts - 1)
-        self._width = Width(plan.concurrency, plan.most)
+        self._width = Width(plan.concurrency, plan.most, plan.start)
         self._progress = Progress(plan.progress)
         self._inbox: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self._permits: SimpleQueue[bool] = SimpleQueue()  # to read one more item
@@ -203,7 +211,17 @@ class Run:
     def totals(self) -> Totals:
         """What has been done so far."""
         seconds = (self._ended or monotonic()) - self._began if self._conductor is not None else 0.0
-        return Totals(**self._totals, width=self._width.now, seconds=seconds, errors=dict(self._errors))
+        return Totals(**self._totals, width=self.width, seconds=seconds, errors=dict(self._errors))
+
+    @property
+    def width(self) -> int:
+        """How many requests may be under way."""
+        return self._width.now
+
+    @property
+    def window(self) -> int:
+        """How many rows are read ahead of those taken."""
+        return self._plan.window or 4 * self.width * self._asking.most
 
     def cancel(self) -> None:
         """Ends the run from any thread: nothing more is sent. May be repeated."""
@@ -215,10 +233,10 @@ class Run:
         self._inbox.put((bool,))
 
     def close(self) -> None:
-        """`cancel`, and waits until the journal is closed and no thread is left, for a second at most."""
+        """`cancel`, and waits until the journal is closed and no thread is left, for `end_seconds` at most."""
         self.cancel()
         if self._conductor is not None and threading.current_thread() not in (self._conductor, *self._threads):
-            self._conductor.join(_END_SECONDS)
+            self._conductor.join(self.end_seconds)
 
     # -- the threads -----------------------------------------------------------------------------------------------
 
@@ -302,10 +320,10 @@ class Run:
 
     def _wind_up(self) -> None:
         """Ends what is under way, keeps what has come of it, and closes the journal."""
-        end = monotonic() + _END_SECONDS / 2
+        end = monotonic() + self.end_seconds / 2
         try:
             if self._cancelled or self._given_up:
-                self.cancel()
+                self._stop()
                 while self._running and (left := end - monotonic()) > 0:
                     self._hear(left)
             elif self._journal is not None:
@@ -323,6 +341,10 @@ class Run:
         self._ended = monotonic()
         self._progress.show(self.totals, last=True)
 
+    def _stop(self) -> None:
+        """Ends what is under way."""
+        self.cancel()
+
     # -- the conductor's decisions -----------------------------------------------------------------------------------
 
     def _patience(self) -> float | None:
@@ -334,10 +356,14 @@ class Run:
             now = monotonic()
             at = self._waiting[0][0] if self._waiting else due
             if self._ready:
-                at = min(at, self._ready_since + _FULL_SECONDS)
-            due = min(due, max(at, self._width.room_at(self._running), self._queue_at))
+                at = min(at, self._full_at)
+            due = min(due, max(at, self._room_at(), self._queue_at))
             return max(0.0, min(due - now, _PULSE * 120))
         return None if due == float("inf") else max(0.0, due - monotonic())
+
+    def _room_at(self) -> float:
+        """When there may be room for another request, though none ends before."""
+        return self._width.room_at(self._running)
 
     def _hear(self, seconds: float | None) -> None:
         """Takes in everything that the others have reported."""
@@ -356,8 +382,7 @@ class Run:
 
     def _permit(self) -> None:
         """Lets the reader go on if the window has become larger; each row that is taken lets it read another one."""
-        window = self._plan.window or 4 * self._width.now * self._asking.most
-        while self._permitted < window:
+        while self._permitted < self.window:
             self._permitted += 1
             self._permits.put(True)
 
@@ -422,13 +447,18 @@ class Run:
         most = self._asking.most
         if most == 1 or self._ready[0].alone:
             return [self._ready.popleft()]
-        if len(self._ready) < most and not self._all_read and now < self._ready_since + _FULL_SECONDS:
+        if len(self._ready) < most and not self._all_read and now < self._full_at:
             return []
         rows: list[Asked] = []
         while self._ready and len(rows) < most and not self._ready[0].alone:
             rows.append(self._ready.popleft())
         self._ready_since = now
         return rows
+
+    @property
+    def _full_at(self) -> float:
+        """When more rows for one request are not waited for any longer."""
+        return self._ready_since + _FULL_SECONDS
 
     def _more_threads(self) -> None:
         try:

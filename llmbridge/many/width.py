@@ -38,6 +38,7 @@ class Width:
     Args:
         fixed: The number of requests at once; None adapts it.
         most: The upper limit.
+        start: The width to begin with.
 
     Attributes:
         now: How many requests may be under way.
@@ -50,10 +51,10 @@ class Width:
         64
     """
 
-    def __init__(self, fixed: int | None, most: int | None = None) -> None:
+    def __init__(self, fixed: int | None, most: int | None = None, start: int | None = None) -> None:
         self._high = min(_HIGH, most or _HIGH)
         self._adapts = fixed is None
-        self.now = min(_START, self._high) if fixed is None else fixed
+        self.now = min(start or _START, self._high) if fixed is None else fixed
         self._paused_until = float("-inf")
         self._pace = _Pace()
         self._resting: deque[float] = deque()  # until when places are not given to the next

@@ -59,7 +59,7 @@ _REASON_OF = {word: reason for reason, words in _REASONS.items() for word in wor
 
 def mapping(value: Any) -> Mapping[str, Any]:
     """`value` if it is a mapping, or else an empty one."""
-    return value if value.__class__ is dict or isinstance(value, Mapping) else {}
+    return value if value.__class__ is dict or (value is not None and isinstance(value, Mapping)) else {}
 
 
 def string(value: Any) -> str:
@@ -97,7 +97,7 @@ def finish_of(word: Any, own: Mapping[str, FinishReason], message: str = "", aga
         ['stop', 'length', 'other']
     """
     if isinstance(word, str):
-        known = _HUMP.sub("_", word.strip()).lower().replace("-", "_")
+        known = word if word in _REASON_OF else _HUMP.sub("_", word.strip()).lower().replace("-", "_")
         if known not in _NOT_FINISHED:
             reason = own.get(word) or _REASON_OF.get(known, "other")
             yield Finish(reason, word, message, again and reason == "error")

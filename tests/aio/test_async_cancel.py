@@ -27,6 +27,7 @@ from modes import LOOPS, Async
 
 from llmbridge import BadRequest, Cancelled, ChatStream, Client, LLMBridgeError, Timeout
 from llmbridge._aio import threads
+from llmbridge._call import pipeline
 from llmbridge._transport import Exchange
 from llmbridge._transport import call as transport_call
 from llmbridge.providers.openai import OpenAI
@@ -276,7 +277,7 @@ class TestCancel:
     @pytest.mark.parametrize("read", READS)
     @pytest.mark.parametrize("way", WAYS)
     @pytest.mark.parametrize("place", ["headers", "stalled"])
-    @pytest.mark.quick(3)
+    @pytest.mark.quick(2)
     def test_p15_in_every_way(self, request: pytest.FixtureRequest, place: str, way: str, read: str) -> None:
         """Tasks, timeouts and scopes of all three libraries."""
         with PHASES[place](request) as phase:
@@ -319,8 +320,12 @@ class TestCancel:
         assert time.monotonic() - start < FREE
         assert all(received.gone.wait(30) for received in server.requests)
 
-    def test_over_and_over(self, server: LLMServer, client: Client, loop: Async) -> None:
+    @pytest.mark.quick(1)
+    def test_over_and_over(
+        self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A cancelled stream stays over: a further step raises, and never hangs."""
+        monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.1)
         server.script(STALLED)
         result = client.chat("x").__aiter__()
 
@@ -385,6 +390,7 @@ class TestCancel:
 
         monkeypatch.setattr(OpenAI, "decode", slow)
         monkeypatch.setattr(Exchange, "readable", None)  # as of an answer without a socket: a worker takes every step
+        monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.1)
         loop.run(main)
         _eventually(lambda: transport_call._watchdog._calls <= before)
         assert server.requests[0].gone.wait(30)
@@ -535,6 +541,7 @@ class TestGarbage:
         loop.run(main)
         assert server.requests[0].gone.wait(30)
 
+    @pytest.mark.quick(1)
     def test_p14_an_abandoned_cycle(self, server: LLMServer, client: Client, loop: Async) -> None:
         """Also in a cycle that only the collector can find."""
         server.script(STALLED)
@@ -549,6 +556,7 @@ class TestGarbage:
 
         loop.run(main)
 
+    @pytest.mark.quick(1)
     def test_p14_after_the_loop_is_over(self, server: LLMServer, client: Client, loop: Async) -> None:
         """An iterator that outlives its event loop can be closed without one."""
         server.script(STALLED)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
+import gc
 import socket
 import ssl
 import threading
 import time
+import weakref
 from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator
 from typing import Any
 
@@ -301,6 +303,7 @@ class TestThreads:
         asyncio.run(main())
 
     @pytest.mark.parametrize("reply", [STALLED, Reply(header_delay=10)], ids=["stalled", "no headers"])
+    @pytest.mark.quick(1)
     def test_p16_sixty_stalled_streams_do_not_starve_the_next(
         self, server: LLMServer, client: Client, loop: Async, reply: Reply
     ) -> None:
@@ -524,6 +527,20 @@ class TestLoops:
         (pool,) = map(pools.get, pools.keys())
         kept = [connection.sock for connection in pool.pool._kept if connection]
         assert [sock.gettimeout() for sock in kept] == [None]
+
+    def test_one_that_has_ended_is_not_kept(self, server: LLMServer, client: Client) -> None:
+        """A program that runs one loop after the other does not collect them."""
+        server.default = Reply(PIECES)
+        ended = weakref.WeakSet[asyncio.AbstractEventLoop]()
+
+        async def main() -> None:
+            ended.add(asyncio.get_running_loop())
+            assert await _all(client.chat("x")) == PIECES
+
+        for _ in range(2):
+            asyncio.run(main())
+        gc.collect()
+        assert not ended
 
     def test_several_in_several_threads(self, server: LLMServer, client: Client) -> None:
         """Loops of both kinds side by side share one client without mixing."""

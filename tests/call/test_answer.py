@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from loopback import DONE, FINISH, event, head
 from modes import Mode, Outcome
+from moments import waits_no_more, waits_no_more_in_total, when_bytes_come
 
 import llmbridge._call.calls
 from llmbridge import (
@@ -26,7 +27,6 @@ from llmbridge import (
     Reasoning,
     ServiceError,
     StreamTruncated,
-    Timeout,
     ToolCallDelta,
     Usage,
 )
@@ -59,6 +59,7 @@ class TestObjects:
         monkeypatch.setattr(Schema, "partial", seen)
         return found
 
+    @pytest.mark.quick(1)
     def test_the_time_grows_with_the_text(self, looks: list[int], mode: Mode) -> None:
         """All parsing together reads a small multiple of the text, and the last object is complete."""
         text = json.dumps({"a": [f"item {i}" for i in range(4000)]})
@@ -97,6 +98,7 @@ class TestObjects:
             gc.enable()
 
     @pytest.mark.parametrize("depth", [1500, 5000, 50_000])
+    @pytest.mark.quick(1)
     def test_depth(self, depth: int, mode: Mode) -> None:
         """Objects that are nested too deeply to be compared are not yielded, and raise no RecursionError."""
         assert objects(mode, [['{"a":'], ["[" * depth], ["1"], ["]" * depth + "}"]])[:1] == [{}]
@@ -278,14 +280,20 @@ class TestLeftOpen:
 
     @pytest.mark.parametrize("name", LEFT_OPEN)
     @pytest.mark.parametrize("clock", ["idle", "total"])
-    @pytest.mark.quick(3)
-    def test_p6_at_a_clock(self, server: LLMServer, client: Client, mode: Mode, name: str, clock: str) -> None:
+    def test_p6_at_a_clock(
+        self,
+        server: LLMServer,
+        client: Client,
+        mode: Mode,
+        monkeypatch: pytest.MonkeyPatch,
+        name: str,
+        clock: str,
+    ) -> None:
         """The timeout's error follows, and holds the text."""
+        when_bytes_come(monkeypatch, waits_no_more if clock == "idle" else waits_no_more_in_total)
         body, pieces = LEFT_OPEN[name]
-        server.script(Reply(raw=[head(), body, HOLD]))
-        outcome = mode.read(
-            client.chat("x", timeout=Timeout(**{clock: 0.2}, first_content=0.2 if clock == "idle" else 10), retries=0)
-        )
+        server.script(Reply(raw=[head() + body, HOLD]))
+        outcome = mode.read(client.chat("x", retries=0))
         assert outcome.pieces == pieces
         assert isinstance(outcome.error, ClockExpired)
         assert outcome.error.clock in (clock, "first_content")  # the former until text came
@@ -300,14 +308,19 @@ class TestLeftOpen:
         outcome = mode.read(client.chat("x", retries=0))
         assert (outcome.pieces, type(outcome.error)) == (pieces, StreamTruncated)
 
-    def test_p6_at_a_cancel(self, server: LLMServer, client: Client, mode: Mode) -> None:
+    @pytest.mark.quick(1)
+    def test_p6_at_a_cancel(
+        self, server: LLMServer, client: Client, mode: Mode, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """Another thread cancels while the reader waits."""
+        came = threading.Event()
+        when_bytes_come(monkeypatch, lambda _: came.set())
         body, pieces = LEFT_OPEN["one event without its blank line"]
-        server.script(Reply(raw=[head(), body, HOLD]))
+        server.script(Reply(raw=[head() + body, HOLD]))
         stream = client.chat("x")
 
         def leave() -> None:
-            server.wait_for_requests(1, 10)
+            came.wait(20)
             time.sleep(0.3)
             stream.cancel()
 
@@ -318,22 +331,23 @@ class TestLeftOpen:
         assert (outcome.pieces, type(outcome.error)) == (pieces, Cancelled)
 
     @pytest.mark.parametrize("end", [b"data: [DONE]\n", b"data: [DONE]"])
+    @pytest.mark.quick(2)
     def test_p6_the_end_mark_among_it_ends_the_answer(
-        self, server: LLMServer, client: Client, mode: Mode, end: bytes
+        self, server: LLMServer, client: Client, mode: Mode, monkeypatch: pytest.MonkeyPatch, end: bytes
     ) -> None:
         """A timeout or a cut after the end mark changes nothing, with or without a finish reason."""
+        when_bytes_come(monkeypatch, waits_no_more)
         for finish in (b"", FINISH):
-            server.script(Reply(raw=[head(), event("a") + finish + end, HOLD]))
-            assert mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=0.2), retries=0)) == Outcome(
-                ["a"], None
-            )
+            server.script(Reply(raw=[head() + event("a") + finish + end, HOLD]))
+            assert mode.read(client.chat("x", retries=0)) == Outcome(["a"], None)
 
     def test_p6_a_reason_to_finish_does_not_end_it_at_a_clock(
-        self, server: LLMServer, client: Client, mode: Mode
+        self, server: LLMServer, client: Client, mode: Mode, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """A finish reason alone does not end the answer: token counts might follow."""
-        server.script(Reply(raw=[head(), event("a") + FINISH, HOLD]))
-        outcome = mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=20), retries=0))
+        when_bytes_come(monkeypatch, waits_no_more)
+        server.script(Reply(raw=[head() + event("a") + FINISH, HOLD]))
+        outcome = mode.read(client.chat("x", retries=0))
         assert (outcome.pieces, type(outcome.error)) == (["a"], ClockExpired)
 
     @pytest.mark.parametrize(("body", "pieces"), [(A + B, ["a", "b"]), (A + B + C, ["a", "b", "c"])])
@@ -393,11 +407,16 @@ class TestBareErrors:
                     assert "out of cards" in str(outcome.error)
 
     @pytest.mark.parametrize("end", [HOLD, CLOSE])
-    def test_p9_an_unterminated_error_is_raised(self, server: LLMServer, client: Client, mode: Mode, end: Any) -> None:
+    @pytest.mark.quick(2)
+    def test_p9_an_unterminated_error_is_raised(
+        self, server: LLMServer, client: Client, mode: Mode, monkeypatch: pytest.MonkeyPatch, end: Any
+    ) -> None:
         """An error that nothing follows counts, though the body never ends, or ends too early."""
+        if end == HOLD:
+            when_bytes_come(monkeypatch, waits_no_more)
         for report in (BARE, f"{BARE}\n\ndata: ", f"[{BARE}]\n"):
-            server.script(Reply(raw=[head("Content-Length: 9999"), report.encode(), end]))
-            outcome = mode.read(client.chat("x", timeout=Timeout(idle=0.2, first_content=0.2), retries=0))
+            server.script(Reply(raw=[head("Content-Length: 9999") + report.encode(), end]))
+            outcome = mode.read(client.chat("x", retries=0))
             assert isinstance(outcome.error, ServiceError), outcome.error
             assert "out of cards" in str(outcome.error)
 

@@ -13,6 +13,7 @@ import pytest
 from conftest import KEY
 from loopback import free_port, head
 from modes import LOOPS, MODES, Mode
+from moments import cancelled_when
 
 from llmbridge import (
     AllFailed,
@@ -292,11 +293,12 @@ def test_the_next_model_answers_when_one_has_failed(pair: Pair, mode: Mode, name
     assert pair.asked == (1, 1)
 
 
+@pytest.mark.quick(1)
 def test_what_is_refused_and_what_hangs_is_passed_over(pair: Pair, mode: Mode) -> None:
     """A refused connection and a service that times out are both skipped."""
     nobody = Client("openai:x", base_url=f"http://127.0.0.1:{free_port()}", retries=0)
     pair.first.script(Reply("late", header_delay=20))
-    client = Client([nobody, pair.one, pair.two], timeout=Timeout(first_content=0.2))
+    client = Client([nobody, pair.one, pair.two], timeout=Timeout(first_content=1))
     completion = mode.complete(client.chat("Hi"))
     assert (completion.text, completion.provider) == ("from two", "anthropic")
 
@@ -453,20 +455,18 @@ def test_a_trial_that_is_given_up_leaves_room_for_the_next(pair: Pair, way: str)
 
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
+@pytest.mark.quick(1)
 def test_a_trial_whose_task_is_cancelled_leaves_room_for_the_next(pair: Pair, loop: str) -> None:
     """The task is cancelled while the event loop waits for the first piece."""
-    import anyio
-
     pair.first.script(Reply(status=500), Reply(raw=[head() + b": wait\n\n", HOLD]), Reply("back"))
     pair.both.chat("Hi").complete()
     pair.now += COOL_DOWN
 
-    async def main() -> None:
-        with anyio.move_on_after(0.3):
-            async for _ in pair.both.chat("Hi"):
-                raise AssertionError("nothing was to come")
+    async def read() -> None:
+        async for _ in pair.both.chat("Hi"):
+            raise AssertionError("nothing was to come")
 
-    LOOPS[loop].run(main)
+    LOOPS[loop].run(lambda: cancelled_when(lambda: len(pair.first.requests) == 2, read))
     assert pair.first.requests[1].gone.wait(30)
     _wait_for(
         lambda: pair.one.connections.breakers["openai:a"]._trial_until < pair.now
@@ -504,7 +504,7 @@ def test_the_request_s_own_fault_starts_no_cool_down(pair: Pair) -> None:
 def test_a_model_that_uses_up_all_the_time_is_left_out_by_the_next_call(pair: Pair, mode: Mode) -> None:
     """A model that uses up the total timeout is skipped by the next call."""
     pair.first.script(Reply("late", header_delay=20))
-    error = mode.read(pair.both.chat("Hi", timeout=0.3)).error
+    error = mode.read(pair.both.chat("Hi", timeout=1)).error
     assert isinstance(error, ClockExpired)
     assert (error.clock, error.provider) == ("total", "openai")
     assert pair.asked == (1, 0)
@@ -593,18 +593,12 @@ def test_the_total_clock_covers_all_models(pair: Pair, mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("loop", sorted(LOOPS))
+@pytest.mark.quick(1)
 def test_a_cancelled_task_goes_to_no_other_model(pair: Pair, loop: str) -> None:
     """The task is free at once, and the second model is never called."""
-    import anyio
-
     pair.first.default = Reply("late", header_delay=20)
-
-    async def main() -> None:
-        with anyio.move_on_after(0.3):
-            await pair.both.chat("Hi")
-
     started = time.monotonic()
-    LOOPS[loop].run(main)
+    LOOPS[loop].run(lambda: cancelled_when(lambda: pair.first.requests, pair.both.chat("Hi").acomplete))
     assert time.monotonic() - started < 15
     assert pair.asked == (1, 0)
 

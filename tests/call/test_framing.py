@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from sseclient import SSEClient
 
@@ -133,7 +133,6 @@ class TestAnyCut:
     @pytest.mark.slow
     @pytest.mark.parametrize("framing", FRAMINGS)
     @given(stream=STREAMS, sizes=CUTS)
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_cut_of_any_bytes_gives_the_same_frames(
         self, framing: type[Framing], stream: bytes, sizes: list[int]
     ) -> None:
@@ -151,7 +150,6 @@ class TestAnyCut:
 
     @pytest.mark.slow
     @given(stream=STREAMS.filter(lambda stream: not ODD.search(stream)))
-    @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_events_are_those_of_the_standard(self, stream: bytes) -> None:
         """Any bytes, except bare JSON and consecutive data lines, give the events of the standard's own algorithm."""
         # A CR ends a line here at once, where the standard's grammar sees a pair: only the very last one matters.
@@ -159,7 +157,6 @@ class TestAnyCut:
         assert frames(SSE(), [stream]) == expected
 
     @given(stream=STREAMS, sizes=CUTS)
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_every_frame_can_be_encoded_as_utf8(self, stream: bytes, sizes: list[int]) -> None:
         """No frame holds half of a character."""
         for framing in FRAMINGS:
@@ -402,7 +399,6 @@ class TestBareJSON:
         ).map(b"".join),
         size=st.integers(1, 20),
     )
-    @settings(max_examples=500, deadline=None)
     def test_p1_the_cut_never_matters(self, stream: bytes, size: int) -> None:
         """Any split gives the same frames, even with bare JSON and missing blank lines."""
         cut, whole = (frames(SSE(), pieces(stream, [each]), finish=True) for each in (size, len(stream) or 1))
@@ -521,6 +517,7 @@ class TestMissingBlankLines:
     @pytest.mark.parametrize(
         "lines", ["data: {}x{}\n", "data: {\n", 'data: "\n', "data: [DONE] x]\n", "{\n", "error: {\n", '"]\n']
     )
+    @pytest.mark.quick(2)
     def test_p2_time_is_linear(self, lines: str) -> None:
         """Possible beginnings of a document are read once."""
 
@@ -658,7 +655,6 @@ class TestAgreementWithSSEClient:
         repeated=st.sampled_from([1, 40, 70, 200]),
         before=st.booleans(),
     )
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_long_events_are_the_same(self, lines: list[str], repeated: int, before: bool) -> None:
         """Any fields, however often, alone or among ordinary events."""
         event = "\n".join(lines * repeated) + "\n\n"

@@ -62,7 +62,7 @@ def test_the_text_that_came_is_in_the_error(server: LLMServer, client: Client, m
     """It is the str that was handed out, and needs no further request."""
     reply, kind = BREAKS[name]
     server.script(reply)
-    stream = client.chat("x", timeout=Timeout(idle=0.15), retries=Retry(2, backoff=0.01))
+    stream = client.chat("x", timeout=Timeout(idle=0.5), retries=Retry(2, backoff=0.01))
     read: dict[str, Callable[[], Any]] = {
         "complete": lambda: mode.complete(stream),
         "text": lambda: mode.each(stream, lambda piece: None),

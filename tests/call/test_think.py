@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge._call.assembly import ThinkTags
@@ -63,7 +63,6 @@ class TestTags:
         ),
         sizes=st.lists(st.integers(1, 9), min_size=1, max_size=12),
     )
-    @settings(max_examples=300, deadline=None)
     def test_any_cut_says_the_same(self, parts: list[str], sizes: list[int]) -> None:
         """Tags may be split anywhere."""
         answer = "".join(parts)
@@ -77,7 +76,6 @@ class TestTags:
 
     @pytest.mark.slow
     @given(st.text(max_size=20))
-    @settings(max_examples=200, deadline=None)
     def test_an_answer_without_tags_is_unchanged(self, text: str) -> None:
         """White space is unchanged too."""
         if "<think" not in text and "<reasoning" not in text:

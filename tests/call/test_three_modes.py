@@ -405,11 +405,11 @@ class TestClocks:
     @pytest.mark.parametrize(
         ("reply", "limits", "clock", "pieces"),
         [
-            (Reply(header_delay=5), Timeout(first_content=0.15), "first_content", []),
-            (Reply(["a"], first_delay=5), Timeout(first_content=0.15), "first_content", []),
+            (Reply(header_delay=30), Timeout(first_content=0.5), "first_content", []),
+            (Reply(["a"], first_delay=30), Timeout(first_content=0.5), "first_content", []),
             (Reply(["a", "b", "c"], stall=900), Timeout(idle=0.15), "idle", None),
-            (Reply(["x"] * 1000, delay=0.02), Timeout(total=0.3), "total", None),
-            (Reply(header_delay=5), Timeout(total=0.15), "total", []),
+            (Reply(["x"] * 1000, delay=0.02), Timeout(total=1), "total", None),
+            (Reply(header_delay=30), Timeout(total=0.5), "total", []),
         ],
         ids=["headers", "first content", "idle", "total", "total before headers"],
     )
@@ -609,6 +609,7 @@ class TestReadOnce:
 
         mode.each(stream, body)
 
+    @pytest.mark.quick(1)
     def test_a_second_use_in_the_middle_does_not_end_the_first(
         self, server: LLMServer, client: Client, mode: Mode
     ) -> None:

@@ -116,6 +116,22 @@ def test_what_is_not_set_up_gets_no_request(add: Add, server: LLMServer, capsys:
     assert not server.requests
 
 
+def test_several_that_are_not_set_up_share_a_line(
+    add: Add, server: LLMServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """What works, and what fails, has a line each."""
+    server.default = models_reply("m")
+    for number in range(3):
+        add(f"keyless{number}", "http://127.0.0.1:9", needs_key=True, key_env=(f"KEYLESS{number}_API_KEY",))
+        add(f"mine{number}", server.base_url("openai"))
+    assert main(["check"]) == 0
+    rows = table(capsys.readouterr().out)
+    assert {name: cells[0] for name, cells in rows.items()} == {
+        **dict.fromkeys(["demo", "mine0", "mine1", "mine2"], "works"), "3 others": "no key",
+    }  # fmt: skip
+    assert rows["3 others"][1] == "keyless0, keyless1, keyless2"
+
+
 @pytest.mark.parametrize("where", ["environment", "file"])
 def test_a_key_sets_a_provider_up(
     add: Add, server: LLMServer, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], where: str

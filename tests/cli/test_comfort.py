@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from scripts import DOCS, script
 from test_chat_command import to
 from test_command import needs_posix, one_line
 
@@ -75,6 +77,39 @@ def final(shown: str) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
+SHELLS = {
+    "bash": ["bash", "--norc", "--noprofile"],
+    "zsh": ["zsh", "-f"],
+    "fish": ["fish", "--no-config", "--init-command", "function fish_prompt; echo -n '$ '; end"],
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shell", SHELLS)
+def test_tab_completes_in_a_shell(shell: str, tmp_path: Path) -> None:
+    """After the line that docs/cli.md names, and nothing else."""
+    pytest.importorskip("argcomplete")
+    for program in ("tmux", shell):
+        if not shutil.which(program):
+            pytest.skip(f"needs {program}")
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    line = re.search(rf"^\| {shell} \| .* \| `(.*)` \|$", page, re.MULTILINE)
+    assert line is not None
+    path = f"{Path(sys.executable).parent}:{os.environ['PATH']}"
+    environment = {"HOME": str(tmp_path), "PATH": path, "PS1": "$ ", "TERM": "screen", "LANG": "C.UTF-8"}
+    with script("terminals").Terminal(tmp_path, environment, SHELLS[shell]) as terminal:
+        terminal.wait(lambda text: text.endswith("$ "))
+        terminal.type(line[1].replace("\\", ""))
+        terminal.press("Enter")
+        terminal.wait(lambda text: re.search(r"completion.*\n(.*\n)*\$ $", text))
+        for typed, completed in (("llmbridge conv", "conversations "), ("llmbridge -m anthr", "anthropic:")):
+            terminal.type(typed)
+            terminal.press("Tab")
+            terminal.wait(lambda text, end=completed: text.endswith(f" {end}"))
+            terminal.press("C-c")
+            terminal.wait(lambda text: text.endswith("$ "))
+
+
 @needs_posix
 def test_markdown_is_rendered_and_nothing_of_it_is_lost(server: LLMServer, shown: Run) -> None:
     """Tags, line breaks, addresses and a block longer than the terminal stay; control characters are not obeyed."""
@@ -103,6 +138,7 @@ def test_a_cut_answer_is_shown_as_far_as_it_came(server: LLMServer, shown: Run) 
 
 @needs_posix
 @pytest.mark.parametrize("way", ["--plain", "TERM"])
+@pytest.mark.quick(1)
 def test_markdown_can_be_left_as_it_is(
     server: LLMServer, shown: Run, way: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -150,8 +186,12 @@ def test_without_the_extra_it_says_what_to_install(
         ("check ollama", {"ollama", "ollama-v1"}),
         ("chat --conversation wo", {"work"}),
         ("conversations show w", {"work"}),
+        ("-m anthr", {"anthropic:"}),
+        ("--sys", {"--system"}),
+        ('"Hi there" --conversation w', {"work"}),
     ],
 )
+@pytest.mark.quick(2)
 def test_tab_completes_commands_options_and_names(typed: str, offered: set[str], tmp_path: Path) -> None:
     """Completes words like a shell does."""
     pytest.importorskip("argcomplete")

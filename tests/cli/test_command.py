@@ -259,8 +259,10 @@ def test_words_are_utf8_in_every_locale(start: Start, server: LLMServer) -> None
 @pytest.mark.parametrize(
     ("words", "hint"),
     [
-        ([], "COMMAND"),
-        (["chat", "--nonsense", "Hello"], "--nonsense"),
+        (["chat", "--nonsense", "Hello"], "unknown option --nonsense"),
+        (["--sytem", "Be brief.", "Hello"], "--sytem: did you mean --system? (see llmbridge chat --help)"),
+        (["--temperature", "0", "Hello"], "unknown option --temperature; a parameter is written -o temperature VALUE"),
+        (["check", "--timout=3"], "unknown option --timout: did you mean --timeout?"),
         (["chat", "--timeout", "soon", "Hello"], "--timeout takes seconds, like 30"),
         (["chat", "-m", "demo", "--timeout", "-1", "Hello"], "positive"),
         (["chat", "-m", "demo", "--timeout", "nan", "Hello"], "positive"),
@@ -281,6 +283,31 @@ def test_a_wrong_command_is_code_2(words: list[str], hint: str, capsys: pytest.C
     out, err = capsys.readouterr()
     assert out == ""
     assert hint in one_line(err)
+
+
+def test_the_bare_command_shows_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    """On standard error, in fewer lines than a terminal has, and with exit code 2."""
+    assert main([]) == 2
+    out, err = capsys.readouterr()
+    assert out == ""
+    assert "\n    chat " in err
+    assert err.count("\n") < 24
+
+
+def test_a_terminal_shows_messages_with_unbroken_words(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """They are wrapped at its width; a pipe gets one line."""
+    monkeypatch.setenv("COLUMNS", "40")
+    command = ["chat", "-m", "openai:m", "Hello"]
+    main(command)
+    line = one_line(capsys.readouterr().err)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    main(command)
+    wrapped = capsys.readouterr().err
+    assert wrapped.replace("\n", " ") == line.replace("\n", " ")
+    assert wrapped.count("\n") > 1
+    assert max(map(len, wrapped.splitlines())) <= 40
 
 
 def test_a_missing_key_is_code_2(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -60,6 +60,7 @@ def test_piped_text_goes_in_front_of_the_words_or_where_a_dash_is(
 
 
 @pytest.mark.parametrize("command", [["chat"], []], ids=["chat", "no command"])
+@pytest.mark.quick(1)
 def test_a_real_pipe_is_read(server: LLMServer, command: list[str]) -> None:
     """`git diff | llmbridge chat "Write a commit message"` sends the diff, also without the command's name."""
     words = [*command, *to(server), "Write a commit message"]
@@ -216,7 +217,11 @@ def test_limits_are_for_all_requests_of_the_command(server: LLMServer) -> None:
 
 @pytest.mark.parametrize(
     ("told", "option"),
-    [("max_turns", "-o max_turns"), ("base_url", "--base-url")],
+    [
+        ("max_turns", "-o max_turns"),
+        ("base_url", "--base-url"),
+        ("extra={'new_one': ...}", """-o extra '{"new_one": ...}'"""),
+    ],
 )
 def test_texts_speak_of_options(told: str, option: str) -> None:
     """Messages name options instead of the library's arguments."""
@@ -233,6 +238,28 @@ def test_a_schema_is_written_as_fields(server: LLMServer, capsys: pytest.Capture
     schema = server.requests[0].json["response_format"]["json_schema"]["schema"]
     assert schema["required"] == ["name", "age", "tags"]
     assert schema["properties"]["age"] == {"type": "integer", "description": "in years"}
+
+
+def test_fields_in_brackets_are_a_list_of_objects(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:
+    """Each item has the fields; the list is printed, without what a service needs around it."""
+    server.default = Reply('{"value": [{"name": "Ada", "tags": ["x"]}]}')
+    assert main(["chat", *to(server), "--schema", " [name, tags str[]] ", "Who?"]) == 0
+    assert json.loads(capsys.readouterr().out) == [{"name": "Ada", "tags": ["x"]}]
+
+
+def test_json_is_indented_on_a_terminal_where_it_fills_more_than_a_line(
+    server: LLMServer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A pipe always gets one line."""
+    question = ["chat", *to(server), "--schema", "name", "Who?"]
+    short, long = '{"name": "Ada"}', json.dumps({"name": "Ada " * 40})
+    for terminal, answer, lines in ((False, long, 1), (True, long, 3), (True, short, 1)):
+        monkeypatch.setattr(sys.stdout, "isatty", lambda terminal=terminal: terminal, raising=False)
+        server.default = Reply(answer)
+        assert main(question) == 0
+        out = capsys.readouterr().out
+        assert out.count("\n") == lines
+        assert json.loads(out) == json.loads(answer)
 
 
 def test_a_warning_is_a_line_like_all_others(server: LLMServer, capsys: pytest.CaptureFixture[str]) -> None:

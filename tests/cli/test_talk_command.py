@@ -292,7 +292,7 @@ def test_conversations_are_listed_shown_and_deleted(
     ]
     assert "damaged.jsonl, line 1" in one_line(err)
     assert main(["conversations", "show", "first"]) == 0
-    assert capsys.readouterr().out == "> in first\n\n1: in first\n\n"
+    assert capsys.readouterr().out == "> in first\n\n1: in first\n"
     assert main(["conversations", "show", "first", "--json"]) == 0
     assert len(json.loads(capsys.readouterr().out)["messages"]) == 2
     assert main(["conversations", "delete", "first", "nothing"]) == 2
@@ -301,6 +301,18 @@ def test_conversations_are_listed_shown_and_deleted(
     assert main(["conversations", "delete", "--all"]) == 0
     assert main(["conversations", "show"]) == 2
     assert not list(folder.iterdir())
+
+
+def test_a_shown_conversation_has_the_answers_without_their_reasoning(
+    server: LLMServer, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """As `llmbridge chat` shows them, with a blank line between all messages."""
+    server.default = Reply("It is 42.", reasoning="Let me think.")
+    for words in (["Well?"], ["-c", "Sure?"]):
+        assert main(["chat", *to(server), *words]) == 0
+    capsys.readouterr()
+    assert main(["conversations", "show"]) == 0
+    assert capsys.readouterr().out == "> Well?\n\nIt is 42.\n\n> Sure?\n\nIt is 42.\n"
 
 
 # -- a real terminal --------------------------------------------------------------------------------------------------

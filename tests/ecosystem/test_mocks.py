@@ -117,6 +117,7 @@ import truststore; truststore.inject_into_ssl()""",
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
+@pytest.mark.quick(1)
 def test_p44_patches_of_a_whole_process_are_borne(tls_server: LLMServer, ca_file: str, program: str) -> None:
     """TLS by the system's own store (which SSL_CERT_FILE extends here), and gevent's sockets and threads."""
     pytest.importorskip(program.split(maxsplit=1)[0])

@@ -130,7 +130,7 @@ with vcr.use_cassette({str(tmp_path / "first.yaml")!r}):
     client = Client("openai:m", base_url={server.base_url("openai")!r}, api_key="k-123456", retries=0)
     assert client.chat("x").complete().text
 try:
-    list(client.chat("y", timeout=Timeout(total=0.3)))
+    list(client.chat("y", timeout=Timeout(total=1.5)))
 except ClockExpired as error:
     print("expired", error.partial)
 """

@@ -325,6 +325,7 @@ def test_p47_a_row_is_written_before_it_is_handed_out(client: Client, journal: P
     assert len(seen) == 40
 
 
+@pytest.mark.slow
 def test_p47_a_journal_cut_at_any_byte_is_gone_on_with(
     journal: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -97,7 +97,7 @@ def test_a_dry_run_sends_nothing(server: LLMServer, tmp_path: Path, capsys: pyte
     source, target = written(tmp_path / "in.jsonl", "a", "b"), str(tmp_path / "out.jsonl")
     words = ["map", source, target, *to(server)]
     assert main([*words, "--dry-run"]) == 0
-    assert capsys.readouterr().out.startswith("2 rows, 0 of them done already; the others take about ")
+    assert capsys.readouterr().out.startswith("2 rows, 0 done already; the others take about ")
     assert server.requests == []
     assert [path.name for path in tmp_path.iterdir()] == ["in.jsonl"]
     assert main(words) == 0
@@ -106,9 +106,47 @@ def test_a_dry_run_sends_nothing(server: LLMServer, tmp_path: Path, capsys: pyte
     capsys.readouterr()
     assert main([*words, "--dry-run"]) == 0
     said = capsys.readouterr().out
-    assert said.startswith("3 rows, 2 of them done already")
+    assert said.startswith("3 rows, 2 done already")
     assert 900 < int(said.split()[-5]) < 1200
     assert Path(f"{target}.journal").read_bytes() == kept
+
+
+def test_other_processes_send_the_rows_if_wanted(server: LLMServer, tmp_path: Path) -> None:
+    """The output is the same."""
+    source = written(tmp_path / "in.jsonl", *map(str, range(20)))
+    here, there = str(tmp_path / "here.jsonl"), str(tmp_path / "there.jsonl")
+    assert main(["map", source, here, *to(server)]) == 0
+    words = ["map", source, there, *to(server), "--executor", "processes:2"]
+    subprocess.run([sys.executable, "-m", "llmbridge", *words], check=True, capture_output=True)
+    assert lines(Path(here)) == lines(Path(there))
+    assert len(server.requests) == 40
+
+
+def test_a_terminal_shows_the_progress_on_one_line(
+    server: LLMServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It fits the terminal, says how many rows there are, and is gone at the end; the totals stay."""
+    monkeypatch.setenv("COLUMNS", "60")
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: True, raising=False)
+    source, target = written(tmp_path / "in.jsonl", "a", "b", "c"), str(tmp_path / "out.jsonl")
+    assert main(["map", source, target, *to(server)]) == 0
+    *shown, end = capsys.readouterr().err.split("\r")
+    assert any(line.startswith("3 of 3 rows done, ") for line in shown)
+    assert all(len(line) < 60 and "\n" not in line for line in shown)
+    assert not [line for line in shown if line.strip()][-1].startswith("llmbridge: ")
+    assert not shown[-1].strip()
+    assert end.startswith("llmbridge: 3 done, ")
+
+
+def test_a_mistake_in_the_template_is_the_only_message(
+    server: LLMServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Nothing is done, so nothing is said of going on; the option is named as it is typed."""
+    source, target = written(tmp_path / "in.jsonl", *[{"text": "a"}] * 60), str(tmp_path / "out.jsonl")
+    assert main(["map", source, target, *to(server), "--prompt", "{txt}"]) == 2
+    assert capsys.readouterr().err.startswith("llmbridge: --prompt has a column 'txt'")
+    assert main(["map", source, str(tmp_path / "no" / "out.jsonl"), *to(server), "--prompt", "{text}"]) == 1
+    assert "/out.jsonl: No such file" in capsys.readouterr().err
 
 
 def test_tables_are_tables(server: LLMServer, tmp_path: Path) -> None:
@@ -123,6 +161,25 @@ def test_tables_are_tables(server: LLMServer, tmp_path: Path) -> None:
         ["1", 'a, "b"', '<a, "b">', ""],
         ["2", "c\nd", "<c\nd>", ""],
     ]
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ('1,"a"b\n', "after line 2: ',' expected"),
+        ('1,"a', "after line 2: unexpected end"),
+        ("1,a,b\n", "line 3 has more cells"),
+    ],
+)
+def test_a_damaged_table_is_named(
+    server: LLMServer, tmp_path: Path, capsys: pytest.CaptureFixture[str], text: str, said: str
+) -> None:
+    """With its line; a cell that is missing at the end of a row is empty."""
+    (tmp_path / "in.csv").write_text(f"id,text\n0\n{text}", encoding="utf-8")
+    assert main(["map", str(tmp_path / "in.csv"), "-", *to(server), "--prompt", "[{text}]"]) == 2
+    out, err = capsys.readouterr()
+    assert said in err
+    assert "None" not in out
 
 
 def test_lines_of_text_are_prompts(server: LLMServer, tmp_path: Path) -> None:
@@ -189,6 +246,8 @@ def test_an_input_that_is_wrong_is_code_2(
         (["in.jsonl", "out.jsonl", "--max-errors", "some"], "--max-errors takes a number of rows"),
         (["in.jsonl", "out.jsonl", "--prompt", "{a"], "is not a template"),
         (["in.jsonl", "out.jsonl", "--concurrency", "0"], "concurrency must be"),
+        (["in.jsonl", "out.jsonl", "--executor", "dusk:a"], "processes:4, dask:ADDRESS or ray, not dusk:a"),
+        (["in.jsonl", "out.jsonl", "--executor", "processes:0"], "not processes:0"),
         (["in.jsonl"], "OUTPUT"),
     ],
 )

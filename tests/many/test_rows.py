@@ -31,7 +31,7 @@ from llmbridge import (
     ServerError,
 )
 from llmbridge.many import Row
-from llmbridge.testing import LLMServer, Received, Reply
+from llmbridge.testing import LLMServer, Received, Reply, demo
 
 
 @pytest.fixture
@@ -102,8 +102,9 @@ def test_rows_come_as_they_are_done_if_wanted(client: Client, server: LLMServer,
     assert sorted(indexes) == list(range(30))
 
 
-def test_the_package_has_a_function_of_its_own() -> None:
+def test_the_package_has_a_function_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
     """As for chats."""
+    monkeypatch.setattr(demo, "_PACE", 0.0)
     [row] = llmbridge.map(["Hello"], model="demo").complete()
     assert row.answer is not None
     assert row.answer.model == "demo"
@@ -437,6 +438,7 @@ class Left(Exception):
 
 
 @pytest.mark.parametrize("how", ["break", "raise", "cancel", "with"])
+@pytest.mark.quick(1)
 def test_p49_nothing_is_sent_once_the_loop_is_left(client: Client, server: LLMServer, mode: Mode, how: str) -> None:
     """However that happens; what is under way is given up."""
     server.default = lambda received: Reply("Hello" if received.user_text == "0" else ["Hel", "lo"] * 50, delay=0.02)
@@ -482,6 +484,7 @@ def test_a_run_that_was_cancelled_before_it_began_sends_nothing(client: Client, 
     assert server.requests == []
 
 
+@pytest.mark.quick(1)
 def test_a_wait_for_a_row_can_be_cancelled_and_repeated(client: Client, server: LLMServer, loop: Async) -> None:
     """No row is lost."""
     import anyio
@@ -514,6 +517,7 @@ async def _last(rows: Any) -> None:
         pass
 
 
+@pytest.mark.quick(1)
 def test_p49_a_wait_that_was_cancelled_ends_the_run_if_no_other_follows(
     client: Client, server: LLMServer, loop: Async
 ) -> None:
@@ -630,6 +634,7 @@ def test_a_plain_loop_in_a_coroutine_warns(client: Client) -> None:
 
 
 @pytest.mark.parametrize("limits", [Limits(concurrency=3), None])
+@pytest.mark.quick(2)
 def test_p49_the_width_is_never_exceeded(server: LLMServer, limits: Limits | None, mode: Mode) -> None:
     """That of the client's limits, or of `concurrency`."""
     running, most, lock = 0, 0, threading.Lock()
@@ -652,6 +657,7 @@ def test_p49_the_width_is_never_exceeded(server: LLMServer, limits: Limits | Non
     assert rows.totals.width == 3
 
 
+@pytest.mark.slow
 def test_p49_rows_do_not_wait_in_the_queue_of_the_limits(server: LLMServer) -> None:
     """Their timeouts run there: a few are in it, however wide the run may be, and none of them fails."""
     waiting = []

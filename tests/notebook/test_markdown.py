@@ -7,7 +7,7 @@ from html.parser import HTMLParser
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge.notebook.markdown import code, fenced, literal, text_of
@@ -86,11 +86,11 @@ def _nbconvert() -> Callable[[str], str]:
 
 
 @pytest.mark.parametrize("parser", [_commonmark, _with_tables, _nbconvert])
+@pytest.mark.quick(1)
 def test_no_parser_finds_anything_to_run(parser: Callable[[], Callable[[str], str]]) -> None:
     """Whatever is put together of what means something in Markdown: no tag, no handler, no link to a program."""
     render = parser()
 
-    @settings(max_examples=150)
     @given(st.lists(st.sampled_from(PIECES), max_size=14).map("".join))
     def check(text: str) -> None:
         page = Found()

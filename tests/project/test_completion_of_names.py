@@ -141,6 +141,7 @@ def test_the_names_of_the_package_are_offered() -> None:
     assert set(llmbridge.__all__) - _jedi("import llmbridge\nllmbridge.") == set()
 
 
+@pytest.mark.slow
 def test_a_stream_and_its_answer_offer_their_attributes() -> None:
     """As above, for the two that everybody meets."""
     for expression in ("chat('Hi')", "chat('Hi').complete()"):

@@ -6,6 +6,7 @@ The first line of a block may say what it is:
 - `# NAME.py`: a module of that name, which later examples of the page import;
 - `# test_NAME.py`: a test module, run by pytest;
 - `# test_NAME.py, needs PACKAGE`: the same, where that package is installed;
+- `# needs PACKAGE`: a script for workers of that package, which tests/engines runs;
 - `# from examples/NAME.py`: lines of an example, which tests/project/test_examples.py runs; `# ...` is a gap;
 - `# PACKAGE VERSION`: code for another package; runs where that package is installed (`tox -e examples`);
 - `# not run: REASON`: only shown; the test is skipped with the reason.
@@ -29,6 +30,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
 FENCE = re.compile(r"^```(?P<kind>[^\n]*)\n(?P<code>.*?)^```$", re.MULTILINE | re.DOTALL)
 
 EXCERPT = re.compile(r"# from (examples/\w+\.py)$")
+ENGINE = re.compile(r"# needs (\w+)$")
 FOREIGN = re.compile(r"# (openai|litellm|llm|g4f) \d")
 
 # Like a notebook, which compiles a cell with top-level await into a coroutine for its running loop.
@@ -104,7 +106,8 @@ def _command(block: Block, path: Path) -> list[str]:
 PYTHON = [block for block in BLOCKS if block.kind == "python"]
 EXCERPTS = [block for block in PYTHON if EXCERPT.match(block.first_line)]
 THEIRS = [block for block in PYTHON if FOREIGN.match(block.first_line)]
-OURS = [block for block in PYTHON if block not in (*EXCERPTS, *THEIRS)]
+ENGINES = [block for block in PYTHON if ENGINE.match(block.first_line)]
+OURS = [block for block in PYTHON if block not in (*EXCERPTS, *THEIRS, *ENGINES)]
 
 
 @pytest.mark.slow

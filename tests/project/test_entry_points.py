@@ -164,6 +164,7 @@ def test_a_dialect_is_one_module_and_one_test(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("code", [ROW, DIALECT], ids=["row", "dialect"])
+@pytest.mark.quick(1)
 def test_the_command_knows_it(tmp_path: Path, code: str) -> None:
     """`llmbridge providers`, `models` and `keys` find it as well."""
     environment = package(tmp_path, code)

@@ -28,8 +28,8 @@ PUBLIC = """
     MissingKey NotFound Opaque Other OtherChoice Overloaded Partial PermissionDenied ProtocolError Provider
     QuotaExceeded RateLimited RateLimits RawEvent Reasoning Refusal Retry RetryAttempt Secret ServerError ServerTool
     ServiceError StatusError StreamError StreamTruncated Text Timeout Tool ToolCall ToolCallDelta ToolResult
-    TransportError TurnsExceeded UnknownProvider UnsupportedParameter Usage Vitalentum __version__ aembed amodels
-    chat compatible conversation embed models register set_thread_limit tool
+    TransportError TurnsExceeded UnknownProvider UnsupportedParameter Usage Vitalentum WorkerLost __version__ aembed
+    amodels chat compatible conversation embed models register set_thread_limit tool
 """.split()
 
 # Written so that this file does not find itself.

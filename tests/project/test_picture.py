@@ -2,32 +2,19 @@
 
 from __future__ import annotations
 
-import importlib.util
 import re
 import xml.etree.ElementTree as ET
-from pathlib import Path
-from types import ModuleType
 
 import pytest
+from scripts import DOCS, script
 
-DOCS = Path(__file__).parents[2] / "docs"
 PICTURE = DOCS / "picture.svg"
 
 
-@pytest.fixture
-def script() -> ModuleType:
-    """docs/picture.py, which is in no package."""
-    found = importlib.util.spec_from_file_location("picture", DOCS / "picture.py")
-    assert found is not None
-    assert found.loader is not None
-    module = importlib.util.module_from_spec(found)
-    found.loader.exec_module(module)
-    return module
-
-
-def test_the_picture_is_what_its_script_draws(script: ModuleType) -> None:
+@pytest.mark.slow
+def test_the_picture_is_what_its_script_draws() -> None:
     """Draw it again with `python docs/picture.py` when a command says something else."""
-    assert PICTURE.read_text(encoding="utf-8") == script.picture()
+    assert PICTURE.read_text(encoding="utf-8") == script("picture").picture()
 
 
 def test_the_picture_is_small_and_stands_alone() -> None:
@@ -39,9 +26,9 @@ def test_the_picture_is_small_and_stands_alone() -> None:
     assert not re.search(r"<script|<image|href|url\(|@import", text)
 
 
-def test_every_line_fits(script: ModuleType) -> None:
+def test_every_line_fits() -> None:
     """No text runs over the edge of the terminal."""
     root = ET.fromstring(PICTURE.read_text(encoding="utf-8"))
     lines = ["".join(text.itertext()) for text in root.iter("{http://www.w3.org/2000/svg}text")]
     assert len(lines) > 10
-    assert max(map(len, lines)) <= script.COLUMNS
+    assert max(map(len, lines)) <= script("picture").COLUMNS

@@ -16,9 +16,11 @@ import ssl
 import tempfile
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import pytest
 import trustme
@@ -91,6 +93,21 @@ def with_tls(scheme: str) -> Callable[[Place], None]:
             place.client(base_url=url).chat("Hi").complete()
 
     return ask
+
+
+def without_key(place: Place) -> None:
+    """A worker does not find the key that this process has found."""
+    with ThreadPoolExecutor(1) as pool, mock.patch.dict(os.environ, OPENAI_API_KEY="sk-example"):
+        rows = Client("openai:gpt-5.4-mini").map(["Hi"], executor=pool)
+        del os.environ["OPENAI_API_KEY"]
+        rows.complete()
+
+
+def without_workers(place: Place) -> None:
+    """An executor that was shut down."""
+    with ThreadPoolExecutor(1) as pool:
+        pass
+    Client("demo").map(["Hi"], executor=pool).complete()
 
 
 def read_twice(place: Place) -> None:
@@ -217,6 +234,8 @@ PLACES: dict[str, Callable[[Place], Any]] = {
     "The model calls tools without end": lambda place: place.complete(
         CALLS, tools=[weather], run_tools=True, max_turns=3
     ),
+    "A worker lacks something": without_key,
+    "The workers are gone": without_workers,
     "The stream was not read": lambda place: place.client().chat("Hi").text,
     "The stream is read a second time": read_twice,
     "The loop was left, then continued": read_on,

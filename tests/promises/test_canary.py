@@ -400,6 +400,7 @@ def test_p18_no_list_and_no_vector_brings_the_key_out(
 
 
 @pytest.mark.parametrize("debug", [[], ["--debug"]], ids=["plain", "debug"])
+@pytest.mark.quick(1)
 def test_p18_no_command_brings_the_key_out(
     canary: Canary,
     debug: list[str],

@@ -103,6 +103,7 @@ class TestHeaders:
         ],
         ids=["lines", "one-line", "early-answers"],
     )
+    @pytest.mark.quick(2)
     def test_p35_there_is_an_end_to_them(self, mode: Mode, endless: bytes) -> None:
         """Endless headers are not kept in memory, and give a clear error."""
         with answering(endless) as server:
@@ -197,7 +198,7 @@ class TestSchemes:
         assert error.message.endswith("does it speak plain http://?")
 
     @pytest.mark.parametrize("clock", ["connect", "total"])
-    @pytest.mark.quick(1)
+    @pytest.mark.slow
     def test_p35_a_server_that_waits_for_more_is_asked_about(self, mode: Mode, clock: Any) -> None:
         """The shorter timeout expires: a plain number for `timeout` is the total."""
         with (

@@ -61,7 +61,7 @@ def test_p33_calls_in_waves_make_no_more_connections_than_a_wave_is_wide(server:
     assert server.connections <= 1.1 * width
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 def test_p33_those_beyond_the_usual_go_when_nobody_has_needed_them_for_a_while(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +105,7 @@ def test_p33_many_hosts_have_their_connections_kept(
     assert server.connections == len(urls)
 
 
+@pytest.mark.quick(1)
 def test_p33_a_session_of_the_caller_keeps_as_many_as_it_says(server: LLMServer, mode: Mode) -> None:
     """Its pool does not belong to llmbridge."""
     server.default = Reply("ok", first_delay=TOGETHER)
@@ -137,6 +138,7 @@ client.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
+@pytest.mark.slow
 def test_p33_a_fork_may_come_while_many_are_kept(server: LLMServer) -> None:
     """They belong to the parent, and the child leaves them alone."""
     server.default = Reply("ok", first_delay=TOGETHER)
@@ -268,7 +270,7 @@ def test_p34_the_connect_clock_counts_over_all(
     assert error.clock == "connect"
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 def test_p34_a_retry_begins_with_another_address_than_the_one_that_took_the_clock(
     server: LLMServer, mode: Mode, dead: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -366,7 +368,7 @@ def test_p34_an_address_that_this_machine_cannot_even_try_is_passed_over(
         assert mode.read(client.chat("x")).error is None
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 def test_p34_an_address_that_fails_behind_its_connection_is_tried_last(
     tls_server: LLMServer, ca_file: str, mode: Mode, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -383,6 +385,7 @@ def test_p34_an_address_that_fails_behind_its_connection_is_tried_last(
         assert tried == [silent.port, port_of(tls_server)]
 
 
+@pytest.mark.quick(1)
 def test_p34_the_proxy_may_have_dead_addresses(
     server: LLMServer, mode: Mode, dead: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

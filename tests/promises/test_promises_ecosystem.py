@@ -101,6 +101,7 @@ def test_p44_a_recorder_gets_the_calls_of_its_time(server: LLMServer, caller: Cl
     assert sum(counted) == 1
 
 
+@pytest.mark.quick(1)
 def test_p44_a_call_that_is_recorded_has_its_clocks(server: LLMServer, mode: Mode) -> None:
     """The total timeout runs while a recorder waits for the rest of an answer."""
     server.script(Reply("x"), Reply(raw=[head("Transfer-Encoding: chunked"), chunk(event("a")), HOLD]))
@@ -251,6 +252,7 @@ def test_p44_a_raw_file_with_other_options_is_read(mode: Mode) -> None:
             assert mode.read(client.chat("x")).pieces == ["При", "вет"]
 
 
+@pytest.mark.quick(1)
 def test_p44_a_clock_that_stands_still_ends_every_wait(
     server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -302,6 +304,7 @@ def test_p44_openssls_file_of_authorities_is_trusted(
     assert mode.read(tls_caller.chat("x")).error is None
 
 
+@pytest.mark.quick(2)
 def test_p44_openssls_folder_of_authorities_is_trusted(
     tls_caller: Client, ca_folder: str, monkeypatch: pytest.MonkeyPatch, mode: Mode
 ) -> None:

@@ -53,6 +53,7 @@ def framed(transfer: str, body: bytes) -> tuple[bytes, bytes]:
 
 
 @pytest.mark.parametrize("transfer", ["chunked", "length", "close"])
+@pytest.mark.quick(1)
 def test_p06_a_cut_anywhere_before_the_end_mark_is_an_error_after_the_text(
     server: LLMServer, client: Client, transfer: str
 ) -> None:

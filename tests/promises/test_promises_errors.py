@@ -202,6 +202,7 @@ def test_a_provider_of_json_lines_needs_public_names_only(server: LLMServer, mod
         ('{"say": "", "why": "sk-secret-0123"}', "KeyError in test_promises_errors.py"),
     ],
 )
+@pytest.mark.quick(2)
 def test_p10_a_dialect_that_is_not_ready_for_an_answer(server: LLMServer, event: str, what: str) -> None:
     """Its mistake is an error of the tree after the text that came; it says where, and quotes nothing."""
     server.script(Reply(body=f'data: {{"say": "Hel"}}\n\ndata: {event}\n\n'))

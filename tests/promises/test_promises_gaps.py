@@ -83,7 +83,7 @@ EVENTS = st.lists(
 )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(EVENTS, st.lists(st.sampled_from(["\n", "\r\n", "\r"]), min_size=1, max_size=5), st.lists(st.integers(1, 9)))
 def test_p1_any_cut_of_any_events_gives_the_same_frames(
     events: list[tuple[str, ...]], ends: list[str], sizes: list[int]
@@ -338,6 +338,7 @@ def test_p12_each_clock_by_its_name(
         assert outcome.pieces == pieces
 
 
+@pytest.mark.quick(1)
 def test_p12_the_connect_clock(mode: Mode) -> None:
     """A handshake without an answer ends with the connect timeout."""
     with Listener() as listener, Client("openai:m", base_url=f"https://127.0.0.1:{listener.port}/v1") as client:
@@ -346,6 +347,7 @@ def test_p12_the_connect_clock(mode: Mode) -> None:
     assert error.clock == "connect"
 
 
+@pytest.mark.quick(1)
 def test_p12_an_errors_body_gets_little_time(
     server: LLMServer, client: Client, mode: Mode, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -75,6 +75,7 @@ def test_p38_a_refusal_holds_up_nobody_else(server: LLMServer, mode: Mode, form:
         assert mode.complete(client.chat("y", timeout=15)).text == "ok"
 
 
+@pytest.mark.quick(1)
 def test_p38_one_in_twenty_holds_up_nobody(server: LLMServer, mode: Mode) -> None:
     """Rejected requests are retried by themselves; the others do not wait."""
     seen: set[str] = set()

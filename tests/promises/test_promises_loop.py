@@ -57,7 +57,7 @@ class Others:
 
 @pytest.mark.parametrize("backend", ["asyncio", "trio"])
 @pytest.mark.parametrize("name", REPLIES)
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_p30_others_get_their_turns(server: LLMServer, client: Client, name: str, backend: str) -> None:
     """Between two pieces, however much lies between them; and all pieces arrive."""
     server.script(REPLIES[name]())

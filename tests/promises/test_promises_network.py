@@ -245,6 +245,7 @@ def test_p29_a_reason_of_socks_is_said(mode: Mode) -> None:
 
 
 @pytest.mark.parametrize("scheme", ["http", "https"])
+@pytest.mark.quick(2)
 def test_p29_a_proxy_that_speaks_tls_is_verified(mode: Mode, scheme: str, ca: str) -> None:
     """The request is sent if the proxy is trusted, and not a byte if it is not."""
     context = self_signed_context() if scheme == "https" else None

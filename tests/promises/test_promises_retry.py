@@ -352,6 +352,7 @@ def test_p13_what_the_server_may_have_worked_on_is_not_repeated(
     server.script(reply)
     with pytest.raises(LLMBridgeError):
         list(client.chat("x", retries=QUICK, timeout=Timeout(first_content=0.3)))
+    server.wait_for_requests(1, 20)
     assert len(server.requests) == 1
 
 

@@ -54,7 +54,7 @@ NOTHING = {
 
 
 @pytest.mark.parametrize("how", NOTHING)
-@pytest.mark.quick(3)
+@pytest.mark.quick(2)
 def test_p40_the_first_answer_is_kept_where_the_second_brings_nothing(server: LLMServer, mode: Mode, how: str) -> None:
     """`.partial` is the first answer, and the cause says what was wrong with it, each time."""
     reply, kind = NOTHING[how]

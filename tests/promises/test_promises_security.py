@@ -170,6 +170,7 @@ def talkative(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture)
 
 @pytest.mark.usefixtures("talkative")
 @pytest.mark.parametrize("kind", ["own", "foreign", "foreign, used before"])
+@pytest.mark.quick(1)
 def test_p18_p24_logs_show_neither_key_nor_prompt_nor_answer(
     server: LLMServer,
     client: Client,
@@ -642,6 +643,7 @@ def test_p22_a_ca_of_the_session_beats_the_environment(
 
 
 @pytest.mark.parametrize("session", ["own", "foreign"])
+@pytest.mark.quick(1)
 def test_p22_verification_off_is_never_sticky(tls_server: LLMServer, session: str) -> None:
     """verify=False holds only for its own call; the next one over the same client is rejected."""
     with contextlib.ExitStack() as stack, warnings.catch_warnings():

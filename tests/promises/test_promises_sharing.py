@@ -70,6 +70,7 @@ def test_p39_pickles_share_connections(server: LLMServer, mode: Mode) -> None:
     assert server.connections == 1
 
 
+@pytest.mark.quick(1)
 def test_p39_pickles_share_limits(server: LLMServer, mode: Mode) -> None:
     """The limits per minute hold for all together."""
     server.default = Reply("ok")
@@ -94,6 +95,7 @@ def test_p39_pickles_share_cool_downs(server: LLMServer, mode: Mode) -> None:
     assert [request.json["model"] for request in server.requests] == ["m", "b", "b", "b"]
 
 
+@pytest.mark.quick(1)
 def test_p39_limits_and_cool_downs_outlive_the_clients(server: LLMServer, mode: Mode) -> None:
     """A worker drops each client before it gets the next; connections are not kept open for that."""
     server.default = Reply("ok")
@@ -188,6 +190,7 @@ def test_p39_many_threads_unpickle_the_same(server: LLMServer) -> None:
 
 
 @pytest.mark.parametrize("method", ["spawn", *(["fork"] if sys.platform == "linux" else [])])
+@pytest.mark.quick(1)
 def test_p39_tasks_of_a_worker_process_share(server: LLMServer, method: str) -> None:
     """Each task gets a client of its own, one after the other."""
     server.default = Reply("ok")

@@ -69,6 +69,7 @@ def uncollected() -> Iterator[None]:
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="a `with` statement itself has such a moment there")
 @pytest.mark.parametrize("made", [of_limiter, of_breaker, of_pipeline])
+@pytest.mark.quick(1)
 def test_p43_a_ctrl_c_leaves_no_lock_taken(made: Callable[[], tuple[Callable[[], object], Any]]) -> None:
     """After a Ctrl-C at any moment, the lock can be taken and calls are let through."""
     kept = []  # what ends while a moment is awaited would be interrupted as well
@@ -105,7 +106,7 @@ LOST: dict[str, tuple[Any, str]] = {
 @pytest.mark.usefixtures("uncollected")
 @pytest.mark.parametrize("length", ["known", "until the end"])
 @pytest.mark.parametrize("moment", LOST)
-@pytest.mark.quick(3)
+@pytest.mark.quick(1)
 def test_p43_a_ctrl_c_in_the_moment_of_the_answer_leaves_no_socket(
     mode: Mode, moment: str, length: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,7 +180,7 @@ loop.run_forever()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.quick(1)
+@pytest.mark.slow
 def test_p43_the_interpreter_ends(program: str) -> None:
     """Worker threads do not keep it alive, though their event loop was never closed."""
     if program == "nest_asyncio" and sys.version_info >= (3, 14):

@@ -104,7 +104,7 @@ class TestForks:
         ],
         ids=["embeddings", "tools", "dialect", "module", "class"],
     )
-    @pytest.mark.quick(1)
+    @pytest.mark.slow
     def test_p36_whatever_the_first_call_is(self, server: LLMServer, first: str) -> None:
         """It may need other modules than a chat, and the caller may import a module of llmbridge for it."""
         tool = "def len_of(text: str) -> int:\n    'Counts.'\n    return len(text)\n"
@@ -196,7 +196,7 @@ class TestWatchdog:
         [(Call, "expire"), (Call, "_wake"), (transport_call, "monotonic"), (socket.socket, "shutdown")],
         ids=["expire", "wake", "monotonic", "shutdown"],
     )
-    @pytest.mark.quick(3)
+    @pytest.mark.quick(1)
     def test_p37_the_clocks_outlive_an_error(
         self,
         mode: Mode,
@@ -221,6 +221,7 @@ class TestWatchdog:
         assert all(record.getMessage().startswith(said) for record in records)
         assert "canary" not in caplog.text
 
+    @pytest.mark.quick(1)
     def test_p37_one_call_that_fails_leaves_the_others_their_clocks(self, mode: Mode) -> None:
         """Even if it fails each time; and the thread does not spin meanwhile."""
         failed = threading.Event()
@@ -241,6 +242,7 @@ class TestWatchdog:
             bad.end()
         assert len(looks) < 10 * (1 + looks[-1] - looks[0]) + 10
 
+    @pytest.mark.quick(1)
     def test_p37_a_handler_of_logs_that_fails(self, mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
         """A failing log handler does not end the thread either."""
 

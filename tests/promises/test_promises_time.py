@@ -13,6 +13,7 @@ from typing import Any
 
 import pytest
 from loopback import DONE, FINISH, Listener, event, head, port_of
+from moments import waits_no_more, when_bytes_come
 
 from llmbridge import AuthError, Client, ClockExpired, Retry, ServerError, Timeout, TransportError
 from llmbridge._transport import call as transport_call
@@ -197,12 +198,14 @@ def test_p12_error_bodies_that_drip(server: LLMServer, client: Client, status: s
 
 
 @pytest.mark.parametrize("status", [401, 503])
+@pytest.mark.quick(1)
 def test_p12_an_error_body_that_never_ends_does_not_hide_the_status(
-    server: LLMServer, client: Client, status: int
+    server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, status: int
 ) -> None:
     """A status is enough if its body stalls, and a retryable one is retried."""
+    when_bytes_come(monkeypatch, waits_no_more)
     server.script(Reply(raw=[head(status=f"{status} No"), b"5\r\nHello\r\n", HOLD]), Reply("ok"))
-    stream = client.chat("x", timeout=Timeout(first_content=0.3), retries=Retry(1, backoff=0.01))
+    stream = client.chat("x", retries=Retry(1, backoff=0.01))
     if status == 401:
         with pytest.raises(AuthError, match="Hello"):
             stream.complete()
@@ -280,7 +283,7 @@ def test_p12_the_total_bounds_the_waits_of_retries(server: LLMServer, client: Cl
 
 def test_p12_the_total_bounds_all_attempts_together(server: LLMServer, client: Client) -> None:
     """The timeout does not restart with each attempt."""
-    server.default = Reply(status=503, header_delay=0.15)
+    server.default = Reply(status=503, header_delay=0.06)
     with expires("total"):
         list(client.chat("x", timeout=0.5, retries=Retry(1000, backoff=0.01, max_backoff=0.01)))
     assert 1 < len(server.requests) < 10

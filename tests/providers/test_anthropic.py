@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import (
@@ -340,12 +340,30 @@ class TestThinking:
             ("claude-fable-5-1", 0, True),
             ("claude-mythos-preview", "none", True),
             ("claude-mythos-preview", "low", False),
+            ("claude-opus-5", "none", False),
+            ("claude-opus-5-5", "none", True),
+            ("anthropic/claude-opus-5.5", 0, True),
+            ("claude-opus-5-5", "low", False),
+            ("claude-sonnet-5-5", "none", False),
+            ("claude-haiku-5-5", "none", False),
+            ("claude-opus-latest", "none", False),
         ],
     )
     def test_what_a_model_refuses_is_known_before(self, model: str, effort: Any, refused: bool) -> None:
         """A budget since 4.7, and turning off thinking where it is always on."""
         found = Anthropic.refusals(request(model=model, reasoning_effort=effort))
         assert set(found) == ({"reasoning_effort"} if refused else set())
+
+    @pytest.mark.parametrize("effort", ["none", 0])
+    @pytest.mark.parametrize(
+        ("model", "kind"),
+        [("claude-sonnet-5", "disabled"), ("claude-sonnet-5-5", "between_tools"), ("claude-haiku-5-5", "disabled")],
+    )
+    def test_thinking_is_turned_off_as_the_model_wants_it(self, model: str, kind: str, effort: Any) -> None:
+        """Sonnet 5.5 rejects what its predecessor takes."""
+        got = body(model=model, reasoning_effort=effort)
+        assert got["thinking"] == {"type": kind}
+        assert "output_config" not in got
 
     def test_a_refused_budget_is_an_error_before_sending(self) -> None:
         """The parameter can be left out."""
@@ -916,6 +934,7 @@ class TestTools:
             ("claude-sonnet-5", {}),
             ("claude-fable-5", {}),
             ("claude-fable-5", {"reasoning_effort": "none"}),
+            ("claude-sonnet-5-5", {"reasoning_effort": "none"}),
         ],
     )
     def test_no_tool_is_forced_on_a_model_that_thinks(self, model: str, params: dict[str, Any]) -> None:
@@ -944,6 +963,32 @@ class TestTools:
             assert set(found) == ({"tool_choice"} if forced else set())
         for params in ({}, {"reasoning_effort": "none"}, {"thinking": {"type": "disabled"}}):
             assert not Anthropic.refusals(request(tools=[tool()], tool_choice=chosen, **params))
+
+    @pytest.mark.parametrize(
+        ("model", "refused"),
+        [
+            ("claude-opus-5-5", True),
+            ("claude-sonnet-5-5", True),
+            ("claude-fable-5-1", True),
+            ("claude-mythos-5-1", True),
+            ("claude-opus-5", False),
+            ("claude-sonnet-5", False),
+            ("claude-haiku-5-5", False),
+            ("claude-opus-latest", False),
+        ],
+    )
+    def test_some_models_can_never_be_forced(self, model: str, refused: bool) -> None:
+        """Not even while they do not think."""
+        for params in ({}, {"thinking": {"type": "between_tools"}}):
+            found = Anthropic.refusals(request(model=model, tools=[tool()], tool_choice="weather", **params))
+            assert ("tool_choice" in found) is (refused or bool(params))
+        assert not Anthropic.refusals(request(model=model, tools=[tool()], tool_choice="auto"))
+        fields: dict[str, Any] = {"model": model, "schema": schema(), "schema_mode": "tool"}
+        if refused:
+            with pytest.raises(InvalidRequest, match="cannot be forced to call a tool: leave schema_mode out"):
+                body(**fields)
+        else:
+            assert body(**fields)["tool_choice"] == {"type": "tool", "name": "city"}
 
     def test_a_schema_as_a_tool_beside_others(self) -> None:
         """Other tools may be called first, so any tool is required; a caller's own choice wins."""
@@ -1343,7 +1388,6 @@ class TestDecode:
         assert len(frames) == 3
 
     @given(value=ANY, event=st.sampled_from(WORDS))
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_json_is_items_or_an_error_of_the_tree(self, value: Any, event: str) -> None:
         """Streamed and whole; no item is empty."""
         record = Record(json.dumps(value), event)

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import (
@@ -406,7 +406,6 @@ class TestDecode:
         ),
         st.sampled_from(["content-start", "content-delta", "tool-plan-delta", "tool-call-delta", "message-end", "x"]),
     )
-    @settings(deadline=None)
     def test_any_event_is_items_or_an_error_of_the_tree(self, value: Any, kind: str) -> None:
         """No KeyError, no TypeError, no empty piece."""
         decoders: list[Callable[[], Iterable[Any]]] = [

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from llmbridge import (
@@ -234,21 +234,21 @@ class TestDecode:
 
     @pytest.mark.slow
     @given(value=ANY_JSON, event=st.sampled_from(["message", "error", "ping"]))
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=150)
     def test_any_json_is_items_or_an_error_of_the_tree(self, provider: type[Provider], value: Any, event: str) -> None:
         """P10: no KeyError, IndexError or TypeError; P5: no empty piece."""
         check_items(lambda: provider.decode(Record(json.dumps(value), event)))
 
     @pytest.mark.slow
     @given(text=st.text(max_size=40))
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=100)
     def test_any_text_is_items_or_an_error_of_the_tree(self, provider: type[Provider], text: str) -> None:
         """Frames that are not JSON."""
         check_items(lambda: provider.decode(Record(text)))
 
     @pytest.mark.slow
     @given(value=ANY_JSON)
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=150)
     def test_any_document_is_items_or_an_error_of_the_tree(self, provider: type[Provider], value: Any) -> None:
         """P8: a whole JSON document instead of a stream."""
         check_items(lambda: provider.decode_document(value))

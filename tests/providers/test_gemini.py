@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import (
@@ -454,8 +454,26 @@ class TestParameters:
     def test_newer_models_think_in_levels(self, model: str, word: str, level: str) -> None:
         """All except Gemini 1 and 2."""
         config = encoded(model=model, reasoning_effort=word).body["generationConfig"]
-        level = "LOW" if (model, word) == ("gemini-3-pro", "minimal") else level  # the only level for it
+        level = "LOW" if (model, word) == ("gemini-3-pro", "minimal") else level
+        level = "HIGH" if (model[:8], word) == ("gemini-3", "max") else level
         assert config == {"thinkingConfig": {"thinkingLevel": level, "includeThoughts": True}}
+
+    @pytest.mark.parametrize(
+        ("model", "level"),
+        [
+            ("gemini-3.1-pro-preview", "LOW"),
+            ("gemini-3.7-flash", "LOW"),
+            ("gemini-3.8-flash", "LOW"),
+            ("gemini-3.6-flash", "MINIMAL"),
+            ("gemini-3.5-flash-lite", "MINIMAL"),
+            ("gemini-30-flash", "MINIMAL"),
+        ],
+    )
+    def test_a_model_without_the_least_level_gets_the_next(self, model: str, level: str) -> None:
+        """It would reject the request."""
+        assert encoded(model=model, reasoning_effort="minimal").body["generationConfig"]["thinkingConfig"] == {
+            "thinkingLevel": level, "includeThoughts": True
+        }  # fmt: skip
 
     @pytest.mark.parametrize("effort", ["none", 0])
     @pytest.mark.parametrize(
@@ -826,7 +844,6 @@ VOCABULARY = (
 
 @pytest.mark.slow
 @given(value=ANY_JSON | ANY_JSON.map(said) | ANY_JSON.map(lambda value: {"candidates": [value]}))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_is_items_or_an_error_of_the_tree(value: Any) -> None:
     """P10, in the dialect's own words."""
     for found in (

@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from modes import Mode
 
-from llmbridge import Client, Completion, Message
+from llmbridge import Client, Completion, Message, Retry
 from llmbridge._call.framing import Record
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError
 from llmbridge.events import Citation, Finish, Media, Other, OtherChoice, Text
@@ -290,7 +290,8 @@ class TestFailures:
     def test_an_empty_one_is_tried_again(self, mode: Mode, word: str, server: LLMServer) -> None:
         """Then it is an error with the service's words."""
         empty = {"candidates": [{"finishReason": word, "finishMessage": "It went wrong.", "index": 0}]}
-        with Client(MODEL, base_url=server.root, api_key="k-1234567", retries=1, proxy=False, timeout=20) as client:
+        soon = Retry(1, backoff=0.01)
+        with Client(MODEL, base_url=server.root, api_key="k-1234567", retries=soon, proxy=False, timeout=20) as client:
             server.script(reply(empty), reply(event({"text": "Hi"}, finishReason="STOP")))
             assert mode.complete(client.chat("Hi")).text == "Hi"
             server.script(reply(empty), reply(empty))
@@ -417,7 +418,7 @@ LEVELS = ("event", "field of an event", "field of a candidate", "field of a cont
 
 
 @given(level=st.sampled_from(LEVELS), place=st.integers(0, 3), new=NEW)
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(suppress_health_check=list(HealthCheck))
 def test_unknown_things_are_found(level: str, place: int, new: Any) -> None:
     """At every level they are events; parts of the turn are sent back unchanged, in their place."""
     image = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import (
@@ -491,7 +491,6 @@ class TestDecode:
             max_leaves=12,
         )
     )
-    @settings(deadline=None)
     def test_any_line_is_items_or_an_error_of_the_tree(self, value: Any) -> None:
         """No KeyError, no TypeError, no empty piece; the assembler accepts every call."""
         decoders: list[Callable[[], Iterable[Any]]] = [

@@ -7,7 +7,7 @@ import json
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import (
@@ -455,7 +455,6 @@ class TestDecode:
         event=st.sampled_from(["message", "error"]),
         after=st.sampled_from(["", " ", "\n", "x"]),
     )
-    @settings(max_examples=400, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_the_short_way_says_what_the_long_way_says(
         self, delta: Any, choice: dict[str, Any], more: dict[str, Any], event: str, after: str
     ) -> None:

@@ -563,6 +563,7 @@ def nowhere(events: list[Any]) -> Iterator[tuple[str, list[Any], str, Any]]:
 
 
 @pytest.mark.parametrize("provider", ["openai", "openai-compatible", "mistral", "openrouter"])
+@pytest.mark.quick(2)
 def test_unknown_things_are_found_at_every_level(provider: str) -> None:
     """They are events; those of the turn are in the next request, unchanged and in their place."""
     events = [

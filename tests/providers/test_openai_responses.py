@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from llmbridge import (
@@ -616,7 +616,6 @@ def check(found: Iterable[Any]) -> None:
 
 @pytest.mark.slow
 @given(value=ANY_JSON, kind=st.sampled_from(KINDS))
-@settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_any_json_is_items_or_an_error_of_the_tree(value: Any, kind: Any) -> None:
     """P10, in the dialect's own words."""
     data = {**value, "type": kind} if isinstance(value, dict) else value

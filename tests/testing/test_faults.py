@@ -327,6 +327,7 @@ def test_what_is_large_has_the_size_that_it_says() -> None:
             assert size < got < size + 1000
 
 
+@pytest.mark.slow
 def test_the_gzip_bomb_is_small_and_sound() -> None:
     """300 kB, which unpack to 300 MB with the right checksum."""
     packed = gzip_bomb()

@@ -1179,6 +1179,7 @@ class TestEnding:
 
     @pytest.mark.skipif(os.name == "nt", reason="signals of POSIX")
     @pytest.mark.parametrize("count", [1, 2])
+    @pytest.mark.quick(1)
     def test_ctrl_c_ends_tools(self, server: LLMServer, count: int) -> None:
         """In a script, Ctrl-C interrupts a single tool; several are left behind, and the program ends."""
         server.script(asks(*["hang"] * count), Reply("not asked for"))

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from urllib3 import HTTPResponse
 
@@ -97,7 +97,6 @@ class TestChunked:
     """The chunked transfer coding."""
 
     @given(payloads=PAYLOADS, sizes=CUTS)
-    @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_cut_gives_the_same_payload(self, payloads: list[bytes], sizes: list[int]) -> None:
         """P1: chunks may be split anywhere."""
         coding = Chunked()
@@ -174,7 +173,6 @@ class TestChunked:
         body=st.lists(st.sampled_from([b"3", b"0", b"\r\n", b"\n", b"\r", b"abc", b"X", b";", b"1"]), max_size=14),
         sizes=CUTS,
     )
-    @settings(max_examples=500, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_any_cut_of_broken_coding_means_the_same(self, body: list[bytes], sizes: list[int]) -> None:
         """P1: small reads accept and reject the same bytes as one read."""
 
@@ -215,7 +213,6 @@ class TestWireBody:
     """The body of a real connection, with its three kinds of end."""
 
     @given(payloads=PAYLOADS, sizes=CUTS)
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_a_chunked_body_in_any_cut(self, payloads: list[bytes], sizes: list[int]) -> None:
         """Read to its end, the connection can be reused."""
         body = wire(cut(chunked(payloads), sizes), chunked=True)
@@ -224,7 +221,6 @@ class TestWireBody:
         assert body.reusable
 
     @given(payload=st.binary(max_size=60), sizes=CUTS)
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_a_body_of_known_length_in_any_cut(self, payload: bytes, sizes: list[int]) -> None:
         """Its last byte is its end; nothing more is read."""
         body = wire(cut(payload, sizes), length=len(payload))
@@ -233,7 +229,6 @@ class TestWireBody:
         assert body.reusable
 
     @given(payload=st.binary(max_size=60), sizes=CUTS)
-    @settings(max_examples=150, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_a_body_that_ends_with_its_connection(self, payload: bytes, sizes: list[int]) -> None:
         """Everything is read, and the connection is over."""
         body = wire(cut(payload, sizes))
@@ -439,7 +434,7 @@ class TestInflated:
 
     @pytest.mark.parametrize(("name", "compress"), CODINGS)
     @given(payload=st.binary(max_size=300), sizes=CUTS)
-    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+    @settings(max_examples=100)
     def test_any_cut_gives_the_same(
         self, name: str, compress: Callable[[bytes], bytes], payload: bytes, sizes: list[int]
     ) -> None:
@@ -505,7 +500,6 @@ class TestInflated:
         assert b"".join(got) == TEXT
 
     @given(noise=st.binary(min_size=1, max_size=80), sizes=CUTS)
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
     def test_no_bytes_make_another_error(self, noise: bytes, sizes: list[int]) -> None:
         """P10: noise is rejected, truncated, or decoded."""
         for name in ("gzip", "deflate"):

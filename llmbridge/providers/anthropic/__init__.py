@@ -72,7 +72,7 @@ class Anthropic(Provider):
     models_path = "/v1/models?limit=1000"  # the largest page; the default is 20
     settings = frozenset({"api_version", "beta"})
     refused: ClassVar[Mapping[str, str]] = {
-        "seed": "Anthropic cannot repeat an answer; temperature=0 comes closest",
+        "seed": "Anthropic cannot repeat an answer: leave it out",
         "presence_penalty": "ask for variety in the system message",
         "frequency_penalty": "ask for variety in the system message",
         "n": "Anthropic gives one answer per request: send several requests",

@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Any
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest
 from llmbridge.providers.anthropic.content import encode_messages, text_block
-from llmbridge.providers.anthropic.thinking import NO_SAMPLING, VERSION, encode_effort, encode_limit, may_think, thinks
+from llmbridge.providers.anthropic.thinking import (
+    NO_SAMPLING,
+    VERSION,
+    encode_effort,
+    encode_limit,
+    may_think,
+    never_forced,
+    thinks,
+)
 
 if TYPE_CHECKING:
     from llmbridge.messages import SchemaMode
@@ -125,7 +133,7 @@ def schema_mode(request: ChatRequest) -> SchemaMode:
     """How structured output is requested.
 
     A schema that is not strict, or is recursive, is rejected as a format. A tool accepts any schema, but cannot be
-    forced while the model thinks.
+    forced while the model thinks, and on some models never.
     """
     if request.schema_mode is not None or request.schema is None:
         return request.schema_mode or "native"
@@ -133,7 +141,7 @@ def schema_mode(request: ChatRequest) -> SchemaMode:
 
     if request.schema.strict_schema() is not None and not holds_itself(request.schema.json_schema):
         return "native"
-    return "json" if may_think(request) else "tool"
+    return "json" if may_think(request) or never_forced(request.model) else "tool"
 
 
 def _output_config(request: ChatRequest, params: dict[str, Any], system: list[dict[str, Any]]) -> dict[str, Any]:
@@ -184,6 +192,10 @@ def _add_tools(body: dict[str, Any], request: ChatRequest, one_by_one: bool, ans
         if any(tool.name == answer_tool for tool in request.tools):
             raise InvalidRequest(f"the schema and a tool are both called {answer_tool!r}: rename one of them")
         # With other tools beside it, the model may call those first, so any tool call is required.
+        if choice is None and never_forced(request.model):
+            raise InvalidRequest(
+                "schema_mode='tool': this model cannot be forced to call a tool: leave schema_mode out"
+            )
         if choice is None and thinks(request.params):
             raise InvalidRequest(
                 "schema_mode='tool': Anthropic cannot force a tool while the model thinks: leave schema_mode out, or "

@@ -2,9 +2,9 @@
 
 Both depend on the model's version; sampling also on the API version and on thinking.
 
-Source: Anthropic's guides to extended thinking ("sampling parameters" too), adaptive thinking and effort; its guide of
-migration to Opus 4.7; status 400 for a temperature beside top_p, reported by users of Opus 4.1, Sonnet 4.5 and
-Sonnet 4.6.
+Source: Anthropic's guides to extended thinking ("sampling parameters" too), adaptive thinking and effort; its guides of
+migration to Opus 4.7, Opus 5.5, Sonnet 5.5, Haiku 5.5 and Fable 5.1; status 400 for a temperature beside top_p,
+reported by users of Opus 4.1, Sonnet 4.5 and Sonnet 4.6.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ __all__ = [
     "encode_effort",
     "encode_limit",
     "may_think",
+    "never_forced",
     "sampling_refusals",
     "thinking_refusals",
     "thinks",
@@ -55,7 +56,10 @@ NEWEST = (99, 0)
 """The version assumed for a Claude whose name has none."""
 _ONE_OF_TWO = (4, 1)  # the first that rejects top_p beside a temperature
 _USUAL_ALONE = (4, 7)  # the first that accepts only the default values
-_ALWAYS_THINK = ("fable", "mythos")
+# The first versions that always think, think between tools at least, and cannot be forced to call a tool.
+_ALWAYS_THINK = {"fable": (0, 0), "mythos": (0, 0), "opus": (5, 5)}
+_BETWEEN_TOOLS = {"sonnet": (5, 5)}
+_NEVER_FORCED = {"fable": (5, 1), "mythos": (5, 1), "opus": (5, 5), "sonnet": (5, 5)}
 _VERSION = re.compile(r"(?<!\d)(\d{1,2})(?:[-.](\d{1,2})(?!\d))?(?!\d)", re.ASCII)
 
 
@@ -75,8 +79,23 @@ def claude_version(model: str) -> tuple[int, int] | None:
     return (int(found[1]), int(found[2] or 0)) if found else NEWEST
 
 
-def _always_thinks(model: str) -> bool:
-    return "claude" in model.lower() and any(name in model.lower() for name in _ALWAYS_THINK)
+def _is_one_of(model: str, families: Mapping[str, tuple[int, int]]) -> bool:
+    """Whether a model is a Claude of one of the families, with that version or a later one."""
+    version, name = claude_version(model), model.lower()
+    if version is None:
+        return False
+    known = version if version < NEWEST else (0, 0)  # nothing is assumed of an unknown version
+    return any(family in name and known >= first for family, first in families.items())
+
+
+def never_forced(model: str) -> bool:
+    """Whether a model cannot be forced to call a tool, even if it does not think.
+
+    Example:
+        >>> never_forced("claude-sonnet-5-5"), never_forced("claude-sonnet-5")
+        (True, False)
+    """
+    return _is_one_of(model, _NEVER_FORCED)
 
 
 def thinks(params: Mapping[str, Any]) -> bool:
@@ -97,7 +116,7 @@ def may_think(request: ChatRequest) -> bool:
     """Whether the model thinks, on request or by default."""
     if thinks(request.params):
         return True
-    if _always_thinks(request.model):
+    if _is_one_of(request.model, _ALWAYS_THINK):
         return True
     asked = any(request.params.get(name) is not None for name in ("thinking", "reasoning_effort"))
     return not asked and (claude_version(request.model) or (0, 0)) >= _THINKS_UNASKED
@@ -110,10 +129,13 @@ def thinking_refusals(request: ChatRequest) -> Iterator[tuple[str, str]]:
         is_budget = isinstance(effort, int) and not isinstance(effort, bool) and effort != 0
         if is_budget and (claude_version(request.model) or (0, 0)) >= _NO_BUDGET:
             yield "reasoning_effort", "Claude 4.7 and later take a word like 'low', not a number of tokens"
-        elif effort in ("none", 0) and effort is not False and _always_thinks(request.model):
+        elif effort in ("none", 0) and effort is not False and _is_one_of(request.model, _ALWAYS_THINK):
             yield "reasoning_effort", "this model always thinks: 'low' is the least"
-    if request.tool_choice is not None and thinks(params) and _forces(request.tool_choice):
-        yield "tool_choice", "Claude cannot be forced while it thinks: use 'auto', or reasoning_effort='none'"
+    if request.tool_choice is not None and _forces(request.tool_choice):
+        if never_forced(request.model):
+            yield "tool_choice", "this model cannot be forced: use 'auto', and say in the message which tool to call"
+        elif thinks(params):
+            yield "tool_choice", "Claude cannot be forced while it thinks: use 'auto', or reasoning_effort='none'"
 
 
 def _forces(choice: ToolChoice) -> bool:
@@ -141,11 +163,11 @@ def encode_effort(model: str, params: dict[str, Any], output: dict[str, Any]) ->
     effort = params.pop("reasoning_effort", None)
     if effort is None:
         return None
+    if effort in ("none", 0) and effort is not False:
+        params.setdefault("thinking", {"type": "between_tools" if _is_one_of(model, _BETWEEN_TOOLS) else "disabled"})
+        return None
     if isinstance(effort, int) and not isinstance(effort, bool):
         return _encode_budget(effort, params)
-    if effort == "none":
-        params.setdefault("thinking", {"type": "disabled"})
-        return None
     if not isinstance(effort, str) or effort not in _EFFORTS:
         raise InvalidRequest(
             f"reasoning_effort must be one of none, {', '.join(_EFFORTS)}, or a number of tokens, "
@@ -161,9 +183,6 @@ def encode_effort(model: str, params: dict[str, Any], output: dict[str, Any]) ->
 
 
 def _encode_budget(budget: int, params: dict[str, Any]) -> int | None:
-    if budget == 0:
-        params.setdefault("thinking", {"type": "disabled"})
-        return None
     if budget < _LEAST_BUDGET:
         raise InvalidRequest(
             f"reasoning_effort is a budget of {budget} tokens: Anthropic needs {_LEAST_BUDGET} or more, or 0 for none"

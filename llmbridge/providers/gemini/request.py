@@ -36,6 +36,8 @@ FILES = "https://generativelanguage.googleapis.com/v1beta/"
 _UNSIGNED = "skip_thought_signature_validator"  # the service's own word for another model's call
 _YOUTUBE = ("https://www.youtube.com/", "https://youtube.com/", "https://youtu.be/", "https://m.youtube.com/")
 _ALWAYS_THINKS = re.compile(r"gemini-(2\.5|3(\.\d+)?)-pro")
+_NOT_MINIMAL = re.compile(r"gemini-3(\.\d+)?-pro|gemini-3\.[78]-flash(?!-lite)")
+_NOT_ABOVE_HIGH = re.compile(r"gemini-3(?!\d)")
 _GENERATION = re.compile(r"gemini-([12])(?:\.(\d+))?(?!\d)")
 _MEDIA = ("image_url", "input_audio", "file")
 _SOUNDS = {"audio/mpeg": "audio/mp3", "audio/x-wav": "audio/wav"}
@@ -413,7 +415,11 @@ def _thinking(effort: Any, model: str) -> dict[str, Any]:
     if effort == "none":
         return {"thinkingBudget": 0}
     if is_gemini_3(model):
-        level = "LOW" if effort == "minimal" and always_thinks(model) else _LEVELS[effort]
+        level = _LEVELS[effort]
+        if level == "MINIMAL" and _NOT_MINIMAL.search(model):
+            level = "LOW"
+        elif level == "XHIGH" and _NOT_ABOVE_HIGH.search(model):
+            level = "HIGH"
         return {"thinkingLevel": level, "includeThoughts": True}
     return {"thinkingBudget": _BUDGETS[effort], "includeThoughts": True}
 

@@ -199,7 +199,7 @@ def _decode_any(chunk: Any, event: str, field: str, proofs: str) -> Iterator[Ite
         if event == "error" or (isinstance(chunk, list) and chunk) or isinstance(chunk, str):
             raise error_in_stream(chunk)
         raise ProtocolError(f"expected a JSON object in a stream event, got {type(chunk).__name__}")
-    choices = list(_numbered(chunk.get("choices")))
+    choices = list(_numbered(listed)) if (listed := chunk.get("choices")) else []
     for index, choice in choices:
         said = _said(choice, field, proofs, index, chunk.get("object") == "chat.completion")
         yield from said if not index else (OtherChoice.of(index, item) for item in said)
@@ -534,7 +534,8 @@ def _joined(value: Any, depth: int = 0) -> str:
 def _usage(usage: Mapping[str, Any]) -> Usage:
     prompt, answer = mapping(usage.get("prompt_tokens_details")), mapping(usage.get("completion_tokens_details"))
     cached, reasoned = count(prompt.get("cached_tokens")), count(answer.get("reasoning_tokens"))
-    read, written, total = (count(usage.get(f"{name}_tokens")) for name in ("prompt", "completion", "total"))
+    read, written = count(usage.get("prompt_tokens")), count(usage.get("completion_tokens"))
+    total = count(usage.get("total_tokens"))
     if reasoned and read is not None and written is not None and total == read + written + reasoned:
         written += reasoned  # xAI does not count reasoning as part of the answer (vercel/ai#12425)
     return Usage(
