@@ -292,7 +292,7 @@ def engine_of(executor: Any) -> Engine:
         return _Pool(executor)
     if isinstance(executor, str) and executor == "ray":
         return _Ray()
-    if type(executor).__module__.startswith("distributed") and hasattr(executor, "get_executor"):
+    if any(kind.__module__ == "distributed.client" and kind.__name__ == "Client" for kind in type(executor).__mro__):
         return _Dask(executor)
     raise ConfigError(
         f'executor must be a concurrent.futures.Executor, a distributed.Client or "ray", not {shown(executor)}'

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -246,6 +247,22 @@ def test_an_executor_that_takes_no_more_ends_the_run(client: Client) -> None:
     """With an error that says so."""
     with Broken(1) as executor, pytest.raises(WorkerLost, match="takes no more rows: cannot schedule new futures"):
         client.map(["a"], executor=executor).complete()
+
+
+def test_workers_that_never_start_end_the_run(client: Client, server: LLMServer) -> None:
+    """At once, with the executor's own words: no row is to blame."""
+    with ProcessPoolExecutor(1, SPAWN, os._exit, (1,)) as executor:
+        rows = client.map([f"row {number}" for number in range(100)], executor=executor)
+        with pytest.raises(ConfigError, match="could not run a task: BrokenProcessPool"):
+            rows.complete()
+    assert server.requests == []
+
+
+def test_a_pool_that_broke_before_is_made_anew(client: Client) -> None:
+    """As it is if it breaks on the way."""
+    with ProcessPoolExecutor(1, SPAWN, set_key, (KEY,)) as executor:
+        assert isinstance(executor.submit(os._exit, 1).exception(), BrokenProcessPool)
+        assert client.map(["a"], executor=executor).complete()[0].text == "<a>"
 
 
 class Raising(ThreadPoolExecutor):
