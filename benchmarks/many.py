@@ -150,20 +150,21 @@ def wide(amounts: Amounts) -> Table:
     lines = []
     for name, rounds in found.items():
         if "absent" in rounds[0]:
-            lines.append([name, "absent", *[""] * 6])
+            lines.append([name, "absent", *[""] * 7])
             continue
         speed = amounts.wide_rows / _middle(rounds, "wall")
         lines.append([
             name, f"{_middle(rounds, 'cpu') / amounts.wide_rows * 1e3:.2f}", _shown(_ratio(found, name, AIOHTTP)),
             f"{_middle(rounds, 'threads'):.0f}", f"{_middle(rounds, 'connections'):.0f}",
-            f"{_middle(rounds, 'requests'):.0f}", f"{speed:.0f}", str(max(one["wrong"] for one in rounds)),
+            f"{_middle(rounds, 'requests'):.0f}", f"{_middle(rounds, 'peak') / 1e6:.0f}", f"{speed:.0f}",
+            str(max(one["wrong"] for one in rounds)),
         ])  # fmt: skip
     targets = []
     for name in (MAP, AWAITED):
         targets += _at_most(f"{name}: CPU x aiohttp", _ratio(found, name, AIOHTTP), 3)
         targets += _at_most(f"{name}: threads", _middle(found[name], "threads"), 64)
         targets += _at_most(f"{name}: connections / width", _middle(found[name], "connections") / width, 1.1)
-    columns = ["", "CPU ms a row", "x aiohttp", "threads", "connections", "requests", "rows/s", "wrong"]
+    columns = ["", "CPU ms a row", "x aiohttp", "threads", "connections", "requests", "peak MB", "rows/s", "wrong"]
     title = f"{amounts.wide_rows} rows, {width} at once, answered after {WIDE_SECONDS:g} s"
     return Table(title, columns, lines, targets, ["connections and requests include a warm-up of twice the width"])
 

@@ -30,6 +30,7 @@ from typing import Any
 
 from benchmarks.async_server import allow_many_sockets
 from benchmarks.refusals import response
+from benchmarks.worker import peak_bytes
 
 MODEL = "bench"
 TOKENS = 14  # of an answer, about: a piece for each character
@@ -288,7 +289,7 @@ _OPENED: list[Ask] = []
 
 
 def ask(name: str, base_url: str, width: int, rows: int) -> dict[str, Any]:
-    """CPU and wall seconds of a contender, its most threads, and how many answers were wrong."""
+    """CPU and wall seconds of a contender, its most threads and bytes, and how many answers were wrong."""
     try:
         answers_of = CONTENDERS[name](base_url)
         _OPENED.append(answers_of)  # some clients complain when they are dropped
@@ -309,7 +310,7 @@ def ask(name: str, base_url: str, width: int, rows: int) -> dict[str, Any]:
     wall, cpu = time.monotonic() - wall, time.process_time() - cpu
     over.set()
     wrong = sum(answer != f"answer to {row}" for row, answer in itertools.zip_longest(asked, answers))
-    return {"cpu": cpu, "wall": wall, "threads": threads, "wrong": wrong}
+    return {"cpu": cpu, "wall": wall, "threads": threads, "wrong": wrong, "peak": peak_bytes()}
 
 
 # -- without a service ------------------------------------------------------------------------------------------------

@@ -188,7 +188,7 @@ HEAD = f"""\
 What you type and see for each task of [Coming from llm](llm.md), in a terminal of {COLUMNS} columns and {LINES} lines.
 Both use a test server that speaks OpenAI's format, and {MODEL} is their default model; llmbridge has its extra
 `cli`. A key is a character, Enter or Ctrl-D. `python docs/terminals.py` makes this page, with fixed times, ids and
-addresses.
+addresses, and ~ for the home.
 
 Six keys of most tasks are the longer name: Tab after `llmb` saves five.
 
@@ -227,7 +227,7 @@ def screen(task: Task, program: str, server: LLMServer) -> str:
                 terminal.clear()
             for line in getattr(task, program):
                 terminal.enter(line.format(url=url))
-            text = terminal.text().replace(folder, "/home/ada")
+            text = terminal.text().replace(folder, "~")
     for pattern, fixed in FIXED.items():
         text = re.sub(pattern, fixed, text)
     lines = [line for long in text.split("\n") for line in _wrapped(long)]

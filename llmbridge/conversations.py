@@ -433,10 +433,10 @@ def _check_order(asked: Sequence[Message], before: Sequence[_Turn]) -> None:
     """
     if before and asked and asked[0].role == "assistant" and asked[0] == before[-1].message:
         raise InvalidRequest("the last answer is already in the conversation: pass only the new question")
-    called = next((turn.message.calls for turn in reversed(before) if turn.message.role != "tool"), ())
+    called = next((turn.message.tool_calls for turn in reversed(before) if turn.message.role != "tool"), ())
     for message in asked:
         if message.role != "tool":
-            called = message.calls
+            called = message.tool_calls
         elif (id := message.extra.get("tool_call_id")) not in {call.id for call in called}:
             made = ", ".join(shown(call.id) for call in called) or "none"
             raise InvalidRequest(f"a result names the call {shown(id)}, but the last answer made these calls: {made}")
@@ -472,13 +472,13 @@ def _sent_answer(turn: _Turn, results: list[Message], then: str) -> list[Message
     left out altogether. The same holds for a paused answer that the model was not allowed to continue.
     """
     message = turn.message
-    answered = {result.extra.get("tool_call_id") for result in results} & {call.id for call in message.calls}
+    answered = {result.extra.get("tool_call_id") for result in results} & {call.id for call in message.tool_calls}
     if not answered and (turn.ended == "broken" or (turn.ended == "paused" and then not in ("", "assistant"))):
         text = "".join(part["text"] for part in message.parts if part["type"] == "text")
         return [Message("assistant", text)] if text.strip() and then != "assistant" else []
     if not any(map(_says_something, message.parts)):
         return results
-    open_calls = [call for call in message.calls if call.id not in answered] if results or then else []
+    open_calls = [call for call in message.tool_calls if call.id not in answered] if results or then else []
     return [message, *results, *(result_message(ToolResult(call, _NO_RESULT, failed=True)) for call in open_calls)]
 
 

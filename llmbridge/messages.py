@@ -156,7 +156,7 @@ class Message:
         return parts + calls
 
     @property
-    def calls(self) -> tuple[ToolCall, ...]:
+    def tool_calls(self) -> tuple[ToolCall, ...]:
         """The tool calls of an assistant's turn, in order.
 
         Raises:
@@ -164,7 +164,7 @@ class Message:
 
         Example:
             >>> call = {"id": "c1", "type": "function", "function": {"name": "add", "arguments": '{"a": 1}'}}
-            >>> Message("assistant", None, {"tool_calls": [call]}).calls[0].arguments
+            >>> Message("assistant", None, {"tool_calls": [call]}).tool_calls[0].arguments
             {'a': 1}
         """
         if not self.extra.get("tool_calls"):

@@ -478,7 +478,7 @@ class TestWhatBreaksOff:
         assert talk.broken or share > 0.9, "it was to be cut before its finish"
         broken = talk.broken
         assert talk.ask("Q2").complete().text == "Fine."
-        assert not broken or all(not message.calls and not message.reasoning for message in talk.messages)
+        assert not broken or all(not message.tool_calls and not message.reasoning for message in talk.messages)
         talk.undo()
         assert talk.undo()
         assert talk.messages == []

@@ -475,11 +475,11 @@ class TestCalls:
     def test_arguments_are_read(self, arguments: Any, expected: dict[str, Any]) -> None:
         """As text or as an object; invalid JSON counts as empty."""
         call = {**CALL, "function": {"name": "f", "arguments": arguments}}
-        assert Message("assistant", None, {"tool_calls": [call]}).calls[0].arguments == expected
+        assert Message("assistant", None, {"tool_calls": [call]}).tool_calls[0].arguments == expected
 
     def test_what_belongs_to_a_call_stays_with_it(self) -> None:
         """Id, name and signature."""
-        (call,) = Message("assistant", None, {"tool_calls": [{**CALL, "signature": "s"}]}).calls
+        (call,) = Message("assistant", None, {"tool_calls": [{**CALL, "signature": "s"}]}).tool_calls
         assert (call.id, call.name, call.signature) == ("c", "f", "s")
 
     @pytest.mark.parametrize(
@@ -488,11 +488,11 @@ class TestCalls:
     def test_a_call_of_another_form_is_refused(self, calls: Any) -> None:
         """When the calls are read."""
         with pytest.raises(InvalidRequest):
-            _ = Message("assistant", None, {"tool_calls": calls}).calls
+            _ = Message("assistant", None, {"tool_calls": calls}).tool_calls
 
     def test_a_message_without_calls_has_none(self) -> None:
         """Of any role."""
-        assert (Message("user", "x").calls, Message("assistant", "x", {"tool_calls": None}).calls) == ((), ())
+        assert (Message("user", "x").tool_calls, Message("assistant", "x", {"tool_calls": None}).tool_calls) == ((), ())
 
 
 class TestStructured:
@@ -566,7 +566,7 @@ class TestParts:
             {"type": "own", "x": 1},
             {"type": "text", "text": "so."},
         ]
-        assert (message.calls[0].arguments, message.reasoning) == ({"a": 1}, "Hm.")
+        assert (message.tool_calls[0].arguments, message.reasoning) == ({"a": 1}, "Hm.")
         assert message.extra == {"tool_calls": [self.STORED]}
 
     def test_calls_in_openais_form_follow_the_rest(self) -> None:
@@ -580,16 +580,16 @@ class TestParts:
         """Identified by its id; calls without one are separate."""
         part = {"type": "tool_call", "id": "c1", "name": "add", "arguments": {"a": 1}}
         message = Message("assistant", [part, "x"], {"tool_calls": [self.STORED]})
-        assert len(message.calls) == 1
+        assert len(message.tool_calls) == 1
         nameless = {"type": "tool_call", "name": "add"}
-        assert len(Message("assistant", [nameless, "x", nameless, "y"]).calls) == 2
+        assert len(Message("assistant", [nameless, "x", nameless, "y"]).tool_calls) == 2
 
     def test_equal_ids_keep_their_places(self) -> None:
         """The same one may have been written twice."""
         twice = [{**self.STORED}, {**self.STORED, "function": {"name": "sub", "arguments": "{}"}}]
         mark = {"type": "tool_call", "id": "c1"}
         message = Message("assistant", ["A", mark, "B", mark, "C"], {"tool_calls": twice})
-        assert [call.name for call in message.calls] == ["add", "sub"]
+        assert [call.name for call in message.tool_calls] == ["add", "sub"]
 
     @pytest.mark.parametrize("kind", ["custom", "mcp_approval_request"])
     def test_calls_of_other_kinds(self, kind: str) -> None:
@@ -597,8 +597,8 @@ class TestParts:
         call = ToolCall("c", "shell", {"input": "ls"}, "ls" if kind == "custom" else '{"input": "ls"}', kind=kind)
         call = dataclasses.replace(call, raw={"server": "x"})
         message = Message("assistant", [call])
-        assert message.calls == (call,)
-        assert Message.from_dict(json.loads(json.dumps(message.to_dict()))).calls == (call,)
+        assert message.tool_calls == (call,)
+        assert Message.from_dict(json.loads(json.dumps(message.to_dict()))).tool_calls == (call,)
 
     @pytest.mark.parametrize(
         ("role", "content", "extra", "said"),

@@ -35,13 +35,13 @@ _JOURNAL = (
         "finished, self._finished = self._finished, []",
         "finished, self._finished = self._finished, []\nfor row, _ in finished:\n    self._put(row)",
     ),
-    Mutation("P47", "a torn line stays", "Journal._load", "os.ftruncate(self._file, self._size)", "pass"),
+    Mutation("P47", "a torn line stays", "Journal._open", "os.ftruncate(self._file, self._size)", "pass"),
     Mutation(
         "P47",
         "a damaged line counts",
-        "_parsed",
-        'if line[-_CHECKSUM:] != b\',"crc":"%08x"}\\n\' % crc32(line[:-_CHECKSUM]):',
-        "if not line:",
+        "_is_whole",
+        "return",
+        "return True or",
     ),
     Mutation(
         "P47",
@@ -60,29 +60,36 @@ _JOURNAL = (
     Mutation(
         "P47",
         "another file is taken for a journal",
-        "Journal._load",
-        'number == 1 and "llmbridge" not in record',
-        "False",
+        "Journal._open",
+        '"llmbridge" not in (head := _parsed(first))',
+        "not (head := _parsed(first)) and False",
     ),
-    Mutation("P47", "nothing is found in the journal", "Journal.found", "offset is None or", "True or"),
+    Mutation("P47", "nothing is found in the journal", "Journal.found", "if line is None", "if True"),
 )
 
 _MISTAKEN = (
-    Mutation("P48", "an answer is found by its key alone", "Asking.digest", "[key, self._as_data(content)]", "[key]"),
+    Mutation(
+        "P48",
+        "an answer is found by its key alone",
+        "Asking.digest",
+        "{_quoted(key)}, {self._as_json(content)}",
+        "{key}",
+    ),
     Mutation(
         "P48",
         "an answer is found without its key",
         "Asking.digest",
-        "[key, self._as_data(content)]",
-        "[self._as_data(content)]",
+        "{_quoted(key)}, {self._as_json(content)}",
+        "{self._as_json(content)}",
     ),
     Mutation(
         "P48",
         "equal rows share one answer",
         "_Answers.take",
-        'self._table._run("DELETE FROM answers WHERE rowid=?", found[:1])',
-        "pass",
+        "found.pop(0)",
+        "found[0]",
     ),
+    Mutation("P48", "an answer from further on is found twice", "_Answers._jump", "self._jumped.add(at)", "pass"),
     Mutation("P48", "settings are not compared", "Journal._compare", "before.get(name) != now.get(name)", "False"),
     Mutation(
         "P48", "the client's settings do not count", "Asking.__init__", "**client.chat_options.params, **said", "**said"

@@ -294,7 +294,7 @@ class Pipeline:
 
     def _begun(self) -> Call:
         """The new call, at its first step."""
-        from llmbridge._transport.call import Call
+        from llmbridge._transport import Call
 
         if self._cancelled:
             raise Cancelled("the call was cancelled before it began")

@@ -96,6 +96,7 @@ class _Help(argparse.HelpFormatter):
 
     def __init__(self, prog: str, **settings: Any) -> None:
         super().__init__(prog, **{"max_help_position": 30, **settings})
+        self._action_max_length = len("    conversations")  # whose indentation older versions forget
 
     if sys.version_info < (3, 13):  # later ones do so
 

@@ -8,7 +8,7 @@ from typing import Any, NoReturn
 
 from llmbridge.cli._completion import completed_by, provider_names
 from llmbridge.cli._input import add_debug, known_provider
-from llmbridge.cli._output import Misused, as_json, tell, write, write_table
+from llmbridge.cli._output import Misused, as_json, tell, to_stderr, write, write_table
 from llmbridge.cli._setup import key_variable
 from llmbridge.errors import UnknownProvider
 from llmbridge.secret import Secret
@@ -94,6 +94,7 @@ def _asked_key(name: str) -> Secret:
         try:
             given = getpass(f"Key of {name} (not shown): ")
         except EOFError:
+            to_stderr("\n")
             given = ""
     else:
         content = sys.stdin.buffer.read(_LONGEST_INPUT)

@@ -106,7 +106,7 @@ def _map(options: argparse.Namespace) -> int:
         if options.dry_run:
             return _say_outlook(rows)
         try:
-            with rows, progress or contextlib.nullcontext():
+            with progress or contextlib.nullcontext(), rows:
                 _write_all(rows, options.output)
         except KeyboardInterrupt:
             _say_how_to_go_on(rows, journal)

@@ -276,7 +276,9 @@ class _Answers:
         if self._index is not None and self._held >= _AHEAD:
             self._spill(self._index)
         for name, at, line in self._block():
-            if at not in self._jumped:
+            if at in self._jumped:
+                self._jumped.remove(at)
+            else:
                 self._ahead.setdefault(name, []).append((at, line))
                 self._held += len(line)
 
@@ -286,6 +288,8 @@ class _Answers:
         block = self._file.read(min(_BLOCK, self._end - self._at))
         if not block.endswith(b"\n"):
             block += self._file.readline()
+        if not block:
+            self._end = self._at  # somebody has cut it
         at, self._at = self._at, self._at + len(block)
         for line in block.splitlines(keepends=True):
             self._lines += 1

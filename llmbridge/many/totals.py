@@ -64,7 +64,7 @@ class Totals:
             f"{self.done} done{resumed}",
             f"{self.failed} failed ({failed})" if self.failed else "",
             f"{self.input_tokens + self.output_tokens} tokens",
-            f"{self.rate:.1f} rows/s, {self.width} wide",
+            f"{self.rate:.1f} rows/s, {self.width} at once" if self.requests else "",
         )
         return ", ".join(part for part in parts if part)
 

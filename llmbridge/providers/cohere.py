@@ -225,12 +225,12 @@ def _message(message: Message, where: str) -> dict[str, Any]:
     extra = {name: value for name, value in message.extra.items() if name not in _DROPPED}
     made: dict[str, Any] = {"role": role}
     content = _content(message, where)
-    if message.calls:
-        made["tool_calls"] = [_call(call) for call in message.calls]
+    if message.tool_calls:
+        made["tool_calls"] = [_call(call) for call in message.tool_calls]
         thoughts = (str(part.get("text") or "") for part in message.parts if part["type"] == "reasoning")
         if plan := "".join(thoughts):
             made["tool_plan"] = plan
-    if content or not message.calls:
+    if content or not message.tool_calls:
         made["content"] = content
     return {**made, **extra}
 

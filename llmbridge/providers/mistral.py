@@ -87,7 +87,7 @@ class Mistral(OpenAI):
                 encoded["tool_call_id"] = _call_id(str(message.extra["tool_call_id"]))
         else:
             encoded.pop("name", None)  # rejected there
-        if message.calls:
+        if message.tool_calls:
             encoded["tool_calls"] = [
                 {**call, "id": _call_id(str(call["id"]))} if call.get("id") else call for call in encoded["tool_calls"]
             ]

@@ -326,7 +326,7 @@ def _message(message: Message, where: str, names: dict[str, str]) -> dict[str, A
     if isinstance(message.content, str) and not message.extra:
         return {"role": role, "content": message.content}
     made = {"role": role, **_fields(message, where)}
-    names.update({call.id: call.name for call in message.calls})
+    names.update({call.id: call.name for call in message.tool_calls})
     extra = {name: value for name, value in message.extra.items() if name != "tool_calls"}
     if role == "tool":
         extra.pop("is_error", None)  # Ollama has no field for it; the text says so

@@ -27,6 +27,7 @@ from modes import LOOPS, Async
 
 from llmbridge import BadRequest, Cancelled, ChatStream, Client, LLMBridgeError, Timeout
 from llmbridge._aio import threads
+from llmbridge._call import pipeline
 from llmbridge._transport import Exchange
 from llmbridge._transport import call as transport_call
 from llmbridge.providers.openai import OpenAI
@@ -320,8 +321,11 @@ class TestCancel:
         assert all(received.gone.wait(30) for received in server.requests)
 
     @pytest.mark.quick(1)
-    def test_over_and_over(self, server: LLMServer, client: Client, loop: Async) -> None:
+    def test_over_and_over(
+        self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
         """A cancelled stream stays over: a further step raises, and never hangs."""
+        monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.1)
         server.script(STALLED)
         result = client.chat("x").__aiter__()
 
@@ -386,6 +390,7 @@ class TestCancel:
 
         monkeypatch.setattr(OpenAI, "decode", slow)
         monkeypatch.setattr(Exchange, "readable", None)  # as of an answer without a socket: a worker takes every step
+        monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.1)
         loop.run(main)
         _eventually(lambda: transport_call._watchdog._calls <= before)
         assert server.requests[0].gone.wait(30)

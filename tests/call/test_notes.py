@@ -220,7 +220,7 @@ class TestTurns:
             {"role": "tool", "content": "1", "tool_call_id": "a", "name": "f"},
             {"role": "tool", "content": "No.", "tool_call_id": "b", "name": "g", "is_error": True},
         ]
-        assert (notes.turns[0].content, [call.id for call in notes.turns[0].calls]) == ("Hm.", ["a", "b"])
+        assert (notes.turns[0].content, [call.id for call in notes.turns[0].tool_calls]) == ("Hm.", ["a", "b"])
         assert (notes.turn_text, str(notes.text), notes.message().content) == ("One.", "Hm.One.", "One.")
 
     def test_a_new_turn_begins_with_nothing(self) -> None:
@@ -275,7 +275,7 @@ class TestOrder:
         assert [part["type"] for part in message.parts] == [
             "reasoning", "tool_call", "text", "reasoning", "tool_call", "text"
         ]  # fmt: skip
-        assert message.calls == (CALL, self.SECOND)
+        assert message.tool_calls == (CALL, self.SECOND)
         assert message.extra["tool_calls"][0] == SENT
         assert message.reasoning == "xy"
 

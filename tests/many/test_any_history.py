@@ -95,7 +95,7 @@ def test_each_row_gets_its_own_answer_once(sessions: list[Session]) -> None:
     ahead=st.sampled_from([0, 150, 1000]),
     jumps=st.sampled_from([0, 1, 5]),
 )
-def test_answers_are_found_in_any_order(
+def test_p48_answers_are_found_in_any_order(
     written: list[int], wanted: list[int], in_order: bool, block: int, ahead: int, jumps: int
 ) -> None:
     """However much of the file is read at once and kept: each is taken once, with its own content."""

@@ -438,7 +438,7 @@ class Left(Exception):
 
 
 @pytest.mark.parametrize("how", ["break", "raise", "cancel", "with"])
-@pytest.mark.quick(2)
+@pytest.mark.quick(1)
 def test_p49_nothing_is_sent_once_the_loop_is_left(client: Client, server: LLMServer, mode: Mode, how: str) -> None:
     """However that happens; what is under way is given up."""
     server.default = lambda received: Reply("Hello" if received.user_text == "0" else ["Hel", "lo"] * 50, delay=0.02)

@@ -32,6 +32,11 @@ SCRIPTS: dict[str, tuple[list[str], str, list[str]]] = {  # arguments, standard 
     ),
     "conversation.py": (["kept.jsonl"], "Hello\nAnd then?\n", ["0 questions>, kept in kept.jsonl", "“And then\\?”"]),
     "async_many.py": ([], "One?\nTwo?\n", [r"(?m)^One\?\n  This is", r"(?m)^Two\?\n  This is"]),
+    "many_topics.py": (
+        ["topics.journal", "6"],
+        "",
+        [r"(?m)^assert +statement", r"{'statement': 6}\n6 done, \d+ tokens"],
+    ),
     "compare.py": ([], "", ["openai:gpt-5.4-mini  +MissingKey: ", r"demo  .* tokens", "demo:demo answers: This is"]),
     "own_provider.py": ([], "", [r"^Hello!\nUsage\(.*output_tokens=2", "'said': 'Hi'"]),
 }

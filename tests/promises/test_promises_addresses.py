@@ -198,7 +198,7 @@ class TestSchemes:
         assert error.message.endswith("does it speak plain http://?")
 
     @pytest.mark.parametrize("clock", ["connect", "total"])
-    @pytest.mark.quick(1)
+    @pytest.mark.slow
     def test_p35_a_server_that_waits_for_more_is_asked_about(self, mode: Mode, clock: Any) -> None:
         """The shorter timeout expires: a plain number for `timeout` is the total."""
         with (

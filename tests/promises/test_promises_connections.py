@@ -138,6 +138,7 @@ client.close()
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="there is no os.fork here")
+@pytest.mark.slow
 def test_p33_a_fork_may_come_while_many_are_kept(server: LLMServer) -> None:
     """They belong to the parent, and the child leaves them alone."""
     server.default = Reply("ok", first_delay=TOGETHER)
@@ -269,7 +270,7 @@ def test_p34_the_connect_clock_counts_over_all(
     assert error.clock == "connect"
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 def test_p34_a_retry_begins_with_another_address_than_the_one_that_took_the_clock(
     server: LLMServer, mode: Mode, dead: Callable[[], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,7 +368,7 @@ def test_p34_an_address_that_this_machine_cannot_even_try_is_passed_over(
         assert mode.read(client.chat("x")).error is None
 
 
-@pytest.mark.quick(1)
+@pytest.mark.slow
 def test_p34_an_address_that_fails_behind_its_connection_is_tried_last(
     tls_server: LLMServer, ca_file: str, mode: Mode, tried: list[int], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -180,7 +180,7 @@ loop.run_forever()
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-@pytest.mark.quick(1)
+@pytest.mark.slow
 def test_p43_the_interpreter_ends(program: str) -> None:
     """Worker threads do not keep it alive, though their event loop was never closed."""
     if program == "nest_asyncio" and sys.version_info >= (3, 14):

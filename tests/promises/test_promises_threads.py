@@ -104,7 +104,7 @@ class TestForks:
         ],
         ids=["embeddings", "tools", "dialect", "module", "class"],
     )
-    @pytest.mark.quick(1)
+    @pytest.mark.slow
     def test_p36_whatever_the_first_call_is(self, server: LLMServer, first: str) -> None:
         """It may need other modules than a chat, and the caller may import a module of llmbridge for it."""
         tool = "def len_of(text: str) -> int:\n    'Counts.'\n    return len(text)\n"

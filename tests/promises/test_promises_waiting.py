@@ -137,7 +137,7 @@ class TestHeartbeats:
             gate.go.release(3)
 
     @pytest.mark.parametrize("view", ["pieces", "events", "raw_events"])
-    @pytest.mark.quick(3)
+    @pytest.mark.quick(2)
     def test_p31_in_every_phase(self, loop: Async, view: str) -> None:
         """Before the connection, the headers, the first piece, and within a chunk: each piece comes once."""
         with Gate(*PARTS) as gate, gate.client() as client:
@@ -165,7 +165,7 @@ class TestHeartbeats:
 
             assert loop.run(main) == PIECES
 
-    @pytest.mark.quick(1)
+    @pytest.mark.slow
     def test_p31_given_up_behind_a_step_of_a_thread(self, loop: Async, monkeypatch: pytest.MonkeyPatch) -> None:
         """A late caller gets Cancelled, whatever the thread was waiting for."""
         monkeypatch.setattr(pipeline, "_LEFT_SECONDS", 0.5)

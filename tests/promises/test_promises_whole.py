@@ -443,7 +443,7 @@ def test_p28_a_completion_is_its_message(server: LLMServer) -> None:
             [
                 Message("user", "x"),
                 turn,
-                *({"role": "tool", "tool_call_id": call.id, "content": "1"} for call in turn.calls),
+                *({"role": "tool", "tool_call_id": call.id, "content": "1"} for call in turn.tool_calls),
             ]
         ).complete()
     assert answer.text == "Ok."

@@ -153,7 +153,7 @@ def encode_contents(request: ChatRequest) -> tuple[list[dict[str, Any]], list[di
             seen, last = [], "user"
         if message.role == "assistant":
             parts = _model_parts(message, where, request.model)
-            names.update({call.id: call.name for call in message.calls})
+            names.update({call.id: call.name for call in message.tool_calls})
         elif message.role == "tool":
             parts, media = _function_response(message, names, where, request.model)
             seen += media

@@ -54,7 +54,7 @@ def encode_message(
     extra = {name: value for name, value in message.extra.items() if name != "is_error"}
     if message.role == "tool":
         extra.pop("name", None)
-    if message.calls:
+    if message.tool_calls:
         extra["tool_calls"] = [_call(call) for call in extra["tool_calls"]]
     if content is None and not extra and not fields:
         content = ""  # cut off while reasoning: only turns with calls may lack content

@@ -50,7 +50,7 @@ def encode_items(
             instructions.append(message.text)
         elif message.role == "assistant":
             items += _assistant_items(message, stored)
-            calls.update((call.id, call) for call in message.calls)
+            calls.update((call.id, call) for call in message.tool_calls)
         elif message.role == "tool":
             items.append(_call_output(message, calls, f"messages[{number}]"))
         else:
