@@ -335,6 +335,27 @@ def test_p51_what_workers_have_finished_is_kept_on_cancel(
     assert len(server.requests) == sent + 1
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="processes of Windows have no such signals")
+def test_p51_a_worker_that_is_interrupted_keeps_what_it_has(
+    client: Client, server: LLMServer, processes: ProcessPoolExecutor
+) -> None:
+    """As by Ray, or by a terminal: only the rows under way are sent again."""
+    interrupted: list[int] = []
+
+    def answer(received: Received) -> Reply:
+        if received.user_text == "25" and not interrupted:
+            interrupted.extend(processes._processes)
+            for process in interrupted:
+                os.kill(process, signal.SIGINT)
+        return Reply("yes", header_delay=0.02)
+
+    server.default = answer
+    rows = client.map(map(str, range(60)), concurrency=4, executor=processes).complete()
+    assert [row.index for row in rows] == list(range(60))
+    assert all(row.ok for row in rows)
+    assert 0 < len(server.requests) - 60 <= 4
+
+
 def quiet(server: LLMServer, seconds: float = 0.2) -> bool:
     """Whether nothing was sent for a moment."""
     before = len(server.requests)
