@@ -9,6 +9,7 @@ import os
 import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from llmbridge.cli._completion import completed_by, model_names
@@ -148,11 +149,11 @@ def _executor(word: str | None) -> Iterator[Any]:
             yield processes
     elif kind == "dask" and about:
         try:
-            from distributed import Client
+            dask: Any = import_module("distributed")
         except ImportError:
             raise Misused('--executor dask needs another package: pip install "llmbridge[dask]"') from None
         try:
-            cluster = Client(about)
+            cluster = dask.Client(about)
         except (OSError, ValueError) as error:
             raise Misused(f"cannot reach the scheduler of Dask at {about}: {error}") from None
         with cluster:

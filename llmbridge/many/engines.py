@@ -9,6 +9,7 @@ import socket
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
+from importlib import import_module
 from typing import Any
 
 from llmbridge._text import shown
@@ -67,7 +68,7 @@ class Engine(ABC):
 
 
 class _Told(Future[bytes]):
-    """Of a task that is told to stop, and not cancelled: the rows that it has finished would be lost."""
+    """Of a task that the engine stops in its own way: if it were cancelled, the rows it has finished would be lost."""
 
     def cancel(self) -> bool:
         """See Future."""
@@ -115,10 +116,7 @@ class _Pool(_Near):
         """See Engine. Executors of other packages bring cloudpickle, which takes classes of notebooks."""
         if not type(self._executor).__module__.startswith("concurrent.futures"):
             with contextlib.suppress(ImportError):
-                import cloudpickle
-
-                found: bytes = cloudpickle.dumps(value)
-                return found
+                return bytes(import_module("cloudpickle").dumps(value))
         return pickle.dumps(value)
 
     def send(self, work: Work, task: bytes) -> Future[bytes]:
@@ -145,9 +143,7 @@ class _Pool(_Near):
             self._own.append(ProcessPoolExecutor(self.workers, old._mp_context, old._initializer, old._initargs))
             return self._own[-1]
         if type(old).__module__.startswith("loky"):
-            import loky
-
-            pool: Executor = loky.get_reusable_executor(self.workers)  # of the whole process, and ends when idle
+            pool: Executor = import_module("loky").get_reusable_executor(self.workers)  # the process's; ends when idle
             return pool
         raise WorkerLost(f"the workers of {shown(old)} died, and it takes no more rows")
 
@@ -185,10 +181,7 @@ class _Dask(Engine):
 
     def dumps(self, value: Any) -> bytes:
         """See Engine. Dask brings cloudpickle, which takes classes of notebooks."""
-        import cloudpickle
-
-        found: bytes = cloudpickle.dumps(value)
-        return found
+        return bytes(import_module("cloudpickle").dumps(value))
 
     def send(self, work: Work, task: bytes) -> Future[bytes]:
         """See Engine."""
@@ -212,9 +205,8 @@ class _Dask(Engine):
 
     def is_loss(self, error: BaseException) -> bool:
         """See Engine."""
-        from distributed import CancelledError, KilledWorker
-
-        return isinstance(error, (KilledWorker, CancelledError, OSError))  # the last two if the scheduler is lost
+        dask: Any = import_module("distributed")
+        return isinstance(error, (dask.KilledWorker, dask.CancelledError, OSError))  # the last two with the scheduler
 
     def stop(self) -> None:
         """See Engine."""
@@ -224,7 +216,7 @@ class _Dask(Engine):
                 self._client.sync(told, name=self.watched[1], callback_timeout=_STOP_SECONDS)
 
     def close(self) -> None:
-        """See Engine. Whatever is under way was told to stop."""
+        """See Engine. Nothing is under way, or `stop` was called."""
 
 
 class _Ray(_Near):
@@ -232,10 +224,9 @@ class _Ray(_Near):
 
     def __init__(self) -> None:
         try:
-            import ray
+            self._ray: Any = import_module("ray")
         except ImportError:
             raise ConfigError('executor="ray" needs the package ray: pip install "llmbridge[ray]"') from None
-        self._ray = ray
         self._under_way: list[Any] = []
 
     def open(self) -> None:
@@ -247,8 +238,7 @@ class _Ray(_Near):
 
     def dumps(self, value: Any) -> bytes:
         """See Engine."""
-        found: bytes = self._ray.cloudpickle.dumps(value)
-        return found
+        return bytes(self._ray.cloudpickle.dumps(value))
 
     def send(self, work: Work, task: bytes) -> Future[bytes]:
         """See Engine."""
@@ -292,7 +282,7 @@ def engine_of(executor: Any) -> Engine:
         return _Pool(executor)
     if isinstance(executor, str) and executor == "ray":
         return _Ray()
-    if type(executor).__module__.startswith("distributed") and hasattr(executor, "get_executor"):
+    if any(kind.__module__ == "distributed.client" and kind.__name__ == "Client" for kind in type(executor).__mro__):
         return _Dask(executor)
     raise ConfigError(
         f'executor must be a concurrent.futures.Executor, a distributed.Client or "ray", not {shown(executor)}'

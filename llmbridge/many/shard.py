@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from copy import copy
 from dataclasses import dataclass, replace
+from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._call.route import Connections
@@ -280,7 +281,8 @@ class _Watch:
             self._work = self._port(*about) if kind == "port" else self._event(*about)
 
     def __enter__(self) -> None:
-        if threading.current_thread() is threading.main_thread():
+        ignored = signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+        if not ignored and threading.current_thread() is threading.main_thread():
             self._handler = signal.signal(signal.SIGINT, lambda *_: self._stop())
         if self._work is not None:
             threading.Thread(target=self._work, name="llmbridge-map-watch", daemon=True).start()
@@ -315,10 +317,9 @@ class _Watch:
 
     def _event(self, name: str) -> Callable[[], None]:
         """An event of Dask is set when the shard is not wanted; the task is cancelled when the driver is gone."""
-        from distributed import Event, get_client, get_worker
-
-        event = Event(name, client=get_client())
-        worker = get_worker()
+        dask: Any = import_module("distributed")
+        event = dask.Event(name, client=dask.get_client())
+        worker = dask.get_worker()
         key = worker.get_current_task()
         if event.is_set():
             self._stop()

@@ -185,6 +185,19 @@ def test_p51_a_paused_worker_is_left_out(client: Client, dask_crew: Any) -> None
     assert all(row.ok for row in rows)
 
 
+def test_a_client_of_another_package_is_one_of_dask(client: Client, dask_crew: Any) -> None:
+    """As those of services that rent out clusters."""
+    from distributed import Client as DaskClient
+
+    class Rented(DaskClient):
+        __module__ = "rented"
+
+    with Rented(dask_crew[0].scheduler.address) as executor:
+        assert client.map(["row 0"], executor=executor).complete()[0].ok
+    with pytest.raises(WorkerLost, match="no scheduler to send rows to: it is closed"):
+        client.map(["row 0"], executor=executor).complete()
+
+
 def test_rows_with_much_in_them_travel_without_a_warning(client: Client, dask_crew: Any) -> None:
     """A shard has fewer of them."""
     rows = client.map((f"bad {number} {'x' * 900_000}" for number in range(28)), executor=dask_crew[0]).complete()

@@ -13,6 +13,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -248,6 +249,22 @@ def test_an_executor_that_takes_no_more_ends_the_run(client: Client) -> None:
         client.map(["a"], executor=executor).complete()
 
 
+def test_workers_that_never_start_end_the_run(client: Client, server: LLMServer) -> None:
+    """At once, with the executor's own words: no row is to blame."""
+    with ProcessPoolExecutor(1, SPAWN, os._exit, (1,)) as executor:
+        rows = client.map([f"row {number}" for number in range(100)], executor=executor)
+        with pytest.raises(ConfigError, match="could not run a task: BrokenProcessPool"):
+            rows.complete()
+    assert server.requests == []
+
+
+def test_a_pool_that_broke_before_is_made_anew(client: Client) -> None:
+    """As it is if it breaks on the way."""
+    with ProcessPoolExecutor(1, SPAWN, set_key, (KEY,)) as executor:
+        assert isinstance(executor.submit(os._exit, 1).exception(), BrokenProcessPool)
+        assert client.map(["a"], executor=executor).complete()[0].text == "<a>"
+
+
 class Raising(ThreadPoolExecutor):
     """Its tasks raise, as they do where llmbridge is not installed."""
 
@@ -316,6 +333,27 @@ def test_p51_what_workers_have_finished_is_kept_on_cancel(
     sent = len(server.requests)
     assert all(row.ok for row in client.map(items, executor=executor, concurrency=1, journal=journal))
     assert len(server.requests) == sent + 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="processes of Windows have no such signals")
+def test_p51_a_worker_that_is_interrupted_keeps_what_it_has(
+    client: Client, server: LLMServer, processes: ProcessPoolExecutor
+) -> None:
+    """As by Ray, or by a terminal: only the rows under way are sent again."""
+    interrupted: list[int] = []
+
+    def answer(received: Received) -> Reply:
+        if received.user_text == "25" and not interrupted:
+            interrupted.extend(processes._processes)
+            for process in interrupted:
+                os.kill(process, signal.SIGINT)
+        return Reply("yes", header_delay=0.02)
+
+    server.default = answer
+    rows = client.map(map(str, range(60)), concurrency=4, executor=processes).complete()
+    assert [row.index for row in rows] == list(range(60))
+    assert all(row.ok for row in rows)
+    assert 0 < len(server.requests) - 60 <= 4
 
 
 def quiet(server: LLMServer, seconds: float = 0.2) -> bool:

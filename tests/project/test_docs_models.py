@@ -66,7 +66,7 @@ def named_models(text: str) -> list[str]:
 def examples(page: Path) -> list[dict[str, Any]]:
     """The page's blocks of Python that are scripts or cells of a notebook."""
     return [
-        {"place": str(block), "code": block.code, "runs": not block.first_line.startswith("# not run")}
+        {"place": str(block), "code": block.code, "runs": not block.first_line.startswith(("# not run", "# needs"))}
         for block in BLOCKS
         if block.page == page and block.kind == "python" and not NO_SCRIPT.match(block.first_line)
     ]
