@@ -184,12 +184,11 @@ def aiohttp_tasks(base_url: str) -> Ask:
 
 
 def openai_tasks(base_url: str) -> Ask:
-    """The `openai` SDK's async client, with as many connections as are wanted."""
-    openai, httpx = import_module("openai"), import_module("httpx")
+    """The `openai` SDK's async client."""
+    openai = import_module("openai")
 
     def make() -> Callable[[str], Any]:
-        http = httpx.AsyncClient(limits=httpx.Limits(max_connections=None), timeout=60)
-        client = openai.AsyncOpenAI(base_url=base_url, api_key="x", http_client=http)
+        client = openai.AsyncOpenAI(base_url=base_url, api_key="x")
 
         async def one(row: str) -> str:
             answer = await client.chat.completions.create(**_body(row))

@@ -311,7 +311,10 @@ def of_data(cls: type[T], saved: Any, where: str) -> T:
     for name, value in saved.items():
         if name in kinds:
             kind, usual = kinds[name]
-            given[name] = value if type(value) is usual else _restored(kind, value, f"{where}.{name}")
+            if type(value) is usual:
+                given[name] = value
+            elif value != [] or not kind.startswith("tuple["):  # which is empty by default
+                given[name] = _restored(kind, value, f"{where}.{name}")
     try:
         return cls(**given)
     except TypeError as error:
@@ -323,6 +326,7 @@ def _kinds(cls: type[Any]) -> dict[str, tuple[str, type | None]]:
     """How the fields of a class are annotated, and which type of value needs no further look."""
     kinds = {item.name: str(item.type) for item in fields(cls)}
     usual = {"str": str, "FinishReason": str, "int": int, "float": float, "Message": Message}
+    usual |= {"Mapping[str, Any]": dict, "Mapping[str, str]": dict}
     return {name: (kind, usual.get(kind.removesuffix(" | None"))) for name, kind in kinds.items()}
 
 
@@ -350,8 +354,8 @@ def _restored(kind: str, value: Any, where: str) -> Any:
         item = inner.removeprefix("tuple[").removesuffix(", ...]")
         return tuple(_restored(item, part, f"{where}[{place}]") for place, part in enumerate(value))
     try:
-        if inner == "Message" and isinstance(value, Mapping):
-            return Message.from_dict(value)
+        if inner == "Message" and isinstance(value, (Mapping, Message)):
+            return value if isinstance(value, Message) else Message.from_dict(value)
         if inner == "bytes" and isinstance(value, str):
             return b64decode(value, validate=True)
     except (InvalidRequest, ValueError) as error:

@@ -103,6 +103,7 @@ _ERRORS = (
 )
 
 _LIFE = (
+    Mutation("P14", "an answer outlives its event loop", "_Orphaned.expire", "or self._loop.is_closed()", ""),
     Mutation("P14", "an answer left early stays open", "Attempts._drop", "exchange.close()", "exchange.complete"),
     Mutation(
         "P14",

@@ -33,7 +33,7 @@ _JOURNAL = (
         "a row is handed out before it is written",
         "Run._hand_out",
         "finished, self._finished = self._finished, []",
-        "finished, self._finished = self._finished, []\nfor row, _ in finished:\n    self._put(row)",
+        "finished, self._finished = self._finished, []\nself._put([row for row, _ in finished])",
     ),
     Mutation("P47", "a torn line stays", "Journal._open", "os.ftruncate(self._file, self._size)", "pass"),
     Mutation(

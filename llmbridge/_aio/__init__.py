@@ -28,7 +28,7 @@ from collections.abc import (
 from functools import partial
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Generic, TypeVar
-from weakref import WeakKeyDictionary
+from weakref import WeakKeyDictionary, ref
 
 from anyio import (
     Event,
@@ -45,7 +45,6 @@ from llmbridge.errors import LLMBridgeError, Pending, without_frames
 from llmbridge.secret import discreet
 
 if TYPE_CHECKING:
-    from llmbridge._call.pipeline import Pipeline
     from llmbridge._call.reading import Source, View
     from llmbridge.stream import ChatStream
 
@@ -56,6 +55,7 @@ Piece = TypeVar("Piece")
 
 _BURST = 8  # calls that start between two turns of other tasks
 _BURST_SECONDS = 0.001
+_LOOK_SECONDS = 1.0
 _pacing: WeakKeyDictionary[object, _StartPacing] = WeakKeyDictionary()
 
 
@@ -101,17 +101,6 @@ async def _turn() -> None:
         await checkpoint()
     else:
         await asyncio.sleep(0)
-
-
-async def _rest(call: Pipeline) -> None:
-    """Waits for `Wait.REST`."""
-    event, loop = Event(), Loop()
-    call.when_woken(lambda: loop.soon(event.set))
-    try:
-        with move_on_after(call.rest):
-            await event.wait()
-    finally:
-        call.when_woken(None)
 
 
 async def finished(steps: Generator[AsyncIterable[Any], None, T], in_threads: bool = False) -> T:
@@ -255,6 +244,46 @@ class _Watch(Generic[T]):
         both()
 
 
+class _Orphaned:
+    """Ends an answer whose event loop was closed in the middle of a wait of anyio, which keeps the task for ever.
+
+    Args:
+        result: Waits, and is not kept.
+        loop: The running event loop.
+    """
+
+    def __init__(self, result: AsyncResult[Any], loop: asyncio.AbstractEventLoop) -> None:
+        self._result = ref(result)
+        self._loop = loop
+        self._begun = False
+        self.deadline = monotonic() + _LOOK_SECONDS
+
+    def expire(self, now: float) -> None:
+        """See `Expiring`."""
+        if self.deadline > now:
+            return
+        self.deadline = now + _LOOK_SECONDS
+        result = self._result()
+        if result is None or self._loop.is_closed():
+            self.over()
+            if result is not None:
+                result._view.abandon()
+
+    def begin(self) -> None:
+        """Looks from now on, once a second. Only here, since what looks is loaded with the first request."""
+        from llmbridge._transport.call import watch
+
+        self._begun = True
+        watch(self)
+
+    def over(self) -> None:
+        """Looks no more."""
+        if self._begun:
+            from llmbridge._transport.call import unwatch
+
+            unwatch(self)
+
+
 class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
     """The pieces of an answer, for `async for`. Awaiting it returns the same object, so both of these work::
 
@@ -276,6 +305,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         self._watch: _Watch[Iterable[Piece] | Wait | None] | None = None
         self._hop: Hop[Iterable[Piece] | Wait | None] | None = None
         self._coroutines: Coroutines | None = None
+        self._orphaned: _Orphaned | None = None
 
     def __await__(self) -> Generator[Any, Any, AsyncResult[Piece]]:
         return _itself(self).__await__()
@@ -344,7 +374,7 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
                 outcome = await self._arrival()
             else:
                 if outcome is Wait.REST:
-                    await _rest(source.current)
+                    await self._rest()
                 else:
                     await _turn()
                 outcome = self._polled()
@@ -383,6 +413,21 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
                 call.unwatched()
         return self._view.poll()
 
+    async def _rest(self) -> None:
+        """Waits for `Wait.REST`."""
+        event, loop, call = Event(), Loop(), self._view.source.current
+        call.when_woken(lambda: loop.soon(event.set))
+        orphaned = _Orphaned(self, on_asyncio) if (on_asyncio := running_loop()) is not None else None
+        if orphaned is not None:
+            orphaned.begin()
+        try:
+            with move_on_after(call.rest):
+                await event.wait()
+        finally:
+            call.when_woken(None)
+            if orphaned is not None:
+                orphaned.over()
+
     def _stop_watching(self) -> None:
         if self._watch is not None:
             self._watch.end()
@@ -391,7 +436,11 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         """The result of a step in a worker thread. If the task is cancelled meanwhile, the next step gets it."""
         coroutines = self._coroutines = self._coroutines or Coroutines()
         if self._hop is None:
-            self._hop = Hop(self._view.hop, coroutines, partial(_seconds_left, self._view.source))
+            step: Callable[[], Iterable[Piece] | Wait | None] = self._view.hop
+            if (loop := running_loop()) is not None:
+                self._orphaned = _Orphaned(self, loop)
+                step = partial(_then, step, self._orphaned.begin)
+            self._hop = Hop(step, coroutines, partial(_seconds_left, self._view.source))
         try:
             outcome = await self._hop.outcome()
         except cancellation():
@@ -400,10 +449,16 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
                 await coroutines.ended()
             raise
         except BaseException:
-            self._hop = None
+            self._hop_is_over()
             raise
-        self._hop = None
+        self._hop_is_over()
         return outcome
+
+    def _hop_is_over(self) -> None:
+        self._hop = None
+        if self._orphaned is not None:
+            self._orphaned.over()
+            self._orphaned = None
 
     async def asend(self, value: None) -> Piece:
         """The next piece; only None can be sent."""
@@ -446,6 +501,12 @@ def _coming_back(pieces: Iterator[Piece], source: Source) -> Iterator[Piece]:
     for piece in pieces:
         source.come_back()
         yield piece
+
+
+def _then(step: Callable[[], T], end: Callable[[], object]) -> T:
+    outcome = step()
+    end()
+    return outcome
 
 
 def _seconds_left(source: Source) -> float:

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 __all__ = ["Answered", "Asking", "Chats", "Embeds"]
 
+_OF_CHOICES = ("text", "reasoning", "tool_calls", "finish_reason", "raw_finish_reason", "refusal", "logprobs")
 _TEXTS = 64  # in a request for embeddings
 _NOT_OF_ANSWERS = (*TRANSPORT_NAMES, "unsupported", "schema_retries", "params", "model", "stream")
 _DIGEST_SIZE = 16
@@ -274,14 +275,19 @@ class Chats(Asking):
         data = {**answer.to_dict(), "headers": None}
         if data["usage"] is not None:
             data["usage"] = _said(data["usage"])
-        if data["message"] == {"role": "assistant", "content": answer.text}:
-            data["message"] = None  # `restored` knows it
-        return _said(data)
+        text = {"role": "assistant", "content": answer.text}
+        again = {"message": text, "turns": [data["message"]], "choices": [_choice(data)]}  # `restored` knows that
+        differing = {name: data[name] for name, value in again.items() if data[name] != value}
+        return {**_said({name: value for name, value in data.items() if name not in again}), **differing}
 
     def restored(self, record: Any) -> Completion:
         """See Asking."""
-        text = record.get("text", "")
-        return self.unpacked(Completion.from_dict({"text": "", "message": Message("assistant", text), **record}))
+        data = {"text": "", "message": Message("assistant", record.get("text", "")), **record}
+        if "turns" not in record:
+            data["turns"] = [data["message"]]
+        if "choices" not in record:
+            data["choices"] = [_choice(record)]
+        return self.unpacked(Completion.from_dict(data))
 
     def packed(self, answer: Completion) -> Completion:
         """See Asking. The class of what is parsed may be known to the other process alone."""
@@ -366,6 +372,11 @@ def _told(steps: Generator[Any, None, Any], begun: Begun) -> Generator[Any, None
             yield answer
         except LLMBridgeError as error:
             failure = error
+
+
+def _choice(data: Mapping[str, Any]) -> dict[str, Any]:
+    """The only choice of an answer, which says the same as the answer itself."""
+    return {"index": 0, "text": "", **{name: data[name] for name in _OF_CHOICES if name in data}}
 
 
 def _said(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -21,7 +21,9 @@ import pytest
 from canary import KEY, sightings
 from modes import Mode
 
-from llmbridge import AuthError, Client, ConfigError, Image, InvalidOutput, Retry
+from llmbridge import AuthError, Client, Completion, ConfigError, Image, InvalidOutput, Message, Retry, ToolCall, Usage
+from llmbridge.completion import Choice
+from llmbridge.events import Media
 from llmbridge.many import Row, Totals
 from llmbridge.many.journal import Journal
 from llmbridge.testing import LLMServer, Received, Reply
@@ -263,10 +265,28 @@ def test_p48_it_is_json_lines(client: Client, journal: Path) -> None:
     assert row["answer"]["text"] == "<a secret>"
     assert row["answer"]["usage"]["total_tokens"] > 0
     text = journal.read_text(encoding="ascii")
+    assert text.count("<a secret>") == 1
     assert KEY not in text
     assert "sk-secret" not in text
     assert "a prompt" not in text
     assert text.count("a secret") == json.dumps(row["answer"]).count("a secret")
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        Completion("a", message=Message("assistant", "a")),
+        Completion("", message=Message("assistant", "other")),
+        Completion("a", choices=(Choice(0, "a"), Choice(1, "b")), turns=(Message("assistant", "a"),)),
+        Completion("a", choices=(Choice(0, "b"),), turns=(Message("assistant", "c"), Message("assistant", "a"))),
+        Completion("a", "Hm.", "stop", "end", Usage(1, 2), refusal="a", choices=(Choice(0, "a", "Hm.", (), "stop"),)),
+        Completion("", tool_calls=(ToolCall("c1", "add", {"a": 1}),), extra={"created": 1}, media=(Media("image"),)),
+    ],
+)
+def test_p48_an_answer_is_the_same_after_resuming(client: Client, answer: Completion) -> None:
+    """Though its record says nothing twice."""
+    asking = client.map(["a"])._asking
+    assert asking.restored(json.loads(json.dumps(asking.recorded(answer)))) == answer
 
 
 def test_p48_a_key_that_map_gets_shows_nowhere(server: LLMServer, journal: Path, mode: Mode) -> None:

@@ -205,6 +205,48 @@ class TestHeartbeats:
         gc.collect()
         assert server.requests[0].gone.wait(10)
 
+    def test_p14_a_loop_is_closed_before_the_step_of_a_thread_is_heard(self, server: LLMServer, client: Client) -> None:
+        """The request was sent, and nobody waits for its headers any more."""
+        server.script(Reply(PIECES, stall=900))
+        loop = asyncio.new_event_loop()
+        loop.set_exception_handler(lambda *_: None)
+
+        async def begin() -> list[str]:
+            return [piece async for piece in client.chat("x")]
+
+        async def hold_up() -> None:
+            while not any(thread.name.startswith("AnyIO") for thread in threading.enumerate()):  # noqa: ASYNC110
+                await asyncio.sleep(0)
+            server.wait_for_requests(1, timeout=20)
+            time.sleep(0.2)  # noqa: ASYNC251 - meanwhile the thread reports to a loop that will not listen
+
+        task = loop.create_task(begin())
+        loop.run_until_complete(hold_up())
+        loop.close()
+        del task, loop
+        gc.collect()
+        assert server.requests[0].gone.wait(10)
+
+    def test_p14_a_loop_is_closed_with_tasks_in_the_queue_of_the_limits(self, server: LLMServer) -> None:
+        """The next one in the queue gets its turn, in whichever loop or thread it is."""
+        server.script(Reply(PIECES, stall=900), Reply("next"))
+        limits = Limits(concurrency=1)
+        with Client("openai:m", base_url=server.base_url("openai"), limits=limits) as client:
+            loop = asyncio.new_event_loop()
+            loop.set_exception_handler(lambda *_: None)
+
+            async def begin() -> list[str]:
+                return [piece async for piece in client.chat("x")]
+
+            tasks = [loop.create_task(begin()) for _ in range(3)]
+            limiter = client.connections.limiter
+            assert limiter is not None
+            loop.run_until_complete(_until(lambda: bool(server.requests) and limiter.waiting == 2))
+            loop.close()
+            del tasks, loop
+            gc.collect()
+            assert client.chat("y", timeout=20).complete().text == "next"
+
     def test_p31_a_wait_too_short_for_any_step(self, server: LLMServer, client: Client, loop: Async) -> None:
         """Heartbeats may be shorter than a turn of the event loop: the call goes on."""
         server.script(Reply(PIECES))
