@@ -93,9 +93,11 @@ def crew_of(kind: str, request: pytest.FixtureRequest) -> Iterator[Any]:
 @contextlib.contextmanager
 def dask_crew() -> Iterator[tuple[Any, Path]]:
     """A client of a cluster on this machine, and the folder into which the cluster writes."""
+    import dask
     from distributed import Client, LocalCluster
 
-    with _environment(), tempfile.TemporaryDirectory(prefix="dask-") as folder:
+    temporary = tempfile.TemporaryDirectory(prefix="dask-")
+    with _environment(), temporary as folder, dask.config.set({"temporary-directory": folder}):
         cluster = LocalCluster(
             n_workers=2, threads_per_worker=1, host="127.0.0.1", dashboard_address="127.0.0.1:0", local_directory=folder
         )
@@ -116,7 +118,10 @@ def ray_crew() -> Iterator[tuple[str, Path]]:
             yield "ray", Path(folder)
     finally:
         ray.shutdown()
-        shutil.rmtree(folder, ignore_errors=True)
+        end = time.monotonic() + _LONGEST
+        while os.path.exists(folder) and time.monotonic() < end:  # its processes write their last lines
+            shutil.rmtree(folder, ignore_errors=True)
+            time.sleep(0.1)
 
 
 @pytest.fixture(autouse=True)

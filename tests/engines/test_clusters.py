@@ -232,6 +232,7 @@ def test_p51_a_scheduler_that_dies_ends_the_run(client: Client, server: LLMServe
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
+        env={**os.environ, "DASK_TEMPORARY_DIRECTORY": str(tmp_path)},
         encoding="utf-8",
     )
     texts = [f"row {number}" for number in range(1500)]

@@ -39,7 +39,8 @@ def test_a_recipe_runs(package: str, folder: Path) -> None:
     needs(package)
     path = folder / "recipe.py"
     path.write_text(RECIPES[package], encoding="utf-8")
-    own = {"HOME": str(folder), "HF_HOME": str(folder), "RAY_TMPDIR": str(folder), "SPARK_LOCAL_IP": "127.0.0.1"}
+    folders = ("HOME", "HF_HOME", "RAY_TMPDIR", "DASK_TEMPORARY_DIRECTORY", "SPARK_LOCAL_DIRS")
+    own = {**dict.fromkeys(folders, str(folder)), "SPARK_LOCAL_IP": "127.0.0.1"}
     run = subprocess.run(
         [sys.executable, str(path)],
         cwd=folder,
