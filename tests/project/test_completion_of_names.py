@@ -31,7 +31,7 @@ MADE = {
     "conversation('demo').ask('Hi')": ["complete", "text"],
     "conversation('demo').messages[0]": ["content", "role"],
     "embed('Hi')": ["array", "vectors"],
-    "Message('user', 'Hi')": ["calls", "parts", "text"],
+    "Message('user', 'Hi')": ["tool_calls", "parts", "text"],
     "tool(print)": ["description", "name", "parameters", "run"],
     "LLMBridgeError('x').partial": ["message", "tool_calls", "upper"],
     "InvalidOutput('x')": ["partial", "problems"],
