@@ -103,6 +103,7 @@ class TestTree:
             "LLMBridgeError": "Exception",
             "InvalidOutput": "LLMBridgeError",
             "TurnsExceeded": "LLMBridgeError",
+            "WorkerLost": "LLMBridgeError",
             "AllFailed": "LLMBridgeError",
             "ContentFiltered": "StatusError",
             "ConfigError": "LLMBridgeError",

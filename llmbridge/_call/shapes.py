@@ -164,9 +164,9 @@ def _dialect_of(value: Mapping[str, Any]) -> Dialect | None:
 def _read_by(provider: type[Provider]) -> list[Dialect]:
     """The dialects in whose sample a provider finds the text; document samples count if it cannot read streams."""
     if (known := _known.get(provider)) is None:
-        streams = [dialect for dialect in _DIALECTS if _finds_text(provider.decode, _sample(dialect.event))]
-        documents = [dialect for dialect in _DIALECTS if _finds_text(provider.decode_document, dialect.document)]
-        known = _known[provider] = streams or documents
+        known = [dialect for dialect in _DIALECTS if _finds_text(provider.decode, _sample(dialect.event))]
+        known = known or [one for one in _DIALECTS if _finds_text(provider.decode_document, one.document)]
+        _known[provider] = known
     return known
 
 
