@@ -288,9 +288,9 @@ def test_p31_no_error_of_a_step_is_taken_for_one_of_the_loop(case: Case, monkeyp
     async def main() -> None:
         stream = case.stream.__aiter__()
         step = asyncio.ensure_future(stream.__anext__())
+        case.server.parts.put(HEAD)  # before urllib3 2, a thread waits for it
         await until(lambda: case.watched)
         monkeypatch.setattr("llmbridge._call.answer.Answer.read", unfinished)
-        case.server.parts.put(HEAD)
         case.server.parts.put(A)
         with pytest.raises(NotImplementedError, match="a provider's own"):
             await step
