@@ -276,7 +276,12 @@ class Chats(Asking):
         if data["usage"] is not None:
             data["usage"] = _said(data["usage"])
         text = {"role": "assistant", "content": answer.text}
-        again = {"message": text, "turns": [data["message"]], "choices": [_choice(data)]}  # `restored` knows that
+        again = {
+            "message": text,
+            "turns": [data["message"]],
+            "choices": [_choice(data)],
+            "parsed": None,
+        }  # see `restored`
         differing = {name: data[name] for name, value in again.items() if data[name] != value}
         return {**_said({name: value for name, value in data.items() if name not in again}), **differing}
 

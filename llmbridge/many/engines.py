@@ -7,7 +7,7 @@ import os
 import pickle
 import socket
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor
 from importlib import import_module
 from typing import Any
@@ -18,7 +18,7 @@ from llmbridge.many.shard import Watched
 
 __all__ = ["Engine", "engine_of"]
 
-_BACKLOG = 1024  # shards that listen to the driver
+_BACKLOG = 1024  # shards that call the driver between two looks
 _STOP_SECONDS = 0.5  # to tell a scheduler
 _WORKERS_OF_POOL = ("_max_workers", "num_workers")  # concurrent.futures and loky; mpi4py
 
@@ -79,17 +79,40 @@ class _Near(Engine):
     """Has workers on this machine stop through a socket, whichever way this process ends."""
 
     _line: socket.socket | None = None
+    _callers: Sequence[socket.socket] = ()
 
     def _listen(self) -> None:
         self._line = socket.create_server(("127.0.0.1", 0), backlog=_BACKLOG)
+        self._line.setblocking(False)
         self.watched = ("port", socket.gethostname(), self._line.getsockname()[1])
+
+    def _answer(self) -> None:
+        """Takes the calls of shards, and hangs up on those that are over: the system lets only so many wait."""
+        callers = list(self._callers)
+        with contextlib.suppress(OSError):
+            while self._line is not None:
+                callers.append(self._line.accept()[0])
+        self._callers = [caller for caller in callers if _is_open(caller)]
 
     def stop(self) -> None:
         """See Engine."""
-        if self._line is not None:
+        for line in filter(None, (self._line, *self._callers)):
             with contextlib.suppress(OSError):  # not every system can
-                self._line.shutdown(socket.SHUT_RDWR)  # a forked worker has it open as well
-            self._line.close()
+                line.shutdown(socket.SHUT_RDWR)  # a forked worker has it open as well
+            line.close()
+
+
+def _is_open(caller: socket.socket) -> bool:
+    """Whether the other end is; closes this one if not."""
+    caller.setblocking(False)
+    try:
+        caller.recv(1)
+    except BlockingIOError:
+        return True
+    except OSError:
+        pass
+    caller.close()
+    return False
 
 
 class _Pool(_Near):
@@ -121,6 +144,7 @@ class _Pool(_Near):
 
     def send(self, work: Work, task: bytes) -> Future[bytes]:
         """See Engine."""
+        self._answer()
         return self._submit(work, task)
 
     def _submit(self, work: Callable[..., Any], *task: bytes) -> Future[Any]:
@@ -242,6 +266,7 @@ class _Ray(_Near):
 
     def send(self, work: Work, task: bytes) -> Future[bytes]:
         """See Engine."""
+        self._answer()
         reference = self._ray.remote(work).options(max_retries=0).remote(task)
         self._under_way.append(reference)
         future = _Told()

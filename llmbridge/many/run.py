@@ -50,7 +50,7 @@ if TYPE_CHECKING:
     from llmbridge.many.asking import Answered, Asking
     from llmbridge.retry import Retry
 
-__all__ = ["Plan", "Run"]
+__all__ = ["Plan", "Run", "as_outcome"]
 
 _REFUSALS = (RateLimited, Overloaded)
 _AGAIN = (TransportError, ProtocolError, InvalidOutput)  # nobody has seen the answer, so it may be made once more
@@ -279,7 +279,7 @@ class Run:
             try:
                 outcome = self._asking.ask(rows, begun)
             except BaseException as error:  # noqa: BLE001 - it is the row's outcome
-                outcome = error if isinstance(error, LLMBridgeError) else _unexpected(error)
+                outcome = as_outcome(error) if isinstance(error, Exception) else error
                 without_frames(error)
             self._cancels.pop(thread, None)
             self._inbox.put((self._answered, rows, sent, outcome))
@@ -407,8 +407,8 @@ class Run:
             return None
         try:
             answer = self._asking.restored(record["answer"])
-        except LLMBridgeError:
-            return None  # the class given as schema has become stricter
+        except Exception:  # noqa: BLE001 - the class given as schema has become stricter
+            return None
         return self._row(asked, answer, attempts=record["attempts"], seconds=record["seconds"], resumed=True)
 
     def _row(self, asked: Asked, answer: Any = None, **about: Any) -> Row[Any]:
@@ -591,9 +591,9 @@ class Run:
             listener()
 
 
-def _unexpected(error: BaseException) -> BaseException:
-    """What a row has failed with, where it is nothing that llmbridge raises."""
-    if not isinstance(error, Exception):
+def as_outcome(error: Exception) -> LLMBridgeError:
+    """What a row has failed with, also where it is nothing that llmbridge raises."""
+    if isinstance(error, LLMBridgeError):
         return error
     return LLMBridgeError(f"{type(error).__name__}: {error}{place_of(error)}")
 

@@ -296,7 +296,7 @@ class _Watch:
                 self._line.shutdown(socket.SHUT_RDWR)
 
     def _port(self, host: str, number: int) -> Callable[[], None] | None:
-        """The driver listens as long as the shard is wanted; that it does not accept anybody does not matter."""
+        """The driver holds the line as long as the shard is wanted."""
         if host != socket.gethostname():
             return None
         try:

@@ -15,9 +15,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._locks import monotonic
-from llmbridge.errors import Cancelled, ConfigError, LLMBridgeError, WorkerLost
+from llmbridge.errors import Cancelled, ConfigError, WorkerLost
 from llmbridge.limits import Limits
-from llmbridge.many.run import Plan, Run
+from llmbridge.many.run import Plan, Run, as_outcome
 from llmbridge.many.shard import Report, Share, forget, packed_settings, packed_task, unpickled, work
 
 if TYPE_CHECKING:
@@ -142,7 +142,12 @@ class Spread(Run):
         return super()._over and (self._cancelled or self._given_up or not (self._again or self._suspects))
 
     def _room_at(self) -> float:
-        return 0.0 if self._free and not self._suspects else float("inf")
+        return 0.0 if self._free and not (self._suspects or self._is_trial) else float("inf")
+
+    @property
+    def _is_trial(self) -> bool:
+        """Whether a suspect is under way, beside which nothing is sent."""
+        return any(shard.suspect for shard in self._under_way)
 
     def _stop(self) -> None:
         """Nothing more is sent; what workers have finished by now is still heard of."""
@@ -178,7 +183,7 @@ class Spread(Run):
         """What is sent next; None if it is worth waiting."""
         if self._suspects:  # alone: another shard would be lost with it, or get the blame
             return None if self._running else self._suspects.popleft()
-        if any(shard.suspect for shard in self._under_way):
+        if self._is_trial:
             return None
         if self._again:
             return self._again.popleft()
@@ -239,8 +244,8 @@ class Spread(Run):
                     answer = row.vector if row.answer is None else self._asking.unpacked(row.answer)
                     self._count(self._row(asked, answer, **about), asked, None)
                     continue
-                except LLMBridgeError as failure:
-                    error = failure
+                except Exception as failure:  # noqa: BLE001 - a class of the caller's: the row fails, not the run
+                    error = as_outcome(failure)
             asked.attempts, asked.began = row.attempts, now - row.seconds
             self._fail(asked, error)
         if report.error is None:
@@ -274,13 +279,14 @@ class Spread(Run):
 
 def _places(workers: int, plan: Plan, limits: Limits | None) -> list[_Place]:
     """As many places as there are workers, if there is something for each."""
-    bounds = [plan.concurrency or plan.most]
+    concurrency = plan.concurrency and min(plan.concurrency, plan.most or plan.concurrency)
+    bounds = [concurrency or plan.most]
     if limits is not None:
         bounds += [limits.requests_per_minute, limits.tokens_per_minute]
     count = min(workers, *(bound for bound in bounds if bound is not None), workers)
     places = []
     for number in range(count):
-        fixed, most = _part(plan.concurrency, number, count), _part(plan.most, number, count)
+        fixed, most = _part(concurrency, number, count), _part(plan.most, number, count)
         width = fixed or min(most or _START, max(1, _START // count))
         places.append(_Place(_limits(limits, number, count), fixed, most, width))
     return places

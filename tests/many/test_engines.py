@@ -12,7 +12,7 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from concurrent.futures import Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
+from concurrent.futures import BrokenExecutor, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -35,11 +35,11 @@ from llmbridge import (
     WorkerLost,
 )
 from llmbridge.limits import Limiter
-from llmbridge.many import Row, run_shard
+from llmbridge.many import Row, engines, run_shard
 from llmbridge.many.engines import _Pool
 from llmbridge.many.run import Plan
 from llmbridge.many.shard import Report, work
-from llmbridge.many.spread import _places
+from llmbridge.many.spread import Spread, _places
 from llmbridge.testing import LLMServer, Received, Reply
 
 SPAWN = multiprocessing.get_context("spawn")  # what an executor of processes does by itself differs between Pythons
@@ -55,6 +55,17 @@ class Word:
     def __post_init__(self) -> None:
         if self.word == "poison" and multiprocessing.parent_process() is not None:
             os._exit(3)
+
+
+@dataclass
+class Fussy:
+    """Raises here, but in no worker."""
+
+    word: str
+
+    def __post_init__(self) -> None:
+        if multiprocessing.parent_process() is None:
+            raise KeyError(self.word)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -149,6 +160,14 @@ def test_p51_rows_have_their_type_whoever_parsed_them(
     assert len(server.requests) == 2
 
 
+def test_p51_a_class_that_raises_here_alone_fails_its_row(client: Client, server: LLMServer, pool: Executor) -> None:
+    """As it does in a worker."""
+    server.default = Reply('{"word": "one"}')
+    [row] = client.map(["a"], schema=Fussy, executor=pool).complete()
+    assert row.error is not None
+    assert "KeyError: 'one'" in row.error.message
+
+
 def test_embeddings_come_from_workers_as_well(client: Client, server: LLMServer, executor: Executor) -> None:
     """Several texts share a request, as they do without workers."""
     texts = list(map(str, range(150)))
@@ -230,6 +249,52 @@ def test_p51_a_row_that_kills_workers_fails_alone(
     assert [row.index for row in rows if not row.ok] == [17]
     assert isinstance(rows[17].error, WorkerLost)
     assert [row.parsed.word for row in rows if row.ok] == [item for item in items if item != "poison"]
+
+
+class Dying(ThreadPoolExecutor):
+    """Its worker dies of the first shards."""
+
+    deaths = 3
+
+    def submit(  # noqa: D102
+        self, work: Callable[..., Any], /, *args: Any, **kwargs: Any
+    ) -> Future[Any]:
+        if args and self.deaths:
+            self.deaths -= 1
+            return super().submit(self._die)
+        return super().submit(work, *args, **kwargs)
+
+    @staticmethod
+    def _die() -> None:
+        raise BrokenExecutor("a worker died")
+
+
+def test_the_driver_sleeps_while_a_suspect_is_under_way(
+    client: Client, server: LLMServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Although others are ready, and a place is free."""
+    looks, hear = 0, Spread._hear
+
+    def count(run: Spread, seconds: float | None) -> None:
+        nonlocal looks
+        looks += 1
+        hear(run, seconds)
+
+    monkeypatch.setattr(Spread, "_hear", count)
+    server.default = lambda received: Reply("yes", header_delay=1.0 if received.user_text == "0" else 0.0)
+    with Dying(2) as executor:
+        rows = client.map(map(str, range(8)), executor=executor, window=2, concurrency=2).complete()
+    assert [row.ok for row in rows] == [True] * 8
+    assert looks < 200
+
+
+def test_p51_a_driver_hangs_up_on_shards_that_are_over(
+    client: Client, executor: Executor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The system lets only so many wait: a run may have any number of shards."""
+    monkeypatch.setattr(engines, "_BACKLOG", 2)
+    rows = client.map(map(str, range(20)), executor=executor, window=1).complete()
+    assert [row.text for row in rows] == [f"<{number}>" for number in range(20)]
 
 
 class Broken(ThreadPoolExecutor):
@@ -442,6 +507,7 @@ def test_p51_each_place_has_its_part_of_the_limits() -> None:
     assert [part and part.tokens_per_minute for part in parts] == [250, 250, 250, 250]
     assert [part and part.burst for part in parts] == [2, 2, 2, 2]
     assert [place.concurrency for place in _places(4, plan(concurrency=3), None)] == [1, 1, 1]
+    assert [place.concurrency for place in _places(2, plan(concurrency=64, most=5), None)] == [3, 2]
     assert len(_places(4, plan(), Limits(requests_per_minute=2))) == 2
     assert len(_places(4, plan(), None)) == 4
 

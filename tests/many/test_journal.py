@@ -123,6 +123,41 @@ def test_p48_a_resumed_answer_has_its_type(client: Client, server: LLMServer, jo
     assert [type(row.error) for row in rows] == [InvalidOutput] * 2
 
 
+@pytest.mark.parametrize(
+    ("schema", "text", "value"), [(list[str], "[]", []), (dict[str, int], "{}", {}), (str, '""', "")]
+)
+def test_p48_a_resumed_answer_may_be_empty(
+    client: Client, server: LLMServer, journal: Path, schema: Any, text: str, value: Any
+) -> None:
+    """An empty list is a value, and not a missing one."""
+    server.default = Reply(text)
+    rows = [mapped(client, ["a"], journal, schema=schema)[0] for _ in range(2)]
+    assert [(row.parsed, row.resumed) for row in rows] == [(value, False), (value, True)]
+
+
+@dataclass
+class Strict:
+    """Takes any word, until it has become strict."""
+
+    word: str
+    refused = ""
+
+    def __post_init__(self) -> None:
+        if self.word == self.refused:
+            raise KeyError(self.word)
+
+
+def test_p48_a_class_that_raises_on_resuming_costs_its_row_alone(
+    client: Client, server: LLMServer, journal: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which is asked again."""
+    server.default = lambda received: Reply(f'{{"word": "{received.user_text}"}}')
+    mapped(client, ["a", "b"], journal, schema=Strict)
+    monkeypatch.setattr(Strict, "refused", "a")
+    rows = mapped(client, ["a", "b"], journal, schema=Strict)
+    assert [(row.ok, row.resumed) for row in rows] == [(False, False), (True, True)]
+
+
 def test_failed_rows_are_asked_again(client: Client, server: LLMServer, journal: Path) -> None:
     """In the journal is what became of them."""
     server.script(Reply("No.", status=400))
