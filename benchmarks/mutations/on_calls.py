@@ -103,7 +103,14 @@ _ERRORS = (
 )
 
 _LIFE = (
-    Mutation("P14", "an answer outlives its event loop", "_Orphaned.expire", "or self._loop.is_closed()", ""),
+    Mutation("P14", "an answer outlives its event loop", "_Orphaned.expire", "and self.loop.is_closed()", "and False"),
+    Mutation(
+        "P31",
+        "an answer ends with the event loop before",
+        "AsyncResult._hopped",
+        "self._orphaned.loop = running_loop()",
+        "pass",
+    ),
     Mutation("P14", "an answer left early stays open", "Attempts._drop", "exchange.close()", "exchange.complete"),
     Mutation(
         "P14",

@@ -36,7 +36,7 @@ from anyio import (
     move_on_after,
     wait_readable,
 )
-from anyio.lowlevel import checkpoint, current_token
+from anyio.lowlevel import checkpoint
 
 from llmbridge._aio.threads import Coroutines, Hop, Loop, cancellation, in_thread, running_loop
 from llmbridge._call.pipeline import Wait
@@ -70,7 +70,7 @@ class _StartPacing:
     @classmethod
     def here(cls) -> _StartPacing:
         """That of the running event loop."""
-        loop: object = running_loop() or current_token()  # anyio would first detect the kind of event loop
+        loop = running_loop() or Loop().itself
         pacing = _pacing.get(loop)
         if pacing is None:
             pacing = _pacing[loop] = cls()
@@ -249,14 +249,16 @@ class _Orphaned:
 
     Args:
         result: Waits, and is not kept.
-        loop: The running event loop.
+
+    Attributes:
+        loop: In which it waits; None on trio, which ends its tasks.
     """
 
-    def __init__(self, result: AsyncResult[Any], loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, result: AsyncResult[Any]) -> None:
         self._result = ref(result)
-        self._loop = loop
         self._begun = False
-        self.deadline = monotonic() + _LOOK_SECONDS
+        self.loop = running_loop()
+        self.deadline = float("inf")
 
     def expire(self, now: float) -> None:
         """See `Expiring`."""
@@ -264,7 +266,7 @@ class _Orphaned:
             return
         self.deadline = now + _LOOK_SECONDS
         result = self._result()
-        if result is None or self._loop.is_closed():
+        if result is None or (self.loop is not None and self.loop.is_closed()):
             self.over()
             if result is not None:
                 result._view.abandon()
@@ -273,8 +275,10 @@ class _Orphaned:
         """Looks from now on, once a second. Only here, since what looks is loaded with the first request."""
         from llmbridge._transport.call import watch
 
-        self._begun = True
-        watch(self)
+        if self.loop is not None:
+            self._begun = True
+            self.deadline = monotonic() + _LOOK_SECONDS
+            watch(self)
 
     def over(self) -> None:
         """Looks no more."""
@@ -417,16 +421,14 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         """Waits for `Wait.REST`."""
         event, loop, call = Event(), Loop(), self._view.source.current
         call.when_woken(lambda: loop.soon(event.set))
-        orphaned = _Orphaned(self, on_asyncio) if (on_asyncio := running_loop()) is not None else None
-        if orphaned is not None:
-            orphaned.begin()
+        orphaned = _Orphaned(self)
+        orphaned.begin()
         try:
             with move_on_after(call.rest):
                 await event.wait()
         finally:
             call.when_woken(None)
-            if orphaned is not None:
-                orphaned.over()
+            orphaned.over()
 
     def _stop_watching(self) -> None:
         if self._watch is not None:
@@ -436,11 +438,11 @@ class AsyncResult(AsyncGenerator[Piece, None], Generic[Piece]):
         """The result of a step in a worker thread. If the task is cancelled meanwhile, the next step gets it."""
         coroutines = self._coroutines = self._coroutines or Coroutines()
         if self._hop is None:
-            step: Callable[[], Iterable[Piece] | Wait | None] = self._view.hop
-            if (loop := running_loop()) is not None:
-                self._orphaned = _Orphaned(self, loop)
-                step = partial(_then, step, self._orphaned.begin)
+            self._orphaned = _Orphaned(self)
+            step = partial(_then, self._view.hop, self._orphaned.begin)
             self._hop = Hop(step, coroutines, partial(_seconds_left, self._view.source))
+        elif self._orphaned is not None:
+            self._orphaned.loop = running_loop()  # it may be another one than before
         try:
             outcome = await self._hop.outcome()
         except cancellation():

@@ -161,6 +161,11 @@ class Loop:
         """Whether it is asyncio's; else it is trio's."""
         return self._asyncio is not None
 
+    @property
+    def itself(self) -> object:
+        """The event loop, or trio's token: always the same object, unlike anyio's token."""
+        return self._asyncio or self._trio
+
     def run(self, steps: Callable[[], Coroutine[Any, Any, None]]) -> object:
         """Starts a background task. Call it within the loop, and keep the returned object until the task ends."""
         if self._asyncio is not None:

@@ -14,11 +14,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
 from loopback import DONE, FINISH, Listener, chunk, event, head, read_head
 from modes import Async, Mode
 
-from llmbridge import Cancelled, ChatStream, Client, Limits, Timeout, tool
+from llmbridge import Cancelled, ChatStream, Client, Limits, Timeout, _aio, tool
 from llmbridge._aio import threads
 from llmbridge._call import pipeline
 from llmbridge._transport import Transport
@@ -188,6 +189,34 @@ class TestHeartbeats:
 
             loop.run(main)
             gate.go.release()
+
+    def test_p31_the_next_event_loop_hears_the_step_of_a_thread(
+        self, server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """The loop that began the step has been closed meanwhile, and one looks for that at once."""
+        monkeypatch.setattr(_aio, "_LOOK_SECONDS", 0.0)
+        server.script(Reply(PIECES))
+        go, send = threading.Event(), Transport.send
+
+        def slow(*args: Any) -> Any:
+            assert go.wait(20)
+            return send(*args)
+
+        monkeypatch.setattr(Transport, "send", slow)
+        pieces = client.chat("x").__aiter__()
+
+        async def begin() -> None:
+            with anyio.move_on_after(0.05):
+                await anext(pieces)
+
+        async def go_on() -> list[str]:
+            step = asyncio.ensure_future(anext(pieces))
+            await asyncio.sleep(0)
+            go.set()
+            return [await step, *[piece async for piece in pieces]]
+
+        asyncio.run(begin())
+        assert asyncio.run(go_on()) == PIECES
 
     def test_p14_a_loop_is_closed_with_its_tasks(self, server: LLMServer, client: Client) -> None:
         """Abandoned calls are collected without an event loop, and silently."""
@@ -488,6 +517,25 @@ class TestThreads:
         monkeypatch.setattr(threads, "_GROWTH_SECONDS", 20)
         loop.run(lambda: _all_of([one] * 200))
         assert most[0] <= 32
+
+    def test_p32_few_start_between_two_turns(
+        self, server: LLMServer, client: Client, loop: Async, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """However fast the machine: other tasks are not held up by many calls that start at once."""
+        monkeypatch.setattr(_aio, "_BURST_SECONDS", float("inf"))
+        calls = [client.chat("x") for _ in range(40)]
+
+        async def main() -> list[int]:
+            started: list[int] = []
+            async with anyio.create_task_group() as tasks:
+                for call in calls:
+                    tasks.start_soon(_all, call)
+                for _ in range(3):
+                    await anyio.lowlevel.checkpoint()
+                    started.append(sum(call._reading.source.started is not None for call in calls))
+            return started
+
+        assert 0 < max(loop.run(main)) <= 3 * _aio._BURST
 
     @pytest.mark.quick(1)
     def test_p32_calls_that_hang_hold_up_no_others(

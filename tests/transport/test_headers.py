@@ -8,6 +8,8 @@ from typing import Any
 from unittest.mock import patch
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from llmbridge._transport.connections import _Response
 
@@ -41,6 +43,34 @@ UNUSUAL = [
     OK + b"Transfer-Encoding: gzip, chunked\r\n\r\n",
     OK + b"Transfer-Encoding: identity\r\nContent-Length: 12\r\n\r\n",
 ]
+NAMES = st.sampled_from(
+    [b"Content-Length", b"content-length", b"Transfer-Encoding", b"Connection", b"CONNECTION", b"Set-Cookie", b"X~!'"]
+)
+VALUES = st.sampled_from(
+    [
+        b"",
+        b"0",
+        b"12 ",
+        b"7",
+        b"012",
+        b"+1",
+        b"1, 1",
+        b"chunked",
+        b"Chunked",
+        b"gzip, chunked",
+        b"Close, x",
+        b"a:b",
+        b"\x85",
+    ]
+)
+USUAL_LINES = st.tuples(NAMES, st.just(b": "), VALUES, st.just(b"\r\n")).map(b"".join)
+LINES = st.tuples(
+    NAMES | st.binary(max_size=4),
+    st.sampled_from([b":", b": ", b":\t ", b" :", b""]),
+    VALUES | st.binary(max_size=9),
+    st.sampled_from([b"\r\n"] * 9 + [b"\n", b"\r\n ", b" \r\n"]),
+).map(b"".join)
+BLOCKS = st.lists(USUAL_LINES, max_size=9) | st.lists(LINES, max_size=9)
 
 
 class FakeSocket:
@@ -69,6 +99,13 @@ def read(kind: type[Any], data: bytes, method: str) -> tuple[Any, ...]:
 def test_headers_are_read_as_http_client_does(data: bytes, method: str) -> None:
     """Any headers give the same result."""
     assert read(_Response, data + b"body", method) == read(http.client.HTTPResponse, data + b"body", method)
+
+
+@given(BLOCKS)
+def test_any_headers_are_read_as_http_client_does(lines: list[bytes]) -> None:
+    """Names in any case, repeated ones, folded lines, empty values and wrong bytes."""
+    data = OK + b"".join(lines) + b"\r\n\r\nbody"
+    assert read(_Response, data, "POST") == read(http.client.HTTPResponse, data, "POST")
 
 
 @pytest.mark.parametrize("data", USUAL)
