@@ -482,9 +482,7 @@ class Transport:
 
 
 _NO_COOKIES = RequestsCookieJar()
-_SENSITIVE = (
-    "_llmbridge_sensitive"  # attribute of a prepared request: the secrets in its headers and in the proxy's URL
-)
+_SENSITIVE = "_llmbridge_sensitive"  # attribute of a prepared request: the secrets in its headers and its proxy's URL
 
 
 def _sensitive_words(request: requests.PreparedRequest | None) -> tuple[str, ...]:
