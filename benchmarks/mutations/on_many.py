@@ -199,7 +199,7 @@ _WHOLE = (
         "P50", "a short timeout changes nothing", "Chats.__init__", "(timeout.first_content or _NEVER) / 2", "_NEVER"
     ),
     Mutation("P50", "a journal knows how a row was asked", "_NOT_OF_ANSWERS", '"model", "stream"', '"model"'),
-    Mutation("P50", "only the first model is looked at", "Attempts.answers_whole", "self._routes", "self._routes[:1]"),
+    Mutation("P50", "fallbacks get whole answers", "Attempts.answers_whole", "not self._several and ", ""),
     Mutation(
         "P50",
         "every provider has whole answers",

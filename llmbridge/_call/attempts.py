@@ -143,8 +143,8 @@ class Attempts:
 
     @property
     def answers_whole(self) -> bool:
-        """Whether all services take `stream=False`."""
-        return all(route.provider.answers_whole() for route in self._routes)
+        """Whether the service takes `stream=False`: of several, one that refuses it would pass the call to the next."""
+        return not self._several and self.route.provider.answers_whole()
 
     @property
     def metered(self) -> bool:

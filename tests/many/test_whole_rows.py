@@ -423,8 +423,8 @@ class Review:
 
 
 @pytest.mark.usefixtures("at_once")
-def test_p50_tools_schemas_and_fallbacks_work_alike(client: Client, server: LLMServer) -> None:
-    """Each turn of a loop of tools, each retry for a schema and each model is asked for whole answers."""
+def test_p50_tools_and_schemas_work_alike(client: Client, server: LLMServer) -> None:
+    """Each turn of a loop of tools and each retry for a schema is asked for whole answers."""
     call = Reply(tool_calls=[{"name": "add", "arguments": {"a": 1, "b": 2}}])
     server.default = lambda received: Reply("3") if received.turns[-1].role == "tool" else call
     assert [row.text for row in client.map(texts(3), tools=[add], run_tools=True, concurrency=1)] == ["3"] * 3
@@ -435,10 +435,18 @@ def test_p50_tools_schemas_and_fallbacks_work_alike(client: Client, server: LLMS
     assert [row.parsed for row in rows] == [Review(True)] * 2
     assert streams(server)[6:] == [True] * 2 + [False] * 2
 
-    server.default = lambda received: echo(received) if received.model == "b" else Reply("no", status=500)
+
+@pytest.mark.usefixtures("at_once")
+def test_p50_a_model_that_only_streams_does_not_pass_its_rows_to_the_next(client: Client, server: LLMServer) -> None:
+    """Nobody would see that another model answers: with several, answers are streamed."""
+
+    def answer(received: Received) -> Reply:
+        whole = received.model == "a" and not received.json.get("stream")
+        return Reply("streams only", status=400) if whole else Reply(received.model)
+
+    server.default = answer
     with asked(server, model="a") as first, asked(server, model="b") as second:
-        assert all(row.ok for row in Client([first, second]).map(texts(3), concurrency=1))
-    assert streams(server)[10:] == [True] * 2 + [False] * 2
+        assert [row.text for row in Client([first, second]).map(texts(4), concurrency=1)] == ["a"] * 4
 
 
 # -- which providers have them ----------------------------------------------------------------------------------------
@@ -500,5 +508,3 @@ def test_p50_a_provider_that_changes_how_streams_are_read_streams(
     with Client(f"{kind.name}:m", base_url=server.base_url("openai"), retries=0) as client:
         assert [row.text for row in client.map(texts(4), concurrency=1)] == [f"<row {number}>" for number in range(4)]
     assert streams(server) == [True, *([not whole] * 3)]
-    with asked(server) as other, Client(f"{kind.name}:m", base_url=server.base_url("openai")) as first:
-        assert Client([other, first]).map(["a"])._asking._answers_whole is whole  # type: ignore[attr-defined]
