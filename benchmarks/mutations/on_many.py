@@ -161,7 +161,7 @@ _WORKERS = (
     ),
     Mutation("P51", "each worker has the whole width", "_part", "whole // count + (number < whole % count)", "whole"),
     Mutation("P51", "a shard forgets what was sent before it", "_Worker.__init__", "share.recent", "()"),
-    Mutation("P51", "keys travel", "_refuse_secrets", 'isinstance(ways["api_key"], (str, _secret()))', "False"),
+    Mutation("P51", "keys travel", "_refuse_secrets", 'isinstance(ways["api_key"], (str, Secret))', "False"),
     Mutation("P51", "headers travel", "_refuse_secrets", "if value != ways[name]:", "if False:"),
     Mutation("P51", "several models are not looked at", "_refuse_secrets", "if client.several", "if False"),
     Mutation("P51", "any version will do", "work", "if version != __version__:", "if False:"),

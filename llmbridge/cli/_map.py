@@ -133,7 +133,7 @@ def _executor(word: str | None) -> Iterator[Any]:
     """What `Client.map` takes as executor, and shuts down what it has started.
 
     Raises:
-        Misused: There is no such executor here.
+        Misused: The word is unknown, a package is missing, or the scheduler cannot be reached.
     """
     kind, _, about = (word or "").partition(":")
     if word is None or word == "ray":

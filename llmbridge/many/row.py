@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from llmbridge.completion import Completion
     from llmbridge.events import Usage
 
-__all__ = ["Asked", "Key", "Questions", "Row", "Template"]
+__all__ = ["Asked", "Key", "Questions", "Row", "Template", "as_outcome"]
 
 Key = Union[str, Callable[[Any], Any], None]
 Template = Union[str, Callable[[Any], Any], None]
@@ -187,6 +187,13 @@ class Questions:
         except KeyError as error:
             known = ", ".join(map(str, columns))
             raise InvalidRequest(f"prompt= has a column {error}, which the row has not: it has {known}") from None
+
+
+def as_outcome(error: Exception) -> LLMBridgeError:
+    """What a row has failed with, also where it is nothing that llmbridge raises."""
+    if isinstance(error, LLMBridgeError):
+        return error
+    return LLMBridgeError(f"{type(error).__name__}: {error}{place_of(error)}")
 
 
 def _columns(item: Any) -> Mapping[str, Any]:

@@ -37,11 +37,10 @@ from llmbridge.errors import (
     RateLimited,
     TransportError,
     WorkerLost,
-    place_of,
     without_frames,
 )
 from llmbridge.many.journal import Journal, Keys
-from llmbridge.many.row import Asked, Questions, Row
+from llmbridge.many.row import Asked, Questions, Row, as_outcome
 from llmbridge.many.totals import Progress, ProgressLike, Totals
 from llmbridge.many.width import Width
 from llmbridge.secret import callers_frames_only
@@ -50,7 +49,7 @@ if TYPE_CHECKING:
     from llmbridge.many.asking import Answered, Asking
     from llmbridge.retry import Retry
 
-__all__ = ["Plan", "Run", "as_outcome"]
+__all__ = ["Plan", "Run"]
 
 _REFUSALS = (RateLimited, Overloaded)
 _AGAIN = (TransportError, ProtocolError, InvalidOutput)  # nobody has seen the answer, so it may be made once more
@@ -589,13 +588,6 @@ class Run:
         self._rows.put(rows)
         if (listener := self._listener) is not None:
             listener()
-
-
-def as_outcome(error: Exception) -> LLMBridgeError:
-    """What a row has failed with, also where it is nothing that llmbridge raises."""
-    if isinstance(error, LLMBridgeError):
-        return error
-    return LLMBridgeError(f"{type(error).__name__}: {error}{place_of(error)}")
 
 
 def _may_help(retry: Retry, error: BaseException) -> bool:

@@ -1,8 +1,8 @@
 """A shard: rows of a run that a worker of an executor sends, and what travels to it and back.
 
 A task is bytes, and so is what comes back, so that it is the same for all executors. Nothing is raised out of one:
-some executors write what a task raises into their logs, with its arguments, which are prompts. There is no key in it:
-a worker looks up its own, as a client does that was unpickled.
+some executors write what a task raises into their logs, with its arguments, which are prompts. A task holds no key:
+each worker looks up its own, as an unpickled client does.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ from llmbridge.many.row import Questions, Row
 from llmbridge.many.run import Plan, Run
 from llmbridge.many.totals import Totals
 from llmbridge.options import TRANSPORT_NAMES, without_secrets
+from llmbridge.secret import Secret
 
 if TYPE_CHECKING:
     from llmbridge.client import Client
@@ -112,14 +113,12 @@ class Report:
         error: What ended the shard early.
         totals: Of the shard.
         recent: As in `Share`, from now on.
-        unfit: Whether it is the worker that cannot do it, and no row was sent.
     """
 
     rows: Sequence[Row[Any]]
     error: LLMBridgeError | None
     totals: Totals
     recent: Sequence[tuple[float, int]]
-    unfit: bool = False
 
 
 # -- by the driver ----------------------------------------------------------------------------------------------------
@@ -141,12 +140,17 @@ def packed_settings(client: Client, asking: Asking, options: Mapping[str, Any], 
 
 
 def _refuse_secrets(client: Client, options: Mapping[str, Any]) -> None:
-    clients = [client, *(one for one in client._model if not isinstance(one, str))] if client.several else [client]
+    others = [one for one in client._model if not isinstance(one, str)] if client.several else []
+    if any(one._limits is not None for one in others):
+        raise ConfigError(
+            "an executor cannot share out the limits= of one of several models: give them to the client that maps"
+        )
+    clients = [client, *others]
     for transport in (*(vars(one.transport_options) for one in clients), options):
         ways = {name: transport.get(name) for name in TRANSPORT_NAMES}
         if ways["session"] is not None:
             raise ConfigError("an executor cannot take a session= to its workers: leave it out")
-        if isinstance(ways["api_key"], (str, _secret())):
+        if isinstance(ways["api_key"], (str, Secret)):
             raise ConfigError(
                 "api_key= is not sent to the workers of an executor: leave it out, and set the provider's variable or "
                 "keys file on each of them, or give a function that returns the key"
@@ -154,12 +158,6 @@ def _refuse_secrets(client: Client, options: Mapping[str, Any]) -> None:
         for name, value in without_secrets(ways).items():
             if value != ways[name]:
                 raise ConfigError(f"{name}= holds a secret, which is not sent to the workers of an executor")
-
-
-def _secret() -> type:
-    from llmbridge.secret import Secret
-
-    return Secret
 
 
 def packed_task(settings: bytes, contents: Sequence[bytes], share: Share, watched: Watched) -> bytes:
@@ -183,7 +181,7 @@ def work(task: bytes) -> bytes:
     except BaseException as error:  # noqa: BLE001 - goes to the driver
         said = error.message if isinstance(error, LLMBridgeError) else f"{type(error).__name__}: {error}"
         kind = type(error) if isinstance(error, ConfigError) else ConfigError
-        return pickle.dumps(Report((), kind(f"the worker {_here()} cannot send rows: {said}"), Totals(), (), True))
+        return pickle.dumps(Report((), kind(f"the worker {_here()} cannot send rows: {said}"), Totals(), ()))
 
 
 def forget(settings: bytes) -> None:

@@ -17,7 +17,8 @@ from typing import TYPE_CHECKING, Any
 from llmbridge._locks import monotonic
 from llmbridge.errors import Cancelled, ConfigError, WorkerLost
 from llmbridge.limits import Limits
-from llmbridge.many.run import Plan, Run, as_outcome
+from llmbridge.many.row import as_outcome
+from llmbridge.many.run import Plan, Run
 from llmbridge.many.shard import Report, Share, forget, packed_settings, packed_task, unpickled, work
 
 if TYPE_CHECKING:

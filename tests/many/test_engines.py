@@ -622,6 +622,15 @@ def test_p51_a_secret_for_workers_is_refused(
     assert server.requests == []
 
 
+def test_p51_limits_of_one_of_several_models_are_refused(server: LLMServer, threads: Executor) -> None:
+    """Each worker would take them whole."""
+    url = {"base_url": server.base_url("openai")}
+    client = Client([Client("openai:m", **url), Client("openai:n", limits=Limits(concurrency=1), **url)])
+    with pytest.raises(ConfigError, match="limits= of one of several models"):
+        client.map(["a"], executor=threads).complete()
+    assert server.requests == []
+
+
 def test_a_session_stays_where_it_is(client: Client, threads: Executor) -> None:
     """It cannot travel."""
     import requests
@@ -645,7 +654,7 @@ def test_p51_another_version_of_llmbridge_is_refused() -> None:
     """Rows of one version may mean something else in another."""
     report = pickle.loads(work(pickle.dumps(("0.0.1", b"", [], b"", ()))))
     assert isinstance(report, Report)
-    assert report.unfit
+    assert (report.rows, report.totals.requests) == ((), 0)
     assert "not 0.0.1: install the same one everywhere" in str(report.error)
 
 
