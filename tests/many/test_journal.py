@@ -373,7 +373,8 @@ def test_p47_a_row_is_written_before_it_is_handed_out(client: Client, journal: P
     seen: list[int] = []
 
     def look(row: Row[Any]) -> None:
-        assert row.index in {record["index"] for record in records(journal)}
+        lines = journal.read_bytes().splitlines()  # the last one may be under way
+        assert row.index in {record["index"] for record in map(parsed, lines) if "index" in record}
         seen.append(row.index)
 
     mode.each(client.map(map(str, range(40)), journal=journal, concurrency=8, order="done"), look)
