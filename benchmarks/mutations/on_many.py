@@ -106,7 +106,7 @@ _MISTAKEN = (
 _END = (
     Mutation("P49", "leaving the loop leaves the run", "_each", "run.close()", "pass"),
     Mutation("P49", "dropping an async loop leaves the run", "AsyncRows.__del__", "self._source.cancel()", "pass"),
-    Mutation("P49", "requests under way are not cancelled", "Run.cancel", "cancel()", "pass"),
+    Mutation("P49", "requests under way are not cancelled", "Run.cancel", "self._calls.cancel()", "pass"),
     Mutation(
         "P49",
         "the window has no end",
@@ -176,14 +176,14 @@ _WORKERS = (
 )
 
 _WHOLE = (
-    Mutation("P50", "whole answers are never asked for", "Chats.ask", '{"stream": False} if whole else {}', "{}"),
-    Mutation("P50", "whole answers are asked for at once", "Chats.ask", "brevity.proven >= brevity.needed", "True"),
-    Mutation("P50", "a whole answer is asked for again", "Chats.ask", "not asked.failures and", ""),
+    Mutation("P50", "whole answers are never asked for", "Chats.steps", '{"stream": False} if whole else {}', "{}"),
+    Mutation("P50", "whole answers are asked for at once", "Chats.steps", "brevity.proven >= brevity.needed", "True"),
+    Mutation("P50", "a whole answer is asked for again", "Chats.steps", "not asked.failures and", ""),
     Mutation("P50", "a slow answer counts as quick", "Brevity.heard", "seconds < self.seconds", "True"),
     Mutation("P50", "a failure counts for nothing", "Brevity.failed", "2 * self.needed", "self.needed"),
-    Mutation("P50", "a failure leaves whole answers on", "Chats.ask", "brevity.failed()", "pass"),
-    Mutation("P50", "a service that only streams fails rows", "Chats.ask", "whole and _only_streams(error)", "False"),
-    Mutation("P50", "a service that only streams is not remembered", "Chats.ask", "brevity.refused()", "pass"),
+    Mutation("P50", "a failure leaves whole answers on", "Chats.steps", "brevity.failed()", "pass"),
+    Mutation("P50", "a service that only streams fails rows", "Chats.steps", "whole and _only_streams(error)", "False"),
+    Mutation("P50", "a service that only streams is not remembered", "Chats.steps", "brevity.refused()", "pass"),
     Mutation("P50", "any refusal is taken for one of whole answers", "_only_streams", "return", "return True or"),
     Mutation("P50", "an unknown path fails rows", "_NOT_THERE", "404, 405", "0,"),
     Mutation("P50", "the caller's stream= is overridden", "Chats.__init__", 'own.get("stream") is None', "True"),

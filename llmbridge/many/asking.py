@@ -6,7 +6,7 @@ import inspect
 import json
 import re
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Generator, Mapping, Sequence
+from collections.abc import Generator, Mapping, Sequence
 from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -50,9 +50,6 @@ _NEVER = float("inf")
 _HELD_UP = (TransportError, ProtocolError, ServerError)  # by what a stream may pass
 _NOT_THERE = (404, 405)  # Gemini's dialect has another path for whole answers
 
-Begun = Callable[[Callable[[], object]], None]
-"""Called with what cancels the call that is about to be made."""
-
 
 class Answered(NamedTuple):
     """What came of one request: an answer for each row, and the tokens of all."""
@@ -72,6 +69,7 @@ class Asking(ABC):
         kind: What answers are called in a journal.
         most: Rows in one request, at the most.
         retry: How long to wait before a request is repeated.
+        parses: Whether an answer is parsed by classes of the caller, which may take a while.
         settings: What all answers depend on, as JSON can hold it; nothing that is secret.
 
     Raises:
@@ -79,6 +77,7 @@ class Asking(ABC):
     """
 
     most = 1
+    parses = False
     kind: str
 
     def __init__(self, client: Client, options: Mapping[str, Any]) -> None:
@@ -139,8 +138,8 @@ class Asking(ABC):
         """
 
     @abstractmethod
-    def ask(self, rows: Sequence[Asked], begun: Begun) -> Answered:
-        """The answers. Blocks.
+    def steps(self, rows: Sequence[Asked]) -> Generator[Any, None, Answered]:
+        """Asks, see `Steps` in `calls`; returns the answers.
 
         Raises:
             LLMBridgeError: There are none.
@@ -221,6 +220,7 @@ class Chats(Asking):
             self._options["unsupported"] = "drop"  # the caller was warned, once
         wanted = options.get("schema") if options.get("schema") is not None else client.chat_options.schema
         self._schema = _schema_of(wanted) if wanted is not None and wanted is not False else None
+        self.parses = self._schema is not None
         defaults = client.chat_options
         own = {**defaults.params, **(defaults.extra or {}), **options, **(options.get("extra") or {})}
         free = self._answers_whole and own.get("stream") is None and not own.get("background")
@@ -249,26 +249,25 @@ class Chats(Asking):
             raise InvalidRequest("the item is a mapping: say with prompt= what to ask, like prompt='{text}'")
         return checked_messages(content)
 
-    def ask(self, rows: Sequence[Asked], begun: Begun) -> Answered:
+    def steps(self, rows: Sequence[Asked]) -> Generator[Any, None, Answered]:
         """See Asking."""
         asked, brevity = rows[0], self._brevity
         whole = not asked.failures and brevity.proven >= brevity.needed
         try:
-            answer = self._answer(asked, begun, {"stream": False} if whole else {})
+            answer = yield from self._answer(asked, {"stream": False} if whole else {})
         except LLMBridgeError as error:
             if not (whole and _only_streams(error)):
                 if whole and isinstance(error, _HELD_UP) and not isinstance(error, Overloaded):
                     brevity.failed()
                 raise
             brevity.refused()
-            answer = self._answer(asked, begun, {})
+            answer = yield from self._answer(asked, {})
         brevity.heard(answer.total_seconds or 0.0)
         return Answered([answer], answer.usage)
 
-    def _answer(self, asked: Asked, begun: Begun, more: Mapping[str, Any]) -> Completion:
+    def _answer(self, asked: Asked, more: Mapping[str, Any]) -> Generator[Any, None, Completion]:
         stream = self._client.chat(list(asked.content), **{**self._options, **more})
-        begun(stream.cancel)
-        return stream.complete()
+        return stream._steps()
 
     def recorded(self, answer: Completion) -> Any:
         """See Asking."""
@@ -347,11 +346,9 @@ class Embeds(Asking):
         check_text(content, "the item")
         return content
 
-    def ask(self, rows: Sequence[Asked], begun: Begun) -> Answered:
+    def steps(self, rows: Sequence[Asked]) -> Generator[Any, None, Answered]:
         """See Asking."""
-        from llmbridge._call.reading import finished
-
-        found = finished(_told(self._call([row.content for row in rows]).steps(), begun))
+        found = yield from self._call([row.content for row in rows]).steps()
         return Answered(found.vectors, found.usage)
 
     def recorded(self, answer: list[float]) -> Any:
@@ -361,22 +358,6 @@ class Embeds(Asking):
     def restored(self, record: Any) -> Any:
         """See Asking."""
         return record
-
-
-def _told(steps: Generator[Any, None, Any], begun: Begun) -> Generator[Any, None, Any]:
-    """The same steps, each of which `begun` hears of."""
-    failure: LLMBridgeError | None = None
-    while True:
-        try:
-            answer = next(steps) if failure is None else steps.throw(failure)
-        except StopIteration as end:
-            return end.value
-        begun(answer._reading.source.cancel)
-        failure = None
-        try:
-            yield answer
-        except LLMBridgeError as error:
-            failure = error
 
 
 def _choice(data: Mapping[str, Any]) -> dict[str, Any]:

@@ -1,8 +1,8 @@
-"""A run: threads that read the input, send requests, and keep order, and the queues between them.
+"""A run: threads that read the input, make the calls, and keep order, and the queues between them.
 
-One thread reads the input, several send requests, and one conducts: it alone knows which rows wait, how many requests
-may be under way, what is in the journal, and what comes next. The others report to it through a queue, so that
-nothing here takes a lock: a run can be cancelled from a signal handler and from a garbage collection.
+One thread reads the input, some make the calls (see `calls`), and one conducts: it alone knows which rows wait, how
+many requests may be under way, what is in the journal, and what comes next. The others report to it through a queue, so
+that nothing here takes a lock: a run can be cancelled from a signal handler and from a garbage collection.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -37,8 +38,8 @@ from llmbridge.errors import (
     RateLimited,
     TransportError,
     WorkerLost,
-    without_frames,
 )
+from llmbridge.many.calls import Calls
 from llmbridge.many.journal import Journal, Keys
 from llmbridge.many.row import Asked, Questions, Row, as_outcome
 from llmbridge.many.totals import Progress, ProgressLike, Totals
@@ -124,10 +125,9 @@ class Run:
         self._progress = Progress(plan.progress)
         self._inbox: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self._permits: SimpleQueue[bool] = SimpleQueue()  # to read one more item
-        self._tasks: SimpleQueue[tuple[list[Asked], float] | None] = SimpleQueue()
+        self._calls = Calls(self._begin_thread)
         self._rows: SimpleQueue[list[Row[Any] | _End]] = SimpleQueue()
         self._here: deque[Row[Any] | _End] = deque()  # those of them that are about to be taken
-        self._cancels: dict[int, Callable[[], object]] = {}  # of the requests under way, by thread
         self._cancelled = False
         self._context = copy_context()
         self._conductor: threading.Thread | None = None
@@ -140,7 +140,6 @@ class Run:
         self._waiting: list[tuple[float, int, Asked]] = []  # a heap, by when they are sent again
         self._running = 0
         self._queue_at = 0.0  # when the queue of the client's limits is worth another look
-        self._threads: list[threading.Thread] = []
         self._finished: list[tuple[Row[Any], Asked]] = []
         self._held: dict[int, Row[Any]] = {}  # whose turn has not come
         self._next = 0
@@ -225,8 +224,7 @@ class Run:
     def cancel(self) -> None:
         """Ends the run from any thread: nothing more is sent. May be repeated."""
         self._cancelled = True
-        for cancel in list(self._cancels.values()):
-            cancel()
+        self._calls.cancel()
         if callable(stop := getattr(self._items, "stop", None)):
             stop()
         self._inbox.put((bool,))
@@ -234,7 +232,7 @@ class Run:
     def close(self) -> None:
         """`cancel`, and waits until the journal is closed and no thread is left, for `end_seconds` at most."""
         self.cancel()
-        if self._conductor is not None and threading.current_thread() not in (self._conductor, *self._threads):
+        if self._conductor is not None and threading.current_thread() not in (self._conductor, *self._calls.threads):
             self._conductor.join(self.end_seconds)
 
     # -- the threads -----------------------------------------------------------------------------------------------
@@ -263,27 +261,6 @@ class Run:
             failure = error
         self._inbox.put((self._end_of_input, failure))
 
-    def _work(self) -> None:
-        """Sends requests."""
-        thread = threading.get_ident()
-
-        def begun(cancel: Callable[[], object]) -> None:
-            self._cancels[thread] = cancel
-            if self._cancelled:
-                cancel()
-
-        while (task := self._tasks.get()) is not None:
-            rows, sent = task
-            outcome: Answered | BaseException
-            try:
-                outcome = self._asking.ask(rows, begun)
-            except BaseException as error:  # noqa: BLE001 - it is the row's outcome
-                outcome = as_outcome(error) if isinstance(error, Exception) else error
-                without_frames(error)
-            self._cancels.pop(thread, None)
-            self._inbox.put((self._answered, rows, sent, outcome))
-            del task, rows, outcome
-
     def _conduct(self) -> None:
         """Hears what the other threads report, and decides what follows."""
         error: BaseException | None = None
@@ -292,6 +269,7 @@ class Run:
             if self._plan.journal is not None:
                 self._journal = Journal(self._plan.journal, self._asking.settings)
                 self._journal.begin()
+            self._calls.start()
             self._begin_thread(self._read, "reader")
             while not self._over:
                 self._permit()
@@ -330,12 +308,11 @@ class Run:
             self._hand_out()
         finally:
             self._permits.put(False)
-            for _ in self._threads:
-                self._tasks.put(None)
+            self._calls.close()
             for kept in (self._journal, self._keys):
                 if kept is not None:
                     kept.close()
-        for thread in self._threads:
+        for thread in self._calls.threads:
             thread.join(max(0.0, end - monotonic()))
         self._ended = monotonic()
         self._progress.show(self.totals, last=True)
@@ -437,9 +414,7 @@ class Run:
             self._running += 1
             self._totals["requests"] += 1
             self._width.sent(now)
-            if self._running > len(self._threads):
-                self._more_threads()
-            self._tasks.put((rows, now))
+            self._calls.begin(self._asking.steps(rows), partial(self._over_with, rows, now), self._asking.parses)
 
     def _together(self, now: float) -> list[Asked]:
         """The rows of the next request; none if it is worth waiting for more of them."""
@@ -459,12 +434,10 @@ class Run:
         """When more rows for one request are not waited for any longer."""
         return self._ready_since + _FULL_SECONDS
 
-    def _more_threads(self) -> None:
-        try:
-            self._threads.append(self._begin_thread(self._work, "worker"))
-        except RuntimeError:  # the system gives no more: those that there are go on
-            if not self._threads:
-                raise
+    def _over_with(self, rows: list[Asked], sent: float, outcome: Any) -> None:
+        if isinstance(outcome, Exception):
+            outcome = as_outcome(outcome)
+        self._inbox.put((self._answered, rows, sent, outcome))
 
     def _answered(self, rows: list[Asked], sent: float, outcome: Answered | BaseException) -> None:
         """A request is over."""

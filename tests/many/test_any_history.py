@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import tempfile
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -48,14 +48,15 @@ class Service:
         self.failing: set[str] = set()
         self.asked: list[str] = []
 
-    def ask(self, rows: Sequence[Any], begun: Any) -> asking.Answered:
-        """In place of `Chats.ask`."""
+    def steps(self, rows: Sequence[Any]) -> Generator[Any, None, asking.Answered]:
+        """In place of `Chats.steps`."""
         text = rows[0].content[0].text
         self.asked.append(text)
         if text in self.failing:
             raise ServerError("broken", status=500)
         said = f"{text} {len(self.asked)}"
         return asking.Answered([Completion(said, message=Message("assistant", said))], Usage(1, 1))
+        yield
 
 
 @settings(max_examples=60)
@@ -64,7 +65,7 @@ def test_each_row_gets_its_own_answer_once(sessions: list[Session]) -> None:
     """Runs that are left early, inputs that change, rows that fail, a tail that is cut off."""
     service = Service()
     with pytest.MonkeyPatch.context() as patch, tempfile.TemporaryDirectory() as folder:
-        patch.setattr(asking.Chats, "ask", service.ask)
+        patch.setattr(asking.Chats, "steps", service.steps)
         patch.setattr(os, "fsync", lambda _: None)
         journal = os.path.join(folder, "journal")
         kept: set[str] = set()  # answers that were handed out, and cannot have been cut off

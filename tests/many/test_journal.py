@@ -615,15 +615,16 @@ import os, sys
 from llmbridge import Client, Completion, Message, Usage
 from llmbridge.many import asking
 
-def ask(self, rows, begun):
+def steps(self, rows):
     text = rows[0].content[0].text
     return asking.Answered([Completion(text, message=Message("assistant", text))], Usage(1, 1))
+    yield
 
 def resident():
     with open("/proc/self/statm") as file:
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-asking.Chats.ask = ask
+asking.Chats.steps = steps
 client = Client("openai:m", api_key="k-0123456789")
 client.map(map(str, range(2000)), concurrency=16).complete()
 before, most = resident(), 0

@@ -33,6 +33,7 @@ from llmbridge import (
     register,
 )
 from llmbridge._call import answer
+from llmbridge._call.reading import finished
 from llmbridge.events import END, End, Item
 from llmbridge.many import asking
 from llmbridge.many.asking import Brevity
@@ -318,7 +319,7 @@ def test_p50_a_row_that_has_failed_is_streamed_whatever_the_others_do(client: Cl
         asked = rows._plan.questions.ask(0, "row")
         asked.failures = failures
         rows._asking._brevity.proven = 1000  # type: ignore[attr-defined]
-        rows._asking.ask([asked], lambda cancel: None)
+        finished(rows._asking.steps([asked]))
     assert streams(server) == [False, True]
 
 

@@ -1,0 +1,344 @@
+"""The calls of a run: one thread waits for all of them, and others make the steps that block.
+
+With a thread for each call, a thousand of them would want the interpreter's lock at once, and spend more CPU on
+waiting for it than on the answers. The steps are those of `async for`: see `_aio`.
+"""
+
+from __future__ import annotations
+
+import heapq
+import selectors
+import socket
+import threading
+from collections import deque
+from collections.abc import Callable, Generator
+from contextlib import suppress
+from functools import partial
+from itertools import count
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, Any
+
+from llmbridge._call.pipeline import Wait
+from llmbridge._call.reading import TextView
+from llmbridge._locks import monotonic
+from llmbridge.errors import LLMBridgeError, without_frames
+
+if TYPE_CHECKING:
+    from llmbridge._call.pipeline import Pipeline
+
+__all__ = ["Calls", "Steps"]
+
+_BLOCKING = 32  # threads for steps that block
+_GROWTH_SECONDS = 0.1  # without a step that ended, before there are more
+_READS = 16  # of one answer, before others have their turn
+_SELECTABLE = 500  # sockets, where only `select` waits for them: Windows takes 512
+
+Steps = Generator[Any, None, Any]
+"""Yields an answer, and is resumed when that has been read; if it failed, with its error. Returns the result."""
+
+Begin = Callable[[Callable[[], None], str], threading.Thread]
+Over = Callable[[Any], object]
+
+
+class _Call:
+    """One of them.
+
+    Args:
+        steps: See `Steps`.
+        over: Called with the result, or with the error.
+        parses: Whether the generator may take a while between answers.
+    """
+
+    __slots__ = ("descriptor", "over", "parses", "rests", "steps", "view", "watched")
+
+    def __init__(self, steps: Steps, over: Over, parses: bool) -> None:
+        self.steps = steps
+        self.over = over
+        self.parses = parses
+        self.view: TextView | None = None
+        self.watched: Pipeline | None = None
+        self.descriptor = 0
+        self.rests = 0  # a wait that is over has another number
+
+
+_Then = Callable[[_Call, Any], None]
+
+
+class Calls:
+    """Makes calls, many at once.
+
+    Args:
+        begin_thread: Starts a thread that does some work, and has a name.
+    """
+
+    def __init__(self, begin_thread: Begin) -> None:
+        self._begin_thread = begin_thread
+        self._inbox: deque[Callable[[], object]] = deque()
+        self._asleep = self._cancelled = self._closed = False
+        self._under_way: set[_Call] = set()
+        self._turns: deque[_Call] = deque()
+        self._timers: list[tuple[float, int, _Call, int]] = []  # a heap, by when the wait is over
+        self._numbers = count()
+        self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        self._unfinished = 0  # jobs
+        self._moved_at = 0.0  # when one of them was finished, or a thread was added
+        self.threads: list[threading.Thread] = []
+
+    # -- from any thread -----------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Begins to wait for calls."""
+        self._selector = selectors.DefaultSelector()
+        self._ear, self._bell = socket.socketpair()
+        self._ear.setblocking(False)
+        self._bell.setblocking(False)
+        self._selector.register(self._ear, selectors.EVENT_READ)
+        self._begin_thread(self._run, "calls")
+
+    def begin(self, steps: Steps, over: Over, parses: bool = False) -> None:
+        """Begins a call.
+
+        Args:
+            steps, over, parses: See `_Call`.
+        """
+        self._soon(partial(self._begin, _Call(steps, over, parses)))
+
+    def cancel(self) -> None:
+        """Cancels all calls; each one is over as soon as it has noticed. From a signal handler, too."""
+        self._cancelled = True
+        for call in list(self._under_way):
+            _cancel(call)
+
+    def close(self) -> None:
+        """Lets the threads end."""
+        self._soon(self._close)
+
+    def _soon(self, act: Callable[[], object]) -> None:
+        self._inbox.append(act)
+        if self._asleep:
+            self._asleep = False
+            with suppress(OSError):  # it has ended, or has been woken a thousand times
+                self._bell.send(b"\0")
+
+    # -- in the thread that waits --------------------------------------------------------------------------------------
+
+    def _run(self) -> None:
+        try:
+            while not self._closed:
+                self._round()
+        except BaseException as error:  # noqa: BLE001 - goes to those who wait for the calls
+            for call in list(self._under_way):
+                self._end(call, error)
+        finally:
+            self._closed = True
+            for call in self._under_way:
+                self._unwatch(call)
+            for _ in self.threads:
+                self._jobs.put(None)
+            for open_one in (self._selector, self._ear, self._bell):
+                open_one.close()
+
+    def _round(self) -> None:
+        """Takes in what has arrived and what has been asked for; waits until there is anything."""
+        self._asleep = True
+        arrived = self._selector.select(0 if self._inbox or self._turns else self._patience())
+        self._asleep = False
+        for key, _ in arrived:
+            if key.data is not None:
+                self._step(key.data)
+                continue
+            with suppress(BlockingIOError):
+                self._ear.recv(4096)
+        for _ in range(len(self._inbox)):
+            self._inbox.popleft()()
+        for _ in range(len(self._turns)):
+            self._step(self._turns.popleft())
+        while self._timers and self._timers[0][0] <= monotonic():
+            self._woken(*heapq.heappop(self._timers)[2:])
+        if self._lacks_threads and monotonic() >= self._moved_at + _GROWTH_SECONDS:
+            self._more_threads(len(self.threads) // 8 + 1)
+
+    def _patience(self) -> float | None:
+        """Seconds until there is something to do, even if nothing arrives."""
+        due = self._timers[0][0] if self._timers else float("inf")
+        if self._lacks_threads:
+            due = min(due, self._moved_at + _GROWTH_SECONDS)
+        return None if due == float("inf") else max(0.0, due - monotonic())
+
+    def _close(self) -> None:
+        self._closed = True
+
+    def _begin(self, call: _Call) -> None:
+        self._under_way.add(call)
+        self._resume(call, None)
+
+    def _resume(self, call: _Call, failure: LLMBridgeError | None) -> None:
+        """Goes on after an answer was read, or has failed."""
+        step = partial(_next, call.steps, failure)
+        if call.parses and call.view is not None:
+            self._in_thread(call, step, self._resumed, self._end)
+            return
+        try:
+            outcome = step()
+        except BaseException as error:  # noqa: BLE001 - it is the call's outcome
+            self._end(call, without_frames(error))
+        else:
+            self._resumed(call, outcome)
+
+    def _resumed(self, call: _Call, outcome: tuple[Any, Any]) -> None:
+        answer, result = outcome
+        if answer is None:
+            self._end(call, result)
+            return
+        call.view = TextView(answer._reading)
+        if self._cancelled:
+            _cancel(call)
+        self._step(call)
+
+    def _end(self, call: _Call, outcome: Any) -> None:
+        self._unwatch(call)
+        self._under_way.discard(call)
+        call.over(outcome)
+
+    def _step(self, call: _Call) -> None:
+        """Reads what has arrived."""
+        assert call.view is not None
+        try:
+            for _ in range(_READS):
+                outcome = call.view.poll()
+                if outcome is None or isinstance(outcome, Wait):
+                    break
+                for _ in outcome:
+                    continue
+        except BaseException as error:  # noqa: BLE001 - it is the call's outcome
+            self._failed(call, without_frames(error))
+        else:
+            self._went_on(call, outcome)
+
+    def _went_on(self, call: _Call, outcome: Any) -> None:
+        """A step has been made."""
+        assert call.view is not None
+        if outcome is Wait.SOCKET:
+            self._watch(call)
+            return
+        if call.watched is not None and (outcome is Wait.THREAD or not self._is_watched(call)):
+            self._unwatch(call)
+        if outcome is None:
+            self._resume(call, None)
+        elif outcome is Wait.THREAD:
+            self._in_thread(call, call.view.hop, self._hopped, self._failed)
+        elif outcome is Wait.REST:
+            self._rest(call)
+        else:
+            self._turns.append(call)
+
+    def _hopped(self, call: _Call, outcome: Any) -> None:
+        if outcome is not None and not isinstance(outcome, Wait):
+            for _ in outcome:
+                continue
+        self._went_on(call, outcome)
+
+    def _failed(self, call: _Call, error: BaseException) -> None:
+        self._unwatch(call)
+        if isinstance(error, LLMBridgeError):
+            self._resume(call, error)
+        else:
+            self._end(call, error)
+
+    # -- waiting ------------------------------------------------------------------------------------------------------
+
+    def _watch(self, call: _Call) -> None:
+        """Waits for the socket; it stays registered from one read to the next."""
+        assert call.view is not None
+        if call.watched is not None:
+            if self._is_watched(call):
+                return
+            self._unwatch(call)
+        if isinstance(self._selector, selectors.SelectSelector) and len(self._selector.get_map()) >= _SELECTABLE:
+            self._in_thread(call, call.view.advance, self._hopped, self._failed)
+            return
+        pipeline = call.view.source.current
+        descriptor = pipeline.watch()
+        if descriptor is None:  # it was given up meanwhile
+            self._turns.append(call)
+            return
+        call.watched, call.descriptor = pipeline, descriptor
+        self._selector.register(descriptor, selectors.EVENT_READ, call)
+
+    def _is_watched(self, call: _Call) -> bool:
+        """Whether the socket that is registered is still that of the call."""
+        assert call.watched is not None and call.view is not None
+        return call.watched.watched and call.watched is call.view.source.current
+
+    def _unwatch(self, call: _Call) -> None:
+        if (pipeline := call.watched) is not None:
+            call.watched = None
+            self._selector.unregister(call.descriptor)
+            pipeline.unwatched()
+
+    def _rest(self, call: _Call) -> None:
+        """Waits for `Wait.REST`."""
+        assert call.view is not None
+        pipeline, number = call.view.source.current, call.rests
+        if pipeline.rest is not None:
+            heapq.heappush(self._timers, (monotonic() + pipeline.rest, next(self._numbers), call, number))
+        pipeline.when_woken(lambda: self._soon(partial(self._woken, call, number)))
+
+    def _woken(self, call: _Call, number: int) -> None:
+        if call.rests == number:
+            assert call.view is not None
+            call.rests += 1
+            call.view.source.current.when_woken(None)
+            self._step(call)
+
+    # -- steps that block ---------------------------------------------------------------------------------------------
+
+    def _in_thread(self, call: _Call, step: Callable[[], Any], then: _Then, failed: _Then) -> None:
+        def job() -> None:
+            try:
+                outcome = step()
+            except BaseException as error:  # noqa: BLE001 - it is the call's outcome
+                self._soon(partial(self._done, call, failed, without_frames(error)))
+            else:
+                self._soon(partial(self._done, call, then, outcome))
+
+        self._jobs.put(job)
+        self._unfinished += 1
+        if self._lacks_threads and len(self.threads) < _BLOCKING:
+            self._more_threads(1)
+
+    def _done(self, call: _Call, then: _Then, outcome: Any) -> None:
+        self._unfinished -= 1
+        self._moved_at = monotonic()
+        then(call, outcome)
+
+    @property
+    def _lacks_threads(self) -> bool:
+        return self._unfinished > len(self.threads)
+
+    def _more_threads(self, more: int) -> None:
+        self._moved_at = monotonic()
+        try:
+            for _ in range(min(more, self._unfinished - len(self.threads))):
+                self.threads.append(self._begin_thread(self._work, "worker"))
+        except RuntimeError:  # the system gives no more: those that there are go on
+            if not self.threads:
+                raise
+
+    def _work(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            job()
+            del job
+
+
+def _next(steps: Steps, failure: LLMBridgeError | None) -> tuple[Any, Any]:
+    """The next answer to read, and None; at the end, None and the result."""
+    try:
+        return (next(steps) if failure is None else steps.throw(failure)), None
+    except StopIteration as end:
+        return None, end.value
+
+
+def _cancel(call: _Call) -> None:
+    if (view := call.view) is not None:
+        view.source.cancel()
