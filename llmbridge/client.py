@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL_VARIABLE", "Client", "resolve_model"]
 
-_INTERNAL = {"chat_options", "connections", "options_for", "settings_for", "several", "transport_options"}
+_INTERNAL = {"chat_options", "connections", "options_for", "plan", "settings_for", "several", "transport_options"}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -379,10 +379,22 @@ class Client:
             tools=tools, tool_choice=tool_choice, run_tools=run_tools, max_turns=max_turns, schema=schema,
             schema_mode=schema_mode, schema_retries=schema_retries, extra=extra, system=system, unsupported=unsupported,
         )  # fmt: skip
+        return self.plan(model, transport, options).stream(messages)
+
+    def plan(self, model: Any, transport: TransportOptions, options: ChatOptions) -> Plan:
+        """A chat with these options, for any messages.
+
+        Args:
+            model: As for `chat`.
+            transport, options: Checked.
+
+        Raises:
+            ConfigError: The model cannot be used.
+        """
         named = self._model if model is None else model
         if named is not None and not isinstance(named, str):
             named = checked_models(named, transport.over(self.transport_options), Client)
-        return Plan(self, named, transport, options).stream(messages)
+        return Plan(self, named, transport, options)
 
     def map(
         self,

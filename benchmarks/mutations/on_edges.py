@@ -177,7 +177,7 @@ _WAITING = (
     Mutation("P31", "a call that is continued is given up", "Call.come_back", "self._left = None", "pass"),
     Mutation("P31", "reading what was there gives the call up", "_coming_back", "source.come_back()", "pass"),
     Mutation("P31", "a traceback keeps the stream", "AsyncResult.__anext__", "del self", "pass"),
-    Mutation("P32", "a thread waits for the headers", "_Watched.getresponse", "if POSSIBLE:", "if not POSSIBLE:"),
+    Mutation("P32", "a thread waits for the headers", "_Watched.getresponse", "if RETURNS_ANY", "if not RETURNS_ANY"),
     Mutation(
         "P32", "a thread waits for the first piece", "Pipeline._step", "if in_loop and may_block and", "if False and"
     ),

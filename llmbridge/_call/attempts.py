@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Generator, Sequence
 from enum import Enum
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
+from weakref import ReferenceType
 
 from llmbridge._call.answer import Answer
 from llmbridge._call.head import Head
@@ -31,6 +32,7 @@ from llmbridge.errors import (
 from llmbridge.secret import revealed, scrub
 
 if TYPE_CHECKING:
+    from llmbridge._call.notes import Notes
     from llmbridge._transport import Call, Exchange, HTTPRequest
     from llmbridge._transport.later import Later
     from llmbridge.events import Item
@@ -82,7 +84,7 @@ class Attempts:
         used_tokens: How many the service has counted.
         settled: The first piece has come: from now on nothing is retried.
         head: The metadata of the answer.
-        told: Returns what was handed out of this turn.
+        notes: What was handed out. A weak reference: the notes refer to the call, and a cycle would need the collector.
         raw: Whether the service's own events are wanted.
     """
 
@@ -112,7 +114,7 @@ class Attempts:
         self.request_id: str | None = None
         self.used_tokens: int | None = None
         self.head = Head()
-        self.told: Callable[[], Sequence[Item]] = tuple
+        self.notes: ReferenceType[Notes] | None = None
         self.raw = False
 
     def open(self, call: Call) -> Generator[Wait, None, Answer]:
@@ -216,7 +218,7 @@ class Attempts:
         if self.route.may_block:
             yield Wait.THREAD
         if self._request is None or self.route.key_changes:
-            self._request = self.route.prepare(self.route, call)
+            self._request = self.route.request(call)
             self._keep_secret(self._request.secrets)
         if limiter is not None:
             yield from self._queue_up(call, limiter, self._request)
@@ -227,7 +229,12 @@ class Attempts:
             raise self._status_error(exchange, call)
         self.head = Head()
         route = self.route
-        return Answer(exchange, route.provider, route.answer_tool, route.read, self.head, self.told, self.raw)
+        return Answer(exchange, route.provider, route.answer_tool, route.read, self.head, self._told, self.raw)
+
+    def _told(self) -> Sequence[Item]:
+        """What was handed out of this turn."""
+        notes = self.notes() if self.notes is not None else None
+        return notes.items() if notes is not None else ()
 
     def _exchange(self, call: Call, request: HTTPRequest) -> Generator[Wait, None, Exchange]:
         """Sends the request, and waits for the headers of the answer."""
@@ -312,6 +319,7 @@ class Attempts:
         from llmbridge.service_errors import BODY_LIMIT, error_for_status
 
         body = b""
+        exchange.set_blocking(True)
         call.ends_within(_ERROR_BODY_SECONDS)
         try:
             while len(body) < BODY_LIMIT and (data := exchange.read()):

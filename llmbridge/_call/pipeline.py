@@ -112,9 +112,8 @@ class Pipeline:
         return self._attempts.head
 
     def listen(self, notes: Notes) -> None:
-        """See `Source`. Keeps a weak reference: the notes refer to the call, and a cycle would need the collector."""
-        known = ref(notes)
-        self._attempts.told = lambda: alive.items() if (alive := known()) is not None else ()
+        """See `Source`."""
+        self._attempts.notes = ref(notes)
 
     def keep_raw(self) -> None:
         """See `Source`."""
@@ -323,7 +322,7 @@ class Pipeline:
             self._raise_failure()
             if answer.waiting:
                 return Wait.SOCKET
-            if not (may_block or answer.ended):
+            if not (may_block or answer.ended or (exchange is not None and exchange.complete and not answer.heavy)):
                 return Wait.TURN
         if answer.end_mark and exchange is not None:
             self._attempts.finished()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from llmbridge import providers
@@ -85,11 +86,8 @@ class Plan:
     def _stream(self, turns: Sequence[Message], retries: int, clock: TotalClock) -> ChatStream:
         chat = self._with_defaults
         pipeline, request = self._pipeline(turns, clock)
-
-        def ask_again(said: Sequence[Message]) -> ChatStream:
-            return self._further()._stream([*turns, *said], retries - 1, clock)
-
-        again = ask_again if retries > 0 else None
+        correctable = retries > 0 and request.schema is not None
+        again = partial(self._ask_again, turns, retries - 1, clock) if correctable else None
         logprobs = chat.wants_logprobs
         if not chat.run_tools:
             return ChatStream(pipeline, request.schema, again, logprobs, request.tools, idle=chat.run_tools is None)
@@ -105,6 +103,11 @@ class Plan:
             clock,
         )
         return ChatStream(loop, request.schema, again, logprobs, request.tools)
+
+    def _ask_again(
+        self, turns: Sequence[Message], retries: int, clock: TotalClock, said: Sequence[Message]
+    ) -> ChatStream:
+        return self._further()._stream([*turns, *said], retries, clock)
 
     def _further(self, free: bool = False) -> Plan:
         """The plan of the requests that follow the first."""

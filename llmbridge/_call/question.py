@@ -65,7 +65,7 @@ class DocumentCall(Generic[T]):
             return Encoded(made.body, made.path, {"Accept": "application/json", **made.headers}, made.base_url)
 
         self._found: list[T] = []
-        route = Route.to(
+        route = Route(
             provider,
             model,
             encoded,

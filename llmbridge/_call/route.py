@@ -7,6 +7,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 from weakref import WeakValueDictionary
 
@@ -232,41 +233,37 @@ class _Travellers:
 TRAVELLERS = _Travellers()
 
 
-@dataclass(eq=False)
 class Route:
     """One model of one provider.
 
     Args:
-        provider: Decodes the answer.
-        model: The model's name.
-        prepare: Makes the request just before it is sent. May block, within the limits of the call.
-        transport: Sends it.
-        retry: When to try again.
+        provider: Receives the request, and decodes the answer.
+        model: The model's name; "" if there is none.
+        encode: Makes path and body from the model's name at the time of sending.
+        options: The transport options.
+        connections: Keeps the connections.
+        method: POST or GET.
+        even_offline: Whether a service that has shut down may be tried.
         read: Takes the one JSON document that is the answer; None for a chat, whose answer the provider decodes.
         answer_tool: The tool whose arguments are the answer's text, if there is one.
         breaker: Remembers failures, if there are several models to choose from.
+
+    Attributes:
+        retry: When to try again.
         limiter: Of its own client, if that has limits; it replaces the one of the call.
         key_changes: Whether the key comes from a function, so that each attempt needs a new request.
-        may_block: Whether `prepare` may take a while.
-        key_from: Says where the key came from, for an error; "" if there is none.
+
+    Raises:
+        ConfigError: There is no base URL, or the key is missing.
     """
 
-    provider: type[Provider]
-    model: str
-    prepare: Callable[[Route, Call], HTTPRequest]
-    transport: Callable[[], Transport]
-    retry: Retry
-    read: Callable[[Any], object] | None = None
-    answer_tool: str | None = None
-    breaker: Breaker = _UNUSED
-    limiter: Limiter | None = None
-    key_changes: bool = False
-    may_block: bool = False
-    key_from: Callable[[], str] = str
+    __slots__ = (
+        "_asked", "_connections", "_encode", "_key", "_method", "_options", "answer_tool", "breaker", "key_changes",
+        "limiter", "model", "provider", "read", "retry",
+    )  # fmt: skip
 
-    @classmethod
-    def to(
-        cls,
+    def __init__(
+        self,
         provider: type[Provider],
         model: str,
         encode: Callable[[str], Encoded],
@@ -278,53 +275,49 @@ class Route:
         read: Callable[[Any], object] | None = None,
         answer_tool: str | None = None,
         breaker: Breaker | None = None,
-    ) -> Route:
-        """The route to a model.
+    ) -> None:
+        self.provider = provider
+        self.model = model
+        self.read = read
+        self.answer_tool = answer_tool
+        self.breaker = breaker or _UNUSED
+        self.retry = options.retries or _RETRY
+        self.limiter: Limiter | None = None
+        self._asked = model
+        self._encode = encode
+        self._options = options
+        self._connections = connections
+        self._method = method
+        self._key = usable_key(provider, options, even_offline)
+        self.key_changes = isinstance(self._key, KeyFunction)
 
-        Args:
-            provider: Receives the request.
-            model: The model's name; "" if there is none.
-            encode: Makes path and body from the model's name at the time of sending.
-            options: The transport options.
-            connections: Keeps the connections.
-            method: POST or GET.
-            even_offline: Whether a service that has shut down may be tried.
-            read, answer_tool, breaker: As for the class.
+    @property
+    def may_block(self) -> bool:
+        """Whether `request` may take a while."""
+        return self.key_changes or (self._options.base_url is None and self.provider.searches())
 
-        Raises:
-            ConfigError: There is no base URL, or the key is missing.
-        """
-        key = usable_key(provider, options, even_offline)
-        proxy: str | bool | None = False if provider.direct and options.base_url is None else options.proxy
+    def request(self, call: Call) -> HTTPRequest:
+        """The request as it is now. May block, within the limits of the call."""
+        provider, options, base_url, key = self.provider, self._options, self._options.base_url, self._key
+        if base_url is None:
+            base_url, self.model = provider.locate_during(call, self._asked)
+            base_url = checked_base_url(base_url)
+            key = key or provider.key_at(base_url)
+        encoded = self._encode(self.model)
+        if options.base_url is None and encoded.base_url:
+            base_url = encoded.base_url
+        return http_request(provider, encoded, options, _auth(provider, key, call), base_url, self._method)
+
+    def transport(self) -> Transport:
+        """What sends it."""
+        options = self._options
+        proxy: str | bool | None = False if self.provider.direct and options.base_url is None else options.proxy
         verify = True if options.verify is None else options.verify
+        return self._connections.transport(options.session, proxy, verify)
 
-        def prepare(route: Route, call: Call) -> HTTPRequest:
-            base_url, found = options.base_url, key
-            if base_url is None:
-                base_url, route.model = provider.locate_during(call, model)
-                base_url = checked_base_url(base_url)
-                found = key or provider.key_at(base_url)
-            encoded = encode(route.model)
-            if options.base_url is None and encoded.base_url:
-                base_url = encoded.base_url
-            return http_request(provider, encoded, options, _auth(provider, found, call), base_url, method)
-
-        def transport() -> Transport:
-            return connections.transport(options.session, proxy, verify)
-
-        return cls(
-            provider,
-            model,
-            prepare,
-            transport,
-            options.retries or _RETRY,
-            read,
-            answer_tool,
-            breaker or _UNUSED,
-            key_changes=isinstance(key, KeyFunction),
-            may_block=isinstance(key, KeyFunction) or (options.base_url is None and provider.searches()),
-            key_from=lambda: _origin(provider, key, options),
-        )
+    def key_from(self) -> str:
+        """Where the key came from, for an error; "" if there is none."""
+        return _origin(self.provider, self._key, self._options)
 
 
 _KEYS_OF = {"sk-ant-": "anthropic", "sk-or-": "openrouter", "AIza": "gemini", "gsk_": "groq", "xai-": "xai"}
@@ -363,7 +356,7 @@ def chat_route(
         connections: Keeps the connections.
         unsupported: What happens to a parameter that the service is known to reject.
         extra: Added to the body unchanged.
-        even_offline, breaker: As for `Route.to`.
+        even_offline, breaker: As for `Route`.
 
     Raises:
         ConfigError: The request or an option cannot be used; nothing was sent.
@@ -375,16 +368,10 @@ def chat_route(
     params = provider.with_settings(request.params, options.base_url is not None)
     if params is not request.params:
         request = replace(request, params=params)
-    encoded = _encoded(provider, request, extra)
-
-    def encode(model: str) -> Encoded:
-        same = model == request.model
-        return encoded if same else _encoded(provider, replace(request, model=model), extra)
-
-    route = Route.to(
+    route = Route(
         provider,
         request.model,
-        encode,
+        partial(_encoded_for, _encoded(provider, request, extra), provider, request, extra),
         options,
         connections,
         even_offline=even_offline,
@@ -392,6 +379,13 @@ def chat_route(
         breaker=breaker,
     )
     return route, request
+
+
+def _encoded_for(
+    encoded: Encoded, provider: type[Provider], request: ChatRequest, extra: Mapping[str, Any] | None, model: str
+) -> Encoded:
+    """What was encoded, unless it goes to another model now."""
+    return encoded if model == request.model else _encoded(provider, replace(request, model=model), extra)
 
 
 def _encoded(provider: type[Provider], request: ChatRequest, extra: Mapping[str, Any] | None) -> Encoded:

@@ -30,7 +30,7 @@ from llmbridge._locks import keep_lock_free
 from llmbridge._transport.adapter import LazyResponse, SentHeaders, WatchedAdapter
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, WouldWait, serving
-from llmbridge._transport.connections import watch_pool
+from llmbridge._transport.connections import RETURNS_ANY, watch_pool
 from llmbridge._transport.environment import (
     CA_VARIABLES,
     ProxySetting,
@@ -124,7 +124,7 @@ class Exchange:
         call.adopt(sock)
         # TLS within TLS has a file, but not a socket.
         self._socket = sock if isinstance(sock, socket.socket) and sock.fileno() >= 0 else None
-        self._blocking = True
+        self._blocking = self._socket is None or self._socket.gettimeout() != 0
         self._body = self._decoded_body()
 
     def _decoded_body(self) -> Body:
@@ -222,7 +222,6 @@ class Exchange:
         Returns:
             False if the body turned out to be truncated.
         """
-        self.set_blocking(True)
         try:
             return self._drained()
         finally:
@@ -231,6 +230,7 @@ class Exchange:
     def _drained(self) -> bool:
         if self._body.reusable or self._socket is None or self._closed:
             return True
+        self.set_blocking(True)
         left = _DRAIN_BYTES
         self._call.ends_within(_DRAIN_SECONDS)
         try:
@@ -253,8 +253,8 @@ class Exchange:
         raw = self._response.raw
         if self._wire is not None:
             reusable = sound and self._body.reusable
-            if reusable:
-                self.set_blocking(True)  # before others get the connection
+            if not RETURNS_ANY:
+                self.set_blocking(True)  # later versions of urllib3 do so before they send
             self._wire.close()
             if reusable:
                 self._call.let_go()

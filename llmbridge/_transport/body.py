@@ -234,13 +234,16 @@ def _read_ahead(response: http.client.HTTPResponse, sock: socket.socket) -> byte
     `read1()` without a size empties the buffer, whatever its size is: 8 KiB before Python 3.14, 128 KiB since. What
     stayed in it would be lost, as everything else is read from the socket.
     """
-    sock.settimeout(0)
+    blocks = sock.gettimeout() != 0  # a system call less, each of which lets other threads run in between
+    if blocks:
+        sock.settimeout(0)
     try:
         return response.fp.read1() or b""
     except WOULD_BLOCK:
         return b""
     finally:
-        sock.settimeout(None)
+        if blocks:
+            sock.settimeout(None)
 
 
 class Inflated:

@@ -19,6 +19,7 @@ from collections import deque
 from functools import lru_cache
 from typing import Any
 
+from urllib3 import __version__ as _urllib3  # type: ignore[attr-defined]
 from urllib3.connectionpool import HTTPConnection, HTTPSConnection  # type: ignore[attr-defined]  # recorders replace others
 from urllib3.exceptions import NewConnectionError
 from urllib3.util.ssl_ import create_urllib3_context
@@ -28,7 +29,10 @@ from llmbridge._transport.addresses import Address, failed, reach
 from llmbridge._transport.body import WOULD_BLOCK
 from llmbridge._transport.call import Call, WouldWait, current_call, unwatch, watch
 
-__all__ = ["HEADERS_LIMIT", "HeadersTooLong", "HeadersTruncated", "watch_manager", "watch_pool"]
+__all__ = ["HEADERS_LIMIT", "RETURNS_ANY", "HeadersTooLong", "HeadersTruncated", "watch_manager", "watch_pool"]
+
+RETURNS_ANY = int(_urllib3.partition(".")[0]) >= 2
+"""Whether urllib3 passes on what a connection returns; 1.26 builds its response from it."""
 
 _SURPLUS_SECONDS = 60.0  # that surplus idle connections are kept: about as long as servers keep theirs
 _CONTINUE, _OK = 100, 200
@@ -276,11 +280,10 @@ class _Watched(_Quiet):
             self.send(b"")
         self._served = True
         answer = super().getresponse  # type: ignore[misc]
-        if (call := current_call()) is not None and call.answers_later:
-            from llmbridge._transport.later import POSSIBLE, Later
+        if RETURNS_ANY and (call := current_call()) is not None and call.answers_later:
+            from llmbridge._transport.later import Later
 
-            if POSSIBLE:
-                return Later(self, call, answer)
+            return Later(self, call, answer)
         return answer(*args, **kwargs)
 
 

@@ -11,8 +11,6 @@ import socket
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from urllib3 import __version__ as _urllib3  # type: ignore[attr-defined]
-
 from llmbridge._transport.body import WOULD_BLOCK
 
 if TYPE_CHECKING:
@@ -20,9 +18,7 @@ if TYPE_CHECKING:
 
     from llmbridge._transport.call import Call
 
-__all__ = ["POSSIBLE", "Later"]
-
-POSSIBLE = int(_urllib3.partition(".")[0]) >= 2  # 1.26 builds its response from what a connection returns
+__all__ = ["Later"]
 
 
 class Later:
@@ -46,6 +42,7 @@ class Later:
         self._http = connection.response_class(connection.sock, method=connection._method)
         self._outer: requests.Response | None = None
         self._failure: OSError | None = None
+        self._whole = False  # all headers have come
         self._closed = False
 
     def __getattr__(self, name: str) -> None:
@@ -70,7 +67,8 @@ class Later:
     def arrived(self) -> bool | None:
         """None if nothing has come yet, True if all headers have, False if only a thread can tell. Never blocks."""
         sock = self._held.sock
-        sock.settimeout(0)
+        if sock.gettimeout() != 0:
+            sock.settimeout(0)
         try:
             begin = self._http.fp.peek(1)
             # An empty buffer may mean the end of the stream, or that nothing was read yet.
@@ -81,13 +79,14 @@ class Later:
         except OSError as error:  # of TLS, which reports it only once
             self._failure = error
             return False
-        return b"\r\n\r\n" in begin and begin.startswith(b"HTTP/1.") and begin[9:10] != b"1"
+        self._whole = b"\r\n\r\n" in begin and begin.startswith(b"HTTP/1.") and begin[9:10] != b"1"
+        return self._whole
 
     def response(self) -> requests.Response:
         """The real response. Blocks until all of its headers have come."""
         assert self._outer is not None
         connection, self._closed = self._held, True
-        connection.sock.settimeout(None)
+        connection.timeout = 0 if self._whole else None  # urllib3 sets it before it reads
         connection.response_class = lambda *_, **__: self._http  # it has begun to read
         try:
             if self._failure is not None:

@@ -7,6 +7,7 @@ import json
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Mapping, Sequence
+from copy import copy
 from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,9 +28,13 @@ from llmbridge.errors import (
 from llmbridge.many.journal import HIDDEN
 from llmbridge.messages import Message, check_text, checked_messages
 from llmbridge.options import TRANSPORT_NAMES, ChatOptions, Timeout, TransportOptions
+from llmbridge.providers import names_taken
 from llmbridge.retry import Retry
 
 if TYPE_CHECKING:
+    from typing_extensions import Self
+
+    from llmbridge._call.plan import Plan
     from llmbridge.client import Client
     from llmbridge.events import Usage
     from llmbridge.many.row import Asked
@@ -44,6 +49,8 @@ _DIGEST_SIZE = 16
 _QUEUED_PART = 240  # of what goes out in a minute may be in the queue: a quarter of a second
 _UNKNOWN_PACE = 1200  # where tokens alone are limited
 _quoted = json.JSONEncoder().encode  # much cheaper than `dumps` for a str
+_OF_CHATS = tuple(name for name in ChatOptions.__dataclass_fields__ if name != "params")
+_OPTIONS = frozenset((*TRANSPORT_NAMES, *_OF_CHATS, "model"))
 _QUICK = 16  # answers in a row, after which whole ones are asked for
 _QUICK_SECONDS = 5.0
 _NEVER = float("inf")
@@ -86,7 +93,8 @@ class Asking(ABC):
         transport = TransportOptions.checked(**{name: options.get(name) for name in TRANSPORT_NAMES})
         self.retry = client.transport_options.retries or Retry()
         self._client = client
-        self._options = {**options, **vars(transport), "retries": replace(self.retry, times=0, on_retry=None)}
+        self._transport = replace(transport, retries=replace(self.retry, times=0, on_retry=None))
+        self._options = {**options, **vars(self._transport)}
         said = {
             name: value
             for name, value in options.items()
@@ -97,6 +105,12 @@ class Asking(ABC):
         given.update(of=self.kind, model=self._model())
         self.settings = {name: value for name, value in given.items() if value is not None}
         self._seed = blake2b(json.dumps(self.settings, sort_keys=True).encode() + b"\n", digest_size=_DIGEST_SIZE)
+
+    def by(self, client: Client) -> Self:
+        """The same for another client, with what has been learned of the service."""
+        again = copy(self)
+        again._client = client
+        return again
 
     @property
     def room(self) -> float:
@@ -221,14 +235,21 @@ class Chats(Asking):
         wanted = options.get("schema") if options.get("schema") is not None else client.chat_options.schema
         self._schema = _schema_of(wanted) if wanted is not None and wanted is not False else None
         self.parses = self._schema is not None
+        self._plans: dict[bool, Plan] = {}  # of streamed answers, and of whole ones
         defaults = client.chat_options
         own = {**defaults.params, **(defaults.extra or {}), **options, **(options.get("extra") or {})}
         free = self._answers_whole and own.get("stream") is None and not own.get("background")
         timeout = self._options["timeout"] or client.transport_options.timeout or Timeout()
         self._brevity = Brevity(min(_QUICK_SECONDS, (timeout.first_content or _NEVER) / 2) if free else 0.0)
 
+    def by(self, client: Client) -> Self:
+        """See Asking."""
+        again = super().by(client)
+        again._plans = {}
+        return again
+
     def _model(self) -> Any:
-        checked = self._client.chat("?", **self._options)
+        checked = self._plan(self._options).stream("?")
         self._answers_whole = checked._source.current.answers_whole
         models = self._options["model"] or (self._client.several and self._client._model)
         if isinstance(models, (list, tuple)):
@@ -254,20 +275,27 @@ class Chats(Asking):
         asked, brevity = rows[0], self._brevity
         whole = not asked.failures and brevity.proven >= brevity.needed
         try:
-            answer = yield from self._answer(asked, {"stream": False} if whole else {})
+            answer = yield from self._answer(asked, whole)
         except LLMBridgeError as error:
             if not (whole and _only_streams(error)):
                 if whole and isinstance(error, _HELD_UP) and not isinstance(error, Overloaded):
                     brevity.failed()
                 raise
             brevity.refused()
-            answer = yield from self._answer(asked, {})
+            answer = yield from self._answer(asked, whole=False)
         brevity.heard(answer.total_seconds or 0.0)
         return Answered([answer], answer.usage)
 
-    def _answer(self, asked: Asked, more: Mapping[str, Any]) -> Generator[Any, None, Completion]:
-        stream = self._client.chat(list(asked.content), **{**self._options, **more})
-        return stream._steps()
+    def _answer(self, asked: Asked, whole: bool) -> Generator[Any, None, Completion]:
+        plan = self._plans.get(whole)
+        if plan is None:
+            plan = self._plans[whole] = self._plan({**self._options, "stream": False} if whole else self._options)
+        return plan.stream(asked.content)._steps()
+
+    def _plan(self, options: Mapping[str, Any]) -> Plan:
+        params = {name: value for name, value in options.items() if name not in _OPTIONS}
+        chat = ChatOptions.checked(params, names_taken, **{name: options.get(name) for name in _OF_CHATS})
+        return self._client.plan(options["model"], self._transport, chat)
 
     def recorded(self, answer: Completion) -> Any:
         """See Asking."""

@@ -30,6 +30,7 @@ __all__ = ["Calls", "Steps"]
 
 _BLOCKING = 32  # threads for steps that block
 _GROWTH_SECONDS = 0.1  # without a step that ended, before there are more
+_TOGETHER = 16  # calls that are reported at the same time, if as many are over
 _READS = 16  # of one answer, before others have their turn
 _SELECTABLE = 500  # sockets, where only `select` waits for them: Windows takes 512
 
@@ -37,7 +38,6 @@ Steps = Generator[Any, None, Any]
 """Yields an answer, and is resumed when that has been read; if it failed, with its error. Returns the result."""
 
 Begin = Callable[[Callable[[], None], str], threading.Thread]
-Over = Callable[[Any], object]
 
 
 class _Call:
@@ -45,15 +45,15 @@ class _Call:
 
     Args:
         steps: See `Steps`.
-        over: Called with the result, or with the error.
+        about: What it is for.
         parses: Whether the generator may take a while between answers.
     """
 
-    __slots__ = ("descriptor", "over", "parses", "rests", "steps", "view", "watched")
+    __slots__ = ("about", "descriptor", "parses", "rests", "steps", "view", "watched")
 
-    def __init__(self, steps: Steps, over: Over, parses: bool) -> None:
+    def __init__(self, steps: Steps, about: Any, parses: bool) -> None:
         self.steps = steps
-        self.over = over
+        self.about = about
         self.parses = parses
         self.view: TextView | None = None
         self.watched: Pipeline | None = None
@@ -69,10 +69,14 @@ class Calls:
 
     Args:
         begin_thread: Starts a thread that does some work, and has a name.
+        report: Called with what calls were for and what has come of them: a result, or an error. Not for each one: it
+            would wake another thread, which would ask for the interpreter's lock each time.
     """
 
-    def __init__(self, begin_thread: Begin) -> None:
+    def __init__(self, begin_thread: Begin, report: Callable[[list[tuple[Any, Any]]], object]) -> None:
         self._begin_thread = begin_thread
+        self._report = report
+        self._finished: list[tuple[Any, Any]] = []
         self._inbox: deque[Callable[[], object]] = deque()
         self._asleep = self._cancelled = self._closed = False
         self._under_way: set[_Call] = set()
@@ -95,13 +99,13 @@ class Calls:
         self._selector.register(self._ear, selectors.EVENT_READ)
         self._begin_thread(self._run, "calls")
 
-    def begin(self, steps: Steps, over: Over, parses: bool = False) -> None:
+    def begin(self, steps: Steps, about: Any, parses: bool = False) -> None:
         """Begins a call.
 
         Args:
-            steps, over, parses: See `_Call`.
+            steps, about, parses: See `_Call`.
         """
-        self._soon(partial(self._begin, _Call(steps, over, parses)))
+        self._soon(partial(self._begin, _Call(steps, about, parses)))
 
     def cancel(self) -> None:
         """Cancels all calls; each one is over as soon as it has noticed. From a signal handler, too."""
@@ -131,6 +135,7 @@ class Calls:
                 self._end(call, error)
         finally:
             self._closed = True
+            self._hand_over()
             for call in self._under_way:
                 self._unwatch(call)
             for _ in self.threads:
@@ -157,6 +162,7 @@ class Calls:
             self._woken(*heapq.heappop(self._timers)[2:])
         if self._lacks_threads and monotonic() >= self._moved_at + _GROWTH_SECONDS:
             self._more_threads(len(self.threads) // 8 + 1)
+        self._hand_over()
 
     def _patience(self) -> float | None:
         """Seconds until there is something to do, even if nothing arrives."""
@@ -198,7 +204,14 @@ class Calls:
     def _end(self, call: _Call, outcome: Any) -> None:
         self._unwatch(call)
         self._under_way.discard(call)
-        call.over(outcome)
+        self._finished.append((call.about, outcome))
+        if len(self._finished) >= _TOGETHER:
+            self._hand_over()
+
+    def _hand_over(self) -> None:
+        if self._finished:
+            finished, self._finished = self._finished, []
+            self._report(finished)
 
     def _step(self, call: _Call) -> None:
         """Reads what has arrived."""

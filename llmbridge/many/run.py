@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable
 from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
-from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -125,7 +124,7 @@ class Run:
         self._progress = Progress(plan.progress)
         self._inbox: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self._permits: SimpleQueue[bool] = SimpleQueue()  # to read one more item
-        self._calls = Calls(self._begin_thread)
+        self._calls = Calls(self._begin_thread, self._reported)
         self._rows: SimpleQueue[list[Row[Any] | _End]] = SimpleQueue()
         self._here: deque[Row[Any] | _End] = deque()  # those of them that are about to be taken
         self._cancelled = False
@@ -414,7 +413,7 @@ class Run:
             self._running += 1
             self._totals["requests"] += 1
             self._width.sent(now)
-            self._calls.begin(self._asking.steps(rows), partial(self._over_with, rows, now), self._asking.parses)
+            self._calls.begin(self._asking.steps(rows), (rows, now), self._asking.parses)
 
     def _together(self, now: float) -> list[Asked]:
         """The rows of the next request; none if it is worth waiting for more of them."""
@@ -434,10 +433,12 @@ class Run:
         """When more rows for one request are not waited for any longer."""
         return self._ready_since + _FULL_SECONDS
 
-    def _over_with(self, rows: list[Asked], sent: float, outcome: Any) -> None:
-        if isinstance(outcome, Exception):
-            outcome = as_outcome(outcome)
-        self._inbox.put((self._answered, rows, sent, outcome))
+    def _reported(self, finished: list[tuple[Any, Any]]) -> None:
+        self._inbox.put((self._take_answers, finished))
+
+    def _take_answers(self, finished: list[tuple[Any, Any]]) -> None:
+        for (rows, sent), outcome in finished:
+            self._answered(rows, sent, as_outcome(outcome) if isinstance(outcome, Exception) else outcome)
 
     def _answered(self, rows: list[Asked], sent: float, outcome: Answered | BaseException) -> None:
         """A request is over."""

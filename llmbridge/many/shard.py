@@ -212,7 +212,7 @@ class _Worker:
             while len(_kept) >= _KEPT:
                 _kept.pop(next(iter(_kept)), None)
             _kept[settings] = kept = kind(client, options)
-        self._asking = copy(kept)  # with what it has learned of the service
+        self._asking = kept
         self._share = share
         self._limiter: Limiter | None = None
         if share.limits is not None:
@@ -223,7 +223,7 @@ class _Worker:
             if (limiter := own.connections.limiter) is not None:
                 limiter.resume(share.recent)
                 self._limiter = limiter
-            self._asking._client = own
+            self._asking = kept.by(own)
 
     def report(self, contents: Sequence[Any], watched: Watched) -> Report:
         """Sends the rows."""

@@ -13,10 +13,13 @@ from conftest import KEY
 
 from llmbridge import Client
 from llmbridge._transport import Transport
-from llmbridge._transport.later import POSSIBLE
+from llmbridge._transport.connections import RETURNS_ANY
 from llmbridge.testing import LLMServer
 
-pytestmark = [pytest.mark.anyio, pytest.mark.skipif(not POSSIBLE, reason="urllib3 1.26 waits for the headers itself")]
+pytestmark = [
+    pytest.mark.anyio,
+    pytest.mark.skipif(not RETURNS_ANY, reason="urllib3 1.26 waits for headers itself"),
+]
 
 
 @pytest.fixture

@@ -18,7 +18,7 @@ import pytest
 
 import llmbridge
 from llmbridge import Client, chat
-from llmbridge._transport.later import POSSIBLE
+from llmbridge._transport.connections import RETURNS_ANY
 from llmbridge.testing import LLMServer, Reply
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -116,7 +116,7 @@ def test_a_call_enters_the_modules_that_are_drawn(
         use(client)
     known = {module for part in drawing for module in part}
     assert set(modules) - known == set(), "the drawing in docs/architecture.md lacks these"
-    needed = set(drawing[-1]) - ({"_transport.later"} if not POSSIBLE else set())
+    needed = set(drawing[-1]) - ({"_transport.later"} if not RETURNS_ANY else set())
     assert needed - set(modules) == set(), "the drawing in docs/architecture.md has these needlessly"
     if drawing == [CALL]:
         assert [module for module in modules if module in CALL] == CALL

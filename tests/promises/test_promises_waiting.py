@@ -23,7 +23,7 @@ from llmbridge import Cancelled, ChatStream, Client, Limits, Timeout, _aio, tool
 from llmbridge._aio import threads
 from llmbridge._call import pipeline
 from llmbridge._transport import Transport
-from llmbridge._transport.later import POSSIBLE
+from llmbridge._transport.connections import RETURNS_ANY
 from llmbridge.testing import LLMServer, Reply
 
 PIECES = ["a", "b", "c"]
@@ -478,7 +478,7 @@ class TestThreads:
         self, server: LLMServer, loop: Async, how: str, where: str
     ) -> None:
         """For its headers, its first piece, or its `retry_after`."""
-        if where == "headers" and not POSSIBLE:
+        if where == "headers" and not RETURNS_ANY:
             pytest.skip("urllib3 1.26 waits for the headers by itself")
         server.default = {
             "headers": Reply(PIECES, header_delay=60),

@@ -336,6 +336,10 @@ class Eager(io.RawIOBase):
     def settimeout(self, seconds: float | None) -> None:
         """It never blocks."""
 
+    def gettimeout(self) -> float | None:
+        """As a socket that blocks."""
+        return None
+
     def makefile(self, mode: str) -> io.BufferedReader:
         """The file that the headers are read from."""
         assert mode == "rb"
