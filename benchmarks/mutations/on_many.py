@@ -176,7 +176,13 @@ _WORKERS = (
 )
 
 _WHOLE = (
-    Mutation("P50", "whole answers are never asked for", "Chats.steps", '{"stream": False} if whole else {}', "{}"),
+    Mutation(
+        "P50",
+        "whole answers are never asked for",
+        "Chats.steps",
+        "self._answer(asked, whole)",
+        "self._answer(asked, whole=False)",
+    ),
     Mutation("P50", "whole answers are asked for at once", "Chats.steps", "brevity.proven >= brevity.needed", "True"),
     Mutation("P50", "a whole answer is asked for again", "Chats.steps", "not asked.failures and", ""),
     Mutation("P50", "a slow answer counts as quick", "Brevity.heard", "seconds < self.seconds", "True"),

@@ -11,6 +11,7 @@ from copy import copy
 from dataclasses import replace
 from hashlib import blake2b
 from typing import TYPE_CHECKING, Any, NamedTuple
+from weakref import WeakKeyDictionary
 
 from llmbridge._text import shown
 from llmbridge.completion import Completion
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from typing_extensions import Self
 
     from llmbridge._call.plan import Plan
+    from llmbridge._call.route import Connections
     from llmbridge.client import Client
     from llmbridge.events import Usage
     from llmbridge.many.row import Asked
@@ -51,6 +53,7 @@ _UNKNOWN_PACE = 1200  # where tokens alone are limited
 _quoted = json.JSONEncoder().encode  # much cheaper than `dumps` for a str
 _OF_CHATS = tuple(name for name in ChatOptions.__dataclass_fields__ if name != "params")
 _OPTIONS = frozenset((*TRANSPORT_NAMES, *_OF_CHATS, "model"))
+_BREVITIES = 16  # settings of a client of which it is remembered whether answers are quick
 _QUICK = 16  # answers in a row, after which whole ones are asked for
 _QUICK_SECONDS = 5.0
 _NEVER = float("inf")
@@ -223,6 +226,20 @@ class Brevity:
         self.seconds, self.proven = 0.0, 0
 
 
+_brevities: WeakKeyDictionary[Connections, dict[tuple[bytes, float], Brevity]] = WeakKeyDictionary()
+
+
+def _brevity(connections: Connections, settings: bytes, seconds: float) -> Brevity:
+    """What earlier runs of a client with the same settings have learned, or a new one."""
+    known = _brevities.setdefault(connections, {})
+    found = known.get((settings, seconds))
+    if found is None:
+        while len(known) >= _BREVITIES:
+            known.pop(next(iter(known)), None)
+        found = known[settings, seconds] = Brevity(seconds)
+    return found
+
+
 class Chats(Asking):
     """Asks for a `Completion` for each row: for a stream, or for the whole answer where answers are quick."""
 
@@ -240,7 +257,8 @@ class Chats(Asking):
         own = {**defaults.params, **(defaults.extra or {}), **options, **(options.get("extra") or {})}
         free = self._answers_whole and own.get("stream") is None and not own.get("background")
         timeout = self._options["timeout"] or client.transport_options.timeout or Timeout()
-        self._brevity = Brevity(min(_QUICK_SECONDS, (timeout.first_content or _NEVER) / 2) if free else 0.0)
+        seconds = min(_QUICK_SECONDS, (timeout.first_content or _NEVER) / 2) if free else 0.0
+        self._brevity = _brevity(client.connections, self._seed.digest(), seconds)
 
     def by(self, client: Client) -> Self:
         """See Asking."""

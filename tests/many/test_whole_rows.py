@@ -348,6 +348,20 @@ def test_p50_a_service_that_only_streams_is_asked_for_streams(client: Client, se
 
 
 @pytest.mark.usefixtures("at_once")
+def test_p50_the_next_run_knows_that_answers_are_quick(client: Client, server: LLMServer) -> None:
+    """Of the same client with the same settings; other answers may take longer."""
+    server.default = echo
+    asked_before: list[dict[str, Any]] = []
+    for options in ({}, {}, {"max_tokens": 9}, {}):
+        client.map(texts(5), concurrency=1, **options).complete()
+        assert streams(server)[-5:] == [options not in asked_before, *[False] * 4]
+        asked_before.append(options)
+    with asked(server) as other:
+        other.map(texts(5), concurrency=1).complete()
+    assert streams(server)[-5:] == [True, *[False] * 4]
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("of_client", [False, True])
 @pytest.mark.parametrize("given", [{"stream": True}, {"stream": False}, {"extra": {"stream": True}}], ids=str)
 def test_p50_stream_decides_for_all_rows(
