@@ -59,8 +59,7 @@ class Head:
 
     def take_parsed(self, frame: Frame, value: Any) -> None:
         """Looks up the metadata of an answer's only frame in its JSON, so that it need not be parsed again."""
-        if self.first is self.last is frame:
-            self._looked_at, self._found = (frame, frame), _metadata(value, frame)
+        self._looked_at, self._found = (frame, frame), _metadata(value, frame)
 
     @property
     def id(self) -> str | None:
