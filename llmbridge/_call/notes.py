@@ -159,6 +159,13 @@ class PartsSoFar:
             parts[-1]["raw"] = dict(end.raw)
 
 
+def _plain_text(parts: Any) -> str | None:
+    """The text of the only part, if it holds nothing else."""
+    if not isinstance(parts, list) or len(parts) != 1 or parts[0].keys() != {"type", "text"}:
+        return None
+    return parts[0]["text"] if parts[0]["type"] == "text" else None
+
+
 def joined_media(pieces: Sequence[Media]) -> Media:
     """Joins the pieces of a medium.
 
@@ -364,12 +371,11 @@ class Notes:
         parts = self._parts.all(self.turn_text, self._turn_at, by)
         if not parts:
             return Message("assistant", "")
+        if (text := _plain_text(parts)) is not None:
+            return Message("assistant", text)
         message = Message("assistant", parts)
-        if isinstance(message.content, list) and len(message.content) == 1:
-            (only,) = message.content
-            if only.keys() == {"type", "text"} and only["type"] == "text":  # plain text, perhaps with calls
-                return replace(message, content=only["text"])
-        return message
+        text = _plain_text(message.content)  # beside the calls, which are no longer in it
+        return message if text is None else replace(message, content=text)
 
     def items(self) -> list[Item]:
         """What the model's last request returned, grouped by kind."""
