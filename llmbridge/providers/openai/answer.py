@@ -156,8 +156,8 @@ def _one_choice(chunk: Any, field: str, around: frozenset[str]) -> list[Item] | 
                 items += (value,) if value else ()
             elif name in ("reasoning_content", "reasoning") and value.__class__ is str and not items:
                 items += (Reasoning(value),) if value else ()
-            elif name == "tool_calls" and field == "delta" and (piece := _one_piece(value)) is not None:
-                items.append(piece)
+            elif name == "tool_calls" and None not in (calls := _usual_calls(value, whole=field == "message")):
+                items += calls  # type: ignore[arg-type]  # none of them is None
             else:
                 return None
         items += finish_of(choice.get("finish_reason"), {})
@@ -168,9 +168,12 @@ def _one_choice(chunk: Any, field: str, around: frozenset[str]) -> list[Item] | 
     return items
 
 
-def _one_piece(calls: Any) -> ToolCallDelta | None:
-    (call,) = calls
-    index, id, function = call["index"], call.get("id"), call["function"]
+def _usual_calls(calls: Any, whole: bool) -> list[ToolCallDelta | None]:
+    return [_usual_call(call, position if whole else call["index"]) for position, call in enumerate(calls)]
+
+
+def _usual_call(call: Any, index: Any) -> ToolCallDelta | None:
+    id, function = call.get("id"), call["function"]
     name, arguments = function.get("name"), function["arguments"]
     if not (call.keys() <= _USUAL_CALL and function.keys() <= _USUAL_FUNCTION and arguments.__class__ is str):
         return None
