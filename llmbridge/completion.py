@@ -268,18 +268,19 @@ def no_attribute(owner: object, name: str, instead: str) -> AttributeError:
 
 def choices_of(notes: Notes) -> tuple[Choice, ...]:
     """All choices of an answer: the first one and the others."""
-    return tuple(
-        Choice(
-            index=index,
-            text=own.turn_text,
-            reasoning=str(own.reasoning),
-            tool_calls=tuple(own.tool_calls),
-            finish_reason=own.finish.reason if own.finish else None,
-            raw_finish_reason=own.finish.raw if own.finish else None,
-            refusal="".join(own.refusal) or None,
-            logprobs=tuple(own.logprobs),
-        )
-        for index, own in {0: notes, **notes.others}.items()
+    return (_choice_of(0, notes), *(_choice_of(index, other) for index, other in notes.others.items()))
+
+
+def _choice_of(index: int, notes: Notes) -> Choice:
+    return Choice(
+        index=index,
+        text=notes.turn_text,
+        reasoning=notes.reasoning,
+        tool_calls=tuple(notes.tool_calls),
+        finish_reason=notes.finish.reason if notes.finish else None,
+        raw_finish_reason=notes.finish.raw if notes.finish else None,
+        refusal="".join(notes.refusal) or None,
+        logprobs=tuple(notes.logprobs),
     )
 
 

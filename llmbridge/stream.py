@@ -307,29 +307,30 @@ class ChatStream(Generic[Parsed]):
 
         notes = self._reading.noted
         message, choices = notes.message(), choices_of(notes)
+        first, call = choices[0], self._source.current
         return Completion(
-            text=choices[0].text,
-            reasoning=choices[0].reasoning,
-            finish_reason=choices[0].finish_reason,
-            raw_finish_reason=choices[0].raw_finish_reason,
+            text=first.text,
+            reasoning=first.reasoning,
+            finish_reason=first.finish_reason,
+            raw_finish_reason=first.raw_finish_reason,
             usage=notes.usage,
-            tool_calls=choices[0].tool_calls,
-            refusal=choices[0].refusal,
+            tool_calls=first.tool_calls,
+            refusal=first.refusal,
             parsed=parsed,
             choices=choices,
-            logprobs=choices[0].logprobs,
+            logprobs=first.logprobs,
             message=message,
             turns=(*notes.turns, message),
-            citations=self.citations,
-            media=self.media,
-            server_tools=self.server_tools,
-            response_id=self.response_id,
-            served_model=self.served_model,
-            extra=self.extra,
-            model=self.model,
-            provider=self.provider,
-            headers=dict(self.headers),
-            request_id=self.request_id,
+            citations=tuple(notes.citations),
+            media=tuple(notes.media),
+            server_tools=tuple(notes.server_tools),
+            response_id=call.head.id,
+            served_model=call.head.model,
+            extra=call.head.extra,
+            model=call.model,
+            provider=call.provider,
+            headers=dict(call.headers),
+            request_id=call.request_id,
             first_piece_seconds=self.first_piece_seconds,
             total_seconds=self.total_seconds,
         )
@@ -410,7 +411,7 @@ class ChatStream(Generic[Parsed]):
     @property
     def reasoning(self) -> str:
         """The reasoning so far, if the service shows it."""
-        return str(self._so_far.reasoning)
+        return self._so_far.reasoning
 
     @property
     def tool_calls(self) -> tuple[ToolCall, ...]:

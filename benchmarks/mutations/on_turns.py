@@ -8,7 +8,7 @@ __all__ = ["ON_TURNS"]
 
 _KEPT = (
     Mutation("P26", "media are not kept", "Notes._note_rest", "elif isinstance(item, Media):", "elif False:"),
-    Mutation("P26", "citations are not kept", "Notes._note_rest", "self.citations.append(item)", "pass"),
+    Mutation("P26", "citations are not kept", "Notes._note_rest", "citations.append(item)", "pass"),
     Mutation("P26", "an error does not have the turn", "Notes.partial", "partial.message = message if", "None if"),
     Mutation("P26", "an end that is an error passes", "Assembly._take_finish", 'if reason == "error":', "if False:"),
     Mutation("P26", "a failed answer is not tried again", "failed_answer", "or finish.again", ""),

@@ -233,6 +233,7 @@ class Answer:
 
             if (foreign := foreign_document(value, self._provider)) is not None:
                 raise foreign
+            self._event_head.take_parsed(document, value)
             return self._provider.decode_document(value)
         self._read(value)
         return (END,)

@@ -31,6 +31,7 @@ from llmbridge.events import (
     Refusal,
     Summary,
     Text,
+    ToolCall,
     ToolCallDelta,
     Usage,
 )
@@ -73,7 +74,8 @@ class Assembly:
         self._mend = SurrogateMender()
         self._mend_reasoning = SurrogateMender()
         self._mend_refusal = SurrogateMender()
-        self._calls = CallAssembler()
+        self._calls: CallAssembler | None = None  # made when first needed: most answers call no tools
+        self._called = False
         self._answer_index: int | None = None
         self._answering = False
         self._others: dict[int, Assembly] = {}
@@ -158,7 +160,7 @@ class Assembly:
         self._flush(items)
         self._tags = None
         self.plain = True
-        items += self._calls.finished(cut)
+        items += self._ended_calls(cut)
         for joiner in self._media.values():
             items += joiner.rest()
         for index, choice in self._others.items():
@@ -229,11 +231,17 @@ class Assembly:
             if delta.arguments:
                 self._add_text(delta.arguments, items)
         else:
-            if (piece := self._calls.add(delta)) is not None:
+            calls = self._calls = self._calls or CallAssembler()
+            if (piece := calls.add(delta)) is not None:
                 items.append(piece)
+            self._called = self._called or calls.seen
             if delta.whole:
-                items += self._calls.whole()
+                items += calls.whole()
         self._now_plain()
+
+    def _ended_calls(self, cut: bool, final: bool = True) -> Sequence[ToolCall]:
+        """The calls that are over, see `CallAssembler.finished`."""
+        return self._calls.finished(cut, final) if self._calls is not None else ()
 
     def _is_answer(self, delta: ToolCallDelta) -> bool:
         if delta.name:
@@ -247,12 +255,11 @@ class Assembly:
         """Some services send a finish with each piece: a call that is not complete JSON yet stays open."""
         self._flush(items)
         cut = finish.reason in _CUT_OFF
-        items += self._calls.finished(cut, final=cut)
-        called = self._calls.seen
+        items += self._ended_calls(cut, final=cut)
         reason = finish.reason
-        if reason in ("stop", "other") and called:
+        if reason in ("stop", "other") and self._called:
             reason = "tool_calls"
-        elif reason == "tool_calls" and self._answer_tool is not None and not called:
+        elif reason == "tool_calls" and self._answer_tool is not None and not self._called:
             reason = "stop"
         self.finish = Finish(reason, mended(finish.raw), mended(finish.message), finish.again)
         if reason == "error":
@@ -277,8 +284,8 @@ class Assembly:
                 self.take(item, items)
             return
         self._flush(items)
-        items += self._calls.finished(cut)
-        self._calls.seen = self._calls.seen or whole._calls.seen
+        items += self._ended_calls(cut)
+        self._called = self._called or whole._called
         news = news_of(said, [*self._told(), *items])
         for item in news:
             if isinstance(item, Usage):

@@ -6,7 +6,6 @@ unparsed until an attribute is read: a piece costs nothing more.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._json import mended_json, parsed_json
@@ -21,6 +20,8 @@ _IDS = ("id", "responseId", "response_id")
 _MODELS = ("model", "modelVersion", "model_version")
 _INNER = ("response", "message")  # Responses and Anthropic nest the metadata
 _SHORT = 64  # characters: Anthropic's end mark is shorter, pieces of text are longer
+_NAMES = frozenset((*_IDS, *_MODELS))
+_EMPTY: tuple[Any, ...] = (None, "", [], {})
 # Fields of the answer itself, or of the kind of event.
 _BODY = frozenset(
     """
@@ -28,7 +29,7 @@ _BODY = frozenset(
     logprobs message object output output_index promptFeedback prompt_feedback response role sequence_number
     stop_reason stop_sequence tool_calls type usage usageMetadata usage_metadata
     """.split()  # noqa: SIM905 - a table of words
-).union(_IDS, _MODELS)
+)
 
 
 class Head:
@@ -56,6 +57,10 @@ class Head:
         elif len(frames) > 1:
             self.last = frames[-2]
 
+    def take_parsed(self, frame: Frame, value: Any) -> None:
+        """Looks up the metadata of an answer's only frame in its JSON, so that it need not be parsed again."""
+        self._looked_at, self._found = (frame, frame), _metadata(value, frame)
+
     @property
     def id(self) -> str | None:
         """The service's name for the answer."""
@@ -69,37 +74,51 @@ class Head:
     @property
     def extra(self) -> dict[str, Any]:
         """Everything else that is not the answer itself."""
-        return {name: value for name, value in self._fields().items() if name not in _BODY}
+        return {name: value for name, value in self._fields().items() if name not in _NAMES}
 
     def _text(self, names: tuple[str, ...]) -> str | None:
-        found = (self._fields().get(name) for name in names)
-        return next((value for value in found if isinstance(value, str) and value), None)
+        fields = self._fields()
+        for name in names:
+            if isinstance(value := fields.get(name), str):
+                return value
+        return None
 
     def _fields(self) -> dict[str, Any]:
         if self._looked_at != (self.first, self.last):
             self._looked_at = (self.first, self.last)
             self._found = {}
             for frame in (self.first, self.last) if self.first is not self.last else (self.first,):
-                known = {name: value for name, value in _top(frame).items() if value not in (None, "", [], {})}
-                self._found.update(known)
+                self._found.update(_parsed(frame))
         return self._found
 
 
-def _top(frame: Frame | None) -> Mapping[str, Any]:
-    """The top level of a frame's JSON."""
+def _parsed(frame: Frame | None) -> dict[str, Any]:
+    """The metadata in a frame."""
     if frame is None:
         return {}
     try:
-        event = parsed_json(frame.data)
-        if "\\u" in frame.data:  # half a surrogate pair comes as an escape
-            event = mended_json(event)
-    except (ProtocolError, RecursionError):
+        return _metadata(parsed_json(frame.data), frame)
+    except ProtocolError:
         return {}  # the decoder reports it
+
+
+def _metadata(event: Any, frame: Frame) -> dict[str, Any]:
+    """The metadata at the top level of a frame's JSON; fields that say nothing are left out."""
     if isinstance(event, list) and event:
         event = event[0]
-    if not isinstance(event, Mapping):
+    if not isinstance(event, dict):
         return {}
-    if isinstance(delta := event.get("delta"), Mapping) and "stop_reason" in delta:  # Anthropic's last but one
+    if isinstance(delta := event.get("delta"), dict) and "stop_reason" in delta:  # Anthropic's last but one
         event = {**delta, **event}
-    inner = (event.get(name) for name in _INNER)
-    return next((top for top in inner if isinstance(top, Mapping) and ("id" in top or "model" in top)), event)
+    for name in _INNER:
+        if isinstance(inner := event.get(name), dict) and ("id" in inner or "model" in inner):
+            event = inner
+            break
+    found = {name: value for name, value in event.items() if name not in _BODY and value not in _EMPTY}
+    if "\\u" not in frame.data:
+        return found
+    try:
+        mended: dict[str, Any] = mended_json(found)  # half a surrogate pair comes as an escape
+    except RecursionError:
+        return {}
+    return mended

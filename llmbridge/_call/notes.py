@@ -39,6 +39,7 @@ if TYPE_CHECKING:
 __all__ = ["Notes", "PartsSoFar", "joined_media"]
 
 _Part = dict[str, Any]
+_NOTHING: Sequence[int] = (0,) * 6
 
 
 class _Entry:
@@ -158,6 +159,13 @@ class PartsSoFar:
             parts[-1]["raw"] = dict(end.raw)
 
 
+def _plain_text(parts: Any) -> str | None:
+    """The text of the only part, if it holds nothing else."""
+    if not isinstance(parts, list) or len(parts) != 1 or parts[0].keys() != {"type", "text"}:
+        return None
+    return parts[0]["text"] if parts[0]["type"] == "text" else None
+
+
 def joined_media(pieces: Sequence[Media]) -> Media:
     """Joins the pieces of a medium.
 
@@ -191,19 +199,14 @@ class Notes:
 
     Attributes:
         turns: The messages of the finished turns, including tool results.
-        tool_calls: Of the last turn.
-        citations, media, server_tools: Of the last turn; pieces of a medium joined, a tool's result with its call.
-        refusal: The pieces of the refusal message, of the last turn.
-        logprobs: All entries of the last turn, if they are kept.
         finish: The last Finish; None again while tools are run.
-        usage: Of all turns together.
     """
 
     def __init__(self, text: TextSoFar, source: Source | None = None, keep_logprobs: bool = True) -> None:
         self._keep_logprobs = keep_logprobs
         self.text = text
         self.source = source
-        self.reasoning = TextSoFar()
+        self._reasoning: TextSoFar | None = None
         self.turns: list[Message] = []
         self.finish: Finish | None = None
         self._usage: Usage | None = None
@@ -211,16 +214,13 @@ class Notes:
         self._begin_turn()
 
     def _begin_turn(self) -> None:
-        self.tool_calls: list[ToolCall] = []
-        self.citations: list[Citation] = []
+        self._lists: dict[str, list[Any]] = {}  # made when first needed: most answers are only text
+        self._parts: PartsSoFar | None = None
         self._media: dict[Any, list[Media]] = {}
         self._server_tools: dict[Any, ServerTool] = {}
-        self.refusal: list[str] = []
-        self.logprobs: list[Any] = []
-        self._parts = PartsSoFar()
         self._others: dict[int, Notes] = {}
         self._turn_at = self.text.length
-        self._before = [0] * 6  # the length of each of `_said` when the last request began
+        self._before = _NOTHING  # the length of each of `_said` when the last request began
 
     @property
     def usage(self) -> Usage | None:
@@ -231,6 +231,31 @@ class Notes:
     def turn_text(self) -> str:
         """The text of the last turn."""
         return str(self.text)[self._turn_at :]
+
+    @property
+    def reasoning(self) -> str:
+        """The reasoning of all turns."""
+        return "" if self._reasoning is None else str(self._reasoning)
+
+    @property
+    def tool_calls(self) -> list[ToolCall]:
+        """The tool calls of the last turn."""
+        return self._lists.get("tool_calls", [])
+
+    @property
+    def citations(self) -> list[Citation]:
+        """The sources of the last turn."""
+        return self._lists.get("citations", [])
+
+    @property
+    def refusal(self) -> list[str]:
+        """The pieces of the refusal message, of the last turn."""
+        return self._lists.get("refusal", [])
+
+    @property
+    def logprobs(self) -> list[Any]:
+        """All entries of the last turn, if they are kept."""
+        return self._lists.get("logprobs", [])
 
     @property
     def media(self) -> list[Media]:
@@ -252,28 +277,41 @@ class Notes:
         if isinstance(item, (str, Text)):
             self.text.add(str(item))
         elif isinstance(item, Reasoning):
-            self.reasoning.add(item.text)
-            self.reasoning.fold()
-            self._parts.add_reasoning(item, self.text.length)
+            self._note_reasoning(item)
         elif isinstance(item, Usage):
             self._usage = item
         elif isinstance(item, Finish):
             self.finish = item
         elif isinstance(item, ToolCall):
-            self.tool_calls.append(item)
-            self._parts.add(item.to_part(), self.text.length)
+            self._list("tool_calls").append(item)
+            self._begun_parts().add(item.to_part(), self.text.length)
         elif isinstance(item, ToolResult):
             self._note_result(item)
         elif isinstance(item, Refusal):
-            self.refusal.append(item.text)
+            self._list("refusal").append(item.text)
             self.text.add(item.text)
         elif isinstance(item, Logprobs):
             if self._keep_logprobs:
-                self.logprobs += item.raw
+                self._list("logprobs").extend(item.raw)
         elif isinstance(item, OtherChoice):
             self._note_other(item)
         elif not isinstance(item, ToolCallDelta):
             self._note_rest(item)
+
+    def _list(self, kind: str) -> list[Any]:
+        return self._lists.setdefault(kind, [])
+
+    def _begun_parts(self) -> PartsSoFar:
+        if self._parts is None:
+            self._parts = PartsSoFar()
+        return self._parts
+
+    def _note_reasoning(self, item: Reasoning) -> None:
+        if self._reasoning is None:
+            self._reasoning = TextSoFar()
+        self._reasoning.add(item.text)
+        self._reasoning.fold()
+        self._begun_parts().add_reasoning(item, self.text.length)
 
     def _note_rest(self, item: Any) -> None:
         """Records the items that few answers hold."""
@@ -281,16 +319,17 @@ class Notes:
         if isinstance(item, NextCall):
             self._next_call()
         elif isinstance(item, EndOfPart):
-            self._parts.end_text(item, place)
+            self._begun_parts().end_text(item, place)
         elif isinstance(item, Citation):
-            if (bare := Citation(item.url)) in self.citations:  # replaces one with only the URL
-                self.citations.remove(bare)
-            self.citations.append(item)
+            citations = self._list("citations")
+            if (bare := Citation(item.url)) in citations:  # replaces one with only the URL
+                citations.remove(bare)
+            citations.append(item)
         elif isinstance(item, Media):
             # Audio comes in pieces, with or without an id.
             key = (item.kind, item.id) if item.id or item.kind == "audio" else len(self._media)
             self._media.setdefault(key, []).append(item)
-            self._parts.add_media(key, self._media[key], place)
+            self._begun_parts().add_media(key, self._media[key], place)
         elif isinstance(item, ServerTool):
             called = self._server_tools.get(item.id)
             self._server_tools[item.id or len(self._server_tools)] = (
@@ -298,9 +337,9 @@ class Notes:
                 if called
                 else item
             )
-            self._parts.add_opaque(item.raw, place)
+            self._begun_parts().add_opaque(item.raw, place)
         elif isinstance(item, Other) and item.in_turn:
-            self._parts.add_opaque(item.raw, place)
+            self._begun_parts().add_opaque(item.raw, place)
 
     def _note_other(self, item: OtherChoice) -> None:
         other = self._others.get(item.index)
@@ -326,16 +365,17 @@ class Notes:
 
     def message(self) -> Message:
         """The last turn as a message, with everything that a service may want back, in its original order."""
+        if self._parts is None:
+            return Message("assistant", self.turn_text)
         by = {"by": self.source.current.provider} if self.source is not None else {}
         parts = self._parts.all(self.turn_text, self._turn_at, by)
         if not parts:
             return Message("assistant", "")
+        if (text := _plain_text(parts)) is not None:
+            return Message("assistant", text)
         message = Message("assistant", parts)
-        if isinstance(message.content, list) and len(message.content) == 1:
-            (only,) = message.content
-            if only.keys() == {"type", "text"} and only["type"] == "text":  # plain text, perhaps with calls
-                return replace(message, content=only["text"])
-        return message
+        text = _plain_text(message.content)  # beside the calls, which are no longer in it
+        return message if text is None else replace(message, content=text)
 
     def items(self) -> list[Item]:
         """What the model's last request returned, grouped by kind."""
@@ -345,7 +385,8 @@ class Notes:
 
     def _said(self) -> tuple[Sequence[Any], ...]:
         """The text of the last turn, and its other items by kind."""
-        lists = (self._parts.thoughts(), self.tool_calls, self.citations, self.media, self.server_tools)
+        thoughts = self._parts.thoughts() if self._parts is not None else []
+        lists = (thoughts, self.tool_calls, self.citations, self.media, self.server_tools)
         return (self.turn_text, *lists)
 
     def all_turns(self) -> list[Message]:
@@ -361,7 +402,7 @@ class Notes:
     def partial(self) -> Partial:
         """What came before an error."""
         partial = Partial(str(self.text))
-        partial.reasoning = str(self.reasoning)
+        partial.reasoning = self.reasoning
         partial.tool_calls = tuple(self.tool_calls)
         partial.citations = tuple(self.citations)
         partial.media = tuple(self.media)

@@ -47,6 +47,8 @@ class Dialect:
         """Whether a JSON object is in this dialect."""
         for name, mark in self.marks.items():
             given = value.get(name)
+            if given is None:
+                continue
             if isinstance(mark, type) and isinstance(given, mark):
                 return True
             if isinstance(mark, re.Pattern) and isinstance(given, str) and mark.fullmatch(given):
@@ -107,15 +109,18 @@ def foreign_document(value: Any, provider: type[Provider]) -> ProtocolError | No
         the answer looks like Anthropic's Messages: use anthropic:MODEL or check the base_url
     """
     first = value[0] if isinstance(value, list) and value else value
-    if not isinstance(first, Mapping) or first.get("error"):
+    if not isinstance(first, dict) or first.get("error"):
         return None
-    return _foreign([first], provider)
+    dialect = _dialect_of(first)
+    return None if dialect is None or dialect in _read_by(provider) else _foreign(dialect)
 
 
 def foreign_stream(frames: Iterable[Frame], provider: type[Provider]) -> ProtocolError | None:
     """The error for frames in a dialect, or a framing, that the provider does not read; None for all others."""
     frames = list(frames)
-    named = _foreign(map(_value, frames), provider)
+    found = [dialect for value in map(_value, frames) if (dialect := _dialect_of(value)) is not None]
+    own = _read_by(provider) if found else []
+    named = _foreign(found[0]) if found and not any(dialect in own for dialect in found) else None
     if named is None and any(_FIELD.match(frame.data) or frame.data.startswith(":") for frame in frames):
         return ProtocolError("the service returned server-sent events instead of JSON lines: check the base_url")
     return named
@@ -148,17 +153,15 @@ def nothing_read(frames: Iterable[Frame], provider: type[Provider], *, over: boo
     return ProtocolError("the service returned nothing: no text, and no finish reason") if over else None
 
 
-def _foreign(values: Iterable[Mapping[str, Any]], provider: type[Provider]) -> ProtocolError | None:
-    found = [dialect for value in values if (dialect := _dialect_of(value)) is not None]
-    own = _read_by(provider) if found else []
-    if not found or any(dialect in own for dialect in found):
-        return None
-    first = found[0]
-    return ProtocolError(f"the answer looks like {first.title}: use {first.provider}:MODEL or check the base_url")
+def _foreign(dialect: Dialect) -> ProtocolError:
+    return ProtocolError(f"the answer looks like {dialect.title}: use {dialect.provider}:MODEL or check the base_url")
 
 
 def _dialect_of(value: Mapping[str, Any]) -> Dialect | None:
-    return next((dialect for dialect in _DIALECTS if dialect.made(value)), None)
+    for dialect in _DIALECTS:
+        if dialect.made(value):
+            return dialect
+    return None
 
 
 def _read_by(provider: type[Provider]) -> list[Dialect]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+import llmbridge._call.head as head_module
 from llmbridge._call.framing import Record
 from llmbridge._call.head import Head
 
@@ -59,6 +60,28 @@ def test_the_first_and_the_last_event_have_the_metadata(name: str) -> None:
     for event in events:
         head.take([Record(json.dumps(event))])
     assert (head.id, head.model, head.extra) == expected
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_the_json_of_a_document_is_not_parsed_again(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A document that the decoder has parsed says the same as one that is parsed for its metadata."""
+    event = FORMS[name][0][0]
+    frame, parsed, known = Record(json.dumps(event)), Head(), Head()
+    parsed.take([frame])
+    expected = (parsed.id, parsed.model, parsed.extra)
+    known.take([frame])
+    known.take_parsed(frame, event)
+    monkeypatch.delattr(head_module, "parsed_json")
+    assert (known.id, known.model, known.extra) == expected
+
+
+def test_half_a_character_in_a_document_is_mended() -> None:
+    """Texts beside the answer are valid UTF-8; other documents than the first one are ignored."""
+    frame, head = Record(r'{"id": "a\ud83d", "x": ["\ud83d"]}'), Head()
+    head.take([frame])
+    head.take_parsed(frame, json.loads(frame.data))
+    head.take_parsed(Record("{}"), {"id": "b"})
+    assert (head.id, head.extra) == ("a\N{REPLACEMENT CHARACTER}", {"x": ["\N{REPLACEMENT CHARACTER}"]})
 
 
 def test_an_end_mark_is_not_an_event() -> None:

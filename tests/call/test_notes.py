@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
 import pickle
 from types import SimpleNamespace
@@ -52,6 +53,17 @@ class TestNotes:
         """Pieces and text events give the same text."""
         notes = noted("Hel", Text("lo"))
         assert (str(notes.text), notes.turn_text, notes.message()) == ("Hello", "Hello", Message("assistant", "Hello"))
+
+    def test_a_record_of_text_alone_is_small(self) -> None:
+        """A thousand answers under way keep the garbage collector busy: there are lists only for what has come."""
+        gc.collect()
+        gc.disable()
+        try:
+            before = len(gc.get_objects())
+            kept = [noted("Hello", Finish("stop")) for _ in range(100)]
+            assert len(gc.get_objects()) - before < 8 * len(kept)
+        finally:
+            gc.enable()
 
     def test_a_refusal_is_text_as_well(self) -> None:
         """A refusal counts as text too, and is marked as a refusal."""

@@ -15,7 +15,8 @@ from llmbridge import Client, Completion, LLMBridgeError, ProtocolError, Service
 from llmbridge._call.framing import Record
 from llmbridge.events import Citation, Media, Other, OtherChoice, Reasoning, ToolCall
 from llmbridge.messages import ChatRequest, Message, Opaque
-from llmbridge.providers.openai import OpenAI, OpenAICompatible
+from llmbridge.providers.openai import OpenAI, OpenAICompatible, decode_completion
+from llmbridge.providers.openai.answer import _decode_completion
 from llmbridge.testing import LLMServer, Reply
 
 ENTRY: dict[str, Any] = {
@@ -153,6 +154,47 @@ class TestWhole:
         other = [event.event for event in said if isinstance(event, OtherChoice)]
         assert texts == ["0 or 2"]
         assert "".join(str(event) for event in other if hasattr(event, "text")) == "1 or 3"
+
+
+_MESSAGES: list[Any] = [
+    {"content": "Hi"}, {"content": ""}, {"content": None}, {"content": [{"type": "text", "text": "Hi"}]}, {}, "Hi",
+    None, {"reasoning_content": "Hm", "content": "Hi"}, {"content": "Hi", "reasoning_content": "Hm"},
+    {"refusal": "No"}, {"tool_calls": [{"id": "c", "index": 1, "function": {"name": "f", "arguments": "{}"}}]},
+    {"reasoning": "Hm", "reasoning_content": "Hm", "content": "Hi"}, {"content": "Hi", "x_new": {"a": 1}},
+    {"content": "Hi", "refusal": None, "annotations": [], "tool_calls": []}, {"content": "Hi", "annotations": [ENTRY]},
+    {"content": "Hi", "reasoning_details": [{"type": "reasoning.text", "text": "Hm", "signature": "s"}]},
+    {"content": "Hi", "tool_calls": [{"id": "c", "function": {"name": "f", "arguments": "{}"}}]},
+    {"content": "Hi", "tool_calls": [{"id": "c", "index": 1, "function": {"name": "f", "arguments": "{}"}}]},
+    {"content": "Hi", "function_call": {"name": "f", "arguments": "{}"}},
+]  # fmt: skip
+_BESIDE: list[Any] = [
+    {}, {"index": None}, {"index": 1}, {"index": "0"}, {"finish_reason": None}, {"finish_reason": "length"},
+    {"logprobs": None}, {"logprobs": {"content": [{"token": "Hi"}]}}, {"usage": USED}, {"delta": {"content": "no"}},
+    {"error": {"message": "no"}}, {"text": "Hi"}, {"stop_reason": 2, "x_new": 1},
+]  # fmt: skip
+_AROUND: list[Any] = [
+    {}, {"usage": USED}, {"usage": {}}, {"usage": "many"}, {"object": "error"}, {"error": {"message": "no"}},
+    {"error": None}, {"x_groq": {"usage": USED}}, {"citations": ["https://a.example"]}, {"x_new": [1]},
+    {"service_tier": "default", "system_fingerprint": None},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("around", _AROUND, ids=str)
+@pytest.mark.parametrize("beside", _BESIDE, ids=str)
+def test_a_plain_answer_is_read_like_any_other(beside: dict[str, Any], around: dict[str, Any]) -> None:
+    """A whole answer that is read quickly says what the complete decoder finds in it, and fails as it does."""
+    for message in _MESSAGES:
+        document = {"choices": [{"index": 0, "message": message, "finish_reason": "stop", **beside}], **around}
+        for proofs in ("", "reasoning_details"):
+            assert found(decode_completion, document, proofs) == found(_decode_completion, document, proofs)
+
+
+def found(decode: Any, document: Any, proofs: str) -> Any:
+    """The items, or the error."""
+    try:
+        return [(item, getattr(item, "raw", None)) for item in decode(document, proofs)]
+    except LLMBridgeError as error:
+        return type(error), error.message
 
 
 class TestShapes:

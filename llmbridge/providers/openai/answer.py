@@ -63,6 +63,7 @@ _IN_DELTA = frozenset(
 _IN_CALL = frozenset(("arguments", "custom", "function", "id", "index", "input", "name", "type"))
 _AROUND_CHOICE = _IN_CHUNK - {"annotations", "citations", "error", "search_results", "web_search", "x_groq"}
 _AROUND_DELTA = _IN_CHOICE - {"annotations", "citations", "error", "message", "search_results", "text", "usage"}
+_AROUND_MESSAGE = (_AROUND_DELTA | {"message"}) - {"delta"}
 _USUAL_CALL, _USUAL_FUNCTION = frozenset(("function", "id", "index", "type")), frozenset(("arguments", "name"))
 _ALIVE = re.compile("ping|heart.?beat|keep.?alive")
 _IN_PART = frozenset(("annotations", "citations", "index", "text", "type"))
@@ -126,7 +127,7 @@ class ChunkReader:
             pass  # not the common case: fall through to the full decoder
         if end != len(frame.data):
             return _decode_frame(frame, self._proofs)
-        said = _one_delta(chunk) if frame.event != "error" else None
+        said = _one_choice(chunk, "delta", _AROUND_DELTA) if frame.event != "error" else None
         return _decode_any(chunk, frame.event, "delta", self._proofs) if said is None else said
 
 
@@ -135,40 +136,44 @@ def decode_chunk(frame: Frame, proofs: str = "") -> Iterable[Item | End]:
     return ChunkReader(proofs).read(frame)
 
 
-def _one_delta(chunk: Any) -> list[Item] | None:
-    """The items of a plain event with one delta of the first choice; None for any other.
+def _one_choice(chunk: Any, field: str, around: frozenset[str]) -> list[Item] | None:
+    """The items of a plain event, or of a whole answer, with only the first choice; None for any other.
 
     Some services write a role or nulls beside each piece, so this case must be fast.
     """
     try:
         (choice,) = chunk["choices"]
-        delta = choice["delta"]
-        around = chunk.keys() <= _AROUND_CHOICE and choice.keys() <= _AROUND_DELTA
-        if not around or choice.get("index") or choice.get("logprobs"):
+        delta = choice[field]
+        if not (chunk.keys() <= _AROUND_CHOICE and choice.keys() <= around) or choice.get("logprobs"):
             return None
-        if choice.get("index") not in (0, None) or chunk.get("usage"):
+        if choice.get("index") not in (0, None) or chunk.get("object") == "error":
             return None
         items: list[Item] = []
         for name, value in delta.items():
-            if value is None or name == "role":
+            if value is None or value == [] or name == "role":
                 continue
-            if name == "content" and value.__class__ is str and (not value or "tool_calls" not in delta):
+            if name == "content" and value.__class__ is str and not (value and delta.get("tool_calls")):
                 items += (value,) if value else ()
             elif name in ("reasoning_content", "reasoning") and value.__class__ is str and not items:
                 items += (Reasoning(value),) if value else ()
-            elif name == "tool_calls" and (piece := _one_piece(value)) is not None:
-                items.append(piece)
+            elif name == "tool_calls" and None not in (calls := _usual_calls(value, whole=field == "message")):
+                items += calls  # type: ignore[arg-type]  # none of them is None
             else:
                 return None
         items += finish_of(choice.get("finish_reason"), {})
+        if usage := chunk.get("usage"):
+            items += (_usage(usage),)
     except (ValueError, TypeError, LookupError, AttributeError):
         return None
     return items
 
 
-def _one_piece(calls: Any) -> ToolCallDelta | None:
-    (call,) = calls
-    index, id, function = call["index"], call.get("id"), call["function"]
+def _usual_calls(calls: Any, whole: bool) -> list[ToolCallDelta | None]:
+    return [_usual_call(call, position if whole else call["index"]) for position, call in enumerate(calls)]
+
+
+def _usual_call(call: Any, index: Any) -> ToolCallDelta | None:
+    id, function = call.get("id"), call["function"]
     name, arguments = function.get("name"), function["arguments"]
     if not (call.keys() <= _USUAL_CALL and function.keys() <= _USUAL_FUNCTION and arguments.__class__ is str):
         return None
@@ -394,8 +399,14 @@ def _json_text(arguments: Any) -> str:
         raise ProtocolError("the service sent JSON that is nested too deeply") from None
 
 
-def decode_completion(document: Any, proofs: str = "") -> Iterator[Item | End]:
+def decode_completion(document: Any, proofs: str = "") -> Iterable[Item | End]:
     """The content of a whole chat completion; arguments and errors as for `decode_chunk`."""
+    said = _one_choice(document, "message", _AROUND_MESSAGE)
+    return _decode_completion(document, proofs) if said is None else (*said, END)
+
+
+def _decode_completion(document: Any, proofs: str) -> Iterator[Item | End]:
+    """The content of any answer."""
     document = document[0] if isinstance(document, list) and len(document) == 1 else document
     fields = mapping(document)
     if not fields.get("error") and not isinstance(fields.get("choices"), (list, dict)):
