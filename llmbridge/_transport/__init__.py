@@ -508,7 +508,7 @@ def _is_replaced(send: Any, module: Any = requests.sessions) -> bool:
 
 def _room_left(value: Any, room: int) -> int:
     """How many of `room` characters are left after the texts in an object or a list; below 0 if they are longer."""
-    for inner in value.values() if isinstance(value, Mapping) else value:
+    for inner in value if isinstance(value, list) else value.values():
         room -= len(inner) if isinstance(inner, str) else _AROUND
         if room >= 0 and isinstance(inner, (dict, list)):
             room = _room_left(inner, room)

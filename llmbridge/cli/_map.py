@@ -107,7 +107,7 @@ def _map(options: argparse.Namespace) -> int:
             return _say_outlook(rows)
         try:
             with progress or contextlib.nullcontext(), rows:
-                _write_all(rows, options.output)
+                failed = _write_all(rows, options.output)
         except KeyboardInterrupt:
             _say_how_to_go_on(rows, journal)
             return INTERRUPTED
@@ -121,7 +121,8 @@ def _map(options: argparse.Namespace) -> int:
             return FAILED
     totals = rows.totals
     tell(str(totals))
-    if totals.failed and not on_stdout:
+    if failed is not None and not on_stdout:
+        tell(f"row {failed.index} failed with {type(failed.error).__name__}: {failed.error}")
         tell(f"each failed row has its error in {options.output}; the same command tries them again")
     if totals.gone:
         tell(f"{totals.gone} answers in {journal} belong to no row of {options.input}")
@@ -277,23 +278,26 @@ def _lines(file: Iterable[bytes], path: str) -> Iterator[str]:
 # -- the output -------------------------------------------------------------------------------------------------------
 
 
-def _write_all(rows: Rows[Any], path: str) -> None:
-    """Writes all rows, to a file that takes its name when it is whole."""
+def _write_all(rows: Rows[Any], path: str) -> Row[Any] | None:
+    """Writes all rows, to a file that takes its name when it is whole; returns the first one that failed."""
+    failed = None
     if path == "-":
         for row in rows:
             write(as_json(_line(row)) + "\n")
-        return
+        return failed
     part = f"{path}{_PART}"
     try:
         with open(part, "w", encoding="utf-8", newline="") as file:
             put = _writer(file, os.path.splitext(path)[1].lower())
             for row in rows:
                 put(row)
+                failed = failed or (None if row.ok else row)
         os.replace(part, path)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(part)
         raise
+    return failed
 
 
 def _writer(file: Any, ending: str) -> Callable[[Row[Any]], object]:

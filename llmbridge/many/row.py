@@ -186,7 +186,7 @@ class Questions:
             return self._prompt.format_map(columns)
         except KeyError as error:
             known = ", ".join(map(str, columns))
-            raise InvalidRequest(f"prompt= has a column {error}, which the row has not: it has {known}") from None
+            raise InvalidRequest(f"prompt= names a column {error}, which the row lacks: it has {known}") from None
 
 
 def as_outcome(error: Exception) -> LLMBridgeError:

@@ -77,7 +77,9 @@ def test_the_same_line_again_asks_what_is_missing(
     source, target = written(tmp_path / "in.jsonl", "a", "b"), tmp_path / "out.jsonl"
     words = ["map", source, str(target), *to(server)]
     assert main(words) == 3
-    assert "1 done, 1 failed (1 BadRequest)" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "1 done, 1 failed (1 BadRequest)" in said
+    assert re.search(r"row 1 failed with BadRequest: .+", said)
     failed = lines(target)[1]
     assert failed["answer"] is None
     assert failed["error"].startswith("BadRequest: ")

@@ -320,7 +320,7 @@ def test_p46_whatever_fails_in_a_row_is_its_own(client: Client, server: LLMServe
 
     rows = client.map([{"a": 1}, {"b": 2}], prompt="{a}").complete()
     assert [row.ok for row in rows] == [True, False]
-    assert "prompt= has a column 'a', which the row has not: it has b" in str(rows[1].error)
+    assert "prompt= names a column 'a', which the row lacks: it has b" in str(rows[1].error)
     rows = client.map(["fine", "zero", "memory", "", 5, {"text": "a"}], prompt=prompt).complete()
     assert [row.ok for row in rows] == [True] + [False] * 5
     assert all(isinstance(row.error, InvalidRequest) for row in rows[1:])
