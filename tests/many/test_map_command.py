@@ -146,7 +146,7 @@ def test_a_mistake_in_the_template_is_the_only_message(
     """Nothing is done, so nothing is said of going on; the option is named as it is typed."""
     source, target = written(tmp_path / "in.jsonl", *[{"text": "a"}] * 60), str(tmp_path / "out.jsonl")
     assert main(["map", source, target, *to(server), "--prompt", "{txt}"]) == 2
-    assert capsys.readouterr().err.startswith("llmbridge: --prompt has a column 'txt'")
+    assert capsys.readouterr().err.startswith("llmbridge: --prompt names a column 'txt'")
     assert main(["map", source, str(tmp_path / "no" / "out.jsonl"), *to(server), "--prompt", "{text}"]) == 1
     assert "/out.jsonl: No such file" in capsys.readouterr().err
 
