@@ -125,7 +125,7 @@ class Run:
         self._progress = Progress(plan.progress)
         self._inbox: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self._permits: SimpleQueue[bool] = SimpleQueue()  # to read one more item
-        self._calls = Calls(self._begin_thread)
+        self._calls = Calls(self._begin_thread, lambda error: self._inbox.put((self._give_up, error)))
         self._rows: SimpleQueue[list[Row[Any] | _End]] = SimpleQueue()
         self._here: deque[Row[Any] | _End] = deque()  # those of them that are about to be taken
         self._cancelled = False
@@ -139,6 +139,7 @@ class Run:
         self._ready_since = 0.0
         self._waiting: list[tuple[float, int, Asked]] = []  # a heap, by when they are sent again
         self._running = 0
+        self._announced = 0  # rows whose `on_retry` is being called
         self._queue_at = 0.0  # when the queue of the client's limits is worth another look
         self._finished: list[tuple[Row[Any], Asked]] = []
         self._held: dict[int, Row[Any]] = {}  # whose turn has not come
@@ -293,7 +294,7 @@ class Run:
     def _over(self) -> bool:
         if self._cancelled or self._given_up:
             return True
-        return self._all_read and not (self._ready or self._waiting or self._running)
+        return self._all_read and not (self._ready or self._waiting or self._running or self._announced)
 
     def _wind_up(self) -> None:
         """Ends what is under way, keeps what has come of it, and closes the journal."""
@@ -453,7 +454,7 @@ class Run:
                 row = self._row(asked, answer, attempts=asked.attempts, seconds=seconds)
                 self._count(row, asked, outcome.usage if asked is rows[0] else None)
             return
-        if self._cancelled and isinstance(outcome, Cancelled):
+        if (self._cancelled or self._given_up) and isinstance(outcome, Cancelled):
             return
         if not isinstance(outcome, Exception):
             raise outcome
@@ -478,8 +479,21 @@ class Run:
         if wait is None:
             self._fail(asked, error)
             return
-        self._retry.announce(error, number, wait)
-        heapq.heappush(self._waiting, (now + wait, asked.index, asked))
+        if self._retry.on_retry is None:
+            heapq.heappush(self._waiting, (now + wait, asked.index, asked))
+            return
+        self._announced += 1
+        announce = partial(self._retry.announce, error, number, wait)
+        self._calls.aside(announce, lambda outcome: self._inbox.put((self._called_back, asked, now + wait, outcome)))
+
+    def _called_back(self, asked: Asked, at: float, failure: BaseException | None) -> None:
+        """The caller knows that a row will be sent again."""
+        self._announced -= 1
+        if isinstance(failure, Cancelled) and (self._cancelled or self._given_up):
+            return
+        if failure is not None:
+            raise failure
+        heapq.heappush(self._waiting, (at, asked.index, asked))
 
     def _wait(self, error: LLMBridgeError, refused: bool, number: int) -> float | None:
         """Seconds until a row is sent again; None if it is not."""
@@ -506,7 +520,7 @@ class Run:
         if most is not None and self._totals["failed"] > most:
             self._give_up(error)
 
-    def _give_up(self, error: LLMBridgeError | Exception) -> None:
+    def _give_up(self, error: BaseException) -> None:
         self._given_up = True
         self._failure = self._failure or error
 
