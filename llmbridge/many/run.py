@@ -12,7 +12,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable
 from contextlib import suppress
-from contextvars import copy_context
+from contextvars import Context, copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -125,11 +125,11 @@ class Run:
         self._progress = Progress(plan.progress)
         self._inbox: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self._permits: SimpleQueue[bool] = SimpleQueue()  # to read one more item
-        self._calls = Calls(self._begin_thread, lambda error: self._inbox.put((self._give_up, error)))
         self._rows: SimpleQueue[list[Row[Any] | _End]] = SimpleQueue()
         self._here: deque[Row[Any] | _End] = deque()  # those of them that are about to be taken
         self._cancelled = False
-        self._context = copy_context()
+        self._begin_thread = begin = partial(_begun, copy_context())  # no method of its own: it is not in a cycle
+        self._calls = Calls(begin, partial(_end_by, self._inbox))
         self._conductor: threading.Thread | None = None
         self._listener: Callable[[], object] | None = None
         # From here on, the conductor's own.
@@ -237,12 +237,6 @@ class Run:
             self._conductor.join(self.end_seconds)
 
     # -- the threads -----------------------------------------------------------------------------------------------
-
-    def _begin_thread(self, work: Callable[[], None], name: str) -> threading.Thread:
-        run = self._context.copy().run
-        thread = threading.Thread(target=run, args=(work,), name=f"llmbridge-map-{name}", daemon=True)
-        thread.start()
-        return thread
 
     def _read(self) -> None:
         """Makes questions of the items, one for each permit."""
@@ -520,7 +514,7 @@ class Run:
         if most is not None and self._totals["failed"] > most:
             self._give_up(error)
 
-    def _give_up(self, error: BaseException) -> None:
+    def _give_up(self, error: LLMBridgeError | Exception) -> None:
         self._given_up = True
         self._failure = self._failure or error
 
@@ -575,6 +569,23 @@ class Run:
         self._rows.put(rows)
         if (listener := self._listener) is not None:
             listener()
+
+
+def _begun(context: Context, work: Callable[[], None], name: str) -> threading.Thread:
+    """A thread at work."""
+    run = context.copy().run
+    thread = threading.Thread(target=run, args=(work,), name=f"llmbridge-map-{name}", daemon=True)
+    thread.start()
+    return thread
+
+
+def _end_by(inbox: SimpleQueue[tuple[Any, ...]], error: BaseException) -> None:
+    """Has the conductor raise an error."""
+    inbox.put((_raise, error))
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _may_help(retry: Retry, error: BaseException) -> bool:
