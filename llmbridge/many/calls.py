@@ -29,8 +29,8 @@ if TYPE_CHECKING:
 __all__ = ["Calls", "Steps"]
 
 _BLOCKING = 32  # threads for steps that block
-_GROWTH_SECONDS = 0.1  # without a step that ended, before there are more
-_QUEUED_SECONDS = 1.0  # that a step waits for a thread, before there are more although others end
+_GROWTH_SECONDS = 0.1  # with steps that wait for a thread, before there are more
+_LONG_SECONDS = 0.2  # a step that takes longer has to wait for something: more threads get more done
 _READS = 16  # of one answer, before others have their turn
 _BURST_SECONDS = 0.005  # for what is new, before those that are under way have their turn
 _LONGEST_SLEEP = 3600.0  # some selectors cannot wait for a month
@@ -89,9 +89,10 @@ class Calls:
         self._timers: list[tuple[float, int, _Call, int]] = []  # a heap, by when the wait is over
         self._numbers = count()
         self._jobs: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
-        self._queued: deque[float] = deque()  # since when each job waits for a thread
         self._unfinished = 0  # jobs
-        self._moved_at = 0.0  # when one of them was finished, or a thread was added
+        self._given = 0  # all jobs so far
+        self._taken = 0  # of them, by a thread before `_looked_at`
+        self._looked_at = 0.0
         self._workers: list[threading.Thread] = []
 
     # -- from any thread -----------------------------------------------------------------------------------------------
@@ -185,14 +186,14 @@ class Calls:
             self._step(call)
         while self._timers and self._timers[0][0] <= monotonic():
             self._woken(*heapq.heappop(self._timers)[2:])
-        if self._lacks_threads and monotonic() >= self._moved_at + _GROWTH_SECONDS:
-            self._more_threads(len(self._workers) // 8 + 1)
+        if not self._jobs.empty() and monotonic() >= self._looked_at + _GROWTH_SECONDS:
+            self._look_at_threads()
 
     def _patience(self) -> float | None:
         """Seconds until there is something to do, even if nothing arrives."""
         due = self._timers[0][0] if self._timers else float("inf")
-        if self._lacks_threads:
-            due = min(due, self._moved_at + _GROWTH_SECONDS)
+        if not self._jobs.empty():
+            due = min(due, self._looked_at + _GROWTH_SECONDS)
         return None if due == float("inf") else min(max(0.0, due - monotonic()), _LONGEST_SLEEP)
 
     def _close(self) -> None:
@@ -342,41 +343,36 @@ class Calls:
             else:
                 self._soon(partial(self._done, call, then, outcome))
 
+        if self._jobs.empty():
+            self._taken, self._looked_at = self._given, monotonic()
+        self._given += 1
         self._unfinished += 1
-        if self._lacks_threads and len(self._workers) < _BLOCKING:
-            self._more_threads(1)
-        if not self._workers:
-            job()  # the system gives no thread: that one holds up the others is better than that none goes on
-            return
-        self._queued.append(monotonic())
         self._jobs.put(job)
+        if len(self._workers) < min(_BLOCKING, self._unfinished):
+            self._more_threads(1)
+        if not self._workers:  # the system gives none: that one holds up the others is better than that none goes on
+            self._jobs.get_nowait()
+            job()
 
     def _done(self, call: _Call, then: _Then, outcome: Any) -> None:
         self._unfinished -= 1
-        if not self._queue_is_long:
-            self._moved_at = monotonic()
         then(call, outcome)
 
-    @property
-    def _lacks_threads(self) -> bool:
-        return self._unfinished > len(self._workers)
-
-    @property
-    def _queue_is_long(self) -> bool:
-        try:
-            return monotonic() > self._queued[0] + _QUEUED_SECONDS
-        except IndexError:
-            return False
+    def _look_at_threads(self) -> None:
+        """Adds some, unless steps are so short that more threads would only get into each other's way."""
+        now, waiting = monotonic(), self._jobs.qsize()
+        taken = self._given - waiting
+        if (taken - self._taken) * _LONG_SECONDS < (now - self._looked_at) * len(self._workers):
+            self._more_threads(min(waiting, len(self._workers) // 8 + 1))
+        self._taken, self._looked_at = taken, now
 
     def _more_threads(self, more: int) -> None:
-        self._moved_at = monotonic()
         with suppress(RuntimeError):  # the system gives no more: those that there are go on
-            for _ in range(min(more, self._unfinished - len(self._workers))):
+            for _ in range(more):
                 self._workers.append(self._begin_thread(self._work, "worker"))
 
     def _work(self) -> None:
         while (job := self._jobs.get()) is not None:
-            self._queued.popleft()
             job()
             del job
 
