@@ -13,6 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterable
 from contextlib import ExitStack, suppress
+from contextvars import Context
 from functools import partial
 from itertools import count
 from queue import SimpleQueue
@@ -26,7 +27,7 @@ from llmbridge.errors import Cancelled, LLMBridgeError, without_frames
 if TYPE_CHECKING:
     from llmbridge._call.pipeline import Pipeline
 
-__all__ = ["Calls", "Steps"]
+__all__ = ["Calls", "Steps", "begin_thread"]
 
 _BLOCKING = 32  # threads for steps that block
 _GROWTH_SECONDS = 0.1  # with steps that wait for a thread, before there are more
@@ -99,13 +100,17 @@ class Calls:
 
     def start(self) -> None:
         """Begins to wait for calls."""
-        with ExitStack() as opened:
+        opened = ExitStack()
+        try:
             self._selector = opened.enter_context(selectors.DefaultSelector())
             self._ear, self._bell = map(opened.enter_context, socket.socketpair())
             self._ear.setblocking(False)
             self._bell.setblocking(False)
             self._selector.register(self._ear, selectors.EVENT_READ)
-            self._waits = self._begin_thread(partial(self._run, opened.pop_all()), "calls")
+            self._waits = self._begin_thread(partial(self._run, opened), "calls")
+        except BaseException:
+            opened.close()
+            raise
 
     @property
     def threads(self) -> list[threading.Thread]:
@@ -153,18 +158,18 @@ class Calls:
     # -- in the thread that waits --------------------------------------------------------------------------------------
 
     def _run(self, opened: ExitStack) -> None:
-        try:
-            while not self._closed:
-                self._round()
-        except BaseException as error:  # noqa: BLE001 - goes to those who wait for the calls
-            self._broken(without_frames(error))
-        finally:
-            self._closed = True
-            for _ in self._workers:
-                self._jobs.put(None)
-            for call in list(self._under_way):
-                self._drop(call)
-            opened.close()
+        with opened:
+            try:
+                while not self._closed:
+                    self._round()
+            except BaseException as error:  # noqa: BLE001 - goes to those who wait for the calls
+                self._broken(without_frames(error))
+            finally:
+                self._closed = True
+                for _ in self._workers:
+                    self._jobs.put(None)
+                for call in list(self._under_way):
+                    self._drop(call)
 
     def _round(self) -> None:
         """Takes in what has arrived and what has been asked for; waits until there is anything."""
@@ -375,6 +380,14 @@ class Calls:
         while (job := self._jobs.get()) is not None:
             job()
             del job
+
+
+def begin_thread(context: Context, work: Callable[[], None], name: str) -> threading.Thread:
+    """A thread at work, which is called llmbridge-map-NAME."""
+    run = context.copy().run
+    thread = threading.Thread(target=run, args=(work,), name=f"llmbridge-map-{name}", daemon=True)
+    thread.start()
+    return thread
 
 
 def _next(steps: Steps, failure: LLMBridgeError | None) -> tuple[Any, Any]:

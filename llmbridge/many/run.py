@@ -8,11 +8,11 @@ that nothing here takes a lock: a run can be cancelled from a signal handler and
 from __future__ import annotations
 
 import heapq
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
-from contextvars import Context, copy_context
+from contextvars import copy_context
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
@@ -39,7 +39,7 @@ from llmbridge.errors import (
     TransportError,
     WorkerLost,
 )
-from llmbridge.many.calls import Calls
+from llmbridge.many.calls import Calls, begin_thread
 from llmbridge.many.journal import Journal, Keys
 from llmbridge.many.row import Asked, Questions, Row, as_outcome
 from llmbridge.many.totals import Progress, ProgressLike, Totals
@@ -128,7 +128,8 @@ class Run:
         self._rows: SimpleQueue[list[Row[Any] | _End]] = SimpleQueue()
         self._here: deque[Row[Any] | _End] = deque()  # those of them that are about to be taken
         self._cancelled = False
-        self._begin_thread = begin = partial(_begun, copy_context())  # no method of its own: it is not in a cycle
+        self._pid = os.getpid()
+        self._begin_thread = begin = partial(begin_thread, copy_context())  # no method of its own: it is not in a cycle
         self._calls = Calls(begin, partial(_end_by, self._inbox))
         self._conductor: threading.Thread | None = None
         self._listener: Callable[[], object] | None = None
@@ -174,8 +175,13 @@ class Run:
             BaseException: What ended the run early.
         """
         while not self._here:
-            with suppress(Empty):
+            try:
                 self._here.extend(self._rows.get(timeout=_PULSE))
+            except Empty:
+                if self._pid != os.getpid():
+                    raise TransportError(
+                        "these rows belong to the parent process: call map() again in the forked child"
+                    ) from None
         return self._taken(self._here.popleft())
 
     def next_now(self) -> Row[Any] | None:
@@ -569,14 +575,6 @@ class Run:
         self._rows.put(rows)
         if (listener := self._listener) is not None:
             listener()
-
-
-def _begun(context: Context, work: Callable[[], None], name: str) -> threading.Thread:
-    """A thread at work."""
-    run = context.copy().run
-    thread = threading.Thread(target=run, args=(work,), name=f"llmbridge-map-{name}", daemon=True)
-    thread.start()
-    return thread
 
 
 def _end_by(inbox: SimpleQueue[tuple[Any, ...]], error: BaseException) -> None:
