@@ -27,6 +27,7 @@ from llmbridge import BadRequest, Cancelled, Client, ClockExpired, Limits, Retry
 from llmbridge._call import attempts
 from llmbridge._transport import later
 from llmbridge.many import Row, calls
+from llmbridge.many.asking import Embeds
 from llmbridge.providers.openai import OpenAI
 from llmbridge.testing import HOLD, LLMServer, Received, Reply
 
@@ -289,6 +290,21 @@ def test_p52_a_large_document_holds_up_no_other(client: Client, server: LLMServe
     rows = rows_of(mode, client.map(map(str, range(20)), stream=False, concurrency=20))
     assert rows[0].text == large
     assert [row.text for row in rows[1:]] == [f"<{number}>" for number in range(1, 20)]
+
+
+def test_p52_vectors_are_made_beside_the_others(client: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not by the thread that waits: a request may have a hundred thousand numbers."""
+    names: list[str] = []
+    steps = Embeds.steps
+
+    def noted(self: Embeds, rows: Any) -> Any:
+        found = yield from steps(self, rows)
+        names.append(threading.current_thread().name)
+        return found
+
+    monkeypatch.setattr(Embeds, "steps", noted)
+    assert all(row.vector for row in client.map(map(str, range(200)), embed=True).complete())
+    assert set(names) == {"llmbridge-map-worker"}
 
 
 def test_p52_an_answer_of_many_pieces_has_its_turns_only(client: Client, server: LLMServer, mode: Mode) -> None:
