@@ -76,7 +76,7 @@ class Calls:
 
     Args:
         begin_thread: Starts a thread that does some work, and has a name.
-        broken: Called with the error, if one that is no call's has ended them all.
+        broken: Called with the error that has ended all calls, unless it was that of one of them.
     """
 
     def __init__(self, begin_thread: Begin, broken: Over) -> None:

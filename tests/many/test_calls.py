@@ -307,13 +307,24 @@ def test_p52_vectors_are_made_beside_the_others(client: Client, monkeypatch: pyt
     assert set(names) == {"llmbridge-map-worker"}
 
 
-def test_p52_an_answer_of_many_pieces_has_its_turns_only(client: Client, server: LLMServer, mode: Mode) -> None:
-    """Each is read once, however fast it comes, and the others go on."""
+def test_p52_an_answer_of_many_pieces_has_its_turns_only(
+    client: Client, server: LLMServer, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """One in each round, however fast it comes, and the others go on."""
+    turns, twice = calls.Calls._next_turn, []
+
+    def next_turn(self: calls.Calls, call: Any) -> None:
+        twice.append(call in self._turns)
+        turns(self, call)
+
+    monkeypatch.setattr(calls.Calls, "_next_turn", next_turn)
     fast = Reply(["x "] * 20_000, per_chunk=50)
     server.default = lambda received: fast if int(received.user_text) < 4 else Reply(["a", "b"], delay=0.05)
     rows = rows_of(mode, client.map(map(str, range(54)), stream=True, concurrency=54, order="done"))
     assert sorted(row.index for row in rows) == list(range(54))
     assert {row.index for row in rows[-2:]} <= {0, 1, 2, 3}
+    assert twice
+    assert not any(twice)
     assert all(row.text == ("x " * 20_000 if row.index < 4 else "ab") for row in rows)
 
 
