@@ -575,6 +575,7 @@ except KeyboardInterrupt:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="the system has no fork")
+@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 @pytest.mark.parametrize("what", ["runs", "drops", "goes on"])
 def test_p52_a_fork_in_the_middle_harms_neither_side(client: Client, server: LLMServer, what: str) -> None:
     """The parent goes on; the child has runs of its own, and none of the parent's rows."""
