@@ -145,8 +145,9 @@ class Calls:
             _cancel(call)
 
     def close(self) -> None:
-        """Lets the threads end."""
-        self._soon(self._close)
+        """Lets the threads end; what was not begun is dropped."""
+        self._closed = True
+        self._soon(bool)  # wakes it
 
     def _soon(self, act: Callable[[], object]) -> None:
         self._inbox.append(act)
@@ -200,9 +201,6 @@ class Calls:
         if not self._jobs.empty():
             due = min(due, self._looked_at + _GROWTH_SECONDS)
         return None if due == float("inf") else min(max(0.0, due - monotonic()), _LONGEST_SLEEP)
-
-    def _close(self) -> None:
-        self._closed = True
 
     def _resume(self, call: _Call, failure: LLMBridgeError | None) -> None:
         """Begins, or goes on after an answer was read, or has failed."""

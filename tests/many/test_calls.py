@@ -521,6 +521,7 @@ def test_p52_a_validation_that_was_not_begun_is_not_made_after_the_end(
         run: Any = source._run
         assert wait_for(lambda: len(made) + run._calls._jobs.qsize() == 300)
         rows.close()  # type: ignore[attr-defined]
+        assert wait_for(lambda: bool(run._calls._closed))
         begun = len(made)
         release.set()
         assert wait_for(lambda: not threads())
