@@ -216,4 +216,33 @@ _WHOLE = (
     Mutation("P50", "a document is asked for as a stream", "_encoded", '"application/json"', '"text/event-stream"'),
 )
 
-ON_MANY = (*_ROWS, *_JOURNAL, *_MISTAKEN, *_END, *_WHOLE, *_WORKERS)
+_CALLS = (
+    Mutation("P52", "a thread for each call", "_BLOCKING", "32", "1000"),
+    Mutation("P52", "a call is read twice in a round", "Calls._round", "elif not key.data.has_turn:", "else:"),
+    Mutation("P52", "no threads are added", "Calls._look_at_threads", "if (taken", "if False and (taken"),
+    Mutation(
+        "P52",
+        "steps that end keep others waiting",
+        "Calls._look_at_threads",
+        "(taken - self._taken) * _LONG_SECONDS < (now - self._looked_at) * len(self._workers)",
+        "taken == self._taken",
+    ),
+    Mutation(
+        "P52",
+        "a class that parses holds up all",
+        "Calls._resume",
+        "(call.parses and call.view is not None)",
+        "False",
+    ),
+    Mutation("P52", "on_retry holds up all", "Calls._resume", "call.blocks or", ""),
+    Mutation("P52", "an error of the waiting is lost", "Calls._run", "self._broken(without_frames(error))", "pass"),
+    Mutation("P52", "a call that begins too late never ends", "Calls.begin", "if self._closed:", "if False:"),
+    Mutation("P52", "what was not begun is done after the end", "Calls._in_thread", "if self._closed:", "if False:"),
+    Mutation("P52", "what could not begin stays open", "Calls.start", "opened.close()", "pass"),
+    Mutation("P52", "a sleep may be too long", "Calls._patience", "_LONGEST_SLEEP", "1e12"),
+    Mutation("P52", "sending waits for the answer", "Transport.send_at_once", "not RETURNS_ANY or", ""),
+    Mutation("P52", "answers are left to the collector", "Later.response", "self._outer = None", "pass"),
+    Mutation("P52", "a child waits for its parent's rows", "Run.next", "self._pid != os.getpid()", "False"),
+)
+
+ON_MANY = (*_ROWS, *_JOURNAL, *_MISTAKEN, *_END, *_WHOLE, *_WORKERS, *_CALLS)

@@ -336,10 +336,11 @@ class Transport:
     def send_at_once(self, call: Call, request: HTTPRequest) -> Exchange | Later | None:
         """Like `send`, for an event loop: never blocks. None if it might: then call `send` in a thread.
 
-        Only a short request over a kept connection can be sent so, and only if nothing has replaced `Session.send`.
+        Only a short request over a kept connection can be sent so, only if nothing has replaced `Session.send`, and not
+        with urllib3 1.26, which waits for the answer.
         """
         own = self._own
-        if own is None or self._pid != os.getpid() or _is_replaced(requests.Session.send):
+        if own is None or not RETURNS_ANY or self._pid != os.getpid() or _is_replaced(requests.Session.send):
             return None
         adapter: Any = own.get_adapter(request.url)
         if _is_replaced(adapter.send.__func__, requests.adapters) or not adapter.has_idle(request.url):

@@ -100,6 +100,7 @@ class Later:
         raw.retries, raw._connection, raw._pool = self.retries, self._connection, self._pool
         adapter: Any = self._outer.connection
         response: requests.Response = adapter.build_response(self._outer.request, raw)
+        self._outer = None  # it holds this object, and a cycle would need the collector
         return response
 
     def close(self) -> None:
@@ -111,7 +112,7 @@ class Later:
             self._call.let_go()
 
     def _drop(self) -> None:
-        self._failure = None
+        self._failure = self._outer = None
         self._http.close()
         self._held.close()
         if self._pool is not None:

@@ -4,7 +4,8 @@
 
     row          an item, the question made of it, and what came of it
     asking       how a row is sent: as a chat, or as a text to embed
-    run          the threads that read, send and keep order
+    run          the threads that read, wait and keep order
+    calls        the requests under way, in one thread
     spread       the same, where workers of an executor send
     shard        what a worker does
     engines      the executors there are

@@ -79,7 +79,7 @@ class Asking(ABC):
         kind: What answers are called in a journal.
         most: Rows in one request, at the most.
         retry: How long to wait before a request is repeated.
-        parses: Whether an answer is parsed by classes of the caller, which may take a while.
+        parses: Whether it may take a while to make a result of an answer, as with classes of the caller.
         settings: What all answers depend on, as JSON can hold it; nothing that is secret.
 
     Raises:
@@ -372,6 +372,7 @@ class Embeds(Asking):
     """Asks for a vector for each row, several in a request."""
 
     most = _TEXTS
+    parses = True  # thousands of numbers
     kind = "embeddings"
 
     def _call(self, texts: Sequence[str]) -> Any:

@@ -8,12 +8,13 @@ that nothing here takes a lock: a run can be cancelled from a signal handler and
 from __future__ import annotations
 
 import heapq
+import os
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from contextvars import copy_context
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
 from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING, Any
@@ -38,7 +39,7 @@ from llmbridge.errors import (
     TransportError,
     WorkerLost,
 )
-from llmbridge.many.calls import Calls
+from llmbridge.many.calls import Calls, begin_thread
 from llmbridge.many.journal import Journal, Keys
 from llmbridge.many.row import Asked, Questions, Row, as_outcome
 from llmbridge.many.totals import Progress, ProgressLike, Totals
@@ -124,11 +125,12 @@ class Run:
         self._progress = Progress(plan.progress)
         self._inbox: SimpleQueue[tuple[Any, ...]] = SimpleQueue()
         self._permits: SimpleQueue[bool] = SimpleQueue()  # to read one more item
-        self._calls = Calls(self._begin_thread, self._reported)
         self._rows: SimpleQueue[list[Row[Any] | _End]] = SimpleQueue()
         self._here: deque[Row[Any] | _End] = deque()  # those of them that are about to be taken
         self._cancelled = False
-        self._context = copy_context()
+        self._pid = os.getpid()
+        self._begin_thread = begin = partial(begin_thread, copy_context())  # no method of its own: it is not in a cycle
+        self._calls = Calls(begin, partial(_end_by, self._inbox))
         self._conductor: threading.Thread | None = None
         self._listener: Callable[[], object] | None = None
         # From here on, the conductor's own.
@@ -138,6 +140,7 @@ class Run:
         self._ready_since = 0.0
         self._waiting: list[tuple[float, int, Asked]] = []  # a heap, by when they are sent again
         self._running = 0
+        self._announced = 0  # rows whose `on_retry` is being called
         self._queue_at = 0.0  # when the queue of the client's limits is worth another look
         self._finished: list[tuple[Row[Any], Asked]] = []
         self._held: dict[int, Row[Any]] = {}  # whose turn has not come
@@ -172,8 +175,13 @@ class Run:
             BaseException: What ended the run early.
         """
         while not self._here:
-            with suppress(Empty):
+            try:
                 self._here.extend(self._rows.get(timeout=_PULSE))
+            except Empty:
+                if self._pid != os.getpid():
+                    raise TransportError(
+                        "these rows belong to the parent process: call map() again in the forked child"
+                    ) from None
         return self._taken(self._here.popleft())
 
     def next_now(self) -> Row[Any] | None:
@@ -236,12 +244,6 @@ class Run:
 
     # -- the threads -----------------------------------------------------------------------------------------------
 
-    def _begin_thread(self, work: Callable[[], None], name: str) -> threading.Thread:
-        run = self._context.copy().run
-        thread = threading.Thread(target=run, args=(work,), name=f"llmbridge-map-{name}", daemon=True)
-        thread.start()
-        return thread
-
     def _read(self) -> None:
         """Makes questions of the items, one for each permit."""
         failure: BaseException | None = None
@@ -292,7 +294,7 @@ class Run:
     def _over(self) -> bool:
         if self._cancelled or self._given_up:
             return True
-        return self._all_read and not (self._ready or self._waiting or self._running)
+        return self._all_read and not (self._ready or self._waiting or self._running or self._announced)
 
     def _wind_up(self) -> None:
         """Ends what is under way, keeps what has come of it, and closes the journal."""
@@ -413,7 +415,7 @@ class Run:
             self._running += 1
             self._totals["requests"] += 1
             self._width.sent(now)
-            self._calls.begin(self._asking.steps(rows), (rows, now), self._asking.parses)
+            self._calls.begin(self._asking.steps(rows), partial(self._over_with, rows, now), self._asking.parses)
 
     def _together(self, now: float) -> list[Asked]:
         """The rows of the next request; none if it is worth waiting for more of them."""
@@ -433,12 +435,10 @@ class Run:
         """When more rows for one request are not waited for any longer."""
         return self._ready_since + _FULL_SECONDS
 
-    def _reported(self, finished: list[tuple[Any, Any]]) -> None:
-        self._inbox.put((self._take_answers, finished))
-
-    def _take_answers(self, finished: list[tuple[Any, Any]]) -> None:
-        for (rows, sent), outcome in finished:
-            self._answered(rows, sent, as_outcome(outcome) if isinstance(outcome, Exception) else outcome)
+    def _over_with(self, rows: list[Asked], sent: float, outcome: Any) -> None:
+        if isinstance(outcome, Exception):
+            outcome = as_outcome(outcome)
+        self._inbox.put((self._answered, rows, sent, outcome))
 
     def _answered(self, rows: list[Asked], sent: float, outcome: Answered | BaseException) -> None:
         """A request is over."""
@@ -454,7 +454,7 @@ class Run:
                 row = self._row(asked, answer, attempts=asked.attempts, seconds=seconds)
                 self._count(row, asked, outcome.usage if asked is rows[0] else None)
             return
-        if self._cancelled and isinstance(outcome, Cancelled):
+        if (self._cancelled or self._given_up) and isinstance(outcome, Cancelled):
             return
         if not isinstance(outcome, Exception):
             raise outcome
@@ -479,8 +479,21 @@ class Run:
         if wait is None:
             self._fail(asked, error)
             return
-        self._retry.announce(error, number, wait)
-        heapq.heappush(self._waiting, (now + wait, asked.index, asked))
+        if self._retry.on_retry is None:
+            heapq.heappush(self._waiting, (now + wait, asked.index, asked))
+            return
+        self._announced += 1
+        announce = partial(self._retry.announce, error, number, wait)
+        self._calls.aside(announce, lambda outcome: self._inbox.put((self._called_back, asked, now + wait, outcome)))
+
+    def _called_back(self, asked: Asked, at: float, failure: BaseException | None) -> None:
+        """The caller knows that a row will be sent again."""
+        self._announced -= 1
+        if isinstance(failure, Cancelled) and (self._cancelled or self._given_up):
+            return
+        if failure is not None:
+            raise failure
+        heapq.heappush(self._waiting, (at, asked.index, asked))
 
     def _wait(self, error: LLMBridgeError, refused: bool, number: int) -> float | None:
         """Seconds until a row is sent again; None if it is not."""
@@ -562,6 +575,15 @@ class Run:
         self._rows.put(rows)
         if (listener := self._listener) is not None:
             listener()
+
+
+def _end_by(inbox: SimpleQueue[tuple[Any, ...]], error: BaseException) -> None:
+    """Has the conductor raise an error."""
+    inbox.put((_raise, error))
+
+
+def _raise(error: BaseException) -> None:
+    raise error
 
 
 def _may_help(retry: Retry, error: BaseException) -> bool:
