@@ -16,6 +16,7 @@ from llmbridge._transport.call import unwatch, watch
 __all__ = ["AsyncRows", "InLoop", "Source"]
 
 _LEFT_SECONDS = 1.0
+_TURN_SECONDS = 0.001
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -57,6 +58,7 @@ class AsyncRows(AsyncIterator[T], Generic[T]):
     def __init__(self, source: Source[T]) -> None:
         self._source = source
         self._begun = False
+        self._turn_at = 0.0  # when other tasks have their next turn
         self._left: _Left | None = None
 
     async def __anext__(self) -> T:
@@ -67,12 +69,15 @@ class AsyncRows(AsyncIterator[T], Generic[T]):
             self._begun = True
             self._source.start()
         try:
-            await checkpoint()
+            if monotonic() >= self._turn_at:
+                await checkpoint()
+                self._turn_at = monotonic() + _TURN_SECONDS
             while True:
                 try:
                     row = self._source.next_now()
                 except Empty:
                     await self._arrival()
+                    self._turn_at = monotonic() + _TURN_SECONDS
                     continue
                 if row is None:
                     raise StopAsyncIteration

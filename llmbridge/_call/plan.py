@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from llmbridge import providers
 from llmbridge._call.pipeline import Pipeline
@@ -42,6 +42,16 @@ _TURNS = 10
 _TIMEOUT = Timeout()
 
 
+class _Target(NamedTuple):
+    """A model of a provider, and the options and parameters for it."""
+
+    provider: type[Provider]
+    model: str
+    chat: ChatOptions
+    asked: dict[str, Any]
+    options: TransportOptions
+
+
 class Plan:
     """A chat as the caller wants it, to be made once or several times with different messages.
 
@@ -70,6 +80,7 @@ class Plan:
         self._with_defaults = chat.over(client.chat_options)
         self._first = first
         self._free = free
+        self._targets: dict[tuple[Client, str | None], _Target] = {}
         self._timeout = transport.timeout or client.transport_options.timeout or _TIMEOUT
 
     def stream(self, messages: Messages) -> ChatStream:
@@ -131,23 +142,32 @@ class Plan:
             raise _all_refused(refused)
         return Pipeline([route for route, _ in routes], self._timeout, limiter, refused, total=total), routes[0][1]
 
+    def _target(self, client: Client, model: str | None) -> _Target:
+        """What is the same for all messages."""
+        found = self._targets.get((client, model))
+        if found is None:
+            provider, name = resolve_model(model, _has_base_url(client, self._transport))
+            chat = self._with_defaults if client is self._client else self._chat.over(client.chat_options)
+            asked = chat.asked
+            if self._free:
+                asked.pop("tool_choice", None)
+            found = _Target(provider, name, chat, asked, client.options_for(provider, self._transport))
+            self._targets[client, model] = found
+        return found
+
     def _route(self, client: Client, model: str | None, turns: Sequence[Message]) -> tuple[Route, ChatRequest]:
         """The route to a model, with the defaults of the client that names it."""
-        provider, name = resolve_model(model, _has_base_url(client, self._transport))
-        chat = self._with_defaults if client is self._client else self._chat.over(client.chat_options)
+        provider, name, chat, asked, options = self._target(client, model)
         unsupported = chat.unsupported
         if unsupported == "warn" and not self._first:
             unsupported = "drop"
-        asked = chat.asked
-        if self._free:
-            asked.pop("tool_choice", None)
         one = self._model is None or isinstance(self._model, str)
         breaker = None if one else client.connections.breaker_of(f"{provider.name}:{name}")
         try:
             route, request = chat_route(
                 provider,
                 ChatRequest.of_turns(name, turns, asked, chat.system),
-                client.options_for(provider, self._transport),
+                options,
                 client.connections,
                 unsupported=unsupported,
                 extra=chat.extra,

@@ -342,7 +342,7 @@ class Transport:
         own = self._own
         if own is None or not RETURNS_ANY or self._pid != os.getpid() or _is_replaced(requests.Session.send):
             return None
-        adapter: Any = own.get_adapter(request.url)
+        adapter: Any = self._adapter
         if _is_replaced(adapter.send.__func__, requests.adapters) or not adapter.has_idle(request.url):
             return None
         if _room_left(request.body, _SHORT) < 0:
@@ -372,7 +372,7 @@ class Transport:
         proxies = proxies_for(request.url, self._proxy)
         session, prepared = self._session(), self._prepared(request, body, proxies)
         # Not Session.send: it costs more, and would read the whole body of a redirect, however long it is.
-        send: Any = session.get_adapter(request.url).send
+        send: Any = self._adapter.send
         if _is_replaced(requests.Session.send):
             call.answers_later = False  # a replacement gets a complete answer
             send = functools.partial(session.send, allow_redirects=False)
@@ -438,7 +438,7 @@ class Transport:
         with self._lock:
             if self._own is None or self._pid != os.getpid():
                 session = requests.Session()
-                adapter = WatchedAdapter()
+                self._adapter = adapter = WatchedAdapter()
                 session.mount("https://", adapter)
                 session.mount("http://", adapter)
                 self._own, self._pid = session, os.getpid()
