@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from functools import lru_cache, wraps
+from typing import Any, TypeVar
 
 from llmbridge._text import mended
 from llmbridge.errors import InvalidRequest, ProtocolError
 
-__all__ = ["check_text", "is_json", "json_copy", "mended_json", "parsed_json", "scan_json"]
+__all__ = ["check_text", "is_json", "json_copy", "mended_json", "parsed_json", "remembered", "scan_json"]
 
+Made = TypeVar("Made")
+
+_REMEMBERED = 32  # results of a function
 _LONGEST_INT = 4096  # bits; Python itself refuses to write numbers three times as long
 _DEEPEST = 200  # less than the recursion limits of CPython's own JSON encoder and decoder
 
@@ -61,6 +65,38 @@ def _checked_key(key: Any, where: str) -> str:
         raise InvalidRequest(f"{where or 'params'} has a key of type {type(key).__name__}: JSON keys are str")
     check_text(key, f"a key of {where or 'params'}")
     return key
+
+
+def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
+    """Decorates a function of JSON that returns JSON: its last results are made only once, since the calls of a program
+    have few different tools and schemas.
+
+    Each call gets a copy. What JSON cannot hold is made each time; so is an error.
+
+    Example:
+        >>> @remembered
+        ... def doubled(numbers):
+        ...     print("made")
+        ...     return [2 * number for number in numbers]
+        >>> doubled([1, 2]), doubled([1, 2])
+        made
+        ([2, 4], [2, 4])
+    """
+
+    @lru_cache(maxsize=_REMEMBERED)
+    def made(arguments: str) -> str:
+        return json.dumps(make(*json.loads(arguments)))
+
+    @wraps(make)
+    def again(*arguments: Any) -> Made:
+        try:
+            written = json.dumps(arguments)
+        except (TypeError, ValueError, RecursionError):
+            return make(*arguments)
+        found: Made = json.loads(made(written))
+        return found
+
+    return again
 
 
 def check_text(text: str, where: str) -> None:

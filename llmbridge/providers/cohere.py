@@ -6,6 +6,7 @@ import json
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from llmbridge._json import remembered
 from llmbridge._text import shown
 from llmbridge.errors import InvalidRequest, ProtocolError
 from llmbridge.events import (
@@ -292,14 +293,19 @@ def _add_structure(request: ChatRequest, body: dict[str, Any]) -> None:
             body["messages"] = with_instruction(body["messages"], request.schema)
             body["response_format"] = {"type": "json_object"}
         else:
-            from llmbridge._schemas.subsets import as_openai_takes, object_form
-
-            schema = as_openai_takes(object_form(request.schema.json_schema))
-            body["response_format"] = {"type": "json_object", "json_schema": schema}
+            body["response_format"] = {"type": "json_object", "json_schema": _form(request.schema.json_schema)}
     if sent:
         body["tools"] = sent
     if any(tool.strict for tool in tools):
         body["strict_tools"] = True
+
+
+@remembered
+def _form(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A schema as the service takes it."""
+    from llmbridge._schemas.subsets import as_openai_takes, object_form
+
+    return as_openai_takes(object_form(document))
 
 
 def _tool(tool: Tool) -> dict[str, Any]:

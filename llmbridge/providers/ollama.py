@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from urllib.parse import urlsplit
 
 from llmbridge._call.framing import NDJSON, Framing
+from llmbridge._json import remembered
 from llmbridge._text import shown
 from llmbridge.errors import ConfigError, InvalidRequest, MissingKey, ProtocolError
 from llmbridge.events import (
@@ -394,10 +395,15 @@ def _add_schema(request: ChatRequest, body: dict[str, Any]) -> None:
 
         body["messages"] = with_instruction(body["messages"], request.schema)
     if not in_words:
-        from llmbridge._schemas.subsets import object_form, without_patterns
+        body["format"] = "json" if request.schema_mode == "json" else _form(request.schema.json_schema)
 
-        form = without_patterns(object_form(request.schema.json_schema))
-        body["format"] = "json" if request.schema_mode == "json" else form
+
+@remembered
+def _form(document: Mapping[str, Any]) -> Mapping[str, Any]:
+    """A schema as the service takes it."""
+    from llmbridge._schemas.subsets import object_form, without_patterns
+
+    return without_patterns(object_form(document))
 
 
 class _Reader:

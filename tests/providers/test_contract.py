@@ -27,6 +27,7 @@ from llmbridge import (
     ServerError,
     StreamError,
     StreamTruncated,
+    Tool,
     UnknownProvider,
     chat,
     providers,
@@ -323,6 +324,23 @@ class TestOverTheWire:
             at = base_url(provider, server)
             assert "".join(client.chat("Hi", f"{provider.name}:m", base_url=at, proxy=False, **options)) == "{}"
 
+    @pytest.mark.parametrize("how", ["tool", "schema"])
+    def test_a_schema_that_was_changed_in_a_body_is_sent_anew(self, provider: type[Provider], how: str) -> None:
+        """The form of a schema is remembered from call to call, but each body has its own."""
+        if "tools" not in provider.supports:
+            pytest.skip("it cannot be asked so")
+        schema = {"title": "city", "type": "object", "properties": {"name": {"type": "string"}}}
+        options = {"tools": [Tool("find", "Finds.", schema)]} if how == "tool" else {"schema": schema}
+
+        def encoded() -> Any:
+            return provider.encode(ChatRequest.checked("m", "Hi", options)).body
+
+        body = encoded()
+        before = json.dumps(body)
+        for inner in _mappings(body):
+            inner["changed"] = True
+        assert json.dumps(encoded()) == before
+
     @pytest.mark.parametrize("form", ["field", "part"])
     def test_a_refusal_of_another_service_goes_on(self, provider: type[Provider], form: str, server: LLMServer) -> None:
         """In the form of OpenAI's package, and as a part: the model reads it as text."""
@@ -476,3 +494,12 @@ def test_half_a_character_in_the_counts_is_replaced(server: LLMServer, name: str
     assert answer.text == "a"
     assert answer.usage is not None
     assert json.dumps(dict(answer.usage.raw), ensure_ascii=False).encode()
+
+
+def _mappings(value: Any) -> Iterator[dict[str, Any]]:
+    """All dicts in some JSON."""
+    if isinstance(value, dict):
+        yield value
+    if isinstance(value, (dict, list)):
+        for inner in [*value.values()] if isinstance(value, dict) else value:
+            yield from _mappings(inner)

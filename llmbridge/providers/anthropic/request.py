@@ -11,6 +11,7 @@ import re
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from llmbridge._json import remembered
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest
 from llmbridge.providers.anthropic.content import encode_messages, text_block
@@ -137,9 +138,7 @@ def schema_mode(request: ChatRequest) -> SchemaMode:
     """
     if request.schema_mode is not None or request.schema is None:
         return request.schema_mode or "native"
-    from llmbridge._schemas.subsets import holds_itself
-
-    if request.schema.strict_schema() is not None and not holds_itself(request.schema.json_schema):
+    if _form(request.schema.json_schema)[1]:
         return "native"
     return "json" if may_think(request) or never_forced(request.model) else "tool"
 
@@ -154,10 +153,17 @@ def _output_config(request: ChatRequest, params: dict[str, Any], system: list[di
         system.append(text_block(schema.instruction()))
     if mode != "native":
         return {}
-    from llmbridge._schemas.subsets import object_form, without_bounds
+    return _json_schema(_form(schema.json_schema)[0])
 
-    strict = schema.strict_schema()
-    return _json_schema(object_form(schema.json_schema) if strict is None else without_bounds(strict))
+
+@remembered
+def _form(document: Mapping[str, Any]) -> list[Any]:
+    """A schema as a format, and whether the service takes it as one."""
+    from llmbridge._schemas.subsets import holds_itself, object_form, strict_form, without_bounds
+
+    strict = strict_form(document)
+    form = object_form(document) if strict is None else without_bounds(strict)
+    return [form, strict is not None and not holds_itself(document)]
 
 
 def _response_format(form: Any, system: list[dict[str, Any]]) -> dict[str, Any]:
@@ -234,6 +240,7 @@ def _encode_tool(tool: Tool) -> dict[str, Any]:
     return encoded
 
 
+@remembered
 def _described(name: str, description: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """A tool's description and schema.
 

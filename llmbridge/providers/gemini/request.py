@@ -11,6 +11,7 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from llmbridge._json import remembered
 from llmbridge.errors import InvalidRequest
 from llmbridge.messages import ChatRequest, Message, call_of, json_copy
 from llmbridge.providers._values import TEXTS, mapping, media_of, own_form
@@ -340,6 +341,7 @@ def encode_tools(tools: Sequence[Tool], schema_tool: Schema | None) -> list[dict
     return [*([{"functionDeclarations": functions}] if functions else []), *own]
 
 
+@remembered
 def _function(name: str, description: str, parameters: Mapping[str, Any]) -> dict[str, Any]:
     """A function that the model may call.
 
@@ -354,6 +356,7 @@ def _function(name: str, description: str, parameters: Mapping[str, Any]) -> dic
     return {"name": name, **described, "parametersJsonSchema": encode_schema(schema)}
 
 
+@remembered
 def encode_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
     """A schema in the service's form.
 

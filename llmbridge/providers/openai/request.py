@@ -9,6 +9,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from llmbridge._json import remembered
 from llmbridge.messages import Message
 from llmbridge.providers._values import own_form
 
@@ -130,6 +131,7 @@ def _taken(schema: Mapping[str, Any], grammar: bool) -> dict[str, Any]:
     return without_patterns(schema) if grammar else as_openai_takes(schema)
 
 
+@remembered
 def described(name: str, description: str, parameters: Mapping[str, Any], grammar: bool = False) -> dict[str, Any]:
     """The description and parameters of a function, in the form that is sent.
 
@@ -184,17 +186,23 @@ def encode_format(schema: Schema, bounds: bool = True, grammar: bool = False) ->
         bounds: Whether the service accepts `minimum`, `maxItems` and the like; if not, they go into descriptions.
         grammar: As for `encode_tool`.
     """
-    from llmbridge._schemas.subsets import object_form, without_bounds
-
-    strict = schema.strict_schema()
-    sent = _taken(object_form(schema.json_schema) if strict is None else strict, grammar)
-    sent = sent if bounds else without_bounds(sent)
+    sent, strict = _form(schema.json_schema, bounds, grammar)
     form: dict[str, Any] = {"name": schema.name, "schema": sent}
-    if strict is not None:
+    if strict:
         form["strict"] = True
     if schema.description:
         form["description"] = schema.description
     return {"type": "json_schema", "json_schema": form}
+
+
+@remembered
+def _form(document: Mapping[str, Any], bounds: bool, grammar: bool) -> list[Any]:
+    """A schema as it is sent, and whether it is strict."""
+    from llmbridge._schemas.subsets import object_form, strict_form, without_bounds
+
+    strict = strict_form(document)
+    sent = _taken(object_form(document) if strict is None else strict, grammar)
+    return [sent if bounds else without_bounds(sent), strict is not None]
 
 
 def encode_schema_tool(schema: Schema, grammar: bool = False) -> dict[str, Any]:
