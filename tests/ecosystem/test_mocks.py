@@ -130,6 +130,7 @@ for options in ({{}}, {{"verify": {ca_file!r}}}):
     with Client("openai:m", base_url=URL, api_key="k-123456", retries=0, timeout=20, **options) as client:
         for _ in range(2):
             print(len(list(client.chat("Hello"))))
+        assert all(row.ok for row in client.map(map(str, range(40)), concurrency=40))
 """
     done = subprocess.run(
         [sys.executable, "-c", source], capture_output=True, text=True, env={"SSL_CERT_FILE": ca_file, "PATH": ""}
