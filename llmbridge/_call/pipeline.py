@@ -322,7 +322,9 @@ class Pipeline:
             self._raise_failure()
             if answer.waiting:
                 return Wait.SOCKET
-            if not (may_block or answer.ended or (exchange is not None and exchange.complete and not answer.heavy)):
+            # What is left to read takes no time once all of a short body is there.
+            all_here = exchange is not None and exchange.complete and not (answer.pending or answer.heavy)
+            if not (may_block or answer.ended or all_here):
                 return Wait.TURN
         if answer.end_mark and exchange is not None:
             self._attempts.finished()
