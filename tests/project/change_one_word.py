@@ -21,11 +21,12 @@ from llmbridge import Client, LLMBridgeError
 from llmbridge.testing import demo
 
 KEY = "example-key"
-chat = Client.chat
+chat, map_rows = Client.chat, Client.map
+OF_RUNS = set(inspect.signature(map_rows).parameters) - {"model", "schema"}
 
 
 class Watch:
-    """Stands in for `Client.chat`, before the package's functions are made of it."""
+    """Stands in for `Client.chat` and `Client.map`, before the package's functions are made of them."""
 
     def __init__(self, models: list[str]) -> None:
         self.models = models
@@ -35,15 +36,28 @@ class Watch:
 
     def chat(self, client: Client, messages: Any, model: Any = None, **options: Any) -> Any:
         """Encodes a chat with the demo for the models; one that cannot run here, for its own."""
+        self.encode_all(client, messages, model, options)
+        if self.block["runs"]:
+            return chat(client, messages, model, **options)
+        return chat(Client("demo"), "Hello", run_tools=options.get("run_tools"))
+
+    def map(self, client: Client, prompts: Any, model: Any = None, **options: Any) -> Any:
+        """The same for a row of a map."""
+        if not options.get("embed"):
+            of_chat = {name: value for name, value in options.items() if name not in OF_RUNS}
+            self.encode_all(client, "Hello", model, of_chat)
+        if self.block["runs"]:
+            return map_rows(client, prompts, model, **options)
+        return map_rows(Client("demo"), ["Hello"])
+
+    def encode_all(self, client: Client, messages: Any, model: Any, options: dict[str, Any]) -> None:
+        """Encodes a chat for its models, and those that stand in for the demo."""
         runs = self.block["runs"]
         own = client._model if model is None else model
         named = [name for name in ([own] if isinstance(own, str) else own) if isinstance(name, str)]
         for other in [*named, *(self.models if "demo" in named else ())]:
             if other != "demo" and not (runs and own == other):
                 self.encode(client, messages, other, options)
-        if runs:
-            return chat(client, messages, model, **options)
-        return chat(Client("demo"), "Hello", run_tools=options.get("run_tools"))
 
     def encode(self, client: Client, messages: Any, model: str, options: dict[str, Any]) -> None:
         """Encodes a chat for a model, and remembers its refusal."""
@@ -78,7 +92,12 @@ def main() -> None:
         return watch.chat(client, *args, **options)
 
     demo._PACE = 0.0  # nobody watches
-    Client.chat = watched  # type: ignore[method-assign,assignment]
+
+    @functools.wraps(map_rows)
+    def watched_map(client: Client, *args: Any, **options: Any) -> Any:
+        return watch.map(client, *args, **options)
+
+    Client.chat, Client.map = watched, watched_map  # type: ignore[method-assign,assignment]
     skipped = []
     for watch.block in given["blocks"]:
         try:
