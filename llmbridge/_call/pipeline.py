@@ -323,7 +323,7 @@ class Pipeline:
             if answer.waiting:
                 return Wait.SOCKET
             # What is left to read takes no time once all of a short body is there.
-            all_here = exchange is not None and exchange.complete and not (answer.pending or answer.heavy)
+            all_here = exchange is not None and exchange.exhausted and not (answer.pending or answer.heavy)
             if not (may_block or answer.ended or all_here):
                 return Wait.TURN
         if answer.end_mark and exchange is not None:

@@ -163,6 +163,11 @@ class Exchange:
         return self._body.reusable
 
     @property
+    def exhausted(self) -> bool:
+        """Whether `read()` would only find the end of the body: nothing is left to receive, or to decompress."""
+        return self._body.reusable and not (isinstance(self._body, Inflated) and self._body.rest)
+
+    @property
     def short(self) -> bool:
         """Whether the body ended before the length that the headers promised."""
         return self._body.short

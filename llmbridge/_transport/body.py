@@ -252,13 +252,16 @@ class Inflated:
     Args:
         body: The coded body.
         coding: "gzip" or "deflate".
+
+    Attributes:
+        rest: Read, but not decompressed yet.
     """
 
     def __init__(self, body: Body, coding: str) -> None:
         self._body = body
         self._gzip = coding != "deflate"
         self._inflate: Any = None
-        self._rest = b""
+        self.rest = b""
         self._members = 0
         self._broken = False
 
@@ -276,7 +279,7 @@ class Inflated:
         """See `Body`."""
         pause_at = monotonic() + _UNPACKING_SECONDS
         while not self._broken:
-            data = self._rest or self._body.read()
+            data = self.rest or self._body.read()
             if not data:
                 if self._inflate is not None and not self._inflate.eof:
                     raise StreamTruncated("the compressed answer ended in the middle")
@@ -290,7 +293,7 @@ class Inflated:
     def _plain(self, data: bytes) -> bytes:
         if self._inflate is None or self._inflate.eof:
             if self._members and not (self._gzip and data.startswith(b"\x1f")):
-                self._rest = b""  # padding after the last member
+                self.rest = b""  # padding after the last member
                 return b""
             self._inflate = zlib.decompressobj(self._window_bits(data))
             self._members += 1
@@ -300,7 +303,7 @@ class Inflated:
         except zlib.error:
             self._broken = True
             return _whole_part(before, data)
-        self._rest = self._inflate.unconsumed_tail or self._inflate.unused_data
+        self.rest = self._inflate.unconsumed_tail or self._inflate.unused_data
         return plain
 
     def _window_bits(self, data: bytes) -> int:

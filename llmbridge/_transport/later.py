@@ -86,7 +86,8 @@ class Later:
         """The real response. Blocks until all of its headers have come."""
         assert self._outer is not None
         connection, self._closed = self._held, True
-        connection.timeout = 0 if self._whole else None  # urllib3 sets it before it reads
+        # urllib3 sets it before it reads. Without a socket (TLS within TLS), a thread reads the body, and has to wait.
+        connection.timeout = 0 if self._whole and isinstance(connection.sock, socket.socket) else None
         connection.response_class = lambda *_, **__: self._http  # it has begun to read
         try:
             if self._failure is not None:

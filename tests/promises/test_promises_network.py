@@ -5,12 +5,14 @@ from __future__ import annotations
 import contextlib
 import http.client
 import json
+import select
 import socket
 import struct
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import anyio
 import pytest
 import requests
 from conftest import KEY
@@ -18,6 +20,9 @@ from loopback import free_port, port_of
 from modes import Mode
 
 from llmbridge import BadRequest, Client, ConnectFailed, LLMBridgeError, Retry, StreamTruncated
+from llmbridge._transport.body import WireBody
+from llmbridge._transport.connections import RETURNS_ANY
+from llmbridge._transport.later import Later
 from llmbridge.testing import LLMServer, Reply
 from llmbridge.testing.faults import (
     SELF_SIGNED_CERTIFICATE,
@@ -258,6 +263,38 @@ def test_p29_a_proxy_that_speaks_tls_is_verified(mode: Mode, scheme: str, ca: st
         assert not error.retryable
         assert f"the certificate of the HTTP proxy localhost:{proxy.port} is not trusted" in error.message
         assert len(server.requests) == 1
+
+
+@pytest.mark.skipif(not RETURNS_ANY, reason="urllib3 1.26 waits for headers itself")
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_p29_tls_within_tls_is_waited_for_by_a_thread(ca: str, monkeypatch: pytest.MonkeyPatch, backend: str) -> None:
+    """It has no socket that a loop can watch: a read that does not block would be repeated without end."""
+    whole: list[bool | None] = []
+    reads: list[None] = []
+    arrived, read = Later.arrived, WireBody.read
+
+    def late(later: Later) -> bool | None:
+        assert select.select([later.readable], [], [], 20)[0]
+        whole.append(arrived(later))
+        return whole[-1]
+
+    def counted(body: WireBody) -> bytes:
+        reads.append(None)
+        return read(body)
+
+    monkeypatch.setattr(Later, "arrived", late)
+    monkeypatch.setattr(WireBody, "read", counted)
+    reply = Reply(["a", "b", "c"], first_delay=0.2, delay=0.2)
+    with LLMServer(reply, ssl_context=self_signed_context()) as server, TLSProxy() as proxy:
+        options: dict[str, Any] = {"base_url": f"https://127.0.0.1:{port_of(server)}/v1", "proxy": proxy.url}
+        with Client("openai:m", api_key=KEY, verify=ca, retries=0, timeout=20, **options) as client:
+
+            async def ask() -> str:
+                return (await client.chat("x")).text
+
+            assert anyio.run(ask, backend=backend) == "abc"
+    assert whole[-1] is True
+    assert len(reads) < 20
 
 
 def test_p29_a_501_is_not_sent_again(mode: Mode, server: LLMServer) -> None:
