@@ -382,11 +382,7 @@ class Client:
         return self.plan(model, transport, options).stream(messages)
 
     def plan(self, model: Any, transport: TransportOptions, options: ChatOptions) -> Plan:
-        """A chat with these options, for any messages.
-
-        Args:
-            model: As for `chat`.
-            transport, options: Checked.
+        """A chat with checked options, for any messages; `model` as for `chat`.
 
         Raises:
             ConfigError: The model cannot be used.

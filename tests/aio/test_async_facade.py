@@ -502,7 +502,7 @@ class TestThreads:
         with Listener(serve) as listener, _client(listener) as client:
             seen, _ = loop.run(lambda: _together(loop, lambda: reader(client), other))
         assert len(seen) == events + 1
-        assert max(map(seen.count, seen)) < events // 2  # a read brings some 60 of them
+        assert max(map(seen.count, seen)) < events  # a read brings some 60 of them, or 180 since Python 3.14
 
 
 class TestLoops:

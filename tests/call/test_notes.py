@@ -56,12 +56,16 @@ class TestNotes:
 
     def test_a_record_of_text_alone_is_small(self) -> None:
         """A thousand answers under way keep the garbage collector busy: there are lists only for what has come."""
+
+        def lists() -> int:
+            return sum(type(some) is list for some in gc.get_objects())
+
         gc.collect()
         gc.disable()
         try:
-            before = len(gc.get_objects())
+            before = lists()
             kept = [noted("Hello", Finish("stop")) for _ in range(100)]
-            assert len(gc.get_objects()) - before < 8 * len(kept)
+            assert lists() - before < 3 * len(kept)
         finally:
             gc.enable()
 
