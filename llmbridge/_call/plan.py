@@ -80,7 +80,7 @@ class Plan:
         self._with_defaults = chat.over(client.chat_options)
         self._first = first
         self._free = free
-        self._targets: dict[tuple[Client, str | None], _Target] = {}
+        self._targets: dict[tuple[int, str | None], _Target] = {}  # by id: a caller's own class may not be hashable
         self._timeout = transport.timeout or client.transport_options.timeout or _TIMEOUT
 
     def stream(self, messages: Messages) -> ChatStream:
@@ -144,7 +144,7 @@ class Plan:
 
     def _target(self, client: Client, model: str | None) -> _Target:
         """What is the same for all messages."""
-        found = self._targets.get((client, model))
+        found = self._targets.get((id(client), model))
         if found is None:
             provider, name = resolve_model(model, _has_base_url(client, self._transport))
             chat = self._with_defaults if client is self._client else self._chat.over(client.chat_options)
@@ -152,7 +152,7 @@ class Plan:
             if self._free:
                 asked.pop("tool_choice", None)
             found = _Target(provider, name, chat, asked, client.options_for(provider, self._transport))
-            self._targets[client, model] = found
+            self._targets[id(client), model] = found
         return found
 
     def _route(self, client: Client, model: str | None, turns: Sequence[Message]) -> tuple[Route, ChatRequest]:

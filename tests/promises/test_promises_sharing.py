@@ -136,6 +136,21 @@ def test_p39_so_do_those_of_a_class_of_the_callers(server: LLMServer, mode: Mode
     assert server.connections == 1
 
 
+def test_p39_a_class_of_the_callers_need_not_be_hashable(server: LLMServer, mode: Mode) -> None:
+    """As a class that compares its objects is not, a dataclass for instance."""
+
+    class Comparable(Client):
+        __hash__ = None  # type: ignore[assignment]  # as Python makes it
+
+        def __eq__(self, other: object) -> bool:
+            return isinstance(other, Comparable)
+
+    with Comparable("openai:m", base_url=server.base_url("openai"), api_key=KEY, timeout=20) as client:
+        assert mode.complete(client.chat("x")).text
+        with Client([client, client]) as several:
+            assert mode.complete(several.chat("x")).text
+
+
 def test_p39_other_clients_share_nothing(server: LLMServer, mode: Mode) -> None:
     """Neither copies nor equal clients share anything."""
     server.default = Reply("ok")
