@@ -226,17 +226,17 @@ class Brevity:
         self.seconds, self.proven = 0.0, 0
 
 
-_brevities: WeakKeyDictionary[Connections, dict[tuple[bytes, float], Brevity]] = WeakKeyDictionary()
+_brevities: WeakKeyDictionary[Connections, dict[tuple[bytes, str | None, float], Brevity]] = WeakKeyDictionary()
 
 
-def _brevity(connections: Connections, settings: bytes, seconds: float) -> Brevity:
-    """What earlier runs of a client with the same settings have learned, or a new one."""
-    known = _brevities.setdefault(connections, {})
-    found = known.get((settings, seconds))
+def _brevity(connections: Connections, settings: bytes, base_url: str | None, seconds: float) -> Brevity:
+    """What earlier runs of a client with the same settings have learned of the same service, or a new one."""
+    known, key = _brevities.setdefault(connections, {}), (settings, base_url, seconds)
+    found = known.get(key)
     if found is None:
         while len(known) >= _BREVITIES:
             known.pop(next(iter(known)), None)
-        found = known[settings, seconds] = Brevity(seconds)
+        found = known[key] = Brevity(seconds)
     return found
 
 
@@ -258,7 +258,8 @@ class Chats(Asking):
         free = self._answers_whole and own.get("stream") is None and not own.get("background")
         timeout = self._options["timeout"] or client.transport_options.timeout or Timeout()
         seconds = min(_QUICK_SECONDS, (timeout.first_content or _NEVER) / 2) if free else 0.0
-        self._brevity = _brevity(client.connections, self._seed.digest(), seconds)
+        base_url = self._transport.over(client.transport_options).base_url
+        self._brevity = _brevity(client.connections, self._seed.digest(), base_url, seconds)
 
     def by(self, client: Client) -> Self:
         """See Asking."""

@@ -362,6 +362,16 @@ def test_p50_the_next_run_knows_that_answers_are_quick(client: Client, server: L
 
 
 @pytest.mark.usefixtures("at_once")
+def test_p50_the_next_run_knows_nothing_of_another_service(client: Client, server: LLMServer) -> None:
+    """The same model at another address may be slower, or take what the first one refuses."""
+    server.default = lambda received: Reply("a") if received.json.get("stream") else Reply("use stream", status=400)
+    assert all(row.ok for row in client.map(texts(5), concurrency=1))
+    with LLMServer(echo) as other:
+        client.map(texts(5), concurrency=1, base_url=other.base_url("openai")).complete()
+        assert streams(other) == [True, *[False] * 4]
+
+
+@pytest.mark.usefixtures("at_once")
 @pytest.mark.parametrize("of_client", [False, True])
 @pytest.mark.parametrize("given", [{"stream": True}, {"stream": False}, {"extra": {"stream": True}}], ids=str)
 def test_p50_stream_decides_for_all_rows(
