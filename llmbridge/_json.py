@@ -16,6 +16,7 @@ __all__ = ["check_text", "is_json", "json_copy", "mended_json", "parsed_json", "
 Made = TypeVar("Made")
 
 _REMEMBERED = 32  # results of a function
+_LONGEST = 64 * 1024  # characters of what they are made of: longer schemas would fill the memory
 _LONGEST_INT = 4096  # bits; Python itself refuses to write numbers three times as long
 _DEEPEST = 200  # less than the recursion limits of CPython's own JSON encoder and decoder
 
@@ -71,7 +72,7 @@ def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
     """Decorates a function of JSON that returns JSON: its last results are made only once, since the calls of a program
     have few different tools and schemas.
 
-    Each call gets a copy. What JSON cannot hold is made each time; so is an error.
+    Each call gets a copy. What JSON cannot hold, or is very long, is made each time; so is an error.
 
     Example:
         >>> @remembered
@@ -92,6 +93,8 @@ def remembered(make: Callable[..., Made]) -> Callable[..., Made]:
         try:
             written = json.dumps(arguments)
         except (TypeError, ValueError, RecursionError):
+            return make(*arguments)
+        if len(written) > _LONGEST:
             return make(*arguments)
         found: Made = json.loads(made(written))
         return found
