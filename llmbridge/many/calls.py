@@ -367,6 +367,7 @@ class Calls:
             self._more_threads(1)
         if not self._workers:  # the system gives none: that one holds up the others is better than that none goes on
             self._jobs.get_nowait()
+            self._report()  # it may take long
             job()
 
     def _done(self, call: _Call, then: _Then, outcome: Any) -> None:

@@ -180,6 +180,28 @@ def test_p52_a_system_without_threads_ends_the_run_or_slows_it_down(
     assert wait_for(lambda: not threads())
 
 
+def test_p52_what_is_over_is_told_before_a_step_that_blocks() -> None:
+    """Also where the system gives no thread for that step."""
+    told, waited = threading.Event(), []
+
+    def begin(work: Callable[[], None], name: str) -> threading.Thread:
+        if name == "worker":
+            raise RuntimeError("can't start new thread")
+        thread = threading.Thread(target=work, daemon=True)
+        thread.start()
+        return thread
+
+    def at_once() -> Any:
+        yield from ()
+
+    made = calls.Calls(begin, pytest.fail)
+    made.begin(at_once(), lambda _: told.set())
+    made.aside(lambda: waited.append(told.wait(_SECONDS)), lambda _: made.close())
+    made.start()
+    made.threads[0].join(2 * _SECONDS)
+    assert waited == [True]
+
+
 # -- what holds up one row --------------------------------------------------------------------------------------------
 
 
