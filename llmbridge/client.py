@@ -46,7 +46,7 @@ if TYPE_CHECKING:
 
 __all__ = ["MODEL_VARIABLE", "Client", "resolve_model"]
 
-_INTERNAL = {"chat_options", "connections", "options_for", "plan", "settings_for", "several", "transport_options"}
+_INTERNAL = {"chat_options", "connections", "options_for", "settings_for", "several", "transport_options"}
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -379,9 +379,9 @@ class Client:
             tools=tools, tool_choice=tool_choice, run_tools=run_tools, max_turns=max_turns, schema=schema,
             schema_mode=schema_mode, schema_retries=schema_retries, extra=extra, system=system, unsupported=unsupported,
         )  # fmt: skip
-        return self.plan(model, transport, options).stream(messages)
+        return self._plan(model, transport, options).stream(messages)
 
-    def plan(self, model: Any, transport: TransportOptions, options: ChatOptions) -> Plan:
+    def _plan(self, model: Any, transport: TransportOptions, options: ChatOptions) -> Plan:
         """A chat with checked options, for any messages; `model` as for `chat`.
 
         Raises:

@@ -314,7 +314,7 @@ class Chats(Asking):
     def _plan(self, options: Mapping[str, Any]) -> Plan:
         params = {name: value for name, value in options.items() if name not in _OPTIONS}
         chat = ChatOptions.checked(params, names_taken, **{name: options.get(name) for name in _OF_CHATS})
-        return self._client.plan(options["model"], self._transport, chat)
+        return self._client._plan(options["model"], self._transport, chat)
 
     def recorded(self, answer: Completion) -> Any:
         """See Asking."""
