@@ -18,7 +18,7 @@ from llmbridge.completion import as_data, of_data
 from llmbridge.errors import ConfigError, InvalidRequest
 from llmbridge.events import ToolResult, Usage
 from llmbridge.messages import Message, Parsed, checked_messages, json_copy, result_message
-from llmbridge.options import TRANSPORT_NAMES, ChatOptions, TransportOptions, without_secrets
+from llmbridge.options import checked_options, without_secrets
 from llmbridge.providers import names_taken, resolve_model
 from llmbridge.secret import discreet
 
@@ -39,7 +39,6 @@ _SETTINGS = (
     "model", "system", "max_tokens", "temperature", "top_p", "top_k", "stop", "seed", "presence_penalty",
     "frequency_penalty", "reasoning_effort", "n", "logprobs", "top_logprobs", "parallel_tool_calls",
 )  # fmt: skip
-_CHAT_NAMES = frozenset(ChatOptions.__dataclass_fields__) - {"params"}
 _NO_RESULT = "There is no result: the call was not made, or was interrupted."
 
 
@@ -392,10 +391,8 @@ def _checked(options: Mapping[str, Any]) -> dict[str, Any]:
         raise ConfigError(
             "a conversation has its own messages: ask() the questions, or restore earlier ones with from_dict()"
         )
-    ways = {name: options[name] for name in TRANSPORT_NAMES if name in options}
-    chat = {name: options[name] for name in _CHAT_NAMES if name in options}
-    params = {name: value for name, value in options.items() if name not in {*ways, *chat, "model"}}
-    found = {**vars(TransportOptions.checked(**ways)), **vars(ChatOptions.checked(params, names_taken, **chat))}
+    transport, chat = checked_options(options, names_taken)
+    found = {**vars(transport), **vars(chat)}
     params, model = found.pop("params"), options["model"]
     if isinstance(model, Iterable) and not isinstance(model, (str, bytes, Mapping)):
         model = tuple(model)

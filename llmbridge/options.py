@@ -42,6 +42,7 @@ __all__ = [
     "checked_base_url",
     "checked_extra",
     "checked_headers",
+    "checked_options",
     "checked_proxy",
     "given",
     "is_sensitive",
@@ -274,6 +275,7 @@ STRUCTURED = ("tools", "tool_choice", "schema", "schema_mode")
 
 TRANSPORT_NAMES = tuple(TransportOptions.__dataclass_fields__)
 CHAT_NAMES = ("unsupported", "run_tools", "max_turns", "schema_retries", "extra")
+_OF_CHATS = frozenset(ChatOptions.__dataclass_fields__) - {"params"}
 OPTION_NAMES = (*TRANSPORT_NAMES, *CHAT_NAMES)
 """The named arguments that are not sent; all others are parameters of the service."""
 
@@ -365,6 +367,20 @@ def refuse_of_client(params: Mapping[str, Any]) -> None:
     for name in _OF_CLIENT:
         if name in params:
             raise ConfigError(f"{name} belongs to a client, not to a single call: Client(..., {name}=...)")
+
+
+def checked_options(
+    options: Mapping[str, Any], taken: Callable[[], Iterable[str]] = tuple
+) -> tuple[TransportOptions, ChatOptions]:
+    """The options of a chat from a caller's arguments by name; all others are parameters of the service.
+
+    Raises:
+        ConfigError: As `TransportOptions.checked` and `ChatOptions.checked`.
+    """
+    ways = {name: options[name] for name in TRANSPORT_NAMES if name in options}
+    chat = {name: options[name] for name in _OF_CHATS if name in options}
+    params = {name: value for name, value in options.items() if name not in {*ways, *chat, "model"}}
+    return TransportOptions.checked(**ways), ChatOptions.checked(params, taken, **chat)
 
 
 def given(params: Mapping[str, Any], **usual: Any) -> dict[str, Any]:

@@ -28,7 +28,7 @@ from llmbridge.errors import (
 )
 from llmbridge.many.journal import HIDDEN
 from llmbridge.messages import Message, check_text, checked_messages
-from llmbridge.options import TRANSPORT_NAMES, ChatOptions, Timeout, TransportOptions
+from llmbridge.options import TRANSPORT_NAMES, ChatOptions, Timeout, TransportOptions, checked_options
 from llmbridge.providers import names_taken
 from llmbridge.retry import Retry
 
@@ -51,8 +51,6 @@ _DIGEST_SIZE = 16
 _QUEUED_PART = 240  # of what goes out in a minute may be in the queue: a quarter of a second
 _UNKNOWN_PACE = 1200  # where tokens alone are limited
 _quoted = json.JSONEncoder().encode  # much cheaper than `dumps` for a str
-_OF_CHATS = tuple(name for name in ChatOptions.__dataclass_fields__ if name != "params")
-_OPTIONS = frozenset((*TRANSPORT_NAMES, *_OF_CHATS, "model"))
 _BREVITIES = 16  # settings of a client of which it is remembered whether answers are quick
 _QUICK = 16  # answers in a row, after which whole ones are asked for
 _QUICK_SECONDS = 5.0
@@ -312,9 +310,8 @@ class Chats(Asking):
         return plan.stream(asked.content)._steps()
 
     def _plan(self, options: Mapping[str, Any]) -> Plan:
-        params = {name: value for name, value in options.items() if name not in _OPTIONS}
-        chat = ChatOptions.checked(params, names_taken, **{name: options.get(name) for name in _OF_CHATS})
-        return self._client._plan(options["model"], self._transport, chat)
+        transport, chat = checked_options(options, names_taken)
+        return self._client._plan(options["model"], transport, chat)
 
     def recorded(self, answer: Completion) -> Any:
         """See Asking."""
