@@ -67,7 +67,7 @@ class Later:
     def arrived(self) -> bool | None:
         """None if nothing has come yet, True if all headers have, False if only a thread can tell. Never blocks."""
         sock = self._held.sock
-        if sock.gettimeout() != 0:
+        if not isinstance(sock, socket.socket) or sock.gettimeout() != 0:  # pyOpenSSL's cannot say
             sock.settimeout(0)
         try:
             begin = self._http.fp.peek(1)

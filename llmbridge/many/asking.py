@@ -52,6 +52,7 @@ _QUEUED_PART = 240  # of what goes out in a minute may be in the queue: a quarte
 _UNKNOWN_PACE = 1200  # where tokens alone are limited
 _quoted = json.JSONEncoder().encode  # much cheaper than `dumps` for a str
 _BREVITIES = 16  # settings of a client of which it is remembered whether answers are quick
+_MOST_NEEDED = 1024  # however often whole answers have failed: what is learned outlives a run
 _QUICK = 16  # answers in a row, after which whole ones are asked for
 _QUICK_SECONDS = 5.0
 _NEVER = float("inf")
@@ -217,7 +218,7 @@ class Brevity:
     def failed(self) -> None:
         """A whole answer has not come: whatever holds it up, it takes longer to believe that the next one will."""
         if self.proven:  # only the first one of those under way at the time
-            self.proven, self.needed = 0, 2 * self.needed
+            self.proven, self.needed = 0, min(2 * self.needed, _MOST_NEEDED)
 
     def refused(self) -> None:
         """The service gives no whole answers."""

@@ -347,6 +347,17 @@ def test_p50_a_service_that_only_streams_is_asked_for_streams(client: Client, se
     assert sum(received.user_text == "row 5" for received in server.requests[-9:]) == 1
 
 
+def test_p50_whole_answers_are_tried_again_however_often_they_have_failed() -> None:
+    """What is learned outlives a run, so a long-lived client would never ask for them again."""
+    brevity = Brevity(5)
+    for _ in range(40):
+        brevity.proven = 1
+        brevity.failed()
+    for _ in range(2000):
+        brevity.heard(0.1)
+    assert brevity.proven >= brevity.needed
+
+
 @pytest.mark.usefixtures("at_once")
 def test_p50_the_next_run_knows_that_answers_are_quick(client: Client, server: LLMServer) -> None:
     """Of the same client with the same settings; other answers may take longer."""

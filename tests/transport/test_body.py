@@ -9,6 +9,7 @@ import random
 import socket
 import zlib
 from collections.abc import Callable, Iterable
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 from urllib3 import HTTPResponse
 
 from llmbridge._transport.body import READ_SIZE, Chunked, Inflated, SoftBody, WireBody
+from llmbridge._transport.later import Later
 from llmbridge.errors import ProtocolError, StreamTruncated
 
 PAYLOADS = st.lists(st.binary(min_size=1, max_size=20), max_size=6)
@@ -419,6 +421,22 @@ class TestOverASocket:
                 body.read()
             theirs.sendall(b"Hello")
             assert body.read() == b"Hello"
+
+
+def test_headers_are_waited_for_where_a_socket_is_only_like_one() -> None:
+    """pyOpenSSL's has no `gettimeout`."""
+    ours, theirs = socket.socketpair()
+
+    class Wrapped:
+        settimeout, makefile, fileno = ours.settimeout, ours.makefile, ours.fileno
+
+    connection = SimpleNamespace(sock=Wrapped(), response_class=http.client.HTTPResponse, _method="POST")
+    with ours, theirs:
+        later = Later(connection, SimpleNamespace(), lambda: None)  # type: ignore[arg-type]
+        assert not later.arrived()
+        theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
+        assert later.arrived()
+        later._http.close()
 
 
 def deflated(data: bytes, bits: int = zlib.MAX_WBITS) -> bytes:
