@@ -99,6 +99,7 @@ _ECOSYSTEM = (
         "P44", "a session's hooks see no answer yet", "Transport._send_foreign", "call.answers_later = False", "pass"
     ),
     Mutation("P44", "a tracer sees no answer yet", "Transport._send", "call.answers_later = False", "pass"),
+    Mutation("P44", "a tracer of urllib3 is passed by", "Transport.send_at_once", "or _sending_is_replaced()", ""),
     Mutation("P44", "a recorder sees no answer yet", "_Recorder.request", "call.answers_later = False", "pass"),
     Mutation(
         "P44",

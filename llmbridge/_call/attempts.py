@@ -251,10 +251,9 @@ class Attempts:
             answer = transport.send(call, request)
         while not isinstance(answer, Exchange):
             self.later = answer
+            yield Wait.SOCKET
             call.check()
-            arrived = answer.arrived()
-            if arrived is None:
-                yield Wait.SOCKET
+            if (arrived := answer.arrived()) is None:
                 continue
             if not arrived:
                 yield Wait.THREAD

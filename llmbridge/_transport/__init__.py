@@ -13,16 +13,18 @@ import http.client
 import io
 import json
 import os
+import re
 import socket
 import ssl
 import threading
 import weakref
 from collections.abc import Callable, Mapping
 from types import FunctionType
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3.connectionpool
 from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
 
@@ -40,12 +42,10 @@ from llmbridge._transport.environment import (
     trusted_by_environment,
 )
 from llmbridge._transport.failures import FOREIGN, Failure, unauthorized
+from llmbridge._transport.later import Later
 from llmbridge.errors import InvalidRequest, LLMBridgeError, ProtocolError, StreamTruncated
 from llmbridge.options import is_sensitive
 from llmbridge.secret import MASK, MaskedStr, callers_frames_only, masked, revealed, scrub
-
-if TYPE_CHECKING:
-    from llmbridge._transport.later import Later
 
 __all__ = ["Call", "Exchange", "HTTPRequest", "ProxySetting", "Transport", "passwords_of"]
 
@@ -54,6 +54,7 @@ _DRAIN_BYTES = 64 * 1024
 _TEMPLATES = 64
 _SHORT = 4096  # characters of a request that are quickly put into JSON
 _AROUND = 16  # characters of JSON around each value
+_FOLD = re.compile(r"\s*\n\s*")  # a header that goes on in the next line
 _ZIPPED = ("gzip", "x-gzip", "deflate")
 _SUCCESS = range(200, 300)
 _PROXY_ASKS = 407
@@ -103,16 +104,19 @@ class Exchange:
         paused: The last `read()` returned None although there is more to decompress.
     """
 
-    def __init__(self, call: Call, response: requests.Response, host: str, secrets: tuple[str, ...]) -> None:
+    def __init__(self, call: Call, response: requests.Response | Later, host: str, secrets: tuple[str, ...]) -> None:
         self._call = call
-        self._response = response
+        self._response: Any = response
         self.host = host
         self.secrets = secrets
         self._closed = self.paused = False
         self.status = response.status_code
         self.legible = True
-        items = response.header_items() if isinstance(response, LazyResponse) else response.headers.items()
-        self.headers = {name.lower(): value for name, value in items}
+        items = response.header_items() if isinstance(response, LazyResponse | Later) else response.headers.items()
+        self.headers: dict[str, str] = {}
+        for name, value in items:
+            name, value = name.lower(), _FOLD.sub(" ", value) if "\n" in value else value
+            self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
         shown = "\n".join(map(str, self.headers.values()))
         if scrub(shown, secrets) != shown:
             self.headers = {name: scrub(value, secrets) for name, value in self.headers.items()}
@@ -307,7 +311,8 @@ class Transport:
         host = _host(request.url)
         body = None
         for last in (False, True):
-            exchange, response, failure, last = None, None, None, last or (begun is not None and call.takes_new)
+            response: requests.Response | Later | None = None
+            exchange, failure, last = None, None, last or (begun is not None and call.takes_new)
             if begun is None:
                 body = None if request.method == "GET" else _json_bytes(request.body)
                 call.check()
@@ -315,9 +320,14 @@ class Transport:
                 call.start("connect")
             try:
                 with serving(call):
-                    response = self._send(call, request, body) if begun is None else begun.response()
-                if call.answers_later and (later := getattr(response.raw, "of", None)) is not None:
-                    return later(response)  # type: ignore[no-any-return]
+                    if begun is None:
+                        response = self._send(call, request, body)
+                        if isinstance(later := response.raw, Later):
+                            later.request = response.request
+                            return later
+                    else:
+                        begun.begin()
+                        response = begun
                 exchange = Exchange(call, response, host, self._secrets(request, response))
             except (LLMBridgeError, *FOREIGN) as error:
                 failure = Failure(error, call, host, self._proxy_name(request), request.url.startswith("https:"))
@@ -341,16 +351,12 @@ class Transport:
     def send_at_once(self, call: Call, request: HTTPRequest) -> Exchange | Later | None:
         """Like `send`, for an event loop: never blocks. None if it might: then call `send` in a thread.
 
-        Only a short request over a kept connection can be sent so, only if nothing has replaced `Session.send`, and not
+        Only a short request over a kept connection can be sent so, only if nothing has replaced what sends it, and not
         with urllib3 1.26, which waits for the answer.
         """
-        own = self._own
-        if own is None or not RETURNS_ANY or self._pid != os.getpid() or _is_replaced(requests.Session.send):
+        if self._own is None or self._pid != os.getpid() or not RETURNS_ANY or _sending_is_replaced():
             return None
-        adapter: Any = self._adapter
-        if _is_replaced(adapter.send.__func__, requests.adapters) or not adapter.has_idle(request.url):
-            return None
-        if _room_left(request.body, _SHORT) < 0:
+        if not self._adapter.has_idle(request.url) or _room_left(request.body, _SHORT) < 0:
             return None
         call.at_once = True
         try:
@@ -368,7 +374,7 @@ class Transport:
         if own is not None and self._pid == os.getpid():
             own.close()
 
-    def _send(self, call: Call, request: HTTPRequest, body: bytes | None) -> requests.Response:
+    def _send(self, call: Call, request: HTTPRequest, body: bytes | None) -> requests.Response | Later:
         if self._foreign is not None:
             return self._send_foreign(self._foreign, call, request, body)
         verify = self._verify
@@ -376,9 +382,11 @@ class Transport:
             verify = trusted_by_environment(CA_VARIABLES)
         proxies = proxies_for(request.url, self._proxy)
         session, prepared = self._session(), self._prepared(request, body, proxies)
+        if call.at_once and not proxies:
+            return self._adapter.send_over_kept(prepared, verify)
         # Not Session.send: it costs more, and would read the whole body of a redirect, however long it is.
         send: Any = self._adapter.send
-        if _is_replaced(requests.Session.send):
+        if _is_replaced(requests.Session.send, requests.sessions):
             call.answers_later = False  # a replacement gets a complete answer
             send = functools.partial(session.send, allow_redirects=False)
             prepared.hooks = {"response": [_set_utf8, _staying(request)]}
@@ -478,7 +486,7 @@ class Transport:
         prepared._cookies = _NO_COOKIES  # type: ignore[attr-defined]
         return prepared
 
-    def _secrets(self, request: HTTPRequest, response: requests.Response) -> tuple[str, ...]:
+    def _secrets(self, request: HTTPRequest, response: requests.Response | Later) -> tuple[str, ...]:
         """Everything to mask in what the server sends, including what a caller's session or proxy added."""
         sent = response.request
         added = getattr(sent, _SENSITIVE, None)
@@ -507,8 +515,17 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _is_replaced(send: Any, module: Any = requests.sessions) -> bool:
-    """Whether something has replaced the `Session.send` of requests, as mocks and tracing libraries do."""
+def _sending_is_replaced() -> bool:
+    """Whether something has replaced what sends a request in requests or urllib3."""
+    return (
+        _is_replaced(requests.Session.send, requests.sessions)
+        or _is_replaced(requests.adapters.HTTPAdapter.send, requests.adapters)
+        or _is_replaced(urllib3.connectionpool.HTTPConnectionPool.urlopen, urllib3.connectionpool)
+    )
+
+
+def _is_replaced(send: Any, module: Any) -> bool:
+    """Whether it is not the module's own function, but one of a mock or a tracing library."""
     return type(send) is not FunctionType or send.__globals__ is not vars(module)
 
 

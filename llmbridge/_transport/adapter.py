@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable
-from functools import cached_property
+from functools import cached_property, lru_cache
 from typing import Any
 
 import requests
@@ -12,8 +12,11 @@ from requests.adapters import HTTPAdapter
 from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
 from requests.structures import CaseInsensitiveDict
 from requests.utils import get_encoding_from_headers
+from urllib3.util import parse_url
 
+from llmbridge._transport.call import WouldWait
 from llmbridge._transport.connections import watch_manager
+from llmbridge._transport.later import Later
 from llmbridge.secret import MaskedStr
 
 __all__ = ["LazyResponse", "SentHeaders", "WatchedAdapter"]
@@ -72,6 +75,12 @@ class LazyResponse(requests.Response):
         return self.headers.items() if "headers" in vars(self) else items
 
 
+@lru_cache(maxsize=_HOSTS)
+def _target(url: str) -> str:
+    """The path and the query, as urllib3 sends them."""
+    return parse_url(url).request_uri
+
+
 class WatchedAdapter(HTTPAdapter):
     """The adapter of requests, with connections that report to the call they serve."""
 
@@ -92,13 +101,32 @@ class WatchedAdapter(HTTPAdapter):
             self._pools[key] = pool
         return pool
 
+    def send_over_kept(self, request: Any, verify: Any) -> Later:
+        """`send` over a kept connection, for a call that sends at once: most of what urllib3 does is for new ones.
+
+        Raises:
+            WouldWait: There is none, or it might wait.
+        """
+        pool: Any = self.get_connection_with_tls_context(request, verify)
+        connection = pool._get_conn()
+        try:
+            if connection.sock is None:
+                raise WouldWait
+            connection.timeout = 0
+            connection.request(request.method, _target(request.url), request.body, request.headers)
+            later: Later = connection.getresponse()
+        except BaseException:
+            connection.close()
+            raise
+        later.request, later._pool = request, pool
+        return later
+
     def has_idle(self, url: str) -> bool:
         """Whether an idle connection is kept for this URL, and no mock or recorder has replaced its class."""
-        return any(
-            type(idle.newest) is pool.ConnectionCls
-            for key, pool in list(self._pools.items())
-            if key[0] == url and (idle := pool.pool) is not None
-        )
+        for key, pool in [*self._pools.items()]:
+            if key[0] == url and (idle := pool.pool) is not None and type(idle.newest) is pool.ConnectionCls:
+                return True
+        return False
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """The path, unless there is a proxy: requests would parse the URL each time to find that out."""

@@ -28,6 +28,7 @@ from llmbridge._locks import monotonic
 from llmbridge._transport.addresses import Address, failed, reach
 from llmbridge._transport.body import WOULD_BLOCK
 from llmbridge._transport.call import Call, WouldWait, current_call, unwatch, watch
+from llmbridge._transport.later import Later
 
 __all__ = ["HEADERS_LIMIT", "RETURNS_ANY", "HeadersTooLong", "HeadersTruncated", "watch_manager", "watch_pool"]
 
@@ -279,12 +280,9 @@ class _Watched(_Quiet):
         if self._headers:  # there was no body
             self.send(b"")
         self._served = True
-        answer = super().getresponse  # type: ignore[misc]
         if RETURNS_ANY and (call := current_call()) is not None and call.answers_later:
-            from llmbridge._transport.later import Later
-
-            return Later(self, call, answer)
-        return answer(*args, **kwargs)
+            return Later(self, call)
+        return super().getresponse(*args, **kwargs)  # type: ignore[misc]
 
 
 class _Interruptible(_Watched):

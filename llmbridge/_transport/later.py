@@ -7,8 +7,9 @@ once the headers have arrived.
 
 from __future__ import annotations
 
+import http.client
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._transport.body import WOULD_BLOCK
@@ -22,25 +23,28 @@ __all__ = ["Later"]
 
 
 class Later:
-    """A placeholder for urllib3's response, and for the exchange that it will become.
+    """In place of urllib3's response, and of the one of requests that holds it.
 
     Args:
         connection: The one over which the request was sent.
         call: The call that it serves.
-        answer: Returns the real response. Blocks until its headers are there.
+
+    Attributes:
+        request: The request as it was sent.
+        status_code: The HTTP status; 0 until the headers are there.
     """
 
-    status = 0
+    status = status_code = 0
     reason = ""
     headers: Mapping[str, str] = {}
+    request: requests.PreparedRequest
     _pool: Any = None
+    _original_response: http.client.HTTPResponse | None = None
 
-    def __init__(self, connection: Any, call: Call, answer: Callable[[], Any]) -> None:
+    def __init__(self, connection: Any, call: Call) -> None:
         self._held = connection
         self._call = call
-        self._answer = answer
         self._http = connection.response_class(connection.sock, method=connection._method)
-        self._outer: requests.Response | None = None
         self._failure: OSError | None = None
         self._whole = False  # all headers have come
         self._closed = False
@@ -52,11 +56,6 @@ class Later:
     def get_redirect_location(self) -> bool:
         """See urllib3: there is no redirect."""
         return False
-
-    def of(self, response: requests.Response) -> Later:
-        """Itself, after it has noted the response that requests built from it."""
-        self._outer = response
-        return self
 
     @property
     def readable(self) -> int:
@@ -82,30 +81,42 @@ class Later:
         self._whole = b"\r\n\r\n" in begin and begin.startswith(b"HTTP/1.") and begin[9:10] != b"1"
         return self._whole
 
-    def response(self) -> requests.Response:
-        """The real response. Blocks until all of its headers have come."""
-        assert self._outer is not None
-        connection, self._closed = self._held, True
-        # urllib3 sets it before it reads. Without a socket (TLS within TLS), a thread reads the body, and has to wait.
-        connection.timeout = 0 if self._whole and isinstance(connection.sock, socket.socket) else None
+    def begin(self) -> None:
+        """Reads the headers. Blocks until all of them have come."""
+        connection = self._held
+        # Without a socket (TLS within TLS), a thread reads the body, and has to wait.
+        connection.sock.settimeout(0 if self._whole and isinstance(connection.sock, socket.socket) else None)
         connection.response_class = lambda *_, **__: self._http  # it has begun to read
         try:
             if self._failure is not None:
                 raise self._failure
-            raw = self._answer()
+            # Not urllib3's, which builds a response of its own: that takes longer than reading the headers.
+            http.client.HTTPConnection.getresponse(connection)
         except BaseException:
+            self._closed = True
             self._drop()
             raise
         finally:
             del connection.response_class
-        raw.retries, raw._connection, raw._pool = self.retries, self._connection, self._pool
-        adapter: Any = self._outer.connection
-        response: requests.Response = adapter.build_response(self._outer.request, raw)
-        self._outer = None  # it holds this object, and a cycle would need the collector
-        return response
+        self._original_response, self.status_code = self._http, self._http.status
+
+    @property
+    def raw(self) -> Later:
+        """Itself."""
+        return self
+
+    def header_items(self) -> Iterable[tuple[str, str]]:
+        """Names and values."""
+        items: Iterable[tuple[str, str]] = self._http.headers.items()
+        return items
+
+    def release_conn(self) -> None:
+        """Returns the connection for reuse."""
+        self._closed = True
+        self._pool._put_conn(self._held)
 
     def close(self) -> None:
-        """Closes the connection, unless the answer was taken from it. May be repeated."""
+        """Closes the connection, unless it was returned. May be repeated."""
         if not self._closed:
             self._closed = True
             self._call.detach(abort=True)
@@ -113,7 +124,7 @@ class Later:
             self._call.let_go()
 
     def _drop(self) -> None:
-        self._failure = self._outer = None
+        self._failure = None
         self._http.close()
         self._held.close()
         if self._pool is not None:

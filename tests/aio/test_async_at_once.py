@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
 
+import anyio
 import pytest
 import requests
 from conftest import KEY
+from loopback import Listener, head, read_head
+from urllib3.connectionpool import HTTPConnectionPool
 
 from llmbridge import Client
 from llmbridge._transport import Transport
@@ -96,19 +100,57 @@ async def test_a_socket_without_room_leaves_the_request_to_a_thread(
     assert [request.json["messages"][0]["content"] for request in server.requests] == ["hi", "again"]
 
 
-async def test_what_replaces_requests_is_called_in_a_thread(
-    client: Client, senders: list[str], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("owner", "method"),
+    [(requests.Session, "send"), (requests.adapters.HTTPAdapter, "send"), (HTTPConnectionPool, "urlopen")],
+)
+async def test_p44_what_replaces_requests_or_urllib3_is_called_in_a_thread(
+    client: Client, senders: list[str], monkeypatch: pytest.MonkeyPatch, owner: type, method: str
 ) -> None:
-    """A replacement may block."""
+    """A replacement may block, and wants to see every request."""
     await client.chat("hi")
-    plain = requests.adapters.HTTPAdapter.send
+    plain, seen = getattr(owner, method), []
 
     def traced(*args: Any, **kwargs: Any) -> Any:
+        seen.append(threading.current_thread())
         return plain(*args, **kwargs)
 
-    monkeypatch.setattr(requests.adapters.HTTPAdapter, "send", traced)
+    monkeypatch.setattr(owner, method, traced)
     assert (await client.chat("again")).text
-    assert senders == ["thread", "thread"]
+    assert (senders, len(seen)) == (["thread", "thread"], 1)
+    assert threading.main_thread() not in seen
+
+
+@pytest.mark.parametrize("path", ["/v1", "/%C3%BC/a%2Fb/~x;y=1"])
+@pytest.mark.parametrize("lines", [[], ["X-A: 1", "x-a: 2", "Folded: a", " b"], ["Connection: close"]])
+async def test_the_bytes_and_headers_are_those_of_requests_and_urllib3(
+    senders: list[str], path: str, lines: list[str]
+) -> None:
+    """The request that an event loop sends over a kept connection, and the headers that are read from its answer."""
+    received: list[bytes] = []
+    body = json.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).encode()
+
+    def serve(sock: socket.socket) -> None:
+        kept = len(received) + 1
+        while asked := read_head(sock):
+            while len(asked.partition(b"\r\n\r\n")[2]) < int(asked.lower().split(b"content-length: ")[1].split()[0]):
+                asked += sock.recv(4096)
+            received.append(asked)
+            more = lines if len(received) > kept else []  # the first answer leaves the connection open
+            sock.sendall(head(f"Content-Length: {len(body)}", *more, kind="application/json") + body)
+
+    with Listener(serve) as service:
+        options = {"base_url": service.root + path, "api_key": KEY, "headers": {"X-Own": "1"}}
+        with Client("openai:m", retries=0, **options) as alone:  # type: ignore[arg-type]
+            usual = [await anyio.to_thread.run_sync(lambda: alone.chat("hi").complete()) for _ in range(2)]
+        with Client("openai:m", retries=0, **options) as client:  # type: ignore[arg-type]
+            in_loop = [await client.chat("hi") for _ in range(2)]
+    assert senders == ["thread", "thread", "thread", "loop"]
+    assert len({*received}) == 1
+    assert [one.headers for one in in_loop] == [one.headers for one in usual]
+    assert [one.text for one in in_loop] == ["hi", "hi"]
+    if "Folded: a" in lines:
+        assert (in_loop[1].headers["x-a"], in_loop[1].headers["folded"]) == ("1, 2", "a b")
 
 
 class _Full:

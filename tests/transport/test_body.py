@@ -432,7 +432,7 @@ def test_headers_are_waited_for_where_a_socket_is_only_like_one() -> None:
 
     connection = SimpleNamespace(sock=Wrapped(), response_class=http.client.HTTPResponse, _method="POST")
     with ours, theirs:
-        later = Later(connection, SimpleNamespace(), lambda: None)  # type: ignore[arg-type]
+        later = Later(connection, SimpleNamespace())  # type: ignore[arg-type]
         assert not later.arrived()
         theirs.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n")
         assert later.arrived()
