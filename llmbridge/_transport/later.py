@@ -1,8 +1,8 @@
 """An answer that an event loop waits for, instead of a thread.
 
 As soon as a request is sent, urllib3 reads the answer's headers from the connection, which blocks until they are there.
-A connection that serves a call with `answers_later` returns an empty `Later` instead; the real answer is read from it
-once the headers have arrived.
+A connection that serves a call with `answers_later` returns a `Later` instead, which is empty until the headers have
+arrived.
 """
 
 from __future__ import annotations
