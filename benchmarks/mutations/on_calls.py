@@ -64,9 +64,7 @@ _ERRORS = (
     Mutation("P12", "no timeout but the total", "Call.wait_begins", "getattr(self._timeout, self._clock)", "None"),
     Mutation("P12", "no total", "Call.__init__", "deadline = total_at", "deadline = _NEVER"),
     Mutation("P12", "pings are content", "Call.wait_begins", "if self._since is None:", "if self._since is not self:"),
-    Mutation(
-        "P12", "connecting has no own timeout", "_Watched.connect", 'call.start("connect")', 'call.start("total")'
-    ),
+    Mutation("P12", "connecting has no own timeout", "Watched.connect", 'call.start("connect")', 'call.start("total")'),
     Mutation(
         "P12",
         "an error's body takes the time it takes",

@@ -95,12 +95,10 @@ _ECOSYSTEM = (
         "or send.__globals__ is not vars(module)",
         "",
     ),
-    Mutation(
-        "P44", "a session's hooks see no answer yet", "Transport._send_foreign", "call.answers_later = False", "pass"
-    ),
-    Mutation("P44", "a tracer sees no answer yet", "Transport._send", "call.answers_later = False", "pass"),
-    Mutation("P44", "a tracer of urllib3 is passed by", "Transport.send_at_once", "or _sending_is_replaced()", ""),
-    Mutation("P44", "a recorder sees no answer yet", "_Recorder.request", "call.answers_later = False", "pass"),
+    Mutation("P44", "a session's hooks see no answer yet", "Transport._send_foreign", "call.unseen = False", "pass"),
+    Mutation("P44", "a tracer sees no answer yet", "Transport._send", "not _is_seen()", "True"),
+    Mutation("P44", "a tracer blocks the event loop", "Transport.send_at_once", "or _is_seen()", ""),
+    Mutation("P44", "a recorder sees no answer yet", "_Recorder.request", "call.unseen = False", "pass"),
     Mutation(
         "P44",
         "what was read already is lost",
@@ -178,7 +176,7 @@ _WAITING = (
     Mutation("P31", "a call that is continued is given up", "Call.come_back", "self._left = None", "pass"),
     Mutation("P31", "reading what was there gives the call up", "_coming_back", "source.come_back()", "pass"),
     Mutation("P31", "a traceback keeps the stream", "AsyncResult.__anext__", "del self", "pass"),
-    Mutation("P32", "a thread waits for the headers", "_Watched.getresponse", "if RETURNS_ANY", "if not RETURNS_ANY"),
+    Mutation("P32", "a thread waits for the headers", "Watched.getresponse", "and call.unseen", "and not call"),
     Mutation(
         "P32", "a thread waits for the first piece", "Pipeline._step", "if in_loop and may_block and", "if False and"
     ),

@@ -29,7 +29,7 @@ from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
 
 from llmbridge._locks import keep_lock_free
-from llmbridge._transport.adapter import LazyResponse, SentHeaders, WatchedAdapter
+from llmbridge._transport.adapter import SentHeaders, WatchedAdapter
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, WouldWait, serving
 from llmbridge._transport.connections import RETURNS_ANY, watch_pool
@@ -112,9 +112,8 @@ class Exchange:
         self._closed = self.paused = False
         self.status = response.status_code
         self.legible = True
-        items = response.header_items() if isinstance(response, LazyResponse | Later) else response.headers.items()
         self.headers: dict[str, str] = {}
-        for name, value in items:
+        for name, value in response.headers.items():
             name, value = name.lower(), _FOLD.sub(" ", value) if "\n" in value else value
             self.headers[name] = f"{self.headers[name]}, {value}" if name in self.headers else value
         shown = "\n".join(map(str, self.headers.values()))
@@ -320,14 +319,12 @@ class Transport:
                 call.start("connect")
             try:
                 with serving(call):
-                    if begun is None:
-                        response = self._send(call, request, body)
-                        if isinstance(later := response.raw, Later):
-                            later.request = response.request
-                            return later
-                    else:
-                        begun.begin()
-                        response = begun
+                    answer = begun or self._send(call, request, body)
+                    if isinstance(answer, Later):
+                        if begun is None and call.answers_later:
+                            return answer
+                        answer.begin()
+                    response = answer
                 exchange = Exchange(call, response, host, self._secrets(request, response))
             except (LLMBridgeError, *FOREIGN) as error:
                 failure = Failure(error, call, host, self._proxy_name(request), request.url.startswith("https:"))
@@ -354,7 +351,7 @@ class Transport:
         Only a short request over a kept connection can be sent so, only if nothing has replaced what sends it, and not
         with urllib3 1.26, which waits for the answer.
         """
-        if self._own is None or self._pid != os.getpid() or not RETURNS_ANY or _sending_is_replaced():
+        if self._own is None or self._pid != os.getpid() or _is_seen():
             return None
         if not self._adapter.has_idle(request.url) or _room_left(request.body, _SHORT) < 0:
             return None
@@ -382,12 +379,14 @@ class Transport:
             verify = trusted_by_environment(CA_VARIABLES)
         proxies = proxies_for(request.url, self._proxy)
         session, prepared = self._session(), self._prepared(request, body, proxies)
-        if call.at_once and not proxies:
-            return self._adapter.send_over_kept(prepared, verify)
+        call.unseen = not _is_seen()
+        if call.unseen and not proxies:
+            later: Later | None = self._adapter.send_over_kept(prepared, verify, call.at_once)
+            if later is not None:
+                return later
         # Not Session.send: it costs more, and would read the whole body of a redirect, however long it is.
         send: Any = self._adapter.send
         if _is_replaced(requests.Session.send, requests.sessions):
-            call.answers_later = False  # a replacement gets a complete answer
             send = functools.partial(session.send, allow_redirects=False)
             prepared.hooks = {"response": [_set_utf8, _staying(request)]}
             delattr(prepared, _SENSITIVE)  # a session's auth may add secrets
@@ -399,7 +398,10 @@ class Transport:
             verify=verify,
             cert=None,
         )
-        return response
+        if not isinstance(response.raw, Later):
+            return response
+        response.raw.request = prepared
+        return response.raw
 
     def _send_foreign(
         self, session: requests.Session, call: Call, request: HTTPRequest, body: bytes | None
@@ -421,7 +423,7 @@ class Transport:
         # The caller's connections may not report, nor may those made earlier: requests itself limits connecting.
         settings["timeout"] = call.socket_timeouts()
         call.start("first_content")
-        call.answers_later = False  # hooks, caches and adapters get a complete answer
+        call.unseen = False  # hooks, caches and adapters get the whole response
         prepared.hooks["response"] = [_set_utf8, *prepared.hooks["response"], _staying(request)]
         return session.send(prepared, allow_redirects=False, **settings)
 
@@ -515,10 +517,11 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
     return request
 
 
-def _sending_is_replaced() -> bool:
-    """Whether something has replaced what sends a request in requests or urllib3."""
+def _is_seen() -> bool:
+    """Whether others get the response: urllib3 1.26, which reads it, or what has replaced a function that sends."""
     return (
-        _is_replaced(requests.Session.send, requests.sessions)
+        not RETURNS_ANY
+        or _is_replaced(requests.Session.send, requests.sessions)
         or _is_replaced(requests.adapters.HTTPAdapter.send, requests.adapters)
         or _is_replaced(urllib3.connectionpool.HTTPConnectionPool.urlopen, urllib3.connectionpool)
     )

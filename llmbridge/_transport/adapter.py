@@ -3,28 +3,22 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
-from functools import cached_property, lru_cache
+from contextlib import suppress
+from functools import lru_cache
 from typing import Any
 
-import requests
 from requests.adapters import HTTPAdapter
-from requests.cookies import RequestsCookieJar, extract_cookies_to_jar
 from requests.structures import CaseInsensitiveDict
-from requests.utils import get_encoding_from_headers
 from urllib3.util import parse_url
 
-from llmbridge._transport.call import WouldWait
-from llmbridge._transport.connections import watch_manager
+from llmbridge._transport.connections import Watched, watch_manager
 from llmbridge._transport.later import Later
 from llmbridge.secret import MaskedStr
 
-__all__ = ["LazyResponse", "SentHeaders", "WatchedAdapter"]
+__all__ = ["SentHeaders", "WatchedAdapter"]
 
 _IDLE_CONNECTIONS = 64  # kept per host for reuse; the number of busy ones is not limited
 _HOSTS = 64  # to which a client keeps idle connections
-_LAZY = ("cookies", "encoding", "headers", "history")
-_BLANK = {name: value for name, value in vars(requests.Response()).items() if name not in _LAZY}
 
 
 class SentHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]
@@ -43,42 +37,16 @@ class SentHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]
         return self._store.values()
 
 
-class LazyResponse(requests.Response):
-    """A response whose costly attributes are built when they are first read: most callers need only the body."""
-
-    def __init__(self, request: Any, raw: Any, adapter: Any) -> None:
-        vars(self).update(
-            _BLANK, status_code=raw.status, reason=raw.reason, raw=raw, url=request.url, request=request,
-            connection=adapter, history=[],
-        )  # fmt: skip
-
-    @cached_property
-    def headers(self) -> Any:  # type: ignore[override]
-        """See requests."""
-        return CaseInsensitiveDict(self.raw.headers)
-
-    @cached_property
-    def encoding(self) -> Any:  # type: ignore[override]
-        """See requests."""
-        return get_encoding_from_headers(self.headers)
-
-    @cached_property
-    def cookies(self) -> Any:  # type: ignore[override]
-        """See requests."""
-        jar = RequestsCookieJar()
-        extract_cookies_to_jar(jar, self.request, self.raw)  # type: ignore[no-untyped-call]
-        return jar
-
-    def header_items(self) -> Iterable[tuple[str, str]]:
-        """Names and values, without building `headers`."""
-        items: Iterable[tuple[str, str]] = self.raw.headers.itermerged()
-        return self.headers.items() if "headers" in vars(self) else items
-
-
 @lru_cache(maxsize=_HOSTS)
 def _target(url: str) -> str:
     """The path and the query, as urllib3 sends them."""
     return parse_url(url).request_uri
+
+
+def _keeps(pool: Any) -> bool:
+    """Whether it keeps an idle connection, and no mock or recorder has replaced the class of it."""
+    newest = None if (idle := pool.pool) is None else idle.newest
+    return isinstance(newest, Watched) and type(newest) is pool.ConnectionCls
 
 
 class WatchedAdapter(HTTPAdapter):
@@ -101,19 +69,23 @@ class WatchedAdapter(HTTPAdapter):
             self._pools[key] = pool
         return pool
 
-    def send_over_kept(self, request: Any, verify: Any) -> Later:
-        """`send` over a kept connection, for a call that sends at once: most of what urllib3 does is for new ones.
+    def send_over_kept(self, request: Any, verify: Any, at_once: bool) -> Later | None:
+        """`send` over a kept connection: most of what requests and urllib3 do is for new ones, redirects and retries.
 
-        Raises:
-            WouldWait: There is none, or it might wait.
+        Args:
+            request, verify: As for `send`.
+            at_once: The socket must not block.
+
+        Returns:
+            The answer, which is empty so far; None if there is no usable connection.
         """
         pool: Any = self.get_connection_with_tls_context(request, verify)
-        connection = pool._get_conn()
+        if not _keeps(pool) or (connection := pool._get_conn()).sock is None:
+            return None
+        connection.timeout = 0 if at_once else None
         try:
-            if connection.sock is None:
-                raise WouldWait
-            connection.timeout = 0
-            connection.request(request.method, _target(request.url), request.body, request.headers)
+            with suppress(BrokenPipeError, ConnectionResetError):  # as in urllib3: the server may have answered before
+                connection.request(request.method, _target(request.url), request.body, request.headers)
             later: Later = connection.getresponse()
         except BaseException:
             connection.close()
@@ -122,20 +94,13 @@ class WatchedAdapter(HTTPAdapter):
         return later
 
     def has_idle(self, url: str) -> bool:
-        """Whether an idle connection is kept for this URL, and no mock or recorder has replaced its class."""
-        for key, pool in [*self._pools.items()]:
-            if key[0] == url and (idle := pool.pool) is not None and type(idle.newest) is pool.ConnectionCls:
-                return True
-        return False
+        """Whether a request to this URL may be sent over a kept connection."""
+        return any(key[0] == url and _keeps(pool) for key, pool in [*self._pools.items()])
 
     def request_url(self, request: Any, proxies: Any) -> str:
         """The path, unless there is a proxy: requests would parse the URL each time to find that out."""
         url: str = super().request_url(request, proxies) if proxies else request.path_url
         return url
-
-    def build_response(self, req: Any, resp: Any) -> requests.Response:
-        """The response of urllib3 as one of requests."""
-        return LazyResponse(req, resp, self)
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Sets the CAs that the pool trusts, also for a proxy that speaks TLS: requests checks only the URL."""

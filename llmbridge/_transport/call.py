@@ -68,6 +68,7 @@ class Call:
         self.reused_connection: bool | None = None  # None: no connection has reported
         self.takes_new = False  # only a new connection may be used
         self.answers_later = False  # an event loop waits for the answer's headers, not a thread
+        self.unseen = False  # nothing else gets the response, so that it may be a `Later`
         self.at_once = False  # the event loop sends, and must not wait
         self._listener: Callable[[], object] | None = None
         self._left: tuple[float, Callable[[], object]] | None = None

@@ -30,7 +30,15 @@ from llmbridge._transport.body import WOULD_BLOCK
 from llmbridge._transport.call import Call, WouldWait, current_call, unwatch, watch
 from llmbridge._transport.later import Later
 
-__all__ = ["HEADERS_LIMIT", "RETURNS_ANY", "HeadersTooLong", "HeadersTruncated", "watch_manager", "watch_pool"]
+__all__ = [
+    "HEADERS_LIMIT",
+    "RETURNS_ANY",
+    "HeadersTooLong",
+    "HeadersTruncated",
+    "Watched",
+    "watch_manager",
+    "watch_pool",
+]
 
 RETURNS_ANY = int(_urllib3.partition(".")[0]) >= 2
 """Whether urllib3 passes on what a connection returns; 1.26 builds its response from it."""
@@ -189,7 +197,7 @@ class _Quiet:
         self.__dict__["_debuglevel"] = level
 
 
-class _Watched(_Quiet):
+class Watched(_Quiet):
     """Mixed into a connection class of urllib3."""
 
     response_class = _Response
@@ -280,12 +288,12 @@ class _Watched(_Quiet):
         if self._headers:  # there was no body
             self.send(b"")
         self._served = True
-        if RETURNS_ANY and (call := current_call()) is not None and call.answers_later:
+        if (call := current_call()) is not None and call.unseen:
             return Later(self, call)
         return super().getresponse(*args, **kwargs)  # type: ignore[misc]
 
 
-class _Interruptible(_Watched):
+class _Interruptible(Watched):
     """Mixed into a connection class that makes plain TCP connections."""
 
     shares_trust = False
@@ -347,7 +355,7 @@ def _trusting(ca_file: str, changed: int, kind: type[ssl.SSLContext]) -> ssl.SSL
     return context
 
 
-class _Threaded(_Watched):
+class _Threaded(Watched):
     """Mixed into a connection class that connects in its own way (SOCKS) and cannot be interrupted."""
 
     timeout: Any
@@ -444,7 +452,7 @@ class _Recorder(_Quiet):
             raise WouldWait  # the recorder reads the whole answer at once
         super().request(*args, **kwargs)  # type: ignore[misc]
         if call is not None:
-            call.answers_later = False  # the recorder reads the whole answer at once
+            call.unseen = False  # the recorder reads the whole answer at once
 
 
 @lru_cache(maxsize=64)

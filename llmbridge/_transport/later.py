@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import http.client
 import socket
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from llmbridge._transport.body import WOULD_BLOCK
@@ -36,7 +37,7 @@ class Later:
 
     status = status_code = 0
     reason = ""
-    headers: Mapping[str, str] = {}
+    headers: http.client.HTTPMessage | Mapping[str, str] = MappingProxyType({})
     request: requests.PreparedRequest
     _pool: Any = None
     _original_response: http.client.HTTPResponse | None = None
@@ -66,8 +67,7 @@ class Later:
     def arrived(self) -> bool | None:
         """None if nothing has come yet, True if all headers have, False if only a thread can tell. Never blocks."""
         sock = self._held.sock
-        if not isinstance(sock, socket.socket) or sock.gettimeout() != 0:  # pyOpenSSL's cannot say
-            sock.settimeout(0)
+        self._set_timeout(0)
         try:
             begin = self._http.fp.peek(1)
             # An empty buffer may mean the end of the stream, or that nothing was read yet.
@@ -85,7 +85,7 @@ class Later:
         """Reads the headers. Blocks until all of them have come."""
         connection = self._held
         # Without a socket (TLS within TLS), a thread reads the body, and has to wait.
-        connection.sock.settimeout(0 if self._whole and isinstance(connection.sock, socket.socket) else None)
+        self._set_timeout(0 if self._whole and isinstance(connection.sock, socket.socket) else None)
         connection.response_class = lambda *_, **__: self._http  # it has begun to read
         try:
             if self._failure is not None:
@@ -98,17 +98,18 @@ class Later:
             raise
         finally:
             del connection.response_class
-        self._original_response, self.status_code = self._http, self._http.status
+        self._original_response = self._http
+        self.status_code, self.headers = self._http.status, self._http.headers
+
+    def _set_timeout(self, timeout: int | None) -> None:
+        sock = self._held.sock
+        if not isinstance(sock, socket.socket) or sock.gettimeout() != timeout:  # pyOpenSSL's cannot say
+            sock.settimeout(timeout)
 
     @property
     def raw(self) -> Later:
         """Itself."""
         return self
-
-    def header_items(self) -> Iterable[tuple[str, str]]:
-        """Names and values."""
-        items: Iterable[tuple[str, str]] = self._http.headers.items()
-        return items
 
     def release_conn(self) -> None:
         """Returns the connection for reuse."""
