@@ -167,7 +167,7 @@ _LIFE = (
     Mutation(
         "P17",
         "a call goes out with another one's headers",
-        "Transport._prepared",
+        "Transport._template",
         "(request.method, request.url, tuple(request.headers.items()))",
         "(request.method, request.url)",
     ),

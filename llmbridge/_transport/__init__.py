@@ -25,11 +25,10 @@ from urllib.parse import urlsplit
 
 import requests
 import urllib3.connectionpool
-from requests.cookies import RequestsCookieJar
 from requests.utils import select_proxy
 
 from llmbridge._locks import keep_lock_free
-from llmbridge._transport.adapter import SentHeaders, WatchedAdapter
+from llmbridge._transport.adapter import Template, WatchedAdapter
 from llmbridge._transport.body import WOULD_BLOCK, Body, Inflated, SoftBody, WireBody
 from llmbridge._transport.call import Call, WouldWait, serving
 from llmbridge._transport.connections import RETURNS_ANY, watch_pool
@@ -292,7 +291,7 @@ class Transport:
         keep_lock_free(self)
         self._proxy = revealed(proxy) if isinstance(proxy, str) else proxy
         self._verify = verify
-        self._templates: dict[Any, requests.PreparedRequest] = {}
+        self._templates: dict[Any, Template] = {}
 
     def send(self, call: Call, request: HTTPRequest, begun: Later | None = None) -> Exchange | Later:
         """The answer to a request, whatever its status, as soon as its headers are there.
@@ -378,12 +377,13 @@ class Transport:
         if verify is True:
             verify = trusted_by_environment(CA_VARIABLES)
         proxies = proxies_for(request.url, self._proxy)
-        session, prepared = self._session(), self._prepared(request, body, proxies)
+        session, template = self._session(), self._template(request)
         call.unseen = not _is_seen()
         if call.unseen and not proxies:
-            later: Later | None = self._adapter.send_over_kept(prepared, verify, call.at_once)
+            later: Later | None = self._adapter.send_over_kept(template, body, verify, call.at_once)
             if later is not None:
                 return later
+        prepared = _filled(template.request, body, proxies)
         # Not Session.send: it costs more, and would read the whole body of a redirect, however long it is.
         send: Any = self._adapter.send
         if _is_replaced(requests.Session.send, requests.sessions):
@@ -460,33 +460,21 @@ class Transport:
                 weakref.finalize(self, session.close)  # urllib3 1.26 leaves idle sockets to the garbage collector
             return self._own
 
-    def _prepared(
-        self, request: HTTPRequest, body: bytes | None, proxies: Mapping[str, str]
-    ) -> requests.PreparedRequest:
-        """The prepared request, copied from an earlier one for the same URL and headers if there is one."""
+    def _template(self, request: HTTPRequest) -> Template:
+        """The request without its body: an earlier one for the same URL and headers if there is one."""
         key = (request.method, request.url, tuple(request.headers.items()))
         template = self._templates.get(key)
         if template is None:
             auth = _no_auth if any(name.lower() == "authorization" for name in request.headers) else None
-            data = None if body is None else b"-"
-            template = requests.Request(
+            data = None if request.method == "GET" else b"-"
+            prepared = requests.Request(
                 request.method, request.url, headers=_revealed(request.headers), data=data, auth=auth
             ).prepare()
-            template.headers = SentHeaders(template.headers)
-            setattr(template, _SENSITIVE, _sensitive_words(template))
+            setattr(prepared, _SENSITIVE, _sensitive_words(prepared))
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
-            self._templates[key] = template
-        prepared = requests.PreparedRequest()
-        prepared.method, prepared.url = template.method, template.url
-        prepared.headers = template.headers.copy()
-        if body is not None:
-            prepared.headers["Content-Length"] = str(len(body))
-        prepared.body = body
-        prepared.hooks = template.hooks
-        setattr(prepared, _SENSITIVE, (*getattr(template, _SENSITIVE), *_passwords(proxies)))
-        prepared._cookies = _NO_COOKIES  # type: ignore[attr-defined]
-        return prepared
+            self._templates[key] = template = Template(prepared)
+        return template
 
     def _secrets(self, request: HTTPRequest, response: requests.Response | Later) -> tuple[str, ...]:
         """Everything to mask in what the server sends, including what a caller's session or proxy added."""
@@ -497,8 +485,17 @@ class Transport:
         return tuple(dict.fromkeys((*request.secrets, *added)))
 
 
-_NO_COOKIES = RequestsCookieJar()
 _SENSITIVE = "_llmbridge_sensitive"  # attribute of a prepared request: the secrets in its headers and its proxy's URL
+
+
+def _filled(template: requests.PreparedRequest, body: bytes | None, proxies: Mapping[str, str]) -> Any:
+    """A copy with a body."""
+    prepared = template.copy()
+    if body is not None:
+        prepared.headers["Content-Length"] = str(len(body))
+    prepared.body = body
+    setattr(prepared, _SENSITIVE, (*getattr(template, _SENSITIVE), *_passwords(proxies)))
+    return prepared
 
 
 def _sensitive_words(request: requests.PreparedRequest | None) -> tuple[str, ...]:

@@ -4,43 +4,53 @@ from __future__ import annotations
 
 import os
 from contextlib import suppress
-from functools import lru_cache
 from typing import Any
 
+import requests
 from requests.adapters import HTTPAdapter
-from requests.structures import CaseInsensitiveDict
+from urllib3 import __version__ as _urllib3  # type: ignore[attr-defined]
 from urllib3.util import parse_url
 
 from llmbridge._transport.connections import Watched, watch_manager
 from llmbridge._transport.later import Later
 from llmbridge.secret import MaskedStr
 
-__all__ = ["SentHeaders", "WatchedAdapter"]
+__all__ = ["Template", "WatchedAdapter"]
 
 _IDLE_CONNECTIONS = 64  # kept per host for reuse; the number of busy ones is not limited
 _HOSTS = 64  # to which a client keeps idle connections
 
 
-class SentHeaders(CaseInsensitiveDict):  # type: ignore[type-arg]
-    """Headers of a request: urllib3 copies them, and reads them one by one, which takes long with those of requests."""
+class Template:
+    """A request without its body, as many are that a client sends.
 
-    _store: Any
+    Args:
+        request: As requests prepares it, with the length of any body.
+    """
 
-    def copy(self) -> SentHeaders:
-        """See requests."""
-        copy = SentHeaders.__new__(SentHeaders)
-        copy._store = self._store.copy()
-        return copy
+    def __init__(self, request: requests.PreparedRequest) -> None:
+        self.request = request
+        self._target = parse_url(str(request.url)).request_uri
+        self._lines: list[bytes] = []  # of the headers, once they have been sent
 
-    def items(self) -> Any:
-        """Names and values."""
-        return self._store.values()
-
-
-@lru_cache(maxsize=_HOSTS)
-def _target(url: str) -> str:
-    """The path and the query, as urllib3 sends them."""
-    return parse_url(url).request_uri
+    def send(self, connection: Any, body: bytes | None) -> None:
+        """Sends it over a kept connection: the same bytes as by urllib3."""
+        headers = self.request.headers
+        given = {"skip_host": "Host" in headers, "skip_accept_encoding": "Accept-Encoding" in headers}
+        connection.putrequest(self.request.method, self._target, **given)
+        buffer, lines = connection._buffer, self._lines  # http.client's; what traces requests may have added some
+        begin = len(buffer)
+        buffer += lines
+        if not lines:
+            if "User-Agent" not in headers:
+                connection.putheader("User-Agent", f"python-urllib3/{_urllib3}")
+            for name, value in headers.items():
+                if name != "Content-Length":
+                    connection.putheader(name, value)
+            self._lines = buffer[begin:]
+        if body is not None:
+            connection.putheader("Content-Length", str(len(body)))
+        connection.endheaders(body)
 
 
 def _keeps(pool: Any) -> bool:
@@ -69,38 +79,34 @@ class WatchedAdapter(HTTPAdapter):
             self._pools[key] = pool
         return pool
 
-    def send_over_kept(self, request: Any, verify: Any, at_once: bool) -> Later | None:
+    def send_over_kept(self, template: Template, body: bytes | None, verify: Any, at_once: bool) -> Later | None:
         """`send` over a kept connection: most of what requests and urllib3 do is for new ones, redirects and retries.
 
         Args:
-            request, verify: As for `send`.
+            template, body: The request.
+            verify: As for `send`.
             at_once: The socket must not block.
 
         Returns:
             The answer, which is empty so far; None if there is no usable connection.
         """
-        pool: Any = self.get_connection_with_tls_context(request, verify)
+        pool: Any = self.get_connection_with_tls_context(template.request, verify)
         if not _keeps(pool) or (connection := pool._get_conn()).sock is None:
             return None
-        connection.timeout = 0 if at_once else None
         try:
+            connection.sock.settimeout(0 if at_once else None)
             with suppress(BrokenPipeError, ConnectionResetError):  # as in urllib3: the server may have answered before
-                connection.request(request.method, _target(request.url), request.body, request.headers)
+                template.send(connection, body)
             later: Later = connection.getresponse()
         except BaseException:
             connection.close()
             raise
-        later.request, later._pool = request, pool
+        later.request, later._pool = template.request, pool
         return later
 
     def has_idle(self, url: str) -> bool:
         """Whether a request to this URL may be sent over a kept connection."""
         return any(key[0] == url and _keeps(pool) for key, pool in [*self._pools.items()])
-
-    def request_url(self, request: Any, proxies: Any) -> str:
-        """The path, unless there is a proxy: requests would parse the URL each time to find that out."""
-        url: str = super().request_url(request, proxies) if proxies else request.path_url
-        return url
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Sets the CAs that the pool trusts, also for a proxy that speaks TLS: requests checks only the URL."""

@@ -50,7 +50,6 @@ _VERSION = b"HTTP/"
 _PLAIN_HEADERS = re.compile(rb"(?:[!#$%&'*+\-.^_`|~0-9A-Za-z]+:[\t -~\x80-\xff]*\r\n)*")  # no continuation lines
 _HEADER = re.compile(r"([^:]+):[\t ]*([^\r]*)\r\n")
 _LENGTH = re.compile("[0-9]{1,18}")
-_LINES = 32  # encoded header lines that a connection caches
 _LONGEST_LINE = 65536  # http.client's limit
 HEADERS_LIMIT = 256 * 1024
 """The most bytes of the header lines of an answer, including those of the 1xx answers before it."""
@@ -205,12 +204,7 @@ class Watched(_Quiet):
     proxy: Any
     idle_since = 0.0
     _served = False
-    _buffer: list[bytes]  # http.client's: the lines that wait for the end of the headers
     _headers: bytes | None = b""
-
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__(*args, **kwargs)
-        self._lines: dict[Any, bytes] = {}
 
     def putrequest(self, *args: Any, **kwargs: Any) -> None:
         if (call := current_call()) is not None and self.sock is not None:
@@ -218,17 +212,6 @@ class Watched(_Quiet):
             call.attach(self.sock)
             call.start("first_content")
         super().putrequest(*args, **kwargs)  # type: ignore[misc]
-
-    def putheader(self, header: Any, *values: Any) -> None:
-        """Reuses lines that were sent before, without checking and encoding them again."""
-        line = self._lines.get((header, values))
-        if line is not None:
-            self._buffer.append(line)
-            return
-        super().putheader(header, *values)  # type: ignore[misc]
-        if len(self._lines) >= _LINES:
-            self._lines.clear()
-        self._lines[header, values] = self._buffer[-1]
 
     def connect(self) -> None:
         call = current_call()

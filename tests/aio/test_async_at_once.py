@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import socket
 import threading
@@ -121,12 +122,31 @@ async def test_p44_what_replaces_requests_or_urllib3_is_called_in_a_thread(
     assert threading.main_thread() not in seen
 
 
+async def test_p44_what_a_tracer_adds_to_each_request_is_sent(
+    server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some add a header of their own in http.client, another one to each request."""
+    plain, numbers = http.client.HTTPConnection.putrequest, iter(range(10))
+
+    def traced(self: http.client.HTTPConnection, *args: Any, **kwargs: Any) -> None:
+        plain(self, *args, **kwargs)
+        self.putheader("Trace", str(next(numbers)))
+
+    monkeypatch.setattr(http.client.HTTPConnection, "putrequest", traced)
+    for _ in range(3):
+        await client.chat("hi")
+        await anyio.to_thread.run_sync(lambda: client.chat("hi").complete())
+    sent = [[value for name, value in request.headers if name == "Trace"] for request in server.requests]
+    assert sent == [[str(number)] for number in range(6)]
+
+
 @pytest.mark.parametrize("path", ["/v1", "/%C3%BC/a%2Fb/~x;y=1"])
 @pytest.mark.parametrize("lines", [[], ["X-A: 1", "x-a: 2", "Folded: a", " b"], ["Connection: close"]])
+@pytest.mark.parametrize("headers", [{"X-Own": "1"}, {"User-Agent": None, "Host": "x.test", "accept-encoding": None}])
 async def test_the_bytes_and_headers_are_those_of_requests_and_urllib3(
-    senders: list[str], path: str, lines: list[str]
+    senders: list[str], path: str, lines: list[str], headers: dict[str, Any]
 ) -> None:
-    """The request that an event loop sends over a kept connection, and the headers that are read from its answer."""
+    """What is sent over a kept connection, and the headers that are read from its answer."""
     received: list[bytes] = []
     body = json.dumps({"choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).encode()
 
@@ -140,17 +160,19 @@ async def test_the_bytes_and_headers_are_those_of_requests_and_urllib3(
             sock.sendall(head(f"Content-Length: {len(body)}", *more, kind="application/json") + body)
 
     with Listener(serve) as service:
-        options = {"base_url": service.root + path, "api_key": KEY, "headers": {"X-Own": "1"}}
+        options = {"base_url": service.root + path, "api_key": KEY, "headers": headers}
         with Client("openai:m", retries=0, **options) as alone:  # type: ignore[arg-type]
-            usual = [await anyio.to_thread.run_sync(lambda: alone.chat("hi").complete()) for _ in range(2)]
+            usual = [await anyio.to_thread.run_sync(lambda: alone.chat("hi").complete()) for _ in range(3)]
         with Client("openai:m", retries=0, **options) as client:  # type: ignore[arg-type]
-            in_loop = [await client.chat("hi") for _ in range(2)]
-    assert senders == ["thread", "thread", "thread", "loop"]
-    assert len({*received}) == 1
-    assert [one.headers for one in in_loop] == [one.headers for one in usual]
-    assert [one.text for one in in_loop] == ["hi", "hi"]
-    if "Folded: a" in lines:
-        assert (in_loop[1].headers["x-a"], in_loop[1].headers["folded"]) == ("1, 2", "a b")
+            in_loop = [await client.chat("hi") for _ in range(3)]
+        count = len({*received})
+        with requests.Session() as session:
+            for _ in range(2):
+                plain = await anyio.to_thread.run_sync(lambda: session.post(service.root, json={}, timeout=20).headers)
+    assert senders == ["thread"] * 4 + ["loop"] * 2 or "Connection: close" in lines
+    assert count == 1
+    assert [one.text for one in in_loop + usual] == ["hi"] * 6
+    assert in_loop[1].headers == usual[1].headers == {name.lower(): " ".join(plain[name].split()) for name in plain}
 
 
 class _Full:
