@@ -79,7 +79,7 @@ def awaited(options: Options) -> Table:
                     for worker in workers:
                         rounds.samples.setdefault(worker.name, []).append(_sample(worker, sizes.calls))
     rows = microseconds(rounds, [SYNC, *names], SYNC, sizes.calls)
-    targets = at_most(rounds, OURS, SYNC, 1.3)
+    targets = at_most(rounds, OURS, SYNC, 1.5)
     notes = [f"{OURS} by {AIOHTTP}: {ratio:.2f}"] if (ratio := rounds.ratio(OURS, AIOHTTP)) is not None else []
     return Table(f"Warm async call: an answer of {PIECES} piece (ratio to {SYNC})", COLUMNS, rows, targets, notes)
 

@@ -1,8 +1,8 @@
-"""An answer that an event loop waits for, instead of a thread.
+"""An answer whose headers are read when they have arrived.
 
-As soon as a request is sent, urllib3 reads the answer's headers from the connection, which blocks until they are there.
-A connection that serves a call with `answers_later` returns a `Later` instead, which is empty until the headers have
-arrived.
+urllib3 reads them as soon as a request is sent, which blocks until they are there, and builds a response of its own.
+Unless something else gets the response, a connection returns a `Later` instead: an event loop can wait for it, and a
+thread reads it for less.
 """
 
 from __future__ import annotations
