@@ -84,12 +84,12 @@ class Later:
     def begin(self) -> None:
         """Reads the headers. Blocks until all of them have come."""
         connection = self._held
-        # Without a socket (TLS within TLS), a thread reads the body, and has to wait.
-        self._set_timeout(0 if self._whole and isinstance(connection.sock, socket.socket) else None)
         connection.response_class = lambda *_, **__: self._http  # it has begun to read
         try:
             if self._failure is not None:
                 raise self._failure
+            # Without a socket (TLS within TLS), a thread reads the body, and has to wait.
+            self._set_timeout(0 if self._whole and isinstance(connection.sock, socket.socket) else None)
             # Not urllib3's, which builds a response of its own: that takes longer than reading the headers.
             http.client.HTTPConnection.getresponse(connection)
         except BaseException:
