@@ -1,11 +1,12 @@
 """How many requests to send at once, learned from the answers: pure rules, without a clock or a network.
 
 The width doubles until the service refuses a request. From then on it grows by a twentieth each round, as long as it is
-used, and faster again once it is beyond the width at which it was refused. It shrinks by three tenths when a round has
-at least three refusals and they are 15 % of it; a few scattered refusals leave it alone. If the service refuses most
-requests, it counts them by time: from then on they are also spread over time, as many a second as it has taken. These
-rules were measured against services that allow 60 requests a second, have 24 places, or refuse 5 % at random; simpler
-ones lose rows.
+used, and faster again once it is beyond the width at which it was refused. If a wider round meets refusals and the one
+before met none, it goes back, and stays there for some rounds. It shrinks by three tenths when a round has at least
+three refusals and they are 15 % of it; a few scattered refusals leave it alone. If the service refuses most requests,
+it counts them by time: from then on they are spread over time, as many a second as it has taken, and the width stays.
+These rules were measured against services that allow 60 requests a second, have 24 places, or refuse 5 % at random;
+simpler ones lose rows.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ _FRESH = 0.1  # share of the last answer in what is typical
 _LONGEST_ECHO = 1.0  # seconds
 _SLOWER = 3.0  # times the best round: a service that puts what is too much into a queue
 _FASTER = 1.5  # times the rows a second of that round, which make it worth the wait
+_STAY = 4, 16  # rounds: the first time, and at most; twice as many each time
 _PACE_STEP = 0.1  # the part by which the requests a second grow, doubled each time; half of it near the limit
 _PACE_SHARE = 0.05  # refusals that are too many
 _LATE = 0.05  # seconds that the next requests make up for
@@ -61,6 +63,8 @@ class Width:
         self._typical = 0.0  # seconds of an answer
         self._step = 1.0  # the part by which it grows
         self._limit = 0  # where it was cut last
+        self._without: int | None = None  # the width of the last round, if it had no refusals
+        self._stays = self._stay = 0  # rounds that it stays as wide: still, and when it began to
         self._cut_at = float("-inf")
         self._best: tuple[float, float] | None = None  # seconds an answer, answers a second
         self._last: deque[bool] = deque(maxlen=max(self._high, _SHORTEST_ROUND))  # whether they were refused
@@ -92,10 +96,10 @@ class Width:
         if refused and self._most_are_refused():
             self._paused_until = max(self._paused_until, now + wait)
             self._last.clear()
+            if sent >= self._cut_at and not self._pace.known:
+                self._cut(now, wait)
             if self._adapts:
                 self._pace.learn(now, wait)
-            if sent >= self._cut_at:
-                self._cut(now, wait)
         if refused:
             self._resting.append(now + self._typical)
         else:
@@ -106,7 +110,8 @@ class Width:
         self._full = self._full or running + len(self._resting) >= self.now
         if refused:
             self._refused += 1
-            if self._refused >= max(_FEWEST, _SHARE * max(self.now, self._answers)):
+            too_many = self._refused >= max(_FEWEST, _SHARE * max(self.now, self._answers))
+            if too_many and not self._pace.known:
                 self._cut(now, wait)
                 return
         else:
@@ -130,7 +135,13 @@ class Width:
             self._cut(now)
             self._limit = self._high  # not an accident
             return
-        if self._full and self._adapts:
+        before, self._without = self._without, None if self._refused else self.now
+        if self._adapts and self._refused and self._step == _STEP and before is not None and before < self.now:
+            self.now = self._without = before
+            self._stays = self._stay = min(max(_STAY[0], 2 * self._stay), _STAY[1])
+        elif self._stays:
+            self._stays -= 1
+        elif self._adapts and self._full:
             self.now = min(self.now + max(1, int(self.now * self._step)), self._high)
             if self.now > self._limit:
                 self._step = min(1.0, 2 * self._step)  # the last cut may have been an accident
@@ -150,7 +161,7 @@ class Width:
         return slower
 
     def _cut(self, now: float, wait: float = 0.0) -> None:
-        self._step, self._limit = _STEP, self.now
+        self._step, self._limit, self._without, self._stays = _STEP, self.now, None, 0
         self._cut_at = now + min(wait, _LONGEST_ECHO)  # until then, nobody expects anything but more refusals
         if self._adapts and self.now > 1:
             self.now = int(self.now * _CUT)
@@ -193,6 +204,11 @@ class _Pace:
         self._step = _PACE_STEP
         self._new_round(float("inf"))
 
+    @property
+    def known(self) -> bool:
+        """Whether the service counts by time."""
+        return self._gap > 0
+
     def _new_round(self, now: float) -> None:
         self._began = now
         self._sent = self._refused = 0
@@ -208,7 +224,8 @@ class _Pace:
         """Most requests are refused: until the end of the wait, it will have taken what it takes in that time."""
         taken, seconds = self._sent - self._refused, now + wait - self._began
         if taken > 0 and seconds >= _ROUND_SECONDS:
-            self._gap = max(self._gap, seconds / taken)
+            gap = seconds / taken
+            self._gap = max(self._gap, min(gap, 2 * self._gap) if self._gap else gap)  # the round may have just begun
             self._step = _PACE_STEP
         self._new_round(now + wait)
 

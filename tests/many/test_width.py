@@ -102,7 +102,7 @@ def test_it_doubles_until_it_is_refused() -> None:
     ("service", "best", "share", "refused"),
     [
         (of_rate(60), 60, 0.7, 0.15),
-        (with_places(24), 80, 0.7, 0.06),
+        (with_places(24), 80, 0.85, 0.02),
         (scattered(0.05), 1000, 0.5, 0.06),
     ],
     ids=["60 a second", "24 places", "5 % at random"],
@@ -150,6 +150,35 @@ def test_it_learns_the_pace_of_a_service_that_counts_by_time(service: Service, s
     rate, refusals = simulated(Width(None), service, rows=600)
     assert rate > share * 60
     assert refusals < 0.15
+
+
+@pytest.mark.parametrize("late", [tenth / 10 for tenth in range(10)])
+@pytest.mark.parametrize("size", [None, 60], ids=["by the second", "a bucket"])
+def test_it_keeps_the_pace(size: int | None, late: float) -> None:
+    """For a long time, wherever in the service's second it began, and whatever its answers take."""
+    counts = by_the_second(60) if size is None else from_a_bucket(60, size)
+
+    def service(now: float, running: int) -> tuple[float, bool]:
+        seconds, refused = counts(now + late, running)
+        return seconds * (1 + late * random.random()), refused
+
+    width = Width(None)
+    rate, refusals = simulated(width, service, rows=3000)
+    assert rate > 0.9 * 60
+    assert refusals < 0.1
+    assert width.now >= 20  # refusals have nothing to do with it
+
+
+def test_it_stays_where_the_service_takes_no_more() -> None:
+    """Longer each time, up to 16 rounds."""
+    width, rounds = Width(None), Counter[int]()
+    for _ in range(5):
+        width.heard(sent=0.0, now=1.0, running=32, refused=True)
+    for second in range(2, 80):
+        rounds[width.now] += 1
+        for number in range(max(width.now, 20)):
+            width.heard(sent=second, now=second + 1.0, running=width.now, refused=number == 7 and width.now > 24)
+    assert rounds == {22: 1, 23: 1, 24: 70, 25: 6}
 
 
 def test_it_notices_that_the_service_allows_more() -> None:
