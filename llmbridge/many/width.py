@@ -4,9 +4,9 @@ The width doubles until the service refuses a request. From then on it grows by 
 used, and faster again once it is beyond the width at which it was refused. If a wider round meets refusals and the one
 before met none, it goes back, and stays there for some rounds. It shrinks by three tenths when a round has at least
 three refusals and they are 15 % of it; a few scattered refusals leave it alone. If the service refuses most requests,
-it counts them by time: from then on they are spread over time, as many a second as it has taken, and the width stays.
-These rules were measured against services that allow 60 requests a second, have 24 places, or refuse 5 % at random;
-simpler ones lose rows.
+it counts them by time: from then on they are spread over time, as many a second as it has taken, and the width only
+grows. These rules were measured against services that allow 60 requests a second, have 24 places, or refuse 5 % at
+random; simpler ones lose rows.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _SLOWER = 3.0  # times the best round: a service that puts what is too much into
 _FASTER = 1.5  # times the rows a second of that round, which make it worth the wait
 _STAY = 4, 16  # rounds: the first time, and at most; twice as many each time
 _PACE_STEP = 0.1  # the part by which the requests a second grow, doubled each time; half of it near the limit
-_PACE_SHARE = 0.05  # refusals that are too many
+_PACE_SHARE = 0.02  # refusals that are too many
 _LATE = 0.05  # seconds that the next requests make up for
 _HOPELESS, _HOPELESS_SECONDS = 10, 300.0
 
@@ -142,7 +142,8 @@ class Width:
         elif self._stays:
             self._stays -= 1
         elif self._adapts and self._full:
-            self.now = min(self.now + max(1, int(self.now * self._step)), self._high)
+            step = 1.0 if self._pace.known else self._step
+            self.now = min(self.now + max(1, int(self.now * step)), self._high)
             if self.now > self._limit:
                 self._step = min(1.0, 2 * self._step)  # the last cut may have been an accident
         self._new_round(now)

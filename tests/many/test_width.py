@@ -169,6 +169,20 @@ def test_it_keeps_the_pace(size: int | None, late: float) -> None:
     assert width.now >= 20  # refusals have nothing to do with it
 
 
+def test_slow_answers_of_a_service_that_counts_by_time_are_under_way_in_great_number() -> None:
+    """Six seconds each: sixty a second need 360 at once."""
+    counts = from_a_bucket(60, 10)
+
+    def service(now: float, running: int) -> tuple[float, bool]:
+        seconds, refused = counts(now, running)
+        return seconds if refused else about(6), refused
+
+    width = Width(None)
+    rate, _ = simulated(width, service, rows=3000)
+    assert rate > 0.5 * 60  # all in all: it begins with five a second
+    assert width.now > 360
+
+
 def test_it_stays_where_the_service_takes_no_more() -> None:
     """Longer each time, up to 16 rounds."""
     width, rounds = Width(None), Counter[int]()
