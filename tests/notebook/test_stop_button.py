@@ -158,8 +158,11 @@ def test_p45_an_interrupt_of_something_else_is_shown_as_ever(kernel: Kernel) -> 
     assert "stopped" not in slept.traceback
 
 
-def test_p45_outside_of_a_kernel_no_handler_is_touched(server: LLMServer, client: Any, mode: Mode) -> None:
+def test_p45_outside_of_a_kernel_no_handler_is_touched(
+    server: LLMServer, client: Any, mode: Mode, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """In this process there is none."""
+    monkeypatch.delitem(sys.modules, "llmbridge.notebook.interrupts", raising=False)  # another test may need it
     before = signal.getsignal(signal.SIGINT)
     server.default = Reply("Hello")
     assert mode.complete(client.chat("x")).text == "Hello"
