@@ -473,7 +473,7 @@ class Transport:
             setattr(prepared, _SENSITIVE, _sensitive_words(prepared))
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
-            self._templates[key] = template = Template(prepared)
+            self._templates[key] = template = Template(prepared, self._adapter.request_url(prepared, None))
         return template
 
     def _secrets(self, request: HTTPRequest, response: requests.Response | Later) -> tuple[str, ...]:

@@ -9,7 +9,6 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import __version__ as _urllib3  # type: ignore[attr-defined]
-from urllib3.util import parse_url
 
 from llmbridge._transport.connections import Watched, watch_manager
 from llmbridge._transport.later import Later
@@ -26,11 +25,12 @@ class Template:
 
     Args:
         request: As requests prepares it, with the length of any body.
+        target: The path and query, as requests gives them to urllib3.
     """
 
-    def __init__(self, request: requests.PreparedRequest) -> None:
+    def __init__(self, request: requests.PreparedRequest, target: str) -> None:
         self.request = request
-        self._target = parse_url(str(request.url)).request_uri
+        self._target = target
         self._lines: list[bytes] = []  # of the headers, once they have been sent
 
     def send(self, connection: Any, body: bytes | None) -> None:
