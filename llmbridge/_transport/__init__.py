@@ -138,6 +138,9 @@ class Exchange:
             raw = io.BytesIO(content) if isinstance(content, bytes) else self._response.raw
             chunks = functools.partial(self._response.iter_content, 1)
             return SoftBody(raw, chunks, int(length) if counts else None)
+        lengths = self.headers.get("content-length", "")
+        if "," in lengths and not self._wire.chunked and len({*lengths.replace(" ", "").split(",")}) > 1:
+            raise ProtocolError(f"{self.host} sent an invalid HTTP response")
         coding = self.headers.get("content-encoding", "identity").strip().lower()
         transfer = self.headers.get("transfer-encoding", "identity").strip().lower()
         plain = transfer in ("identity", "chunked", "") or self._is_chunked_twice(transfer)
