@@ -24,8 +24,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3.connection
 import urllib3.connectionpool
 from requests.utils import select_proxy
+from urllib3.connectionpool import HTTPConnection, HTTPConnectionPool  # type: ignore[attr-defined]
 
 from llmbridge._locks import keep_lock_free
 from llmbridge._transport.adapter import Template, WatchedAdapter
@@ -519,11 +521,17 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def _is_seen() -> bool:
     """Whether others get the response: urllib3 1.26, which reads it, or what has replaced a function that sends."""
+    pool, connection = HTTPConnectionPool, HTTPConnection
     return (
         not RETURNS_ANY
         or _is_replaced(requests.Session.send, requests.sessions)
         or _is_replaced(requests.adapters.HTTPAdapter.send, requests.adapters)
-        or _is_replaced(urllib3.connectionpool.HTTPConnectionPool.urlopen, urllib3.connectionpool)
+        or _is_replaced(pool.urlopen, urllib3.connectionpool)
+        or _is_replaced(pool._make_request, urllib3.connectionpool)
+        or _is_replaced(connection.request, urllib3.connection)
+        or _is_replaced(connection.getresponse, urllib3.connection)
+        or _is_replaced(http.client.HTTPConnection.putheader, http.client)
+        or _is_replaced(http.client.HTTPConnection.send, http.client)
     )
 
 

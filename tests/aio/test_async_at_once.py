@@ -14,6 +14,7 @@ import pytest
 import requests
 from conftest import KEY
 from loopback import Listener, head, read_head
+from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
 from llmbridge import Client
@@ -103,7 +104,15 @@ async def test_a_socket_without_room_leaves_the_request_to_a_thread(
 
 @pytest.mark.parametrize(
     ("owner", "method"),
-    [(requests.Session, "send"), (requests.adapters.HTTPAdapter, "send"), (HTTPConnectionPool, "urlopen")],
+    [
+        (requests.Session, "send"),
+        (requests.adapters.HTTPAdapter, "send"),
+        (HTTPConnectionPool, "urlopen"),
+        (HTTPConnectionPool, "_make_request"),
+        (HTTPConnection, "request"),
+        (HTTPConnection, "getresponse"),
+        (http.client.HTTPConnection, "send"),
+    ],
 )
 async def test_p44_what_replaces_requests_or_urllib3_is_called_in_a_thread(
     client: Client, senders: list[str], monkeypatch: pytest.MonkeyPatch, owner: type, method: str
@@ -122,22 +131,27 @@ async def test_p44_what_replaces_requests_or_urllib3_is_called_in_a_thread(
     assert threading.main_thread() not in seen
 
 
+@pytest.mark.parametrize("method", ["putrequest", "putheader"])
 async def test_p44_what_a_tracer_adds_to_each_request_is_sent(
-    server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch
+    server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Some add a header of their own in http.client, another one to each request."""
-    plain, numbers = http.client.HTTPConnection.putrequest, iter(range(10))
+    plain, numbers = getattr(http.client.HTTPConnection, method), iter(range(10))
+    add = http.client.HTTPConnection.putheader
 
     def traced(self: http.client.HTTPConnection, *args: Any, **kwargs: Any) -> None:
         plain(self, *args, **kwargs)
-        self.putheader("Trace", str(next(numbers)))
+        if method == "putrequest" or args[0] == "Accept":
+            add(self, "Trace", str(next(numbers)))
 
-    monkeypatch.setattr(http.client.HTTPConnection, "putrequest", traced)
-    for _ in range(3):
-        await client.chat("hi")
-        await anyio.to_thread.run_sync(lambda: client.chat("hi").complete())
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPConnection, method, traced)
+        for _ in range(3):
+            await client.chat("hi")
+            await anyio.to_thread.run_sync(lambda: client.chat("hi").complete())
+    await client.chat("hi")
     sent = [[value for name, value in request.headers if name == "Trace"] for request in server.requests]
-    assert sent == [[str(number)] for number in range(6)]
+    assert sent == [*([str(number)] for number in range(6)), []]
 
 
 @pytest.mark.parametrize("path", ["/v1", "/%C3%BC/a%2Fb/~x;y=1", "//v1", "/a/%2e%2e/v1"])
