@@ -489,6 +489,29 @@ def test_p13_an_answer_that_had_begun_is_not_asked_for_again(monkeypatch: pytest
     assert len(asked) == 2
 
 
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 20", head()[:-9], b"HTTP/1.1 102 Processing\r\n\r\n"])
+@pytest.mark.parametrize("reset", [False, True])
+def test_p13_an_answer_whose_headers_had_begun_is_not_asked_for_again(mode: Mode, begun: bytes, reset: bool) -> None:
+    """Nor is one that ends inside the headers, over a kept connection: the service has got the request."""
+    asked: list[bytes] = []
+    data = event("ok", finish_reason="stop")
+
+    def serve(sock: socket.socket) -> None:
+        while received := read_head(sock):
+            asked.append(received)
+            if len(asked) == 2:
+                sock.sendall(begun)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
+                return
+            sock.sendall(head(f"Content-Length: {len(data)}") + data)
+
+    with Listener(serve) as listener, Client("openai:m", base_url=f"http://127.0.0.1:{listener.port}") as client:
+        assert mode.complete(client.chat("x", retries=0)).text == "ok"
+        with pytest.raises(StreamTruncated, match="in the middle of the answer's headers"):
+            mode.complete(client.chat("x", retries=0))
+    assert len(asked) == 2
+
+
 def test_p13_a_late_name_lookup_of_an_earlier_attempt_harms_nothing(
     server: LLMServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
