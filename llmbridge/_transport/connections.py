@@ -265,7 +265,11 @@ class Watched(_Quiet):
         elif headers:
             super().send(headers)  # type: ignore[misc]
         if (call := current_call()) is None or not call.at_once:
-            super().send(data)  # type: ignore[misc]
+            try:
+                super().send(data)  # type: ignore[misc]
+            except ssl.SSLEOFError:  # the server may have answered before; urllib3 ignores this only without TLS
+                if call is None:
+                    raise
             return
         sent = 0
         if self.sock is not None:  # None: a kept connection that the server has closed
