@@ -411,6 +411,7 @@ class Transport:
     def _send_foreign(
         self, session: requests.Session, call: Call, request: HTTPRequest, body: bytes | None
     ) -> requests.Response:
+        call.unseen = False  # auth, hooks, caches and adapters get the whole response
         prepared = session.prepare_request(
             requests.Request(
                 request.method,
@@ -428,7 +429,6 @@ class Transport:
         # The caller's connections may not report, nor may those made earlier: requests itself limits connecting.
         settings["timeout"] = call.socket_timeouts()
         call.start("first_content")
-        call.unseen = False  # hooks, caches and adapters get the whole response
         prepared.hooks["response"] = [_set_utf8, *prepared.hooks["response"], _staying(request)]
         return session.send(prepared, allow_redirects=False, **settings)
 
