@@ -475,6 +475,7 @@ class Transport:
             prepared = requests.Request(
                 request.method, request.url, headers=_revealed(request.headers), data=data, auth=auth
             ).prepare()
+            prepared.headers.pop("Content-Length", None)
             setattr(prepared, _SENSITIVE, _sensitive_words(prepared))
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()

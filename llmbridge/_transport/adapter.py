@@ -24,7 +24,7 @@ class Template:
     """A request without its body, as many are that a client sends.
 
     Args:
-        request: As requests prepares it, with the length of any body.
+        request: As requests prepares it, without the length of its body.
         target: The path and query, as requests gives them to urllib3.
     """
 
@@ -45,8 +45,7 @@ class Template:
             if "User-Agent" not in headers:
                 connection.putheader("User-Agent", f"python-urllib3/{_urllib3}")
             for name, value in headers.items():
-                if name != "Content-Length":
-                    connection.putheader(name, value)
+                connection.putheader(name, value)
             self._lines = buffer[begin:]
         if body is not None:
             connection.putheader("Content-Length", str(len(body)))

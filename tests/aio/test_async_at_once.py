@@ -156,7 +156,10 @@ async def test_p44_what_a_tracer_adds_to_each_request_is_sent(
 
 @pytest.mark.parametrize("path", ["/v1", "/%C3%BC/a%2Fb/~x;y=1", "//v1", "/a/%2e%2e/v1"])
 @pytest.mark.parametrize("lines", [[], ["X-A: 1", "x-a: 2", "Folded: a", " b"], ["Connection: close"]])
-@pytest.mark.parametrize("headers", [{"X-Own": "1"}, {"User-Agent": None, "Host": "x.test", "accept-encoding": None}])
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Own": "1"}, {"User-Agent": None, "Host": "x.test", "accept-encoding": None, "Authorization": None}],
+)
 async def test_the_bytes_and_headers_are_those_of_requests_and_urllib3(
     senders: list[str], path: str, lines: list[str], headers: dict[str, Any]
 ) -> None:
@@ -174,7 +177,8 @@ async def test_the_bytes_and_headers_are_those_of_requests_and_urllib3(
             sock.sendall(head(f"Content-Length: {len(body)}", *more, kind="application/json") + body)
 
     with Listener(serve) as service:
-        options = {"base_url": service.root + path, "api_key": KEY, "headers": headers}
+        base_url = service.root.replace("//", "//user:word@") + path
+        options = {"base_url": base_url, "api_key": KEY, "headers": headers}
         with Client("openai:m", retries=0, **options) as alone:  # type: ignore[arg-type]
             usual = [await anyio.to_thread.run_sync(lambda: alone.chat("hi").complete()) for _ in range(3)]
         with Client("openai:m", retries=0, **options) as client:  # type: ignore[arg-type]
