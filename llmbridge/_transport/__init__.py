@@ -315,7 +315,7 @@ class Transport:
         body = None
         for last in (False, True):
             response: requests.Response | Later | None = None
-            exchange, failure, last = None, None, last or (begun is not None and call.takes_new)
+            exchange, failure, last = None, None, last or (begun is not None and (call.takes_new or begun.whole))
             if begun is None:
                 body = None if request.method == "GET" else _json_bytes(request.body)
                 call.check()

@@ -8,6 +8,7 @@ import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
@@ -17,7 +18,7 @@ from loopback import Listener, head, read_head
 from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from llmbridge import Client
+from llmbridge import Client, StreamTruncated
 from llmbridge._transport import Transport
 from llmbridge._transport.connections import RETURNS_ANY
 from llmbridge.testing import LLMServer
@@ -152,6 +153,20 @@ async def test_p44_what_a_tracer_adds_to_each_request_is_sent(
     await client.chat("hi")
     sent = [[value for name, value in request.headers if name == "Trace"] for request in server.requests]
     assert sent == [*([str(number)] for number in range(6)), []]
+
+
+async def test_p44_a_replacement_that_fails_ends_the_call(
+    server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mock may break the connection as soon as the headers have come: that is not a stale connection."""
+    await client.chat("hi")
+    broken = Mock(side_effect=ConnectionResetError)
+    with monkeypatch.context() as patch, anyio.fail_after(30):
+        patch.setattr(http.client.HTTPConnection, "getresponse", broken)
+        with pytest.raises(StreamTruncated):
+            await client.chat("hi")
+    assert broken.call_count == 1
+    assert len(server.requests) == 2
 
 
 @pytest.mark.parametrize("path", ["/v1", "/%C3%BC/a%2Fb/~x;y=1", "//v1", "/a/%2e%2e/v1"])
