@@ -96,8 +96,8 @@ _ENDS = (
         "P6",
         "an end inside the headers is not noticed",
         "_Response.begin",
-        r'if not lines.last.endswith(b"\n"):',
-        "if lines.last is None:",
+        r'or not lines.last.endswith(b"\n"):',
+        "or lines.last is None:",
     ),
     Mutation(
         "P6",

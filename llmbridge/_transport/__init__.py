@@ -24,8 +24,10 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import requests
+import urllib3.connection
 import urllib3.connectionpool
 from requests.utils import select_proxy
+from urllib3.connectionpool import HTTPConnection, HTTPConnectionPool  # type: ignore[attr-defined]
 
 from llmbridge._locks import keep_lock_free
 from llmbridge._transport.adapter import Template, WatchedAdapter
@@ -138,6 +140,9 @@ class Exchange:
             raw = io.BytesIO(content) if isinstance(content, bytes) else self._response.raw
             chunks = functools.partial(self._response.iter_content, 1)
             return SoftBody(raw, chunks, int(length) if counts else None)
+        lengths = self.headers.get("content-length", "")
+        if "," in lengths and not self._wire.chunked and len({*lengths.replace(" ", "").split(",")}) > 1:
+            raise ProtocolError(f"{self.host} sent an invalid HTTP response")
         coding = self.headers.get("content-encoding", "identity").strip().lower()
         transfer = self.headers.get("transfer-encoding", "identity").strip().lower()
         plain = transfer in ("identity", "chunked", "") or self._is_chunked_twice(transfer)
@@ -310,7 +315,7 @@ class Transport:
         body = None
         for last in (False, True):
             response: requests.Response | Later | None = None
-            exchange, failure, last = None, None, last or (begun is not None and call.takes_new)
+            exchange, failure, last = None, None, last or (begun is not None and (call.takes_new or begun.whole))
             if begun is None:
                 body = None if request.method == "GET" else _json_bytes(request.body)
                 call.check()
@@ -352,7 +357,7 @@ class Transport:
         """
         if self._own is None or self._pid != os.getpid() or _is_seen():
             return None
-        if not self._adapter.has_idle(request.url) or _room_left(request.body, _SHORT) < 0:
+        if _room_left(request.body, _SHORT) < 0:
             return None
         call.at_once = True
         try:
@@ -383,6 +388,8 @@ class Transport:
             later: Later | None = self._adapter.send_over_kept(template, body, verify, call.at_once)
             if later is not None:
                 return later
+            if call.at_once:
+                raise WouldWait
         prepared = _filled(template.request, body, proxies)
         # Not Session.send: it costs more, and would read the whole body of a redirect, however long it is.
         send: Any = self._adapter.send
@@ -406,6 +413,7 @@ class Transport:
     def _send_foreign(
         self, session: requests.Session, call: Call, request: HTTPRequest, body: bytes | None
     ) -> requests.Response:
+        call.unseen = False  # auth, hooks, caches and adapters get the whole response
         prepared = session.prepare_request(
             requests.Request(
                 request.method,
@@ -423,7 +431,6 @@ class Transport:
         # The caller's connections may not report, nor may those made earlier: requests itself limits connecting.
         settings["timeout"] = call.socket_timeouts()
         call.start("first_content")
-        call.unseen = False  # hooks, caches and adapters get the whole response
         prepared.hooks["response"] = [_set_utf8, *prepared.hooks["response"], _staying(request)]
         return session.send(prepared, allow_redirects=False, **settings)
 
@@ -470,10 +477,11 @@ class Transport:
             prepared = requests.Request(
                 request.method, request.url, headers=_revealed(request.headers), data=data, auth=auth
             ).prepare()
+            prepared.headers.pop("Content-Length", None)
             setattr(prepared, _SENSITIVE, _sensitive_words(prepared))
             if len(self._templates) >= _TEMPLATES:
                 self._templates.clear()
-            self._templates[key] = template = Template(prepared)
+            self._templates[key] = template = Template(prepared, self._adapter.request_url(prepared, None))
         return template
 
     def _secrets(self, request: HTTPRequest, response: requests.Response | Later) -> tuple[str, ...]:
@@ -516,11 +524,17 @@ def _no_auth(request: requests.PreparedRequest) -> requests.PreparedRequest:
 
 def _is_seen() -> bool:
     """Whether others get the response: urllib3 1.26, which reads it, or what has replaced a function that sends."""
+    pool, connection = HTTPConnectionPool, HTTPConnection
     return (
         not RETURNS_ANY
         or _is_replaced(requests.Session.send, requests.sessions)
         or _is_replaced(requests.adapters.HTTPAdapter.send, requests.adapters)
-        or _is_replaced(urllib3.connectionpool.HTTPConnectionPool.urlopen, urllib3.connectionpool)
+        or _is_replaced(pool.urlopen, urllib3.connectionpool)
+        or _is_replaced(pool._make_request, urllib3.connectionpool)
+        or _is_replaced(connection.request, urllib3.connection)
+        or _is_replaced(connection.getresponse, urllib3.connection)
+        or _is_replaced(http.client.HTTPConnection.putheader, http.client)
+        or _is_replaced(http.client.HTTPConnection.send, http.client)
     )
 
 

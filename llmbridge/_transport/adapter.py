@@ -9,7 +9,6 @@ from typing import Any
 import requests
 from requests.adapters import HTTPAdapter
 from urllib3 import __version__ as _urllib3  # type: ignore[attr-defined]
-from urllib3.util import parse_url
 
 from llmbridge._transport.connections import Watched, watch_manager
 from llmbridge._transport.later import Later
@@ -25,12 +24,13 @@ class Template:
     """A request without its body, as many are that a client sends.
 
     Args:
-        request: As requests prepares it, with the length of any body.
+        request: As requests prepares it, without the length of its body.
+        target: The path and query, as requests gives them to urllib3.
     """
 
-    def __init__(self, request: requests.PreparedRequest) -> None:
+    def __init__(self, request: requests.PreparedRequest, target: str) -> None:
         self.request = request
-        self._target = parse_url(str(request.url)).request_uri
+        self._target = target
         self._lines: list[bytes] = []  # of the headers, once they have been sent
 
     def send(self, connection: Any, body: bytes | None) -> None:
@@ -45,8 +45,7 @@ class Template:
             if "User-Agent" not in headers:
                 connection.putheader("User-Agent", f"python-urllib3/{_urllib3}")
             for name, value in headers.items():
-                if name != "Content-Length":
-                    connection.putheader(name, value)
+                connection.putheader(name, value)
             self._lines = buffer[begin:]
         if body is not None:
             connection.putheader("Content-Length", str(len(body)))
@@ -103,10 +102,6 @@ class WatchedAdapter(HTTPAdapter):
             raise
         later.request, later._pool = template.request, pool
         return later
-
-    def has_idle(self, url: str) -> bool:
-        """Whether a request to this URL may be sent over a kept connection."""
-        return any(key[0] == url and _keeps(pool) for key, pool in [*self._pools.items()])
 
     def cert_verify(self, conn: Any, url: Any, verify: Any, cert: Any) -> None:
         """Sets the CAs that the pool trusts, also for a proxy that speaks TLS: requests checks only the URL."""

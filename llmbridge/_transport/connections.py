@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import http.client
+import io
 import os
 import queue
 import re
@@ -126,9 +127,16 @@ class _Response(http.client.HTTPResponse):
 
     def begin(self, *args: Any, **kwargs: Any) -> None:
         lines: Any = self.fp
+        answers = broken = False
         try:
+            # Raises an error if the connection was stale: nothing has come. A caller's sockets may have other files.
+            answers = self.headers is None and isinstance(lines.file, io.BufferedReader) and bool(lines.file.peek(1))
             if self.headers is not None or not self._begun_fast(lines):
                 super().begin(*args, **kwargs)
+        except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
+            if not answers:
+                raise
+            broken = True  # raised below, without this error: it would mean that the connection was stale
         except http.client.BadStatusLine:
             begun = lines.last[: len(_VERSION)]
             if lines.last.endswith(b"\n") or not begun or not _VERSION.startswith(begun):
@@ -137,7 +145,7 @@ class _Response(http.client.HTTPResponse):
             file: Any = self.fp
             if file is lines:
                 self.fp = lines.file
-        if not lines.last.endswith(b"\n"):
+        if broken or not lines.last.endswith(b"\n"):
             raise HeadersTruncated("the connection ended inside the headers")
         if current_call() is not None:
             # A malformed line ends the headers here, and urllib3 would log it, whatever it holds.
@@ -257,7 +265,11 @@ class Watched(_Quiet):
         elif headers:
             super().send(headers)  # type: ignore[misc]
         if (call := current_call()) is None or not call.at_once:
-            super().send(data)  # type: ignore[misc]
+            try:
+                super().send(data)  # type: ignore[misc]
+            except ssl.SSLEOFError:  # the server may have answered before; urllib3 ignores this only without TLS
+                if call is None:
+                    raise
             return
         sent = 0
         if self.sock is not None:  # None: a kept connection that the server has closed

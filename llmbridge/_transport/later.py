@@ -33,6 +33,7 @@ class Later:
     Attributes:
         request: The request as it was sent.
         status_code: The HTTP status; 0 until the headers are there.
+        whole: Whether all headers have come.
     """
 
     status = status_code = 0
@@ -47,7 +48,7 @@ class Later:
         self._call = call
         self._http = connection.response_class(connection.sock, method=connection._method)
         self._failure: OSError | None = None
-        self._whole = False  # all headers have come
+        self.whole = False
         self._closed = False
 
     def __getattr__(self, name: str) -> None:
@@ -78,8 +79,8 @@ class Later:
         except OSError as error:  # of TLS, which reports it only once
             self._failure = error
             return False
-        self._whole = b"\r\n\r\n" in begin and begin.startswith(b"HTTP/1.") and begin[9:10] != b"1"
-        return self._whole
+        self.whole = b"\r\n\r\n" in begin and begin.startswith(b"HTTP/1.") and begin[9:10] != b"1"
+        return self.whole
 
     def begin(self) -> None:
         """Reads the headers. Blocks until all of them have come."""
@@ -89,7 +90,7 @@ class Later:
             if self._failure is not None:
                 raise self._failure
             # Without a socket (TLS within TLS), a thread reads the body, and has to wait.
-            self._set_timeout(0 if self._whole and isinstance(connection.sock, socket.socket) else None)
+            self._set_timeout(0 if self.whole and isinstance(connection.sock, socket.socket) else None)
             # Not urllib3's, which builds a response of its own: that takes longer than reading the headers.
             http.client.HTTPConnection.getresponse(connection)
         except BaseException:

@@ -8,15 +8,17 @@ import socket
 import threading
 from collections.abc import Iterator
 from typing import Any
+from unittest.mock import Mock
 
 import anyio
 import pytest
 import requests
 from conftest import KEY
 from loopback import Listener, head, read_head
+from urllib3.connection import HTTPConnection
 from urllib3.connectionpool import HTTPConnectionPool
 
-from llmbridge import Client
+from llmbridge import Client, StreamTruncated
 from llmbridge._transport import Transport
 from llmbridge._transport.connections import RETURNS_ANY
 from llmbridge.testing import LLMServer
@@ -103,7 +105,15 @@ async def test_a_socket_without_room_leaves_the_request_to_a_thread(
 
 @pytest.mark.parametrize(
     ("owner", "method"),
-    [(requests.Session, "send"), (requests.adapters.HTTPAdapter, "send"), (HTTPConnectionPool, "urlopen")],
+    [
+        (requests.Session, "send"),
+        (requests.adapters.HTTPAdapter, "send"),
+        (HTTPConnectionPool, "urlopen"),
+        (HTTPConnectionPool, "_make_request"),
+        (HTTPConnection, "request"),
+        (HTTPConnection, "getresponse"),
+        (http.client.HTTPConnection, "send"),
+    ],
 )
 async def test_p44_what_replaces_requests_or_urllib3_is_called_in_a_thread(
     client: Client, senders: list[str], monkeypatch: pytest.MonkeyPatch, owner: type, method: str
@@ -122,27 +132,49 @@ async def test_p44_what_replaces_requests_or_urllib3_is_called_in_a_thread(
     assert threading.main_thread() not in seen
 
 
+@pytest.mark.parametrize("method", ["putrequest", "putheader"])
 async def test_p44_what_a_tracer_adds_to_each_request_is_sent(
-    server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch
+    server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch, method: str
 ) -> None:
     """Some add a header of their own in http.client, another one to each request."""
-    plain, numbers = http.client.HTTPConnection.putrequest, iter(range(10))
+    plain, numbers = getattr(http.client.HTTPConnection, method), iter(range(10))
+    add = http.client.HTTPConnection.putheader
 
     def traced(self: http.client.HTTPConnection, *args: Any, **kwargs: Any) -> None:
         plain(self, *args, **kwargs)
-        self.putheader("Trace", str(next(numbers)))
+        if method == "putrequest" or args[0] == "Accept":
+            add(self, "Trace", str(next(numbers)))
 
-    monkeypatch.setattr(http.client.HTTPConnection, "putrequest", traced)
-    for _ in range(3):
-        await client.chat("hi")
-        await anyio.to_thread.run_sync(lambda: client.chat("hi").complete())
+    with monkeypatch.context() as patch:
+        patch.setattr(http.client.HTTPConnection, method, traced)
+        for _ in range(3):
+            await client.chat("hi")
+            await anyio.to_thread.run_sync(lambda: client.chat("hi").complete())
+    await client.chat("hi")
     sent = [[value for name, value in request.headers if name == "Trace"] for request in server.requests]
-    assert sent == [[str(number)] for number in range(6)]
+    assert sent == [*([str(number)] for number in range(6)), []]
 
 
-@pytest.mark.parametrize("path", ["/v1", "/%C3%BC/a%2Fb/~x;y=1"])
+async def test_p44_a_replacement_that_fails_ends_the_call(
+    server: LLMServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A mock may break the connection as soon as the headers have come: that is not a stale connection."""
+    await client.chat("hi")
+    broken = Mock(side_effect=ConnectionResetError)
+    with monkeypatch.context() as patch, anyio.fail_after(30):
+        patch.setattr(http.client.HTTPConnection, "getresponse", broken)
+        with pytest.raises(StreamTruncated):
+            await client.chat("hi")
+    assert broken.call_count == 1
+    assert len(server.requests) == 2
+
+
+@pytest.mark.parametrize("path", ["/v1", "/%C3%BC/a%2Fb/~x;y=1", "//v1", "/a/%2e%2e/v1"])
 @pytest.mark.parametrize("lines", [[], ["X-A: 1", "x-a: 2", "Folded: a", " b"], ["Connection: close"]])
-@pytest.mark.parametrize("headers", [{"X-Own": "1"}, {"User-Agent": None, "Host": "x.test", "accept-encoding": None}])
+@pytest.mark.parametrize(
+    "headers",
+    [{"X-Own": "1"}, {"User-Agent": None, "Host": "x.test", "accept-encoding": None, "Authorization": None}],
+)
 async def test_the_bytes_and_headers_are_those_of_requests_and_urllib3(
     senders: list[str], path: str, lines: list[str], headers: dict[str, Any]
 ) -> None:
@@ -160,7 +192,8 @@ async def test_the_bytes_and_headers_are_those_of_requests_and_urllib3(
             sock.sendall(head(f"Content-Length: {len(body)}", *more, kind="application/json") + body)
 
     with Listener(serve) as service:
-        options = {"base_url": service.root + path, "api_key": KEY, "headers": headers}
+        base_url = service.root.replace("//", "//user:word@") + path
+        options = {"base_url": base_url, "api_key": KEY, "headers": headers}
         with Client("openai:m", retries=0, **options) as alone:  # type: ignore[arg-type]
             usual = [await anyio.to_thread.run_sync(lambda: alone.chat("hi").complete()) for _ in range(3)]
         with Client("openai:m", retries=0, **options) as client:  # type: ignore[arg-type]
@@ -169,7 +202,7 @@ async def test_the_bytes_and_headers_are_those_of_requests_and_urllib3(
         with requests.Session() as session:
             for _ in range(2):
                 plain = await anyio.to_thread.run_sync(lambda: session.post(service.root, json={}, timeout=20).headers)
-    assert senders == ["thread"] * 4 + ["loop"] * 2 or "Connection: close" in lines
+    assert senders == ["thread"] * 4 + ["loop"] * 2 or "Connection: close" in lines or "%2e" in path
     assert count == 1
     assert [one.text for one in in_loop + usual] == ["hi"] * 6
     assert in_loop[1].headers == usual[1].headers == {name.lower(): " ".join(plain[name].split()) for name in plain}

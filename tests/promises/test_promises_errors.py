@@ -319,9 +319,12 @@ def test_p10_two_lengths_of_one_body_are_the_servers_fault(
     server: LLMServer, client: Client, session: requests.Session | None
 ) -> None:
     """Such a server does not speak HTTP; requests blames a header, as if it were the caller's."""
-    server.default = Reply(raw=[head("Content-Length: 5", "Content-Length: 6"), event("a"), CLOSE])
+    body = event("a") + DONE
+    lengths = [f"Content-Length: {length}" for length in (len(body), 5)]
+    server.default = Reply(raw=[head(*lengths), body, CLOSE])
     error = outcome(iter(client.chat("x", session=session)))
     assert type(error) is ProtocolError
+    assert "sent an invalid HTTP response" in error.message
 
 
 BAD_ARGUMENTS: dict[str, dict[str, Any]] = {

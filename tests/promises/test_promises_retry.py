@@ -22,6 +22,7 @@ from modes import MODES, Async, Mode
 
 from llmbridge import (
     AuthError,
+    BadRequest,
     Cancelled,
     ChatStream,
     Client,
@@ -487,6 +488,55 @@ def test_p13_an_answer_that_had_begun_is_not_asked_for_again(monkeypatch: pytest
         with pytest.raises(StreamTruncated):
             list(client.chat("x", retries=0))
     assert len(asked) == 2
+
+
+@pytest.mark.parametrize("begun", [b"HTTP/1.1 20", head()[:-9], b"HTTP/1.1 102 Processing\r\n\r\n"])
+@pytest.mark.parametrize("reset", [False, True])
+def test_p13_an_answer_whose_headers_had_begun_is_not_asked_for_again(mode: Mode, begun: bytes, reset: bool) -> None:
+    """Nor is one that ends inside the headers, over a kept connection: the service has got the request."""
+    asked: list[bytes] = []
+    data = event("ok", finish_reason="stop")
+
+    def serve(sock: socket.socket) -> None:
+        while received := read_head(sock):
+            asked.append(received)
+            if len(asked) == 2:
+                sock.sendall(begun)
+                sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", reset, 0))
+                return
+            sock.sendall(head(f"Content-Length: {len(data)}") + data)
+
+    with Listener(serve) as listener, Client("openai:m", base_url=f"http://127.0.0.1:{listener.port}") as client:
+        assert mode.complete(client.chat("x", retries=0)).text == "ok"
+        with pytest.raises(StreamTruncated, match="in the middle of the answer's headers"):
+            mode.complete(client.chat("x", retries=0))
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize("kept", [False, True])
+def test_p13_an_early_answer_over_tls_is_the_answer(mode: Mode, tls_context: Any, ca_file: str, kept: bool) -> None:
+    """A server that rejects a request and closes the connection while it is sent, as many do, is not asked again."""
+    asked: list[bytes] = []
+    data = event("ok", finish_reason="stop")
+
+    def serve(raw: socket.socket) -> None:
+        raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # closing would discard an answer that still waits
+        with tls_context.wrap_socket(raw, server_side=True) as sock:
+            while received := read_head(sock):
+                asked.append(received)
+                if len(asked) > kept:
+                    sock.sendall(head("Content-Length: 0", status="413 Content Too Large"))
+                    return
+                sock.sendall(head(f"Content-Length: {len(data)}") + data)
+
+    with Listener(serve) as listener:
+        base_url = f"https://127.0.0.1:{listener.port}"
+        with Client("openai:m", base_url=base_url, retries=0, verify=ca_file) as client:
+            if kept:
+                assert mode.complete(client.chat("x")).text == "ok"
+            with pytest.raises(BadRequest):
+                mode.complete(client.chat("x" * 10_000_000))
+    assert len(asked) == 1 + kept
 
 
 def test_p13_a_late_name_lookup_of_an_earlier_attempt_harms_nothing(

@@ -16,6 +16,7 @@ import responses
 import urllib3
 from conftest import KEY
 from loopback import DONE, FINISH, chunk, event, head
+from modes import Mode
 from requests.adapters import HTTPAdapter
 from requests.auth import AuthBase, HTTPBasicAuth
 
@@ -87,6 +88,27 @@ def test_session_auth_may_sign_the_body(server: LLMServer, client: Client, sessi
     client.chat("x", session=session).complete()
     assert server.requests[0].header("X-Signature") == str(len(server.requests[0].body))
     assert server.requests[0].header("Authorization") == f"Bearer {KEY}"
+
+
+def test_session_auth_may_ask_the_same_host(server: LLMServer, mode: Mode, session: requests.Session) -> None:
+    """It gets a whole response, also if a client without a session has failed before."""
+
+    class Token(AuthBase):
+        def __call__(self, request: requests.PreparedRequest) -> requests.PreparedRequest:
+            models = session.get(server.root + "/v1/models", auth=lambda asked: asked)
+            request.headers["X-Token"] = models.json()["object"]
+            return request
+
+    session.auth = Token()
+    url = server.base_url("openai")
+    with (
+        Client("openai:a", base_url=url, retries=0) as first,
+        Client("openai:b", base_url=url, session=session) as last,
+    ):
+        assert mode.complete(last.chat("x")).text
+        server.script(Reply(status=503))
+        assert mode.complete(Client([first, last]).chat("x")).text
+    assert server.requests[-1].header("X-Token") == "list"
 
 
 def test_session_adapters_count(server: LLMServer, client: Client, session: requests.Session) -> None:
