@@ -383,7 +383,7 @@ class Transport:
             verify = trusted_by_environment(CA_VARIABLES)
         proxies = proxies_for(request.url, self._proxy)
         session, template = self._session(), self._template(request)
-        call.unseen = not _is_seen()
+        call.unseen = call.at_once or not _is_seen()
         if call.unseen and not proxies:
             later: Later | None = self._adapter.send_over_kept(template, body, verify, call.at_once)
             if later is not None:
