@@ -140,6 +140,7 @@ class Canary:
 
     Args:
         output: Returns what was printed since its last call.
+        patches: The test's own, which are undone before those of the watch.
 
     Attributes:
         key: Use it as a key.
@@ -149,13 +150,13 @@ class Canary:
     key = KEY
     password = PASSWORD
 
-    def __init__(self, output: Callable[[], str]) -> None:
+    def __init__(self, output: Callable[[], str], patches: pytest.MonkeyPatch | None = None) -> None:
         self._output = output
         self._errors: list[LLMBridgeError] = []
         self._servers: list[LLMServer] = []
         self._said: list[tuple[str, str]] = []
         self._found: list[str] = []
-        self._patches = pytest.MonkeyPatch()
+        self._patches = patches or pytest.MonkeyPatch()
 
     # -- for tests -----------------------------------------------------------------------------------------------
 
@@ -281,9 +282,10 @@ def _on_the_wire(server: LLMServer) -> list[str]:
 
 
 @pytest.fixture
-def canary(capfd: pytest.CaptureFixture[str]) -> Iterator[Canary]:
+def canary(capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Iterator[Canary]:
     """A key that must not show anywhere while the test runs."""
-    with Canary(lambda: "".join(capfd.readouterr())) as watching:
+    # The test's own patches come on top of the watch's, so they must be undone first.
+    with Canary(lambda: "".join(capfd.readouterr()), monkeypatch) as watching:
         yield watching
 
 

@@ -618,6 +618,15 @@ def test_the_watch_leaves_nothing_behind() -> None:
     assert after == before
 
 
+def test_what_a_test_patches_does_not_outlive_the_watch() -> None:
+    """As if the fixtures of pytest were set up first, and so undone last."""
+    patches, before = pytest.MonkeyPatch(), http.client.HTTPConnection.debuglevel
+    with Canary(lambda: "", patches):
+        patches.setattr(http.client.HTTPConnection, "debuglevel", before + 7)
+    patches.undo()
+    assert http.client.HTTPConnection.debuglevel == before
+
+
 def test_an_error_of_the_test_itself_is_not_hidden() -> None:
     """The watch stays silent if the test fails for another reason."""
     with pytest.raises(ZeroDivisionError), watching():
