@@ -37,6 +37,7 @@ __all__ = [
     "HeadersTooLong",
     "HeadersTruncated",
     "Watched",
+    "ended",
     "watch_manager",
     "watch_pool",
 ]
@@ -54,6 +55,12 @@ _LENGTH = re.compile("[0-9]{1,18}")
 _LONGEST_LINE = 65536  # http.client's limit
 HEADERS_LIMIT = 256 * 1024
 """The most bytes of the header lines of an answer, including those of the 1xx answers before it."""
+
+
+def ended(error: BaseException | None) -> bool:
+    """Whether the other side has closed the connection. OpenSSL may say so in several ways."""
+    closed = isinstance(error, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError))
+    return closed or getattr(error, "reason", None) == "UNEXPECTED_EOF_WHILE_READING"
 
 
 class HeadersTruncated(http.client.HTTPException):
@@ -133,8 +140,8 @@ class _Response(http.client.HTTPResponse):
             answers = self.headers is None and isinstance(lines.file, io.BufferedReader) and bool(lines.file.peek(1))
             if self.headers is not None or not self._begun_fast(lines):
                 super().begin(*args, **kwargs)
-        except (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError):
-            if not answers:
+        except OSError as error:
+            if not (answers and ended(error)):
                 raise
             broken = True  # raised below, without this error: it would mean that the connection was stale
         except http.client.BadStatusLine:
@@ -267,8 +274,8 @@ class Watched(_Quiet):
         if (call := current_call()) is None or not call.at_once:
             try:
                 super().send(data)  # type: ignore[misc]
-            except ssl.SSLEOFError:  # the server may have answered before; urllib3 ignores this only without TLS
-                if call is None:
+            except ssl.SSLError as error:  # the server may have answered before; urllib3 ignores this only without TLS
+                if call is None or not ended(error):
                     raise
             return
         sent = 0

@@ -13,7 +13,7 @@ import requests
 import urllib3
 
 from llmbridge._transport.call import Call, Step
-from llmbridge._transport.connections import HEADERS_LIMIT, HeadersTooLong, HeadersTruncated
+from llmbridge._transport.connections import HEADERS_LIMIT, HeadersTooLong, HeadersTruncated, ended
 from llmbridge._transport.environment import CA_VARIABLES
 from llmbridge.errors import (
     ClockExpired,
@@ -73,7 +73,7 @@ class Failure:
     @property
     def broken(self) -> bool:
         """Whether the connection broke before any answer."""
-        return isinstance(self._cause, (ConnectionError, ssl.SSLEOFError, ssl.SSLZeroReturnError))
+        return ended(self._cause)
 
     def throw(self) -> NoReturn:
         """Raises it, once."""
