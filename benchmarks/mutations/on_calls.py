@@ -17,7 +17,7 @@ _BUFFERS = (
     Mutation(
         "P25",
         "what exceeds 64 KiB stays in the buffer of the headers",
-        "_read_ahead",
+        "WireBody._read_ahead",
         "fp.read1()",
         "fp.read1(READ_SIZE)",
     ),

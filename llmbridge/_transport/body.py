@@ -184,14 +184,34 @@ class WireBody:
 
     def __init__(self, response: http.client.HTTPResponse, sock: socket.socket | None = None) -> None:
         self._receive: Callable[[int], bytes] = response.fp.read1 if sock is None else sock.recv
-        self._head = b"" if sock is None else _read_ahead(response, sock)
+        self._broken: Exception | None = None  # the error after what was read last
+        self._head = b"" if sock is None else self._read_ahead(response, sock)
         self._chunked = Chunked() if response.chunked else None
         self._left: int | None = None if response.chunked else response.length
         self._done = self._left == 0
-        self.reusable = self._done and not self._head
+        self.reusable = self._done and not self._head and self._broken is None
         self.short = False
-        self._broken: ProtocolError | None = None  # the error after the payload that was returned last
         self.emptied = False  # the last read got less than it asked for: the socket was empty
+
+    def _read_ahead(self, response: http.client.HTTPResponse, sock: socket.socket) -> bytes:
+        """The bytes that came together with the headers, and are in the response's buffer now.
+
+        `read1()` without a size empties the buffer, whatever its size is: 8 KiB before Python 3.14, 128 KiB since. What
+        stayed in it would be lost, as everything else is read from the socket.
+        """
+        blocks = sock.gettimeout() != 0  # a system call less, each of which lets other threads run in between
+        if blocks:
+            sock.settimeout(0)
+        try:
+            return response.fp.read1() or b""
+        except WOULD_BLOCK:
+            return b""
+        except OSError as error:  # of a connection that was closed behind the answer, which may be whole
+            self._broken = without_frames(error)
+            return b""
+        finally:
+            if blocks:
+                sock.settimeout(None)
 
     def read(self) -> bytes:
         """See `Body`."""
@@ -226,24 +246,6 @@ class WireBody:
             raise StreamTruncated("the connection ended in the middle of the answer")
         self._done = True
         return b""
-
-
-def _read_ahead(response: http.client.HTTPResponse, sock: socket.socket) -> bytes:
-    """The bytes that came together with the headers, and are in the response's buffer now.
-
-    `read1()` without a size empties the buffer, whatever its size is: 8 KiB before Python 3.14, 128 KiB since. What
-    stayed in it would be lost, as everything else is read from the socket.
-    """
-    blocks = sock.gettimeout() != 0  # a system call less, each of which lets other threads run in between
-    if blocks:
-        sock.settimeout(0)
-    try:
-        return response.fp.read1() or b""
-    except WOULD_BLOCK:
-        return b""
-    finally:
-        if blocks:
-            sock.settimeout(None)
 
 
 class Inflated:

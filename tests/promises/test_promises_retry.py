@@ -461,7 +461,7 @@ def test_p13_an_answer_that_had_begun_is_not_asked_for_again(monkeypatch: pytest
     asked: list[bytes] = []
     begun, was_reset = threading.Event(), threading.Event()
     data = event("ok", finish_reason="stop")
-    read_ahead = transport_body._read_ahead
+    read_ahead = transport_body.WireBody._read_ahead
 
     def late(*args: Any) -> bytes:
         if len(asked) == 2:
@@ -482,7 +482,7 @@ def test_p13_an_answer_that_had_begun_is_not_asked_for_again(monkeypatch: pytest
                 return
             sock.sendall(head(f"Content-Length: {len(data)}") + data)
 
-    monkeypatch.setattr(transport_body, "_read_ahead", late)
+    monkeypatch.setattr(transport_body.WireBody, "_read_ahead", late)
     with Listener(serve) as listener, Client("openai:m", base_url=f"http://127.0.0.1:{listener.port}") as client:
         assert client.chat("x", retries=0).complete().text == "ok"
         with pytest.raises(StreamTruncated):

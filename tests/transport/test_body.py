@@ -7,6 +7,7 @@ import http.client
 import io
 import random
 import socket
+import ssl
 import zlib
 from collections.abc import Callable, Iterable
 from types import SimpleNamespace
@@ -551,3 +552,23 @@ class TestInflated:
         body = Inflated(wire([chunked([gzip.compress(TEXT)])], chunked=True), "gzip")
         assert read_all(body) == TEXT
         assert body.reusable
+
+
+@pytest.mark.parametrize(
+    "error", [ConnectionResetError(), ssl.SSLEOFError(), ssl.SSLError("UNEXPECTED_EOF_WHILE_READING")]
+)
+def test_a_connection_that_ends_behind_the_headers_ends_no_answer_that_is_whole(error: OSError) -> None:
+    """A service that rejects a request may close the connection at once; it is not kept."""
+
+    def read1() -> bytes:
+        raise error
+
+    def answer(length: int) -> Any:
+        return SimpleNamespace(fp=SimpleNamespace(read1=read1), chunked=False, length=length)
+
+    with socket.socket() as sock:
+        whole, cut = WireBody(answer(0), sock), WireBody(answer(3), sock)
+    assert whole.read() == b""
+    assert not whole.reusable
+    with pytest.raises(type(error)):
+        cut.read()
