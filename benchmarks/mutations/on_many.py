@@ -240,7 +240,6 @@ _CALLS = (
     Mutation("P52", "what was not begun is done after the end", "Calls._in_thread", "if self._closed:", "if False:"),
     Mutation("P52", "what could not begin stays open", "Calls.start", "opened.close()", "pass"),
     Mutation("P52", "a sleep may be too long", "Calls._patience", "_LONGEST_SLEEP", "1e12"),
-    Mutation("P52", "sending waits for the answer", "_is_seen", "not RETURNS_ANY", "False"),
     Mutation("P52", "answers stay with their connection", "Later.begin", "del connection.response_class", "pass"),
     Mutation("P52", "a child waits for its parent's rows", "Run.next", "self._pid != os.getpid()", "False"),
 )
