@@ -87,7 +87,7 @@ class WatchedAdapter(HTTPAdapter):
             at_once: The socket must not block.
 
         Returns:
-            The answer, which is empty so far; None if there is no usable connection.
+            The answer, of which nothing has been read yet; None without a usable connection.
         """
         pool: Any = self.get_connection_with_tls_context(template.request, verify)
         if not _keeps(pool) or (connection := pool._get_conn()).sock is None:

@@ -24,8 +24,9 @@ from llmbridge._aio import threads
 from llmbridge._call import pipeline
 from llmbridge._transport import Transport
 from llmbridge._transport.connections import RETURNS_ANY
-from llmbridge.testing import LLMServer, Reply
+from llmbridge.testing import HOLD, LLMServer, Reply
 
+PROCESSING = b"HTTP/1.1 102 Processing\r\n\r\n"
 PIECES = ["a", "b", "c"]
 
 
@@ -472,7 +473,7 @@ class TestThreads:
         assert most[0] <= 16  # two that send, and those that look through embeddings
 
     @pytest.mark.parametrize("how", ["for", "await", "embed"])
-    @pytest.mark.parametrize("where", ["headers", "first content", "retry"])
+    @pytest.mark.parametrize("where", ["headers", "first content", "first content after a 1xx answer", "retry"])
     @pytest.mark.quick(1)
     def test_p32_waiting_for_a_service_holds_no_thread(
         self, server: LLMServer, loop: Async, how: str, where: str
@@ -483,6 +484,7 @@ class TestThreads:
         server.default = {
             "headers": Reply(PIECES, header_delay=60),
             "first content": Reply(PIECES, first_delay=60),
+            "first content after a 1xx answer": Reply(raw=[PROCESSING, head("Transfer-Encoding: chunked"), HOLD]),
             "retry": Reply("no", status=503, headers={"Retry-After": "60"}),
         }[where]
         with Client("openai:m", base_url=server.base_url("openai"), api_key="sk-test", timeout=120) as client:
